@@ -1,0 +1,58 @@
+# Everything here works from a fresh clone, with no environment active: tools/setup makes .venv first,
+# and does nothing when .venv is up to date.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint lock clean ruff format-check mypy pytest
+
+LINT := ruff format-check mypy
+
+# $(call each,STEPS) runs every step, also after one has failed, and ends by naming those that did.
+each = @failed=; \
+  for step in $(1); do \
+    echo "== $$step"; \
+    $(MAKE) --no-print-directory "$$step" || failed="$$failed $$step"; \
+  done; \
+  if [ -n "$$failed" ]; then echo "make $@: FAILED:$$failed"; exit 1; fi
+
+help:
+	@echo 'make run     start the demo: a proxy, an upstream, and a presigned URL to try'
+	@echo 'make test    lint, then all tests (one step alone: make ruff, format-check, mypy, pytest)'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make lock    write uv.lock and requirements/ again, from pyproject.toml'
+	@echo 'make clean   remove .venv and everything else that was generated'
+
+setup:
+	@tools/setup
+
+run: setup
+	@PYTHONPATH=addon .venv/bin/python -m presign_proxy demo
+
+test: setup
+	$(call each,$(LINT) pytest)
+
+lint: setup
+	$(call each,$(LINT))
+
+ruff: setup
+	@.venv/bin/ruff check
+
+format-check: setup
+	@.venv/bin/ruff format --check
+
+mypy: setup
+	@.venv/bin/mypy
+
+pytest: setup
+	@.venv/bin/python -m pytest
+
+# The index is named, so that a mirror set up on one machine does not end up in everybody's lock.
+# To move to newer versions: make lock UPGRADE=--upgrade
+lock:
+	@uv --version >/dev/null || { echo 'make lock needs uv: https://docs.astral.sh/uv/'; exit 1; }
+	uv lock --default-index https://pypi.org/simple $(UPGRADE)
+	uv export --quiet --frozen --no-emit-project --no-dev --output-file requirements/run.txt
+	uv export --quiet --frozen --no-emit-project --output-file requirements/test.txt
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find addon tests bench tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
