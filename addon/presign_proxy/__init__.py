@@ -1,0 +1,5 @@
+"""presign-proxy: presigned URLs for any HTTP API, as a mitmproxy addon."""
+
+from .signer import Signed, Signer
+
+__all__ = ["Signed", "Signer"]

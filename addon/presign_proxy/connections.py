@@ -1,0 +1,152 @@
+"""Connections: what the owner of a credential registered, parsed, frozen, ready to decide with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+from .injectors import Injector, NoCredential
+from .keys import NO_KEYS, KeyRing
+from .message import Fields, Origin
+from .paths import Pattern, pattern
+
+Network = IPv4Network | IPv6Network
+
+ANY: Final = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where a connection leads: an origin and a canonical base path without trailing slash."""
+
+    origin: Origin
+    base: bytes = b""
+
+    def relative(self, path: bytes) -> bytes | None:
+        """The path below the base, with its leading slash; None where it is not below."""
+        if not path.startswith(self.base):
+            return None
+        rest = path[len(self.base) :]
+        return rest if rest.startswith(b"/") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What a signature can only narrow."""
+
+    methods: tuple[str, ...] = ANY
+    paths: tuple[Pattern, ...] = (pattern("*"),)
+    max_lifetime: int | None = None
+    allow_no_expiry: bool = True
+    head_as_get: bool = False
+    allow_encoded_slash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """How requests and responses of a connection are treated on their way; defaults grant least."""
+
+    cookies: bool = False
+    redirects: bool = False
+    cache: bool = False
+    reject_client_credentials: bool = False
+    default_fields: Fields = ()
+    connect_timeout: int = 10
+    response_timeout: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRules:
+    """What a project of scheme source may fetch.
+
+    `origins` are the allowed origins; in allowlist mode each admits its subdomains too. `any_public`
+    adds every public origin (signed mode only).
+    """
+
+    signed: bool = True
+    origins: tuple[Origin, ...] = ()
+    any_public: bool = False
+    formats: frozenset[str] = frozenset()
+    ports: frozenset[int] = frozenset()
+    networks: tuple[Network, ...] = ()
+    intercept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One registered API (scheme presign) or source project (scheme source).
+
+    Everything here is trusted: it was parsed and checked when the configuration was loaded.
+    """
+
+    id: str
+    upstream: Upstream | None = None
+    source: SourceRules | None = None
+    injector: Injector = field(default_factory=NoCredential)
+    keys: KeyRing = NO_KEYS
+    ceiling: Ceiling = field(default_factory=Ceiling)
+    conduct: Conduct = field(default_factory=Conduct)
+    enabled: bool = True
+
+    def without_credential(self) -> Connection:
+        """The same project towards an origin that its credential must not reach."""
+        return replace(self, injector=NoCredential())
+
+
+class Registry:
+    """All connections, immutable, swapped whole.
+
+    Args:
+        connections: by id.
+        hosts: lower-case names under which the gateway itself is addressed.
+        deny_unsigned: whether a request that is not ours is refused.
+    """
+
+    __slots__ = ("_by_host", "connections", "deny_unsigned", "hosts", "intercepting")
+
+    def __init__(
+        self,
+        connections: Mapping[str, Connection],
+        hosts: frozenset[str] = frozenset(),
+        *,
+        deny_unsigned: bool = False,
+    ) -> None:
+        self.connections = dict(connections)
+        self.hosts = hosts
+        self.deny_unsigned = deny_unsigned
+        by_host: dict[str, list[Connection]] = {}
+        intercepting: dict[Origin, list[Connection]] = {}
+        for connection in self.connections.values():
+            if connection.upstream:
+                by_host.setdefault(connection.upstream.origin.host, []).append(connection)
+            if connection.source and connection.source.intercept:
+                for origin in connection.source.origins:
+                    intercepting.setdefault(origin, []).append(connection)
+        self._by_host = {host: tuple(found) for host, found in by_host.items()}
+        self.intercepting = {origin: tuple(found) for origin, found in intercepting.items()}
+
+    def get(self, connection_id: str, scheme: str) -> Connection | None:
+        """The connection of that id, if it is of that scheme."""
+        found = self.connections.get(connection_id)
+        if found is None or (found.source is not None) != (scheme == "source"):
+            return None
+        return found
+
+    def addressed(self, origin: Origin, path: bytes) -> Connection | None:
+        """The only connection whose upstream origin and base path a request to this URL would reach."""
+        found = [
+            connection
+            for connection in self._by_host.get(origin.host, ())
+            if connection.upstream
+            and connection.upstream.origin == origin
+            and connection.upstream.relative(path) is not None
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def leads_to(self, host: str, port: int) -> bool:
+        """Whether some connection has an upstream there, or fetches sources from there."""
+        return any(c.upstream and c.upstream.origin.port == port for c in self._by_host.get(host, ())) or any(
+            (host, port) == (origin.host, origin.port) for origin in self.intercepting
+        )

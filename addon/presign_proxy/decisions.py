@@ -1,0 +1,82 @@
+"""What becomes of a request: passed through, denied or forwarded; and what the audit log says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from .answers import Style
+from .connections import Connection, Network
+from .errors import STATUS
+from .injectors import Outgoing
+from .message import Origin
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a request of ours; filled as the decision goes on, never with an unverified path."""
+
+    request_id: str
+    method: str = ""
+    client: str = ""
+    scheme: str | None = None
+    carrier: str | None = None
+    connection: str | None = None
+    key: str | None = None
+    signature: str | None = None
+    path: str | None = None
+    verified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PassThrough:
+    """Not ours: forwarded as it is, without any credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Ours and refused, or unsigned where that is denied.
+
+    `detail` is for the audit log only.
+    """
+
+    code: str
+    detail: str
+    style: Style
+    facts: Facts
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.code]
+
+    @property
+    def request_id(self) -> str:
+        return self.facts.request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Ours and granted: the whole outgoing request, computed.
+
+    `shown` is what people and other addons may see, with a placeholder for the credential; `sent` is what
+    goes to `origin` and nowhere else. `resolve` says in which networks, besides public ones, the origin's
+    address may lie; None where the origin comes from the registry and needs no judging.
+    """
+
+    connection: Connection
+    origin: Origin
+    shown: Outgoing
+    sent: Outgoing = field(repr=False)
+    facts: Facts = field(repr=False)
+    style: Style = "json"
+    resolve: tuple[Network, ...] | None = None
+    gateway_prefix: bytes | None = None
+
+    @property
+    def request_id(self) -> str:
+        return self.facts.request_id
+
+
+Decision = PassThrough | Deny | Forward
+
+PASS: Final = PassThrough()

@@ -1,0 +1,72 @@
+"""What can be wrong with a request, and what the client may be told about it.
+
+The code is public (SPEC: answers). The detail is for the operator's audit log only: an answer is made
+from the code alone, so that no value of a request, no secret and no exception text can reach a client.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+STATUS: Final[dict[str, int]] = {
+    "malformed": 400,
+    "invalid": 403,
+    "unsigned": 403,
+    "expired": 403,
+    "revoked": 403,
+    "method_not_allowed": 403,
+    "path_not_allowed": 403,
+    "host_mismatch": 403,
+    "lifetime_too_long": 403,
+    "no_expiry_not_allowed": 403,
+    "not_found": 404,
+    "too_large": 431,
+    "internal": 500,
+    "upstream": 502,
+    "unavailable": 503,
+}
+"""Every code with the status it is answered with."""
+
+MESSAGE: Final[dict[str, str]] = {
+    "malformed": "The presign of this request is incomplete, repeated, mixed or not well-formed.",
+    "invalid": "The signature is not valid for this request.",
+    "unsigned": "This gateway forwards presigned requests only.",
+    "expired": "This presigned request has expired.",
+    "revoked": "This presigned request has been revoked.",
+    "method_not_allowed": "The method of this request is not among those that were signed and allowed.",
+    "path_not_allowed": "The path of this request is not among those that were signed and allowed.",
+    "host_mismatch": "The request is not addressed to the upstream of its connection.",
+    "lifetime_too_long": "The connection allows no presign that is valid for so long.",
+    "no_expiry_not_allowed": "The connection allows no presign that never expires.",
+    "not_found": "There is nothing here. Presigned URLs have the form /api/proxy/{connectionId}/{path}.",
+    "too_large": "The head of this request is too large.",
+    "internal": "The gateway failed to handle this request; it was not forwarded.",
+    "upstream": "The upstream could not be reached or gave no usable answer.",
+    "unavailable": "The gateway is not able to verify requests at the moment.",
+}
+"""The sentence a client reads. A constant per code: nothing of the request is repeated in it."""
+
+
+class Denied(Exception):
+    """A request of ours that is not forwarded.
+
+    Args:
+        code: a key of `STATUS`.
+        detail: the exact reason, for the audit log; never a secret, a signature or a query value.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.code]
+
+
+class Malformed(Denied):
+    """Ours, but its grammar is wrong: nothing of it was looked up or verified."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("malformed", detail)

@@ -1,0 +1,58 @@
+"""Host names and addresses, in the one spelling that everything here compares."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from .message import DEFAULT_PORT, Origin
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/?#\\\s]+)(?::([0-9]{1,5}))?")
+# A last label that starts like a number makes resolvers read the whole name as an address, in octal,
+# hexadecimal or with missing parts (WHATWG URL, 3.5): only the dotted quad is let through.
+_NUMERIC: Final = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
+
+
+def parse_host(text: str) -> str | None:
+    """Lower-case name or address without brackets and trailing dot; None where it is neither.
+
+    Names are ASCII: an internationalised one must come as `xn--…`, because IDNA mappings differ and
+    some turn `①②⑦.0.0.1` into an address.
+    """
+    host = text.lower()
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return ipaddress.IPv6Address(host[1:-1]).compressed
+        except ValueError:
+            return None
+    host = host.removesuffix(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
+        return None
+    if _NUMERIC.fullmatch(host.rpartition(".")[2]):
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError:
+            return None
+    return host
+
+
+def parse_authority(text: str, scheme: str) -> Origin | None:
+    """The origin that `host[:port]` names under a scheme; None where it is not well-formed."""
+    match = _AUTHORITY.fullmatch(text)
+    host = parse_host(match[1]) if match else None
+    if match is None or host is None:
+        return None
+    port = int(match[2]) if match[2] else DEFAULT_PORT.get(scheme, 0)
+    return Origin(scheme, host, port) if 0 < port < 65536 else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the name or address can only be this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

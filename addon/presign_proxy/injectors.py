@@ -1,0 +1,143 @@
+"""How a real credential is put on a request. It happens on the copy that is sent, never on the flow."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+from urllib.parse import quote
+
+from .message import Fields
+from .secret import Secret
+
+
+class Outgoing(NamedTuple):
+    """What goes into the request line and the header, without the framing."""
+
+    path: bytes
+    query: bytes | None
+    fields: Fields
+
+
+class Slots(NamedTuple):
+    """What an injector sets, and so what no client may bring: lower-case header names, folded parameters."""
+
+    headers: frozenset[bytes] = frozenset()
+    params: frozenset[bytes] = frozenset()
+
+
+class Injector(Protocol):
+    """Puts a credential on an outgoing request from which its slots were stripped."""
+
+    @property
+    def slots(self) -> Slots: ...
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        """The same request with the credential on it."""
+        ...
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
+        """The same request with `label` where the credential goes: what people may see."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+    def rendered(self) -> tuple[bytes, ...]:
+        """Each secret value as it stands on the wire, to be masked wherever it comes back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoCredential:
+    """For sources that are fetched without one."""
+
+    slots: Slots = Slots()
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        return outgoing
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:  # noqa: ARG002 - the protocol's
+        return outgoing
+
+    def rendered(self) -> tuple[bytes, ...]:
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderCredential:
+    """One or more headers: (name as sent, words before the secret, the secret)."""
+
+    headers: tuple[tuple[bytes, bytes, Secret], ...]
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(headers=frozenset(name.lower() for name, _, _ in self.headers))
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        added = tuple((name, prefix + secret.reveal().encode()) for name, prefix, secret in self.headers)
+        return outgoing._replace(fields=outgoing.fields + added)
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
+        added = tuple((name, prefix + label.encode()) for name, prefix, _ in self.headers)
+        return outgoing._replace(fields=outgoing.fields + added)
+
+    def rendered(self) -> tuple[bytes, ...]:
+        return tuple(secret.reveal().encode() for _, _, secret in self.headers)
+
+
+def bearer(token: Secret) -> HeaderCredential:
+    """`Authorization: Bearer {token}` (RFC 6750)."""
+    return HeaderCredential(((b"Authorization", b"Bearer ", token),))
+
+
+@dataclass(frozen=True, slots=True)
+class BasicCredential:
+    """`Authorization: Basic …` (RFC 7617). A provider that takes the key as user name has no password."""
+
+    username: Secret
+    password: Secret
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(headers=frozenset({b"authorization"}))
+
+    def _encoded(self) -> bytes:
+        return base64.b64encode(f"{self.username.reveal()}:{self.password.reveal()}".encode())
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        added = ((b"Authorization", b"Basic " + self._encoded()),)
+        return outgoing._replace(fields=outgoing.fields + added)
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
+        added = ((b"Authorization", b"Basic " + label.encode()),)
+        return outgoing._replace(fields=outgoing.fields + added)
+
+    def rendered(self) -> tuple[bytes, ...]:
+        # A user name beside a password is no secret (and often a common word): only a lone one is masked.
+        secret = self.password.reveal() or self.username.reveal()
+        return (self._encoded(), secret.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCredential:
+    """Query parameters, appended after those of the client."""
+
+    params: tuple[tuple[str, Secret], ...]
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(params=frozenset(name.lower().replace("_", "-").encode() for name, _ in self.params))
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        return self._with(outgoing, [(name, secret.reveal()) for name, secret in self.params])
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
+        return self._with(outgoing, [(name, label) for name, _ in self.params])
+
+    def _with(self, outgoing: Outgoing, pairs: list[tuple[str, str]]) -> Outgoing:
+        added = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs).encode()
+        query = outgoing.query
+        return outgoing._replace(query=added if query is None else query + b"&" + added)
+
+    def rendered(self) -> tuple[bytes, ...]:
+        return tuple(secret.reveal().encode() for _, secret in self.params)

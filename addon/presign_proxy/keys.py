@@ -1,0 +1,72 @@
+"""Signing keys: who may have made this signature, and which of their keys did."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from .secret import Secret
+
+MAX_KEYS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One signing secret. `not_after` is its last valid second (Unix time), None for no end."""
+
+    id: str
+    secret: Secret
+    not_after: int | None = None
+
+    def is_live(self, now: int) -> bool:
+        return self.not_after is None or now <= self.not_after
+
+
+def mac(secret: bytes, message: bytes) -> bytes:
+    """HMAC-SHA256, 32 bytes."""
+    return hmac.digest(secret, message, "sha256")
+
+
+def signature_id(signature: str) -> str:
+    """The only form of a signature in stores and audit: 32 hex digits that cannot be used to sign."""
+    return hashlib.sha256(signature.encode("ascii")).hexdigest()[:32]
+
+
+class KeyRing:
+    """At most `MAX_KEYS` signing keys; the first signs, each that is live verifies.
+
+    Every verification computes `MAX_KEYS` MACs, decoys filling the ring, so that its time tells neither
+    which key matched nor how many there are, nor (see `NO_KEYS`) whether the connection exists.
+    """
+
+    __slots__ = ("_slots", "keys")
+
+    def __init__(self, keys: tuple[SigningKey, ...]) -> None:
+        if len(keys) > MAX_KEYS:
+            raise ValueError(f"at most {MAX_KEYS} signing keys")
+        self.keys = keys
+        slots: list[tuple[bytes, SigningKey | None]] = [(k.secret.reveal().encode(), k) for k in keys]
+        slots += [(secrets.token_bytes(32), None) for _ in range(MAX_KEYS - len(keys))]
+        self._slots = tuple(slots)
+
+    def verify(self, message: bytes, signature: str, now: int) -> SigningKey | None:
+        """The live key that signed this message, or None.
+
+        Args:
+            message: a canonical string.
+            signature: 64 lower-case hex digits; the caller has checked the grammar.
+        """
+        given = bytes.fromhex(signature)
+        found: SigningKey | None = None
+        for secret, key in self._slots:
+            same = hmac.compare_digest(mac(secret, message), given)
+            if same and key is not None and key.is_live(now):
+                found = found or key
+        return found
+
+
+NO_KEYS: Final = KeyRing(())
+"""Stands in for the ring of a connection that does not exist: the same work, never a match."""

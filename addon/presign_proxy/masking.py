@@ -1,0 +1,100 @@
+"""Masking: a credential that an upstream echoes does not reach the client, in whichever form."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+from .injectors import Injector
+
+MIN_LENGTH: Final = 8
+"""Shorter values are not masked: they stand in ordinary text by chance."""
+
+
+def forms(secret: bytes) -> frozenset[bytes]:
+    """The encodings of one secret that are recognised: raw, URL, JSON, HTML, hex, and base64 at all three
+    alignments, so also inside an encoded `Bearer …` or `user:…`.
+    """
+    text = secret.decode("utf-8", "replace")
+    found = {secret, secret.hex().encode(), secret.hex().upper().encode()}
+    for quoted in (quote(text, safe=""), quote(text), quote_plus(text)):
+        found |= {quoted.encode(), _lower_escapes(quoted).encode()}
+    for escaped in (json.dumps(text), json.dumps(text, ensure_ascii=False)):
+        found |= {escaped[1:-1].encode(), escaped[1:-1].replace("/", "\\/").encode()}
+    found.add(html.escape(text).encode())
+    for alphabet in (base64.b64encode, base64.urlsafe_b64encode):
+        found |= set(_aligned(secret, alphabet))
+    return frozenset(form for form in found if len(form) >= MIN_LENGTH)
+
+
+def _lower_escapes(quoted: str) -> str:
+    head, *rest = quoted.split("%")
+    return "%".join([head, *(part[:2].lower() + part[2:] for part in rest)])
+
+
+def _aligned(secret: bytes, encode: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """base64 of the secret behind 0, 1 and 2 other bytes, without the digits that neighbours change."""
+    for before in range(3):
+        encoded = encode(bytes(before) + secret).rstrip(b"=")
+        first = (0, 2, 3)[before]
+        last = len(encoded) - (1 if (before + len(secret)) % 3 else 0)
+        yield encoded[first:last]
+
+
+class Mask:
+    """Replaces every form of some secrets by as many asterisks, so that a Content-Length stays true."""
+
+    __slots__ = ("_forms",)
+
+    def __init__(self, secrets: Iterable[bytes]) -> None:
+        found = {form for secret in secrets if len(secret) >= MIN_LENGTH for form in forms(secret)}
+        self._forms = tuple(sorted(found, key=lambda form: (-len(form), form)))
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def mask(self, data: bytes) -> bytes:
+        for form in self._forms:
+            if form in data:
+                data = data.replace(form, b"*" * len(form))
+        return data
+
+    def tail(self, data: bytes) -> int:
+        """How many bytes at the end could be the beginning of a form, once more bytes come."""
+        longest = 0
+        for form in self._forms:
+            start = data.find(form[:1], max(0, len(data) - len(form) + 1))
+            while start >= 0 and len(data) - start > longest:
+                if form.startswith(data[start:]):
+                    longest = len(data) - start
+                    break
+                start = data.find(form[:1], start + 1)
+        return longest
+
+
+@lru_cache(maxsize=1024)
+def mask_for(injector: Injector) -> Mask:
+    """The mask of a connection's credential, made once."""
+    return Mask(injector.rendered())
+
+
+class MaskedStream:
+    """Masks a body chunk by chunk; holds back only what may turn out to be the start of a secret."""
+
+    __slots__ = ("_held", "_mask")
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._held = b""
+
+    def __call__(self, chunk: bytes) -> bytes:
+        """The bytes that may go on; an empty chunk ends the body."""
+        data = self._mask.mask(self._held + chunk) if self._held or chunk else b""
+        keep = self._mask.tail(data) if chunk else 0
+        self._held = data[len(data) - keep :]
+        return data[: len(data) - keep]

@@ -1,0 +1,78 @@
+"""Whether a verified presign, and the connection it names, permit this request."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+from .connections import ANY, Ceiling
+from .errors import Denied, Malformed
+from .paths import pattern, units
+
+MAX_ITEMS: Final = 64
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
+_ONLY_STARS = re.compile(r"/?\*+")
+NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
+"""Methods no wildcard grants: a tunnel, and two that echo the credential."""
+
+
+@lru_cache(maxsize=4096)  # only lists that were signed get here
+def parse_list(text: str, what: str) -> tuple[str, ...]:
+    """The items of a signed list. Raises Malformed.
+
+    Sorted, unique, no empty item; one that matches everything stands alone, so that a signer that embeds
+    somebody's `a,*` grants nothing at all rather than everything.
+    """
+    items = tuple(text.split(","))
+    if len(items) > MAX_ITEMS:
+        raise Malformed(f"{what} holds more than {MAX_ITEMS} items")
+    if "" in items:
+        raise Malformed(f"{what} holds an empty item")
+    if any(a >= b for a, b in pairwise(items)):
+        raise Malformed(f"{what} is not sorted by code point, or holds an item twice")
+    if len(items) > 1 and any(_ONLY_STARS.fullmatch(item) for item in items):
+        raise Malformed(f"{what} holds a wildcard beside other items")
+    if what == "methods" and items != ANY and not all(_METHOD.fullmatch(item) for item in items):
+        raise Malformed("methods holds something that is not an upper-case method")
+    return items
+
+
+def check_expiry(expires: int, now: int) -> None:
+    """`now == expires` is still in time (Motioness: rejects once the clock passes this). 0 is never."""
+    if expires and now > expires:
+        raise Denied("expired", f"expired {now - expires} s ago")
+
+
+def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:
+    if expires == 0:
+        if not ceiling.allow_no_expiry or ceiling.max_lifetime is not None:
+            raise Denied("no_expiry_not_allowed", "the presign never expires, the connection forbids it")
+    elif ceiling.max_lifetime is not None and expires - now > ceiling.max_lifetime:
+        raise Denied("lifetime_too_long", f"{expires - now} s left, {ceiling.max_lifetime} s allowed")
+
+
+def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
+    """Case-sensitive, as methods are. HEAD is not implied by GET unless `head_as_get`."""
+    name = method.decode("ascii", "replace")
+    asked = ("HEAD", "GET") if name == "HEAD" and ceiling.head_as_get else (name,)
+    for granted, whose in ((signed, "the signature"), (ceiling.methods, "the connection")):
+        by_name = any(one in granted for one in asked) and granted != ANY
+        if not by_name and not (granted == ANY and _METHOD.fullmatch(name)):
+            raise Denied("method_not_allowed", f"{whose} does not allow this method")
+    if name in NEVER:
+        raise Denied("method_not_allowed", f"{name} is never forwarded")
+
+
+def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
+    """Whether a signed and a configured pattern match.
+
+    Args:
+        path: canonical, relative to the connection, with its leading slash.
+    """
+    compared = units(path).removeprefix("/")
+    if not any(pattern(text).matches(compared) for text in signed):
+        raise Denied("path_not_allowed", "no signed pattern matches the path")
+    if not any(allowed.matches(compared) for allowed in ceiling.paths):
+        raise Denied("path_not_allowed", "the connection's own patterns do not match the path")

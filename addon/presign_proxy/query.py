@@ -1,0 +1,56 @@
+"""Raw query strings: split, decoded and stripped without re-encoding a byte of what is not ours."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from .errors import Malformed
+
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_HIDING: Final = re.compile(rb"[;#?]")
+
+
+def form_decode(value: bytes) -> str:
+    """One round of form decoding (WHATWG URL, 5.1): `+` is a space, then `%XX`, then strict UTF-8.
+
+    Raises Malformed.
+    """
+    if b"%" in value or b"+" in value:
+        if _BROKEN_ESCAPE.search(value):
+            raise Malformed("a presign parameter holds an incomplete percent-encoding")
+        value = unquote_to_bytes(value.replace(b"+", b" "))
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Malformed("a presign parameter is not UTF-8") from None
+
+
+def fold(raw: bytes) -> bytes:
+    """The spelling under which look-alikes of a name meet: decoded, lower-case, `-` for `_`."""
+    rounds = 3  # upstreams and the proxies before them decode once or twice
+    while b"%" in raw and rounds:
+        raw, rounds = unquote_to_bytes(raw), rounds - 1
+    return raw.lower().replace(b"_", b"-")
+
+
+def hidden_names(piece: bytes) -> list[bytes]:
+    """Folded names that some parser would find in one `&`-separated piece of a query."""
+    return [fold(part.partition(b"=")[0]).strip() for part in _HIDING.split(piece)]
+
+
+def without(query: bytes | None, names: frozenset[bytes]) -> bytes | None:
+    """The query without every parameter that some parser would call by one of these folded names.
+
+    All other bytes stay, in order; None where nothing but those stood there.
+    """
+    if query is None:
+        return None
+    kept = [piece for piece in query.split(b"&") if not names.intersection(hidden_names(piece))]
+    return b"&".join(kept) if kept else None
+
+
+def target(path: bytes, query: bytes | None) -> bytes:
+    """Path and query as they stand in a request line."""
+    return path if query is None else path + b"?" + query

@@ -1,0 +1,117 @@
+"""Scheme source (Motioness, `sig`/`exp`): a signed or allowed source URL.
+
+Every refusal of this scheme is a bare 403, so the details here reach the audit log only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Final, NamedTuple
+
+from ..errors import Malformed
+from ..message import Request
+from ..query import hidden_names
+
+MAX_URL: Final = 2048
+"""Characters of a source URL."""
+
+PREFIX: Final = b"/v1/"
+_FORM = re.compile(rb"/v1/([A-Za-z0-9_-]{1,64})/(.+)", re.DOTALL)
+_SIGNED = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9]{1,16})")
+_PLAIN = re.compile(rb"(.+)\.([A-Za-z0-9]{1,16})", re.DOTALL)
+_EXP = re.compile(rb"0|[1-9][0-9]{0,11}")
+_SIG = re.compile(rb"[0-9a-f]{64}")
+
+
+class Source(NamedTuple):
+    """A parsed, unverified source request.
+
+    `url` is the source URL where the request is signed (`signature` and `exp` set); in allowlist mode it
+    is without its scheme. `format` is None in interception form, where the URL has none.
+    """
+
+    project: str
+    url: str
+    format: str | None
+    signature: str | None
+    exp: str | None
+
+
+def recognise(request: Request) -> Source | None:
+    """What a request at a gateway host claims under this scheme, or None. Raises Malformed."""
+    match = _FORM.fullmatch(request.path)
+    if match is None:
+        return None
+    project, rest = match[1].decode("ascii"), match[2]
+    fields, _ = _fields(request.query)
+    if not fields:
+        return _plain(project, rest)
+    if set(fields) != {b"sig", b"exp"}:
+        raise Malformed("one of sig and exp is missing")
+    signed = _SIGNED.fullmatch(rest)
+    if signed is None:
+        raise Malformed("the source is not base64url with a format")
+    url, extension = _decode(signed[1]), signed[2].decode("ascii")
+    return Source(project, url, extension, fields[b"sig"].decode(), fields[b"exp"].decode())
+
+
+def recognise_intercepted(request: Request) -> tuple[str | None, Source] | None:
+    """What a request addressed to an allowed origin itself claims: (named project, source), or None.
+
+    The source URL is the request's with `sig`, `exp` and `key` removed and every other byte kept.
+    """
+    fields, query = _fields(request.query, named=True)
+    if not {b"sig", b"exp"} <= set(fields):
+        return None
+    target = request.path if query is None else request.path + b"?" + query
+    try:
+        url = f"{request.origin}{target.decode('utf-8')}"
+    except UnicodeDecodeError:
+        raise Malformed("the source URL is not UTF-8") from None
+    key = fields.get(b"key", b"").decode("ascii", "replace") or None
+    return key, Source(key or "", url, None, fields[b"sig"].decode(), fields[b"exp"].decode())
+
+
+def _fields(query: bytes | None, *, named: bool = False) -> tuple[dict[bytes, bytes], bytes | None]:
+    """`sig` and `exp` (and `key`), each at most once and spelled so, and the rest of the query."""
+    names = {b"sig", b"exp", b"key"} if named else {b"sig", b"exp"}
+    found: dict[bytes, bytes] = {}
+    rest: list[bytes] = []
+    for piece in (query or b"").split(b"&") if query is not None else ():
+        name, equals, value = piece.partition(b"=")
+        if name not in names:
+            if not named and names.intersection(hidden_names(piece)):
+                raise Malformed("a parameter looks like sig or exp but is not spelled like it")
+            rest.append(piece)
+            continue
+        if not equals or name in found:
+            raise Malformed(f"{name.decode()} has no value or is given twice")
+        found[name] = value
+    if b"exp" in found and not _EXP.fullmatch(found[b"exp"]):
+        raise Malformed("exp is not a plain Unix time in seconds")
+    if b"sig" in found and not _SIG.fullmatch(found[b"sig"]):
+        raise Malformed("sig is not 64 lower-case hex digits")
+    return found, b"&".join(rest) if rest else None
+
+
+def _plain(project: str, rest: bytes) -> Source:
+    match = _PLAIN.fullmatch(rest)
+    if match is None:
+        raise Malformed("the source has no format")
+    try:
+        return Source(project, match[1].decode("utf-8"), match[2].decode("ascii"), None, None)
+    except UnicodeDecodeError:
+        raise Malformed("the source is not UTF-8") from None
+
+
+def _decode(encoded: bytes) -> str:
+    """base64url without padding (RFC 4648, 5), strict: it re-encodes to itself. Raises Malformed."""
+    try:
+        raw = base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
+        if base64.urlsafe_b64encode(raw).rstrip(b"=") != encoded:
+            raise Malformed("the base64url of the source is not canonical")
+        return raw.decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        raise Malformed("the source is not base64url of UTF-8") from None

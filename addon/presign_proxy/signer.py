@@ -1,0 +1,96 @@
+"""Signing: offline, with nothing but a connection's signing secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from . import canonical, policy
+from .errors import Malformed
+from .keys import mac
+from .schemes.presign import format_token
+from .secret import Secret
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Signed(NamedTuple):
+    """One grant. `expires` is a Unix time in seconds, 0 for never; lists are sorted, comma-separated."""
+
+    connection_id: str
+    expires: str
+    methods: str
+    paths: str
+    signature: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The grant as request headers."""
+        return {
+            "X-Presign-Connection": self.connection_id,
+            "X-Presign-Expires": self.expires,
+            "X-Presign-Methods": self.methods,
+            "X-Presign-Paths": self.paths,
+            "X-Presign-Signature": self.signature,
+        }
+
+    @property
+    def token(self) -> str:
+        """The grant as a token, to stand where an API key would."""
+        return format_token(*self)
+
+    def url(self, path: str, base: str = "http://presign.local") -> str:
+        """The grant as a URL (presign.click, URL Format).
+
+        Args:
+            path: percent-encoded, may hold a query.
+            base: the gateway, `http(s)://host[:port]`.
+        """
+        fields = {name: value for name, value in self.headers.items() if name != "X-Presign-Connection"}
+        mark = "&" if "?" in path else "?"
+        target = f"{path.removeprefix('/')}{mark}{urlencode(fields)}"
+        return f"{base.rstrip('/')}/api/proxy/{self.connection_id}/{target}"
+
+
+class Signer:
+    """Makes grants for one connection.
+
+    >>> grant = Signer("conn_openai", secret).sign(["GET"], ["v1/models"], expires_at=1893456000)
+    >>> grant.url("v1/models", "https://gateway.example")
+    """
+
+    def __init__(self, connection_id: str, secret: str | Secret) -> None:
+        """Raises ValueError for an id that is not 1 to 64 of A-Z a-z 0-9 _ -."""
+        if not _ID.fullmatch(connection_id):
+            raise ValueError("a connection id is 1 to 64 of A-Z a-z 0-9 _ -")
+        self._id = connection_id
+        self._secret = secret if isinstance(secret, Secret) else Secret(secret)
+
+    def sign(self, methods: Iterable[str], paths: Iterable[str], *, expires_at: int) -> Signed:
+        """Sign a grant.
+
+        Args:
+            methods: upper-case, or only "*".
+            paths: patterns relative to the connection, in which `*` is any run of characters.
+            expires_at: Unix time in seconds; 0 is never.
+
+        Raises ValueError for anything the gateway would refuse as malformed.
+        """
+        lists = {}
+        for what, items in (("methods", methods), ("paths", paths)):
+            listed = sorted(set(items))
+            if any("," in item or _CONTROL.search(item) for item in listed):
+                raise ValueError(f"{what}: an item holds a comma or a control character")
+            lists[what] = ",".join(listed)
+            try:
+                policy.parse_list(lists[what], what)
+            except Malformed as error:
+                raise ValueError(error.detail) from None
+        if not 0 <= expires_at < 10**12:
+            raise ValueError("expires_at is a Unix time in seconds")
+        fields = (self._id, str(expires_at), lists["methods"], lists["paths"])
+        signature = mac(self._secret.reveal().encode(), canonical.presign(*fields)).hex()
+        return Signed(*fields, signature)
