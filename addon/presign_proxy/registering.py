@@ -1,0 +1,236 @@
+"""From validated entries to connections: secrets resolved, URLs parsed, patterns compiled."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from .connections import Ceiling, Conduct, Connection, Network, SourceRules, Upstream
+from .document import Document, Location, Problem
+from .errors import Denied
+from .hosts import is_loopback
+from .injectors import (
+    BasicCredential,
+    HeaderCredential,
+    Injector,
+    NoCredential,
+    QueryCredential,
+    bearer,
+)
+from .keys import KeyRing, SigningKey
+from .message import Origin
+from .paths import canonical_path, pattern
+from .schema import (
+    Auth,
+    BasicAuth,
+    BearerAuth,
+    CommonConnection,
+    Config,
+    HeaderAuth,
+    PresignConnection,
+    SecretSource,
+    SourceConnection,
+)
+from .secret import Secret
+from .secrets import SecretError, resolve
+from .sources import SourceUrl, parse_url
+
+WEAK_BYTES: Final = 16
+SHORT_BYTES: Final = 32
+
+_UNSET: Final = Secret("")
+
+
+class Registrar:
+    """Turns the entries of one file into connections, collecting every problem and warning on the way."""
+
+    def __init__(self, document: Document, base: Path, environ: Mapping[str, str]) -> None:
+        self._document = document
+        self._base = base
+        self._environ = environ
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def connections(self, config: Config) -> dict[str, Connection]:
+        """All connections by id; only to be used where no problem was found."""
+        return {
+            name: self._presign(name, entry)
+            if isinstance(entry, PresignConnection)
+            else self._source(name, entry)
+            for name, entry in config.connections.items()
+        }
+
+    def _wrong(self, at: Location, message: str) -> None:
+        self.problems.append(self._document.problem(at, message))
+
+    def _presign(self, name: str, entry: PresignConnection) -> Connection:
+        at: Location = ("connections", name)
+        url = self._url((*at, "upstream"), entry.upstream)
+        upstream = None
+        if url is not None:
+            self._check_secure((*at, "upstream"), url.origin, entry)
+            upstream = Upstream(url.origin, self._base_path((*at, "upstream"), url))
+        if not entry.signing_keys:
+            self._wrong((*at, "signing_keys"), "is required: without a signing key nothing can be signed")
+        return Connection(
+            id=name,
+            upstream=upstream,
+            injector=self._injector((*at, "auth"), entry.auth),
+            keys=self._keys((*at, "signing_keys"), entry),
+            ceiling=Ceiling(
+                methods=self._methods((*at, "allow", "methods"), entry.allow.methods),
+                paths=tuple(pattern(text) for text in entry.allow.paths),
+                max_lifetime=entry.max_lifetime,
+                allow_no_expiry=entry.allow_no_expiry,
+                head_as_get=entry.head_as_get,
+                allow_encoded_slash=entry.allow_encoded_slash,
+            ),
+            conduct=self._conduct(entry, entry.default_headers),
+            enabled=entry.enabled,
+        )
+
+    def _source(self, name: str, entry: SourceConnection) -> Connection:
+        at: Location = ("connections", name)
+        signed = entry.mode == "signed"
+        origins = tuple(
+            url.origin
+            for index, text in enumerate(entry.allowed_origins)
+            if (url := self._origin((*at, "allowed_origins", index), text)) is not None
+        )
+        if signed and not entry.signing_keys:
+            self._wrong((*at, "signing_keys"), "is required in signed mode")
+        if not signed and (entry.auth or entry.any_public_origin or entry.intercept):
+            self._wrong((*at, "mode"), "auth, any_public_origin and intercept need mode: signed")
+        if not signed and not origins:
+            self._wrong((*at, "allowed_origins"), "is required in allowlist mode")
+        if entry.intercept and not origins:
+            self._wrong((*at, "intercept"), "needs allowed_origins")
+        if entry.auth:
+            for index, origin in enumerate(origins):
+                self._check_secure((*at, "allowed_origins", index), origin, entry)
+        return Connection(
+            id=name,
+            source=SourceRules(
+                signed=signed,
+                origins=origins,
+                any_public=entry.any_public_origin,
+                formats=frozenset(entry.formats),
+                ports=frozenset(entry.ports),
+                networks=self._networks((*at, "allow_networks"), entry.allow_networks),
+                intercept=entry.intercept,
+            ),
+            injector=self._injector((*at, "auth"), entry.auth) if entry.auth else NoCredential(),
+            keys=self._keys((*at, "signing_keys"), entry),
+            conduct=self._conduct(entry, {}),
+            enabled=entry.enabled,
+        )
+
+    def _conduct(self, entry: CommonConnection, headers: Mapping[str, str]) -> Conduct:
+        return Conduct(
+            cookies=entry.cookies == "pass",
+            redirects=entry.redirects == "pass",
+            cache=entry.cache == "pass",
+            reject_client_credentials=entry.on_client_credentials == "reject",
+            default_fields=tuple((name.encode(), value.encode()) for name, value in headers.items()),
+            connect_timeout=entry.timeouts.connect,
+            response_timeout=entry.timeouts.response,
+        )
+
+    def _methods(self, at: Location, methods: list[str]) -> tuple[str, ...]:
+        if "*" in methods and methods != ["*"]:
+            self._wrong(at, "'*' stands alone")
+        return tuple(methods)
+
+    def _url(self, at: Location, text: str) -> SourceUrl | None:
+        try:
+            url = parse_url(text)
+        except Denied:
+            url = None
+        if url is None or b"?" in url.target:
+            self._wrong(at, "is not an http(s) URL without user name, query and fragment")
+            return None
+        return url
+
+    def _origin(self, at: Location, text: str) -> SourceUrl | None:
+        url = self._url(at, text)
+        if url is not None and url.target != b"/":
+            self._wrong(at, "is not an origin: leave the path out")
+        return url
+
+    def _base_path(self, at: Location, url: SourceUrl) -> bytes:
+        try:
+            return canonical_path(url.target).removesuffix(b"/")
+        except Denied:
+            self._wrong(at, "its path has segments or escapes that no request could match")
+            return b""
+
+    def _check_secure(self, at: Location, origin: Origin, entry: CommonConnection) -> None:
+        if origin.scheme != "https" and not is_loopback(origin.host) and not entry.insecure_upstream:
+            self._wrong(
+                at, "is not https: the credential would be readable on the way (insecure_upstream: true)"
+            )
+
+    def _networks(self, at: Location, texts: list[str]) -> tuple[Network, ...]:
+        found: list[Network] = []
+        for index, text in enumerate(texts):
+            try:
+                found.append(ipaddress.ip_network(text))
+            except ValueError:
+                self._wrong((*at, index), "is not a network, as in 10.0.0.0/8")
+        return tuple(found)
+
+    def _secret(self, at: Location, source: SecretSource) -> Secret:
+        try:
+            return resolve(source, self._base, self._environ)
+        except SecretError as error:
+            self._wrong(at, str(error))
+            return _UNSET
+
+    def _credential(self, at: Location, source: SecretSource) -> Secret:
+        secret = self._secret(at, source)
+        try:
+            secret.reveal().encode("latin-1")
+        except UnicodeEncodeError:
+            self._wrong(at, "holds characters that no header can carry")
+        return secret
+
+    def _injector(self, at: Location, auth: Auth) -> Injector:
+        if isinstance(auth, BearerAuth):
+            return bearer(self._credential((*at, "token"), auth.token))
+        if isinstance(auth, BasicAuth):
+            if auth.username is None and auth.password is None:
+                self._wrong(at, "needs a username or a password")
+            name = self._secret((*at, "username"), auth.username) if auth.username else Secret("")
+            password = self._secret((*at, "password"), auth.password) if auth.password else Secret("")
+            if ":" in name.reveal():
+                self._wrong((*at, "username"), "holds a colon, which Basic cannot carry")
+            return BasicCredential(name, password)
+        if isinstance(auth, HeaderAuth):
+            pairs = auth.headers.items()
+            return HeaderCredential(
+                tuple((k.encode(), b"", self._credential((*at, "headers", k), v)) for k, v in pairs)
+            )
+        return QueryCredential(
+            tuple((name, self._secret((*at, "params", name), v)) for name, v in auth.params.items())
+        )
+
+    def _keys(self, at: Location, entry: CommonConnection) -> KeyRing:
+        keys: list[SigningKey] = []
+        for index, key in enumerate(entry.signing_keys):
+            place = (*at, index, "secret")
+            secret = self._secret(place, key.secret)
+            length = len(secret.reveal().encode())
+            if 0 < length < WEAK_BYTES and not key.weak:
+                self._wrong(
+                    place, f"is shorter than {WEAK_BYTES} bytes: take a longer one, or say weak: true"
+                )
+            elif 0 < length < SHORT_BYTES:
+                message = f"is shorter than {SHORT_BYTES} bytes"
+                self.warnings.append(self._document.problem(place, message))
+            name = key.id or f"k{index + 1}"
+            if any(name == other.id for other in keys):
+                self._wrong((*at, index, "id"), "another key has this id")
+            keys.append(SigningKey(name, secret, key.not_after))
+        return KeyRing(tuple(keys))

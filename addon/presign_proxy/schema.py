@@ -1,0 +1,207 @@
+"""The shape of the configuration file. Every key that is not here is an error."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+
+_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+KeyId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Method = Annotated[str, Field(pattern=r"^(\*|[A-Z][A-Z0-9_-]{0,31})$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^`|~0-9A-Za-z-]{1,128}$")]
+
+HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,1024}$")]
+
+
+class SecretSource(BaseModel):
+    """Where a secret value is: exactly one of the fields is set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    literal: str | None = Field(default=None, repr=False)
+    env: str | None = None
+    file: str | None = None
+
+
+def _secret_source(value: Any) -> SecretSource:
+    """The text itself, `{env: NAME}` or `{file: PATH}`."""
+    if isinstance(value, str) and value:
+        return SecretSource(literal=value)
+    if isinstance(value, dict) and len(value) == 1:
+        ((kind, name),) = value.items()
+        if kind in ("env", "file") and isinstance(name, str) and name:
+            return SecretSource(**{kind: name})
+    raise ValueError("is a secret: write its text, {env: NAME} or {file: PATH}")
+
+
+SecretValue = Annotated[
+    SecretSource,
+    PlainValidator(_secret_source),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "object", "properties": {"env": {"type": "string"}}, "required": ["env"]},
+                {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]},
+            ]
+        }
+    ),
+]
+
+
+def _duration(value: Any) -> int:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("is a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+Duration = Annotated[
+    int, PlainValidator(_duration), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"})
+]
+
+
+def _instant(value: Any) -> int:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("is a point in time with its zone, as in 2027-01-01T00:00:00Z")
+    return int(moment.timestamp())
+
+
+Instant = Annotated[int, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class BearerAuth(Strict):
+    type: Literal["bearer"]
+    token: SecretValue
+
+
+class BasicAuth(Strict):
+    type: Literal["basic"]
+    username: SecretValue | None = None
+    password: SecretValue | None = None
+
+
+class HeaderAuth(Strict):
+    type: Literal["header"]
+    headers: dict[HeaderName, SecretValue] = Field(min_length=1)
+
+
+class QueryAuth(Strict):
+    type: Literal["query"]
+    params: dict[str, SecretValue] = Field(min_length=1)
+
+
+Auth = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth, Field(discriminator="type")]
+
+
+class SigningKeyEntry(Strict):
+    id: KeyId | None = None
+    secret: SecretValue
+    not_after: Instant | None = None
+    weak: bool = False
+
+
+class Allow(Strict):
+    methods: list[Method] = Field(default=["*"], min_length=1, max_length=64)
+    paths: list[str] = Field(default=["*"], min_length=1, max_length=1024)
+
+
+class Timeouts(Strict):
+    connect: Duration = 10
+    response: Duration = 600
+
+
+class CommonConnection(Strict):
+    """What connections of both schemes have."""
+
+    enabled: bool = True
+    signing_keys: list[SigningKeyEntry] = Field(default=[], max_length=4)
+    cookies: Literal["strip", "pass"] = "strip"
+    redirects: Literal["safe", "pass"] = "safe"
+    cache: Literal["private", "pass"] = "private"
+    on_client_credentials: Literal["replace", "reject"] = "replace"
+    insecure_upstream: bool = False
+    timeouts: Timeouts = Timeouts()
+
+
+class PresignConnection(CommonConnection):
+    """A registered API."""
+
+    scheme: Literal["presign"] = "presign"
+    preset: str | None = None
+    upstream: str
+    auth: Auth
+    default_headers: dict[HeaderName, HeaderValue] = {}
+    allow: Allow = Allow()
+    max_lifetime: Duration | None = None
+    allow_no_expiry: bool = True
+    head_as_get: bool = False
+    allow_encoded_slash: bool = False
+
+
+class SourceConnection(CommonConnection):
+    """A project whose sources are fetched."""
+
+    scheme: Literal["source"]
+    mode: Literal["signed", "allowlist"]
+    allowed_origins: list[str] = Field(default=[], max_length=50)
+    any_public_origin: bool = False
+    formats: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,16}$")]] = Field(min_length=1)
+    ports: list[Port] = []
+    allow_networks: list[str] = []
+    intercept: bool = False
+    auth: Auth | None = None
+
+
+def _scheme(value: Any) -> str:
+    scheme = value.get("scheme", "presign") if isinstance(value, dict) else "presign"
+    return scheme if scheme in ("presign", "source") else "presign"
+
+
+ConnectionEntry = Annotated[
+    Annotated[PresignConnection, Tag("presign")] | Annotated[SourceConnection, Tag("source")],
+    Discriminator(_scheme),
+]
+
+
+class GatewayConfig(Strict):
+    hosts: list[str] = ["presign.local"]
+    unsigned: Literal["pass", "deny"] = "pass"
+    trusted_proxies: list[str] = []
+
+
+class AuditConfig(Strict):
+    file: str = Field(min_length=1)
+
+
+class LimitsConfig(Strict):
+    store: str
+
+
+class AdminConfig(Strict):
+    listen: str
+
+
+class Config(Strict):
+    """The whole file."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    connections: dict[ConnectionId, ConnectionEntry] = {}
+    audit: AuditConfig | None = None
+    limits: LimitsConfig | None = None
+    admin: AdminConfig | None = None
