@@ -1,0 +1,105 @@
+"""`presign demo`: a gateway and an upstream in one process, and two requests that show what they do."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+import yaml
+from mitmproxy.tools.main import mitmdump
+
+from ..signer import Signer
+from . import upstream
+
+CONNECTION: Final = "conn_demo"
+LIFETIME: Final = 3600
+_SCRIPT: Final = "from presign_proxy.addon import PresignAddon\n\naddons = [PresignAddon()]\n"
+
+
+def run(port: int, *, once: bool) -> int:
+    """Serve until interrupted, or only show the requests; returns the exit code."""
+    port = port or _free_port()
+    if _is_taken(port):
+        click.echo(f"Port {port} is in use: choose another one with --port, or --port 0.", err=True)
+        return 1
+    key, secret = f"sk-demo-{secrets.token_hex(16)}", f"sk_{secrets.token_hex(24)}"
+    with tempfile.TemporaryDirectory(prefix="presign-demo-") as directory:
+        config = _configure(Path(directory), upstream.start(key), key, secret)
+        script = Path(directory, "presign.py")
+        script.write_text(_SCRIPT)
+        result: list[int] = []
+        threading.Thread(target=_show, args=(port, secret, once, result), daemon=True).start()
+        options = [f"presign_config={config}", f"confdir={directory}/mitmproxy"]
+        arguments = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(port), "-s", str(script)]
+        mitmdump([*arguments, *(part for option in options for part in ("--set", option))])
+    return result[0] if result else 1
+
+
+def _configure(directory: Path, upstream_port: int, key: str, secret: str) -> Path:
+    connection = {
+        "upstream": f"http://127.0.0.1:{upstream_port}",
+        "auth": {"type": "bearer", "token": key},
+        "signing_keys": [{"secret": secret}],
+        "max_lifetime": "1d",
+    }
+    path = directory / "config.yaml"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump({"connections": {CONNECTION: connection}}))
+    return path
+
+
+def _show(port: int, secret: str, once: bool, result: list[int]) -> None:
+    """Wait for the gateway, print a URL and what becomes of two requests."""
+    while not _is_taken(port):
+        time.sleep(0.05)
+    grant = Signer(CONNECTION, secret).sign(["GET"], ["v1/hello*"], expires_at=int(time.time()) + LIFETIME)
+    url = grant.url("v1/hello", f"http://127.0.0.1:{port}")
+    good, denied = _get(url), _get(url.replace("/v1/hello", "/v1/admin"))
+    click.echo("A presigned URL, valid for an hour, for GET of v1/hello* only:\n")
+    click.echo(f"  curl '{url}'\n")
+    click.echo(f"GET v1/hello   {good[0]}  {good[1]}")
+    click.echo(f"GET v1/admin   {denied[0]}  {denied[1]}\n")
+    ok = (good[0], denied[0]) == (200, 403)
+    result.append(0 if ok else 1)
+    if once or not ok:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    click.echo(
+        f"Serving on http://127.0.0.1:{port}; the upstream's key never left this process. Ctrl-C stops."
+    )
+    sys.stdout.flush()
+
+
+def _get(url: str) -> tuple[int, str]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}")
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

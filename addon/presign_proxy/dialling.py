@@ -1,0 +1,114 @@
+"""Where connections may go: judged addresses are pinned, and nobody is led back to the gateway itself."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from mitmproxy import ctx
+from mitmproxy.connection import Address
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from . import networks
+from .connections import Registry
+from .decisions import Forward
+from .errors import Denied
+from .ledger import Ledger
+
+RESOLVE_TIMEOUT: Final = 5.0
+
+
+class Dialler:
+    """Decides on each upstream connection just before it is dialled."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._named: WeakKeyDictionary[Any, Address] = WeakKeyDictionary()
+        self.admin: tuple[str, int] | None = None
+
+    async def pin(self, client: Any, forward: Forward) -> None:
+        """Resolve and judge a source's host, and pin this client to the address. Raises Denied.
+
+        The name is not resolved a second time: it could answer differently (DNS rebinding).
+        """
+        if forward.resolve is None:
+            return
+        host, port = forward.origin.host, forward.origin.port
+        address = networks.judge(await _resolve(host, port), forward.resolve)
+        if self._is_own(address, port):
+            raise Denied("invalid", "the source is the gateway itself")
+        self._ledger.pin(client, host, port, address)
+
+    async def connect(self, data: ServerConnectionHookData, registry: Registry | None) -> None:
+        """Refuse, pin or let go a connection that is about to be dialled."""
+        if data.server.address is None:
+            return
+        host, port = data.server.address[:2]
+        pinned = self._ledger.pinned(data.client, host, port)
+        if pinned is not None:
+            # SNI and certificate check stay on the name; `connected` restores it for reuse.
+            self._named[data.server] = data.server.address
+            data.server.address = (pinned, port)
+        elif port in self._own_ports() and await self._leads_home(host, port):
+            data.server.error = "this is an address of the gateway itself"
+        elif registry is not None and registry.deny_unsigned and not registry.leads_to(host, port):
+            data.server.error = "this destination belongs to no connection"
+
+    def connected(self, data: ServerConnectionHookData) -> None:
+        named = self._named.pop(data.server, None)
+        if named is not None:
+            # The setter refuses once the connection is open, lest somebody mistakes it for a redirection;
+            # here the name comes back under which the connection was asked for, and is found for reuse.
+            vars(data.server)["address"] = named
+
+    async def _leads_home(self, host: str, port: int) -> bool:
+        try:
+            return any(self._is_own(address, port) for address in await _resolve(host, port))
+        except Denied:
+            return False  # dialling it will fail in the same way
+
+    def _is_own(self, address: str, port: int) -> bool:
+        return port in self._own_ports() and _is_local(address)
+
+    def _own_ports(self) -> set[int]:
+        """Ports of the proxy, of mitmweb and of the admin listener."""
+        proxyserver = ctx.master.addons.get("proxyserver")
+        ports = {address[1] for address in proxyserver.listen_addrs()} if proxyserver else set()
+        if "web_port" in ctx.options:
+            ports.add(ctx.options.web_port)
+        if self.admin is not None:
+            ports.add(self.admin[1])
+        return ports
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    """All addresses of a host. Raises Denied("upstream")."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT):
+            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise Denied("upstream", "the host does not resolve") from None
+    return [str(answer[4][0]) for answer in answers]
+
+
+def _is_local(address: str) -> bool:
+    """Whether an address is one of this machine: only those can be bound."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    if parsed.is_loopback or parsed.is_unspecified:
+        return True
+    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((str(parsed), 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,201 @@
+"""Between mitmproxy's flows and our own types. Only `request.data` is read: raw bytes, no convenience."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.connection import Client, Server
+from mitmproxy.proxy import mode_specs
+
+from .answers import Answer
+from .decisions import Forward
+from .hosts import parse_host
+from .injectors import Outgoing
+from .ledger import Arrival
+from .message import Fields, Origin, Request
+from .query import target
+from .replies import Reply
+from .rewrite import EXPECT, PROXY_AUTHORIZATION
+
+# What mitmproxy itself takes off a granted request on the way: its own 100-continue and --proxyauth.
+_CONSUMED = frozenset((EXPECT, PROXY_AUTHORIZATION))
+_DIALS_ADDRESSES = (mode_specs.TransparentMode, mode_specs.LocalMode, mode_specs.WireGuardMode)
+
+Snapshot = tuple[Any, ...]
+
+
+def arrival_of(request: http.Request, *, tunnelled: bool) -> Arrival:
+    """How a request came; to be called before mitmproxy's stream has touched it."""
+    data = request.data
+    hosts = tuple(value for name, value in data.headers.fields if name.lower() == b"host")
+    over_h1 = data.http_version.startswith(b"HTTP/1")
+    return Arrival(
+        hosts=hosts,
+        authority=b"" if over_h1 else data.authority,
+        absolute=over_h1 and bool(data.authority),
+        tunnelled=tunnelled,
+    )
+
+
+def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
+    """The request as the core decides on it."""
+    data, client = flow.request.data, flow.client_conn
+    mode = client.proxy_mode
+    reverse = isinstance(mode, mode_specs.ReverseMode)
+    origin = Origin(data.scheme.decode("ascii", "replace"), _host(data.host), data.port)
+    names = () if reverse else _names(arrival, client)
+    if names and isinstance(mode, _DIALS_ADDRESSES):
+        named = _host(names[-1][1].rpartition(":")[0] or names[-1][1])
+        origin = origin._replace(host=named)
+    listens = isinstance(mode, mode_specs.RegularMode | mode_specs.UpstreamMode)
+    return Request(
+        method=data.method,
+        target=data.path,
+        fields=data.headers.fields,
+        version=data.http_version,
+        origin=origin,
+        names=names,
+        listener=(client.sockname[0], client.sockname[1]) if listens else None,
+        reverse=reverse,
+        client=client.peername[0],
+    )
+
+
+def _host(text: str) -> str:
+    """mitmproxy shows `xn--` names decoded; connections are configured encoded."""
+    if not text.isascii():
+        try:
+            text = text.encode("idna").decode("ascii")
+        except UnicodeError:
+            return ""
+    if ":" in text and not text.startswith("["):
+        text = f"[{text}]"
+    return parse_host(text) or ""
+
+
+def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:
+    """Every name the client gave for where it wants to go."""
+    found = [("host", value.decode("latin-1")) for value in arrival.hosts]
+    if arrival.authority:
+        found.append((":authority", arrival.authority.decode("latin-1")))
+    # To a TLS proxy, absolute-form requests come under the proxy's own SNI, which says nothing.
+    if client.sni and not arrival.absolute:
+        kind = "sni" if arrival.tunnelled or not arrival.authority else "front-sni"
+        found.append((kind, client.sni))
+    return tuple(found)
+
+
+def show(flow: http.HTTPFlow, forward: Forward) -> Snapshot:
+    """Put the granted request, with a placeholder for its credential, on the flow.
+
+    Returns the snapshot that the request must still equal when it leaves.
+    """
+    data = flow.request.data
+    fields = _fields(forward.shown, forward.origin, data.http_version)
+    consumed = tuple((name, value) for name, value in data.headers.fields if name.lower() in _CONSUMED)
+    headers = http.Headers(fields + consumed)
+    data.scheme = forward.origin.scheme.encode("ascii")
+    data.host, data.port = forward.origin.host, forward.origin.port
+    data.authority = b"" if _is_h1(data.http_version) else forward.origin.authority.encode("ascii")
+    data.path = target(forward.shown.path, forward.shown.query)
+    data.headers = headers
+    flow.request.stream = True
+    return snapshot(flow.request)
+
+
+def snapshot(request: http.Request) -> Snapshot:
+    """Everything of a request that decides where it goes and what it says."""
+    data = request.data
+    return (
+        data.scheme,
+        data.host,
+        data.port,
+        data.method,
+        data.path,
+        data.authority,
+        data.http_version,
+        tuple(field for field in data.headers.fields if field[0].lower() not in _CONSUMED),
+    )
+
+
+def wire_request(request: http.Request, forward: Forward, server: Server, *, has_body: bool) -> http.Request:
+    """The copy that is sent: with the credential, and framed for the protocol of the upstream.
+
+    HTTP/2 bodies have no framing of their own in HTTP/1, and mitmproxy adds none: without it, a body would
+    be read as the next request.
+    """
+    data = request.data
+    fields = _fields(forward.sent, forward.origin, data.http_version)
+    over_h2 = server.alpn == b"h2"
+    if has_body and not over_h2 and not any(name.lower() == b"content-length" for name, _ in fields):
+        fields += ((b"Transfer-Encoding", b"chunked"),)
+    return http.Request(
+        host=data.host,
+        port=data.port,
+        method=data.method,
+        scheme=data.scheme,
+        authority=data.authority,
+        path=target(forward.sent.path, forward.sent.query),
+        http_version=data.http_version,
+        headers=http.Headers(fields),
+        content=None,
+        trailers=None,
+        timestamp_start=data.timestamp_start,
+        timestamp_end=None,
+    )
+
+
+def _is_h1(version: bytes) -> bool:
+    return version.startswith(b"HTTP/1")
+
+
+def _fields(outgoing: Outgoing, origin: Origin, version: bytes) -> Fields:
+    if _is_h1(version):
+        return ((b"Host", origin.authority.encode("ascii")), *outgoing.fields)
+    return tuple((name.lower(), value) for name, value in outgoing.fields)
+
+
+def reaches(server: Server, origin: Origin) -> bool:
+    """Whether a connection leads where the grant says, under TLS for that very name if it is https."""
+    if server.address is None or tuple(server.address[:2]) != (origin.host, origin.port):
+        return False
+    if origin.scheme != "https":
+        # Through another proxy, an http request would be shown to that proxy.
+        return not server.tls and server.via is None
+    return server.tls and server.sni == origin.host
+
+
+def response_of(answer: Answer, *, close: bool) -> http.Response:
+    """An answer of ours as mitmproxy sends it."""
+    fields = answer.fields + (((b"Connection", b"close"),) if close else ())
+    now = time.time()
+    return http.Response(
+        http_version=b"HTTP/1.1",
+        status_code=answer.status,
+        reason=answer.reason,
+        headers=http.Headers(fields),
+        content=answer.body,
+        trailers=None,
+        timestamp_start=now,
+        timestamp_end=now,
+    )
+
+
+def reply_of(response: http.Response) -> Reply:
+    data = response.data
+    return Reply(data.status_code, data.reason, data.headers.fields)
+
+
+def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -> None:
+    """Replace the head of a response in place: what the flow holds is what the client gets."""
+    fields = reply.fields
+    if reply.encoded and client_version == b"HTTP/1.1":
+        # Decoding made the length unknown.
+        fields = tuple(field for field in fields if field[0].lower() != b"transfer-encoding")
+        fields += ((b"Transfer-Encoding", b"chunked"),)
+        response.data.http_version = b"HTTP/1.1"
+    response.data.reason = reply.reason
+    response.data.headers = http.Headers(fields)
+    response.stream = True

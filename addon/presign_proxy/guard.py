@@ -1,0 +1,372 @@
+"""The guard: mitmproxy's hooks, each of which ends in a decision or a refusal, whatever happens inside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mitmproxy import command, ctx, exceptions, http
+from mitmproxy.connection import Client
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from . import config, flows, gateway, options, wire
+from .answers import Answer, refusal
+from .audit import Outcome, Throttle, record
+from .connections import Registry
+from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
+from .dialling import Dialler
+from .document import ConfigError, Problem
+from .errors import Denied
+from .housekeeping import MAX_CLIENTS, Housekeeper, version_of
+from .identity import new_request_id
+from .ledger import Entry, Ledger
+from .masking import mask_for
+from .redaction import Redaction
+from .rewrite import Redacted, redact
+from .schemes import presign as presign_scheme
+from .sinks import AuditSink
+
+logger = logging.getLogger(__name__)
+
+
+class Guard:
+    """Stands first in the master's chain, so that no other addon sees a signature, and stays there."""
+
+    name = "presign_guard"
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.registry: Registry | None = None
+        self.armed = False
+        self._loaded: config.Loaded | None = None
+        self._asked: tuple[str, str] | None = None
+        self._dialler = Dialler(self.ledger)
+        self._housekeeper = Housekeeper(self.ledger, self._reload)
+        self._redaction = Redaction()
+        self._throttle = Throttle()
+        self._audit: AuditSink | None = None
+
+    # -- being installed ------------------------------------------------------------------------------
+
+    @classmethod
+    def installed(cls, master: Any) -> Guard | None:
+        return next((one for one in master.addons.chain if isinstance(one, cls)), None)
+
+    @classmethod
+    def install(cls, master: Any) -> Guard:
+        """The master's guard. Not registered as an addon of the script, and so not removed with it."""
+        found = cls.installed(master)
+        if found is None:
+            found = cls()
+            master.addons.chain.insert(0, found)
+            # mitmproxy's own NextLayer chooses first; what it chose is then guarded.
+            master.addons.chain.append(LayerGuard(found))
+            master.commands.collect_commands(found)
+            found._redaction.install()
+            # Gateway names need not resolve, and nothing is dialled before a request is known.
+            master.options.update(connection_strategy="lazy")
+        return found
+
+    def arm(self) -> None:
+        """The script is there: read the configuration and begin to verify."""
+        for problem in options.mistyped(ctx.options):
+            logger.error(problem)
+        self.armed = True
+        self._housekeeper.start()
+        with contextlib.suppress(NotImplementedError, ValueError, AttributeError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        try:
+            self._load()
+            self._check_options()
+        except exceptions.OptionsError as error:
+            for line in str(error).splitlines():
+                logger.error(line)
+
+    def withdraw(self) -> None:
+        """The script is gone: refuse all that is ours until it is back."""
+        self.armed = False
+
+    def done(self) -> None:
+        self._housekeeper.stop()
+        if self._audit is not None:
+            self._audit.close()
+
+    # -- configuration --------------------------------------------------------------------------------
+
+    def configure(self, updated: set[str]) -> None:
+        if not self.armed:
+            return
+        if updated & {"presign_config", "presign_unsigned"}:
+            self._load()
+        self._check_options()
+
+    def _check_options(self) -> None:
+        deny = self.registry is not None and self.registry.deny_unsigned
+        problems = list(options.unsafe(ctx.options, deny_unsigned=deny))
+        if problems:
+            raise exceptions.OptionsError("\n".join(problems))
+
+    def _load(self) -> None:
+        """Load what the options ask for. Raises OptionsError; what was loaded before stays."""
+        asked = (ctx.options.presign_config, ctx.options.presign_unsigned)
+        if asked == self._asked:
+            return
+        path = config.locate(asked[0], os.environ)
+        self._housekeeper.path, self._housekeeper.seen = path, version_of(path)
+        try:
+            self._adopt(config.load(path, os.environ, asked[1]))
+        except ConfigError as error:
+            raise exceptions.OptionsError(f"presign: the configuration is not usable:\n{error}") from None
+        self._asked = asked
+
+    def _adopt(self, loaded: config.Loaded) -> None:
+        """Swap to a new configuration, whole."""
+        self._open_audit(loaded)
+        for name in options.KEYLOGS:
+            if os.environ.get(name):
+                logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
+        for warning in loaded.warnings:
+            logger.warning("presign: %s", warning)
+        self._loaded, self.registry = loaded, loaded.registry
+        logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
+
+    def _open_audit(self, loaded: config.Loaded) -> None:
+        wanted = loaded.config.audit
+        if self._loaded is not None and self._loaded.config.audit == wanted:
+            return
+        try:
+            sink = AuditSink(wanted.file, loaded.path.parent) if wanted else None
+        except OSError as error:
+            raise ConfigError(
+                [Problem(str(loaded.path), 0, 0, "audit.file", (error.strerror or "").lower())]
+            ) from None
+        if self._audit is not None:
+            self._audit.close()
+        self._audit = sink
+
+    async def _reload(self) -> None:
+        """Read the file again, off the event loop; a broken one keeps the last good registry."""
+        path, unsigned = self._housekeeper.path, ctx.options.presign_unsigned
+        if path is None:
+            return
+        try:
+            self._adopt(await asyncio.to_thread(config.load, path, os.environ, unsigned))
+        except ConfigError as error:
+            logger.error("presign: the changed configuration is not usable, the last good one stays:")
+            for problem in error.problems:
+                logger.error("presign: %s", problem)
+
+    @command.command("presign.reload")
+    def reload(self) -> None:
+        """Read the configuration again."""
+        self._housekeeper.seen = None
+
+    @command.command("presign.connections")
+    def connections(self) -> Sequence[str]:
+        """The ids of all connections."""
+        return sorted(self.registry.connections) if self.registry else []
+
+    # -- connections ----------------------------------------------------------------------------------
+
+    def client_connected(self, client: Client) -> None:
+        proxyserver = ctx.master.addons.get("proxyserver")
+        if proxyserver and len(proxyserver.connections) > MAX_CLIENTS:
+            client.error = "too many client connections"
+        elif client.transport_protocol == "tcp":
+            self.ledger.owe_head(client)
+
+    async def server_connect(self, data: ServerConnectionHookData) -> None:
+        verdict = "the gateway failed to judge this connection"
+        try:
+            await self._dialler.connect(data, self.registry)
+            verdict = ""
+        finally:
+            if verdict:
+                data.server.error = verdict
+
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        self._dialler.connected(data)
+
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        self._dialler.connected(data)
+
+    def guard_layer(self, nextlayer: NextLayer) -> None:
+        """Guard the HTTP layer that was chosen, or refuse another one where only HTTP is let through."""
+        raw = wire.is_raw(nextlayer.layer)
+        if raw and (self.registry is None or self.registry.deny_unsigned):
+            nextlayer.layer = wire.Refuse(nextlayer.context)
+        elif raw:
+            self.ledger.paid_head(nextlayer.context.client)
+        wire.adopt(nextlayer.context, self.ledger)
+
+    # -- requests -------------------------------------------------------------------------------------
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """CONNECT: no presign travels on it, and with unsigned: deny it leads to known places only."""
+        answer: Answer | None = refusal("internal", new_request_id())
+        try:
+            answer = self._connect_answer(flow)
+        finally:
+            if answer is not None:
+                flow.response = flows.response_of(answer, close=True)
+
+    def _connect_answer(self, flow: http.HTTPFlow) -> Answer | None:
+        arrival = flows.arrival_of(flow.request, tunnelled=False)
+        request = flows.request_of(flow, arrival)._replace(target=b"/")
+        code = None
+        try:
+            if presign_scheme.recognise(request, gateway=False) is not None:
+                code = "malformed"
+        except Denied as denied:
+            code = denied.code
+        if code is None and (self.registry is None or self.registry.deny_unsigned):
+            known = self.registry is not None and (
+                request.origin.host in self.registry.hosts
+                or self.registry.leads_to(request.origin.host, request.origin.port)
+                or gateway.is_gateway(self.registry, request)
+            )
+            code = None if known else "unsigned"
+        if code is None:
+            return None
+        decision = Deny(code, "CONNECT", "json", Facts(new_request_id(), "CONNECT", request.client))
+        answer = refusal(code, decision.request_id)
+        flow.request.data.headers = http.Headers(redact(b"/", request.fields).fields)
+        self._write(decision, Outcome(status=answer.status))
+        return answer
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        entry = self.ledger.get(flow)
+        decision: Decision = Deny("internal", "the decision failed", "json", Facts(new_request_id()))
+        try:
+            decision = await self._decide(flow, entry)
+        except Exception as error:
+            logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
+        finally:
+            self._commit(flow, entry, decision)
+
+    async def _decide(self, flow: http.HTTPFlow, entry: Entry | None) -> Decision:
+        arrival = entry.arrival if entry else flows.arrival_of(flow.request, tunnelled=True)
+        request = flows.request_of(flow, arrival)
+        decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
+        if isinstance(decision, PassThrough):
+            return decision
+        if not self.armed:
+            return Deny("unavailable", "the script is gone", decision.style, decision.facts)
+        if isinstance(decision, Deny):
+            return decision
+        if flow.error is not None:
+            return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
+        if entry is None:
+            # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
+            return Deny("invalid", "it is not a live request", decision.style, decision.facts)
+        try:
+            await self._dialler.pin(flow.client_conn, decision)
+        except Denied as denied:
+            return Deny(denied.code, denied.detail, decision.style, decision.facts)
+        return decision
+
+    def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:
+        """Apply a decision. Until the entry has it, the stream refuses the request."""
+        if isinstance(decision, PassThrough):
+            if entry is not None:
+                entry.decision = PASS
+            return
+        denial = self._grant(flow, entry, decision) if isinstance(decision, Forward) else decision
+        if denial is not None:
+            self._refuse(flow, entry, denial)
+
+    def _grant(self, flow: http.HTTPFlow, entry: Entry | None, decision: Forward) -> Deny | None:
+        """Apply a grant; the refusal to apply instead where that fails half-way."""
+        try:
+            if entry is None:
+                raise LookupError("a grant needs an entry")
+            entry.mask = mask_for(decision.connection.injector)
+            entry.snapshot = flows.show(flow, decision)
+            flow.comment, flow.marked = f"presign: granted by {decision.connection.id}", ":lock:"
+            entry.decision = decision
+        except Exception as error:
+            logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
+            return Deny("internal", "the rewrite failed", decision.style, decision.facts)
+        return None
+
+    def _refuse(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny) -> None:
+        answer = refusal(decision.code, decision.request_id, decision.style)
+        if entry is not None:
+            entry.answer, entry.decision = answer, decision
+        _hide(flow)
+        flow.response = flows.response_of(answer, close=False)
+        flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
+        self._write(decision, Outcome(status=answer.status))
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        self._finish(flow, None)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        self._finish(flow, "the exchange broke off")
+
+    def _finish(self, flow: http.HTTPFlow, error: str | None) -> None:
+        entry = self.ledger.get(flow)
+        decision = entry.decision if entry else None
+        if entry is None or not isinstance(decision, Forward) or entry.stage == "done":
+            return
+        outcome = Outcome(
+            status=flow.response.status_code if flow.response and error is None else None,
+            upstream_status=entry.upstream_status,
+            bytes_in=entry.uploaded,
+            bytes_out=entry.body.size if entry.body else 0,
+            duration=time.monotonic() - entry.started,
+            error=error,
+        )
+        if entry.changed:
+            changed = Deny("invalid", "it was changed after it was verified", decision.style, decision.facts)
+            self._write(changed, outcome)
+        else:
+            self._write(decision, outcome)
+        entry.retire()
+
+    def _write(self, decision: Forward | Deny, outcome: Outcome) -> None:
+        now = time.time()
+        facts = decision.facts
+        if isinstance(decision, Deny):
+            logger.info("presign: %s refused: %s: %s", facts.request_id, decision.code, decision.detail)
+        if self._audit is None:
+            return
+        admitted = self._throttle.admit(record(decision, outcome, now), verified=facts.verified, now=now)
+        if admitted is not None:
+            self._audit.write(admitted)
+
+
+class LayerGuard:
+    """Stands last in the master's chain: sees which layer was chosen."""
+
+    name = "presign_layers"
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def next_layer(self, nextlayer: NextLayer) -> None:
+        guarded = False
+        try:
+            self._guard.guard_layer(nextlayer)
+            guarded = True
+        finally:
+            if not guarded:
+                nextlayer.layer = wire.Refuse(nextlayer.context)
+
+
+def _hide(flow: http.HTTPFlow) -> None:
+    """Take everything usable off a refused request before others see it."""
+    data = flow.request.data
+    hidden = Redacted(b"/[redacted]", ())
+    with contextlib.suppress(Exception):
+        hidden = redact(data.path, data.headers.fields)
+    data.path, data.headers = hidden.target, http.Headers(hidden.fields)

@@ -1,0 +1,101 @@
+"""What must happen in time, whether or not somebody sends something: deadlines and reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from mitmproxy import ctx
+
+from .ledger import Entry, Ledger
+
+logger = logging.getLogger(__name__)
+
+TICK: Final = 0.5
+HEAD_DEADLINE: Final = 10.0
+"""Seconds in which a client must have sent the head of its request."""
+MAX_CLIENTS: Final = 1000
+"""Client connections at a time."""
+
+Version = tuple[int, int, int]
+
+
+def version_of(path: Path) -> Version | None:
+    """Changes whenever a file is written or replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class Housekeeper:
+    """Ticks twice a second: ends what is overdue, and has a changed configuration read again."""
+
+    def __init__(self, ledger: Ledger, reload: Callable[[], Awaitable[None]]) -> None:
+        self._ledger = ledger
+        self._reload = reload
+        self._task: asyncio.Task[None] | None = None
+        self.path: Path | None = None
+        self.seen: Version | None = None
+
+    def start(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                self._end_overdue(time.monotonic())
+                await self._look_at_file()
+            except Exception as error:
+                logger.error("presign: housekeeping failed (%s)", type(error).__name__)
+
+    async def _look_at_file(self) -> None:
+        if self.path is None:
+            return
+        version = version_of(self.path)
+        if version != self.seen:
+            self.seen = version
+            await self._reload()
+
+    def _end_overdue(self, now: float) -> None:
+        for client, since in list(self._ledger.heads.items()):
+            if now - since > HEAD_DEADLINE:
+                self._ledger.paid_head(client)
+                _cut(client, client)
+        for entry in self._ledger.live():
+            if _is_overdue(entry, now):
+                entry.timed_out = True
+                _cut(entry.client, entry.server)
+
+
+def _is_overdue(entry: Entry, now: float) -> bool:
+    if entry.grant is None or entry.timed_out:
+        return False
+    conduct = entry.grant.connection.conduct
+    limit = {"connecting": conduct.connect_timeout, "waiting": conduct.response_timeout}.get(entry.stage)
+    return limit is not None and now - entry.since > limit
+
+
+def _cut(client: Any, connection: Any) -> None:
+    """Close one connection of a client's handler; None stands for those still being dialled."""
+    proxyserver = ctx.master.addons.get("proxyserver")
+    handler = proxyserver.connections.get(client.id) if proxyserver else None
+    if handler is None:
+        return
+    for found, io in list(handler.transports.items()):
+        wanted = found is connection if connection is not None else io.writer is None
+        if wanted and io.handler is not None:
+            with contextlib.suppress(RuntimeError):
+                io.handler.cancel("deadline")

@@ -1,0 +1,108 @@
+"""What was decided about which flow, bound to the identity of the flow object.
+
+Not `flow.metadata`: that is written to dumps, read back from forged ones, and copied when somebody
+duplicates a flow. A copy of a granted flow has no entry here, and what has no entry is not forwarded.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, NamedTuple
+from weakref import WeakKeyDictionary
+
+from .answers import Answer
+from .bodies import Body
+from .decisions import Decision, Deny, Forward
+from .masking import Mask
+
+Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
+
+MAX_PINS: Final = 256
+
+
+class Arrival(NamedTuple):
+    """How a request came, read before mitmproxy rewrites it.
+
+    `hosts` are its Host fields, `authority` the :authority of HTTP/2; `absolute` says whether the request
+    line held a whole URL; `tunnelled`, whether the destination was set before the request (CONNECT,
+    SOCKS, transparent, reverse).
+    """
+
+    hosts: tuple[bytes, ...]
+    authority: bytes
+    absolute: bool
+    tunnelled: bool
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One flow: how it came, what was decided, how far it got."""
+
+    arrival: Arrival
+    client: Any = None
+    decision: Decision | None = None
+    answer: Answer | None = None
+    snapshot: tuple[Any, ...] = ()
+    mask: Mask | None = None
+    body: Body | None = None
+    stage: Stage = "deciding"
+    started: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)
+    server: Any = None
+    timed_out: bool = False
+    changed: bool = False
+    upstream_status: int | None = None
+    uploaded: int = 0
+
+    def enter(self, stage: Stage) -> None:
+        self.stage, self.since = stage, time.monotonic()
+
+    def retire(self) -> None:
+        """The exchange is over: let go of the credential; a UI may keep the flow for days."""
+        if isinstance(self.decision, Forward):
+            self.decision = replace(self.decision, sent=self.decision.shown)
+        self.enter("done")
+
+    @property
+    def grant(self) -> Forward | None:
+        return self.decision if isinstance(self.decision, Forward) else None
+
+    @property
+    def denial(self) -> Deny | None:
+        return self.decision if isinstance(self.decision, Deny) else None
+
+
+class Ledger:
+    """The entries of all live flows, and since when each client owes the head of a request."""
+
+    def __init__(self) -> None:
+        self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
+        self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
+
+    def open(self, flow: Any, arrival: Arrival) -> None:
+        self._entries[flow] = Entry(arrival, client=flow.client_conn)
+
+    def get(self, flow: Any) -> Entry | None:
+        """The entry of this very flow object, or None: then nothing may be forwarded for it."""
+        return self._entries.get(flow)
+
+    def live(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    def owe_head(self, client: Any) -> None:
+        self.heads.setdefault(client, time.monotonic())
+
+    def paid_head(self, client: Any) -> None:
+        self.heads.pop(client, None)
+
+    def pin(self, client: Any, host: str, port: int, address: str) -> None:
+        """Let this client's connections to a name go to the address that was judged last."""
+        pins = self.pins.setdefault(client, {})
+        if len(pins) >= MAX_PINS:
+            pins.clear()
+        pins[host, port] = address
+
+    def pinned(self, client: Any, host: str, port: int) -> str | None:
+        return self.pins.get(client, {}).get((host, port))

@@ -1,0 +1,45 @@
+"""Log records without signatures and tokens, whoever writes them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+_SIGNATURE = re.compile(r"ps[12]_[A-Za-z0-9_-]+\.[0-9a-f]+|(?<![0-9A-Fa-f])[0-9a-fA-F]{64}(?![0-9A-Fa-f])")
+
+Factory = Callable[..., logging.LogRecord]
+
+
+class Redaction:
+    """A log record factory around the one that was installed: each message is redacted as it is made."""
+
+    def __init__(self) -> None:
+        self._inner: Factory = logging.LogRecord
+
+    def install(self) -> None:
+        self._inner = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self._inner(*args, **kwargs)
+        if isinstance(record.msg, str):
+            message = record.getMessage()
+            redacted = self.redact(message)
+            if redacted is not message:
+                record.msg, record.args = redacted, ()
+        if record.exc_info and record.exc_info[0] is not None:
+            text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            redacted = self.redact(text)
+            if redacted is not text:
+                record.exc_text, record.exc_info = redacted, None
+        return record
+
+    def redact(self, text: str) -> str:
+        """The text without what could be used; the very same object where nothing was found."""
+        if len(text) < 64:
+            return text
+        found = _SIGNATURE.sub("[redacted]", text)
+        return text if found == text else found

@@ -1,0 +1,324 @@
+"""One HTTP exchange inside mitmproxy, between its own stream and the wire.
+
+mitmproxy's `HttpStream` stays in charge of the protocol. This subclass reads along the events that go in
+and the commands that come out, and has its own say at four places: a request is refused before its body
+is read; it leaves as a copy that carries the credential, if it still is what was granted; its response is
+masked before any flow holds it; and no error page of mitmproxy's answers a request of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+from typing import Any, Final
+
+from mitmproxy.connection import Server
+from mitmproxy.net.http.validate import validate_headers
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http import (
+    DropStream,
+    GetHttpConnection,
+    HTTPMode,
+    HttpStream,
+    SendHttp,
+)
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    RequestTrailers,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpResponseHook
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+
+from . import flows, replies
+from .answers import Answer, refusal
+from .bodies import Body
+from .decisions import PassThrough
+from .errors import Denied
+from .identity import new_request_id
+from .ledger import Arrival, Entry, Ledger
+from .masking import Mask
+
+logger = logging.getLogger(__name__)
+
+Commands = Generator[commands.Command, Any, None]
+
+LINGER: Final = 2.0
+"""Seconds in which a client that is still uploading may read our answer before its connection closes."""
+
+_UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
+
+
+class GuardedStream(HttpStream):
+    """A stream that forwards only what the ledger says may be forwarded."""
+
+    ledger: Ledger
+    arrival: Arrival
+    uploading = False
+    answered = False
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Wakeup):
+            yield commands.CloseConnection(self.context.client)
+            return
+        if isinstance(event, RequestHeaders):
+            self.arrival = flows.arrival_of(event.request, tunnelled=self.mode is HTTPMode.transparent)
+            self.uploading = not event.end_stream
+            self.ledger.paid_head(self.context.client)
+        elif isinstance(event, RequestEndOfMessage):
+            self.uploading = False
+        entry = self._entry
+        if self.answered:
+            return
+        if entry is not None and entry.grant is not None:
+            yield from self._granted(event, entry)
+        else:
+            yield from self._guard(super()._handle_event(event))
+
+    @property
+    def _entry(self) -> Entry | None:
+        flow = getattr(self, "flow", None)
+        return None if flow is None else self.ledger.get(flow)
+
+    # -- commands that come out ---------------------------------------------------------------------
+
+    def _guard(self, stock: Commands) -> Commands:
+        """Pass on the commands of mitmproxy's own stream, until one of them calls for an answer of ours."""
+        reply = None
+        while True:
+            try:
+                command = stock.send(reply)
+            except StopIteration:
+                return
+            checked: commands.Command | Answer | None = self._checked(command)
+            if isinstance(checked, commands.Command):
+                reply = yield checked
+                checked = self._decided() if isinstance(command, HttpRequestHeadersHook) else None
+            if isinstance(checked, Answer):
+                # Whatever mitmproxy was going to do with this request, it does not.
+                stock.close()
+                yield from self._answer(checked)
+                return
+
+    def _checked(self, command: commands.Command) -> commands.Command | Answer:
+        """The command, its replacement, or the answer that takes its place. Never raises."""
+        try:
+            if isinstance(command, HttpRequestHeadersHook):
+                self.ledger.open(self.flow, self.arrival)
+            elif isinstance(command, GetHttpConnection):
+                return self._connect(command)
+            elif isinstance(command, SendHttp):
+                return self._send(command)
+        except Exception as error:
+            logger.error("presign: failed at the wire (%s); the request is refused", type(error).__name__)
+            return self._refusal("internal")
+        return command
+
+    def _decided(self) -> Answer | None:
+        """The answer to give now that the hook has run; None to go on."""
+        entry = self._entry
+        if entry is None or entry.decision is None:
+            return self._refusal("internal")  # the hook did not run or did not finish
+        if entry.answer is not None:
+            return entry.answer
+        response = self.flow.response
+        if entry.grant is not None and response is not None:
+            # Another addon answered, such as proxyauth; a streamed request cannot wait for its body.
+            data = response.data
+            return Answer(data.status_code, data.reason, data.headers.fields, data.content or b"")
+        return None
+
+    def _connect(self, command: GetHttpConnection) -> commands.Command | Answer:
+        entry = self._entry
+        if entry is None or entry.decision is None:
+            return self._refusal("internal")
+        if entry.grant is not None and entry.snapshot != flows.snapshot(self.flow.request):
+            return self._changed(entry)
+        entry.enter("connecting")
+        return command
+
+    def _send(self, command: SendHttp) -> commands.Command | Answer:
+        event = command.event
+        if isinstance(event, RequestHeaders):
+            return self._send_head(command, event)
+        entry = self._entry
+        if isinstance(event, RequestEndOfMessage) and entry is not None:
+            entry.enter("waiting")
+            entry.server = command.connection
+        elif isinstance(event, ResponseProtocolError):
+            return self._error_page(command, event, entry)
+        return command
+
+    def _send_head(self, command: SendHttp, event: RequestHeaders) -> commands.Command | Answer:
+        """The last moment before a request leaves: is it what was granted, and does it go there?"""
+        entry = self._entry
+        if entry is None or entry.decision is None:
+            return self._refusal("internal")
+        grant = entry.grant
+        if grant is None:
+            return command if isinstance(entry.decision, PassThrough) else self._refusal("internal")
+        same = entry.snapshot == flows.snapshot(self.flow.request)
+        server = command.connection
+        if not same or not isinstance(server, Server) or not flows.reaches(server, grant.origin):
+            return self._changed(entry)
+        entry.enter("sending")
+        entry.server = server
+        copy = flows.wire_request(self.flow.request, grant, server, has_body=not event.end_stream)
+        return SendHttp(RequestHeaders(event.stream_id, copy, event.end_stream), server)
+
+    def _changed(self, entry: Entry) -> Answer:
+        """Somebody edited the request after it was verified: what would leave is not what was signed."""
+        entry.changed = True
+        logger.warning("presign: a request was changed after it was verified; it is refused")
+        return self._refusal("invalid")
+
+    def _error_page(
+        self, command: SendHttp, event: ResponseProtocolError, entry: Entry | None
+    ) -> commands.Command | Answer:
+        """An answer of ours in place of mitmproxy's page, which shows its version and upstream bytes."""
+        status = event.code.http_status_code()
+        passed = entry is not None and isinstance(entry.decision, PassThrough)
+        begun = entry is not None and entry.stage == "receiving"
+        if status is None or passed or begun or command.connection is not self.context.client:
+            return command
+        if event.code is ErrorCode.REQUEST_TOO_LARGE:
+            return self._refusal("too_large", 413)
+        if entry is None or entry.grant is None:
+            return self._refusal("malformed")
+        return self._refusal("upstream", 504 if entry.timed_out else None)
+
+    # -- events that go in ----------------------------------------------------------------------------
+
+    def _granted(self, event: events.Event, entry: Entry) -> Commands:
+        if isinstance(event, RequestTrailers | ResponseTrailers):
+            return  # fields that nobody stripped or masked
+        if isinstance(event, ResponseHeaders):
+            answer = self._receive_head(event, entry)
+            if answer is not None:
+                yield from self._cancel(entry)
+                yield from self._answer(answer)
+                return
+        elif isinstance(event, ResponseData):
+            yield from self._receive_data(entry, event.data)
+            return
+        elif isinstance(event, ResponseEndOfMessage):
+            yield from self._receive_data(entry, None)
+            if self.answered:
+                return
+        elif isinstance(event, ResponseProtocolError):
+            # mitmproxy's message quotes what the upstream sent, and with it an echoed credential.
+            event = ResponseProtocolError(event.stream_id, _UPSTREAM_FAILED, event.code)
+        elif isinstance(event, RequestData):
+            entry.uploaded += len(event.data)
+        yield from self._guard(super()._handle_event(event))
+
+    def _receive_head(self, event: ResponseHeaders, entry: Entry) -> Answer | None:
+        """Rewrite a response head before any flow holds it; the answer to give where that cannot be."""
+        grant = entry.grant
+        if grant is None:
+            return self._refusal("internal")
+        try:
+            validate_headers(event.response)
+            entry.upstream_status = event.response.status_code
+            mask = entry.mask or Mask(())
+            reply = replies.rewrite(flows.reply_of(event.response), grant, mask)
+            entry.body = Body(mask, encoded=reply.encoded)
+            flows.put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
+        except (Denied, ValueError) as error:
+            logger.info("presign: %s: a response is refused", error.__class__.__name__)
+            return self._refusal("upstream")
+        except Exception as error:
+            logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
+            return self._refusal("internal")
+        entry.enter("receiving")
+        return None
+
+    def _receive_data(self, entry: Entry, chunk: bytes | None) -> Commands:
+        """Pass a chunk on, decoded and masked; None ends the body."""
+        body = entry.body
+        if body is None:
+            yield from self._abort(entry)
+            return
+        pieces: Iterator[bytes] = body.finish() if chunk is None else body.feed(chunk)
+        while True:
+            try:
+                piece = next(pieces, None)
+            except Exception as error:
+                logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
+                yield from self._abort(entry)
+                return
+            if piece is None:
+                return
+            yield from self._guard(super()._handle_event(ResponseData(self.stream_id, piece)))
+
+    def _abort(self, entry: Entry) -> Commands:
+        """Break off a response whose head is out: the client sees that it is not whole."""
+        yield from self._cancel(entry)
+        error = ResponseProtocolError(self.stream_id, _UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
+        yield from self._guard(super()._handle_event(error))
+        self.answered = True
+
+    def _cancel(self, entry: Entry) -> Commands:
+        """Let go of the upstream: its connection must not be used again with an answer still in it."""
+        if entry.server is not None:
+            cancelled = RequestProtocolError(self.stream_id, "cancelled", ErrorCode.CANCEL)
+            yield SendHttp(cancelled, entry.server)
+            entry.server = None
+
+    # -- answers of ours ------------------------------------------------------------------------------
+
+    def _refusal(self, code: str, status: int | None = None) -> Answer:
+        entry = self._entry
+        decision = entry.decision if entry is not None else None
+        request_id = getattr(decision, "request_id", None) or new_request_id()
+        return refusal(code, request_id, getattr(decision, "style", "json"), status)
+
+    def _answer(self, answer: Answer) -> Commands:
+        """Answer now, whatever of the request is still to come; nothing of it is kept."""
+        self.answered = True
+        # The rest of a small body may have come while the hook was running.
+        if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
+            self.uploading = False
+        over_h1 = self.flow.request.data.http_version.startswith(b"HTTP/1")
+        response = flows.response_of(answer, close=self.uploading and over_h1)
+        self.flow.response = response
+        if self.flow.error is None:
+            yield HttpResponseHook(self.flow)
+        head_only = self.flow.request.data.method == b"HEAD" or not answer.body
+        client = self.context.client
+        # What is sent is the answer, not what other addons have made of the flow by now.
+        response = flows.response_of(answer, close=self.uploading and over_h1)
+        yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=head_only), client)
+        if not head_only:
+            yield SendHttp(ResponseData(self.stream_id, answer.body), client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        if self.uploading:
+            yield from self._stop_upload()
+        yield DropStream(self.stream_id)
+
+    def _stop_upload(self) -> Commands:
+        """Over HTTP/1 the rest is read and dropped for a moment, because closing at once may destroy our
+        answer in the client's buffers; over HTTP/2 the stream is reset without error (RFC 9113, 8.1).
+        """
+        server = self.http_layer.connections[self.context.client]
+        if isinstance(server, Http2Server):
+            server.streams.pop(self.stream_id, None)
+            if not server.is_closed(self.stream_id):
+                server.h2_conn.reset_stream(self.stream_id, 0)
+                yield commands.SendData(self.context.client, server.h2_conn.data_to_send())
+        else:
+            yield commands.RequestWakeup(LINGER)
+
+    @property
+    def http_layer(self) -> Any:
+        return self.context.layers[self.context.layers.index(self) - 1]

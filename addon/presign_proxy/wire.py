@@ -1,0 +1,176 @@
+"""mitmproxy's HTTP layer with guarded streams, and connections that keep to limits.
+
+Installed by giving a layer that mitmproxy has chosen another class, never by patching mitmproxy: client
+replay and everything else that builds a layer of its own gets the stock one, and with it no credential.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy.proxy import commands, events, layer, layers
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HttpLayer
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
+
+from .answers import Answer, refusal
+from .identity import new_request_id
+from .ledger import Ledger
+from .message import MAX_HEAD
+from .stream import Commands, GuardedStream
+
+_ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
+_RAW: Final = re.compile(rb"[\x80-\xff]")
+
+
+class _ForgivesTrailers(Http1Connection):
+    """mitmproxy crashes on the trailers of a chunked body; they are fields nobody checked, and dropped."""
+
+    def read_body(self, event: events.Event) -> Commands:
+        try:
+            yield from super().read_body(event)
+        except NotImplementedError:
+            yield ReceiveHttp(self.ReceiveEndOfMessage(self.stream_id or 0))
+            is_request = isinstance(self, Http1Server)
+            yield from self.mark_done(request=is_request, response=not is_request)
+
+
+class GuardedHttp1Server(_ForgivesTrailers, Http1Server):
+    """The client's side: heads of bounded size, owed within a deadline; no page or log line repeats them."""
+
+    ledger: Ledger
+
+    def __init__(self, context: Context, ledger: Ledger) -> None:
+        super().__init__(context)
+        self.ledger = ledger
+
+    def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        refused = False
+        if isinstance(event, events.DataReceived) and not event.data.isascii():
+            self._escape_absolute_form()
+        for command in super().read_headers(event):
+            if isinstance(command, commands.SendData):
+                # mitmproxy's page quotes the request line, with its signature, and its own version.
+                command = commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
+                refused = True
+            elif isinstance(command, ReceiveHttp) and refused:
+                continue  # the request it shows in its UI would be answered a second time
+            elif isinstance(command, commands.Log):
+                command = commands.Log("presign: a request head could not be parsed", command.level)
+            yield command
+        yield from self._owe()
+
+    def _escape_absolute_form(self) -> None:
+        """Percent-encode raw UTF-8 in a request line that holds a whole URL, which mitmproxy refuses there
+        though not in origin form; the path is encoded in any case.
+        """
+        line, end, rest = bytes(self.buf).partition(b"\n")
+        if end and _ABSOLUTE.match(line) and not line.isascii():
+            self.buf = ReceiveBuffer()
+            self.buf += _RAW.sub(lambda match: b"%%%02X" % match[0][0], line) + end + rest
+
+    def _owe(self) -> Commands:
+        if self.state != self.read_headers or not self.buf:
+            self.ledger.paid_head(self.conn)
+        elif len(self.buf) > MAX_HEAD:
+            yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
+        else:
+            self.ledger.owe_head(self.conn)
+
+
+class GuardedHttp1Client(_ForgivesTrailers, Http1Client):
+    """The upstream's side: interim responses are not taken for the response, nothing it says is logged."""
+
+    def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        self._drop_interim()
+        for command in super().read_headers(event):
+            if isinstance(command, commands.Log):
+                command = commands.Log("presign: unexpected data from an upstream", command.level)
+            yield command
+
+    def _drop_interim(self) -> None:
+        """RFC 9110, 15.2: any number of 1xx may precede the response; 101 ends HTTP and is the response."""
+        while self.request is not None:
+            start = bytes(self.buf)[:12]
+            if not start.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) or start[9:12] == b"101":
+                return
+            if not self.buf.maybe_extract_lines():
+                return
+
+
+class GuardedHttpLayer(HttpLayer):
+    """mitmproxy's HTTP layer, whose streams are guarded."""
+
+    ledger: Ledger
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        client = self.context.client
+        over_h1 = client.alpn != b"h2" and client.transport_protocol == "tcp"
+        if isinstance(event, events.Start) and over_h1:
+            # mitmproxy keeps a server that is already there.
+            self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.ledger))
+        yield from super()._handle_event(event)
+
+    def make_stream(self, stream_id: int) -> Commands:
+        stream = GuardedStream(self.context.fork(), stream_id)
+        stream.ledger = self.ledger
+        self.streams[stream_id] = stream
+        yield from self.event_to_child(stream, events.Start())
+
+    def register_connection(self, command: Any) -> Commands:
+        for child in _descendants(self.connections.get(command.connection)):
+            if type(child) is Http1Client:
+                child.__class__ = GuardedHttp1Client
+                child.state = child.read_headers  # bound before, to the stock class
+        yield from super().register_connection(command)
+
+
+def _descendants(top: layer.Layer | None) -> list[layer.Layer]:
+    found: list[layer.Layer] = []
+    while isinstance(top, layer.Layer):
+        found.append(top)
+        top = getattr(top, "child_layer", None)
+    return found
+
+
+def _page(answer: Answer) -> bytes:
+    head = [b"HTTP/1.1 %d %s" % (answer.status, answer.reason)]
+    head += [name + b": " + value for name, value in (*answer.fields, (b"Connection", b"close"))]
+    return b"\r\n".join(head) + b"\r\n\r\n" + answer.body
+
+
+def adopt(context: Context, ledger: Ledger) -> None:
+    """Guard every stock HTTP layer of a connection."""
+    for one in context.layers:
+        if type(one) is HttpLayer:
+            one.__class__ = GuardedHttpLayer
+        if isinstance(one, GuardedHttpLayer):
+            one.ledger = ledger
+
+
+def is_raw(chosen: layer.Layer | None) -> bool:
+    """Whether a layer would carry anything but HTTP, or TLS with HTTP in it."""
+    allowed = (
+        HttpLayer,
+        layer.NextLayer,
+        layers.ClientTLSLayer,
+        layers.ServerTLSLayer,
+        layers.modes.HttpProxy,
+    )
+    return chosen is not None and any(not isinstance(one, allowed) for one in _descendants(chosen))
+
+
+class Refuse(layer.Layer):
+    """Closes the connection: where only presigned requests are let through, all else is."""
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Start | events.DataReceived):
+            yield commands.CloseConnection(self.context.client)
+
+
+__all__ = ["GuardedHttpLayer", "Refuse", "adopt", "is_raw"]
