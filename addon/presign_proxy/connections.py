@@ -104,7 +104,7 @@ class Registry:
         deny_unsigned: whether a request that is not ours is refused.
     """
 
-    __slots__ = ("_by_host", "connections", "deny_unsigned", "hosts", "intercepting")
+    __slots__ = ("_by_host", "connections", "deny_unsigned", "hosts", "intercepting", "macs")
 
     def __init__(
         self,
@@ -116,6 +116,7 @@ class Registry:
         self.connections = dict(connections)
         self.hosts = hosts
         self.deny_unsigned = deny_unsigned
+        self.macs = max((len(connection.keys.keys) for connection in self.connections.values()), default=1)
         by_host: dict[str, list[Connection]] = {}
         intercepting: dict[Origin, list[Connection]] = {}
         for connection in self.connections.values():

@@ -7,6 +7,7 @@ from typing import Any
 
 from mitmproxy import http
 from mitmproxy.connection import Client, Server
+from mitmproxy.net.http.http1.read import connection_close
 from mitmproxy.proxy import mode_specs
 
 from .answers import Answer
@@ -19,9 +20,12 @@ from .query import target
 from .replies import Reply
 from .rewrite import EXPECT, PROXY_AUTHORIZATION
 
-# What mitmproxy itself takes off a granted request on the way: its own 100-continue and --proxyauth.
+# What mitmproxy itself needs on a granted request, and may take off: 100-continue, --proxyauth, and whether
+# the client's connection ends with it. None of it is sent.
 _CONSUMED = frozenset((EXPECT, PROXY_AUTHORIZATION))
 _DIALS_ADDRESSES = (mode_specs.TransparentMode, mode_specs.LocalMode, mode_specs.WireGuardMode)
+
+_UNKNOWN_TO_1_0 = frozenset((b"transfer-encoding", b"connection"))
 
 Snapshot = tuple[Any, ...]
 
@@ -95,6 +99,8 @@ def show(flow: http.HTTPFlow, forward: Forward) -> Snapshot:
     data = flow.request.data
     fields = _fields(forward.shown, forward.origin, data.http_version)
     consumed = tuple((name, value) for name, value in data.headers.fields if name.lower() in _CONSUMED)
+    if _is_h1(data.http_version) and connection_close(data.http_version, data.headers):
+        consumed += ((b"Connection", b"close"),)
     headers = http.Headers(fields + consumed)
     data.scheme = forward.origin.scheme.encode("ascii")
     data.host, data.port = forward.origin.host, forward.origin.port
@@ -138,7 +144,7 @@ def wire_request(request: http.Request, forward: Forward, server: Server, *, has
         scheme=data.scheme,
         authority=data.authority,
         path=target(forward.sent.path, forward.sent.query),
-        http_version=data.http_version,
+        http_version=b"HTTP/1.1" if _is_h1(data.http_version) else data.http_version,
         headers=http.Headers(fields),
         content=None,
         trailers=None,
@@ -196,6 +202,9 @@ def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -
         fields = tuple(field for field in fields if field[0].lower() != b"transfer-encoding")
         fields += ((b"Transfer-Encoding", b"chunked"),)
         response.data.http_version = b"HTTP/1.1"
+    elif client_version == b"HTTP/1.0":
+        # It knows no chunks: the body ends with the connection.
+        fields = tuple(field for field in fields if field[0].lower() not in _UNKNOWN_TO_1_0)
     response.data.reason = reply.reason
     response.data.headers = http.Headers(fields)
     response.stream = True

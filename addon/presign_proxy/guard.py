@@ -28,6 +28,8 @@ from .housekeeping import MAX_CLIENTS, Housekeeper, version_of
 from .identity import new_request_id
 from .ledger import Entry, Ledger
 from .masking import mask_for
+from .message import head_of
+from .recognition import is_gateway
 from .redaction import Redaction
 from .rewrite import Redacted, redact
 from .schemes import presign as presign_scheme
@@ -222,7 +224,7 @@ class Guard:
         request = flows.request_of(flow, arrival)._replace(target=b"/")
         code = None
         try:
-            if presign_scheme.recognise(request, gateway=False) is not None:
+            if presign_scheme.recognise(request, head_of(request), gateway=False) is not None:
                 code = "malformed"
         except Denied as denied:
             code = denied.code
@@ -230,7 +232,7 @@ class Guard:
             known = self.registry is not None and (
                 request.origin.host in self.registry.hosts
                 or self.registry.leads_to(request.origin.host, request.origin.port)
-                or gateway.is_gateway(self.registry, request)
+                or is_gateway(self.registry, request)
             )
             code = None if known else "unsigned"
         if code is None:
@@ -257,12 +259,13 @@ class Guard:
         decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
         if isinstance(decision, PassThrough):
             return decision
+        if flow.error is not None:
+            # mitmproxy has rejected it, and not even filled in where it is addressed.
+            return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
         if not self.armed:
             return Deny("unavailable", "the script is gone", decision.style, decision.facts)
         if isinstance(decision, Deny):
             return decision
-        if flow.error is not None:
-            return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
         if entry is None:
             # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 
 from .message import DEFAULT_PORT, Origin
@@ -38,6 +39,7 @@ def parse_host(text: str) -> str | None:
     return host
 
 
+@lru_cache(maxsize=1024)
 def parse_authority(text: str, scheme: str) -> Origin | None:
     """The origin that `host[:port]` names under a scheme; None where it is not well-formed."""
     match = _AUTHORITY.fullmatch(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -68,18 +68,19 @@ class HeaderCredential:
     """One or more headers: (name as sent, words before the secret, the secret)."""
 
     headers: tuple[tuple[bytes, bytes, Secret], ...]
+    slots: Slots = field(init=False)
 
-    @property
-    def slots(self) -> Slots:
-        return Slots(headers=frozenset(name.lower() for name, _, _ in self.headers))
+    def __post_init__(self) -> None:
+        names = frozenset(name.lower() for name, _, _ in self.headers)
+        object.__setattr__(self, "slots", Slots(headers=names))
 
     def inject(self, outgoing: Outgoing) -> Outgoing:
-        added = tuple((name, prefix + secret.reveal().encode()) for name, prefix, secret in self.headers)
-        return outgoing._replace(fields=outgoing.fields + added)
+        added = [(name, prefix + secret.reveal().encode()) for name, prefix, secret in self.headers]
+        return Outgoing(outgoing.path, outgoing.query, (*outgoing.fields, *added))
 
     def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
-        added = tuple((name, prefix + label.encode()) for name, prefix, _ in self.headers)
-        return outgoing._replace(fields=outgoing.fields + added)
+        added = [(name, prefix + label.encode()) for name, prefix, _ in self.headers]
+        return Outgoing(outgoing.path, outgoing.query, (*outgoing.fields, *added))
 
     def rendered(self) -> tuple[bytes, ...]:
         return tuple(secret.reveal().encode() for _, _, secret in self.headers)

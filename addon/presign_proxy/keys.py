@@ -38,8 +38,9 @@ def signature_id(signature: str) -> str:
 class KeyRing:
     """At most `MAX_KEYS` signing keys; the first signs, each that is live verifies.
 
-    Every verification computes `MAX_KEYS` MACs, decoys filling the ring, so that its time tells neither
-    which key matched nor how many there are, nor (see `NO_KEYS`) whether the connection exists.
+    Every verification under one registry computes the same number of MACs, decoys filling the ring, so
+    that its time tells neither which key matched nor how many the connection has, nor (see `NO_KEYS`)
+    whether it exists.
     """
 
     __slots__ = ("_slots", "keys")
@@ -52,16 +53,17 @@ class KeyRing:
         slots += [(secrets.token_bytes(32), None) for _ in range(MAX_KEYS - len(keys))]
         self._slots = tuple(slots)
 
-    def verify(self, message: bytes, signature: str, now: int) -> SigningKey | None:
+    def verify(self, message: bytes, signature: str, now: int, macs: int = MAX_KEYS) -> SigningKey | None:
         """The live key that signed this message, or None.
 
         Args:
             message: a canonical string.
             signature: 64 lower-case hex digits; the caller has checked the grammar.
+            macs: how many MACs to compute: at least as many as there are keys in any ring beside this one.
         """
         given = bytes.fromhex(signature)
         found: SigningKey | None = None
-        for secret, key in self._slots:
+        for secret, key in self._slots[:macs]:
             same = hmac.compare_digest(mac(secret, message), given)
             if same and key is not None and key.is_live(now):
                 found = found or key

@@ -56,13 +56,12 @@ def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:
 def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
     """Case-sensitive, as methods are. HEAD is not implied by GET unless `head_as_get`."""
     name = method.decode("ascii", "replace")
-    asked = ("HEAD", "GET") if name == "HEAD" and ceiling.head_as_get else (name,)
+    if name in NEVER or not _METHOD.fullmatch(name):
+        raise Denied("method_not_allowed", "this method is never forwarded")
+    as_get = name == "HEAD" and ceiling.head_as_get
     for granted, whose in ((signed, "the signature"), (ceiling.methods, "the connection")):
-        by_name = any(one in granted for one in asked) and granted != ANY
-        if not by_name and not (granted == ANY and _METHOD.fullmatch(name)):
+        if not (granted == ANY or name in granted or (as_get and "GET" in granted)):
             raise Denied("method_not_allowed", f"{whose} does not allow this method")
-    if name in NEVER:
-        raise Denied("method_not_allowed", f"{name} is never forwarded")
 
 
 def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:

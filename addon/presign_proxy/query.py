@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from string import hexdigits
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from .errors import Malformed
 
-_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_HIDING: Final = re.compile(rb"[;#?]")
+_OCTETS: Final = {(a + b).encode(): bytes.fromhex(a + b) for a in hexdigits for b in hexdigits}
+HIDING: Final = re.compile(rb"[;#?]")
+"""Separators that some parsers know besides `&`, so behind which a name may hide."""
 
 
 def form_decode(value: bytes) -> str:
@@ -17,12 +19,13 @@ def form_decode(value: bytes) -> str:
 
     Raises Malformed.
     """
-    if b"%" in value or b"+" in value:
-        if _BROKEN_ESCAPE.search(value):
-            raise Malformed("a presign parameter holds an incomplete percent-encoding")
-        value = unquote_to_bytes(value.replace(b"+", b" "))
     try:
+        if b"%" in value or b"+" in value:
+            head, *rest = value.replace(b"+", b" ").split(b"%")
+            value = head + b"".join([_OCTETS[part[:2]] + part[2:] for part in rest])
         return value.decode("utf-8")
+    except KeyError:
+        raise Malformed("a presign parameter holds an incomplete percent-encoding") from None
     except UnicodeDecodeError:
         raise Malformed("a presign parameter is not UTF-8") from None
 
@@ -37,7 +40,7 @@ def fold(raw: bytes) -> bytes:
 
 def hidden_names(piece: bytes) -> list[bytes]:
     """Folded names that some parser would find in one `&`-separated piece of a query."""
-    return [fold(part.partition(b"=")[0]).strip() for part in _HIDING.split(piece)]
+    return [fold(part.partition(b"=")[0]).strip() for part in HIDING.split(piece)]
 
 
 def without(query: bytes | None, names: frozenset[bytes]) -> bytes | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from .connections import Connection
 from .errors import Malformed
 from .injectors import Outgoing, Slots
-from .message import Fields, Request
+from .message import Fields, Head, Request
 from .query import fold, without
 
 CREDENTIALS: Final = frozenset(
@@ -42,10 +43,15 @@ _PREFIXES: Final = (b"x-forwarded", b"x-original-", b"x-rewrite-", b"x-presign")
 _SUFFIXES: Final = (b"-connecting-ip",)
 _FRAMING: Final = frozenset((b"content-length", b"host", b"content-type", b"content-encoding"))
 _PRESIGN_IN_URL = re.compile(rb"x-presign|/ps[12]_|=ps[12]_|[?&]sig=[0-9a-f]{64}")
+_ASKS_FOR_MORE: Final = frozenset((b"upgrade", b"service-worker", b"expect"))
 PROXY_AUTHORIZATION: Final = b"proxy-authorization"
 EXPECT: Final = b"expect"
+_NEVER_PASSED: Final = (
+    CREDENTIALS | IDENTITY | OVERRIDES | HOP_BY_HOP | {b"", b"host", b"accept-encoding", EXPECT}
+)
 
 
+@lru_cache(maxsize=4096)
 def header_key(name: bytes) -> bytes:
     """The spelling under which header names meet in an upstream that maps them to CGI variables."""
     return name.lower().replace(b"_", b"-").strip(b"-")
@@ -57,9 +63,9 @@ def nominated(fields: Fields) -> frozenset[bytes]:
     Naming what frames or identifies the message is an attack on the next hop (RFC 9110, 7.6.1), not a use.
     """
     names = frozenset(
-        token.strip().lower()
+        header_key(token.strip())
         for name, value in fields
-        if name.lower() in (b"connection", b"proxy-connection")
+        if header_key(name) in (b"connection", b"proxy-connection")
         for token in value.split(b",")
     )
     if names & _FRAMING:
@@ -67,9 +73,11 @@ def nominated(fields: Fields) -> frozenset[bytes]:
     return names
 
 
-def check_upgrade(fields: Fields, *, gateway: bool) -> None:
+def check_upgrade(request: Request, head: Head, *, gateway: bool) -> None:
     """Refuse to change protocols, and to register a script that would outlive the presign."""
-    for name, value in fields:
+    if _ASKS_FOR_MORE.isdisjoint(head.names):
+        return
+    for name, value in request.fields:
         key = name.lower()
         if key == b"upgrade" and value.strip().lower() != b"h2c":
             raise Malformed("the connection does not allow protocol upgrades")
@@ -93,28 +101,36 @@ def outgoing(
     kept = _kept(request.fields, slots, connection)
     if connection.conduct.reject_client_credentials:
         _reject(request.fields, query, slots, token_in)
-    present = {header_key(name) for name, _ in kept}
-    kept += tuple(
-        (name, value) for name, value in connection.conduct.default_fields if header_key(name) not in present
-    )
+    if defaults := connection.conduct.default_fields:
+        present = {header_key(name) for name, _ in kept}
+        kept += tuple(field for field in defaults if header_key(field[0]) not in present)
     # An encoded reply could carry the credential past the mask.
     kept += ((b"Accept-Encoding", b"identity"),)
     return Outgoing(path, without(query, slots.params) if slots.params else query, kept)
 
 
 def _kept(fields: Fields, slots: Slots, connection: Connection) -> Fields:
-    gone = CREDENTIALS | IDENTITY | OVERRIDES | HOP_BY_HOP | slots.headers | nominated(fields)
-    gone |= {b"host", b"accept-encoding", EXPECT}
+    gone = slots.headers | nominated(fields)
     if not connection.conduct.cookies:
         gone |= {b"cookie"}
     return tuple(
-        (name, value)
-        for name, value in fields
-        if (key := header_key(name)) not in gone
-        and not key.startswith(_PREFIXES)
-        and not key.endswith(_SUFFIXES)
-        and not (key == b"referer" and _PRESIGN_IN_URL.search(fold(value)))
+        [
+            field
+            for field in fields
+            if (key := _passing(field[0]))
+            and key not in gone
+            and not (key == b"referer" and _tells(key, field[1]))
+        ]
     )
+
+
+@lru_cache(maxsize=4096)  # only names of verified requests get here
+def _passing(name: bytes) -> bytes:
+    """The header key of a name that connections may let pass; empty for one that none does."""
+    key = header_key(name)
+    if key in _NEVER_PASSED or key.startswith(_PREFIXES) or key.endswith(_SUFFIXES):
+        return b""
+    return key
 
 
 def _reject(fields: Fields, query: bytes | None, slots: Slots, token_in: bytes) -> None:

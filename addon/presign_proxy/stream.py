@@ -64,6 +64,7 @@ class GuardedStream(HttpStream):
     arrival: Arrival
     uploading = False
     answered = False
+    invalid = False
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Wakeup):
@@ -128,6 +129,7 @@ class GuardedStream(HttpStream):
         if entry is None or entry.decision is None:
             return self._refusal("internal")  # the hook did not run or did not finish
         if entry.answer is not None:
+            self.invalid = self.flow.error is not None
             return entry.answer
         response = self.flow.response
         if entry.grant is not None and response is not None:
@@ -187,7 +189,12 @@ class GuardedStream(HttpStream):
         status = event.code.http_status_code()
         passed = entry is not None and isinstance(entry.decision, PassThrough)
         begun = entry is not None and entry.stage == "receiving"
-        if status is None or passed or begun or command.connection is not self.context.client:
+        if command.connection is not self.context.client or status is None or begun:
+            return command
+        if event.code is ErrorCode.REQUEST_VALIDATION_FAILED:
+            self.invalid = True
+            return self._refusal("malformed")
+        if passed:
             return command
         if event.code is ErrorCode.REQUEST_TOO_LARGE:
             return self._refusal("too_large", 413)
@@ -288,21 +295,25 @@ class GuardedStream(HttpStream):
         if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
             self.uploading = False
         over_h1 = self.flow.request.data.http_version.startswith(b"HTTP/1")
-        response = flows.response_of(answer, close=self.uploading and over_h1)
+        # After a request that is invalid as HTTP nobody can tell where the next one begins.
+        close = over_h1 and (self.uploading or self.invalid)
+        response = flows.response_of(answer, close=close)
         self.flow.response = response
         if self.flow.error is None:
             yield HttpResponseHook(self.flow)
         head_only = self.flow.request.data.method == b"HEAD" or not answer.body
         client = self.context.client
         # What is sent is the answer, not what other addons have made of the flow by now.
-        response = flows.response_of(answer, close=self.uploading and over_h1)
+        response = flows.response_of(answer, close=close)
         yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=head_only), client)
         if not head_only:
             yield SendHttp(ResponseData(self.stream_id, answer.body), client)
         yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
         self.client_state = self.server_state = self.state_errored
         self.flow.live = False
-        if self.uploading:
+        if close and self.invalid:
+            yield commands.CloseConnection(client)
+        elif self.uploading:
             yield from self._stop_upload()
         yield DropStream(self.stream_id)
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
-from ..message import Request
-from ..query import fold, form_decode, hidden_names
+from ..message import Head, Request
+from ..query import HIDING, fold, form_decode, hidden_names
 
 Carrier = Literal["query", "header", "path", "key"]
 
@@ -37,6 +37,8 @@ _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TOKEN = re.compile(rb"ps1_([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
 _TOKEN_START = re.compile(rb"ps[12]_")
+# A piece without any of these cannot hide a name that some parser would find in it.
+_SUSPICIOUS = re.compile(rb"[;#?]|^[^=]*%|presign", re.IGNORECASE)
 _IN_PATH = re.compile(rb"x-presign-[a-z-]+\s*=|/ps[12]_")
 
 API_PROXY: Final = b"/api/proxy/"
@@ -70,7 +72,7 @@ class Presign(NamedTuple):
     slot: Slot | None = None
 
 
-def recognise(request: Request, *, gateway: bool) -> Presign | None:
+def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
     """What the request claims under this scheme, or None where it carries no part of a presign.
 
     Args:
@@ -82,9 +84,9 @@ def recognise(request: Request, *, gateway: bool) -> Presign | None:
     found: list[tuple[Carrier, dict[str, str], Slot | None]] = []
     if claimed:
         found.append(("query", claimed, None))
-    if headers := _from_headers(request):
+    if headers := _from_headers(request, head):
         found.append(("header", headers, None))
-    for place, token in _key_tokens(request):
+    for place, token in _key_tokens(request, head):
         found.append(("key", parse_token(token), place))
         if place.kind == "param":
             query = _without_token(query)
@@ -124,7 +126,8 @@ def _checked(
         raise Malformed("the signature is not 64 lower-case hex digits")
     if len(methods) > MAX_LIST or len(paths) > MAX_LIST:
         raise Malformed(f"a list is longer than {MAX_LIST} characters")
-    if _CONTROL.search(methods) or _CONTROL.search(paths):
+    # isprintable() is the cheap answer for nearly all; it also says no to some characters that are fine.
+    if not (methods.isprintable() and paths.isprintable()) and _CONTROL.search(methods + paths):
         raise Malformed("a list holds a control character")
     return Presign(carrier, connection_id, expires, methods, paths, signature, gateway, path, query, slot)
 
@@ -137,16 +140,16 @@ def _why_expires(expires: str) -> str:
 
 def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None]:
     """The presign fields of a raw query and the rest of it, byte for byte."""
-    if query is None or b"x-presign" not in fold(query):
+    if query is None or (b"X-Presign-" not in query and b"x-presign" not in fold(query)):
         return {}, query
     fields: dict[str, str] = {}
     rest: list[bytes] = []
+    hiding = HIDING.search(query) is not None
     for piece in query.split(b"&"):
         name, equals, value = piece.partition(b"=")
         field = _FIELDS.get(name)
-        hidden = hidden_names(piece)
         if field is None:
-            if any(b"x-presign" in found for found in hidden):
+            if _SUSPICIOUS.search(piece) and any(b"x-presign" in found for found in hidden_names(piece)):
                 raise Malformed("a query parameter looks like a presign field but is not spelled like one")
             rest.append(piece)
             continue
@@ -154,14 +157,16 @@ def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None]:
             raise Malformed("a presign parameter has no value")
         if field in fields:
             raise Malformed(f"{field} is given twice")
-        if any(b"x-presign" in found for found in hidden[1:]):
+        if hiding and any(b"x-presign" in found for found in hidden_names(piece)[1:]):
             raise Malformed("a presign field is hidden behind another one")
         fields[field] = form_decode(value)
     return fields, b"&".join(rest) if rest else None
 
 
-def _from_headers(request: Request) -> dict[str, str]:
+def _from_headers(request: Request, head: Head) -> dict[str, str]:
     fields: dict[str, str] = {}
+    if b"presign" not in head.joined:
+        return fields
     for raw, value in request.fields:
         name = raw.lower()
         if not name.replace(b"_", b"-").startswith(b"x-presign"):
@@ -178,26 +183,33 @@ def _from_headers(request: Request) -> dict[str, str]:
     return fields
 
 
-def _key_tokens(request: Request) -> Iterator[tuple[Slot, bytes]]:
+def _key_tokens(request: Request, head: Head) -> list[tuple[Slot, bytes]]:
     """Tokens that stand where a credential would: header values, Basic's password, query parameters."""
-    for raw, value in request.fields:
-        name = raw.lower()
-        if name.startswith(b"x-presign"):
-            continue
-        if _TOKEN_START.match(value):
-            yield Slot("header", name), value
-        elif name == b"authorization":
-            word, _, rest = value.partition(b" ")
-            rest = rest.strip()
-            if word.lower() == b"basic":
-                rest = _basic_token(rest)
-            if _TOKEN_START.match(rest):
-                yield Slot("header", name), rest
+    found: list[tuple[Slot, bytes]] = []
+    if b"authorization" in head.names:
+        found += _in_authorization(request, head)
+    if b"ps1_" in head.values or b"ps2_" in head.values:
+        found += [
+            (Slot("header", name), value)
+            for name, (_, value) in zip(head.names, request.fields, strict=False)
+            if _TOKEN_START.match(value) and not name.startswith(b"x-presign")
+        ]
     if request.query and b"=ps" in request.query:
         for piece in request.query.split(b"&"):
             name, _, value = piece.partition(b"=")
             if _TOKEN_START.match(value):
-                yield Slot("param", fold(name)), value
+                found.append((Slot("param", fold(name)), value))
+    return found
+
+
+def _in_authorization(request: Request, head: Head) -> Iterator[tuple[Slot, bytes]]:
+    """Tokens behind a scheme word, or in Basic's user name and password."""
+    for index, name in enumerate(head.names[: len(request.fields)]):
+        if name == b"authorization":
+            word, _, rest = request.fields[index][1].partition(b" ")
+            rest = _basic_token(rest.strip()) if word.lower() == b"basic" else rest.lstrip()
+            if _TOKEN_START.match(rest):
+                yield Slot("header", name), rest
 
 
 def _basic_token(encoded: bytes) -> bytes:

@@ -1,0 +1,197 @@
+"""May it? From a claim to a grant, in the order of the specification: connection, MAC, expiry, the
+connection's state and ceilings, methods, path, destination. The first that says no ends it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from . import canonical, policy, sources
+from .connections import Connection, Network, Registry, Upstream
+from .decisions import Facts
+from .errors import Denied, Malformed
+from .hosts import parse_authority
+from .keys import NO_KEYS, KeyRing, signature_id
+from .message import Origin, Request
+from .paths import canonical_path
+from .schemes.presign import Presign
+from .schemes.source import Source
+from .sources import Admitted
+
+_NO_CONNECTION: Final = Connection(id="")
+
+
+class Grant(NamedTuple):
+    """Evidence: this request, as sent, was signed and is allowed.
+
+    `path` is canonical, the upstream's base included; `query` is without the presign. `networks`, where
+    not None, says that the origin's address must be judged, and which networks count besides public ones.
+    `prefix` is what stands before the path in a gateway URL; `token_in`, the header a key token stood in.
+    """
+
+    connection: Connection
+    origin: Origin
+    path: bytes
+    query: bytes | None
+    gateway: bool
+    networks: tuple[Network, ...] | None = None
+    prefix: bytes | None = None
+    token_in: bytes = b""
+
+
+def grant_presign(registry: Registry, request: Request, presign: Presign, facts: Facts, now: int) -> Grant:
+    """Verify a presign and hold the request against it. Raises Denied."""
+    facts.scheme, facts.carrier = "presign", presign.carrier
+    # One decoy for all that does not exist: an unknown connection costs what a bad signature costs.
+    known = _connection(registry, request, presign) or _NO_CONNECTION
+    facts.connection = known.id or None
+    named = presign.connection_id or known.id
+    message = canonical.presign(named, presign.expires, presign.methods, presign.paths)
+    _verify(registry, known.keys, message, presign.signature, facts, now)
+    upstream = known.upstream
+    if upstream is None:
+        raise Denied("invalid", "the connection is of another scheme")
+    methods = policy.parse_list(presign.methods, "methods")
+    paths = policy.parse_list(presign.paths, "paths")
+    expires = int(presign.expires)
+    policy.check_expiry(expires, now)
+    _check_enabled(known)
+    policy.check_lifetime(expires, now, known.ceiling)
+    _check_slot(presign, known)
+    policy.check_method(request.method, methods, known.ceiling)
+    path = _relative_path(presign, known, upstream)
+    facts.path = path.decode("ascii")
+    policy.check_path(path, paths, known.ceiling)
+    _check_names(request)
+    if not presign.gateway and request.origin != upstream.origin:
+        raise Denied("host_mismatch", "the request is addressed to another origin than the upstream")
+    return Grant(
+        known,
+        upstream.origin,
+        upstream.base + path,
+        presign.query,
+        presign.gateway,
+        prefix=_gateway_prefix(request, presign),
+        token_in=presign.slot.name if presign.slot else b"",
+    )
+
+
+def _verify(
+    registry: Registry, ring: KeyRing, message: bytes, signature: str, facts: Facts, now: int
+) -> None:
+    """Raises Denied("invalid"); from here on the request was made by somebody who holds a signing key."""
+    key = ring.verify(message, signature, now, registry.macs)
+    if key is None:
+        raise Denied("invalid", "no signing key of the connection made this signature")
+    facts.verified = True
+    facts.key, facts.signature = key.id, signature_id(signature)
+
+
+def _connection(registry: Registry, request: Request, presign: Presign) -> Connection | None:
+    if presign.connection_id is not None:
+        return registry.get(presign.connection_id, "presign")
+    return registry.addressed(request.origin, request.path)
+
+
+def _check_enabled(connection: Connection) -> None:
+    if not connection.enabled:
+        raise Denied("revoked", "the connection is disabled")
+
+
+def _check_slot(presign: Presign, connection: Connection) -> None:
+    """A key token stands where the credential would: in Authorization, or where `auth` puts it."""
+    slot = presign.slot
+    if slot is None:
+        return
+    slots = connection.injector.slots
+    if slot.kind == "header" and (slot.name == b"authorization" or slot.name in slots.headers):
+        return
+    if slot.kind == "param" and slot.name in slots.params:
+        return
+    raise Malformed("the token stands in a slot that the connection's credential does not fill")
+
+
+def _relative_path(presign: Presign, connection: Connection, upstream: Upstream) -> bytes:
+    """The canonical path below the upstream's base. Raises Denied."""
+    if not presign.path.startswith(b"/"):
+        raise Denied("not_found", "the gateway URL has no path")
+    path = canonical_path(presign.path, allow_encoded_slash=connection.ceiling.allow_encoded_slash)
+    if presign.gateway:
+        return path
+    relative = upstream.relative(path)
+    if relative is None:
+        raise Denied("path_not_allowed", "the path is not below the upstream's base path")
+    return relative
+
+
+def _check_names(request: Request) -> None:
+    """Every name that the client gave (Host, :authority, SNI) agrees with where it is addressed."""
+    for kind, name in request.names:
+        named = parse_authority(name, request.origin.scheme)
+        if named is None:
+            raise Malformed(f"{kind} is not a host")
+        same = named.host == request.origin.host and (kind == "sni" or named.port == request.origin.port)
+        if not same:
+            raise Denied("host_mismatch", f"{kind} names another host than the request is addressed to")
+
+
+def _gateway_prefix(request: Request, presign: Presign) -> bytes | None:
+    """What stands before the path in the URL the client used; the token itself is never repeated."""
+    if not presign.gateway:
+        return None
+    return b"" if presign.carrier == "path" else request.path[: len(request.path) - len(presign.path)]
+
+
+def grant_source(
+    registry: Registry, request: Request, source: Source, facts: Facts, now: int, *, gateway: bool
+) -> Grant:
+    """Verify a source URL and hold it against its project. Raises Denied."""
+    facts.scheme, facts.carrier = "source", "query" if source.signature else "path"
+    connection = registry.get(source.project, "source") or _NO_CONNECTION
+    if source.signature is None:
+        admitted = _admit_plain(connection, source, facts)
+    else:
+        admitted = _admit_signed(registry, connection, source, facts, now)
+    _check_enabled(connection)
+    url = admitted.url
+    path, mark, query = url.target.partition(b"?")
+    facts.path = f"{url.origin}{path.decode('ascii')}"
+    rules = connection.source
+    if rules is None or (source.format is not None and source.format not in rules.formats):
+        raise Denied("invalid", "the project does not serve this format")
+    policy.check_method(request.method, ("GET", "HEAD"), connection.ceiling)
+    _check_names(request)
+    return Grant(
+        connection if admitted.exact else connection.without_credential(),
+        url.origin,
+        path,
+        query if mark else None,
+        gateway,
+        networks=rules.networks if admitted.listed else (),
+        prefix=b"" if gateway else None,
+    )
+
+
+def _admit_signed(
+    registry: Registry, connection: Connection, source: Source, facts: Facts, now: int
+) -> Admitted:
+    rules = connection.source
+    signed = rules is not None and rules.signed
+    exp = source.exp or ""
+    message = canonical.source(source.project, source.url, exp)
+    ring = connection.keys if signed else NO_KEYS
+    _verify(registry, ring, message, source.signature or "", facts, now)
+    if rules is None:
+        raise Denied("invalid", "there is no such project")
+    facts.connection = connection.id
+    # exp=0 is not "never" here but long past.
+    policy.check_expiry(int(exp) or 1, now)
+    return sources.admit_signed(source.url, rules)
+
+
+def _admit_plain(connection: Connection, source: Source, facts: Facts) -> Admitted:
+    rules = connection.source
+    if rules is None or rules.signed:
+        raise Denied("invalid", "there is no such project in allowlist mode")
+    facts.connection = connection.id
+    return sources.admit_plain(source.url, rules)
