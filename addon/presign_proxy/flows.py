@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from typing import Any
 
 from mitmproxy import http
@@ -101,7 +102,7 @@ def show(flow: http.HTTPFlow, forward: Forward) -> Snapshot:
     consumed = tuple((name, value) for name, value in data.headers.fields if name.lower() in _CONSUMED)
     if _is_h1(data.http_version) and connection_close(data.http_version, data.headers):
         consumed += ((b"Connection", b"close"),)
-    headers = http.Headers(fields + consumed)
+    headers = _headers(fields + consumed)
     data.scheme = forward.origin.scheme.encode("ascii")
     data.host, data.port = forward.origin.host, forward.origin.port
     data.authority = b"" if _is_h1(data.http_version) else forward.origin.authority.encode("ascii")
@@ -122,7 +123,7 @@ def snapshot(request: http.Request) -> Snapshot:
         data.path,
         data.authority,
         data.http_version,
-        tuple(field for field in data.headers.fields if field[0].lower() not in _CONSUMED),
+        tuple([field for field in data.headers.fields if field[0].lower() not in _CONSUMED]),
     )
 
 
@@ -137,20 +138,27 @@ def wire_request(request: http.Request, forward: Forward, server: Server, *, has
     over_h2 = server.alpn == b"h2"
     if has_body and not over_h2 and not any(name.lower() == b"content-length" for name, _ in fields):
         fields += ((b"Transfer-Encoding", b"chunked"),)
-    return http.Request(
-        host=data.host,
-        port=data.port,
-        method=data.method,
-        scheme=data.scheme,
-        authority=data.authority,
-        path=target(forward.sent.path, forward.sent.query),
-        http_version=b"HTTP/1.1" if _is_h1(data.http_version) else data.http_version,
-        headers=http.Headers(fields),
-        content=None,
-        trailers=None,
-        timestamp_start=data.timestamp_start,
-        timestamp_end=None,
-    )
+    # Shallow copies: mitmproxy's own constructor checks every field's type again, its copy() serialises.
+    copied = copy(request)
+    copied.data = copy(data)
+    copied.data.path = target(forward.sent.path, forward.sent.query)
+    copied.data.headers = _headers(fields)
+    copied.data.content = copied.data.trailers = None
+    if _is_h1(data.http_version):
+        copied.data.http_version = b"HTTP/1.1"
+    return copied
+
+
+def is_unchanged(request: http.Request, taken: Snapshot) -> bool:
+    """Whether a request still equals its snapshot."""
+    return snapshot(request) == taken
+
+
+def _headers(fields: Fields) -> http.Headers:
+    """Headers of fields that are known to be pairs of bytes; the constructor would check each again."""
+    headers = http.Headers()
+    headers.fields = fields
+    return headers
 
 
 def _is_h1(version: bytes) -> bool:
@@ -206,5 +214,5 @@ def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -
         # It knows no chunks: the body ends with the connection.
         fields = tuple(field for field in fields if field[0].lower() not in _UNKNOWN_TO_1_0)
     response.data.reason = reply.reason
-    response.data.headers = http.Headers(fields)
+    response.data.headers = _headers(fields)
     response.stream = True

@@ -22,6 +22,7 @@ from .audit import Outcome, Throttle, record
 from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
+from .dispatch import speed_up
 from .document import ConfigError, Problem
 from .errors import Denied
 from .housekeeping import MAX_CLIENTS, Housekeeper, version_of
@@ -72,6 +73,7 @@ class Guard:
             master.addons.chain.append(LayerGuard(found))
             master.commands.collect_commands(found)
             found._redaction.install()
+            speed_up(master.addons)
             # Gateway names need not resolve, and nothing is dialled before a request is known.
             master.options.update(connection_strategy="lazy")
         return found
@@ -293,6 +295,7 @@ class Guard:
             entry.mask = mask_for(decision.connection.injector)
             entry.snapshot = flows.show(flow, decision)
             flow.comment, flow.marked = f"presign: granted by {decision.connection.id}", ":lock:"
+            entry.guarded = True
             entry.decision = decision
         except Exception as error:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)

@@ -7,18 +7,21 @@ duplicates a flow. A copy of a granted flow has no entry here, and what has no e
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .answers import Answer
 from .bodies import Body
-from .decisions import Decision, Deny, Forward
+from .decisions import Decision, Deny, Facts, Forward
 from .masking import Mask
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 
 MAX_PINS: Final = 256
+
+# Stands where a grant was: nothing more is sent on the strength of it.
+_OVER: Final = Deny("internal", "the exchange is over", "json", Facts(""))
 
 
 class Arrival(NamedTuple):
@@ -54,14 +57,14 @@ class Entry:
     changed: bool = False
     upstream_status: int | None = None
     uploaded: int = 0
+    guarded: bool = False
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
 
     def retire(self) -> None:
         """The exchange is over: let go of the credential; a UI may keep the flow for days."""
-        if isinstance(self.decision, Forward):
-            self.decision = replace(self.decision, sent=self.decision.shown)
+        self.decision = _OVER
         self.enter("done")
 
     @property
@@ -81,8 +84,9 @@ class Ledger:
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
 
-    def open(self, flow: Any, arrival: Arrival) -> None:
-        self._entries[flow] = Entry(arrival, client=flow.client_conn)
+    def open(self, flow: Any, arrival: Arrival) -> Entry:
+        entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
+        return entry
 
     def get(self, flow: Any) -> Entry | None:
         """The entry of this very flow object, or None: then nothing may be forwarded for it."""

@@ -17,7 +17,7 @@ MAX_FIELDS: Final = 100
 
 # RFC 9110, 5.1: a name is a token; RFC 9110, 5.5: a value holds no control but HTAB, so no obs-fold either.
 # Line breaks are counted instead, see `Head`.
-_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CONTROLS: Final = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in (0x09, 0x0A))
 _BAD_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 
@@ -104,13 +104,13 @@ def check_grammar(request: Request, head: Head) -> None:
 
     Raises Malformed. A request that passes can be written as HTTP/1 or HTTP/2 with one meaning.
     """
-    if not request.method or request.method.translate(None, _TOKEN):
+    if not request.method or request.method.translate(None, TOKEN):
         raise Malformed("the method is not a token")
     if _BAD_TARGET.search(request.target) or not request.target.startswith(b"/"):
         raise Malformed("the request target is not an absolute path without spaces, controls and fragment")
     breaks = max(len(request.fields) - 1, 0)
     # Names are counted: a line break in one would make it look like two good ones.
-    if head.joined.translate(None, _TOKEN + b"\n") or b"" in head.names or head.joined.count(b"\n") != breaks:
+    if head.joined.translate(None, TOKEN + b"\n") or b"" in head.names or head.joined.count(b"\n") != breaks:
         raise Malformed("a header name is not a token")
     values = head.values
     if len(values.translate(None, _CONTROLS)) != len(values) or values.count(b"\n") != breaks:

@@ -11,7 +11,7 @@ from .decoding import CODINGS
 from .errors import Denied
 from .hosts import parse_authority
 from .masking import Mask
-from .message import Fields
+from .message import TOKEN, Fields
 
 _ALWAYS: Final = frozenset(
     b"www-authenticate proxy-authenticate authentication-info proxy-authentication-info keep-alive "
@@ -48,6 +48,9 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     if encoded:
         gone |= {b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest", b"etag"}
     fields: list[tuple[bytes, bytes]] = []
+    if b"".join([name for name, _ in reply.fields]).translate(None, TOKEN):
+        # mitmproxy would refuse it too, but quote the name, in which a credential may stand.
+        raise Denied("upstream", "the upstream sends a header name that is not a token")
     for name, value in reply.fields:
         key = name.lower()
         if key in gone or key.startswith(b"x-presign"):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
-import queue
 import sys
+import threading
+from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
 MAX_QUEUED: Final = 10_000
-
-
-class _Format(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(record.msg, separators=(",", ":"), ensure_ascii=True)
+"""Records that wait to be written; more are counted and dropped."""
+INTERVAL: Final = 0.2
+"""Seconds between writes: waking a thread for each record would cost more than the record."""
 
 
 class AuditSink:
@@ -23,27 +22,40 @@ class AuditSink:
 
     def __init__(self, file: str, base: Path) -> None:
         """Args: file: a path, relative to `base`, or "-" for standard error. Raises OSError."""
-        handler: logging.Handler
+        self._handler: logging.Handler
         if file == "-":
-            handler = logging.StreamHandler(sys.stderr)
+            self._handler = logging.StreamHandler(sys.stderr)
         else:
-            handler = logging.handlers.WatchedFileHandler(base / file, encoding="ascii", delay=False)
+            # Opens the file again when somebody has moved it away.
+            self._handler = logging.handlers.WatchedFileHandler(base / file, encoding="ascii")
             (base / file).chmod(0o600)
-        handler.setFormatter(_Format())
-        self._queue: queue.Queue[logging.LogRecord] = queue.Queue(MAX_QUEUED)
-        self._listener = logging.handlers.QueueListener(self._queue, handler)
-        self._handler = handler
-        self._listener.start()
+        self._queue: deque[dict[str, Any]] = deque()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="presign-audit", daemon=True)
+        self._thread.start()
         self.lost = 0
 
     def write(self, record: dict[str, Any]) -> None:
-        entry = logging.LogRecord("presign.audit", logging.INFO, "", 0, record, None, None)
-        try:
-            self._queue.put_nowait(entry)
-        except queue.Full:
+        if len(self._queue) < MAX_QUEUED:
+            self._queue.append(record)
+        else:
             self.lost += 1
 
     def close(self) -> None:
         """Write what is queued, then close."""
-        self._listener.stop()
+        self._stopped.set()
+        self._thread.join(timeout=5)
         self._handler.close()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(INTERVAL):
+            self._drain()
+        self._drain()
+
+    def _drain(self) -> None:
+        lines = []
+        while self._queue:
+            lines.append(json.dumps(self._queue.popleft(), separators=(",", ":")))
+        if lines:
+            text = "\n".join(lines)
+            self._handler.handle(logging.LogRecord("presign.audit", logging.INFO, "", 0, text, None, None))

@@ -13,7 +13,6 @@ from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 from mitmproxy.connection import Server
-from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import (
     DropStream,
@@ -62,6 +61,7 @@ class GuardedStream(HttpStream):
 
     ledger: Ledger
     arrival: Arrival
+    entry: Entry | None = None
     uploading = False
     answered = False
     invalid = False
@@ -76,18 +76,13 @@ class GuardedStream(HttpStream):
             self.ledger.paid_head(self.context.client)
         elif isinstance(event, RequestEndOfMessage):
             self.uploading = False
-        entry = self._entry
         if self.answered:
             return
-        if entry is not None and entry.grant is not None:
+        entry = self.entry
+        if entry is not None and entry.guarded:
             yield from self._granted(event, entry)
         else:
             yield from self._guard(super()._handle_event(event))
-
-    @property
-    def _entry(self) -> Entry | None:
-        flow = getattr(self, "flow", None)
-        return None if flow is None else self.ledger.get(flow)
 
     # -- commands that come out ---------------------------------------------------------------------
 
@@ -99,6 +94,9 @@ class GuardedStream(HttpStream):
                 command = stock.send(reply)
             except StopIteration:
                 return
+            reply = None
+            if isinstance(command, commands.Log):
+                continue  # "Streaming response from …", for every one
             checked: commands.Command | Answer | None = self._checked(command)
             if isinstance(checked, commands.Command):
                 reply = yield checked
@@ -113,7 +111,7 @@ class GuardedStream(HttpStream):
         """The command, its replacement, or the answer that takes its place. Never raises."""
         try:
             if isinstance(command, HttpRequestHeadersHook):
-                self.ledger.open(self.flow, self.arrival)
+                self.entry = self.ledger.open(self.flow, self.arrival)
             elif isinstance(command, GetHttpConnection):
                 return self._connect(command)
             elif isinstance(command, SendHttp):
@@ -125,7 +123,7 @@ class GuardedStream(HttpStream):
 
     def _decided(self) -> Answer | None:
         """The answer to give now that the hook has run; None to go on."""
-        entry = self._entry
+        entry = self.entry
         if entry is None or entry.decision is None:
             return self._refusal("internal")  # the hook did not run or did not finish
         if entry.answer is not None:
@@ -139,10 +137,10 @@ class GuardedStream(HttpStream):
         return None
 
     def _connect(self, command: GetHttpConnection) -> commands.Command | Answer:
-        entry = self._entry
+        entry = self.entry
         if entry is None or entry.decision is None:
             return self._refusal("internal")
-        if entry.grant is not None and entry.snapshot != flows.snapshot(self.flow.request):
+        if entry.grant is not None and not flows.is_unchanged(self.flow.request, entry.snapshot):
             return self._changed(entry)
         entry.enter("connecting")
         return command
@@ -151,7 +149,7 @@ class GuardedStream(HttpStream):
         event = command.event
         if isinstance(event, RequestHeaders):
             return self._send_head(command, event)
-        entry = self._entry
+        entry = self.entry
         if isinstance(event, RequestEndOfMessage) and entry is not None:
             entry.enter("waiting")
             entry.server = command.connection
@@ -161,13 +159,13 @@ class GuardedStream(HttpStream):
 
     def _send_head(self, command: SendHttp, event: RequestHeaders) -> commands.Command | Answer:
         """The last moment before a request leaves: is it what was granted, and does it go there?"""
-        entry = self._entry
+        entry = self.entry
         if entry is None or entry.decision is None:
             return self._refusal("internal")
         grant = entry.grant
         if grant is None:
             return command if isinstance(entry.decision, PassThrough) else self._refusal("internal")
-        same = entry.snapshot == flows.snapshot(self.flow.request)
+        same = flows.is_unchanged(self.flow.request, entry.snapshot)
         server = command.connection
         if not same or not isinstance(server, Server) or not flows.reaches(server, grant.origin):
             return self._changed(entry)
@@ -233,14 +231,13 @@ class GuardedStream(HttpStream):
         if grant is None:
             return self._refusal("internal")
         try:
-            validate_headers(event.response)
             entry.upstream_status = event.response.status_code
             mask = entry.mask or Mask(())
             reply = replies.rewrite(flows.reply_of(event.response), grant, mask)
             entry.body = Body(mask, encoded=reply.encoded)
             flows.put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
-        except (Denied, ValueError) as error:
-            logger.info("presign: %s: a response is refused", error.__class__.__name__)
+        except Denied as denied:
+            logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
             return self._refusal("upstream")
         except Exception as error:
             logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
@@ -283,7 +280,7 @@ class GuardedStream(HttpStream):
     # -- answers of ours ------------------------------------------------------------------------------
 
     def _refusal(self, code: str, status: int | None = None) -> Answer:
-        entry = self._entry
+        entry = self.entry
         decision = entry.decision if entry is not None else None
         request_id = getattr(decision, "request_id", None) or new_request_id()
         return refusal(code, request_id, getattr(decision, "style", "json"), status)

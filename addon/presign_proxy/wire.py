@@ -87,7 +87,9 @@ class GuardedHttp1Client(_ForgivesTrailers, Http1Client):
     """The upstream's side: interim responses are not taken for the response, nothing it says is logged."""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        self._drop_interim()
+        # An interim head comes in a segment of its own, or at the start of one, or in crumbs.
+        if isinstance(event, events.DataReceived) and (len(event.data) < 12 or b"HTTP/1.1 1" in event.data):
+            self._drop_interim()
         for command in super().read_headers(event):
             if isinstance(command, commands.Log):
                 command = commands.Log("presign: unexpected data from an upstream", command.level)
