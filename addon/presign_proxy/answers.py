@@ -31,7 +31,7 @@ def refusal(code: str, request_id: str, style: Style = "json", status: int | Non
     """
     status = status or STATUS[code]
     if style == "bare":
-        if 400 <= status < 500 and status not in (413, 429, 431):
+        if 400 <= status < 500 and status not in (413, 429):
             status = 403
         reason = _reason(status)
         return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)), reason)

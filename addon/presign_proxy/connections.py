@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from .errors import Denied
 from .injectors import Injector, NoCredential
 from .keys import NO_KEYS, KeyRing
 from .message import Fields, Origin
-from .paths import Pattern, pattern
+from .paths import Pattern, canonical_path, pattern
 
 Network = IPv4Network | IPv6Network
 
@@ -137,6 +139,8 @@ class Registry:
 
     def addressed(self, origin: Origin, path: bytes) -> Connection | None:
         """The only connection whose upstream origin and base path a request to this URL would reach."""
+        with suppress(Denied):  # refused later, for its own reason
+            path = canonical_path(path)
         found = [
             connection
             for connection in self._by_host.get(origin.host, ())

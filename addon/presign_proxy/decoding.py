@@ -27,9 +27,11 @@ class Decoder:
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Raises DecodingError."""
         try:
-            while chunk and not self._zlib.eof:
+            while chunk:
+                if self._zlib.eof:
+                    self._zlib = zlib.decompressobj(wbits=47)  # RFC 1952, 2.2: members follow one another
                 yield self._zlib.decompress(chunk, _PIECE)
-                chunk = self._zlib.unconsumed_tail
+                chunk = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
         except zlib.error:
             raise DecodingError("the body is not valid gzip or zlib") from None
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from mitmproxy import ctx
 from mitmproxy.connection import Address
+from mitmproxy.proxy.mode_specs import UpstreamMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from . import networks
@@ -52,10 +53,14 @@ class Dialler:
             # SNI and certificate check stay on the name; `connected` restores it for reuse.
             self._named[data.server] = data.server.address
             data.server.address = (pinned, port)
-        elif port in self._own_ports() and await self._leads_home(host, port):
-            data.server.error = "this is an address of the gateway itself"
-        elif registry is not None and registry.deny_unsigned and not registry.leads_to(host, port):
-            data.server.error = "this destination belongs to no connection"
+            return
+        if registry is not None and registry.deny_unsigned and not registry.leads_to(host, port):
+            mode = data.client.proxy_mode
+            if not (isinstance(mode, UpstreamMode) and mode.address == (host, port)):
+                data.server.error = "this destination belongs to no connection"
+                return
+        if port in self._own_ports():
+            await self._keep_away(data, host, port)
 
     def connected(self, data: ServerConnectionHookData) -> None:
         named = self._named.pop(data.server, None)
@@ -64,11 +69,17 @@ class Dialler:
             # here the name comes back under which the connection was asked for, and is found for reuse.
             vars(data.server)["address"] = named
 
-    async def _leads_home(self, host: str, port: int) -> bool:
+    async def _keep_away(self, data: ServerConnectionHookData, host: str, port: int) -> None:
+        """Refuse what resolves to ourselves; dial the address that was judged, lest the name rebinds."""
         try:
-            return any(self._is_own(address, port) for address in await _resolve(host, port))
+            addresses = await _resolve(host, port)
         except Denied:
-            return False  # dialling it will fail in the same way
+            return  # dialling it will fail in the same way
+        if not addresses or any(self._is_own(address, port) for address in addresses):
+            data.server.error = "this is an address of the gateway itself"
+        else:
+            self._named[data.server] = (host, port)
+            data.server.address = (addresses[0], port)
 
     def _is_own(self, address: str, port: int) -> bool:
         return port in self._own_ports() and _is_local(address)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import time
 from copy import copy
 from typing import Any
@@ -19,7 +21,7 @@ from .ledger import Arrival
 from .message import Fields, Origin, Request
 from .query import target
 from .replies import Reply
-from .rewrite import EXPECT, PROXY_AUTHORIZATION
+from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact
 
 # What mitmproxy itself needs on a granted request, and may take off: 100-continue, --proxyauth, and whether
 # the client's connection ends with it. None of it is sent.
@@ -31,7 +33,7 @@ _UNKNOWN_TO_1_0 = frozenset((b"transfer-encoding", b"connection"))
 Snapshot = tuple[Any, ...]
 
 
-def arrival_of(request: http.Request, *, tunnelled: bool) -> Arrival:
+def arrival_of(request: http.Request, *, tunnelled: bool, has_body: bool = True) -> Arrival:
     """How a request came; to be called before mitmproxy's stream has touched it."""
     data = request.data
     hosts = tuple(value for name, value in data.headers.fields if name.lower() == b"host")
@@ -41,7 +43,25 @@ def arrival_of(request: http.Request, *, tunnelled: bool) -> Arrival:
         authority=b"" if over_h1 else data.authority,
         absolute=over_h1 and bool(data.authority),
         tunnelled=tunnelled,
+        has_body=has_body,
     )
+
+
+def promises_body(request: http.Request) -> bool:
+    """Whether a Content-Length announces a body; over HTTP/2 there may be none all the same."""
+    return any(
+        name.lower() == b"content-length" and value.strip() != b"0"
+        for name, value in request.data.headers.fields
+    )
+
+
+def hide(flow: http.HTTPFlow) -> None:
+    """Take everything usable off a refused request before others see it."""
+    data = flow.request.data
+    hidden = Redacted(b"/[redacted]", ())
+    with contextlib.suppress(Exception):
+        hidden = redact(data.path, data.headers.fields)
+    data.path, data.headers = hidden.target, _headers(hidden.fields)
 
 
 def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
@@ -62,7 +82,7 @@ def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
         version=data.http_version,
         origin=origin,
         names=names,
-        listener=(client.sockname[0], client.sockname[1]) if listens else None,
+        listener=(_address(client.sockname[0]), client.sockname[1]) if listens else None,
         reverse=reverse,
         client=client.peername[0],
     )
@@ -78,6 +98,13 @@ def _host(text: str) -> str:
     if ":" in text and not text.startswith("["):
         text = f"[{text}]"
     return parse_host(text) or ""
+
+
+def _address(text: str) -> str:
+    """The listener's address as a client would spell it."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
 
 
 def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:
@@ -171,8 +198,11 @@ def _fields(outgoing: Outgoing, origin: Origin, version: bytes) -> Fields:
     return tuple((name.lower(), value) for name, value in outgoing.fields)
 
 
-def reaches(server: Server, origin: Origin) -> bool:
+def reaches(server: Server, forward: Forward) -> bool:
     """Whether a connection leads where the grant says, under TLS for that very name if it is https."""
+    origin = forward.origin
+    if server.via is not None and forward.resolve is not None:
+        return False  # another proxy resolves the name, and nobody judges the address
     if server.address is None or tuple(server.address[:2]) != (origin.host, origin.port):
         return False
     if origin.scheme != "https":

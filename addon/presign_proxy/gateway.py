@@ -30,13 +30,13 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
     style: Style = "bare" if is_source_place(known, request, gateway=gateway) else "json"
     head = head_of(request)
     try:
+        if registry is None:
+            raise Denied("unavailable", "there is no registry")
         claim = recognise(known, request, head, gateway=gateway)
         if claim is None:
             if known.deny_unsigned:
                 raise Denied("unsigned", "the request carries no presign")
             return PASS
-        if registry is None:
-            raise Denied("unavailable", "there is no registry")
         check_size(request, head)
         check_grammar(request, head)
         if isinstance(claim, Source):

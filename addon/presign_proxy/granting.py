@@ -152,7 +152,6 @@ def grant_source(
         admitted = _admit_plain(connection, source, facts)
     else:
         admitted = _admit_signed(registry, connection, source, facts, now)
-    _check_enabled(connection)
     url = admitted.url
     path, mark, query = url.target.partition(b"?")
     facts.path = f"{url.origin}{path.decode('ascii')}"
@@ -186,6 +185,7 @@ def _admit_signed(
     facts.connection = connection.id
     # exp=0 is not "never" here but long past.
     policy.check_expiry(int(exp) or 1, now)
+    _check_enabled(connection)
     return sources.admit_signed(source.url, rules)
 
 
@@ -194,4 +194,5 @@ def _admit_plain(connection: Connection, source: Source, facts: Facts) -> Admitt
     if rules is None or rules.signed:
         raise Denied("invalid", "there is no such project in allowlist mode")
     facts.connection = connection.id
+    _check_enabled(connection)
     return sources.admit_plain(source.url, rules)

@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mitmproxy import command, ctx, exceptions, http
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Connection
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
@@ -25,14 +25,15 @@ from .dialling import Dialler
 from .dispatch import speed_up
 from .document import ConfigError, Problem
 from .errors import Denied
+from .gates import gate
 from .housekeeping import MAX_CLIENTS, Housekeeper, version_of
 from .identity import new_request_id
 from .ledger import Entry, Ledger
 from .masking import mask_for
-from .message import head_of
+from .message import MAX_HEAD, head_of
 from .recognition import is_gateway
 from .redaction import Redaction
-from .rewrite import Redacted, redact
+from .rewrite import redact
 from .schemes import presign as presign_scheme
 from .sinks import AuditSink
 
@@ -48,6 +49,7 @@ class Guard:
         self.ledger = Ledger()
         self.registry: Registry | None = None
         self.armed = False
+        self._unsafe = False
         self._loaded: config.Loaded | None = None
         self._asked: tuple[str, str] | None = None
         self._dialler = Dialler(self.ledger)
@@ -84,6 +86,7 @@ class Guard:
             logger.error(problem)
         self.armed = True
         self._housekeeper.start()
+        self._unsafe = True  # until the options have been looked at
         with contextlib.suppress(NotImplementedError, ValueError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         try:
@@ -105,15 +108,14 @@ class Guard:
     # -- configuration --------------------------------------------------------------------------------
 
     def configure(self, updated: set[str]) -> None:
-        if not self.armed:
-            return
-        if updated & {"presign_config", "presign_unsigned"}:
+        if self.armed and updated & {"presign_config", "presign_unsigned"}:
             self._load()
         self._check_options()
 
     def _check_options(self) -> None:
         deny = self.registry is not None and self.registry.deny_unsigned
         problems = list(options.unsafe(ctx.options, deny_unsigned=deny))
+        self._unsafe = bool(problems)
         if problems:
             raise exceptions.OptionsError("\n".join(problems))
 
@@ -123,12 +125,14 @@ class Guard:
         if asked == self._asked:
             return
         path = config.locate(asked[0], os.environ)
-        self._housekeeper.path, self._housekeeper.seen = path, version_of(path)
+        version = version_of(path)
         try:
             self._adopt(config.load(path, os.environ, asked[1]))
         except ConfigError as error:
             raise exceptions.OptionsError(f"presign: the configuration is not usable:\n{error}") from None
+        # Only now: a refused option must not change which file is watched.
         self._asked = asked
+        self._housekeeper.path, self._housekeeper.seen = path, version
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Swap to a new configuration, whole."""
@@ -147,10 +151,9 @@ class Guard:
             return
         try:
             sink = AuditSink(wanted.file, loaded.path.parent) if wanted else None
-        except OSError as error:
-            raise ConfigError(
-                [Problem(str(loaded.path), 0, 0, "audit.file", (error.strerror or "").lower())]
-            ) from None
+        except (OSError, ValueError) as error:
+            why = (getattr(error, "strerror", None) or "cannot be opened").lower()
+            raise ConfigError([Problem(str(loaded.path), 0, 0, "audit.file", why)]) from None
         if self._audit is not None:
             self._audit.close()
         self._audit = sink
@@ -162,6 +165,9 @@ class Guard:
             return
         try:
             self._adopt(await asyncio.to_thread(config.load, path, os.environ, unsigned))
+            self._check_options()
+        except exceptions.OptionsError as error:
+            logger.error("presign: presigned requests are refused until this is mended: %s", error)
         except ConfigError as error:
             logger.error("presign: the changed configuration is not usable, the last good one stays:")
             for problem in error.problems:
@@ -185,6 +191,13 @@ class Guard:
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
+            self._gate(client, client, self.ledger.holds_too_much)
+
+    def _gate(self, client: Client, connection: Connection, is_shut: Callable[[Client], bool]) -> None:
+        proxyserver = ctx.master.addons.get("proxyserver")
+        handler = proxyserver.connections.get(client.id) if proxyserver else None
+        if handler is not None:
+            gate(handler, connection, lambda: is_shut(client))
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         verdict = "the gateway failed to judge this connection"
@@ -197,13 +210,18 @@ class Guard:
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
+        self._gate(data.client, data.server, self.ledger.is_behind)
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
 
     def guard_layer(self, nextlayer: NextLayer) -> None:
         """Guard the HTTP layer that was chosen, or refuse another one where only HTTP is let through."""
-        raw = wire.is_raw(nextlayer.layer)
+        chosen = nextlayer.layer
+        if chosen is None and len(nextlayer.data_client()) > MAX_HEAD:
+            nextlayer.layer = wire.Refuse(nextlayer.context)
+            return
+        raw = wire.is_raw(chosen)
         if raw and (self.registry is None or self.registry.deny_unsigned):
             nextlayer.layer = wire.Refuse(nextlayer.context)
         elif raw:
@@ -211,6 +229,10 @@ class Guard:
         wire.adopt(nextlayer.context, self.ledger)
 
     # -- requests -------------------------------------------------------------------------------------
+
+    def http_connected(self, flow: http.HTTPFlow) -> None:
+        """The deadline runs again, for the head inside the tunnel."""
+        self.ledger.owe_head(flow.client_conn)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """CONNECT: no presign travels on it, and with unsigned: deny it leads to known places only."""
@@ -225,6 +247,8 @@ class Guard:
         arrival = flows.arrival_of(flow.request, tunnelled=False)
         request = flows.request_of(flow, arrival)._replace(target=b"/")
         code = None
+        if flow.request.data.method != b"CONNECT" or flow.request.data.path:
+            code = "malformed"  # mitmproxy tunnels in any case of letters, wherever the target points
         try:
             if presign_scheme.recognise(request, head_of(request), gateway=False) is not None:
                 code = "malformed"
@@ -264,13 +288,17 @@ class Guard:
         if flow.error is not None:
             # mitmproxy has rejected it, and not even filled in where it is addressed.
             return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
-        if not self.armed:
-            return Deny("unavailable", "the script is gone", decision.style, decision.facts)
+        if not self.armed or self._unsafe:
+            return Deny(
+                "unavailable", "the script is gone, or an option is unsafe", decision.style, decision.facts
+            )
         if isinstance(decision, Deny):
             return decision
         if entry is None:
             # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
+        if not arrival.has_body and flows.promises_body(flow.request):
+            return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
         try:
             await self._dialler.pin(flow.client_conn, decision)
         except Denied as denied:
@@ -295,7 +323,7 @@ class Guard:
             entry.mask = mask_for(decision.connection.injector)
             entry.snapshot = flows.show(flow, decision)
             flow.comment, flow.marked = f"presign: granted by {decision.connection.id}", ":lock:"
-            entry.guarded = True
+            entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
             entry.decision = decision
         except Exception as error:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
@@ -306,7 +334,7 @@ class Guard:
         answer = refusal(decision.code, decision.request_id, decision.style)
         if entry is not None:
             entry.answer, entry.decision = answer, decision
-        _hide(flow)
+        flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
         flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
         self._write(decision, Outcome(status=answer.status))
@@ -367,12 +395,3 @@ class LayerGuard:
         finally:
             if not guarded:
                 nextlayer.layer = wire.Refuse(nextlayer.context)
-
-
-def _hide(flow: http.HTTPFlow) -> None:
-    """Take everything usable off a refused request before others see it."""
-    data = flow.request.data
-    hidden = Redacted(b"/[redacted]", ())
-    with contextlib.suppress(Exception):
-        hidden = redact(data.path, data.headers.fields)
-    data.path, data.headers = hidden.target, http.Headers(hidden.fields)

@@ -40,8 +40,7 @@ def parse_host(text: str) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def parse_authority(text: str, scheme: str) -> Origin | None:
-    """The origin that `host[:port]` names under a scheme; None where it is not well-formed."""
+def _parse_authority(text: str, scheme: str) -> Origin | None:
     match = _AUTHORITY.fullmatch(text)
     host = parse_host(match[1]) if match else None
     if match is None or host is None:
@@ -50,11 +49,17 @@ def parse_authority(text: str, scheme: str) -> Origin | None:
     return Origin(scheme, host, port) if 0 < port < 65536 else None
 
 
+def parse_authority(text: str, scheme: str) -> Origin | None:
+    """The origin that `host[:port]` names under a scheme; None where it is not well-formed."""
+    return _parse_authority(text, scheme) if len(text) <= 300 else None
+
+
 def is_loopback(host: str) -> bool:
     """Whether the name or address can only be this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
+    if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified
     except ValueError:
         return False

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from .answers import Answer
+from .answers import Answer, Style
 from .bodies import Body
 from .decisions import Decision, Deny, Facts, Forward
+from .gates import MAX_BACKLOG, MAX_HELD
 from .masking import Mask
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
@@ -36,6 +37,7 @@ class Arrival(NamedTuple):
     authority: bytes
     absolute: bool
     tunnelled: bool
+    has_body: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -58,6 +60,8 @@ class Entry:
     upstream_status: int | None = None
     uploaded: int = 0
     guarded: bool = False
+    request_id: str = ""
+    style: Style = "json"
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
@@ -82,6 +86,7 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
@@ -94,6 +99,16 @@ class Ledger:
 
     def live(self) -> list[Entry]:
         return list(self._entries.values())
+
+    def holds_too_much(self, client: Any) -> bool:
+        """Whether what a client sent piles up here."""
+        layer = self.layers.get(client)
+        return layer is not None and layer.held_bytes() > MAX_HELD
+
+    def is_behind(self, client: Any) -> bool:
+        """Whether a client does not take what is there for it."""
+        layer = self.layers.get(client)
+        return layer is not None and layer.backlog_bytes() > MAX_BACKLOG
 
     def owe_head(self, client: Any) -> None:
         self.heads.setdefault(client, time.monotonic())

@@ -22,14 +22,45 @@ def forms(secret: bytes) -> frozenset[bytes]:
     """
     text = secret.decode("utf-8", "replace")
     found = {secret, secret.hex().encode(), secret.hex().upper().encode()}
-    for quoted in (quote(text, safe=""), quote(text), quote_plus(text)):
+    for quoted in _url_forms(text):
         found |= {quoted.encode(), _lower_escapes(quoted).encode()}
-    for escaped in (json.dumps(text), json.dumps(text, ensure_ascii=False)):
-        found |= {escaped[1:-1].encode(), escaped[1:-1].replace("/", "\\/").encode()}
-    found.add(html.escape(text).encode())
+    found |= {form.encode() for form in (*_json_forms(text), *_html_forms(text))}
     for alphabet in (base64.b64encode, base64.urlsafe_b64encode):
         found |= set(_aligned(secret, alphabet))
     return frozenset(form for form in found if len(form) >= MIN_LENGTH)
+
+
+def _url_forms(text: str) -> Iterator[str]:
+    """Python's and Java's form encoding, RFC 3986, and JavaScript's encodeURIComponent and encodeURI."""
+    for safe in ("", "/", "!'()*", ";,/?:@&=+$-_.!~*'()#"):
+        yield quote(text, safe=safe)
+    yield quote_plus(text)
+    yield quote(text, safe="").replace("~", "%7E")
+
+
+def _json_forms(text: str) -> Iterator[str]:
+    """What encoders escape beyond what JSON demands: PHP the slash, Go and Gson what HTML reads."""
+    for plain in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
+        yield plain
+        yield plain.replace("/", "\\/")
+        for chars in ("<>&", "<>&'=", "<>&'+\"`", "<>&'/"):
+            for style in ("\\u%04x", "\\u%04X"):
+                yield _escaped(plain, {char: style % ord(char) for char in chars})
+
+
+def _html_forms(text: str) -> Iterator[str]:
+    yield html.escape(text, quote=False)
+    for single, double in (
+        ("&#x27;", "&quot;"),
+        ("&#39;", "&quot;"),
+        ("&#39;", "&#34;"),
+        ("&#039;", "&quot;"),
+    ):
+        yield _escaped(text, {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": single, '"': double})
+
+
+def _escaped(text: str, table: dict[str, str]) -> str:
+    return "".join(table.get(char, char) for char in text)
 
 
 def _lower_escapes(quoted: str) -> str:

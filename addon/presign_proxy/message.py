@@ -18,7 +18,7 @@ MAX_FIELDS: Final = 100
 # RFC 9110, 5.1: a name is a token; RFC 9110, 5.5: a value holds no control but HTAB, so no obs-fold either.
 # Line breaks are counted instead, see `Head`.
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_CONTROLS: Final = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in (0x09, 0x0A))
+CONTROLS: Final = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in (0x09, 0x0A))
 _BAD_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 
 
@@ -113,7 +113,7 @@ def check_grammar(request: Request, head: Head) -> None:
     if head.joined.translate(None, TOKEN + b"\n") or b"" in head.names or head.joined.count(b"\n") != breaks:
         raise Malformed("a header name is not a token")
     values = head.values
-    if len(values.translate(None, _CONTROLS)) != len(values) or values.count(b"\n") != breaks:
+    if len(values.translate(None, CONTROLS)) != len(values) or values.count(b"\n") != breaks:
         raise Malformed("a header value holds a control character")
     hosts = head.names.count(b"host")
     # RFC 9112, 3.2: exactly one; HTTP/2 has :authority instead and may repeat it here.

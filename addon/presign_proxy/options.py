@@ -15,6 +15,10 @@ _UNSAFE: Final[Mapping[str, tuple[Any, str]]] = {
 """Option: the only safe value, and what happens otherwise."""
 
 _BYPASSES: Final = ("ignore_hosts", "allow_hosts", "tcp_hosts", "udp_hosts")
+_NOT_HTTP: Final = (
+    "dns",
+    *(f"reverse:{scheme}:" for scheme in ("dns", "tcp", "tls", "udp", "dtls", "quic", "http3")),
+)
 KEYLOGS: Final = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
 
 
@@ -25,6 +29,9 @@ def unsafe(options: Any, *, deny_unsigned: bool) -> Iterator[str]:
             yield f"presign: option {name} must be {safe!r}: {why}"
     if not deny_unsigned:
         return
+    for mode in options.mode:
+        if mode.startswith(_NOT_HTTP):
+            yield f"presign: mode {mode.partition(':')[0]} carries something else than HTTP: unsigned is deny"
     for name in _BYPASSES:
         if name in options and getattr(options, name):
             yield f"presign: option {name} is not allowed with unsigned: deny: such hosts bypass the gateway"

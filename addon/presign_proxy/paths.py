@@ -23,7 +23,9 @@ _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNIT = re.compile(rb"%([0-9A-Fa-f]{2})|([^%])|(%)", re.DOTALL)
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_DOUBLE_ENCODED = re.compile(rb"%25[0-9A-Fa-f]{2}")
+_DOUBLE_ENCODED = re.compile(rb"%25(?:[0-9A-Fa-f]{2}|[uU])")
+_ESCAPED_AGAIN = re.compile(r"%[0-9A-Fa-f]{2}")
+_CUT = re.compile(r"[;?#]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Read as a dot, a slash or a backslash once a decoder folds compatibility forms or "best fit" code pages.
 _FOLDED = re.compile("[\u2024\u2025\u2044\u2215\u2216\u29f8\u29f9\ufe52\ufe68\uff0e\uff0f\uff3c\uff05]")
@@ -79,19 +81,24 @@ def _check_segments(path: bytes) -> None:
     if not text.isascii():
         if _FOLDED.search(text):
             raise _refused("it holds a character that folds to a dot or a slash")
-        text = unicodedata.normalize("NFKC", text)
+        # One character at a time: runs of combining marks make normalising a whole text quadratic.
+        text = "".join(unicodedata.normalize("NFKC", char) for char in text)
+        if _ESCAPED_AGAIN.search(text):
+            raise _refused("it folds to something percent-encoded")
     *inner, last = text.split("/")[1:]
     for segment in inner:
-        if _is_dots(segment) or not segment.partition(";")[0]:
+        if _is_dots(segment) or not _CUT.split(segment, 1)[0]:
             raise _refused("it holds an empty or a dot segment")
     # One trailing slash is an empty last segment; "/;x" is not.
-    if _is_dots(last) or (last and not last.partition(";")[0]):
+    if _is_dots(last) or (last and not _CUT.split(last, 1)[0]):
         raise _refused("it ends in an empty or a dot segment")
 
 
 def _is_dots(segment: str) -> bool:
-    """Dots, also with the spaces that Windows drops, with or without `;parameters`."""
-    name = segment.partition(";")[0]
+    """Dots, also with the spaces that Windows drops, with or without `;parameters`; an encoded `?` or `#`
+    ends the path for whoever parses it once more after decoding.
+    """
+    name = _CUT.split(segment, 1)[0]
     return "." in name and not name.strip(" .")
 
 

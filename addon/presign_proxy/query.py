@@ -12,6 +12,8 @@ from .errors import Malformed
 _OCTETS: Final = {(a + b).encode(): bytes.fromhex(a + b) for a in hexdigits for b in hexdigits}
 HIDING: Final = re.compile(rb"[;#?]")
 """Separators that some parsers know besides `&`, so behind which a name may hide."""
+_INNER: Final = re.compile(rb"[;#?&]")
+_DROPPED: Final = b" +\t\r\n\x00]"
 
 
 def form_decode(value: bytes) -> str:
@@ -39,8 +41,14 @@ def fold(raw: bytes) -> bytes:
 
 
 def hidden_names(piece: bytes) -> list[bytes]:
-    """Folded names that some parser would find in one `&`-separated piece of a query."""
-    return [fold(part.partition(b"=")[0]).strip() for part in HIDING.split(piece)]
+    """Folded names that some parser would find in one `&`-separated piece of a query: behind `;`, inside an
+    encoded `&`, before `[]`, with dots, blanks or NUL that a framework drops.
+    """
+    found: list[bytes] = []
+    for part in HIDING.split(piece):
+        name = fold(part.partition(b"=")[0])
+        found += [one.partition(b"[")[0].replace(b".", b"-").strip(_DROPPED) for one in _INNER.split(name)]
+    return found
 
 
 def without(query: bytes | None, names: frozenset[bytes]) -> bytes | None:

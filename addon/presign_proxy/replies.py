@@ -11,19 +11,28 @@ from .decoding import CODINGS
 from .errors import Denied
 from .hosts import parse_authority
 from .masking import Mask
-from .message import TOKEN, Fields
+from .message import CONTROLS, TOKEN, Fields
+from .paths import canonical_path
 
 _ALWAYS: Final = frozenset(
     b"www-authenticate proxy-authenticate authentication-info proxy-authentication-info keep-alive "
-    b"proxy-connection te trailer upgrade cdn-cache-control surrogate-control".split()
+    b"proxy-connection te trailer upgrade surrogate-control x-accel-expires x-accel-redirect "
+    b"x-sendfile".split()
 )
 _GATEWAY_FORM: Final = frozenset(
-    b"service-worker-allowed strict-transport-security alt-svc clear-site-data".split()
+    b"service-worker-allowed strict-transport-security alt-svc clear-site-data x-content-type-options nel "
+    b"report-to reporting-endpoints".split()
 )
 """Headers that speak for a whole origin, which in gateway form all upstreams share."""
 _SHARED_CACHING = re.compile(rb"(?:public|proxy-revalidate|s-maxage=.*)", re.IGNORECASE)
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 307, 308))
-_URL = re.compile(r"(https?)://([^/?#\\]*)(.*)", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE)
+_TAIL = re.compile(r"[?#].*")
+# A reference without controls, blanks and backslashes; with a scheme it has exactly two slashes and a host,
+# as it must have after two slashes without one. Browsers make a host of what follows any number of slashes.
+_REFERENCE = re.compile(
+    rb"(?:https?://[^/?#]|//[^/?#]|(?![A-Za-z][A-Za-z0-9+.-]*:|//))?[!-\[\]-~]*", re.IGNORECASE
+)
 
 
 class Reply(NamedTuple):
@@ -37,23 +46,25 @@ class Reply(NamedTuple):
 
 def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     """The head as the client gets it. Raises Denied("upstream") where it must not be passed on."""
-    if reply.status == 101 or reply.status < 200:
+    if not 200 <= reply.status <= 999:
         raise Denied("upstream", "the upstream switches protocols, or sends an interim response as final")
+    _check_grammar(reply)
     conduct = forward.connection.conduct
     gateway = forward.gateway_prefix is not None
     gone = _ALWAYS | (_GATEWAY_FORM if gateway else frozenset())
     if not conduct.cookies:
         gone |= {b"set-cookie", b"set-cookie2"}
-    encoded = bool(mask) and _is_encoded(reply)
+    empty = reply.status in (204, 304)
+    encoded = bool(mask) and _is_encoded(reply) and not empty and forward.facts.method != "HEAD"
+    if empty:
+        gone |= {b"transfer-encoding"}  # mitmproxy would end a body that is not there
+    gone |= _nominated(reply.fields)
     if encoded:
         gone |= {b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest", b"etag"}
     fields: list[tuple[bytes, bytes]] = []
-    if b"".join([name for name, _ in reply.fields]).translate(None, TOKEN):
-        # mitmproxy would refuse it too, but quote the name, in which a credential may stand.
-        raise Denied("upstream", "the upstream sends a header name that is not a token")
     for name, value in reply.fields:
         key = name.lower()
-        if key in gone or key.startswith(b"x-presign"):
+        if key in gone or key.startswith(b"x-presign") or key.endswith(b"cdn-cache-control"):
             continue
         if key in (b"location", b"content-location"):
             value = _location(key, value, reply.status, forward)
@@ -63,11 +74,34 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
             continue
         elif key == b"referrer-policy":
             continue
-        fields.append((name, mask.mask(value)))
+        fields.append((mask.mask(name), mask.mask(value)))
     if not conduct.cache:
-        fields.append((b"Cache-Control", _private(reply.fields)))
+        fields.append((b"Cache-Control", mask.mask(_private(reply.fields))))
     fields += _added(forward, gateway=gateway)
     return Reply(reply.status, mask.mask(reply.reason), tuple(fields), encoded)
+
+
+def _check_grammar(reply: Reply) -> None:
+    """Raises Denied("upstream"). mitmproxy refuses some of it too, but quotes it, with an echoed key."""
+    if b"".join([name for name, _ in reply.fields]).translate(None, TOKEN):
+        raise Denied("upstream", "the upstream sends a header name that is not a token")
+    values = b"".join([value for _, value in reply.fields]) + reply.reason
+    if len(values.translate(None, CONTROLS + b"\n")) != len(values):
+        raise Denied("upstream", "the upstream sends a control character in its head")
+    for name, value in reply.fields:
+        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise Denied("upstream", "the upstream encodes its body for the transfer")
+
+
+def _nominated(fields: Fields) -> frozenset[bytes]:
+    """What `Connection` declares to be for this connection only, without what frames the message."""
+    names = {
+        token.strip().lower()
+        for name, value in fields
+        if name.lower() == b"connection"
+        for token in value.split(b",")
+    }
+    return frozenset(names - {b"connection", b"content-length", b"transfer-encoding"})
 
 
 def _is_encoded(reply: Reply) -> bool:
@@ -110,34 +144,47 @@ def _private(fields: Fields) -> bytes:
 
 
 def _location(key: bytes, value: bytes, status: int, forward: Forward) -> bytes:
-    """Where a redirect leads, in the form of URL the client used; never followed by us."""
-    target = _same_origin(value, forward)
-    if target is None:
-        # A client re-sends its headers to wherever it is redirected, and a key token with them.
-        resent = forward.facts.carrier in ("header", "key") and not forward.connection.conduct.redirects
-        if resent and key == b"location" and status in _REDIRECTS:
-            raise Denied("upstream", "a redirect to another origin would take the presign with it")
-        return value
+    """Where a redirect leads, in the form of URL the client used; never followed by us.
+
+    A client re-sends its headers, and a key token with them, to wherever it is redirected: away from the
+    upstream as the client addresses it, that is refused.
+    """
+    in_gateway = forward.gateway_prefix is not None
+    target = _on_upstream(value, forward)
     upstream = forward.connection.upstream
-    below = upstream.relative(target) if upstream else None
-    if forward.gateway_prefix is None or upstream is None or below is None:
+    below = upstream.relative(target.partition(b"?")[0].partition(b"#")[0]) if upstream and target else None
+    stays = target is not None if not in_gateway else below is not None
+    resent = forward.facts.carrier in ("header", "key") and not forward.connection.conduct.redirects
+    if resent and not stays and key == b"location" and status in _REDIRECTS:
+        raise Denied("upstream", "a redirect to another origin would take the presign with it")
+    if target is None or not in_gateway:
         return value
+    if upstream is None or below is None:
+        # Absolute, because relative to the gateway it would lead to somebody else.
+        return str(forward.origin).encode("ascii") + target
+    rest = target[len(upstream.base) :]
     if forward.gateway_prefix:
-        return forward.gateway_prefix + below
+        return forward.gateway_prefix + rest
     # Relative to the URL of the client, which holds the token: it need not be repeated in a header.
     depth = forward.shown.path[len(upstream.base) :].count(b"/") - 1
-    return (b"../" * depth or b"./") + below.removeprefix(b"/")
+    return (b"../" * depth or b"./") + rest.removeprefix(b"/")
 
 
-def _same_origin(value: bytes, forward: Forward) -> bytes | None:
-    """Path, query and fragment of a reference, if it stays on the upstream's origin."""
-    text = value.decode("latin-1")
+def _on_upstream(value: bytes, forward: Forward) -> bytes | None:
+    """Path, query and fragment of a reference that every client resolves to the upstream's own origin."""
+    match = _REFERENCE.fullmatch(value)
+    if match is None:
+        return None
     try:
-        absolute = urljoin(f"{forward.origin}{forward.shown.path.decode('ascii')}", text)
+        absolute = urljoin(f"{forward.origin}{forward.shown.path.decode('ascii')}", value.decode("ascii"))
     except ValueError:
         return None
-    match = _URL.fullmatch(absolute)
-    # Browsers read a backslash as a slash, and so as the end of a host.
-    if match is None or "\\" in text or parse_authority(match[2], match[1].lower()) != forward.origin:
+    found = _URL.fullmatch(absolute)
+    if found is None or parse_authority(found[2], found[1].lower()) != forward.origin:
         return None
-    return match[3].encode("latin-1") or b"/"
+    path = _TAIL.sub("", found[3])
+    tail = found[3][len(path) :]
+    try:
+        return canonical_path((path or "/").encode("ascii"), allow_encoded_slash=True) + tail.encode("ascii")
+    except Denied:
+        return None

@@ -11,27 +11,32 @@ from .errors import Malformed
 from .injectors import Outgoing, Slots
 from .message import Fields, Head, Request
 from .query import fold, without
+from .tokens import holds_token
 
 CREDENTIALS: Final = frozenset(
     b"authorization proxy-authorization x-api-key api-key apikey x-goog-api-key private-token job-token "
     b"deploy-token x-auth-token x-access-token x-amz-date x-amz-security-token x-amz-content-sha256 "
     b"x-amz-signature x-amz-credential x-amz-algorithm x-amz-signedheaders x-amz-expires x-amz-region-set "
+    b"x-amz-s3session-token "
     b"x-goog-iam-authorization-token ocp-apim-subscription-key x-functions-key".split()
 )
 """Headers in which a client brings a credential of its own."""
 
 IDENTITY: Final = frozenset(
     b"forwarded x-real-ip true-client-ip client-ip x-client-ip x-cluster-client-ip x-originating-ip "
-    b"x-remote-ip x-remote-addr x-remote-user x-remote-host x-host x-host-override x-http-host-override "
-    b"x-backend-host x-server-name x-proxyuser-ip wl-proxy-client-ip proxy-client-ip front-end-https "
-    b"x-url-scheme".split()
+    b"x-remote-ip x-remote-addr x-remote-user remote-user remote-addr x-remote-host x-host x-host-override "
+    b"x-http-host-override x-backend-host x-server-name x-proxyuser-ip wl-proxy-client-ip proxy-client-ip "
+    b"front-end-https x-url-scheme cf-connecting-ipv6 fastly-client-ip fly-client-ip x-azure-clientip "
+    b"x-azure-socketip x-appengine-user-ip x-envoy-external-address client-cert client-cert-chain".split()
 )
 """Headers that tell an upstream who the client is or which host it meant."""
 
 OVERRIDES: Final = frozenset(
-    b"x-http-method x-http-method-override x-method-override x-http-path-override".split()
+    b"x-http-method x-http-method-override x-http-methodoverride x-method-override x-http-path-override "
+    b"x-http-destinationurl x-envoy-original-path x-envoy-original-host x-accel-mapping x-sendfile-type "
+    b"proxy destination".split()
 )
-"""Headers that change the method or the path behind our back."""
+"""Headers that change the method, the path, a second path (WebDAV) or a proxy setting behind our back."""
 
 HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate te trailer transfer-encoding upgrade "
@@ -39,10 +44,23 @@ HOP_BY_HOP: Final = frozenset(
 )
 """RFC 9110, 7.6.1: for this connection only. The adapter frames the outgoing body anew."""
 
-_PREFIXES: Final = (b"x-forwarded", b"x-original-", b"x-rewrite-", b"x-presign")
+_PREFIXES: Final = (
+    b"x-forwarded",
+    b"x-original-",
+    b"x-rewrite-",
+    b"x-presign",
+    b"x-ssl-client",
+    b"ssl-client",
+)
 _SUFFIXES: Final = (b"-connecting-ip",)
 _FRAMING: Final = frozenset((b"content-length", b"host", b"content-type", b"content-encoding"))
-_PRESIGN_IN_URL = re.compile(rb"x-presign|/ps[12]_|=ps[12]_|[?&]sig=[0-9a-f]{64}")
+_SIGNED_SOURCE = re.compile(rb"sig=[0-9a-f]{64}")
+# Some upstreams fold every character that is not a letter or digit, not only the underscore.
+_FOLDED: Final = bytes(
+    ord(chr(octet).lower()) if octet < 128 and chr(octet).isalnum() else ord("-") for octet in range(256)
+)
+_CACHED: Final = 64
+"""Bytes of the longest name that is worth remembering; longer ones are an attack on the memory."""
 _ASKS_FOR_MORE: Final = frozenset((b"upgrade", b"service-worker", b"expect"))
 PROXY_AUTHORIZATION: Final = b"proxy-authorization"
 EXPECT: Final = b"expect"
@@ -51,10 +69,16 @@ _NEVER_PASSED: Final = (
 )
 
 
-@lru_cache(maxsize=4096)
 def header_key(name: bytes) -> bytes:
-    """The spelling under which header names meet in an upstream that maps them to CGI variables."""
-    return name.lower().replace(b"_", b"-").strip(b"-")
+    """The spelling under which header names meet in upstreams that map them to CGI variables."""
+    return _short_key(name) if len(name) <= _CACHED else _key(name)
+
+
+def _key(name: bytes) -> bytes:
+    return name.translate(_FOLDED).strip(b"-")
+
+
+_short_key = lru_cache(maxsize=4096)(_key)
 
 
 def nominated(fields: Fields) -> frozenset[bytes]:
@@ -124,20 +148,29 @@ def _kept(fields: Fields, slots: Slots, connection: Connection) -> Fields:
     )
 
 
-@lru_cache(maxsize=4096)  # only names of verified requests get here
 def _passing(name: bytes) -> bytes:
     """The header key of a name that connections may let pass; empty for one that none does."""
+    return _short_passing(name) if len(name) <= _CACHED else _judged(name)
+
+
+def _judged(name: bytes) -> bytes:
     key = header_key(name)
     if key in _NEVER_PASSED or key.startswith(_PREFIXES) or key.endswith(_SUFFIXES):
         return b""
-    return key
+    # `Content_Length` is another length to an upstream that folds.
+    return b"" if key in _FRAMING and name.lower() != key else key
+
+
+_short_passing = lru_cache(maxsize=4096)(_judged)
 
 
 def _reject(fields: Fields, query: bytes | None, slots: Slots, token_in: bytes) -> None:
     """Raises Malformed where the client brings a credential of its own."""
-    refused = (CREDENTIALS - {PROXY_AUTHORIZATION, token_in}) | (slots.headers - {token_in})
-    in_header = any(header_key(name) in refused for name, _ in fields)
-    if in_header or without(query, slots.params) != query:
+    refused = (CREDENTIALS - {PROXY_AUTHORIZATION}) | slots.headers
+    brought = [key for name, _ in fields if (key := header_key(name)) in refused]
+    if token_in in brought:
+        brought.remove(token_in)  # once: that is the presign
+    if brought or without(query, slots.params) != query:
         raise Malformed("the client brings a credential of its own, the connection rejects that")
 
 
@@ -153,7 +186,7 @@ def redact(target: bytes, fields: Fields) -> Redacted:
     whole query goes.
     """
     path, mark, _ = target.partition(b"?")
-    if _PRESIGN_IN_URL.search(fold(path)):
+    if b"x-presign" in fold(path) or holds_token(path):
         path = b"/[redacted]"
     shown = tuple(
         (name, b"[redacted]" if _tells(header_key(name), value) else value) for name, value in fields
@@ -166,6 +199,7 @@ def _tells(key: bytes, value: bytes) -> bool:
         key.startswith(b"x-presign")
         or key in CREDENTIALS
         or key == b"cookie"
-        or bool(_PRESIGN_IN_URL.search(fold(value)))
-        or value.startswith((b"ps1_", b"ps2_"))
+        or b"x-presign" in (folded := fold(value))
+        or bool(_SIGNED_SOURCE.search(folded))
+        or holds_token(value)
     )

@@ -34,6 +34,10 @@ def resolve(source: SecretSource, base: Path, environ: Mapping[str, str]) -> Sec
         text, where = source.literal or "", "it"
     if not text:
         raise SecretError(f"{where} is not set or empty")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise SecretError(f"{where} is not UTF-8") from None
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
         # It would end a header, or be sent as something else than what was meant.
         raise SecretError(f"{where} holds a line break or another control character")
@@ -52,3 +56,5 @@ def _read(path: Path) -> str:
         raise SecretError(f"the file {path}: {(error.strerror or 'cannot be read').lower()}") from None
     except UnicodeDecodeError:
         raise SecretError(f"the file {path} is not UTF-8") from None
+    except ValueError:
+        raise SecretError("the path of the file holds a NUL") from None

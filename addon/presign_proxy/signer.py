@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from . import canonical, policy
 from .errors import Malformed
 from .keys import mac
-from .schemes.presign import format_token
 from .secret import Secret
+from .tokens import format_token
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

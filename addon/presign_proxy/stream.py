@@ -65,17 +65,22 @@ class GuardedStream(HttpStream):
     uploading = False
     answered = False
     invalid = False
+    head_sent = False
+    queued = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Wakeup):
             yield commands.CloseConnection(self.context.client)
             return
         if isinstance(event, RequestHeaders):
-            self.arrival = flows.arrival_of(event.request, tunnelled=self.mode is HTTPMode.transparent)
+            tunnelled = self.mode is HTTPMode.transparent
             self.uploading = not event.end_stream
+            self.arrival = flows.arrival_of(event.request, tunnelled=tunnelled, has_body=self.uploading)
             self.ledger.paid_head(self.context.client)
         elif isinstance(event, RequestEndOfMessage):
             self.uploading = False
+        elif isinstance(event, RequestData):
+            self.queued -= min(self.queued, len(event.data))
         if self.answered:
             return
         entry = self.entry
@@ -83,6 +88,12 @@ class GuardedStream(HttpStream):
             yield from self._granted(event, entry)
         else:
             yield from self._guard(super()._handle_event(event))
+
+    def handle_event(self, event: events.Event) -> Commands:
+        """Count what mitmproxy queues while it waits for a hook or an upstream."""
+        if self._paused is not None and isinstance(event, RequestData):
+            self.queued += len(event.data)
+        yield from super().handle_event(event)
 
     # -- commands that come out ---------------------------------------------------------------------
 
@@ -95,20 +106,22 @@ class GuardedStream(HttpStream):
             except StopIteration:
                 return
             reply = None
-            if isinstance(command, commands.Log):
-                continue  # "Streaming response from …", for every one
-            checked: commands.Command | Answer | None = self._checked(command)
+            checked = self._checked(command)
+            if checked is None:
+                continue
             if isinstance(checked, commands.Command):
                 reply = yield checked
-                checked = self._decided() if isinstance(command, HttpRequestHeadersHook) else None
-            if isinstance(checked, Answer):
+                if not isinstance(command, HttpRequestHeadersHook):
+                    continue
+                checked = self._decided()
+            if checked is not None:
                 # Whatever mitmproxy was going to do with this request, it does not.
                 stock.close()
                 yield from self._answer(checked)
                 return
 
-    def _checked(self, command: commands.Command) -> commands.Command | Answer:
-        """The command, its replacement, or the answer that takes its place. Never raises."""
+    def _checked(self, command: commands.Command) -> commands.Command | Answer | None:
+        """The command, its replacement, None to drop it, or the answer that takes its place. Never raises."""
         try:
             if isinstance(command, HttpRequestHeadersHook):
                 self.entry = self.ledger.open(self.flow, self.arrival)
@@ -116,6 +129,8 @@ class GuardedStream(HttpStream):
                 return self._connect(command)
             elif isinstance(command, SendHttp):
                 return self._send(command)
+            elif isinstance(command, commands.Log):
+                return None  # "Streaming response from …", for every one
         except Exception as error:
             logger.error("presign: failed at the wire (%s); the request is refused", type(error).__name__)
             return self._refusal("internal")
@@ -145,14 +160,18 @@ class GuardedStream(HttpStream):
         entry.enter("connecting")
         return command
 
-    def _send(self, command: SendHttp) -> commands.Command | Answer:
-        event = command.event
+    def _send(self, command: SendHttp) -> commands.Command | Answer | None:
+        event, entry = command.event, self.entry
         if isinstance(event, RequestHeaders):
             return self._send_head(command, event)
-        entry = self.entry
-        if isinstance(event, RequestEndOfMessage) and entry is not None:
+        if isinstance(event, RequestData) and not event.data:
+            return None  # mitmproxy would write it as the chunk that ends the body
+        if isinstance(event, RequestTrailers) and getattr(command.connection, "alpn", None) != b"h2":
+            return None  # mitmproxy has no way to write them over HTTP/1
+        if isinstance(event, RequestEndOfMessage) and entry is not None and entry.stage == "sending":
             entry.enter("waiting")
-            entry.server = command.connection
+        elif isinstance(event, ResponseHeaders):
+            self.head_sent = event.response.status_code >= 200
         elif isinstance(event, ResponseProtocolError):
             return self._error_page(command, event, entry)
         return command
@@ -167,8 +186,9 @@ class GuardedStream(HttpStream):
             return command if isinstance(entry.decision, PassThrough) else self._refusal("internal")
         same = flows.is_unchanged(self.flow.request, entry.snapshot)
         server = command.connection
-        if not same or not isinstance(server, Server) or not flows.reaches(server, grant.origin):
+        if not same or not isinstance(server, Server) or not flows.reaches(server, grant):
             return self._changed(entry)
+        self.http_layer.quiet = True
         entry.enter("sending")
         entry.server = server
         copy = flows.wire_request(self.flow.request, grant, server, has_body=not event.end_stream)
@@ -186,8 +206,7 @@ class GuardedStream(HttpStream):
         """An answer of ours in place of mitmproxy's page, which shows its version and upstream bytes."""
         status = event.code.http_status_code()
         passed = entry is not None and isinstance(entry.decision, PassThrough)
-        begun = entry is not None and entry.stage == "receiving"
-        if command.connection is not self.context.client or status is None or begun:
+        if command.connection is not self.context.client or status is None or self.head_sent:
             return command
         if event.code is ErrorCode.REQUEST_VALIDATION_FAILED:
             self.invalid = True
@@ -196,7 +215,7 @@ class GuardedStream(HttpStream):
             return command
         if event.code is ErrorCode.REQUEST_TOO_LARGE:
             return self._refusal("too_large", 413)
-        if entry is None or entry.grant is None:
+        if entry is None or not entry.guarded:
             return self._refusal("malformed")
         return self._refusal("upstream", 504 if entry.timed_out else None)
 
@@ -281,13 +300,18 @@ class GuardedStream(HttpStream):
 
     def _refusal(self, code: str, status: int | None = None) -> Answer:
         entry = self.entry
-        decision = entry.decision if entry is not None else None
-        request_id = getattr(decision, "request_id", None) or new_request_id()
-        return refusal(code, request_id, getattr(decision, "style", "json"), status)
+        request_id = (entry.request_id if entry else "") or new_request_id()
+        return refusal(code, request_id, entry.style if entry else "json", status)
 
     def _answer(self, answer: Answer) -> Commands:
         """Answer now, whatever of the request is still to come; nothing of it is kept."""
         self.answered = True
+        if self.head_sent:
+            error = ResponseProtocolError(self.stream_id, _UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
+            yield SendHttp(error, self.context.client)
+            return
+        if self.entry is None or self.entry.decision is None:
+            flows.hide(self.flow)  # no hook of ours has seen it
         # The rest of a small body may have come while the hook was running.
         if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
             self.uploading = False

@@ -15,6 +15,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
+from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from .answers import Answer, refusal
 from .identity import new_request_id
@@ -22,14 +23,32 @@ from .ledger import Ledger
 from .message import MAX_HEAD
 from .stream import Commands, GuardedStream
 
+MAX_HELLO: Final = 16 * 1024
+"""Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
 _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
 _RAW: Final = re.compile(rb"[\x80-\xff]")
 
 
-class _ForgivesTrailers(Http1Connection):
-    """mitmproxy crashes on the trailers of a chunked body; they are fields nobody checked, and dropped."""
+class _Tamed(Http1Connection):
+    """What mitmproxy's HTTP/1 leaves open on both sides."""
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        yield from super()._handle_event(event)
+        # Chunk sizes, trailers and response heads are lines without an end, until they end.
+        unparsed = self.state in (self.read_headers, self.read_body)
+        if unparsed and len(self.buf) > MAX_HEAD and isinstance(event, events.DataReceived):
+            yield from self._overflow()
+
+    def _overflow(self) -> Commands:
+        yield commands.CloseConnection(self.conn)
+        self.buf = ReceiveBuffer()
+        self.state = self.done
+        if self.stream_id is not None and self.request is not None:
+            code = self.ReceiveProtocolError.code
+            yield ReceiveHttp(self.ReceiveProtocolError(self.stream_id, "a line without an end", code=code))
 
     def read_body(self, event: events.Event) -> Commands:
+        """mitmproxy crashes on trailers of a chunked body; they are fields nobody checked, and dropped."""
         try:
             yield from super().read_body(event)
         except NotImplementedError:
@@ -38,7 +57,7 @@ class _ForgivesTrailers(Http1Connection):
             yield from self.mark_done(request=is_request, response=not is_request)
 
 
-class GuardedHttp1Server(_ForgivesTrailers, Http1Server):
+class GuardedHttp1Server(_Tamed, Http1Server):
     """The client's side: heads of bounded size, owed within a deadline; no page or log line repeats them."""
 
     ledger: Ledger
@@ -75,15 +94,13 @@ class GuardedHttp1Server(_ForgivesTrailers, Http1Server):
     def _owe(self) -> Commands:
         if self.state != self.read_headers or not self.buf:
             self.ledger.paid_head(self.conn)
-        elif len(self.buf) > MAX_HEAD:
-            yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
-            yield commands.CloseConnection(self.conn)
-            self.state = self.done
         else:
             self.ledger.owe_head(self.conn)
+            if len(self.buf) > MAX_HEAD:
+                yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
 
 
-class GuardedHttp1Client(_ForgivesTrailers, Http1Client):
+class GuardedHttp1Client(_Tamed, Http1Client):
     """The upstream's side: interim responses are not taken for the response, nothing it says is logged."""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
@@ -109,6 +126,8 @@ class GuardedHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
     ledger: Ledger
+    quiet = False
+    """Whether a credential has been sent from here: log lines may quote an upstream that echoes it."""
 
     def _handle_event(self, event: events.Event) -> Commands:
         client = self.context.client
@@ -116,7 +135,25 @@ class GuardedHttpLayer(HttpLayer):
         if isinstance(event, events.Start) and over_h1:
             # mitmproxy keeps a server that is already there.
             self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.ledger))
-        yield from super()._handle_event(event)
+        if isinstance(event, events.Start):
+            self.ledger.layers[client] = self
+        for command in super()._handle_event(event):
+            if self.quiet and isinstance(command, commands.Log):
+                command.message = "presign: a message of the protocol layer is withheld"
+            yield command
+
+    def held_bytes(self) -> int:
+        """What the client has sent and nobody has taken yet."""
+        buffered = getattr(self.connections.get(self.context.client), "buf", b"")
+        return len(buffered) + sum(getattr(stream, "queued", 0) for stream in self.streams.values())
+
+    def backlog_bytes(self) -> int:
+        """What an HTTP/2 client's window keeps from being sent; over HTTP/1 the socket tells."""
+        server = self.connections.get(self.context.client)
+        if not isinstance(server, Http2Server):
+            return 0
+        frames = sum(len(queue) for queue in server.h2_conn.stream_buffers.values())
+        return frames * server.h2_conn.max_outbound_frame_size
 
     def make_stream(self, stream_id: int) -> Commands:
         stream = GuardedStream(self.context.fork(), stream_id)
@@ -130,6 +167,16 @@ class GuardedHttpLayer(HttpLayer):
                 child.__class__ = GuardedHttp1Client
                 child.state = child.read_headers  # bound before, to the stock class
         yield from super().register_connection(command)
+
+
+class GuardedClientTLSLayer(layers.ClientTLSLayer):
+    """A ClientHello of bounded size: mitmproxy parses all of it again with every byte that comes."""
+
+    def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > MAX_HELLO:
+            self.recv_buffer.clear()
+            return False, "the ClientHello is too large"
+        return (yield from super().receive_handshake_data(data))
 
 
 def _descendants(top: layer.Layer | None) -> list[layer.Layer]:
@@ -151,6 +198,8 @@ def adopt(context: Context, ledger: Ledger) -> None:
     for one in context.layers:
         if type(one) is HttpLayer:
             one.__class__ = GuardedHttpLayer
+        elif type(one) is layers.ClientTLSLayer:
+            one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):
             one.ledger = ledger
 

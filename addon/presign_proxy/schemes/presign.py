@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
 from ..message import Head, Request
 from ..query import HIDING, fold, form_decode, hidden_names
+from ..tokens import PREFIX as TOKEN
+from ..tokens import holds_token, parse_token
 
 Carrier = Literal["query", "header", "path", "key"]
 
@@ -35,11 +36,16 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EXPIRES = re.compile(r"0|[1-9][0-9]{0,11}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_TOKEN = re.compile(rb"ps1_([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
-_TOKEN_START = re.compile(rb"ps[12]_")
+# Runs of bytes that no decoder of base64 reads, standard or URL-safe.
+_NOT_BASE64: Final = bytes(
+    octet
+    for octet in range(256)
+    if not (chr(octet).isascii() and chr(octet).isalnum()) and octet not in b"+/-_"
+)
+_AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
 # A piece without any of these cannot hide a name that some parser would find in it.
 _SUSPICIOUS = re.compile(rb"[;#?]|^[^=]*%|presign", re.IGNORECASE)
-_IN_PATH = re.compile(rb"x-presign-[a-z-]+\s*=|/ps[12]_")
+_IN_PATH = re.compile(rb"x-presign-(?:connection|expires|methods|paths|signature)\s{0,4}=")
 
 API_PROXY: Final = b"/api/proxy/"
 TOKEN_PATH: Final = b"/p/"
@@ -86,7 +92,7 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
         found.append(("query", claimed, None))
     if headers := _from_headers(request, head):
         found.append(("header", headers, None))
-    for place, token in _key_tokens(request, head):
+    for place, token in _key_tokens(request, head, query):
         found.append(("key", parse_token(token), place))
         if place.kind == "param":
             query = _without_token(query)
@@ -124,8 +130,10 @@ def _checked(
         raise Malformed(_why_expires(expires))
     if not _SIGNATURE.fullmatch(signature):
         raise Malformed("the signature is not 64 lower-case hex digits")
-    if len(methods) > MAX_LIST or len(paths) > MAX_LIST:
-        raise Malformed(f"a list is longer than {MAX_LIST} characters")
+    if max(len(methods), len(paths)) > MAX_LIST // 4 and (
+        len(methods.encode()) > MAX_LIST or len(paths.encode()) > MAX_LIST
+    ):
+        raise Malformed(f"a list is longer than {MAX_LIST} bytes")
     # isprintable() is the cheap answer for nearly all; it also says no to some characters that are fine.
     if not (methods.isprintable() and paths.isprintable()) and _CONTROL.search(methods + paths):
         raise Malformed("a list holds a control character")
@@ -183,46 +191,63 @@ def _from_headers(request: Request, head: Head) -> dict[str, str]:
     return fields
 
 
-def _key_tokens(request: Request, head: Head) -> list[tuple[Slot, bytes]]:
-    """Tokens that stand where a credential would: header values, Basic's password, query parameters."""
+def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[Slot, bytes]]:
+    """Tokens that stand where a credential would. Raises Malformed for one that stands anywhere else.
+
+    Args:
+        query: the query without presign parameters.
+    """
     found: list[tuple[Slot, bytes]] = []
-    if b"authorization" in head.names:
-        found += _in_authorization(request, head)
-    if b"ps1_" in head.values or b"ps2_" in head.values:
-        found += [
-            (Slot("header", name), value)
-            for name, (_, value) in zip(head.names, request.fields, strict=False)
-            if _TOKEN_START.match(value) and not name.startswith(b"x-presign")
-        ]
-    if request.query and b"=ps" in request.query:
-        for piece in request.query.split(b"&"):
+    if not _AUTHORIZATIONS.isdisjoint(head.names) or b"ps1_" in head.values or b"ps2_" in head.values:
+        for name, (_, value) in zip(head.names, request.fields, strict=False):
+            if not name.startswith(b"x-presign") and name != b"referer":
+                found += [(Slot("header", name), token) for token in _tokens_in_value(name, value)]
+    if query is not None and holds_token(query):
+        for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
-            if _TOKEN_START.match(value):
+            if value.startswith(TOKEN):
                 found.append((Slot("param", fold(name)), value))
+            elif holds_token(piece):
+                raise Malformed("a token in the query is not a plain value")
     return found
 
 
-def _in_authorization(request: Request, head: Head) -> Iterator[tuple[Slot, bytes]]:
-    """Tokens behind a scheme word, or in Basic's user name and password."""
-    for index, name in enumerate(head.names[: len(request.fields)]):
-        if name == b"authorization":
-            word, _, rest = request.fields[index][1].partition(b" ")
-            rest = _basic_token(rest.strip()) if word.lower() == b"basic" else rest.lstrip()
-            if _TOKEN_START.match(rest):
-                yield Slot("header", name), rest
+def _tokens_in_value(name: bytes, value: bytes) -> list[bytes]:
+    """The token of one header: the whole value, or behind a scheme word, or in Basic."""
+    if value.startswith(TOKEN):
+        return [value]
+    if name in _AUTHORIZATIONS:
+        word, *rest = value.split(None, 1)[:2] or (b"",)
+        rest_value = rest[0] if rest else b""
+        if word.lower() == b"basic":
+            return _tokens_in_basic(name, rest_value)
+        if name == b"authorization" and rest_value.startswith(TOKEN):
+            return [rest_value]
+    if holds_token(value):
+        raise Malformed("a token stands where no credential does")
+    return []
 
 
-def _basic_token(encoded: bytes) -> bytes:
-    """Basic's password, or its user name where the password is empty (RFC 7617)."""
+def _tokens_in_basic(name: bytes, encoded: bytes) -> list[bytes]:
+    """The token in Basic's password, or in its user name where the password is empty (RFC 7617).
+
+    Looked for as the most lenient decoder would, accepted only as the strictest does.
+    """
+    alphabet = encoded.translate(None, _NOT_BASE64).replace(b"-", b"+").replace(b"_", b"/")
+    lenient = base64.b64decode(alphabet + b"=" * (-len(alphabet) % 4)) if len(alphabet) % 4 != 1 else b""
+    if not holds_token(lenient):
+        return []
     try:
         username, _, password = base64.b64decode(encoded, validate=True).partition(b":")
     except binascii.Error:
-        return b""
-    return password or username
+        raise Malformed("Basic holds a token but is not well-formed") from None
+    if name != b"authorization" or (password and holds_token(username)):
+        raise Malformed("a token in Basic is neither the password nor a user name without one")
+    return [password or username]
 
 
 def _without_token(query: bytes | None) -> bytes | None:
-    kept = [piece for piece in (query or b"").split(b"&") if not _TOKEN_START.match(piece.partition(b"=")[2])]
+    kept = [piece for piece in (query or b"").split(b"&") if not piece.partition(b"=")[2].startswith(TOKEN)]
     return b"&".join(kept) if kept else None
 
 
@@ -234,35 +259,8 @@ def _from_path(path: bytes, *, gateway: bool) -> tuple[str | None, bytes, dict[s
     if gateway and path.startswith(TOKEN_PATH):
         token, slash, rest = path[len(TOKEN_PATH) :].partition(b"/")
         return None, slash + rest, parse_token(token)
-    if b"x-presign" in (folded := fold(path)) or b"/ps" in folded:
-        if _IN_PATH.search(folded):
-            raise Malformed("a part of a presign stands in the path")
+    if (b"resign" in path or b"RESIGN" in path or b"%" in path) and _IN_PATH.search(fold(path)):
+        raise Malformed("a presign field stands in the path")
+    if holds_token(path):
+        raise Malformed("a token stands in the path of another host")
     return None, path, {}
-
-
-def parse_token(token: bytes) -> dict[str, str]:
-    """The fields of a token, `ps1_` base64url(id LF expires LF methods LF paths) `.` signature.
-
-    Strict: the base64url re-encodes to itself, exactly four fields. Raises Malformed.
-    """
-    match = _TOKEN.fullmatch(token)
-    if not match:
-        raise Malformed("the token is not of the form ps1_{base64url}.{signature}")
-    encoded, signature = match.groups()
-    try:
-        payload = base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
-        if base64.urlsafe_b64encode(payload).rstrip(b"=") != encoded:
-            raise Malformed("the token's base64url is not canonical")
-        fields = payload.decode("utf-8").split("\n")
-    except (binascii.Error, UnicodeDecodeError):
-        raise Malformed("the token's payload is not base64url of UTF-8") from None
-    if len(fields) != 4:
-        raise Malformed("the token does not hold exactly four fields")
-    names = ("connection_id", "expires", "methods", "paths")
-    return {**dict(zip(names, fields, strict=True)), "signature": signature.decode("ascii")}
-
-
-def format_token(connection_id: str, expires: str, methods: str, paths: str, signature: str) -> str:
-    """The token of a grant; the inverse of `parse_token`."""
-    payload = "\n".join((connection_id, expires, methods, paths)).encode()
-    return f"ps1_{base64.urlsafe_b64encode(payload).rstrip(b'=').decode()}.{signature}"

@@ -62,9 +62,9 @@ def recognise_intercepted(request: Request) -> tuple[str | None, Source] | None:
 
     The source URL is the request's with `sig`, `exp` and `key` removed and every other byte kept.
     """
-    fields, query = _fields(request.query, named=True)
-    if not {b"sig", b"exp"} <= set(fields):
+    if not _is_signed(request.query):
         return None
+    fields, query = _fields(request.query, named=True)
     target = request.path if query is None else request.path + b"?" + query
     try:
         url = f"{request.origin}{target.decode('utf-8')}"
@@ -72,6 +72,12 @@ def recognise_intercepted(request: Request) -> tuple[str | None, Source] | None:
         raise Malformed("the source URL is not UTF-8") from None
     key = fields.get(b"key", b"").decode("ascii", "replace") or None
     return key, Source(key or "", url, None, fields[b"sig"].decode(), fields[b"exp"].decode())
+
+
+def _is_signed(query: bytes | None) -> bool:
+    """Whether a query carries exactly one `sig` and one `exp`; else it belongs to other people."""
+    names = [piece.partition(b"=")[0] for piece in (query or b"").split(b"&")]
+    return names.count(b"sig") == 1 and names.count(b"exp") == 1
 
 
 def _fields(query: bytes | None, *, named: bool = False) -> tuple[dict[bytes, bytes], bytes | None]:

@@ -1,0 +1,42 @@
+"""Back-pressure where mitmproxy has none: nothing more is read from a peer while too much of it is held.
+
+mitmproxy reads on and queues: a body whose upstream is still being dialled, pipelined requests, and what an
+HTTP/2 client's closed window keeps from being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+MAX_HELD: Final = 1024 * 1024
+"""Bytes held of what one client sent, before no more is read from it."""
+MAX_BACKLOG: Final = 4 * 1024 * 1024
+"""Bytes that wait for one client to take them, before no more is read from its upstreams."""
+_PAUSE: Final = 0.01
+
+
+class GatedReader:
+    """A stream reader that waits while its gate is shut."""
+
+    def __init__(self, reader: Any, is_shut: Callable[[], bool]) -> None:
+        self._reader = reader
+        self._is_shut = is_shut
+
+    async def read(self, n: int) -> bytes:
+        # Asked again and again, because what opens the gate is a count in somebody else's queue.
+        while self._is_shut():  # noqa: ASYNC110
+            await asyncio.sleep(_PAUSE)
+        data: bytes = await self._reader.read(n)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+def gate(handler: Any, connection: Any, is_shut: Callable[[], bool]) -> None:
+    """Put a gate before a connection of a handler, before its read loop begins."""
+    io = handler.transports.get(connection)
+    if io is not None and io.reader is not None and connection.transport_protocol == "tcp":
+        io.reader = GatedReader(io.reader, is_shut)
