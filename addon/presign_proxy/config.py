@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -72,6 +73,7 @@ def load(path: Path, environ: Mapping[str, str], unsigned: str = "config") -> Lo
         problems += [
             _explain(document, detail) for detail in error.errors(include_input=False, include_url=False)
         ]
+        problems += _problems_of_the_rest(data, document, path, environ)
         raise ConfigError(problems) from None
     registrar = Registrar(document, path.parent, environ)
     connections = registrar.connections(config)
@@ -82,6 +84,18 @@ def load(path: Path, environ: Mapping[str, str], unsigned: str = "config") -> Lo
     wanted = config.gateway.unsigned if unsigned == "config" else unsigned
     registry = Registry(connections, hosts, deny_unsigned=wanted == "deny")
     return Loaded(path, config, registry, tuple(registrar.warnings))
+
+
+def _problems_of_the_rest(
+    data: Any, document: Document, path: Path, environ: Mapping[str, str]
+) -> list[Problem]:
+    """What else is wrong with the connections whose shape is right, so that all is told at once."""
+    registrar = Registrar(document, path.parent, environ)
+    connections = data.get("connections") if isinstance(data, dict) else None
+    for name, entry in connections.items() if isinstance(connections, dict) else ():
+        with contextlib.suppress(ValidationError):
+            registrar.connections(Config.model_validate({"connections": {name: entry}}))
+    return registrar.problems
 
 
 def _hosts(config: Config, document: Document, problems: list[Problem]) -> frozenset[str]:
@@ -100,14 +114,15 @@ def _writable_by_others(path: Path) -> list[Problem]:
     if os.name != "posix":
         return []
     found: list[Problem] = []
-    for place in (path, path.parent):
+    # Where links lead, too: whoever can write there needs no link.
+    for place in dict.fromkeys((path, path.parent, path.resolve(), path.resolve().parent)):
         try:
             mode = place.stat().st_mode
         except OSError:
             continue  # reading it will say what is wrong
         sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
         if mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-            what = "the directory" if place == path.parent else "the file"
+            what = "the directory" if stat.S_ISDIR(mode) else "the file"
             found.append(Problem(str(place), 0, 0, "", f"{what} is writable by others: chmod go-w {place}"))
     return found
 
@@ -171,6 +186,8 @@ def _explain(document: Document, detail: Any) -> Problem:
             location.append(step)
         # Any other step is the tag of a union, which is not in the file.
     at: Location = tuple(location)
+    if detail["type"] == "union_tag_invalid" and len(at) == 2:
+        return document.problem((*at, "scheme"), "is presign or source")
     if detail["type"].startswith("union_tag"):
         at = (*at, "type")
     message = _PLAINLY.get(detail["type"], detail["msg"].removeprefix("Value error, "))

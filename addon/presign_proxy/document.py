@@ -34,7 +34,9 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
-        return where + (f"{self.path}: " if self.path else "") + self.message
+        # Keys come from the file: nothing in them may move the cursor or start a line.
+        path = "".join(char if char.isprintable() else "?" for char in self.path[:200])
+        return where + (f"{path}: " if path else "") + self.message
 
 
 class ConfigError(Exception):

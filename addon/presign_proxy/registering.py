@@ -209,6 +209,8 @@ class Registrar:
             return BasicCredential(name, password)
         if isinstance(auth, HeaderAuth):
             pairs = auth.headers.items()
+            if len({name.lower() for name, _ in pairs}) < len(pairs):
+                self._wrong((*at, "headers"), "names a header twice")
             return HeaderCredential(
                 tuple((k.encode(), b"", self._credential((*at, "headers", k), v)) for k, v in pairs)
             )

@@ -121,7 +121,7 @@ def _is_encoded(reply: Reply) -> bool:
 
 
 def _added(forward: Forward, *, gateway: bool) -> Fields:
-    common = ((b"Referrer-Policy", b"no-referrer"), (b"X-Presign-Request-Id", forward.request_id.encode()))
+    common = ((b"Referrer-Policy", b"no-referrer"), (b"x-presign-request-id", forward.request_id.encode()))
     if not gateway:
         return common
     # A second policy can only restrict what the upstream's own allows.

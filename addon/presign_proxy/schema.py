@@ -15,7 +15,30 @@ ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 KeyId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Method = Annotated[str, Field(pattern=r"^(\*|[A-Z][A-Z0-9_-]{0,31})$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^`|~0-9A-Za-z-]{1,128}$")]
+_HOST_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+_ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+# Not headers that frame, route or end a message, and none of ours.
+_RESERVED: Final = frozenset(
+    b"connection content-encoding content-length content-type expect host keep-alive proxy-authorization "
+    b"proxy-connection te trailer transfer-encoding upgrade".decode().split()
+)
+
+
+def _header_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(
+        r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,126}[A-Za-z0-9])?", value
+    ):
+        raise ValueError("is the name of a header: letters and digits, with - between them")
+    folded = value.lower().replace("_", "-")
+    if folded in _RESERVED or folded.startswith("x-presign"):
+        raise ValueError("is a header that the gateway itself has to set")
+    return value
+
+
+HeaderName = Annotated[
+    str, PlainValidator(_header_name), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"})
+]
+ParamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\[\]-]{1,128}$")]
 
 HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,1024}$")]
 
@@ -36,6 +59,8 @@ def _secret_source(value: Any) -> SecretSource:
         return SecretSource(literal=value)
     if isinstance(value, dict) and len(value) == 1:
         ((kind, name),) = value.items()
+        if kind == "env" and isinstance(name, str) and not _ENV.fullmatch(name):
+            raise ValueError("env is the name of an environment variable, not a value")
         if kind in ("env", "file") and isinstance(name, str) and name:
             return SecretSource(**{kind: name})
     raise ValueError("is a secret: write its text, {env: NAME} or {file: PATH}")
@@ -60,7 +85,10 @@ def _duration(value: Any) -> int:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("is a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
-    return int(match[1]) * _SECONDS[match[2]]
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds == 0:
+        raise ValueError("is longer than nothing")
+    return seconds
 
 
 Duration = Annotated[
@@ -103,7 +131,7 @@ class HeaderAuth(Strict):
 
 class QueryAuth(Strict):
     type: Literal["query"]
-    params: dict[str, SecretValue] = Field(min_length=1)
+    params: dict[ParamName, SecretValue] = Field(min_length=1)
 
 
 Auth = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth, Field(discriminator="type")]
@@ -170,7 +198,7 @@ class SourceConnection(CommonConnection):
 
 def _scheme(value: Any) -> str:
     scheme = value.get("scheme", "presign") if isinstance(value, dict) else "presign"
-    return scheme if scheme in ("presign", "source") else "presign"
+    return scheme if isinstance(scheme, str) else ""
 
 
 ConnectionEntry = Annotated[
@@ -190,11 +218,17 @@ class AuditConfig(Strict):
 
 
 class LimitsConfig(Strict):
-    store: str
+    store: Annotated[str, Field(pattern=r"^(memory://|sqlite:///.+|rediss?://.+)$")]
+
+
+def _host_port(value: Any) -> str:
+    if not isinstance(value, str) or not _HOST_PORT.fullmatch(value):
+        raise ValueError("is HOST:PORT, as in 127.0.0.1:9464")
+    return value
 
 
 class AdminConfig(Strict):
-    listen: str
+    listen: Annotated[str, PlainValidator(_host_port), WithJsonSchema({"type": "string"})]
 
 
 class Config(Strict):

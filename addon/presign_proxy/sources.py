@@ -13,7 +13,9 @@ from .schemes.source import MAX_URL
 
 # RFC 3986, appendix B, for http(s) only, without userinfo and fragment. Backslash, white space and
 # controls are read differently by every second parser, so a URL that holds one is none.
-_URL = re.compile(r"(https?)://([^/?#@\\\x00-\x20\x7f]+)(/[^?#\\\x00-\x20\x7f]*)?(\?[^#\\\x00-\x20\x7f]*)?")
+_URL = re.compile(
+    r"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#@\\\x00-\x20\x7f]+)(/[^?#\\\x00-\x20\x7f]*)?(\?[^#\\\x00-\x20\x7f]*)?"
+)
 _ILLEGAL = re.compile(r'["<>^`{|}]|[^\x00-\x7f]')
 
 
@@ -44,7 +46,7 @@ def parse_url(text: str) -> SourceUrl:
     if len(text) > MAX_URL:
         raise Denied("invalid", f"the source URL is longer than {MAX_URL} characters")
     match = _URL.fullmatch(text)
-    origin = parse_authority(match[2], match[1]) if match else None
+    origin = parse_authority(match[2], match[1].lower()) if match else None
     if match is None or origin is None or match[2].rpartition(":")[0].endswith(".") or match[2].endswith("."):
         raise Denied("invalid", "the source is not an absolute http(s) URL that all parsers read alike")
     try:

@@ -1,0 +1,128 @@
+"""Real processes for every test: recording upstreams, and gateways that are stopped again."""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import trustme
+
+from support.config import write_config
+from support.lab import lab_config, lab_dns
+from support.proxy import DnsAnswers, Mitm
+from support.recorder import Recorder
+
+TLS_NAMES = ("api.tls.test", "*.tls.test", "cdn.acme.com", "localhost", "127.0.0.1")
+
+
+class MakeGateway(Protocol):
+    """Starts a gateway over a config given as a dict or a file; further arguments go to its command line."""
+
+    def __call__(
+        self,
+        config: dict[str, Any] | Path | None,
+        *args: str,
+        env: dict[str, str] | None = None,
+        dns: DnsAnswers | None = None,
+        binary: str = "mitmdump",
+        start: bool = True,
+    ) -> Mitm: ...
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """The authority of every TLS upstream here."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_pem(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of `ca` in a file, as `ssl_verify_upstream_trusted_ca` wants it."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def _recorders() -> list[Recorder]:
+    """The session's recorders, to be emptied before each test."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _clean_recorders(_recorders: list[Recorder]) -> None:
+    for recorder in _recorders:
+        recorder.clear()
+
+
+@pytest.fixture(scope="session")
+def upstream(_recorders: list[Recorder]) -> Iterator[Recorder]:
+    """A recording upstream over plain HTTP."""
+    recorder = Recorder().start()
+    _recorders.append(recorder)
+    yield recorder
+    recorder.stop()
+
+
+@pytest.fixture(scope="session")
+def tls_upstream(ca: trustme.CA, _recorders: list[Recorder]) -> Iterator[Recorder]:
+    """A recording upstream over TLS (HTTP/1.1), for the names of TLS_NAMES; it has a plain port too."""
+    recorder = Recorder(ca.issue_cert(*TLS_NAMES)).start()
+    _recorders.append(recorder)
+    yield recorder
+    recorder.stop()
+
+
+@pytest.fixture
+def make_recorder() -> Iterator[Callable[..., Recorder]]:
+    """Starts recorders with arguments of `Recorder`, and stops them after the test."""
+    with ExitStack() as started:
+
+        def make(**options: Any) -> Recorder:
+            recorder = Recorder(**options).start()
+            started.callback(recorder.stop)
+            return recorder
+
+        yield make
+
+
+@pytest.fixture
+def make_gateway(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path) -> Iterator[MakeGateway]:
+    """Gateways for one test."""
+    yield from _gateways(tmp_path_factory, ca_pem)
+
+
+@pytest.fixture(scope="module")
+def module_gateway(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path) -> Iterator[MakeGateway]:
+    """Gateways for all tests of one file: starting one costs more than a second."""
+    yield from _gateways(tmp_path_factory, ca_pem)
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path, upstream: Recorder) -> Iterator[Mitm]:
+    """The gateway of `support.lab`, shared by the session: do not change it."""
+    gateways = _gateways(tmp_path_factory, ca_pem)
+    yield next(gateways)(lab_config(upstream.port), dns=lab_dns(upstream.port))
+    gateways.close()
+
+
+def _gateways(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path) -> Generator[MakeGateway]:
+    with ExitStack() as started:
+
+        def make(
+            config: dict[str, Any] | Path | None,
+            *args: str,
+            env: dict[str, str] | None = None,
+            dns: DnsAnswers | None = None,
+            binary: str = "mitmdump",
+            start: bool = True,
+        ) -> Mitm:
+            directory = tmp_path_factory.mktemp("gateway")
+            path = write_config(config, directory) if isinstance(config, dict) else config
+            trust = ("--set", f"ssl_verify_upstream_trusted_ca={ca_pem}")
+            mitm = Mitm(directory, path, *trust, *args, env=env, dns=dns, binary=binary)
+            started.callback(mitm.stop)
+            return mitm.start() if start else mitm
+
+        yield make

@@ -1,0 +1,1 @@
+"""What the tests share: an independent signer, a recording upstream, a real mitmproxy, and raw clients."""

@@ -1,0 +1,173 @@
+"""A child process that listens on a port, with its output in a file."""
+
+import contextlib
+import os
+import pty
+import signal
+import socket
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+
+class StartFailed(Exception):
+    """The process ended, or did not listen in time. `log` is what it said, `returncode` how it ended."""
+
+    def __init__(self, log: str, returncode: int | None) -> None:
+        super().__init__(f"exit code {returncode}, its output:\n{log}")
+        self.log = log
+        self.returncode = returncode
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """Starts `argv`, waits until `port` accepts, and stops it again.
+
+    `tty` gives it a terminal of its own, which console programs insist on.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        port: int,
+        log_path: Path,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        tty: bool = False,
+    ) -> None:
+        self.argv = [str(arg) for arg in argv]
+        self.port = port
+        self.log_path = log_path
+        self._env, self._cwd, self._tty = dict(env), cwd, tty
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def child(self) -> subprocess.Popen[bytes]:
+        if self._child is None:
+            raise RuntimeError("not started")
+        return self._child
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def start(self, timeout: float = 20.0) -> Self:
+        """Start and wait for the port. Raises StartFailed, with the log, as soon as the process has ended."""
+        self._spawn()
+        deadline = time.monotonic() + timeout
+        while self.child.poll() is None and time.monotonic() < deadline:
+            if self._serves():
+                return self
+            time.sleep(0.02)
+        returncode = self.child.poll()
+        self.stop()
+        raise StartFailed(self.log(), returncode)
+
+    def run(self, timeout: float = 20.0) -> tuple[int, str]:
+        """Start a process that is expected to end by itself; returns its exit code and its log."""
+        self._spawn()
+        try:
+            return self.child.wait(timeout), self.log()
+        finally:
+            self.stop()
+
+    def _serves(self) -> bool:
+        """Whether the port accepts, and goes on doing so.
+
+        mitmproxy listens for a moment before it exits on an error of its start, perhaps too busy to notice:
+        the probe stays until it is logged and a little longer (ten times that where nothing is logged).
+        """
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as probe:
+            probe.settimeout(0.05)
+            logged = f":{probe.getsockname()[1]}] client connect"
+            return (
+                _stays_open(probe) and (logged in self.log() or _stays_open(probe, 9)) and _stays_open(probe)
+            )
+        return False
+
+    def _spawn(self) -> None:
+        with self.log_path.open("ab") as log:
+            if not self._tty:
+                self._child = self._popen(subprocess.DEVNULL, log.fileno())
+                return
+        master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (50, 160))
+        self._child = self._popen(slave, slave)
+        os.close(slave)
+        threading.Thread(target=self._drain, args=(master,), daemon=True).start()
+
+    def _popen(self, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+        # A session of its own: a Ctrl-C at the test run does not race with our own stop.
+        return subprocess.Popen(
+            self.argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stdout if self._tty else subprocess.STDOUT,
+            env=self._env,
+            cwd=self._cwd,
+            start_new_session=True,
+        )
+
+    def _drain(self, terminal: int) -> None:
+        with self.log_path.open("ab", buffering=0) as log, contextlib.suppress(OSError):
+            while data := os.read(terminal, 65536):
+                log.write(data)
+        os.close(terminal)
+
+    def stop(self, timeout: float = 5.0) -> int | None:
+        """SIGTERM, then SIGKILL; returns the exit code, or None where it never was started."""
+        child = self._child
+        if child is None:
+            return None
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(timeout)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        return child.wait(timeout)
+
+    def log(self) -> str:
+        """Everything written to standard output and standard error so far."""
+        return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
+
+    def wait_for_log(self, text: str, timeout: float = 5.0) -> bool:
+        """Wait until `text` stands in the log; false where it never does."""
+        deadline = time.monotonic() + timeout
+        while text not in self.log():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def rss(self) -> int:
+        """Resident memory in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+    def __enter__(self) -> Self:
+        return self.start() if self._child is None else self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _stays_open(sock: socket.socket, times: int = 1) -> bool:
+    """Whether `times` time-outs pass without the other side's closing the connection."""
+    for _ in range(times):
+        try:
+            sock.recv(1)
+        except TimeoutError:
+            continue
+        return False
+    return True

@@ -1,0 +1,234 @@
+"""Canonical paths and patterns."""
+
+import itertools
+import re
+import time
+from urllib.parse import unquote, unquote_to_bytes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from presign_proxy.errors import Denied
+from presign_proxy.paths import canonical_path, pattern, units
+
+CANONICAL = {
+    b"/v1/models": b"/v1/models",
+    b"/v1/%6Dodels": b"/v1/models",
+    b"/v1/caf%c3%a9/a+b:c@d": b"/v1/caf%C3%A9/a+b:c@d",
+    "/v1/über".encode(): b"/v1/%C3%BCber",
+    b"/a%2ab": b"/a%2Ab",
+    b"/files/": b"/files/",
+    b"/": b"/",
+    b"/.well-known/x": b"/.well-known/x",
+    b"/a;v=1/b": b"/a;v=1/b",
+    b"/%7euser": b"/~user",
+    b"/a{b}|c": b"/a%7Bb%7D%7Cc",
+    b"/100%25": b"/100%25",
+    b"/a...b/..c/d..": b"/a...b/..c/d..",
+}
+
+
+@pytest.mark.parametrize("raw", CANONICAL)
+def test_a_path_has_one_spelling(raw: bytes) -> None:
+    assert canonical_path(raw) == CANONICAL[raw]
+    assert canonical_path(CANONICAL[raw]) == CANONICAL[raw]
+
+
+REFUSED = [
+    b"/v1/../admin",
+    b"/../admin",
+    b"/v1/..",
+    b"/v1/.",
+    b"/./v1",
+    b"/v1/%2e%2e/admin",
+    b"/v1/.%2E/admin",
+    b"/v1/..;/admin",
+    b"/v1/..;x=1/admin",
+    b"/v1/;/admin",
+    b"/v1/..%3b/admin",
+    b"/v1/..%3F/x",
+    b"/v1/..%23/x",
+    b"/v1//admin",
+    b"//v1",
+    b"/v1/a//",
+    b"/v1/a%2Fb",
+    b"/v1/a%2fb",
+    b"/v1/a%5Cb",
+    b"/v1\\..\\admin",
+    b"/v1/%252e%252e/admin",
+    b"/v1/%25%32%65",
+    b"/v1/%25u002e",
+    b"/v1/..%c0%afadmin",
+    b"/v1/%c0%ae%c0%ae/",
+    b"/v1/%ff",
+    b"/v1/%ed%a0%80",
+    b"/v1/a%1",
+    b"/v1/a%",
+    b"/v1/%zz",
+    b"/v1/a%00b",
+    b"/v1/a%0d%0a",
+    b"/v1/%7f",
+    b"/v1/%c2%85",
+    b"/v1/%ef%bc%8e%ef%bc%8e/admin",
+    b"/v1/a%ef%bc%8fb",
+    b"/v1/a%ef%bc%bcb",
+    b"/v1/%e2%80%a5/x",
+    b"/v1/..%20/x",
+    b"/v1/%20../x",
+    b"/v1/a#b",
+    b"/v1/a?b",
+    b"v1",
+    b"/v1/%25%EF%BC%92e",
+]
+
+
+@pytest.mark.parametrize("raw", REFUSED)
+def test_a_path_that_two_parsers_read_differently_is_refused(raw: bytes) -> None:
+    with pytest.raises(Denied) as denied:
+        canonical_path(raw)
+    assert denied.value.code == "path_not_allowed"
+
+
+def test_an_encoded_slash_can_be_allowed_but_not_for_climbing() -> None:
+    assert canonical_path(b"/repos/a%2fb", allow_encoded_slash=True) == b"/repos/a%2Fb"
+    for raw in (b"/repos/..%2fb", b"/repos/a%2f..", b"/repos/%2fb", b"/repos/%5Cb"):
+        with pytest.raises(Denied):
+            canonical_path(raw, allow_encoded_slash=True)
+
+
+def decodings(path: bytes) -> list[list[str]]:
+    """The segments that sloppy upstreams find: decoded up to twice, `\\` as `/`, parameters dropped."""
+    found = []
+    for rounds in range(3):
+        text = path
+        for _ in range(rounds):
+            text = unquote_to_bytes(text)
+        plain = text.decode("utf-8", "replace").replace("\\", "/")
+        found.append([segment.split(";")[0] for segment in plain.split("/")])
+    return found
+
+
+PIECES = [
+    "a",
+    ".",
+    "..",
+    "/",
+    "%2e",
+    "%2E",
+    "%2f",
+    "%5c",
+    "\\",
+    ";",
+    "%3b",
+    "%",
+    "25",
+    "2e",
+    "%c0%ae",
+    "é",
+    "．",
+    "/v1",
+    " ",
+    "%00",
+    "~",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+def test_no_decoder_finds_a_way_out_of_what_was_accepted(pieces: list[str]) -> None:
+    raw = ("/" + "".join(pieces)).encode()
+    try:
+        path = canonical_path(raw)
+    except Denied:
+        return
+    for segments in decodings(path):
+        assert not {".", ".."} & set(segments)
+        assert "" not in segments[1:-1]
+
+
+@given(st.binary(max_size=40))
+def test_canonical_means_canonical(raw: bytes) -> None:
+    try:
+        path = canonical_path(b"/" + raw)
+    except Denied:
+        return
+    assert canonical_path(path) == path
+    assert path.isascii()
+    assert unquote(path.decode()).encode() == unquote_to_bytes(b"/" + raw)
+
+
+MATCHES = [
+    ("*", "anything/at/all"),
+    ("v1/*", "v1/"),
+    ("v1/*", "v1/a/b"),
+    ("/v1/*", "v1/a"),
+    ("v1/chat/*", "v1/chat/x"),
+    ("v1/models", "v1/models"),
+    ("v1/über", "v1/%C3%BCber"),
+    ("repos/*/issues", "repos/o/r/issues"),
+    ("*.png", "a/b.png"),
+    ("a*b*c", "aXXbYYc"),
+    ("a**b", "ab"),
+    ("v1/%6dodels", "v1/models"),
+    ("", ""),
+    ("/", ""),
+]
+MISMATCHES = [
+    ("v1/chat/*", "v1/chat"),
+    ("v1/*", "v1"),
+    ("v1/models", "v1/models/"),
+    ("v1/models", "V1/models"),
+    ("v1/model?", "v1/models"),
+    ("v1/[a-z]", "v1/a"),
+    ("*A9", "caf%C3%A9"),
+    ("v1/mod", "v1/models"),
+    ("aba*aba", "aba"),
+    ("a*b*c", "acb"),
+    ("*%2F*", "a/b"),
+    ("", "a"),
+    ("v1/%zz", "v1/zz"),
+]
+
+
+@pytest.mark.parametrize(("text", "path"), MATCHES)
+def test_a_pattern_matches(text: str, path: str) -> None:
+    assert pattern(text).matches(units(path.encode()))
+
+
+@pytest.mark.parametrize(("text", "path"), MISMATCHES)
+def test_a_pattern_does_not_match(text: str, path: str) -> None:
+    assert not pattern(text).matches(units(path.encode()))
+
+
+@given(st.text("ab*/", max_size=10), st.text("ab/", max_size=12))
+def test_patterns_agree_with_a_naive_matcher(text: str, path: str) -> None:
+    literals = text.removeprefix("/").split("*")
+    naive = re.fullmatch(".*".join(map(re.escape, literals)), path) is not None
+    assert pattern(text).matches(path) == naive
+
+
+@pytest.mark.parametrize(
+    "text", ["*a" * 12 + "*b", "*" * 500 + "b", "a*" * 300 + "b", "*" + "a" * 4000 + "*b"]
+)
+def test_a_pattern_made_to_backtrack_costs_no_time(text: str) -> None:
+    started = time.process_time()
+    assert not pattern(text).matches("a" * 8000 + "/c")
+    assert time.process_time() - started < 1
+
+
+def test_a_path_made_of_combining_marks_costs_no_time() -> None:
+    """Normalising such a text as a whole takes quadratic time."""
+    raw = b"/a" + ("\u0301" * 14000 + "\u0323" * 14000).encode()
+    started = time.process_time()
+    canonical_path(raw)
+    assert time.process_time() - started < 1
+
+
+def test_every_octet_is_either_itself_or_an_escape() -> None:
+    for octet, other in itertools.product(range(0x21, 0x7F), (0x41, 0x2E)):
+        raw = b"/x" + bytes((octet, other))
+        try:
+            path = canonical_path(raw)
+        except Denied:
+            continue
+        assert unquote_to_bytes(path) == unquote_to_bytes(raw)

@@ -1,0 +1,285 @@
+"""Scheme source: URLs, allowlists, addresses."""
+
+import base64
+import ipaddress
+
+import pytest
+
+from presign_proxy.connections import SourceRules
+from presign_proxy.errors import Denied
+from presign_proxy.injectors import bearer
+from presign_proxy.message import Origin
+from presign_proxy.networks import is_public, judge
+from presign_proxy.secret import Secret
+from presign_proxy.sources import parse_url
+from support.deciding import NOW, SECRET, code, project, registry, request, sent
+from support.signing import sign
+
+PNG = "https://cdn.acme.com/hero.png"
+
+
+def source(
+    src: str = PNG, exp: int | str = NOW + 60, form: str = "png", project: str = "pk", text: str | None = None
+) -> str:
+    """A signed source URL for project `pk`."""
+    encoded = base64.urlsafe_b64encode(src.encode()).rstrip(b"=").decode()
+    signature = sign(SECRET, text or f"{project}:{src}:{exp}")
+    return f"/v1/{project}/{encoded}.{form}?sig={signature}&exp={exp}"
+
+
+def test_a_signed_source_is_fetched_as_it_is() -> None:
+    forward = sent(request(source("https://cdn.acme.com/a/b.png?x=1&y=%20z") + "&w=200"), registry(project()))
+    assert (str(forward.origin), forward.sent.path, forward.sent.query) == (
+        "https://cdn.acme.com",
+        b"/a/b.png",
+        b"x=1&y=%20z",
+    )
+    assert forward.resolve == ()
+
+
+REFUSED = {
+    "expired": source(exp=NOW - 1),
+    "exp=0 is long past": source(exp=0),
+    "negative": source(exp=-1),
+    "milliseconds": source(exp=1900000000000),
+    "another separator": source(text=f"pk|{PNG}|{NOW + 60}"),
+    "exp not signed": source(text=f"pk:{PNG}"),
+    "another project": source(project="other"),
+    "a format that is not served": source(form="gif"),
+    "no format": source().replace(".png?", "?"),
+    "standard base64": source("https://cdn.acme.com/?>>>???").replace("_", "/").replace("-", "+"),
+    "padding": source("https://cdn.acme.com/a").replace(".png?", "=.png?"),
+    "exp twice": source() + "&exp=9999999999",
+    "sig twice": source() + "&sig=" + "0" * 64,
+    "sig encoded": source().replace("sig=", "s%69g="),
+    "upper-case sig": source().replace("sig=", "Sig="),
+    "no exp": source().partition("&exp")[0],
+    "plain text in signed mode": "/v1/pk/cdn.acme.com/hero.png.png",
+    "plain text with sig": f"/v1/pk/{PNG}.png?sig={'0' * 64}&exp={NOW + 60}",
+    "a presign as well": source() + "&X-Presign-Expires=0",
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_a_source_that_is_not_signed_as_published_is_refused_without_a_word(how: str) -> None:
+    from presign_proxy.answers import refusal
+    from support.deciding import ask
+
+    decision = ask(request(REFUSED[how]), registry(project()))
+    answer = refusal(decision.code, "req", decision.style)
+    assert (answer.status, answer.body) == (403, b"Forbidden")
+
+
+URLS = [
+    "gopher://cdn.acme.com/_x",
+    "//cdn.acme.com/a",
+    "cdn.acme.com/a",
+    "https:/cdn.acme.com",
+    "https://",
+    "https:///x",
+    "http://user:pw@cdn.acme.com/a",
+    "http://cdn.acme.com:65536/",
+    "http://cdn.acme.com:0/",
+    "http://cdn.acme.com:/",
+    "http://2130706433/",
+    "http://127.1/",
+    "http://0x7f.1/",
+    "http://0177.0.0.1/",
+    "http://1.2.3/",
+    "http://1.2.3.4.5/",
+    "http://①②⑦.0.0.1/",
+    "http://127。0。0。1/",
+    "http://cdn.acme.com./x",
+    "http://cdn.acme.com/a b",
+    "http://a\\b/",
+    "http://cdn.acme.com/a\tb",
+    "http://cdn.acme.com/#x",
+    "http://cdn.acme.com\\@evil.test/",
+    "http://[::1",
+    "http://[v1.x]/",
+    "http://cdn.acme.com:80:80/",
+    "http://cdn%2eacme.com/",
+    "http://büro.example/",
+    "https://a" + "a" * 2048,
+    "http://-a.com/",
+    "http://1.2.3.08/",
+    "http://cdn.acme.com:８０/",
+    "http://999.1.1.1/",
+    "http://a..b/",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_that_two_parsers_read_differently_is_none(url: str) -> None:
+    with pytest.raises(Denied):
+        parse_url(url)
+
+
+def test_what_is_unambiguous_is_encoded_and_nothing_else() -> None:
+    assert parse_url("https://cdn.acme.com/café/☃.png").target == b"/caf%C3%A9/%E2%98%83.png"
+    assert parse_url("https://cdn.acme.com/>>>???/~~.png").target == b"/%3E%3E%3E???/~~.png"
+    assert parse_url("HTTPS://CDN.acme.com").target == b"/"
+    assert parse_url("http://[2001:DB8:0::1]:81/").origin == Origin("http", "2001:db8::1", 81)
+
+
+@pytest.mark.parametrize(
+    ("origins", "src", "allowed"),
+    [
+        (("https://acme.com",), "https://acme.com/x", True),
+        (("https://acme.com",), "https://a.b.acme.com/x", True),
+        (("https://acme.com",), "https://evilacme.com/x", False),
+        (("https://acme.com",), "https://acme.com.evil.test/x", False),
+        (("https://acme.com",), "http://acme.com/x", False),
+        (("https://acme.com",), "https://acme.com:8443/x", False),
+        (("https://acme.com:8443",), "https://a.acme.com:8443/x", True),
+        ((), "https://anything.example/x", True),
+        ((), "https://anything.example:8443/x", False),
+    ],
+)
+def test_an_origin_admits_itself_and_its_subdomains(
+    origins: tuple[str, ...], src: str, allowed: bool
+) -> None:
+    known = registry(project(origins=tuple(parse_url(text).origin for text in origins)))
+    assert code(request(source(src)), known) == ("forward" if allowed else "invalid")
+
+
+def test_any_public_origin_has_to_be_said_beside_a_list() -> None:
+    assert code(request(source("https://other.example/x")), registry(project())) == "invalid"
+    assert code(request(source("https://other.example/x")), registry(project(any_public=True))) == "forward"
+
+
+def test_the_credential_goes_to_listed_origins_only_not_even_to_subdomains() -> None:
+    from dataclasses import replace
+
+    known = registry(replace(project(any_public=True), injector=bearer(Secret("sk-REALSECRET-1"))))
+    for src, carries in (
+        (PNG, True),
+        ("https://a.cdn.acme.com/x", False),
+        ("https://other.example/x", False),
+    ):
+        assert (b"REALSECRET" in repr(sent(request(source(src)), known).sent).encode()) == carries
+
+
+def test_an_allowlist_serves_plain_text_over_https_first() -> None:
+    plain = registry(
+        project(signed=False, origins=(Origin("https", "acme.com", 443), Origin("http", "old.net", 80)))
+    )
+    assert str(sent(request("/v1/pk/cdn.acme.com/a.png.jpg?w=2"), plain).origin) == "https://cdn.acme.com"
+    assert str(sent(request("/v1/pk/old.net/a.jpg.jpg"), plain).origin) == "http://old.net"
+    assert code(request("/v1/pk/evil.test/a.jpg.jpg"), plain) == "invalid"
+    assert code(request("/v1/pk/https://acme.com/a.jpg.jpg"), plain) == "invalid"
+    assert code(request(source()), plain) == "invalid"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
+def test_sources_are_only_read(method: str) -> None:
+    assert code(request(source(), method=method), registry(project())) == "method_not_allowed"
+
+
+def intercepted(extra: str = "", query: str = "x=1&", src: str = "https://cdn.acme.com/a.png?x=1") -> str:
+    return f"/a.png?{query}sig={sign(SECRET, f'pk:{src}:{NOW + 60}')}&exp={NOW + 60}{extra}"
+
+
+AT = {"host": "cdn.acme.com", "scheme": "https"}
+
+
+def test_a_project_can_intercept_its_own_origins() -> None:
+    known = registry(project(intercept=True))
+    forward = sent(request(intercepted(), **AT), known)
+    assert (forward.sent.path, forward.sent.query) == (b"/a.png", b"x=1")
+    assert code(request(intercepted("&key=pk"), **AT), known) == "forward"
+    assert code(request(intercepted("&key=other"), **AT), known) == "invalid"
+    assert code(request(intercepted().replace("x=1", "x=2"), **AT), known) == "invalid"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["key=a&key=b", "sig=abc", "sig=Ab%3D&se=2024-01-01", "exp=1", "sig=a&sig=b&exp=1", "?sig=x;exp=1"],
+)
+def test_the_signatures_of_other_people_are_left_alone(query: str) -> None:
+    assert code(request(f"/a.png?{query}", **AT), registry(project(intercept=True))) == "pass"
+    assert (
+        code(request(f"/a.png?sig={'0' * 64}&exp=1", host="azure.example"), registry(project(intercept=True)))
+        == "pass"
+    )
+
+
+PRIVATE = [
+    "127.0.0.1",
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "255.255.255.255",
+    "198.18.0.1",
+    "192.0.2.1",
+    "168.63.129.16",
+    "::1",
+    "::",
+    "::127.0.0.1",
+    "::ffff:127.0.0.1",
+    "::ffff:8.8.8.8",
+    "64:ff9b::7f00:1",
+    "64:ff9b:1::1",
+    "2002:7f00:1::",
+    "2001::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "fec0::1",
+    "ff02::1",
+    "2001:db8::1",
+    "100::1",
+    "5f00::1",
+    "3fff::1",
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_an_address_that_is_not_known_to_be_public_is_refused(address: str) -> None:
+    assert not is_public(ipaddress.ip_address(address))
+    with pytest.raises(Denied):
+        judge([address], ())
+    with pytest.raises(Denied):
+        judge(["93.184.216.34", address], ())
+
+
+def test_public_addresses_and_allowed_networks_are_dialled() -> None:
+    assert judge(["93.184.216.34", "2606:2800:220:1::1"], ()) == "93.184.216.34"
+    assert judge(["10.0.0.5"], (ipaddress.ip_network("10.0.0.0/8"),)) == "10.0.0.5"
+    for strange in ("fe80::1%eth0", "localhost", "127.1", ""):
+        with pytest.raises(Denied):
+            judge([strange], ())
+    with pytest.raises(Denied):
+        judge([], ())
+
+
+def test_nothing_is_public_that_python_calls_private() -> None:
+    import random
+
+    chance = random.Random(1)
+    for _ in range(20000):
+        four = ipaddress.IPv4Address(chance.getrandbits(32))
+        six = ipaddress.IPv6Address((chance.getrandbits(3) << 125) | chance.getrandbits(125))
+        for address in (four, six):
+            assert not is_public(address) or address.is_global
+
+
+def test_own_networks_count_for_listed_origins_only() -> None:
+    home = (ipaddress.ip_network("10.0.0.0/8"),)
+    known = registry(project(any_public=True, networks=home))
+    assert sent(request(source()), known).resolve == home
+    assert sent(request(source("https://other.example/x")), known).resolve == ()
+
+
+def test_rules_grant_nothing_by_default() -> None:
+    rules = SourceRules()
+    assert (rules.signed, rules.any_public, rules.formats, rules.networks, rules.intercept) == (
+        True,
+        False,
+        frozenset(),
+        (),
+        False,
+    )
