@@ -7,7 +7,7 @@ from presign_proxy.injectors import BasicCredential, HeaderCredential, QueryCred
 from presign_proxy.rewrite import redact
 from presign_proxy.secret import Secret
 from support.deciding import KEY, NOW, SECRET, code, connection, registry, request, sent, signed
-from support.signing import presign_headers
+from support.signing import token
 
 GONE = [
     "Authorization",
@@ -136,9 +136,7 @@ def test_a_connection_may_reject_what_the_client_brings() -> None:
     assert code(request(signed()), known) == "forward"
     for name in (b"Authorization", b"X-Api-Key", b"x_api_key"):
         assert code(request(signed(), (name, b"sk-mine")), known) == "malformed"
-    fields = presign_headers(SECRET, "conn", NOW + 60, "GET", "v1/*")
-    token = f"ps1_{__import__('base64').urlsafe_b64encode(chr(10).join(list(fields.values())[:4]).encode()).rstrip(b'=').decode()}.{fields['X-Presign-Signature']}"
-    bearer = (b"Authorization", b"Bearer " + token.encode())
+    bearer = (b"Authorization", b"Bearer " + token(SECRET, "conn", NOW + 60, "GET", "v1/*").encode())
     assert code(request("/api/proxy/conn/v1/models", bearer), known) == "forward"
     assert (
         code(request("/api/proxy/conn/v1/models", bearer, (b"Authorization", b"Bearer sk-mine")), known)
@@ -172,10 +170,10 @@ def test_nothing_is_granted_that_outlives_the_request(field: tuple[bytes, bytes]
 
 
 def test_a_refused_request_shows_nothing_that_could_be_used() -> None:
-    token = b"ps1_abcd." + b"0" * 64
+    held = b"ps1_abcd." + b"0" * 64
     shown = redact(
-        b"/p/" + token + b"/v1/x?X-Presign-Signature=1",
-        ((b"Authorization", b"Bearer " + token), (b"X-Presign-Signature", b"1"), (b"Accept", b"a")),
+        b"/p/" + held + b"/v1/x?X-Presign-Signature=1",
+        ((b"Authorization", b"Bearer " + held), (b"X-Presign-Signature", b"1"), (b"Accept", b"a")),
     )
     assert shown.target == b"/[redacted]?[redacted]"
     assert shown.fields == (

@@ -15,6 +15,7 @@ class Outcome(NamedTuple):
     bytes_in: int = 0
     bytes_out: int = 0
     duration: float = 0.0
+    code: str | None = None
     error: str | None = None
 
 
@@ -29,7 +30,7 @@ def record(decision: Forward | Deny, outcome: Outcome, now: float) -> dict[str, 
         "request_id": facts.request_id,
         "decision": "deny" if refused else "forward",
         **_who(facts),
-        "code": decision.code if isinstance(decision, Deny) else None,
+        "code": decision.code if isinstance(decision, Deny) else outcome.code,
         "detail": decision.detail if isinstance(decision, Deny) else outcome.error,
         "status": outcome.status,
         "upstream_status": outcome.upstream_status,

@@ -59,6 +59,8 @@ class Denied(Exception):
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
+        self.bare = False
+        """Whether the answer may say nothing, because the request is of scheme source."""
 
     @property
     def status(self) -> int:

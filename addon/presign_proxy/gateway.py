@@ -10,7 +10,7 @@ from .decisions import PASS, Decision, Deny, Facts, Forward
 from .errors import Denied
 from .granting import Grant, grant_presign, grant_source
 from .message import Head, Request, check_grammar, check_size, head_of
-from .recognition import is_gateway, is_source_place, recognise
+from .recognition import is_gateway, is_source_form, recognise
 from .rewrite import check_upgrade, outgoing
 from .schemes.source import Source
 
@@ -27,7 +27,7 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
     facts = Facts(request_id, request.method.decode("ascii", "replace")[:32], request.client)
     known = registry or _NO_REGISTRY
     gateway = is_gateway(known, request)
-    style: Style = "bare" if is_source_place(known, request, gateway=gateway) else "json"
+    style: Style = "bare" if gateway and is_source_form(known, request) else "json"
     head = head_of(request)
     try:
         if registry is None:
@@ -40,13 +40,13 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
         check_size(request, head)
         check_grammar(request, head)
         if isinstance(claim, Source):
+            style = "bare"
             grant = grant_source(registry, request, claim, facts, now, gateway=gateway)
         else:
-            style = "json"
             grant = grant_presign(registry, request, claim, facts, now)
         return _forward(grant, request, head, facts, style)
     except Denied as denied:
-        return Deny(denied.code, denied.detail, style, facts)
+        return Deny(denied.code, denied.detail, "bare" if denied.bare else style, facts)
 
 
 def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: Style) -> Forward:

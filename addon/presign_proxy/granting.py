@@ -62,7 +62,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     path = _relative_path(presign, known, upstream)
     facts.path = path.decode("ascii")
     policy.check_path(path, paths, known.ceiling)
-    _check_names(request)
+    _check_names(request, gateway=presign.gateway)
     if not presign.gateway and request.origin != upstream.origin:
         raise Denied("host_mismatch", "the request is addressed to another origin than the upstream")
     return Grant(
@@ -124,13 +124,15 @@ def _relative_path(presign: Presign, connection: Connection, upstream: Upstream)
     return relative
 
 
-def _check_names(request: Request) -> None:
+def _check_names(request: Request, *, gateway: bool) -> None:
     """Every name that the client gave (Host, :authority, SNI) agrees with where it is addressed."""
     for kind, name in request.names:
+        if kind == "front-sni" and not gateway:
+            continue  # the name of a TLS proxy, through which the request goes somewhere else
         named = parse_authority(name, request.origin.scheme)
         if named is None:
             raise Malformed(f"{kind} is not a host")
-        same = named.host == request.origin.host and (kind == "sni" or named.port == request.origin.port)
+        same = named.host == request.origin.host and ("sni" in kind or named.port == request.origin.port)
         if not same:
             raise Denied("host_mismatch", f"{kind} names another host than the request is addressed to")
 
@@ -159,7 +161,7 @@ def grant_source(
     if rules is None or (source.format is not None and source.format not in rules.formats):
         raise Denied("invalid", "the project does not serve this format")
     policy.check_method(request.method, ("GET", "HEAD"), connection.ceiling)
-    _check_names(request)
+    _check_names(request, gateway=gateway)
     return Grant(
         connection if admitted.exact else connection.without_credential(),
         url.origin,

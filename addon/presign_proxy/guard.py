@@ -13,6 +13,7 @@ from typing import Any
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.connection import Client, Connection
+from mitmproxy.flow import Error
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
@@ -24,7 +25,7 @@ from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
 from .dispatch import speed_up
 from .document import ConfigError, Problem
-from .errors import Denied
+from .errors import STATUS, Denied
 from .gates import gate
 from .housekeeping import MAX_CLIENTS, Housekeeper, version_of
 from .identity import new_request_id
@@ -221,6 +222,9 @@ class Guard:
         if chosen is None and len(nextlayer.data_client()) > MAX_HEAD:
             nextlayer.layer = wire.Refuse(nextlayer.context)
             return
+        if wire.may_become_http(nextlayer):
+            nextlayer.layer = None  # asked again when more has come, or cut at the deadline
+            return
         raw = wire.is_raw(chosen)
         if raw and (self.registry is None or self.registry.deny_unsigned):
             nextlayer.layer = wire.Refuse(nextlayer.context)
@@ -345,19 +349,29 @@ class Guard:
         self._finish(flow, None)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        self._finish(flow, "the exchange broke off")
+        entry = self.ledger.get(flow)
+        gone = not flow.client_conn.connected or (flow.error and flow.error.msg == Error.KILLED_MESSAGE)
+        if entry is None or gone:
+            self._finish(flow, "the client went away")
+        elif entry.stage == "receiving":
+            self._finish(flow, "the upstream broke off its response")
+        else:
+            # The stream answers it so, once mitmproxy lets it.
+            status = 504 if entry.timed_out else STATUS["upstream"]
+            self._finish(flow, f"the upstream failed while {entry.stage}", status)
 
-    def _finish(self, flow: http.HTTPFlow, error: str | None) -> None:
+    def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
         entry = self.ledger.get(flow)
         decision = entry.decision if entry else None
         if entry is None or not isinstance(decision, Forward) or entry.stage == "done":
             return
         outcome = Outcome(
-            status=flow.response.status_code if flow.response and error is None else None,
+            status=failed or (flow.response.status_code if flow.response else None),
             upstream_status=entry.upstream_status,
             bytes_in=entry.uploaded,
             bytes_out=entry.body.size if entry.body else 0,
             duration=time.monotonic() - entry.started,
+            code="upstream" if failed else None,
             error=error,
         )
         if entry.changed:

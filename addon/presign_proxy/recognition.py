@@ -28,17 +28,12 @@ def is_gateway(registry: Registry, request: Request) -> bool:
 
 def is_source_form(registry: Registry, request: Request) -> bool:
     """Whether a request at the gateway is of scheme source; in reverse mode, `/v1/` may be the API's own."""
-    if not request.target.startswith(source_scheme.PREFIX):
+    if not source_scheme.FORM.match(request.target):
         return False
     if not request.reverse:
         return True
     project = request.path[len(source_scheme.PREFIX) :].partition(b"/")[0].decode("ascii", "replace")
     return registry.get(project, "source") is not None
-
-
-def is_source_place(registry: Registry, request: Request, *, gateway: bool) -> bool:
-    """Whether refusals here say nothing, as scheme source wants it, until a presign says otherwise."""
-    return is_source_form(registry, request) if gateway else request.origin in registry.intercepting
 
 
 def recognise(registry: Registry, request: Request, head: Head, *, gateway: bool) -> Presign | Source | None:
@@ -65,11 +60,17 @@ def _source_at_gateway(request: Request, head: Head) -> Source:
 def _intercepted_source(registry: Registry, request: Request) -> Source | None:
     """`sig` and `exp` on an origin that a project intercepts. Elsewhere they belong to other people."""
     projects = registry.intercepting.get(request.origin)
-    found = source_scheme.recognise_intercepted(request) if projects else None
-    if found is None or projects is None:
+    if projects is None:
         return None
-    named, source = found
-    matching = [project.id for project in projects if named is None or project.id == named]
-    if len(matching) != 1:
-        raise Denied("invalid", "no project is named and none or several match")
+    try:
+        found = source_scheme.recognise_intercepted(request)
+        if found is None:
+            return None
+        named, source = found
+        matching = [project.id for project in projects if named is None or project.id == named]
+        if len(matching) != 1:
+            raise Denied("invalid", "no project is named and none or several match")
+    except Denied as denied:
+        denied.bare = True
+        raise
     return source._replace(project=matching[0])

@@ -31,7 +31,7 @@ _TAIL = re.compile(r"[?#].*")
 # A reference without controls, blanks and backslashes; with a scheme it has exactly two slashes and a host,
 # as it must have after two slashes without one. Browsers make a host of what follows any number of slashes.
 _REFERENCE = re.compile(
-    rb"(?:https?://[^/?#]|//[^/?#]|(?![A-Za-z][A-Za-z0-9+.-]*:|//))?[!-\[\]-~]*", re.IGNORECASE
+    rb"(?:https?://[^/?#]|//[^/?#]|(?![A-Za-z][A-Za-z0-9+.-]*:|//))[!-\[\]-~]*", re.IGNORECASE
 )
 
 

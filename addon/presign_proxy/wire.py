@@ -216,6 +216,24 @@ def is_raw(chosen: layer.Layer | None) -> bool:
     return chosen is not None and any(not isinstance(one, allowed) for one in _descendants(chosen))
 
 
+_BEGINNING: Final = re.compile(
+    rb"[A-Za-z]{1,20}(?: (?:[/*].*|h(?:t(?:t(?:p.*)?)?)?)?)?", re.IGNORECASE | re.DOTALL
+)
+
+
+def may_become_http(asked: layer.NextLayer) -> bool:
+    """Whether raw TCP was chosen for what may be a request line whose end has not come yet.
+
+    mitmproxy takes a first segment without a line break for something else, and a presign is longer than
+    many a segment: it would be relayed as it is, signature included.
+    """
+    chosen = asked.layer
+    if type(chosen) is not layers.TCPLayer or chosen.flow is None or asked.data_server():
+        return False
+    data = asked.data_client()
+    return len(data) <= MAX_HEAD and b"\n" not in data and _BEGINNING.fullmatch(data) is not None
+
+
 class Refuse(layer.Layer):
     """Closes the connection: where only presigned requests are let through, all else is."""
 

@@ -200,7 +200,8 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
     found: list[tuple[Slot, bytes]] = []
     if not _AUTHORIZATIONS.isdisjoint(head.names) or b"ps1_" in head.values or b"ps2_" in head.values:
         for name, (_, value) in zip(head.names, request.fields, strict=False):
-            if not name.startswith(b"x-presign") and name != b"referer":
+            # A page's own URL is where a browser came from, not what it carries.
+            if not name.startswith(b"x-presign") and (name != b"referer" or value.startswith(TOKEN)):
                 found += [(Slot("header", name), token) for token in _tokens_in_value(name, value)]
     if query is not None and holds_token(query):
         for piece in query.split(b"&"):

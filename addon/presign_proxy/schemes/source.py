@@ -18,6 +18,7 @@ MAX_URL: Final = 2048
 """Characters of a source URL."""
 
 PREFIX: Final = b"/v1/"
+FORM: Final = re.compile(rb"/v1/[^/?]*/")
 _FORM = re.compile(rb"/v1/([A-Za-z0-9_-]{1,64})/(.+)", re.DOTALL)
 _SIGNED = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9]{1,16})")
 _PLAIN = re.compile(rb"(.+)\.([A-Za-z0-9]{1,16})", re.DOTALL)
@@ -75,9 +76,14 @@ def recognise_intercepted(request: Request) -> tuple[str | None, Source] | None:
 
 
 def _is_signed(query: bytes | None) -> bool:
-    """Whether a query carries exactly one `sig` and one `exp`; else it belongs to other people."""
-    names = [piece.partition(b"=")[0] for piece in (query or b"").split(b"&")]
-    return names.count(b"sig") == 1 and names.count(b"exp") == 1
+    """Whether a query carries a `sig` and an `exp` that could be ours; else they belong to other people.
+
+    More than one of either makes it malformed rather than somebody else's: the good one would leak.
+    """
+    found = [piece.partition(b"=") for piece in (query or b"").split(b"&")]
+    return any(name == b"sig" and _SIG.fullmatch(value) for name, _, value in found) and any(
+        name == b"exp" and _EXP.fullmatch(value) for name, _, value in found
+    )
 
 
 def _fields(query: bytes | None, *, named: bool = False) -> tuple[dict[bytes, bytes], bytes | None]:

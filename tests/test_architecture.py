@@ -1,0 +1,134 @@
+"""The layering of the house, read from the imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "addon/presign_proxy"
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+# The only files that know mitmproxy.
+MITMPROXY = {"addon", "dialling", "dispatch", "flows", "guard", "housekeeping", "stream", "wire", "cli.demo"}
+# Shells: one kind of I/O each. Everything else is the core.
+SHELLS = {
+    "config",
+    "document",
+    "gates",
+    "identity",
+    "ledger",
+    "options",
+    "presets",
+    "redaction",
+    "registering",
+    "schema",
+    "secrets",
+    "sinks",
+}
+SHELLS |= {"cli", "cli.upstream", "__init__", "__main__"}
+# What the core may not touch: clocks, environment, disk, sockets, threads, chance.
+IMPURE = {
+    "asyncio",
+    "datetime",
+    "http",
+    "io",
+    "logging",
+    "os",
+    "pathlib",
+    "random",
+    "shutil",
+    "signal",
+    "socket",
+    "ssl",
+}
+IMPURE |= {
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
+    "time",
+    "mitmproxy",
+    "click",
+    "yaml",
+    "pydantic",
+    "h11",
+    "h2",
+}
+# `http.HTTPStatus` is a table; `secrets.token_bytes` fills a key ring once, when it is made.
+ALLOWED = {("answers", "http")}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Top-level names of packages from outside, anywhere in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def inner_imports_of(path: Path) -> set[str]:
+    """Modules of the package that a file imports."""
+    package = name_of(path).split(".")[:-1] if path.name != "__init__.py" else name_of(path).split(".")
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            module = [*base, *(node.module or "").split(".")] if node.module else base
+            dotted = ".".join(part for part in module if part)
+            found |= {dotted} if dotted else {alias.name for alias in node.names}
+            found |= {f"{dotted}.{alias.name}" for alias in node.names} & {name_of(file) for file in FILES}
+    return {name for name in found if name}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_mitmproxy_is_known_in_few_files(path: Path) -> None:
+    assert ("mitmproxy" in imports_of(path)) == (name_of(path) in MITMPROXY)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if name_of(p) not in MITMPROXY | SHELLS], ids=name_of)
+def test_the_core_is_pure(path: Path) -> None:
+    name = name_of(path)
+    assert not {module for module in imports_of(path) & IMPURE if (name, module) not in ALLOWED}
+    assert not inner_imports_of(path) & (MITMPROXY | SHELLS)
+
+
+def test_the_script_does_nothing_but_list_the_addon() -> None:
+    """mitmproxy does not put it in sys.modules: classes and relative imports break there."""
+    tree = ast.parse((PACKAGE.parent / "presign.py").read_text("utf-8"))
+    assert [type(node) for node in tree.body] == [ast.Expr, ast.ImportFrom, ast.Assign]
+    assert len(tree.body) == 3
+
+
+def functions() -> list[tuple[str, int]]:
+    found = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.append((f"{name_of(path)}.{node.name}", (node.end_lineno or 0) - node.lineno + 1))
+    return found
+
+
+def test_no_function_outgrows_a_screen() -> None:
+    assert [(name, lines) for name, lines in functions() if lines > 60] == []
+
+
+def test_no_file_holds_more_than_one_noun() -> None:
+    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
+    assert {name: lines for name, lines in lengths.items() if lines > 450} == {}
+
+
+def test_secrets_are_revealed_in_few_places() -> None:
+    reveals = {name_of(path) for path in FILES if ".reveal()" in path.read_text("utf-8")}
+    assert reveals == {"injectors", "keys", "registering", "signer"}
+
+
+def test_signatures_are_compared_in_one_place() -> None:
+    compares = {name_of(path) for path in FILES if "compare_digest" in path.read_text("utf-8")}
+    assert compares == {"keys", "cli.upstream"}
