@@ -91,6 +91,10 @@ def _problems_of_the_rest(
 ) -> list[Problem]:
     """What else is wrong with the connections whose shape is right, so that all is told at once."""
     registrar = Registrar(document, path.parent, environ)
+    gateway = data.get("gateway") if isinstance(data, dict) else None
+    hosts = gateway.get("hosts") if isinstance(gateway, dict) else None
+    with contextlib.suppress(ValidationError):
+        _hosts(Config.model_validate({"gateway": {"hosts": hosts}}), document, registrar.problems)
     connections = data.get("connections") if isinstance(data, dict) else None
     for name, entry in connections.items() if isinstance(connections, dict) else ():
         with contextlib.suppress(ValidationError):

@@ -11,6 +11,16 @@ def main() -> None:
     """Presigned URLs for any HTTP API."""
 
 
+@main.command(hidden=True)
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    import json
+
+    from ..schema import Config
+
+    click.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
 @main.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks one.")
 @click.option("--once", is_flag=True, help="Show the requests and stop.")

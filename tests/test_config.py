@@ -1,0 +1,349 @@
+"""The configuration file: what is accepted, and how everything else is told."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from presign_proxy.config import load, locate
+from presign_proxy.connections import Connection
+from presign_proxy.document import ConfigError, parse
+from presign_proxy.injectors import BasicCredential, HeaderCredential, QueryCredential
+from presign_proxy.schema import Config
+
+SECRET = "sk_0123456789abcdef0123456789abcdef"
+KEY = "sk-REALSECRET-0123456789"
+
+
+def api(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "upstream": "https://api.example.com",
+        "auth": {"type": "bearer", "token": KEY},
+        "signing_keys": [{"secret": SECRET}],
+    }
+    return {**plain, **changes}
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    tmp_path.chmod(0o700)
+
+    def write(content: str | dict[str, Any], name: str = "config.yaml", mode: int = 0o600) -> Path:
+        path = tmp_path / name
+        path.touch(mode=0o600)
+        path.write_text(
+            content
+            if isinstance(content, str)
+            else yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False)
+        )
+        path.chmod(mode)
+        return path
+
+    return write
+
+
+def problems(path: Path, environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        load(path, environ or {})
+    found = [str(problem) for problem in error.value.problems]
+    assert not any(KEY in line or SECRET in line for line in found)
+    return [line.removeprefix(f"{path}:") for line in found]
+
+
+def one(write, connection: dict[str, Any], environ: dict[str, str] | None = None) -> Connection:
+    return load(write({"connections": {"conn": connection}}), environ or {}).registry.connections["conn"]
+
+
+def test_a_connection_in_five_lines(write) -> None:
+    found = one(write, api())
+    assert str(found.upstream.origin) == "https://api.example.com"
+    assert (found.ceiling.methods, found.ceiling.allow_no_expiry, found.enabled) == (("*",), True, True)
+
+
+def test_everything_wrong_is_told_at_once_with_its_place(write) -> None:
+    path = write(
+        """\
+gateway:
+  hosts: [presign.local, "bad host"]
+  unsigned: maybe
+connections:
+  conn_a:
+    upstream: http://api.example.com
+    auth: {type: bearer, token: {env: MISSING}}
+    signing_keys: [{secret: short}]
+    colour: blue
+  conn_b:
+    upstream: ftp://x
+    auth: {type: bearer, token: {env: MISSING}}
+    signing_keys: [{secret: short}]
+  "bad id":
+    upstream: https://x.example
+"""
+    )
+    text = "\n".join(problems(path))
+    for expected in (
+        "3:3: gateway.unsigned: ",
+        "2:26: gateway.hosts.1: is not a host name or address",
+        "9:5: connections.conn_a.colour: is not a key that is known here",
+        "11:5: connections.conn_b.upstream: is not an http(s) URL",
+        "12:26: connections.conn_b.auth.token: the environment variable MISSING is not set or empty",
+        "13:21: connections.conn_b.signing_keys.0.secret: is shorter than 16 bytes",
+        "connections.bad id",
+    ):
+        assert expected in text, text
+
+
+YAML = {
+    "a: 1\na: 2\n": "2:1: a: this key is given twice",
+    "gateway: {hosts: &x [a]}\n": "anchors are not allowed",
+    "a: &x 1\nb: *x\n": "aliases are not allowed",
+    "a: !!python/object/apply:os.system [id]\n": "tags are not allowed",
+    "a: !secret x\n": "tags are not allowed",
+    "a: {<<: {b: 1}}\n": "merge keys are not allowed",
+    "connections: {c: {enabled: no}}\n": "is ambiguous",
+    "connections: {c: {enabled: Yes}}\n": "is ambiguous",
+    "a: 1\n---\nb: 2\n": "more than one document",
+    "? [a, b]\n: 1\n": "a key is not plain text",
+    'key: "sk-REALSECRET-0123456789\n': "is not valid YAML",
+    "key: [sk-REALSECRET-0123456789\n": "is not valid YAML",
+    "a: b: sk-REALSECRET-0123456789\n": "is not valid YAML",
+    "[" * 5000: "is not",
+    "a: \x00": "is not valid YAML",
+    "- 1\n": "is a mapping",
+    "text\n": "is a mapping",
+}
+
+
+@pytest.mark.parametrize("content", YAML, ids=lambda content: repr(content[:30]))
+def test_yaml_that_could_mean_two_things_is_refused(write, content: str) -> None:
+    text = "\n".join(problems(write(content)))
+    assert YAML[content] in text
+    assert "REALSECRET" not in text
+
+
+def test_a_billion_laughs_are_not_even_read(write) -> None:
+    bomb = "a: &a [x]\n" + "".join(
+        f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    assert "aliases are not allowed" in "\n".join(problems(write(bomb)))
+
+
+def test_numbers_and_words_mean_what_they_look_like() -> None:
+    data = parse(
+        b"{a: 1, b: 012, c: 1e3, d: 0x1f, e: 60:30, f: null, g: '1', h: -5, i: 2027-01-01}", "f"
+    ).data
+    assert data == {
+        "a": 1,
+        "b": "012",
+        "c": "1e3",
+        "d": "0x1f",
+        "e": "60:30",
+        "f": None,
+        "g": "1",
+        "h": -5,
+        "i": "2027-01-01",
+    }
+
+
+WRONG = {
+    "http towards the world": (api(upstream="http://api.example.com"), "is not https"),
+    "user name in the URL": (api(upstream="https://u:p@api.example.com"), "without user name"),
+    "query in the URL": (api(upstream="https://api.example.com/?a=1"), "without user name, query"),
+    "dots in the URL": (api(upstream="https://api.example.com/a/../b"), "its path has segments"),
+    "no keys": (api(signing_keys=[]), "is required: without a signing key"),
+    "five keys": (api(signing_keys=[{"secret": SECRET}] * 5), "at most 4"),
+    "a weak secret": (api(signing_keys=[{"secret": "sk_your_secret"}]), "is shorter than 16 bytes"),
+    "an empty secret": (api(signing_keys=[{"secret": ""}]), "is a secret"),
+    "a key twice": (api(signing_keys=[{"id": "k", "secret": SECRET}] * 2), "another key has this id"),
+    "a time without zone": (
+        api(signing_keys=[{"secret": SECRET, "not_after": "2027-01-01"}]),
+        "with its zone",
+    ),
+    "no auth type": (api(auth={"token": KEY}), "auth.type"),
+    "an unknown auth type": (api(auth={"type": "magic"}), "is not one of bearer"),
+    "a header that frames": (api(auth={"type": "header", "headers": {"Content-Length": "9"}}), "has to set"),
+    "a header of ours": (api(auth={"type": "header", "headers": {"X-Presign-Key": "9"}}), "has to set"),
+    "a strange header": (
+        api(auth={"type": "header", "headers": {"X-Token-": "9"}}),
+        "is the name of a header",
+    ),
+    "a header twice": (
+        api(auth={"type": "header", "headers": {"X-T": "9", "x-t": "9"}}),
+        "names a header twice",
+    ),
+    "a parameter with a blank": (api(auth={"type": "query", "params": {"a b": "9"}}), "should match"),
+    "a line break in a key": (api(auth={"type": "bearer", "token": "a\nb"}), "line break"),
+    "a key no header carries": (api(auth={"type": "bearer", "token": "☃"}), "no header can carry"),
+    "a pasted key for a variable": (api(auth={"type": "bearer", "token": {"env": KEY}}), "not a value"),
+    "two sources": (api(auth={"type": "bearer", "token": {"env": "A", "file": "b"}}), "is a secret"),
+    "a method in lower case": (api(allow={"methods": ["get"]}), "should match"),
+    "a wildcard beside methods": (api(allow={"methods": ["GET", "*"]}), "stands alone"),
+    "a number for a duration": (api(max_lifetime=60), "is a duration"),
+    "no time at all": (api(max_lifetime="0s"), "longer than nothing"),
+    "an unknown preset": (api(preset="nope"), "there is no such preset"),
+    "an unknown scheme": (api(scheme="magic"), "is presign or source"),
+    "limits that are not enforced": (api(limits=[{"rate": "60/minute"}]), "not a key that is known"),
+    "text for a boolean": (api(enabled="true"), "is true or false"),
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_wrong_connection_is_explained(write, how: str) -> None:
+    connection, expected = WRONG[how]
+    assert expected in "\n".join(problems(write({"connections": {"conn": connection}})))
+
+
+SOURCE = {"scheme": "source", "mode": "signed", "formats": ["png"], "signing_keys": [{"secret": SECRET}]}
+WRONG_SOURCES = {
+    "allowlist with a credential": (
+        {"mode": "allowlist", "auth": {"type": "bearer", "token": KEY}},
+        "need mode: signed",
+    ),
+    "allowlist of nothing": ({"mode": "allowlist"}, "is required in allowlist mode"),
+    "signed without keys": ({"signing_keys": []}, "is required in signed mode"),
+    "an origin with a path": ({"allowed_origins": ["https://a.example/x"]}, "leave the path out"),
+    "51 origins": ({"allowed_origins": [f"https://{n}.example" for n in range(51)]}, "at most 50"),
+    "a strange network": ({"allow_networks": ["10.0.0.1/8"]}, "is not a network"),
+    "a port over 65535": ({"ports": [65536]}, "less than or equal to 65535"),
+    "intercept nothing": ({"intercept": True}, "needs allowed_origins"),
+    "a credential in the clear": (
+        {"allowed_origins": ["http://a.example"], "auth": {"type": "bearer", "token": KEY}},
+        "is not https",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", WRONG_SOURCES)
+def test_a_wrong_project_is_explained(write, how: str) -> None:
+    changes, expected = WRONG_SOURCES[how]
+    assert expected in "\n".join(problems(write({"connections": {"pk": {**SOURCE, **changes}}})))
+
+
+def test_secrets_come_from_the_environment_and_from_files(write, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    found = one(
+        write,
+        api(auth={"type": "bearer", "token": {"file": "key"}}, signing_keys=[{"secret": {"env": "S"}}]),
+        {"S": SECRET},
+    )
+    assert found.injector.rendered() == (KEY.encode(),)
+
+
+FILES = {"missing": None, "empty": b"", "binary": b"\xff\xfe", "two lines": b"a\nb\n", "huge": b"a" * 70_000}
+
+
+@pytest.mark.parametrize("how", FILES)
+def test_a_secret_file_that_holds_no_secret_is_named(write, tmp_path: Path, how: str) -> None:
+    if FILES[how] is not None:
+        (tmp_path / "key").write_bytes(FILES[how])
+    found = problems(write({"connections": {"conn": api(auth={"type": "bearer", "token": {"file": "key"}})}}))
+    assert "connections.conn.auth.token" in found[0]
+    assert "key" in found[0]
+
+
+@pytest.mark.parametrize("name", ["a\0b", ".", "/dev/null"])
+def test_a_secret_file_that_is_none_is_no_traceback(write, name: str) -> None:
+    assert problems(write({"connections": {"conn": api(auth={"type": "bearer", "token": {"file": name}})}}))
+
+
+def test_an_environment_that_is_not_utf8_is_no_traceback(write) -> None:
+    connection = api(
+        auth={"type": "basic", "username": {"env": "A"}}, signing_keys=[{"secret": {"env": "B"}}]
+    )
+    found = problems(write({"connections": {"conn": connection}}), {"A": "\udcff" * 40, "B": "\udcff" * 40})
+    assert all("is not UTF-8" in line for line in found)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_a_file_that_others_can_change_is_refused(write, tmp_path: Path) -> None:
+    assert (
+        "is writable by others: chmod go-w"
+        in problems(write({"connections": {"conn": api()}}, mode=0o666))[0]
+    )
+    tmp_path.chmod(0o777)
+    assert "the directory is writable by others" in problems(write({"connections": {"conn": api()}}))[0]
+    tmp_path.chmod(0o1777)
+    load(write({"connections": {"conn": api()}}), {})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_a_link_into_a_directory_that_others_can_change_is_refused(write, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    real = write({"connections": {"conn": api()}}).rename(shared / "real.yaml")
+    (tmp_path / "config.yaml").symlink_to(real)
+    load(tmp_path / "config.yaml", {})
+    shared.chmod(0o777)
+    with pytest.raises(ConfigError, match="writable by others"):
+        load(tmp_path / "config.yaml", {})
+
+
+def test_a_missing_file_is_no_traceback(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.yaml", tmp_path):
+        with pytest.raises(ConfigError):
+            load(path, {})
+
+
+def test_which_file_is_meant(tmp_path: Path) -> None:
+    assert locate("a.yaml", {"PRESIGN_CONFIG": "b.yaml"}) == Path("a.yaml").absolute()
+    assert locate("", {"PRESIGN_CONFIG": "b.yaml"}) == Path("b.yaml").absolute()
+    assert locate("", {}) == Path("config.yaml").absolute()
+
+
+PRESETS = {
+    "openai": ("https://api.openai.com", b"Authorization", b"Bearer "),
+    "github": ("https://api.github.com", b"Authorization", b"Bearer "),
+    "anthropic": ("https://api.anthropic.com", b"x-api-key", b""),
+    "gemini": ("https://generativelanguage.googleapis.com", b"x-goog-api-key", b""),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_puts_the_token_where_the_provider_wants_it(write, name: str) -> None:
+    upstream, header, prefix = PRESETS[name]
+    found = one(write, {"preset": name, "auth": {"token": KEY}, "signing_keys": [{"secret": SECRET}]})
+    assert str(found.upstream.origin) == upstream
+    assert isinstance(found.injector, HeaderCredential)
+    assert found.injector.headers[0][:2] == (header, prefix)
+
+
+def test_stripe_takes_the_key_as_user_name_and_anthropic_wants_a_version(write) -> None:
+    stripe = one(write, {"preset": "stripe", "auth": {"token": KEY}, "signing_keys": [{"secret": SECRET}]})
+    assert isinstance(stripe.injector, BasicCredential)
+    anthropic = one(
+        write, {"preset": "anthropic", "auth": {"token": KEY}, "signing_keys": [{"secret": SECRET}]}
+    )
+    assert anthropic.conduct.default_fields == ((b"anthropic-version", b"2023-06-01"),)
+
+
+def test_what_a_connection_says_goes_before_its_preset(write) -> None:
+    mine = {
+        "preset": "openai",
+        "upstream": "https://proxy.example/v9",
+        "auth": {"type": "query", "params": {"k": KEY}},
+    }
+    found = one(write, {**mine, "signing_keys": [{"secret": SECRET}]})
+    assert (str(found.upstream.origin), found.upstream.base) == ("https://proxy.example", b"/v9")
+    assert isinstance(found.injector, QueryCredential)
+
+
+def test_a_short_secret_is_warned_of(write) -> None:
+    loaded = load(write({"connections": {"conn": api(signing_keys=[{"secret": "a" * 16}])}}), {})
+    assert "is shorter than 32 bytes" in str(loaded.warnings[0])
+
+
+def test_the_option_goes_before_the_file(write) -> None:
+    path = write({"gateway": {"unsigned": "deny"}})
+    assert load(path, {}).registry.deny_unsigned
+    assert not load(path, {}, "pass").registry.deny_unsigned
+
+
+def test_the_schema_for_editors_is_the_model() -> None:
+    """Generated: .venv/bin/presign schema > docs/config.schema.json"""
+    written = json.loads((Path(__file__).parents[1] / "docs/config.schema.json").read_text("utf-8"))
+    assert written == Config.model_json_schema()

@@ -1,0 +1,210 @@
+"""Documents cannot lie: what can be run is run, what can be listed is listed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from presign_proxy import Signer
+from presign_proxy.config import load
+from presign_proxy.errors import MESSAGE, STATUS
+from presign_proxy.presets import providers
+from presign_proxy.schema import (
+    BasicAuth,
+    BearerAuth,
+    Config,
+    GatewayConfig,
+    HeaderAuth,
+    PresignConnection,
+    QueryAuth,
+    SigningKeyEntry,
+    SourceConnection,
+)
+from support.deciding import NOW, SECRET, code, connection, registry, request
+
+ROOT = Path(__file__).parents[1]
+DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def block(text: str, language: str, number: int = 0) -> str:
+    """A fenced block, without the indentation it has in a list."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    indent, body = found[number]
+    return re.sub(f"^{indent}", "", body, flags=re.MULTILINE)
+
+
+def test_the_example_loads_as_it_is_and_grants_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    tmp_path.chmod(0o700)
+    shutil.copyfile(ROOT / "config.example.yaml", path)
+    path.chmod(0o600)
+    loaded = load(path, {})
+    assert sorted(loaded.registry.connections) == ["conn_intranet", "conn_openai", "pk_abc"]
+    assert not any(one.enabled for one in loaded.registry.connections.values())
+
+
+def test_the_first_url_of_the_readme_works(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    tmp_path.chmod(0o700)
+    path.touch(mode=0o600)
+    path.write_text(block(README, "yaml"))
+    environ = {"GITHUB_TOKEN": "ghp_0123456789", "GITHUB_SIGNING_SECRET": SECRET}
+    loaded = load(path, environ)
+    script = block(README, "python")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environ, "PYTHONPATH": str(ROOT / "addon")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    target = done.stdout.strip().removeprefix("http://127.0.0.1:8080")
+    asked = request(target, host="127.0.0.1:8080", listener=("127.0.0.1", 8080))
+    assert code(asked, loaded.registry, int(time.time())) == "forward"
+
+
+def test_the_commands_of_the_readme_are_those_of_the_makefile_and_of_ci() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    commands = list(re.findall(r"^make (\w+)$", README, re.MULTILINE))
+    assert commands == ["run", "test"]
+    assert set(commands) <= targets
+    assert re.search(r"^(exec )?make test$", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
+
+
+def granted(url: str) -> bool:
+    target = url.strip().removeprefix("http://presign.local")
+    return code(request(target), registry(connection()), int(time.time())) == "forward"
+
+
+ASKED = ("http://presign.local", "conn", SECRET, "v1/models")
+
+
+def test_the_python_recipe_is_accepted() -> None:
+    scope: dict[str, object] = {}
+    exec(compile(ast.parse(block(DOCS["signing.md"], "python")), "recipe", "exec"), scope)  # noqa: S102
+    assert granted(scope["presign"](*ASKED, ["GET", "POST"], ["v1/*", "a b/ü"]))  # type: ignore[operator]
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+def test_the_javascript_recipe_is_accepted(tmp_path: Path) -> None:
+    module = tmp_path / "recipe.mjs"
+    call = f"console.log(presign(...{list(ASKED)!r}, ['POST', 'GET'], ['v1/*', 'a b/ü']))"
+    module.write_text(block(DOCS["signing.md"], "js") + call)
+    assert granted(subprocess.run(["node", module], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(
+    not shutil.which("bash") or not shutil.which("openssl"), reason="bash or openssl is not installed"
+)
+def test_the_bash_recipe_is_accepted() -> None:
+    script = (
+        block(DOCS["signing.md"], "bash")
+        + "presign "
+        + " ".join(f"'{word}'" for word in (*ASKED, "GET", "v1/*"))
+    )
+    assert granted(subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_signer_refuses_what_the_gateway_would() -> None:
+    signer = Signer("conn", SECRET)
+    assert granted(signer.sign(["GET"], ["/v1/*"], expires_at=int(time.time()) + 9).url("v1/models"))
+    for methods, paths, expires in (
+        (["GET"], ["a,b"], NOW),
+        (["GET"], ["a\nb"], NOW),
+        (["get"], ["a"], NOW),
+        ([], ["a"], NOW),
+        (["GET"], [], NOW),
+        (["GET", "*"], ["a"], NOW),
+        (["GET"], ["a", "*"], NOW),
+        (["GET"], ["a"], 10**12),
+        (["GET"], ["a"], -1),
+    ):
+        with pytest.raises(ValueError):
+            signer.sign(methods, paths, expires_at=expires)
+    with pytest.raises(ValueError):
+        Signer("bad id", SECRET)
+    assert SECRET not in repr(vars(signer))
+
+
+def test_every_code_is_documented_with_its_status() -> None:
+    rows = dict(re.findall(r"^\| ([0-9 ]+) \| `(\w+)` \|", DOCS["answers.md"], re.MULTILINE))
+    documented = {name: statuses.split() for statuses, name in rows.items()}
+    documented |= {
+        name: statuses.split()
+        for statuses, name in re.findall(r"^\| ([0-9 ]+) \| `(\w+)` \|", DOCS["answers.md"], re.MULTILINE)
+    }
+    assert sorted(documented) == sorted(STATUS) == sorted(MESSAGE)
+    assert all(str(STATUS[name]) in documented[name] for name in STATUS)
+
+
+MODELS = (
+    Config,
+    GatewayConfig,
+    PresignConnection,
+    SourceConnection,
+    SigningKeyEntry,
+    BearerAuth,
+    BasicAuth,
+    HeaderAuth,
+    QueryAuth,
+)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_key_is_documented(model) -> None:
+    text = DOCS["configuration.md"]
+    for name in model.model_fields:
+        assert re.search(rf"`[^`]*\b{name}\b[^`]*`|^## {name}", text, re.MULTILINE), name
+
+
+def test_every_option_and_preset_is_documented() -> None:
+    text = DOCS["configuration.md"]
+    source = (ROOT / "addon/presign_proxy/addon.py").read_text("utf-8")
+    for name in [*re.findall(r'"(presign_\w+)"', source), *providers()]:
+        assert f"`{name}`" in text
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for name, text in {"../README.md": README, **DOCS}.items():
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert ((ROOT / "docs" / name).parent / link).exists(), (name, link)
+
+
+def test_presets_are_complete() -> None:
+    for name, preset in providers().items():
+        assert preset["upstream"].startswith("https://")
+        assert preset["auth"]["type"] in ("bearer", "basic", "header", "query")
+        assert preset["docs"].startswith("https://")
+        assert not preset["sample"].startswith("/")
+        assert re.fullmatch(r"[a-z0-9-]+", name)
+
+
+def test_yaml_in_the_documents_is_yaml() -> None:
+    for text in (README, *DOCS.values()):
+        for _, body in re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+            assert yaml.safe_load(body)
+
+
+def test_the_demo_shows_one_granted_and_one_refused_request() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "presign_proxy", "demo", "--port", "0", "--once"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "addon")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"GET v1/hello +200 .*hello, holder of the key", done.stdout)
+    assert re.search(r"GET v1/admin +403 .*path_not_allowed", done.stdout)
+    assert "sk-demo" not in done.stdout + done.stderr
