@@ -18,18 +18,18 @@ AUTOMATABLE = [case for case in CASES if case["automatable"]]
 
 # Where each case that needs more than one request is tested: `file::test`, or the reason why nowhere.
 MANUAL = {
-    "H02": "registry YAML parse error next to a secret",
-    "H05": "YAML python tag",
-    "H08": "signing secret shorter than 16 bytes",
-    "H11": "http upstream with a credential",
-    "H14": "encrypted registry truncated, empty, 1 GiB",
-    "H17": "two saves never reuse a nonce",
-    "H20": "addon file deleted at run time",
-    "H23": "other addons change a granted request",
-    "H26": "TLS key log requested by the environment",
-    "H29": "upstream certificate self-signed, wrong host, expired",
-    "L02": "800 half-open header connections",
-    "L05": "descriptor exhaustion",
+    "H02": "test_config.py::test_yaml_that_could_mean_two_things_is_refused",
+    "H05": "test_config.py::test_yaml_that_could_mean_two_things_is_refused",
+    "H08": "test_config.py::test_a_wrong_connection_is_explained",
+    "H11": "test_config.py::test_a_wrong_connection_is_explained",
+    "H14": "there is no encrypted registry yet: the key `registry` is refused",
+    "H17": "there is no encrypted registry yet: the key `registry` is refused",
+    "H20": "test_fail_closed.py::test_a_deleted_script_refuses_what_is_ours",
+    "H23": "test_other_addons.py::test_map_remote_to_another_host_gets_no_key",
+    "H26": "test_operations.py::test_a_key_log_is_warned_of_and_refused_at_an_egress_gateway",
+    "H29": "test_operations.py::test_an_upstream_whose_certificate_is_wrong_is_sent_nothing",
+    "L02": "test_operations.py::test_clients_that_never_finish_their_heads_are_cut_and_others_served",
+    "L05": "test_operations.py::test_a_gateway_out_of_descriptors_recovers",
 }
 
 # Seconds for what the request may still cause after its answer, in a proxy that did not hold it back.
