@@ -64,7 +64,8 @@ def load(path: Path, environ: Mapping[str, str], unsigned: str = "config") -> Lo
     problems = _writable_by_others(path)
     document = read(path)
     if document.data is None:
-        document.data = {}
+        # Not the same as saying nothing: a file that is just being written would open what was closed.
+        raise ConfigError([*problems, Problem(str(path), 0, 0, "", "is empty")])
     data, preset_problems = _with_presets(document)
     problems += preset_problems
     try:

@@ -51,6 +51,7 @@ class Guard:
         self.registry: Registry | None = None
         self.armed = False
         self._unsafe = False
+        self._watching = False
         self._loaded: config.Loaded | None = None
         self._asked: tuple[str, str] | None = None
         self._dialler = Dialler(self.ledger)
@@ -87,6 +88,7 @@ class Guard:
             logger.error(problem)
         self.armed = True
         self._housekeeper.start()
+        self._watching = True
         self._unsafe = True  # until the options have been looked at
         with contextlib.suppress(NotImplementedError, ValueError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
@@ -109,6 +111,8 @@ class Guard:
     # -- configuration --------------------------------------------------------------------------------
 
     def configure(self, updated: set[str]) -> None:
+        if not self._watching:
+            return
         if self.armed and updated & {"presign_config", "presign_unsigned"}:
             self._load()
         self._check_options()

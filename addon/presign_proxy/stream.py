@@ -60,7 +60,7 @@ class GuardedStream(HttpStream):
     """A stream that forwards only what the ledger says may be forwarded."""
 
     ledger: Ledger
-    arrival: Arrival
+    arrival: Arrival | None = None
     entry: Entry | None = None
     uploading = False
     answered = False
@@ -73,10 +73,7 @@ class GuardedStream(HttpStream):
             yield commands.CloseConnection(self.context.client)
             return
         if isinstance(event, RequestHeaders):
-            tunnelled = self.mode is HTTPMode.transparent
-            self.uploading = not event.end_stream
-            self.arrival = flows.arrival_of(event.request, tunnelled=tunnelled, has_body=self.uploading)
-            self.ledger.paid_head(self.context.client)
+            self._arrive(event)
         elif isinstance(event, RequestEndOfMessage):
             self.uploading = False
         elif isinstance(event, RequestData):
@@ -88,6 +85,17 @@ class GuardedStream(HttpStream):
             yield from self._granted(event, entry)
         else:
             yield from self._guard(super()._handle_event(event))
+
+    def _arrive(self, event: RequestHeaders) -> None:
+        """Note how the request came, before mitmproxy changes it. Without that it is refused."""
+        self.uploading = not event.end_stream
+        try:
+            tunnelled = self.mode is HTTPMode.transparent
+            self.arrival = flows.arrival_of(event.request, tunnelled=tunnelled, has_body=self.uploading)
+            self.ledger.paid_head(self.context.client)
+        except Exception as error:
+            logger.error("presign: failed at an arrival (%s); the request is refused", type(error).__name__)
+            self.arrival = None
 
     def handle_event(self, event: events.Event) -> Commands:
         """Count what mitmproxy queues while it waits for a hook or an upstream."""
@@ -124,6 +132,8 @@ class GuardedStream(HttpStream):
         """The command, its replacement, None to drop it, or the answer that takes its place. Never raises."""
         try:
             if isinstance(command, HttpRequestHeadersHook):
+                if self.arrival is None:
+                    return self._refusal("internal")
                 self.entry = self.ledger.open(self.flow, self.arrival)
             elif isinstance(command, GetHttpConnection):
                 return self._connect(command)
@@ -149,6 +159,9 @@ class GuardedStream(HttpStream):
             # Another addon answered, such as proxyauth; a streamed request cannot wait for its body.
             data = response.data
             return Answer(data.status_code, data.reason, data.headers.fields, data.content or b"")
+        if entry.grant is not None:
+            # A body that is kept, or goes through somebody's function, need not be the one that was sent.
+            self.flow.request.stream = True
         return None
 
     def _connect(self, command: GetHttpConnection) -> commands.Command | Answer:
@@ -185,6 +198,7 @@ class GuardedStream(HttpStream):
         if grant is None:
             return command if isinstance(entry.decision, PassThrough) else self._refusal("internal")
         same = flows.is_unchanged(self.flow.request, entry.snapshot)
+        same &= event.end_stream or entry.arrival.has_body
         server = command.connection
         if not same or not isinstance(server, Server) or not flows.reaches(server, grant):
             return self._changed(entry)
@@ -242,6 +256,7 @@ class GuardedStream(HttpStream):
             event = ResponseProtocolError(event.stream_id, _UPSTREAM_FAILED, event.code)
         elif isinstance(event, RequestData):
             entry.uploaded += len(event.data)
+            self.flow.request.stream = True
         yield from self._guard(super()._handle_event(event))
 
     def _receive_head(self, event: ResponseHeaders, entry: Entry) -> Answer | None:

@@ -6,6 +6,7 @@ replay and everything else that builds a layer of its own gets the stock one, an
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from .identity import new_request_id
 from .ledger import Ledger
 from .message import MAX_HEAD
 from .stream import Commands, GuardedStream
+
+logger = logging.getLogger(__name__)
 
 MAX_HELLO: Final = 16 * 1024
 """Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
@@ -92,12 +95,16 @@ class GuardedHttp1Server(_Tamed, Http1Server):
             self.buf += _RAW.sub(lambda match: b"%%%02X" % match[0][0], line) + end + rest
 
     def _owe(self) -> Commands:
-        if self.state != self.read_headers or not self.buf:
-            self.ledger.paid_head(self.conn)
-        else:
-            self.ledger.owe_head(self.conn)
-            if len(self.buf) > MAX_HEAD:
-                yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
+        """Keep account of the head that is owed; its deadline runs on where that fails."""
+        try:
+            if self.state != self.read_headers or not self.buf:
+                self.ledger.paid_head(self.conn)
+            else:
+                self.ledger.owe_head(self.conn)
+        except Exception as error:
+            logger.error("presign: failed to keep a deadline (%s)", type(error).__name__)
+        if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
+            yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
 
 
 class GuardedHttp1Client(_Tamed, Http1Client):
