@@ -424,7 +424,9 @@ def saved_flows(lab: Lab, complete: Callable[[list[Any]], bool]) -> Path:
 
     def flows() -> list[Any]:
         with dump.open("rb") as file:
-            return [flow for flow in FlowReader(file).stream() if flow.type == "http"]
+            found = [flow for flow in FlowReader(file).stream() if flow.type == "http"]
+            # mitmproxy's own replay crashes on request trailers, which it cannot send over HTTP/1.
+            return [flow for flow in found if not flow.request.trailers]
 
     assert eventually(lambda: complete(flows()))
     copy = lab.gateway.directory / "before"

@@ -36,7 +36,8 @@ class Redaction:
             text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
             redacted = self.redact(text)
             if redacted is not text:
-                record.exc_text, record.exc_info = redacted, None
+                # Formatters print what `exc_info` holds, so it becomes part of the message.
+                record.msg, record.args, record.exc_info = f"{record.getMessage()}\n{redacted}", (), None
         return record
 
     def redact(self, text: str) -> str:
