@@ -12,6 +12,7 @@ from .errors import Malformed
 
 PREFIX: Final = b"ps1_"
 _TOKEN = re.compile(rb"ps1_([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _STARTS: Final = (b"ps1_", b"ps2_")
 _SIGNATURE = re.compile(rb"\.[0-9a-f]{64}")
 
@@ -26,8 +27,9 @@ def parse_token(token: bytes) -> dict[str, str]:
         raise Malformed("the token is not of the form ps1_{base64url}.{signature}")
     encoded, signature = match.groups()
     try:
-        payload = base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
-        if base64.urlsafe_b64encode(payload).rstrip(b"=") != encoded:
+        standard = encoded.translate(_STANDARD)
+        payload = binascii.a2b_base64(standard + b"=" * (-len(encoded) % 4))
+        if binascii.b2a_base64(payload, newline=False).rstrip(b"=") != standard:
             raise Malformed("the token's base64url is not canonical")
         fields = payload.decode("utf-8").split("\n")
     except (binascii.Error, UnicodeDecodeError):
