@@ -14,6 +14,8 @@ MITMPROXY = {"addon", "dialling", "dispatch", "flows", "guard", "housekeeping", 
 SHELLS = {
     "config",
     "document",
+    "filling",
+    "permissions",
     "gates",
     "identity",
     "ledger",
@@ -24,6 +26,7 @@ SHELLS = {
     "schema",
     "secrets",
     "sinks",
+    "watching",
 }
 SHELLS |= {"cli", "cli.upstream", "__init__", "__main__"}
 # What the core may not touch: clocks, environment, disk, sockets, threads, chance.

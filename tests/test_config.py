@@ -347,3 +347,27 @@ def test_the_schema_for_editors_is_the_model() -> None:
     """Generated: .venv/bin/presign schema > docs/config.schema.json"""
     written = json.loads((Path(__file__).parents[1] / "docs/config.schema.json").read_text("utf-8"))
     assert written == Config.model_json_schema()
+
+
+def test_a_registry_file_adds_its_connections(write) -> None:
+    write({"connections": {"conn_b": api()}}, "registry.yaml")
+    path = write({"registry": {"file": "registry.yaml"}, "connections": {"conn_a": api()}})
+    loaded = load(path, {})
+    assert sorted(loaded.registry.connections) == ["conn_a", "conn_b"]
+    assert [file.name for file in loaded.files] == ["config.yaml", "registry.yaml"]
+    write(json.dumps({"connections": {"conn_c": api()}}), "registry.json")
+    assert "conn_c" in load(write({"registry": {"file": "registry.json"}}), {}).registry.connections
+
+
+def test_a_registry_file_that_is_wrong_is_explained(write) -> None:
+    path = write({"registry": {"file": "registry.yaml"}, "connections": {"conn": api()}})
+    assert "no such file" in problems(path)[0]
+    write({"connections": {"conn": api()}}, "registry.yaml")
+    assert "has this id too" in problems(path)[0]
+    write({"connections": {"conn_b": api()}}, "registry.yaml", mode=0o644)
+    assert "is readable by others: chmod go-r" in problems(path)[0]
+    write("connections: {conn_b: {upstream: x}}\ngateway: {}\n", "registry.yaml")
+    text = "\n".join(problems(path))
+    assert "registry.yaml:1:15: connections.conn_b.auth: is required" in text
+    assert "registry.yaml:2:1: gateway: is not a key that is known here" in text
+    assert "should match" in "\n".join(problems(write({"registry": {"file": "connections.enc"}})))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,14 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from .connections import Registry
+from .connections import Connection, Registry
 from .document import ConfigError, Document, Location, Problem, read
+from .filling import with_presets
 from .hosts import parse_host
-from .presets import providers
+from .permissions import readable_by_others, writable_by_others
 from .registering import Registrar
-from .schema import Config
+from .schema import Config, RegistryFile
+from .watching import Version, version_of
 
 DEFAULT_PATH: Final = "config.yaml"
 ENVIRONMENT: Final = "PRESIGN_CONFIG"
@@ -40,12 +40,15 @@ _PLAINLY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A usable configuration."""
+    """A usable configuration, and the files it was read from."""
 
     path: Path
     config: Config
     registry: Registry
     warnings: tuple[Problem, ...]
+    files: tuple[Path, ...]
+    version: Version
+    """Of the files, taken before they were read."""
 
 
 def locate(option: str, environ: Mapping[str, str]) -> Path:
@@ -54,37 +57,77 @@ def locate(option: str, environ: Mapping[str, str]) -> Path:
 
 
 def load(path: Path, environ: Mapping[str, str], unsigned: str = "config") -> Loaded:
-    """Read, check and resolve a configuration.
+    """Read, check and resolve a configuration, and the registry file it names.
 
     Args:
         unsigned: "pass" or "deny" instead of what the file says.
 
     Raises ConfigError with every problem there is.
     """
-    problems = _writable_by_others(path)
-    document = read(path)
-    if document.data is None:
-        # Not the same as saying nothing: a file that is just being written would open what was closed.
-        raise ConfigError([*problems, Problem(str(path), 0, 0, "", "is empty")])
-    data, preset_problems = _with_presets(document)
-    problems += preset_problems
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        problems += [
-            _explain(document, detail) for detail in error.errors(include_input=False, include_url=False)
-        ]
-        problems += _problems_of_the_rest(data, document, path, environ)
-        raise ConfigError(problems) from None
+    problems = writable_by_others(path)
+    version = version_of([path])
+    document = _read(path, problems)
+    config = _validated(Config, document, path, environ, problems)
     registrar = Registrar(document, path.parent, environ)
-    connections = registrar.connections(config)
+    connections = registrar.connections(config.connections)
     hosts = _hosts(config, document, problems)
     problems += registrar.problems
+    warnings, files = registrar.warnings, [path]
+    if config.registry is not None:
+        other = path.parent / config.registry.file
+        files.append(other)
+        version += version_of([other])
+        found, more = _registered(other, path.parent, environ, problems)
+        for name in found.keys() & connections.keys():
+            at = ("connections", name)
+            problems.append(document.problem(at, f"the registry file {config.registry.file} has this id too"))
+        connections |= found
+        warnings = [*warnings, *more]
     if problems:
         raise ConfigError(problems)
     wanted = config.gateway.unsigned if unsigned == "config" else unsigned
     registry = Registry(connections, hosts, deny_unsigned=wanted == "deny")
-    return Loaded(path, config, registry, tuple(registrar.warnings))
+    return Loaded(path, config, registry, tuple(warnings), tuple(files), version)
+
+
+def _registered(
+    path: Path, base: Path, environ: Mapping[str, str], problems: list[Problem]
+) -> tuple[dict[str, Connection], list[Problem]]:
+    """The connections of a plain registry file, and what to warn of."""
+    problems += writable_by_others(path) + readable_by_others(path)
+    document = _read(path, problems)
+    content = _validated(RegistryFile, document, base / path.name, environ, problems)
+    registrar = Registrar(document, base, environ)
+    connections = registrar.connections(content.connections)
+    problems += registrar.problems
+    return connections, registrar.warnings
+
+
+def _read(path: Path, problems: list[Problem]) -> Document:
+    """Raises ConfigError, with the problems that are known already."""
+    try:
+        document = read(path)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if document.data is None:
+        # Not the same as saying nothing: a file that is just being written would open what was closed.
+        raise ConfigError([*problems, Problem(str(path), 0, 0, "", "is empty")])
+    return document
+
+
+def _validated[Model: (Config, RegistryFile)](
+    model: type[Model], document: Document, path: Path, environ: Mapping[str, str], problems: list[Problem]
+) -> Model:
+    """The document as a model. Raises ConfigError, with the problems that are known already."""
+    data, unknown_presets = with_presets(document)
+    problems += unknown_presets
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_input=False, include_url=False)
+        problems += [_explain(document, detail) for detail in details]
+        problems += _problems_of_the_rest(data, document, path, environ)
+        raise ConfigError(problems) from None
 
 
 def _problems_of_the_rest(
@@ -99,7 +142,7 @@ def _problems_of_the_rest(
     connections = data.get("connections") if isinstance(data, dict) else None
     for name, entry in connections.items() if isinstance(connections, dict) else ():
         with contextlib.suppress(ValidationError):
-            registrar.connections(Config.model_validate({"connections": {name: entry}}))
+            registrar.connections(RegistryFile.model_validate({"connections": {name: entry}}).connections)
     return registrar.problems
 
 
@@ -112,68 +155,6 @@ def _hosts(config: Config, document: Document, problems: list[Problem]) -> froze
         else:
             found.add(host)
     return frozenset(found)
-
-
-def _writable_by_others(path: Path) -> list[Problem]:
-    """Whoever can write the file, or replace it in its directory, can register an upstream of their own."""
-    if os.name != "posix":
-        return []
-    found: list[Problem] = []
-    # Where links lead, too: whoever can write there needs no link.
-    for place in dict.fromkeys((path, path.parent, path.resolve(), path.resolve().parent)):
-        try:
-            mode = place.stat().st_mode
-        except OSError:
-            continue  # reading it will say what is wrong
-        sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
-        if mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-            what = "the directory" if stat.S_ISDIR(mode) else "the file"
-            found.append(Problem(str(place), 0, 0, "", f"{what} is writable by others: chmod go-w {place}"))
-    return found
-
-
-def _with_presets(document: Document) -> tuple[Any, list[Problem]]:
-    """The data with each connection's preset filled in below what the connection itself says."""
-    data, problems = document.data, list[Problem]()
-    connections = data.get("connections") if isinstance(data, dict) else None
-    if not isinstance(data, dict) or not isinstance(connections, dict):
-        return data, problems
-    filled: dict[str, Any] = {}
-    for name, entry in connections.items():
-        filled[name] = entry
-        if not isinstance(entry, dict) or not isinstance(preset := entry.get("preset"), str):
-            continue
-        known = providers().get(preset)
-        if known is None:
-            at = ("connections", name, "preset")
-            problems.append(
-                document.problem(at, f"there is no such preset: {', '.join(sorted(providers()))}")
-            )
-        else:
-            filled[name] = _fill(entry, known)
-    return {**data, "connections": filled}, problems
-
-
-def _fill(entry: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
-    """`auth: {token: …}` puts the key where the provider wants it."""
-    filled = {"upstream": preset["upstream"], **entry}
-    headers = entry.get("default_headers", {})
-    if isinstance(headers, dict):
-        filled["default_headers"] = {**preset.get("headers", {}), **headers}
-    auth, wanted = entry.get("auth"), preset["auth"]
-    if isinstance(auth, dict) and auth.get("type", wanted["type"]) == wanted["type"]:
-        rest = {key: value for key, value in auth.items() if key != "token"}
-        token = {"token": auth["token"]} if "token" in auth else {}
-        if token and wanted["type"] == "header":
-            rest = {"headers": {wanted["header"]: auth["token"]}, **rest}
-        elif token and wanted["type"] == "query":
-            rest = {"params": {wanted["param"]: auth["token"]}, **rest}
-        elif token and wanted["type"] == "basic":
-            rest = {"username": auth["token"], **rest}
-        else:
-            rest |= token
-        filled["auth"] = {**rest, "type": wanted["type"]}
-    return filled
 
 
 def _explain(document: Document, detail: Any) -> Problem:

@@ -27,7 +27,7 @@ from .dispatch import speed_up
 from .document import ConfigError, Problem
 from .errors import STATUS, Denied
 from .gates import gate
-from .housekeeping import MAX_CLIENTS, Housekeeper, version_of
+from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .ledger import Entry, Ledger
 from .masking import mask_for
@@ -130,14 +130,12 @@ class Guard:
         if asked == self._asked:
             return
         path = config.locate(asked[0], os.environ)
-        version = version_of(path)
         try:
             self._adopt(config.load(path, os.environ, asked[1]))
         except ConfigError as error:
             raise exceptions.OptionsError(f"presign: the configuration is not usable:\n{error}") from None
         # Only now: a refused option must not change which file is watched.
         self._asked = asked
-        self._housekeeper.path, self._housekeeper.seen = path, version
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Swap to a new configuration, whole."""
@@ -148,6 +146,7 @@ class Guard:
         for warning in loaded.warnings:
             logger.warning("presign: %s", warning)
         self._loaded, self.registry = loaded, loaded.registry
+        self._housekeeper.files, self._housekeeper.seen = loaded.files, loaded.version
         logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
 
     def _open_audit(self, loaded: config.Loaded) -> None:
@@ -165,9 +164,9 @@ class Guard:
 
     async def _reload(self) -> None:
         """Read the file again, off the event loop; a broken one keeps the last good registry."""
-        path, unsigned = self._housekeeper.path, ctx.options.presign_unsigned
-        if path is None:
+        if self._loaded is None:
             return
+        path, unsigned = self._loaded.path, ctx.options.presign_unsigned
         try:
             self._adopt(await asyncio.to_thread(config.load, path, os.environ, unsigned))
             self._check_options()

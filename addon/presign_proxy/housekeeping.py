@@ -13,6 +13,7 @@ from typing import Any, Final
 from mitmproxy import ctx
 
 from .ledger import Entry, Ledger
+from .watching import Version, version_of
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +23,6 @@ HEAD_DEADLINE: Final = 10.0
 MAX_CLIENTS: Final = 1000
 """Client connections at a time."""
 
-Version = tuple[int, int, int]
-
-
-def version_of(path: Path) -> Version | None:
-    """Changes whenever a file is written or replaced; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
 
 class Housekeeper:
     """Ticks twice a second: ends what is overdue, and has a changed configuration read again."""
@@ -41,7 +31,7 @@ class Housekeeper:
         self._ledger = ledger
         self._reload = reload
         self._task: asyncio.Task[None] | None = None
-        self.path: Path | None = None
+        self.files: tuple[Path, ...] = ()
         self.seen: Version | None = None
 
     def start(self) -> None:
@@ -62,10 +52,8 @@ class Housekeeper:
                 logger.error("presign: housekeeping failed (%s)", type(error).__name__)
 
     async def _look_at_file(self) -> None:
-        if self.path is None:
-            return
-        version = version_of(self.path)
-        if version != self.seen:
+        version = version_of(self.files)
+        if self.files and version != self.seen:
             self.seen = version
             await self._reload()
 

@@ -27,7 +27,7 @@ from .schema import (
     BasicAuth,
     BearerAuth,
     CommonConnection,
-    Config,
+    ConnectionEntry,
     HeaderAuth,
     PresignConnection,
     SecretSource,
@@ -53,13 +53,13 @@ class Registrar:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
-    def connections(self, config: Config) -> dict[str, Connection]:
+    def connections(self, entries: Mapping[str, ConnectionEntry]) -> dict[str, Connection]:
         """All connections by id; only to be used where no problem was found."""
         return {
             name: self._presign(name, entry)
             if isinstance(entry, PresignConnection)
             else self._source(name, entry)
-            for name, entry in config.connections.items()
+            for name, entry in entries.items()
         }
 
     def _wrong(self, at: Location, message: str) -> None:

@@ -213,6 +213,16 @@ class GatewayConfig(Strict):
     trusted_proxies: list[str] = []
 
 
+class RegistryConfig(Strict):
+    file: Annotated[str, Field(pattern=r"^.+\.(yaml|yml|json)$")]
+
+
+class RegistryFile(Strict):
+    """A plain registry: connections in a file of their own."""
+
+    connections: dict[ConnectionId, ConnectionEntry] = {}
+
+
 class AuditConfig(Strict):
     file: str = Field(min_length=1)
 
@@ -235,6 +245,7 @@ class Config(Strict):
     """The whole file."""
 
     gateway: GatewayConfig = GatewayConfig()
+    registry: RegistryConfig | None = None
     connections: dict[ConnectionId, ConnectionEntry] = {}
     audit: AuditConfig | None = None
     limits: LimitsConfig | None = None
