@@ -4,6 +4,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint lock clean ruff format-check mypy pytest
 
+PORT ?= 8080
 LINT := ruff format-check mypy
 
 # $(call each,STEPS) runs every step, also after one has failed, and ends by naming those that did.
@@ -15,7 +16,7 @@ each = @failed=; \
   if [ -n "$$failed" ]; then echo "make $@: FAILED:$$failed"; exit 1; fi
 
 help:
-	@echo 'make run     start the demo: a proxy, an upstream, and a presigned URL to try'
+	@echo 'make run     start the demo: a proxy, an upstream, and a presigned URL to try (PORT=8080)'
 	@echo 'make test    lint, then all tests (one step alone: make ruff, format-check, mypy, pytest)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make lock    write uv.lock and requirements/ again, from pyproject.toml'
@@ -25,7 +26,7 @@ setup:
 	@tools/setup
 
 run: setup
-	@PYTHONPATH=addon .venv/bin/python -m presign_proxy demo
+	@PYTHONPATH=addon .venv/bin/python -m presign_proxy demo --port $(PORT)
 
 test: setup
 	$(call each,$(LINT) pytest)

@@ -119,8 +119,8 @@ def main() -> None:
             """Requests per second, and CPU microseconds of the proxy per request."""
             before = cpu_seconds(pid)
             load = requests_per_second(port, head, connections=asked.connections, seconds=seconds)
-            rate = asyncio.run(load)
-            return rate, (cpu_seconds(pid) - before) / (rate * seconds) * 1e6
+            rate, answered = asyncio.run(load)
+            return rate, (cpu_seconds(pid) - before) / answered * 1e6
 
         measure(*bare, plain, 1), measure(*ours, presigned, 1)
         ratios: dict[str, list[float]] = {"requests per second": [], "CPU time per request": []}

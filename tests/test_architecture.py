@@ -9,7 +9,18 @@ PACKAGE = Path(__file__).parents[1] / "addon/presign_proxy"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # The only files that know mitmproxy.
-MITMPROXY = {"addon", "dialling", "dispatch", "flows", "guard", "housekeeping", "stream", "wire", "cli.demo"}
+MITMPROXY = {
+    "addon",
+    "dialling",
+    "dispatch",
+    "flows",
+    "guard",
+    "housekeeping",
+    "internals",
+    "stream",
+    "wire",
+    "cli.demo",
+}
 # Shells: one kind of I/O each. Everything else is the core.
 SHELLS = {
     "config",

@@ -371,3 +371,28 @@ def test_a_registry_file_that_is_wrong_is_explained(write) -> None:
     assert "registry.yaml:1:15: connections.conn_b.auth: is required" in text
     assert "registry.yaml:2:1: gateway: is not a key that is known here" in text
     assert "should match" in "\n".join(problems(write({"registry": {"file": "connections.enc"}})))
+
+
+def test_what_has_no_effect_yet_is_said(write) -> None:
+    content = {
+        "gateway": {"trusted_proxies": ["10.0.0.0/8"]},
+        "limits": {"store": "memory://"},
+        "admin": {"listen": "127.0.0.1:1"},
+    }
+    warnings = [str(warning) for warning in load(write(content), {}).warnings]
+    assert [line.endswith("has no effect yet") for line in warnings] == [True] * 3
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "X_Api_Key"])
+def test_default_headers_carry_no_credential(write, name: str) -> None:
+    found = problems(write({"connections": {"conn": api(default_headers={name: "x"})}}))
+    assert "carries a credential" in found[0]
+    assert (
+        "is given twice"
+        in problems(write({"connections": {"conn": api(default_headers={"X-A": "1", "x_a": "2"})}}))[0]
+    )
+
+
+@pytest.mark.parametrize("unsigned", ["Deny", "maybe", ""])
+def test_an_unknown_word_for_unsigned_denies(write, unsigned: str) -> None:
+    assert load(write({"gateway": {"unsigned": "pass"}}), {}, unsigned).registry.deny_unsigned

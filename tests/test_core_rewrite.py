@@ -181,3 +181,31 @@ def test_a_refused_request_shows_nothing_that_could_be_used() -> None:
         (b"X-Presign-Signature", b"[redacted]"),
         (b"Accept", b"a"),
     )
+
+
+AUTH_NAMES = ["X-Token", "X_Token", "x-token", "XTOKEN-2"]
+SPELLINGS = ["X-Token", "X_Token", "x.token", "XTOKEN_2", "X-Token_", "xtoken-2"]
+
+
+@pytest.mark.parametrize("name", AUTH_NAMES)
+def test_no_spelling_of_what_auth_sets_stays_beside_it(name: str) -> None:
+    known = registry(connection(injector=HeaderCredential(((name.encode(), b"", Secret(KEY)),))))
+    for spelling in SPELLINGS:
+        fields = sent(request(signed(), (spelling.encode(), b"attacker")), known).sent.fields
+        same = spelling.lower().replace("_", "-").replace(".", "-").strip("-") == name.lower().replace(
+            "_", "-"
+        )
+        assert (b"attacker" in [value for _, value in fields]) != same
+
+
+@pytest.mark.parametrize("name", ["api.key", "api_key", "key[]", "Key"])
+def test_no_spelling_of_a_parameter_that_auth_sets_stays_beside_it(name: str) -> None:
+    known = registry(connection(injector=QueryCredential(((name, Secret(KEY)),))))
+    for spelling in (
+        name,
+        name.upper(),
+        name.replace(".", "%2E"),
+        name.replace("[", "%5B"),
+        name.replace("_", "."),
+    ):
+        assert b"attacker" not in (sent(request(f"{signed()}&{spelling}=attacker"), known).sent.query or b"")

@@ -58,12 +58,12 @@ def test_the_first_url_of_the_readme_works(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     path.touch(mode=0o600)
     path.write_text(block(README, "yaml"))
-    environ = {"GITHUB_TOKEN": "ghp_0123456789", "GITHUB_SIGNING_SECRET": SECRET}
-    loaded = load(path, environ)
-    script = block(README, "python")
+    (tmp_path / "signing_secret.key").write_text(SECRET + "\n")
+    loaded = load(path, {"GITHUB_TOKEN": "ghp_0123456789"})
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **environ, "PYTHONPATH": str(ROOT / "addon")},
+        [sys.executable, "-c", block(README, "python")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "addon")},
         capture_output=True,
         text=True,
         check=True,
@@ -208,3 +208,28 @@ def test_the_demo_shows_one_granted_and_one_refused_request() -> None:
     assert re.search(r"GET v1/hello +200 .*hello, holder of the key", done.stdout)
     assert re.search(r"GET v1/admin +403 .*path_not_allowed", done.stdout)
     assert "sk-demo" not in done.stdout + done.stderr
+
+
+MISTAKES = [
+    ("GET", ["a"], NOW),
+    (["GET"], "v1/models", NOW),
+    (["GET"], ["a"], NOW + 0.5),
+    (["GET"], ["a"], True),
+    (["GET"], ["a" * 9000], NOW),
+]
+
+
+@pytest.mark.parametrize(("methods", "paths", "expires"), MISTAKES)
+def test_a_slip_with_the_signer_is_an_error_and_not_another_grant(methods, paths, expires) -> None:
+    with pytest.raises(ValueError):
+        Signer("conn", SECRET).sign(methods, paths, expires_at=expires)
+
+
+def test_a_grant_that_is_printed_cannot_be_used() -> None:
+    grant = Signer("conn", SECRET).sign(["GET"], ["a"], expires_at=NOW)
+    assert grant.signature not in f"{grant} {grant!r}"
+    for path in ("a#b", "a b", "https://evil.test/", "//evil.test"):
+        with pytest.raises(ValueError):
+            grant.url(path)
+    with pytest.raises(ValueError):
+        Signer("conn", "")

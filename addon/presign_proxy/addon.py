@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
 
+from .config import UNSIGNED
 from .guard import Guard
 
 
@@ -33,7 +34,7 @@ class PresignAddon:
             str,
             "config",
             "What happens to requests that carry no presign: as the configuration says, pass or deny.",
-            choices=("config", "pass", "deny"),
+            choices=UNSIGNED,
         )
         self._guard = Guard.install(ctx.master)
 

@@ -22,6 +22,9 @@ from .watching import Version, version_of
 DEFAULT_PATH: Final = "config.yaml"
 ENVIRONMENT: Final = "PRESIGN_CONFIG"
 
+UNSIGNED: Final = ("config", "pass", "deny")
+"""What the option `presign_unsigned` may say."""
+
 # pydantic speaks to programmers; these are its few messages that people meet, said plainly.
 _PLAINLY: Final = {
     "missing": "is required",
@@ -53,7 +56,10 @@ class Loaded:
 
 def locate(option: str, environ: Mapping[str, str]) -> Path:
     """Which file is meant: the option, else `$PRESIGN_CONFIG`, else `./config.yaml`."""
-    return Path(option or environ.get(ENVIRONMENT) or DEFAULT_PATH).expanduser().absolute()
+    path = Path(option or environ.get(ENVIRONMENT) or DEFAULT_PATH)
+    with contextlib.suppress(RuntimeError):  # no such user: the file will not be found
+        path = path.expanduser()
+    return path.absolute()
 
 
 def load(path: Path, environ: Mapping[str, str], unsigned: str = "config") -> Loaded:
@@ -84,10 +90,22 @@ def load(path: Path, environ: Mapping[str, str], unsigned: str = "config") -> Lo
         connections |= found
         warnings = [*warnings, *more]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
+    warnings = [*warnings, *_without_effect(config, document)]
     wanted = config.gateway.unsigned if unsigned == "config" else unsigned
-    registry = Registry(connections, hosts, deny_unsigned=wanted == "deny")
+    # Whatever is not plainly "pass" denies.
+    registry = Registry(connections, hosts, deny_unsigned=wanted != "pass")
     return Loaded(path, config, registry, tuple(warnings), tuple(files), version)
+
+
+def _without_effect(config: Config, document: Document) -> list[Problem]:
+    """What is accepted so that a configuration can be written ahead, and does nothing yet."""
+    said = {
+        ("gateway", "trusted_proxies"): bool(config.gateway.trusted_proxies),
+        ("limits",): config.limits is not None,
+        ("admin",): config.admin is not None,
+    }
+    return [document.problem(at, "has no effect yet") for at, is_said in said.items() if is_said]
 
 
 def _registered(

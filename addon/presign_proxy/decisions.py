@@ -7,7 +7,6 @@ from typing import Final
 
 from .answers import Style
 from .connections import Connection, Network
-from .errors import STATUS
 from .injectors import Outgoing
 from .message import Origin
 
@@ -44,10 +43,6 @@ class Deny:
     detail: str
     style: Style
     facts: Facts
-
-    @property
-    def status(self) -> int:
-        return STATUS[self.code]
 
     @property
     def request_id(self) -> str:

@@ -28,7 +28,6 @@ class Dialler:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._named: WeakKeyDictionary[Any, Address] = WeakKeyDictionary()
-        self.admin: tuple[str, int] | None = None
 
     async def pin(self, client: Any, forward: Forward) -> None:
         """Resolve and judge a source's host, and pin this client to the address. Raises Denied.
@@ -85,13 +84,11 @@ class Dialler:
         return port in self._own_ports() and _is_local(address)
 
     def _own_ports(self) -> set[int]:
-        """Ports of the proxy, of mitmweb and of the admin listener."""
+        """Ports of the proxy and of mitmweb."""
         proxyserver = ctx.master.addons.get("proxyserver")
         ports = {address[1] for address in proxyserver.listen_addrs()} if proxyserver else set()
         if "web_port" in ctx.options:
             ports.add(ctx.options.web_port)
-        if self.admin is not None:
-            ports.add(self.admin[1])
         return ports
 
 

@@ -62,10 +62,6 @@ class Denied(Exception):
         self.bare = False
         """Whether the answer may say nothing, because the request is of scheme source."""
 
-    @property
-    def status(self) -> int:
-        return STATUS[self.code]
-
 
 class Malformed(Denied):
     """Ours, but its grammar is wrong: nothing of it was looked up or verified."""

@@ -35,7 +35,9 @@ def _fill(entry: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
     filled = {"upstream": preset["upstream"], **entry}
     headers = entry.get("default_headers", {})
     if isinstance(headers, dict):
-        filled["default_headers"] = {**preset.get("headers", {}), **headers}
+        mine = {str(name).lower() for name in headers}
+        known = {name: value for name, value in preset.get("headers", {}).items() if name.lower() not in mine}
+        filled["default_headers"] = {**known, **headers}
     auth, wanted = entry.get("auth"), preset["auth"]
     if isinstance(auth, dict) and auth.get("type", wanted["type"]) == wanted["type"]:
         rest = {key: value for key, value in auth.items() if key != "token"}

@@ -13,6 +13,7 @@ from .errors import Denied, Malformed
 from .hosts import parse_authority
 from .keys import NO_KEYS, KeyRing, signature_id
 from .message import Origin, Request
+from .names import header_key
 from .paths import canonical_path
 from .schemes.presign import Presign
 from .schemes.source import Source
@@ -104,7 +105,7 @@ def _check_slot(presign: Presign, connection: Connection) -> None:
     if slot is None:
         return
     slots = connection.injector.slots
-    if slot.kind == "header" and (slot.name == b"authorization" or slot.name in slots.headers):
+    if slot.kind == "header" and (slot.name == b"authorization" or header_key(slot.name) in slots.headers):
         return
     if slot.kind == "param" and slot.name in slots.params:
         return

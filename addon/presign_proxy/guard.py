@@ -17,7 +17,7 @@ from mitmproxy.flow import Error
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from . import config, flows, gateway, options, wire
+from . import config, flows, gateway, internals, options, wire
 from .answers import Answer, refusal
 from .audit import Outcome, Throttle, record
 from .connections import Registry
@@ -86,7 +86,10 @@ class Guard:
         """The script is there: read the configuration and begin to verify."""
         for problem in options.mistyped(ctx.options):
             logger.error(problem)
-        self.armed = True
+        strange = list(internals.unknown())
+        for problem in strange:
+            logger.error(problem)
+        self.armed = not strange
         self._housekeeper.start()
         self._watching = True
         self._unsafe = True  # until the options have been looked at
@@ -100,7 +103,7 @@ class Guard:
                 logger.error(line)
 
     def withdraw(self) -> None:
-        """The script is gone: refuse all that is ours until it is back."""
+        """The script is gone, or about to be loaded anew: refuse all that is ours until it is there."""
         self.armed = False
 
     def done(self) -> None:
@@ -129,6 +132,10 @@ class Guard:
         asked = (ctx.options.presign_config, ctx.options.presign_unsigned)
         if asked == self._asked:
             return
+        if asked[1] not in config.UNSIGNED:
+            # mitmproxy checks choices only in its UI.
+            choices = ", ".join(config.UNSIGNED)
+            raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
         path = config.locate(asked[0], os.environ)
         try:
             self._adopt(config.load(path, os.environ, asked[1]))
@@ -151,7 +158,8 @@ class Guard:
 
     def _open_audit(self, loaded: config.Loaded) -> None:
         wanted = loaded.config.audit
-        if self._loaded is not None and self._loaded.config.audit == wanted:
+        before = self._loaded
+        if before is not None and (before.config.audit, before.path.parent) == (wanted, loaded.path.parent):
             return
         try:
             sink = AuditSink(wanted.file, loaded.path.parent) if wanted else None
@@ -180,7 +188,7 @@ class Guard:
     @command.command("presign.reload")
     def reload(self) -> None:
         """Read the configuration again."""
-        self._housekeeper.seen = None
+        self._housekeeper.seen = ()
 
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
@@ -296,9 +304,10 @@ class Guard:
             # mitmproxy has rejected it, and not even filled in where it is addressed.
             return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
         if not self.armed or self._unsafe:
-            return Deny(
-                "unavailable", "the script is gone, or an option is unsafe", decision.style, decision.facts
+            why = (
+                "an option is unsafe" if self.armed else "the script is gone or broken, or mitmproxy unknown"
             )
+            return Deny("unavailable", why, decision.style, decision.facts)
         if isinstance(decision, Deny):
             return decision
         if entry is None:

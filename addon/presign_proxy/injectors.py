@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from .message import Fields
+from .names import header_key, param_key
 from .secret import Secret
 
 
@@ -71,7 +72,7 @@ class HeaderCredential:
     slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
-        names = frozenset(name.lower() for name, _, _ in self.headers)
+        names = frozenset(header_key(name) for name, _, _ in self.headers)
         object.__setattr__(self, "slots", Slots(headers=names))
 
     def inject(self, outgoing: Outgoing) -> Outgoing:
@@ -127,7 +128,7 @@ class QueryCredential:
 
     @property
     def slots(self) -> Slots:
-        return Slots(params=frozenset(name.lower().replace("_", "-").encode() for name, _ in self.params))
+        return Slots(params=frozenset(param_key(name.encode()) for name, _ in self.params))
 
     def inject(self, outgoing: Outgoing) -> Outgoing:
         return self._with(outgoing, [(name, secret.reveal()) for name, secret in self.params])

@@ -75,10 +75,6 @@ class Entry:
     def grant(self) -> Forward | None:
         return self.decision if isinstance(self.decision, Forward) else None
 
-    @property
-    def denial(self) -> Deny | None:
-        return self.decision if isinstance(self.decision, Deny) else None
-
 
 class Ledger:
     """The entries of all live flows, and since when each client owes the head of a request."""

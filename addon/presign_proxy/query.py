@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from string import hexdigits
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from .errors import Malformed
+from .names import fold, param_key
 
 _OCTETS: Final = {(a + b).encode(): bytes.fromhex(a + b) for a in hexdigits for b in hexdigits}
 HIDING: Final = re.compile(rb"[;#?]")
 """Separators that some parsers know besides `&`, so behind which a name may hide."""
 _INNER: Final = re.compile(rb"[;#?&]")
-_DROPPED: Final = b" +\t\r\n\x00]"
 
 
 def form_decode(value: bytes) -> str:
@@ -32,22 +31,13 @@ def form_decode(value: bytes) -> str:
         raise Malformed("a presign parameter is not UTF-8") from None
 
 
-def fold(raw: bytes) -> bytes:
-    """The spelling under which look-alikes of a name meet: decoded, lower-case, `-` for `_`."""
-    rounds = 3  # upstreams and the proxies before them decode once or twice
-    while b"%" in raw and rounds:
-        raw, rounds = unquote_to_bytes(raw), rounds - 1
-    return raw.lower().replace(b"_", b"-")
-
-
 def hidden_names(piece: bytes) -> list[bytes]:
     """Folded names that some parser would find in one `&`-separated piece of a query: behind `;`, inside an
     encoded `&`, before `[]`, with dots, blanks or NUL that a framework drops.
     """
     found: list[bytes] = []
     for part in HIDING.split(piece):
-        name = fold(part.partition(b"=")[0])
-        found += [one.partition(b"[")[0].replace(b".", b"-").strip(_DROPPED) for one in _INNER.split(name)]
+        found += [param_key(one) for one in _INNER.split(fold(part.partition(b"=")[0]))]
     return found
 
 

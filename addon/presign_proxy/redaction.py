@@ -27,22 +27,22 @@ class Redaction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self._inner(*args, **kwargs)
-        if isinstance(record.msg, str):
+        try:
             message = record.getMessage()
-            redacted = self.redact(message)
-            if redacted is not message:
-                record.msg, record.args = redacted, ()
+        except (TypeError, ValueError):
+            return record  # whoever wrote it hears of it from the handler
+        redacted = self.redact(message)
+        if redacted != message:
+            record.msg, record.args = redacted, ()
         if record.exc_info and record.exc_info[0] is not None:
             text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
             redacted = self.redact(text)
-            if redacted is not text:
+            if redacted != text:
                 # Formatters print what `exc_info` holds, so it becomes part of the message.
                 record.msg, record.args, record.exc_info = f"{record.getMessage()}\n{redacted}", (), None
         return record
 
-    def redact(self, text: str) -> str:
-        """The text without what could be used; the very same object where nothing was found."""
-        if len(text) < 64:
-            return text
-        found = _SIGNATURE.sub("[redacted]", text)
-        return text if found == text else found
+    @staticmethod
+    def redact(text: str) -> str:
+        """The text without what could be used."""
+        return _SIGNATURE.sub("[redacted]", text) if len(text) >= 64 else text

@@ -21,7 +21,9 @@ from .injectors import (
 )
 from .keys import KeyRing, SigningKey
 from .message import Origin
+from .names import header_key
 from .paths import canonical_path, pattern
+from .rewrite import CREDENTIALS
 from .schema import (
     Auth,
     BasicAuth,
@@ -72,12 +74,14 @@ class Registrar:
         if url is not None:
             self._check_secure((*at, "upstream"), url.origin, entry)
             upstream = Upstream(url.origin, self._base_path((*at, "upstream"), url))
+        injector = self._injector((*at, "auth"), entry.auth)
+        self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
         if not entry.signing_keys:
             self._wrong((*at, "signing_keys"), "is required: without a signing key nothing can be signed")
         return Connection(
             id=name,
             upstream=upstream,
-            injector=self._injector((*at, "auth"), entry.auth),
+            injector=injector,
             keys=self._keys((*at, "signing_keys"), entry),
             ceiling=Ceiling(
                 methods=self._methods((*at, "allow", "methods"), entry.allow.methods),
@@ -126,6 +130,16 @@ class Registrar:
             conduct=self._conduct(entry, {}),
             enabled=entry.enabled,
         )
+
+    def _check_defaults(self, at: Location, headers: Mapping[str, str], slots: frozenset[bytes]) -> None:
+        seen: set[bytes] = set()
+        for name in headers:
+            key = header_key(name.encode())
+            if key in slots or key in CREDENTIALS:
+                self._wrong((*at, name), "carries a credential: that is what auth is for")
+            elif key in seen:
+                self._wrong((*at, name), "is given twice, in two spellings")
+            seen.add(key)
 
     def _conduct(self, entry: CommonConnection, headers: Mapping[str, str]) -> Conduct:
         return Conduct(

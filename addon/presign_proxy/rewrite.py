@@ -10,7 +10,8 @@ from .connections import Connection
 from .errors import Malformed
 from .injectors import Outgoing, Slots
 from .message import Fields, Head, Request
-from .query import fold, without
+from .names import CACHED, fold, header_key
+from .query import without
 from .tokens import holds_token
 
 CREDENTIALS: Final = frozenset(
@@ -55,30 +56,14 @@ _PREFIXES: Final = (
 _SUFFIXES: Final = (b"-connecting-ip",)
 _FRAMING: Final = frozenset((b"content-length", b"host", b"content-type", b"content-encoding"))
 _SIGNED_SOURCE = re.compile(rb"sig=[0-9a-f]{64}")
-# Some upstreams fold every character that is not a letter or digit, not only the underscore.
-_FOLDED: Final = bytes(
-    ord(chr(octet).lower()) if octet < 128 and chr(octet).isalnum() else ord("-") for octet in range(256)
-)
-_CACHED: Final = 64
-"""Bytes of the longest name that is worth remembering; longer ones are an attack on the memory."""
+
+
 _ASKS_FOR_MORE: Final = frozenset((b"upgrade", b"service-worker", b"expect"))
 PROXY_AUTHORIZATION: Final = b"proxy-authorization"
 EXPECT: Final = b"expect"
 _NEVER_PASSED: Final = (
     CREDENTIALS | IDENTITY | OVERRIDES | HOP_BY_HOP | {b"", b"host", b"accept-encoding", EXPECT}
 )
-
-
-def header_key(name: bytes) -> bytes:
-    """The spelling under which header names meet in upstreams that map them to CGI variables."""
-    return _short_key(name) if len(name) <= _CACHED else _key(name)
-
-
-def _key(name: bytes) -> bytes:
-    return name.translate(_FOLDED).strip(b"-")
-
-
-_short_key = lru_cache(maxsize=4096)(_key)
 
 
 def nominated(fields: Fields) -> frozenset[bytes]:
@@ -150,7 +135,7 @@ def _kept(fields: Fields, slots: Slots, connection: Connection) -> Fields:
 
 def _passing(name: bytes) -> bytes:
     """The header key of a name that connections may let pass; empty for one that none does."""
-    return _short_passing(name) if len(name) <= _CACHED else _judged(name)
+    return _short_passing(name) if len(name) <= CACHED else _judged(name)
 
 
 def _judged(name: bytes) -> bytes:

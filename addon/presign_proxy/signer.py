@@ -9,22 +9,31 @@ from urllib.parse import urlencode
 
 from . import canonical, policy
 from .errors import Malformed
-from .keys import mac
+from .keys import mac, signature_id
+from .schemes.presign import MAX_LIST
 from .secret import Secret
 from .tokens import format_token
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PATH = re.compile(r"(?!//|[A-Za-z][A-Za-z0-9+.-]*://)[^\s#\\\x00-\x20\x7f]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Signed(NamedTuple):
-    """One grant. `expires` is a Unix time in seconds, 0 for never; lists are sorted, comma-separated."""
+    """One grant. `expires` is a Unix time in seconds, 0 for never; lists are sorted, comma-separated.
+
+    Its repr holds no signature: a grant that is printed by chance cannot be used.
+    """
 
     connection_id: str
     expires: str
     methods: str
     paths: str
     signature: str
+
+    def __repr__(self) -> str:
+        what = (self.connection_id, self.expires, self.methods, self.paths)
+        return f"Signed({', '.join(map(repr, what))}, signature_id={signature_id(self.signature)})"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -48,7 +57,11 @@ class Signed(NamedTuple):
         Args:
             path: percent-encoded, may hold a query.
             base: the gateway, `http(s)://host[:port]`.
+
+        Raises ValueError for a path that cannot stand in a URL as it is.
         """
+        if not _PATH.fullmatch(path):
+            raise ValueError("a path is relative, percent-encoded and without fragment")
         fields = {name: value for name, value in self.headers.items() if name != "X-Presign-Connection"}
         mark = "&" if "?" in path else "?"
         target = f"{path.removeprefix('/')}{mark}{urlencode(fields)}"
@@ -63,11 +76,13 @@ class Signer:
     """
 
     def __init__(self, connection_id: str, secret: str | Secret) -> None:
-        """Raises ValueError for an id that is not 1 to 64 of A-Z a-z 0-9 _ -."""
+        """Raises ValueError for an id that is not 1 to 64 of A-Z a-z 0-9 _ -, and for an empty secret."""
         if not _ID.fullmatch(connection_id):
             raise ValueError("a connection id is 1 to 64 of A-Z a-z 0-9 _ -")
         self._id = connection_id
         self._secret = secret if isinstance(secret, Secret) else Secret(secret)
+        if not self._secret.reveal():
+            raise ValueError("a signing secret is not empty")
 
     def sign(self, methods: Iterable[str], paths: Iterable[str], *, expires_at: int) -> Signed:
         """Sign a grant.
@@ -81,16 +96,20 @@ class Signer:
         """
         lists = {}
         for what, items in (("methods", methods), ("paths", paths)):
+            if isinstance(items, str | bytes):
+                raise ValueError(f"{what} is a list of texts, not one text")
             listed = sorted(set(items))
             if any("," in item or _CONTROL.search(item) for item in listed):
                 raise ValueError(f"{what}: an item holds a comma or a control character")
             lists[what] = ",".join(listed)
+            if len(lists[what].encode()) > MAX_LIST:
+                raise ValueError(f"{what}: more than {MAX_LIST} bytes")
             try:
                 policy.parse_list(lists[what], what)
             except Malformed as error:
                 raise ValueError(error.detail) from None
-        if not 0 <= expires_at < 10**12:
-            raise ValueError("expires_at is a Unix time in seconds")
+        if type(expires_at) is not int or not 0 <= expires_at < 10**12:
+            raise ValueError("expires_at is a Unix time in whole seconds")
         fields = (self._id, str(expires_at), lists["methods"], lists["paths"])
         signature = mac(self._secret.reveal().encode(), canonical.presign(*fields)).hex()
         return Signed(*fields, signature)

@@ -247,6 +247,3 @@ class Refuse(layer.Layer):
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start | events.DataReceived):
             yield commands.CloseConnection(self.context.client)
-
-
-__all__ = ["GuardedHttpLayer", "Refuse", "adopt", "is_raw"]

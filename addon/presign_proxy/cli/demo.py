@@ -31,7 +31,9 @@ def run(port: int, *, once: bool) -> int:
     """Serve until interrupted, or only show the requests; returns the exit code."""
     port = port or _free_port()
     if _is_taken(port):
-        click.echo(f"Port {port} is in use: choose another one with --port, or --port 0.", err=True)
+        click.echo(
+            f"Port {port} is in use: choose another one with --port (make run PORT=…); 0 picks one.", err=True
+        )
         return 1
     key, secret = f"sk-demo-{secrets.token_hex(16)}", f"sk_{secrets.token_hex(24)}"
     with tempfile.TemporaryDirectory(prefix="presign-demo-") as directory:

@@ -1,7 +1,7 @@
 """Presets: what is known of a provider, as data.
 
-Each entry of `providers.json`: `name`, `upstream` (base URL), `auth` (`type`, and `header` or `param`, and
-`prefix` for a header), `headers` (defaults, added where absent), `docs`, `sample` (a path to try).
+Each entry of `providers.json`: `name`, `upstream` (base URL), `auth` (`type`, and `header` or `param`),
+`headers` (defaults, added where absent), `docs`, `sample` (a path to try).
 """
 
 from __future__ import annotations

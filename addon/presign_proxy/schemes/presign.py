@@ -13,7 +13,8 @@ from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
 from ..message import Head, Request
-from ..query import HIDING, fold, form_decode, hidden_names
+from ..names import fold, param_key
+from ..query import HIDING, form_decode, hidden_names
 from ..tokens import PREFIX as TOKEN
 from ..tokens import holds_token, parse_token
 
@@ -212,7 +213,7 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
         for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
             if value.startswith(TOKEN):
-                found.append((Slot("param", fold(name)), value))
+                found.append((Slot("param", param_key(name)), value))
             elif holds_token(piece):
                 raise Malformed("a token in the query is not a plain value")
     return found

@@ -1,0 +1,65 @@
+"""What we lean on inside mitmproxy, looked at before anything is forwarded: unknown means refuse to start."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Final
+
+from mitmproxy import version
+from mitmproxy.addonmanager import AddonManager
+from mitmproxy.connection import Server
+from mitmproxy.proxy import layer, layers, server
+from mitmproxy.proxy.layers import http
+from mitmproxy.proxy.layers.http import _http1, _http2
+
+# Each with the parameters it is called or overridden with; None where only its being there counts.
+_METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
+    (http.HttpLayer, "make_stream", ("stream_id",)),
+    (http.HttpLayer, "register_connection", ("command",)),
+    (http.HttpLayer, "_handle_event", ("event",)),
+    (http.HttpStream, "_handle_event", ("event",)),
+    (http.HttpStream, "handle_event", ("event",)),
+    (http.HttpStream, "state_errored", None),
+    (_http1.Http1Server, "read_headers", ("event",)),
+    (_http1.Http1Client, "read_headers", ("event",)),
+    (_http1.Http1Connection, "read_body", ("event",)),
+    (_http1.Http1Connection, "mark_done", None),
+    (_http2.Http2Connection, "is_closed", ("stream_id",)),
+    (layers.ClientTLSLayer, "receive_handshake_data", ("data",)),
+    (layer.NextLayer, "data_client", ()),
+    (AddonManager, "trigger_event", ("event",)),
+    (AddonManager, "invoke_addon", ("addon", "event")),
+    (server.ConnectionHandler, "handle_connection", ("connection",)),
+)
+# What the code that we pass through must still do, as it is written there.
+_SOURCES: Final[tuple[tuple[Any, str], ...]] = (
+    (http.HttpLayer._handle_event, "self.connections.setdefault(self.context.client"),
+    (http.HttpLayer.get_connection, "stack /= HttpClient(context)"),
+    (http.HttpStream.start_request_stream, "RequestHeaders(self.stream_id, self.flow.request"),
+    (http.HttpStream.state_wait_for_request_headers, "yield HttpRequestHeadersHook(self.flow)"),
+    (http.HttpStream.make_server_connection, "yield GetHttpConnection("),
+    (server.ConnectionHandler.open_connection, "ServerConnectHook(hook_data)"),
+    (server.ConnectionHandler.handle_connection, "reader = self.transports[connection].reader"),
+)
+
+
+def unknown() -> Iterator[str]:
+    """What is not as it was when this was written and tested, as sentences."""
+    for owner, name, parameters in _METHODS:
+        method = getattr(owner, name, None)
+        found = tuple(inspect.signature(method).parameters)[1:] if method else None
+        if found is None or (parameters is not None and found != parameters):
+            yield _told(f"{owner.__name__}.{name}")
+    for function, text in _SOURCES:
+        if text not in inspect.getsource(function):
+            yield _told(function.__qualname__)
+    if "address" not in inspect.getsource(Server.__setattr__):
+        yield _told("Server.__setattr__")
+
+
+def _told(what: str) -> str:
+    return (
+        f"presign: mitmproxy {version.VERSION} has changed {what}, which the gateway leans on: "
+        "use a version that pyproject.toml allows"
+    )
