@@ -82,7 +82,7 @@ def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
         version=data.http_version,
         origin=origin,
         names=names,
-        listener=(_address(client.sockname[0]), client.sockname[1]) if listens else None,
+        listener=_listener(client) if listens else None,
         reverse=reverse,
         client=client.peername[0],
     )
@@ -100,11 +100,13 @@ def _host(text: str) -> str:
     return parse_host(text) or ""
 
 
-def _address(text: str) -> str:
-    """The listener's address as a client would spell it."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
+def _listener(client: Client) -> tuple[str, int] | None:
+    """The listener's address as a client would spell it; a flow that somebody made by hand has none."""
+    try:
+        address = ipaddress.ip_address(client.sockname[0].partition("%")[0])
+    except (ValueError, TypeError, IndexError):
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address), client.sockname[1]
 
 
 def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:

@@ -1,7 +1,8 @@
 """Back-pressure where mitmproxy has none: nothing more is read from a peer while too much of it is held.
 
-mitmproxy reads on and queues: a body whose upstream is still being dialled, pipelined requests, and what an
-HTTP/2 client's closed window keeps from being sent.
+mitmproxy reads on and queues: a body whose upstream is still being dialled, and what an HTTP/2 client's
+closed window keeps from being sent. A gate stops reading a socket that serves one exchange, never one that
+serves several: an HTTP/2 client is held back stream by stream, by its windows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ MAX_HELD: Final = 1024 * 1024
 """Bytes held of what one client sent, before no more is read from it."""
 MAX_BACKLOG: Final = 4 * 1024 * 1024
 """Bytes that wait for one client to take them, before no more is read from its upstreams."""
-_PAUSE: Final = 0.01
+_PAUSE: Final = 0.05
 
 
 class GatedReader:

@@ -203,17 +203,21 @@ class Guard:
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
-            self._gate(client, client, self.ledger.holds_too_much)
+            self._gate(client, client, lambda: self.ledger.holds_too_much(client))
 
-    def _gate(self, client: Client, connection: Connection, is_shut: Callable[[Client], bool]) -> None:
+    def client_disconnected(self, client: Client) -> None:
+        self.ledger.forget(client)
+
+    def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
         proxyserver = ctx.master.addons.get("proxyserver")
         handler = proxyserver.connections.get(client.id) if proxyserver else None
         if handler is not None:
-            gate(handler, connection, lambda: is_shut(client))
+            gate(handler, connection, is_shut)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         verdict = "the gateway failed to judge this connection"
         try:
+            self.ledger.dialling(data.client, data.server)
             await self._dialler.connect(data, self.registry)
             verdict = ""
         finally:
@@ -222,10 +226,12 @@ class Guard:
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
-        self._gate(data.client, data.server, self.ledger.is_behind)
+        self.ledger.dials.pop(data.server, None)
+        self._gate(data.client, data.server, lambda: self.ledger.is_behind(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
+        self.ledger.dials.pop(data.server, None)
 
     def guard_layer(self, nextlayer: NextLayer) -> None:
         """Guard the HTTP layer that was chosen, or refuse another one where only HTTP is let through."""
@@ -233,7 +239,8 @@ class Guard:
         if chosen is None and len(nextlayer.data_client()) > MAX_HEAD:
             nextlayer.layer = wire.Refuse(nextlayer.context)
             return
-        if wire.may_become_http(nextlayer):
+        if chosen is not None and wire.may_become_http(nextlayer):
+            nextlayer.context.layers.remove(chosen)
             nextlayer.layer = None  # asked again when more has come, or cut at the deadline
             return
         raw = wire.is_raw(chosen)

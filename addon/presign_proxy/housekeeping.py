@@ -66,24 +66,31 @@ class Housekeeper:
             if _is_overdue(entry, now):
                 entry.timed_out = True
                 _cut(entry.client, entry.server)
+        for server, entry in list(self._ledger.dials.items()):
+            grant, begun = entry.grant, server.timestamp_start
+            # Waiting for one of mitmproxy's five connections to an address is not connecting yet, and
+            # cancelling it there would leave its request without any answer.
+            if grant is None or begun is None or server.connected:
+                continue
+            if time.time() - begun > grant.connection.conduct.connect_timeout:
+                entry.timed_out = True
+                self._ledger.dials.pop(server, None)
+                _cut(entry.client, server)
 
 
 def _is_overdue(entry: Entry, now: float) -> bool:
-    if entry.grant is None or entry.timed_out:
+    if entry.grant is None or entry.timed_out or entry.stage != "waiting" or entry.server is None:
         return False
-    conduct = entry.grant.connection.conduct
-    limit = {"connecting": conduct.connect_timeout, "waiting": conduct.response_timeout}.get(entry.stage)
-    return limit is not None and now - entry.since > limit
+    return now - entry.since > entry.grant.connection.conduct.response_timeout
 
 
 def _cut(client: Any, connection: Any) -> None:
-    """Close one connection of a client's handler; None stands for those still being dialled."""
+    """Close one connection of a client's handler, or stop dialling it."""
     proxyserver = ctx.master.addons.get("proxyserver")
     handler = proxyserver.connections.get(client.id) if proxyserver else None
     if handler is None:
         return
-    for found, io in list(handler.transports.items()):
-        wanted = found is connection if connection is not None else io.writer is None
-        if wanted and io.handler is not None:
-            with contextlib.suppress(RuntimeError):
-                io.handler.cancel("deadline")
+    io = handler.transports.get(connection)
+    if io is not None and io.handler is not None:
+        with contextlib.suppress(RuntimeError):
+            io.handler.cancel("deadline")

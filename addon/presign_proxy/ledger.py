@@ -83,6 +83,7 @@ class Ledger:
         self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self.dials: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
@@ -101,16 +102,31 @@ class Ledger:
         layer = self.layers.get(client)
         return layer is not None and layer.held_bytes() > MAX_HELD
 
-    def is_behind(self, client: Any) -> bool:
-        """Whether a client does not take what is there for it."""
+    def is_behind(self, client: Any, server: Any) -> bool:
+        """Whether a client does not take what came from one upstream connection."""
         layer = self.layers.get(client)
-        return layer is not None and layer.backlog_bytes() > MAX_BACKLOG
+        return layer is not None and layer.backlog_of(server) > MAX_BACKLOG
+
+    def forget(self, client: Any) -> None:
+        """A client is gone. Its layers refer back to it, so that weak keys alone would keep both for ever."""
+        self.layers.pop(client, None)
+        self.heads.pop(client, None)
+        self.pins.pop(client, None)
 
     def owe_head(self, client: Any) -> None:
         self.heads.setdefault(client, time.monotonic())
 
     def paid_head(self, client: Any) -> None:
         self.heads.pop(client, None)
+
+    def dialling(self, client: Any, server: Any) -> None:
+        """A connection is about to be made for a granted request of this client."""
+        for entry in self._entries.values():
+            grant = entry.grant
+            if entry.client is client and grant is not None and entry.stage == "connecting":
+                if server.address and tuple(server.address[:2]) == (grant.origin.host, grant.origin.port):
+                    self.dials[server] = entry
+                    return
 
     def pin(self, client: Any, host: str, port: int, address: str) -> None:
         """Let this client's connections to a name go to the address that was judged last."""

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-_SIGNATURE = re.compile(r"(?<![0-9A-Fa-f])[0-9a-fA-F]{64}(?![0-9A-Fa-f])")
+_SIGNATURE = re.compile(r"[0-9a-fA-F]{64,}")
 
 # Without its signature, a token is only a statement of what was granted.
 

@@ -10,15 +10,18 @@ import logging
 import re
 from typing import Any, Final
 
+import h2.events
 from h11._receivebuffer import ReceiveBuffer
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
-from mitmproxy.proxy.layers.http._http2 import Http2Server
+from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
 from .answers import Answer, refusal
+from .gates import MAX_HELD
 from .identity import new_request_id
 from .ledger import Ledger
 from .message import MAX_HEAD
@@ -26,6 +29,8 @@ from .stream import Commands, GuardedStream
 
 logger = logging.getLogger(__name__)
 
+FRAME: Final = 16 * 1024
+"""Bytes of an HTTP/2 frame, as RFC 9113, 4.2 has it for those who ask for nothing else."""
 MAX_HELLO: Final = 16 * 1024
 """Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
 _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
@@ -38,8 +43,11 @@ class _Tamed(Http1Connection):
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
         # Chunk sizes, trailers and response heads are lines without an end, until they end.
-        unparsed = self.state in (self.read_headers, self.read_body)
-        if unparsed and len(self.buf) > MAX_HEAD and isinstance(event, events.DataReceived):
+        if not isinstance(event, events.DataReceived) or len(self.buf) <= MAX_HEAD:
+            return
+        # Nobody who means well sends a megabyte of requests ahead.
+        ahead = self.state == self.wait and len(self.buf) > MAX_HELD
+        if ahead or self.state in (self.read_headers, self.read_body):
             yield from self._overflow()
 
     def _overflow(self) -> Commands:
@@ -107,13 +115,42 @@ class GuardedHttp1Server(_Tamed, Http1Server):
             yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
 
 
+class GuardedHttp2Server(Http2Server):
+    """The client's side: heads in frames of ordinary size, and windows that open as uploads move on."""
+
+    def __init__(self, context: Context, http_layer: GuardedHttpLayer) -> None:
+        super().__init__(context)
+        self.http_layer = http_layer
+        self.owed: dict[int, int] = {}
+        settings = self.h2_conn.local_settings
+        # mitmproxy takes frames eight times as large, of which a head may have dozens, and opens windows
+        # of two gigabytes, so that it would have to keep what no upstream takes.
+        settings.max_frame_size = self.h2_conn.max_inbound_frame_size = FRAME
+        settings.initial_window_size = MAX_HELD
+        settings.acknowledge()
+
+    def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
+        if isinstance(event, h2.events.DataReceived) and self.http_layer.is_full(event.stream_id):
+            length = event.flow_controlled_length
+            self.owed[event.stream_id] = self.owed.get(event.stream_id, 0) + length
+            event.flow_controlled_length = 0
+        return (yield from super().handle_h2_event(event))
+
+    def settle(self) -> Commands:
+        """Open the windows of uploads that move again."""
+        for stream_id in [one for one in self.owed if not self.http_layer.is_full(one)]:
+            length = self.owed.pop(stream_id)
+            if length and not self.is_closed(stream_id):
+                self.h2_conn.acknowledge_received_data(length, stream_id)
+        if data := self.h2_conn.data_to_send():
+            yield commands.SendData(self.conn, data)
+
+
 class GuardedHttp1Client(_Tamed, Http1Client):
     """The upstream's side: interim responses are not taken for the response, nothing it says is logged."""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        # An interim head comes in a segment of its own, or at the start of one, or in crumbs.
-        if isinstance(event, events.DataReceived) and (len(event.data) < 12 or b"HTTP/1.1 1" in event.data):
-            self._drop_interim()
+        self._drop_interim()
         for command in super().read_headers(event):
             if isinstance(command, commands.Log):
                 command = commands.Log("presign: unexpected data from an upstream", command.level)
@@ -138,29 +175,55 @@ class GuardedHttpLayer(HttpLayer):
 
     def _handle_event(self, event: events.Event) -> Commands:
         client = self.context.client
-        over_h1 = client.alpn != b"h2" and client.transport_protocol == "tcp"
-        if isinstance(event, events.Start) and over_h1:
-            # mitmproxy keeps a server that is already there.
-            self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.ledger))
         if isinstance(event, events.Start):
             self.ledger.layers[client] = self
+            # mitmproxy keeps a server that is already there.
+            if client.alpn == b"h2":
+                self.connections.setdefault(client, GuardedHttp2Server(self.context.fork(), self))
+            elif client.transport_protocol == "tcp":
+                self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.ledger))
         for command in super()._handle_event(event):
             if self.quiet and isinstance(command, commands.Log):
                 command.message = "presign: a message of the protocol layer is withheld"
             yield command
+        server = self.connections.get(client)
+        if isinstance(server, GuardedHttp2Server) and server.owed:
+            yield from server.settle()
 
     def held_bytes(self) -> int:
-        """What the client has sent and nobody has taken yet."""
-        buffered = getattr(self.connections.get(self.context.client), "buf", b"")
-        return len(buffered) + sum(getattr(stream, "queued", 0) for stream in self.streams.values())
-
-    def backlog_bytes(self) -> int:
-        """What an HTTP/2 client's window keeps from being sent; over HTTP/1 the socket tells."""
-        server = self.connections.get(self.context.client)
-        if not isinstance(server, Http2Server):
+        """What an HTTP/1 client has sent and nobody has taken yet; an HTTP/2 client has its windows."""
+        if isinstance(self.connections.get(self.context.client), Http2Server):
             return 0
-        frames = sum(len(queue) for queue in server.h2_conn.stream_buffers.values())
-        return frames * server.h2_conn.max_outbound_frame_size
+        return sum(getattr(stream, "queued", 0) for stream in self.streams.values())
+
+    def backlog_of(self, server: Connection) -> int:
+        """What came from an upstream and an HTTP/2 client's window keeps from being sent; over HTTP/1 the
+        socket tells, and an upstream connection of several streams must not wait for one of them.
+        """
+        client = self.connections.get(self.context.client)
+        if not isinstance(client, Http2Server) or getattr(server, "alpn", None) == b"h2":
+            return 0
+        return sum(
+            len(piece.data)
+            for stream_id, stream in self.streams.items()
+            if getattr(stream, "flow", None) is not None and stream.flow.server_conn is server
+            for piece in client.h2_conn.stream_buffers.get(stream_id, ())
+        )
+
+    def is_full(self, stream_id: int) -> bool:
+        """Whether an upload waits: for a hook, for a connection, or for the window of its upstream."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return False
+        if stream._paused is not None:
+            return True
+        upstream = self.connections.get(stream.context.server)
+        for one in _descendants(upstream):
+            if isinstance(one, Http2Client):
+                ours = one.our_stream_id.get(stream_id, 0)
+                waiting = sum(len(piece.data) for piece in one.h2_conn.stream_buffers.get(ours, ()))
+                return waiting > MAX_HELD or stream_id in one.stream_queue
+        return False
 
     def make_stream(self, stream_id: int) -> Commands:
         stream = GuardedStream(self.context.fork(), stream_id)
@@ -223,9 +286,17 @@ def is_raw(chosen: layer.Layer | None) -> bool:
     return chosen is not None and any(not isinstance(one, allowed) for one in _descendants(chosen))
 
 
-_BEGINNING: Final = re.compile(
-    rb"[A-Za-z]{1,20}(?: (?:[/*].*|h(?:t(?:t(?:p.*)?)?)?)?)?", re.IGNORECASE | re.DOTALL
-)
+_METHODS: Final = (
+    b"GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK REPORT SEARCH"
+).split()
+_TARGET: Final = re.compile(rb"(?:[/*].*|h(?:t(?:t(?:p.*)?)?)?)?", re.IGNORECASE | re.DOTALL)
+
+
+def _begins_like_http(data: bytes) -> bool:
+    method, space, target = data.partition(b" ")
+    if not space:
+        return bool(method) and any(one.startswith(method) for one in _METHODS)
+    return method in _METHODS and _TARGET.fullmatch(target) is not None
 
 
 def may_become_http(asked: layer.NextLayer) -> bool:
@@ -238,7 +309,7 @@ def may_become_http(asked: layer.NextLayer) -> bool:
     if type(chosen) is not layers.TCPLayer or chosen.flow is None or asked.data_server():
         return False
     data = asked.data_client()
-    return len(data) <= MAX_HEAD and b"\n" not in data and _BEGINNING.fullmatch(data) is not None
+    return len(data) <= MAX_HEAD and b"\n" not in data and _begins_like_http(data)
 
 
 class Refuse(layer.Layer):
