@@ -48,6 +48,11 @@ def test_no_log_record_holds_a_signature(factory: Redaction, caplog: pytest.LogC
     assert "ValueError" in caplog.text
 
 
+@pytest.mark.parametrize("before", ["%3D", "%22", "0", "\\x0d"])
+def test_a_signature_is_found_next_to_hex_digits(before: str, factory: Redaction) -> None:
+    assert SIGNATURE not in factory.redact(f"GET /?u=X-Presign-Signature{before}{SIGNATURE}{before}x")
+
+
 def test_a_sloppy_log_call_of_somebody_else_does_not_raise(factory: Redaction) -> None:
     assert logging.getLogger("somebody").makeRecord("x", 20, "", 0, "%d", ("x",), None).msg == "%d"
 

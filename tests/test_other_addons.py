@@ -526,3 +526,16 @@ def test_a_presign_inside_an_authenticated_tunnel_is_granted(proxyauth: Lab) -> 
         received = exchange(sock, f"GET {target} HTTP/1.1\r\nHost: {GATEWAY}\r\n\r\n".encode())
     assert parse_response(received).status == 200
     assert [seen.target for seen in proxyauth.carried()] == ["/base/v1/models"]
+
+
+# -- what is kept -------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_has_left_is_not_kept(lab: Lab) -> None:
+    lab.puppet.tell("forget")
+    before = lab.puppet.tell("clients")["kept"]
+    for _ in range(20):
+        assert lab.send().status == 200
+    lab.puppet.tell("forget")
+    # This question is a client itself, and another may be on its way out.
+    assert eventually(lambda: lab.puppet.tell("clients")["kept"] <= before + 2)

@@ -5,6 +5,7 @@ byte that some upstream could take for another request.
 import contextlib
 import re
 import threading
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -436,7 +437,10 @@ def test_an_interim_response_of_the_upstream_is_not_taken_for_the_final_one(lab:
         api = lab.hand.accept()
         api.read_head()
         api.send(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
-        api.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early")
+        api.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.")
+        time.sleep(0.05)  # one segment each
+        api.send(b"1 103 Early")
+        time.sleep(0.05)
         api.send(b" Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfinal")
         # Whether hints are passed on is open; what comes last is the response.
         response = parse_response(client.read_until(b"final"))
@@ -654,6 +658,87 @@ def test_several_h2_requests_share_a_connection_with_refusals(lab: Lab) -> None:
             for grant in ({}, {"expires": LONG_AGO}, {}, {"cid": "conn_h2"}, {"cid": "conn_tls"})
         ]
     assert statuses == [200, 403, 200, 200, 200]
+
+
+class Crowd(H2Client):
+    """Requests beside one another."""
+
+    def begin(self, headers: list[Any], *, end: bool = True) -> int:
+        stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream, headers, end_stream=end)
+        self._flush()
+        return stream
+
+    def upload(self, streams: list[int], size: int) -> dict[int, H2Reply]:
+        """Send `size` bytes on each, as fast as its window opens; the replies."""
+        left = dict.fromkeys(streams, size)
+        replies = {stream: H2Reply() for stream in streams}
+        deadline = time.monotonic() + 15
+        while not all(reply.ended for reply in replies.values()) and time.monotonic() < deadline:
+            for stream in [one for one in streams if left[one]]:
+                room = min(self._h2.local_flow_control_window(stream), PIECE_OF_FRAME, left[stream])
+                if room > 0:
+                    left[stream] -= room
+                    self._h2.send_data(stream, bytes(room), end_stream=not left[stream])
+            self._flush()
+            self._pump(replies)
+        return replies
+
+    def _pump(self, replies: dict[int, H2Reply]) -> None:
+        self._sock.settimeout(0.002)
+        with contextlib.suppress(TimeoutError):
+            for event in self._h2.receive_data(self._sock.recv(65536)):
+                stream = getattr(event, "stream_id", None)
+                if stream in replies:
+                    self._take(event, stream, replies[stream])
+
+
+PIECE_OF_FRAME = 16 * 1024
+
+
+def test_many_h2_uploads_at_once_do_not_wait_for_one_another(lab: Lab) -> None:
+    size = 4 * MIB
+    with Crowd.through(lab.gateway.port, GATEWAY, cafile=lab.gateway.ca) as client:
+        length = ("content-length", str(size))
+        heads = [lab.h2_head("up", length, method="POST") for _ in range(7)]
+        replies = client.upload([client.begin(head, end=False) for head in heads], size)
+    assert [reply.outcome for reply in replies.values()] == ["200"] * 7
+    assert [request.length for request in lab.upstream.wait_for(7)] == [size] * 7
+
+
+def test_a_download_that_an_h2_client_does_not_read_holds_up_no_other(lab: Lab) -> None:
+    with (
+        Crowd.through(lab.gateway.port, GATEWAY, cafile=lab.gateway.ca) as client,
+        flat(lab.gateway, 24 * MIB),
+    ):
+        client.begin(lab.h2_head(f"download?bytes={64 * MIB}"))
+        assert client.request(lab.h2_head("v1/models")).status == 200
+        time.sleep(1)
+        assert client.request(lab.h2_head("v1/models")).status == 200
+
+
+def test_an_h2_upload_whose_upstream_does_not_read_is_held_back(lab: Lab) -> None:
+    with (
+        Crowd.through(lab.gateway.port, GATEWAY, cafile=lab.gateway.ca) as client,
+        flat(lab.gateway, 24 * MIB),
+    ):
+        head = lab.h2_head("up", ("content-length", str(64 * MIB)), method="POST", cid="conn_hand")
+        stream = client.begin(head, end=False)
+        lab.hand.accept().read_head()
+        reply = H2Reply()
+        deadline = time.monotonic() + 2
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while time.monotonic() < deadline and sent < 64 * MIB:
+                room = min(client._h2.local_flow_control_window(stream), PIECE_OF_FRAME)
+                if room > 0:
+                    client._h2.send_data(stream, bytes(room))
+                    sent += room
+                    client._sock.settimeout(0.5)
+                    client._flush()
+                client._pump({stream: reply})
+    assert sent < 24 * MIB
+    assert not reply.ended
 
 
 # -- trailers ------------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ Edits are attributes of `flow.request`; `header:NAME` sets a header, `data:NAME`
 """
 
 import functools
+import gc
 import json
 from typing import Any
 
-from mitmproxy import ctx, exceptions, flow, http
+from mitmproxy import connection, ctx, exceptions, flow, http
 
 HOST = "puppet.test"
 
@@ -63,6 +64,11 @@ class Puppet:
     def do_forget(self) -> None:
         self.flows.clear()
         self.edits.clear()
+
+    def do_clients(self) -> dict[str, Any]:
+        """How many clients' connections are still kept by anybody, open or not."""
+        gc.collect()
+        return {"kept": sum(type(one) is connection.Client for one in gc.get_objects())}
 
     def do_hold(self, hook: str) -> None:
         """Intercept the next flow in this hook."""
