@@ -15,6 +15,7 @@ MITMPROXY = {
     "dispatch",
     "flows",
     "guard",
+    "handlers",
     "housekeeping",
     "internals",
     "stream",

@@ -17,6 +17,7 @@ from . import networks
 from .connections import Registry
 from .decisions import Forward
 from .errors import Denied
+from .handlers import proxyserver
 from .ledger import Ledger
 
 RESOLVE_TIMEOUT: Final = 5.0
@@ -85,8 +86,8 @@ class Dialler:
 
     def _own_ports(self) -> set[int]:
         """Ports of the proxy and of mitmweb."""
-        proxyserver = ctx.master.addons.get("proxyserver")
-        ports = {address[1] for address in proxyserver.listen_addrs()} if proxyserver else set()
+        server = proxyserver()
+        ports = {address[1] for address in server.listen_addrs()} if server else set()
         if "web_port" in ctx.options:
             ports.add(ctx.options.web_port)
         return ports

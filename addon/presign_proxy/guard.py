@@ -27,6 +27,7 @@ from .dispatch import speed_up
 from .document import ConfigError, Problem
 from .errors import STATUS, Denied
 from .gates import gate
+from .handlers import handler_of, proxyserver
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .ledger import Entry, Ledger
@@ -198,8 +199,8 @@ class Guard:
     # -- connections ----------------------------------------------------------------------------------
 
     def client_connected(self, client: Client) -> None:
-        proxyserver = ctx.master.addons.get("proxyserver")
-        if proxyserver and len(proxyserver.connections) > MAX_CLIENTS:
+        server = proxyserver()
+        if server and len(server.connections) > MAX_CLIENTS:
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
@@ -209,8 +210,7 @@ class Guard:
         self.ledger.forget(client)
 
     def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
-        proxyserver = ctx.master.addons.get("proxyserver")
-        handler = proxyserver.connections.get(client.id) if proxyserver else None
+        handler = handler_of(client)
         if handler is not None:
             gate(handler, connection, is_shut)
 
@@ -225,11 +225,13 @@ class Guard:
                 data.server.error = verdict
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
-        self._dialler.connected(data)
-        self.ledger.dials.pop(data.server, None)
+        self._dialled(data)
         self._gate(data.client, data.server, lambda: self.ledger.is_behind(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        self._dialled(data)
+
+    def _dialled(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
         self.ledger.dials.pop(data.server, None)
 

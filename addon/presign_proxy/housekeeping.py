@@ -8,10 +8,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from mitmproxy import ctx
+from mitmproxy.connection import Client, Connection
 
+from .handlers import handler_of
 from .ledger import Entry, Ledger
 from .watching import Version, version_of
 
@@ -84,10 +85,9 @@ def _is_overdue(entry: Entry, now: float) -> bool:
     return now - entry.since > entry.grant.connection.conduct.response_timeout
 
 
-def _cut(client: Any, connection: Any) -> None:
+def _cut(client: Client, connection: Connection) -> None:
     """Close one connection of a client's handler, or stop dialling it."""
-    proxyserver = ctx.master.addons.get("proxyserver")
-    handler = proxyserver.connections.get(client.id) if proxyserver else None
+    handler = handler_of(client)
     if handler is None:
         return
     io = handler.transports.get(connection)
