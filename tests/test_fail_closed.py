@@ -72,6 +72,7 @@ COMMITTING = (
     "Ledger.open",
     "Ledger.get",
     "Ledger.paid_head",
+    "Ledger.grant",
     "new_request_id@1",
 )
 SENDING = (
@@ -104,7 +105,7 @@ BOOK_KEEPING = (
     "AuditSink.write",
     "Guard._write",
     "Guard._finish",
-    "Entry.retire",
+    "Ledger.retire",
     "Dialler.connected",
 )
 # What refusals are made of: without them a request is still not let through.

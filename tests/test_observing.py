@@ -6,24 +6,19 @@ import json
 import logging
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from presign_proxy import internals
 from presign_proxy.audit import Throttle
+from presign_proxy.ledger import Arrival, Ledger
 from presign_proxy.redaction import Redaction
 from presign_proxy.sinks import AuditSink
+from support.deciding import request, sent, signed
+from support.puppet import eventually
 
 SIGNATURE = "0123456789abcdef" * 4
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return holds()
 
 
 @pytest.fixture
@@ -102,3 +97,19 @@ def test_a_mitmproxy_that_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(HttpLayer, "make_stream", lambda self, other: None)
     assert "HttpLayer.make_stream" in next(internals.unknown())
+
+
+class KeptFlow:
+    client_conn = None
+
+
+def test_a_flow_that_a_ui_keeps_is_not_looked_after_for_ever() -> None:
+    ledger, flow = Ledger(), KeptFlow()
+    entry = ledger.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
+    assert ledger.live() == []
+    ledger.grant(entry, sent(request(signed())))
+    assert ledger.live() == [entry]
+    ledger.retire(entry)
+    assert ledger.live() == []
+    assert ledger.get(flow) is entry
+    assert entry.grant is None

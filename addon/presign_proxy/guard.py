@@ -348,8 +348,7 @@ class Guard:
             entry.mask = mask_for(decision.connection.injector)
             entry.snapshot = flows.show(flow, decision)
             flow.comment, flow.marked = f"presign: granted by {decision.connection.id}", ":lock:"
-            entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
-            entry.decision = decision
+            self.ledger.grant(entry, decision)
         except Exception as error:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
             return Deny("internal", "the rewrite failed", decision.style, decision.facts)
@@ -400,7 +399,7 @@ class Guard:
             self._write(changed, outcome)
         else:
             self._write(decision, outcome)
-        entry.retire()
+        self.ledger.retire(entry)
 
     def _write(self, decision: Forward | Deny, outcome: Outcome) -> None:
         now = time.time()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from .answers import Answer, Style
 from .bodies import Body
@@ -40,7 +40,7 @@ class Arrival(NamedTuple):
     has_body: bool = True
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Entry:
     """One flow: how it came, what was decided, how far it got."""
 
@@ -66,11 +66,6 @@ class Entry:
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
 
-    def retire(self) -> None:
-        """The exchange is over: let go of the credential; a UI may keep the flow for days."""
-        self.decision = _OVER
-        self.enter("done")
-
     @property
     def grant(self) -> Forward | None:
         return self.decision if isinstance(self.decision, Forward) else None
@@ -81,6 +76,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
+        # A UI keeps flows, and with them their entries, long after their exchanges.
+        self._granted: WeakSet[Entry] = WeakSet()
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self.dials: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
@@ -94,8 +91,20 @@ class Ledger:
         """The entry of this very flow object, or None: then nothing may be forwarded for it."""
         return self._entries.get(flow)
 
+    def grant(self, entry: Entry, decision: Forward) -> None:
+        self._granted.add(entry)
+        entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
+        entry.decision = decision
+
+    def retire(self, entry: Entry) -> None:
+        """The exchange is over: let go of the credential; a UI may keep the flow for days."""
+        self._granted.discard(entry)
+        entry.decision = _OVER
+        entry.enter("done")
+
     def live(self) -> list[Entry]:
-        return list(self._entries.values())
+        """Entries of granted requests whose exchange goes on."""
+        return list(self._granted)
 
     def holds_too_much(self, client: Any) -> bool:
         """Whether what a client sent piles up here."""
@@ -121,7 +130,7 @@ class Ledger:
 
     def dialling(self, client: Any, server: Any) -> None:
         """A connection is about to be made for a granted request of this client."""
-        for entry in self._entries.values():
+        for entry in self.live():
             grant = entry.grant
             if entry.client is client and grant is not None and entry.stage == "connecting":
                 if server.address and tuple(server.address[:2]) == (grant.origin.host, grant.origin.port):
