@@ -519,7 +519,8 @@ def test_gateway_whose_script_was_deleted_refuses_in_both_schemes(
 
 def audit_lines(gateway: Mitm) -> list[dict[str, Any]]:
     text = (gateway.directory / "audit.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    whole, _, _ = text.rpartition("\n")  # the last line may still be being written
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def audited(gateway: Mitm, request_id: str | None) -> dict[str, Any]:
