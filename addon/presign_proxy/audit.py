@@ -24,14 +24,14 @@ def record(decision: Forward | Deny, outcome: Outcome, now: float) -> dict[str, 
     the path only where the signature was good.
     """
     facts = decision.facts
-    refused = isinstance(decision, Deny)
+    denied = decision if isinstance(decision, Deny) else None
     return {
         "time": round(now, 3),
         "request_id": facts.request_id,
-        "decision": "deny" if refused else "forward",
+        "decision": "deny" if denied else "forward",
         **_who(facts),
-        "code": decision.code if isinstance(decision, Deny) else outcome.code,
-        "detail": decision.detail if isinstance(decision, Deny) else outcome.error,
+        "code": denied.code if denied else outcome.code,
+        "detail": denied.detail if denied else outcome.error,
         "status": outcome.status,
         "upstream_status": outcome.upstream_status,
         "bytes_in": outcome.bytes_in,

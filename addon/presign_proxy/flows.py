@@ -37,7 +37,7 @@ def arrival_of(request: http.Request, *, tunnelled: bool, has_body: bool = True)
     """How a request came; to be called before mitmproxy's stream has touched it."""
     data = request.data
     hosts = tuple(value for name, value in data.headers.fields if name.lower() == b"host")
-    over_h1 = data.http_version.startswith(b"HTTP/1")
+    over_h1 = is_h1(data.http_version)
     return Arrival(
         hosts=hosts,
         authority=b"" if over_h1 else data.authority,
@@ -129,12 +129,12 @@ def show(flow: http.HTTPFlow, forward: Forward) -> Snapshot:
     data = flow.request.data
     fields = _fields(forward.shown, forward.origin, data.http_version)
     consumed = tuple((name, value) for name, value in data.headers.fields if name.lower() in _CONSUMED)
-    if _is_h1(data.http_version) and connection_close(data.http_version, data.headers):
+    if is_h1(data.http_version) and connection_close(data.http_version, data.headers):
         consumed += ((b"Connection", b"close"),)
     headers = _headers(fields + consumed)
     data.scheme = forward.origin.scheme.encode("ascii")
     data.host, data.port = forward.origin.host, forward.origin.port
-    data.authority = b"" if _is_h1(data.http_version) else forward.origin.authority.encode("ascii")
+    data.authority = b"" if is_h1(data.http_version) else forward.origin.authority.encode("ascii")
     data.path = target(forward.shown.path, forward.shown.query)
     data.headers = headers
     flow.request.stream = True
@@ -173,7 +173,7 @@ def wire_request(request: http.Request, forward: Forward, server: Server, *, has
     copied.data.path = target(forward.sent.path, forward.sent.query)
     copied.data.headers = _headers(fields)
     copied.data.content = copied.data.trailers = None
-    if _is_h1(data.http_version):
+    if is_h1(data.http_version):
         copied.data.http_version = b"HTTP/1.1"
     return copied
 
@@ -190,12 +190,12 @@ def _headers(fields: Fields) -> http.Headers:
     return headers
 
 
-def _is_h1(version: bytes) -> bool:
+def is_h1(version: bytes) -> bool:
     return version.startswith(b"HTTP/1")
 
 
 def _fields(outgoing: Outgoing, origin: Origin, version: bytes) -> Fields:
-    if _is_h1(version):
+    if is_h1(version):
         return ((b"Host", origin.authority.encode("ascii")), *outgoing.fields)
     return tuple((name.lower(), value) for name, value in outgoing.fields)
 

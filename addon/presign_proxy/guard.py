@@ -148,9 +148,8 @@ class Guard:
     def _adopt(self, loaded: config.Loaded) -> None:
         """Swap to a new configuration, whole."""
         self._open_audit(loaded)
-        for name in options.KEYLOGS:
-            if os.environ.get(name):
-                logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
+        for name in options.keylogs():
+            logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
         for warning in loaded.warnings:
             logger.warning("presign: %s", warning)
         self._loaded, self.registry = loaded, loaded.registry

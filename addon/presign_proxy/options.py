@@ -19,7 +19,7 @@ _NOT_HTTP: Final = (
     "dns",
     *(f"reverse:{scheme}:" for scheme in ("dns", "tcp", "tls", "udp", "dtls", "quic", "http3")),
 )
-KEYLOGS: Final = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
+_KEYLOGS: Final = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
 
 
 def unsafe(options: Any, *, deny_unsigned: bool) -> Iterator[str]:
@@ -35,9 +35,13 @@ def unsafe(options: Any, *, deny_unsigned: bool) -> Iterator[str]:
     for name in _BYPASSES:
         if name in options and getattr(options, name):
             yield f"presign: option {name} is not allowed with unsigned: deny: such hosts bypass the gateway"
-    for name in KEYLOGS:
-        if os.environ.get(name):
-            yield f"presign: ${name} is not allowed with unsigned: deny: it records all TLS session keys"
+    for name in keylogs():
+        yield f"presign: ${name} is not allowed with unsigned: deny: it records all TLS session keys"
+
+
+def keylogs() -> list[str]:
+    """The environment variables by which TLS session keys are being recorded."""
+    return [name for name in _KEYLOGS if os.environ.get(name)]
 
 
 def mistyped(options: Any) -> Iterator[str]:

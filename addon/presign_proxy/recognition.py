@@ -10,6 +10,7 @@ from .schemes import presign as presign_scheme
 from .schemes import source as source_scheme
 from .schemes.presign import API_PROXY, TOKEN_PATH, Presign
 from .schemes.source import Source
+from .tokens import PREFIX as TOKEN
 
 
 def is_gateway(registry: Registry, request: Request) -> bool:
@@ -17,7 +18,7 @@ def is_gateway(registry: Registry, request: Request) -> bool:
     if request.reverse:
         # mitmproxy has replaced Host by then, so only the path can tell.
         path = request.path
-        return path.startswith((API_PROXY, TOKEN_PATH + b"ps1_")) or is_source_form(registry, request)
+        return path.startswith((API_PROXY, TOKEN_PATH + TOKEN)) or is_source_form(registry, request)
     host, port = request.origin.host, request.origin.port
     if host in registry.hosts:
         return True

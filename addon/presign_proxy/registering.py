@@ -216,8 +216,8 @@ class Registrar:
         if isinstance(auth, BasicAuth):
             if auth.username is None and auth.password is None:
                 self._wrong(at, "needs a username or a password")
-            name = self._secret((*at, "username"), auth.username) if auth.username else Secret("")
-            password = self._secret((*at, "password"), auth.password) if auth.password else Secret("")
+            name = self._secret((*at, "username"), auth.username) if auth.username else _UNSET
+            password = self._secret((*at, "password"), auth.password) if auth.password else _UNSET
             if ":" in name.reveal():
                 self._wrong((*at, "username"), "holds a colon, which Basic cannot carry")
             return BasicCredential(name, password)

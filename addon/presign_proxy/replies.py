@@ -95,24 +95,20 @@ def _check_grammar(reply: Reply) -> None:
 
 def _nominated(fields: Fields) -> frozenset[bytes]:
     """What `Connection` declares to be for this connection only, without what frames the message."""
-    names = {
-        token.strip().lower()
-        for name, value in fields
-        if name.lower() == b"connection"
-        for token in value.split(b",")
-    }
-    return frozenset(names - {b"connection", b"content-length", b"transfer-encoding"})
+    names = frozenset(token.lower() for token in _listed(fields, b"connection"))
+    return names - {b"connection", b"content-length", b"transfer-encoding"}
+
+
+def _listed(fields: Fields, key: bytes) -> list[bytes]:
+    """The elements of a header that is a list, over all its lines (RFC 9110, 5.6.1)."""
+    tokens = [token.strip() for name, value in fields if name.lower() == key for token in value.split(b",")]
+    return [token for token in tokens if token]
 
 
 def _is_encoded(reply: Reply) -> bool:
     """Raises Denied("upstream") for a coding that cannot be taken off: it would be passed on unread."""
-    codings = [
-        token.strip().lower()
-        for name, value in reply.fields
-        if name.lower() == b"content-encoding"
-        for token in value.split(b",")
-        if token.strip().lower() not in (b"", b"identity")
-    ]
+    codings = [token.lower() for token in _listed(reply.fields, b"content-encoding")]
+    codings = [coding for coding in codings if coding != b"identity"]
     if not codings:
         return False
     if len(codings) > 1 or codings[0] not in CODINGS or reply.status == 206:
@@ -131,13 +127,8 @@ def _added(forward: Forward, *, gateway: bool) -> Fields:
 
 def _private(fields: Fields) -> bytes:
     """The Cache-Control of the upstream without what lets shared caches store (RFC 9111, 5.2.2)."""
-    tokens = [
-        token.strip()
-        for name, value in fields
-        if name.lower() == b"cache-control"
-        for token in value.split(b",")
-        if token.strip() and not _SHARED_CACHING.fullmatch(token.strip())
-    ]
+    tokens = _listed(fields, b"cache-control")
+    tokens = [token for token in tokens if not _SHARED_CACHING.fullmatch(token)]
     if not any(token.lower() in (b"private", b"no-store") for token in tokens):
         tokens.insert(0, b"private")
     return b", ".join(tokens)

@@ -330,7 +330,7 @@ class GuardedStream(HttpStream):
         # The rest of a small body may have come while the hook was running.
         if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
             self.uploading = False
-        over_h1 = self.flow.request.data.http_version.startswith(b"HTTP/1")
+        over_h1 = flows.is_h1(self.flow.request.data.http_version)
         # After a request that is invalid as HTTP nobody can tell where the next one begins.
         close = over_h1 and (self.uploading or self.invalid)
         response = flows.response_of(answer, close=close)

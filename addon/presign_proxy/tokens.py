@@ -13,7 +13,7 @@ from .errors import Malformed
 PREFIX: Final = b"ps1_"
 _TOKEN = re.compile(rb"ps1_([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
-_STARTS: Final = (b"ps1_", b"ps2_")
+_STARTS: Final = (PREFIX, b"ps2_")
 _SIGNATURE = re.compile(rb"\.[0-9a-f]{64}")
 
 
@@ -44,6 +44,11 @@ def format_token(connection_id: str, expires: str, methods: str, paths: str, sig
     """The token of a grant; the inverse of `parse_token`."""
     payload = "\n".join((connection_id, expires, methods, paths)).encode()
     return f"ps1_{base64.urlsafe_b64encode(payload).rstrip(b'=').decode()}.{signature}"
+
+
+def has_start(text: bytes) -> bool:
+    """Whether a token could begin in a text, as it stands."""
+    return b"ps1_" in text or b"ps2_" in text
 
 
 def holds_token(text: bytes) -> bool:

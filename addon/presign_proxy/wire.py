@@ -18,7 +18,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
-from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
+from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 
 from .answers import Answer, refusal
 from .gates import MAX_HELD
@@ -204,10 +204,9 @@ class GuardedHttpLayer(HttpLayer):
         if not isinstance(client, Http2Server) or getattr(server, "alpn", None) == b"h2":
             return 0
         return sum(
-            len(piece.data)
+            _unsent(client, stream_id)
             for stream_id, stream in self.streams.items()
             if getattr(stream, "flow", None) is not None and stream.flow.server_conn is server
-            for piece in client.h2_conn.stream_buffers.get(stream_id, ())
         )
 
     def is_full(self, stream_id: int) -> bool:
@@ -220,8 +219,7 @@ class GuardedHttpLayer(HttpLayer):
         upstream = self.connections.get(stream.context.server)
         for one in _descendants(upstream):
             if isinstance(one, Http2Client):
-                ours = one.our_stream_id.get(stream_id, 0)
-                waiting = sum(len(piece.data) for piece in one.h2_conn.stream_buffers.get(ours, ()))
+                waiting = _unsent(one, one.our_stream_id.get(stream_id, 0))
                 return waiting > MAX_HELD or stream_id in one.stream_queue
         return False
 
@@ -247,6 +245,11 @@ class GuardedClientTLSLayer(layers.ClientTLSLayer):
             self.recv_buffer.clear()
             return False, "the ClientHello is too large"
         return (yield from super().receive_handshake_data(data))
+
+
+def _unsent(side: Http2Connection, stream_id: int) -> int:
+    """Bytes that a peer's window keeps from being sent."""
+    return sum(len(piece.data) for piece in side.h2_conn.stream_buffers.get(stream_id, ()))
 
 
 def _descendants(top: layer.Layer | None) -> list[layer.Layer]:

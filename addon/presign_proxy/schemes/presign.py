@@ -16,7 +16,7 @@ from ..message import Head, Request
 from ..names import fold, param_key
 from ..query import HIDING, form_decode, hidden_names
 from ..tokens import PREFIX as TOKEN
-from ..tokens import holds_token, parse_token
+from ..tokens import has_start, holds_token, parse_token
 
 Carrier = Literal["query", "header", "path", "key"]
 
@@ -199,12 +199,12 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
         query: the query without presign parameters.
     """
     found: list[tuple[Slot, bytes]] = []
-    marked = b"ps1_" in head.values or b"ps2_" in head.values
+    marked = has_start(head.values)
     # Only base64 hides a token from a search for its first letters.
     encoded = not _AUTHORIZATIONS.isdisjoint(head.names) and b"basic" in head.values.lower()
     if marked or encoded:
         for name, (_, value) in zip(head.names, request.fields, strict=False):
-            if b"ps1_" not in value and b"ps2_" not in value and name not in _AUTHORIZATIONS:
+            if not has_start(value) and name not in _AUTHORIZATIONS:
                 continue
             # A page's own URL is where a browser came from, not what it carries.
             if not name.startswith(b"x-presign") and (name != b"referer" or value.startswith(TOKEN)):

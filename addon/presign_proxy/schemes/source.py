@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from ..errors import Malformed
 from ..message import Request
-from ..query import hidden_names
+from ..query import hidden_names, target
 
 MAX_URL: Final = 2048
 """Characters of a source URL."""
@@ -66,9 +66,8 @@ def recognise_intercepted(request: Request) -> tuple[str | None, Source] | None:
     if not _is_signed(request.query):
         return None
     fields, query = _fields(request.query, named=True)
-    target = request.path if query is None else request.path + b"?" + query
     try:
-        url = f"{request.origin}{target.decode('utf-8')}"
+        url = f"{request.origin}{target(request.path, query).decode('utf-8')}"
     except UnicodeDecodeError:
         raise Malformed("the source URL is not UTF-8") from None
     key = fields.get(b"key", b"").decode("ascii", "replace") or None
@@ -91,7 +90,7 @@ def _fields(query: bytes | None, *, named: bool = False) -> tuple[dict[bytes, by
     names = {b"sig", b"exp", b"key"} if named else {b"sig", b"exp"}
     found: dict[bytes, bytes] = {}
     rest: list[bytes] = []
-    for piece in (query or b"").split(b"&") if query is not None else ():
+    for piece in query.split(b"&") if query is not None else ():
         name, equals, value = piece.partition(b"=")
         if name not in names:
             if not named and names.intersection(hidden_names(piece)):
