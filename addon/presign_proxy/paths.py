@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from . import grammar
 from .errors import Denied
 
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -26,7 +27,7 @@ _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOUBLE_ENCODED = re.compile(rb"%25(?:[0-9A-Fa-f]{2}|[uU])")
 _ESCAPED_AGAIN = re.compile(r"%[0-9A-Fa-f]{2}")
 _CUT = re.compile(r"[;?#]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(grammar.CONTROL)
 # Read as a dot, a slash or a backslash once a decoder folds compatibility forms or "best fit" code pages.
 _FOLDED = re.compile("[\u2024\u2025\u2044\u2215\u2216\u29f8\u29f9\ufe52\ufe68\uff0e\uff0f\uff3c\uff05]")
 

@@ -7,12 +7,13 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
+from . import grammar
 from .connections import ANY, Ceiling
 from .errors import Denied, Malformed
 from .paths import pattern, units
 
 MAX_ITEMS: Final = 64
-_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
+_METHOD = re.compile(grammar.METHOD)
 _ONLY_STARS = re.compile(r"/?\*+")
 NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """Methods no wildcard grants: a tunnel, and two that echo the credential."""

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from . import grammar
 from .connections import Connection
 from .errors import Malformed
 from .injectors import Outgoing, Slots
@@ -55,7 +56,7 @@ _PREFIXES: Final = (
 )
 _SUFFIXES: Final = (b"-connecting-ip",)
 _FRAMING: Final = frozenset((b"content-length", b"host", b"content-type", b"content-encoding"))
-_SIGNED_SOURCE = re.compile(rb"sig=[0-9a-f]{64}")
+_SIGNED_SOURCE = re.compile(rf"sig={grammar.SIGNATURE}".encode())
 
 
 _ASKS_FOR_MORE: Final = frozenset((b"upgrade", b"service-worker", b"expect"))

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
+from . import grammar
+
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ConnectionId = Annotated[str, Field(pattern=f"^{grammar.CONNECTION_ID}$")]
 KeyId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-Method = Annotated[str, Field(pattern=r"^(\*|[A-Z][A-Z0-9_-]{0,31})$")]
+Method = Annotated[str, Field(pattern=rf"^(\*|{grammar.METHOD})$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")

@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from . import canonical, policy
+from . import canonical, grammar, policy
 from .errors import Malformed
 from .keys import mac, signature_id
 from .schemes.presign import MAX_LIST
 from .secret import Secret
 from .tokens import format_token
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ID = re.compile(grammar.CONNECTION_ID)
 _PATH = re.compile(r"(?!//|[A-Za-z][A-Za-z0-9+.-]*://)[^\s#\\\x00-\x20\x7f]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(grammar.CONTROL)
 
 
 class Signed(NamedTuple):

@@ -8,13 +8,14 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from . import grammar
 from .errors import Malformed
 
 PREFIX: Final = b"ps1_"
-_TOKEN = re.compile(rb"ps1_([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
+_TOKEN = re.compile(rf"ps1_([A-Za-z0-9_-]+)\.({grammar.SIGNATURE})".encode())
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _STARTS: Final = (PREFIX, b"ps2_")
-_SIGNATURE = re.compile(rb"\.[0-9a-f]{64}")
+_SIGNATURE = re.compile(rf"\.{grammar.SIGNATURE}".encode())
 
 
 def parse_token(token: bytes) -> dict[str, str]:

@@ -11,6 +11,7 @@ import binascii
 import re
 from typing import Final, Literal, NamedTuple
 
+from .. import grammar
 from ..errors import Malformed
 from ..message import Head, Request
 from ..names import fold, param_key
@@ -33,10 +34,10 @@ _FIELDS: Final = {
 _HEADERS: Final = {name.lower(): field for name, field in _FIELDS.items()}
 _REQUIRED: Final = ("expires", "methods", "paths", "signature")
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_EXPIRES = re.compile(r"0|[1-9][0-9]{0,11}")
-_SIGNATURE = re.compile(r"[0-9a-f]{64}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ID = re.compile(grammar.CONNECTION_ID)
+_EXPIRES = re.compile(grammar.UNIX_TIME)
+_SIGNATURE = re.compile(grammar.SIGNATURE)
+_CONTROL = re.compile(grammar.CONTROL)
 # Runs of bytes that no decoder of base64 reads, standard or URL-safe.
 _NOT_BASE64: Final = bytes(
     octet

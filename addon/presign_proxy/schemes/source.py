@@ -10,6 +10,7 @@ import binascii
 import re
 from typing import Final, NamedTuple
 
+from .. import grammar
 from ..errors import Malformed
 from ..message import Request
 from ..query import hidden_names, target
@@ -19,11 +20,11 @@ MAX_URL: Final = 2048
 
 PREFIX: Final = b"/v1/"
 FORM: Final = re.compile(rb"/v1/[^/?]*/")
-_FORM = re.compile(rb"/v1/([A-Za-z0-9_-]{1,64})/(.+)", re.DOTALL)
+_FORM = re.compile(rf"/v1/({grammar.CONNECTION_ID})/(.+)".encode(), re.DOTALL)
 _SIGNED = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9]{1,16})")
 _PLAIN = re.compile(rb"(.+)\.([A-Za-z0-9]{1,16})", re.DOTALL)
-_EXP = re.compile(rb"0|[1-9][0-9]{0,11}")
-_SIG = re.compile(rb"[0-9a-f]{64}")
+_EXP = re.compile(grammar.UNIX_TIME.encode())
+_SIG = re.compile(grammar.SIGNATURE.encode())
 
 
 class Source(NamedTuple):

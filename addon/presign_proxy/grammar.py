@@ -1,0 +1,14 @@
+"""The grammar of what is signed, in one place: what signs, what verifies and what configures must agree."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CONNECTION_ID: Final = r"[A-Za-z0-9_-]{1,64}"
+"""Of a connection or a project."""
+METHOD: Final = r"[A-Z][A-Z0-9_-]{0,31}"
+UNIX_TIME: Final = r"(?:0|[1-9][0-9]{0,11})"
+"""Seconds; one spelling for each."""
+SIGNATURE: Final = r"[0-9a-f]{64}"
+CONTROL: Final = r"[\x00-\x1f\x7f-\x9f]"
+"""C0, DEL and C1."""
