@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -18,6 +17,7 @@ from .connections import Registry
 from .decisions import Forward
 from .errors import Denied
 from .handlers import proxyserver
+from .hosts import parse_address
 from .ledger import Ledger
 
 RESOLVE_TIMEOUT: Final = 5.0
@@ -106,12 +106,9 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 def _is_local(address: str) -> bool:
     """Whether an address is one of this machine: only those can be bound."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+    parsed = parse_address(address)
+    if parsed is None:
         return False
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped
     if parsed.is_loopback or parsed.is_unspecified:
         return True
     family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET

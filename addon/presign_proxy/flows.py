@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import time
 from copy import copy
 from typing import Any
@@ -15,7 +14,7 @@ from mitmproxy.proxy import mode_specs
 
 from .answers import Answer
 from .decisions import Forward
-from .hosts import parse_host
+from .hosts import parse_address, parse_host
 from .injectors import Outgoing
 from .ledger import Arrival
 from .message import Fields, Origin, Request
@@ -103,10 +102,10 @@ def _host(text: str) -> str:
 def _listener(client: Client) -> tuple[str, int] | None:
     """The listener's address as a client would spell it; a flow that somebody made by hand has none."""
     try:
-        address = ipaddress.ip_address(client.sockname[0].partition("%")[0])
-    except (ValueError, TypeError, IndexError):
+        address, port = parse_address(client.sockname[0]), client.sockname[1]
+    except (TypeError, IndexError):
         return None
-    return str(getattr(address, "ipv4_mapped", None) or address), client.sockname[1]
+    return (str(address), port) if address else None
 
 
 def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:

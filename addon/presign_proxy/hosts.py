@@ -54,6 +54,15 @@ def parse_authority(text: str, scheme: str) -> Origin | None:
     return _parse_authority(text, scheme) if len(text) <= 300 else None
 
 
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address as a socket shows it: without its scope, and IPv4 where it is IPv4 inside IPv6."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def is_loopback(host: str) -> bool:
     """Whether the name or address can only be this machine."""
     if host == "localhost":

@@ -5,12 +5,10 @@ Every refusal of this scheme is a bare 403, so the details here reach the audit 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from typing import Final, NamedTuple
 
-from .. import grammar
+from .. import base64url, grammar
 from ..errors import Malformed
 from ..message import Request
 from ..query import hidden_names, target
@@ -55,7 +53,7 @@ def recognise(request: Request) -> Source | None:
     signed = _SIGNED.fullmatch(rest)
     if signed is None:
         raise Malformed("the source is not base64url with a format")
-    url, extension = _decode(signed[1]), signed[2].decode("ascii")
+    url, extension = base64url.decode(signed[1], "the source"), signed[2].decode("ascii")
     return Source(project, url, extension, fields[b"sig"].decode(), fields[b"exp"].decode())
 
 
@@ -116,14 +114,3 @@ def _plain(project: str, rest: bytes) -> Source:
         return Source(project, match[1].decode("utf-8"), match[2].decode("ascii"), None, None)
     except UnicodeDecodeError:
         raise Malformed("the source is not UTF-8") from None
-
-
-def _decode(encoded: bytes) -> str:
-    """base64url without padding (RFC 4648, 5), strict: it re-encodes to itself. Raises Malformed."""
-    try:
-        raw = base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
-        if base64.urlsafe_b64encode(raw).rstrip(b"=") != encoded:
-            raise Malformed("the base64url of the source is not canonical")
-        return raw.decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
-        raise Malformed("the source is not base64url of UTF-8") from None
