@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shutil
@@ -30,17 +29,7 @@ from presign_proxy.schema import (
     SourceConnection,
 )
 from support.deciding import NOW, SECRET, code, connection, registry, request
-
-ROOT = Path(__file__).parents[1]
-DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
-README = (ROOT / "README.md").read_text("utf-8")
-
-
-def block(text: str, language: str, number: int = 0) -> str:
-    """A fenced block, without the indentation it has in a list."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
-    indent, body = found[number]
-    return re.sub(f"^{indent}", "", body, flags=re.MULTILINE)
+from support.documents import DOCS, README, ROOT, block
 
 
 def test_the_example_loads_as_it_is_and_grants_nothing(tmp_path: Path) -> None:
@@ -84,35 +73,6 @@ def test_the_commands_of_the_readme_are_those_of_the_makefile_and_of_ci() -> Non
 def granted(url: str) -> bool:
     target = url.strip().removeprefix("http://presign.local")
     return code(request(target), registry(connection()), int(time.time())) == "forward"
-
-
-ASKED = ("http://presign.local", "conn", SECRET, "v1/models")
-
-
-def test_the_python_recipe_is_accepted() -> None:
-    scope: dict[str, object] = {}
-    exec(compile(ast.parse(block(DOCS["signing.md"], "python")), "recipe", "exec"), scope)  # noqa: S102
-    assert granted(scope["presign"](*ASKED, ["GET", "POST"], ["v1/*", "a b/ü"]))  # type: ignore[operator]
-
-
-@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
-def test_the_javascript_recipe_is_accepted(tmp_path: Path) -> None:
-    module = tmp_path / "recipe.mjs"
-    call = f"console.log(presign(...{list(ASKED)!r}, ['POST', 'GET'], ['v1/*', 'a b/ü']))"
-    module.write_text(block(DOCS["signing.md"], "js") + call)
-    assert granted(subprocess.run(["node", module], capture_output=True, text=True, check=True).stdout)
-
-
-@pytest.mark.skipif(
-    not shutil.which("bash") or not shutil.which("openssl"), reason="bash or openssl is not installed"
-)
-def test_the_bash_recipe_is_accepted() -> None:
-    script = (
-        block(DOCS["signing.md"], "bash")
-        + "presign "
-        + " ".join(f"'{word}'" for word in (*ASKED, "GET", "v1/*"))
-    )
-    assert granted(subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout)
 
 
 def test_the_signer_refuses_what_the_gateway_would() -> None:

@@ -1,0 +1,15 @@
+"""The documents, and the code that stands in them."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def block(text: str, language: str, number: int = 0) -> str:
+    """A fenced block, without the indentation it has in a list."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    indent, body = found[number]
+    return re.sub(f"^{indent}", "", body, flags=re.MULTILINE)
