@@ -370,7 +370,7 @@ def test_a_registry_file_that_is_wrong_is_explained(write) -> None:
     text = "\n".join(problems(path))
     assert "registry.yaml:1:15: connections.conn_b.auth: is required" in text
     assert "registry.yaml:2:1: gateway: is not a key that is known here" in text
-    assert "should match" in "\n".join(problems(write({"registry": {"file": "connections.enc"}})))
+    assert "needs a key" in "\n".join(problems(write({"registry": {"file": "connections.enc"}})))
 
 
 def test_what_has_no_effect_yet_is_said(write) -> None:

@@ -10,13 +10,16 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from .connections import Connection, Registry
-from .document import ConfigError, Document, Location, Problem, read
+from .connections import Registry
+from .document import ConfigError, Document, Problem, read
 from .filling import with_presets
 from .hosts import parse_host
-from .permissions import readable_by_others, writable_by_others
+from .permissions import writable_by_others
+from .plainly import explain
 from .registering import Registrar
-from .schema import Config, RegistryFile
+from .registry_file import Memory, Registered, problems_of_connections, read_registry
+from .revocations import Revocations
+from .schema import Config
 from .watching import Version, version_of
 
 DEFAULT_PATH: Final = "config.yaml"
@@ -24,21 +27,6 @@ ENVIRONMENT: Final = "PRESIGN_CONFIG"
 
 UNSIGNED: Final = ("config", "pass", "deny")
 """What the option `presign_unsigned` may say."""
-
-# pydantic speaks to programmers; these are its few messages that people meet, said plainly.
-_PLAINLY: Final = {
-    "missing": "is required",
-    "extra_forbidden": "is not a key that is known here",
-    "union_tag_not_found": "is required: one of bearer, basic, header, query",
-    "union_tag_invalid": "is not one of bearer, basic, header, query",
-    "bool_type": "is true or false",
-    "string_type": "is text: put it in quotes",
-    "int_type": "is a whole number",
-    "list_type": "is a list",
-    "dict_type": "is a mapping",
-    "model_type": "is a mapping",
-    "model_attributes_type": "is a mapping",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,39 +50,49 @@ def locate(option: str, environ: Mapping[str, str]) -> Path:
     return path.absolute()
 
 
-def load(path: Path, environ: Mapping[str, str], unsigned: str = "config") -> Loaded:
+def load(
+    path: Path, environ: Mapping[str, str], unsigned: str = "config", memory: Memory | None = None
+) -> Loaded:
     """Read, check and resolve a configuration, and the registry file it names.
 
     Args:
         unsigned: "pass" or "deny" instead of what the file says.
+        memory: of the registry, where it was read before.
 
     Raises ConfigError with every problem there is.
     """
     problems = writable_by_others(path)
     version = version_of([path])
     document = _read(path, problems)
-    config = _validated(Config, document, path, environ, problems)
+    config = _validated(document, path, environ, problems)
     registrar = Registrar(document, path.parent, environ)
     connections = registrar.connections(config.connections)
     hosts = _hosts(config, document, problems)
     problems += registrar.problems
-    warnings, files = registrar.warnings, [path]
+    warnings, files, revocations = registrar.warnings, [path], Revocations()
     if config.registry is not None:
         other = path.parent / config.registry.file
         files.append(other)
         version += version_of([other])
-        found, more = _registered(other, path.parent, environ, problems)
-        for name in found.keys() & connections.keys():
+        problems += writable_by_others(other)
+        try:
+            found = read_registry(other, config.registry, environ, path.parent, memory or Memory())
+        except ConfigError as error:
+            problems += error.problems
+            found = Registered()
+        for name in found.connections.keys() & connections.keys():
             at = ("connections", name)
             problems.append(document.problem(at, f"the registry file {config.registry.file} has this id too"))
-        connections |= found
-        warnings = [*warnings, *more]
+        connections |= found.connections
+        revocations, warnings = found.revocations, [*warnings, *found.warnings]
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
     warnings = [*warnings, *_without_effect(config, document)]
     wanted = config.gateway.unsigned if unsigned == "config" else unsigned
     # Whatever is not plainly "pass" denies.
-    registry = Registry(connections, hosts, deny_unsigned=wanted != "pass")
+    registry = Registry(
+        revocations.applied(connections), hosts, deny_unsigned=wanted != "pass", revoked_urls=revocations.urls
+    )
     return Loaded(path, config, registry, tuple(warnings), tuple(files), version)
 
 
@@ -106,19 +104,6 @@ def _without_effect(config: Config, document: Document) -> list[Problem]:
         ("admin",): config.admin is not None,
     }
     return [document.problem(at, "has no effect yet") for at, is_said in said.items() if is_said]
-
-
-def _registered(
-    path: Path, base: Path, environ: Mapping[str, str], problems: list[Problem]
-) -> tuple[dict[str, Connection], list[Problem]]:
-    """The connections of a plain registry file, and what to warn of."""
-    problems += writable_by_others(path) + readable_by_others(path)
-    document = _read(path, problems)
-    content = _validated(RegistryFile, document, base / path.name, environ, problems)
-    registrar = Registrar(document, base, environ)
-    connections = registrar.connections(content.connections)
-    problems += registrar.problems
-    return connections, registrar.warnings
 
 
 def _read(path: Path, problems: list[Problem]) -> Document:
@@ -133,17 +118,14 @@ def _read(path: Path, problems: list[Problem]) -> Document:
     return document
 
 
-def _validated[Model: (Config, RegistryFile)](
-    model: type[Model], document: Document, path: Path, environ: Mapping[str, str], problems: list[Problem]
-) -> Model:
+def _validated(document: Document, path: Path, environ: Mapping[str, str], problems: list[Problem]) -> Config:
     """The document as a model. Raises ConfigError, with the problems that are known already."""
     data, unknown_presets = with_presets(document)
     problems += unknown_presets
     try:
-        return model.model_validate(data)
+        return Config.model_validate(data)
     except ValidationError as error:
-        details = error.errors(include_input=False, include_url=False)
-        problems += [_explain(document, detail) for detail in details]
+        problems += explain(document, error)
         problems += _problems_of_the_rest(data, document, path, environ)
         raise ConfigError(problems) from None
 
@@ -151,17 +133,13 @@ def _validated[Model: (Config, RegistryFile)](
 def _problems_of_the_rest(
     data: Any, document: Document, path: Path, environ: Mapping[str, str]
 ) -> list[Problem]:
-    """What else is wrong with the connections whose shape is right, so that all is told at once."""
-    registrar = Registrar(document, path.parent, environ)
+    """What else is wrong where the shape is right, so that all is told at once."""
+    problems: list[Problem] = []
     gateway = data.get("gateway") if isinstance(data, dict) else None
     hosts = gateway.get("hosts") if isinstance(gateway, dict) else None
     with contextlib.suppress(ValidationError):
-        _hosts(Config.model_validate({"gateway": {"hosts": hosts}}), document, registrar.problems)
-    connections = data.get("connections") if isinstance(data, dict) else None
-    for name, entry in connections.items() if isinstance(connections, dict) else ():
-        with contextlib.suppress(ValidationError):
-            registrar.connections(RegistryFile.model_validate({"connections": {name: entry}}).connections)
-    return registrar.problems
+        _hosts(Config.model_validate({"gateway": {"hosts": hosts}}), document, problems)
+    return problems + problems_of_connections(data, document, path.parent, environ)
 
 
 def _hosts(config: Config, document: Document, problems: list[Problem]) -> frozenset[str]:
@@ -173,26 +151,3 @@ def _hosts(config: Config, document: Document, problems: list[Problem]) -> froze
         else:
             found.add(host)
     return frozenset(found)
-
-
-def _explain(document: Document, detail: Any) -> Problem:
-    """One of pydantic's errors, at the place in the file it is about."""
-    location: list[str | int] = []
-    data: Any = document.data
-    for step in detail["loc"]:
-        inside = (isinstance(data, dict) and step in data) or (
-            isinstance(data, list) and isinstance(step, int) and step < len(data)
-        )
-        if inside:
-            data = data[step]
-            location.append(step)
-        elif step == detail["loc"][-1] and detail["type"] in ("missing", "extra_forbidden"):
-            location.append(step)
-        # Any other step is the tag of a union, which is not in the file.
-    at: Location = tuple(location)
-    if detail["type"] == "union_tag_invalid" and len(at) == 2:
-        return document.problem((*at, "scheme"), "is presign or source")
-    if detail["type"].startswith("union_tag"):
-        at = (*at, "type")
-    message = _PLAINLY.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-    return document.problem(at, message[:1].lower() + message[1:])

@@ -13,6 +13,7 @@ from .injectors import Injector, NoCredential
 from .keys import NO_KEYS, KeyRing
 from .message import Fields, Origin
 from .paths import Pattern, canonical_path, pattern
+from .secret import LateSecret
 
 Network = IPv4Network | IPv6Network
 
@@ -91,22 +92,35 @@ class Connection:
     ceiling: Ceiling = field(default_factory=Ceiling)
     conduct: Conduct = field(default_factory=Conduct)
     enabled: bool = True
+    revoked: bool = False
+    late: tuple[LateSecret, ...] = ()
+    """The secrets of the injector that are fetched when they are first needed."""
 
     def without_credential(self) -> Connection:
         """The same project towards an origin that its credential must not reach."""
-        return replace(self, injector=NoCredential())
+        return replace(self, injector=NoCredential(), late=())
 
 
 class Registry:
-    """All connections, immutable, swapped whole.
+    """All connections, immutable, swapped whole. Looking one up costs the same, however many there are.
 
     Args:
         connections: by id.
         hosts: lower-case names under which the gateway itself is addressed.
         deny_unsigned: whether a request that is not ours is refused.
+        revoked_urls: signature ids.
     """
 
-    __slots__ = ("_by_host", "connections", "deny_unsigned", "hosts", "intercepting", "macs")
+    __slots__ = (
+        "_bases",
+        "_destinations",
+        "connections",
+        "deny_unsigned",
+        "hosts",
+        "intercepting",
+        "macs",
+        "revoked_urls",
+    )
 
     def __init__(
         self,
@@ -114,21 +128,28 @@ class Registry:
         hosts: frozenset[str] = frozenset(),
         *,
         deny_unsigned: bool = False,
+        revoked_urls: frozenset[str] = frozenset(),
     ) -> None:
         self.connections = dict(connections)
         self.hosts = hosts
         self.deny_unsigned = deny_unsigned
+        self.revoked_urls = revoked_urls
         self.macs = max((len(connection.keys.keys) for connection in self.connections.values()), default=1)
-        by_host: dict[str, list[Connection]] = {}
+        bases: dict[Origin, dict[bytes, Connection | None]] = {}
         intercepting: dict[Origin, list[Connection]] = {}
         for connection in self.connections.values():
             if connection.upstream:
-                by_host.setdefault(connection.upstream.origin.host, []).append(connection)
+                found = bases.setdefault(connection.upstream.origin, {})
+                # Two with one base: a request that names neither is nobody's.
+                twin = connection.upstream.base in found
+                found[connection.upstream.base] = None if twin else connection
             if connection.source and connection.source.intercept:
                 for origin in connection.source.origins:
                     intercepting.setdefault(origin, []).append(connection)
-        self._by_host = {host: tuple(found) for host, found in by_host.items()}
+        # The lengths of all base paths of an origin: as many look-ups, whatever path a client sends.
+        self._bases = {origin: (frozenset(map(len, found)), found) for origin, found in bases.items()}
         self.intercepting = {origin: tuple(found) for origin, found in intercepting.items()}
+        self._destinations = frozenset((origin.host, origin.port) for origin in (*bases, *intercepting))
 
     def get(self, connection_id: str, scheme: str) -> Connection | None:
         """The connection of that id, if it is of that scheme."""
@@ -141,17 +162,14 @@ class Registry:
         """The only connection whose upstream origin and base path a request to this URL would reach."""
         with suppress(Denied):  # refused later, for its own reason
             path = canonical_path(path)
-        found = [
-            connection
-            for connection in self._by_host.get(origin.host, ())
-            if connection.upstream
-            and connection.upstream.origin == origin
-            and connection.upstream.relative(path) is not None
+        lengths, bases = self._bases.get(origin, (frozenset(), {}))
+        reached = [
+            bases[path[:length]]
+            for length in lengths
+            if path[length : length + 1] == b"/" and path[:length] in bases
         ]
-        return found[0] if len(found) == 1 else None
+        return reached[0] if len(reached) == 1 else None
 
     def leads_to(self, host: str, port: int) -> bool:
         """Whether some connection has an upstream there, or fetches sources from there."""
-        return any(c.upstream and c.upstream.origin.port == port for c in self._by_host.get(host, ())) or any(
-            (host, port) == (origin.host, origin.port) for origin in self.intercepting
-        )
+        return (host, port) in self._destinations

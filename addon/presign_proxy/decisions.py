@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from .answers import Style
 from .connections import Connection, Network
-from .injectors import Outgoing
+from .injectors import Fill, Outgoing
 from .message import Origin
 
 
@@ -54,14 +54,16 @@ class Forward:
     """Ours and granted: the whole outgoing request, computed.
 
     `shown` is what people and other addons may see, with a placeholder for the credential; `sent` is what
-    goes to `origin` and nowhere else. `resolve` says in which networks, besides public ones, the origin's
+    goes to `origin` and nowhere else, None while its credential has not been fetched; `plain` is what both
+    were made of. `resolve` says in which networks, besides public ones, the origin's
     address may lie; None where the origin comes from the registry and needs no judging.
     """
 
     connection: Connection
     origin: Origin
+    plain: Outgoing = field(repr=False)
     shown: Outgoing
-    sent: Outgoing = field(repr=False)
+    sent: Outgoing | None = field(repr=False)
     facts: Facts = field(repr=False)
     style: Style = "json"
     resolve: tuple[Network, ...] | None = None
@@ -70,6 +72,12 @@ class Forward:
     @property
     def request_id(self) -> str:
         return self.facts.request_id
+
+    def filled(self, fill: Fill) -> Forward:
+        """The same grant with what `fill` makes of each secret of its credential."""
+        injector = self.connection.injector.filled(fill)
+        connection = replace(self.connection, injector=injector)
+        return replace(self, connection=connection, sent=injector.inject(self.plain))
 
 
 Decision = PassThrough | Deny | Forward

@@ -60,7 +60,8 @@ class Document:
         at = location
         while at and at not in self.marks:
             at = at[:-1]
-        line, column = self.marks.get(at, (1, 1))
+        # What was never a text that people see has no lines.
+        line, column = self.marks.get(at, (1, 1) if self.marks else (0, 0))
         return Problem(self.file, line, column, ".".join(map(str, location)), message)
 
 

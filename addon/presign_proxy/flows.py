@@ -161,15 +161,17 @@ def wire_request(request: http.Request, forward: Forward, server: Server, *, has
     HTTP/2 bodies have no framing of their own in HTTP/1, and mitmproxy adds none: without it, a body would
     be read as the next request.
     """
-    data = request.data
-    fields = _fields(forward.sent, forward.origin, data.http_version)
+    data, sent = request.data, forward.sent
+    if sent is None:
+        raise LookupError("the credential of this grant was not fetched")
+    fields = _fields(sent, forward.origin, data.http_version)
     over_h2 = server.alpn == b"h2"
     if has_body and not over_h2 and not any(name.lower() == b"content-length" for name, _ in fields):
         fields += ((b"Transfer-Encoding", b"chunked"),)
     # Shallow copies: mitmproxy's own constructor checks every field's type again, its copy() serialises.
     copied = copy(request)
     copied.data = copy(data)
-    copied.data.path = target(forward.sent.path, forward.sent.query)
+    copied.data.path = target(sent.path, sent.query)
     copied.data.headers = _headers(fields)
     copied.data.content = copied.data.trailers = None
     if is_h1(data.http_version):

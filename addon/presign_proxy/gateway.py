@@ -57,8 +57,9 @@ def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: St
     return Forward(
         connection=connection,
         origin=grant.origin,
+        plain=plain,
         shown=connection.injector.placeholder(plain, f"presign:{connection.id}"),
-        sent=connection.injector.inject(plain),
+        sent=None if connection.late else connection.injector.inject(plain),
         facts=facts,
         style=style,
         resolve=grant.networks,

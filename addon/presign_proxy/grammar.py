@@ -6,6 +6,8 @@ from typing import Final
 
 CONNECTION_ID: Final = r"[A-Za-z0-9_-]{1,64}"
 """Of a connection or a project."""
+KEY_ID: Final = r"[A-Za-z0-9_.-]{1,64}"
+"""Of a signing key, within its connection."""
 METHOD: Final = r"[A-Z][A-Z0-9_-]{0,31}"
 UNIX_TIME: Final = r"(?:0|[1-9][0-9]{0,11})"
 """Seconds; one spelling for each."""

@@ -11,7 +11,7 @@ from .connections import Connection, Network, Registry, Upstream
 from .decisions import Facts
 from .errors import Denied, Malformed
 from .hosts import parse_authority
-from .keys import NO_KEYS, KeyRing, signature_id
+from .keys import NO_KEYS, KeyRing, SigningKey, signature_id
 from .message import Origin, Request
 from .names import header_key
 from .paths import canonical_path
@@ -48,7 +48,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     facts.connection = known.id or None
     named = presign.connection_id or known.id
     message = canonical.presign(named, presign.expires, presign.methods, presign.paths)
-    _verify(registry, known.keys, message, presign.signature, facts, now)
+    key = _verify(registry, known.keys, message, presign.signature, facts, now)
     upstream = known.upstream
     if upstream is None:
         raise Denied("invalid", "the connection is of another scheme")
@@ -56,7 +56,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     paths = policy.parse_list(presign.paths, "paths")
     expires = int(presign.expires)
     policy.check_expiry(expires, now)
-    _check_enabled(known)
+    _check_revoked(registry, known, key, facts)
     policy.check_lifetime(expires, now, known.ceiling)
     _check_slot(presign, known)
     policy.check_method(request.method, methods, known.ceiling)
@@ -79,13 +79,14 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
 
 def _verify(
     registry: Registry, ring: KeyRing, message: bytes, signature: str, facts: Facts, now: int
-) -> None:
+) -> SigningKey:
     """Raises Denied("invalid"); from here on the request was made by somebody who holds a signing key."""
     key = ring.verify(message, signature, now, registry.macs)
     if key is None:
         raise Denied("invalid", "no signing key of the connection made this signature")
     facts.verified = True
     facts.key, facts.signature = key.id, signature_id(signature)
+    return key
 
 
 def _connection(registry: Registry, request: Request, presign: Presign) -> Connection | None:
@@ -94,7 +95,13 @@ def _connection(registry: Registry, request: Request, presign: Presign) -> Conne
     return registry.addressed(request.origin, request.path)
 
 
-def _check_enabled(connection: Connection) -> None:
+def _check_revoked(registry: Registry, connection: Connection, key: SigningKey | None, facts: Facts) -> None:
+    if facts.signature in registry.revoked_urls:
+        raise Denied("revoked", "this signature is revoked")
+    if key is not None and key.revoked:
+        raise Denied("revoked", "the signing key is revoked")
+    if connection.revoked:
+        raise Denied("revoked", "the connection is revoked")
     if not connection.enabled:
         raise Denied("revoked", "the connection is disabled")
 
@@ -152,7 +159,7 @@ def grant_source(
     facts.scheme, facts.carrier = "source", "query" if source.signature else "path"
     connection = registry.get(source.project, "source") or _NO_CONNECTION
     if source.signature is None:
-        admitted = _admit_plain(connection, source, facts)
+        admitted = _admit_plain(registry, connection, source, facts)
     else:
         admitted = _admit_signed(registry, connection, source, facts, now)
     url = admitted.url
@@ -182,20 +189,20 @@ def _admit_signed(
     exp = source.exp or ""
     message = canonical.source(source.project, source.url, exp)
     ring = connection.keys if signed else NO_KEYS
-    _verify(registry, ring, message, source.signature or "", facts, now)
+    key = _verify(registry, ring, message, source.signature or "", facts, now)
     if rules is None:
         raise Denied("invalid", "there is no such project")
     facts.connection = connection.id
     # exp=0 is not "never" here but long past.
     policy.check_expiry(int(exp) or 1, now)
-    _check_enabled(connection)
+    _check_revoked(registry, connection, key, facts)
     return sources.admit_signed(source.url, rules)
 
 
-def _admit_plain(connection: Connection, source: Source, facts: Facts) -> Admitted:
+def _admit_plain(registry: Registry, connection: Connection, source: Source, facts: Facts) -> Admitted:
     rules = connection.source
     if rules is None or rules.signed:
         raise Denied("invalid", "there is no such project in allowlist mode")
     facts.connection = connection.id
-    _check_enabled(connection)
+    _check_revoked(registry, connection, None, facts)
     return sources.admit_plain(source.url, rules)

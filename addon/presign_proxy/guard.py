@@ -26,6 +26,7 @@ from .dialling import Dialler
 from .dispatch import speed_up
 from .document import ConfigError, Problem
 from .errors import STATUS, Denied
+from .fetching import Fetcher
 from .gates import gate
 from .handlers import handler_of, proxyserver
 from .housekeeping import MAX_CLIENTS, Housekeeper
@@ -35,6 +36,7 @@ from .masking import mask_for
 from .message import MAX_HEAD, head_of
 from .recognition import is_gateway
 from .redaction import Redaction
+from .registry_file import Memory
 from .rewrite import redact
 from .schemes import presign as presign_scheme
 from .sinks import AuditSink
@@ -56,6 +58,8 @@ class Guard:
         self._loaded: config.Loaded | None = None
         self._asked: tuple[str, str] | None = None
         self._dialler = Dialler(self.ledger)
+        self._fetcher = Fetcher()
+        self._memory = Memory()
         self._housekeeper = Housekeeper(self.ledger, self._reload)
         self._redaction = Redaction()
         self._throttle = Throttle()
@@ -139,7 +143,7 @@ class Guard:
             raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
         path = config.locate(asked[0], os.environ)
         try:
-            self._adopt(config.load(path, os.environ, asked[1]))
+            self._adopt(config.load(path, os.environ, asked[1], self._memory))
         except ConfigError as error:
             raise exceptions.OptionsError(f"presign: the configuration is not usable:\n{error}") from None
         # Only now: a refused option must not change which file is watched.
@@ -152,6 +156,7 @@ class Guard:
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
         for warning in loaded.warnings:
             logger.warning("presign: %s", warning)
+        self._fetcher.forget(loaded.path.parent)
         self._loaded, self.registry = loaded, loaded.registry
         self._housekeeper.files, self._housekeeper.seen = loaded.files, loaded.version
         logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
@@ -176,7 +181,7 @@ class Guard:
             return
         path, unsigned = self._loaded.path, ctx.options.presign_unsigned
         try:
-            self._adopt(await asyncio.to_thread(config.load, path, os.environ, unsigned))
+            self._adopt(await asyncio.to_thread(config.load, path, os.environ, unsigned, self._memory))
             self._check_options()
         except exceptions.OptionsError as error:
             logger.error("presign: presigned requests are refused until this is mended: %s", error)
@@ -325,6 +330,8 @@ class Guard:
             return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
         try:
             await self._dialler.pin(flow.client_conn, decision)
+            if decision.sent is None:
+                decision = await self._fetcher.fill(decision)
         except Denied as denied:
             return Deny(denied.code, denied.detail, decision.style, decision.facts)
         return decision

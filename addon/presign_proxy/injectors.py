@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -27,6 +28,9 @@ class Slots(NamedTuple):
     params: frozenset[bytes] = frozenset()
 
 
+Fill = Callable[[Secret], Secret]
+
+
 class Injector(Protocol):
     """Puts a credential on an outgoing request from which its slots were stripped."""
 
@@ -47,6 +51,14 @@ class Injector(Protocol):
         """Each secret value as it stands on the wire, to be masked wherever it comes back."""
         ...
 
+    def secrets(self) -> tuple[Secret, ...]:
+        """All that it puts on, fetched already or not."""
+        ...
+
+    def filled(self, fill: Fill) -> Injector:
+        """The same injector with what `fill` makes of each secret."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NoCredential:
@@ -62,6 +74,12 @@ class NoCredential:
 
     def rendered(self) -> tuple[bytes, ...]:
         return ()
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return ()
+
+    def filled(self, fill: Fill) -> NoCredential:  # noqa: ARG002 - the protocol's
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +102,15 @@ class HeaderCredential:
         return Outgoing(outgoing.path, outgoing.query, (*outgoing.fields, *added))
 
     def rendered(self) -> tuple[bytes, ...]:
-        return tuple(secret.reveal().encode() for _, _, secret in self.headers)
+        return tuple(secret.reveal().encode() for secret in self.secrets())
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return tuple(secret for _, _, secret in self.headers)
+
+    def filled(self, fill: Fill) -> HeaderCredential:
+        return replace(
+            self, headers=tuple((name, words, fill(secret)) for name, words, secret in self.headers)
+        )
 
 
 def bearer(token: Secret) -> HeaderCredential:
@@ -119,6 +145,12 @@ class BasicCredential:
         secret = self.password.reveal() or self.username.reveal()
         return (self._encoded(), secret.encode())
 
+    def secrets(self) -> tuple[Secret, ...]:
+        return (self.username, self.password)
+
+    def filled(self, fill: Fill) -> BasicCredential:
+        return BasicCredential(fill(self.username), fill(self.password))
+
 
 @dataclass(frozen=True, slots=True)
 class QueryCredential:
@@ -142,4 +174,10 @@ class QueryCredential:
         return outgoing._replace(query=added if query is None else query + b"&" + added)
 
     def rendered(self) -> tuple[bytes, ...]:
-        return tuple(secret.reveal().encode() for _, secret in self.params)
+        return tuple(secret.reveal().encode() for secret in self.secrets())
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return tuple(secret for _, secret in self.params)
+
+    def filled(self, fill: Fill) -> QueryCredential:
+        return QueryCredential(tuple((name, fill(secret)) for name, secret in self.params))

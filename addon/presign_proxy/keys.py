@@ -15,11 +15,17 @@ MAX_KEYS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One signing secret. `not_after` is its last valid second (Unix time), None for no end."""
+    """One signing secret.
+
+    `added` is when it was made, None where nobody knows; `not_after`, its last valid second, None for no
+    end (both Unix time). A revoked key verifies still, so that the answer is `revoked` and not `invalid`.
+    """
 
     id: str
     secret: Secret
     not_after: int | None = None
+    added: int | None = None
+    revoked: bool = False
 
     def is_live(self, now: int) -> bool:
         return self.not_after is None or now <= self.not_after

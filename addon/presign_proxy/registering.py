@@ -35,7 +35,7 @@ from .schema import (
     SecretSource,
     SourceConnection,
 )
-from .secret import Secret
+from .secret import LateSecret, Secret
 from .secrets import SecretError, resolve
 from .sources import SourceUrl, parse_url
 
@@ -54,6 +54,8 @@ class Registrar:
         self._environ = environ
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.contained = True
+        """Whether nothing outside of the file was read for its connections."""
 
     def connections(self, entries: Mapping[str, ConnectionEntry]) -> dict[str, Connection]:
         """All connections by id; only to be used where no problem was found."""
@@ -82,6 +84,7 @@ class Registrar:
             id=name,
             upstream=upstream,
             injector=injector,
+            late=_late(injector),
             keys=self._keys((*at, "signing_keys"), entry),
             ceiling=Ceiling(
                 methods=self._methods((*at, "allow", "methods"), entry.allow.methods),
@@ -114,6 +117,7 @@ class Registrar:
         if entry.auth:
             for index, origin in enumerate(origins):
                 self._check_secure((*at, "allowed_origins", index), origin, entry)
+        injector = self._injector((*at, "auth"), entry.auth) if entry.auth else NoCredential()
         return Connection(
             id=name,
             source=SourceRules(
@@ -125,7 +129,8 @@ class Registrar:
                 networks=self._networks((*at, "allow_networks"), entry.allow_networks),
                 intercept=entry.intercept,
             ),
-            injector=self._injector((*at, "auth"), entry.auth) if entry.auth else NoCredential(),
+            injector=injector,
+            late=_late(injector),
             keys=self._keys((*at, "signing_keys"), entry),
             conduct=self._conduct(entry, {}),
             enabled=entry.enabled,
@@ -196,6 +201,7 @@ class Registrar:
         return tuple(found)
 
     def _secret(self, at: Location, source: SecretSource) -> Secret:
+        self.contained = self.contained and source.literal is not None
         try:
             return resolve(source, self._base, self._environ)
         except SecretError as error:
@@ -203,22 +209,27 @@ class Registrar:
             return _UNSET
 
     def _credential(self, at: Location, source: SecretSource) -> Secret:
-        secret = self._secret(at, source)
-        try:
-            secret.reveal().encode("latin-1")
-        except UnicodeEncodeError:
-            self._wrong(at, "holds characters that no header can carry")
+        """A secret that is only needed once a request was granted, and so may be fetched then."""
+        return LateSecret(source.exec, source.ttl) if source.exec is not None else self._secret(at, source)
+
+    def _header_credential(self, at: Location, source: SecretSource) -> Secret:
+        secret = self._credential(at, source)
+        if not isinstance(secret, LateSecret):
+            try:
+                secret.reveal().encode("latin-1")
+            except UnicodeEncodeError:
+                self._wrong(at, "holds characters that no header can carry")
         return secret
 
     def _injector(self, at: Location, auth: Auth) -> Injector:
         if isinstance(auth, BearerAuth):
-            return bearer(self._credential((*at, "token"), auth.token))
+            return bearer(self._header_credential((*at, "token"), auth.token))
         if isinstance(auth, BasicAuth):
             if auth.username is None and auth.password is None:
                 self._wrong(at, "needs a username or a password")
-            name = self._secret((*at, "username"), auth.username) if auth.username else _UNSET
-            password = self._secret((*at, "password"), auth.password) if auth.password else _UNSET
-            if ":" in name.reveal():
+            name = self._credential((*at, "username"), auth.username) if auth.username else _UNSET
+            password = self._credential((*at, "password"), auth.password) if auth.password else _UNSET
+            if not isinstance(name, LateSecret) and ":" in name.reveal():
                 self._wrong((*at, "username"), "holds a colon, which Basic cannot carry")
             return BasicCredential(name, password)
         if isinstance(auth, HeaderAuth):
@@ -226,10 +237,10 @@ class Registrar:
             if len({name.lower() for name, _ in pairs}) < len(pairs):
                 self._wrong((*at, "headers"), "names a header twice")
             return HeaderCredential(
-                tuple((k.encode(), b"", self._credential((*at, "headers", k), v)) for k, v in pairs)
+                tuple((k.encode(), b"", self._header_credential((*at, "headers", k), v)) for k, v in pairs)
             )
         return QueryCredential(
-            tuple((name, self._secret((*at, "params", name), v)) for name, v in auth.params.items())
+            tuple((name, self._credential((*at, "params", name), v)) for name, v in auth.params.items())
         )
 
     def _keys(self, at: Location, entry: CommonConnection) -> KeyRing:
@@ -248,5 +259,12 @@ class Registrar:
             name = key.id or f"k{index + 1}"
             if any(name == other.id for other in keys):
                 self._wrong((*at, index, "id"), "another key has this id")
-            keys.append(SigningKey(name, secret, key.not_after))
+            if length and any(secret.reveal() == other.secret.reveal() for other in keys):
+                # Revoking one of them would leave its URLs to the other.
+                self._wrong(place, "another key of this connection has the same secret")
+            keys.append(SigningKey(name, secret, key.not_after, key.added))
         return KeyRing(tuple(keys))
+
+
+def _late(injector: Injector) -> tuple[LateSecret, ...]:
+    return tuple(secret for secret in injector.secrets() if isinstance(secret, LateSecret))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -14,11 +15,13 @@ _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 ConnectionId = Annotated[str, Field(pattern=f"^{grammar.CONNECTION_ID}$")]
-KeyId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+KeyId = Annotated[str, Field(pattern=f"^{grammar.KEY_ID}$")]
 Method = Annotated[str, Field(pattern=rf"^(\*|{grammar.METHOD})$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+DEFAULT_TTL: Final = 300
+MAX_REGISTRY_KEYS: Final = 4
 # Not headers that frame, route or end a message, and none of ours.
 _RESERVED: Final = frozenset(
     b"connection content-encoding content-length content-type expect host keep-alive proxy-authorization "
@@ -45,38 +48,123 @@ ParamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\[\]-]{1,128}$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,1024}$")]
 
 
-class SecretSource(BaseModel):
-    """Where a secret value is: exactly one of the fields is set."""
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """Where a secret value is: exactly one of the first four is set.
 
-    model_config = ConfigDict(frozen=True)
+    `ttl`: seconds for which what `exec` printed is good.
+    """
 
-    literal: str | None = Field(default=None, repr=False)
+    literal: str | None = field(default=None, repr=False)
     env: str | None = None
     file: str | None = None
+    exec: tuple[str, ...] | None = None
+    ttl: int = DEFAULT_TTL
 
 
 def _secret_source(value: Any) -> SecretSource:
-    """The text itself, `{env: NAME}` or `{file: PATH}`."""
+    """The text itself, `{env: NAME}`, `{file: PATH}` or `{exec: [argv…], ttl: 5m}`."""
     if isinstance(value, str) and value:
         return SecretSource(literal=value)
-    if isinstance(value, dict) and len(value) == 1:
-        ((kind, name),) = value.items()
-        if kind == "env" and isinstance(name, str) and not _ENV.fullmatch(name):
-            raise ValueError("env is the name of an environment variable, not a value")
-        if kind in ("env", "file") and isinstance(name, str) and name:
-            return SecretSource(**{kind: name})
-    raise ValueError("is a secret: write its text, {env: NAME} or {file: PATH}")
+    if isinstance(value, dict):
+        return _reference(value)
+    raise ValueError("is a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
 
+
+def _reference(value: dict[str, Any]) -> SecretSource:
+    if value.keys() == {"env"} and isinstance(name := value["env"], str):
+        if not _ENV.fullmatch(name):
+            raise ValueError("env is the name of an environment variable, not a value")
+        return SecretSource(env=name)
+    if value.keys() == {"file"} and isinstance(path := value["file"], str) and path:
+        return SecretSource(file=path)
+    if "exec" in value and value.keys() <= {"exec", "ttl"}:
+        argv = value["exec"]
+        if not isinstance(argv, list) or not argv or not all(isinstance(one, str) for one in argv):
+            raise ValueError("exec is a list of texts, the program first: no shell reads it")
+        if not argv[0] or any("\0" in one for one in argv):
+            raise ValueError("exec names no program, or holds a NUL")
+        ttl = _duration(value["ttl"]) if "ttl" in value else DEFAULT_TTL
+        return SecretSource(exec=tuple(argv), ttl=ttl)
+    raise ValueError("is a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
+
+
+_REFERENCES: Final[list[dict[str, Any]]] = [
+    {
+        "type": "object",
+        "properties": {"env": {"type": "string"}},
+        "required": ["env"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {"file": {"type": "string"}},
+        "required": ["file"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {
+            "exec": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            "ttl": {"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"},
+        },
+        "required": ["exec"],
+        "additionalProperties": False,
+    },
+]
 
 SecretValue = Annotated[
     SecretSource,
     PlainValidator(_secret_source),
+    WithJsonSchema({"oneOf": [{"type": "string", "minLength": 1}, *_REFERENCES]}),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where a key of the registry is, or the passphrase from which one is derived."""
+
+    source: SecretSource
+    passphrase: bool = False
+
+
+def _key_source(value: Any) -> KeySource:
+    """`{env: NAME}`, `{file: PATH}`, `{exec: [argv…]}` or `{passphrase: …}` with one of those."""
+    if isinstance(value, dict) and value.keys() == {"passphrase"} and isinstance(value["passphrase"], dict):
+        return KeySource(_reference(value["passphrase"]), passphrase=True)
+    if isinstance(value, dict) and value.keys() != {"passphrase"}:
+        return KeySource(_reference(value))
+    raise ValueError("is {env: NAME}, {file: PATH}, {exec: [argv…]}, or {passphrase: …} with one of those")
+
+
+def _key_sources(value: Any) -> tuple[KeySource, ...]:
+    listed = value if isinstance(value, list) else [value]
+    if not 1 <= len(listed) <= MAX_REGISTRY_KEYS:
+        raise ValueError(f"is one key, or a list of 1 to {MAX_REGISTRY_KEYS} of them")
+    return tuple(map(_key_source, listed))
+
+
+_PASSPHRASE: Final = {
+    "type": "object",
+    "properties": {"passphrase": {"oneOf": _REFERENCES}},
+    "required": ["passphrase"],
+    "additionalProperties": False,
+}
+_ONE_KEY: Final = [*_REFERENCES, _PASSPHRASE]
+
+KeySources = Annotated[
+    tuple[KeySource, ...],
+    PlainValidator(_key_sources),
     WithJsonSchema(
         {
             "oneOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "object", "properties": {"env": {"type": "string"}}, "required": ["env"]},
-                {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]},
+                *_ONE_KEY,
+                {
+                    "type": "array",
+                    "items": {"oneOf": _ONE_KEY},
+                    "minItems": 1,
+                    "maxItems": MAX_REGISTRY_KEYS,
+                },
             ]
         }
     ),
@@ -142,6 +230,7 @@ Auth = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth, Field(discrimi
 class SigningKeyEntry(Strict):
     id: KeyId | None = None
     secret: SecretValue
+    added: Instant | None = None
     not_after: Instant | None = None
     weak: bool = False
 
@@ -216,13 +305,31 @@ class GatewayConfig(Strict):
 
 
 class RegistryConfig(Strict):
-    file: Annotated[str, Field(pattern=r"^.+\.(yaml|yml|json)$")]
+    file: Annotated[str, Field(pattern=r"^.+\.(enc|yaml|yml|json)$")]
+    key: KeySources | None = None
+
+
+class RevokedUrl(Strict):
+    """One URL. `expires` (Unix time) is when it stops by itself, and so may be forgotten."""
+
+    at: Instant
+    expires: int | None = None
+
+
+class Revoked(Strict):
+    """What is revoked, and since when; it holds for the connections of both files."""
+
+    urls: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], RevokedUrl] = {}
+    keys: dict[Annotated[str, Field(pattern=rf"^{grammar.CONNECTION_ID}/{grammar.KEY_ID}$")], Instant] = {}
+    connections: dict[ConnectionId, Instant] = {}
+    added_before: dict[Annotated[str, Field(pattern=rf"^(\*|{grammar.CONNECTION_ID})$")], Instant] = {}
 
 
 class RegistryFile(Strict):
-    """A plain registry: connections in a file of their own."""
+    """A registry: connections in a file of their own, and what is revoked."""
 
     connections: dict[ConnectionId, ConnectionEntry] = {}
+    revoked: Revoked = Revoked()
 
 
 class AuditConfig(Strict):

@@ -22,3 +22,20 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not serialised")
+
+
+class LateSecret(Secret):
+    """A secret that is fetched when it is first needed: what `argv` prints, good for `ttl` seconds.
+
+    Stands in an injector until that is `filled`. To reveal it before is an error, never an empty text.
+    """
+
+    __slots__ = ("argv", "ttl")
+
+    def __init__(self, argv: tuple[str, ...], ttl: int) -> None:
+        super().__init__("")
+        self.argv = argv
+        self.ttl = ttl
+
+    def reveal(self) -> NoReturn:
+        raise LookupError("this secret has not been fetched")

@@ -1,0 +1,81 @@
+"""Running the program that prints a secret. Never a shell: its arguments are what the list says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+TIMEOUT: Final = 10.0
+"""Seconds in which the program must have printed its secret and ended."""
+
+
+class CommandError(Exception):
+    """A program that printed no secret. The text names neither its arguments nor what it printed."""
+
+
+def output_of(argv: Sequence[str], cwd: Path, environ: Mapping[str, str], limit: int) -> bytes:
+    """What a program prints.
+
+    It reads nothing, and its standard error is dropped: that may hold what should not be logged.
+
+    Args:
+        limit: bytes; more is an error.
+
+    Raises CommandError.
+    """
+    try:
+        child = subprocess.Popen(  # noqa: S603 - the owner's own program, from a file only the owner can write
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=cwd,
+            env=dict(environ),
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise CommandError((getattr(error, "strerror", None) or "cannot be started").lower()) from None
+    deadline = time.monotonic() + TIMEOUT
+    try:
+        printed = _read(child, limit, deadline)
+        status = child.wait(max(0.0, deadline - time.monotonic()))
+    except (subprocess.TimeoutExpired, TimeoutError):
+        raise CommandError(f"did not end within {TIMEOUT:.0f} s") from None
+    finally:
+        _end(child)
+    if status:
+        raise CommandError(f"ended with exit code {status}; run it by hand to see why")
+    return printed
+
+
+def _read(child: subprocess.Popen[bytes], limit: int, deadline: float) -> bytes:
+    """All that is printed until the pipe closes. Raises TimeoutError, CommandError."""
+    if child.stdout is None:
+        raise CommandError("has no output")
+    pipe, printed = child.stdout.fileno(), b""
+    while len(printed) <= limit:
+        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError
+        chunk = os.read(pipe, limit + 1 - len(printed))
+        if not chunk:
+            return printed
+        printed += chunk
+    raise CommandError(f"printed more than {limit} bytes")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Whatever it still does, and all that it started in its session."""
+    with contextlib.suppress(OSError):
+        if child.returncode is None:  # not reaped, so its group is still its own
+            os.killpg(child.pid, signal.SIGKILL)
+    if child.stdout is not None:
+        child.stdout.close()
+    child.wait()

@@ -1,0 +1,248 @@
+"""The registry's file: connections that the command manages, and what is revoked; encrypted, or plain."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from json.decoder import JSONDecodeError
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from . import members
+from .connections import Connection
+from .document import ConfigError, Document, Problem, parse
+from .filling import with_presets
+from .permissions import readable_by_others
+from .plainly import explain
+from .registering import Registrar
+from .revocations import Revocations
+from .schema import ConnectionEntry, ConnectionId, KeySource, RegistryConfig, RegistryFile, Revoked
+from .secrets import SecretError, checked, name_of, text_of
+from .storing import StoreError, read_private
+from .vault import Opener, Passphrase, VaultError, parse_key, unseal
+
+MAX_KEYS: Final = 4
+"""Keys that one source may hold, one a line."""
+_ENTRY: Final = TypeAdapter(dict[ConnectionId, ConnectionEntry])
+_YAML: Final = (".yaml", ".yml")
+
+
+class _Known(NamedTuple):
+    """One connection as it was read before, and what was warned of."""
+
+    digest: bytes
+    connection: Connection
+    warnings: tuple[Problem, ...]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What was read of a registry: after a change of one connection, only that one is read again."""
+
+    context: object = None
+    known: dict[str, _Known] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Registered:
+    """The content of a registry."""
+
+    connections: dict[str, Connection] = field(default_factory=dict)
+    revocations: Revocations = field(default_factory=Revocations)
+    warnings: list[Problem] = field(default_factory=list)
+
+
+def openers_of(config: RegistryConfig, base: Path, environ: Mapping[str, str]) -> list[Opener] | None:
+    """The keys of the registry, the first of which encrypts; None for a plain one.
+
+    Raises VaultError, which names the source.
+    """
+    encrypted = config.file.endswith(".enc")
+    if config.key is None:
+        if encrypted:
+            raise VaultError("a registry that is called .enc needs a key: registry.key")
+        return None
+    if not encrypted:
+        raise VaultError("a registry with a key is called .enc, one without is called .yaml or .json")
+    return [opener for source in config.key for opener in _openers(source, base, environ)]
+
+
+def _openers(key: KeySource, base: Path, environ: Mapping[str, str]) -> list[Opener]:
+    source, where = key.source, name_of(key.source)
+    if source.file is not None and (problems := readable_by_others(base / source.file)):
+        raise VaultError(f"{where}: {problems[0].message}")
+    try:
+        text = text_of(source, base, environ)
+        if key.passphrase:
+            return [Passphrase(checked(text, where))]
+        lines = [checked(line, where) for line in text.split()]
+    except SecretError as error:
+        raise VaultError(str(error)) from None
+    if not 1 <= len(lines) <= MAX_KEYS:
+        raise VaultError(f"{where} is not set or empty, or holds more than {MAX_KEYS} keys")
+    try:
+        return [parse_key(line) for line in lines]
+    except VaultError as error:
+        raise VaultError(f"{where} {error}") from None
+
+
+def read_payload(path: Path, openers: Sequence[Opener] | None) -> bytes:
+    """The file's content, decrypted. Raises StoreError, VaultError."""
+    raw = read_private(path)
+    if openers is not None:
+        return unseal(raw, openers)
+    if not raw.strip():
+        # Not the same as saying nothing: a file that is just being written would open what was closed.
+        raise StoreError("is empty")
+    return raw
+
+
+def read_registry(
+    path: Path, config: RegistryConfig, environ: Mapping[str, str], base: Path, memory: Memory
+) -> Registered:
+    """Read a registry.
+
+    Args:
+        base: the directory from which relative paths in it count.
+        memory: of the last time; it is brought up to date where everything is well.
+
+    Raises ConfigError with everything that is wrong.
+    """
+    try:
+        openers = openers_of(config, base, environ)
+        payload = read_payload(path, openers)
+    except (StoreError, VaultError) as error:
+        raise ConfigError([Problem(str(path), 0, 0, "", str(error))]) from None
+    if openers is None and path.suffix in _YAML:
+        return _from_yaml(payload, path, environ, base)
+    reader = _JsonReader(path, environ, base, memory)
+    problems = reader.read(payload)
+    if problems and openers is None:
+        _from_yaml(payload, path, environ, base)  # every JSON is YAML, and YAML has line numbers
+    if problems:
+        raise ConfigError(problems)
+    memory.context, memory.known = reader.context, reader.known
+    return reader.found
+
+
+def _from_yaml(raw: bytes, path: Path, environ: Mapping[str, str], base: Path) -> Registered:
+    document = parse(raw, str(path))
+    if document.data is None:
+        raise ConfigError([Problem(str(path), 0, 0, "", "is empty")])
+    data, problems = with_presets(document)
+    try:
+        content = RegistryFile.model_validate(data)
+    except ValidationError as error:
+        rest = problems_of_connections(data, document, base, environ)
+        raise ConfigError([*problems, *explain(document, error), *rest]) from None
+    registrar = Registrar(document, base, environ)
+    connections = registrar.connections(content.connections)
+    if problems := problems + registrar.problems:
+        raise ConfigError(problems)
+    return Registered(connections, _revocations(content.revoked), registrar.warnings)
+
+
+def problems_of_connections(
+    data: Any, document: Document, base: Path, environ: Mapping[str, str]
+) -> list[Problem]:
+    """What is wrong with those connections whose shape is right, where others are not even that."""
+    registrar = Registrar(document, base, environ)
+    connections = data.get("connections") if isinstance(data, dict) else None
+    for name, entry in connections.items() if isinstance(connections, dict) else ():
+        with contextlib.suppress(ValidationError):
+            registrar.connections(_ENTRY.validate_python({name: entry}))
+    return registrar.problems
+
+
+class _JsonReader:
+    """Reads each connection by itself, and only if it is not what it was the last time."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str], base: Path, memory: Memory) -> None:
+        self._path = path
+        self._environ = environ
+        self._base = base
+        self.context = (path, base)
+        self._before = memory.known if memory.context == self.context else {}
+        self.known: dict[str, _Known] = {}
+        self.found = Registered()
+        self._problems: list[Problem] = []
+        self._text = ""
+
+    def read(self, payload: bytes) -> list[Problem]:
+        """Everything that is wrong."""
+        try:
+            self._text = payload.decode("utf-8")
+            members.end(self._text, members.each(self._text, 0, self._section))
+        except UnicodeDecodeError:
+            self._wrong("is not UTF-8")
+        except JSONDecodeError as error:
+            self._wrong(f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg}")
+        except ValueError as error:
+            self._wrong(f"is not accepted: {error}")
+        return self._problems
+
+    def _wrong(self, message: str) -> None:
+        self._problems.append(Problem(str(self._path), 0, 0, "", message))
+
+    def _section(self, name: str, start: int) -> int:
+        if name == "connections":
+            return members.each(self._text, start, self._connection)
+        found, end = members.value(self._text, start)
+        document = Document(str(self._path), {name: found})
+        try:
+            content = RegistryFile.model_validate({name: found})
+        except ValidationError as error:
+            self._problems += explain(document, error)
+        else:
+            self.found.revocations = _revocations(content.revoked)
+        return end
+
+    def _connection(self, name: str, start: int) -> int:
+        text, before = self._text, self._before.get(name)
+        if before is not None:
+            # As we write it, one connection stands on a line; what has the digest is the whole value.
+            end = text.find("\n", start)
+            end -= text.startswith(",", end - 1)
+            if _digest(text[start:end]) == before.digest:
+                self._keep(name, before)
+                return end
+        found, end = members.value(text, start)
+        self._build(name, found, _digest(text[start:end]))
+        return end
+
+    def _build(self, name: str, entry: Any, digest: bytes) -> None:
+        document = Document(str(self._path), {"connections": {name: entry}})
+        data, problems = with_presets(document)
+        registrar = Registrar(document, self._base, self._environ)
+        try:
+            entries = _ENTRY.validate_python(data["connections"])
+            connections = registrar.connections(entries)
+        except ValidationError as error:
+            self._problems += problems + explain(document, error, ("connections",))
+            return
+        self._problems += problems + registrar.problems
+        known = _Known(digest, connections[name], tuple(registrar.warnings))
+        self._keep(name, known, again=not registrar.contained)
+
+    def _keep(self, name: str, known: _Known, *, again: bool = False) -> None:
+        self.found.connections[name] = known.connection
+        self.found.warnings += known.warnings
+        if not again:
+            self.known[name] = known
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _revocations(revoked: Revoked) -> Revocations:
+    return Revocations(
+        frozenset(revoked.urls),
+        frozenset(revoked.keys),
+        frozenset(revoked.connections),
+        dict(revoked.added_before),
+    )

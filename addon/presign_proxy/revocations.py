@@ -1,0 +1,47 @@
+"""What is revoked: single URLs, keys, connections, and every key that was added before an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from .connections import Connection
+from .keys import KeyRing, SigningKey
+
+EVERY: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """`urls` are signature ids, `keys` are `{connection}/{key}`; `added_before` maps a connection, or
+    `EVERY`, to a Unix time.
+    """
+
+    urls: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+    connections: frozenset[str] = frozenset()
+    added_before: Mapping[str, int] = field(default_factory=dict)
+
+    def applied(self, connections: Mapping[str, Connection]) -> dict[str, Connection]:
+        """The connections, with what is revoked marked as such."""
+        if not (self.keys or self.connections or self.added_before):
+            return dict(connections)
+        return {name: self._applied(connection) for name, connection in connections.items()}
+
+    def _applied(self, connection: Connection) -> Connection:
+        if connection.id in self.connections:
+            connection = replace(connection, revoked=True)
+        revoked = [self._is_revoked(connection.id, key) for key in connection.keys.keys]
+        if any(revoked):
+            keys = zip(connection.keys.keys, revoked, strict=True)
+            ring = KeyRing(tuple(replace(key, revoked=is_revoked) for key, is_revoked in keys))
+            connection = replace(connection, keys=ring)
+        return connection
+
+    def _is_revoked(self, connection: str, key: SigningKey) -> bool:
+        if f"{connection}/{key.id}" in self.keys:
+            return True
+        bound = max((self.added_before.get(name, 0) for name in (EVERY, connection)), default=0)
+        # A key of unknown age may be as old as any.
+        return bool(bound) and (key.added is None or key.added < bound)
