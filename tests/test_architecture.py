@@ -33,6 +33,7 @@ SHELLS = {
     "ledger",
     "options",
     "presets",
+    "presets.model",
     "redaction",
     "registering",
     "schema",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from pydantic import ValidationError
 
 from .connections import Connection, Registry
 from .document import ConfigError, Document, Location, Problem, read
-from .filling import with_presets
+from .filling import Presets, with_presets
 from .hosts import parse_host
 from .permissions import readable_by_others, writable_by_others
+from .presets import providers
+from .presets.model import PresetsFile
 from .registering import Registrar
-from .schema import Config, RegistryFile
+from .schema import PRESETS_FILE, Config, RegistryFile
 from .watching import Version, version_of
 
 DEFAULT_PATH: Final = "config.yaml"
@@ -73,17 +76,20 @@ def load(path: Path, environ: Mapping[str, str], unsigned: str = "config") -> Lo
     problems = writable_by_others(path)
     version = version_of([path])
     document = _read(path, problems)
-    config = _validated(Config, document, path, environ, problems)
+    own = _own_presets(document, path.parent)
+    version += version_of(own)
+    presets = _presets(own, problems)
+    config = _validated(Config, document, path, environ, problems, presets)
     registrar = Registrar(document, path.parent, environ)
     connections = registrar.connections(config.connections)
     hosts = _hosts(config, document, problems)
     problems += registrar.problems
-    warnings, files = registrar.warnings, [path]
+    warnings, files = registrar.warnings, [path, *own]
     if config.registry is not None:
         other = path.parent / config.registry.file
         files.append(other)
         version += version_of([other])
-        found, more = _registered(other, path.parent, environ, problems)
+        found, more = _registered(other, path.parent, environ, problems, presets)
         for name in found.keys() & connections.keys():
             at = ("connections", name)
             problems.append(document.problem(at, f"the registry file {config.registry.file} has this id too"))
@@ -108,13 +114,41 @@ def _without_effect(config: Config, document: Document) -> list[Problem]:
     return [document.problem(at, "has no effect yet") for at, is_said in said.items() if is_said]
 
 
+def _own_presets(document: Document, base: Path) -> list[Path]:
+    """The file of presets that a configuration names, if it does."""
+    named = document.data.get("presets") if isinstance(document.data, dict) else None
+    return [base / named] if isinstance(named, str) and re.fullmatch(PRESETS_FILE, named) else []
+
+
+def _presets(own: list[Path], problems: list[Problem]) -> Presets:
+    """The presets that connections may name: the built-in ones, and those of one's own."""
+    known = dict(providers())
+    for path in own:
+        problems += writable_by_others(path)
+        try:
+            document = _read(path, [])
+        except ConfigError as error:
+            problems += error.problems
+            return Presets(known, complete=False)
+        try:
+            found = PresetsFile.model_validate(document.data).presets
+        except ValidationError as error:
+            details = error.errors(include_input=False, include_url=False)
+            problems += [_explain(document, detail) for detail in details]
+            return Presets(known, complete=False)
+        for name in found.keys() & known.keys():
+            problems.append(document.problem(("presets", name), "is the name of a built-in preset"))
+        known = {name: preset.model_dump(exclude_defaults=True) for name, preset in found.items()} | known
+    return Presets(known)
+
+
 def _registered(
-    path: Path, base: Path, environ: Mapping[str, str], problems: list[Problem]
+    path: Path, base: Path, environ: Mapping[str, str], problems: list[Problem], presets: Presets
 ) -> tuple[dict[str, Connection], list[Problem]]:
     """The connections of a plain registry file, and what to warn of."""
     problems += writable_by_others(path) + readable_by_others(path)
     document = _read(path, problems)
-    content = _validated(RegistryFile, document, base / path.name, environ, problems)
+    content = _validated(RegistryFile, document, base / path.name, environ, problems, presets)
     registrar = Registrar(document, base, environ)
     connections = registrar.connections(content.connections)
     problems += registrar.problems
@@ -134,11 +168,16 @@ def _read(path: Path, problems: list[Problem]) -> Document:
 
 
 def _validated[Model: (Config, RegistryFile)](
-    model: type[Model], document: Document, path: Path, environ: Mapping[str, str], problems: list[Problem]
+    model: type[Model],
+    document: Document,
+    path: Path,
+    environ: Mapping[str, str],
+    problems: list[Problem],
+    presets: Presets,
 ) -> Model:
     """The document as a model. Raises ConfigError, with the problems that are known already."""
-    data, unknown_presets = with_presets(document)
-    problems += unknown_presets
+    data, ill_filled = with_presets(document, presets)
+    problems += ill_filled
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -225,8 +225,13 @@ class Registrar:
             pairs = auth.headers.items()
             if len({name.lower() for name, _ in pairs}) < len(pairs):
                 self._wrong((*at, "headers"), "names a header twice")
+            for stray in auth.prefix.keys() - auth.headers.keys():
+                self._wrong((*at, "prefix", stray), "is not one of the headers")
             return HeaderCredential(
-                tuple((k.encode(), b"", self._credential((*at, "headers", k), v)) for k, v in pairs)
+                tuple(
+                    (k.encode(), auth.prefix.get(k, "").encode(), self._credential((*at, "headers", k), v))
+                    for k, v in pairs
+                )
             )
         return QueryCredential(
             tuple((name, self._secret((*at, "params", name), v)) for name, v in auth.params.items())
