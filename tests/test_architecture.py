@@ -36,6 +36,8 @@ SHELLS = {
     "ledger",
     "options",
     "presets",
+    "presets.own",
+    "presets.model",
     "redaction",
     "registering",
     "registry_file",

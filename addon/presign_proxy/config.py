@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from .connections import Registry
 from .document import ConfigError, Document, Problem, read
-from .filling import with_presets
+from .filling import Presets, with_presets
 from .hosts import parse_host
 from .permissions import writable_by_others
 from .plainly import explain
+from .presets.own import own_presets, read_presets
 from .registering import Registrar
 from .registry_file import Memory, Registered, problems_of_connections, read_registry
 from .revocations import Revocations
@@ -64,19 +65,22 @@ def load(
     problems = writable_by_others(path)
     version = version_of([path])
     document = _read(path, problems)
-    config = _validated(document, path, environ, problems)
+    own = own_presets(document, path.parent)
+    version += version_of(own)
+    presets = read_presets(own, problems)
+    config = _validated(document, path, environ, problems, presets)
     registrar = Registrar(document, path.parent, environ)
     connections = registrar.connections(config.connections)
     hosts = _hosts(config, document, problems)
     problems += registrar.problems
-    warnings, files, revocations = registrar.warnings, [path], Revocations()
+    warnings, files, revocations = registrar.warnings, [path, *own], Revocations()
     if config.registry is not None:
         other = path.parent / config.registry.file
         files.append(other)
         version += version_of([other])
         problems += writable_by_others(other)
         try:
-            found = read_registry(other, config.registry, environ, path.parent, memory or Memory())
+            found = read_registry(other, config.registry, environ, path.parent, presets, memory or Memory())
         except ConfigError as error:
             problems += error.problems
             found = Registered()
@@ -118,10 +122,12 @@ def _read(path: Path, problems: list[Problem]) -> Document:
     return document
 
 
-def _validated(document: Document, path: Path, environ: Mapping[str, str], problems: list[Problem]) -> Config:
+def _validated(
+    document: Document, path: Path, environ: Mapping[str, str], problems: list[Problem], presets: Presets
+) -> Config:
     """The document as a model. Raises ConfigError, with the problems that are known already."""
-    data, unknown_presets = with_presets(document)
-    problems += unknown_presets
+    data, ill_filled = with_presets(document, presets)
+    problems += ill_filled
     try:
         return Config.model_validate(data)
     except ValidationError as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 from .message import Fields
 from .names import header_key, param_key
 from .secret import Secret
+
+REAL_PASSWORD: Final = 8
+"""Characters from which on a Basic password is taken for the secret of the two."""
 
 
 class Outgoing(NamedTuple):
@@ -141,9 +144,11 @@ class BasicCredential:
         return outgoing._replace(fields=outgoing.fields + added)
 
     def rendered(self) -> tuple[bytes, ...]:
-        # A user name beside a password is no secret (and often a common word): only a lone one is masked.
-        secret = self.password.reveal() or self.username.reveal()
-        return (self._encoded(), secret.encode())
+        # A user name beside a password is no secret (and often a common word): only a lone one is masked, or
+        # one beside a password that is none (Freshdesk takes any, as in `key:X`).
+        password, username = self.password.reveal(), self.username.reveal()
+        secrets = (password,) if len(password) >= REAL_PASSWORD else (username, password)
+        return (self._encoded(), *(secret.encode() for secret in secrets if secret))
 
     def secrets(self) -> tuple[Secret, ...]:
         return (self.username, self.password)

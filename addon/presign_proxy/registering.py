@@ -236,8 +236,17 @@ class Registrar:
             pairs = auth.headers.items()
             if len({name.lower() for name, _ in pairs}) < len(pairs):
                 self._wrong((*at, "headers"), "names a header twice")
+            for stray in auth.prefix.keys() - auth.headers.keys():
+                self._wrong((*at, "prefix", stray), "is not one of the headers")
             return HeaderCredential(
-                tuple((k.encode(), b"", self._header_credential((*at, "headers", k), v)) for k, v in pairs)
+                tuple(
+                    (
+                        name.encode(),
+                        auth.prefix.get(name, "").encode(),
+                        self._header_credential((*at, "headers", name), value),
+                    )
+                    for name, value in pairs
+                )
             )
         return QueryCredential(
             tuple((name, self._credential((*at, "params", name), v)) for name, v in auth.params.items())

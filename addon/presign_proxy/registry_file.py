@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from . import members
 from .connections import Connection
 from .document import ConfigError, Document, Problem, parse
-from .filling import with_presets
+from .filling import Presets, with_presets
 from .permissions import readable_by_others
 from .plainly import explain
 from .registering import Registrar
@@ -102,7 +102,12 @@ def read_payload(path: Path, openers: Sequence[Opener] | None) -> bytes:
 
 
 def read_registry(
-    path: Path, config: RegistryConfig, environ: Mapping[str, str], base: Path, memory: Memory
+    path: Path,
+    config: RegistryConfig,
+    environ: Mapping[str, str],
+    base: Path,
+    presets: Presets,
+    memory: Memory,
 ) -> Registered:
     """Read a registry.
 
@@ -118,22 +123,24 @@ def read_registry(
     except (StoreError, VaultError) as error:
         raise ConfigError([Problem(str(path), 0, 0, "", str(error))]) from None
     if openers is None and path.suffix in _YAML:
-        return _from_yaml(payload, path, environ, base)
-    reader = _JsonReader(path, environ, base, memory)
+        return _from_yaml(payload, path, environ, base, presets)
+    reader = _JsonReader(path, environ, base, presets, memory)
     problems = reader.read(payload)
     if problems and openers is None:
-        _from_yaml(payload, path, environ, base)  # every JSON is YAML, and YAML has line numbers
+        _from_yaml(payload, path, environ, base, presets)  # every JSON is YAML, and YAML has line numbers
     if problems:
         raise ConfigError(problems)
     memory.context, memory.known = reader.context, reader.known
     return reader.found
 
 
-def _from_yaml(raw: bytes, path: Path, environ: Mapping[str, str], base: Path) -> Registered:
+def _from_yaml(
+    raw: bytes, path: Path, environ: Mapping[str, str], base: Path, presets: Presets
+) -> Registered:
     document = parse(raw, str(path))
     if document.data is None:
         raise ConfigError([Problem(str(path), 0, 0, "", "is empty")])
-    data, problems = with_presets(document)
+    data, problems = with_presets(document, presets)
     try:
         content = RegistryFile.model_validate(data)
     except ValidationError as error:
@@ -161,11 +168,14 @@ def problems_of_connections(
 class _JsonReader:
     """Reads each connection by itself, and only if it is not what it was the last time."""
 
-    def __init__(self, path: Path, environ: Mapping[str, str], base: Path, memory: Memory) -> None:
+    def __init__(
+        self, path: Path, environ: Mapping[str, str], base: Path, presets: Presets, memory: Memory
+    ) -> None:
         self._path = path
         self._environ = environ
         self._base = base
-        self.context = (path, base)
+        self._presets = presets
+        self.context = (path, base, presets.known)
         self._before = memory.known if memory.context == self.context else {}
         self.known: dict[str, _Known] = {}
         self.found = Registered()
@@ -216,7 +226,7 @@ class _JsonReader:
 
     def _build(self, name: str, entry: Any, digest: bytes) -> None:
         document = Document(str(self._path), {"connections": {name: entry}})
-        data, problems = with_presets(document)
+        data, problems = with_presets(document, self._presets)
         registrar = Registrar(document, self._base, self._environ)
         try:
             entries = _ENTRY.validate_python(data["connections"])

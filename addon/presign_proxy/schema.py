@@ -19,6 +19,7 @@ KeyId = Annotated[str, Field(pattern=f"^{grammar.KEY_ID}$")]
 Method = Annotated[str, Field(pattern=rf"^(\*|{grammar.METHOD})$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+_PREFIX = re.compile(r"[!-~][ -~]{0,62}[ =:]")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 DEFAULT_TTL: Final = 300
 MAX_REGISTRY_KEYS: Final = 4
@@ -46,6 +47,19 @@ HeaderName = Annotated[
 ParamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\[\]-]{1,128}$")]
 
 HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,1024}$")]
+
+
+def _header_prefix(value: Any) -> str:
+    if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+        raise ValueError("is the words before the key, with the blank, = or : between them")
+    return value
+
+
+HeaderPrefix = Annotated[
+    str,
+    PlainValidator(_header_prefix),
+    WithJsonSchema({"type": "string", "pattern": f"^{_PREFIX.pattern}$"}),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +231,7 @@ class BasicAuth(Strict):
 class HeaderAuth(Strict):
     type: Literal["header"]
     headers: dict[HeaderName, SecretValue] = Field(min_length=1)
+    prefix: dict[HeaderName, HeaderPrefix] = {}
 
 
 class QueryAuth(Strict):
@@ -263,6 +278,7 @@ class PresignConnection(CommonConnection):
 
     scheme: Literal["presign"] = "presign"
     preset: str | None = None
+    vars: dict[str, str] = {}
     upstream: str
     auth: Auth
     default_headers: dict[HeaderName, HeaderValue] = {}
@@ -350,10 +366,14 @@ class AdminConfig(Strict):
     listen: Annotated[str, PlainValidator(_host_port), WithJsonSchema({"type": "string"})]
 
 
+PRESETS_FILE: Final = r"[^\x00-\x1f]+\.(yaml|yml|json)"
+
+
 class Config(Strict):
     """The whole file."""
 
     gateway: GatewayConfig = GatewayConfig()
+    presets: Annotated[str, Field(pattern=f"^{PRESETS_FILE}$")] | None = None
     registry: RegistryConfig | None = None
     connections: dict[ConnectionId, ConnectionEntry] = {}
     audit: AuditConfig | None = None
