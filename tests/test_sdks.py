@@ -169,7 +169,7 @@ ENV_WAYS: dict[str, Callable[[Mitm, Sdk], Mapping[str, str]]] = {
     },
     "a token in the base URL, through the proxy": lambda proxy, sdk: {
         "HTTPS_PROXY": with_password(proxy),
-        sdk.base_url: _path_token(sdk, "https://presign.local"),
+        sdk.base_url: _path_token(sdk, "https://presign.local") + "/",
         sdk.key: OWN_KEY,
     },
     "a gateway URL and a key": lambda proxy, sdk: {
