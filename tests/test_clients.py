@@ -17,6 +17,8 @@ import pytest
 import requests
 
 from support.apis import API, BAGGAGE, OWN_KEY, PLACES, check_sent, with_password
+from support.asking import Grant
+from support.llm import WORDS
 from support.proxy import Mitm
 from support.recorder import Recorder
 
@@ -169,6 +171,40 @@ def test_curl_posts_a_form(proxy: Mitm, api: Recorder) -> None:
     assert b'name="a"\r\n\r\nb\r\n' in (request.body or b"")
 
 
+# A line of somebody's script, and the environment that makes it work.
+CHAT = (
+    'curl -qsSN "${OPENAI_BASE_URL:-https://api.openai.com/v1}/chat/completions" '
+    '-H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" '
+    """-d '{"model": "gpt-4", "stream": true, "messages": []}'"""
+)
+CHAT_GRANT = Grant("conn_openai", "POST", "v1/chat/completions")
+CHAT_WAYS: dict[str, Callable[[Mitm], dict[str, str]]] = {
+    "a key and a proxy": lambda proxy: {
+        "HTTPS_PROXY": with_password(proxy),
+        "OPENAI_API_KEY": CHAT_GRANT.token,
+    },
+    "a token in the base URL": lambda proxy: {
+        "OPENAI_BASE_URL": f"{proxy.url}/p/{CHAT_GRANT.token}/v1",
+        "OPENAI_API_KEY": OWN_KEY,
+    },
+}
+
+
+@needs_curl
+@pytest.mark.parametrize("way", CHAT_WAYS)
+def test_curl_prints_each_event_of_a_stream_as_it_happens(way: str, proxy: Mitm, api: Recorder) -> None:
+    with subprocess.Popen(
+        ["sh", "-c", CHAT], env=os.environ | CHAT_WAYS[way](proxy), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        events = [(line, time.monotonic()) for line in process.stdout if line.startswith("data:")]
+    assert [word for word in WORDS for line, _ in events if f'"{word}"' in line] == list(WORDS)
+    assert events[1][1] - events[0][1] > 0.1  # the upstream pauses for 0.15 s
+    (request,) = api.wait_for(1)
+    assert (request.method, request.target) == ("POST", "/v1/chat/completions")
+    check_sent(request)
+
+
 # -- requests and httpx ---------------------------------------------------------------------------------
 
 
@@ -183,6 +219,18 @@ def test_requests_reaches_the_api(place: str, proxy: Mitm, api: Recorder) -> Non
     (request,) = api.wait_for(1)
     assert (request.method, request.target) == ("GET", "/v1/models")
     check_sent(request)
+
+
+def test_requests_with_nothing_but_its_environment(
+    proxy: Mitm, api: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
+    headers = {"Authorization": f"Bearer {API.token}"} | BAGGAGE
+    with requests.get("https://api.tls.test/v1/sse", headers=headers, stream=True) as response:
+        times = [time.monotonic() for line in response.iter_lines(16) if line.startswith(b"data:")]
+    assert len(times) == 5
+    assert times[-1] - times[0] > 0.5  # the upstream takes 0.8 s
+    check_sent(*api.wait_for(1))
 
 
 def test_requests_uploads_a_generator(proxy: Mitm, api: Recorder) -> None:

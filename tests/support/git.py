@@ -1,6 +1,7 @@
 """Answers of the recording upstream to git, by git: a repository behind the smart HTTP protocol."""
 
 import gzip
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from support.answers import Answer
 from support.seen import Seen
 
+AUTHOR = ("-c", "user.name=Somebody", "-c", "user.email=somebody@client.test")
 _SERVICES = ("git-upload-pack", "git-receive-pack")
 
 
@@ -30,9 +32,6 @@ def repository() -> Path:
     return path
 
 
-AUTHOR = ("-c", "user.name=Somebody", "-c", "user.email=somebody@client.test")
-
-
 def run(*args: str | Path) -> str:
     """Run git; returns what it prints."""
     done = subprocess.run(["git", *args], capture_output=True, check=False, text=True, timeout=60)
@@ -48,7 +47,9 @@ def advertise(request: Seen) -> Answer:
     if service not in _SERVICES:
         return Answer(403)
     greeting = f"# service={service}\n"
-    body = f"{len(greeting) + 4:04x}{greeting}0000".encode() + _serve(service, "--http-backend-info-refs")
+    body = f"{len(greeting) + 4:04x}{greeting}0000".encode() + _serve(
+        request, service, "--http-backend-info-refs"
+    )
     return Answer(headers=(("Content-Type", f"application/x-{service}-advertisement"),), body=body)
 
 
@@ -61,7 +62,7 @@ def exchange(request: Seen) -> Answer:
     if request.header("content-encoding") == "gzip":
         body = gzip.decompress(body)
     kind = (("Content-Type", f"application/x-{service}-result"),)
-    return Answer(headers=kind, body=_serve(service, given=body))
+    return Answer(headers=kind, body=_serve(request, service, given=body))
 
 
 def _challenge(request: Seen) -> Answer | None:
@@ -70,9 +71,10 @@ def _challenge(request: Seen) -> Answer | None:
     return Answer(401, headers=(("WWW-Authenticate", 'Basic realm="git"'),), body=b"")
 
 
-def _serve(service: str, *options: str, given: bytes = b"") -> bytes:
+def _serve(request: Seen, service: str, *options: str, given: bytes = b"") -> bytes:
     argv = ["git", service.removeprefix("git-"), "--stateless-rpc", *options, str(repository())]
-    return subprocess.run(argv, input=given, capture_output=True, check=True, timeout=60).stdout
+    env = os.environ | {"GIT_PROTOCOL": request.header("git-protocol") or ""}
+    return subprocess.run(argv, env=env, input=given, capture_output=True, check=True, timeout=60).stdout
 
 
 GIT: dict[str, Callable[[Seen], Answer]] = {"refs": advertise} | dict.fromkeys(_SERVICES, exchange)
