@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from conftest import MakeGateway
 from support import git
-from support.apis import Credential, check_sent, with_password
+from support.apis import Credential, check_sent, connections, with_password
 from support.asking import Grant
 from support.lab import REAL_SECRET
 from support.proxy import Mitm
@@ -178,6 +179,28 @@ def test_git_pushes(git_environment: None, proxy: Mitm, api: Recorder, tmp_path:
     git.run("-C", here, "-c", "http.postBuffer=1000", "push", "--quiet", "origin", "HEAD:refs/heads/second")
     assert git.run("-C", git.repository(), "log", "--format=%s", "second").split() == ["second", "first"]
     check_git(api.requests, ["refs?service=git-receive-pack", "git-receive-pack", "git-receive-pack"])
+
+
+@needs_git
+def test_git_clones_through_a_gateway_that_denies_what_is_unsigned(
+    git_environment: None,
+    api: Recorder,
+    make_gateway: MakeGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    dns = {"github.com": [f"127.0.0.1#{api.tls_port}"]}
+    gateway = {"unsigned": "deny"}
+    egress = make_gateway({"gateway": gateway, "connections": connections()}, dns=dns)
+    monkeypatch.setenv("HTTPS_PROXY", egress.url)
+    monkeypatch.setenv("GIT_SSL_CAINFO", str(egress.ca))
+    git.run(*AT_ONCE, "clone", "--quiet", "https://github.com/o/r.git", tmp_path / "clone")
+    check_git(api.requests, FETCHING)
+    api.clear()
+    # The first request, without a credential, gets no challenge: git has to bring it at once.
+    with pytest.raises(AssertionError, match="403"):
+        git.run("ls-remote", IN_THE_URL)
+    assert not api.touched
 
 
 @needs_git

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import anthropic
 import openai
 import pytest
+import requests
 from google import genai
 from google.genai.errors import ClientError
 
@@ -366,6 +367,18 @@ def test_google_key_in_a_header_for_an_api_that_takes_it_as_a_parameter(
     assert "".join(word for word, _ in words) == TEXT
     (request,) = api.wait_for(1)
     assert request.target == f"/v1beta/models/gemini:streamGenerateContent?alt=sse&key={REAL_SECRET}"
+    check_sent(request, ("?key", REAL_SECRET))
+
+
+def test_google_key_as_a_parameter_as_its_old_examples_have_it(
+    proxy: Mitm, api: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
+    url = "https://generativelanguage.googleapis.com/v1beta/models/gemini:generateContent"
+    key = Grant("conn_gemini_query", "POST").token
+    assert requests.post(url, params={"key": key, "alt": "json"}, json={}, headers=BAGGAGE).status_code == 200
+    (request,) = api.wait_for(1)
+    assert request.target.partition("?")[2] == f"alt=json&key={REAL_SECRET}"
     check_sent(request, ("?key", REAL_SECRET))
 
 
