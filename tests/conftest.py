@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from support.answers import BEHAVIOURS
-from support.apis import ANSWERS, NAMES, connections
+from support.apis import ANSWERS, CA_VARIABLES, NAMES, connections
 from support.config import write_config
 from support.lab import lab_config, lab_dns
 from support.proxy import DnsAnswers, Mitm
@@ -18,7 +18,6 @@ from support.recorder import Recorder
 
 # What a client reads of the environment, and a developer's own shell may hold.
 CLIENT_VARIABLES = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "AWS_", "GITHUB_", "GH_", "GIT_", "NODE_")
-CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE")
 TLS_NAMES = ("api.tls.test", "*.tls.test", "cdn.acme.com", "localhost", "127.0.0.1")
 
 

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from support.apis import BEARER, Credential, check_sent, with_password
+from support.apis import BEARER, Credential, check_sent, trust_only, with_password
 from support.asking import Grant
 from support.aws import ITEM
 from support.lab import REAL_SECRET
@@ -39,6 +39,7 @@ BEDROCK = Grant("conn_bedrock", "POST", "model/anthropic.*")
 def account(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's own keys, with which it signs."""
     prepare(monkeypatch, OWN)
+    trust_only("REQUESTS_CA_BUNDLE", monkeypatch)
 
 
 def prepare(monkeypatch: pytest.MonkeyPatch, env: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import requests
 
-from support.apis import API, BAGGAGE, OWN_KEY, PLACES, check_sent, with_password
+from support.apis import API, BAGGAGE, OWN_KEY, PLACES, check_sent, trust_only, with_password
 from support.asking import Grant
 from support.llm import WORDS
 from support.proxy import Mitm
@@ -192,7 +192,10 @@ CHAT_WAYS: dict[str, Callable[[Mitm], dict[str, str]]] = {
 
 @needs_curl
 @pytest.mark.parametrize("way", CHAT_WAYS)
-def test_curl_prints_each_event_of_a_stream_as_it_happens(way: str, proxy: Mitm, api: Recorder) -> None:
+def test_curl_prints_each_event_of_a_stream_as_it_happens(
+    way: str, proxy: Mitm, api: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust_only("CURL_CA_BUNDLE", monkeypatch)
     with subprocess.Popen(
         ["sh", "-c", CHAT], env=os.environ | CHAT_WAYS[way](proxy), stdout=subprocess.PIPE, text=True
     ) as process:

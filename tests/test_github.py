@@ -12,7 +12,7 @@ import requests
 
 from conftest import MakeGateway
 from support import git
-from support.apis import Credential, check_sent, connections, with_password
+from support.apis import CA_VARIABLES, Credential, check_sent, connections, with_password
 from support.asking import Grant
 from support.lab import REAL_SECRET
 from support.proxy import Mitm
@@ -126,6 +126,8 @@ def test_token_of_one_host_opens_no_other(proxy: Mitm, api: Recorder) -> None:
 @pytest.fixture
 def git_environment(proxy: Mitm, monkeypatch: pytest.MonkeyPatch) -> None:
     """git reads none of the CA variables of other programs."""
+    for name in CA_VARIABLES:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_SSL_CAINFO", str(proxy.ca))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.apis import API, BAGGAGE, OWN_KEY, PLACES, check_sent, with_password
+from support.apis import API, BAGGAGE, OWN_KEY, PLACES, check_sent, trust_only, with_password
 from support.asking import Grant
 from support.llm import TEXT, WORDS
 from support.proxy import Mitm
@@ -29,10 +29,7 @@ def _version() -> tuple[int, ...]:
 
 
 VERSION = _version()
-pytestmark = [
-    pytest.mark.usefixtures("environment"),
-    pytest.mark.skipif(VERSION == (0,), reason="no node here"),
-]
+pytestmark = pytest.mark.skipif(VERSION == (0,), reason="no node here")
 needs_packages = pytest.mark.skipif(
     not (NODE / "node_modules" / "openai").exists(),
     reason="no node packages here: tools/setup had no npm, or no registry",
@@ -41,6 +38,11 @@ needs_packages = pytest.mark.skipif(
 needs_env_proxy = pytest.mark.skipif(
     VERSION < (22, 21) or (23,) <= VERSION < (24,), reason="this node has no NODE_USE_ENV_PROXY"
 )
+
+
+@pytest.fixture(autouse=True)
+def trust(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust_only("NODE_EXTRA_CA_CERTS", monkeypatch)
 
 
 # -- fetch --------------------------------------------------------------------------------------------

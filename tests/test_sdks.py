@@ -15,14 +15,12 @@ import requests
 from google import genai
 from google.genai.errors import ClientError
 
-from support.apis import BAGGAGE, BEARER, OWN_KEY, Credential, check_sent, with_password
+from support.apis import BAGGAGE, BEARER, OWN_KEY, Credential, check_sent, trust_only, with_password
 from support.asking import Grant
 from support.lab import REAL_SECRET
 from support.llm import TEXT
 from support.proxy import Mitm
 from support.recorder import Recorder
-
-pytestmark = pytest.mark.usefixtures("environment")
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 Client = Any
@@ -231,6 +229,11 @@ STAINLESS_WAYS: dict[str, Callable[[Mitm, Sdk], Way]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def trust(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust_only("SSL_CERT_FILE", monkeypatch)
+
+
 @pytest.fixture(params=SDKS)
 def sdk(request: pytest.FixtureRequest) -> Sdk:
     return SDKS[request.param]
@@ -376,7 +379,9 @@ def test_google_key_as_a_parameter_as_its_old_examples_have_it(
     monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
     url = "https://generativelanguage.googleapis.com/v1beta/models/gemini:generateContent"
     key = Grant("conn_gemini_query", "POST").token
-    assert requests.post(url, params={"key": key, "alt": "json"}, json={}, headers=BAGGAGE).status_code == 200
+    query = {"key": key, "alt": "json"}
+    response = requests.post(url, params=query, json={}, headers=BAGGAGE, verify=str(proxy.ca))
+    assert response.status_code == 200
     (request,) = api.wait_for(1)
     assert request.target.partition("?")[2] == f"alt=json&key={REAL_SECRET}"
     check_sent(request, ("?key", REAL_SECRET))

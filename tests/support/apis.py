@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import pytest
+
 from support.asking import SECRET, Grant
 from support.aws import AWS
 from support.git import GIT
@@ -22,6 +24,7 @@ NAMES = (
     "s3.us-east-1.amazonaws.com",
     "api.tls.test",
 )
+CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE")
 API = Grant("conn_api")
 
 # Where a request is addressed, and what it carries, for any client that speaks URLs and headers.
@@ -76,6 +79,13 @@ def connections() -> dict[str, Any]:
         "conn_dynamodb": {"upstream": dynamodb, "auth": by_header} | signing,
         "conn_s3": bearer_connection("https://s3.us-east-1.amazonaws.com", SECRET),
     }
+
+
+def trust_only(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the client one variable to find the gateway's CA by: the one that the documentation names."""
+    for name in CA_VARIABLES:
+        if name != variable:
+            monkeypatch.delenv(name)
 
 
 def with_password(proxy: Mitm) -> str:
