@@ -55,5 +55,5 @@ lock:
 	uv export --quiet --frozen --no-emit-project --output-file requirements/test.txt
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist tests/support/node/node_modules
 	find addon tests bench tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,5 +1,6 @@
 """Real processes for every test: recording upstreams, and gateways that are stopped again."""
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,11 +9,15 @@ from typing import Any, Protocol
 import pytest
 import trustme
 
+from support.answers import BEHAVIOURS
+from support.apis import ANSWERS, CA_VARIABLES, NAMES, connections
 from support.config import write_config
 from support.lab import lab_config, lab_dns
 from support.proxy import DnsAnswers, Mitm
 from support.recorder import Recorder
 
+# What a client reads of the environment, and a developer's own shell may hold.
+CLIENT_VARIABLES = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "AWS_", "GITHUB_", "GH_", "GIT_", "NODE_")
 TLS_NAMES = ("api.tls.test", "*.tls.test", "cdn.acme.com", "localhost", "127.0.0.1")
 
 
@@ -105,6 +110,36 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path, upstream: Re
     gateways = _gateways(tmp_path_factory, ca_pem)
     yield next(gateways)(lab_config(upstream.port), dns=lab_dns(upstream.port))
     gateways.close()
+
+
+@pytest.fixture(scope="module")
+def api(ca: trustme.CA, _recorders: list[Recorder]) -> Iterator[Recorder]:
+    """All the APIs of `support.apis`, under their real names, as far as a client can tell."""
+    recorder = Recorder(ca.issue_cert(*NAMES)).start()
+    _recorders.append(recorder)
+    with pytest.MonkeyPatch.context() as patch:
+        for segment, behaviour in ANSWERS.items():
+            patch.setitem(BEHAVIOURS, segment, behaviour)
+        yield recorder
+    _recorders.remove(recorder)
+    recorder.stop()
+
+
+@pytest.fixture(scope="module")
+def proxy(module_gateway: MakeGateway, api: Recorder) -> Mitm:
+    """Leads each real name to the recorder; `presign.local` resolves nowhere."""
+    dns = {name: [f"127.0.0.1#{api.tls_port}"] for name in NAMES}
+    return module_gateway({"connections": connections()}, dns=dns)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, proxy: Mitm) -> None:
+    """Of the environment, a client here sees what its test puts there, and the gateway's CA."""
+    for name in os.environ:
+        if name.lower().endswith("_proxy") or name.startswith(CLIENT_VARIABLES):
+            monkeypatch.delenv(name)
+    for name in CA_VARIABLES:
+        monkeypatch.setenv(name, str(proxy.ca))
 
 
 def _gateways(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path) -> Generator[MakeGateway]:

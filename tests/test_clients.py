@@ -4,100 +4,26 @@ import asyncio
 import hashlib
 import json
 import os
-import re
 import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import anthropic
 import httpx
-import openai
 import pytest
 import requests
-import trustme
 
-from conftest import MakeGateway
-from support.answers import BEHAVIOURS
-from support.asking import SECRET, Grant
-from support.lab import REAL_SECRET, bearer_connection
-from support.llm import LLM, TEXT
+from support.apis import API, BAGGAGE, OWN_KEY, PLACES, check_sent, trust_only, with_password
+from support.asking import Grant
+from support.llm import WORDS
 from support.proxy import Mitm
 from support.recorder import Recorder
-from support.seen import Seen
 
-NODE = Path(__file__).parent / "support" / "node"
-NAMES = ("api.openai.com", "api.anthropic.com", "api.tls.test")
-
-# What every client here sends along, and no upstream may see.
-BAGGAGE = {
-    "Cookie": "session=sk-client-cookie",
-    "X-Forwarded-For": "192.0.2.7",
-    "X-Forwarded-Host": "client.test",
-}
-OWN_KEY = "sk-client-own-key"
-LEAKS = re.compile(rb"presign|ps1_|sk-client|sk_signing|proxy-|cookie|forwarded", re.IGNORECASE)
-CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
-BEARER = ("authorization", f"Bearer {REAL_SECRET}")
-
+pytestmark = pytest.mark.usefixtures("environment")
 needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
-needs_node = pytest.mark.skipif(not shutil.which("node"), reason="no node here")
-
-API = Grant("conn_api")
-
-
-@pytest.fixture(scope="module")
-def api(ca: trustme.CA, _recorders: list[Recorder]) -> Iterator[Recorder]:
-    """All the APIs of these tests, under their real names, as far as an SDK can tell."""
-    recorder = Recorder(ca.issue_cert(*NAMES)).start()
-    _recorders.append(recorder)
-    with pytest.MonkeyPatch.context() as patch:
-        for segment, behaviour in LLM.items():
-            patch.setitem(BEHAVIOURS, segment, behaviour)
-        yield recorder
-    _recorders.remove(recorder)
-    recorder.stop()
-
-
-@pytest.fixture(scope="module")
-def proxy(module_gateway: MakeGateway, api: Recorder) -> Mitm:
-    """Leads each real name to the recorder; `presign.local` resolves nowhere."""
-    keys = {"auth": {"token": REAL_SECRET}, "signing_keys": [{"secret": SECRET}]}
-    connections = {
-        "conn_api": bearer_connection("https://api.tls.test", SECRET),
-        "conn_openai": {"preset": "openai"} | keys,
-        "conn_anthropic": {"preset": "anthropic"} | keys,
-    }
-    return module_gateway(
-        {"connections": connections}, dns={name: [f"127.0.0.1#{api.tls_port}"] for name in NAMES}
-    )
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, proxy: Mitm) -> None:
-    """Of the environment, a client here sees what its test puts there, and the gateway's CA."""
-    for name in os.environ:
-        if name.lower().endswith("_proxy") or name.startswith(("OPENAI_", "ANTHROPIC_")):
-            monkeypatch.delenv(name)
-    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE"):
-        monkeypatch.setenv(name, str(proxy.ca))
-
-
-def with_password(proxy: Mitm) -> str:
-    """The proxy's URL with a user and a password, so that clients send Proxy-Authorization."""
-    return proxy.url.replace("http://", "http://client:sk-client-proxy@")
-
-
-def check_sent(request: Seen, credential: tuple[str, str] = BEARER) -> None:
-    """The upstream saw its one real key, under its own name, and nothing of the client's secrets."""
-    sent = [(name.lower(), value) for name, value in request.headers if name.lower() in CREDENTIALS]
-    assert sent == [credential]
-    assert not LEAKS.search(request.raw), request.raw
-    assert request.tls
-    assert [request.sni] == request.all("host")
 
 
 # -- curl ---------------------------------------------------------------------------------------------
@@ -245,19 +171,44 @@ def test_curl_posts_a_form(proxy: Mitm, api: Recorder) -> None:
     assert b'name="a"\r\n\r\nb\r\n' in (request.body or b"")
 
 
-# -- requests and httpx ---------------------------------------------------------------------------------
-
-
-# Where a request is addressed, and what it carries, for any client that speaks URLs and headers.
-PLACES: dict[str, tuple[str, dict[str, str]]] = {
-    "gateway, query": ("http://presign.local" + API.target("v1/models"), {}),
-    "https gateway, query": ("https://presign.local" + API.target("v1/models"), {}),
-    "https gateway, headers": ("https://presign.local/api/proxy/conn_api/v1/models", API.headers),
-    "API, query": (f"https://api.tls.test/v1/models?{API.query}", {}),
-    "API, headers": ("https://api.tls.test/v1/models", API.headers),
-    "API, headers without a name": ("https://api.tls.test/v1/models", API.unnamed),
-    "API, token": ("https://api.tls.test/v1/models", {"Authorization": f"Bearer {API.token}"}),
+# A line of somebody's script, and the environment that makes it work.
+CHAT = (
+    'curl -qsSN "${OPENAI_BASE_URL:-https://api.openai.com/v1}/chat/completions" '
+    '-H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" '
+    """-d '{"model": "gpt-4", "stream": true, "messages": []}'"""
+)
+CHAT_GRANT = Grant("conn_openai", "POST", "v1/chat/completions")
+CHAT_WAYS: dict[str, Callable[[Mitm], dict[str, str]]] = {
+    "a key and a proxy": lambda proxy: {
+        "HTTPS_PROXY": with_password(proxy),
+        "OPENAI_API_KEY": CHAT_GRANT.token,
+    },
+    "a token in the base URL": lambda proxy: {
+        "OPENAI_BASE_URL": f"{proxy.url}/p/{CHAT_GRANT.token}/v1",
+        "OPENAI_API_KEY": OWN_KEY,
+    },
 }
+
+
+@needs_curl
+@pytest.mark.parametrize("way", CHAT_WAYS)
+def test_curl_prints_each_event_of_a_stream_as_it_happens(
+    way: str, proxy: Mitm, api: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust_only("CURL_CA_BUNDLE", monkeypatch)
+    with subprocess.Popen(
+        ["sh", "-c", CHAT], env=os.environ | CHAT_WAYS[way](proxy), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        events = [(line, time.monotonic()) for line in process.stdout if line.startswith("data:")]
+    assert [word for word in WORDS for line, _ in events if f'"{word}"' in line] == list(WORDS)
+    assert events[1][1] - events[0][1] > 0.1  # the upstream pauses for 0.15 s
+    (request,) = api.wait_for(1)
+    assert (request.method, request.target) == ("POST", "/v1/chat/completions")
+    check_sent(request)
+
+
+# -- requests and httpx ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -271,6 +222,18 @@ def test_requests_reaches_the_api(place: str, proxy: Mitm, api: Recorder) -> Non
     (request,) = api.wait_for(1)
     assert (request.method, request.target) == ("GET", "/v1/models")
     check_sent(request)
+
+
+def test_requests_with_nothing_but_its_environment(
+    proxy: Mitm, api: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
+    headers = {"Authorization": f"Bearer {API.token}"} | BAGGAGE
+    with requests.get("https://api.tls.test/v1/sse", headers=headers, stream=True) as response:
+        times = [time.monotonic() for line in response.iter_lines(16) if line.startswith(b"data:")]
+    assert len(times) == 5
+    assert times[-1] - times[0] > 0.5  # the upstream takes 0.8 s
+    check_sent(*api.wait_for(1))
 
 
 def test_requests_uploads_a_generator(proxy: Mitm, api: Recorder) -> None:
@@ -357,216 +320,3 @@ def test_async_httpx_streams_an_upload(http2: bool, proxy: Mitm, api: Recorder) 
     (request,) = api.wait_for(1)
     assert request.length == 1_000_000
     check_sent(request)
-
-
-# -- the SDKs -----------------------------------------------------------------------------------------
-
-
-class Sdk(NamedTuple):
-    """What tells two SDKs apart."""
-
-    client: Callable[..., Any]
-    connection: str
-    path: str
-    """What its base URL holds after the host."""
-    environ: str
-    """Prefix of its environment variables."""
-    credential: tuple[str, str]
-    target: str
-
-    @property
-    def grant(self) -> Grant:
-        return Grant(self.connection, "POST", self.target[1:])
-
-
-SDKS = {
-    "openai": Sdk(openai.OpenAI, "conn_openai", "/v1", "OPENAI", BEARER, "/v1/chat/completions"),
-    "anthropic": Sdk(
-        anthropic.Anthropic, "conn_anthropic", "", "ANTHROPIC", ("x-api-key", REAL_SECRET), "/v1/messages"
-    ),
-}
-
-
-class Way(NamedTuple):
-    """How a user gave an SDK the presign: environment variables, and arguments of its client."""
-
-    env: Mapping[str, str]
-    options: Mapping[str, Any]
-
-
-def _as_lines(headers: dict[str, str]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in headers.items())
-
-
-def _gateway(proxy: Mitm, sdk: Sdk, origin: str) -> str:
-    return f"{origin}/api/proxy/{sdk.connection}{sdk.path}"
-
-
-SDK_WAYS: dict[str, Callable[[Mitm, Sdk], Way]] = {
-    "a key and a proxy, and nothing else": lambda proxy, sdk: Way(
-        {"HTTPS_PROXY": with_password(proxy), f"{sdk.environ}_API_KEY": sdk.grant.token}, {}
-    ),
-    "default headers at the real API": lambda proxy, sdk: Way(
-        {"HTTPS_PROXY": with_password(proxy)},
-        {"api_key": OWN_KEY, "default_headers": BAGGAGE | sdk.grant.headers},
-    ),
-    "custom headers in the environment": lambda proxy, sdk: Way(
-        {
-            "HTTPS_PROXY": with_password(proxy),
-            f"{sdk.environ}_API_KEY": OWN_KEY,
-            f"{sdk.environ}_CUSTOM_HEADERS": _as_lines(BAGGAGE | sdk.grant.headers),
-        },
-        {},
-    ),
-    "default query at the real API": lambda proxy, sdk: Way(
-        {"HTTPS_PROXY": with_password(proxy)}, {"api_key": OWN_KEY, "default_query": sdk.grant.unnamed}
-    ),
-    "gateway URL through the proxy": lambda proxy, sdk: Way(
-        {"HTTP_PROXY": with_password(proxy)},
-        {
-            "api_key": OWN_KEY,
-            "base_url": _gateway(proxy, sdk, "http://presign.local"),
-            "default_headers": BAGGAGE | sdk.grant.headers,
-        },
-    ),
-    "https gateway URL through the proxy": lambda proxy, sdk: Way(
-        {"HTTPS_PROXY": with_password(proxy)},
-        {
-            "api_key": OWN_KEY,
-            "base_url": _gateway(proxy, sdk, "https://presign.local"),
-            "default_headers": BAGGAGE | sdk.grant.headers,
-        },
-    ),
-    "direct gateway URL": lambda proxy, sdk: Way(
-        {},
-        {
-            "api_key": OWN_KEY,
-            "base_url": _gateway(proxy, sdk, proxy.url),
-            "default_headers": BAGGAGE | sdk.grant.headers,
-        },
-    ),
-    "direct gateway URL and a key": lambda proxy, sdk: Way(
-        {}, {"api_key": sdk.grant.token, "base_url": _gateway(proxy, sdk, proxy.url)}
-    ),
-    "a token in the base URL": lambda proxy, sdk: Way(
-        {}, {"api_key": OWN_KEY, "base_url": f"{proxy.url}/p/{sdk.grant.token}{sdk.path}"}
-    ),
-}
-
-HELLO: Any = [{"role": "user", "content": "Hello"}]
-
-
-def make_client(sdk: Sdk, way: Way, monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, value in way.env.items():
-        monkeypatch.setenv(name, value)
-    return sdk.client(max_retries=0, timeout=20, **way.options)
-
-
-def complete(client: Any) -> str:
-    """Ask for a completion and return its text."""
-    if isinstance(client, openai.OpenAI):
-        return client.chat.completions.create(model="gpt-4", messages=HELLO).choices[0].message.content or ""
-    reply = client.messages.create(model="claude", max_tokens=9, messages=HELLO)
-    return str(reply.content[0].text)
-
-
-def stream(client: Any) -> Iterator[str]:
-    """The words of a completion as they come."""
-    if isinstance(client, openai.OpenAI):
-        for chunk in client.chat.completions.create(model="gpt-4", messages=HELLO, stream=True):
-            yield chunk.choices[0].delta.content or ""
-    else:
-        with client.messages.stream(model="claude", max_tokens=9, messages=HELLO) as events:
-            yield from events.text_stream
-
-
-@pytest.mark.parametrize("way", SDK_WAYS)
-@pytest.mark.parametrize("sdk", SDKS.values(), ids=SDKS)
-def test_sdk_completes(
-    sdk: Sdk, way: str, proxy: Mitm, api: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with make_client(sdk, SDK_WAYS[way](proxy, sdk), monkeypatch) as client:
-        assert complete(client) == TEXT
-    (request,) = api.wait_for(1)
-    assert (request.method, request.target) == ("POST", sdk.target)
-    assert json.loads(request.body or b"")["messages"] == HELLO
-    check_sent(request, sdk.credential)
-
-
-@pytest.mark.parametrize("way", ["a key and a proxy, and nothing else", "direct gateway URL"])
-@pytest.mark.parametrize("sdk", SDKS.values(), ids=SDKS)
-def test_sdk_streams_word_by_word(
-    sdk: Sdk, way: str, proxy: Mitm, api: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with make_client(sdk, SDK_WAYS[way](proxy, sdk), monkeypatch) as client:
-        words = [(word, time.monotonic()) for word in stream(client) if word]
-    assert "".join(word for word, _ in words) == TEXT
-    assert words[-1][1] - words[0][1] > 0.1  # the upstream pauses for 0.15 s
-    (request,) = api.wait_for(1)
-    check_sent(request, sdk.credential)
-
-
-@pytest.mark.parametrize("way", SDK_WAYS)
-@pytest.mark.parametrize("sdk", SDKS.values(), ids=SDKS)
-def test_sdk_raises_its_own_permission_error_with_our_message(
-    sdk: Sdk, way: str, proxy: Mitm, api: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = sdk._replace(target="/v1/models")
-    errors = (openai.PermissionDeniedError, anthropic.PermissionDeniedError)
-    with (
-        make_client(other, SDK_WAYS[way](proxy, other), monkeypatch) as client,
-        pytest.raises(errors) as info,
-    ):
-        complete(client)
-    error = info.value.response.json()["error"]
-    assert error["code"] == info.value.response.headers["X-Presign-Error"] == "path_not_allowed"
-    assert error["message"] in str(info.value)
-    assert not api.touched
-
-
-def test_sdk_that_glues_its_path_onto_the_signature_is_refused(proxy: Mitm, api: Recorder) -> None:
-    sdk = SDKS["openai"]
-    base_url = f"{_gateway(proxy, sdk, proxy.url)}?{sdk.grant.query}"
-    with (
-        openai.OpenAI(api_key=OWN_KEY, base_url=base_url, max_retries=0) as client,
-        pytest.raises(openai.APIStatusError) as info,
-    ):
-        complete(client)
-    assert info.value.status_code in (400, 403)
-    assert not api.touched
-
-
-# -- node ---------------------------------------------------------------------------------------------
-
-FETCH = """
-const [url, headers] = process.argv.slice(-2)
-const answer = await fetch(url, { method: 'POST', headers: JSON.parse(headers), body: 'hello' })
-console.log(answer.status, await answer.text())
-"""
-
-
-def node(*options: str | Path, url: str, headers: dict[str, str], env: dict[str, str]) -> str:
-    argv = ["node", *options, "--input-type=module", "-e", FETCH, "--", url, json.dumps(BAGGAGE | headers)]
-    done = subprocess.run(argv, env=os.environ | env, capture_output=True, check=False, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@needs_node
-@pytest.mark.parametrize("place", [place for place in PLACES if PLACES[place][0].startswith("https")])
-def test_node_fetch_reaches_the_api_through_the_proxy(place: str, proxy: Mitm, api: Recorder) -> None:
-    url, headers = PLACES[place]
-    preload = ("--import", NODE / "proxy_fetch.mjs")
-    output = node(*preload, url=url, headers=headers, env={"HTTPS_PROXY": proxy.url})
-    assert output == '200 {"ok": true}\n'
-    (request,) = api.wait_for(1)
-    assert (request.method, request.target, request.body) == ("POST", "/v1/models", b"hello")
-    check_sent(request)
-
-
-@needs_node
-def test_node_fetch_reaches_the_api_by_the_gateway_url(proxy: Mitm, api: Recorder) -> None:
-    own = {"Authorization": f"Bearer {OWN_KEY}"}
-    output = node(url=proxy.url + API.target("v1/models"), headers=own, env={})
-    assert output == '200 {"ok": true}\n'
-    check_sent(*api.wait_for(1))

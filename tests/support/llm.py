@@ -1,4 +1,4 @@
-"""Answers of the recording upstream in the shape that the SDKs of OpenAI and Anthropic insist on."""
+"""Answers of the recording upstream in the shape that the SDKs of OpenAI, Anthropic and Google insist on."""
 
 import asyncio
 import json
@@ -48,12 +48,31 @@ def message(request: Seen) -> Answer:
     return _events([f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events])
 
 
-LLM: dict[str, Callable[[Seen], Answer]] = {"completions": chat_completion, "messages": message}
+def content(request: Seen) -> Answer:
+    """POST /v1beta/models/{model}:generateContent"""
+    return _json(_candidate(TEXT))
+
+
+def content_stream(request: Seen) -> Answer:
+    """POST /v1beta/models/{model}:streamGenerateContent?alt=sse"""
+    return _events([f"data: {json.dumps(_candidate(word))}\n\n" for word in WORDS])
+
+
+LLM: dict[str, Callable[[Seen], Answer]] = {
+    "completions": chat_completion,
+    "messages": message,
+    "gemini:generateContent": content,
+    "gemini:streamGenerateContent": content_stream,
+}
 """By the last segment of the path, as `support.answers.BEHAVIOURS`."""
 
 
 def _wants_stream(request: Seen) -> bool:
     return bool(json.loads(request.body or b"{}").get("stream"))
+
+
+def _candidate(text: str) -> dict[str, Any]:
+    return {"candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": text}]}}]}
 
 
 def _json(value: dict[str, Any]) -> Answer:
