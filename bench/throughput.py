@@ -57,8 +57,8 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def mitmdump(directory: str, *arguments: str) -> Iterator[tuple[int, int]]:
-    """Yields port and process id."""
+def mitmdump(directory: str, *arguments: str, patience: float = 10) -> Iterator[tuple[int, int]]:
+    """Yields port and process id, once it listens or `patience` seconds are over."""
     port = free_port()
     binary = str(Path(sys.executable).parent / "mitmdump")
     options = (
@@ -71,7 +71,7 @@ def mitmdump(directory: str, *arguments: str) -> Iterator[tuple[int, int]]:
         f"confdir={directory}/ca",
     )
     with running(binary, *options, *arguments) as process:
-        for _ in range(200):
+        for _ in range(int(patience / 0.05)):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break

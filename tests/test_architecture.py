@@ -24,6 +24,8 @@ MITMPROXY = {
 }
 # Shells: one kind of I/O each. Everything else is the core.
 SHELLS = {
+    "calm",
+    "draft",
     "commands",
     "config",
     "document",

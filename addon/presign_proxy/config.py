@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -62,13 +62,10 @@ def load(
 
     Raises ConfigError with every problem there is.
     """
-    problems = writable_by_others(path)
-    version = version_of([path])
-    document = _read(path, problems)
-    own = own_presets(document, path.parent)
-    version += version_of(own)
-    presets = read_presets(own, problems)
-    config = _validated(document, path, environ, problems, presets)
+    problems: list[Problem] = []
+    shape = shape_of(path, environ, problems)
+    document, config, presets, own = shape.document, shape.config, shape.presets, shape.own
+    version = shape.version
     registrar = Registrar(document, path.parent, environ)
     connections = registrar.connections(config.connections)
     hosts = _hosts(config, document, problems)
@@ -98,6 +95,27 @@ def load(
         revocations.applied(connections), hosts, deny_unsigned=wanted != "pass", revoked_urls=revocations.urls
     )
     return Loaded(path, config, registry, tuple(warnings), tuple(files), version)
+
+
+class Shape(NamedTuple):
+    """A configuration whose shape is right, before any of its secrets is read; `own` are files of presets."""
+
+    document: Document
+    config: Config
+    presets: Presets
+    own: list[Path]
+    version: Version
+
+
+def shape_of(path: Path, environ: Mapping[str, str], problems: list[Problem]) -> Shape:
+    """Read a configuration, adding to the problems. Raises ConfigError where its shape is wrong."""
+    problems += writable_by_others(path)
+    version = version_of([path])
+    document = _read(path, problems)
+    own = own_presets(document, path.parent)
+    version += version_of(own)
+    presets = read_presets(own, problems)
+    return Shape(document, _validated(document, path, environ, problems, presets), presets, own, version)
 
 
 def _without_effect(config: Config, document: Document) -> list[Problem]:

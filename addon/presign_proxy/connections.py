@@ -170,6 +170,13 @@ class Registry:
         ]
         return reached[0] if len(reached) == 1 else None
 
+    def disperse(self) -> None:
+        """Let go of a registry that is no longer used, in steps between which other threads run."""
+        while self.connections:
+            self.connections.popitem()
+        while self._bases:
+            self._bases.popitem()
+
     def leads_to(self, host: str, port: int) -> bool:
         """Whether some connection has an upstream there, or fetches sources from there."""
         return (host, port) in self._destinations

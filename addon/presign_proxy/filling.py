@@ -100,6 +100,8 @@ class _Filling:
         upstream: str = preset["upstream"]
         if not isinstance(values, dict):
             return _NOWHERE  # the schema says so
+        if not variables and not values:
+            return upstream
         if "upstream" in entry:
             for name in values:
                 self.wrong(("vars", name), "has no effect beside an upstream of the connection's own")

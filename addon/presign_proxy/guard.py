@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.connection import Client, Connection
@@ -20,6 +20,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from . import config, flows, gateway, internals, options, wire
 from .answers import Answer, refusal
 from .audit import Outcome, Throttle, record
+from .calm import let_go, load_calmly
 from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
@@ -42,6 +43,9 @@ from .schemes import presign as presign_scheme
 from .sinks import AuditSink
 
 logger = logging.getLogger(__name__)
+
+MAX_WARNINGS: Final = 20
+"""Warnings of one configuration that are logged."""
 
 
 class Guard:
@@ -143,7 +147,7 @@ class Guard:
             raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
         path = config.locate(asked[0], os.environ)
         try:
-            self._adopt(config.load(path, os.environ, asked[1], self._memory))
+            self._adopt(load_calmly(path, os.environ, asked[1], self._memory))
         except ConfigError as error:
             raise exceptions.OptionsError(f"presign: the configuration is not usable:\n{error}") from None
         # Only now: a refused option must not change which file is watched.
@@ -154,8 +158,10 @@ class Guard:
         self._open_audit(loaded)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
-        for warning in loaded.warnings:
+        for warning in loaded.warnings[:MAX_WARNINGS]:
             logger.warning("presign: %s", warning)
+        if (more := len(loaded.warnings) - MAX_WARNINGS) > 0:
+            logger.warning("presign: and %d more: presign check", more)
         self._fetcher.forget(loaded.path.parent)
         self._loaded, self.registry = loaded, loaded.registry
         self._housekeeper.files, self._housekeeper.seen = loaded.files, loaded.version
@@ -181,8 +187,12 @@ class Guard:
             return
         path, unsigned = self._loaded.path, ctx.options.presign_unsigned
         try:
-            self._adopt(await asyncio.to_thread(config.load, path, os.environ, unsigned, self._memory))
+            loaded = await asyncio.to_thread(load_calmly, path, os.environ, unsigned, self._memory)
+            before = self.registry
+            self._adopt(loaded)
             self._check_options()
+            if before is not None:
+                await asyncio.to_thread(let_go, before)
         except exceptions.OptionsError as error:
             logger.error("presign: presigned requests are refused until this is mended: %s", error)
         except ConfigError as error:

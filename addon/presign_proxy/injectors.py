@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -93,8 +94,7 @@ class HeaderCredential:
     slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
-        names = frozenset(header_key(name) for name, _, _ in self.headers)
-        object.__setattr__(self, "slots", Slots(headers=names))
+        object.__setattr__(self, "slots", _slots_of(tuple([name for name, _, _ in self.headers])))
 
     def inject(self, outgoing: Outgoing) -> Outgoing:
         added = [(name, prefix + secret.reveal().encode()) for name, prefix, secret in self.headers]
@@ -114,6 +114,11 @@ class HeaderCredential:
         return replace(
             self, headers=tuple((name, words, fill(secret)) for name, words, secret in self.headers)
         )
+
+
+@lru_cache(maxsize=256)
+def _slots_of(names: tuple[bytes, ...]) -> Slots:
+    return Slots(headers=frozenset(map(header_key, names)))
 
 
 def bearer(token: Secret) -> HeaderCredential:

@@ -41,6 +41,9 @@ def signature_id(signature: str) -> str:
     return hashlib.sha256(signature.encode("ascii")).hexdigest()[:32]
 
 
+_DECOYS: Final = [(secrets.token_bytes(32), None) for _ in range(MAX_KEYS)]
+
+
 class KeyRing:
     """At most `MAX_KEYS` signing keys; the first signs, each that is live verifies.
 
@@ -56,7 +59,7 @@ class KeyRing:
             raise ValueError(f"at most {MAX_KEYS} signing keys")
         self.keys = keys
         slots: list[tuple[bytes, SigningKey | None]] = [(k.secret.reveal().encode(), k) for k in keys]
-        slots += [(secrets.token_bytes(32), None) for _ in range(MAX_KEYS - len(keys))]
+        slots += _DECOYS[len(keys) :]
         self._slots = tuple(slots)
 
     def verify(self, message: bytes, signature: str, now: int, macs: int = MAX_KEYS) -> SigningKey | None:

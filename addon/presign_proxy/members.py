@@ -10,6 +10,9 @@ from typing import Any
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
+_PLAIN_KEY = re.compile(r'"([A-Za-z0-9_-]+)"[ \t\r\n]*:[ \t\r\n]*')
+_NEXT = re.compile(r"[ \t\r\n]*([,}])[ \t\r\n]*")
+
 Take = Callable[[str, int], int]
 
 
@@ -47,15 +50,27 @@ def each(text: str, at: int, take: Take) -> int:
         return at + 1
     while True:
         start = at
-        _expect(text, at, '"')
-        key, at = value(text, start)
+        key, at = _key(text, at)
         if key in seen:
             raise JSONDecodeError("a key is given twice", text, start)
         seen.add(key)
-        at = _space(text, take(key, _expect(text, _space(text, at), ":")))
-        if text.startswith("}", at):
-            return at + 1
-        at = _expect(text, at, ",")
+        found = _NEXT.match(text, take(key, at))
+        if found is None:
+            raise JSONDecodeError("',' or '}' is expected", text, at)
+        at = found.end()
+        if found[1] == "}":
+            return found.end(1)
+
+
+def _key(text: str, at: int) -> tuple[str, int]:
+    """A key, and the offset of its value."""
+    plain = _PLAIN_KEY.match(text, at)
+    if plain is not None:
+        return plain[1], plain.end()
+    if not text.startswith('"', at):
+        raise JSONDecodeError("a key is expected", text, at)
+    key, at = value(text, at)
+    return key, _expect(text, at, ":")
 
 
 def end(text: str, at: int) -> None:

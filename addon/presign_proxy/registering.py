@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -42,13 +43,21 @@ from .sources import SourceUrl, parse_url
 WEAK_BYTES: Final = 16
 SHORT_BYTES: Final = 32
 
+_NO_URL: Final = "is not an http(s) URL without user name, query and fragment"
 _UNSET: Final = Secret("")
 
 
 class Registrar:
     """Turns the entries of one file into connections, collecting every problem and warning on the way."""
 
-    def __init__(self, document: Document, base: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, document: Document, base: Path, environ: Mapping[str, str], *, offline: bool = False
+    ) -> None:
+        """
+        Args:
+            offline: leave credentials where they are: for looking at requests, not for forwarding them.
+        """
+        self._offline = offline
         self._document = document
         self._base = base
         self._environ = environ
@@ -71,13 +80,11 @@ class Registrar:
 
     def _presign(self, name: str, entry: PresignConnection) -> Connection:
         at: Location = ("connections", name)
-        url = self._url((*at, "upstream"), entry.upstream)
-        upstream = None
-        if url is not None:
-            self._check_secure((*at, "upstream"), url.origin, entry)
-            upstream = Upstream(url.origin, self._base_path((*at, "upstream"), url))
+        upstream = self._upstream((*at, "upstream"), entry)
         injector = self._injector((*at, "auth"), entry.auth)
+        keys = self._keys((*at, "signing_keys"), entry)
         self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
+        self._check_different(at, keys, injector)
         if not entry.signing_keys:
             self._wrong((*at, "signing_keys"), "is required: without a signing key nothing can be signed")
         return Connection(
@@ -85,15 +92,8 @@ class Registrar:
             upstream=upstream,
             injector=injector,
             late=_late(injector),
-            keys=self._keys((*at, "signing_keys"), entry),
-            ceiling=Ceiling(
-                methods=self._methods((*at, "allow", "methods"), entry.allow.methods),
-                paths=tuple(pattern(text) for text in entry.allow.paths),
-                max_lifetime=entry.max_lifetime,
-                allow_no_expiry=entry.allow_no_expiry,
-                head_as_get=entry.head_as_get,
-                allow_encoded_slash=entry.allow_encoded_slash,
-            ),
+            keys=keys,
+            ceiling=self._ceiling(at, entry),
             conduct=self._conduct(entry, entry.default_headers),
             enabled=entry.enabled,
         )
@@ -147,14 +147,24 @@ class Registrar:
             seen.add(key)
 
     def _conduct(self, entry: CommonConnection, headers: Mapping[str, str]) -> Conduct:
-        return Conduct(
-            cookies=entry.cookies == "pass",
-            redirects=entry.redirects == "pass",
-            cache=entry.cache == "pass",
-            reject_client_credentials=entry.on_client_credentials == "reject",
-            default_fields=tuple((name.encode(), value.encode()) for name, value in headers.items()),
-            connect_timeout=entry.timeouts.connect,
-            response_timeout=entry.timeouts.response,
+        return _conduct(
+            entry.cookies == "pass",
+            entry.redirects == "pass",
+            entry.cache == "pass",
+            entry.on_client_credentials == "reject",
+            tuple([(name.encode(), value.encode()) for name, value in headers.items()]),
+            entry.timeouts.connect,
+            entry.timeouts.response,
+        )
+
+    def _ceiling(self, at: Location, entry: PresignConnection) -> Ceiling:
+        return _ceiling(
+            self._methods((*at, "allow", "methods"), entry.allow.methods),
+            tuple([pattern(text) for text in entry.allow.paths]),
+            entry.max_lifetime,
+            entry.allow_no_expiry,
+            entry.head_as_get,
+            entry.allow_encoded_slash,
         )
 
     def _methods(self, at: Location, methods: list[str]) -> tuple[str, ...]:
@@ -168,7 +178,7 @@ class Registrar:
         except Denied:
             url = None
         if url is None or b"?" in url.target:
-            self._wrong(at, "is not an http(s) URL without user name, query and fragment")
+            self._wrong(at, _NO_URL)
             return None
         return url
 
@@ -178,12 +188,20 @@ class Registrar:
             self._wrong(at, "is not an origin: leave the path out")
         return url
 
-    def _base_path(self, at: Location, url: SourceUrl) -> bytes:
-        try:
-            return canonical_path(url.target).removesuffix(b"/")
-        except Denied:
-            self._wrong(at, "its path has segments or escapes that no request could match")
-            return b""
+    def _upstream(self, at: Location, entry: PresignConnection) -> Upstream | None:
+        upstream, problem = _parse_upstream(entry.upstream)
+        if problem:
+            self._wrong(at, problem)
+        if upstream is not None:
+            self._check_secure(at, upstream.origin, entry)
+        return upstream
+
+    def _check_different(self, at: Location, keys: KeyRing, injector: Injector) -> None:
+        """Whoever signs with the credential itself holds it, and needs no gateway."""
+        known = {one.reveal() for one in injector.secrets() if not isinstance(one, LateSecret)}
+        for index, key in enumerate(keys.keys):
+            if key.secret.reveal() in known - {""}:
+                self._wrong((*at, "signing_keys", index, "secret"), "is the credential itself: make another")
 
     def _check_secure(self, at: Location, origin: Origin, entry: CommonConnection) -> None:
         if origin.scheme != "https" and not is_loopback(origin.host) and not entry.insecure_upstream:
@@ -210,7 +228,9 @@ class Registrar:
 
     def _credential(self, at: Location, source: SecretSource) -> Secret:
         """A secret that is only needed once a request was granted, and so may be fetched then."""
-        return LateSecret(source.exec, source.ttl) if source.exec is not None else self._secret(at, source)
+        if self._offline or source.exec is not None:
+            return LateSecret(source.exec or (), source.ttl)
+        return self._secret(at, source)
 
     def _header_credential(self, at: Location, source: SecretSource) -> Secret:
         secret = self._credential(at, source)
@@ -277,3 +297,23 @@ class Registrar:
 
 def _late(injector: Injector) -> tuple[LateSecret, ...]:
     return tuple(secret for secret in injector.secrets() if isinstance(secret, LateSecret))
+
+
+# One object for all that are equal: most connections of a large registry differ in their secrets only.
+_conduct = lru_cache(maxsize=1024)(Conduct)
+_ceiling = lru_cache(maxsize=1024)(Ceiling)
+
+
+@lru_cache(maxsize=4096)
+def _parse_upstream(text: str) -> tuple[Upstream | None, str]:
+    """The upstream that a URL names, or what is wrong with it."""
+    try:
+        url = parse_url(text)
+    except Denied:
+        url = None
+    if url is None or b"?" in url.target:
+        return None, _NO_URL
+    try:
+        return Upstream(url.origin, canonical_path(url.target).removesuffix(b"/")), ""
+    except Denied:
+        return None, "its path has segments or escapes that no request could match"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from json.decoder import JSONDecodeError
@@ -12,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from . import members
+from . import grammar, members
 from .connections import Connection
 from .document import ConfigError, Document, Problem, parse
 from .filling import Presets, with_presets
@@ -20,7 +21,15 @@ from .permissions import readable_by_others
 from .plainly import explain
 from .registering import Registrar
 from .revocations import Revocations
-from .schema import ConnectionEntry, ConnectionId, KeySource, RegistryConfig, RegistryFile, Revoked
+from .schema import (
+    ConnectionEntry,
+    ConnectionId,
+    KeySource,
+    PresignConnection,
+    RegistryConfig,
+    RegistryFile,
+    Revoked,
+)
 from .secrets import SecretError, checked, name_of, text_of
 from .storing import StoreError, read_private
 from .vault import Opener, Passphrase, VaultError, parse_key, unseal
@@ -28,6 +37,7 @@ from .vault import Opener, Passphrase, VaultError, parse_key, unseal
 MAX_KEYS: Final = 4
 """Keys that one source may hold, one a line."""
 _ENTRY: Final = TypeAdapter(dict[ConnectionId, ConnectionEntry])
+_ID = re.compile(grammar.CONNECTION_ID)
 _YAML: Final = (".yaml", ".yml")
 
 
@@ -130,7 +140,9 @@ def read_registry(
         _from_yaml(payload, path, environ, base, presets)  # every JSON is YAML, and YAML has line numbers
     if problems:
         raise ConfigError(problems)
-    memory.context, memory.known = reader.context, reader.known
+    before, memory.context, memory.known = memory.known, reader.context, reader.known
+    while before:  # all at once, it would be noticed
+        before.popitem()
     return reader.found
 
 
@@ -163,6 +175,15 @@ def problems_of_connections(
         with contextlib.suppress(ValidationError):
             registrar.connections(_ENTRY.validate_python({name: entry}))
     return registrar.problems
+
+
+def _validated(entries: dict[str, Any]) -> dict[str, ConnectionEntry]:
+    """Raises ValidationError. Most entries need no union to be tried."""
+    ((name, entry),) = entries.items()
+    if isinstance(entry, dict) and "scheme" not in entry and _ID.fullmatch(name):
+        with contextlib.suppress(ValidationError):
+            return {name: PresignConnection.model_validate(entry)}
+    return _ENTRY.validate_python(entries)
 
 
 class _JsonReader:
@@ -226,11 +247,13 @@ class _JsonReader:
 
     def _build(self, name: str, entry: Any, digest: bytes) -> None:
         document = Document(str(self._path), {"connections": {name: entry}})
-        data, problems = with_presets(document, self._presets)
+        data: Any = document.data
+        problems: list[Problem] = []
+        if not isinstance(entry, dict) or "preset" in entry or "vars" in entry:
+            data, problems = with_presets(document, self._presets)
         registrar = Registrar(document, self._base, self._environ)
         try:
-            entries = _ENTRY.validate_python(data["connections"])
-            connections = registrar.connections(entries)
+            connections = registrar.connections(_validated(data["connections"]))
         except ValidationError as error:
             self._problems += problems + explain(document, error, ("connections",))
             return
@@ -247,6 +270,14 @@ class _JsonReader:
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def revocations_of(found: Any, path: Path) -> Revocations:
+    """The section `revoked` of a registry. Raises ConfigError."""
+    try:
+        return _revocations(Revoked.model_validate(found))
+    except ValidationError as error:
+        raise ConfigError(explain(Document(str(path), {"revoked": found}), error, ("revoked",))) from None
 
 
 def _revocations(revoked: Revoked) -> Revocations:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
@@ -62,18 +62,20 @@ HeaderPrefix = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSource:
+class SecretSource(NamedTuple):
     """Where a secret value is: exactly one of the first four is set.
 
     `ttl`: seconds for which what `exec` printed is good.
     """
 
-    literal: str | None = field(default=None, repr=False)
+    literal: str | None = None
     env: str | None = None
     file: str | None = None
     exec: tuple[str, ...] | None = None
     ttl: int = DEFAULT_TTL
+
+    def __repr__(self) -> str:
+        return "SecretSource(…)"
 
 
 def _secret_source(value: Any) -> SecretSource:
@@ -98,7 +100,7 @@ def _reference(value: dict[str, Any]) -> SecretSource:
             raise ValueError("exec is a list of texts, the program first: no shell reads it")
         if not argv[0] or any("\0" in one for one in argv):
             raise ValueError("exec names no program, or holds a NUL")
-        ttl = _duration(value["ttl"]) if "ttl" in value else DEFAULT_TTL
+        ttl = duration(value["ttl"]) if "ttl" in value else DEFAULT_TTL
         return SecretSource(exec=tuple(argv), ttl=ttl)
     raise ValueError("is a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
 
@@ -185,7 +187,7 @@ KeySources = Annotated[
 ]
 
 
-def _duration(value: Any) -> int:
+def duration(value: Any) -> int:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("is a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
@@ -196,11 +198,11 @@ def _duration(value: Any) -> int:
 
 
 Duration = Annotated[
-    int, PlainValidator(_duration), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"})
+    int, PlainValidator(duration), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"})
 ]
 
 
-def _instant(value: Any) -> int:
+def instant(value: Any) -> int:
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
@@ -210,7 +212,7 @@ def _instant(value: Any) -> int:
     return int(moment.timestamp())
 
 
-Instant = Annotated[int, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+Instant = Annotated[int, PlainValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class Strict(BaseModel):
@@ -231,7 +233,7 @@ class BasicAuth(Strict):
 class HeaderAuth(Strict):
     type: Literal["header"]
     headers: dict[HeaderName, SecretValue] = Field(min_length=1)
-    prefix: dict[HeaderName, HeaderPrefix] = {}
+    prefix: dict[HeaderName, HeaderPrefix] = Field(default_factory=dict)
 
 
 class QueryAuth(Strict):
@@ -264,7 +266,7 @@ class CommonConnection(Strict):
     """What connections of both schemes have."""
 
     enabled: bool = True
-    signing_keys: list[SigningKeyEntry] = Field(default=[], max_length=4)
+    signing_keys: list[SigningKeyEntry] = Field(default_factory=list, max_length=4)
     cookies: Literal["strip", "pass"] = "strip"
     redirects: Literal["safe", "pass"] = "safe"
     cache: Literal["private", "pass"] = "private"
@@ -278,10 +280,10 @@ class PresignConnection(CommonConnection):
 
     scheme: Literal["presign"] = "presign"
     preset: str | None = None
-    vars: dict[str, str] = {}
+    vars: dict[str, str] = Field(default_factory=dict)
     upstream: str
     auth: Auth
-    default_headers: dict[HeaderName, HeaderValue] = {}
+    default_headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     allow: Allow = Allow()
     max_lifetime: Duration | None = None
     allow_no_expiry: bool = True
@@ -294,11 +296,11 @@ class SourceConnection(CommonConnection):
 
     scheme: Literal["source"]
     mode: Literal["signed", "allowlist"]
-    allowed_origins: list[str] = Field(default=[], max_length=50)
+    allowed_origins: list[str] = Field(default_factory=list, max_length=50)
     any_public_origin: bool = False
-    formats: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,16}$")]] = Field(min_length=1)
-    ports: list[Port] = []
-    allow_networks: list[str] = []
+    formats: list[Annotated[str, Field(pattern=f"^{grammar.EXTENSION}$")]] = Field(min_length=1)
+    ports: list[Port] = Field(default_factory=list)
+    allow_networks: list[str] = Field(default_factory=list)
     intercept: bool = False
     auth: Auth | None = None
 
@@ -317,12 +319,17 @@ ConnectionEntry = Annotated[
 class GatewayConfig(Strict):
     hosts: list[str] = ["presign.local"]
     unsigned: Literal["pass", "deny"] = "pass"
-    trusted_proxies: list[str] = []
+    trusted_proxies: list[str] = Field(default_factory=list)
 
 
 class RegistryConfig(Strict):
     file: Annotated[str, Field(pattern=r"^.+\.(enc|yaml|yml|json)$")]
     key: KeySources | None = None
+
+
+_SignatureId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+_KeyName = Annotated[str, Field(pattern=rf"^{grammar.CONNECTION_ID}/{grammar.KEY_ID}$")]
+_OneOrAll = Annotated[str, Field(pattern=rf"^(\*|{grammar.CONNECTION_ID})$")]
 
 
 class RevokedUrl(Strict):
@@ -335,16 +342,16 @@ class RevokedUrl(Strict):
 class Revoked(Strict):
     """What is revoked, and since when; it holds for the connections of both files."""
 
-    urls: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], RevokedUrl] = {}
-    keys: dict[Annotated[str, Field(pattern=rf"^{grammar.CONNECTION_ID}/{grammar.KEY_ID}$")], Instant] = {}
-    connections: dict[ConnectionId, Instant] = {}
-    added_before: dict[Annotated[str, Field(pattern=rf"^(\*|{grammar.CONNECTION_ID})$")], Instant] = {}
+    urls: dict[_SignatureId, RevokedUrl] = Field(default_factory=dict)
+    keys: dict[_KeyName, Instant] = Field(default_factory=dict)
+    connections: dict[ConnectionId, Instant] = Field(default_factory=dict)
+    added_before: dict[_OneOrAll, Instant] = Field(default_factory=dict)
 
 
 class RegistryFile(Strict):
     """A registry: connections in a file of their own, and what is revoked."""
 
-    connections: dict[ConnectionId, ConnectionEntry] = {}
+    connections: dict[ConnectionId, ConnectionEntry] = Field(default_factory=dict)
     revoked: Revoked = Revoked()
 
 
@@ -375,7 +382,7 @@ class Config(Strict):
     gateway: GatewayConfig = GatewayConfig()
     presets: Annotated[str, Field(pattern=f"^{PRESETS_FILE}$")] | None = None
     registry: RegistryConfig | None = None
-    connections: dict[ConnectionId, ConnectionEntry] = {}
+    connections: dict[ConnectionId, ConnectionEntry] = Field(default_factory=dict)
     audit: AuditConfig | None = None
     limits: LimitsConfig | None = None
     admin: AdminConfig | None = None

@@ -27,6 +27,8 @@ def resolve(source: SecretSource, base: Path, environ: Mapping[str, str]) -> Sec
 
     Raises SecretError.
     """
+    if source.literal is not None:
+        return checked(source.literal, "it")
     return checked(text_of(source, base, environ), name_of(source))
 
 

@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from . import canonical, grammar, policy
-from .errors import Malformed
+from . import base64url, canonical, grammar, policy
+from .errors import Denied, Malformed
 from .keys import mac, signature_id
 from .schemes.presign import MAX_LIST
 from .secret import Secret
+from .sources import parse_url
 from .tokens import format_token
 
 _ID = re.compile(grammar.CONNECTION_ID)
 _PATH = re.compile(r"(?!//|[A-Za-z][A-Za-z0-9+.-]*://)[^\s#\\\x00-\x20\x7f]*")
+_EXTENSION = re.compile(grammar.EXTENSION)
 _CONTROL = re.compile(grammar.CONTROL)
 
 
@@ -68,6 +70,28 @@ class Signed(NamedTuple):
         return f"{base.rstrip('/')}/api/proxy/{self.connection_id}/{target}"
 
 
+class SignedSource(NamedTuple):
+    """One signed source URL (Motioness, URL shape). `exp` is a Unix time in seconds.
+
+    Its repr holds no signature.
+    """
+
+    project: str
+    src_url: str
+    extension: str
+    exp: str
+    signature: str
+
+    def __repr__(self) -> str:
+        what = (self.project, self.src_url, self.extension, self.exp)
+        return f"SignedSource({', '.join(map(repr, what))}, signature_id={signature_id(self.signature)})"
+
+    def url(self, base: str = "http://presign.local") -> str:
+        """`base` is the gateway, `http(s)://host[:port]`."""
+        path = f"/v1/{self.project}/{base64url.encode(self.src_url)}.{self.extension}"
+        return f"{base.rstrip('/')}{path}?sig={self.signature}&exp={self.exp}"
+
+
 class Signer:
     """Makes grants for one connection.
 
@@ -108,8 +132,33 @@ class Signer:
                 policy.parse_list(lists[what], what)
             except Malformed as error:
                 raise ValueError(error.detail) from None
-        if type(expires_at) is not int or not 0 <= expires_at < 10**12:
-            raise ValueError("expires_at is a Unix time in whole seconds")
+        _check_time(expires_at)
         fields = (self._id, str(expires_at), lists["methods"], lists["paths"])
         signature = mac(self._secret.reveal().encode(), canonical.presign(*fields)).hex()
         return Signed(*fields, signature)
+
+    def sign_source(self, src_url: str, extension: str, *, expires_at: int) -> SignedSource:
+        """Sign the URL of a source; the connection is a project of scheme source.
+
+        Args:
+            src_url: absolute http(s) URL, at most 2048 characters, without user name and fragment.
+            extension: the format, one of the project's.
+            expires_at: Unix time in seconds.
+
+        Raises ValueError for anything the gateway would refuse whatever the project allows.
+        """
+        _check_time(expires_at)
+        if not _EXTENSION.fullmatch(extension):
+            raise ValueError("a format is 1 to 16 letters and digits")
+        try:
+            parse_url(src_url)
+        except Denied as denied:
+            raise ValueError(denied.detail) from None
+        exp = str(expires_at)
+        signature = mac(self._secret.reveal().encode(), canonical.source(self._id, src_url, exp)).hex()
+        return SignedSource(self._id, src_url, extension, exp, signature)
+
+
+def _check_time(expires_at: int) -> None:
+    if type(expires_at) is not int or not 0 <= expires_at < 10**12:
+        raise ValueError("expires_at is a Unix time in whole seconds")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -33,6 +33,8 @@ _BLOCK: Final = 768 * 1024
 _KNOWN: Final = frozenset(("alg", "enc", "kid", "typ", "cty", "argon2id"))
 _KID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]*")
+# To standard base64; what is standard only becomes something that is neither.
+_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/***")
 _KEY_TEXT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -119,14 +121,15 @@ def seal(payload: bytes, opener: Opener, like: bytes = b"") -> bytes:
 
 def unseal(sealed: bytes, openers: Sequence[Opener]) -> bytes:
     """Decrypt; nothing of the payload is used before all of it was authenticated. Raises VaultError."""
-    protected, nonce, ciphertext, tag = _parts(sealed)
-    header = _header(protected)
+    parts = _parts(sealed)
+    header = _header(parts.protected)
     for key in _keys(header, openers):
-        decryptor = Cipher(algorithms.AES(key), modes.GCM(nonce, tag)).decryptor()
-        decryptor.authenticate_additional_data(protected)
+        decryptor = Cipher(algorithms.AES(key), modes.GCM(parts.nonce, parts.tag)).decryptor()
+        decryptor.authenticate_additional_data(parts.protected)
+        step = _BLOCK // 3 * 4
         opened = [
-            decryptor.update(_decode(ciphertext[at : at + _BLOCK // 3 * 4]))
-            for at in range(0, len(ciphertext), _BLOCK // 3 * 4)
+            decryptor.update(_decode(sealed[at : min(at + step, parts.end)]))
+            for at in range(parts.start, parts.end, step)
         ]
         try:
             decryptor.finalize()
@@ -138,23 +141,36 @@ def unseal(sealed: bytes, openers: Sequence[Opener]) -> bytes:
     raise VaultError("the file was changed or cut off since it was written: restore it from a backup")
 
 
-def _parts(sealed: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Protected header (encoded), nonce, ciphertext (encoded), tag."""
+class _Parts(NamedTuple):
+    """A JWE taken apart: the protected header as it is encoded, and where in the file the ciphertext stands.
+
+    It is not cut out: large files are decoded block by block, so that other threads run between.
+    """
+
+    protected: bytes
+    nonce: bytes
+    start: int
+    end: int
+    tag: bytes
+
+
+def _parts(sealed: bytes) -> _Parts:
     if not sealed:
         raise VaultError("is empty")
-    parts = sealed.split(b".")
-    if len(parts) != 5 or not all(map(_BASE64URL.fullmatch, parts)):
+    protected, encrypted_key, nonce = (*sealed[: _MAX_HEADER * 2].split(b".", 3), b"", b"", b"")[:3]
+    start = len(protected) + len(encrypted_key) + len(nonce) + 3
+    end = sealed.rfind(b".")
+    tag = sealed[end + 1 :]
+    if end < start or not all(map(_BASE64URL.fullmatch, (protected, encrypted_key, nonce, tag))):
         raise VaultError("is not an encrypted registry, or was cut off: a JWE has five parts of base64url")
-    protected, encrypted_key, nonce, ciphertext, tag = parts
     decoded = _decode(nonce), _decode(tag)
     if encrypted_key or (len(decoded[0]), len(decoded[1])) != (_NONCE_BYTES, _TAG_BYTES):
         raise VaultError("is not a JWE of alg dir and enc A256GCM, or was cut off")
     # The last characters may hold bits that decoding drops: one spelling, or a changed file would pass.
-    whole = len(ciphertext) // 4 * 4
-    tail = ciphertext[whole:]
+    tail = sealed[end - (end - start) % 4 : end]
     if _encode(decoded[0]) != nonce or _encode(decoded[1]) != tag or _encode(_decode(tail)) != tail:
         raise VaultError("the file was changed: its base64url is not canonical")
-    return protected, decoded[0], ciphertext, decoded[1]
+    return _Parts(protected, decoded[0], start, end, decoded[1])
 
 
 def _header(protected: bytes) -> dict[str, Any]:
@@ -204,13 +220,13 @@ def _keys(header: dict[str, Any], openers: Sequence[Opener]) -> list[bytes]:
 
 def kid_of(sealed: bytes) -> str | None:
     """Which key a file says it is encrypted with; None for a passphrase. Raises VaultError."""
-    kid = _header(_parts(sealed)[0]).get("kid")
+    kid = _header(_parts(sealed).protected).get("kid")
     return kid if isinstance(kid, str) else None
 
 
 def _cost_of(sealed: bytes) -> _Cost | None:
     try:
-        return _parse_cost(_header(_parts(sealed)[0])["argon2id"])
+        return _parse_cost(_header(_parts(sealed).protected)["argon2id"])
     except (VaultError, KeyError):
         return None
 
@@ -241,8 +257,9 @@ def _encode(raw: bytes) -> bytes:
 
 
 def _decode(encoded: bytes) -> bytes:
-    """Raises VaultError."""
+    """Strict about the alphabet. Raises VaultError."""
     try:
-        return base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
+        padded = encoded.translate(_STANDARD) + b"=" * (-len(encoded) % 4)
+        return binascii.a2b_base64(padded, strict_mode=True)
     except (binascii.Error, ValueError):
         raise VaultError("is not base64url, or was cut off") from None

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Final
+
 import click
 
+_VERBS: Final = {
+    "init": "starting:init",
+    "connections": "connecting:connections",
+    "presets": "presetting:presets",
+    "sign": "signing:sign",
+    "convert": "explaining:convert",
+    "verify": "explaining:verify",
+    "explain": "explaining:explain",
+    "check": "checking:check",
+    "revoke": "revoking:revoke",
+    "rekey": "vaulting:rekey",
+    "encrypt": "vaulting:encrypt",
+    "decrypt": "vaulting:decrypt",
+    "demo": "showing:demo",
+    "completion": "showing:completion",
+    "schema": "showing:schema",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Verbs(click.Group):
+    """Imports a verb when it is used: mitmproxy and pydantic take a second, `--help` need not wait."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        where = _VERBS.get(cmd_name)
+        if where is None:
+            return None
+        module, _, name = where.partition(":")
+        found: click.Command = getattr(import_module(f".{module}", __name__), name)
+        return found
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="presign-proxy", message="%(version)s")
 def main() -> None:
-    """Presigned URLs for any HTTP API."""
+    """Presigned URLs for any HTTP API: who holds a signing secret mints them, the gateway puts the key on.
 
-
-@main.command(hidden=True)
-def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors."""
-    import json
-
-    from ..schema import Config
-
-    click.echo(json.dumps(Config.model_json_schema(), indent=2))
-
-
-@main.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks one.")
-@click.option("--once", is_flag=True, help="Show the requests and stop.")
-def demo(port: int, *, once: bool) -> None:
-    """Start a gateway in front of a built-in upstream, show what it does, keep serving."""
-    from .demo import run  # mitmproxy takes a second to import; --help need not wait for it
-
-    raise SystemExit(run(port, once=once))
+    Exit codes: 0 done or granted, 1 refused or invalid, 2 usage.
+    """

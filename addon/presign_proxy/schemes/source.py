@@ -19,8 +19,8 @@ MAX_URL: Final = 2048
 PREFIX: Final = b"/v1/"
 FORM: Final = re.compile(rb"/v1/[^/?]*/")
 _FORM = re.compile(rf"/v1/({grammar.CONNECTION_ID})/(.+)".encode(), re.DOTALL)
-_SIGNED = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9]{1,16})")
-_PLAIN = re.compile(rb"(.+)\.([A-Za-z0-9]{1,16})", re.DOTALL)
+_SIGNED = re.compile(rf"([A-Za-z0-9_-]+)\.({grammar.EXTENSION})".encode())
+_PLAIN = re.compile(rf"(.+)\.({grammar.EXTENSION})".encode(), re.DOTALL)
 _EXP = re.compile(grammar.UNIX_TIME.encode())
 _SIG = re.compile(grammar.SIGNATURE.encode())
 

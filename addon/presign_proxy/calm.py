@@ -1,0 +1,55 @@
+"""Loading a large configuration, and letting go of the last one, beside a running event loop."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from .config import Loaded, load
+from .connections import Registry
+from .registry_file import Memory
+
+_TURN: Final = 0.0005
+"""Seconds; Python's own choice is 5 ms."""
+_LARGE: Final = 1000
+"""Connections from which on a garbage collection that walks through all of them would be noticed."""
+
+
+def load_calmly(path: Path, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
+    """As `config.load`. Collecting garbage meanwhile would walk through what is being made, again and again;
+    afterwards, a large registry is left out of it, since nothing in it refers back to itself.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with _short_turns():
+            loaded = load(path, environ, unsigned, memory)
+        if len(loaded.registry.connections) > _LARGE:
+            gc.freeze()
+        return loaded
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def let_go(registry: Registry) -> None:
+    """Free a registry that is no longer used, in steps."""
+    with _short_turns():
+        registry.disperse()
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """An event loop lets go of the interpreter with every system call, and gets it back when the thread that
+    works beside it has had its turn.
+    """
+    turn = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(turn)

@@ -1,0 +1,94 @@
+"""`presign check`: what is wrong with configuration, registry, permissions and secrets, or merely unwise."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import click
+
+from ..config import load
+from ..connections import ANY, Connection
+from ..document import ConfigError
+from ..schema import SecretSource
+from ..secrets import SecretError, resolve
+from .desk import Desk
+from .voice import DONE, REFUSED, Voice, verb
+
+_SOON: Final = 14 * 86_400
+
+
+class Advice(NamedTuple):
+    """Something that works and should be looked at. `about` is a connection, or a key of the file."""
+
+    about: str
+    text: str
+
+
+@click.command()
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
+@click.option("--exec", "run", is_flag=True, help="Run the programs that print credentials, too.")
+@verb
+def check(desk: Desk, voice: Voice, strict: bool, run: bool) -> int:
+    """Look at everything a gateway would read at its start. For CI: exit code 1 where it would not start."""
+    _ = desk.config  # says what to do where there is none
+    try:
+        loaded = load(desk.path, desk.environ)
+    except ConfigError as error:
+        problems = [str(problem) for problem in error.problems]
+        found = {"ok": False, "errors": problems, "warnings": []}
+        voice.tell(found, *(f"error    {line}" for line in problems), "", f"{len(problems)} errors")
+        return REFUSED
+    known = loaded.registry.connections
+    errors = list(_unfetched(desk, known)) if run else []
+    advice = [*_of_all(desk, known), *(one for each in known.values() for one in _of_one(each, time.time()))]
+    warnings = [str(warning) for warning in loaded.warnings] + [f"{one.about}: {one.text}" for one in advice]
+    lines = [f"error    {line}" for line in errors] + [f"warning  {line}" for line in warnings]
+    summary = f"{len(known)} connections, {len(errors)} errors, {len(warnings)} warnings"
+    ok = not errors and not (strict and warnings)
+    voice.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
+    return DONE if ok else REFUSED
+
+
+def _unfetched(desk: Desk, known: dict[str, Connection]) -> Iterator[str]:
+    for connection in known.values():
+        for late in connection.late:
+            try:
+                resolve(SecretSource(exec=late.argv), desk.base, desk.environ)
+            except SecretError as error:
+                yield f"{connection.id}: {error}"
+
+
+def _of_all(desk: Desk, known: dict[str, Connection]) -> Iterator[Advice]:
+    config = desk.config
+    if config.gateway.unsigned == "pass":
+        yield Advice("gateway.unsigned", "pass: fine on a laptop; the egress gateway of others should deny")
+    if config.audit is None:
+        yield Advice("audit", "is not set: nobody will know who used what")
+    elif config.audit.file != "-" and not os.access((desk.base / config.audit.file).parent, os.W_OK):
+        yield Advice("audit.file", "lies in a directory that cannot be written")
+    upstreams = Counter(c.upstream for c in known.values() if c.upstream and c.enabled)
+    for upstream, count in upstreams.items():
+        if count > 1:
+            where = f"{upstream.origin}{upstream.base.decode()}"
+            yield Advice(where, f"has {count} connections: requests to its own URL have to name theirs")
+
+
+def _of_one(connection: Connection, now: float) -> Iterator[Advice]:
+    if not connection.enabled:
+        return
+    ceiling = connection.ceiling
+    live = [key for key in connection.keys.keys if key.is_live(int(now)) and not key.revoked]
+    if connection.upstream:
+        if ceiling.max_lifetime is None and ceiling.allow_no_expiry:
+            yield Advice(connection.id, "has no max_lifetime: a URL may be signed to live for ever")
+        if ceiling.methods == ANY and [pattern.text for pattern in ceiling.paths] == ["*"]:
+            yield Advice(connection.id, "has no allow: whoever signs may do all that its key may do")
+    if connection.keys.keys and not live:
+        yield Advice(connection.id, "has no signing key in force: nothing can be signed or verified")
+    ends = [key for key in live if key.not_after is not None and key.not_after - now < _SOON]
+    for key in ends:
+        yield Advice(connection.id, f"the key {key.id} ends within two weeks")

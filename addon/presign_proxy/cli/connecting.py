@@ -1,0 +1,394 @@
+"""`presign connections …`: what the registry's file holds, and the life of a signing secret."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from ..document import Document
+from ..draft import Draft, changing
+from ..keys import MAX_KEYS
+from ..presets.model import LABEL
+from ..schema import duration
+from . import asking
+from .completing import complete_connections, complete_presets
+from .desk import Desk, Entry, Failure
+from .voice import Voice, table, verb
+
+_PLACES: Final = {"header": "headers", "query": "params"}
+_SHOWN: Final = "********"
+
+
+@click.group(name="connections")
+def connections() -> None:
+    """Add, show and change what is in the registry file."""
+
+
+def instant(now: float | None = None) -> str:
+    return datetime.fromtimestamp(int(now or time.time()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def new_secret() -> str:
+    """256 bits, in a form that survives a shell and a URL."""
+    return f"sk_{secrets.token_urlsafe(32)}"
+
+
+@contextmanager
+def _changing(desk: Desk) -> Iterator[Draft]:
+    """The registry to be changed; written, if the block says nothing against it, once it is well-formed."""
+    openers = desk.openers
+    with changing(desk.registry_path, openers) as draft:
+        yield draft
+        draft.write()
+
+
+def _managed(desk: Desk, draft: Draft, name: str) -> dict[str, Any]:
+    found = draft.connections.get(name)
+    if found is None:
+        entry = desk.entry(name)
+        raise Failure(f"{entry.id} is in {desk.path.name}, not in the registry: change it there")
+    return dict(found)
+
+
+def _check(desk: Desk, name: str, data: dict[str, Any], draft: Draft) -> Entry:
+    """Raises ConfigError: what would not load is not written."""
+    entry = Entry(name, data, Document(str(draft.path), {}), managed=True)
+    desk.connection(entry)
+    return entry
+
+
+# -- add ----------------------------------------------------------------------------------------------
+
+
+@connections.command()
+@click.argument("name", required=False)
+@click.option("--preset", shell_complete=complete_presets, help="A provider that is known (presign presets).")
+@click.option(
+    "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A host variable of the preset."
+)
+@click.option("--upstream", metavar="URL", help="Any other API: https://host[:port][/base].")
+@click.option(
+    "--auth", "kind", type=click.Choice(["bearer", "basic", "header", "query"]), help="How its key goes on."
+)
+@click.option("--name", "places", multiple=True, metavar="NAME", help="The header or parameter of the key.")
+@click.option("--credential-env", metavar="NAME", help="Keep the key in this environment variable.")
+@click.option("--credential-file", metavar="PATH", help="Keep the key in this file.")
+@click.option("--credential-exec", metavar="COMMAND", help="Have this program print the key; no shell.")
+@click.option("--methods", multiple=True, metavar="M,…", help="Ceiling: methods that may be signed.")
+@click.option("--paths", multiple=True, metavar="P,…", help="Ceiling: path patterns that may be signed.")
+@click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may live.")
+@click.option("--import-secret", is_flag=True, help="Ask for the signing secret instead of making one.")
+@verb
+def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **options: Any) -> None:
+    """Register an API and its key; print a new signing secret, once.
+
+    The key is asked for, or read from standard input, one line; so is, after it, an imported secret.
+    """
+    preset = options["preset"]
+    name = name or (f"conn_{preset.replace('-', '_')}" if preset else None)
+    if name is None:
+        raise click.UsageError("name the connection, or a --preset to name it after")
+    if (preset is None) == (options["upstream"] is None):
+        raise click.UsageError("say --preset, or --upstream and --auth")
+    if name in desk.entries:
+        raise Failure(f"there is a connection {name} already: `presign connections rotate`, or another name")
+    data = _described(options)
+    data["auth"] = _auth(desk, name, options)
+    own = asking.secret(f"signing secret of {name}") if import_secret else new_secret()
+    data["signing_keys"] = [{"id": "k1", "secret": own, "added": instant()}]
+    with _changing(desk) as draft:
+        if name in draft.revoked("connections"):
+            raise Failure(
+                f"{name} was revoked: take another name, or `presign revoke --undo --connection {name}`"
+            )
+        entry = _check(desk, name, data, draft)
+        draft.connections[name] = data
+    upstream = desk.filled(entry).get("upstream")
+    sample = (desk.presets.known.get(preset) or {}).get("sample") or "PATH"
+    shown = None if import_secret else own
+    voice.tell(
+        {"id": name, "upstream": upstream, "signing_key": {"id": "k1", "secret": shown}},
+        f"{name} leads to {upstream}",
+        *_shown_once(shown),
+    )
+    voice.note(f"Next: presign sign {name} {shlex.quote(sample)}")
+
+
+def _shown_once(secret: str | None) -> list[str]:
+    if secret is None:
+        return []
+    return ["", "Its signing secret, shown this once; whoever has it can sign:", "", f"  {secret}", ""]
+
+
+def _described(options: dict[str, Any]) -> dict[str, Any]:
+    """All but the secrets."""
+    data: dict[str, Any] = {}
+    if options["preset"]:
+        data["preset"] = options["preset"]
+        if options["variables"]:
+            data["vars"] = dict(_variable(text) for text in options["variables"])
+    else:
+        data["upstream"] = options["upstream"]
+    allow = {what: listed(options[what]) for what in ("methods", "paths") if options[what]}
+    if allow:
+        data["allow"] = allow
+    if options["max_lifetime"]:
+        data["max_lifetime"] = options["max_lifetime"]
+    return data
+
+
+def listed(given: tuple[str, ...]) -> list[str]:
+    """What was given several times, or with commas, or both."""
+    return sorted({item for text in given for item in text.split(",") if item})
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not LABEL.fullmatch(value):
+        raise click.UsageError("--var is NAME=VALUE, the value a part of a host name")
+    return name, value
+
+
+def _auth(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    known = desk.presets.known.get(options["preset"] or "", {})
+    if options["preset"] and not known:
+        raise Failure(f"there is no preset {options['preset']}: `presign presets` shows them")
+    asks: dict[str, str] = known.get("auth", {}).get("asks", {})
+    reference = _reference(options)
+    if known:
+        if not asks:
+            return {"token": reference or asking.secret(f"API key of {name} ({known['name']})")}
+        kind, places, about = known["auth"]["type"], list(asks), asks
+    else:
+        kind, places = options["kind"], list(options["places"])
+        if kind is None:
+            raise click.UsageError("--auth is required: bearer, basic, header or query")
+        if kind in _PLACES and not places:
+            raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
+        places = ["token"] if kind == "bearer" else ["username", "password"] if kind == "basic" else places
+        about = dict.fromkeys(places, "")
+    if reference and len(places) > 1:
+        raise click.UsageError("several secrets are needed: write them as references into the file yourself")
+    given = {place: reference or asking.secret(_question(name, place, about[place])) for place in places}
+    return {"type": kind, **({_PLACES[kind]: given} if kind in _PLACES else given)}
+
+
+def _question(name: str, place: str, about: str) -> str:
+    what = "API key" if place == "token" else place
+    return f"{what} of {name}" + (f" ({about})" if about else "")
+
+
+def _reference(options: dict[str, Any]) -> dict[str, Any] | None:
+    given = {kind: options[f"credential_{kind}"] for kind in ("env", "file", "exec")}
+    said = {kind: value for kind, value in given.items() if value}
+    if len(said) > 1:
+        raise click.UsageError("one place for the key: --credential-env, -file or -exec")
+    if "exec" in said:
+        try:
+            said["exec"] = shlex.split(said["exec"])
+        except ValueError:
+            raise click.UsageError("--credential-exec has a quote without its other half") from None
+    return said or None
+
+
+# -- look ---------------------------------------------------------------------------------------------
+
+
+@connections.command("list")
+@verb
+def list_(desk: Desk, voice: Voice) -> None:
+    """All connections, of the configuration and of the registry."""
+    rows = [_summary(desk, entry) for entry in desk.entries.values()]
+    head = ("ID", "UPSTREAM", "AUTH", "KEYS", "STATE", "IN")
+    lines = [(r["id"], r["upstream"], r["auth"], ",".join(r["keys"]), r["state"], r["file"]) for r in rows]
+    voice.tell(rows, *(table([head, *lines]) if rows else ["No connections yet: presign connections add"]))
+
+
+def _summary(desk: Desk, entry: Entry) -> dict[str, Any]:
+    filled = desk.filled(entry)
+    auth = filled.get("auth") or {}
+    origins = ", ".join(filled.get("allowed_origins") or []) or "any public origin"
+    keys = [key.get("id", f"k{n}") for n, key in enumerate(filled.get("signing_keys") or [], 1)]
+    return {
+        "id": entry.id,
+        "scheme": filled.get("scheme", "presign"),
+        "upstream": filled.get("upstream", origins),
+        "auth": auth.get("type", "none"),
+        "keys": keys,
+        "state": _state(desk, entry),
+        "file": entry.document.file.rpartition("/")[2],
+    }
+
+
+def _state(desk: Desk, entry: Entry) -> str:
+    if entry.id in desk.revocations.connections:
+        return "revoked"
+    return "enabled" if entry.data.get("enabled", True) else "disabled"
+
+
+@connections.command()
+@click.argument("name", shell_complete=complete_connections)
+@verb
+def show(desk: Desk, voice: Voice, name: str) -> None:
+    """One connection, without its secrets."""
+    import yaml
+
+    entry = desk.entry(name)
+    data = {**_summary(desk, entry), "entry": masked(desk.filled(entry))}
+    body = yaml.safe_dump(data["entry"], sort_keys=False, allow_unicode=True).rstrip().splitlines()
+    voice.tell(data, f"{name}  ({data['state']}, in {data['file']})", "", *(f"  {line}" for line in body))
+
+
+def masked(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with stars for what is secret; where it is kept is none."""
+    auth = {
+        key: _masked(value) if key != "type" else value for key, value in (entry.get("auth") or {}).items()
+    }
+    keys = [{**key, "secret": _masked(key.get("secret"))} for key in entry.get("signing_keys") or []]
+    shown = {**entry, "signing_keys": keys}
+    return {**shown, "auth": auth} if auth else shown
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SHOWN
+    if isinstance(value, dict) and value.keys() & {"env", "file", "exec"}:
+        return {**value, "exec": [value["exec"][0], "…"]} if value.get("exec") else value
+    return {key: _masked(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+# -- change -------------------------------------------------------------------------------------------
+
+
+@connections.command()
+@click.argument("name", shell_complete=complete_connections)
+@click.option("--retire-after", metavar="30d", help="Let the older keys verify for so long; else for ever.")
+@click.option("--drop", multiple=True, metavar="ID", help="Take out an older key: its URLs stop at once.")
+@click.option("--credential", is_flag=True, help="Replace the API key instead; every URL lives on.")
+@verb
+def rotate(
+    desk: Desk, voice: Voice, name: str, retire_after: str | None, drop: tuple[str, ...], credential: bool
+) -> None:
+    """Make a new signing secret, shown once. URLs signed with the older ones live on."""
+    _managed(desk, _draft(desk), name)
+    if credential:
+        _replace_credential(desk, voice, name)
+        return
+    fresh, now = new_secret(), time.time()
+    with _changing(desk) as draft:
+        data = _managed(desk, draft, name)
+        older = [key for key in data["signing_keys"] if key["id"] not in drop and not _is_past(key, now)]
+        if len(older) >= MAX_KEYS:
+            raise Failure(f"{name} has {MAX_KEYS} keys already: take one out with --drop {older[-1]['id']}")
+        if retire_after:
+            older = [_retired(key, instant(now + _seconds(retire_after))) for key in older]
+        used = {key["id"] for key in data["signing_keys"]}
+        identity = next(f"k{n}" for n in range(1, 10**6) if f"k{n}" not in used and n > _highest(used))
+        data["signing_keys"] = [{"id": identity, "secret": fresh, "added": instant(now)}, *older]
+        _check(desk, name, data, draft)
+        draft.connections[name] = data
+    kept = [key["id"] for key in older]
+    voice.tell(
+        {"id": name, "signing_key": {"id": identity, "secret": fresh}, "older": kept},
+        f"{name} signs with {identity} from now on; {', '.join(kept) or 'no older key'} verifies still.",
+        *_shown_once(fresh),
+    )
+
+
+def _draft(desk: Desk) -> Draft:
+    _ = desk.openers  # says what is missing where there is no registry
+    draft = desk.draft
+    if draft is None:
+        raise Failure("there is no registry")
+    return draft
+
+
+def _highest(used: set[str]) -> int:
+    return max((int(one[1:]) for one in used if one[:1] == "k" and one[1:].isdigit()), default=0)
+
+
+def _is_past(key: dict[str, Any], now: float) -> bool:
+    end = key.get("not_after")
+    return end is not None and datetime.fromisoformat(end).timestamp() < now
+
+
+def _retired(key: dict[str, Any], end: str) -> dict[str, Any]:
+    """Never later than it was to end before."""
+    before = key.get("not_after")
+    sooner = before and datetime.fromisoformat(before) < datetime.fromisoformat(end)
+    return key if sooner else {**key, "not_after": end}
+
+
+def _seconds(text: str) -> int:
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise click.UsageError(f"{text[:32]!r} {error}") from None
+
+
+def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
+    filled = desk.filled(desk.entry(name))
+    given = asking.secret(f"new API key of {name}")
+    with _changing(desk) as draft:
+        data = _managed(desk, draft, name)
+        auth = dict(data["auth"])
+        place = next((p for p in ("token", "password", "username") if p in auth), None)
+        if place is None:
+            group = _PLACES.get(filled["auth"]["type"], "")
+            if len(auth.get(group) or {}) != 1:
+                raise Failure(f"{name} has several secrets: `presign decrypt`, change, `presign encrypt`")
+            auth[group] = dict.fromkeys(auth[group], given)
+        else:
+            auth[place] = given
+        data["auth"] = auth
+        _check(desk, name, data, draft)
+        draft.connections[name] = data
+    voice.tell({"id": name, "credential": "replaced"}, f"{name} has a new API key; its URLs live on.")
+
+
+def _switch(desk: Desk, voice: Voice, name: str, *, enabled: bool) -> None:
+    with _changing(desk) as draft:
+        data = _managed(desk, draft, name)
+        data.pop("enabled", None)
+        if not enabled:
+            data["enabled"] = False
+        draft.connections[name] = data
+    state = "enabled" if enabled else "disabled"
+    voice.tell({"id": name, "state": state}, f"{name} is {state}; gateways notice within a second.")
+
+
+@connections.command()
+@click.argument("name", shell_complete=complete_connections)
+@verb
+def disable(desk: Desk, voice: Voice, name: str) -> None:
+    """Answer `revoked` to everything signed for a connection, until it is enabled again."""
+    _switch(desk, voice, name, enabled=False)
+
+
+@connections.command()
+@click.argument("name", shell_complete=complete_connections)
+@verb
+def enable(desk: Desk, voice: Voice, name: str) -> None:
+    """Undo `disable`."""
+    _switch(desk, voice, name, enabled=True)
+
+
+@connections.command()
+@click.argument("name", shell_complete=complete_connections)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@verb
+def remove(desk: Desk, voice: Voice, name: str, yes: bool) -> None:
+    """Forget a connection and its API key."""
+    _managed(desk, _draft(desk), name)
+    asking.sure(f"Remove {name}, its API key and its signing secrets?", yes=yes)
+    with _changing(desk) as draft:
+        _managed(desk, draft, name)
+        del draft.connections[name]
+    voice.tell({"id": name, "state": "removed"}, f"{name} is gone; what was signed for it is invalid.")

@@ -1,0 +1,187 @@
+"""What lies before the operator: the configuration, the registry, and single connections out of them.
+
+Offline: credentials are not read, and of the signing secrets only those of the connection that is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..config import DEFAULT_PATH, Shape, locate, shape_of
+from ..connections import Connection, Registry
+from ..document import ConfigError, Document, Problem
+from ..draft import Draft
+from ..filling import Presets, with_presets
+from ..hosts import parse_host
+from ..plainly import explain
+from ..presets import providers
+from ..registering import Registrar
+from ..registry_file import openers_of, revocations_of
+from ..revocations import Revocations
+from ..schema import Config, ConnectionEntry, ConnectionId
+from ..vault import Opener, VaultError
+
+_ENTRY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ConnectionId, ConnectionEntry])
+
+
+class Failure(Exception):
+    """It cannot be done; the text says why and what to do. Exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One connection as it stands in a file. `managed` says that the file is the registry."""
+
+    id: str
+    data: dict[str, Any]
+    document: Document
+    managed: bool
+
+
+class Desk:
+    """The operator's view of one configuration, read when it is first asked for."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.path = path
+        self.environ = environ
+
+    @classmethod
+    def at(cls, config: Path | None) -> Desk:
+        return cls(locate(str(config or ""), os.environ), os.environ)
+
+    @property
+    def base(self) -> Path:
+        return self.path.parent
+
+    @property
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    @cached_property
+    def _shape(self) -> Shape:
+        if not self.exists:
+            hint = "`presign init` makes one" if self.path.name == DEFAULT_PATH else "is the path right?"
+            raise ConfigError([Problem(str(self.path), 0, 0, "", f"no such file; {hint}")])
+        problems: list[Problem] = []
+        shape = shape_of(self.path, self.environ, problems)
+        if problems:
+            raise ConfigError(problems)
+        return shape
+
+    @property
+    def config(self) -> Config:
+        """Checked for its shape; none of its secrets was read."""
+        return self._shape.config
+
+    @property
+    def presets(self) -> Presets:
+        """The built-in ones, and where there is a configuration, those that it names."""
+        return self._shape.presets if self.exists else Presets(providers())
+
+    @cached_property
+    def openers(self) -> list[Opener] | None:
+        """Raises ConfigError where there is no registry, or its key is not to be had."""
+        if self.config.registry is None:
+            why = "names no registry file: `registry: {file: connections.enc, key: …}`"
+            raise ConfigError([Problem(str(self.path), 0, 0, "registry", why)])
+        try:
+            return openers_of(self.config.registry, self.base, self.environ)
+        except VaultError as error:
+            raise ConfigError([Problem(str(self.path), 0, 0, "registry.key", str(error))]) from None
+
+    @property
+    def registry_path(self) -> Path:
+        if self.config.registry is None:
+            raise LookupError("there is no registry")
+        return self.base / self.config.registry.file
+
+    @cached_property
+    def draft(self) -> Draft | None:
+        """What is in the registry now; None where none is configured. For looking only."""
+        if self.config.registry is None:
+            return None
+        return Draft.read(self.registry_path, self.openers)
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """All connections of both files."""
+        document = self._shape.document
+        data = document.data if isinstance(document.data, dict) else {}
+        own = data.get("connections") or {}
+        found = {name: Entry(name, entry, document, managed=False) for name, entry in own.items()}
+        if self.draft is not None:
+            beside = Document(str(self.draft.path), {})
+            for name, entry in self.draft.connections.items():
+                found[name] = Entry(name, entry, beside, managed=True)
+        return found
+
+    def entry(self, name: str) -> Entry:
+        """Raises Failure."""
+        found = self.entries.get(name)
+        if found is None:
+            near = difflib.get_close_matches(name[:64], self.entries, 3)
+            hint = f"did you mean {', '.join(near)}?" if near else "`presign connections list` shows them"
+            raise Failure(f"there is no connection {name[:64]!r}: {hint}")
+        return found
+
+    def filled(self, entry: Entry) -> dict[str, Any]:
+        """The entry with its preset filled in. Raises ConfigError."""
+        document = Document(
+            entry.document.file, {"connections": {entry.id: entry.data}}, entry.document.marks
+        )
+        data, problems = with_presets(document, self.presets)
+        if problems:
+            raise ConfigError(problems)
+        found: dict[str, Any] = data["connections"][entry.id]
+        return found
+
+    def model(self, entry: Entry) -> ConnectionEntry:
+        """Raises ConfigError."""
+        data = {entry.id: self.filled(entry)}
+        document = Document(entry.document.file, {"connections": data}, entry.document.marks)
+        try:
+            found: ConnectionEntry = _ENTRY.validate_python(data)[entry.id]
+        except ValidationError as error:
+            raise ConfigError(explain(document, error, ("connections",))) from None
+        return found
+
+    def connection(self, entry: Entry) -> Connection:
+        """The connection with its signing keys and without its credential, revocations applied.
+
+        Raises ConfigError, also for a signing secret that is not to be had here.
+        """
+        document = Document(entry.document.file, None, entry.document.marks)
+        registrar = Registrar(document, self.base, self.environ, offline=True)
+        found = registrar.connections({entry.id: self.model(entry)})
+        if registrar.problems:
+            raise ConfigError(registrar.problems)
+        return self.revocations.applied(found)[entry.id]
+
+    @cached_property
+    def revocations(self) -> Revocations:
+        return revocations_of(self.draft.content("revoked"), self.draft.path) if self.draft else Revocations()
+
+    def hosts(self) -> frozenset[str]:
+        """Names of the gateway."""
+        return frozenset(host for name in self.config.gateway.hosts if (host := parse_host(name)))
+
+    def registry(self) -> tuple[Registry, list[Problem]]:
+        """All connections that can be had here, and why others cannot."""
+        found: dict[str, Connection] = {}
+        problems: list[Problem] = []
+        for entry in self.entries.values():
+            try:
+                found[entry.id] = self.connection(entry)
+            except ConfigError as error:
+                problems += error.problems
+        deny = self.config.gateway.unsigned != "pass"
+        urls = self.revocations.urls
+        return Registry(found, self.hosts(), deny_unsigned=deny, revoked_urls=urls), problems

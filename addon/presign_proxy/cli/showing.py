@@ -1,0 +1,38 @@
+"""`presign demo`, `completion` and `schema`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks one.")
+@click.option("--once", is_flag=True, help="Show the requests and stop.")
+def demo(port: int, *, once: bool) -> None:
+    """Start a gateway in front of a built-in upstream, show what it does, keep serving."""
+    from .demo import run  # mitmproxy takes a second to import
+
+    raise SystemExit(run(port, once=once))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes a shell complete verbs, options and connections: eval "$(presign completion bash)"."""
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"{shell} is not known to click")
+    script = found(context.find_root().command, {}, "presign", "_PRESIGN_COMPLETE").source()
+    click.echo(script)
+
+
+@click.command(hidden=True)
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from ..schema import Config
+
+    click.echo(json.dumps(Config.model_json_schema(), indent=2))

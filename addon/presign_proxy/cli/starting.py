@@ -1,0 +1,101 @@
+"""`presign init`: from an empty directory to a gateway that lacks nothing but its first connection."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from ..draft import Draft
+from ..permissions import writable_by_others
+from ..secret import Secret
+from ..storing import lock, write_private
+from ..vault import Opener, Passphrase, new_key, parse_key
+from . import asking
+from .desk import Desk, Failure
+from .voice import Voice, verb
+
+MIN_PASSPHRASE: Final = 12
+_REGISTRY: Final = "connections.enc"
+_KEY: Final = "presign.key"
+_CONFIG: Final = """\
+# The configuration of presign-proxy; every key is in docs/configuration.md.
+
+gateway:
+  hosts: [presign.local]     # names under which the gateway itself is addressed; they need not resolve
+  unsigned: pass             # what is not presigned: pass (local development) | deny (egress gateway)
+
+registry:
+  file: connections.enc      # managed by `presign connections`
+  key: {key}
+
+audit: {{file: audit.jsonl}}   # one JSON line per decision; "-" is standard error
+"""
+
+
+@click.command()
+@click.option(
+    "--key-env", metavar="NAME", help="Print the registry's key for this variable, write it nowhere."
+)
+@click.option(
+    "--passphrase", "env", metavar="NAME", help="Ask for a passphrase, which this variable will hold."
+)
+@verb
+def init(desk: Desk, voice: Voice, key_env: str | None, env: str | None) -> None:
+    """Write a configuration, a fresh registry key and an encrypted registry."""
+    if key_env and env:
+        raise click.UsageError("--key-env or --passphrase")
+    if not desk.base.is_dir():
+        raise Failure(f"{desk.base}: there is no such directory")
+    if problems := [problem for problem in writable_by_others(desk.path) if problem.file != str(desk.path)]:
+        raise Failure(str(problems[0]))
+    registry, key_file = desk.base / _REGISTRY, desk.base / _KEY
+    wanted = [desk.path, registry] + ([] if key_env or env else [key_file])
+    for path in wanted:
+        if path.exists() or path.is_symlink():
+            raise Failure(f"{path} is there already; nothing was changed")
+    opener, text, key = _key(key_env, env)
+    with lock(desk.path):
+        if text is not None and key_env is None:
+            write_private(key_file, f"{text}\n".encode())
+        Draft(registry, [opener], {}).write()
+        # Last, so that what was interrupted is not taken for a gateway.
+        write_private(desk.path, _CONFIG.format(key=key).encode())
+    Path(desk.base, f".{desk.path.name}.lock").unlink(missing_ok=True)
+    _say(desk, voice, wanted, text if key_env else None, key_env or env)
+
+
+def _key(key_env: str | None, env: str | None) -> tuple[Opener, str | None, str]:
+    """The key, its text where it is new, and how the configuration names it."""
+    if env:
+        phrase = asking.secret("passphrase of the registry")
+        if len(phrase) < MIN_PASSPHRASE:
+            raise Failure(f"a passphrase has at least {MIN_PASSPHRASE} characters")
+        if sys.stdin.isatty() and asking.secret("the same again") != phrase:
+            raise Failure("the two are not the same; nothing was changed")
+        return Passphrase(Secret(phrase)), None, f"{{passphrase: {{env: {env}}}}}"
+    fresh = new_key()
+    text = fresh.reveal()
+    return parse_key(fresh), text, f"{{env: {key_env}}}" if key_env else f"{{file: {_KEY}}}"
+
+
+def _say(desk: Desk, voice: Voice, written: list[Path], text: str | None, env: str | None) -> None:
+    names = [path.name for path in written]
+    lines = [f"Wrote {', '.join(names)} in {desk.base}."]
+    if text:
+        lines += ["", "The registry's key, shown this once; without it the registry cannot be opened:", ""]
+        lines += [f"  export {env}={text}"]
+    elif env:
+        lines += [f"Set {env} to the passphrase wherever the registry is opened."]
+    else:
+        lines += [f"Keep a copy of {_KEY}, and do not commit it: it opens the registry."]
+    voice.tell({"wrote": [str(path) for path in written], "key": text}, *lines)
+    voice.note(
+        "",
+        "Next:",
+        "  presign connections add --preset openai     # asks for the API key; presign presets lists others",
+        "  presign sign conn_openai v1/models          # a URL for an hour",
+        "  mitmdump --listen-host 127.0.0.1 -s addon/presign.py",
+    )

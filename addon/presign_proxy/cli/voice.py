@@ -1,0 +1,89 @@
+"""How the command speaks: what it prints, how it fails, in one place."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ..document import ConfigError
+from ..secrets import SecretError
+from ..storing import StoreError
+from ..vault import VaultError
+from .desk import Desk, Failure
+
+DONE: Final = 0
+REFUSED: Final = 1
+
+
+_FORESEEN: Final = (Failure, ConfigError, StoreError, VaultError, SecretError, OSError)
+
+
+def verb(function: Callable[..., int | None]) -> Callable[..., None]:
+    """A verb of the command: with `--config` and `--json`, and a `Desk` as its first argument.
+
+    What it returns is its exit code.
+    """
+
+    @click.option("--config", "config", type=click.Path(path_type=Path), help="The configuration.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @functools.wraps(function)
+    def run(*args: Any, config: Path | None, as_json: bool, **kwargs: Any) -> None:
+        try:
+            code = function(Desk.at(config), Voice(as_json), *args, **kwargs)
+        except BrokenPipeError:
+            raise  # whoever read has enough; click ends in silence
+        except _FORESEEN as error:
+            code = _fail(error, as_json)
+        raise SystemExit(code or DONE)
+
+    return run
+
+
+def _fail(error: Exception, as_json: bool) -> int:
+    if isinstance(error, OSError):
+        text = f"{error.filename or ''}: {(error.strerror or 'failed').lower()}".removeprefix(": ")
+    else:
+        text = str(error)
+    if as_json:
+        click.echo(json.dumps({"error": text}))
+    else:
+        for line in text.splitlines():
+            click.echo(f"presign: {line}", err=True)
+    return REFUSED
+
+
+class Voice:
+    """Prints for people, or JSON for programs."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def tell(self, data: Any, *lines: str) -> None:
+        """The result: `data` as JSON, or the lines."""
+        if self.as_json:
+            click.echo(json.dumps(data, ensure_ascii=False))
+        else:
+            for line in lines:
+                click.echo(line)
+
+    def note(self, *lines: str) -> None:
+        """What is not the result: to standard error, and not where a program reads."""
+        if not self.as_json:
+            for line in lines:
+                click.echo(line, err=True)
+
+
+def table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns side by side; the first row is the head."""
+    cells = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return [click.style(line, bold=True) if at == 0 else line for at, line in enumerate(lines)]

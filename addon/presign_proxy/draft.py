@@ -1,0 +1,111 @@
+"""The registry's file as data: read, changed, and written back whole, under a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from json.decoder import JSONDecodeError
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from . import members
+from .document import ConfigError, Problem, parse
+from .registry_file import read_payload
+from .storing import lock, write_private
+from .vault import Opener, seal
+
+_YAML: Final = (".yaml", ".yml")
+_HEAD: Final = "# Written by `presign connections`, which keeps no comments.\n"
+
+
+class Draft:
+    """A registry's content: `connections` and what is `revoked`, as they stand in the file."""
+
+    def __init__(self, path: Path, openers: Sequence[Opener] | None, data: dict[str, Any]) -> None:
+        self.path = path
+        self.openers = openers
+        self._data = data
+
+    @classmethod
+    def read(cls, path: Path, openers: Sequence[Opener] | None) -> Draft:
+        """Raises ConfigError, StoreError, VaultError."""
+        payload = read_payload(path, openers)
+        if openers is None and path.suffix in _YAML:
+            data: Any = parse(payload, str(path)).data
+        else:
+            data = from_json(payload, path)
+        if not isinstance(data, dict) or not isinstance(data.get("connections") or {}, dict):
+            raise ConfigError([Problem(str(path), 0, 0, "", "is not a registry: it has no connections")])
+        return cls(path, openers, data)
+
+    @property
+    def connections(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._section(self._data, "connections")
+        return found
+
+    def revoked(self, what: str) -> dict[str, Any]:
+        """One kind of what is revoked: `urls`, `keys`, `connections` or `added_before`."""
+        return self._section(self._section(self._data, "revoked"), what)
+
+    def content(self, name: str) -> Any:
+        """A section as it stands, {} where there is none."""
+        return self._data.get(name) or {}
+
+    @staticmethod
+    def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+        if data.get(name) is None:
+            data[name] = {}
+        found: dict[str, Any] = data[name]
+        return found
+
+    @property
+    def payload(self) -> bytes:
+        """One connection a line: of a changed file, only the lines that changed are read again."""
+        connections = ",\n".join(f"{_json(name)}:{_json(entry)}" for name, entry in self.connections.items())
+        rest = {name: entry for name, entry in self._data.items() if name not in ("connections", "revoked")}
+        if revoked := {what: found for what, found in self.content("revoked").items() if found}:
+            rest["revoked"] = revoked
+        others = "".join(f",\n{_json(name)}:{_json(entry)}" for name, entry in rest.items())
+        return f'{{"connections":{{\n{connections}\n}}{others}\n}}\n'.encode()
+
+    def write(self) -> None:
+        """Raises StoreError; the old file is then as it was."""
+        if self.openers is None and self.path.suffix in _YAML:
+            plain = json.loads(self.payload)  # what occurs twice would be written as an alias
+            content = (_HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).encode()
+        elif self.openers is None:
+            content = self.payload
+        else:
+            before = self.path.read_bytes() if self.path.is_file() else b""
+            content = seal(self.payload, self.openers[0], like=before)
+        write_private(self.path, content)
+
+
+@contextlib.contextmanager
+def changing(path: Path, openers: Sequence[Opener] | None) -> Iterator[Draft]:
+    """A registry to be changed; it is for the block to `write`, once it is sure. Raises as `Draft.read`."""
+    with lock(path):
+        yield Draft.read(path, openers)
+
+
+def from_json(payload: bytes, path: Path) -> Any:
+    """Raises ConfigError."""
+    try:
+        text = payload.decode("utf-8")
+        found, end = members.value(text, len(text) - len(text.lstrip(" \t\r\n")))
+        members.end(text, end)
+        return found
+    except UnicodeDecodeError:
+        why = "is not UTF-8"
+    except JSONDecodeError as error:
+        why = f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
+    except ValueError as error:
+        why = f"is not accepted: {error}"
+    raise ConfigError([Problem(str(path), 0, 0, "", why)])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
