@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 from .secret import Secret
 
 MAX_KEYS: Final = 4
+MIN_BEGINNING: Final = 8
+"""Bytes of a signature from which on it is not matched by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,10 @@ class KeyRing:
         Args:
             messages: by name, each something that may have been signed.
             variants: by name, what may have been done to the secret; None where it cannot have been.
-            beginning: a signature or its first bytes.
+            beginning: a signature or its first bytes, 8 at least.
         """
+        if len(beginning) < MIN_BEGINNING:
+            return
         for secret, key in self._slots:
             if key is None:
                 continue

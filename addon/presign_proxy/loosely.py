@@ -92,7 +92,7 @@ def _decoded(value: bytes) -> str:
 
 def _tokens(request: Request) -> list[tuple[bytes, str]]:
     """Each token with its carrier, `path` or `key`."""
-    places = [(request.path, "path"), (request.query or b"", "key")]
+    places = [(unquote_to_bytes(request.path), "path"), (request.query or b"", "key")]
     for name, value in request.fields:
         if header_key(name) != b"referer":
             places += [(value, "key"), (_from_basic(value), "key")]

@@ -111,7 +111,7 @@ def _from_token(token: str, wanted: Wanted) -> Presented:
     """A bare token, taken as a path token at the gateway: that needs no connection to be known."""
     fields = loosely.read(_probe(f"{_TOKEN_FORM}{token}/"))
     path, assumed = _path(fields.first("paths"), wanted)
-    address = f"{wanted.gateway.rstrip('/')}{_TOKEN_FORM}{quote(token, safe='/+=~')}{path}"
+    address = f"{wanted.gateway.rstrip('/')}{_TOKEN_FORM}{quote(token, safe='/+=~.,;:!()*')}{path}"
     how = "The token is taken as a path token, /p/{token}/{path}; as an API key it grants the same."
     presented = _request("token", locate(address, wanted.gateway), (), wanted)
     return presented._replace(assumed=(how, *assumed, *presented.assumed), path_assumed=wanted.path is None)

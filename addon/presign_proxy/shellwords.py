@@ -36,7 +36,7 @@ class Words(NamedTuple):
 
 
 def split(text: str) -> Words:
-    """Split a command line. Raises Unreadable for an open quote and for variables, whose values nobody knows."""
+    """Split a command line. Raises Unreadable for an open quote, and for a variable."""
     words: list[str] = []
     word: str | None = None
     skipped, end, at = False, "", 0
