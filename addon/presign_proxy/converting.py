@@ -7,11 +7,11 @@ from typing import NamedTuple
 from .errors import Denied
 from .message import head_of
 from .presenting import Presented
+from .presenting.urls import Unreadable
 from .query import target
 from .schemes import presign as presign_scheme
 from .schemes.presign import API_PROXY, TOKEN_PATH, Presign
 from .signer import Signed
-from .urls import Unreadable
 
 
 class Converted(NamedTuple):

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
-from . import canonical
-from .connections import Connection, Registry
+from .. import canonical
+from ..connections import Connection, Registry
+from ..keys import Try
 from .explanation import Finding, moment
-from .keys import Try
 from .variants import ONLY_PLAIN, PLAIN, SECRETS, Signable
 
 MAX_OTHERS: Final = 5000
@@ -153,10 +153,8 @@ def _told(found: Try, suspect: Suspect, now: int) -> list[Finding]:
     if message in _MESSAGE_TEXTS:
         findings.append(Finding(message, _MESSAGE_TEXTS[message]))
     if not key.is_live(now):
-        text = (
-            f"The signature was made with key {key.id}, which is past its not_after ({moment(key.not_after "
-            "or 0)}): sign anew with the current key."
-        )
+        until = moment(key.not_after or 0)
+        text = f"The signature was made with key {key.id}, past its not_after ({until}): sign with the current one."
         findings.append(Finding("expired_key", text))
     elif variant == PLAIN:
         findings += _as_meant(message, key.id, suspect)

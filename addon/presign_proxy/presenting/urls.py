@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from .hosts import is_loopback, parse_address, parse_authority
-from .message import Origin
-from .schemes.presign import API_PROXY, TOKEN_PATH
-from .schemes.source import FORM
+from ..hosts import is_loopback, parse_address, parse_authority
+from ..message import Origin
+from ..schemes.presign import API_PROXY, TOKEN_PATH
+from ..schemes.source import FORM
 
 MAX_TEXT: Final = 256 * 1024
 """Characters of what is pasted; a request head is refused from 64 KiB on."""

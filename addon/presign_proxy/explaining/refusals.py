@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from . import policy, spelling
+from .. import policy
+from ..connections import Connection
+from ..paths import Pattern, pattern, units
+from ..schemes.presign import Presign
+from . import spelling
 from .case import Case, refused_at
-from .connections import Connection
 from .explanation import Finding
-from .paths import Pattern, pattern, units
-from .schemes.presign import Presign
 
 _LIFETIMES: Final = 1_000_000_000
 """A Unix time before 2001 is a lifetime that somebody took for one."""

@@ -8,12 +8,13 @@ import re
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
-from . import curl, grammar, loosely
-from .errors import Denied
-from .message import Fields, Request
-from .paths import canonical_path
-from .schemes.presign import API_PROXY, TOKEN_PATH
-from .tokens import has_start
+from .. import grammar, loosely
+from ..errors import Denied
+from ..message import Fields, Request
+from ..paths import canonical_path
+from ..schemes.presign import API_PROXY, TOKEN_PATH
+from ..tokens import has_start
+from . import curl
 from .urls import MAX_TEXT, Located, Unreadable, locate, looks_like_url
 
 Kind = Literal["url", "token", "headers", "curl"]

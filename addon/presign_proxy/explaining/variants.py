@@ -10,7 +10,7 @@ from itertools import islice, permutations, product
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
-from .canonical import PRESIGN_LABEL
+from ..canonical import PRESIGN_LABEL
 
 _ORDERS: Final = 240
 """Orders of the lists that are tried: all of five items, or of four and three."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from . import canonical, policy
-from .connections import Connection, Registry
-from .decisions import Decision, Deny, Facts, Forward
-from .errors import Denied, Malformed
-from .gateway import decide
-from .hosts import parse_authority
-from .message import Head, Request, head_of
-from .recognition import is_gateway, recognise
-from .schemes.presign import Presign
-from .schemes.source import Source
+from .. import canonical, policy
+from ..connections import Connection, Registry
+from ..decisions import Decision, Deny, Facts, Forward
+from ..errors import Denied, Malformed
+from ..gateway import decide
+from ..hosts import parse_authority
+from ..message import Head, Request, head_of
+from ..recognition import is_gateway, recognise
+from ..schemes.presign import Presign
+from ..schemes.source import Source
 
 PRESIGN_STEPS: Final = (
     *("address", "presign", "grammar", "connection", "canonical", "signature", "lists", "expiry"),

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
 
-from . import policy, sources
+from .. import policy, sources
+from ..connections import ANY, Connection
+from ..errors import Denied
+from ..paths import Pattern, pattern, units
+from ..schemes.presign import Presign
+from ..schemes.source import Source
 from .case import Case
-from .connections import ANY, Connection
-from .errors import Denied
 from .explanation import Outcome, Step, moment, printable, span
 from .nearness import closest
-from .paths import Pattern, pattern, units
-from .schemes.presign import Presign
-from .schemes.source import Source
 
 _MANY: Final = 5000
 """Connections among which a similar name is looked for."""
@@ -84,7 +84,7 @@ def _presign(case: Case) -> Step:
     )
 
 
-def _grammar(case: Case) -> Step:
+def _grammar(case: Case) -> Step:  # noqa: ARG001
     return Step("grammar", "ok", "Request line and header are well-formed.")
 
 

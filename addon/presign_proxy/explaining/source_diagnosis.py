@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import canonical, loosely, spelling
+from .. import canonical, loosely
+from ..loosely import LooseSource
+from ..schemes.source import Source
+from . import spelling
 from .case import Case
 from .explanation import Finding
 from .forensics import Suspect, investigate, investigate_other_projects
-from .loosely import LooseSource
-from .schemes.source import Source
 from .variants import source_messages
 
 

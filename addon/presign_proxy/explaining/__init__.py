@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .answers import refusal
+from ..answers import refusal
+from ..connections import Registry
+from ..decisions import Deny, Forward
+from ..errors import MESSAGE
+from ..injectors import Outgoing
+from ..keys import signature_id
+from ..message import Request
+from ..schemes.presign import Presign
+from ..schemes.source import Source
 from .case import Case, open_case, refused_at
-from .connections import Registry
-from .decisions import Deny, Forward
 from .diagnosis import diagnose
-from .errors import MESSAGE
 from .explanation import Claimed, Explanation, Finding, Leaving, Step, Verdict, shown
-from .injectors import Outgoing
-from .keys import signature_id
-from .message import Request
-from .schemes.presign import Presign
-from .schemes.source import Source
 from .telling import told, told_refused
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import NamedTuple
 
-from .paths import Pattern
+from ..paths import Pattern
 
 _SHOWN = 60
 

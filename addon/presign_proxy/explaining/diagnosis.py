@@ -6,19 +6,20 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from . import loosely, spelling
+from .. import loosely
+from ..decisions import Deny, Forward
+from ..loosely import NAMES, Loose
+from ..message import Request
+from ..recognition import is_source_form
+from ..schemes.presign import API_PROXY, TOKEN_PATH
+from ..schemes.source import Source
+from ..tokens import has_start
+from . import spelling
 from .case import Case
-from .decisions import Deny, Forward
 from .explanation import Finding
 from .forensics import Suspect, investigate, investigate_others
-from .loosely import NAMES, Loose
-from .message import Request
-from .recognition import is_source_form
 from .refusals import beyond_the_signature
-from .schemes.presign import API_PROXY, TOKEN_PATH
-from .schemes.source import Source
 from .source_diagnosis import diagnose_source
-from .tokens import has_start
 from .variants import Signable, message, messages
 
 _FIELDS: Final = ("expires", "methods", "paths", "signature")

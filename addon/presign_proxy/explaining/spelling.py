@@ -7,7 +7,7 @@ import binascii
 import re
 from typing import Final, NamedTuple
 
-from . import grammar
+from .. import grammar
 from .explanation import Finding
 
 _GOOD_SIGNATURE = re.compile(grammar.SIGNATURE)
