@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from .. import loosely
 from ..decisions import Deny, Forward
 from ..loosely import NAMES, Loose
 from ..message import Request
 from ..recognition import is_source_form
-from ..schemes.presign import API_PROXY, TOKEN_PATH
+from ..schemes.presign import API_PROXY, MAX_LIST, TOKEN_PATH
 from ..schemes.source import Source
 from ..tokens import has_start
 from . import spelling
@@ -59,13 +59,14 @@ def _diagnose_presign(case: Case) -> list[Finding]:
     loose = loosely.read(case.request)
     if not loose.carriers and not loose.tokens:
         return list(_nothing(case))
-    arranged = list(_arrangement(case.request, loose))
-    spelled, repaired, signature = _spelling(loose)
-    found = [*arranged, *spelled]
-    if signature is None or any(not loose.fields.get(name) for name in _FIELDS):
+    if any(len(value.text) > MAX_LIST for values in loose.fields.values() for value in values):
+        return [Finding("field_too_long", f"A field is longer than {MAX_LIST} characters.")]
+    spelled = _spelling(loose)
+    found = [*_arrangement(case.request, loose), *spelled.in_values, *spelled.in_signature]
+    if spelled.signature is None or any(not loose.fields.get(name) for name in _FIELDS):
         return found
-    made = _investigated(case, loose, repaired, bytes.fromhex(signature))
-    if not made and case.detail and not found:
+    made = _investigated(case, loose, spelled, bytes.fromhex(spelled.signature))
+    if not made and not found:
         made = [Finding("unexplained", _UNEXPLAINED)]
     return found + made
 
@@ -150,41 +151,46 @@ def _tokens(loose: Loose) -> Iterator[Finding]:
             yield Finding("token_fields", text)
 
 
-def _spelling(loose: Loose) -> tuple[list[Finding], Signable, str | None]:
-    """Mistakes within fields, the values as they should be, and the signature or the beginning of it."""
+class _Spelled(NamedTuple):
+    """Mistakes within fields; the values as they should be; the signature or the beginning of it."""
+
+    in_values: list[Finding]
+    in_signature: list[Finding]
+    repaired: Signable
+    signature: str | None
+
+
+def _spelling(loose: Loose) -> _Spelled:
     expires = spelling.expires(loose.first("expires") or "")
-    signature = spelling.signature(
-        loose.first("signature") or "", "the token's signature" if loose.tokens else NAMES["signature"]
-    )
+    whose = "the token's signature" if loose.tokens else NAMES["signature"]
+    signature = spelling.signature(loose.first("signature") or "", whose)
     in_methods, methods = spelling.listed(loose.first("methods") or "", "methods")
     in_paths, paths = spelling.listed(loose.first("paths") or "", "paths")
-    found: list[Finding] = []
-    for field, findings in (
-        ("expires", [expires.finding]),
-        ("methods", in_methods),
-        ("paths", in_paths),
-        ("signature", [signature.finding]),
-    ):
+    in_values: list[Finding] = []
+    for field, findings in (("expires", [expires.finding]), ("methods", in_methods), ("paths", in_paths)):
         if loose.fields.get(field):
-            found += [finding for finding in findings if finding is not None]
+            in_values += [finding for finding in findings if finding is not None]
     named = loose.first("connection_id") or ""
     repaired = Signable(named, expires.meant or loose.first("expires") or "", methods, paths)
-    return found, repaired, signature.meant
+    given = signature.finding is not None and loose.fields.get("signature")
+    in_signature = [signature.finding] if given and signature.finding else []
+    return _Spelled(in_values, in_signature, repaired, signature.meant)
 
 
-def _investigated(case: Case, loose: Loose, repaired: Signable, beginning: bytes) -> list[Finding]:
+def _investigated(case: Case, loose: Loose, spelled: _Spelled, beginning: bytes) -> list[Finding]:
     """With which secret and over what the signature was made."""
     addressed = case.registry.addressed(case.request.origin, case.request.path)
-    named = repaired.connection_id or (addressed.id if addressed else "")
+    named = spelled.repaired.connection_id or (addressed.id if addressed else "")
     known = case.registry.get(named, "presign")
     sent = Signable(named, *(loose.first(name) or "" for name in ("expires", "methods", "paths")))
-    repaired = repaired._replace(connection_id=named)
+    repaired = spelled.repaired._replace(connection_id=named)
     raw = Signable(named, *(_raw(loose, name) for name in ("expires", "methods", "paths")))
     asked = (case.request.method.decode("ascii", "replace"), _below(case.request.path))
     tried = messages(sent, asked, raw)
     if repaired != sent:
         tried |= {f"{name}-repaired": made for name, made in messages(repaired, asked, raw).items()}
-    suspect = Suspect(known, message(sent.lines()), message(repaired.lines()), tried, beginning)
+    good = message(sent.lines()), message(repaired.lines())
+    suspect = Suspect(known, *good, tried, beginning, misspelled=bool(spelled.in_values))
     found = investigate(suspect, case.now)
     for signable in dict.fromkeys((sent, repaired)) if not found else ():
         found = found or list(investigate_others(case.registry, named, signable, beginning))

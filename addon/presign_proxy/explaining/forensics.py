@@ -112,7 +112,8 @@ class Suspect(NamedTuple):
     """A signature and what it should cover.
 
     `sent` and `repaired` are canonical strings, of the values as they stand and as they should; `messages`,
-    what else may have been signed; `beginning`, the signature's bytes or the first of them.
+    what else may have been signed; `beginning`, the signature's bytes or the first of them; `misspelled`,
+    whether a value that is signed is itself not well-formed.
     """
 
     connection: Connection | None
@@ -120,6 +121,7 @@ class Suspect(NamedTuple):
     repaired: bytes
     messages: Mapping[str, bytes]
     beginning: bytes
+    misspelled: bool = False
 
 
 def investigate(suspect: Suspect, now: int) -> list[Finding]:
@@ -154,7 +156,9 @@ def _told(found: Try, suspect: Suspect, now: int) -> list[Finding]:
         findings.append(Finding(message, _MESSAGE_TEXTS[message]))
     if not key.is_live(now):
         until = moment(key.not_after or 0)
-        text = f"The signature was made with key {key.id}, past its not_after ({until}): sign with the current one."
+        text = (
+            f"The signature was made with key {key.id}, past its not_after ({until}): take the current one."
+        )
         findings.append(Finding("expired_key", text))
     elif variant == PLAIN:
         findings += _as_meant(message, key.id, suspect)
@@ -171,7 +175,7 @@ def _as_meant(message: str, key: str, suspect: Suspect) -> list[Finding]:
                 "was signed.",
             )
         ]
-    if message == AS_SENT and suspect.sent != suspect.repaired:
+    if message == AS_SENT and suspect.misspelled:
         return [
             Finding(
                 "signed_as_sent",

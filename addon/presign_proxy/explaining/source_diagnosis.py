@@ -73,6 +73,8 @@ def _investigated(case: Case, loose: LooseSource, exp: str, beginning: bytes) ->
     sent = canonical.source(loose.project, loose.url, loose.exp or "")
     repaired = canonical.source(loose.project, loose.url, exp)
     tried = source_messages(loose.project, loose.url, exp, loose.encoded)
-    found = investigate(Suspect(project, sent, repaired, tried, beginning), case.now)
+    misspelled = spelling.expires(loose.exp or "").finding is not None
+    suspect = Suspect(project, sent, repaired, tried, beginning, misspelled=misspelled)
+    found = investigate(suspect, case.now)
     rest = (loose.url, exp)
     return found or list(investigate_other_projects(case.registry, loose.project, rest, beginning))

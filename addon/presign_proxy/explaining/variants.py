@@ -81,15 +81,15 @@ def _orders(text: str) -> Iterator[str]:
 def _changed(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator[tuple[str, Signable]]:
     """The same with one value, or one kind of value, otherwise."""
     _, expires, methods, paths = base
+    if "+" in raw.paths:
+        yield "plus_for_space", base._replace(paths=paths.replace(" ", "+"))
+    if "+" in paths:
+        yield "plus_for_space", base._replace(paths=paths.replace("+", " "))
     for safe in ("", "/", "*", "/*", "/*,", ","):
         encoded = base._replace(methods=quote(methods, safe=safe), paths=quote(paths, safe=safe))
         yield "percent_encoded", encoded
         yield "percent_encoded", base._replace(paths=encoded.paths)
     yield "percent_encoded", base._replace(methods=raw.methods, paths=raw.paths)
-    if "+" in raw.paths:
-        yield "plus_for_space", base._replace(paths=paths.replace(" ", "+"))
-    if "+" in paths:
-        yield "plus_for_space", base._replace(paths=paths.replace("+", " "))
     glued, slash, _ = raw.paths.partition("/")
     if slash and glued:
         yield "paths_glued", base._replace(paths=unquote_plus(glued))

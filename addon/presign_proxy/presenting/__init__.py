@@ -80,12 +80,10 @@ def parse(
         presented = _from_token(token[1], wanted)
     elif plain.startswith("{"):
         presented = _from_fields("headers", _json(plain), wanted)
-    elif _LINE.match(_bare_line(plain)) and not re.match(r"https?://", plain, re.IGNORECASE):
-        presented = _from_lines(plain, wanted)
-    elif _REQUEST_LINE.match(plain):
-        presented = _from_lines(plain, wanted)
     elif looks_like_url(plain):
         presented = _request("url", locate(plain, wanted.gateway), (), wanted)
+    elif _LINE.match(_bare_line(plain)) or _REQUEST_LINE.match(plain):
+        presented = _from_lines(plain, wanted)
     else:
         raise Unreadable("this is neither a URL, a token (ps1_…), header lines nor a curl command line")
     return presented._replace(assumed=(*assumed, *presented.assumed))
