@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -29,6 +29,7 @@ from ..revocations import Revocations
 from ..schema import Config, ConnectionEntry, ConnectionId
 from ..vault import Opener, VaultError
 
+_MANY: Final = 2000
 _ENTRY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ConnectionId, ConnectionEntry])
 
 
@@ -173,15 +174,25 @@ class Desk:
         """Names of the gateway."""
         return frozenset(host for name in self.config.gateway.hosts if (host := parse_host(name)))
 
-    def registry(self) -> tuple[Registry, list[Problem]]:
-        """All connections that can be had here, and why others cannot."""
+    def registry(self, named: frozenset[str] = frozenset()) -> tuple[Registry, list[str]]:
+        """The connections that can be had here, and a sentence for each that cannot.
+
+        Args:
+            named: of a large registry, only these are looked at.
+        """
         found: dict[str, Connection] = {}
-        problems: list[Problem] = []
-        for entry in self.entries.values():
+        left_out: list[str] = []
+        wanted = list(self.entries.values())
+        if len(wanted) > _MANY:
+            left_out.append(
+                f"Of {len(wanted)} connections, only those that the request names were looked at."
+            )
+            wanted = [self.entries[name] for name in named & self.entries.keys()]
+        for entry in wanted:
             try:
                 found[entry.id] = self.connection(entry)
             except ConfigError as error:
-                problems += error.problems
+                left_out += [f"{entry.id} was left out: {problem}" for problem in error.problems]
         deny = self.config.gateway.unsigned != "pass"
         urls = self.revocations.urls
-        return Registry(found, self.hosts(), deny_unsigned=deny, revoked_urls=urls), problems
+        return Registry(found, self.hosts(), deny_unsigned=deny, revoked_urls=urls), left_out

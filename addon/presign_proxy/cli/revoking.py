@@ -11,8 +11,10 @@ from typing import Any, Final
 import click
 
 from .. import grammar
+from ..converting import revocable
 from ..draft import Draft, changing
-from ..presenting import Unreadable, signature_of
+from ..presenting import parse
+from ..presenting.urls import Unreadable
 from ..revocations import EVERY
 from ..schema import instant as parse_instant
 from .completing import complete_connections
@@ -90,7 +92,7 @@ def _what(
     if _SIGNATURE_ID.fullmatch(text):
         return "urls", text, {"at": now}
     try:
-        signature, expires = signature_of(text)
+        signature, expires = revocable(parse(text))
     except Unreadable as error:
         raise Failure(f"{error}; a signature id has 32 hex digits, the audit log shows it") from None
     return "urls", signature, {"at": now, **({"expires": expires} if expires else {})}
