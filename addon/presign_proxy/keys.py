@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .secret import Secret
 
 MAX_KEYS: Final = 4
+MIN_BEGINNING: Final = 8
+"""Bytes of a signature from which on it is not matched by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,14 @@ def mac(secret: bytes, message: bytes) -> bytes:
 def signature_id(signature: str) -> str:
     """The only form of a signature in stores and audit: 32 hex digits that cannot be used to sign."""
     return hashlib.sha256(signature.encode("ascii")).hexdigest()[:32]
+
+
+class Try(NamedTuple):
+    """One guess that came true: which key, which message, which misreading of the secret, by their names."""
+
+    key: SigningKey
+    message: str
+    variant: str
 
 
 class KeyRing:
@@ -74,6 +85,34 @@ class KeyRing:
             if same and key is not None and key.is_live(now):
                 found = found or key
         return found
+
+    def tries(
+        self,
+        messages: Mapping[str, bytes],
+        variants: Mapping[str, Callable[[bytes], bytes | None]],
+        beginning: bytes,
+    ) -> Iterator[Try]:
+        """Which mistakes of a signer lead to a signature that begins so: offline only, for `explain`.
+
+        Never part of a decision: what it finds is not verified, its time tells which guess was right, and
+        keys past their `not_after` are tried too.
+
+        Args:
+            messages: by name, each something that may have been signed.
+            variants: by name, what may have been done to the secret; None where it cannot have been.
+            beginning: a signature or its first bytes, 8 at least.
+        """
+        if len(beginning) < MIN_BEGINNING:
+            return
+        for secret, key in self._slots:
+            if key is None:
+                continue
+            for variant, change in variants.items():
+                if (changed := change(secret)) is None:
+                    continue
+                for name, message in messages.items():
+                    if hmac.compare_digest(mac(changed, message)[: len(beginning)], beginning):
+                        yield Try(key, name, variant)
 
 
 NO_KEYS: Final = KeyRing(())
