@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Final
 
 from .errors import Malformed
+
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def encode(text: str) -> str:
@@ -22,8 +25,9 @@ def decode(encoded: bytes, what: str) -> str:
     Raises Malformed.
     """
     try:
-        raw = base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
-        if base64.urlsafe_b64encode(raw).rstrip(b"=") != encoded:
+        standard = encoded.translate(_STANDARD)
+        raw = binascii.a2b_base64(standard + b"=" * (-len(encoded) % 4))
+        if binascii.b2a_base64(raw, newline=False).rstrip(b"=") != standard:
             raise Malformed(f"the base64url of {what} is not canonical")
         return raw.decode("utf-8")
     except (binascii.Error, UnicodeDecodeError):
