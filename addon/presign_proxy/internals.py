@@ -11,7 +11,7 @@ from mitmproxy.addonmanager import AddonManager
 from mitmproxy.connection import Server
 from mitmproxy.proxy import layer, layers, server
 from mitmproxy.proxy.layers import http
-from mitmproxy.proxy.layers.http import _http1, _http2
+from mitmproxy.proxy.layers.http import _http1, _http2, _http_h2
 
 # Each with the parameters it is called or overridden with; None where only its being there counts.
 _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
@@ -43,7 +43,7 @@ _SOURCES: Final[tuple[tuple[Any, str], ...]] = (
     (_http2.Http2Client.__init__, "self.our_stream_id = {}"),
     (_http2.Http2Client.__init__, "self.stream_queue = "),
     (_http2.Http2Connection.__init__, "self.h2_conn = "),
-    (_http2.BufferedH2Connection.__init__, "self.stream_buffers = "),
+    (_http_h2.BufferedH2Connection.__init__, "self.stream_buffers = "),
     (layer.Layer.__init__, "self._paused = None"),
     (layer.Layer.__init__, "self._paused_event_queue = "),
     (layer.Layer.__init__, "self.context.layers.append(self)"),
