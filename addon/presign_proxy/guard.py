@@ -320,7 +320,8 @@ class Guard:
     async def _decide(self, flow: http.HTTPFlow, entry: Entry | None) -> Decision:
         arrival = entry.arrival if entry else flows.arrival_of(flow.request, tunnelled=True)
         request = flows.request_of(flow, arrival)
-        decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
+        registry = self.registry
+        decision = gateway.decide(registry, request, int(time.time()), new_request_id())
         if isinstance(decision, PassThrough):
             return decision
         if flow.error is not None:
@@ -344,6 +345,9 @@ class Guard:
                 decision = await self._fetcher.fill(decision)
         except Denied as denied:
             return Deny(denied.code, denied.detail, decision.style, decision.facts)
+        if self.registry is not registry:
+            # It waited for a name or a program, and may have been revoked meanwhile.
+            return await self._decide(flow, entry)
         return decision
 
     def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:

@@ -1,0 +1,66 @@
+"""What attackers and mishaps did to registries, to reloads, and to programs that print keys."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from presign_proxy.vault import new_key
+from support.asking import SECRET, Grant, wire
+from support.config import write_config
+from support.proxy import Mitm
+from support.puppet import eventually
+from support.raw import Response, parse_response, send_raw
+from support.recorder import Recorder
+
+KEY = "sk-REALSECRET-0123456789"
+TEXT = new_key()
+ENVIRON = {"PRESIGN_KEY": TEXT.reveal()}
+
+
+def connection(upstream: Recorder | None = None, **changes: Any) -> dict[str, Any]:
+    plain = {
+        "upstream": upstream.url if upstream else "https://api.example.com",
+        "auth": {"type": "bearer", "token": KEY},
+        "signing_keys": [{"id": "k1", "secret": SECRET}],
+    }
+    return {**plain, **changes}
+
+
+def printing(upstream: Recorder, script: str) -> dict[str, Any]:
+    return connection(upstream, auth={"type": "bearer", "token": {"exec": ["sh", "-c", script]}})
+
+
+def ask(gateway: Mitm, grant: Grant | None = None, timeout: float = 15.0) -> Response:
+    target = (grant or Grant("conn")).target("v1/models")
+    return parse_response(send_raw(gateway.port, wire(target, {"Connection": "close"}), timeout=timeout))
+
+
+def refused(gateway: Mitm, name: str = "conn") -> str | None:
+    return ask(gateway, Grant(name)).header("x-presign-error")
+
+
+# -- programs that print a key ------------------------------------------------------------------------
+
+
+def test_a_connection_that_is_disabled_while_its_key_is_fetched_forwards_nothing(
+    upstream: Recorder, make_gateway, tmp_path: Path
+) -> None:
+    script = f"echo x > started; while ! test -e go; do sleep 0.05; done; echo {KEY}"
+    directory = tmp_path / "config"
+    entries = {
+        "conn": printing(upstream, script),
+        "other": connection(upstream, auth={"type": "bearer", "token": "sk-OTHER"}),
+    }
+    gateway = make_gateway(write_config({"connections": entries}, directory))
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(ask, gateway)
+        assert eventually((directory / "started").exists)
+        disabled = {name: {**entry, "enabled": False} for name, entry in entries.items()}
+        write_config({"connections": disabled}, directory)
+        assert eventually(lambda: refused(gateway, "other") == "revoked")
+        (directory / "go").touch()
+        answer = waiting.result()
+    assert (answer.status, answer.header("x-presign-error")) == (403, "revoked")
+    assert KEY not in str(upstream.requests)
