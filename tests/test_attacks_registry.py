@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from presign_proxy.fetching import Fetcher
+from presign_proxy.secret import LateSecret
 from presign_proxy.vault import new_key
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
@@ -64,3 +67,21 @@ def test_a_connection_that_is_disabled_while_its_key_is_fetched_forwards_nothing
         answer = waiting.result()
     assert (answer.status, answer.header("x-presign-error")) == (403, "revoked")
     assert KEY not in str(upstream.requests)
+
+
+def test_a_key_printed_before_a_reload_is_not_used_after_it(tmp_path: Path) -> None:
+    """Somebody rotates the key in the vault and reloads, while the program still brings the old one."""
+    late = LateSecret(("sh", "-c", "cat key; sleep 1"), 300)
+    (tmp_path / "key").write_text("sk-OLD")
+
+    async def fetch() -> str:
+        fetcher = Fetcher()
+        fetcher.forget(tmp_path)
+        early = asyncio.create_task(fetcher._get(late))
+        await asyncio.sleep(0.5)
+        (tmp_path / "key").write_text("sk-NEW")
+        fetcher.forget(tmp_path)
+        await early
+        return (await fetcher._get(late)).reveal()
+
+    assert asyncio.run(fetch()) == "sk-NEW"

@@ -58,7 +58,8 @@ class Fetcher:
         Args:
             base: the directory in which programs run.
         """
-        self._kept.clear()
+        # What still runs was started before, and fills only what is let go of here.
+        self._kept, self._flights = {}, {}
         self._base = base
 
     async def fill(self, forward: Forward) -> Forward:
@@ -80,27 +81,28 @@ class Fetcher:
         flight = self._flights.get(late.argv)
         if flight is None:
             flight = asyncio.ensure_future(self._fly(late))
-            self._flights[late.argv] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(late.argv, None))
+            flights = self._flights
+            flights[late.argv] = flight
+            flight.add_done_callback(lambda _: flights.pop(late.argv, None))
         # A client that leaves must not take away what others wait for.
         return await asyncio.shield(flight)
 
     async def _fly(self, late: LateSecret) -> Secret:
-        source = SecretSource(exec=late.argv)
-        before = self._kept.get(late.argv)
+        source, kept = SecretSource(exec=late.argv), self._kept
+        before = kept.get(late.argv)
         failures = before.failures if before else 0
         try:
             secret = await asyncio.get_running_loop().run_in_executor(
                 self._threads, resolve, source, self._base, os.environ
             )
         except SecretError as error:
-            self._kept[late.argv] = _Kept(at=self._clock(), failures=failures + 1)
+            kept[late.argv] = _Kept(at=self._clock(), failures=failures + 1)
             if not failures:
                 logger.error("presign: requests of its connections are answered 502: %s", error)
             raise Denied("upstream", str(error)) from None
         if failures:
             logger.warning("presign: %s works again", name_of(source))
-        self._kept[late.argv] = _Kept(secret, self._clock())
+        kept[late.argv] = _Kept(secret, self._clock())
         return secret
 
 
