@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from presign_proxy.errors import Denied
 from presign_proxy.fetching import Fetcher
 from presign_proxy.secret import LateSecret
 from presign_proxy.vault import new_key
@@ -85,3 +88,25 @@ def test_a_key_printed_before_a_reload_is_not_used_after_it(tmp_path: Path) -> N
         return (await fetcher._get(late)).reveal()
 
     assert asyncio.run(fetch()) == "sk-NEW"
+
+
+def test_a_program_that_failed_for_a_night_is_asked_again_in_the_morning(tmp_path: Path) -> None:
+    """A vault that is down for 17 hours is asked once a minute, 1025 times, and then it is back."""
+    late, now = LateSecret(("sh", "-c", f"test -e up && echo {KEY}"), 300), 0.0
+
+    async def outage() -> str:
+        nonlocal now
+        fetcher = Fetcher(clock=lambda: now)
+        fetcher.forget(tmp_path)
+        with pytest.raises(Denied):
+            await fetcher._get(late)
+        fetcher._kept[late.argv].failures = 1024  # each takes a process
+        for _ in range(3):
+            now += 61
+            with pytest.raises(Denied):
+                await fetcher._get(late)
+        (tmp_path / "up").touch()
+        now += 61
+        return (await fetcher._get(late)).reveal()
+
+    assert asyncio.run(outage()) == KEY

@@ -36,7 +36,8 @@ class _Kept:
     failures: int = 0
 
     def wait_left(self, now: float) -> float:
-        return self.at + min(2.0 ** (self.failures - 1), MAX_BACKOFF) - now if self.failures else 0.0
+        # The exponent is bounded first: a float ends at 2**1024, after a night of failures.
+        return self.at + min(2.0 ** min(self.failures - 1, 16), MAX_BACKOFF) - now if self.failures else 0.0
 
 
 class Fetcher:
