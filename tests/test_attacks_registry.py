@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ import pytest
 
 from presign_proxy.errors import Denied
 from presign_proxy.fetching import Fetcher
+from presign_proxy.schema import SecretSource
 from presign_proxy.secret import LateSecret
+from presign_proxy.secrets import resolve
 from presign_proxy.vault import new_key
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
@@ -110,3 +115,20 @@ def test_a_program_that_failed_for_a_night_is_asked_again_in_the_morning(tmp_pat
         return (await fetcher._get(late)).reveal()
 
     assert asyncio.run(outage()) == KEY
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As in a gateway that serves a thousand clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield
+    for descriptor in held:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_thousand_open_connections_keep_no_program_from_being_read(tmp_path: Path) -> None:
+    assert resolve(SecretSource(exec=("echo", KEY)), tmp_path, os.environ).reveal() == KEY
