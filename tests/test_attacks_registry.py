@@ -132,3 +132,26 @@ def many_files() -> Iterator[None]:
 @pytest.mark.usefixtures("many_files")
 def test_a_thousand_open_connections_keep_no_program_from_being_read(tmp_path: Path) -> None:
     assert resolve(SecretSource(exec=("echo", KEY)), tmp_path, os.environ).reveal() == KEY
+
+
+def test_a_program_that_cannot_even_be_run_is_not_tried_with_every_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def no_thread(*_: Any) -> None:
+        nonlocal tries
+        tries += 1
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("presign_proxy.fetching.resolve", no_thread)
+
+    async def ask_often() -> None:
+        fetcher = Fetcher()
+        fetcher.forget(tmp_path)
+        for _ in range(5):
+            with pytest.raises(Denied):
+                await fetcher._get(LateSecret(("true",), 300))
+
+    asyncio.run(ask_often())
+    assert tries == 1

@@ -96,11 +96,14 @@ class Fetcher:
             secret = await asyncio.get_running_loop().run_in_executor(
                 self._threads, resolve, source, self._base, os.environ
             )
-        except SecretError as error:
+        except Exception as error:
+            why = (
+                str(error) if isinstance(error, SecretError) else f"{name_of(source)}: {type(error).__name__}"
+            )
             kept[late.argv] = _Kept(at=self._clock(), failures=failures + 1)
             if not failures:
-                logger.error("presign: requests of its connections are answered 502: %s", error)
-            raise Denied("upstream", str(error)) from None
+                logger.error("presign: requests of its connections are answered 502: %s", why)
+            raise Denied("upstream", why) from None
         if failures:
             logger.warning("presign: %s works again", name_of(source))
         kept[late.argv] = _Kept(secret, self._clock())
