@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +23,7 @@ from presign_proxy.vault import new_key
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
 from support.proxy import Mitm
-from support.puppet import eventually
+from support.puppet import SCRIPTS, Puppeteer, eventually
 from support.raw import Response, parse_response, send_raw
 from support.recorder import Recorder
 
@@ -155,3 +157,39 @@ def test_a_program_that_cannot_even_be_run_is_not_tried_with_every_request(
 
     asyncio.run(ask_often())
     assert tries == 1
+
+
+# -- reloads ------------------------------------------------------------------------------------------
+
+
+def slow_to_read(upstream: Recorder, **changes: Any) -> dict[str, Any]:
+    """A connection whose signing secret a program prints, slowly where there is a file called `slow`."""
+    script = f"test -e slow && touch reading && sleep 4; echo {SECRET}"
+    return connection(upstream, signing_keys=[{"secret": {"exec": ["sh", "-c", script]}}], **changes)
+
+
+def reload_slowly(gateway: Mitm, directory: Path) -> None:
+    """Returns while a reload is under way that takes four seconds."""
+    (directory / "slow").touch()
+    os.kill(gateway.pid, signal.SIGHUP)
+    assert eventually((directory / "reading").exists)
+
+
+def test_unsigned_traffic_that_is_refused_during_a_reload_stays_refused(
+    upstream: Recorder, make_gateway, tmp_path: Path
+) -> None:
+    directory = tmp_path / "config"
+    config = write_config({"connections": {"conn": slow_to_read(upstream)}}, directory)
+    gateway = make_gateway(config, "-s", str(SCRIPTS / "puppet.py"))
+    unsigned = wire(f"{upstream.url}/", {"Connection": "close"}, host=f"127.0.0.1:{upstream.port}")
+
+    def status() -> int:
+        return parse_response(send_raw(gateway.port, unsigned)).status
+
+    assert status() == 200
+    reload_slowly(gateway, directory)
+    (directory / "slow").unlink()
+    Puppeteer(gateway.port).tell("options", presign_unsigned="deny")
+    assert status() == 403
+    time.sleep(5)
+    assert status() == 403

@@ -146,6 +146,7 @@ class Guard:
             choices = ", ".join(config.UNSIGNED)
             raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
         path = config.locate(asked[0], os.environ)
+        self._memory = Memory()  # a reload may be at work with the other
         try:
             self._adopt(load_calmly(path, os.environ, asked[1], self._memory))
         except ConfigError as error:
@@ -183,11 +184,14 @@ class Guard:
 
     async def _reload(self) -> None:
         """Read the file again, off the event loop; a broken one keeps the last good registry."""
-        if self._loaded is None:
+        current = self._loaded
+        if current is None:
             return
-        path, unsigned = self._loaded.path, ctx.options.presign_unsigned
+        path, unsigned = current.path, ctx.options.presign_unsigned
         try:
             loaded = await asyncio.to_thread(load_calmly, path, os.environ, unsigned, self._memory)
+            if self._loaded is not current:
+                return  # an option has asked for something else meanwhile, and got it
             before = self.registry
             self._adopt(loaded)
             self._check_options()
