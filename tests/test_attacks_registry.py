@@ -193,3 +193,37 @@ def test_unsigned_traffic_that_is_refused_during_a_reload_stays_refused(
     assert status() == 403
     time.sleep(5)
     assert status() == 403
+
+
+def test_an_upstream_that_hangs_is_given_up_during_a_slow_reload_too(
+    upstream: Recorder, make_gateway, tmp_path: Path
+) -> None:
+    directory = tmp_path / "config"
+    entry = slow_to_read(upstream, timeouts={"response": "1s"})
+    gateway = make_gateway(write_config({"connections": {"conn": entry}}, directory))
+    reload_slowly(gateway, directory)
+    target = Grant("conn").target("slow")
+    answer = parse_response(send_raw(gateway.port, wire(target, {"Connection": "close"}), timeout=15))
+    assert answer.status == 504
+
+
+def test_a_reload_that_is_asked_for_during_a_reload_is_not_lost(
+    upstream: Recorder, make_gateway, tmp_path: Path
+) -> None:
+    """Somebody replaces the file of a leaked key, which the reload under way has read already."""
+    directory = tmp_path / "config"
+    first = connection(upstream, auth={"type": "bearer", "token": {"file": "token"}})
+    config = {"connections": {"conn": first, "slow": slow_to_read(upstream)}}
+    write_config(config, directory)
+    (directory / "token").write_text("sk-LEAKED-0123456789")
+    gateway = make_gateway(directory / "config.yaml")
+    reload_slowly(gateway, directory)
+    (directory / "slow").unlink()
+    (directory / "token").write_text("sk-FRESH-0123456789")
+    os.kill(gateway.pid, signal.SIGHUP)
+
+    def is_fresh() -> bool:
+        ask(gateway)
+        return dict(upstream.requests[-1].headers)["Authorization"] == "Bearer sk-FRESH-0123456789"
+
+    assert eventually(is_fresh, timeout=8)

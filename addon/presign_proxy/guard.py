@@ -207,7 +207,7 @@ class Guard:
     @command.command("presign.reload")
     def reload(self) -> None:
         """Read the configuration again."""
-        self._housekeeper.seen = ()
+        self._housekeeper.asked = True
 
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
