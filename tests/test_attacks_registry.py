@@ -14,12 +14,16 @@ from typing import Any
 
 import pytest
 
+from presign_proxy.config import load
+from presign_proxy.document import ConfigError
+from presign_proxy.draft import Draft
 from presign_proxy.errors import Denied
 from presign_proxy.fetching import Fetcher
+from presign_proxy.registry_file import Memory
 from presign_proxy.schema import SecretSource
 from presign_proxy.secret import LateSecret
 from presign_proxy.secrets import resolve
-from presign_proxy.vault import new_key
+from presign_proxy.vault import new_key, parse_key
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
 from support.proxy import Mitm
@@ -227,3 +231,23 @@ def test_a_reload_that_is_asked_for_during_a_reload_is_not_lost(
         return dict(upstream.requests[-1].headers)["Authorization"] == "Bearer sk-FRESH-0123456789"
 
     assert eventually(is_fresh, timeout=8)
+
+
+def write_registry(directory: Path, connections: dict[str, Any], **more: Any) -> Path:
+    """A configuration over an encrypted registry; returns the configuration's path."""
+    Draft(directory / "connections.enc", [parse_key(TEXT)], {"connections": connections}).write()
+    registry = {"file": "connections.enc", "key": {"env": "PRESIGN_KEY"}}
+    return write_config({"registry": registry, **more}, directory)
+
+
+def test_a_preset_that_was_unreadable_once_leads_nowhere_for_ever(tmp_path: Path) -> None:
+    """Its stand-in was remembered, and a connection to nowhere accepted, where there is no such preset."""
+    entry = {"preset": "mine", "auth": {"token": KEY}, "signing_keys": [{"secret": SECRET}]}
+    memory = Memory()
+    write_config({"presets": "broken"}, tmp_path, "own.yaml")
+    path = write_registry(tmp_path, {"conn": entry}, presets="own.yaml")
+    with pytest.raises(ConfigError, match=r"own\.yaml"):
+        load(path, ENVIRON, memory=memory)
+    path = write_registry(tmp_path, {"conn": entry})
+    with pytest.raises(ConfigError, match="there is no such preset"):
+        load(path, ENVIRON, memory=memory)

@@ -196,7 +196,7 @@ class _JsonReader:
         self._environ = environ
         self._base = base
         self._presets = presets
-        self.context = (path, base, presets.known)
+        self.context = (path, base, presets)
         self._before = memory.known if memory.context == self.context else {}
         self.known: dict[str, _Known] = {}
         self.found = Registered()
