@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from presign_proxy.calm import load_calmly
 from presign_proxy.config import load
 from presign_proxy.document import ConfigError
 from presign_proxy.draft import Draft
@@ -251,3 +254,24 @@ def test_a_preset_that_was_unreadable_once_leads_nowhere_for_ever(tmp_path: Path
     path = write_registry(tmp_path, {"conn": entry})
     with pytest.raises(ConfigError, match="there is no such preset"):
         load(path, ENVIRON, memory=memory)
+
+
+class Cycle:
+    """Like a connection of mitmproxy, whose layers refer to each other."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_is_alive_during_the_reload_of_a_large_registry_is_freed_later(tmp_path: Path) -> None:
+    """Someone who revokes a URL a minute must not make the gateway keep each client that was there."""
+    connections = {f"conn_{n}": connection() for n in range(1200)}
+    memory = Memory()
+    load_calmly(write_registry(tmp_path, connections), ENVIRON, "config", memory)
+    alive = Cycle()
+    ghost = weakref.ref(alive)
+    connections["conn_7"] = connection(enabled=False)
+    load_calmly(write_registry(tmp_path, connections), ENVIRON, "config", memory)
+    del alive
+    gc.collect()
+    assert ghost() is None
