@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from presign_proxy.calm import load_calmly
+from presign_proxy.cli import main
 from presign_proxy.config import load
 from presign_proxy.document import ConfigError
 from presign_proxy.draft import Draft
@@ -26,6 +28,7 @@ from presign_proxy.registry_file import Memory
 from presign_proxy.schema import SecretSource
 from presign_proxy.secret import LateSecret
 from presign_proxy.secrets import resolve
+from presign_proxy.storing import StoreError, write_private
 from presign_proxy.vault import new_key, parse_key
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
@@ -275,3 +278,37 @@ def test_what_is_alive_during_the_reload_of_a_large_registry_is_freed_later(tmp_
     del alive
     gc.collect()
     assert ghost() is None
+
+
+# -- the command --------------------------------------------------------------------------------------
+
+
+def command(directory: Path, *arguments: str, given: str = "") -> Result:
+    return CliRunner(env=ENVIRON).invoke(
+        main, [*arguments, "--config", str(directory / "config.yaml")], input=given
+    )
+
+
+def with_key_file(directory: Path, connections: dict[str, Any]) -> Path:
+    """A configuration whose registry's key is in a file; returns the file."""
+    Draft(directory / "connections.enc", [parse_key(TEXT)], {"connections": connections}).write()
+    write_config({"registry": {"file": "connections.enc", "key": {"file": "presign.key"}}}, directory)
+    write_private(directory / "presign.key", TEXT.reveal().encode())
+    return directory / "presign.key"
+
+
+def test_rekeying_on_a_full_disk_again_and_again_loses_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_key_file(tmp_path, {"conn": connection()})
+
+    def full(*_: Any) -> None:
+        raise StoreError("cannot be written: no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("presign_proxy.draft.write_private", full)
+        for _ in range(5):
+            assert command(tmp_path, "rekey").exit_code == 1
+    assert command(tmp_path, "connections", "list").exit_code == 0
+    assert command(tmp_path, "rekey").exit_code == 0
+    assert command(tmp_path, "connections", "list").exit_code == 0
