@@ -312,3 +312,21 @@ def test_rekeying_on_a_full_disk_again_and_again_loses_no_key(
     assert command(tmp_path, "connections", "list").exit_code == 0
     assert command(tmp_path, "rekey").exit_code == 0
     assert command(tmp_path, "connections", "list").exit_code == 0
+
+
+def test_two_who_add_a_connection_of_one_name_do_not_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_key_file(tmp_path, {})
+    arguments = ("connections", "add", "conn", "--upstream", "https://api.example.com", "--auth", "bearer")
+
+    def asked_slowly(_: str) -> str:
+        """Somebody else is faster."""
+        Draft(
+            tmp_path / "connections.enc", [parse_key(TEXT)], {"connections": {"conn": connection()}}
+        ).write()
+        return "sk-SECOND-0123456789"
+
+    monkeypatch.setattr("presign_proxy.cli.asking.secret", asked_slowly)
+    assert command(tmp_path, *arguments).exit_code == 1
+    assert KEY in (tmp_path / "connections.enc", command(tmp_path, "decrypt").stdout)[1]

@@ -108,6 +108,8 @@ def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **optio
             raise Failure(
                 f"{name} was revoked: take another name, or `presign revoke --undo --connection {name}`"
             )
+        if name in draft.connections:
+            raise Failure(f"somebody has just added {name}: nothing was changed")
         entry = _check(desk, name, data, draft)
         draft.connections[name] = data
     upstream = desk.filled(entry).get("upstream")
