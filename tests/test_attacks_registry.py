@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import resource
 import signal
@@ -312,6 +313,35 @@ def test_rekeying_on_a_full_disk_again_and_again_loses_no_key(
     assert command(tmp_path, "connections", "list").exit_code == 0
     assert command(tmp_path, "rekey").exit_code == 0
     assert command(tmp_path, "connections", "list").exit_code == 0
+
+
+def test_a_revoked_key_without_an_id_stays_revoked_when_a_new_one_comes_before_it(tmp_path: Path) -> None:
+    with_key_file(tmp_path, {"conn": connection(signing_keys=[{"secret": SECRET}])})
+    assert command(tmp_path, "revoke", "--key", "conn/k1").exit_code == 0
+    rotated = command(tmp_path, "connections", "rotate", "conn", "--json")
+    assert rotated.exit_code == 0, rotated
+    assert json.loads(rotated.stdout)["signing_key"]["id"] == "k2"
+    keys = load(tmp_path / "config.yaml", ENVIRON).registry.connections["conn"].keys.keys
+    assert [(key.id, key.revoked) for key in keys] == [("k2", False), ("k1", True)]
+
+
+def test_rotating_what_has_no_keys_or_a_huge_number_in_its_ids_is_answered_in_a_sentence(
+    tmp_path: Path,
+) -> None:
+    project = {
+        "scheme": "source",
+        "mode": "allowlist",
+        "allowed_origins": ["https://acme.com"],
+        "formats": ["png"],
+    }
+    huge = connection(signing_keys=[{"id": "k99999999", "secret": SECRET}])
+    with_key_file(tmp_path, {"pk": project, "conn": huge})
+    refused = command(tmp_path, "connections", "rotate", "pk")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "presign: pk has no signing keys: nothing is signed for it\n",
+    )
+    assert "signs with k100000000" in command(tmp_path, "connections", "rotate", "conn").stdout
 
 
 def test_two_who_add_a_connection_of_one_name_do_not_overwrite_each_other(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -286,13 +286,15 @@ def rotate(
     fresh, now = new_secret(), time.time()
     with _changing(desk) as draft:
         data = _managed(desk, draft, name)
-        older = [key for key in data["signing_keys"] if key["id"] not in drop and not _is_past(key, now)]
+        keys = _named(data.get("signing_keys") or [])
+        if not keys:
+            raise Failure(f"{name} has no signing keys: nothing is signed for it")
+        older = [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
         if len(older) >= MAX_KEYS:
             raise Failure(f"{name} has {MAX_KEYS} keys already: take one out with --drop {older[-1]['id']}")
         if retire_after:
             older = [_retired(key, instant(now + _seconds(retire_after))) for key in older]
-        used = {key["id"] for key in data["signing_keys"]}
-        identity = next(f"k{n}" for n in range(1, 10**6) if f"k{n}" not in used and n > _highest(used))
+        identity = f"k{_highest(key['id'] for key in keys) + 1}"
         data["signing_keys"] = [{"id": identity, "secret": fresh, "added": instant(now)}, *older]
         _check(desk, name, data, draft)
         draft.connections[name] = data
@@ -312,7 +314,14 @@ def _draft(desk: Desk) -> Draft:
     return draft
 
 
-def _highest(used: set[str]) -> int:
+def _named(keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The keys, each with the id by which it is known. Where it had none, that was its place: after a change
+    of places, a revoked key would be taken for another.
+    """
+    return [{"id": f"k{place}", **key} for place, key in enumerate(keys, 1)]
+
+
+def _highest(used: Iterable[str]) -> int:
     return max((int(one[1:]) for one in used if one[:1] == "k" and one[1:].isdigit()), default=0)
 
 
