@@ -25,6 +25,7 @@ from presign_proxy.document import ConfigError
 from presign_proxy.draft import Draft
 from presign_proxy.errors import Denied
 from presign_proxy.fetching import Fetcher
+from presign_proxy.keys import signature_id
 from presign_proxy.registry_file import Memory
 from presign_proxy.schema import SecretSource
 from presign_proxy.secret import LateSecret
@@ -360,3 +361,24 @@ def test_two_who_add_a_connection_of_one_name_do_not_overwrite_each_other(
     monkeypatch.setattr("presign_proxy.cli.asking.secret", asked_slowly)
     assert command(tmp_path, *arguments).exit_code == 1
     assert KEY in (tmp_path / "connections.enc", command(tmp_path, "decrypt").stdout)[1]
+
+
+def test_a_url_revoked_with_a_forged_expiry_is_not_forgotten_while_the_real_one_lives(
+    tmp_path: Path,
+) -> None:
+    """Its holder hands in the URL with another expiry, long past: the signature is the same."""
+    with_key_file(tmp_path, {"conn": connection()})
+    real = Grant("conn")
+    forged = real.target("v1/models").replace(str(real.expires), "1600000000")
+    assert command(tmp_path, "revoke", f"https://presign.local{forged}").exit_code == 0
+    assert command(tmp_path, "revoke", "0" * 32).exit_code == 0
+    urls = load(tmp_path / "config.yaml", ENVIRON).registry.revoked_urls
+    assert signature_id(real.headers["X-Presign-Signature"]) in urls
+
+
+def test_an_expired_revoked_url_is_forgotten(tmp_path: Path) -> None:
+    with_key_file(tmp_path, {"conn": connection()})
+    past = Grant("conn", expires=1600000000)
+    assert command(tmp_path, "revoke", f"https://presign.local{past.target('v1/models')}").exit_code == 0
+    assert command(tmp_path, "revoke", "0" * 32).exit_code == 0
+    assert load(tmp_path / "config.yaml", ENVIRON).registry.revoked_urls == {"0" * 32}
