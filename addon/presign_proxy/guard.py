@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.connection import Client, Connection
@@ -43,9 +43,6 @@ from .schemes import presign as presign_scheme
 from .sinks import AuditSink
 
 logger = logging.getLogger(__name__)
-
-MAX_WARNINGS: Final = 20
-"""Warnings of one configuration that are logged."""
 
 
 class Guard:
@@ -159,10 +156,8 @@ class Guard:
         self._open_audit(loaded)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
-        for warning in loaded.warnings[:MAX_WARNINGS]:
+        for warning in loaded.told:
             logger.warning("presign: %s", warning)
-        if (more := len(loaded.warnings) - MAX_WARNINGS) > 0:
-            logger.warning("presign: and %d more: presign check", more)
         self._fetcher.forget(loaded.path.parent)
         self._loaded, self.registry = loaded, loaded.registry
         self._housekeeper.files, self._housekeeper.seen = loaded.files, loaded.version
