@@ -248,6 +248,48 @@ def write_registry(directory: Path, connections: dict[str, Any], **more: Any) ->
     return write_config({"registry": registry, **more}, directory)
 
 
+class Served:
+    """A gateway over an encrypted registry with the connection `conn`."""
+
+    def __init__(self, directory: Path, make_gateway: Any, upstream: Recorder) -> None:
+        self.directory, self.upstream = directory, upstream
+        self.gateway: Mitm = make_gateway(self.write(), env=ENVIRON)
+
+    def write(self, **changes: Any) -> Path:
+        return write_registry(self.directory, {"conn": connection(self.upstream, **changes)})
+
+
+@pytest.fixture
+def served(upstream: Recorder, make_gateway, tmp_path: Path) -> Served:
+    directory = tmp_path / "config"
+    directory.mkdir(mode=0o700)
+    return Served(directory, make_gateway, upstream)
+
+
+def test_a_registry_whose_mode_was_mended_is_read_as_the_message_promises(served: Served) -> None:
+    """A backup with a revocation in it, copied back as everybody copies, refused, and then `chmod go-r`."""
+    registry = served.directory / "connections.enc"
+    good = registry.read_bytes()
+    served.write(enabled=False)
+    revoking = registry.read_bytes()
+    write_private(registry, good)
+    registry.chmod(0o644)
+    registry.write_bytes(revoking)
+    served.gateway.wait_for_log("chmod go-r")
+    registry.chmod(0o600)
+    assert eventually(lambda: refused(served.gateway) == "revoked")
+
+
+def test_a_registry_that_comes_after_the_configuration_that_names_it_is_read(served: Served) -> None:
+    """The configuration moves to another registry, which somebody writes a second later."""
+    key = {"env": "PRESIGN_KEY"}
+    write_config({"registry": {"file": "other.enc", "key": key}}, served.directory)
+    served.gateway.wait_for_log("the last good one stays")
+    entries = {"conn": connection(served.upstream, enabled=False)}
+    Draft(served.directory / "other.enc", [parse_key(TEXT)], {"connections": entries}).write()
+    assert eventually(lambda: refused(served.gateway) == "revoked")
+
+
 def test_a_preset_that_was_unreadable_once_leads_nowhere_for_ever(tmp_path: Path) -> None:
     """Its stand-in was remembered, and a connection to nowhere accepted, where there is no such preset."""
     entry = {"preset": "mine", "auth": {"token": KEY}, "signing_keys": [{"secret": SECRET}]}

@@ -98,7 +98,8 @@ def load(
         connections |= found.connections
         revocations, warnings = found.revocations, [*warnings, *found.warnings]
     if problems:
-        raise ConfigError(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
+        problems.sort(key=lambda problem: (problem.file, problem.line, problem.column))
+        raise ConfigError(problems, tuple(files), version)
     warnings = [*warnings, *_without_effect(config, document)]
     wanted = config.gateway.unsigned if unsigned == "config" else unsigned
     # Whatever is not plainly "pass" denies.

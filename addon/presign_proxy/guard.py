@@ -160,7 +160,7 @@ class Guard:
             logger.warning("presign: %s", warning)
         self._fetcher.forget(loaded.path.parent)
         self._loaded, self.registry = loaded, loaded.registry
-        self._housekeeper.files, self._housekeeper.seen = loaded.files, loaded.version
+        self._housekeeper.watch(loaded.files, loaded.version)
         logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
 
     def _open_audit(self, loaded: config.Loaded) -> None:
@@ -179,8 +179,7 @@ class Guard:
 
     async def _reload(self) -> None:
         """Read the file again, off the event loop; a broken one keeps the last good registry."""
-        current = self._loaded
-        if current is None:
+        if (current := self._loaded) is None:
             return
         path, unsigned = current.path, ctx.options.presign_unsigned
         try:
@@ -195,6 +194,7 @@ class Guard:
         except exceptions.OptionsError as error:
             logger.error("presign: presigned requests are refused until this is mended: %s", error)
         except ConfigError as error:
+            self._housekeeper.watch(error.files, error.version)
             logger.error("presign: the changed configuration is not usable, the last good one stays:")
             for problem in error.problems:
                 logger.error("presign: %s", problem)

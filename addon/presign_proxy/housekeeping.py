@@ -46,6 +46,11 @@ class Housekeeper:
             if task is not None:
                 task.cancel()
 
+    def watch(self, files: tuple[Path, ...], version: Version | None) -> None:
+        """The files from which on a change is one, and as what they were read; no files: as before."""
+        if files:
+            self.files, self.seen = files, version
+
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(TICK)
