@@ -424,3 +424,47 @@ def test_an_expired_revoked_url_is_forgotten(tmp_path: Path) -> None:
     assert command(tmp_path, "revoke", f"https://presign.local{past.target('v1/models')}").exit_code == 0
     assert command(tmp_path, "revoke", "0" * 32).exit_code == 0
     assert load(tmp_path / "config.yaml", ENVIRON).registry.revoked_urls == {"0" * 32}
+
+
+BROKEN = {
+    "an entry": '{"connections": {"conn": "sk-REALSECRET-0123456789"}}',
+    "an instant": json.dumps(
+        {"connections": {"conn": connection(signing_keys=[{"secret": KEY, "added": KEY}])}}
+    ),
+    "an end": json.dumps(
+        {"connections": {"conn": connection(signing_keys=[{"secret": KEY, "not_after": KEY}])}}
+    ),
+    "auth": json.dumps({"connections": {"conn": connection(auth=KEY)}}),
+    "vars": json.dumps({"connections": {"conn": connection(preset="openai", vars=[KEY])}}),
+    "half a character": json.dumps({"connections": {"conn": connection(default_headers={"X": "\ud800"})}}),
+    "what is revoked": json.dumps({"connections": {"conn": connection()}, "revoked": {"urls": [KEY]}}),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize(
+    "verb",
+    [("connections", "show", "conn"), ("connections", "rotate", "conn"), ("revoke", "0" * 32)],
+    ids=str,
+)
+def test_a_registry_broken_by_hand_is_told_without_what_is_in_it(
+    broken: str, verb: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A traceback ended with the text that was no date, a secret that had slipped by a line."""
+    write_config({"registry": {"file": "plain.json"}}, tmp_path)
+    write_private(tmp_path / "plain.json", BROKEN[broken].encode())
+    told = command(tmp_path, *verb)
+    assert told.exception is None or isinstance(told.exception, SystemExit)
+    assert KEY not in told.output
+
+
+def test_a_credential_is_not_rotated_where_there_is_none(tmp_path: Path) -> None:
+    project = {
+        "scheme": "source",
+        "mode": "signed",
+        "formats": ["png"],
+        "signing_keys": [{"secret": SECRET}],
+    }
+    with_key_file(tmp_path, {"pk": project})
+    told = command(tmp_path, "connections", "rotate", "pk", "--credential", given=f"{KEY}\n")
+    assert (told.exit_code, told.stderr) == (1, "presign: pk has no credential\n")

@@ -243,6 +243,7 @@ def show(desk: Desk, voice: Voice, name: str) -> None:
     import yaml
 
     entry = desk.entry(name)
+    desk.model(entry)  # raises where secrets may stand anywhere
     data = {**_summary(desk, entry), "entry": masked(desk.filled(entry))}
     body = yaml.safe_dump(data["entry"], sort_keys=False, allow_unicode=True).rstrip().splitlines()
     voice.tell(data, f"{name}  ({data['state']}, in {data['file']})", "", *(f"  {line}" for line in body))
@@ -286,6 +287,7 @@ def rotate(
     fresh, now = new_secret(), time.time()
     with _changing(desk) as draft:
         data = _managed(desk, draft, name)
+        _check(desk, name, data, draft)
         keys = _named(data.get("signing_keys") or [])
         if not keys:
             raise Failure(f"{name} has no signing keys: nothing is signed for it")
@@ -346,6 +348,8 @@ def _seconds(text: str) -> int:
 
 def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
     filled = desk.filled(desk.entry(name))
+    if not filled.get("auth"):
+        raise Failure(f"{name} has no credential")
     given = asking.secret(f"new API key of {name}")
     with _changing(desk) as draft:
         data = _managed(desk, draft, name)
