@@ -16,19 +16,20 @@ from .registry_file import Memory
 _TURN: Final = 0.0005
 """Seconds; Python's own choice is 5 ms."""
 _LARGE: Final = 1000
-"""Connections from which on a garbage collection that walks through all of them would be noticed."""
+"""New connections from which on a garbage collection that walks through all of them would be noticed."""
 
 
 def load_calmly(path: Path, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
     """As `config.load`. Collecting garbage meanwhile would walk through what is being made, again and again;
-    afterwards, a large registry is left out of it, since nothing in it refers back to itself.
+    afterwards, many new connections are left out of it, since nothing in them refers back to itself.
+    Not after each small change: whatever else is alive then is left out too, and its cycles are never freed.
     """
-    was_enabled = gc.isenabled()
+    was_enabled, memory.built = gc.isenabled(), 0
     gc.disable()
     try:
         with _short_turns():
             loaded = load(path, environ, unsigned, memory)
-        if len(loaded.registry.connections) > _LARGE:
+        if memory.built + len(loaded.config.connections) > _LARGE:
             gc.freeze()
         return loaded
     finally:

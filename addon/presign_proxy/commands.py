@@ -60,9 +60,10 @@ def _read(child: subprocess.Popen[bytes], limit: int, deadline: float) -> bytes:
     if child.stdout is None:
         raise CommandError("has no output")
     pipe, printed = child.stdout.fileno(), b""
+    ready = select.poll()  # select takes no descriptor from 1024 on, and clients have many
+    ready.register(pipe, select.POLLIN)
     while len(printed) <= limit:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        if not ready.poll(1000 * max(0.0, deadline - time.monotonic())):
             raise TimeoutError
         chunk = os.read(pipe, limit + 1 - len(printed))
         if not chunk:

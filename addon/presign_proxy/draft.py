@@ -13,7 +13,7 @@ import yaml
 
 from . import members
 from .document import ConfigError, Problem, parse
-from .registry_file import read_payload
+from .registry_file import read_payload, revocations_of
 from .storing import lock, write_private
 from .vault import Opener, seal
 
@@ -39,6 +39,14 @@ class Draft:
             data = from_json(payload, path)
         if not isinstance(data, dict) or not isinstance(data.get("connections") or {}, dict):
             raise ConfigError([Problem(str(path), 0, 0, "", "is not a registry: it has no connections")])
+        wrong = [
+            name for name, entry in (data.get("connections") or {}).items() if not isinstance(entry, dict)
+        ]
+        if wrong:
+            raise ConfigError(
+                [Problem(str(path), 0, 0, f"connections.{name}", "is a mapping") for name in wrong]
+            )
+        revocations_of(data.get("revoked") or {}, path)
         return cls(path, openers, data)
 
     @property
@@ -96,9 +104,11 @@ def from_json(payload: bytes, path: Path) -> Any:
         text = payload.decode("utf-8")
         found, end = members.value(text, len(text) - len(text.lstrip(" \t\r\n")))
         members.end(text, end)
+        if "\\u" in text:
+            _json(found).encode()  # half a character could not be written back
         return found
-    except UnicodeDecodeError:
-        why = "is not UTF-8"
+    except UnicodeError:
+        why = "is not UTF-8, or holds an escape that is half a character"
     except JSONDecodeError as error:
         why = f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
     except ValueError as error:

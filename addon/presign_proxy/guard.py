@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.connection import Client, Connection
@@ -43,9 +43,6 @@ from .schemes import presign as presign_scheme
 from .sinks import AuditSink
 
 logger = logging.getLogger(__name__)
-
-MAX_WARNINGS: Final = 20
-"""Warnings of one configuration that are logged."""
 
 
 class Guard:
@@ -146,6 +143,7 @@ class Guard:
             choices = ", ".join(config.UNSIGNED)
             raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
         path = config.locate(asked[0], os.environ)
+        self._memory = Memory()  # a reload may be at work with the other
         try:
             self._adopt(load_calmly(path, os.environ, asked[1], self._memory))
         except ConfigError as error:
@@ -158,13 +156,11 @@ class Guard:
         self._open_audit(loaded)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
-        for warning in loaded.warnings[:MAX_WARNINGS]:
+        for warning in loaded.told:
             logger.warning("presign: %s", warning)
-        if (more := len(loaded.warnings) - MAX_WARNINGS) > 0:
-            logger.warning("presign: and %d more: presign check", more)
         self._fetcher.forget(loaded.path.parent)
         self._loaded, self.registry = loaded, loaded.registry
-        self._housekeeper.files, self._housekeeper.seen = loaded.files, loaded.version
+        self._housekeeper.watch(loaded.files, loaded.version)
         logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
 
     def _open_audit(self, loaded: config.Loaded) -> None:
@@ -183,11 +179,13 @@ class Guard:
 
     async def _reload(self) -> None:
         """Read the file again, off the event loop; a broken one keeps the last good registry."""
-        if self._loaded is None:
+        if (current := self._loaded) is None:
             return
-        path, unsigned = self._loaded.path, ctx.options.presign_unsigned
+        path, unsigned = current.path, ctx.options.presign_unsigned
         try:
             loaded = await asyncio.to_thread(load_calmly, path, os.environ, unsigned, self._memory)
+            if self._loaded is not current:
+                return  # an option has asked for something else meanwhile, and got it
             before = self.registry
             self._adopt(loaded)
             self._check_options()
@@ -196,6 +194,7 @@ class Guard:
         except exceptions.OptionsError as error:
             logger.error("presign: presigned requests are refused until this is mended: %s", error)
         except ConfigError as error:
+            self._housekeeper.watch(error.files, error.version)
             logger.error("presign: the changed configuration is not usable, the last good one stays:")
             for problem in error.problems:
                 logger.error("presign: %s", problem)
@@ -203,7 +202,7 @@ class Guard:
     @command.command("presign.reload")
     def reload(self) -> None:
         """Read the configuration again."""
-        self._housekeeper.seen = ()
+        self._housekeeper.asked = True
 
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
@@ -320,7 +319,8 @@ class Guard:
     async def _decide(self, flow: http.HTTPFlow, entry: Entry | None) -> Decision:
         arrival = entry.arrival if entry else flows.arrival_of(flow.request, tunnelled=True)
         request = flows.request_of(flow, arrival)
-        decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
+        registry = self.registry
+        decision = gateway.decide(registry, request, int(time.time()), new_request_id())
         if isinstance(decision, PassThrough):
             return decision
         if flow.error is not None:
@@ -344,6 +344,9 @@ class Guard:
                 decision = await self._fetcher.fill(decision)
         except Denied as denied:
             return Deny(denied.code, denied.detail, decision.style, decision.facts)
+        if self.registry is not registry:
+            # It waited for a name or a program, and may have been revoked meanwhile.
+            return await self._decide(flow, entry)
         return decision
 
     def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -108,6 +108,8 @@ def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **optio
             raise Failure(
                 f"{name} was revoked: take another name, or `presign revoke --undo --connection {name}`"
             )
+        if name in draft.connections:
+            raise Failure(f"somebody has just added {name}: nothing was changed")
         entry = _check(desk, name, data, draft)
         draft.connections[name] = data
     upstream = desk.filled(entry).get("upstream")
@@ -241,6 +243,7 @@ def show(desk: Desk, voice: Voice, name: str) -> None:
     import yaml
 
     entry = desk.entry(name)
+    desk.model(entry)  # raises where secrets may stand anywhere
     data = {**_summary(desk, entry), "entry": masked(desk.filled(entry))}
     body = yaml.safe_dump(data["entry"], sort_keys=False, allow_unicode=True).rstrip().splitlines()
     voice.tell(data, f"{name}  ({data['state']}, in {data['file']})", "", *(f"  {line}" for line in body))
@@ -284,13 +287,16 @@ def rotate(
     fresh, now = new_secret(), time.time()
     with _changing(desk) as draft:
         data = _managed(desk, draft, name)
-        older = [key for key in data["signing_keys"] if key["id"] not in drop and not _is_past(key, now)]
+        _check(desk, name, data, draft)
+        keys = _named(data.get("signing_keys") or [])
+        if not keys:
+            raise Failure(f"{name} has no signing keys: nothing is signed for it")
+        older = [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
         if len(older) >= MAX_KEYS:
             raise Failure(f"{name} has {MAX_KEYS} keys already: take one out with --drop {older[-1]['id']}")
         if retire_after:
             older = [_retired(key, instant(now + _seconds(retire_after))) for key in older]
-        used = {key["id"] for key in data["signing_keys"]}
-        identity = next(f"k{n}" for n in range(1, 10**6) if f"k{n}" not in used and n > _highest(used))
+        identity = f"k{_highest(key['id'] for key in keys) + 1}"
         data["signing_keys"] = [{"id": identity, "secret": fresh, "added": instant(now)}, *older]
         _check(desk, name, data, draft)
         draft.connections[name] = data
@@ -310,7 +316,14 @@ def _draft(desk: Desk) -> Draft:
     return draft
 
 
-def _highest(used: set[str]) -> int:
+def _named(keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The keys, each with the id by which it is known. Where it had none, that was its place: after a change
+    of places, a revoked key would be taken for another.
+    """
+    return [{"id": f"k{place}", **key} for place, key in enumerate(keys, 1)]
+
+
+def _highest(used: Iterable[str]) -> int:
     return max((int(one[1:]) for one in used if one[:1] == "k" and one[1:].isdigit()), default=0)
 
 
@@ -335,6 +348,8 @@ def _seconds(text: str) -> int:
 
 def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
     filled = desk.filled(desk.entry(name))
+    if not filled.get("auth"):
+        raise Failure(f"{name} has no credential")
     given = asking.secret(f"new API key of {name}")
     with _changing(desk) as draft:
         data = _managed(desk, draft, name)

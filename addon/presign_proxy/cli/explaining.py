@@ -60,12 +60,12 @@ def _judged(desk: Desk, given: str, at: str | None, **wanted: str | None) -> tup
     # What names no host goes to the gateway, by a name that it answers to.
     host = min(desk.hosts(), default=None)
     presented = _presented(given, **wanted, gateway=f"http://{host}" if host else None)
-    registry, left_out = desk.registry(_named(presented.request))
+    registry, left_out = desk.registry(named_in(presented.request))
     explanation = explained(registry, presented.request, _at(at))
     return explanation, [*presented.assumed, *left_out]
 
 
-def _named(request: Request) -> frozenset[str]:
+def named_in(request: Request) -> frozenset[str]:
     """Connections that a request may mean, however it names them."""
     loose = loosely.read(request)
     segments = request.path.decode("utf-8", "replace").split("/")[1:5]

@@ -13,6 +13,8 @@ import click
 from .. import grammar
 from ..converting import revocable
 from ..draft import Draft, changing
+from ..explaining import explain as explained
+from ..message import Request
 from ..presenting import parse
 from ..presenting.urls import Unreadable
 from ..revocations import EVERY
@@ -20,6 +22,7 @@ from ..schema import instant as parse_instant
 from .completing import complete_connections
 from .connecting import instant
 from .desk import Desk, Failure
+from .explaining import named_in
 from .voice import Voice, verb
 
 _GRACE: Final = 86_400
@@ -92,10 +95,18 @@ def _what(
     if _SIGNATURE_ID.fullmatch(text):
         return "urls", text, {"at": now}
     try:
-        signature, expires = revocable(parse(text))
+        presented = parse(text)
+        signature, expires = revocable(presented)
     except Unreadable as error:
         raise Failure(f"{error}; a signature id has 32 hex digits, the audit log shows it") from None
-    return "urls", signature, {"at": now, **({"expires": expires} if expires else {})}
+    # Only what was signed: with another expiry beside the signature, the real URL would be forgotten early.
+    known = expires and _is_verified(desk, presented.request)
+    return "urls", signature, {"at": now, **({"expires": expires} if known else {})}
+
+
+def _is_verified(desk: Desk, request: Request) -> bool:
+    registry, _ = desk.registry(named_in(request))
+    return explained(registry, request, int(time.time())).claimed.key is not None
 
 
 def _known(desk: Desk, name: str) -> None:

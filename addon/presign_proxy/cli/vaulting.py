@@ -9,7 +9,7 @@ import click
 
 from ..document import ConfigError, Document, Problem
 from ..draft import Draft, changing, from_json
-from ..registry_file import read_payload, revocations_of
+from ..registry_file import MAX_KEYS, read_payload, revocations_of
 from ..secret import Secret
 from ..storing import read_private, write_private
 from ..vault import Passphrase, VaultKey, kid_of, new_key, parse_key, seal
@@ -106,14 +106,16 @@ def rekey(desk: Desk, voice: Voice, drop_old: bool) -> None:
 def _with_key_file(file: Path, draft: Draft, drop_old: bool) -> str:
     """At every moment the key file holds a key that opens the registry."""
     older = read_private(file).decode("utf-8").split()
+    current = next((text for text in older if _key(text).kid == kid_of(draft.path.read_bytes())), None)
     if drop_old:
-        current = next((text for text in older if _key(text).kid == kid_of(draft.path.read_bytes())), None)
         if current is None:
             raise Failure("no key of the file opens the registry as it is")
         write_private(file, f"{current}\n".encode())
         return _key(current).kid
     fresh = new_key().reveal()
-    write_private(file, "\n".join([fresh, *older[:3], ""]).encode())
+    # First the one that opens it: the next line may fail, again and again, and each time leave a fresh key.
+    older.sort(key=lambda text: text != current)
+    write_private(file, "\n".join([fresh, *older[: MAX_KEYS - 1], ""]).encode())
     draft.openers = [_key(fresh)]
     draft.write()
     return _key(fresh).kid
