@@ -52,7 +52,6 @@ def test_every_grant_survives_the_round(
     assert from_headers == (grant, None)
     assert from_headers.signed.url("a/b?c=d", BASE) == grant.url("a/b?c=d", BASE)
     lines = "\n".join(f"{field}: {value}" for field, value in grant.headers.items())
-    assume(len(lines.splitlines()) == 5)  # some separators of lines are no control characters
     assert signed_from(parse(lines)).signed == grant
 
 

@@ -253,6 +253,7 @@ def basic(text: bytes) -> bytes:
         b"token " + TOKEN,
         TOKEN,
         b"Bearer\t" + TOKEN,
+        b"Token token=" + TOKEN,
         basic(b"x:" + TOKEN),
         basic(TOKEN + b":"),
         basic(TOKEN),
@@ -266,6 +267,8 @@ def test_the_key_token_stands_where_a_key_would(value: bytes) -> None:
 ASTRAY = {
     "a header that the credential does not fill": (b"X-Other", TOKEN),
     "behind two scheme words": (b"Authorization", b"Bearer Bearer " + TOKEN),
+    "as another parameter": (b"Authorization", b"Token key=" + TOKEN),
+    "as a second parameter": (b"Authorization", b"Token a=b, token=" + TOKEN),
     "in quotes": (b"Authorization", b'Token token="' + TOKEN + b'"'),
     "a folded line": (b"Authorization", b"\r\n Bearer x " + TOKEN),
     "proxy authorization": (b"Proxy-Authorization", basic(b"u:" + TOKEN)),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 from presign_proxy import Signer
+from presign_proxy.cli import main
 from presign_proxy.config import load
 from presign_proxy.errors import MESSAGE, STATUS
 from presign_proxy.presets import providers
@@ -43,24 +47,69 @@ def test_the_example_loads_as_it_is_and_grants_nothing(tmp_path: Path) -> None:
     assert not any(one.enabled for one in loaded.registry.connections.values())
 
 
-def test_the_first_url_of_the_readme_works(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    tmp_path.chmod(0o700)
-    path.touch(mode=0o600)
-    path.write_text(block(README, "yaml"))
-    (tmp_path / "signing_secret.key").write_text(SECRET + "\n")
-    loaded = load(path, {"GITHUB_TOKEN": "ghp_0123456789"})
+def run(directory: Path, *command: str, given: str = "", **environ: str) -> str:
+    """What a command prints, in a directory and an environment of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", block(README, "python")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "addon")},
+        command,
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "addon"), "HOME": str(directory)} | environ,
+        input=given,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    target = done.stdout.strip().removeprefix("http://127.0.0.1:8080")
-    asked = request(target, host="127.0.0.1:8080", listener=("127.0.0.1", 8080))
-    assert code(asked, loaded.registry, int(time.time())) == "forward"
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_url_of_the_readme_works(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    presign = (sys.executable, "-m", "presign_proxy")
+    outputs = []
+    for line in block(README, "sh", 2).splitlines():
+        name, *arguments = shlex.split(line, comments=True)
+        assert name == "presign"
+        outputs.append(run(tmp_path, *presign, *arguments, given="ghp_0123456789abcdef\n"))
+    url = outputs[-1].strip()
+    signed = run(
+        tmp_path,
+        *(sys.executable, "-c", block(README, "python")),
+        SIGNING_SECRET=re.search(r"sk_\S+", outputs[1])[0],
+    ).strip()
+    loaded = load(tmp_path / "config.yaml", {})
+    for one in (url, signed):
+        target = one.removeprefix("http://127.0.0.1:8080")
+        asked = request(target, host="127.0.0.1:8080", listener=("127.0.0.1", 8080))
+        assert code(asked, loaded.registry, int(time.time())) == "forward"
+
+
+def verbs(group: click.Group, prefix: str = "presign") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        if isinstance(found, click.Group):
+            yield from verbs(found, f"{prefix} {name}")
+        elif found is not None and not found.hidden:
+            yield f"{prefix} {name}", found
+
+
+def test_every_verb_and_every_option_is_documented() -> None:
+    text = DOCS["command.md"]
+    found = dict(verbs(main))
+    assert len(found) > 15
+    for name, command in found.items():
+        assert name.split()[-1] in re.findall(r"[a-z]+", text), name
+        assert command.help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.name not in ("help", "config", "as_json"):
+                assert re.search(rf"`[^`]*{parameter.opts[0]}\b", text), f"{name} {parameter.opts[0]}"
+
+
+def test_every_verb_that_is_documented_exists() -> None:
+    known = {name.removeprefix("presign ") for name, _ in verbs(main)}
+    said = re.findall(r"`presign ((?:connections )?[a-z]+)", DOCS["command.md"] + README)
+    assert said
+    assert set(said) <= known | {"connections"}
 
 
 def test_the_commands_of_the_readme_are_those_of_the_makefile_and_of_ci() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presign_proxy.answers import refusal
-from presign_proxy.connections import Ceiling, Registry, Upstream
+from presign_proxy.connections import Ceiling, Conduct, Registry, Upstream
 from presign_proxy.decisions import Deny, Forward
 from presign_proxy.explaining import explain
 from presign_proxy.explaining.explanation import Explanation, moment, render, shown, span
@@ -660,3 +660,119 @@ def test_no_bytes_make_it_raise(target: bytes, value: bytes, host: str) -> None:
         for given_fields in (fields, fields[:1]):
             asked = Request(b"GET", raw, given_fields, b"HTTP/1.1", origin, (("host", host),))
             agrees(explain(KNOWN, asked, NOW), asked, KNOWN)
+
+
+# The steps at which a request with a good signature may be refused, by the code it is refused with.
+STEPS = {
+    "malformed": {"lists", "slot", "host", "forward", "presign", "grammar"},
+    "invalid": {"origin", "format", "signature"},
+    "expired": {"expiry"},
+    "revoked": {"revocation"},
+    "lifetime_too_long": {"lifetime"},
+    "no_expiry_not_allowed": {"lifetime"},
+    "method_not_allowed": {"methods"},
+    "path_not_allowed": {"path"},
+    "not_found": {"path", "address"},
+    "host_mismatch": {"host"},
+}
+CEILINGS = st.builds(
+    Ceiling,
+    methods=st.sampled_from([("*",), ("GET",), ("POST", "PUT")]),
+    paths=st.sampled_from([(pattern("*"),), (pattern("v1/*"),), (pattern("a"), pattern("v1/b*"))]),
+    max_lifetime=st.sampled_from([None, 30, 600]),
+    allow_no_expiry=st.booleans(),
+    head_as_get=st.booleans(),
+    allow_encoded_slash=st.booleans(),
+)
+REQUEST_PATHS = st.sampled_from(
+    [
+        "/v1/a",
+        "/v1",
+        "/v1/b%2Fc",
+        "/v1/../a",
+        "//a",
+        "/a",
+        "",
+        "/",
+        "/v1/%ff",
+        "/v1/b%C3%BC",
+        "/V1/a",
+        "/v1/a/",
+    ]
+)
+EXTRA = st.lists(
+    st.sampled_from(
+        [
+            *((b"Upgrade", b"websocket"), (b"Service-Worker", b"script"), (b"Connection", b"Host")),
+            *((b"Cookie", b"a=b"), (b"X-Api-Key", b"mine"), (b"Expect", b"no"), (b"Accept", b"*/*")),
+        ]
+    ),
+    max_size=2,
+)
+NAMES = st.sampled_from(
+    [(), (("host", "HOST"),), (("host", "other.test"),), (("sni", "bad..name"),), (("front-sni", "x.test"),)]
+)
+
+
+@given(
+    CEILINGS,
+    st.sampled_from(["GET", "POST", "GET,POST", "*", "get", "POST,GET", "GET,", "HEAD"]),
+    st.sampled_from(["*", "v1/*", "/v1/a", "v1/b*,v1/a", "a,v1/b", "v1/*/c", "v1/bü", "*,a"]),
+    st.sampled_from([0, NOW - 5, NOW, NOW + 20, NOW + 60, NOW + 6000]),
+    st.sampled_from([b"GET", b"POST", b"HEAD", b"get", b"TRACE"]),
+    REQUEST_PATHS,
+    EXTRA,
+    NAMES,
+    st.sampled_from(["query", "header", "path", "key", "slot", "intercepted", "elsewhere"]),
+    st.booleans(),
+    st.sampled_from([b"", b"/v1"]),
+)
+@settings(max_examples=800, deadline=None)
+def test_whatever_is_signed_is_explained_as_it_is_decided(
+    ceiling: Ceiling,
+    methods: str,
+    paths: str,
+    expires: int,
+    method: bytes,
+    path: str,
+    extra: list[tuple[bytes, bytes]],
+    given_names: tuple[tuple[str, str], ...],
+    carrier: str,
+    enabled: bool,
+    base: bytes,
+) -> None:
+    conduct = Conduct(reject_client_credentials=True)
+    known = registry(
+        connection(
+            ceiling=ceiling,
+            enabled=enabled or expires != 0,
+            conduct=conduct,
+            upstream=Upstream(UPSTREAM, base),
+        )
+    )
+    key = token(SECRET, "conn", expires, methods, paths)
+    query = presign_query(SECRET, "conn", expires, methods, paths)
+    headers = presign_headers(SECRET, "conn", expires, methods, paths)
+    origin = Origin("https", GATEWAY, 443)
+    target, fields = f"/api/proxy/conn{path}", list(extra)
+    if carrier == "query":
+        target += f"?{query}"
+    elif carrier == "header":
+        fields += [(name.encode(), value.encode()) for name, value in headers.items()]
+    elif carrier == "path":
+        target = f"/p/{key}{path}"
+    elif carrier in ("key", "slot"):
+        fields.append((b"Authorization" if carrier == "key" else b"X-Other", key.encode()))
+    else:
+        origin = UPSTREAM if carrier == "intercepted" else Origin("https", "other.test", 443)
+        target = f"{path or '/'}?{query}&X-Presign-Connection=conn"
+    fields.append((b"Host", origin.host.encode()))
+    host = tuple((kind, origin.host if name == "HOST" else name) for kind, name in given_names)
+    asked = Request(method, target.encode(), tuple(fields), b"HTTP/1.1", origin, host)
+    found = explain(known, asked, NOW)
+    agrees(found, asked, known)
+    if found.verdict.code is not None:
+        assert found.steps[-1].name in STEPS[found.verdict.code]
+    else:
+        assert found.steps[-1].name == "forward"
+    assert "mine" not in "\n".join(render(found))

@@ -170,6 +170,7 @@ def test_a_gateway_listens_at_addresses_unless_the_url_is_the_apis_own() -> None
     assert parse(f"http://[::1]:8080{signed()}").request.listener == ("::1", 8080)
     assert parse("http://127.0.0.1:9000/x?X-Presign-Expires=1").request.listener is None
     assert parse("https://a.test/api/proxy/x/y").request.listener is None
+    assert parse("curl -x localhost:8080 http://127.0.0.1:9000/x").request.listener == ("localhost", 8080)
 
 
 BAD = {

@@ -79,8 +79,7 @@ class Draft:
         elif self.openers is None:
             content = self.payload
         else:
-            before = self.path.read_bytes() if self.path.is_file() else b""
-            content = seal(self.payload, self.openers[0], like=before)
+            content = seal(self.payload, self.openers[0])
         write_private(self.path, content)
 
 

@@ -14,7 +14,6 @@ from urllib.parse import unquote_to_bytes
 from .message import Request
 from .names import fold, header_key, param_key
 from .schemes.presign import API_PROXY
-from .schemes.source import PREFIX as SOURCE
 
 NAMES: Final = {
     "connection_id": "X-Presign-Connection",
@@ -171,7 +170,3 @@ def read_source(request: Request) -> LooseSource | None:
     return LooseSource(
         project, url, extension, fields.get(b"sig"), fields.get(b"exp"), encoded, b"&amp;" in query
     )
-
-
-def is_source_path(request: Request) -> bool:
-    return request.path.startswith(SOURCE)

@@ -53,6 +53,8 @@ def _check_private(descriptor: int, path: Path) -> None:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise StoreError("is not a file but a directory, a device or a pipe")
+    if found.st_size > MAX_BYTES:
+        raise StoreError(f"is larger than {MAX_BYTES} bytes")
     if found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         raise StoreError(f"the file is readable by others: chmod go-r {path}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -95,18 +94,14 @@ def new_key() -> Secret:
     return Secret(_encode(os.urandom(KEY_BYTES)).decode())
 
 
-def seal(payload: bytes, opener: Opener, like: bytes = b"") -> bytes:
-    """Encrypt.
-
-    Args:
-        like: the file as it was; its salt is kept, so that whoever watches it need not derive again.
-    """
+def seal(payload: bytes, opener: Opener) -> bytes:
+    """Encrypt, under a nonce, and for a passphrase a salt, that were never used before."""
     header: dict[str, Any] = {"alg": "dir", "enc": "A256GCM", "cty": "json"}
     if isinstance(opener, VaultKey):
         header["kid"] = opener.kid
         key = _decode(opener.secret.reveal().encode())
     else:
-        cost = _cost_of(like) or _Cost(os.urandom(16))
+        cost = _Cost(os.urandom(16))
         header["argon2id"] = {"salt": _encode(cost.salt).decode(), "m": cost.m, "t": cost.t, "p": cost.p}
         key = _derive(opener.secret.reveal(), cost)
     protected = _encode(json.dumps(header, separators=(",", ":")).encode())
@@ -224,13 +219,6 @@ def kid_of(sealed: bytes) -> str | None:
     return kid if isinstance(kid, str) else None
 
 
-def _cost_of(sealed: bytes) -> _Cost | None:
-    try:
-        return _parse_cost(_header(_parts(sealed).protected)["argon2id"])
-    except (VaultError, KeyError):
-        return None
-
-
 def _parse_cost(found: Any) -> _Cost:
     if isinstance(found, dict) and found.keys() == {"salt", "m", "t", "p"}:
         numbers = [found[name] for name in ("m", "t", "p")]
@@ -244,7 +232,6 @@ def _parse_cost(found: Any) -> _Cost:
     raise VaultError("its parameters of Argon2id are out of bounds: it was not made by presign")
 
 
-@lru_cache(maxsize=8)  # a change of the file is then read without a new derivation
 def _derive(passphrase: str, cost: _Cost) -> bytes:
     derivation = Argon2id(
         salt=cost.salt, length=KEY_BYTES, iterations=cost.t, lanes=cost.p, memory_cost=cost.m

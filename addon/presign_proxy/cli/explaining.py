@@ -57,7 +57,9 @@ def _at(text: str | None) -> int:
 
 def _judged(desk: Desk, given: str, at: str | None, **wanted: str | None) -> tuple[Explanation, list[str]]:
     """The explanation, and what was assumed for it."""
-    presented = _presented(given, **wanted)
+    # What names no host goes to the gateway, by a name that it answers to.
+    host = min(desk.hosts(), default=None)
+    presented = _presented(given, **wanted, gateway=f"http://{host}" if host else None)
     registry, left_out = desk.registry(_named(presented.request))
     explanation = explained(registry, presented.request, _at(at))
     return explanation, [*presented.assumed, *left_out]

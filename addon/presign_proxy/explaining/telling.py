@@ -112,7 +112,9 @@ def _unknown(case: Case, named: str | None) -> str:
 
 
 def _similar(case: Case, named: str) -> str:
-    ids = list(islice(case.registry.connections, _MANY))
+    source = isinstance(case.claim, Source)
+    known = islice(case.registry.connections.values(), _MANY)
+    ids = [one.id for one in known if (one.source is not None) == source]
     if found := difflib.get_close_matches(named, ids, 3, 0.6):
         return f" Similar names: {_listed(found)}."
     return (

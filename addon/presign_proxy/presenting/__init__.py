@@ -23,6 +23,8 @@ GATEWAY: Final = "http://presign.local"
 _PROXY_FORM: Final = API_PROXY.decode()
 _TOKEN_FORM: Final = TOKEN_PATH.decode()
 
+# Only what HTTP itself drops: a list may hold any other kind of space.
+_BLANKS: Final = " \t\r\n"
 _LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 _REQUEST_LINE = re.compile(r"([!-~]+) (\S+) HTTP/[0-9.]+")
 _ASSIGNED = re.compile(r"(?:export |set |\$env:)?[A-Za-z_][A-Za-z0-9_]*=(?=[\"']?ps[0-9]_)")
@@ -73,7 +75,7 @@ def parse(
     if len(text) > MAX_TEXT:
         raise Unreadable("this is longer than any request")
     wanted = Wanted(method, path, url, gateway)
-    plain, assumed = _unwrapped(text.strip().removeprefix("\ufeff"))
+    plain, assumed = _unwrapped(text.removeprefix("\ufeff").strip(_BLANKS))
     if re.match(r"(?:\$ )?curl(?:\.exe)?\s", plain):
         presented = _from_curl(plain, wanted)
     elif token := _TOKEN.fullmatch(_ASSIGNED.sub("", plain, count=1).strip("\"'")):
@@ -81,7 +83,7 @@ def parse(
     elif plain.startswith("{"):
         presented = _from_fields("headers", _json(plain), wanted)
     elif looks_like_url(plain):
-        presented = _request("url", locate(plain, wanted.gateway), (), wanted)
+        presented = _request("url", locate(plain.strip(), wanted.gateway), (), wanted)
     elif _LINE.match(_bare_line(plain)) or _REQUEST_LINE.match(plain):
         presented = _from_lines(plain, wanted)
     else:
@@ -100,10 +102,22 @@ def _unwrapped(text: str) -> tuple[str, tuple[str, ...]]:
 def _from_curl(text: str, wanted: Wanted) -> Presented:
     command = curl.parse(text.removeprefix("$ "))
     fields = tuple((_bytes(name), _bytes(value)) for name, value in command.fields)
-    proxied = ("curl sends it through the proxy it was given.",) if command.proxy is not None else ()
     located = locate(command.url, wanted.gateway)
+    proxied: tuple[str, ...] = ()
+    if command.proxy is not None:
+        # The gateway listens there, so not where the URL leads.
+        proxied = ("curl sends it through the proxy it was given, which is the gateway.",)
+        assumed = tuple(said for said in located.assumed if not said.startswith("A gateway listens"))
+        located = located._replace(listener=_listening(command.proxy, wanted), assumed=assumed)
     presented = _request("curl", located, fields, wanted._replace(method=wanted.method or command.method))
     return presented._replace(assumed=(*command.assumed, *proxied, *presented.assumed))
+
+
+def _listening(proxy: str, wanted: Wanted) -> tuple[str, int] | None:
+    """Where a proxy listens, `[http://]host[:port]`; 1080 is curl's default port."""
+    host = proxy.partition("://")[2] or proxy
+    origin = locate(f"http://{host.rstrip('/')}/", wanted.gateway).origin
+    return origin.host, origin.port if origin.port != 80 or host.endswith(":80") else 1080
 
 
 def _from_token(token: str, wanted: Wanted) -> Presented:
@@ -123,8 +137,8 @@ def _bare_line(text: str) -> str:
 
 def _from_lines(text: str, wanted: Wanted) -> Presented:
     """Header lines, with or without a request line before them."""
-    lines = [line.strip().removeprefix("> ").removeprefix(">") for line in text.splitlines()]
-    lines = [line for line in lines if line]
+    stripped = (line.strip(_BLANKS).removeprefix("> ").removeprefix(">") for line in text.split("\n"))
+    lines = [line for line in stripped if line]
     if found := _REQUEST_LINE.fullmatch(lines[0]):
         wanted = wanted._replace(method=wanted.method or found[1])
         if "://" in found[2]:  # absolute form, as a proxy gets it
@@ -137,7 +151,7 @@ def _from_lines(text: str, wanted: Wanted) -> Presented:
         if not _LINE.match(line):
             raise Unreadable("a header line has the form `Name: value`; one of these has not")
         name, _, value = line.partition(":")
-        pairs.append((name, value.strip(" \t")))
+        pairs.append((name, value.strip(_BLANKS)))
     return _from_fields("headers", pairs, wanted, whole=found is not None)
 
 

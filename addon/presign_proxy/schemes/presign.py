@@ -44,6 +44,8 @@ _NOT_BASE64: Final = bytes(
     for octet in range(256)
     if not (chr(octet).isascii() and chr(octet).isalnum()) and octet not in b"+/-_"
 )
+# As some providers want their keys: `Authorization: Token token=…`.
+_TOKEN_PARAM: Final = b"token=" + TOKEN
 _AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
 # A piece without any of these cannot hide a name that some parser would find in it.
 _SUSPICIOUS = re.compile(rb"[;#?]|^[^=]*%|presign", re.IGNORECASE)
@@ -231,6 +233,8 @@ def _tokens_in_value(name: bytes, value: bytes) -> list[bytes]:
             return _tokens_in_basic(name, rest_value)
         if name == b"authorization" and rest_value.startswith(TOKEN):
             return [rest_value]
+        if name == b"authorization" and rest_value.startswith(_TOKEN_PARAM):
+            return [rest_value.removeprefix(_TOKEN_PARAM[:-4])]
     if holds_token(value):
         raise Malformed("a token stands where no credential does")
     return []
