@@ -8,7 +8,7 @@ import pytest
 
 from support.process import free_port
 from support.shell import Shell
-from support.transcript import FORMS, play
+from support.transcript import play
 
 STORIES = sorted((Path(__file__).parent / "data/transcripts").glob("*.txt"))
 

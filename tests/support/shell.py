@@ -1,10 +1,8 @@
 """The command `presign` as people run it: in a shell, in a directory of its own, on a terminal or not."""
 
-import contextlib
 import os
 import pty
 import select
-import signal
 import subprocess
 import sys
 import termios
@@ -16,6 +14,12 @@ from pathlib import Path
 ADDON = Path(__file__).resolve().parents[2] / "addon"
 MODULE = (sys.executable, "-m", "presign_proxy")
 _LIMIT = 30.0
+# The terminal that a new session has as its standard input becomes the one that Ctrl-C comes from.
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,11 @@ class Shell:
         return Done(done.returncode, done.stdout.decode())
 
     def terminal(
-        self, argv: Sequence[str], typed: Iterable[str], prompted: Callable[[int], None] | None = None, **env: str
+        self,
+        argv: Sequence[str],
+        typed: Iterable[str],
+        prompted: Callable[[int], None] | None = None,
+        **env: str,
     ) -> Done:
         """Run a program on a terminal, and type each text once it stands there and asks.
 
@@ -101,7 +109,7 @@ class Shell:
             for text in typed:
                 terminal.wait_for_question()
                 if prompted:
-                    prompted(terminal.pid)
+                    prompted(terminal.child.pid)
                 terminal.type(text)
             return Done(terminal.wait(), terminal.screen)
 
@@ -112,15 +120,18 @@ class Terminal:
     def __init__(self, argv: Sequence[str], directory: Path, env: Mapping[str, str]) -> None:
         self._raw = b""
         self._asked_at = 0
-        self.pid, self._master = pty.fork()
-        if self.pid == 0:
-            try:
-                os.chdir(directory)
-                os.execvpe(argv[0], list(argv), dict(env))
-            finally:
-                os._exit(127)
-        with contextlib.suppress(termios.error):
-            termios.tcsetwinsize(self._master, (50, 160))
+        self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (50, 160))
+        self.child = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _TAKE_TERMINAL, *argv],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=directory,
+            env=dict(env),
+            start_new_session=True,
+        )
+        os.close(slave)
 
     @property
     def screen(self) -> str:
@@ -130,7 +141,7 @@ class Terminal:
         """Until it has printed something new that ends as a question does, and reads the answer."""
         deadline = time.monotonic() + _LIMIT
         while not (self._raw[self._asked_at :].endswith(b": ") and self._is_waiting()):
-            if time.monotonic() > deadline or not (self._read(0.05) or self._is_alive()):
+            if time.monotonic() > deadline or not (self._read(0.05) or self.child.poll() is None):
                 raise AssertionError(f"it asks nothing:\n{self.screen}")
         self._asked_at = len(self._raw)
 
@@ -142,21 +153,19 @@ class Terminal:
         os.write(self._master, b"\x03")
 
     def wait(self) -> int:
-        """Its exit code, once it has ended; a signal is a negative one."""
+        """Its exit code, once it has ended; of a signal, a negative one."""
         deadline = time.monotonic() + _LIMIT
-        while self._read(0.05) or self._is_alive():
+        while self._read(0.05) or self.child.poll() is None:
             if time.monotonic() > deadline:
                 raise AssertionError(f"it does not end:\n{self.screen}")
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.child.wait()
 
     def __enter__(self) -> "Terminal":
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            if self._is_alive():
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
+        self.child.kill()
+        self.child.wait()
         os.close(self._master)
 
     def _read(self, timeout: float) -> bool:
@@ -169,15 +178,10 @@ class Terminal:
             return False
         return bool(data)
 
-    def _is_alive(self) -> bool:
-        with contextlib.suppress(ChildProcessError):
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-        return False
-
     def _is_waiting(self) -> bool:
         """Whether it sleeps, where that can be seen: what is typed ahead of the prompt is flushed away."""
         try:
-            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             return True
         return state == "S"

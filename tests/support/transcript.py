@@ -8,8 +8,8 @@
     …                                       any lines
     exit 1                                  how it ends, where that is not 0
 
-`<secret>` stands for whatever has that form. From then on it stands for that very text, and `$secret` has it in
-the lines for bash; another one of the same form is `<secret2>`.
+`<secret>` stands for whatever has that form. From then on it stands for that very text, and `$secret` has it
+in the lines for bash; another one of the same form is `<secret2>`.
 """
 
 import re
@@ -97,7 +97,9 @@ def _pattern(lines: list[str], bound: Mapping[str, str]) -> str:
     """Of blank lines, those between lines count."""
     here: set[str] = set()
     text = "\n".join(lines).strip("\n")
-    return "".join(_ANY_LINES if line == "…" else _line(line, bound, here) + r"\n" for line in text.split("\n"))
+    return "".join(
+        _ANY_LINES if line == "…" else _line(line, bound, here) + r"\n" for line in text.split("\n")
+    )
 
 
 def _line(line: str, bound: Mapping[str, str], here: set[str]) -> str:

@@ -33,6 +33,7 @@ def verb(function: Callable[..., int | None]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(function)
     def run(*args: Any, config: Path | None, as_json: bool, **kwargs: Any) -> None:
+        _in_unicode(kwargs)
         try:
             code = function(Desk.at(config), Voice(as_json), *args, **kwargs)
         except BrokenPipeError:
@@ -42,6 +43,16 @@ def verb(function: Callable[..., int | None]) -> Callable[..., None]:
         raise SystemExit(code or DONE)
 
     return run
+
+
+def _in_unicode(given: dict[str, Any]) -> None:
+    """Bytes that are not UTF-8 cannot be signed, stored or shown: told before anything is done."""
+    for name, value in given.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            try:
+                str(text).encode("utf-8")
+            except UnicodeEncodeError:
+                raise click.UsageError(f"{name.replace('_', '-')} is not UTF-8") from None
 
 
 def _fail(error: Exception, as_json: bool) -> int:
@@ -76,6 +87,11 @@ class Voice:
         if not self.as_json:
             for line in lines:
                 click.echo(line, err=True)
+
+
+def counted(number: int, what: str) -> str:
+    """As in "1 connection" and "2 connections"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
