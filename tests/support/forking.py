@@ -3,6 +3,7 @@
 The command is the real one, in a process of its own, with real files as standard input and output.
 """
 
+import copy
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ for line in sys.stdin:
             os.dup2(os.open(case[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), fd)
         sys.stdin = open(0, encoding="utf-8")
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        os.chdir(case["cwd"])
         os.environ.update(case["env"])
         try:
             main([os.fsdecode(bytes.fromhex(part)) for part in case["argv"]])
@@ -55,7 +57,7 @@ class Runner:
     """Runs commands in a shell's directory; to be closed."""
 
     def __init__(self, shell: Shell) -> None:
-        self._directory = shell.home
+        self._shell = shell
         self._child = subprocess.Popen(
             [sys.executable, "-c", _RUNNER],
             stdin=subprocess.PIPE,
@@ -65,12 +67,22 @@ class Runner:
             text=True,
         )
 
+    def at(self, shell: Shell) -> "Runner":
+        """The same program, for another directory."""
+        other = copy.copy(self)
+        other._shell = shell
+        return other
+
     def run(self, case: Case) -> Done:
-        files = {name: self._directory / f"runner.{name}" for name in ("stdin", "out", "err")}
+        files = {name: self._shell.home / f"runner.{name}" for name in ("stdin", "out", "err")}
         given = case.stdin.encode() if isinstance(case.stdin, str) else case.stdin
         files["stdin"].write_bytes(given)
         argv = [(part.encode() if isinstance(part, str) else part).hex() for part in case.argv]
-        order = asdict(case) | {name: str(path) for name, path in files.items()} | {"argv": argv}
+        order = (
+            asdict(case)
+            | {name: str(path) for name, path in files.items()}
+            | {"argv": argv, "cwd": str(self._shell.directory)}
+        )
         assert self._child.stdin
         assert self._child.stdout
         self._child.stdin.write(json.dumps(order) + "\n")

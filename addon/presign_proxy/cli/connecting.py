@@ -22,10 +22,9 @@ from ..schema import duration
 from . import asking
 from .completing import complete_connections, complete_presets
 from .desk import Desk, Entry, Failure
+from .hiding import PLACES, masked
 from .voice import Voice, table, verb
 
-_PLACES: Final = {"header": "headers", "query": "params"}
-_SHOWN: Final = "********"
 _NUMBERED: Final = re.compile(r"k[0-9]{1,9}")
 
 
@@ -192,14 +191,14 @@ def _auth(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
         kind, places = options["kind"], list(options["places"])
         if kind is None:
             raise click.UsageError("--auth is required: bearer, basic, header or query")
-        if kind in _PLACES and not places:
+        if kind in PLACES and not places:
             raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
         places = ["token"] if kind == "bearer" else ["username", "password"] if kind == "basic" else places
         about = dict.fromkeys(places, "")
     if reference and len(places) > 1:
         raise click.UsageError("several secrets are needed: write them as references into the file yourself")
     given = {place: reference or asking.secret(_question(name, place, about[place])) for place in places}
-    return {"type": kind, **({_PLACES[kind]: given} if kind in _PLACES else given)}
+    return {"type": kind, **({PLACES[kind]: given} if kind in PLACES else given)}
 
 
 def _question(name: str, place: str, about: str) -> str:
@@ -267,29 +266,6 @@ def show(desk: Desk, voice: Voice, name: str) -> None:
     data = {**_summary(desk, entry), "entry": masked(desk.filled(entry))}
     body = yaml.safe_dump(data["entry"], sort_keys=False, allow_unicode=True).rstrip().splitlines()
     voice.tell(data, f"{name}  ({data['state']}, in {data['file']})", "", *(f"  {line}" for line in body))
-
-
-def masked(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry with stars for what is secret; where it is kept is none."""
-    auth = {key: _hidden(key, value) for key, value in (entry.get("auth") or {}).items()}
-    keys = [{**key, "secret": _masked(key.get("secret"))} for key in entry.get("signing_keys") or []]
-    shown = {**entry, "signing_keys": keys}
-    return {**shown, "auth": auth} if auth else shown
-
-
-def _hidden(key: str, value: Any) -> Any:
-    """One member of `auth`: those of a group have names of their own, which may be called `env` too."""
-    if key == "type":
-        return value
-    if key in _PLACES.values():
-        return {name: _masked(secret) for name, secret in value.items()}
-    return _masked(value)
-
-
-def _masked(value: Any) -> Any:
-    if not isinstance(value, dict) or not value.keys() & {"env", "file", "exec"}:
-        return _SHOWN
-    return {**value, "exec": [value["exec"][0], "…"]} if value.get("exec") else value
 
 
 # -- change -------------------------------------------------------------------------------------------
@@ -404,7 +380,7 @@ def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
         auth = dict(data.get("auth") or {})
         place = next((p for p in ("token", "password", "username") if p in auth), None)
         if place is None:
-            group = _PLACES.get(filled.get("auth", {}).get("type", "none"), "")
+            group = PLACES.get(filled.get("auth", {}).get("type", "none"), "")
             if len(auth.get(group) or {}) != 1:
                 raise Failure(f"{name} has several secrets: `presign decrypt`, change, `presign encrypt`")
             auth[group] = dict.fromkeys(auth[group], given)

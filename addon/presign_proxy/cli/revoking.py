@@ -15,6 +15,7 @@ from ..draft import Draft, changing
 from ..explaining import explain
 from ..presenting import Presented, parse
 from ..presenting.urls import Unreadable
+from ..registry_file import revocations_of
 from ..revocations import EVERY
 from ..schema import instant as parse_instant
 from . import asking
@@ -60,6 +61,7 @@ def revoke(
         raise click.UsageError("one of: URL, --key, --connection, --added-before")
     openers = desk.openers
     with changing(desk.registry_path, openers) as draft:
+        revocations_of(draft.content("revoked"), draft.path)  # says what is wrong with it
         _forget_expired(draft, time.time())
         section, name, value = _what(desk, url, connection, key, added_before, undo=undo)
         revoked = draft.revoked(section)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -39,10 +41,21 @@ def verb(function: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # whoever read has enough; click ends in silence
         except _FORESEEN as error:
-            code = _fail(error, as_json)
+            code = _fail(error, as_json=not _is_full() and as_json)
         raise SystemExit(code or DONE)
 
     return run
+
+
+def _is_full() -> bool:
+    """Whether standard output takes no more; it is then let go of, or Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return True
+    return False
 
 
 def _in_unicode(given: dict[str, Any]) -> None:
