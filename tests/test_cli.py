@@ -289,17 +289,17 @@ def test_nonsense_is_refused_in_a_sentence_and_changes_nothing(home: Shell, runn
 def test_the_key_of_another_registry_opens_nothing(
     home: Shell, runner: Runner, verb: tuple[str, ...]
 ) -> None:
-    other = "A" * 42 + "A"
     text = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI"
     (home.directory / "presign.key").write_text(f"{text}\n")
     done = runner.run(Case(verb, KEY))
-    refused(done, verb, text, other)
+    refused(done, verb, text)
     assert "is encrypted with the key" in done.all
 
 
 # -- secrets ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 def test_a_secret_is_neither_on_the_command_line_nor_on_the_screen_nor_in_the_environment(
     home: Shell,
 ) -> None:
@@ -402,6 +402,7 @@ def test_a_reader_that_has_enough_is_no_error(home: Shell) -> None:
         assert len(done.out) == 1, done.out
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_full_device_is_told_of(home: Shell) -> None:
     done = home.bash("presign connections list > /dev/full")
     assert (done.code, done.out) == (1, "presign: no space left on device\n")
@@ -488,30 +489,18 @@ def test_a_full_disk_leaves_no_half_of_a_new_gateway(shell: Shell) -> None:
     assert not [path.name for path in shell.directory.iterdir() if path.suffix != ".lock"]
 
 
-def test_a_rotate_that_is_killed_leaves_the_old_registry_or_the_new_one(home: Shell) -> None:
-    kept = []
+def test_a_rotate_that_is_killed_leaves_the_old_registry_or_the_new_one(home: Shell, run) -> None:
     for delay in (0.15, 0.22, 0.26, 0.3, 0.35, 0.4):
         before = content(home)["connections"]["conn_a"]["signing_keys"]
-        child = home.start("connections", "rotate", "conn_a", "--retire-after", "1d")
+        child = home.start("connections", "rotate", "conn_a")
         time.sleep(delay)
         child.kill()
         child.communicate()
         after = content(home)["connections"]["conn_a"]["signing_keys"]
-        assert after == before or [key["id"] for key in after[1:]] == [key["id"] for key in before]
-        kept.append(after)
-        if len(after) >= 3:
-            home.presign("connections", "rotate", "conn_a", *(f"--drop={key['id']}" for key in after[1:]))
-    assert (
-        home.presign(
-            "connections",
-            "rotate",
-            "conn_a",
-            "--drop",
-            content(home)["connections"]["conn_a"]["signing_keys"][-1]["id"],
-        ).code
-        == 0
-    )
-    assert not list(home.directory.glob(".*.draft"))
+        assert after in (before, [after[0], *before])
+        # Whatever was left behind, the next one works and clears it away.
+        run("connections", "rotate", "conn_a", *(f"--drop={key['id']}" for key in after[1:]))
+        assert not list(home.directory.glob(".*.draft"))
 
 
 def test_every_file_is_private_whatever_the_umask(shell: Shell) -> None:
