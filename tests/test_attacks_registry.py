@@ -182,6 +182,7 @@ def slow_to_read(upstream: Recorder, **changes: Any) -> dict[str, Any]:
 
 def reload_slowly(gateway: Mitm, directory: Path) -> None:
     """Returns while a reload is under way that takes four seconds."""
+    assert gateway.wait_for_log("connections from", timeout=20)
     (directory / "slow").touch()
     os.kill(gateway.pid, signal.SIGHUP)
     assert eventually((directory / "reading").exists)
@@ -254,6 +255,7 @@ class Served:
     def __init__(self, directory: Path, make_gateway: Any, upstream: Recorder) -> None:
         self.directory, self.upstream = directory, upstream
         self.gateway: Mitm = make_gateway(self.write(), env=ENVIRON)
+        assert self.gateway.wait_for_log("connections from", timeout=20)
 
     def write(self, **changes: Any) -> Path:
         return write_registry(self.directory, {"conn": connection(self.upstream, **changes)})
