@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .commands import end_all
 from .decisions import Forward
 from .errors import Denied
 from .schema import SecretSource
@@ -62,6 +63,11 @@ class Fetcher:
         # What still runs was started before, and fills only what is let go of here.
         self._kept, self._flights = {}, {}
         self._base = base
+
+    def close(self) -> None:
+        """The process is about to end, and would wait for what runs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        end_all()
 
     async def fill(self, forward: Forward) -> Forward:
         """The same grant with its credential. Raises Denied("upstream")."""

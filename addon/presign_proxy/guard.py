@@ -19,19 +19,20 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from . import config, flows, gateway, internals, options, wire
 from .answers import Answer, refusal
-from .audit import Outcome, Throttle, record
+from .audit import Outcome
 from .calm import let_go, load_calmly
 from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
 from .dispatch import speed_up
-from .document import ConfigError, Problem
+from .document import ConfigError
 from .errors import STATUS, Denied
 from .fetching import Fetcher
 from .gates import gate
 from .handlers import handler_of, proxyserver
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
+from .journal import Journal
 from .ledger import Entry, Ledger
 from .masking import mask_for
 from .message import MAX_HEAD, head_of
@@ -40,7 +41,6 @@ from .redaction import Redaction
 from .registry_file import Memory
 from .rewrite import redact
 from .schemes import presign as presign_scheme
-from .sinks import AuditSink
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,7 @@ class Guard:
         self._memory = Memory()
         self._housekeeper = Housekeeper(self.ledger, self._reload)
         self._redaction = Redaction()
-        self._throttle = Throttle()
-        self._audit: AuditSink | None = None
+        self._journal = Journal()
 
     # -- being installed ------------------------------------------------------------------------------
 
@@ -114,8 +113,8 @@ class Guard:
 
     def done(self) -> None:
         self._housekeeper.stop()
-        if self._audit is not None:
-            self._audit.close()
+        self._fetcher.close()
+        self._journal.close()
 
     # -- configuration --------------------------------------------------------------------------------
 
@@ -153,7 +152,7 @@ class Guard:
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Swap to a new configuration, whole."""
-        self._open_audit(loaded)
+        self._journal.open(loaded.config.audit, loaded.path)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
         for warning in loaded.told:
@@ -162,20 +161,6 @@ class Guard:
         self._loaded, self.registry = loaded, loaded.registry
         self._housekeeper.watch(loaded.files, loaded.version)
         logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
-
-    def _open_audit(self, loaded: config.Loaded) -> None:
-        wanted = loaded.config.audit
-        before = self._loaded
-        if before is not None and (before.config.audit, before.path.parent) == (wanted, loaded.path.parent):
-            return
-        try:
-            sink = AuditSink(wanted.file, loaded.path.parent) if wanted else None
-        except (OSError, ValueError) as error:
-            why = (getattr(error, "strerror", None) or "cannot be opened").lower()
-            raise ConfigError([Problem(str(loaded.path), 0, 0, "audit.file", why)]) from None
-        if self._audit is not None:
-            self._audit.close()
-        self._audit = sink
 
     async def _reload(self) -> None:
         """Read the file again, off the event loop; a broken one keeps the last good registry."""
@@ -303,7 +288,7 @@ class Guard:
         decision = Deny(code, "CONNECT", "json", Facts(new_request_id(), "CONNECT", request.client))
         answer = refusal(code, decision.request_id)
         flow.request.data.headers = http.Headers(redact(b"/", request.fields).fields)
-        self._write(decision, Outcome(status=answer.status))
+        self._journal.write(decision, Outcome(status=answer.status))
         return answer
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -380,7 +365,7 @@ class Guard:
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
         flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
-        self._write(decision, Outcome(status=answer.status))
+        self._journal.write(decision, Outcome(status=answer.status))
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -415,21 +400,10 @@ class Guard:
         )
         if entry.changed:
             changed = Deny("invalid", "it was changed after it was verified", decision.style, decision.facts)
-            self._write(changed, outcome)
+            self._journal.write(changed, outcome)
         else:
-            self._write(decision, outcome)
+            self._journal.write(decision, outcome)
         self.ledger.retire(entry)
-
-    def _write(self, decision: Forward | Deny, outcome: Outcome) -> None:
-        now = time.time()
-        facts = decision.facts
-        if isinstance(decision, Deny):
-            logger.info("presign: %s refused: %s: %s", facts.request_id, decision.code, decision.detail)
-        if self._audit is None:
-            return
-        admitted = self._throttle.admit(record(decision, outcome, now), verified=facts.verified, now=now)
-        if admitted is not None:
-            self._audit.write(admitted)
 
 
 class LayerGuard:
