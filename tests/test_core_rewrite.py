@@ -41,6 +41,8 @@ GONE = [
     "x_http_method_override",
     "Content_Length",
     "Transfer_Encoding",
+    "Transfer---Encoding",
+    "X--Api__Key",
     "Proxy",
     "Remote-User",
     "Client-Cert",

@@ -283,3 +283,8 @@ def test_rules_grant_nothing_by_default() -> None:
         (),
         False,
     )
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/%2e%2e/b", "/a/.", "/a%20b%"])
+def test_a_signed_source_that_browsers_would_fetch_elsewhere_is_refused(path: str) -> None:
+    assert code(request(source(f"https://cdn.acme.com{path}")), registry(project())) == "invalid"

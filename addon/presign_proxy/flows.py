@@ -78,13 +78,18 @@ def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
         method=data.method,
         target=data.path,
         fields=data.headers.fields,
-        version=data.http_version,
+        version=data.http_version if is_h1(data.http_version) == _speaks_h1(client) else b"",
         origin=origin,
         names=names,
         listener=_listener(client) if listens else None,
         reverse=reverse,
         client=client.peername[0],
     )
+
+
+def _speaks_h1(client: Client) -> bool:
+    """Whether requests come in HTTP/1, in whose request line the client may write any version."""
+    return client.transport_protocol == "tcp" and client.alpn != b"h2"
 
 
 def _host(text: str) -> str:

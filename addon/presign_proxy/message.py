@@ -20,6 +20,10 @@ MAX_FIELDS: Final = 100
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CONTROLS: Final = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in (0x09, 0x0A))
 _BAD_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
+# RFC 9112, 2.3: a higher minor version is read as 1.1. HTTP/0.9 has no fields, so no Host either.
+_VERSION = re.compile(rb"HTTP/(?:1\.[0-9]|2\.0|3)")
+# RFC 9112, 6.3; and 18 digits, because beyond 63 bits every parser has an overflow of its own.
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
 
 
 class Origin(NamedTuple):
@@ -45,6 +49,7 @@ DEFAULT_PORT: Final = {"http": 80, "https": 443}
 class Request(NamedTuple):
     """A request head, undecoded, and how it came.
 
+    `version` is empty where the request line claims another protocol than the connection speaks.
     `target` is the path and query of the request line. `origin` is where the client addressed the request:
     the absolute URL of its request line, the host it CONNECTed to, `Host` where there is nothing else, or
     the target of a reverse proxy. `names` are the further host names the client gave (each `Host` and
@@ -104,6 +109,8 @@ def check_grammar(request: Request, head: Head) -> None:
 
     Raises Malformed. A request that passes can be written as HTTP/1 or HTTP/2 with one meaning.
     """
+    if not _VERSION.fullmatch(request.version):
+        raise Malformed("the request line claims a version of HTTP that is not spoken here")
     if not request.method or request.method.translate(None, TOKEN):
         raise Malformed("the method is not a token")
     if _BAD_TARGET.search(request.target) or not request.target.startswith(b"/"):
@@ -119,3 +126,7 @@ def check_grammar(request: Request, head: Head) -> None:
     # RFC 9112, 3.2: exactly one; HTTP/2 has :authority instead and may repeat it here.
     if hosts > 1 or (hosts == 0 and request.version.startswith(b"HTTP/1")):
         raise Malformed(f"{hosts} Host fields")
+    if b"content-length" in head.names and not all(
+        _LENGTH.fullmatch(value) for name, value in request.fields if name.lower() == b"content-length"
+    ):
+        raise Malformed("Content-Length is not a number of at most 18 digits")

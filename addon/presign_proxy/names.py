@@ -17,12 +17,12 @@ _ROUNDS: Final = 3
 
 
 def header_key(name: bytes) -> bytes:
-    """The folded name of a header: lower-case, `-` for all that is not a letter or digit."""
+    """The folded name of a header: lower-case, one `-` for each run of what is not a letter or digit."""
     return _short_key(name) if len(name) <= CACHED else _key(name)
 
 
 def _key(name: bytes) -> bytes:
-    return name.translate(_FOLDED).strip(b"-")
+    return b"-".join(filter(None, name.translate(_FOLDED).split(b"-")))
 
 
 _short_key = lru_cache(maxsize=4096)(_key)

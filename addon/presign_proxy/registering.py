@@ -24,7 +24,7 @@ from .keys import KeyRing, SigningKey
 from .message import Origin
 from .names import header_key
 from .paths import canonical_path, pattern
-from .rewrite import CREDENTIALS
+from .rewrite import is_credential
 from .schema import (
     Auth,
     BasicAuth,
@@ -140,7 +140,7 @@ class Registrar:
         seen: set[bytes] = set()
         for name in headers:
             key = header_key(name.encode())
-            if key in slots or key in CREDENTIALS:
+            if key in slots or is_credential(key):
                 self._wrong((*at, name), "carries a credential: that is what auth is for")
             elif key in seen:
                 self._wrong((*at, name), "is given twice, in two spellings")

@@ -20,22 +20,58 @@ CREDENTIALS: Final = frozenset(
     b"deploy-token x-auth-token x-access-token x-amz-date x-amz-security-token x-amz-content-sha256 "
     b"x-amz-signature x-amz-credential x-amz-algorithm x-amz-signedheaders x-amz-expires x-amz-region-set "
     b"x-amz-s3session-token "
-    b"x-goog-iam-authorization-token ocp-apim-subscription-key x-functions-key".split()
+    b"x-goog-iam-authorization-token ocp-apim-subscription-key x-functions-key "
+    b"access-token auth-token auth-key auth-password x-authentication x-authentication-key xauthorization "
+    b"auth authentication token password passkey accesskey secretkey rest-key rest-sign proxy-user proxy-pwd "
+    b"x-pswd x-client-key x-gdata-key x-server-token x-firebase-token zotero-write-token app-key".split()
 )
-"""Headers in which a client brings a credential of its own."""
+"""Headers in which a client brings a credential of its own; see also `is_credential`."""
+_CREDENTIAL_PREFIXES: Final = (b"x-auth-", b"php-auth-", b"cf-access-")
+_CREDENTIAL_SUFFIXES: Final = (
+    b"-authorization",
+    b"-api-key",
+    b"-apikey",
+    b"-api-token",
+    b"-apitoken",
+    b"-access-token",
+    b"-auth-token",
+    b"-auth-key",
+    b"-account-key",
+    b"-application-key",
+    b"-consumer-key",
+    b"-id-token",
+    b"-password",
+    b"-secret",
+)
 
 IDENTITY: Final = frozenset(
     b"forwarded x-real-ip true-client-ip client-ip x-client-ip x-cluster-client-ip x-originating-ip "
     b"x-remote-ip x-remote-addr x-remote-user remote-user remote-addr x-remote-host x-host x-host-override "
     b"x-http-host-override x-backend-host x-server-name x-proxyuser-ip wl-proxy-client-ip proxy-client-ip "
     b"front-end-https x-url-scheme cf-connecting-ipv6 fastly-client-ip fly-client-ip x-azure-clientip "
-    b"x-azure-socketip x-appengine-user-ip x-envoy-external-address client-cert client-cert-chain".split()
+    b"x-azure-socketip client-cert client-cert-chain "
+    b"clientip x-clientip client-address clientaddress rlnclientipaddr real-ip realip x-ip x-ip-trail "
+    b"coming-from x-coming-from x-client-host x-sina-proxyuser x-geoip-country cf-ipcountry cf-visitor "
+    b"user user-id user-email user-mail user-name x-known-username x-rest-username "
+    b"auth-user auth-type x-user x-username x-webauth-user iv-user iv-groups iv-creds sm-user "
+    b"x-goog-iap-jwt-assertion x-token-subject "
+    b"msisdn phone-number http-phone-number x-vodafone-3gpdpcontext x-up-calling-line-id x-up-subno x-uidh "
+    b"x-dcmguid x-jphone-uid x-em-uid x-huawei-userid x-orange-id on-behalf-of x-ad-manager-impersonation "
+    b"host-name server-name server-port server-port-secure proxy-host proxy-port proxy-url x-proxy-url "
+    b"remote-host-wp local-addr server-protocol server-software gateway-interface http-host http-url "
+    b"x-server-port x-amzn-remapped-host x-compass-routing-destination x-subdomain l5d-dst-override "
+    b"https x-https x-ssl ssl port protocol ssl-https ssl-offloaded https-from-lb x-nfsn-https x-scheme "
+    b"x-remote-protocol".split()
 )
 """Headers that tell an upstream who the client is or which host it meant."""
 
 OVERRIDES: Final = frozenset(
     b"x-http-method x-http-method-override x-http-methodoverride x-method-override x-http-path-override "
-    b"x-http-destinationurl x-envoy-original-path x-envoy-original-host x-accel-mapping x-sendfile-type "
+    b"x-http-destinationurl x-sendfile-type "
+    b"method scheme path authority uri url real-method request-method requestverb requesturi request-uri "
+    b"unencoded-url x-cf-url x-teamsite-preremap path-info orig-path-info path-translated "
+    b"script-name x-script-name context-path path-base base-url query-string querystring "
+    b"x-now-route-matches x-matched-path x-environment-override "
     b"proxy destination".split()
 )
 """Headers that change the method, the path, a second path (WebDAV) or a proxy setting behind our back."""
@@ -47,14 +83,56 @@ HOP_BY_HOP: Final = frozenset(
 """RFC 9110, 7.6.1: for this connection only. The adapter frames the outgoing body anew."""
 
 _PREFIXES: Final = (
-    b"x-forwarded",
-    b"x-original-",
+    b"forwarded-",
+    b"x-forward",
+    b"x-orig-",
+    b"x-original",
     b"x-rewrite-",
     b"x-presign",
     b"x-ssl-client",
     b"ssl-client",
+    b"x-client-cert",
+    b"cert-",  # IIS: the client's certificate
+    b"x-arr-",  # the same, behind IIS' proxy
+    b"x-authenticated-",
+    b"x-authentik-",
+    b"x-goog-authenticated-",
+    b"x-ms-client-principal",
+    b"x-ms-token-",
+    b"x-amzn-oidc-",
+    b"x-amzn-mtls-",
+    b"x-pomerium-",
+    b"x-vouch-",
+    b"tailscale-",
+    b"remote-",
+    b"http-sm-",  # SiteMinder
+    b"https-",
+    b"shib-",
+    b"impersonate-",
+    b"x-appengine-",
+    b"cloudfront-",
+    b"x-envoy-",
+    b"x-accel-",
+    b"x-middleware-",  # Next.js: which parts of it are skipped
+    b"x-invoke-",
+    b"x-myqee-system-",
 )
-_SUFFIXES: Final = (b"-connecting-ip",)
+"""Whole families of such headers, as front ends set them and what stands behind believes them."""
+_SUFFIXES: Final = (
+    b"-connecting-ip",
+    b"-client-ip",
+    b"-clientip",
+    b"-real-ip",
+    b"-user-ip",
+    b"-ipaddress",
+    b"-remote-addr",
+    b"-forwarded-for",
+    b"-forwarded-proto",
+    b"-forwarded-host",
+    b"-msisdn",
+    b"-request-uri",
+    b"-real-method",
+)
 _FRAMING: Final = frozenset((b"content-length", b"host", b"content-type", b"content-encoding"))
 _SIGNED_SOURCE = re.compile(rf"sig={grammar.SIGNATURE}".encode())
 
@@ -63,7 +141,7 @@ _ASKS_FOR_MORE: Final = frozenset((b"upgrade", b"service-worker", b"expect"))
 PROXY_AUTHORIZATION: Final = b"proxy-authorization"
 EXPECT: Final = b"expect"
 _NEVER_PASSED: Final = (
-    CREDENTIALS | IDENTITY | OVERRIDES | HOP_BY_HOP | {b"", b"host", b"accept-encoding", EXPECT}
+    CREDENTIALS | IDENTITY | OVERRIDES | HOP_BY_HOP | {b"", b"host", b"cookie2", b"accept-encoding", EXPECT}
 )
 
 
@@ -139,9 +217,14 @@ def _passing(name: bytes) -> bytes:
     return _short_passing(name) if len(name) <= CACHED else _judged(name)
 
 
+def is_credential(key: bytes) -> bool:
+    """Whether a header, by its folded name, is one in which clients bring credentials."""
+    return key in CREDENTIALS or key.startswith(_CREDENTIAL_PREFIXES) or key.endswith(_CREDENTIAL_SUFFIXES)
+
+
 def _judged(name: bytes) -> bytes:
     key = header_key(name)
-    if key in _NEVER_PASSED or key.startswith(_PREFIXES) or key.endswith(_SUFFIXES):
+    if key in _NEVER_PASSED or is_credential(key) or key.startswith(_PREFIXES) or key.endswith(_SUFFIXES):
         return b""
     # `Content_Length` is another length to an upstream that folds.
     return b"" if key in _FRAMING and name.lower() != key else key
@@ -152,8 +235,10 @@ _short_passing = lru_cache(maxsize=4096)(_judged)
 
 def _reject(fields: Fields, query: bytes | None, slots: Slots, token_in: bytes) -> None:
     """Raises Malformed where the client brings a credential of its own."""
-    refused = (CREDENTIALS - {PROXY_AUTHORIZATION}) | slots.headers
-    brought = [key for name, _ in fields if (key := header_key(name)) in refused]
+    keys = [header_key(name) for name, _ in fields]
+    brought = [
+        key for key in keys if key in slots.headers or (key != PROXY_AUTHORIZATION and is_credential(key))
+    ]
     if token_in in brought:
         brought.remove(token_in)  # once: that is the presign
     if brought or without(query, slots.params) != query:
@@ -183,7 +268,7 @@ def redact(target: bytes, fields: Fields) -> Redacted:
 def _tells(key: bytes, value: bytes) -> bool:
     return (
         key.startswith(b"x-presign")
-        or key in CREDENTIALS
+        or is_credential(key)
         or key == b"cookie"
         or b"x-presign" in (folded := fold(value))
         or bool(_SIGNED_SOURCE.search(folded))

@@ -12,7 +12,7 @@ from .errors import Denied, Malformed
 from .keys import mac, signature_id
 from .schemes.presign import MAX_LIST
 from .secret import Secret
-from .sources import parse_url
+from .sources import parse_source
 from .tokens import format_token
 
 _ID = re.compile(grammar.CONNECTION_ID)
@@ -151,7 +151,7 @@ class Signer:
         if not _EXTENSION.fullmatch(extension):
             raise ValueError("a format is 1 to 16 letters and digits")
         try:
-            parse_url(src_url)
+            parse_source(src_url)
         except Denied as denied:
             raise ValueError(denied.detail) from None
         exp = str(expires_at)

@@ -16,6 +16,10 @@ from .schemes.source import MAX_URL
 _URL = re.compile(
     r"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#@\\\x00-\x20\x7f]+)(/[^?#\\\x00-\x20\x7f]*)?(\?[^#\\\x00-\x20\x7f]*)?"
 )
+# Browsers and most libraries remove these (RFC 3986, 5.2.4), encoded too; others send them as they are.
+_DOTS = re.compile(r"/(?:\.|%2[Ee]){1,2}(?:/|$)")
+# A lone "%" makes some libraries encode every other one of the path once more.
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ILLEGAL = re.compile(r'["<>^`{|}]|[^\x00-\x7f]')
 
 
@@ -39,7 +43,7 @@ class Admitted(NamedTuple):
 
 
 def parse_url(text: str) -> SourceUrl:
-    """Parse a source URL of at most `MAX_URL` characters. Raises Denied("invalid").
+    """Parse a URL of at most `MAX_URL` characters. Raises Denied("invalid").
 
     What is not legal in a URL but unambiguous (UTF-8, `>`) is percent-encoded; nothing else changes.
     """
@@ -56,13 +60,22 @@ def parse_url(text: str) -> SourceUrl:
     return SourceUrl(origin, target.encode("ascii"))
 
 
+def parse_source(text: str) -> SourceUrl:
+    """Parse a source URL: its path, too, is one that no parser normalises. Raises Denied("invalid")."""
+    url = parse_url(text)
+    path = url.target.decode("ascii").partition("?")[0]
+    if _DOTS.search(path) or _LONE_PERCENT.search(path):
+        raise Denied("invalid", "the source's path holds a dot segment or an incomplete percent-encoding")
+    return url
+
+
 def _encoded(match: re.Match[str]) -> str:
     return "".join(f"%{octet:02X}" for octet in match[0].encode("utf-8"))
 
 
 def admit_signed(text: str, rules: SourceRules) -> Admitted:
     """Hold a signed source URL against a project's rules. Raises Denied("invalid")."""
-    url = parse_url(text)
+    url = parse_source(text)
     listed = _is_listed(url.origin, rules)
     if not listed and rules.origins and not rules.any_public:
         raise Denied("invalid", "the source is not on an allowed origin")
@@ -72,7 +85,7 @@ def admit_signed(text: str, rules: SourceRules) -> Admitted:
 def admit_plain(text: str, rules: SourceRules) -> Admitted:
     """Hold an unsigned source without scheme against a project's allowlist. Raises Denied("invalid")."""
     for scheme in ("https", "http"):
-        url = parse_url(f"{scheme}://{text}")
+        url = parse_source(f"{scheme}://{text}")
         if _is_listed(url.origin, rules):
             return _with_port(url, rules, listed=True)
     raise Denied("invalid", "the source is not on an allowed origin")

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -118,22 +118,29 @@ def unseal(sealed: bytes, openers: Sequence[Opener]) -> bytes:
     """Decrypt; nothing of the payload is used before all of it was authenticated. Raises VaultError."""
     parts = _parts(sealed)
     header = _header(parts.protected)
+    step = _BLOCK // 3 * 4
     for key in _keys(header, openers):
-        decryptor = Cipher(algorithms.AES(key), modes.GCM(parts.nonce, parts.tag)).decryptor()
-        decryptor.authenticate_additional_data(parts.protected)
-        step = _BLOCK // 3 * 4
-        opened = [
-            decryptor.update(_decode(sealed[at : min(at + step, parts.end)]))
-            for at in range(parts.start, parts.end, step)
-        ]
-        try:
-            decryptor.finalize()
-        except InvalidTag:
-            continue
-        return b"".join(opened)
+        pieces = (
+            _decode(sealed[at : min(at + step, parts.end)]) for at in range(parts.start, parts.end, step)
+        )
+        opened = _decrypt(key, parts.nonce, parts.protected, pieces, parts.tag)
+        if opened is not None:
+            return opened
     if "argon2id" in header:
         raise VaultError("the passphrase is wrong, or the file was changed or cut off")
     raise VaultError("the file was changed or cut off since it was written: restore it from a backup")
+
+
+def _decrypt(key: bytes, nonce: bytes, aad: bytes, pieces: Iterable[bytes], tag: bytes) -> bytes | None:
+    """What AES-256-GCM makes of a ciphertext; None unless the tag is good for all of it."""
+    decryptor = Cipher(algorithms.AES(key), modes.GCM(nonce, tag)).decryptor()
+    decryptor.authenticate_additional_data(aad)
+    opened = [decryptor.update(piece) for piece in pieces]
+    try:
+        decryptor.finalize()
+    except InvalidTag:
+        return None
+    return b"".join(opened)
 
 
 class _Parts(NamedTuple):

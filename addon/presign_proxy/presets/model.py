@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from ..errors import Denied
 from ..names import header_key
 from ..paths import canonical_path
-from ..rewrite import CREDENTIALS
+from ..rewrite import is_credential
 from ..schema import HeaderName, HeaderPrefix, HeaderValue, ParamName, Strict
 from ..sources import parse_url
 
@@ -108,7 +108,7 @@ class Preset(Strict):
     @classmethod
     def _holds_no_credential(cls, headers: dict[str, str]) -> dict[str, str]:
         keys = [header_key(name.encode()) for name in headers]
-        if CREDENTIALS.intersection(keys) or len(set(keys)) < len(keys):
+        if any(map(is_credential, keys)) or len(set(keys)) < len(keys):
             raise ValueError("names a header twice, or one for credentials")
         return headers
 
