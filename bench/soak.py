@@ -570,7 +570,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments = parser.parse_args()
     # An upstream that is stopped in the middle leaves transports which Python 3.13 fails to finalise.
-    sys.unraisablehook = lambda unraisable: None
+    sys.unraisablehook = lambda _: None
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="presign-soak-") as directory:
         soak = Soak(Path(directory), arguments.seed)
