@@ -381,3 +381,19 @@ def test_a_head_of_endless_continuations_is_cut(gateway: Mitm) -> None:
         assert sent < 16 * MB
         assert gateway.rss() - before < 8 * MB
     assert good(gateway) == 200
+
+
+def test_a_frame_that_claims_sixteen_megabytes_is_not_waited_for(gateway: Mitm) -> None:
+    """h2 looks at a frame's length only once all of it is there: a thousand such clients would be 16 GB."""
+    with connect(gateway.port, Tls("presign.local", alpn=("h2",))) as sock:
+        sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+        before, sent = gateway.rss(), 0
+        with contextlib.suppress(OSError):
+            sock.settimeout(5)
+            sock.sendall(b"\xff\xff\xf0\x00\x00\x00\x00\x00\x01")
+            while sent < 14 * MB:
+                sock.sendall(bytes(65536))
+                sent += 65536
+        assert gateway.rss() - before < 4 * MB
+        assert sent < 8 * MB
+    assert good(gateway) == 200

@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Final
 
+from h2.connection import H2Connection
+from h2.frame_buffer import FrameBuffer
 from mitmproxy import version
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.connection import Server
 from mitmproxy.proxy import layer, layers, server
 from mitmproxy.proxy.layers import http
-from mitmproxy.proxy.layers.http import _http1, _http2
+from mitmproxy.proxy.layers.http import _http1, _http2, _http_h2
 
 # Each with the parameters it is called or overridden with; None where only its being there counts.
 _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
@@ -25,6 +27,8 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (_http1.Http1Client, "read_headers", ("event",)),
     (_http1.Http1Connection, "read_body", ("event",)),
     (_http1.Http1Connection, "mark_done", None),
+    (_http2.Http2Connection, "_handle_event", ("event",)),
+    (_http2.Http2Connection, "protocol_error", ("message", "error_code")),
     (_http2.Http2Connection, "is_closed", ("stream_id",)),
     (_http2.Http2Connection, "handle_h2_event", ("event",)),
     (layers.ClientTLSLayer, "receive_handshake_data", ("data",)),
@@ -43,7 +47,9 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (_http2.Http2Client, "__init__", "self.our_stream_id = {}"),
     (_http2.Http2Client, "__init__", "self.stream_queue = "),
     (_http2.Http2Connection, "__init__", "self.h2_conn = "),
-    (_http2.BufferedH2Connection, "__init__", "self.stream_buffers = "),
+    (_http_h2.BufferedH2Connection, "__init__", "self.stream_buffers = "),
+    (H2Connection, "__init__", "self.incoming_buffer = "),
+    (FrameBuffer, "__init__", "self._data = "),
     (layer.Layer, "__init__", "self._paused = None"),
     (layer.Layer, "__init__", "self._paused_event_queue = "),
     (layer.Layer, "__init__", "self.context.layers.append(self)"),
