@@ -223,6 +223,24 @@ def test_the_thousand_and_first_client_is_turned_away_and_those_inside_are_serve
     assert eventually(lambda: _serves(gateway), 10)
 
 
+@pytest.mark.slow
+def test_one_client_that_keeps_a_thousand_idle_connections_shuts_nobody_out(gateway: Mitm) -> None:
+    """Each has had its refusal, owes nothing, and is as good as any for the ten minutes of mitmproxy."""
+    refused = wire(Grant("conn", secret="sk_somebody_elses_secret_0123456789").target("v1/models"))
+    granted = wire(Grant("conn").target("v1/models"))
+    with contextlib.ExitStack() as crowd:
+        inside = crowd.enter_context(connect(gateway.port))
+        assert parse_response(exchange(inside, granted)).status == 200
+        for _ in range(MAX_CLIENTS + 20):
+            one = crowd.enter_context(connect(gateway.port))
+            assert parse_response(exchange(one, refused)).status == 403
+        for _ in range(5):
+            newcomer = crowd.enter_context(connect(gateway.port))
+            assert parse_response(exchange(newcomer, granted)).status == 200
+        # Who was granted something is not the one who has to go.
+        assert parse_response(exchange(inside, granted)).status == 200
+
+
 def _serves(gateway: Mitm) -> bool:
     try:
         return good(gateway) == 200

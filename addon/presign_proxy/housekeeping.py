@@ -43,6 +43,15 @@ class Housekeeper:
         if self._task is not None:
             self._task.cancel()
 
+    def make_room(self) -> bool:
+        """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
+        stranger = self._ledger.idle_stranger()
+        if stranger is None:
+            return False
+        self._ledger.forget(stranger)
+        _cut(stranger, stranger)
+        return True
+
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(TICK)

@@ -210,6 +210,10 @@ class GuardedHttpLayer(HttpLayer):
         if isinstance(server, GuardedHttp2Server) and server.owed:
             yield from server.settle()
 
+    def is_idle_stranger(self) -> bool:
+        """Whether no request is under way, nor ever was one that was granted."""
+        return not self.streams and not self.quiet
+
     def held_bytes(self) -> int:
         """What an HTTP/1 client has sent and nobody has taken yet; an HTTP/2 client has its windows."""
         if isinstance(self.connections.get(self.context.client), Http2Server):
