@@ -39,6 +39,7 @@ SHELLS = {
     "permissions",
     "plainly",
     "gates",
+    "journal",
     "identity",
     "ledger",
     "options",

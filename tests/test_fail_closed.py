@@ -103,7 +103,7 @@ BOOK_KEEPING = (
     "record",
     "Throttle.admit",
     "AuditSink.write",
-    "Guard._write",
+    "Journal.write",
     "Guard._finish",
     "Ledger.retire",
     "Dialler.connected",

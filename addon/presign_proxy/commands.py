@@ -16,6 +16,9 @@ TIMEOUT: Final = 10.0
 """Seconds in which the program must have printed its secret and ended."""
 
 
+_RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
+
+
 class CommandError(Exception):
     """A program that printed no secret. The text names neither its arguments nor what it printed."""
 
@@ -43,6 +46,7 @@ def output_of(argv: Sequence[str], cwd: Path, environ: Mapping[str, str], limit:
     except (OSError, ValueError) as error:
         raise CommandError((getattr(error, "strerror", None) or "cannot be started").lower()) from None
     deadline = time.monotonic() + TIMEOUT
+    _RUNNING.add(child)
     try:
         printed = _read(child, limit, deadline)
         status = child.wait(max(0.0, deadline - time.monotonic()))
@@ -60,9 +64,10 @@ def _read(child: subprocess.Popen[bytes], limit: int, deadline: float) -> bytes:
     if child.stdout is None:
         raise CommandError("has no output")
     pipe, printed = child.stdout.fileno(), b""
+    ready = select.poll()  # select takes no descriptor from 1024 on, and clients have many
+    ready.register(pipe, select.POLLIN)
     while len(printed) <= limit:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        if not ready.poll(1000 * max(0.0, deadline - time.monotonic())):
             raise TimeoutError
         chunk = os.read(pipe, limit + 1 - len(printed))
         if not chunk:
@@ -71,8 +76,17 @@ def _read(child: subprocess.Popen[bytes], limit: int, deadline: float) -> bytes:
     raise CommandError(f"printed more than {limit} bytes")
 
 
+def end_all() -> None:
+    """End every program that runs: whoever waits for its secret is going away."""
+    for child in list(_RUNNING):
+        with contextlib.suppress(OSError):
+            if child.returncode is None:
+                os.killpg(child.pid, signal.SIGKILL)
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Whatever it still does, and all that it started in its session."""
+    _RUNNING.discard(child)
     with contextlib.suppress(OSError):
         if child.returncode is None:  # not reaped, so its group is still its own
             os.killpg(child.pid, signal.SIGKILL)

@@ -30,6 +30,10 @@ UNSIGNED: Final = ("config", "pass", "deny")
 """What the option `presign_unsigned` may say."""
 
 
+MAX_WARNINGS: Final = 20
+"""Warnings of one configuration that are logged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A usable configuration, and the files it was read from."""
@@ -41,6 +45,13 @@ class Loaded:
     files: tuple[Path, ...]
     version: Version
     """Of the files, taken before they were read."""
+
+    @property
+    def told(self) -> list[str]:
+        """Its warnings, as many as people read."""
+        more = len(self.warnings) - MAX_WARNINGS
+        said = [f"and {more} more: presign check"] if more > 0 else []
+        return [*map(str, self.warnings[:MAX_WARNINGS]), *said]
 
 
 def locate(option: str, environ: Mapping[str, str]) -> Path:
@@ -87,7 +98,8 @@ def load(
         connections |= found.connections
         revocations, warnings = found.revocations, [*warnings, *found.warnings]
     if problems:
-        raise ConfigError(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
+        problems.sort(key=lambda problem: (problem.file, problem.line, problem.column))
+        raise ConfigError(problems, tuple(files), version)
     warnings = [*warnings, *_without_effect(config, document)]
     wanted = config.gateway.unsigned if unsigned == "config" else unsigned
     # Whatever is not plainly "pass" denies.

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import yaml
 
+from .watching import Version
+
 Value = None | bool | int | str | list[Any] | dict[str, Any]
 Location = tuple[str | int, ...]
 
@@ -40,11 +42,17 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A configuration that is not usable, with everything that is wrong with it."""
+    """A configuration that is not usable, with everything that is wrong with it.
 
-    def __init__(self, problems: list[Problem]) -> None:
+    `files` were read for it, if it came that far: a change of any may mend it.
+    """
+
+    def __init__(
+        self, problems: list[Problem], files: tuple[Path, ...] = (), version: Version | None = None
+    ) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+        self.files, self.version = files, version
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from json.decoder import JSONDecodeError
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any, Final
 
 import yaml
 
-from . import members
+from . import grammar, members
 from .document import ConfigError, Problem, parse
 from .registry_file import read_payload
-from .storing import lock, write_private
-from .vault import Opener, seal
+from .storing import StoreError, lock, write_private
+from .vault import Opener, VaultError, seal
 
 _YAML: Final = (".yaml", ".yml")
 _HEAD: Final = "# Written by `presign connections`, which keeps no comments.\n"
+_ID: Final = re.compile(grammar.CONNECTION_ID)
 
 
 class Draft:
@@ -31,15 +33,12 @@ class Draft:
 
     @classmethod
     def read(cls, path: Path, openers: Sequence[Opener] | None) -> Draft:
-        """Raises ConfigError, StoreError, VaultError."""
-        payload = read_payload(path, openers)
+        """Raises ConfigError."""
+        with naming(path):
+            payload = read_payload(path, openers)
         if openers is None and path.suffix in _YAML:
-            data: Any = parse(payload, str(path)).data
-        else:
-            data = from_json(payload, path)
-        if not isinstance(data, dict) or not isinstance(data.get("connections") or {}, dict):
-            raise ConfigError([Problem(str(path), 0, 0, "", "is not a registry: it has no connections")])
-        return cls(path, openers, data)
+            return cls(path, openers, shaped(parse(payload, str(path)).data, path))
+        return cls(path, openers, shaped(from_json(payload, path), path))
 
     @property
     def connections(self) -> dict[str, Any]:
@@ -72,7 +71,7 @@ class Draft:
         return f'{{"connections":{{\n{connections}\n}}{others}\n}}\n'.encode()
 
     def write(self) -> None:
-        """Raises StoreError; the old file is then as it was."""
+        """Raises ConfigError; the old file is then as it was."""
         if self.openers is None and self.path.suffix in _YAML:
             plain = json.loads(self.payload)  # what occurs twice would be written as an alias
             content = (_HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).encode()
@@ -80,14 +79,53 @@ class Draft:
             content = self.payload
         else:
             content = seal(self.payload, self.openers[0])
-        write_private(self.path, content)
+        with naming(self.path):
+            write_private(self.path, content)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say of which file it is what a StoreError or a VaultError says: raises ConfigError."""
+    try:
+        yield
+    except (StoreError, VaultError) as error:
+        raise ConfigError([Problem(str(path), 0, 0, "", str(error))]) from None
 
 
 @contextlib.contextmanager
 def changing(path: Path, openers: Sequence[Opener] | None) -> Iterator[Draft]:
     """A registry to be changed; it is for the block to `write`, once it is sure. Raises as `Draft.read`."""
-    with lock(path):
+    with naming(path), lock(path):
         yield Draft.read(path, openers)
+
+
+def shaped(data: Any, path: Path) -> dict[str, Any]:
+    """The data, if it has the outline of a registry; what is inside a connection is not looked at.
+
+    Raises ConfigError.
+    """
+    if not isinstance(data, dict) or not data.keys() & {"connections", "revoked"}:
+        raise ConfigError([Problem(str(path), 0, 0, "", "is not a registry: it has no connections")])
+    entries, revoked = data.get("connections"), data.get("revoked")
+    wrong = [(name, "is not a key of a registry") for name in data.keys() - {"connections", "revoked"}]
+    wrong += [
+        (name, "is a mapping") for name in ("connections", "revoked") if not _is_mapping(data.get(name))
+    ]
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        if not _ID.fullmatch(name):
+            wrong.append(("connections", "a connection id is 1 to 64 of A-Z a-z 0-9 _ -"))
+        elif not isinstance(entry, dict):
+            wrong.append((f"connections.{name}", "is a mapping"))
+    for name, section in revoked.items() if isinstance(revoked, dict) else ():
+        if not _is_mapping(section):
+            wrong.append((f"revoked.{name}", "is a mapping"))
+    if wrong:
+        raise ConfigError([Problem(str(path), 0, 0, where, why) for where, why in sorted(wrong)])
+    return data
+
+
+def _is_mapping(found: Any) -> bool:
+    return found is None or isinstance(found, dict)
 
 
 def from_json(payload: bytes, path: Path) -> Any:
@@ -96,8 +134,10 @@ def from_json(payload: bytes, path: Path) -> Any:
         text = payload.decode("utf-8")
         found, end = members.value(text, len(text) - len(text.lstrip(" \t\r\n")))
         members.end(text, end)
+        if "\\ud" in text.lower():
+            _json(found).encode("utf-8")  # an escape that says half a character
         return found
-    except UnicodeDecodeError:
+    except UnicodeError:
         why = "is not UTF-8"
     except JSONDecodeError as error:
         why = f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .commands import end_all
 from .decisions import Forward
 from .errors import Denied
 from .schema import SecretSource
@@ -36,7 +37,8 @@ class _Kept:
     failures: int = 0
 
     def wait_left(self, now: float) -> float:
-        return self.at + min(2.0 ** (self.failures - 1), MAX_BACKOFF) - now if self.failures else 0.0
+        # The exponent is bounded first: a float ends at 2**1024, after a night of failures.
+        return self.at + min(2.0 ** min(self.failures - 1, 16), MAX_BACKOFF) - now if self.failures else 0.0
 
 
 class Fetcher:
@@ -58,8 +60,14 @@ class Fetcher:
         Args:
             base: the directory in which programs run.
         """
-        self._kept.clear()
+        # What still runs was started before, and fills only what is let go of here.
+        self._kept, self._flights = {}, {}
         self._base = base
+
+    def close(self) -> None:
+        """The process is about to end, and would wait for what runs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        end_all()
 
     async def fill(self, forward: Forward) -> Forward:
         """The same grant with its credential. Raises Denied("upstream")."""
@@ -80,27 +88,31 @@ class Fetcher:
         flight = self._flights.get(late.argv)
         if flight is None:
             flight = asyncio.ensure_future(self._fly(late))
-            self._flights[late.argv] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(late.argv, None))
+            flights = self._flights
+            flights[late.argv] = flight
+            flight.add_done_callback(lambda _: flights.pop(late.argv, None))
         # A client that leaves must not take away what others wait for.
         return await asyncio.shield(flight)
 
     async def _fly(self, late: LateSecret) -> Secret:
-        source = SecretSource(exec=late.argv)
-        before = self._kept.get(late.argv)
+        source, kept = SecretSource(exec=late.argv), self._kept
+        before = kept.get(late.argv)
         failures = before.failures if before else 0
         try:
             secret = await asyncio.get_running_loop().run_in_executor(
                 self._threads, resolve, source, self._base, os.environ
             )
-        except SecretError as error:
-            self._kept[late.argv] = _Kept(at=self._clock(), failures=failures + 1)
+        except Exception as error:
+            why = (
+                str(error) if isinstance(error, SecretError) else f"{name_of(source)}: {type(error).__name__}"
+            )
+            kept[late.argv] = _Kept(at=self._clock(), failures=failures + 1)
             if not failures:
-                logger.error("presign: requests of its connections are answered 502: %s", error)
-            raise Denied("upstream", str(error)) from None
+                logger.error("presign: requests of its connections are answered 502: %s", why)
+            raise Denied("upstream", why) from None
         if failures:
             logger.warning("presign: %s works again", name_of(source))
-        self._kept[late.argv] = _Kept(secret, self._clock())
+        kept[late.argv] = _Kept(secret, self._clock())
         return secret
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.connection import Client, Connection
@@ -19,19 +19,20 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from . import config, flows, gateway, internals, options, wire
 from .answers import Answer, refusal
-from .audit import Outcome, Throttle, record
+from .audit import Outcome
 from .calm import let_go, load_calmly
 from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
 from .dispatch import speed_up
-from .document import ConfigError, Problem
+from .document import ConfigError
 from .errors import STATUS, Denied
 from .fetching import Fetcher
 from .gates import gate
 from .handlers import handler_of, proxyserver
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
+from .journal import Journal
 from .ledger import Entry, Ledger
 from .masking import mask_for
 from .message import MAX_HEAD, head_of
@@ -40,12 +41,8 @@ from .redaction import Redaction
 from .registry_file import Memory
 from .rewrite import redact
 from .schemes import presign as presign_scheme
-from .sinks import AuditSink
 
 logger = logging.getLogger(__name__)
-
-MAX_WARNINGS: Final = 20
-"""Warnings of one configuration that are logged."""
 
 
 class Guard:
@@ -66,8 +63,7 @@ class Guard:
         self._memory = Memory()
         self._housekeeper = Housekeeper(self.ledger, self._reload)
         self._redaction = Redaction()
-        self._throttle = Throttle()
-        self._audit: AuditSink | None = None
+        self._journal = Journal()
 
     # -- being installed ------------------------------------------------------------------------------
 
@@ -117,8 +113,8 @@ class Guard:
 
     def done(self) -> None:
         self._housekeeper.stop()
-        if self._audit is not None:
-            self._audit.close()
+        self._fetcher.close()
+        self._journal.close()
 
     # -- configuration --------------------------------------------------------------------------------
 
@@ -146,6 +142,7 @@ class Guard:
             choices = ", ".join(config.UNSIGNED)
             raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
         path = config.locate(asked[0], os.environ)
+        self._memory = Memory()  # a reload may be at work with the other
         try:
             self._adopt(load_calmly(path, os.environ, asked[1], self._memory))
         except ConfigError as error:
@@ -155,39 +152,25 @@ class Guard:
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Swap to a new configuration, whole."""
-        self._open_audit(loaded)
+        self._journal.open(loaded.config.audit, loaded.path)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
-        for warning in loaded.warnings[:MAX_WARNINGS]:
+        for warning in loaded.told:
             logger.warning("presign: %s", warning)
-        if (more := len(loaded.warnings) - MAX_WARNINGS) > 0:
-            logger.warning("presign: and %d more: presign check", more)
         self._fetcher.forget(loaded.path.parent)
         self._loaded, self.registry = loaded, loaded.registry
-        self._housekeeper.files, self._housekeeper.seen = loaded.files, loaded.version
+        self._housekeeper.watch(loaded.files, loaded.version)
         logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
-
-    def _open_audit(self, loaded: config.Loaded) -> None:
-        wanted = loaded.config.audit
-        before = self._loaded
-        if before is not None and (before.config.audit, before.path.parent) == (wanted, loaded.path.parent):
-            return
-        try:
-            sink = AuditSink(wanted.file, loaded.path.parent) if wanted else None
-        except (OSError, ValueError) as error:
-            why = (getattr(error, "strerror", None) or "cannot be opened").lower()
-            raise ConfigError([Problem(str(loaded.path), 0, 0, "audit.file", why)]) from None
-        if self._audit is not None:
-            self._audit.close()
-        self._audit = sink
 
     async def _reload(self) -> None:
         """Read the file again, off the event loop; a broken one keeps the last good registry."""
-        if self._loaded is None:
+        if (current := self._loaded) is None:
             return
-        path, unsigned = self._loaded.path, ctx.options.presign_unsigned
+        path, unsigned = current.path, ctx.options.presign_unsigned
         try:
             loaded = await asyncio.to_thread(load_calmly, path, os.environ, unsigned, self._memory)
+            if self._loaded is not current:
+                return  # an option has asked for something else meanwhile, and got it
             before = self.registry
             self._adopt(loaded)
             self._check_options()
@@ -196,6 +179,7 @@ class Guard:
         except exceptions.OptionsError as error:
             logger.error("presign: presigned requests are refused until this is mended: %s", error)
         except ConfigError as error:
+            self._housekeeper.watch(error.files, error.version)
             logger.error("presign: the changed configuration is not usable, the last good one stays:")
             for problem in error.problems:
                 logger.error("presign: %s", problem)
@@ -203,7 +187,7 @@ class Guard:
     @command.command("presign.reload")
     def reload(self) -> None:
         """Read the configuration again."""
-        self._housekeeper.seen = ()
+        self._housekeeper.asked = True
 
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
@@ -304,7 +288,7 @@ class Guard:
         decision = Deny(code, "CONNECT", "json", Facts(new_request_id(), "CONNECT", request.client))
         answer = refusal(code, decision.request_id)
         flow.request.data.headers = http.Headers(redact(b"/", request.fields).fields)
-        self._write(decision, Outcome(status=answer.status))
+        self._journal.write(decision, Outcome(status=answer.status))
         return answer
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -320,7 +304,8 @@ class Guard:
     async def _decide(self, flow: http.HTTPFlow, entry: Entry | None) -> Decision:
         arrival = entry.arrival if entry else flows.arrival_of(flow.request, tunnelled=True)
         request = flows.request_of(flow, arrival)
-        decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
+        registry = self.registry
+        decision = gateway.decide(registry, request, int(time.time()), new_request_id())
         if isinstance(decision, PassThrough):
             return decision
         if flow.error is not None:
@@ -344,6 +329,9 @@ class Guard:
                 decision = await self._fetcher.fill(decision)
         except Denied as denied:
             return Deny(denied.code, denied.detail, decision.style, decision.facts)
+        if self.registry is not registry:
+            # It waited for a name or a program, and may have been revoked meanwhile.
+            return await self._decide(flow, entry)
         return decision
 
     def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:
@@ -377,7 +365,7 @@ class Guard:
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
         flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
-        self._write(decision, Outcome(status=answer.status))
+        self._journal.write(decision, Outcome(status=answer.status))
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -412,21 +400,10 @@ class Guard:
         )
         if entry.changed:
             changed = Deny("invalid", "it was changed after it was verified", decision.style, decision.facts)
-            self._write(changed, outcome)
+            self._journal.write(changed, outcome)
         else:
-            self._write(decision, outcome)
+            self._journal.write(decision, outcome)
         self.ledger.retire(entry)
-
-    def _write(self, decision: Forward | Deny, outcome: Outcome) -> None:
-        now = time.time()
-        facts = decision.facts
-        if isinstance(decision, Deny):
-            logger.info("presign: %s refused: %s: %s", facts.request_id, decision.code, decision.detail)
-        if self._audit is None:
-            return
-        admitted = self._throttle.admit(record(decision, outcome, now), verified=facts.verified, now=now)
-        if admitted is not None:
-            self._audit.write(admitted)
 
 
 class LayerGuard:

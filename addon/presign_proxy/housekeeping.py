@@ -32,6 +32,8 @@ class Housekeeper:
         self._ledger = ledger
         self._reload = reload
         self._task: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self.asked = False
         self.files: tuple[Path, ...] = ()
         self.seen: Version | None = None
 
@@ -40,8 +42,14 @@ class Housekeeper:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._reloading):
+            if task is not None:
+                task.cancel()
+
+    def watch(self, files: tuple[Path, ...], version: Version | None) -> None:
+        """The files from which on a change is one, and as what they were read; no files: as before."""
+        if files:
+            self.files, self.seen = files, version
 
     def make_room(self) -> bool:
         """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
@@ -57,15 +65,24 @@ class Housekeeper:
             await asyncio.sleep(TICK)
             try:
                 self._end_overdue(time.monotonic())
-                await self._look_at_file()
+                self._look_at_files()
             except Exception as error:
                 logger.error("presign: housekeeping failed (%s)", type(error).__name__)
 
-    async def _look_at_file(self) -> None:
+    def _look_at_files(self) -> None:
+        """One reload at a time; it may wait for programs, and no deadline waits for it."""
+        if self._reloading is not None and not self._reloading.done():
+            return
         version = version_of(self.files)
-        if self.files and version != self.seen:
-            self.seen = version
+        if self.files and (self.asked or version != self.seen):
+            self.seen, self.asked = version, False
+            self._reloading = asyncio.get_running_loop().create_task(self._reload_once())
+
+    async def _reload_once(self) -> None:
+        try:
             await self._reload()
+        except Exception as error:
+            logger.error("presign: the reload failed (%s)", type(error).__name__)
 
     def _end_overdue(self, now: float) -> None:
         for client, since in list(self._ledger.heads.items()):

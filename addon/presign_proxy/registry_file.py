@@ -51,10 +51,14 @@ class _Known(NamedTuple):
 
 @dataclass(slots=True)
 class Memory:
-    """What was read of a registry: after a change of one connection, only that one is read again."""
+    """What was read of a registry: after a change of one connection, only that one is read again.
+
+    `built` counts the connections of the last time that were not the same as before.
+    """
 
     context: object = None
     known: dict[str, _Known] = field(default_factory=dict)
+    built: int = 0
 
 
 @dataclass(slots=True)
@@ -133,7 +137,9 @@ def read_registry(
     except (StoreError, VaultError) as error:
         raise ConfigError([Problem(str(path), 0, 0, "", str(error))]) from None
     if openers is None and path.suffix in _YAML:
-        return _from_yaml(payload, path, environ, base, presets)
+        found = _from_yaml(payload, path, environ, base, presets)
+        memory.built = len(found.connections)
+        return found
     reader = _JsonReader(path, environ, base, presets, memory)
     problems = reader.read(payload)
     if problems and openers is None:
@@ -141,6 +147,7 @@ def read_registry(
     if problems:
         raise ConfigError(problems)
     before, memory.context, memory.known = memory.known, reader.context, reader.known
+    memory.built = reader.built
     while before:  # all at once, it would be noticed
         before.popitem()
     return reader.found
@@ -196,9 +203,10 @@ class _JsonReader:
         self._environ = environ
         self._base = base
         self._presets = presets
-        self.context = (path, base, presets.known)
+        self.context = (path, base, presets)
         self._before = memory.known if memory.context == self.context else {}
         self.known: dict[str, _Known] = {}
+        self.built = 0
         self.found = Registered()
         self._problems: list[Problem] = []
         self._text = ""
@@ -258,6 +266,7 @@ class _JsonReader:
             self._problems += problems + explain(document, error, ("connections",))
             return
         self._problems += problems + registrar.problems
+        self.built += 1
         known = _Known(digest, connections[name], tuple(registrar.warnings))
         self._keep(name, known, again=not registrar.contained)
 

@@ -16,7 +16,7 @@ from ..document import ConfigError
 from ..schema import SecretSource
 from ..secrets import SecretError, resolve
 from .desk import Desk
-from .voice import DONE, REFUSED, Voice, verb
+from .voice import DONE, REFUSED, Voice, counted, verb
 
 _SOON: Final = 14 * 86_400
 
@@ -34,20 +34,23 @@ class Advice(NamedTuple):
 @verb
 def check(desk: Desk, voice: Voice, strict: bool, run: bool) -> int:
     """Look at everything a gateway would read at its start. For CI: exit code 1 where it would not start."""
-    _ = desk.config  # says what to do where there is none
+    if not desk.exists:
+        _ = desk.config  # says what to do
     try:
         loaded = load(desk.path, desk.environ)
     except ConfigError as error:
-        problems = [str(problem) for problem in error.problems]
+        in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
+        problems = [str(problem) for problem in in_order]
         found = {"ok": False, "errors": problems, "warnings": []}
-        voice.tell(found, *(f"error    {line}" for line in problems), "", f"{len(problems)} errors")
+        voice.tell(found, *(f"error    {line}" for line in problems), "", counted(len(problems), "error"))
         return REFUSED
     known = loaded.registry.connections
     errors = list(_unfetched(desk, known)) if run else []
     advice = [*_of_all(desk, known), *(one for each in known.values() for one in _of_one(each, time.time()))]
     warnings = [str(warning) for warning in loaded.warnings] + [f"{one.about}: {one.text}" for one in advice]
     lines = [f"error    {line}" for line in errors] + [f"warning  {line}" for line in warnings]
-    summary = f"{len(known)} connections, {len(errors)} errors, {len(warnings)} warnings"
+    counts = {"connection": len(known), "error": len(errors), "warning": len(warnings)}
+    summary = ", ".join(counted(number, what) for what, number in counts.items())
     ok = not errors and not (strict and warnings)
     voice.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
     return DONE if ok else REFUSED

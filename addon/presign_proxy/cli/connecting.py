@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import secrets
 import shlex
 import time
@@ -20,10 +22,10 @@ from ..schema import duration
 from . import asking
 from .completing import complete_connections, complete_presets
 from .desk import Desk, Entry, Failure
+from .hiding import PLACES, masked
 from .voice import Voice, table, verb
 
-_PLACES: Final = {"header": "headers", "query": "params"}
-_SHOWN: Final = "********"
+_NUMBERED: Final = re.compile(r"k[0-9]{1,9}")
 
 
 @click.group(name="connections")
@@ -33,6 +35,10 @@ def connections() -> None:
 
 def instant(now: float | None = None) -> str:
     return datetime.fromtimestamp(int(now or time.time()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+YEAR_10000: Final = 253_402_300_800
+"""Unix time; a moment from then on cannot be written down."""
 
 
 def new_secret() -> str:
@@ -97,28 +103,43 @@ def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **optio
         raise click.UsageError("name the connection, or a --preset to name it after")
     if (preset is None) == (options["upstream"] is None):
         raise click.UsageError("say --preset, or --upstream and --auth")
+    if preset is not None and (options["kind"] or options["places"]):
+        raise click.UsageError("--auth and --name are for --upstream: a preset knows how its key goes on")
+    if preset is None and options["variables"]:
+        raise click.UsageError("--var is for --preset")
     if name in desk.entries:
-        raise Failure(f"there is a connection {name} already: `presign connections rotate`, or another name")
+        raise Failure(_there_is(name))
     data = _described(options)
     data["auth"] = _auth(desk, name, options)
     own = asking.secret(f"signing secret of {name}") if import_secret else new_secret()
-    data["signing_keys"] = [{"id": "k1", "secret": own, "added": instant()}]
     with _changing(desk) as draft:
+        if name in draft.connections:  # while the key was asked for
+            raise Failure(_there_is(name))
         if name in draft.revoked("connections"):
             raise Failure(
                 f"{name} was revoked: take another name, or `presign revoke --undo --connection {name}`"
             )
+        key = next(key for key in _names_of_keys() if f"{name}/{key}" not in draft.revoked("keys"))
+        data["signing_keys"] = [{"id": key, "secret": own, "added": instant()}]
         entry = _check(desk, name, data, draft)
         draft.connections[name] = data
     upstream = desk.filled(entry).get("upstream")
     sample = (desk.presets.known.get(preset) or {}).get("sample") or "PATH"
     shown = None if import_secret else own
     voice.tell(
-        {"id": name, "upstream": upstream, "signing_key": {"id": "k1", "secret": shown}},
+        {"id": name, "upstream": upstream, "signing_key": {"id": key, "secret": shown}},
         f"{name} leads to {upstream}",
         *_shown_once(shown),
     )
     voice.note(f"Next: presign sign {name} {shlex.quote(sample)}")
+
+
+def _there_is(name: str) -> str:
+    return f"there is a connection {name} already: `presign connections rotate {name}`, or another name"
+
+
+def _names_of_keys(after: int = 0) -> Iterator[str]:
+    return (f"k{number}" for number in itertools.count(after + 1))
 
 
 def _shown_once(secret: str | None) -> list[str]:
@@ -170,14 +191,14 @@ def _auth(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
         kind, places = options["kind"], list(options["places"])
         if kind is None:
             raise click.UsageError("--auth is required: bearer, basic, header or query")
-        if kind in _PLACES and not places:
+        if kind in PLACES and not places:
             raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
         places = ["token"] if kind == "bearer" else ["username", "password"] if kind == "basic" else places
         about = dict.fromkeys(places, "")
     if reference and len(places) > 1:
         raise click.UsageError("several secrets are needed: write them as references into the file yourself")
     given = {place: reference or asking.secret(_question(name, place, about[place])) for place in places}
-    return {"type": kind, **({_PLACES[kind]: given} if kind in _PLACES else given)}
+    return {"type": kind, **({PLACES[kind]: given} if kind in PLACES else given)}
 
 
 def _question(name: str, place: str, about: str) -> str:
@@ -212,6 +233,7 @@ def list_(desk: Desk, voice: Voice) -> None:
 
 
 def _summary(desk: Desk, entry: Entry) -> dict[str, Any]:
+    desk.model(entry)  # says what is wrong with it
     filled = desk.filled(entry)
     auth = filled.get("auth") or {}
     origins = ", ".join(filled.get("allowed_origins") or []) or "any public origin"
@@ -246,24 +268,6 @@ def show(desk: Desk, voice: Voice, name: str) -> None:
     voice.tell(data, f"{name}  ({data['state']}, in {data['file']})", "", *(f"  {line}" for line in body))
 
 
-def masked(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry with stars for what is secret; where it is kept is none."""
-    auth = {
-        key: _masked(value) if key != "type" else value for key, value in (entry.get("auth") or {}).items()
-    }
-    keys = [{**key, "secret": _masked(key.get("secret"))} for key in entry.get("signing_keys") or []]
-    shown = {**entry, "signing_keys": keys}
-    return {**shown, "auth": auth} if auth else shown
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SHOWN
-    if isinstance(value, dict) and value.keys() & {"env", "file", "exec"}:
-        return {**value, "exec": [value["exec"][0], "…"]} if value.get("exec") else value
-    return {key: _masked(inner) for key, inner in value.items()} if isinstance(value, dict) else value
-
-
 # -- change -------------------------------------------------------------------------------------------
 
 
@@ -277,29 +281,59 @@ def rotate(
     desk: Desk, voice: Voice, name: str, retire_after: str | None, drop: tuple[str, ...], credential: bool
 ) -> None:
     """Make a new signing secret, shown once. URLs signed with the older ones live on."""
+    if credential and (retire_after or drop):
+        raise click.UsageError("--credential is not about signing secrets: without --retire-after and --drop")
     _managed(desk, _draft(desk), name)
     if credential:
         _replace_credential(desk, voice, name)
         return
     fresh, now = new_secret(), time.time()
+    end = instant(now + _seconds(retire_after)) if retire_after else None
     with _changing(desk) as draft:
         data = _managed(desk, draft, name)
-        older = [key for key in data["signing_keys"] if key["id"] not in drop and not _is_past(key, now)]
-        if len(older) >= MAX_KEYS:
-            raise Failure(f"{name} has {MAX_KEYS} keys already: take one out with --drop {older[-1]['id']}")
-        if retire_after:
-            older = [_retired(key, instant(now + _seconds(retire_after))) for key in older]
-        used = {key["id"] for key in data["signing_keys"]}
-        identity = next(f"k{n}" for n in range(1, 10**6) if f"k{n}" not in used and n > _highest(used))
+        before = _keys(desk, name, data, draft)
+        older = _kept(name, before, drop, now)
+        if end is not None:
+            older = [_retired(key, end) for key in older]
+        identity = _next_key(name, before, draft)
         data["signing_keys"] = [{"id": identity, "secret": fresh, "added": instant(now)}, *older]
         _check(desk, name, data, draft)
         draft.connections[name] = data
     kept = [key["id"] for key in older]
+    still = f"{', '.join(kept) or 'no older key'} {'verify' if len(kept) > 1 else 'verifies'} still"
+    until = f", until {end}" if end and kept else ""
     voice.tell(
         {"id": name, "signing_key": {"id": identity, "secret": fresh}, "older": kept},
-        f"{name} signs with {identity} from now on; {', '.join(kept) or 'no older key'} verifies still.",
+        f"{name} signs with {identity} from now on; {still}{until}.",
         *_shown_once(fresh),
     )
+
+
+def _keys(desk: Desk, name: str, data: dict[str, Any], draft: Draft) -> list[dict[str, Any]]:
+    """The signing keys of a connection, each with its id. Raises ConfigError where it is not well-formed."""
+    desk.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
+    found = data.get("signing_keys")
+    if not found:
+        raise Failure(f"{name} has no signing keys: nothing is signed for it")
+    # An id that is not said goes by the place, which is about to change.
+    return [{"id": f"k{place}", **key} for place, key in enumerate(found, 1)]
+
+
+def _kept(name: str, keys: list[dict[str, Any]], drop: tuple[str, ...], now: float) -> list[dict[str, Any]]:
+    known = [key["id"] for key in keys]
+    for identity in drop:
+        if identity not in known:
+            raise Failure(f"{name} has no key {identity[:64]!r}: it has {', '.join(known)}")
+    kept = [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
+    if len(kept) >= MAX_KEYS:
+        raise Failure(f"{name} has {MAX_KEYS} keys already: take one out with --drop {kept[-1]['id']}")
+    return kept
+
+
+def _next_key(name: str, keys: list[dict[str, Any]], draft: Draft) -> str:
+    """An id that no key has, and none that was revoked."""
+    after = _highest({key["id"] for key in keys})
+    return next(key for key in _names_of_keys(after) if f"{name}/{key}" not in draft.revoked("keys"))
 
 
 def _draft(desk: Desk) -> Draft:
@@ -311,7 +345,8 @@ def _draft(desk: Desk) -> Draft:
 
 
 def _highest(used: set[str]) -> int:
-    return max((int(one[1:]) for one in used if one[:1] == "k" and one[1:].isdigit()), default=0)
+    """Of those that we have numbered ourselves."""
+    return max((int(one[1:]) for one in used if _NUMBERED.fullmatch(one)), default=0)
 
 
 def _is_past(key: dict[str, Any], now: float) -> bool:
@@ -328,20 +363,26 @@ def _retired(key: dict[str, Any], end: str) -> dict[str, Any]:
 
 def _seconds(text: str) -> int:
     try:
-        return duration(text)
+        found = duration(text)
     except ValueError as error:
-        raise click.UsageError(f"{text[:32]!r} {error}") from None
+        raise click.UsageError(f"--retire-after {error}") from None
+    if time.time() + found >= YEAR_10000:
+        raise click.UsageError("--retire-after ends behind the year 9999")
+    return found
 
 
 def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
     filled = desk.filled(desk.entry(name))
+    if not filled.get("auth"):
+        raise Failure(f"{name} has no credential")
     given = asking.secret(f"new API key of {name}")
     with _changing(desk) as draft:
         data = _managed(desk, draft, name)
-        auth = dict(data["auth"])
+        desk.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
+        auth = dict(data.get("auth") or {})
         place = next((p for p in ("token", "password", "username") if p in auth), None)
         if place is None:
-            group = _PLACES.get(filled["auth"]["type"], "")
+            group = PLACES.get(filled.get("auth", {}).get("type", "none"), "")
             if len(auth.get(group) or {}) != 1:
                 raise Failure(f"{name} has several secrets: `presign decrypt`, change, `presign encrypt`")
             auth[group] = dict.fromkeys(auth[group], given)

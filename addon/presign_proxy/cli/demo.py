@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import secrets
 import signal
@@ -27,7 +28,7 @@ LIFETIME: Final = 3600
 _SCRIPT: Final = "from presign_proxy.addon import PresignAddon\n\naddons = [PresignAddon()]\n"
 
 
-def run(port: int, *, once: bool) -> int:
+def run(port: int, *, once: bool, as_json: bool = False) -> int:
     """Serve until interrupted, or only show the requests; returns the exit code."""
     port = port or _free_port()
     if _is_taken(port):
@@ -41,7 +42,7 @@ def run(port: int, *, once: bool) -> int:
         script = Path(directory, "presign.py")
         script.write_text(_SCRIPT)
         result: list[int] = []
-        threading.Thread(target=_show, args=(port, secret, once, result), daemon=True).start()
+        threading.Thread(target=_show, args=(port, secret, once, as_json, result), daemon=True).start()
         options = [f"presign_config={config}", f"confdir={directory}/mitmproxy"]
         arguments = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(port), "-s", str(script)]
         mitmdump([*arguments, *(part for option in options for part in ("--set", option))])
@@ -61,26 +62,36 @@ def _configure(directory: Path, upstream_port: int, key: str, secret: str) -> Pa
     return path
 
 
-def _show(port: int, secret: str, once: bool, result: list[int]) -> None:
+def _show(port: int, secret: str, once: bool, as_json: bool, result: list[int]) -> None:
     """Wait for the gateway, print a URL and what becomes of two requests."""
     while not _is_taken(port):
         time.sleep(0.05)
     grant = Signer(CONNECTION, secret).sign(["GET"], ["v1/hello*"], expires_at=int(time.time()) + LIFETIME)
     url = grant.url("v1/hello", f"http://127.0.0.1:{port}")
     good, denied = _get(url), _get(url.replace("/v1/hello", "/v1/admin"))
-    click.echo("A presigned URL, valid for an hour, for GET of v1/hello* only:\n")
-    click.echo(f"  curl '{url}'\n")
-    click.echo(f"GET v1/hello   {good[0]}  {good[1]}")
-    click.echo(f"GET v1/admin   {denied[0]}  {denied[1]}\n")
+    if as_json:
+        asked = {"accepted": good, "refused": denied}
+        shown = {name: {"status": status, "body": json.loads(body)} for name, (status, body) in asked.items()}
+        click.echo(json.dumps({"url": url, **shown}))
+    else:
+        _tell(url, good, denied)
     ok = (good[0], denied[0]) == (200, 403)
     result.append(0 if ok else 1)
     if once or not ok:
         os.kill(os.getpid(), signal.SIGTERM)
         return
-    click.echo(
-        f"Serving on http://127.0.0.1:{port}; the upstream's key never left this process. Ctrl-C stops."
-    )
+    if not as_json:
+        click.echo(
+            f"Serving on http://127.0.0.1:{port}; the upstream's key never left this process. Ctrl-C stops."
+        )
     sys.stdout.flush()
+
+
+def _tell(url: str, good: tuple[int, str], denied: tuple[int, str]) -> None:
+    click.echo("A presigned URL, valid for an hour, for GET of v1/hello* only:\n")
+    click.echo(f"  curl '{url}'\n")
+    click.echo(f"GET v1/hello   {good[0]}  {good[1]}")
+    click.echo(f"GET v1/admin   {denied[0]}  {denied[1]}\n")
 
 
 def _get(url: str) -> tuple[int, str]:

@@ -159,12 +159,16 @@ class Desk:
 
         Raises ConfigError, also for a signing secret that is not to be had here.
         """
+        return self.revocations.applied({entry.id: self.unrevoked(entry)})[entry.id]
+
+    def unrevoked(self, entry: Entry) -> Connection:
+        """The same whatever is revoked; there need not be a registry yet."""
         document = Document(entry.document.file, None, entry.document.marks)
         registrar = Registrar(document, self.base, self.environ, offline=True)
         found = registrar.connections({entry.id: self.model(entry)})
         if registrar.problems:
             raise ConfigError(registrar.problems)
-        return self.revocations.applied(found)[entry.id]
+        return found[entry.id]
 
     @cached_property
     def revocations(self) -> Revocations:

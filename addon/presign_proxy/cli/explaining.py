@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any
 
 import click
 
 from .. import loosely
 from ..converting import signed_from
+from ..document import ConfigError
 from ..explaining import explain as explained
 from ..explaining.explanation import Explanation, headline, render
 from ..message import Request
 from ..presenting import Presented, parse
 from ..presenting.urls import Unreadable
 from ..schema import instant
+from . import asking
 from .desk import Desk, Failure
 from .signing import BASE, CA, FORMS, Form, described, shown
 from .voice import DONE, REFUSED, Voice, verb
-
-_MAX_INPUT: Final = 1 << 20
 
 
 class Pasted(click.Command):
@@ -36,7 +36,7 @@ class Pasted(click.Command):
 
 def _text(given: str) -> str:
     """What was pasted; `-` reads standard input, where no other user of the machine can see it."""
-    return sys.stdin.read(_MAX_INPUT) if given == "-" else given
+    return asking.text() if given == "-" else given
 
 
 def _presented(given: str, **wanted: str | None) -> Presented:
@@ -60,12 +60,12 @@ def _judged(desk: Desk, given: str, at: str | None, **wanted: str | None) -> tup
     # What names no host goes to the gateway, by a name that it answers to.
     host = min(desk.hosts(), default=None)
     presented = _presented(given, **wanted, gateway=f"http://{host}" if host else None)
-    registry, left_out = desk.registry(_named(presented.request))
+    registry, left_out = desk.registry(named(presented.request))
     explanation = explained(registry, presented.request, _at(at))
     return explanation, [*presented.assumed, *left_out]
 
 
-def _named(request: Request) -> frozenset[str]:
+def named(request: Request) -> frozenset[str]:
     """Connections that a request may mean, however it names them."""
     loose = loosely.read(request)
     segments = request.path.decode("utf-8", "replace").split("/")[1:5]
@@ -156,7 +156,9 @@ def _base_path(desk: Desk, connection: str | None) -> str:
 
 
 def _preset(desk: Desk, connection: str) -> dict[str, Any]:
-    if not desk.exists or connection not in desk.entries:
-        return {}
-    found: dict[str, Any] = desk.presets.known.get(desk.entries[connection].data.get("preset") or "", {})
+    """The connection's preset, where there is a configuration that can be read."""
+    found: dict[str, Any] = {}
+    with suppress(ConfigError):
+        if desk.exists and connection in desk.entries:
+            found = desk.presets.known.get(desk.entries[connection].data.get("preset") or "", {})
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,13 +12,17 @@ import click
 from .. import grammar
 from ..converting import revocable
 from ..draft import Draft, changing
-from ..presenting import parse
+from ..explaining import explain
+from ..presenting import Presented, parse
 from ..presenting.urls import Unreadable
+from ..registry_file import revocations_of
 from ..revocations import EVERY
 from ..schema import instant as parse_instant
+from . import asking
 from .completing import complete_connections
 from .connecting import instant
 from .desk import Desk, Failure
+from .explaining import named
 from .voice import Voice, verb
 
 _GRACE: Final = 86_400
@@ -58,51 +61,79 @@ def revoke(
         raise click.UsageError("one of: URL, --key, --connection, --added-before")
     openers = desk.openers
     with changing(desk.registry_path, openers) as draft:
+        revocations_of(draft.content("revoked"), draft.path)  # says what is wrong with it
         _forget_expired(draft, time.time())
-        section, name, value = _what(desk, url, connection, key, added_before)
+        section, name, value = _what(desk, url, connection, key, added_before, undo=undo)
         revoked = draft.revoked(section)
         if undo:
-            if revoked.pop(name, None) is None:
+            value = revoked.pop(name, None)
+            if value is None:
                 raise Failure(f"{name} is not revoked")
         else:
-            revoked[name] = value
+            value = revoked[name] = _later(revoked.get(name), value)
         draft.write()
     state = "no longer revoked" if undo else "revoked"
-    said = f"{_named(section, name)} is {state}; gateways notice within a second."
+    said = f"{_named(section, name, value)} is {state}; gateways notice within a second."
     voice.tell({"revoked": not undo, "what": section, "id": name}, said)
 
 
+def _later(before: Any, value: Any) -> Any:
+    """Of two instants the later one: to revoke takes nothing back that was revoked."""
+    if not isinstance(before, str):
+        return value
+    try:
+        return max(before, value, key=parse_instant)
+    except ValueError as error:
+        raise Failure(f"what is revoked already {error}") from None
+
+
 def _what(
-    desk: Desk, url: str | None, connection: str | None, key: str | None, added_before: str | None
+    desk: Desk,
+    url: str | None,
+    connection: str | None,
+    key: str | None,
+    added_before: str | None,
+    *,
+    undo: bool,
 ) -> tuple[str, str, Any]:
     """Section, name in it, and value."""
     now = instant()
     if key is not None:
         if not _KEY.fullmatch(key):
             raise click.UsageError("--key is CONNECTION/KEY, as `presign connections list` shows them")
-        _known(desk, key.partition("/")[0])
+        _known(desk, key.partition("/")[0], undo)
         return "keys", key, now
     if connection is not None:
-        _known(desk, connection)
+        _known(desk, connection, undo)
     if added_before is not None:
         return "added_before", connection or EVERY, _instant(added_before)
     if connection is not None:
         return "connections", connection, now
-    text = (sys.stdin.read(1 << 20) if url == "-" else url or "").strip()
+    text = (asking.text() if url == "-" else url or "").strip()
     if _SIGNATURE_ID.fullmatch(text):
         return "urls", text, {"at": now}
     try:
-        signature, expires = revocable(parse(text))
+        presented = parse(text)
+        signature, expires = revocable(presented)
     except Unreadable as error:
         raise Failure(f"{error}; a signature id has 32 hex digits, the audit log shows it") from None
-    return "urls", signature, {"at": now, **({"expires": expires} if expires else {})}
+    forgotten = {"expires": expires} if expires and _is_genuine(desk, presented) else {}
+    return "urls", signature, {"at": now, **forgotten}
 
 
-def _known(desk: Desk, name: str) -> None:
-    """A connection that was removed may be revoked all the same, but a mistyped one is told."""
+def _is_genuine(desk: Desk, presented: Presented) -> bool:
+    """Whether it is what was signed. Elsewise its expiry is anybody's, and would end the revocation."""
+    registry, _ = desk.registry(named(presented.request))
+    steps = explain(registry, presented.request, int(time.time())).steps
+    return any(step.name == "signature" and step.outcome == "ok" for step in steps)
+
+
+def _known(desk: Desk, name: str, undo: bool) -> None:
+    """A mistyped connection is told of; what was revoked may be undone also after the connection is gone."""
     if not _ID.fullmatch(name):
         raise click.UsageError("a connection id is 1 to 64 of A-Z a-z 0-9 _ -")
-    desk.entry(name)
+    if not undo:
+        desk.entry(name)
 
 
 def _instant(text: str) -> str:
@@ -121,7 +152,7 @@ def _forget_expired(draft: Draft, now: float) -> None:
         del urls[name]
 
 
-def _named(section: str, name: str) -> str:
+def _named(section: str, name: str, value: Any) -> str:
     if section == "added_before":
-        return "Every key" + (f" of {name}" if name != EVERY else "") + " that was added before"
+        return "Every key" + (f" of {name}" if name != EVERY else "") + f" that was added before {value}"
     return f"{_NAMES[section]} {name}"

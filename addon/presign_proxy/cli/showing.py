@@ -11,11 +11,12 @@ from click.shell_completion import get_completion_class
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks one.")
 @click.option("--once", is_flag=True, help="Show the requests and stop.")
-def demo(port: int, *, once: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def demo(port: int, *, once: bool, as_json: bool) -> None:
     """Start a gateway in front of a built-in upstream, show what it does, keep serving."""
     from .demo import run  # mitmproxy takes a second to import
 
-    raise SystemExit(run(port, once=once))
+    raise SystemExit(run(port, once=once, as_json=as_json))
 
 
 @click.command()

@@ -20,7 +20,7 @@ from ..secret import Secret
 from ..secrets import resolve
 from ..signer import Signed, Signer
 from .completing import complete_connections
-from .connecting import listed
+from .connecting import YEAR_10000, listed
 from .desk import Desk, Failure
 from .voice import Voice, verb
 
@@ -148,8 +148,9 @@ def _expires_at(text: str, never: bool) -> int:
                 "--expires is a duration, as in 15m or 7d, or an instant, as in 2027-01-01T00:00:00Z;"
                 " for ever is --no-expiry"
             ) from None
-    if found <= now:
-        raise click.UsageError("--expires lies in the past")
+    if not now < found < YEAR_10000:
+        where = "in the past" if found <= now else "behind the year 9999; for ever is --no-expiry"
+        raise click.UsageError(f"--expires lies {where}")
     return found
 
 

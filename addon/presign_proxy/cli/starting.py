@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Final
 
 import click
 
-from ..draft import Draft
+from ..draft import Draft, naming
 from ..permissions import writable_by_others
 from ..secret import Secret
 from ..storing import lock, write_private
@@ -53,18 +52,24 @@ def init(desk: Desk, voice: Voice, key_env: str | None, env: str | None) -> None
         raise Failure(str(problems[0]))
     registry, key_file = desk.base / _REGISTRY, desk.base / _KEY
     wanted = [desk.path, registry] + ([] if key_env or env else [key_file])
-    for path in wanted:
-        if path.exists() or path.is_symlink():
-            raise Failure(f"{path} is there already; nothing was changed")
+    _are_free(wanted)
     opener, text, key = _key(key_env, env)
-    with lock(desk.path):
+    with naming(desk.path), lock(desk.path):
+        _are_free(wanted)  # still: another one may have been faster
         if text is not None and key_env is None:
-            write_private(key_file, f"{text}\n".encode())
+            with naming(key_file):
+                write_private(key_file, f"{text}\n".encode())
         Draft(registry, [opener], {}).write()
         # Last, so that what was interrupted is not taken for a gateway.
         write_private(desk.path, _CONFIG.format(key=key).encode())
     Path(desk.base, f".{desk.path.name}.lock").unlink(missing_ok=True)
     _say(desk, voice, wanted, text if key_env else None, key_env or env)
+
+
+def _are_free(wanted: list[Path]) -> None:
+    for path in wanted:
+        if path.exists() or path.is_symlink():
+            raise Failure(f"{path} is there already; nothing was changed")
 
 
 def _key(key_env: str | None, env: str | None) -> tuple[Opener, str | None, str]:
@@ -73,7 +78,7 @@ def _key(key_env: str | None, env: str | None) -> tuple[Opener, str | None, str]
         phrase = asking.secret("passphrase of the registry")
         if len(phrase) < MIN_PASSPHRASE:
             raise Failure(f"a passphrase has at least {MIN_PASSPHRASE} characters")
-        if sys.stdin.isatty() and asking.secret("the same again") != phrase:
+        if asking.somebody_is_there() and asking.secret("the same again") != phrase:
             raise Failure("the two are not the same; nothing was changed")
         return Passphrase(Secret(phrase)), None, f"{{passphrase: {{env: {env}}}}}"
     fresh = new_key()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from ..document import ConfigError, Document, Problem
-from ..draft import Draft, changing, from_json
-from ..registry_file import read_payload, revocations_of
+from ..draft import Draft, changing, from_json, naming, shaped
+from ..registry_file import MAX_KEYS, read_payload, revocations_of
 from ..secret import Secret
-from ..storing import read_private, write_private
+from ..storing import MAX_BYTES, read_private, write_private
 from ..vault import Passphrase, VaultKey, kid_of, new_key, parse_key, seal
+from . import asking
 from .desk import Desk, Entry, Failure
-from .voice import Voice, verb
+from .voice import Voice, counted, verb
 
 
 @click.command()
@@ -22,13 +22,16 @@ from .voice import Voice, verb
 @verb
 def decrypt(desk: Desk, voice: Voice, out: Path | None) -> None:
     """Print the registry as JSON, all its secrets included."""
-    payload = read_payload(desk.registry_path, desk.openers)
+    openers = desk.openers
+    with naming(desk.registry_path):
+        payload = read_payload(desk.registry_path, openers)
     if out is None:
-        click.echo(payload.decode("utf-8"), nl=False)
+        click.echo(payload, nl=False)
         return
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise Failure(f"{out} is there already; nothing was changed")
-    write_private(out, payload)
+    with naming(out):
+        write_private(out, payload)
     voice.tell({"wrote": str(out)}, f"Wrote {out}. It holds every secret: delete it when you are done.")
 
 
@@ -46,22 +49,22 @@ def encrypt(desk: Desk, voice: Voice, source: Path, replace: bool) -> None:
     if target.exists():
         with changing(target, openers) as before:
             if before.connections and not replace:
-                raise Failure(
-                    f"{target.name} has {len(before.connections)} connections; --replace replaces them"
-                )
+                has = counted(len(before.connections), "connection")
+                raise Failure(f"{target.name} has {has} already; --replace puts the new ones in their place")
             _write(desk, draft)
     else:
         _write(desk, draft)
     count = len(draft.connections)
-    voice.tell({"wrote": str(target), "connections": count}, f"Wrote {target.name} with {count} connections.")
+    said = f"Wrote {target.name} with {counted(count, 'connection')}."
+    voice.tell({"wrote": str(target), "connections": count}, said)
     if source != Path("-"):
         voice.note(f"{source} still holds every secret in plain text: delete it when you are done.")
 
 
 def _plain(source: Path, desk: Desk) -> Draft:
     if source == Path("-"):
-        data = from_json(sys.stdin.buffer.read(), source)
-        draft = Draft(source, None, data if isinstance(data, dict) else {"connections": data})
+        name = Path("standard input")
+        draft = Draft(name, None, shaped(from_json(asking.everything(MAX_BYTES), name), name))
     else:
         draft = Draft.read(source, None)
     content = {"connections": draft.connections, "revoked": draft.content("revoked")}
@@ -73,7 +76,7 @@ def _write(desk: Desk, draft: Draft) -> None:
     problems: list[Problem] = []
     for name, data in draft.connections.items():
         try:
-            desk.connection(Entry(name, data, Document(str(draft.path), {}), managed=True))
+            desk.unrevoked(Entry(name, data, Document(str(draft.path), {}), managed=True))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -96,27 +99,37 @@ def rekey(desk: Desk, voice: Voice, drop_old: bool) -> None:
         source = desk.config.registry.key[0] if desk.config.registry and desk.config.registry.key else None
         file = source.source.file if source and not source.passphrase else None
         kid = _with_key_file(desk.base / file, draft, drop_old) if file else _with_first(draft)
-    voice.tell(
-        {"registry": str(path), "kid": kid}, f"{path.name} is encrypted with {kid or 'the passphrase'} now."
-    )
+    said = f"{path.name} is encrypted with {kid or 'the passphrase'} now."
+    if file is not None and drop_old:
+        said = f"{file} holds only the key of {path.name} now, {kid}."
+    voice.tell({"registry": str(path), "kid": kid}, said)
     if file is not None and not drop_old:
         voice.note(f"{file} holds the older keys too, for gateways that run and backups: --drop-old later.")
 
 
 def _with_key_file(file: Path, draft: Draft, drop_old: bool) -> str:
     """At every moment the key file holds a key that opens the registry."""
-    older = read_private(file).decode("utf-8").split()
+    with naming(file):
+        older = read_private(file).decode("utf-8").split()
+    kid = kid_of(draft.path.read_bytes())
+    current = next((text for text in older if _key(text).kid == kid), None)
     if drop_old:
-        current = next((text for text in older if _key(text).kid == kid_of(draft.path.read_bytes())), None)
         if current is None:
-            raise Failure("no key of the file opens the registry as it is")
-        write_private(file, f"{current}\n".encode())
+            raise Failure(f"no key of {file} opens the registry as it is")
+        _write_keys(file, [current])
         return _key(current).kid
     fresh = new_key().reveal()
-    write_private(file, "\n".join([fresh, *older[:3], ""]).encode())
+    if current is not None:  # first, for only so many are kept
+        older = [current, *(text for text in older if text != current)]
+    _write_keys(file, [fresh, *older[: MAX_KEYS - 1]])
     draft.openers = [_key(fresh)]
     draft.write()
     return _key(fresh).kid
+
+
+def _write_keys(file: Path, keys: list[str]) -> None:
+    with naming(file):
+        write_private(file, "".join(f"{text}\n" for text in keys).encode())
 
 
 def _key(text: str) -> VaultKey:
@@ -131,5 +144,6 @@ def _with_first(draft: Draft) -> str | None:
             "the registry is encrypted with the first key already: put a new one before it in registry.key,"
             " as a list [{env: NEW}, {env: OLD}]"
         )
-    write_private(draft.path, seal(draft.payload, first))
+    with naming(draft.path):
+        write_private(draft.path, seal(draft.payload, first))
     return None if isinstance(first, Passphrase) else first.kid

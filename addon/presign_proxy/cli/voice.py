@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,15 +35,37 @@ def verb(function: Callable[..., int | None]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(function)
     def run(*args: Any, config: Path | None, as_json: bool, **kwargs: Any) -> None:
+        _in_unicode(kwargs)
         try:
             code = function(Desk.at(config), Voice(as_json), *args, **kwargs)
         except BrokenPipeError:
             raise  # whoever read has enough; click ends in silence
         except _FORESEEN as error:
-            code = _fail(error, as_json)
+            code = _fail(error, as_json=not _is_full() and as_json)
         raise SystemExit(code or DONE)
 
     return run
+
+
+def _is_full() -> bool:
+    """Whether standard output takes no more; it is then let go of, or Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return True
+    return False
+
+
+def _in_unicode(given: dict[str, Any]) -> None:
+    """Bytes that are not UTF-8 cannot be signed, stored or shown: told before anything is done."""
+    for name, value in given.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            try:
+                str(text).encode("utf-8")
+            except UnicodeEncodeError:
+                raise click.UsageError(f"{name.replace('_', '-')} is not UTF-8") from None
 
 
 def _fail(error: Exception, as_json: bool) -> int:
@@ -76,6 +100,11 @@ class Voice:
         if not self.as_json:
             for line in lines:
                 click.echo(line, err=True)
+
+
+def counted(number: int, what: str) -> str:
+    """As in "1 connection" and "2 connections"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def table(rows: Iterable[Sequence[str]]) -> list[str]:

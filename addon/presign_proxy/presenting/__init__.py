@@ -27,7 +27,7 @@ _TOKEN_FORM: Final = TOKEN_PATH.decode()
 _BLANKS: Final = " \t\r\n"
 _LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 _REQUEST_LINE = re.compile(r"([!-~]+) (\S+) HTTP/[0-9.]+")
-_ASSIGNED = re.compile(r"(?:export |set |\$env:)?[A-Za-z_][A-Za-z0-9_]*=(?=[\"']?ps[0-9]_)")
+_ASSIGNED = re.compile(r"(?<![A-Za-z0-9_])(?:export |set |\$env:)?[A-Za-z_][A-Za-z0-9_]*=(?=[\"']?ps[0-9]_)")
 _TOKEN = re.compile(r"(?:(?:Bearer|token) )?(ps[0-9]_\S*)", re.IGNORECASE)
 _QUOTES: Final = ("<>", '""', "''", "``", "()")
 _METHOD = re.compile(grammar.METHOD)

@@ -1,0 +1,32 @@
+"""A connection as it may be shown: with stars for what is secret."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+PLACES: Final = {"header": "headers", "query": "params"}
+"""By type of `auth`: where it holds secrets by name."""
+_SHOWN: Final = "********"
+
+
+def masked(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with stars for what is secret; where it is kept is none."""
+    auth = {key: _hidden(key, value) for key, value in (entry.get("auth") or {}).items()}
+    keys = [{**key, "secret": _masked(key.get("secret"))} for key in entry.get("signing_keys") or []]
+    shown = {**entry, "signing_keys": keys}
+    return {**shown, "auth": auth} if auth else shown
+
+
+def _hidden(key: str, value: Any) -> Any:
+    """One member of `auth`: those of a group have names of their own, which may be called `env` too."""
+    if key == "type":
+        return value
+    if key in PLACES.values():
+        return {name: _masked(secret) for name, secret in value.items()}
+    return _masked(value)
+
+
+def _masked(value: Any) -> Any:
+    if not isinstance(value, dict) or not value.keys() & {"env", "file", "exec"}:
+        return _SHOWN
+    return {**value, "exec": [value["exec"][0], "…"]} if value.get("exec") else value
