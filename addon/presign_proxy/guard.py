@@ -198,7 +198,7 @@ class Guard:
 
     def client_connected(self, client: Client) -> None:
         server = proxyserver()
-        if server and len(server.connections) > MAX_CLIENTS:
+        if server and len(server.connections) > MAX_CLIENTS and not self._housekeeper.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)

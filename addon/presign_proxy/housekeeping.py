@@ -51,6 +51,15 @@ class Housekeeper:
         if files:
             self.files, self.seen = files, version
 
+    def make_room(self) -> bool:
+        """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
+        stranger = self._ledger.idle_stranger()
+        if stranger is None:
+            return False
+        self._ledger.forget(stranger)
+        _cut(stranger, stranger)
+        return True
+
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(TICK)

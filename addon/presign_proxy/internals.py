@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Final
 
+from h2.connection import H2Connection
+from h2.frame_buffer import FrameBuffer
 from mitmproxy import version
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.connection import Server
@@ -25,6 +27,8 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (_http1.Http1Client, "read_headers", ("event",)),
     (_http1.Http1Connection, "read_body", ("event",)),
     (_http1.Http1Connection, "mark_done", None),
+    (_http2.Http2Connection, "_handle_event", ("event",)),
+    (_http2.Http2Connection, "protocol_error", ("message", "error_code")),
     (_http2.Http2Connection, "is_closed", ("stream_id",)),
     (_http2.Http2Connection, "handle_h2_event", ("event",)),
     (layers.ClientTLSLayer, "receive_handshake_data", ("data",)),
@@ -34,22 +38,25 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (server.ConnectionHandler, "handle_connection", ("connection",)),
 )
 # What the code that we pass through must still do, as it is written there.
-_SOURCES: Final[tuple[tuple[Any, str], ...]] = (
-    (http.HttpLayer._handle_event, "self.connections.setdefault(self.context.client"),
-    (http.HttpLayer.get_connection, "stack /= HttpClient(context)"),
-    (http.HttpStream.start_request_stream, "RequestHeaders(self.stream_id, self.flow.request"),
-    (http.HttpStream.state_wait_for_request_headers, "yield HttpRequestHeadersHook(self.flow)"),
-    (http.HttpStream.make_server_connection, "yield GetHttpConnection("),
-    (_http2.Http2Client.__init__, "self.our_stream_id = {}"),
-    (_http2.Http2Client.__init__, "self.stream_queue = "),
-    (_http2.Http2Connection.__init__, "self.h2_conn = "),
-    (_http_h2.BufferedH2Connection.__init__, "self.stream_buffers = "),
-    (layer.Layer.__init__, "self._paused = None"),
-    (layer.Layer.__init__, "self._paused_event_queue = "),
-    (layer.Layer.__init__, "self.context.layers.append(self)"),
-    (server.ConnectionHandler.__init__, "self.transports = {}"),
-    (server.ConnectionHandler.open_connection, "ServerConnectHook(hook_data)"),
-    (server.ConnectionHandler.handle_connection, "reader = self.transports[connection].reader"),
+_SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
+    (http.HttpLayer, "_handle_event", "self.connections.setdefault(self.context.client"),
+    (http.HttpLayer, "get_connection", "stack /= HttpClient(context)"),
+    (http.HttpStream, "start_request_stream", "RequestHeaders(self.stream_id, self.flow.request"),
+    (http.HttpStream, "state_wait_for_request_headers", "yield HttpRequestHeadersHook(self.flow)"),
+    (http.HttpStream, "make_server_connection", "yield GetHttpConnection("),
+    (_http2.Http2Client, "__init__", "self.our_stream_id = {}"),
+    (_http2.Http2Client, "__init__", "self.stream_queue = "),
+    (_http2.Http2Connection, "__init__", "self.h2_conn = "),
+    (_http_h2.BufferedH2Connection, "__init__", "self.stream_buffers = "),
+    (H2Connection, "__init__", "self.incoming_buffer = "),
+    (FrameBuffer, "__init__", "self._data = "),
+    (layer.Layer, "__init__", "self._paused = None"),
+    (layer.Layer, "__init__", "self._paused_event_queue = "),
+    (layer.Layer, "__init__", "self.context.layers.append(self)"),
+    (server.ConnectionHandler, "__init__", "self.transports = {}"),
+    (server.ConnectionHandler, "open_connection", "ServerConnectHook(hook_data)"),
+    (server.ConnectionHandler, "handle_connection", "reader = self.transports[connection].reader"),
+    (Server, "__setattr__", "address"),
 )
 
 
@@ -60,11 +67,17 @@ def unknown() -> Iterator[str]:
         found = tuple(inspect.signature(method).parameters)[1:] if method else None
         if found is None or (parameters is not None and found != parameters):
             yield _told(f"{owner.__name__}.{name}")
-    for function, text in _SOURCES:
-        if text not in inspect.getsource(function):
-            yield _told(function.__qualname__)
-    if "address" not in inspect.getsource(Server.__setattr__):
-        yield _told("Server.__setattr__")
+    for owner, name, text in _SOURCES:
+        if text not in _source(getattr(owner, name, None)):
+            yield _told(f"{owner.__name__}.{name}")
+
+
+def _source(function: Any) -> str:
+    """How a function is written; empty where it is gone or cannot be read."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""
 
 
 def _told(what: str) -> str:

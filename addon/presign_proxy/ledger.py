@@ -116,6 +116,13 @@ class Ledger:
         layer = self.layers.get(client)
         return layer is not None and layer.backlog_of(server) > MAX_BACKLOG
 
+    def idle_stranger(self) -> Any:
+        """The oldest client that was never granted anything and asks for nothing now; None if none is."""
+        for client, layer in list(self.layers.items()):
+            if client not in self.heads and layer.is_idle_stranger():
+                return client
+        return None
+
     def forget(self, client: Any) -> None:
         """A client is gone. Its layers refer back to it, so that weak keys alone would keep both for ever."""
         self.layers.pop(client, None)

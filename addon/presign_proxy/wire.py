@@ -11,6 +11,7 @@ import re
 from typing import Any, Final
 
 import h2.events
+from h2.errors import ErrorCodes
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer, layers
@@ -115,7 +116,22 @@ class GuardedHttp1Server(_Tamed, Http1Server):
             yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
 
 
-class GuardedHttp2Server(Http2Server):
+class _Framed(Http2Connection):
+    """Frames no longer than was agreed: h2 looks at a length only once all of the frame is there, 16 MiB."""
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        yield from super()._handle_event(event)
+        if isinstance(event, events.DataReceived) and self._waits_for_too_much():
+            self.h2_conn.incoming_buffer._data = bytearray()
+            yield from self.protocol_error("a frame is too large", ErrorCodes.FRAME_SIZE_ERROR)
+
+    def _waits_for_too_much(self) -> bool:
+        """What is left over begins with the frame whose end has not come yet."""
+        begun = self.h2_conn.incoming_buffer._data
+        return len(begun) >= 3 and int.from_bytes(begun[:3], "big") > self.h2_conn.max_inbound_frame_size
+
+
+class GuardedHttp2Server(_Framed, Http2Server):
     """The client's side: heads in frames of ordinary size, and windows that open as uploads move on."""
 
     def __init__(self, context: Context, http_layer: GuardedHttpLayer) -> None:
@@ -166,6 +182,10 @@ class GuardedHttp1Client(_Tamed, Http1Client):
                 return
 
 
+class GuardedHttp2Client(_Framed, Http2Client):
+    """The upstream's side, which mitmproxy allows frames of 128 KiB."""
+
+
 class GuardedHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
@@ -189,6 +209,10 @@ class GuardedHttpLayer(HttpLayer):
         server = self.connections.get(client)
         if isinstance(server, GuardedHttp2Server) and server.owed:
             yield from server.settle()
+
+    def is_idle_stranger(self) -> bool:
+        """Whether no request is under way, nor ever was one that was granted."""
+        return not self.streams and not self.quiet
 
     def held_bytes(self) -> int:
         """What an HTTP/1 client has sent and nobody has taken yet; an HTTP/2 client has its windows."""
@@ -234,6 +258,8 @@ class GuardedHttpLayer(HttpLayer):
             if type(child) is Http1Client:
                 child.__class__ = GuardedHttp1Client
                 child.state = child.read_headers  # bound before, to the stock class
+            elif type(child) is Http2Client:
+                child.__class__ = GuardedHttp2Client
         yield from super().register_connection(command)
 
 

@@ -37,10 +37,26 @@ class MitmWeb:
 
     def clear(self) -> None:
         """Forget all flows and log lines so far."""
+        self.send("POST", "/clear", {})
+        assert not self.flows()
+
+    def send(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[int, str]:
+        """Status and text of the answer to what the page would change."""
         # The cookie and its copy in a header need only be equal.
         headers = {"Authorization": AUTHORIZATION, "Cookie": "_mitmproxy_xsrf=test", "X-XSRFToken": "test"}
-        self._open(urllib.request.Request(f"http://127.0.0.1:{self.port}/clear", b"", headers))
-        assert not self.flows()
+        headers["Content-Type"] = "application/json"
+        url = f"http://127.0.0.1:{self.port}{path}"
+        body = json.dumps(arguments).encode()
+        try:
+            request = urllib.request.Request(url, body, headers, method=method)
+            with self._opener.open(request, timeout=10) as response:
+                return response.status, response.read().decode("utf-8", "replace")
+        except HTTPError as error:
+            return error.code, error.read().decode("utf-8", "replace")
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = json.loads(self.get("/options"))
+        return found
 
     def flows(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.get("/flows"))

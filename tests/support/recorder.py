@@ -142,9 +142,13 @@ class Recorder:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
         # A peer that goes away in the middle is an ordinary event for an upstream, not a failure of the test.
-        with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, TimeoutError):
-            if peer.alpn == "h2":
-                await H2Server(reader, writer, peer, self._log, self.required).serve()
-            else:
-                await serve_h1(reader, writer, peer, self._log, self.required)
-        writer.close()
+        try:
+            with contextlib.suppress(
+                ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, TimeoutError
+            ):
+                if peer.alpn == "h2":
+                    await H2Server(reader, writer, peer, self._log, self.required).serve()
+                else:
+                    await serve_h1(reader, writer, peer, self._log, self.required)
+        finally:
+            writer.close()  # also where the whole recorder is stopped

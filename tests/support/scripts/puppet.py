@@ -57,6 +57,10 @@ class Puppet:
     def do_option(self, name: str) -> dict[str, Any]:
         return {"value": getattr(ctx.options, name)}
 
+    def do_execute(self, line: str) -> None:
+        """A command as it is typed at mitmproxy's prompt."""
+        ctx.master.commands.execute(line)
+
     def do_edit(self, hook: str, **changes: Any) -> None:
         """Make these changes in every flow from now on."""
         self.edits = {hook: changes} if changes else {}

@@ -1,0 +1,417 @@
+"""What a client without any presign can use up: memory, connections, time; others are served meanwhile."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import gc
+import gzip
+import importlib
+import inspect
+import pkgutil
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import presign_proxy
+from presign_proxy import message, policy
+from presign_proxy.housekeeping import MAX_CLIENTS
+from presign_proxy.paths import pattern
+from support.answers import BEHAVIOURS, Answer
+from support.asking import SECRET, Grant, ask, wire
+from support.deciding import code, registry, request, signed
+from support.flood import as_bytes, as_request
+from support.lab import REAL_SECRET, bearer_connection
+from support.proxy import Mitm
+from support.puppet import eventually
+from support.raw import Tls, connect, exchange, parse_response
+from support.recorder import Recorder
+
+PACKAGE = Path(presign_proxy.__file__).parent
+MB = 1_000_000
+
+# Every cache of the package: what limits it, and what one entry costs somebody without a presign.
+CACHES = {
+    "names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
+    "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
+    "hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
+    "policy.parse_list": "4,096 lists that were signed: no key, no entry",
+    "paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
+    "injectors._slots_of": "256 names of headers that were configured",
+    "masking.mask_for": "1,024 credentials that were configured",
+    "registering._conduct": "1,024 values that were configured",
+    "registering._ceiling": "1,024 values that were configured",
+    "registering._parse_upstream": "4,096 URLs that were configured",
+    "presets.providers": "one table, of the package",
+}
+
+# Every collection that outlives a request, and what empties it.
+COLLECTIONS = {
+    "connections.Registry.connections": "one per connection of the registry",
+    "dialling.Dialler._named": "weak: one per upstream connection",
+    "document._Builder.problems": "one document, of its owner",
+    "fetching.Fetcher._kept": "one per configured program",
+    "fetching.Fetcher._flights": "one per configured program, while it runs",
+    "ledger.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
+    "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
+    "ledger.Ledger.heads": "weak: one per client connection, of which there are MAX_CLIENTS",
+    "ledger.Ledger.layers": "weak: one per client connection",
+    "ledger.Ledger.dials": "weak: one per upstream connection",
+    "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
+    "registering.Registrar.problems": "one configuration, of its owner",
+    "registering.Registrar.warnings": "one configuration, of its owner",
+    "registry_file._JsonReader.known": "one per connection of the registry",
+    "registry_file._JsonReader._problems": "one configuration, of its owner",
+    "sinks.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
+    "wire.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
+}
+
+
+def cached() -> dict[str, Any]:
+    """All memoised functions of the package."""
+    found = {}
+    for info in pkgutil.walk_packages([str(PACKAGE)], "presign_proxy."):
+        if info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            if isinstance(value, functools._lru_cache_wrapper) and value.__module__.startswith(
+                "presign_proxy"
+            ):
+                home = info.name.removeprefix("presign_proxy.")
+                if value.__wrapped__.__module__ == info.name:
+                    found[f"{home}.{name}"] = value
+    return found
+
+
+def kept() -> set[str]:
+    """`module.Class.attribute` of everything that is made an empty collection in an `__init__`."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for one in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(one, ast.ClassDef):
+                found |= {f"{module}.{one.name}.{name}" for name in _collections(one)}
+    return found
+
+
+def _collections(owner: ast.ClassDef) -> Iterator[str]:
+    makers = {"dict", "list", "set", "deque", "defaultdict", "OrderedDict", "Counter", "WeakKeyDictionary"}
+    makers |= {"WeakSet", "WeakValueDictionary"}
+    for one in ast.walk(owner):
+        targets = [one.target] if isinstance(one, ast.AnnAssign) else getattr(one, "targets", [])
+        value = getattr(one, "value", None)
+        made = isinstance(value, ast.Call) and getattr(value.func, "id", "") in makers
+        if isinstance(one, ast.Assign | ast.AnnAssign) and (
+            made or isinstance(value, ast.Dict | ast.List | ast.Set)
+        ):
+            yield from (target.attr for target in targets if isinstance(target, ast.Attribute))
+
+
+def test_every_cache_is_bounded_and_accounted_for() -> None:
+    found = cached()
+    assert set(found) | {"registering._conduct", "registering._ceiling"} == set(CACHES)
+    for name, cache in found.items():
+        no_arguments = not inspect.signature(cache.__wrapped__).parameters
+        assert no_arguments or cache.cache_parameters()["maxsize"] <= 4096, name
+
+
+def test_every_collection_that_outlives_a_request_is_accounted_for() -> None:
+    assert kept() == set(COLLECTIONS)
+
+
+def test_what_nobody_signed_is_remembered_nowhere_but_in_two_small_caches() -> None:
+    """Names of headers and hosts; lists and patterns only once their signature was good."""
+    caches = cached()
+    for cache in caches.values():
+        cache.cache_clear()
+    for number in range(30_000):
+        assert code(as_request(number)) not in ("forward", "pass", "internal")
+    sizes = {name: cache.cache_info().currsize for name, cache in caches.items()}
+    filled = {name for name, size in sizes.items() if size}
+    assert filled == {"names._short_key", "hosts._parse_authority", "injectors._slots_of"}
+    assert sizes["injectors._slots_of"] == 1  # of the one connection that there is
+    assert sizes["names._short_key"] <= 4096
+    assert sizes["hosts._parse_authority"] <= 1024
+    assert code(request(signed())) == "forward"
+    assert policy.parse_list.cache_info().currsize == 2
+    assert pattern.cache_info().currsize == 1
+
+
+def test_a_long_name_of_a_header_is_not_remembered() -> None:
+    cache = cached()["names._short_key"]
+    cache.cache_clear()
+    for number in range(50):
+        code(request("/api/proxy/conn/x?X-Presign-Expires=1", (b"x" * 60_000 + b"%d" % number, b"1")))
+    assert cache.cache_info().currsize < 50
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_requests_of_which_no_two_are_alike_take_no_memory_in_the_core() -> None:
+    known = registry()
+    for number in range(10_000):
+        code(as_request(number), known)
+    gc.collect()
+    before = resident()
+    for number in range(10_000, 50_000):
+        code(as_request(number), known)
+    gc.collect()
+    assert resident() - before < 6 * MB
+
+
+# -- a real gateway -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gateway(module_gateway: Any, upstream: Recorder) -> Iterator[Mitm]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))  # inherited
+    yield module_gateway({"connections": {"conn": bearer_connection(upstream.url, SECRET)}})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def good(gateway: Mitm) -> int:
+    return ask(gateway.port, Grant("conn").target("v1/models"), {"Connection": "close"}).status
+
+
+@pytest.mark.slow
+def test_requests_of_which_no_two_are_alike_take_no_memory_in_a_gateway(gateway: Mitm) -> None:
+    """bench/flood.py does it with a million and with fifty thousand."""
+
+    def flood(first: int, last: int) -> None:
+        with connect(gateway.port) as sock:
+            for number in range(first, last):
+                received = exchange(sock, as_bytes(number))
+                # Of a host that is none of ours, the presign belongs to no connection.
+                assert received.startswith((b"HTTP/1.1 400", b"HTTP/1.1 403", b"HTTP/1.1 404")), received
+
+    flood(0, 2_500)
+    before = gateway.rss()
+    flood(2_500, 7_500)
+    assert gateway.rss() - before < 4 * MB
+    assert good(gateway) == 200
+
+
+@pytest.mark.slow
+def test_the_thousand_and_first_client_is_turned_away_and_those_inside_are_served(gateway: Mitm) -> None:
+    with contextlib.ExitStack() as crowd:
+        inside = crowd.enter_context(connect(gateway.port))
+        request_ = wire(Grant("conn").target("v1/models"))
+        assert parse_response(exchange(inside, request_)).status == 200
+        before = gateway.rss()
+        others = [crowd.enter_context(connect(gateway.port)) for _ in range(MAX_CLIENTS + 100)]
+        turned_away = 0
+        deadline = time.monotonic() + 8
+        for one in reversed(others):
+            one.settimeout(0.2)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                turned_away += one.recv(1) == b""
+            if turned_away >= 90 or time.monotonic() > deadline:
+                break
+        assert turned_away >= 90
+        assert parse_response(exchange(inside, request_)).status == 200
+        assert gateway.rss() - before < 150 * MB
+    assert eventually(lambda: _serves(gateway), 10)
+
+
+@pytest.mark.slow
+def test_one_client_that_keeps_a_thousand_idle_connections_shuts_nobody_out(gateway: Mitm) -> None:
+    """Each has had its refusal, owes nothing, and is as good as any for the ten minutes of mitmproxy."""
+    refused = wire(Grant("conn", secret="sk_somebody_elses_secret_0123456789").target("v1/models"))
+    granted = wire(Grant("conn").target("v1/models"))
+    with contextlib.ExitStack() as crowd:
+        inside = crowd.enter_context(connect(gateway.port))
+        assert parse_response(exchange(inside, granted)).status == 200
+        for _ in range(MAX_CLIENTS + 20):
+            one = crowd.enter_context(connect(gateway.port))
+            assert parse_response(exchange(one, refused)).status == 403
+        for _ in range(5):
+            newcomer = crowd.enter_context(connect(gateway.port))
+            assert parse_response(exchange(newcomer, granted)).status == 200
+        # Who was granted something is not the one who has to go.
+        assert parse_response(exchange(inside, granted)).status == 200
+
+
+def _serves(gateway: Mitm) -> bool:
+    try:
+        return good(gateway) == 200
+    except (OSError, ValueError):
+        return False
+
+
+def test_a_client_whose_head_comes_byte_by_byte_is_cut_and_others_are_served(gateway: Mitm) -> None:
+    """A head that grows for ever is no head in time: bytes do not buy time."""
+    head = wire(Grant("conn").target("v1/models"))
+    with connect(gateway.port) as slow:
+        started = time.monotonic()
+        with contextlib.suppress(OSError):
+            for at in range(200):
+                slow.sendall(head[at : at + 1])
+                time.sleep(0.1)
+                if at % 20 == 0:
+                    assert good(gateway) == 200
+        assert time.monotonic() - started < 14
+
+
+def test_a_tls_client_that_never_says_hello_is_cut(gateway: Mitm) -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)
+    with connect(gateway.port) as slow:
+        slow.sendall(hello)
+        slow.settimeout(14)
+        assert slow.recv(100) == b""
+
+
+@pytest.mark.parametrize("size", [message.MAX_HEAD + 10, 4 * MB])
+@pytest.mark.parametrize("part", ["target", "value", "name", "many values"])
+def test_a_head_over_its_size_is_answered_and_not_kept(part: str, size: int, gateway: Mitm) -> None:
+    grant = Grant("conn")
+    long = b"x" * size
+    parts = {
+        "target": b"GET "
+        + grant.target("v1/models").encode()
+        + b"&a="
+        + long
+        + b" HTTP/1.1\r\nHost: presign.local",
+        "value": wire(grant.target("v1/models"))[:-4] + b"\r\nX-Long: " + long,
+        "name": wire(grant.target("v1/models"))[:-4] + b"\r\n" + long + b": 1",
+        "many values": wire(grant.target("v1/models"))[:-4] + b"\r\nX-A: 1234567890" * (size // 17),
+    }
+    before = gateway.rss()
+    with connect(gateway.port) as sock, contextlib.suppress(OSError):
+        received = exchange(sock, parts[part] + b"\r\n\r\n")
+        if received:  # else the rest, which nobody read, has destroyed it
+            assert parse_response(received).status == 431
+    assert gateway.rss() - before < 4 * MB
+    assert good(gateway) == 200
+
+
+@pytest.mark.slow
+def test_hundreds_of_names_in_tls_take_no_memory(gateway: Mitm) -> None:
+    """mitmproxy makes a certificate for each name it is asked for, and keeps a hundred."""
+
+    def hello(number: int) -> None:
+        with contextlib.suppress(OSError), connect(gateway.port, Tls(f"h{number}.presign.local"), 5):
+            pass
+
+    for number in range(120):
+        hello(number)
+    before = gateway.rss()
+    for number in range(120, 360):
+        hello(number)
+    assert gateway.rss() - before < 6 * MB
+
+
+def test_a_reply_that_expands_a_thousandfold_takes_no_memory(
+    gateway: Mitm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upstream's own bomb: 400 MB in 400 KB, decoded because it could hold the credential."""
+    total = 400 * MB
+    packed = gzip.compress(bytes(total), 9)
+    bomb = Answer(headers=(("Content-Encoding", "gzip"),), body=packed)
+    monkeypatch.setitem(BEHAVIOURS, "bomb", lambda _: bomb)
+    before, most, received = gateway.rss(), 0, 0
+    with connect(gateway.port, timeout=20) as sock:
+        sock.sendall(wire(Grant("conn").target("bomb"), {"Connection": "close"}))
+        while data := sock.recv(1 << 20):
+            received += len(data)
+            most = max(most, gateway.rss())
+    assert received > total
+    assert most - before < 120 * MB
+
+
+def test_an_upstream_that_drips_holds_up_nobody_else(gateway: Mitm, upstream: Recorder) -> None:
+    with contextlib.ExitStack() as clients:
+        for _ in range(50):
+            sock = clients.enter_context(connect(gateway.port))
+            sock.sendall(wire(Grant("conn").target("v1/slow")))
+        started = time.monotonic()
+        assert good(gateway) == 200
+        assert time.monotonic() - started < 2.5
+
+
+def test_refused_requests_in_one_go_do_not_starve_others(gateway: Mitm) -> None:
+    """Two connections that send as fast as they are answered, and one client who means well."""
+    with contextlib.ExitStack() as flooders:
+        socks = [flooders.enter_context(connect(gateway.port)) for _ in range(2)]
+        waits = []
+        for turn in range(10):
+            for sock in socks:
+                with contextlib.suppress(BlockingIOError):
+                    sock.setblocking(False)
+                    sock.send(b"".join(as_bytes(8 * number + turn) for number in range(60)))
+                    sock.recv(1 << 20)
+            started = time.monotonic()
+            assert good(gateway) == 200
+            waits.append(time.monotonic() - started)
+        assert sorted(waits)[len(waits) // 2] < 2
+    assert REAL_SECRET not in gateway.log()
+
+
+def test_streams_that_are_reset_at_once_take_no_memory(gateway: Mitm) -> None:
+    """CVE-2023-44487: an HTTP/2 client opens streams and resets them, without waiting for answers."""
+    import h2.config
+    import h2.connection
+
+    def burst(count: int) -> None:
+        with contextlib.suppress(OSError), connect(gateway.port, Tls("presign.local", alpn=("h2",))) as sock:
+            client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+            client.initiate_connection()
+            head = [(":method", "GET"), (":scheme", "https"), (":authority", "presign.local")]
+            for number in range(count):
+                stream = client.get_next_available_stream_id()
+                client.send_headers(stream, [*head, (":path", f"/api/proxy/conn/{number}")], end_stream=True)
+                client.reset_stream(stream)
+                sock.sendall(client.data_to_send())
+            sock.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                while sock.recv(1 << 16):
+                    pass
+
+    burst(500)
+    before = gateway.rss()
+    burst(2000)
+    assert gateway.rss() - before < 12 * MB
+    assert good(gateway) == 200
+    assert "has crashed" not in gateway.log()
+
+
+def test_a_head_of_endless_continuations_is_cut(gateway: Mitm) -> None:
+    """CVE-2024-27919 and its kin: HEADERS without END_HEADERS, then CONTINUATION for ever."""
+    with connect(gateway.port, Tls("presign.local", alpn=("h2",))) as sock:
+        sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+        before = gateway.rss()
+        sent = 0
+        with contextlib.suppress(OSError):
+            sock.settimeout(5)
+            sock.sendall(b"\x00\x00\x00\x01\x00\x00\x00\x00\x01")
+            for _ in range(2000):
+                sock.sendall(b"\x00\x40\x00\x09\x00\x00\x00\x00\x01" + b"\x00" * 16384)
+                sent += 16384
+        assert sent < 16 * MB
+        assert gateway.rss() - before < 8 * MB
+    assert good(gateway) == 200
+
+
+def test_a_frame_that_claims_sixteen_megabytes_is_not_waited_for(gateway: Mitm) -> None:
+    """h2 looks at a frame's length only once all of it is there: a thousand such clients would be 16 GB."""
+    with connect(gateway.port, Tls("presign.local", alpn=("h2",))) as sock:
+        sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+        before, sent = gateway.rss(), 0
+        with contextlib.suppress(OSError):
+            sock.settimeout(5)
+            sock.sendall(b"\xff\xff\xf0\x00\x00\x00\x00\x00\x01")
+            while sent < 14 * MB:
+                sock.sendall(bytes(65536))
+                sent += 65536
+        assert sent < 8 * MB
+        assert gateway.rss() - before < 9 * MB  # what was on its way when it closed
+    assert good(gateway) == 200
