@@ -675,7 +675,7 @@ def test_redirect_behind_a_path_token_does_not_repeat_the_token(
     )
     below = absolute.removeprefix(f"{origin}/{base}")
     assert response.status == 302
-    token = re.escape(f"/p/{Grant(connection).token}"[:40])
+    token = re.escape(f"/p/{Grant(connection).token}"[:14])  # up to its expiry, which is made anew
     assert re.match(rf"http://presign\.local{token}[^/]*/", leads)
     assert leads.partition("/p/")[2].partition("/")[2] == below
     assert "ps1_" not in repr(response.headers)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import random
 import signal
 import socket
 import subprocess
@@ -24,10 +25,17 @@ class StartFailed(Exception):
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago, below those that the system gives to outgoing connections: one of
+    the thousands that tests make could take it before the process that it is for.
+    """
+    while True:
+        port = random.randint(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
 
 
 class Process:
