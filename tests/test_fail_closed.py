@@ -121,7 +121,7 @@ REFUSING = (
 )
 # What chooses how a new connection is spoken to.
 LAYERING = ("Guard.guard_layer", "adopt", "is_raw")
-CONNECTING = ("Guard._connect_answer", "request_of", "recognise")
+CONNECTING = ("Guard.http_connect", "Guard._connect_answer", "request_of", "recognise", "arrival_of@1")
 # Between mitmproxy's protocol and ours, where nothing of ours decides: no answer, but an end.
 PROTOCOL = (
     "Ledger.holds_too_much",

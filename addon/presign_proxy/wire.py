@@ -175,7 +175,7 @@ class GuardedHttpLayer(HttpLayer):
     broken = False
 
     def _handle_event(self, event: events.Event) -> Commands:
-        """mitmproxy logs what is raised here, and leaves the client waiting for an answer that never comes."""
+        """mitmproxy logs what is raised here, and leaves the client waiting for ever."""
         if self.broken:
             return
         try:
