@@ -343,7 +343,7 @@ def test_a_connection_that_cannot_be_guarded_is_closed(target: str, lab: Lab) ->
 @pytest.mark.parametrize("shape", ["get", "upload"])
 @pytest.mark.parametrize("target", PROTOCOL)
 def test_a_failing_protocol_keeps_nobody_waiting(target: str, shape: str, lab: Lab) -> None:
-    """mitmproxy logs such a failure and leaves the connection open, for as long as the client cares to wait."""
+    """mitmproxy logs such a failure and leaves the connection open, for as long as the client waits."""
     ended = lab.send(shape, target)
     assert (ended.received, ended.hung) == (b"", False)
     assert not lab.upstream.touched
