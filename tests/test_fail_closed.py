@@ -121,7 +121,17 @@ REFUSING = (
 )
 # What chooses how a new connection is spoken to.
 LAYERING = ("Guard.guard_layer", "adopt", "is_raw")
-CONNECTING = ("Guard._connect_answer", "request_of", "recognise")
+CONNECTING = ("Guard.http_connect", "Guard._connect_answer", "request_of", "recognise", "arrival_of@1")
+# Between mitmproxy's protocol and ours, where nothing of ours decides: no answer, but an end.
+PROTOCOL = (
+    "Ledger.holds_too_much",
+    "GuardedHttpLayer.make_stream",
+    "GuardedHttp1Server.read_headers",
+    "GuardedStream._arrive",
+    "GuardedStream._checked",
+    "GuardedStream._decided",
+    "GuardedStream.handle_event",
+)
 
 TARGETS = {
     target.partition("@")[0]
@@ -135,6 +145,7 @@ TARGETS = {
         REFUSING,
         LAYERING,
         CONNECTING,
+        PROTOCOL,
     )
     for target in group
 }
@@ -327,6 +338,15 @@ def test_a_connection_that_cannot_be_guarded_is_closed(target: str, lab: Lab) ->
     received = send_raw(lab.gateway.port, head_of(lab.issuer.url("conn_lab", "v1/models")), timeout=PATIENCE)
     assert not lab.upstream.touched
     assert b" 200 " not in received
+
+
+@pytest.mark.parametrize("shape", ["get", "upload"])
+@pytest.mark.parametrize("target", PROTOCOL)
+def test_a_failing_protocol_keeps_nobody_waiting(target: str, shape: str, lab: Lab) -> None:
+    """mitmproxy logs such a failure and leaves the connection open, for as long as the client waits."""
+    ended = lab.send(shape, target)
+    assert (ended.received, ended.hung) == (b"", False)
+    assert not lab.upstream.touched
 
 
 @pytest.mark.parametrize("target", CONNECTING)

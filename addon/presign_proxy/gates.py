@@ -26,11 +26,17 @@ class GatedReader:
         self._is_shut = is_shut
 
     async def read(self, n: int) -> bytes:
-        # Asked again and again, because what opens the gate is a count in somebody else's queue.
-        while self._is_shut():  # noqa: ASYNC110
-            await asyncio.sleep(_PAUSE)
-        data: bytes = await self._reader.read(n)
-        return data
+        try:
+            # Asked again and again, because what opens the gate is a count in somebody else's queue.
+            while self._is_shut():  # noqa: ASYNC110
+                await asyncio.sleep(_PAUSE)
+            data: bytes = await self._reader.read(n)
+            return data
+        except Exception as error:
+            # mitmproxy closes a connection that fails in this way; after any other it would stay, unread. It
+            # cannot do so before it has noted who reads, which it does when we first wait.
+            await asyncio.sleep(0)
+            raise OSError(f"reading failed ({type(error).__name__})") from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)

@@ -257,13 +257,16 @@ class Guard:
         self.ledger.owe_head(flow.client_conn)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
-        """CONNECT: no presign travels on it, and with unsigned: deny it leads to known places only."""
-        answer: Answer | None = refusal("internal", new_request_id())
-        try:
-            answer = self._connect_answer(flow)
-        finally:
-            if answer is not None:
-                flow.response = flows.response_of(answer, close=True)
+        """CONNECT: no presign travels on it, and with unsigned: deny it leads to known places only.
+
+        Until its entry says that it may pass, the stream refuses it.
+        """
+        answer = self._connect_answer(flow)
+        entry = self.ledger.get(flow)
+        if answer is not None:
+            flow.response = flows.response_of(answer, close=True)
+        elif entry is not None:
+            entry.decision = PASS
 
     def _connect_answer(self, flow: http.HTTPFlow) -> Answer | None:
         arrival = flows.arrival_of(flow.request, tunnelled=False)

@@ -43,6 +43,7 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (http.HttpLayer, "get_connection", "stack /= HttpClient(context)"),
     (http.HttpStream, "start_request_stream", "RequestHeaders(self.stream_id, self.flow.request"),
     (http.HttpStream, "state_wait_for_request_headers", "yield HttpRequestHeadersHook(self.flow)"),
+    (http.HttpStream, "handle_connect", "yield HttpConnectHook(self.flow)"),
     (http.HttpStream, "make_server_connection", "yield GetHttpConnection("),
     (_http2.Http2Client, "__init__", "self.our_stream_id = {}"),
     (_http2.Http2Client, "__init__", "self.stream_queue = "),

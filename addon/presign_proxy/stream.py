@@ -34,7 +34,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpResponseHook
+from mitmproxy.proxy.layers.http._hooks import HttpConnectHook, HttpRequestHeadersHook, HttpResponseHook
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from . import flows, replies
@@ -119,9 +119,12 @@ class GuardedStream(HttpStream):
                 continue
             if isinstance(checked, commands.Command):
                 reply = yield checked
-                if not isinstance(command, HttpRequestHeadersHook):
+                if isinstance(command, HttpConnectHook):
+                    checked = self._tunnelled()
+                elif isinstance(command, HttpRequestHeadersHook):
+                    checked = self._decided()
+                else:
                     continue
-                checked = self._decided()
             if checked is not None:
                 # Whatever mitmproxy was going to do with this request, it does not.
                 stock.close()
@@ -131,10 +134,12 @@ class GuardedStream(HttpStream):
     def _checked(self, command: commands.Command) -> commands.Command | Answer | None:
         """The command, its replacement, None to drop it, or the answer that takes its place. Never raises."""
         try:
-            if isinstance(command, HttpRequestHeadersHook):
+            if isinstance(command, HttpRequestHeadersHook | HttpConnectHook):
                 if self.arrival is None:
                     return self._refusal("internal")
-                self.entry = self.ledger.open(self.flow, self.arrival)
+                entry = self.ledger.open(self.flow, self.arrival)
+                if isinstance(command, HttpRequestHeadersHook):
+                    self.entry = entry
             elif isinstance(command, GetHttpConnection):
                 return self._connect(command)
             elif isinstance(command, SendHttp):
@@ -163,6 +168,16 @@ class GuardedStream(HttpStream):
             # A body that is kept, or goes through somebody's function, need not be the one that was sent.
             self.flow.request.stream = True
         return None
+
+    def _tunnelled(self) -> Answer | None:
+        """The answer to a CONNECT that nobody has judged; None to go on, be it with a refusal."""
+        entry, response = self.ledger.get(self.flow), self.flow.response
+        if entry is not None and isinstance(entry.decision, PassThrough):
+            return None
+        if response is not None and not 200 <= response.status_code < 300:
+            return None
+        self.invalid = True
+        return self._refusal("internal")
 
     def _connect(self, command: GetHttpConnection) -> commands.Command | Answer:
         entry = self.entry

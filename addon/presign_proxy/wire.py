@@ -192,8 +192,20 @@ class GuardedHttpLayer(HttpLayer):
     ledger: Ledger
     quiet = False
     """Whether a credential has been sent from here: log lines may quote an upstream that echoes it."""
+    broken = False
 
     def _handle_event(self, event: events.Event) -> Commands:
+        """mitmproxy logs what is raised here, and leaves the client waiting for ever."""
+        if self.broken:
+            return
+        try:
+            yield from self._handle(event)
+        except Exception as error:
+            self.broken = True
+            logger.error("presign: failed at the protocol (%s); the client is cut off", type(error).__name__)
+            yield commands.CloseConnection(self.context.client)
+
+    def _handle(self, event: events.Event) -> Commands:
         client = self.context.client
         if isinstance(event, events.Start):
             self.ledger.layers[client] = self
@@ -267,10 +279,13 @@ class GuardedClientTLSLayer(layers.ClientTLSLayer):
     """A ClientHello of bounded size: mitmproxy parses all of it again with every byte that comes."""
 
     def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
-        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > MAX_HELLO:
-            self.recv_buffer.clear()
-            return False, "the ClientHello is too large"
-        return (yield from super().receive_handshake_data(data))
+        try:
+            if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > MAX_HELLO:
+                self.recv_buffer.clear()
+                return False, "the ClientHello is too large"
+            return (yield from super().receive_handshake_data(data))
+        except Exception as error:
+            return False, f"presign: failed at the handshake ({type(error).__name__})"
 
 
 def _unsent(side: Http2Connection, stream_id: int) -> int:

@@ -101,7 +101,7 @@ def exchange(sock: socket.socket, data: bytes, timeout: float = 10.0) -> bytes:
     # The other side may refuse and close before it has read everything: its answer is what counts.
     with contextlib.suppress(OSError):
         sock.sendall(data)
-    while not _complete(received, head_only):
+    while not is_complete(received, head_only):
         sock.settimeout(max(0.001, deadline - time.monotonic()))
         try:
             piece = sock.recv(65536)
@@ -137,7 +137,8 @@ def _split(received: bytes) -> Response:
     return Response(status, [(name, value.strip()) for name, _, value in fields], rest)
 
 
-def _complete(received: bytes, head_only: bool) -> bool:
+def is_complete(received: bytes, head_only: bool = False) -> bool:
+    """Whether a response ends in `received`, as far as its framing tells."""
     try:
         response = _split(received)
     except ValueError:
