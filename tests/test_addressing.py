@@ -438,6 +438,29 @@ def test_absolute_form_that_disagrees_with_host_is_refused(
     assert not tls_upstream.touched
 
 
+URLS_THAT_LIE = ["https://evil.test", "https://evil.test:{port}", "http://api.tls.test:{port}", "https://api.tls.test"]
+
+
+@pytest.mark.parametrize("url", URLS_THAT_LIE)
+def test_whole_url_inside_a_tunnel_that_names_another_origin_is_refused(
+    url: str, front: Mitm, tls_upstream: Recorder
+) -> None:
+    port = tls_upstream.tls_port
+    target = url.format(port=port) + "/v1/models"
+    request = wire(target, API.headers, host=f"api.tls.test:{port}")
+    assert code(ask_tls(front, "api.tls.test", port, request)) == MISMATCH
+    assert not tls_upstream.touched
+
+
+def test_whole_url_inside_a_tunnel_does_not_hide_another_sni(front: Mitm, tls_upstream: Recorder) -> None:
+    port = tls_upstream.tls_port
+    host = f"api.tls.test:{port}"
+    request = wire(f"https://{host}/v1/models", API.headers, host=host)
+    assert code(ask_tls(front, "api.tls.test", port, request, "other.tls.test")) == MISMATCH
+    assert not tls_upstream.touched
+    assert code(ask_tls(front, "api.tls.test", port, request)) == FORWARDED
+
+
 def test_gateway_host_inside_a_tunnel_to_the_api_is_refused(front: Mitm, tls_upstream: Recorder) -> None:
     request = wire(API.target("v1/models"), host="presign.local")
     response = ask_tls(front, "api.tls.test", tls_upstream.tls_port, request)
