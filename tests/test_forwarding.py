@@ -869,3 +869,15 @@ def test_tls_upstream_sees_its_own_name(gateway: Mitm, tls_upstream: Recorder) -
     for request in tls_upstream.wait_for(2):
         assert (request.sni, request.all("host")) == ("api.tls.test", [host])
         assert request.all("authorization") == [REAL]
+
+
+@pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9"])
+def test_request_that_says_it_came_over_another_version_is_refused(
+    version: str, gateway: Mitm, upstream: Recorder
+) -> None:
+    """The rules of that version ask for no Host, and for no framing."""
+    request = wire(API.target("v1/models")).replace(b"HTTP/1.1", version.encode())
+    for data in (request, request.replace(b"Host: presign.local\r\n", b"")):
+        with connect(gateway.port) as sock:
+            assert code(parse_response(exchange(sock, data))) == MALFORMED
+    assert not upstream.touched

@@ -17,10 +17,12 @@ from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 
 from .answers import Answer, refusal
+from .flows import is_h1
 from .gates import MAX_HELD
 from .identity import new_request_id
 from .ledger import Ledger
@@ -88,6 +90,12 @@ class GuardedHttp1Server(_Tamed, Http1Server):
                 refused = True
             elif isinstance(command, ReceiveHttp) and refused:
                 continue  # the request it shows in its UI would be answered a second time
+            elif _is_of_another_version(command):
+                # Everything after would take it for what came over HTTP/2, by other rules.
+                yield commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
+                yield commands.CloseConnection(self.conn)
+                self.state = self.done
+                break
             elif isinstance(command, commands.Log):
                 command = commands.Log("presign: a request head could not be parsed", command.level)
             yield command
@@ -258,6 +266,13 @@ def _descendants(top: layer.Layer | None) -> list[layer.Layer]:
         found.append(top)
         top = getattr(top, "child_layer", None)
     return found
+
+
+def _is_of_another_version(command: commands.Command) -> bool:
+    """Whether a request line over HTTP/1 says it is of HTTP/0, 2 or 3."""
+    if not isinstance(command, ReceiveHttp) or not isinstance(command.event, RequestHeaders):
+        return False
+    return not is_h1(command.event.request.data.http_version)
 
 
 def _page(answer: Answer) -> bytes:
