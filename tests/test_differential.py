@@ -126,7 +126,7 @@ class Lab:
         self._before = sample.data
         found = read(sample.data)
         heads = [asked.method == b"HEAD" for asked in found.requests]
-        clean = found.rest == "clean" and bool(heads)
+        clean = found.rest == "clean" and bool(heads) and not found.blank
         talk = self.client.talk(sample.way, self.upstreams[sample.connection], sample.data, heads, clean)
         if not clean:
             time.sleep(0.003)
@@ -149,8 +149,8 @@ class Lab:
         self.counts["forwarded"] += len(parsed)
         self.counts["granted, not forwarded"] += max(0, len(grants) - len(parsed))
         self.counts["refused by the upstream"] += len(talk.answers) - len(forwarded) - len(refused)
-        assert not talk.hung, f"no answer: {talk.raw!r}"
         if clean:
+            assert not talk.hung, f"no answer: {talk.raw!r}"
             assert len(forwarded) == len(parsed)
         else:
             assert len(forwarded) <= len(parsed)

@@ -105,7 +105,7 @@ def _exchange(sock: socket.socket, data: bytes, heads: list[bool], clean: bool) 
         if clean and not waiting:
             talk.open = not buffer
             return talk
-        sock.settimeout(max(0.001, deadline - time.monotonic()) if waiting else IDLE)
+        sock.settimeout(max(0.001, deadline - time.monotonic()) if waiting and clean else IDLE)
         try:
             piece = sock.recv(262144)
         except TimeoutError:

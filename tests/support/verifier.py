@@ -46,6 +46,8 @@ class Read:
 
     requests: list[Asked] = field(default_factory=list)
     rest: str = "clean"
+    blank: bool = False
+    """An empty line stood before a request: it may be ignored, and wait for more (RFC 9112, 2.2)."""
 
 
 class Broken(Exception):
@@ -60,8 +62,12 @@ def read(data: bytes) -> Read:
     """All requests in what a client sent on one connection."""
     found = Read()
     try:
-        while data := re.sub(rb"\A(?:\r?\n)+", b"", data):
-            asked, data = _one(data)
+        while data:
+            start = re.sub(rb"\A(?:\r?\n)+", b"", data)
+            found.blank |= start != data
+            if not start:
+                break
+            asked, data = _one(start)
             found.requests.append(asked)
     except Broken:
         found.rest = "broken"
@@ -82,7 +88,7 @@ def _one(data: bytes) -> tuple[Asked, bytes]:
     line, data = _line(data)
     # RFC 9112, 3: any white space may be taken for the space between words, and ignored around them.
     start = re.fullmatch(
-        rb"[ \t\v\f\r]*(%s)[ \t\v\f\r]+([^\x00-\x20\x7f]+)[ \t\v\f\r]+(HTTP/1\.[01])[ \t\v\f\r]*" % TOKEN,
+        rb"[ \t\v\f\r]*(%s)[ \t\v\f\r]+([^\x00-\x20\x7f]+)[ \t\v\f\r]+(HTTP/1\.[0-9])[ \t\v\f\r]*" % TOKEN,
         line,
     )
     if not start:
