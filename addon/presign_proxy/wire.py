@@ -37,6 +37,8 @@ MAX_HELLO: Final = 16 * 1024
 """Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
 _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
 _RAW: Final = re.compile(rb"[\x80-\xff]")
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
 
 class _Tamed(Http1Connection):
@@ -83,6 +85,10 @@ class GuardedHttp1Server(_Tamed, Http1Server):
         refused = False
         if isinstance(event, events.DataReceived) and not event.data.isascii():
             self._escape_absolute_form()
+        if isinstance(event, events.DataReceived) and self._holds_controls():
+            yield from self._refuse_head()
+            yield from self._owe()
+            return
         for command in super().read_headers(event):
             if isinstance(command, commands.SendData):
                 # mitmproxy's page quotes the request line, with its signature, and its own version.
@@ -92,14 +98,25 @@ class GuardedHttp1Server(_Tamed, Http1Server):
                 continue  # the request it shows in its UI would be answered a second time
             elif _is_of_another_version(command):
                 # Everything after would take it for what came over HTTP/2, by other rules.
-                yield commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
-                yield commands.CloseConnection(self.conn)
-                self.state = self.done
+                yield from self._refuse_head()
                 break
             elif isinstance(command, commands.Log):
                 command = commands.Log("presign: a request head could not be parsed", command.level)
             yield command
         yield from self._owe()
+
+    def _refuse_head(self) -> Commands:
+        yield commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
+        yield commands.CloseConnection(self.conn)
+        self.state = self.done
+
+    def _holds_controls(self) -> bool:
+        """Whether a whole head has come and holds what mitmproxy strips, or takes for a space, before anybody
+        can look: with it `Transfer-Encoding: \\x0bchunked` is chunked to us and nothing to others.
+        """
+        head = bytes(self.buf)
+        end = _HEAD_END.search(head)
+        return end is not None and _CONTROL.search(head, 0, end.end()) is not None
 
     def _escape_absolute_form(self) -> None:
         """Percent-encode raw UTF-8 in a request line that holds a whole URL, which mitmproxy refuses there
