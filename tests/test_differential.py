@@ -1,11 +1,11 @@
-"""What an upstream parses equals what was granted, and it was granted only if an independent verifier grants it.
+"""What an upstream parses is what was granted, and it was granted only if an independent verifier grants it.
 
-Mutated requests go through a real gateway to real HTTP parsers (h11, uvicorn with httptools, aiohttp, tornado,
-gunicorn, waitress). A few hundred run with the other tests; many more with
+Mutated requests go through a real gateway to real HTTP parsers: h11, uvicorn with httptools, aiohttp, tornado,
+gunicorn, waitress. A thousand run with the other tests; many more with
 
-    PRESIGN_REQUESTS=100000 .venv/bin/python -m pytest tests/test_differential.py -s
+    make hostile        or        PRESIGN_REQUESTS=100000 .venv/bin/pytest tests/test_differential.py -s
 
-or `make hostile`, each time with other random numbers (`PRESIGN_SEED=N` repeats them).
+each time with other random numbers; `PRESIGN_SEED=N` repeats them.
 """
 
 import base64

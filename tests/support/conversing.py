@@ -10,7 +10,7 @@ from typing import NamedTuple
 from support.proxy import Mitm
 from support.raw import connect, connect_tls
 
-IDLE = 0.05
+IDLE = 0.02
 """Seconds of silence after which nothing more is expected of a request that is none."""
 
 

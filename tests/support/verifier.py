@@ -86,9 +86,9 @@ def _line(data: bytes) -> tuple[bytes, bytes]:
 
 def _one(data: bytes) -> tuple[Asked, bytes]:
     line, data = _line(data)
-    # RFC 9112, 3: any white space may be taken for the space between words, and ignored around them.
+    # RFC 9112, 3: blanks may be taken for the one space between words, and ignored around them.
     start = re.fullmatch(
-        rb"[ \t\v\f\r]*(%s)[ \t\v\f\r]+([^\x00-\x20\x7f]+)[ \t\v\f\r]+(HTTP/1\.[0-9])[ \t\v\f\r]*" % TOKEN,
+        rb"[ \t]*(%s)[ \t]+([^\x00-\x20\x7f]+)[ \t]+(HTTP/1\.[0-9])[ \t]*" % TOKEN,
         line,
     )
     if not start:
@@ -307,7 +307,7 @@ class Verifier:
                 in_query[key] = form_decoded(value)
             elif looks_like_a_field(piece):
                 raise No
-            elif value.startswith(b"ps1_"):
+            elif re.fullmatch(rb"ps1_.*\.[0-9a-f]{64}.*", value, re.DOTALL):
                 claims.append(token_fields(value) | {"slot": "?" + folded_name(piece)})
             else:
                 rest.append(piece)
