@@ -55,7 +55,8 @@ class Conversations:
         `clean`: there is nothing else in it, so the connection is used again.
         """
         key = f"tunnel {upstream}" if way == "tunnel" else way
-        kept = self._open.pop(key, None)
+        # What is odd goes on a connection of its own: sent a second time it might be forwarded a second time.
+        kept = self._open.pop(key, None) if clean else None
         sock = kept or self._connect(way, upstream)
         talk = _exchange(sock, data, heads, clean)
         if kept and not talk.raw and not talk.hung:

@@ -259,8 +259,8 @@ class Verifier:
         absolute = re.fullmatch(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#@]+)(/.*)", target)
         sni = way.sni
         if way.reverse:
-            # mitmproxy has replaced Host; an absolute target would be sent on as it is.
-            return way.reverse, target
+            # mitmproxy has replaced Host; a whole URL means no more than a strange Host does.
+            return way.reverse, absolute[3] if absolute else target
         if absolute:
             scheme = absolute[1].decode().lower()
             origin = authority_of(absolute[2], scheme)
@@ -495,7 +495,7 @@ def folded_name(piece: bytes) -> str:
 def looks_like_a_field(piece: bytes) -> bool:
     """Whether the name of a parameter, or one hidden behind `;`, `#` or `?`, is one of ours to anybody."""
     return any(
-        "x-presign" in re.sub(r"[.+ ]", "-", folded(part.partition(b"=")[0]))
+        "x-presign" in re.sub(r"[.]", "-", folded(part.partition(b"=")[0]))
         for part in re.split(rb"[;#?]", piece)
     )
 
