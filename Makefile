@@ -2,9 +2,10 @@
 # and does nothing when .venv is up to date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock clean ruff format-check mypy pytest
+.PHONY: help setup run test hostile lint lock clean ruff format-check mypy pytest
 
 PORT ?= 8080
+REQUESTS ?= 100000
 LINT := ruff format-check mypy
 
 # $(call each,STEPS) runs every step, also after one has failed, and ends by naming those that did.
@@ -18,6 +19,7 @@ each = @failed=; \
 help:
 	@echo 'make run     start the demo: a proxy, an upstream, and a presigned URL to try (PORT=8080)'
 	@echo 'make test    lint, then all tests (one step alone: make ruff, format-check, mypy, pytest)'
+	@echo 'make hostile  send 100,000 mutated requests (REQUESTS=…) and judge what came of each'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make lock    write uv.lock and requirements/ again, from pyproject.toml'
 	@echo 'make clean   remove .venv and everything else that was generated'
@@ -30,6 +32,9 @@ run: setup
 
 test: setup
 	$(call each,$(LINT) pytest)
+
+hostile: setup
+	@PRESIGN_REQUESTS=$(REQUESTS) .venv/bin/python -m pytest tests/test_differential.py -s
 
 lint: setup
 	$(call each,$(LINT))

@@ -438,6 +438,34 @@ def test_absolute_form_that_disagrees_with_host_is_refused(
     assert not tls_upstream.touched
 
 
+URLS_THAT_LIE = [
+    "https://evil.test",
+    "https://evil.test:{port}",
+    "http://api.tls.test:{port}",
+    "https://api.tls.test",
+]
+
+
+@pytest.mark.parametrize("url", URLS_THAT_LIE)
+def test_whole_url_inside_a_tunnel_that_names_another_origin_is_refused(
+    url: str, front: Mitm, tls_upstream: Recorder
+) -> None:
+    port = tls_upstream.tls_port
+    target = url.format(port=port) + "/v1/models"
+    request = wire(target, API.headers, host=f"api.tls.test:{port}")
+    assert code(ask_tls(front, "api.tls.test", port, request)) == MISMATCH
+    assert not tls_upstream.touched
+
+
+def test_whole_url_inside_a_tunnel_does_not_hide_another_sni(front: Mitm, tls_upstream: Recorder) -> None:
+    port = tls_upstream.tls_port
+    host = f"api.tls.test:{port}"
+    request = wire(f"https://{host}/v1/models", API.headers, host=host)
+    assert code(ask_tls(front, "api.tls.test", port, request, "other.tls.test")) == MISMATCH
+    assert not tls_upstream.touched
+    assert code(ask_tls(front, "api.tls.test", port, request)) == FORWARDED
+
+
 def test_gateway_host_inside_a_tunnel_to_the_api_is_refused(front: Mitm, tls_upstream: Recorder) -> None:
     request = wire(API.target("v1/models"), host="presign.local")
     response = ask_tls(front, "api.tls.test", tls_upstream.tls_port, request)
@@ -516,6 +544,16 @@ def test_reverse_mode_leaves_other_requests_to_the_api(
     (request,) = tls_upstream.wait_for(1)
     assert (request.target, request.header("x-api-key")) == ("/v1/models?sig=1&exp=2", "own")
     assert request.header("authorization") is None
+
+
+@pytest.mark.parametrize("hosts", [[], ["presign.local", "presign.local"], ["presign.local", "evil.test"]])
+def test_reverse_mode_refuses_other_than_one_host(
+    hosts: list[str], reverse: dict[str, Mitm], tls_upstream: Recorder
+) -> None:
+    lines = [f"GET {Grant('conn_plain').target('v1/models')} HTTP/1.1", *(f"Host: {host}" for host in hosts)]
+    received = send_raw(reverse["http"].port, "\r\n".join([*lines, "", ""]).encode())
+    assert code(parse_response(received)) == (400, "malformed")
+    assert not tls_upstream.touched
 
 
 def test_reverse_mode_serves_sources(reverse: dict[str, Mitm], tls_upstream: Recorder) -> None:

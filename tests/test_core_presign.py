@@ -422,3 +422,14 @@ def test_random_names_leave_nothing_in_memory() -> None:
     before = names._short_key.cache_info().currsize
     rewrite.redact(b"/", ((b"y" * 65, b"v"),))
     assert names._short_key.cache_info().currsize == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X.Presign.Paths", "x.presign-paths", "X%2EPresign%2EPaths", "X_Presign_Paths", "x-presign-paths"],
+)
+def test_look_alike_in_the_query_beside_a_presign_in_the_header_is_malformed(name: str) -> None:
+    """A framework that turns dots into underscores, as PHP does, would find a field of ours upstream."""
+    fields = presign_headers(SECRET, "conn", NOW + 60, "GET", "v1/*").items()
+    asked = request(f"/api/proxy/conn/v1/models?{name}=*", *((k.encode(), v.encode()) for k, v in fields))
+    assert code(asked) == "malformed"

@@ -869,3 +869,54 @@ def test_tls_upstream_sees_its_own_name(gateway: Mitm, tls_upstream: Recorder) -
     for request in tls_upstream.wait_for(2):
         assert (request.sni, request.all("host")) == ("api.tls.test", [host])
         assert request.all("authorization") == [REAL]
+
+
+@pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9"])
+def test_request_that_says_it_came_over_another_version_is_refused(
+    version: str, gateway: Mitm, upstream: Recorder
+) -> None:
+    """The rules of that version ask for no Host, and for no framing."""
+    request = wire(API.target("v1/models")).replace(b"HTTP/1.1", version.encode())
+    for data in (request, request.replace(b"Host: presign.local\r\n", b"")):
+        with connect(gateway.port) as sock:
+            assert code(parse_response(exchange(sock, data))) == MALFORMED
+    assert not upstream.touched
+
+
+@pytest.mark.parametrize("value", [b"\x0cb", b"\x0bb", b"b\x0c", b"b\x1f", b"b\r", b"\x1cb", b"\x00"])
+def test_control_at_the_edge_of_a_value_is_refused(value: bytes, gateway: Mitm, upstream: Recorder) -> None:
+    """mitmproxy strips it before anybody looks; another parser takes it for a part of the value."""
+    request = wire(API.target("v1/models")).replace(b"\r\n\r\n", b"\r\nX-A: " + value + b"\r\n\r\n")
+    with connect(gateway.port) as sock:
+        assert code(parse_response(exchange(sock, request))) == MALFORMED
+    assert not upstream.touched
+
+
+@pytest.mark.parametrize("coding", [b"\x0bchunked", b"chunked\x0c", b"\x0cchunked", b"chunked\r"])
+def test_coding_that_not_everybody_reads_as_chunked_is_refused(
+    coding: bytes, gateway: Mitm, upstream: Recorder
+) -> None:
+    """To a balancer in front of the gateway the body would be the next request."""
+    head = wire(API.target("v1/models"), method="POST").removesuffix(b"\r\n")
+    with connect(gateway.port) as sock:
+        received = exchange(sock, head + b"Transfer-Encoding:" + coding + b"\r\n\r\n0\r\n\r\n")
+    response = parse_response(received)
+    assert (code(response), response.header("connection")) == (MALFORMED, "close")
+    assert not upstream.touched
+
+
+@pytest.mark.parametrize("space", [b"\x0b", b"\x0c", b"\r"])
+def test_odd_space_in_a_request_line_is_refused(space: bytes, gateway: Mitm, upstream: Recorder) -> None:
+    request = wire(API.target("v1/models")).replace(b"GET ", b"GET" + space)
+    with connect(gateway.port) as sock:
+        assert code(parse_response(exchange(sock, request))) == MALFORMED
+    assert not upstream.touched
+
+
+def test_body_may_hold_any_octet_and_come_with_its_head(gateway: Mitm, upstream: Recorder) -> None:
+    body = bytes(range(256))
+    request = wire(API.target("v1/models"), method="POST", body=b"x" * 256)
+    with connect(gateway.port) as sock:
+        assert parse_response(exchange(sock, request.replace(b"x" * 256, body))).status == 200
+    (seen,) = upstream.wait_for(1)
+    assert seen.body == body

@@ -1,4 +1,6 @@
-"""Every automatable attack of `data/hostile.json`, against a real gateway with a recorder behind it."""
+"""Every automatable attack of `data/hostile.json`, over every transport that can carry it, against a real
+gateway with a recorder behind it.
+"""
 
 import re
 import time
@@ -6,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from support.h2client import H2Client
+from conftest import MakeGateway
+from support.h2client import Fields, H2Client
 from support.hostile import Json, Outcome, Template, acceptable, load
-from support.lab import REAL_SECRET
+from support.lab import REAL_SECRET, lab_config, lab_dns
 from support.proxy import Mitm
-from support.raw import ConnectRefused, Hang, parse_response, send_raw
+from support.raw import ConnectRefused, Hang, connect_tls, exchange, parse_response, send_raw
 from support.recorder import Recorder
+from support.transports import EXPECTED_OVER, NOT_OVER, TRANSPORTS, attack_of
 
 CASES = load()
 AUTOMATABLE = [case for case in CASES if case["automatable"]]
@@ -37,27 +41,54 @@ SETTLE = 0.03
 LOG_NEVER = (r"REALSECRET", r"\b[0-9a-fA-F]{64}\b", r"Traceback", r"has crashed")
 
 
+RUNS = [
+    (case, transport)
+    for case in AUTOMATABLE
+    for transport in TRANSPORTS
+    if (case["id"], transport) not in NOT_OVER
+]
+
+
+@pytest.fixture(scope="module")
+def reverse(module_gateway: MakeGateway, upstream: Recorder) -> Mitm:
+    """The same gateway in reverse mode, in front of the recorder."""
+    target = f"reverse:http://127.0.0.1:{upstream.port}"
+    return module_gateway(lab_config(upstream.port), "--mode", target, dns=lab_dns(upstream.port))
+
+
 @pytest.mark.parametrize(
-    "case", AUTOMATABLE, ids=[f"{case['id']} {case['name'][:60]}" for case in AUTOMATABLE]
+    ("case", "transport"), RUNS, ids=[f"{case['id']} {where} {case['name'][:60]}" for case, where in RUNS]
 )
-def test_attack_ends_as_the_catalogue_says(case: Json, gateway: Mitm, upstream: Recorder) -> None:
-    logged_before = len(gateway.log())
-    template = Template(case["sign"], upstream.port)
-    outcome = attack_h2(case["h2"], template, gateway) if "h2" in case else attack_h1(case, template, gateway)
-    expect = case["expect"]
+def test_attack_ends_as_the_catalogue_says(
+    case: Json, transport: str, gateway: Mitm, reverse: Mitm, upstream: Recorder
+) -> None:
+    attacked = reverse if transport == "reverse" else gateway
+    logged_before = len(attacked.log())
+    outcome = attack(case, transport, Template(case["sign"], upstream.port), attacked)
+    expect = EXPECTED_OVER.get((case["id"], transport), case["expect"])
     if expect.get("forwarded"):
         upstream.wait_for(1)
     time.sleep(SETTLE)
 
     assert acceptable(outcome, expect["client"]), f"{outcome.result}: {outcome.received[:500]!r}"
-    check_upstream(expect, upstream)
+    check_upstream(expect, upstream, lower=transport == "h2")
     check_received(expect, outcome)
     assert outcome.milliseconds <= 10 * expect.get("max_ms", 2000)
-    check_log(gateway.log()[logged_before:])
+    check_log(attacked.log()[logged_before:])
 
 
-def test_nothing_secret_is_in_the_log_after_all_attacks(gateway: Mitm) -> None:
-    check_log(gateway.log())
+def test_nothing_secret_is_in_the_log_after_all_attacks(gateway: Mitm, reverse: Mitm) -> None:
+    check_log(gateway.log() + reverse.log())
+
+
+def test_every_case_runs_over_every_transport_or_says_why_not() -> None:
+    ids = {case["id"] for case in AUTOMATABLE}
+    assert (len(CASES), len(ids)) == (110, 98)
+    assert {case for case, _ in NOT_OVER} <= ids
+    assert {transport for _, transport in NOT_OVER} <= set(TRANSPORTS)
+    assert len(RUNS) == len(ids) * len(TRANSPORTS) - len(NOT_OVER)
+    assert all(reason for reason in NOT_OVER.values())
+    assert set(EXPECTED_OVER) <= {(case["id"], transport) for case, transport in RUNS}
 
 
 def test_every_manual_case_is_accounted_for() -> None:
@@ -68,13 +99,33 @@ def test_every_manual_case_is_accounted_for() -> None:
             assert f"def {test}(" in (Path(__file__).parent / file).read_text("utf-8")
 
 
-def attack_h1(case: Json, template: Template, gateway: Mitm) -> Outcome:
-    data = template.render(case["raw"]).encode("latin-1")
+def attack(case: Json, transport: str, template: Template, gateway: Mitm) -> Outcome:
+    """Send one case over one transport."""
+    if transport == "published":
+        if "h2" in case:
+            spec = case["h2"]
+            headers = [(template.render(name), template.render(value)) for name, value in spec["headers"]]
+            body = spec["body"].encode("latin-1") if spec["body"] is not None else None
+            return attack_h2(gateway, spec["connect_host"], spec["sni"], headers, body, spec["trailers"])
+        return attack_h1(gateway, template.render(case["raw"]).encode("latin-1"))
+    parts = attack_of(case, template)
+    if transport == "h2":
+        return attack_h2(gateway, parts.host, parts.host, *parts.as_h2())
+    return attack_h1(gateway, parts.as_h1(), tunnel=parts.host if transport == "connect" else None)
+
+
+def attack_h1(gateway: Mitm, data: bytes, tunnel: str | None = None) -> Outcome:
     started = time.monotonic()
     try:
-        received = send_raw(gateway.port, data)
+        if tunnel is None:
+            received = send_raw(gateway.port, data)
+        else:
+            with connect_tls(gateway.port, tunnel, cafile=gateway.ca) as sock:
+                received = exchange(sock, data)
     except Hang as hang:
         return Outcome("hang", hang.received)
+    except ConnectRefused as refused:
+        return Outcome("closed", refused.received)
     took = (time.monotonic() - started) * 1000
     try:
         response = parse_response(received, data.startswith(b"HEAD "))
@@ -83,22 +134,23 @@ def attack_h1(case: Json, template: Template, gateway: Mitm) -> Outcome:
     return Outcome(str(response.status), received, response.header("x-presign-error"), took)
 
 
-def attack_h2(spec: Json, template: Template, gateway: Mitm) -> Outcome:
-    headers = [(template.render(name), template.render(value)) for name, value in spec["headers"]]
-    body = spec["body"].encode("latin-1") if spec["body"] is not None else None
+def attack_h2(
+    gateway: Mitm, host: str, sni: str, headers: Fields, body: bytes | None, trailers: Fields | None
+) -> Outcome:
     started = time.monotonic()
     try:
-        client = H2Client.through(gateway.port, spec["connect_host"], 443, spec["sni"], gateway.ca)
+        client = H2Client.through(gateway.port, host, 443, sni, gateway.ca)
     except ConnectRefused as refused:
         return Outcome("closed", refused.received)
     with client:
-        reply = client.request(headers, body, spec["trailers"])
+        reply = client.request(headers, body, trailers)
     took = (time.monotonic() - started) * 1000
     result = "closed" if reply.outcome == "reset" else reply.outcome
     return Outcome(result, reply.received, reply.header("x-presign-error"), took)
 
 
-def check_upstream(expect: Json, upstream: Recorder) -> None:
+def check_upstream(expect: Json, upstream: Recorder, lower: bool) -> None:
+    """`lower`: names of fields that came over HTTP/2, where they are lower-case."""
     requests = upstream.requests
     heads = "".join((request.raw + request.trailers).decode("latin-1") for request in requests)
     if expect.get("forwarded") is False:
@@ -108,7 +160,7 @@ def check_upstream(expect: Json, upstream: Recorder) -> None:
     for pattern in expect.get("upstream_absent", []):
         assert not re.search(pattern, heads), heads
     for pattern in expect.get("upstream_present", []):
-        assert re.search(pattern, heads), heads
+        assert re.search(pattern, heads, re.IGNORECASE if lower else 0), heads
     if "upstream_requests" in expect:
         assert len(requests) == expect["upstream_requests"]
 

@@ -37,10 +37,13 @@ def arrival_of(request: http.Request, *, tunnelled: bool, has_body: bool = True)
     data = request.data
     hosts = tuple(value for name, value in data.headers.fields if name.lower() == b"host")
     over_h1 = is_h1(data.http_version)
+    # Where the destination was set before, mitmproxy ignores what a whole URL in the request line says.
+    absolute = over_h1 and bool(data.authority) and not tunnelled
     return Arrival(
         hosts=hosts,
-        authority=b"" if over_h1 else data.authority,
-        absolute=over_h1 and bool(data.authority),
+        authority=b"" if absolute else data.authority,
+        scheme=data.scheme if over_h1 and data.authority else b"",
+        absolute=absolute,
         tunnelled=tunnelled,
         has_body=has_body,
     )
@@ -115,7 +118,8 @@ def _listener(client: Client) -> tuple[str, int] | None:
 
 def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:
     """Every name the client gave for where it wants to go."""
-    found = [("host", value.decode("latin-1")) for value in arrival.hosts]
+    found = [("scheme", arrival.scheme.decode("latin-1").lower())] if arrival.scheme else []
+    found += [("host", value.decode("latin-1")) for value in arrival.hosts]
     if arrival.authority:
         found.append((":authority", arrival.authority.decode("latin-1")))
     # To a TLS proxy, absolute-form requests come under the proxy's own SNI, which says nothing.

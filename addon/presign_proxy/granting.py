@@ -137,6 +137,10 @@ def _check_names(request: Request, *, gateway: bool) -> None:
     for kind, name in request.names:
         if kind == "front-sni" and not gateway:
             continue  # the name of a TLS proxy, through which the request goes somewhere else
+        if kind == "scheme":
+            if name != request.origin.scheme:
+                raise Denied("host_mismatch", "the request's URL is of another scheme than its connection")
+            continue
         named = parse_authority(name, request.origin.scheme)
         if named is None:
             raise Malformed(f"{kind} is not a host")

@@ -28,15 +28,17 @@ _OVER: Final = Deny("internal", "the exchange is over", "json", Facts(""))
 class Arrival(NamedTuple):
     """How a request came, read before mitmproxy rewrites it.
 
-    `hosts` are its Host fields, `authority` the :authority of HTTP/2; `absolute` says whether the request
-    line held a whole URL; `tunnelled`, whether the destination was set before the request (CONNECT,
-    SOCKS, transparent, reverse).
+    `hosts` are its Host fields, `authority` the :authority of HTTP/2; `tunnelled` says whether the
+    destination was set before the request (CONNECT, SOCKS, transparent, reverse); `absolute`, whether a
+    whole URL in the request line sets it. Of such a URL inside a tunnel `authority` is the host; `scheme` is
+    that of either.
     """
 
     hosts: tuple[bytes, ...]
     authority: bytes
     absolute: bool
     tunnelled: bool
+    scheme: bytes = b""
     has_body: bool = True
 
 

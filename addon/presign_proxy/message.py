@@ -52,8 +52,8 @@ class Request(NamedTuple):
     `version` is empty where the request line claims another protocol than the connection speaks.
     `target` is the path and query of the request line. `origin` is where the client addressed the request:
     the absolute URL of its request line, the host it CONNECTed to, `Host` where there is nothing else, or
-    the target of a reverse proxy. `names` are the further host names the client gave (each `Host` and
-    `:authority`, SNI), as `host[:port]`, which must all agree with it.
+    the target of a reverse proxy. `names` are what else the client said of it, which must all agree: host
+    names as `host[:port]` (each `Host` and `:authority`, SNI), and the scheme of a URL.
     """
 
     method: bytes

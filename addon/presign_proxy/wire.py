@@ -18,10 +18,12 @@ from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 
 from .answers import Answer, refusal
+from .flows import is_h1
 from .gates import MAX_HELD
 from .identity import new_request_id
 from .ledger import Ledger
@@ -36,6 +38,8 @@ MAX_HELLO: Final = 16 * 1024
 """Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
 _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
 _RAW: Final = re.compile(rb"[\x80-\xff]")
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
 
 class _Tamed(Http1Connection):
@@ -82,6 +86,10 @@ class GuardedHttp1Server(_Tamed, Http1Server):
         refused = False
         if isinstance(event, events.DataReceived) and not event.data.isascii():
             self._escape_absolute_form()
+        if isinstance(event, events.DataReceived) and self._holds_controls():
+            yield from self._refuse_head()
+            yield from self._owe()
+            return
         for command in super().read_headers(event):
             if isinstance(command, commands.SendData):
                 # mitmproxy's page quotes the request line, with its signature, and its own version.
@@ -89,10 +97,27 @@ class GuardedHttp1Server(_Tamed, Http1Server):
                 refused = True
             elif isinstance(command, ReceiveHttp) and refused:
                 continue  # the request it shows in its UI would be answered a second time
+            elif _is_of_another_version(command):
+                # Everything after would take it for what came over HTTP/2, by other rules.
+                yield from self._refuse_head()
+                break
             elif isinstance(command, commands.Log):
                 command = commands.Log("presign: a request head could not be parsed", command.level)
             yield command
         yield from self._owe()
+
+    def _refuse_head(self) -> Commands:
+        yield commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
+        yield commands.CloseConnection(self.conn)
+        self.state = self.done
+
+    def _holds_controls(self) -> bool:
+        """Whether a whole head has come and holds what mitmproxy strips, or takes for a space, before anybody
+        can look: with it `Transfer-Encoding: \\x0bchunked` is chunked to us and nothing to others.
+        """
+        head = bytes(self.buf)
+        end = _HEAD_END.search(head)
+        return end is not None and _CONTROL.search(head, 0, end.end()) is not None
 
     def _escape_absolute_form(self) -> None:
         """Percent-encode raw UTF-8 in a request line that holds a whole URL, which mitmproxy refuses there
@@ -299,6 +324,13 @@ def _descendants(top: layer.Layer | None) -> list[layer.Layer]:
         found.append(top)
         top = getattr(top, "child_layer", None)
     return found
+
+
+def _is_of_another_version(command: commands.Command) -> bool:
+    """Whether a request line over HTTP/1 says it is of HTTP/0, 2 or 3."""
+    if not isinstance(command, ReceiveHttp) or not isinstance(command.event, RequestHeaders):
+        return False
+    return not is_h1(command.event.request.data.http_version)
 
 
 def _page(answer: Answer) -> bytes:

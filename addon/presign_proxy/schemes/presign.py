@@ -152,7 +152,10 @@ def _why_expires(expires: str) -> str:
 
 def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None]:
     """The presign fields of a raw query and the rest of it, byte for byte."""
-    if query is None or (b"X-Presign-" not in query and b"x-presign" not in fold(query)):
+    if query is None or b"resign" not in (folded := fold(query)):
+        return {}, query
+    # Dots too: frameworks read them as underscores.
+    if b"x-presign" not in folded.replace(b".", b"-"):
         return {}, query
     fields: dict[str, str] = {}
     rest: list[bytes] = []

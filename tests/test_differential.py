@@ -1,0 +1,300 @@
+"""What an upstream parses is what was granted, and it was granted only if an independent verifier grants it.
+
+Mutated requests go through a real gateway to real HTTP parsers: h11, uvicorn with httptools, aiohttp, tornado,
+gunicorn, waitress. A thousand run with the other tests; many more with
+
+    make hostile        or        PRESIGN_REQUESTS=100000 .venv/bin/pytest tests/test_differential.py -s
+
+each time with other random numbers; `PRESIGN_SEED=N` repeats them.
+"""
+
+import base64
+import os
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from conftest import MakeGateway
+from support.conversing import Conversations, Talk
+from support.mutations import Sample, Samples
+from support.parsers import Parsed, Parsers
+from support.verifier import Granted, Verifier, Way, read
+
+SIGNING = "sk_differential_signing_secret_0123456789"
+REAL = "REALSECRET-differential-0123456789"
+AUTH: dict[str, dict[str, Any]] = {
+    "uvicorn": {"type": "header", "headers": {"X-Api-Key": REAL}},
+    "aiohttp": {"type": "query", "params": {"key": REAL}},
+    "tornado": {"type": "basic", "username": "user", "password": REAL},
+}
+BEARER = {"type": "bearer", "token": REAL}
+
+REQUESTS = int(os.environ.get("PRESIGN_REQUESTS", "1000"))
+LONG = "PRESIGN_REQUESTS" in os.environ
+SEED = int(os.environ.get("PRESIGN_SEED") or (random.randrange(10**9) if LONG else 0))
+MOST = 20
+"""Findings after which a run ends."""
+ROUND = 2000
+"""Requests of one run of hypothesis, which remembers all that it has drawn."""
+
+NEVER_UPSTREAM = re.compile(
+    "proxy-authorization|api-key|x-goog-api-key|private-token|cookie|forwarded|x-forwarded-.*|x-real-ip|"
+    ".*-connecting-ip|connection|keep-alive|proxy-connection|te|trailer|upgrade|http2-settings|expect|"
+    "x-original-.*|x-rewrite-.*|x-http-method-override|x-method-override|x-presign.*"
+)
+"""SPEC §4, *removed*, `_` read as `-`."""
+
+LOG_NEVER = re.compile(
+    r"REALSECRET|(?<![0-9a-fA-F])[0-9a-f]{64}(?![0-9a-fA-F])|Traceback|has crashed|failed to|failed at"
+)
+
+
+class Lab:
+    """Upstreams, two gateways, and the judge of what passes between them."""
+
+    def __init__(self, parsers: Parsers, make: MakeGateway) -> None:
+        self.parsers, now = parsers, int(time.time())
+        upstreams = {f"conn_{name}": f"127.0.0.1:{port}" for name, port in parsers.ports.items()}
+        upstreams |= {
+            "conn_tls": f"api.tls.test:{parsers.tls_port}",
+            "pk_lab": f"img.lab.test:{parsers.ports['h11']}",
+        }
+        keys = [{"secret": SIGNING}]
+        connections: dict[str, Any] = {
+            name: {
+                "upstream": f"http://{at}",
+                "auth": AUTH.get(name.removeprefix("conn_"), BEARER),
+                "signing_keys": keys,
+            }
+            for name, at in upstreams.items()
+            if name.startswith("conn_")
+        }
+        connections["conn_tls"]["upstream"] = f"https://{upstreams['conn_tls']}"
+        connections["conn_tornado"]["upstream"] += "/base"
+        connections["conn_waitress" if "conn_waitress" in connections else "conn_h11"]["allow"] = {
+            "paths": ["v1/*"]
+        }
+        connections["pk_lab"] = {
+            "scheme": "source",
+            "mode": "signed",
+            "allowed_origins": [f"http://{upstreams['pk_lab']}"],
+            "allow_networks": ["127.0.0.0/8"],
+            "formats": ["webp"],
+            "signing_keys": keys,
+        }
+        config = {"gateway": {"hosts": ["presign.local"], "unsigned": "deny"}, "connections": connections}
+        trap = [f"127.0.0.1#{parsers.ports['h11']}"]
+        names = {
+            "api.tls.test": ["127.0.0.1"],
+            "img.lab.test": ["127.0.0.1"],
+            "evil.test": trap,
+            "presign.local": trap,
+        }
+        self.gateway = make(config, dns=names)
+        target = upstreams["conn_h11"]
+        self.reverse = make(config, "--mode", f"reverse:http://{target}", dns=names)
+        self.verifier = Verifier(config)
+        self.connections = connections
+        self.samples = Samples(config, upstreams, SIGNING, now)
+        self.upstreams = upstreams
+        self.client = Conversations(self.gateway, self.reverse, parsers.tls_port)
+        self.counts: Counter[str] = Counter()
+        self._logs = {mitm.log_path: 0 for mitm in (self.gateway, self.reverse)}
+        self._before = b""
+
+    def way(self, sample: Sample) -> Way:
+        host, _, port = self.upstreams[sample.connection].partition(":")
+        if sample.way == "connect":
+            return Way(self.gateway.port, ("https", "presign.local", 443), "presign.local")
+        if sample.way == "tls":
+            return Way(self.gateway.port, ("https", "api.tls.test", self.parsers.tls_port), "api.tls.test")
+        if sample.way == "tunnel":
+            return Way(self.gateway.port, ("http", host, int(port)))
+        if sample.way == "reverse":
+            return Way(self.reverse.port, reverse=("http", "127.0.0.1", self.parsers.ports["h11"]))
+        return Way(self.gateway.port)
+
+    def try_h1(self, sample: Sample) -> None:
+        """Send one sample and judge what came of it."""
+        strays = self.parsers.take()
+        assert not strays, f"after an earlier request: {strays}, which was {self._before!r}"
+        self._before = sample.data
+        found = read(sample.data)
+        heads = [asked.method == b"HEAD" for asked in found.requests]
+        clean = found.rest == "clean" and bool(heads) and not found.blank
+        talk = self.client.talk(sample.way, self.upstreams[sample.connection], sample.data, heads, clean)
+        if not clean:
+            time.sleep(0.003)
+        grants = [self.verifier.grants(asked, self.way(sample), int(time.time())) for asked in found.requests]
+        self.judge(talk, [grant for grant in grants if grant], clean)
+        self.counts["requests"] += 1
+        self.counts[f"way {sample.way}"] += 1
+
+    def judge(self, talk: Talk, grants: list[Granted], clean: bool) -> None:
+        """The oracle."""
+        parsed = self.parsers.take()
+        left = list(grants)
+        for one in parsed:
+            while left and not self.is_it(one, left[0]):
+                left.pop(0)
+            assert left, f"not granted, or not as it was granted:\n{one}\nof {grants}"
+            self.check_fields(one, left.pop(0))
+        forwarded = [answer for answer in talk.answers if answer.status == 200]
+        refused = [answer for answer in talk.answers if answer.refused]
+        self.counts["forwarded"] += len(parsed)
+        self.counts["granted, not forwarded"] += max(0, len(grants) - len(parsed))
+        self.counts["refused by the upstream"] += len(talk.answers) - len(forwarded) - len(refused)
+        if clean:
+            assert not talk.hung, f"no answer: {talk.raw!r}"
+            assert len(forwarded) == len(parsed)
+        else:
+            assert len(forwarded) <= len(parsed)
+        check_received(talk.raw)
+        self.check_logs()
+
+    def is_it(self, one: Parsed, grant: Granted) -> bool:
+        """Whether a parser read what the verifier granted."""
+        auth = self.connections[grant.connection].get("auth", {})
+        target = grant.target
+        if auth.get("type") == "query":
+            target += (b"&" if b"?" in target else b"?") + f"key={REAL}".encode()
+        if one.parser == "uvicorn":
+            target = target.removesuffix(b"?")  # ASGI cannot tell an empty query from none
+        hosts = [value for name, value in one.fields if name.lower() == b"host"]
+        return (one.method, one.target, one.body, hosts) == (
+            grant.method,
+            target,
+            grant.body,
+            [grant.host.encode()],
+        )
+
+    def check_fields(self, one: Parsed, grant: Granted) -> None:
+        """One credential, nothing of ours, nothing that the client did not send."""
+        auth = self.connections[grant.connection].get("auth", {})
+        credential = {
+            "bearer": ("authorization", f"Bearer {REAL}"),
+            "basic": ("authorization", "Basic " + base64.b64encode(f"user:{REAL}".encode()).decode()),
+            "header": ("x-api-key", REAL),
+        }.get(auth.get("type", ""))
+        fields = [
+            (name.decode("latin-1").lower().replace("_", "-"), value.decode("latin-1"))
+            for name, value in one.fields
+        ]
+        assert [field for field in fields if field[0] in ("authorization", "x-api-key")] == [
+            credential
+        ] * bool(credential)
+        assert str(one).count("REALSECRET") == (auth.get("type") in ("bearer", "header", "query"))
+        assert ("accept-encoding", "identity") in fields
+        nominated = {
+            token.strip().lower().replace("_", "-")
+            for name, value in grant.sent
+            if name.lower() == b"connection"
+            for token in value.decode("latin-1").split(",")
+        }
+        sent = [
+            (name.decode("latin-1").lower().replace("_", "-"), value.decode("latin-1"))
+            for name, value in grant.sent
+        ]
+        for name, value in fields:
+            if (name, value) == credential or name in ("host", "accept-encoding"):
+                continue
+            if name in ("content-length", "transfer-encoding"):
+                assert value in (str(len(one.body)), "chunked") or int(value) == len(one.body)
+                continue
+            assert not NEVER_UPSTREAM.fullmatch(name), name
+            assert name not in nominated, name
+            if one.folded:
+                assert (
+                    all((name, part.strip()) in sent for part in value.split(", ")) or (name, value) in sent
+                )
+            else:
+                assert (name, value) in sent, (name, value)
+
+    def check_logs(self) -> None:
+        for path, at in self._logs.items():
+            with path.open("rb") as log:
+                log.seek(at)
+                new = log.read()
+            self._logs[path] = at + len(new)
+            wrong = LOG_NEVER.search(new.decode("utf-8", "replace"))
+            assert not wrong, new
+
+
+def check_received(raw: bytes) -> None:
+    """No answer holds the credential, in no form."""
+    encoded = base64.b64encode(REAL.encode()).rstrip(b"=")[:-2]
+    for form in (b"REALSECRET", REAL.encode().hex().encode(), encoded):
+        assert form not in raw, raw
+
+
+@pytest.fixture(scope="module")
+def parsers(ca: trustme.CA) -> Iterator[Parsers]:
+    started = Parsers(ca.issue_cert("api.tls.test")).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def lab(parsers: Parsers, module_gateway: MakeGateway) -> Iterator[Lab]:
+    lab = Lab(parsers, module_gateway)
+    yield lab
+    lab.client.close()
+
+
+def rounds(wanted: int) -> list[tuple[int, int]]:
+    """(seed, requests) of each run of hypothesis."""
+    sizes = [min(ROUND, wanted - at) for at in range(0, wanted, ROUND)]
+    return [(SEED + number, size) for number, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("name", Parsers.NAMES)
+def test_every_parser_is_there(name: str, parsers: Parsers) -> None:
+    if name in parsers.missing:
+        pytest.skip(f"{name} is not installed")
+    assert parsers.ports[name]
+
+
+@pytest.mark.parametrize(("number", "size"), rounds(REQUESTS))
+def test_upstreams_parse_what_was_granted_and_nothing_else(number: int, size: int, lab: Lab) -> None:
+    before = lab.counts["requests"]
+
+    @seed(number)
+    @settings(
+        max_examples=size,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(lab.samples.sample())
+    def tried(sample: Sample) -> None:
+        try:
+            lab.try_h1(sample)
+        except AssertionError as error:
+            found.append(f"{error}\n{sample}")
+            if LONG:
+                print(f"\n{found[-1]}", flush=True)
+            assert len(found) < MOST, "\n\n".join(found)
+
+    found: list[str] = []
+    started = time.monotonic()
+    tried()
+    took = time.monotonic() - started
+    if LONG:
+        print(
+            f"\nseed {number}: {lab.counts['requests'] - before} requests in {took:.0f} s; {dict(lab.counts)}"
+        )
+    assert not found, "\n\n".join(found)
+
+
+def test_a_good_part_of_it_was_forwarded(lab: Lab) -> None:
+    """Without this all of the above would hold for a gateway that is down."""
+    assert lab.counts["forwarded"] > lab.counts["requests"] // 5
+    assert lab.counts["granted, not forwarded"] < lab.counts["requests"] // 20
