@@ -46,7 +46,7 @@ from support.hostile import Template, acceptable, load  # noqa: E402
 from support.lab import REAL_SECRET, SECRETS, lab_config, lab_dns  # noqa: E402
 from support.leaks import forms  # noqa: E402
 from support.proxy import Mitm  # noqa: E402
-from support.raw import Tls, connect, exchange, parse_response  # noqa: E402
+from support.raw import Hang, Tls, connect, exchange, parse_response  # noqa: E402
 from support.recorder import Recorder  # noqa: E402
 from support.seen import Seen, SeenLog  # noqa: E402
 from test_hostile import attack_h1, attack_h2  # noqa: E402
@@ -275,6 +275,8 @@ class Soak:
         while not self.over.is_set():
             try:
                 role()
+            except Hang as hang:
+                self.verdicts.failed(f"{role.__name__} gets no answer", hang)
             except (ConnectionError, TimeoutError, OSError) as error:
                 self.verdicts.answered(role.__name__, type(error).__name__)
             except Exception as error:
@@ -316,7 +318,14 @@ class Soak:
                         return
                 started = time.monotonic()
                 self.upstreams.judge.grant(method, f"/{path}")
-                if not self._check("good", exchange(sock, request, 20), started, behaviour in BROKEN):
+                try:
+                    received = exchange(sock, request, 20)
+                except Hang as hang:
+                    if not self.upstreams.was_down_since(started):
+                        raise
+                    self.verdicts.failed("hangs beside a restart", (sock.getsockname(), path, hang))
+                    return
+                if not self._check("good", received, started, behaviour in BROKEN):
                     return
 
     def good_h2(self) -> None:

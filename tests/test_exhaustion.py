@@ -57,6 +57,7 @@ COLLECTIONS = {
     "document._Builder.problems": "one document, of its owner",
     "fetching.Fetcher._kept": "one per configured program",
     "fetching.Fetcher._flights": "one per configured program, while it runs",
+    "housekeeping.Housekeeper._lost": "weak: granted exchanges whose upstream connection has ended",
     "ledger.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
     "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
     "ledger.Ledger.heads": "weak: one per client connection, of which there are MAX_CLIENTS",

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from support.byhand import ByHand, Wire
 from support.lab import LAB_SECRET, REAL_SECRET, bearer_connection, lab_config
 from support.proxy import Mitm
-from support.raw import parse_response, send_raw
+from support.puppet import SCRIPTS, Puppeteer
+from support.raw import connect, parse_response, send_raw
 from support.recorder import Recorder
 from support.signing import presign_target
 
@@ -181,3 +183,19 @@ def test_the_gateway_is_never_its_own_source(upstream: Recorder, make_gateway) -
     host = f"self.test:{gateway.port}"
     head = f"GET http://{host}/x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     assert parse_response(send_raw(gateway.port, head.encode())).status == 502
+
+
+def test_an_upstream_that_is_lost_while_it_ends_leaves_nobody_without_an_answer(make_gateway) -> None:
+    """A write that fails cancels the task which was about to tell of the end: the end was never told."""
+    hand = ByHand()
+    config = {**GATEWAY, "connections": {"conn_lab": bearer_connection(hand.url, LAB_SECRET)}}
+    gateway = make_gateway(config, "-s", str(SCRIPTS / "puppet.py"))
+    target = presign_target(LAB_SECRET, "conn_lab", "v1/models", int(time.time()) + 60, "POST", "*")
+    with Wire(connect(gateway.port)) as client:
+        head = f"POST {target} HTTP/1.1\r\nHost: presign.local\r\nContent-Length: 2\r\n\r\n"
+        client.send(head.encode() + b"ok")
+        with hand.accept() as upstream:
+            assert upstream.read_head().endswith(b"\r\n\r\n")
+            Puppeteer(gateway.port).tell("lose_upstreams", seconds=0.5)
+        assert client.read_head(5).startswith(b"HTTP/1.1 502 ")
+    hand.stop()

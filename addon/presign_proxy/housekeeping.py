@@ -9,8 +9,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
+from weakref import WeakSet
 
-from mitmproxy.connection import Client, Connection
+from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.proxy.events import ConnectionClosed
 
 from .handlers import handler_of
 from .ledger import Entry, Ledger
@@ -33,6 +35,7 @@ class Housekeeper:
         self._reload = reload
         self._task: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._lost: WeakSet[Entry] = WeakSet()
         self.asked = False
         self.files: tuple[Path, ...] = ()
         self.seen: Version | None = None
@@ -65,6 +68,7 @@ class Housekeeper:
             await asyncio.sleep(TICK)
             try:
                 self._end_overdue(time.monotonic())
+                await self._tell_of_lost()
                 self._look_at_files()
             except Exception as error:
                 logger.error("presign: housekeeping failed (%s)", type(error).__name__)
@@ -83,6 +87,21 @@ class Housekeeper:
             await self._reload()
         except Exception as error:
             logger.error("presign: the reload failed (%s)", type(error).__name__)
+
+    async def _tell_of_lost(self) -> None:
+        """End exchanges whose upstream connection has ended without anybody's being told.
+
+        Where writing to a connection fails, mitmproxy cancels its task, also while that waits for its turn to
+        tell of the end: the client would wait for ever, because there is nothing left that could be cut.
+        """
+        lost = [entry for entry in self._ledger.live() if _is_lost(entry)]
+        for entry in lost:
+            handler, ended = handler_of(entry.client), entry.server
+            if entry in self._lost and handler is not None:  # half a second ago too: nobody is about to tell
+                entry.server = None
+                ended.state = ConnectionState.CLOSED
+                await handler.server_event(ConnectionClosed(ended))
+        self._lost = WeakSet(lost)
 
     def _end_overdue(self, now: float) -> None:
         for client, since in list(self._ledger.heads.items()):
@@ -103,6 +122,14 @@ class Housekeeper:
                 entry.timed_out = True
                 self._ledger.dials.pop(server, None)
                 _cut(entry.client, server)
+
+
+def _is_lost(entry: Entry) -> bool:
+    handler = handler_of(entry.client)
+    if handler is None or entry.server is None:
+        return False
+    io = handler.transports.get(entry.server)
+    return io is None or (io.handler is not None and io.handler.done())
 
 
 def _is_overdue(entry: Entry, now: float) -> bool:

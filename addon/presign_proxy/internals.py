@@ -36,6 +36,7 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (AddonManager, "trigger_event", ("event",)),
     (AddonManager, "invoke_addon", ("addon", "event")),
     (server.ConnectionHandler, "handle_connection", ("connection",)),
+    (server.ConnectionHandler, "server_event", ("event",)),
 )
 # What the code that we pass through must still do, as it is written there.
 _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (

@@ -3,6 +3,7 @@
 Edits are attributes of `flow.request`; `header:NAME` sets a header, `data:NAME` an attribute of its data.
 """
 
+import asyncio
 import functools
 import gc
 import json
@@ -56,6 +57,22 @@ class Puppet:
 
     def do_option(self, name: str) -> dict[str, Any]:
         return {"value": getattr(ctx.options, name)}
+
+    def do_lose_upstreams(self, seconds: float) -> None:
+        """What a failing write does to a connection that is just being told to have ended: for some time no
+        event is handled, then the tasks of all upstream connections are cancelled.
+        """
+        self.task = asyncio.get_running_loop().create_task(self._lose(seconds))
+
+    async def _lose(self, seconds: float) -> None:
+        for handler in list(ctx.master.addons.get("proxyserver").connections.values()):
+            lost = [io.handler for conn, io in handler.transports.items() if conn is not handler.client]
+            if lost:
+                async with handler._server_event_lock:
+                    await asyncio.sleep(seconds)
+                    for task in lost:
+                        task.cancel("Error sending data")
+                    await asyncio.sleep(0.1)
 
     def do_execute(self, line: str) -> None:
         """A command as it is typed at mitmproxy's prompt."""
