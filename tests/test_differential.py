@@ -1,6 +1,6 @@
 """What an upstream parses is what was granted, and it was granted only if an independent verifier grants it.
 
-Mutated requests go through a real gateway to real HTTP parsers: h11, uvicorn with httptools, aiohttp, tornado,
+Mutated requests go through a real gateway to real HTTP parsers: h11, uvicorn (httptools), aiohttp, tornado,
 gunicorn, waitress. A thousand run with the other tests; many more with
 
     make hostile        or        PRESIGN_REQUESTS=100000 .venv/bin/pytest tests/test_differential.py -s

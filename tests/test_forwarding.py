@@ -920,3 +920,16 @@ def test_body_may_hold_any_octet_and_come_with_its_head(gateway: Mitm, upstream:
         assert parse_response(exchange(sock, request.replace(b"x" * 256, body))).status == 200
     (seen,) = upstream.wait_for(1)
     assert seen.body == body
+
+
+@pytest.mark.parametrize("line", [b"X-A: b\r\n folded", b"X-A : b", b"X-\xe9: b", b"X-Presign-Foo: 1"])
+def test_nothing_is_served_behind_a_malformed_request(line: bytes, gateway: Mitm, upstream: Recorder) -> None:
+    """Others may see its end somewhere else than we do."""
+    good = wire(API.target("v1/models"))
+    bad = good.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    with connect(gateway.port) as sock:
+        received = exchange(sock, bad + good)
+        assert code(parse_response(received)) == MALFORMED
+        sock.settimeout(5)
+        assert sock.recv(1) == b""
+    assert not upstream.touched

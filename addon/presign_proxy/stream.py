@@ -41,7 +41,7 @@ from . import flows, replies
 from .answers import Answer, refusal
 from .bodies import Body
 from .decisions import PassThrough
-from .errors import Denied
+from .errors import STATUS, Denied
 from .identity import new_request_id
 from .ledger import Arrival, Entry, Ledger
 from .masking import Mask
@@ -347,7 +347,8 @@ class GuardedStream(HttpStream):
             self.uploading = False
         over_h1 = flows.is_h1(self.flow.request.data.http_version)
         # After a request that is invalid as HTTP nobody can tell where the next one begins.
-        close = over_h1 and (self.uploading or self.invalid)
+        last = answer.status == STATUS["malformed"]
+        close = over_h1 and (self.uploading or self.invalid or last)
         response = flows.response_of(answer, close=close)
         self.flow.response = response
         if self.flow.error is None:
@@ -362,7 +363,7 @@ class GuardedStream(HttpStream):
         yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
         self.client_state = self.server_state = self.state_errored
         self.flow.live = False
-        if close and self.invalid:
+        if close and (self.invalid or not self.uploading):
             yield commands.CloseConnection(client)
         elif self.uploading:
             yield from self._stop_upload()

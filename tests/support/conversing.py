@@ -89,7 +89,7 @@ class Conversations:
 
 def _exchange(sock: socket.socket, data: bytes, heads: list[bool], clean: bool) -> Talk:
     talk, buffer = Talk([], b""), b""
-    deadline = time.monotonic() + 4
+    deadline = time.monotonic() + (4 if clean else 1)
     sock.settimeout(10)
     with contextlib.suppress(OSError):
         sock.sendall(data)
@@ -106,7 +106,7 @@ def _exchange(sock: socket.socket, data: bytes, heads: list[bool], clean: bool) 
         if clean and not waiting:
             talk.open = not buffer
             return talk
-        sock.settimeout(max(0.001, deadline - time.monotonic()) if waiting and clean else IDLE)
+        sock.settimeout(max(0.001, deadline - time.monotonic()) if waiting else IDLE)
         try:
             piece = sock.recv(262144)
         except TimeoutError:
