@@ -933,3 +933,14 @@ def test_nothing_is_served_behind_a_malformed_request(line: bytes, gateway: Mitm
         sock.settimeout(5)
         assert sock.recv(1) == b""
     assert not upstream.touched
+
+
+def test_presign_in_the_trailers_of_another_request_is_in_no_log(gateway: Mitm, upstream: Recorder) -> None:
+    """A body that ends without its last line break runs into the next request on the connection."""
+    first = wire(API.target("v1/models"), {"Transfer-Encoding": "chunked"}, method="POST")
+    with connect(gateway.port) as sock:
+        exchange(sock, first + b"3\r\nabc\r\n0\r\n" + wire(API.target("v1/models")))
+    upstream.wait_for_heads(1)
+    with connect(gateway.port) as sock:
+        assert parse_response(exchange(sock, wire(API.target("v1/models")))).status == 200
+    assert API.query.partition("Signature=")[2] not in gateway.log()

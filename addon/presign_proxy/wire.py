@@ -64,9 +64,16 @@ class _Tamed(Http1Connection):
             yield ReceiveHttp(self.ReceiveProtocolError(self.stream_id, "a line without an end", code=code))
 
     def read_body(self, event: events.Event) -> Commands:
-        """mitmproxy crashes on trailers of a chunked body; they are fields nobody checked, and dropped."""
+        """mitmproxy crashes on trailers of a chunked body; they are fields nobody checked, and dropped. Of a
+        body that is not well-formed it quotes a line in its log, which may be that of the next request.
+        """
         try:
-            yield from super().read_body(event)
+            for command in super().read_body(event):
+                if isinstance(command, ReceiveHttp) and isinstance(command.event, self.ReceiveProtocolError):
+                    error = command.event
+                    text = "the body is not framed as HTTP/1 has it"
+                    command = ReceiveHttp(self.ReceiveProtocolError(error.stream_id, text, code=error.code))
+                yield command
         except NotImplementedError:
             yield ReceiveHttp(self.ReceiveEndOfMessage(self.stream_id or 0))
             is_request = isinstance(self, Http1Server)
