@@ -14,18 +14,21 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import trustme
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
 
 from conftest import MakeGateway
-from support.conversing import Conversations, Talk
-from support.mutations import Sample, Samples
+from support.conversing import Answered, Conversations, Talk
+from support.h2client import H2Client
+from support.mutations import H2Sample, NamesSample, Sample, Samples, h2_samples, names_samples
 from support.parsers import Parsed, Parsers
-from support.verifier import Granted, Verifier, Way, read
+from support.raw import ConnectRefused, connect_tls, exchange, parse_response
+from support.verifier import Granted, Verifier, Way, read, read_h2
 
 SIGNING = "sk_differential_signing_secret_0123456789"
 REAL = "REALSECRET-differential-0123456789"
@@ -136,6 +139,47 @@ class Lab:
         self.judge(talk, [grant for grant in grants if grant], clean)
         self.counts["requests"] += 1
         self.counts[f"way {sample.way}"] += 1
+
+    def try_h2(self, sample: H2Sample) -> None:
+        """One request over HTTP/2, on a connection of its own."""
+        strays = self.parsers.take()
+        assert not strays, f"after an earlier request: {strays}"
+        tls = sample.host == "api.tls.test"
+        port = self.parsers.tls_port if tls else 443
+        with H2Client.through(self.gateway.port, sample.host, port) as client:
+            reply = client.request(sample.fields, sample.body, timeout=5)
+        assert reply.ended, "no answer"
+        fields = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in sample.fields)
+        asked = read_h2(fields, sample.body)
+        way = Way(self.gateway.port, ("https", sample.host, port), sample.host)
+        grant = asked and self.verifier.grants(asked, way, int(time.time()))
+        answers = []
+        if reply.status is not None:
+            head = "".join(f"\r\n{name}: {value}" for name, value in reply.headers) + "\r\n"
+            answers = [Answered(reply.status, head.encode("latin-1"), reply.body)]
+        self.judge(Talk(answers, reply.received), [grant] if grant else [], clean=True)
+        self.counts["requests"] += 1
+        self.counts["way h2"] += 1
+
+    def try_names(self, sample: NamesSample) -> None:
+        """One request through a tunnel of its own."""
+        port = self.parsers.tls_port if sample.dialled == "api.tls.test" else 443
+        answered = None
+        try:
+            with connect_tls(self.gateway.port, sample.dialled, port, sample.sni) as sock:
+                received = exchange(sock, sample.data)
+                answered = parse_response(received, sample.data.startswith(b"HEAD "))
+        except (ConnectRefused, ValueError, OSError):
+            received = b""
+        way = Way(self.gateway.port, ("https", sample.dialled, port), sample.sni)
+        grants = [self.verifier.grants(asked, way, int(time.time())) for asked in read(sample.data).requests]
+        answers = []
+        if answered:
+            head = "".join(f"\r\n{name}: {value}" for name, value in answered.headers) + "\r\n"
+            answers = [Answered(answered.status, head.encode("latin-1"), answered.body)]
+        self.judge(Talk(answers, received), [grant for grant in grants if grant], clean=True)
+        self.counts["requests"] += 1
+        self.counts["way names"] += 1
 
     def judge(self, talk: Talk, grants: list[Granted], clean: bool) -> None:
         """The oracle."""
@@ -257,13 +301,15 @@ def rounds(wanted: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("name", Parsers.NAMES)
 def test_every_parser_is_there(name: str, parsers: Parsers) -> None:
     if name in parsers.missing:
-        pytest.skip(f"{name} is not installed")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
     assert parsers.ports[name]
 
 
-@pytest.mark.parametrize(("number", "size"), rounds(REQUESTS))
-def test_upstreams_parse_what_was_granted_and_nothing_else(number: int, size: int, lab: Lab) -> None:
-    before = lab.counts["requests"]
+def hunt(
+    number: int, size: int, lab: Lab, samples: SearchStrategy[Any], judge: Callable[[Any], None]
+) -> None:
+    """Try `size` samples, and report all that were judged wrong."""
+    before, started, found = lab.counts["requests"], time.monotonic(), []
 
     @seed(number)
     @settings(
@@ -273,25 +319,37 @@ def test_upstreams_parse_what_was_granted_and_nothing_else(number: int, size: in
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    @given(lab.samples.sample())
-    def tried(sample: Sample) -> None:
+    @given(samples)
+    def tried(sample: Any) -> None:
         try:
-            lab.try_h1(sample)
+            judge(sample)
         except AssertionError as error:
             found.append(f"{error}\n{sample}")
             if LONG:
                 print(f"\n{found[-1]}", flush=True)
             assert len(found) < MOST, "\n\n".join(found)
 
-    found: list[str] = []
-    started = time.monotonic()
     tried()
-    took = time.monotonic() - started
     if LONG:
-        print(
-            f"\nseed {number}: {lab.counts['requests'] - before} requests in {took:.0f} s; {dict(lab.counts)}"
-        )
+        took = time.monotonic() - started
+        requests = lab.counts["requests"] - before
+        print(f"\nseed {number}: {requests} requests in {took:.0f} s; {dict(lab.counts)}", flush=True)
     assert not found, "\n\n".join(found)
+
+
+@pytest.mark.parametrize(("number", "size"), rounds(REQUESTS * 80 // 100))
+def test_upstreams_parse_what_was_granted_and_nothing_else(number: int, size: int, lab: Lab) -> None:
+    hunt(number, size, lab, lab.samples.sample(), lab.try_h1)
+
+
+@pytest.mark.parametrize(("number", "size"), rounds(REQUESTS * 15 // 100))
+def test_the_same_over_http2(number: int, size: int, lab: Lab) -> None:
+    hunt(number, size, lab, h2_samples(lab.samples), lab.try_h2)
+
+
+@pytest.mark.parametrize(("number", "size"), rounds(REQUESTS * 5 // 100))
+def test_the_same_through_tunnels_under_other_names(number: int, size: int, lab: Lab) -> None:
+    hunt(number, size, lab, names_samples(lab.samples, lab.parsers.tls_port), lab.try_names)
 
 
 def test_a_good_part_of_it_was_forwarded(lab: Lab) -> None:

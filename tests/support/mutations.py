@@ -417,3 +417,102 @@ def _scar(draw: Draw, data: bytes) -> bytes:
     )
     cut = draw(st.sampled_from((0, 1, 1, 2)))
     return data[:at] + octets + data[at + cut :]
+
+
+# -- HTTP/2 and tunnels -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class H2Sample:
+    """A header list and its data, for a tunnel to `host` under `sni`."""
+
+    host: str
+    sni: str
+    fields: tuple[tuple[str, str], ...]
+    body: bytes | None
+
+
+H2_FIELDS = (
+    (":method", "GET"), (":path", "/admin"), (":authority", "evil.test"), (":scheme", "http"), (":protocol", "websocket"),
+    (":unknown", "x"), ("host", "evil.test"), ("host", GATEWAY), ("Host", GATEWAY), ("connection", "close"), ("te", "trailers"),
+    ("te", "chunked"), ("transfer-encoding", "chunked"), ("content-length", "3"), ("content-length", "0"), ("content-length", "9"),
+    ("x-a", "1\r\nx-b: 2"), ("x-a", "a\x00b"), ("x-a", "a\nb"), ("x-a", "\x0bb"), ("x-a", " b "), ("X-A", "b"), ("x a", "b"), ("", "x"), ("x-a:", "b"),
+    ("x-presign-paths", "*"), ("x_presign_paths", "*"), ("authorization", "Bearer mine"), ("cookie", "a=b"), ("upgrade", "h2c"),
+    ("x-forwarded-for", "1.2.3.4"), ("expect", "100-continue"), ("x-utf8", "caf\xc3\xa9"), ("proxy-connection", "x"), ("trailer", "x"),
+)  # fmt: skip
+
+
+def h2_samples(samples: Samples) -> st.SearchStrategy[H2Sample]:
+    """Requests to the gateway and to the TLS API as HTTP/2, their header lists mutated."""
+
+    def build(draw: Draw) -> H2Sample:
+        way, name = draw(
+            st.sampled_from((("connect", draw(st.sampled_from(samples.plain))), ("tls", "conn_tls")))
+        )
+        message = samples.presigned(draw, way, name)
+        for _ in range(draw(st.sampled_from((0, 0, 1, 2)))):
+            draw(st.sampled_from((_path, _segment, _encode, _case, _parameter)))(draw, message)
+        pairs = [line.decode("latin-1").partition(": ") for line in message.fields]
+        framing = ("host", "transfer-encoding", "content-length")
+        fields = [(key.lower(), value) for key, _, value in pairs if key.lower() not in framing]
+        host = samples.upstreams[name] if way == "tls" else GATEWAY
+        pseudo = [(":method", message.method.decode()), (":scheme", "https")]
+        pseudo += [(":path", message.target.decode("latin-1")), (":authority", host)]
+        body = draw(
+            st.sampled_from((None, b"", b"abc", b"0\r\n\r\n", b"GET /admin HTTP/1.1\r\nHost: x\r\n\r\n"))
+        )
+        listed = [*pseudo, *fields]
+        for _ in range(draw(st.sampled_from((0, 1, 1, 2)))):
+            how = draw(st.sampled_from(("insert", "insert", "replace", "drop", "swap", "tail")))
+            at = draw(st.integers(0, len(listed) - 1))
+            if how == "insert":
+                listed.insert(draw(st.integers(0, len(listed))), draw(st.sampled_from(H2_FIELDS)))
+            elif how == "replace":
+                listed[at] = (listed[at][0], draw(st.sampled_from(H2_FIELDS))[1])
+            elif how == "drop":
+                listed.pop(at)
+            elif how == "swap":
+                listed.append(listed.pop(at))
+            else:
+                tail = draw(
+                    st.sampled_from(
+                        (" ", "\r", "\n", "\x00", "\t", " HTTP/1.1", " HTTP/1.1\r\nX: y", "#", "?")
+                    )
+                )
+                listed[at] = (listed[at][0], listed[at][1] + tail)
+        return H2Sample(GATEWAY if way == "connect" else "api.tls.test", "", tuple(listed), body)
+
+    return st.composite(build)()
+
+
+@dataclass(frozen=True)
+class NamesSample:
+    """A good request through a tunnel, under names that may disagree."""
+
+    dialled: str
+    sni: str
+    data: bytes
+
+
+def names_samples(samples: Samples, port: int) -> st.SearchStrategy[NamesSample]:
+    """CONNECT host × SNI × Host × the host of a whole URL."""
+    names = (GATEWAY, "api.tls.test", "evil.test")
+
+    def build(draw: Draw) -> NamesSample:
+        way = draw(st.sampled_from(("connect", "tls")))
+        name = "conn_tls" if way == "tls" else draw(st.sampled_from(samples.plain))
+        message = samples.presigned(draw, way, name)
+        usual = GATEWAY if way == "connect" else "api.tls.test"
+        dialled, sni, host = (draw(st.sampled_from((usual, usual, usual, *names))) for _ in range(3))
+        suffix = draw(
+            st.sampled_from(
+                ("" if way == "connect" else f":{port}", f":{port}", ":443", "", ".", "@evil.test")
+            )
+        )
+        message.fields[0] = f"Host: {host}{suffix}".encode()
+        if draw(st.integers(0, 3)) == 0:
+            start = draw(st.sampled_from(("https://", "http://"))) + draw(st.sampled_from(names)) + suffix
+            message.target = start.encode() + message.target
+        return NamesSample(dialled, sni, bytes(message))
+
+    return st.composite(build)()

@@ -32,7 +32,7 @@ class Asked:
     body: bytes
     version: bytes = b"HTTP/1.1"
     authority: bytes | None = None
-    """Over HTTP/2."""
+    """Over HTTP/2; empty where there is none."""
 
     def all(self, name: bytes) -> list[bytes]:
         return [value for key, value in self.fields if key.lower() == name]
@@ -117,6 +117,37 @@ def _one(data: bytes) -> tuple[Asked, bytes]:
             raise Short
         body, data = data[:length], data[length:]
     return Asked(start[1], start[2], tuple(fields), body, start[3]), data
+
+
+def read_h2(fields: Pairs, body: bytes | None) -> Asked | None:
+    """The request of an HTTP/2 header list and its data; None for a malformed one (RFC 9113, 8)."""
+    pseudo = [field for field in fields if field[0].startswith(b":")]
+    plain = tuple(field for field in fields if not field[0].startswith(b":"))
+    named = dict(pseudo)
+    if tuple(pseudo) != fields[: len(pseudo)] or len(named) != len(pseudo):
+        return None
+    if (
+        not {b":method", b":scheme", b":path"}
+        <= set(named)
+        <= {b":method", b":scheme", b":path", b":authority"}
+    ):
+        return None
+    for name, value in plain:
+        if (
+            not re.fullmatch(TOKEN, name)
+            or name != name.lower()
+            or re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", value)
+        ):
+            return None
+        if name in (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"):
+            return None
+    if not re.fullmatch(TOKEN, named[b":method"]):
+        return None
+    lengths = [value for name, value in plain if name == b"content-length"]
+    if lengths and lengths != [str(len(body or b"")).encode()]:
+        return None
+    authority = named.get(b":authority", b"")
+    return Asked(named[b":method"], named[b":path"], plain, body or b"", b"HTTP/2", authority)
 
 
 def _chunked(data: bytes) -> tuple[bytes, bytes]:
