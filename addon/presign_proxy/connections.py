@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final
+from typing import Final, overload
 
 from .errors import Denied
 from .injectors import Injector, NoCredential
@@ -114,6 +114,7 @@ class Registry:
     __slots__ = (
         "_bases",
         "_destinations",
+        "_of_scheme",
         "connections",
         "deny_unsigned",
         "hosts",
@@ -131,6 +132,7 @@ class Registry:
         revoked_urls: frozenset[str] = frozenset(),
     ) -> None:
         self.connections = dict(connections)
+        self._of_scheme: dict[str, dict[str, Connection]] = {"presign": {}, "source": {}}
         self.hosts = hosts
         self.deny_unsigned = deny_unsigned
         self.revoked_urls = revoked_urls
@@ -138,6 +140,7 @@ class Registry:
         bases: dict[Origin, dict[bytes, Connection | None]] = {}
         intercepting: dict[Origin, list[Connection]] = {}
         for connection in self.connections.values():
+            self._of_scheme["source" if connection.source else "presign"][connection.id] = connection
             if connection.upstream:
                 found = bases.setdefault(connection.upstream.origin, {})
                 # Two with one base: a request that names neither is nobody's.
@@ -151,12 +154,15 @@ class Registry:
         self.intercepting = {origin: tuple(found) for origin, found in intercepting.items()}
         self._destinations = frozenset((origin.host, origin.port) for origin in (*bases, *intercepting))
 
-    def get(self, connection_id: str, scheme: str) -> Connection | None:
-        """The connection of that id, if it is of that scheme."""
-        found = self.connections.get(connection_id)
-        if found is None or (found.source is not None) != (scheme == "source"):
-            return None
-        return found
+    @overload
+    def get(self, connection_id: str, scheme: str) -> Connection | None: ...
+
+    @overload
+    def get(self, connection_id: str, scheme: str, stand_in: Connection) -> Connection: ...
+
+    def get(self, connection_id: str, scheme: str, stand_in: Connection | None = None) -> Connection | None:
+        """The connection of that id, if it is of that scheme; else the stand-in, by the same steps."""
+        return self._of_scheme[scheme].get(connection_id, stand_in)
 
     def addressed(self, origin: Origin, path: bytes) -> Connection | None:
         """The only connection whose upstream origin and base path a request to this URL would reach."""
@@ -172,8 +178,9 @@ class Registry:
 
     def disperse(self) -> None:
         """Let go of a registry that is no longer used, in steps between which other threads run."""
-        while self.connections:
-            self.connections.popitem()
+        for connections in (self.connections, *self._of_scheme.values()):
+            while connections:
+                connections.popitem()
         while self._bases:
             self._bases.popitem()
 

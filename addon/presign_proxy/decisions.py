@@ -20,11 +20,17 @@ class Facts:
     client: str = ""
     scheme: str | None = None
     carrier: str | None = None
-    connection: str | None = None
+    known: Connection | None = None
+    """The connection, or what stands in for one that there is not."""
     key: str | None = None
     signature: str | None = None
     path: str | None = None
     verified: bool = False
+
+    @property
+    def connection(self) -> str | None:
+        """Its id; None where there is none."""
+        return self.known.id or None if self.known else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from . import canonical, policy, sources
-from .connections import Connection, Network, Registry, Upstream
+from .connections import Connection, Network, Registry, SourceRules, Upstream
 from .decisions import Facts
 from .errors import Denied, Malformed
 from .hosts import parse_authority
@@ -19,7 +19,10 @@ from .schemes.presign import Presign
 from .schemes.source import Source
 from .sources import Admitted
 
+# Stand in for what does not exist, one of each scheme, so that it is decided on in the very same steps: an
+# unknown connection costs what a bad signature costs.
 _NO_CONNECTION: Final = Connection(id="")
+_NO_PROJECT: Final = Connection(id="", source=SourceRules())
 
 
 class Grant(NamedTuple):
@@ -43,15 +46,14 @@ class Grant(NamedTuple):
 def grant_presign(registry: Registry, request: Request, presign: Presign, facts: Facts, now: int) -> Grant:
     """Verify a presign and hold the request against it. Raises Denied."""
     facts.scheme, facts.carrier = "presign", presign.carrier
-    # One decoy for all that does not exist: an unknown connection costs what a bad signature costs.
-    known = _connection(registry, request, presign) or _NO_CONNECTION
-    facts.connection = known.id or None
+    known = _connection(registry, request, presign)
+    facts.known = known
     named = presign.connection_id or known.id
     message = canonical.presign(named, presign.expires, presign.methods, presign.paths)
     key = _verify(registry, known.keys, message, presign.signature, facts, now)
     upstream = known.upstream
     if upstream is None:
-        raise Denied("invalid", "the connection is of another scheme")
+        raise Denied("invalid", "there is no such connection")
     methods = policy.parse_list(presign.methods, "methods")
     paths = policy.parse_list(presign.paths, "paths")
     expires = int(presign.expires)
@@ -89,10 +91,10 @@ def _verify(
     return key
 
 
-def _connection(registry: Registry, request: Request, presign: Presign) -> Connection | None:
+def _connection(registry: Registry, request: Request, presign: Presign) -> Connection:
     if presign.connection_id is not None:
-        return registry.get(presign.connection_id, "presign")
-    return registry.addressed(request.origin, request.path)
+        return registry.get(presign.connection_id, "presign", _NO_CONNECTION)
+    return registry.addressed(request.origin, request.path) or _NO_CONNECTION
 
 
 def _check_revoked(registry: Registry, connection: Connection, key: SigningKey | None, facts: Facts) -> None:
@@ -161,7 +163,7 @@ def grant_source(
 ) -> Grant:
     """Verify a source URL and hold it against its project. Raises Denied."""
     facts.scheme, facts.carrier = "source", "query" if source.signature else "path"
-    connection = registry.get(source.project, "source") or _NO_CONNECTION
+    connection = registry.get(source.project, "source", _NO_PROJECT)
     if source.signature is None:
         admitted = _admit_plain(registry, connection, source, facts)
     else:
@@ -196,7 +198,7 @@ def _admit_signed(
     key = _verify(registry, ring, message, source.signature or "", facts, now)
     if rules is None:
         raise Denied("invalid", "there is no such project")
-    facts.connection = connection.id
+    facts.known = connection
     # exp=0 is not "never" here but long past.
     policy.check_expiry(int(exp) or 1, now)
     _check_revoked(registry, connection, key, facts)
@@ -207,6 +209,6 @@ def _admit_plain(registry: Registry, connection: Connection, source: Source, fac
     rules = connection.source
     if rules is None or rules.signed:
         raise Denied("invalid", "there is no such project in allowlist mode")
-    facts.connection = connection.id
+    facts.known = connection
     _check_revoked(registry, connection, None, facts)
     return sources.admit_plain(source.url, rules)

@@ -44,7 +44,22 @@ def signature_id(signature: str) -> str:
     return hashlib.sha256(signature.encode("ascii")).hexdigest()[:32]
 
 
-_DECOYS: Final = [(secrets.token_bytes(32), None) for _ in range(MAX_KEYS)]
+_BLOCK: Final = 64
+"""Bytes of a block of SHA-256."""
+
+
+def _block(secret: bytes) -> bytes:
+    """A secret as HMAC uses it (RFC 2104, 2): all of one length, so that none costs more than another."""
+    if len(secret) > _BLOCK:
+        secret = hashlib.sha256(secret).digest()
+    return secret.ljust(_BLOCK, b"\0")
+
+
+_DECOYS: Final = tuple(_block(secrets.token_bytes(32)) for _ in range(MAX_KEYS))
+
+
+def _revealed(key: SigningKey) -> bytes:
+    return key.secret.reveal().encode()
 
 
 class Try(NamedTuple):
@@ -63,15 +78,13 @@ class KeyRing:
     whether it exists.
     """
 
-    __slots__ = ("_slots", "keys")
+    __slots__ = ("_secrets", "keys")
 
     def __init__(self, keys: tuple[SigningKey, ...]) -> None:
         if len(keys) > MAX_KEYS:
             raise ValueError(f"at most {MAX_KEYS} signing keys")
         self.keys = keys
-        slots: list[tuple[bytes, SigningKey | None]] = [(k.secret.reveal().encode(), k) for k in keys]
-        slots += _DECOYS[len(keys) :]
-        self._slots = tuple(slots)
+        self._secrets = tuple(_block(_revealed(key)) for key in keys) + _DECOYS[len(keys) :]
 
     def verify(self, message: bytes, signature: str, now: int, macs: int = MAX_KEYS) -> SigningKey | None:
         """The live key that signed this message, or None.
@@ -82,12 +95,11 @@ class KeyRing:
             macs: how many MACs to compute: at least as many as there are keys in any ring beside this one.
         """
         given = bytes.fromhex(signature)
-        found: SigningKey | None = None
-        for secret, key in self._slots[:macs]:
-            same = hmac.compare_digest(mac(secret, message), given)
-            if same and key is not None and key.is_live(now):
-                found = found or key
-        return found
+        same = [hmac.compare_digest(mac(secret, message), given) for secret in self._secrets[:macs]]
+        if True not in same:  # not even the keys are looked at, of which there are more or fewer
+            return None
+        matching = (key for key, is_same in zip(self.keys, same, strict=False) if is_same)
+        return next((key for key in matching if key.is_live(now)), None)
 
     def tries(
         self,
@@ -107,9 +119,8 @@ class KeyRing:
         """
         if len(beginning) < MIN_BEGINNING:
             return
-        for secret, key in self._slots:
-            if key is None:
-                continue
+        for key in self.keys:
+            secret = _revealed(key)
             for variant, change in variants.items():
                 if (changed := change(secret)) is None:
                     continue
