@@ -1,0 +1,295 @@
+"""The verifying core where it is easily got wrong by one: what tools/mutate found untested."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from presign_proxy import base64url, canonical
+from presign_proxy.connections import Ceiling
+from presign_proxy.decisions import Deny, Forward
+from presign_proxy.errors import Malformed
+from presign_proxy.keys import KeyRing, SigningKey, signature_id
+from presign_proxy.policy import parse_list
+from presign_proxy.secret import Secret
+from presign_proxy.tokens import format_token, has_start, holds_token, parse_token
+from support.deciding import NOW, SECRET, ask, code, connection, project, registry, request, ring, sent
+from support.signing import base64url as encoded
+from support.signing import presign_target, sign, source_url, token
+
+SIGNATURE = "0123456789abcdef" * 4
+VECTORS = json.loads((Path(__file__).parent / "data" / "seed_vectors.json").read_text("utf-8"))
+
+
+# -- tokens ---------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_what_it_says_and_back() -> None:
+    made = format_token("conn", "1", "GET", "v1/*", SIGNATURE)
+    assert parse_token(made.encode()) == {
+        "connection_id": "conn",
+        "expires": "1",
+        "methods": "GET",
+        "paths": "v1/*",
+        "signature": SIGNATURE,
+    }
+
+
+@pytest.mark.parametrize(
+    "fields", ["", "conn", "conn\n1\nGET", "conn\n1\nGET\nv1/*\nmore", "conn\n1\nGET\nv1/*\n"]
+)
+def test_a_token_of_other_than_four_fields_is_malformed(fields: str) -> None:
+    with pytest.raises(Malformed, match=r"exactly four fields|of the form"):
+        parse_token(f"ps1_{encoded(fields)}.{SIGNATURE}".encode())
+
+
+@pytest.mark.parametrize("start", ["ps1_", "ps2_"])
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_a_token_is_found_through_two_rounds_of_percent_encoding(start: str, times: int) -> None:
+    text = f"x{start}abc.{SIGNATURE}"
+    for _ in range(times):
+        text = text.replace("%", "%25").replace("_", "%5f")
+    assert holds_token(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ps1_",
+        f".{SIGNATURE}",
+        f".{SIGNATURE} ps1_",
+        f".{SIGNATURE}ps2_x",
+        f"ps1_abc.{SIGNATURE[1:]}",
+        "a%20b",
+    ],
+)
+def test_what_is_no_token_is_found_nowhere(text: str) -> None:
+    assert holds_token(text.encode()) is False
+
+
+def test_both_versions_begin_a_token() -> None:
+    assert has_start(b"a ps1_") and has_start(b"a ps2_")
+    assert not has_start(b"a ps3_")
+
+
+@pytest.mark.parametrize("version", ["ps1_", "ps2_"])
+@pytest.mark.parametrize("name", [b"X-Custom", b"Accept"])
+def test_a_token_of_any_version_that_went_astray_is_malformed(version: str, name: bytes) -> None:
+    field = (name, f"{version}{encoded('a')}.{SIGNATURE}".encode())
+    assert code(request("/open", field, host="elsewhere.test")) == "malformed"
+
+
+# -- base64url ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "a", "ab", "abc", "über", "X", "?>", "X" * 9])
+def test_base64url_is_what_the_library_makes_of_it(text: str) -> None:
+    made = base64url.encode(text)
+    assert made == base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    assert base64url.decode(made.encode(), "it") == text
+
+
+@pytest.mark.parametrize("word", ["YR", "YWJ", "YWI9", "Y", "_w", "YWJjX"])
+def test_base64url_that_no_encoder_makes_is_malformed(word: str) -> None:
+    if word == "YWI9":
+        assert base64url.decode(word.encode(), "it") == "ab="
+        return
+    with pytest.raises(Malformed, match=r"of it is not canonical|it is not base64url"):
+        base64url.decode(word.encode(), "it")
+
+
+# -- keys -----------------------------------------------------------------------------------------------
+
+
+def test_the_id_of_a_signature_is_the_beginning_of_its_hash() -> None:
+    assert signature_id(SIGNATURE) == hashlib.sha256(SIGNATURE.encode()).hexdigest()[:32]
+
+
+def test_four_keys_verify_and_a_fifth_is_refused() -> None:
+    secrets = [f"sk_{number}_0123456789abcdef" for number in range(5)]
+    four = ring(*secrets[:4])
+    for secret in secrets[:4]:
+        found = four.verify(b"message", sign(secret, "message"), NOW)
+        assert found is not None
+        assert found.secret.reveal() == secret
+    assert four.verify(b"message", sign(secrets[4], "message"), NOW) is None
+    with pytest.raises(ValueError, match="at most 4"):
+        ring(*secrets)
+
+
+def test_of_two_keys_with_one_secret_the_live_one_counts() -> None:
+    old, new = SigningKey("old", Secret(SECRET), not_after=NOW - 1), SigningKey("new", Secret(SECRET))
+    signature = sign(SECRET, "message")
+    for keys in ((old, new), (new, old)):
+        found = KeyRing(keys).verify(b"message", signature, NOW)
+        assert found is not None
+        assert found.id == "new"
+    first = KeyRing((SigningKey("a", Secret(SECRET)), SigningKey("b", Secret(SECRET)))).verify(
+        b"message", signature, NOW
+    )
+    assert first is not None
+    assert first.id == "a"
+
+
+@pytest.mark.parametrize(("now", "is_live"), [(NOW - 1, True), (NOW, True), (NOW + 1, False)])
+def test_a_key_is_live_to_its_last_second(now: int, is_live: bool) -> None:
+    assert SigningKey("k", Secret(SECRET), not_after=NOW).is_live(now) is is_live
+
+
+# -- the vectors of the seeds, without any proxy -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("vector", VECTORS["presign"], ids=lambda vector: vector["signature"][:8])
+def test_a_published_presign_verifies(vector: dict[str, Any]) -> None:
+    methods, paths = ",".join(sorted(vector["methods"])), ",".join(sorted(vector["paths"]))
+    message = canonical.presign(vector["connection_id"], str(vector["expires"]), methods, paths)
+    assert message.decode() == vector["canonical"]
+    keys = ring(vector["signing_secret"])
+    assert keys.verify(message, vector["signature"], NOW) is keys.keys[0]
+
+
+@pytest.mark.parametrize("vector", VECTORS["source_url"], ids=lambda vector: vector["signature"][:8])
+def test_a_published_source_verifies(vector: dict[str, Any]) -> None:
+    message = canonical.source(vector["project_key"], vector["source_url"], str(vector["expires"]))
+    assert message.decode() == vector["signed_string"]
+    keys = ring(vector["signing_secret"])
+    assert keys.verify(message, vector["signature"], NOW) is keys.keys[0]
+
+
+def test_the_canonical_strings_are_those_of_the_seeds() -> None:
+    assert canonical.presign("c", "1", "GET", "ü") == "PRESIGN-HMAC-SHA256\nc\n1\nGET\nü".encode()
+    assert canonical.source("pk", "https://a/ü", "1") == "pk:https://a/ü:1".encode()
+
+
+# -- lists, expiry, methods ---------------------------------------------------------------------------------
+
+
+def test_a_list_holds_sixty_four_items_at_most() -> None:
+    items = [f"v{number:03}" for number in range(65)]
+    assert parse_list(",".join(items[:64]), "paths") == tuple(items[:64])
+    with pytest.raises(Malformed, match="more than 64"):
+        parse_list(",".join(items), "paths")
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(8192, "path_not_allowed"), (8193, "malformed")])
+def test_a_list_holds_eight_kibibytes_at_most(size: int, wanted: str) -> None:
+    for filler in ("x", "ü"):
+        paths = (filler * size)[: size // len(filler.encode())]
+        paths += "x" * (size - len(paths.encode()))
+        target = presign_target(SECRET, "conn", "v1", NOW, "GET", paths)
+        assert code(request(target)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("left", "wanted"), [(59, "forward"), (60, "forward"), (61, "lifetime_too_long"), (-1, "expired")]
+)
+def test_a_lifetime_is_at_most_what_the_connection_allows(left: int, wanted: str) -> None:
+    known = registry(connection(ceiling=Ceiling(max_lifetime=60)))
+    asked = request(presign_target(SECRET, "conn", "v1", NOW + left, "GET", "*"))
+    assert code(asked, known) == wanted
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "wanted"),
+    [
+        (Ceiling(), "forward"),
+        (Ceiling(allow_no_expiry=False), "no_expiry_not_allowed"),
+        (Ceiling(max_lifetime=10**12), "no_expiry_not_allowed"),
+        (Ceiling(max_lifetime=0), "no_expiry_not_allowed"),
+    ],
+)
+def test_eternity_ends_where_any_bound_is_set(ceiling: Ceiling, wanted: str) -> None:
+    asked = request(presign_target(SECRET, "conn", "v1", 0, "GET", "*"))
+    assert code(asked, registry(connection(ceiling=ceiling))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("method", "signed", "allowed", "head_as_get", "wanted"),
+    [
+        ("HEAD", "GET", ("GET",), True, "forward"),
+        ("HEAD", "GET", ("HEAD",), True, "forward"),
+        ("HEAD", "GET", ("GET",), False, "method_not_allowed"),
+        ("HEAD", "POST", ("GET",), True, "method_not_allowed"),
+        ("POST", "GET", ("*",), True, "method_not_allowed"),
+        ("POST", "*", ("GET",), True, "method_not_allowed"),
+        ("GET", "HEAD", ("*",), True, "method_not_allowed"),
+        ("get", "*", ("*",), True, "method_not_allowed"),
+        ("A" * 32, "*", ("*",), True, "forward"),
+        ("A" * 33, "*", ("*",), True, "method_not_allowed"),
+        ("M-SEARCH", "M-SEARCH", ("*",), True, "forward"),
+    ],
+)
+def test_a_method_is_both_signed_and_allowed(
+    method: str, signed: str, allowed: tuple[str, ...], head_as_get: bool, wanted: str
+) -> None:
+    ceiling = Ceiling(methods=allowed, head_as_get=head_as_get)
+    asked = request(presign_target(SECRET, "conn", "v1", NOW, signed, "*"), method=method)
+    assert code(asked, registry(connection(ceiling=ceiling))) == wanted
+
+
+@pytest.mark.parametrize("digits", [64, 65])
+def test_an_id_has_sixty_four_characters_at_most(digits: int) -> None:
+    name = "c" * digits
+    asked = request(presign_target(SECRET, name, "v1", NOW, "GET", "*"))
+    assert code(asked, registry(connection(name))) == ("forward" if digits == 64 else "malformed")
+
+
+# -- what the audit log is told -----------------------------------------------------------------------------
+
+
+def test_the_facts_of_a_grant() -> None:
+    facts = sent(request(presign_target(SECRET, "conn", "v1/models", NOW, "GET", "*"))).facts
+    assert (facts.scheme, facts.carrier, facts.connection, facts.key) == ("presign", "query", "conn", "k1")
+    assert (facts.path, facts.verified, facts.method) == ("/v1/models", True, "GET")
+    signature = sign(SECRET, f"PRESIGN-HMAC-SHA256\nconn\n{NOW}\nGET\n*")
+    assert facts.signature == signature_id(signature)
+
+
+def test_the_facts_of_a_source() -> None:
+    asked = request(source_url(SECRET, "pk", "https://cdn.acme.com/a/ü.png?v=1", NOW, "png"))
+    decision = ask(asked, registry(project()))
+    assert isinstance(decision, Forward)
+    facts = decision.facts
+    assert (facts.scheme, facts.carrier, facts.connection) == ("source", "query", "pk")
+    assert facts.path == "https://cdn.acme.com/a/%C3%BC.png"
+
+
+def test_a_refusal_before_a_good_signature_tells_no_path() -> None:
+    for target in ("/api/proxy/none/x?", "/api/proxy/conn/x?"):
+        asked = request(
+            target + presign_target("sk_wrong_one", "conn", "", NOW, "GET", "*").partition("?")[2]
+        )
+        decision = ask(asked)
+        assert isinstance(decision, Deny)
+        assert (decision.facts.path, decision.facts.verified, decision.facts.signature) == (None, False, None)
+        assert decision.facts.connection == ("conn" if "/conn/" in target else None)
+
+
+# -- where it goes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "prefix"), [("v1/models", b"/api/proxy/conn"), ("v1/", b"/api/proxy/conn")])
+def test_a_grant_knows_what_stood_before_its_path(path: str, prefix: bytes) -> None:
+    forward = sent(request(presign_target(SECRET, "conn", path, NOW, "GET", "*")))
+    assert forward.gateway_prefix == prefix
+
+
+def test_the_prefix_of_a_path_token_is_not_repeated() -> None:
+    word = token(SECRET, "conn", NOW, "GET", "*")
+    assert sent(request(f"/p/{word}/v1/models")).gateway_prefix == b""
+    field = (b"Authorization", f"Bearer {word}".encode())
+    forward = sent(request("/v1", field, host="api.example.com", scheme="https"))
+    assert (forward.gateway_prefix, forward.resolve) == (None, None)
+
+
+@pytest.mark.parametrize("target", ["/api/proxy/conn", "/p/{token}"])
+def test_a_gateway_url_without_a_path_is_not_found(target: str) -> None:
+    if "token" in target:
+        asked = request(target.format(token=token(SECRET, "conn", NOW, "GET", "*")))
+    else:
+        asked = request(f"{target}?{presign_target(SECRET, 'conn', '', NOW, 'GET', '*').partition('?')[2]}")
+    assert code(asked) == "not_found"
