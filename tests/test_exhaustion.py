@@ -53,6 +53,7 @@ CACHES = {
 # Every collection that outlives a request, and what empties it.
 COLLECTIONS = {
     "connections.Registry.connections": "one per connection of the registry",
+    "connections.Registry._of_scheme": "one per connection of the registry",
     "dialling.Dialler._named": "weak: one per upstream connection",
     "document._Builder.problems": "one document, of its owner",
     "fetching.Fetcher._kept": "one per configured program",
