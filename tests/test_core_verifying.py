@@ -140,6 +140,42 @@ def test_a_key_is_live_to_its_last_second(now: int, is_live: bool) -> None:
     assert SigningKey("k", Secret(SECRET), not_after=NOW).is_live(now) is is_live
 
 
+TRIED = {"asis": lambda secret: secret, "none": lambda _: None, "cut": lambda secret: secret[3:]}
+
+
+@pytest.mark.parametrize("length", [8, 9, 32])
+def test_a_guess_names_the_key_the_message_and_the_misreading(length: int) -> None:
+    """For `explain`: which mistake of a signer leads to this signature."""
+    keys = ring("sk_first_0123456789", "sk_second_123456789")
+    beginning = bytes.fromhex(sign("second_123456789", "other"))[:length]
+    found = list(keys.tries({"one": b"message", "two": b"other"}, TRIED, beginning))
+    assert [(one.key.id, one.message, one.variant) for one in found] == [("k2", "two", "cut")]
+    assert not list(keys.tries({"one": b"message"}, TRIED, beginning))
+
+
+def test_a_guess_is_not_made_from_seven_bytes() -> None:
+    beginning = bytes.fromhex(sign(SECRET, "message"))
+    for length, expected in ((7, 0), (8, 1)):
+        assert len(list(ring(SECRET).tries({"": b"message"}, TRIED, beginning[:length]))) == expected
+
+
+def test_as_many_macs_as_the_largest_ring_needs() -> None:
+    """Two of four MACs: a ring of two still verifies with both, and one beyond them does not."""
+    secrets = ("sk_first_0123456789", "sk_second_123456789", "sk_third_0123456789")
+    three = ring(*secrets)
+    verified = [three.verify(b"m", sign(secret, "m"), NOW, 2) is not None for secret in secrets]
+    assert verified == [True, True, False]
+
+
+def test_no_key_stands_for_what_does_not_exist() -> None:
+    """Its secrets are random: nobody can sign for nothing, also where the registry holds several keys."""
+    assert KeyRing(()).verify(b"m", sign("", "m"), NOW) is None
+    asked = request(presign_target("", "conn_none", "v1", NOW, "GET", "*"))
+    decision = ask(asked)
+    assert isinstance(decision, Deny)
+    assert (decision.code, decision.facts.connection) == ("invalid", None)
+
+
 # -- the vectors of the seeds, without any proxy -----------------------------------------------------------
 
 
