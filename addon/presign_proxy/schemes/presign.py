@@ -152,11 +152,14 @@ def _why_expires(expires: str) -> str:
 
 def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None]:
     """The presign fields of a raw query and the rest of it, byte for byte."""
-    if query is None or b"resign" not in (folded := fold(query)):
+    if query is None:
         return {}, query
-    # Dots too: frameworks read them as underscores.
-    if b"x-presign" not in folded.replace(b".", b"-"):
-        return {}, query
+    # Spelled as it should be, it is ours; only a look-alike needs folding. Dots too: frameworks read them as
+    # underscores.
+    if b"X-Presign-" not in query:
+        folded = fold(query)
+        if b"resign" not in folded or b"x-presign" not in folded.replace(b".", b"-"):
+            return {}, query
     fields: dict[str, str] = {}
     rest: list[bytes] = []
     hiding = HIDING.search(query) is not None
