@@ -46,6 +46,7 @@ CACHES = {
     "masking.mask_for": "1,024 credentials that were configured",
     "registering._conduct": "1,024 values that were configured",
     "registering._ceiling": "1,024 values that were configured",
+    "registering._limits": "1,024 values that were configured",
     "registering._parse_upstream": "4,096 URLs that were configured",
     "presets.providers": "one table, of the package",
 }
@@ -65,11 +66,18 @@ COLLECTIONS = {
     "ledger.Ledger.layers": "weak: one per client connection",
     "ledger.Ledger.dials": "weak: one per upstream connection",
     "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
+    "limits.limiter.Limiter.counts": "one per kind of event, of which there are five",
+    "limits.limiter.Limiter._held": "one per granted exchange that takes a slot, until it ends",
+    "limits.limiter.Limiter._releasing": "one per slot that is being given back, for DEADLINE at most",
+    "limits.limiter.Limiter._tasks": "two per change of the store, of the owner",
     "registering.Registrar.problems": "one configuration, of its owner",
     "registering.Registrar.warnings": "one configuration, of its owner",
     "registry_file._JsonReader.known": "one per connection of the registry",
     "registry_file._JsonReader._problems": "one configuration, of its owner",
     "sinks.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
+    "stores.memory.MemoryStore._counters": "MAX_COUNTERS, all of them of granted requests",
+    "stores.memory.MemoryStore._due": "one per counter that ends",
+    "stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
     "wire.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
 }
 

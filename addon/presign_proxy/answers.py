@@ -21,26 +21,40 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def refusal(code: str, request_id: str, style: Style = "json", status: int | None = None) -> Answer:
+def refusal(
+    code: str,
+    request_id: str,
+    style: Style = "json",
+    status: int | None = None,
+    *,
+    limit: str | None = None,
+    more: Fields = (),
+) -> Answer:
     """The answer to a refused request.
 
     Args:
         status: another than the code's own: 504 for `upstream`, 413 for `too_large`.
         style: "json" is the shape the LLM and payment SDKs print; "bare" is scheme source's, which says
             nothing (Motioness: "403 with no detail"): every refusal of the 400 class is 403 Forbidden.
+        limit: the name of the limit that was reached.
+        more: further fields; of the bare style only `Retry-After` is kept.
     """
     status = status or STATUS[code]
     if style == "bare":
         if 400 <= status < 500 and status not in (413, 429):
             status = 403
         reason = _reason(status)
-        return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)), reason)
+        kept = tuple([field for field in more if field[0] == b"Retry-After"])
+        return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)) + kept, reason)
     error = {"code": code, "message": MESSAGE[code], "request_id": request_id}
+    if limit is not None:
+        error["limit"] = limit
     body = json.dumps({"error": error}).encode()
     fields = (
         *_fields(b"application/json", len(body)),
         (b"X-Presign-Error", code.encode()),
         (b"X-Presign-Request-Id", request_id.encode()),
+        *more,
     )
     return Answer(status, _reason(status), fields, body)
 

@@ -21,6 +21,7 @@ from .registering import Registrar
 from .registry_file import Memory, Registered, problems_of_connections, read_registry
 from .revocations import Revocations
 from .schema import Config
+from .stores.opening import Choice, problem_of
 from .watching import Version, version_of
 
 DEFAULT_PATH: Final = "config.yaml"
@@ -45,6 +46,12 @@ class Loaded:
     files: tuple[Path, ...]
     version: Version
     """Of the files, taken before they were read."""
+    store: Choice
+
+    @property
+    def limited(self) -> bool:
+        """Whether some connection limits something."""
+        return any(one.limits or one.max_uses is not None for one in self.registry.connections.values())
 
     @property
     def told(self) -> list[str]:
@@ -80,6 +87,7 @@ def load(
     registrar = Registrar(document, path.parent, environ)
     connections = registrar.connections(config.connections)
     hosts = _hosts(config, document, problems)
+    store = _store(config, document, registrar, path.parent)
     problems += registrar.problems
     warnings, files, revocations = registrar.warnings, [path, *own], Revocations()
     if config.registry is not None:
@@ -106,7 +114,7 @@ def load(
     registry = Registry(
         revocations.applied(connections), hosts, deny_unsigned=wanted != "pass", revoked_urls=revocations.urls
     )
-    return Loaded(path, config, registry, tuple(warnings), tuple(files), version)
+    return Loaded(path, config, registry, tuple(warnings), tuple(files), version, store)
 
 
 class Shape(NamedTuple):
@@ -130,11 +138,21 @@ def shape_of(path: Path, environ: Mapping[str, str], problems: list[Problem]) ->
     return Shape(document, _validated(document, path, environ, problems, presets), presets, own, version)
 
 
+def _store(config: Config, document: Document, registrar: Registrar, base: Path) -> Choice:
+    wanted = config.limits
+    password = registrar.secret(("limits", "password"), wanted.password) if wanted.password else None
+    choice = Choice(wanted.store, base, password, wanted.ca)
+    if wrong := problem_of(choice):
+        registrar.problems.append(document.problem(("limits", "store"), wrong))
+    if choice.path is not None:
+        registrar.problems += writable_by_others(choice.path)
+    return choice
+
+
 def _without_effect(config: Config, document: Document) -> list[Problem]:
     """What is accepted so that a configuration can be written ahead, and does nothing yet."""
     said = {
         ("gateway", "trusted_proxies"): bool(config.gateway.trusted_proxies),
-        ("limits",): config.limits is not None,
         ("admin",): config.admin is not None,
     }
     return [document.problem(at, "has no effect yet") for at, is_said in said.items() if is_said]

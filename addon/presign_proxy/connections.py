@@ -11,6 +11,7 @@ from typing import Final, overload
 from .errors import Denied
 from .injectors import Injector, NoCredential
 from .keys import NO_KEYS, KeyRing
+from .limits.rules import Limit
 from .message import Fields, Origin
 from .paths import Pattern, canonical_path, pattern
 from .secret import LateSecret
@@ -93,6 +94,9 @@ class Connection:
     conduct: Conduct = field(default_factory=Conduct)
     enabled: bool = True
     revoked: bool = False
+    limits: tuple[Limit, ...] = ()
+    max_uses: int | None = None
+    """Of each of its URLs."""
     late: tuple[LateSecret, ...] = ()
     """The secrets of the injector that are fetched when they are first needed."""
 

@@ -7,8 +7,10 @@ from typing import Final
 
 from .answers import Style
 from .connections import Connection, Network
+from .errors import Denied, Limited
 from .injectors import Fill, Outgoing
-from .message import Origin
+from .limits.tally import Tally
+from .message import Fields, Origin
 
 
 @dataclass(slots=True)
@@ -42,17 +44,27 @@ class PassThrough:
 class Deny:
     """Ours and refused, or unsigned where that is denied.
 
-    `detail` is for the audit log only.
+    `detail` is for the audit log only; `limit` and `fields` are what the client is told of a limit.
     """
 
     code: str
     detail: str
     style: Style
     facts: Facts
+    limit: str | None = None
+    fields: Fields = ()
 
     @property
     def request_id(self) -> str:
         return self.facts.request_id
+
+
+def denial(denied: Denied, style: Style, facts: Facts) -> Deny:
+    """The decision that an exception stands for."""
+    style = "bare" if denied.bare else style
+    if isinstance(denied, Limited):
+        return Deny(denied.code, denied.detail, style, facts, limit=denied.limit, fields=denied.fields)
+    return Deny(denied.code, denied.detail, style, facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,8 @@ class Forward:
     `shown` is what people and other addons may see, with a placeholder for the credential; `sent` is what
     goes to `origin` and nowhere else, None while its credential has not been fetched; `plain` is what both
     were made of. `resolve` says in which networks, besides public ones, the origin's
-    address may lie; None where the origin comes from the registry and needs no judging.
+    address may lie; None where the origin comes from the registry and needs no judging. `tallies` are the
+    counters it must fit into before it is sent.
     """
 
     connection: Connection
@@ -74,6 +87,7 @@ class Forward:
     style: Style = "json"
     resolve: tuple[Network, ...] | None = None
     gateway_prefix: bytes | None = None
+    tallies: tuple[Tally, ...] = ()
 
     @property
     def request_id(self) -> str:

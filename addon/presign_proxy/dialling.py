@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -26,8 +27,13 @@ RESOLVE_TIMEOUT: Final = 5.0
 class Dialler:
     """Decides on each upstream connection just before it is dialled."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, store: Callable[[], Address | None]) -> None:
+        """
+        Args:
+            store: where the limit store is, if it is somewhere.
+        """
         self._ledger = ledger
+        self._store = store
         self._named: WeakKeyDictionary[Any, Address] = WeakKeyDictionary()
 
     async def pin(self, client: Any, forward: Forward) -> None:
@@ -39,8 +45,8 @@ class Dialler:
             return
         host, port = forward.origin.host, forward.origin.port
         address = networks.judge(await _resolve(host, port), forward.resolve)
-        if self._is_own(address, port):
-            raise Denied("invalid", "the source is the gateway itself")
+        if await self._is_forbidden([address], port):
+            raise Denied("invalid", "the source is the gateway itself, or its store")
         self._ledger.pin(client, host, port, address)
 
     async def connect(self, data: ServerConnectionHookData, registry: Registry | None) -> None:
@@ -59,7 +65,8 @@ class Dialler:
             if not (isinstance(mode, UpstreamMode) and mode.address == (host, port)):
                 data.server.error = "this destination belongs to no connection"
                 return
-        if port in self._own_ports():
+        store = self._store()
+        if port in self._own_ports() or (store is not None and store[1] == port):
             await self._keep_away(data, host, port)
 
     def connected(self, data: ServerConnectionHookData) -> None:
@@ -75,14 +82,23 @@ class Dialler:
             addresses = await _resolve(host, port)
         except Denied:
             return  # dialling it will fail in the same way
-        if not addresses or any(self._is_own(address, port) for address in addresses):
-            data.server.error = "this is an address of the gateway itself"
+        if not addresses or await self._is_forbidden(addresses, port):
+            data.server.error = "this is an address of the gateway itself, or of its store"
         else:
             self._named[data.server] = (host, port)
             data.server.address = (addresses[0], port)
 
-    def _is_own(self, address: str, port: int) -> bool:
-        return port in self._own_ports() and _is_local(address)
+    async def _is_forbidden(self, addresses: list[str], port: int) -> bool:
+        """Whether one of them is this gateway's own, or its limit store's, under whatever name."""
+        if port in self._own_ports() and any(map(_is_local, addresses)):
+            return True
+        store = self._store()
+        if store is None or store[1] != port:
+            return False
+        theirs = await _resolve(*store[:2])
+        return bool(set(theirs) & set(addresses)) or (
+            any(map(_is_local, theirs)) and any(map(_is_local, addresses))
+        )
 
     def _own_ports(self) -> set[int]:
         """Ports of the proxy and of mitmweb."""

@@ -21,6 +21,7 @@ STATUS: Final[dict[str, int]] = {
     "no_expiry_not_allowed": 403,
     "not_found": 404,
     "too_large": 431,
+    "limited": 429,
     "internal": 500,
     "upstream": 502,
     "unavailable": 503,
@@ -40,6 +41,7 @@ MESSAGE: Final[dict[str, str]] = {
     "no_expiry_not_allowed": "The connection allows no presign that never expires.",
     "not_found": "There is nothing here. Presigned URLs have the form /api/proxy/{connectionId}/{path}.",
     "too_large": "The head of this request is too large.",
+    "limited": "A limit of this presigned request has been reached.",
     "internal": "The gateway failed to handle this request; it was not forwarded.",
     "upstream": "The upstream could not be reached or gave no usable answer.",
     "unavailable": "The gateway is not able to verify requests at the moment.",
@@ -68,3 +70,17 @@ class Malformed(Denied):
 
     def __init__(self, detail: str) -> None:
         super().__init__("malformed", detail)
+
+
+class Limited(Denied):
+    """A limit is reached. The client is told which one, and when to come back: it holds a good signature.
+
+    Args:
+        limit: its name.
+        fields: of the answer.
+    """
+
+    def __init__(self, limit: str, fields: tuple[tuple[bytes, bytes], ...]) -> None:
+        super().__init__("limited", limit)
+        self.limit = limit
+        self.fields = fields

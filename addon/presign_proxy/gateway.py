@@ -6,9 +6,11 @@ from typing import Final
 
 from .answers import Style
 from .connections import Registry
-from .decisions import PASS, Decision, Deny, Facts, Forward
+from .decisions import PASS, Decision, Facts, Forward, denial
 from .errors import Denied
 from .granting import Grant, grant_presign, grant_source
+from .limits.rules import Requester, tallies_of
+from .limits.tally import Tally
 from .message import Head, Request, check_grammar, check_size, head_of
 from .recognition import is_gateway, is_source_form, recognise
 from .rewrite import check_upgrade, outgoing
@@ -44,12 +46,12 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
             grant = grant_source(registry, request, claim, facts, now, gateway=gateway)
         else:
             grant = grant_presign(registry, request, claim, facts, now)
-        return _forward(grant, request, head, facts, style)
+        return _forward(grant, request, head, facts, style, now)
     except Denied as denied:
-        return Deny(denied.code, denied.detail, "bare" if denied.bare else style, facts)
+        return denial(denied, style, facts)
 
 
-def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: Style) -> Forward:
+def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: Style, now: int) -> Forward:
     """The whole outgoing request of a grant. Raises Malformed."""
     check_upgrade(request, head, gateway=grant.gateway)
     connection = grant.connection
@@ -64,4 +66,15 @@ def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: St
         style=style,
         resolve=grant.networks,
         gateway_prefix=grant.prefix,
+        tallies=_tallies(grant, facts, now),
     )
+
+
+def _tallies(grant: Grant, facts: Facts, now: int) -> tuple[Tally, ...]:
+    """The counters of the request; those of the connection as it was registered, whoever asks for it."""
+    connection = grant.connection
+    if not connection.limits and connection.max_uses is None:
+        return ()
+    url = facts.signature or facts.path or ""
+    who = Requester(connection.id, url, facts.client, grant.expires)
+    return tallies_of(connection.limits, connection.max_uses, who, now)

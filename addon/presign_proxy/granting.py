@@ -30,7 +30,8 @@ class Grant(NamedTuple):
 
     `path` is canonical, the upstream's base included; `query` is without the presign. `networks`, where
     not None, says that the origin's address must be judged, and which networks count besides public ones.
-    `prefix` is what stands before the path in a gateway URL; `token_in`, the header a key token stood in.
+    `prefix` is what stands before the path in a gateway URL; `token_in`, the header a key token stood in;
+    `expires`, Unix time, 0 for never.
     """
 
     connection: Connection
@@ -41,6 +42,7 @@ class Grant(NamedTuple):
     networks: tuple[Network, ...] | None = None
     prefix: bytes | None = None
     token_in: bytes = b""
+    expires: int = 0
 
 
 def grant_presign(registry: Registry, request: Request, presign: Presign, facts: Facts, now: int) -> Grant:
@@ -76,6 +78,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
         presign.gateway,
         prefix=_gateway_prefix(request, presign),
         token_in=presign.slot.name if presign.slot else b"",
+        expires=expires,
     )
 
 
@@ -184,6 +187,7 @@ def grant_source(
         gateway,
         networks=rules.networks if admitted.listed else (),
         prefix=b"" if gateway else None,
+        expires=int(source.exp or 0),
     )
 
 

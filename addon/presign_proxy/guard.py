@@ -22,7 +22,7 @@ from .answers import Answer, refusal
 from .audit import Outcome
 from .calm import let_go, load_calmly
 from .connections import Registry
-from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
+from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough, denial
 from .dialling import Dialler
 from .dispatch import speed_up
 from .document import ConfigError
@@ -34,6 +34,7 @@ from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
 from .ledger import Entry, Ledger
+from .limits.limiter import Limiter
 from .masking import mask_for
 from .message import MAX_HEAD, head_of
 from .recognition import is_gateway
@@ -58,8 +59,9 @@ class Guard:
         self._watching = False
         self._loaded: config.Loaded | None = None
         self._asked: tuple[str, str] | None = None
-        self._dialler = Dialler(self.ledger)
+        self._dialler = Dialler(self.ledger, lambda: self._limiter.address)
         self._fetcher = Fetcher()
+        self._limiter = Limiter()
         self._memory = Memory()
         self._housekeeper = Housekeeper(self.ledger, self._reload)
         self._redaction = Redaction()
@@ -157,6 +159,7 @@ class Guard:
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
         for warning in loaded.told:
             logger.warning("presign: %s", warning)
+        self._limiter.use(loaded.store, needed=loaded.limited)
         self._fetcher.forget(loaded.path.parent)
         self._loaded, self.registry = loaded, loaded.registry
         self._housekeeper.watch(loaded.files, loaded.version)
@@ -331,10 +334,12 @@ class Guard:
             return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
         try:
             await self._dialler.pin(flow.client_conn, decision)
+            if not entry.counted:
+                entry.hold(await self._limiter.admit(decision))
             if decision.sent is None:
                 decision = await self._fetcher.fill(decision)
         except Denied as denied:
-            return Deny(denied.code, denied.detail, decision.style, decision.facts)
+            return denial(denied, decision.style, decision.facts)
         if self.registry is not registry:
             # It waited for a name or a program, and may have been revoked meanwhile.
             return await self._decide(flow, entry)
@@ -365,9 +370,12 @@ class Guard:
         return None
 
     def _refuse(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny) -> None:
-        answer = refusal(decision.code, decision.request_id, decision.style)
+        answer = refusal(
+            decision.code, decision.request_id, decision.style, limit=decision.limit, more=decision.fields
+        )
         if entry is not None:
             entry.answer, entry.decision = answer, decision
+            entry.let_go()
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
         flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"

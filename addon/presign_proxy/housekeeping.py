@@ -109,9 +109,13 @@ class Housekeeper:
                 self._ledger.paid_head(client)
                 _cut(client, client)
         for entry in self._ledger.live():
-            if _is_overdue(entry, now):
+            if handler_of(entry.client) is None:
+                self._ledger.retire(entry)  # its client is gone, and nobody said so
+            elif _is_overdue(entry, now):
                 entry.timed_out = True
                 _cut(entry.client, entry.server)
+            elif entry.slot is not None and entry.slot.is_lost(now):
+                _cut(entry.client, entry.server or entry.client)
         for server, entry in list(self._ledger.dials.items()):
             grant, begun = entry.grant, server.timestamp_start
             # Waiting for one of mitmproxy's five connections to an address is not connecting yet, and

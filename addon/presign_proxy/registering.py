@@ -21,6 +21,7 @@ from .injectors import (
     bearer,
 )
 from .keys import KeyRing, SigningKey
+from .limits.rules import Limit
 from .message import Origin
 from .names import header_key
 from .paths import canonical_path, pattern
@@ -96,6 +97,8 @@ class Registrar:
             ceiling=self._ceiling(at, entry),
             conduct=self._conduct(entry, entry.default_headers),
             enabled=entry.enabled,
+            limits=self._limits((*at, "limits"), entry),
+            max_uses=entry.max_uses,
         )
 
     def _source(self, name: str, entry: SourceConnection) -> Connection:
@@ -134,6 +137,8 @@ class Registrar:
             keys=self._keys((*at, "signing_keys"), entry),
             conduct=self._conduct(entry, {}),
             enabled=entry.enabled,
+            limits=self._limits((*at, "limits"), entry),
+            max_uses=entry.max_uses,
         )
 
     def _check_defaults(self, at: Location, headers: Mapping[str, str], slots: frozenset[bytes]) -> None:
@@ -166,6 +171,14 @@ class Registrar:
             entry.head_as_get,
             entry.allow_encoded_slash,
         )
+
+    def _limits(self, at: Location, entry: CommonConnection) -> tuple[Limit, ...]:
+        limits = tuple([one.limit() for one in entry.limits])
+        names = [limit.name for limit in limits]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                self._wrong((*at, index), f"another limit counts the same ({name})")
+        return _limits(limits)
 
     def _methods(self, at: Location, methods: list[str]) -> tuple[str, ...]:
         if "*" in methods and methods != ["*"]:
@@ -218,7 +231,8 @@ class Registrar:
                 self._wrong((*at, index), "is not a network, as in 10.0.0.0/8")
         return tuple(found)
 
-    def _secret(self, at: Location, source: SecretSource) -> Secret:
+    def secret(self, at: Location, source: SecretSource) -> Secret:
+        """What a secret value of the file is; an empty one, and a problem, where it cannot be had."""
         self.contained = self.contained and source.literal is not None
         try:
             return resolve(source, self._base, self._environ)
@@ -230,7 +244,7 @@ class Registrar:
         """A secret that is only needed once a request was granted, and so may be fetched then."""
         if self._offline or source.exec is not None:
             return LateSecret(source.exec or (), source.ttl)
-        return self._secret(at, source)
+        return self.secret(at, source)
 
     def _header_credential(self, at: Location, source: SecretSource) -> Secret:
         secret = self._credential(at, source)
@@ -276,7 +290,7 @@ class Registrar:
         keys: list[SigningKey] = []
         for index, key in enumerate(entry.signing_keys):
             place = (*at, index, "secret")
-            secret = self._secret(place, key.secret)
+            secret = self.secret(place, key.secret)
             length = len(secret.reveal().encode())
             if 0 < length < WEAK_BYTES and not key.weak:
                 self._wrong(
@@ -302,6 +316,11 @@ def _late(injector: Injector) -> tuple[LateSecret, ...]:
 # One object for all that are equal: most connections of a large registry differ in their secrets only.
 _conduct = lru_cache(maxsize=1024)(Conduct)
 _ceiling = lru_cache(maxsize=1024)(Ceiling)
+
+
+@lru_cache(maxsize=1024)
+def _limits(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    return limits
 
 
 @lru_cache(maxsize=4096)

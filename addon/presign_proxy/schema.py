@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from . import grammar
+from .limits.model import LimitEntry
 
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -273,6 +274,8 @@ class CommonConnection(Strict):
     on_client_credentials: Literal["replace", "reject"] = "replace"
     insecure_upstream: bool = False
     timeouts: Timeouts = Timeouts()
+    limits: list[LimitEntry] = Field(default_factory=list, max_length=16)
+    max_uses: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
 
 
 class PresignConnection(CommonConnection):
@@ -360,7 +363,13 @@ class AuditConfig(Strict):
 
 
 class LimitsConfig(Strict):
-    store: Annotated[str, Field(pattern=r"^(memory://|sqlite:///.+|rediss?://.+)$")]
+    """Where limits are counted. The password is not part of the URL: URLs end up in logs."""
+
+    store: Annotated[str, Field(pattern=r"^(memory://|sqlite:///[^\x00-\x1f]+|rediss?://[!-~]+)$")] = (
+        "sqlite:///presign.db"
+    )
+    password: SecretValue | None = None
+    ca: str | None = Field(default=None, min_length=1)
 
 
 def _host_port(value: Any) -> str:
@@ -384,5 +393,5 @@ class Config(Strict):
     registry: RegistryConfig | None = None
     connections: dict[ConnectionId, ConnectionEntry] = Field(default_factory=dict)
     audit: AuditConfig | None = None
-    limits: LimitsConfig | None = None
+    limits: LimitsConfig = LimitsConfig()
     admin: AdminConfig | None = None

@@ -1,0 +1,243 @@
+"""Admission: every limit of a granted request in one step, and what happens where they cannot be counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from ..decisions import Forward
+from ..errors import Denied, Limited
+from ..stores import Lease, Store, StoreError
+from ..stores.memory import MemoryStore
+from ..stores.opening import Choice
+from .breaker import Breaker
+from .tally import LEASE, SECOND, Tally
+from .verdict import Verdict, fields, reached
+
+logger = logging.getLogger(__name__)
+
+DEADLINE: Final = 0.25
+"""Seconds that a request waits for the store at most."""
+_TERM: Final = LEASE / SECOND
+_RENEWED: Final = _TERM / 4
+"""Seconds between renewals: three may fail before a slot is lost."""
+
+
+class Slot:
+    """The slots of one request, to be released when its exchange has ended, whichever way."""
+
+    __slots__ = ("_limiter", "fail_open", "good_until", "leases", "store")
+
+    def __init__(
+        self, limiter: Limiter, store: Store, leases: tuple[Lease, ...], *, fail_open: bool, good_until: float
+    ) -> None:
+        self._limiter = limiter
+        self.store = store
+        self.leases = leases
+        self.fail_open = fail_open
+        self.good_until = good_until
+
+    def is_lost(self, now: float) -> bool:
+        """Whether somebody else may have it by now: then two would be served where one is allowed."""
+        return not self.fail_open and now > self.good_until
+
+    def release(self) -> None:
+        """Free it; from any thread, and once, however often it is called."""
+        self._limiter.release(self)
+
+
+class Limiter:
+    """Asks one store, for one process. Belongs to the event loop in which it first admits."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            clock: seconds, of a clock that is never set.
+        """
+        self._clock = clock
+        self._choice: Choice | None = None
+        self._store: Store = MemoryStore()
+        self._breaker = Breaker()
+        self._held: dict[Slot, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self.counts: Counter[str] = Counter()
+        """What happened since the start: admitted, limited, failed, opened (passed without being counted)."""
+
+    def use(self, choice: Choice, *, needed: bool) -> None:
+        """Count in this store from now on; what holds a slot of another one keeps and renews it there.
+
+        Args:
+            needed: whether something is limited, so that what is wrong with the store has to be told now.
+
+        Raises StoreError; then the last one stays.
+        """
+        if choice.is_same(self._choice):
+            return
+        before, self._store = self._store, choice.open()
+        self._choice, self._breaker = choice, Breaker()
+        self._do(self._leave(before))
+        if needed:
+            self._do(self._tell(self._store))
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Of the store, where it has one: no request may lead there."""
+        return self._choice.address if self._choice else None
+
+    async def admit(self, forward: Forward) -> Slot | None:
+        """Count a request in all of its counters, or in none.
+
+        Returns its slot, where it takes one. Raises Limited, or Denied("unavailable").
+        """
+        tallies = forward.tallies
+        if not tallies:
+            return None
+        begun, store = self._clock(), self._store
+        leases = tuple([(tally.key, forward.request_id) for tally in tallies if tally.kind == "slots"])
+        known = False
+        try:
+            verdict = await self._ask(store, tallies, forward.request_id)
+            known = True
+        except StoreError as error:
+            if not all(tally.fail_open for tally in tallies):
+                self.counts["failed"] += 1
+                raise Denied("unavailable", f"the limits cannot be counted: {error}") from None
+            self.counts["opened"] += 1
+            return None
+        finally:
+            if not known and leases:
+                # What timed out, or was not waited for any more, may have taken its slots all the same.
+                self._give_back(store, leases)
+        if not verdict.admitted:
+            self.counts["limited"] += 1
+            raise Limited(reached(tallies, verdict).name, fields(tallies, verdict))
+        self.counts["admitted"] += 1
+        if not leases:
+            return None
+        fail_open = all(tally.fail_open for tally in tallies if tally.kind == "slots")
+        # Counted from before the store was asked, and so never longer than the store counts it.
+        return self._hold(Slot(self, store, leases, fail_open=fail_open, good_until=begun + _TERM))
+
+    async def _ask(self, store: Store, tallies: Sequence[Tally], holder: str) -> Verdict:
+        """Raises StoreError, and within the deadline."""
+        breaker = self._breaker
+        if not breaker.allows(self._clock()):
+            raise StoreError("the store has failed several times and is left alone for a moment")
+        failure: str | None = None
+        verdict: Verdict | None = None
+        try:
+            async with asyncio.timeout(DEADLINE):
+                if self._releasing and any(tally.kind == "slots" for tally in tallies):
+                    # What ended before this began is free for it.
+                    await asyncio.wait(self._releasing)
+                verdict = await store.admit(tallies, holder)
+        except TimeoutError:
+            failure = f"no answer within {DEADLINE:g} s"
+        except StoreError as error:
+            failure = str(error)
+        finally:
+            if verdict is None and failure is None:
+                breaker.abandoned()
+        if verdict is not None:
+            if breaker.succeeded():
+                logger.warning("presign: the limit store works again")
+            return verdict
+        self.counts["store_failures"] += 1
+        if breaker.failed(self._clock()):
+            logger.error("presign: limits cannot be counted, their requests are answered 503: %s", failure)
+        raise StoreError(failure or "")
+
+    # -- slots ----------------------------------------------------------------------------------------
+
+    def _hold(self, slot: Slot) -> Slot:
+        self._loop = asyncio.get_running_loop()
+        self._held[slot] = None
+        if self._renewing is None or self._renewing.done():
+            self._renewing = self._loop.create_task(self._renew())
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Free a slot; from any thread, and once, however often it is called."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._release, slot)
+
+    def _release(self, slot: Slot) -> None:
+        if slot in self._held:
+            del self._held[slot]
+            self._give_back(slot.store, slot.leases)
+
+    def _give_back(self, store: Store, leases: Sequence[Lease]) -> None:
+        task = asyncio.get_running_loop().create_task(self._send_back(store, leases))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _send_back(self, store: Store, leases: Sequence[Lease]) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await store.release(leases)
+        except (StoreError, TimeoutError):
+            self.counts["store_failures"] += 1  # its lease ends by itself
+
+    async def _renew(self) -> None:
+        """Keep what is held, as long as anything is."""
+        while self._held:
+            await asyncio.sleep(_RENEWED)
+            begun, stores = self._clock(), {slot.store for slot in self._held}
+            for store in stores:
+                await self._renew_in(store, [slot for slot in self._held if slot.store is store], begun)
+
+    async def _renew_in(self, store: Store, slots: list[Slot], begun: float) -> None:
+        try:
+            async with asyncio.timeout(_RENEWED / 4):
+                await store.renew([lease for slot in slots for lease in slot.leases])
+        except (StoreError, TimeoutError) as error:
+            self.counts["store_failures"] += 1
+            logger.warning("presign: slots could not be renewed: %s", str(error) or "no answer")
+            return
+        for slot in slots:
+            slot.good_until = begun + _TERM
+        # Released while they were being renewed, perhaps before: free them again.
+        if stale := [lease for slot in slots if slot not in self._held for lease in slot.leases]:
+            self._give_back(store, stale)
+
+    # -- the store ------------------------------------------------------------------------------------
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, store: Store) -> None:
+        """What is wrong with a store at the start."""
+        try:
+            async with asyncio.timeout(8 * DEADLINE):
+                for warning in await store.warnings():
+                    logger.warning("presign: %s", warning)
+        except TimeoutError:
+            logger.error("presign: the limit store does not answer")
+        except StoreError as error:
+            logger.error("presign: the limit store cannot be used: %s", error)
+
+    async def _leave(self, store: Store) -> None:
+        """Close a store when nothing needs it any more."""
+        await asyncio.sleep(2 * DEADLINE)
+        while any(slot.store is store for slot in self._held):  # noqa: ASYNC110 - it happens once in a life
+            await asyncio.sleep(1)
+        await store.close()
+
+    async def close(self) -> None:
+        """The process is about to end: give back what is held."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        for slot in list(self._held):
+            self._release(slot)
+        if self._releasing:
+            await asyncio.wait(self._releasing, timeout=DEADLINE)
+        await self._store.close()

@@ -1,0 +1,137 @@
+"""What a connection limits, and the counters that one request of it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Final, Literal, NamedTuple
+
+from .tally import SECOND, Tally
+
+Per = Literal["connection", "url", "client"]
+Calendar = Literal["day", "month"]
+
+PREFIX: Final = "presign"
+
+
+class Requester(NamedTuple):
+    """Whom a request is counted for.
+
+    Args:
+        connection: its id.
+        url: the signature id; of a source that nobody signed, its URL.
+        client: the address, or of IPv6 the network, that counts as one client.
+        expires: Unix time at which the presign expires; 0 for never.
+    """
+
+    connection: str
+    url: str
+    client: str
+    expires: int
+
+    def key(self, kind: str, per: Per) -> str:
+        """The counter of a kind. Ids are of letters, digits, _ and -, so that no part runs into the next."""
+        return f"{PREFIX}:{{{self.connection}}}:{kind}:{per}{self._part(per)}"
+
+    def _part(self, per: Per) -> str:
+        if per == "connection":
+            return ""
+        if per == "client":
+            return ":" + self.client
+        # Never a URL in a store: it may hold what is nobody's business.
+        return ":" + (self.url if _is_signature_id(self.url) else sha256(self.url.encode()).hexdigest()[:32])
+
+
+def _is_signature_id(text: str) -> bool:
+    return len(text) == 32 and not set(text) - set("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in a period of so many seconds, spread evenly; `burst` of them may come at once."""
+
+    count: int
+    period: int
+    burst: int
+    per: Per = "connection"
+    fail_open: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"rate-{self.period}s-{self.per}"
+
+    def tally(self, who: Requester, now: int) -> Tally:
+        del now
+        # Rounded up: never more than was allowed.
+        interval = -(-self.period * SECOND // self.count)
+        key = who.key(f"rate:{self.period}", self.per)
+        return Tally(self.name, "rate", key, self.burst, interval, 0, self.period, self.count, self.fail_open)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So many in a day or a month of the UTC calendar."""
+
+    count: int
+    calendar: Calendar
+    per: Per = "connection"
+    fail_open: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"quota-{self.calendar}-{self.per}"
+
+    def tally(self, who: Requester, now: int) -> Tally:
+        begun, ends = _window(self.calendar, now)
+        # The limit is not part of the key: raising it forgets nothing.
+        key = who.key(f"quota:{begun}", self.per)
+        return Tally(self.name, "count", key, self.count, 0, ends, ends - now, self.count, self.fail_open)
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """So many at the same time, each until its response has ended."""
+
+    count: int
+    per: Per = "connection"
+    fail_open: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"concurrency-{self.per}"
+
+    def tally(self, who: Requester, now: int) -> Tally:
+        del now
+        key = who.key("slots", self.per)
+        return Tally(self.name, "slots", key, self.count, quota=self.count, fail_open=self.fail_open)
+
+
+Limit = Rate | Quota | Concurrency
+
+
+def tallies_of(limits: Sequence[Limit], max_uses: int | None, who: Requester, now: int) -> tuple[Tally, ...]:
+    """The counters of one request, each with a key of its own.
+
+    Args:
+        max_uses: of this URL, None for any number.
+        now: Unix time in seconds.
+    """
+    found = tuple([limit.tally(who, now) for limit in limits])
+    return found if max_uses is None else (*found, _uses(max_uses, who))
+
+
+def _uses(count: int, who: Requester) -> Tally:
+    """So many uses of one URL, ever. Not to be passed while nobody can count them."""
+    return Tally("uses", "count", who.key("uses", "url"), count, until=who.expires, quota=count)
+
+
+def _window(calendar: Calendar, now: int) -> tuple[str, int]:
+    """The name of the day or month in which `now` (Unix seconds) lies, and when it ends."""
+    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0)
+    if calendar == "day":
+        return day.strftime("%Y-%m-%d"), int((day + timedelta(days=1)).timestamp())
+    first = day.replace(day=1)
+    following = (first + timedelta(days=32)).replace(day=1)
+    return first.strftime("%Y-%m"), int(following.timestamp())
