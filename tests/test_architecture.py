@@ -29,6 +29,7 @@ MITMPROXY = {
 }
 # Shells: one kind of I/O each. Everything else is the core.
 SHELLS = {
+    "admission",
     "calm",
     "draft",
     "commands",
@@ -40,6 +41,7 @@ SHELLS = {
     "plainly",
     "gates",
     "journal",
+    "keeper",
     "limits.limiter",
     "limits.model",
     "identity",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +16,12 @@ from mitmproxy.flow import Error
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from . import config, flows, gateway, internals, options, wire
+from . import config, flows, internals, options, wire
+from .admission import Admission
 from .answers import Answer, refusal
 from .audit import Outcome
-from .calm import let_go, load_calmly
 from .connections import Registry
-from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough, denial
+from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
 from .dispatch import speed_up
 from .document import ConfigError
@@ -33,13 +32,13 @@ from .handlers import handler_of, proxyserver
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
+from .keeper import Keeper
 from .ledger import Entry, Ledger
 from .limits.limiter import Limiter
 from .masking import mask_for
 from .message import MAX_HEAD, head_of
 from .recognition import is_gateway
 from .redaction import Redaction
-from .registry_file import Memory
 from .rewrite import redact
 from .schemes import presign as presign_scheme
 
@@ -53,19 +52,19 @@ class Guard:
 
     def __init__(self) -> None:
         self.ledger = Ledger()
-        self.registry: Registry | None = None
-        self.armed = False
-        self._unsafe = False
         self._watching = False
-        self._loaded: config.Loaded | None = None
-        self._asked: tuple[str, str] | None = None
-        self._dialler = Dialler(self.ledger, lambda: self._limiter.address)
         self._fetcher = Fetcher()
         self._limiter = Limiter()
-        self._memory = Memory()
+        self._dialler = Dialler(self.ledger, lambda: self._limiter.address)
         self._housekeeper = Housekeeper(self.ledger, self._reload)
+        self._keeper = Keeper(self._adopt, self._housekeeper.watch)
+        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher)
         self._redaction = Redaction()
         self._journal = Journal()
+
+    @property
+    def registry(self) -> Registry | None:
+        return self._keeper.registry
 
     # -- being installed ------------------------------------------------------------------------------
 
@@ -96,10 +95,10 @@ class Guard:
         strange = list(internals.unknown())
         for problem in strange:
             logger.error(problem)
-        self.armed = not strange
+        self._admission.armed = not strange
         self._housekeeper.start()
         self._watching = True
-        self._unsafe = True  # until the options have been looked at
+        self._admission.unsafe = True  # until the options have been looked at
         with contextlib.suppress(NotImplementedError, ValueError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         try:
@@ -111,7 +110,7 @@ class Guard:
 
     def withdraw(self) -> None:
         """The script is gone, or about to be loaded anew: refuse all that is ours until it is there."""
-        self.armed = False
+        self._admission.armed = False
 
     def done(self) -> None:
         self._housekeeper.stop()
@@ -123,37 +122,31 @@ class Guard:
     def configure(self, updated: set[str]) -> None:
         if not self._watching:
             return
-        if self.armed and updated & {"presign_config", "presign_unsigned"}:
+        if self._admission.armed and updated & {"presign_config", "presign_unsigned"}:
             self._load()
         self._check_options()
 
     def _check_options(self) -> None:
         deny = self.registry is not None and self.registry.deny_unsigned
         problems = list(options.unsafe(ctx.options, deny_unsigned=deny))
-        self._unsafe = bool(problems)
+        self._admission.unsafe = bool(problems)
         if problems:
             raise exceptions.OptionsError("\n".join(problems))
 
     def _load(self) -> None:
         """Load what the options ask for. Raises OptionsError; what was loaded before stays."""
-        asked = (ctx.options.presign_config, ctx.options.presign_unsigned)
-        if asked == self._asked:
-            return
-        if asked[1] not in config.UNSIGNED:
+        unsigned = ctx.options.presign_unsigned
+        if unsigned not in config.UNSIGNED:
             # mitmproxy checks choices only in its UI.
             choices = ", ".join(config.UNSIGNED)
             raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
-        path = config.locate(asked[0], os.environ)
-        self._memory = Memory()  # a reload may be at work with the other
         try:
-            self._adopt(load_calmly(path, os.environ, asked[1], self._memory))
+            self._keeper.load(ctx.options.presign_config, unsigned)
         except ConfigError as error:
             raise exceptions.OptionsError(f"presign: the configuration is not usable:\n{error}") from None
-        # Only now: a refused option must not change which file is watched.
-        self._asked = asked
 
     def _adopt(self, loaded: config.Loaded) -> None:
-        """Swap to a new configuration, whole."""
+        """Make use of a new configuration. Raises ConfigError."""
         self._journal.open(loaded.config.audit, loaded.path)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
@@ -161,31 +154,13 @@ class Guard:
             logger.warning("presign: %s", warning)
         self._limiter.use(loaded.store, needed=loaded.limited)
         self._fetcher.forget(loaded.path.parent)
-        self._loaded, self.registry = loaded, loaded.registry
-        self._housekeeper.watch(loaded.files, loaded.version)
-        logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
 
     async def _reload(self) -> None:
-        """Read the file again, off the event loop; a broken one keeps the last good registry."""
-        if (current := self._loaded) is None:
-            return
-        path, unsigned = current.path, ctx.options.presign_unsigned
-        try:
-            loaded = await asyncio.to_thread(load_calmly, path, os.environ, unsigned, self._memory)
-            if self._loaded is not current:
-                return  # an option has asked for something else meanwhile, and got it
-            before = self.registry
-            self._adopt(loaded)
-            self._check_options()
-            if before is not None:
-                await asyncio.to_thread(let_go, before)
-        except exceptions.OptionsError as error:
-            logger.error("presign: presigned requests are refused until this is mended: %s", error)
-        except ConfigError as error:
-            self._housekeeper.watch(error.files, error.version)
-            logger.error("presign: the changed configuration is not usable, the last good one stays:")
-            for problem in error.problems:
-                logger.error("presign: %s", problem)
+        if await self._keeper.reload(ctx.options.presign_unsigned):
+            try:
+                self._check_options()
+            except exceptions.OptionsError as error:
+                logger.error("presign: presigned requests are refused until this is mended: %s", error)
 
     @command.command("presign.reload")
     def reload(self) -> None:
@@ -310,18 +285,12 @@ class Guard:
     async def _decide(self, flow: http.HTTPFlow, entry: Entry | None) -> Decision:
         arrival = entry.arrival if entry else flows.arrival_of(flow.request, tunnelled=True)
         request = flows.request_of(flow, arrival)
-        registry = self.registry
-        decision = gateway.decide(registry, request, int(time.time()), new_request_id())
+        decision = self._admission.decide(request)
         if isinstance(decision, PassThrough):
             return decision
         if flow.error is not None:
             # mitmproxy has rejected it, and not even filled in where it is addressed.
             return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
-        if not self.armed or self._unsafe:
-            why = (
-                "an option is unsafe" if self.armed else "the script is gone or broken, or mitmproxy unknown"
-            )
-            return Deny("unavailable", why, decision.style, decision.facts)
         if isinstance(decision, Deny):
             return decision
         if entry is None:
@@ -332,18 +301,7 @@ class Guard:
             return Deny("malformed", f"{len(arrival.hosts)} Host fields", decision.style, decision.facts)
         if not arrival.has_body and flows.promises_body(flow.request):
             return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
-        try:
-            await self._dialler.pin(flow.client_conn, decision)
-            if not entry.counted:
-                entry.hold(await self._limiter.admit(decision))
-            if decision.sent is None:
-                decision = await self._fetcher.fill(decision)
-        except Denied as denied:
-            return denial(denied, decision.style, decision.facts)
-        if self.registry is not registry:
-            # It waited for a name or a program, and may have been revoked meanwhile.
-            return await self._decide(flow, entry)
-        return decision
+        return await self._admission.complete(decision, request, flow.client_conn, entry.seat)
 
     def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:
         """Apply a decision. Until the entry has it, the stream refuses the request."""
@@ -375,7 +333,7 @@ class Guard:
         )
         if entry is not None:
             entry.answer, entry.decision = answer, decision
-            entry.let_go()
+            entry.seat.let_go()
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
         flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"

@@ -114,7 +114,7 @@ class Housekeeper:
             elif _is_overdue(entry, now):
                 entry.timed_out = True
                 _cut(entry.client, entry.server)
-            elif entry.slot is not None and entry.slot.is_lost(now):
+            elif entry.seat.is_lost(now):
                 _cut(entry.client, entry.server or entry.client)
         for server, entry in list(self._ledger.dials.items()):
             grant, begun = entry.grant, server.timestamp_start

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
-from weakref import WeakKeyDictionary, WeakSet, finalize
+from weakref import WeakKeyDictionary, WeakSet
 
 from .answers import Answer, Style
 from .bodies import Body
 from .decisions import Decision, Deny, Facts, Forward
 from .gates import MAX_BACKLOG, MAX_HELD
-from .limits.limiter import Slot
+from .limits.limiter import Seat
 from .masking import Mask
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
@@ -65,18 +65,7 @@ class Entry:
     guarded: bool = False
     request_id: str = ""
     style: Style = "json"
-    counted: bool = False
-    slot: Slot | None = None
-
-    def hold(self, slot: Slot | None) -> None:
-        """It was counted: once, however often it is decided on. Its slot is freed with this at the latest."""
-        self.counted, self.slot = True, slot
-        if slot is not None:
-            finalize(self, slot.release)
-
-    def let_go(self) -> None:
-        if self.slot is not None:
-            self.slot.release()
+    seat: Seat = field(default_factory=Seat)
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
@@ -115,7 +104,7 @@ class Ledger:
         """The exchange is over: let go of the credential; a UI may keep the flow for days."""
         self._granted.discard(entry)
         entry.decision = _OVER
-        entry.let_go()
+        entry.seat.let_go()
         entry.enter("done")
 
     def live(self) -> list[Entry]:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
+from weakref import finalize
 
 from ..decisions import Forward
 from ..errors import Denied, Limited
@@ -48,6 +49,28 @@ class Slot:
     def release(self) -> None:
         """Free it; from any thread, and once, however often it is called."""
         self._limiter.release(self)
+
+
+class Seat:
+    """Of one exchange: whether it was counted, and its slot. Freed with it at the latest."""
+
+    __slots__ = ("__weakref__", "counted", "slot")
+
+    def __init__(self) -> None:
+        self.counted = False
+        self.slot: Slot | None = None
+
+    def hold(self, slot: Slot | None) -> None:
+        self.counted, self.slot = True, slot
+        if slot is not None:
+            finalize(self, slot.release)
+
+    def let_go(self) -> None:
+        if self.slot is not None:
+            self.slot.release()
+
+    def is_lost(self, now: float) -> bool:
+        return self.slot is not None and self.slot.is_lost(now)
 
 
 class Limiter:

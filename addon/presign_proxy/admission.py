@@ -1,0 +1,72 @@
+"""From a request to what becomes of it: the decision, and all that a grant has to wait for.
+
+The same for every adapter, so that a flow and a bare connection are judged alike.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from . import gateway
+from .connections import Registry
+from .decisions import Decision, Deny, Forward, PassThrough, denial
+from .dialling import Dialler
+from .errors import Denied
+from .fetching import Fetcher
+from .identity import new_request_id
+from .keeper import Keeper
+from .limits.limiter import Limiter, Seat
+from .message import Request
+
+
+class Admission:
+    """Decides with the registry that is in force, and refuses while the gateway is not in order."""
+
+    def __init__(self, keeper: Keeper, dialler: Dialler, limiter: Limiter, fetcher: Fetcher) -> None:
+        self._keeper = keeper
+        self._dialler = dialler
+        self._limiter = limiter
+        self._fetcher = fetcher
+        self.armed = False
+        """Whether the script is there, and mitmproxy is as expected."""
+        self.unsafe = False
+        """Whether an option undoes what the gateway promises."""
+
+    @property
+    def registry(self) -> Registry | None:
+        return self._keeper.registry
+
+    def decide(self, request: Request) -> Decision:
+        """What becomes of a request, as far as that is known at once."""
+        decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
+        if isinstance(decision, PassThrough) or (self.armed and not self.unsafe):
+            return decision
+        why = "an option is unsafe" if self.armed else "the script is gone or broken, or mitmproxy unknown"
+        return Deny("unavailable", why, decision.style, decision.facts)
+
+    async def complete(self, forward: Forward, request: Request, client: Any, seat: Seat) -> Forward | Deny:
+        """Do what a grant waits for: judge its address, count it, fetch its credential.
+
+        Args:
+            client: whose connections go to the judged address.
+            seat: of the exchange; it is counted once, however often it is decided on.
+        """
+        registry = self.registry
+        try:
+            await self._dialler.pin(client, forward)
+            if not seat.counted:
+                seat.hold(await self._limiter.admit(forward))
+            if forward.sent is None:
+                forward = await self._fetcher.fill(forward)
+        except Denied as denied:
+            return denial(denied, forward.style, forward.facts)
+        if self.registry is registry:
+            return forward
+        # It waited, and may have been revoked meanwhile.
+        again = self.decide(request)
+        if isinstance(again, Forward):
+            return await self.complete(again, request, client, seat)
+        if isinstance(again, PassThrough):
+            return Deny("invalid", "its connection is gone", forward.style, forward.facts)
+        return again
