@@ -14,6 +14,7 @@ from mitmproxy.addonmanager import Loader
 
 from .config import UNSIGNED
 from .guard import Guard
+from .lane.opening import CHOICES as LANES
 
 
 class PresignAddon:
@@ -35,6 +36,13 @@ class PresignAddon:
             "config",
             "What happens to requests that carry no presign: as the configuration says, pass or deny.",
             choices=UNSIGNED,
+        )
+        loader.add_option(
+            "presign_lane",
+            str,
+            "auto",
+            "Serve presigned HTTP/1.1 without flows: auto (where nobody looks at flows), on or off.",
+            choices=LANES,
         )
         self._guard = Guard.install(ctx.master)
 

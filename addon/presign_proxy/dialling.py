@@ -49,6 +49,22 @@ class Dialler:
             raise Denied("invalid", "the source is the gateway itself, or its store")
         self._ledger.pin(client, host, port, address)
 
+    def must_judge(self, port: int) -> bool:
+        """Whether something of ours listens on such a port: then a name has to be resolved to be judged."""
+        store = self._store()
+        return port in self._own_ports() or (store is not None and store[1] == port)
+
+    async def address(self, client: Any, forward: Forward) -> str:
+        """What to dial for a grant. Raises Denied("upstream") for what nothing may be led to."""
+        host, port = forward.origin.host, forward.origin.port
+        pinned = self._ledger.pinned(client, host, port) if forward.resolve is not None else None
+        if pinned is not None or not self.must_judge(port):
+            return pinned or host
+        addresses = await _resolve(host, port)
+        if not addresses or await self._is_forbidden(addresses, port):
+            raise Denied("upstream", "this is an address of the gateway itself, or of its store")
+        return addresses[0]
+
     async def connect(self, data: ServerConnectionHookData, registry: Registry | None) -> None:
         """Refuse, pin or let go a connection that is about to be dialled."""
         if data.server.address is None:
@@ -65,8 +81,7 @@ class Dialler:
             if not (isinstance(mode, UpstreamMode) and mode.address == (host, port)):
                 data.server.error = "this destination belongs to no connection"
                 return
-        store = self._store()
-        if port in self._own_ports() or (store is not None and store[1] == port):
+        if self.must_judge(port):
             await self._keep_away(data, host, port)
 
     def connected(self, data: ServerConnectionHookData) -> None:

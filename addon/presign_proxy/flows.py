@@ -84,7 +84,7 @@ def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
         version=data.http_version if is_h1(data.http_version) == _speaks_h1(client) else b"",
         origin=origin,
         names=names,
-        listener=_listener(client) if listens else None,
+        listener=listener_of(client) if listens else None,
         reverse=reverse,
         client=client.peername[0],
     )
@@ -107,7 +107,7 @@ def _host(text: str) -> str:
     return parse_host(text) or ""
 
 
-def _listener(client: Client) -> tuple[str, int] | None:
+def listener_of(client: Client) -> tuple[str, int] | None:
     """The listener's address as a client would spell it; a flow that somebody made by hand has none."""
     try:
         address, port = parse_address(client.sockname[0]), client.sockname[1]

@@ -24,12 +24,24 @@ class GatedReader:
     def __init__(self, reader: Any, is_shut: Callable[[], bool]) -> None:
         self._reader = reader
         self._is_shut = is_shut
+        self._held: asyncio.Future[None] | None = None
+
+    def hold(self, on: bool) -> None:
+        """Read no more until it is let go: for those who know when."""
+        if on and self._held is None:
+            self._held = asyncio.get_running_loop().create_future()
+        elif not on and self._held is not None:
+            held, self._held = self._held, None
+            if not held.done():
+                held.set_result(None)
 
     async def read(self, n: int) -> bytes:
         try:
             # Asked again and again, because what opens the gate is a count in somebody else's queue.
             while self._is_shut():  # noqa: ASYNC110
                 await asyncio.sleep(_PAUSE)
+            if self._held is not None:
+                await self._held
             data: bytes = await self._reader.read(n)
             return data
         except Exception as error:

@@ -33,6 +33,8 @@ from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
 from .keeper import Keeper
+from .lane.express import Express
+from .lane.layer import Lane, may_take
 from .ledger import Entry, Ledger
 from .limits.limiter import Limiter
 from .masking import mask_for
@@ -56,11 +58,12 @@ class Guard:
         self._fetcher = Fetcher()
         self._limiter = Limiter()
         self._dialler = Dialler(self.ledger, lambda: self._limiter.address)
-        self._housekeeper = Housekeeper(self.ledger, self._reload)
+        self._housekeeper = Housekeeper(self.ledger, self._reload, lambda now: self._express.tick(now))
         self._keeper = Keeper(self._adopt, self._housekeeper.watch)
         self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher)
         self._redaction = Redaction()
         self._journal = Journal()
+        self._express = Express(self._admission, self._dialler, self._journal, self.ledger)
 
     @property
     def registry(self) -> Registry | None:
@@ -116,6 +119,7 @@ class Guard:
         self._housekeeper.stop()
         self._fetcher.close()
         self._journal.close()
+        self._express.close()
 
     # -- configuration --------------------------------------------------------------------------------
 
@@ -127,6 +131,7 @@ class Guard:
         self._check_options()
 
     def _check_options(self) -> None:
+        self._express.set_out(ctx.master)
         deny = self.registry is not None and self.registry.deny_unsigned
         problems = list(options.unsafe(ctx.options, deny_unsigned=deny))
         self._admission.unsafe = bool(problems)
@@ -227,6 +232,8 @@ class Guard:
         elif raw:
             self.ledger.paid_head(nextlayer.context.client)
         wire.adopt(nextlayer.context, self.ledger)
+        if self._express.open and isinstance(chosen, wire.GuardedHttpLayer) and may_take(chosen):
+            nextlayer.layer = Lane(nextlayer.context, chosen, self._express)
 
     # -- requests -------------------------------------------------------------------------------------
 

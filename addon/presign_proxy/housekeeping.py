@@ -30,9 +30,12 @@ MAX_CLIENTS: Final = 1000
 class Housekeeper:
     """Ticks twice a second: ends what is overdue, and has a changed configuration read again."""
 
-    def __init__(self, ledger: Ledger, reload: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, ledger: Ledger, reload: Callable[[], Awaitable[None]], tick: Callable[[float], None]
+    ) -> None:
         self._ledger = ledger
         self._reload = reload
+        self._tick = tick
         self._task: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._lost: WeakSet[Entry] = WeakSet()
@@ -68,6 +71,7 @@ class Housekeeper:
             await asyncio.sleep(TICK)
             try:
                 self._end_overdue(time.monotonic())
+                self._tick(time.monotonic())
                 await self._tell_of_lost()
                 self._look_at_files()
             except Exception as error:

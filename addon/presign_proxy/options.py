@@ -48,4 +48,4 @@ def mistyped(options: Any) -> Iterator[str]:
     """Options that begin like ours but are none: mitmproxy ignores them in silence."""
     for name in options.deferred:
         if name.startswith("presign"):
-            yield f"presign: there is no option {name}; there are presign_config and presign_unsigned"
+            yield f"presign: there is no option {name}; there are presign_config, _unsigned and _lane"

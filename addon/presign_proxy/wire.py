@@ -26,6 +26,7 @@ from .answers import Answer, refusal
 from .flows import is_h1
 from .gates import MAX_HELD
 from .identity import new_request_id
+from .lane.layer import LaneEvent
 from .ledger import Ledger
 from .message import MAX_HEAD
 from .stream import Commands, GuardedStream
@@ -246,13 +247,20 @@ class GuardedHttpLayer(HttpLayer):
                 self.connections.setdefault(client, GuardedHttp2Server(self.context.fork(), self))
             elif client.transport_protocol == "tcp":
                 self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.ledger))
-        for command in super()._handle_event(event):
+        stock = self._to_lane(event) if isinstance(event, LaneEvent) else super()._handle_event(event)
+        for command in stock:
             if self.quiet and isinstance(command, commands.Log):
                 command.message = "presign: a message of the protocol layer is withheld"
             yield command
         server = self.connections.get(client)
         if isinstance(server, GuardedHttp2Server) and server.owed:
             yield from server.settle()
+
+    def _to_lane(self, event: LaneEvent) -> Commands:
+        """Lead an event to the lane at the other end of a tunnel."""
+        for one in event.lane.context.layers:
+            if isinstance(one, GuardedStream) and self.streams.get(one.stream_id) is one:
+                yield from self.event_to_child(one, event)
 
     def is_idle_stranger(self) -> bool:
         """Whether no request is under way, nor ever was one that was granted."""

@@ -1,0 +1,73 @@
+"""What all lanes of a process share."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from mitmproxy import ctx
+
+from ..admission import Admission
+from ..decisions import Forward
+from ..dialling import Dialler
+from ..journal import Journal
+from ..ledger import Ledger
+from . import opening, trust
+from .exchange import Exchange
+from .pool import Place, Pool
+
+
+class Express:
+    """Opens the lane while nothing needs flows."""
+
+    def __init__(self, admission: Admission, dialler: Dialler, journal: Journal, ledger: Ledger) -> None:
+        self.admission = admission
+        self.journal = journal
+        self.ledger = ledger
+        self._dialler = dialler
+        self.pool = Pool(self._context, time.monotonic)
+        self.exchanges: set[Exchange] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.open = False
+        """Whether requests may take the lane."""
+        self.draining = False
+
+    def set_out(self, master: Any) -> None:
+        """Open or shut the lane, as the options say now; what is on it goes on."""
+        self.open = opening.is_open(master, master.options.presign_lane)
+        self.pool.reset()
+
+    def _context(self) -> ssl.SSLContext:
+        return trust.context(ctx.options)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def place_at_once(self, forward: Forward) -> Place | None:
+        """Where a grant leads, if that needs no judging."""
+        origin = forward.origin
+        if forward.resolve is not None or self._dialler.must_judge(origin.port):
+            return None
+        return Place(forward.connection.id, origin, origin.host)
+
+    async def place(self, client: Any, forward: Forward) -> Place:
+        """Where a grant leads. Raises Denied("upstream") where nothing may be led."""
+        address = await self._dialler.address(client, forward)
+        return Place(forward.connection.id, forward.origin, address)
+
+    def tick(self, now: float) -> None:
+        """Twice a second: end what has lost its slot, and let go of what is idle."""
+        for exchange in [one for one in self.exchanges if one.seat.is_lost(now)]:
+            exchange.lose("its slot was lost")
+        self.pool.sweep()
+
+    def close(self) -> None:
+        self.pool.reset()
+        for task in self._tasks:
+            task.cancel()

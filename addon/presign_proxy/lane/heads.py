@@ -1,0 +1,107 @@
+"""Heads of HTTP/1.1 requests that can be read in one way only; all others are left to the flow path."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import httptools
+
+from ..message import MAX_FIELDS, MAX_HEAD, Fields
+
+END: Final = b"\r\n\r\n"
+# mitmproxy strips these, or takes them for blanks, before anybody can look; see wire.GuardedHttp1Server.
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
+_ELSEWHERE: Final = frozenset(
+    (b"expect", b"upgrade", b"http2-settings", b"proxy-connection", b"trailer", b"te")
+)
+"""Fields that ask for something the lane does not do."""
+
+
+class RequestHead(NamedTuple):
+    """A head in origin form.
+
+    `length` is that of the body, None where it is chunked; `last` says that the connection ends with it.
+    """
+
+    method: bytes
+    target: bytes
+    fields: Fields
+    host: bytes
+    length: int | None
+    last: bool
+
+
+class _Collector:
+    """What httptools calls."""
+
+    __slots__ = ("fields", "on_header", "target")
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.target = b""
+        self.on_header = self._add
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def _add(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value.strip(b" \t")))
+
+
+def may_begin(data: bytes) -> bool:
+    """Whether these first bytes can become a request in origin form."""
+    method, space, rest = data.partition(b" ")
+    return (
+        method.isalpha() and method.isupper() and len(method) < 20 and (not space or rest[:1] in (b"", b"/"))
+    )
+
+
+def parse(raw: bytes) -> RequestHead | None:
+    """A whole head, with the blank line that ends it; None where it is not simple."""
+    if len(raw) > MAX_HEAD or _CONTROL.search(raw):
+        return None
+    found = _Collector()
+    parser = httptools.HttpRequestParser(found)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserError:
+        return None
+    except httptools.HttpParserUpgrade:
+        return None
+    method, target, fields = parser.get_method(), found.target, tuple(found.fields)
+    # llhttp forgives a second blank; whoever comes after us may read something else in that line.
+    if not raw.startswith(b"%b %b HTTP/1.1\r\n" % (method, target)) or not target.startswith(b"/"):
+        return None
+    if len(fields) > MAX_FIELDS or method == b"CONNECT":
+        return None
+    return _framed(method, target, fields)
+
+
+def _framed(method: bytes, target: bytes, fields: Fields) -> RequestHead | None:
+    host: bytes | None = None
+    length: int | None = 0
+    last = framed = False
+    for name, value in fields:
+        key = name.lower()
+        if key == b"host":
+            if host is not None:
+                return None
+            host = value
+        elif key == b"content-length":
+            if framed or not _LENGTH.fullmatch(value):
+                return None
+            framed, length = True, int(value)
+        elif key == b"transfer-encoding":
+            if framed or value != b"chunked":
+                return None
+            framed, length = True, None
+        elif key == b"connection":
+            tokens = {token.strip().lower() for token in value.split(b",")}
+            if b"upgrade" in tokens:
+                return None
+            last = last or b"close" in tokens
+        elif key in _ELSEWHERE:
+            return None
+    return None if not host else RequestHead(method, target, fields, host, length, last)

@@ -1,0 +1,286 @@
+"""The lane as mitmproxy sees it: a layer that speaks HTTP/1.1 with one client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, events, layer, mode_specs
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from ..decisions import Forward
+from ..flows import listener_of
+from ..gates import GatedReader
+from ..handlers import handler_of
+from ..hosts import parse_authority
+from ..message import MAX_HEAD, Origin, Request
+from . import heads
+from .exchange import Exchange
+from .express import Express
+from .heads import RequestHead
+
+logger = logging.getLogger(__name__)
+
+LINGER: Final = 1.0
+"""Seconds for which the rest of a refused upload is dropped: closing at once may destroy our answer."""
+HIGH: Final = 128 * 1024
+"""Bytes that wait for the client to take them, before no more is read from its upstream."""
+
+Commands = layer.CommandGenerator[None]
+
+
+class LaneEvent(events.Event):
+    """Something has happened beside the client's connection. Led to its lane by every layer above."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+
+
+class Lane(layer.Layer):
+    """Serves presigned requests itself, and hands everything else to mitmproxy's own layer, for good."""
+
+    def __init__(self, context: Context, stock: layer.Layer, express: Express) -> None:
+        """
+        Args:
+            stock: the guarded HTTP layer that would have been here, not yet started.
+        """
+        super().__init__(context)
+        context.layers.remove(self)  # what looks at the stack shall find mitmproxy's own layer
+        self.client = context.client
+        self._stock = stock
+        self._express = express
+        self._over = False
+        self._served = False
+        self._buffer = b""
+        self._exchange: Exchange | None = None
+        self._pending: list[commands.Command] = []
+        self._writer: Any = None
+        self._direct = False
+        self._closing = False
+        self._draining: asyncio.Task[None] | None = None
+        self._origin: Origin | None = None
+        self._listener = listener_of(context.client)
+        self._sni: tuple[tuple[str, str], ...] = (("sni", self.client.sni),) if self.client.sni else ()
+
+    def handle_event(self, event: events.Event) -> Commands:
+        if self._over:
+            if not isinstance(event, LaneEvent):
+                yield from self._stock.handle_event(event)
+            return
+        yield from super().handle_event(event)
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if self._over:  # what was waiting when it was handed over
+            yield from self._stock.handle_event(event)
+            return
+        try:
+            yield from self._handle(event)
+        except Exception as error:
+            logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
+            if self._exchange is not None:
+                self._exchange.abandon("the gateway failed")
+            yield commands.CloseConnection(self.client)
+
+    def _handle(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Start):
+            self._start()
+        elif isinstance(event, events.DataReceived) and event.connection is self.client:
+            if not self._closing:
+                self._take(event.data)
+                yield from self._next()
+        elif isinstance(event, events.ConnectionClosed) and event.connection is self.client:
+            if self._exchange is not None:
+                self._exchange.abandon("the client went away")
+                self._exchange = None
+            yield commands.CloseConnection(self.client)
+        elif isinstance(event, LaneEvent):
+            yield from self._next()
+        elif isinstance(event, events.Wakeup):
+            yield commands.CloseConnection(self.client)
+        pending, self._pending = self._pending, []
+        yield from pending
+
+    def _start(self) -> None:
+        self._express.ledger.layers[self.client] = self
+        handler = handler_of(self.client)
+        io = handler.transports.get(self.client) if handler is not None else None
+        self._writer = io.writer if io is not None else None
+        self._direct = not self.client.tls and self._writer is not None
+        server = self.context.server
+        if server.address is not None:
+            scheme = "https" if server.tls else "http"
+            self._origin = Origin(scheme, server.address[0].lower(), server.address[1])
+
+    # -- requests -------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        """What the client sends: the body of the request that is being sent, or what comes after it."""
+        exchange = self._exchange
+        if exchange is not None and exchange.is_sending and not self._buffer:
+            data = exchange.upload(data)
+        self._buffer = self._buffer + data if self._buffer else data
+
+    def _next(self) -> Commands:
+        """Begin with what has come, as far as it goes."""
+        while self._buffer and not self._closing and not self._over:
+            exchange = self._exchange
+            if exchange is not None:
+                if not exchange.is_sending:
+                    return
+                before, self._buffer = self._buffer, b""
+                self._buffer = exchange.upload(before)
+                if exchange.is_sending:
+                    return
+            elif not (yield from self._begin()):
+                return
+
+    def _begin(self) -> layer.CommandGenerator[bool]:
+        """Take the next head out of the buffer; false where it has not come yet, or is not for the lane."""
+        end = self._buffer.find(heads.END, 0, MAX_HEAD)
+        if end < 0:
+            if len(self._buffer) >= MAX_HEAD or not heads.may_begin(self._buffer):
+                yield from self._hand_over()
+            else:
+                self._express.ledger.owe_head(self.client)
+            return False
+        raw = self._buffer[: end + 4]
+        granted = self._granted(raw) if self._express.open else None
+        if granted is None:
+            yield from self._hand_over()
+            return False
+        self._express.ledger.paid_head(self.client)
+        self._buffer = self._buffer[end + 4 :]
+        self._served = True
+        self._exchange = exchange = granted
+        self._express.exchanges.add(exchange)
+        exchange.begin()
+        return True
+
+    def _granted(self, raw: bytes) -> Exchange | None:
+        """The exchange that a head begins, if it is simple and granted; of any other nothing is kept."""
+        head = heads.parse(raw)
+        request = self._request_of(head) if head is not None else None
+        if head is None or request is None:
+            return None
+        decision = self._express.admission.decide(request)
+        if not isinstance(decision, Forward):
+            return None
+        return Exchange(self, self._express, head, request, decision)
+
+    def _request_of(self, head: RequestHead) -> Request | None:
+        """The request as the core decides on it; as flows.request_of has it."""
+        host = head.host.decode("latin-1")
+        origin = self._origin
+        if origin is None:
+            origin = parse_authority(host, "https" if self.client.tls else "http")
+            if origin is None:
+                return None
+        return Request(
+            method=head.method,
+            target=head.target,
+            fields=head.fields,
+            version=b"HTTP/1.1",
+            origin=origin,
+            names=(("host", host), *self._sni),
+            listener=self._listener,
+            client=self.client.peername[0],
+        )
+
+    def _hand_over(self) -> Commands:
+        """From here on it is mitmproxy's: nothing of what is in the buffer was sent anywhere."""
+        self._over = True
+        data, self._buffer = self._buffer, b""
+        yield from self._stock.handle_event(events.Start())
+        yield from self._stock.handle_event(events.DataReceived(self.client, data))
+
+    # -- what the exchange does -----------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Write to the client."""
+        if self._closing and not self._exchange:
+            return
+        if not self._direct:
+            self._pending.append(commands.SendData(self.client, data))
+            self._poke()
+            return
+        if self._writer.is_closing():
+            return
+        self._writer.write(data)
+        if self._draining is None and self._writer.transport.get_write_buffer_size() > HIGH:
+            self._draining = self._express.run(self._drain())
+
+    async def _drain(self) -> None:
+        """Read no more from the upstream until the client has taken what there is."""
+        exchange = self._exchange
+        try:
+            if exchange is not None:
+                exchange.pause()
+            await self._writer.drain()
+        except OSError:
+            return  # its end is being told of
+        finally:
+            self._draining = None
+            if exchange is not None:
+                exchange.resume()
+
+    def hold(self, on: bool) -> None:
+        """Read no more from the client while the upstream does not take what there is."""
+        handler = handler_of(self.client)
+        io = handler.transports.get(self.client) if handler is not None else None
+        if io is not None and isinstance(io.reader, GatedReader):
+            io.reader.hold(on)
+
+    def proceed(self) -> None:
+        """The upstream is connected: go on with what has come meanwhile."""
+        if self._buffer:
+            self._poke()
+
+    def over(self, exchange: Exchange, *, close: bool, now: bool = False) -> None:
+        """An exchange has ended, and with it, if `close`, the connection; `now` without waiting."""
+        if self._exchange is not exchange:
+            return
+        self._exchange = None
+        self.hold(False)
+        if close:
+            self._closing = True
+            self._buffer = b""
+            linger = exchange.wants_more and not now
+            self._pending.append(
+                commands.RequestWakeup(LINGER) if linger else commands.CloseConnection(self.client)
+            )
+        if close or self._buffer:
+            self._poke()
+
+    def _poke(self) -> None:
+        self._express.run(self._tell())
+
+    async def _tell(self) -> None:
+        handler = handler_of(self.client)
+        if handler is not None and not self._over and self.client.state & ConnectionState.CAN_WRITE:
+            await handler.server_event(LaneEvent(self))
+
+    # -- what the ledger asks -------------------------------------------------------------------------
+
+    def is_idle_stranger(self) -> bool:
+        return self._exchange is None and not self._served
+
+    def held_bytes(self) -> int:
+        return len(self._buffer)
+
+    def backlog_of(self, server: Any) -> int:  # noqa: ARG002 - a lane has none of mitmproxy's servers
+        return 0
+
+
+def may_take(stock: layer.Layer) -> bool:
+    """Whether a lane can stand in for an HTTP layer: HTTP/1 over TCP, of a regular proxy."""
+    mode = getattr(stock, "mode", None)
+    client = stock.context.client
+    return (
+        mode in (HTTPMode.regular, HTTPMode.transparent)
+        and isinstance(client.proxy_mode, mode_specs.RegularMode)
+        and client.transport_protocol == "tcp"
+        and client.alpn in (None, b"", b"http/1.1")
+    )

@@ -1,0 +1,207 @@
+"""One HTTP/1.1 connection to an upstream, for one exchange at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+import httptools
+
+from ..message import MAX_HEAD, Fields
+
+MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
+
+
+class Reader(Protocol):
+    """What an exchange wants to hear of its response. None of these raises."""
+
+    def head(self, status: int, reason: bytes, fields: Fields) -> bool:
+        """The final head. Returns whether it has a body: the answer to HEAD has none, whatever it says."""
+
+    def data(self, piece: bytes) -> None: ...
+
+    def received(self) -> None:
+        """All of one segment has been read; `data` may have been called several times."""
+
+    def complete(self) -> None:
+        """The response has ended, as its framing says."""
+
+    def lost(self) -> None:
+        """The connection ended, or said something else than HTTP, before the response did."""
+
+    def hold(self, on: bool) -> None:
+        """Whether to send no more for now: the upstream does not take it."""
+
+
+class Link(asyncio.Protocol):
+    """Says whether it may be used again: only where nothing odd has ever happened on it."""
+
+    __slots__ = (
+        "_bodyless",
+        "_done",
+        "_fields",
+        "_framed",
+        "_parser",
+        "_passed",
+        "_reason",
+        "_size",
+        "_status",
+        "heard",
+        "idle_since",
+        "lost",
+        "odd",
+        "reader",
+        "reused",
+        "transport",
+    )
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.reader: Reader | None = None
+        self.lost = False
+        self.odd = False
+        self.reused = False
+        self.heard = False
+        """Whether anything of the response to this exchange has come."""
+        self.idle_since = 0.0
+        self._parser = httptools.HttpResponseParser(self)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._reason = b""
+        self._size = self._status = 0
+        self._passed = self._framed = self._bodyless = self._done = False
+
+    # -- what an exchange does ------------------------------------------------------------------------
+
+    def begin(self, reader: Reader) -> None:
+        self.reader = reader
+        self.heard = False
+        self._forget()
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None and not self.lost:
+            self.transport.write(data)
+
+    def pause(self) -> None:
+        if self.transport is not None and not self.lost:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.transport is not None and not self.lost:
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """End it, whatever is still to come; nobody hears of it any more."""
+        self.reader, self.odd = None, True
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- what asyncio calls ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # of a stream
+
+    def data_received(self, data: bytes) -> None:
+        if self.reader is None:
+            self.close()  # nobody asked
+            return
+        self.heard = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.odd = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """All of a segment has been parsed."""
+        reader = self.reader
+        if reader is None:
+            return  # who heard the head, or a piece, has closed it
+        if self._done:
+            self._end(reader)
+        elif self.odd:
+            self.close()
+            reader.lost()
+        else:
+            reader.received()
+
+    def _end(self, reader: Reader) -> None:
+        """The response is whole; what may have come behind it makes the connection odd, not the response."""
+        self.reader = None
+        if self._bodyless:
+            self._parser = httptools.HttpResponseParser(self)  # the old one waits for a body
+        reader.received()
+        reader.complete()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if (reader := self.reader) is None:
+            return
+        self.reader = None
+        if self._passed and not self._framed and exc is None:
+            reader.complete()  # it ends with the connection (RFC 9112, 6.3)
+        else:
+            reader.lost()
+
+    def pause_writing(self) -> None:
+        if self.reader is not None:
+            self.reader.hold(True)
+
+    def resume_writing(self) -> None:
+        if self.reader is not None:
+            self.reader.hold(False)
+
+    # -- what httptools calls -------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._passed:
+            self.odd = True  # a second response to one request
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+        self._measure(len(reason))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value.strip(b" \t")))
+        self._measure(len(name) + len(value))
+
+    def _measure(self, more: int) -> None:
+        self._size += more + 4
+        if self._size > MAX_RESPONSE_HEAD:
+            self.odd = True
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        if self.odd or self.reader is None or self._is_interim():
+            return
+        fields = tuple(self._fields)
+        names = {name.lower() for name, _ in fields}
+        self._passed = True
+        self._framed = self._status in (204, 304) or not names.isdisjoint(_FRAMING)
+        self.odd = not self._parser.should_keep_alive()
+        self._bodyless = not self.reader.head(self._status, self._reason, fields)
+        self._done = self._bodyless
+
+    def _is_interim(self) -> bool:
+        """RFC 9110, 15.2: any number of them may precede the response; 101 ends HTTP and is the response."""
+        return 100 <= self._status < 200 and self._status != 101
+
+    def on_body(self, piece: bytes) -> None:
+        if self._bodyless or self._done:
+            self.odd = True  # a body where there is none
+        elif self.reader is not None:
+            self.reader.data(piece)
+
+    def on_message_complete(self) -> None:
+        if self._is_interim():
+            self._fields, self._reason = [], b""
+        elif self._passed:
+            self._done = True
+
+
+_FRAMING: Final = (b"content-length", b"transfer-encoding")

@@ -1,0 +1,59 @@
+"""When the lane may be open: only while nothing asks to see, or to change, a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+CHOICES: Final = ("auto", "on", "off")
+
+# Options whose work is done on flows, in hooks that the lane does not call.
+_ON_FLOWS: Final = (
+    "anticache",
+    "anticomp",
+    "block_list",
+    "body_size_limit",
+    "hardump",
+    "intercept",
+    "keep_host_header",
+    "map_local",
+    "map_remote",
+    "modify_body",
+    "modify_headers",
+    "save_stream_file",
+    "server_replay",
+    "stickyauth",
+    "stickycookie",
+    "stream_large_bodies",
+)
+# Options that say who may come in, or how upstreams are met: to pass them by would be to undo them.
+_ON_CONNECTIONS: Final = (
+    "ciphers_server",
+    "client_certs",
+    "proxyauth",
+    "tls_ecdh_curve_server",
+    "tls_version_server_max",
+    "tls_version_server_min",
+)
+
+
+def hindrances(options: Any, chosen: str) -> Iterator[str]:
+    """The options that keep the lane shut.
+
+    Args:
+        chosen: `presign_lane`; "on" passes by what only looks at flows, never what guards a connection.
+    """
+    names = _ON_CONNECTIONS if chosen == "on" else (*_ON_CONNECTIONS, *_ON_FLOWS)
+    for name in names:
+        if name in options and getattr(options, name) != options.default(name):
+            yield name
+
+
+def is_open(master: Any, chosen: str) -> bool:
+    """Whether requests may take the lane under these options, in this program."""
+    if chosen == "off" or any(hindrances(master.options, chosen)):
+        return False
+    if chosen == "on":
+        return True
+    # mitmproxy and mitmweb show flows to people; other scripts expect their hooks to be called.
+    return master.addons.get("view") is None and len(getattr(master.options, "scripts", ())) <= 1

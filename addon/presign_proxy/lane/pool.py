@@ -1,0 +1,111 @@
+"""Connections to upstreams, kept for whoever comes next under the same grant's connection."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from ..message import Origin
+from .link import Link
+
+IDLE: Final = 4.0
+"""Seconds that a connection is kept: less than the shortest keep-alive of common servers, five."""
+MAX_IDLE: Final = 64
+"""Connections kept for one place."""
+MAX_IDLE_ALL: Final = 512
+
+
+class Place(NamedTuple):
+    """What connections have to share to be taken for each other.
+
+    The id of the connection is part of it: some servers bind what a credential may do to the TCP connection
+    on which it came first. `address` is the judged one, where it was judged.
+    """
+
+    connection: str
+    origin: Origin
+    address: str
+
+
+class Pool:
+    """Hands out idle connections, newest first, and opens new ones."""
+
+    def __init__(self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float]) -> None:
+        """
+        Args:
+            context: verifies certificate and name.
+            clock: seconds, of a clock that is never set.
+        """
+        self._context = context
+        self._clock = clock
+        self._idle: dict[Place, deque[Link]] = {}
+        self._count = 0
+        self._tls: ssl.SSLContext | None = None
+
+    def take(self, place: Place) -> Link | None:
+        """One that is open and was in order when it was last used; None where there is none."""
+        links = self._idle.get(place)
+        oldest = self._clock() - IDLE
+        while links:
+            link = links.pop()
+            self._count -= 1
+            if not links:
+                del self._idle[place]
+            if link.lost or link.odd or link.transport is None or link.transport.is_closing():
+                link.close()
+            elif link.idle_since < oldest:
+                link.close()
+            else:
+                link.reused = True
+                return link
+        return None
+
+    def give_back(self, place: Place, link: Link) -> None:
+        """Keep it, if nothing odd has happened on it."""
+        if link.lost or link.odd or self._count >= MAX_IDLE_ALL:
+            link.close()
+            return
+        links = self._idle.setdefault(place, deque())
+        if len(links) >= MAX_IDLE:
+            link.close()
+            return
+        link.idle_since = self._clock()
+        links.append(link)
+        self._count += 1
+
+    async def open(self, place: Place) -> Link:
+        """A new one. Raises OSError, ssl.SSLError included."""
+        origin = place.origin
+        secure = origin.scheme == "https"
+        if secure and self._tls is None:
+            self._tls = self._context()
+        _, link = await asyncio.get_running_loop().create_connection(
+            Link,
+            place.address,
+            origin.port,
+            ssl=self._tls if secure else None,
+            server_hostname=origin.host if secure else None,
+        )
+        return link
+
+    def sweep(self) -> None:
+        """Close what has been idle for too long."""
+        oldest = self._clock() - IDLE
+        for place, links in list(self._idle.items()):
+            while links and (links[0].idle_since < oldest or links[0].lost):
+                links.popleft().close()
+                self._count -= 1
+            if not links:
+                del self._idle[place]
+
+    def reset(self) -> None:
+        """Close all, because what they are verified against has changed."""
+        self._tls = None
+        for links in self._idle.values():
+            for link in links:
+                link.close()
+        self._idle.clear()
+        self._count = 0
