@@ -34,6 +34,7 @@ class Dialler:
         """
         self._ledger = ledger
         self._store = store
+        self._judged: frozenset[int] = frozenset()
         self._named: WeakKeyDictionary[Any, Address] = WeakKeyDictionary()
 
     async def pin(self, client: Any, forward: Forward) -> None:
@@ -51,8 +52,19 @@ class Dialler:
 
     def must_judge(self, port: int) -> bool:
         """Whether something of ours listens on such a port: then a name has to be resolved to be judged."""
+        return port in self._listened()
+
+    def _listened(self) -> set[int]:
         store = self._store()
-        return port in self._own_ports() or (store is not None and store[1] == port)
+        return self._own_ports() | ({store[1]} if store is not None else set())
+
+    def refresh(self) -> None:
+        """Look again at what listens; twice a second, because asking the sockets costs more than judging."""
+        self._judged = frozenset(self._listened())
+
+    def may_be_ours(self, port: int) -> bool:
+        """`must_judge` as of half a second ago. A gateway does not begin to listen where it forwards to."""
+        return port in self._judged
 
     async def address(self, client: Any, forward: Forward) -> str:
         """What to dial for a grant. Raises Denied("upstream") for what nothing may be led to."""

@@ -65,6 +65,11 @@ def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 def is_loopback(host: str) -> bool:
     """Whether the name or address can only be this machine."""
+    return len(host) <= 300 and _is_loopback(host)
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Final
@@ -80,11 +81,14 @@ def _aligned(secret: bytes, encode: Callable[[bytes], bytes]) -> Iterator[bytes]
 class Mask:
     """Replaces every form of some secrets by as many asterisks, so that a Content-Length stays true."""
 
-    __slots__ = ("_forms",)
+    __slots__ = ("_forms", "_longest", "_starts")
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
         found = {form for secret in secrets if len(secret) >= MIN_LENGTH for form in forms(secret)}
         self._forms = tuple(sorted(found, key=lambda form: (-len(form), form)))
+        self._longest = max(map(len, found), default=0)
+        firsts = b"".join(sorted({re.escape(form[:1]) for form in found}))
+        self._starts = re.compile(b"[" + firsts + b"]" if found else b"(?!)")
 
     def __bool__(self) -> bool:
         return bool(self._forms)
@@ -97,15 +101,11 @@ class Mask:
 
     def tail(self, data: bytes) -> int:
         """How many bytes at the end could be the beginning of a form, once more bytes come."""
-        longest = 0
-        for form in self._forms:
-            start = data.find(form[:1], max(0, len(data) - len(form) + 1))
-            while start >= 0 and len(data) - start > longest:
-                if form.startswith(data[start:]):
-                    longest = len(data) - start
-                    break
-                start = data.find(form[:1], start + 1)
-        return longest
+        for match in self._starts.finditer(data, max(0, len(data) - self._longest + 1)):
+            rest = data[match.start() :]
+            if any(form.startswith(rest) for form in self._forms):
+                return len(rest)
+        return 0
 
 
 @lru_cache(maxsize=1024)

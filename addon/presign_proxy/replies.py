@@ -24,6 +24,19 @@ _GATEWAY_FORM: Final = frozenset(
     b"report-to reporting-endpoints".split()
 )
 """Headers that speak for a whole origin, which in gateway form all upstreams share."""
+_LOCATIONS: Final = frozenset((b"location", b"content-location"))
+_COOKIES: Final = frozenset((b"set-cookie", b"set-cookie2"))
+_GONE: Final = {
+    (gateway, cookies, cache): _ALWAYS
+    | {b"referrer-policy"}
+    | (_GATEWAY_FORM if gateway else frozenset())
+    | (frozenset() if cookies else _COOKIES)
+    | (frozenset() if cache else {b"cache-control"})
+    for gateway in (False, True)
+    for cookies in (False, True)
+    for cache in (False, True)
+}
+"""What is taken off: in gateway form or not, where cookies pass or not, where caching passes or not."""
 _SHARED_CACHING = re.compile(rb"(?:public|proxy-revalidate|s-maxage=.*)", re.IGNORECASE)
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 307, 308))
 _URL = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE)
@@ -48,49 +61,66 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     """The head as the client gets it. Raises Denied("upstream") where it must not be passed on."""
     if not 200 <= reply.status <= 999:
         raise Denied("upstream", "the upstream switches protocols, or sends an interim response as final")
-    _check_grammar(reply)
+    names, text = _checked(reply)
     conduct = forward.connection.conduct
     gateway = forward.gateway_prefix is not None
-    gone = _ALWAYS | (_GATEWAY_FORM if gateway else frozenset())
-    if not conduct.cookies:
-        gone |= {b"set-cookie", b"set-cookie2"}
+    gone = _GONE[gateway, conduct.cookies, conduct.cache]
     empty = reply.status in (204, 304)
-    encoded = bool(mask) and _is_encoded(reply) and not empty and forward.facts.method != "HEAD"
+    encoded = b"content-encoding" in names and bool(mask) and _is_encoded(reply)
+    encoded = encoded and not empty and forward.facts.method != "HEAD"
     if empty:
         gone |= {b"transfer-encoding"}  # mitmproxy would end a body that is not there
-    gone |= _nominated(reply.fields)
+    if b"connection" in names:
+        gone |= _nominated(reply.fields)
     if encoded:
         gone |= {b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest", b"etag"}
+    fields = _kept(reply, names, gone, forward)
+    if not conduct.cache:
+        cached = b"cache-control" in names
+        fields.append((b"Cache-Control", _private(reply.fields) if cached else b"private"))
+    reason = reply.reason
+    if mask.mask(text) != text:
+        fields = [(mask.mask(name), mask.mask(value)) for name, value in fields]
+        reason = mask.mask(reason)
+    fields += _added(forward, gateway=gateway)
+    return Reply(reply.status, reason, tuple(fields), encoded)
+
+
+def _kept(
+    reply: Reply, names: list[bytes], gone: frozenset[bytes], forward: Forward
+) -> list[tuple[bytes, bytes]]:
     fields: list[tuple[bytes, bytes]] = []
-    for name, value in reply.fields:
-        key = name.lower()
+    for key, (name, value) in zip(names, reply.fields, strict=True):
         if key in gone or key.startswith(b"x-presign") or key.endswith(b"cdn-cache-control"):
             continue
-        if key in (b"location", b"content-location"):
+        if key in _LOCATIONS:
             value = _location(key, value, reply.status, forward)
         elif key == b"connection":
             value = b"close" if b"close" in value.lower() else b"keep-alive"
-        elif key == b"cache-control" and not conduct.cache:
-            continue
-        elif key == b"referrer-policy":
-            continue
-        fields.append((mask.mask(name), mask.mask(value)))
-    if not conduct.cache:
-        fields.append((b"Cache-Control", mask.mask(_private(reply.fields))))
-    fields += _added(forward, gateway=gateway)
-    return Reply(reply.status, mask.mask(reply.reason), tuple(fields), encoded)
+        fields.append((name, value))
+    return fields
 
 
-def _check_grammar(reply: Reply) -> None:
-    """Raises Denied("upstream"). mitmproxy refuses some of it too, but quotes it, with an echoed key."""
-    if b"".join([name for name, _ in reply.fields]).translate(None, TOKEN):
+def _checked(reply: Reply) -> tuple[list[bytes], bytes]:
+    """The lower-case names of a head, and all of its text, one piece a line. Raises Denied("upstream").
+
+    mitmproxy refuses some of it too, but quotes it, with an echoed key.
+    """
+    if not reply.fields:
+        names, joined = [], b""
+    else:
+        joined = b"\n".join([name for name, _ in reply.fields])
+        names = joined.lower().split(b"\n")
+    if joined.translate(None, TOKEN + b"\n") or len(names) != len(reply.fields):
         raise Denied("upstream", "the upstream sends a header name that is not a token")
-    values = b"".join([value for _, value in reply.fields]) + reply.reason
-    if len(values.translate(None, CONTROLS + b"\n")) != len(values):
+    values = b"\n".join([reply.reason, *[value for _, value in reply.fields]])
+    if len(values.translate(None, CONTROLS)) != len(values) or values.count(b"\n") != len(reply.fields):
         raise Denied("upstream", "the upstream sends a control character in its head")
-    for name, value in reply.fields:
-        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise Denied("upstream", "the upstream encodes its body for the transfer")
+    if b"transfer-encoding" in names:
+        for name, value in reply.fields:
+            if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                raise Denied("upstream", "the upstream encodes its body for the transfer")
+    return names, b"%b\n%b" % (joined, values)
 
 
 def _nominated(fields: Fields) -> frozenset[bytes]:

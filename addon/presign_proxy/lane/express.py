@@ -39,6 +39,7 @@ class Express:
         """Open or shut the lane, as the options say now; what is on it goes on."""
         self.open = opening.is_open(master, master.options.presign_lane)
         self.pool.reset()
+        self._dialler.refresh()
 
     def _context(self) -> ssl.SSLContext:
         return trust.context(ctx.options)
@@ -52,7 +53,7 @@ class Express:
     def place_at_once(self, forward: Forward) -> Place | None:
         """Where a grant leads, if that needs no judging."""
         origin = forward.origin
-        if forward.resolve is not None or self._dialler.must_judge(origin.port):
+        if forward.resolve is not None or self._dialler.may_be_ours(origin.port):
             return None
         return Place(forward.connection.id, origin, origin.host)
 
@@ -66,6 +67,7 @@ class Express:
         for exchange in [one for one in self.exchanges if one.seat.is_lost(now)]:
             exchange.lose("its slot was lost")
         self.pool.sweep()
+        self._dialler.refresh()
 
     def close(self) -> None:
         self.pool.reset()

@@ -46,6 +46,7 @@ class Link(asyncio.Protocol):
         "_reason",
         "_size",
         "_status",
+        "_wrong",
         "heard",
         "idle_since",
         "lost",
@@ -71,7 +72,7 @@ class Link(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._size = self._status = 0
-        self._passed = self._framed = self._bodyless = self._done = False
+        self._passed = self._framed = self._bodyless = self._done = self._wrong = False
 
     # -- what an exchange does ------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class Link(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.odd = True
+            self._refuse()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -121,7 +122,7 @@ class Link(asyncio.Protocol):
             return  # who heard the head, or a piece, has closed it
         if self._done:
             self._end(reader)
-        elif self.odd:
+        elif self._wrong:
             self.close()
             reader.lost()
         else:
@@ -160,7 +161,7 @@ class Link(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._passed:
-            self.odd = True  # a second response to one request
+            self._refuse()  # a second response to one request
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
@@ -170,20 +171,24 @@ class Link(asyncio.Protocol):
         self._fields.append((name, value.strip(b" \t")))
         self._measure(len(name) + len(value))
 
+    def _refuse(self) -> None:
+        """What came is not a response, or more than one."""
+        self.odd = self._wrong = True
+
     def _measure(self, more: int) -> None:
         self._size += more + 4
         if self._size > MAX_RESPONSE_HEAD:
-            self.odd = True
+            self._refuse()
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
-        if self.odd or self.reader is None or self._is_interim():
+        if self._wrong or self.reader is None or self._is_interim():
             return
         fields = tuple(self._fields)
         names = {name.lower() for name, _ in fields}
         self._passed = True
         self._framed = self._status in (204, 304) or not names.isdisjoint(_FRAMING)
-        self.odd = not self._parser.should_keep_alive()
+        self.odd = self.odd or not self._parser.should_keep_alive()
         self._bodyless = not self.reader.head(self._status, self._reason, fields)
         self._done = self._bodyless
 
@@ -193,7 +198,7 @@ class Link(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         if self._bodyless or self._done:
-            self.odd = True  # a body where there is none
+            self._refuse()  # a body where there is none
         elif self.reader is not None:
             self.reader.data(piece)
 
