@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["preparing", "connecting", "sending", "waiting", "receiving", "done"]
+Stage = Literal["preparing", "connecting", "sending", "waiting", "receiving", "trailing", "done"]
 
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 """What may be sent again where a connection that was kept turns out to be closed (RFC 9110, 9.2.2)."""
@@ -57,7 +57,7 @@ class Exchange:
         self._place: Place | None = None
         self._mask: Mask = mask_for(forward.connection.injector)
         self._body: Body | None = None
-        self._chunked = False
+        self._chunked = self._unframed = False
         self._head_sent = False
         self._out: list[bytes] = []
         self._status: int | None = None
@@ -149,7 +149,7 @@ class Exchange:
     @property
     def is_sending(self) -> bool:
         """Whether what the client sends belongs to this request, and can go on."""
-        return self.stage in ("sending", "receiving") and not self._upload.done
+        return self.stage in ("sending", "receiving", "trailing") and not self._upload.done
 
     @property
     def wants_more(self) -> bool:
@@ -167,6 +167,8 @@ class Exchange:
             self._link.write(mine)
         if self._upload.done and self.stage == "sending":
             self._sent()
+        elif self._upload.done and self.stage == "trailing":
+            self._end()
         return rest
 
     def _sent(self) -> None:
@@ -206,15 +208,18 @@ class Exchange:
 
     def _head_of(self, reply: Reply, *, bodyless: bool) -> bytes:
         lines = [b"HTTP/1.1 %d %b" % (reply.status, reply.reason)]
-        sized = False
+        sized = chunked = False
         for name, value in reply.fields:
             key = name.lower()
             sized = sized or key == b"content-length"
+            chunked = chunked or key == b"transfer-encoding"
             if key not in _OURS:
                 lines.append(b"%b: %b" % (name, value))
-        if not bodyless and not sized:
+        if not bodyless and (chunked or reply.encoded):
             self._chunked = True
             lines.append(b"Transfer-Encoding: chunked")
+        elif not bodyless and not sized:
+            self._unframed = True  # it ends with the connection, there as here
         if self._closes:
             lines.append(b"Connection: close")
         return b"\r\n".join(lines) + b"\r\n\r\n"
@@ -222,7 +227,7 @@ class Exchange:
     @property
     def _closes(self) -> bool:
         """Whether the client's connection ends with this response."""
-        return self._head.last or self._express.draining
+        return self._head.last or self._unframed or self._express.draining
 
     def data(self, piece: bytes) -> None:
         if self._body is None or self.ended:
@@ -257,6 +262,13 @@ class Exchange:
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
         self.received()
+        if self._upload.done or self._closes or self._link is None or self._link.odd:
+            self._end()
+        else:
+            self.stage = "trailing"  # the upstream still reads
+
+    def _end(self) -> None:
+        """Response and request are over, or nobody wants the rest of the request."""
         whole = self._upload.done
         link, place = self._link, self._place
         self._finish(Outcome(status=self._status), None)

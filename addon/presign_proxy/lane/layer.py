@@ -67,7 +67,7 @@ class Lane(layer.Layer):
 
     def handle_event(self, event: events.Event) -> Commands:
         if self._over:
-            if not isinstance(event, LaneEvent):
+            if not isinstance(event, LaneEvent) or event.lane is not self:  # of another one, in a tunnel
                 yield from self._stock.handle_event(event)
             return
         yield from super().handle_event(event)
