@@ -9,6 +9,7 @@ from .answers import Style
 from .connections import Connection, Network
 from .injectors import Fill, Outgoing
 from .message import Origin
+from .terms import NO_TERMS, Terms
 
 
 @dataclass(slots=True)
@@ -18,12 +19,15 @@ class Facts:
     request_id: str
     method: str = ""
     client: str = ""
+    """The address it comes from, as far as that is known; else the peer's."""
     scheme: str | None = None
     carrier: str | None = None
     known: Connection | None = None
     """The connection, or what stands in for one that there is not."""
     key: str | None = None
     signature: str | None = None
+    id: str | None = None
+    """What its signer named the presign."""
     path: str | None = None
     verified: bool = False
 
@@ -49,6 +53,8 @@ class Deny:
     detail: str
     style: Style
     facts: Facts
+    status: int | None = None
+    """Another than the code's own."""
 
     @property
     def request_id(self) -> str:
@@ -74,6 +80,7 @@ class Forward:
     style: Style = "json"
     resolve: tuple[Network, ...] | None = None
     gateway_prefix: bytes | None = None
+    terms: Terms = NO_TERMS
 
     @property
     def request_id(self) -> str:

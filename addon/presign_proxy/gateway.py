@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .answers import Style
+from .clients import client_address
 from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward
 from .errors import Denied
@@ -39,6 +40,8 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
             return PASS
         check_size(request, head)
         check_grammar(request, head)
+        if known.trusted_proxies:
+            facts.client = _client(known, request)
         if isinstance(claim, Source):
             style = "bare"
             grant = grant_source(registry, request, claim, facts, now, gateway=gateway)
@@ -46,12 +49,19 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
             grant = grant_presign(registry, request, claim, facts, now)
         return _forward(grant, request, head, facts, style)
     except Denied as denied:
-        return Deny(denied.code, denied.detail, "bare" if denied.bare else style, facts)
+        return Deny(denied.code, denied.detail, "bare" if denied.bare else style, facts, denied.status)
+
+
+def _client(registry: Registry, request: Request) -> str:
+    """Who asks, for people: behind a trusted proxy that says nothing usable, the proxy."""
+    address = client_address(request.client, request.fields, registry.trusted_proxies)
+    return str(address) if address is not None else request.client
 
 
 def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: Style) -> Forward:
-    """The whole outgoing request of a grant. Raises Malformed."""
+    """The whole outgoing request of a grant. Raises Denied."""
     check_upgrade(request, head, gateway=grant.gateway)
+    _admit(grant)
     connection = grant.connection
     plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
     return Forward(
@@ -64,4 +74,12 @@ def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: St
         style=style,
         resolve=grant.networks,
         gateway_prefix=grant.prefix,
+        terms=grant.terms,
     )
+
+
+def _admit(grant: Grant) -> None:
+    """Where the limits of a grant are held against it."""
+    # UNTIL USES ARE COUNTED: a presign that is good for so many of them is good for none.
+    if grant.terms.max_uses is not None:
+        raise Denied("unavailable", "X-Presign-Max-Uses is not counted by this gateway")

@@ -334,7 +334,7 @@ class Guard:
             if decision.sent is None:
                 decision = await self._fetcher.fill(decision)
         except Denied as denied:
-            return Deny(denied.code, denied.detail, decision.style, decision.facts)
+            return Deny(denied.code, denied.detail, decision.style, decision.facts, denied.status)
         if self.registry is not registry:
             # It waited for a name or a program, and may have been revoked meanwhile.
             return await self._decide(flow, entry)
@@ -365,7 +365,7 @@ class Guard:
         return None
 
     def _refuse(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny) -> None:
-        answer = refusal(decision.code, decision.request_id, decision.style)
+        answer = refusal(decision.code, decision.request_id, decision.style, decision.status)
         if entry is not None:
             entry.answer, entry.decision = answer, decision
         flows.hide(flow)

@@ -8,9 +8,12 @@ from itertools import pairwise
 from typing import Final
 
 from . import grammar
+from .clients import Address, is_in
 from .connections import ANY, Ceiling
 from .errors import Denied, Malformed
+from .message import Fields
 from .paths import pattern, units
+from .terms import Terms
 
 MAX_ITEMS: Final = 64
 _METHOD = re.compile(grammar.METHOD)
@@ -44,6 +47,33 @@ def check_expiry(expires: int, now: int) -> None:
     """`now == expires` is still in time (Motioness: rejects once the clock passes this). 0 is never."""
     if expires and now > expires:
         raise Denied("expired", f"expired {now - expires} s ago")
+
+
+def check_begun(terms: Terms, now: int) -> None:
+    """`now == not_before` is in time."""
+    if terms.not_before is not None and now < terms.not_before:
+        raise Denied("not_yet_valid", f"not valid for another {terms.not_before - now} s")
+
+
+def check_client(terms: Terms, address: Address | None) -> None:
+    """Only for terms that list clients; an address nobody knows is in no network."""
+    if address is None:
+        raise Denied("client_not_allowed", "nobody can tell from which address it comes")
+    if not is_in(address, terms.clients):
+        raise Denied("client_not_allowed", "it comes from an address outside of the signed networks")
+
+
+def check_body(terms: Terms, fields: Fields) -> None:
+    """Whether the body that is announced may come; one without a length is counted as it comes."""
+    if terms.max_body is None:
+        return
+    announced = [int(value) for name, value in fields if name.lower() == b"content-length"]
+    if max(announced, default=0) > terms.max_body:
+        raise body_too_large(terms)
+
+
+def body_too_large(terms: Terms) -> Denied:
+    return Denied("too_large", f"the body is larger than the signed {terms.max_body} bytes", 413)
 
 
 def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:

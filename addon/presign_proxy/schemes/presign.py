@@ -16,8 +16,8 @@ from ..errors import Malformed
 from ..message import Head, Request
 from ..names import fold, param_key
 from ..query import HIDING, form_decode, hidden_names
-from ..tokens import PREFIX as TOKEN
-from ..tokens import has_start, holds_token, parse_token
+from ..terms import Written, check_written
+from ..tokens import begins, has_start, holds_token, parse_token
 
 Carrier = Literal["query", "header", "path", "key"]
 
@@ -30,6 +30,12 @@ _FIELDS: Final = {
     b"X-Presign-Methods": "methods",
     b"X-Presign-Paths": "paths",
     b"X-Presign-Signature": "signature",
+    b"X-Presign-Not-Before": "not_before",
+    b"X-Presign-Max-Uses": "max_uses",
+    b"X-Presign-Client": "client",
+    b"X-Presign-Max-Body": "max_body",
+    b"X-Presign-Key": "key",
+    b"X-Presign-Id": "id",
 }
 _HEADERS: Final = {name.lower(): field for name, field in _FIELDS.items()}
 _REQUIRED: Final = ("expires", "methods", "paths", "signature")
@@ -45,11 +51,11 @@ _NOT_BASE64: Final = bytes(
     if not (chr(octet).isascii() and chr(octet).isalnum()) and octet not in b"+/-_"
 )
 # As some providers want their keys: `Authorization: Token token=…`.
-_TOKEN_PARAM: Final = b"token=" + TOKEN
+_TOKEN_PARAM: Final = b"token="
 _AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
 # A piece without any of these cannot hide a name that some parser would find in it.
 _SUSPICIOUS = re.compile(rb"[;#?]|^[^=]*%|presign", re.IGNORECASE)
-_IN_PATH = re.compile(rb"x-presign-(?:connection|expires|methods|paths|signature)\s{0,4}=")
+_IN_PATH = re.compile(rb"x-presign-(?:" + b"|".join(name[10:].lower() for name in _FIELDS) + rb")\s{0,4}=")
 
 API_PROXY: Final = b"/api/proxy/"
 TOKEN_PATH: Final = b"/p/"
@@ -80,6 +86,8 @@ class Presign(NamedTuple):
     path: bytes
     query: bytes | None
     slot: Slot | None = None
+    written: Written | None = None
+    """The signed policy (version 2); None in version 1."""
 
 
 def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
@@ -141,7 +149,23 @@ def _checked(
     # isprintable() is the cheap answer for nearly all; it also says no to some characters that are fine.
     if not (methods.isprintable() and paths.isprintable()) and _CONTROL.search(methods + paths):
         raise Malformed("a list holds a control character")
-    return Presign(carrier, connection_id, expires, methods, paths, signature, gateway, path, query, slot)
+    written = None
+    if len(fields) > len(_REQUIRED) + (connection_id is not None):
+        written = _written(fields)
+    return Presign(
+        carrier, connection_id, expires, methods, paths, signature, gateway, path, query, slot, written
+    )
+
+
+def _written(fields: dict[str, str]) -> Written:
+    """The policy of a presign that has fields of one: version 2."""
+    given = {name: fields[name] for name in Written._fields if name in fields}
+    empty = [name for name, value in given.items() if not value]
+    if empty:
+        raise Malformed(f"{empty[0]} is empty: a field that says nothing is left out")
+    written = Written(**given)
+    check_written(written)
+    return written
 
 
 def _why_expires(expires: str) -> str:
@@ -212,17 +236,18 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
     # Only base64 hides a token from a search for its first letters.
     encoded = not _AUTHORIZATIONS.isdisjoint(head.names) and b"basic" in head.values.lower()
     if marked or encoded:
-        start = TOKEN if b"ps2_" not in head.values else b"ps"  # one search in each field is enough
+        # One search in each field is enough.
+        start = b"ps" if b"ps2_" in head.values else b"ps1_"
         for name, (_, value) in zip(head.names, request.fields, strict=False):
             if start not in value and name not in _AUTHORIZATIONS:
                 continue
             # A page's own URL is where a browser came from, not what it carries.
-            if not name.startswith(b"x-presign") and (name != b"referer" or value.startswith(TOKEN)):
+            if not name.startswith(b"x-presign") and (name != b"referer" or begins(value)):
                 found += [(Slot("header", name), token) for token in _tokens_in_value(name, value)]
     if query is not None and holds_token(query):
         for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
-            if value.startswith(TOKEN):
+            if begins(value):
                 found.append((Slot("param", param_key(name)), value))
             elif holds_token(piece):
                 raise Malformed("a token in the query is not a plain value")
@@ -231,17 +256,16 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
 
 def _tokens_in_value(name: bytes, value: bytes) -> list[bytes]:
     """The token of one header: the whole value, or behind a scheme word, or in Basic."""
-    if value.startswith(TOKEN):
+    if begins(value):
         return [value]
     if name in _AUTHORIZATIONS:
         word, *rest = value.split(None, 1)[:2] or (b"",)
         rest_value = rest[0] if rest else b""
         if word.lower() == b"basic":
             return _tokens_in_basic(name, rest_value)
-        if name == b"authorization" and rest_value.startswith(TOKEN):
+        rest_value = rest_value.removeprefix(_TOKEN_PARAM)
+        if name == b"authorization" and begins(rest_value):
             return [rest_value]
-        if name == b"authorization" and rest_value.startswith(_TOKEN_PARAM):
-            return [rest_value.removeprefix(_TOKEN_PARAM[:-4])]
     if holds_token(value):
         raise Malformed("a token stands where no credential does")
     return []
@@ -266,7 +290,7 @@ def _tokens_in_basic(name: bytes, encoded: bytes) -> list[bytes]:
 
 
 def _without_token(query: bytes | None) -> bytes | None:
-    kept = [piece for piece in (query or b"").split(b"&") if not piece.partition(b"=")[2].startswith(TOKEN)]
+    kept = [piece for piece in (query or b"").split(b"&") if not begins(piece.partition(b"=")[2])]
     return b"&".join(kept) if kept else None
 
 
