@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from .connections import Network
@@ -68,6 +68,18 @@ def shown(peer: str) -> str:
 
 def is_in(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
+
+
+def parse_network(text: str) -> Network | None:
+    """A network with no bit set behind its prefix; None for anything else, and for IPv4 inside IPv6, in which
+    no client is ever found.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return None
+    mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None
+    return None if mapped or "%" in text else network
 
 
 def bucket(address: Address | None) -> str:

@@ -404,9 +404,8 @@ class Guard:
             code="upstream" if failed else None,
             error=error,
         )
-        if entry.changed:
-            changed = Deny("invalid", "it was changed after it was verified", decision.style, decision.facts)
-            self._journal.write(changed, outcome)
+        if (why := entry.withdrawn) is not None:
+            self._journal.write(Deny(why.code, why.detail, decision.style, decision.facts), outcome)
         else:
             self._journal.write(decision, outcome)
         self.ledger.retire(entry)

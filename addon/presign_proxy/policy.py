@@ -69,11 +69,11 @@ def check_body(terms: Terms, fields: Fields) -> None:
         return
     announced = [int(value) for name, value in fields if name.lower() == b"content-length"]
     if max(announced, default=0) > terms.max_body:
-        raise body_too_large(terms)
+        raise body_too_large(terms.max_body)
 
 
-def body_too_large(terms: Terms) -> Denied:
-    return Denied("too_large", f"the body is larger than the signed {terms.max_body} bytes", 413)
+def body_too_large(signed: int) -> Denied:
+    return Denied("too_large", f"the body is larger than the signed {signed} bytes", 413)
 
 
 def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import pairwise
 from typing import Final, NamedTuple
 
 from . import grammar
+from .clients import parse_network
+from .connections import Network
 from .errors import Malformed
 
 MAX_CLIENTS: Final = 64
@@ -26,7 +27,7 @@ _GRAMMAR: Final = {
     "client": (r"[0-9a-f:.]+/[0-9]+(?:,[0-9a-f:.]+/[0-9]+)*", "is not a comma-separated list of networks"),
     "max_body": (grammar.UNIX_TIME, "is not a whole number of bytes"),
     "key": (grammar.KEY_ID, "is not 1 to 64 of A-Z a-z 0-9 _ . -"),
-    "id": (grammar.CONNECTION_ID, "is not 1 to 64 of A-Z a-z 0-9 _ -"),
+    "id": (grammar.PRESIGN_ID, "is not 1 to 64 of A-Z a-z 0-9 _ -"),
 }
 # All six at once: none of them holds a line break, so each stands on its line or nothing matches.
 _WRITTEN = re.compile("\n".join(f"(?:{form})?" for form, _ in _GRAMMAR.values()))
@@ -55,7 +56,7 @@ class Terms:
 
     not_before: int | None = None
     max_uses: int | None = None
-    clients: tuple[IPv4Network | IPv6Network, ...] = ()
+    clients: tuple[Network, ...] = ()
     max_body: int | None = None
     key: str | None = None
     id: str | None = None
@@ -90,7 +91,7 @@ def parse(written: Written) -> Terms:
     )
 
 
-def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+def _networks(text: str) -> tuple[Network, ...]:
     items = text.split(",")
     if len(items) > MAX_CLIENTS:
         raise Malformed(f"client holds more than {MAX_CLIENTS} networks")
@@ -99,17 +100,11 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(map(_network, items))
 
 
-def _network(text: str) -> IPv4Network | IPv6Network:
+def _network(text: str) -> Network:
     """A network in its one spelling: RFC 4632 for IPv4, RFC 5952 for IPv6, no bit set behind the prefix."""
-    try:
-        network = ip_network(text)
-    except ValueError:
-        raise Malformed("client holds something that is not a network") from None
-    if str(network) != text:
-        raise Malformed("client holds a network that is not in its canonical form")
-    if network.version == 6 and network.network_address.ipv4_mapped is not None:
-        # Such a client is judged by its IPv4 address, so this would never match.
-        raise Malformed("client holds an IPv4 network inside IPv6: write it as IPv4")
+    network = parse_network(text)
+    if network is None or str(network) != text:
+        raise Malformed("client holds something that is not a network in its canonical form")
     return network
 
 
