@@ -72,10 +72,15 @@ def check_written(written: Written) -> None:
     if len(text) <= _MAX_TEXT and _WRITTEN.fullmatch(text):
         return
     for name, value in zip(Written._fields, written, strict=True):
-        form, why = _GRAMMAR[name]
-        if value and not re.fullmatch(form, value):
+        if value and (why := wrong_with(name, value)):
             raise Malformed(f"{name} {why}")
     raise Malformed(f"the signed policy is longer than {_MAX_TEXT} bytes")
+
+
+def wrong_with(name: str, value: str) -> str:
+    """What is wrong with the grammar of one field; empty where nothing is."""
+    form, why = _GRAMMAR[name]
+    return "" if re.fullmatch(form, value) else why
 
 
 @lru_cache(maxsize=4096)  # only what was signed gets here

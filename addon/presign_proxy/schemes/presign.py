@@ -24,19 +24,25 @@ Carrier = Literal["query", "header", "path", "key"]
 MAX_LIST: Final = 8 * 1024
 """Bytes of the methods and of the paths value."""
 
-_FIELDS: Final = {
-    b"X-Presign-Connection": "connection_id",
-    b"X-Presign-Expires": "expires",
-    b"X-Presign-Methods": "methods",
-    b"X-Presign-Paths": "paths",
-    b"X-Presign-Signature": "signature",
-    b"X-Presign-Not-Before": "not_before",
-    b"X-Presign-Max-Uses": "max_uses",
-    b"X-Presign-Client": "client",
-    b"X-Presign-Max-Body": "max_body",
-    b"X-Presign-Key": "key",
-    b"X-Presign-Id": "id",
+NAMES: Final = {
+    "connection_id": "X-Presign-Connection",
+    "expires": "X-Presign-Expires",
+    "methods": "X-Presign-Methods",
+    "paths": "X-Presign-Paths",
+    "signature": "X-Presign-Signature",
 }
+"""How the fields of version 1 are called in query and header."""
+TERMS: Final = {
+    "not_before": "X-Presign-Not-Before",
+    "max_uses": "X-Presign-Max-Uses",
+    "client": "X-Presign-Client",
+    "max_body": "X-Presign-Max-Body",
+    "key": "X-Presign-Key",
+    "id": "X-Presign-Id",
+}
+"""Those of a signed policy, in the order in which they are signed; with any of them it is version 2."""
+
+_FIELDS: Final = {name.encode(): field for field, name in (NAMES | TERMS).items()}
 _HEADERS: Final = {name.lower(): field for name, field in _FIELDS.items()}
 _REQUIRED: Final = ("expires", "methods", "paths", "signature")
 
