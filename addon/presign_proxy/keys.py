@@ -102,8 +102,10 @@ class KeyRing:
         same = [hmac.compare_digest(mac(secret, message), given) for secret in self._secrets[:macs]]
         if True not in same:  # not even the keys are looked at, of which there are more or fewer
             return None
-        matching = (key for key, is_same in zip(self.keys, same, strict=False) if is_same)
-        return next((key for key in matching if key.is_live(now) and only in (None, key.id)), None)
+        for key, is_same in zip(self.keys, same, strict=False):
+            if is_same and key.is_live(now) and (only is None or only == key.id):
+                return key
+        return None
 
     def tries(
         self,

@@ -102,7 +102,13 @@ def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
         path: canonical, relative to the connection, with its leading slash.
     """
     compared = units(path).removeprefix("/")
-    if not any(pattern(text).matches(compared) for text in signed):
+    for text in signed:
+        if pattern(text).matches(compared):
+            break
+    else:
         raise Denied("path_not_allowed", "no signed pattern matches the path")
-    if not any(allowed.matches(compared) for allowed in ceiling.paths):
+    for allowed in ceiling.paths:
+        if allowed.matches(compared):
+            break
+    else:
         raise Denied("path_not_allowed", "the connection's own patterns do not match the path")
