@@ -53,22 +53,23 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     known = _connection(registry, request, presign)
     facts.known = known
     named = presign.connection_id or known.id
-    written = presign.written
+    written, only = presign.written, None
     if written is None:
         message = canonical.presign(named, presign.expires, presign.methods, presign.paths)
     else:
         message = canonical.policy(named, presign.expires, presign.methods, presign.paths, written)
-    only = written.key or None if written else None
+        only = written.key or None
     key = _verify(registry, known.keys, message, presign.signature, facts, now, only)
     upstream = known.upstream
     if upstream is None:
         raise Denied("invalid", "there is no such connection")
     methods = policy.parse_list(presign.methods, "methods")
     paths = policy.parse_list(presign.paths, "paths")
-    terms = parse_terms(written) if written else NO_TERMS
-    facts.id = terms.id
-    expires = int(presign.expires)
-    policy.check_begun(terms, now)
+    expires, terms = int(presign.expires), NO_TERMS
+    if written is not None:
+        terms = parse_terms(written)
+        facts.id = terms.id
+        policy.check_begun(terms, now)
     policy.check_expiry(expires, now)
     _check_revoked(registry, known, key, facts)
     policy.check_lifetime(expires, now, known.ceiling)
@@ -83,7 +84,8 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     _check_names(request, gateway=presign.gateway)
     if not presign.gateway and request.origin != upstream.origin:
         raise Denied("host_mismatch", "the request is addressed to another origin than the upstream")
-    policy.check_body(terms, request.fields)
+    if terms.max_body is not None:
+        policy.check_body(terms.max_body, request.fields)
     return Grant(
         known,
         upstream.origin,

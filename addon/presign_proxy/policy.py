@@ -20,6 +20,8 @@ _METHOD = re.compile(grammar.METHOD)
 _ONLY_STARS = re.compile(r"/?\*+")
 NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """Methods no wildcard grants: a tunnel, and two that echo the credential."""
+_USUAL: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Well-formed, and none of those."""
 
 
 @lru_cache(maxsize=4096)  # only lists that were signed get here
@@ -63,13 +65,11 @@ def check_client(terms: Terms, address: Address | None) -> None:
         raise Denied("client_not_allowed", "it comes from an address outside of the signed networks")
 
 
-def check_body(terms: Terms, fields: Fields) -> None:
+def check_body(signed: int, fields: Fields) -> None:
     """Whether the body that is announced may come; one without a length is counted as it comes."""
-    if terms.max_body is None:
-        return
     announced = [int(value) for name, value in fields if name.lower() == b"content-length"]
-    if max(announced, default=0) > terms.max_body:
-        raise body_too_large(terms.max_body)
+    if max(announced, default=0) > signed:
+        raise body_too_large(signed)
 
 
 def body_too_large(signed: int) -> Denied:
@@ -87,7 +87,7 @@ def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:
 def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
     """Case-sensitive, as methods are. HEAD is not implied by GET unless `head_as_get`."""
     name = method.decode("ascii", "replace")
-    if name in NEVER or not _METHOD.fullmatch(name):
+    if name not in _USUAL and (name in NEVER or not _METHOD.fullmatch(name)):
         raise Denied("method_not_allowed", "this method is never forwarded")
     as_get = name == "HEAD" and ceiling.head_as_get
     for granted, whose in ((signed, "the signature"), (ceiling.methods, "the connection")):

@@ -22,8 +22,12 @@ def form_decode(value: bytes) -> str:
     """
     try:
         if value.find(b"%") >= 0 or value.find(b"+") >= 0:
-            head, *rest = value.replace(b"+", b" ").split(b"%")
-            value = head + b"".join([_OCTETS[part[:2]] + part[2:] for part in rest])
+            value = value.replace(b"+", b" ")
+            # What stands in every list first: none of it can be a part of another escape afterwards.
+            value = value.replace(b"%2F", b"/").replace(b"%2C", b",").replace(b"%2A", b"*")
+            if value.find(b"%") >= 0:
+                head, *rest = value.split(b"%")
+                value = head + b"".join([_OCTETS[part[:2]] + part[2:] for part in rest])
         return value.decode()
     except KeyError:
         raise Malformed("a presign parameter holds an incomplete percent-encoding") from None

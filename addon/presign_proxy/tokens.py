@@ -71,7 +71,7 @@ def begins(text: bytes) -> bool:
 
     `ps2_` alone is not enough: it begins the names of things that people sell.
     """
-    return _BEGINS.match(text) is not None
+    return text.startswith(b"ps") and _BEGINS.match(text) is not None
 
 
 def has_start(text: bytes) -> bool:

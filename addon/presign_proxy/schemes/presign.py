@@ -265,8 +265,10 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
             if value.find(start) < 0 and name not in _AUTHORIZATIONS:
                 continue
             # A page's own URL is where a browser came from, not what it carries.
-            if not name.startswith(b"x-presign") and (name != b"referer" or begins(value)):
-                found += [(Slot("header", name), token) for token in _tokens_in_value(name, value)]
+            if name.startswith(b"x-presign") or (name == b"referer" and not begins(value)):
+                continue
+            if (token := _token_in_value(name, value)) is not None:
+                found.append((Slot("header", name), token))
     if query is not None and (query.find(b"%") >= 0 or has_start(query)) and holds_token(query):
         for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
@@ -277,24 +279,24 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
     return found
 
 
-def _tokens_in_value(name: bytes, value: bytes) -> list[bytes]:
+def _token_in_value(name: bytes, value: bytes) -> bytes | None:
     """The token of one header: the whole value, or behind a scheme word, or in Basic."""
     if begins(value):
-        return [value]
+        return value
     if name in _AUTHORIZATIONS:
-        word, *rest = value.split(None, 1)[:2] or (b"",)
+        word, *rest = value.split(None, 1) or (b"",)
         rest_value = rest[0] if rest else b""
         if word.lower() == b"basic":
-            return _tokens_in_basic(name, rest_value)
+            return _token_in_basic(name, rest_value)
         rest_value = rest_value.removeprefix(_TOKEN_PARAM)
         if name == b"authorization" and begins(rest_value):
-            return [rest_value]
+            return rest_value
     if holds_token(value):
         raise Malformed("a token stands where no credential does")
-    return []
+    return None
 
 
-def _tokens_in_basic(name: bytes, encoded: bytes) -> list[bytes]:
+def _token_in_basic(name: bytes, encoded: bytes) -> bytes | None:
     """The token in Basic's password, or in its user name where the password is empty (RFC 7617).
 
     Looked for as the most lenient decoder would, accepted only as the strictest does.
@@ -302,14 +304,14 @@ def _tokens_in_basic(name: bytes, encoded: bytes) -> list[bytes]:
     alphabet = encoded.translate(None, _NOT_BASE64).replace(b"-", b"+").replace(b"_", b"/")
     lenient = base64.b64decode(alphabet + b"=" * (-len(alphabet) % 4)) if len(alphabet) % 4 != 1 else b""
     if not holds_token(lenient):
-        return []
+        return None
     try:
         username, _, password = base64.b64decode(encoded, validate=True).partition(b":")
     except binascii.Error:
         raise Malformed("Basic holds a token but is not well-formed") from None
     if name != b"authorization" or (password and holds_token(username)):
         raise Malformed("a token in Basic is neither the password nor a user name without one")
-    return [password or username]
+    return password or username
 
 
 def _without_token(query: bytes | None) -> bytes | None:
