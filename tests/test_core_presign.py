@@ -1,16 +1,23 @@
 """Scheme presign: what is ours, what is well-formed, what is verified."""
 
 import base64
+import re
 import time
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from presign_proxy import base64url
 from presign_proxy.connections import Ceiling, Upstream
 from presign_proxy.decisions import Forward
+from presign_proxy.errors import Malformed
 from presign_proxy.injectors import HeaderCredential, QueryCredential
 from presign_proxy.keys import KeyRing, SigningKey
 from presign_proxy.message import Origin
 from presign_proxy.paths import pattern
+from presign_proxy.query import form_decode
 from presign_proxy.secret import Secret
 from support.deciding import (
     GATEWAY,
@@ -433,3 +440,52 @@ def test_look_alike_in_the_query_beside_a_presign_in_the_header_is_malformed(nam
     fields = presign_headers(SECRET, "conn", NOW + 60, "GET", "v1/*").items()
     asked = request(f"/api/proxy/conn/v1/models?{name}=*", *((k.encode(), v.encode()) for k, v in fields))
     assert code(asked) == "malformed"
+
+
+@given(st.binary(max_size=40))
+def test_a_form_is_decoded_as_everybody_decodes_it(raw: bytes) -> None:
+    """Held against the standard library, which is lenient where this refuses."""
+    for value in (raw, quote(raw).encode(), quote(raw, safe="").replace("%20", "+").encode()):
+        try:
+            found = form_decode(value)
+        except Malformed:
+            assert re.search(rb"%(?![0-9A-Fa-f]{2})", value) or not is_utf8(unquote_to_bytes(value))
+        else:
+            assert found == unquote_to_bytes(value.replace(b"+", b" ")).decode()
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"%2F", b"%2", b"%", b"F", b"C", b"%2C", b"A", b"%2a", b"%25", b"+"]), max_size=8
+    )
+)
+def test_no_escape_is_made_of_what_stands_beside_another(parts: list[bytes]) -> None:
+    value = b"".join(parts)
+    broken = re.search(rb"%(?![0-9A-Fa-f]{2})", value) or not is_utf8(unquote_to_bytes(value))
+    if broken:
+        with pytest.raises(Malformed):
+            form_decode(value)
+    else:
+        assert form_decode(value) == unquote_to_bytes(value.replace(b"+", b" ")).decode()
+
+
+def is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@given(st.text("ABQIYZaSgwk048-_", max_size=12))
+def test_base64url_has_one_spelling_for_each_text(encoded: str) -> None:
+    try:
+        raw = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        good = base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == encoded and is_utf8(raw)
+    except ValueError:
+        good = False
+    if good:
+        assert base64url.encode(base64url.decode(encoded.encode(), "it")) == encoded
+    else:
+        with pytest.raises(Malformed):
+            base64url.decode(encoded.encode(), "it")

@@ -41,6 +41,7 @@ CACHES = {
     "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
     "hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
     "policy.parse_list": "4,096 lists that were signed: no key, no entry",
+    "terms.parse": "4,096 policies that were signed: no key, no entry",
     "paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
     "injectors._slots_of": "256 names of headers that were configured",
     "masking.mask_for": "1,024 credentials that were configured",

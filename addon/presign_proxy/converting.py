@@ -42,7 +42,8 @@ def signed_from(presented: Presented, *, connection: str | None = None, base: st
         raise Unreadable("the URL names no connection: say which one it is for")
     if connection is not None and named != connection:
         raise Unreadable(f'the presign is for connection "{named}", not for the one that was given')
-    signed = Signed(named, presign.expires, presign.methods, presign.paths, presign.signature)
+    fields = (named, presign.expires, presign.methods, presign.paths, presign.signature)
+    signed = Signed(*fields, presign.written)
     return Converted(signed, None if presented.path_assumed else _path(presign, base))
 
 

@@ -329,7 +329,12 @@ class Guard:
 
     def _refuse(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny) -> None:
         answer = refusal(
-            decision.code, decision.request_id, decision.style, limit=decision.limit, more=decision.fields
+            decision.code,
+            decision.request_id,
+            decision.style,
+            decision.status,
+            limit=decision.limit,
+            more=decision.fields,
         )
         if entry is not None:
             entry.answer, entry.decision = answer, decision
@@ -370,9 +375,8 @@ class Guard:
             code="upstream" if failed else None,
             error=error,
         )
-        if entry.changed:
-            changed = Deny("invalid", "it was changed after it was verified", decision.style, decision.facts)
-            self._journal.write(changed, outcome)
+        if (why := entry.withdrawn) is not None:
+            self._journal.write(Deny(why.code, why.detail, decision.style, decision.facts), outcome)
         else:
             self._journal.write(decision, outcome)
         self.ledger.retire(entry)

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from .answers import Answer, Style
 from .bodies import Body
 from .decisions import Decision, Deny, Facts, Forward
+from .errors import Denied
 from .gates import MAX_BACKLOG, MAX_HELD
 from .limits.limiter import Seat
 from .masking import Mask
@@ -59,13 +60,20 @@ class Entry:
     since: float = field(default_factory=time.monotonic)
     server: Any = None
     timed_out: bool = False
-    changed: bool = False
+    withdrawn: Denied | None = None
+    """Why what was granted was refused after all, on its way."""
+    max_body: int | None = None
     upstream_status: int | None = None
     uploaded: int = 0
     guarded: bool = False
     request_id: str = ""
     style: Style = "json"
     seat: Seat = field(default_factory=Seat)
+
+    @property
+    def overruns(self) -> bool:
+        """Whether more of the body has come than was signed."""
+        return self.max_body is not None and self.uploaded > self.max_body
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
@@ -98,6 +106,7 @@ class Ledger:
     def grant(self, entry: Entry, decision: Forward) -> None:
         self._granted.add(entry)
         entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
+        entry.max_body = decision.terms.max_body  # also once the answer is there, and the grant let go of
         entry.decision = decision
 
     def retire(self, entry: Entry) -> None:

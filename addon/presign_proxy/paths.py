@@ -112,7 +112,7 @@ def units(path: bytes) -> str:
 
     Patterns are matched on units so that `*A9` does not match the second half of `%C3%A9`.
     """
-    if b"%" not in path:
+    if path.find(b"%") < 0:
         return path.decode("ascii")
     return "".join(
         chr(0x100 + int(escape, 16)) if escape else (plain or percent).decode("ascii")
