@@ -935,6 +935,27 @@ def test_nothing_is_served_behind_a_malformed_request(line: bytes, gateway: Mitm
     assert not upstream.touched
 
 
+def test_nothing_is_served_behind_a_malformed_source_request(gateway: Mitm, upstream: Recorder) -> None:
+    """Its refusals are all of one status, so that cannot tell."""
+    good = wire(API.target("v1/models"))
+    bad = wire(source_url(SECRET, "pk_img", f"{upstream.url}/a.png", 1), method=":AD")
+    with connect(gateway.port) as sock:
+        assert parse_response(exchange(sock, bad + good)).status == 403
+        sock.settimeout(5)
+        assert sock.recv(1) == b""
+    assert not upstream.touched
+
+
+def test_nothing_is_served_behind_a_malformed_request_to_nowhere(gateway: Mitm, upstream: Recorder) -> None:
+    """It is refused for its address, before anybody looks at its method."""
+    with connect(gateway.port) as sock:
+        received = exchange(sock, wire("/nowhere", method=":AD") + wire(API.target("v1/models")))
+        assert parse_response(received).status == 404
+        sock.settimeout(5)
+        assert sock.recv(1) == b""
+    assert not upstream.touched
+
+
 def test_presign_in_the_trailers_of_another_request_is_in_no_log(gateway: Mitm, upstream: Recorder) -> None:
     """A body that ends without its last line break runs into the next request on the connection."""
     first = wire(API.target("v1/models"), {"Transfer-Encoding": "chunked"}, method="POST")

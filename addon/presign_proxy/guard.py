@@ -35,7 +35,7 @@ from .identity import new_request_id
 from .journal import Journal
 from .ledger import Entry, Ledger
 from .masking import mask_for
-from .message import MAX_HEAD, head_of
+from .message import MAX_HEAD, head_of, is_sound
 from .recognition import is_gateway
 from .redaction import Redaction
 from .registry_file import Memory
@@ -311,6 +311,8 @@ class Guard:
         decision = gateway.decide(registry, request, int(time.time()), new_request_id())
         if isinstance(decision, PassThrough):
             return decision
+        if isinstance(decision, Deny) and entry is not None:
+            entry.ends_connection = not is_sound(request)
         if flow.error is not None:
             # mitmproxy has rejected it, and not even filled in where it is addressed.
             return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)

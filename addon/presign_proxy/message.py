@@ -130,3 +130,12 @@ def check_grammar(request: Request, head: Head) -> None:
         _LENGTH.fullmatch(value) for name, value in request.fields if name.lower() == b"content-length"
     ):
         raise Malformed("Content-Length is not a number of at most 18 digits")
+
+
+def is_sound(request: Request) -> bool:
+    """Whether it passes `check_grammar`, for a request that was refused before it came to that."""
+    try:
+        check_grammar(request, head_of(request))
+    except Malformed:
+        return False
+    return True

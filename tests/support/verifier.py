@@ -154,7 +154,8 @@ def _chunked(data: bytes) -> tuple[bytes, bytes]:
     body = b""
     while True:
         line, data = _line(data)
-        size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?", line)
+        # An extension is dropped, whatever is in it (RFC 9112, 7.1.1), unless it hides a line break.
+        size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r]*)?", line)
         if not size:
             raise Broken
         count = int(size[1], 16)
