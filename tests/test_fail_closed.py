@@ -365,6 +365,26 @@ def test_a_failing_function_leaves_no_signature_in_the_terminal(target: str, lab
     assert not Traces(lab.issuer.issued).found_in(lab.gateway.log()[logged:].encode())
 
 
+def test_a_request_that_fails_right_after_a_slow_start_ends_only_itself(
+    make_gateway: MakeGateway, upstream: Recorder, tmp_path: Path
+) -> None:
+    """Until its start is over, mitmproxy exits at whatever logs an error; its port accepts long before."""
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import time\nfrom presign_proxy import gateway\n"
+        "def decide(*_):\n    raise ValueError\n"
+        "gateway.decide = decide\n"
+        "time.sleep(1)\n"
+        "def running():\n    time.sleep(0.5)\n",
+        "utf-8",
+    )
+    gateway = make_gateway(config(upstream.port), "-s", str(script))
+    url = Issuer({"conn_lab": LAB_SECRET}).url("conn_lab", "v1/models")
+    for _ in range(2):
+        assert parse_response(send_raw(gateway.port, head_of(url))).status == 500
+    assert gateway.child.poll() is None
+
+
 # -- the script --------------------------------------------------------------------------------------------
 
 
