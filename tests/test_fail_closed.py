@@ -22,7 +22,9 @@ from support.raw import (
     ConnectRefused,
     Hang,
     Response,
+    connect,
     connect_tls,
+    exchange,
     parse_response,
     send_raw,
 )
@@ -383,6 +385,18 @@ def test_a_request_that_fails_right_after_a_slow_start_ends_only_itself(
     for _ in range(2):
         assert parse_response(send_raw(gateway.port, head_of(url))).status == 500
     assert gateway.child.poll() is None
+
+
+def test_nothing_is_served_behind_a_request_that_could_not_be_judged(lab: Lab) -> None:
+    """Nor does anybody know then whether it was HTTP, and where the next one begins."""
+    url = lab.issuer.url("conn_lab", "v1/models")
+    lab.arm("decide@1")
+    with connect(lab.gateway.port) as sock:
+        received = exchange(sock, head_of(url) + head_of(url))
+        assert parse_response(received).status == 500
+        sock.settimeout(PATIENCE)
+        assert sock.recv(1) == b""
+    assert not lab.upstream.touched
 
 
 # -- the script --------------------------------------------------------------------------------------------

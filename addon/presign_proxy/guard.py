@@ -309,10 +309,11 @@ class Guard:
         request = flows.request_of(flow, arrival)
         registry = self.registry
         decision = gateway.decide(registry, request, int(time.time()), new_request_id())
+        if entry is not None:
+            # What was granted has passed the grammar; what was refused may not have come to it.
+            entry.ends_connection = isinstance(decision, Deny) and not is_sound(request)
         if isinstance(decision, PassThrough):
             return decision
-        if isinstance(decision, Deny) and entry is not None:
-            entry.ends_connection = not is_sound(request)
         if flow.error is not None:
             # mitmproxy has rejected it, and not even filled in where it is addressed.
             return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)

@@ -50,8 +50,8 @@ class Entry:
     client: Any = None
     decision: Decision | None = None
     answer: Answer | None = None
-    ends_connection: bool = False
-    """It is no HTTP that everybody reads alike, so nobody can tell where the next request begins."""
+    ends_connection: bool = True
+    """Until it is known for HTTP that everybody reads alike: nobody can tell where the next request begins."""
     snapshot: tuple[Any, ...] = ()
     mask: Mask | None = None
     body: Body | None = None
