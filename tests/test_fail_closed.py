@@ -134,6 +134,8 @@ PROTOCOL = (
     "GuardedStream._decided",
     "GuardedStream.handle_event",
 )
+# Where an answer passes on its way from mitmproxy's protocol to ours.
+RECEIVING = ("GuardedStream._receive_data",)
 
 TARGETS = {
     target.partition("@")[0]
@@ -148,6 +150,7 @@ TARGETS = {
         LAYERING,
         CONNECTING,
         PROTOCOL,
+        RECEIVING,
     )
     for target in group
 }
@@ -349,6 +352,24 @@ def test_a_failing_protocol_keeps_nobody_waiting(target: str, shape: str, lab: L
     ended = lab.send(shape, target)
     assert (ended.received, ended.hung) == (b"", False)
     assert not lab.upstream.touched
+
+
+@pytest.mark.parametrize("shape", ["get", "upload", "h2"])
+@pytest.mark.parametrize("target", RECEIVING)
+def test_what_was_granted_is_in_the_audit_log_also_where_the_protocol_fails(
+    target: str, shape: str, lab: Lab
+) -> None:
+    audit = lab.gateway.directory / "audit.jsonl"
+    written = len(audit.read_bytes())
+    assert not lab.send(shape, target).whole
+
+    def found() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in audit.read_text()[written:].splitlines()]
+        return [line for line in lines if line["detail"] == "the gateway failed at the protocol"]
+
+    assert eventually(found)
+    (line,) = found()
+    assert (line["decision"], line["connection"], line["upstream_status"]) == ("forward", "conn_lab", 200)
 
 
 @pytest.mark.parametrize("target", CONNECTING)

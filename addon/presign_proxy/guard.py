@@ -205,7 +205,11 @@ class Guard:
             self._gate(client, client, lambda: self.ledger.holds_too_much(client))
 
     def client_disconnected(self, client: Client) -> None:
-        self.ledger.forget(client)
+        try:
+            for entry in self.ledger.lost(client):
+                self._end(entry, None, "the gateway failed at the protocol")
+        finally:
+            self.ledger.forget(client)
 
     def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
         handler = handler_of(client)
@@ -395,16 +399,22 @@ class Guard:
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
         entry = self.ledger.get(flow)
-        decision = entry.decision if entry else None
-        if entry is None or not isinstance(decision, Forward) or entry.stage == "done":
+        if entry is not None:
+            status = failed or (flow.response.status_code if flow.response else None)
+            self._end(entry, status, error, "upstream" if failed else None)
+
+    def _end(self, entry: Entry, status: int | None, error: str | None, code: str | None = None) -> None:
+        """Write down how a granted exchange has ended, once."""
+        decision = entry.decision
+        if not isinstance(decision, Forward) or entry.stage == "done":
             return
         outcome = Outcome(
-            status=failed or (flow.response.status_code if flow.response else None),
+            status=status,
             upstream_status=entry.upstream_status,
             bytes_in=entry.uploaded,
             bytes_out=entry.body.size if entry.body else 0,
             duration=time.monotonic() - entry.started,
-            code="upstream" if failed else None,
+            code=code,
             error=error,
         )
         if entry.changed:

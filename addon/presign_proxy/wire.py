@@ -236,6 +236,7 @@ class GuardedHttpLayer(HttpLayer):
             self.broken = True
             logger.error("presign: failed at the protocol (%s); the client is cut off", type(error).__name__)
             yield commands.CloseConnection(self.context.client)
+            self.ledger.cut.add(self.context.client)
 
     def _handle(self, event: events.Event) -> Commands:
         client = self.context.client

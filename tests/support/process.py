@@ -98,9 +98,7 @@ class Process:
         coming to its end, but then that is in the log.
         """
         with contextlib.suppress(OSError):
-            return (
-                _is_ended(self.port) and _is_ended(self.port) and "logged during startup" not in self.log()
-            )
+            return _is_ended(self.port) and _is_ended(self.port) and "logged during startup" not in self.log()
         return False
 
     def _spawn(self) -> None:
