@@ -34,7 +34,7 @@ test: setup
 	$(call each,$(LINT) pytest)
 
 hostile: setup
-	@PRESIGN_REQUESTS=$(REQUESTS) .venv/bin/python -m pytest tests/test_differential.py -s
+	@.venv/bin/python bench/hostile.py --requests $(REQUESTS)
 
 lint: setup
 	$(call each,$(LINT))

@@ -3,12 +3,15 @@
 Mutated requests go through a real gateway to real HTTP parsers: h11, uvicorn (httptools), aiohttp, tornado,
 gunicorn, waitress. A thousand run with the other tests; many more with
 
-    make hostile        or        PRESIGN_REQUESTS=100000 .venv/bin/pytest tests/test_differential.py -s
+    make hostile
 
-each time with other random numbers; `PRESIGN_SEED=N` repeats them.
+each time with other random numbers. One of its runs is
+
+    PRESIGN_REQUESTS=N PRESIGN_SEED=N .venv/bin/pytest tests/test_differential.py -s
 """
 
 import base64
+import json
 import os
 import random
 import re
@@ -292,6 +295,8 @@ def lab(parsers: Parsers, module_gateway: MakeGateway) -> Iterator[Lab]:
     lab = Lab(parsers, module_gateway)
     yield lab
     lab.client.close()
+    if LONG:
+        print("\n" + json.dumps(lab.counts), flush=True)
 
 
 def rounds(wanted: int) -> list[tuple[int, int]]:
@@ -356,5 +361,5 @@ def test_the_same_through_tunnels_under_other_names(number: int, size: int, lab:
 
 def test_a_good_part_of_it_was_forwarded(lab: Lab) -> None:
     """Without this all of the above would hold for a gateway that is down."""
-    assert lab.counts["forwarded"] > lab.counts["requests"] // 5
+    assert lab.counts["forwarded"] > lab.counts["requests"] // 10
     assert lab.counts["granted, not forwarded"] < lab.counts["requests"] // 20
