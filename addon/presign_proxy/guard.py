@@ -352,24 +352,24 @@ class Guard:
         if isinstance(decision, PassThrough):
             if entry is not None:
                 entry.decision = PASS
-            return
-        denial = self._grant(flow, entry, decision) if isinstance(decision, Forward) else decision
-        if denial is not None:
-            self._refuse(flow, entry, denial)
+        elif isinstance(decision, Forward):
+            self._grant(flow, entry, decision)
+        else:
+            self._refuse(flow, entry, decision)
 
-    def _grant(self, flow: http.HTTPFlow, entry: Entry | None, decision: Forward) -> Deny | None:
-        """Apply a grant; the refusal to apply instead where that fails half-way."""
+    def _grant(self, flow: http.HTTPFlow, entry: Entry | None, decision: Forward) -> None:
+        """Apply a grant; refuse the request where that fails half-way."""
         try:
             if entry is None:
                 raise LookupError("a grant needs an entry")
             entry.mask = mask_for(decision.connection.injector)
             entry.snapshot = flows.show(flow, decision)
             flow.comment, flow.marked = f"presign: granted by {decision.connection.id}", ":lock:"
+            # Last of all: nothing that fails may come after it.
             self.ledger.grant(entry, decision)
         except Exception as error:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
-            return Deny("internal", "the rewrite failed", decision.style, decision.facts)
-        return None
+            self._refuse(flow, entry, Deny("internal", "the rewrite failed", decision.style, decision.facts))
 
     def _refuse(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny) -> None:
         answer = refusal(decision.code, decision.request_id, decision.style)

@@ -67,6 +67,7 @@ class Tracer:
         self.counts: Counter[str] = Counter()
         self.noted: list[tuple[str, str, str]] = []
         self.names: dict[CodeType, str] = {}
+        self.watched: dict[CodeType, int] = {}
         self.main = threading.get_ident()
 
     def install(self) -> None:
@@ -77,8 +78,22 @@ class Tracer:
         sys.monitoring.register_callback(TOOL, events.PY_RETURN, self._on_sent)
         for code in set(_codes()):
             self.names[code] = f"{Path(code.co_filename).relative_to(PACKAGE)}:{code.co_qualname}"
-            sending = events.PY_RETURN if code.co_qualname == SENDING else 0
-            sys.monitoring.set_local_events(TOOL, code, events.CALL | events.LINE | sending)
+
+    def watch(self, function: str | None) -> None:
+        """Be told of every call and line of one function, by its name; of all where that is empty, of none
+        where there is none. To be told takes several times as long as the request itself.
+        """
+        events = sys.monitoring.events
+        wanted = {}
+        for code, name in self.names.items():
+            if function is not None and function in ("", name):
+                wanted[code] = events.CALL | events.LINE
+            if function is not None and code.co_qualname == SENDING:
+                wanted[code] = wanted.get(code, 0) | events.PY_RETURN
+        for code in {*self.watched, *wanted}:
+            if self.watched.get(code) != wanted.get(code):
+                sys.monitoring.set_local_events(TOOL, code, wanted.get(code, 0))
+        self.watched = wanted
 
     def _on_call(self, code: CodeType, offset: int, called: Any, _: object) -> None:
         if self.mode and self._is_request():
@@ -118,12 +133,15 @@ class Tracer:
         idle = _wait_for_idle()
         if order["do"] == "stop":
             self.mode = ""
+            self.watch(None)
             return {"idle": idle, "points": self.noted, "struck": self.struck, **self.where}
         self.counts.clear()
         self.noted, self.struck, self.sent, self.where = [], 0, False, {}
         self.point = order.get("point", "")
         self.error = ERRORS[order.get("error", "RuntimeError")]
         self.sticky = order.get("sticky", False)
+        # Behind the first fault of several, each may be the next.
+        self.watch("" if order["do"] == "trace" or self.sticky else self.point.rpartition(":")[0])
         self.mode = order["do"]
         return {"idle": idle}
 
