@@ -33,6 +33,7 @@ class Run:
         self.counts: Counter[str] = Counter()
         env = dict(os.environ, PRESIGN_REQUESTS=str(requests), PRESIGN_SEED=str(seed))
         argv = [sys.executable, "-m", "pytest", "tests/test_differential.py", "-s"]
+        argv += ["-o", "faulthandler_timeout=0"]  # one test takes minutes
         self._child = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()

@@ -30,6 +30,7 @@ MITMPROXY = {
 # Shells: one kind of I/O each. Everything else is the core.
 SHELLS = {
     "calm",
+    "chunks",
     "draft",
     "commands",
     "config",

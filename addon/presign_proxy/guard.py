@@ -331,9 +331,6 @@ class Guard:
         if entry is None:
             # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
-        if flows.is_h1(flow.request.data.http_version) and len(arrival.hosts) != 1:
-            # In reverse mode mitmproxy has put one in the place of all.
-            return Deny("malformed", f"{len(arrival.hosts)} Host fields", decision.style, decision.facts)
         if not arrival.has_body and flows.promises_body(flow.request):
             return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
         try:

@@ -24,6 +24,7 @@ _BAD_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 _VERSION = re.compile(rb"HTTP/(?:1\.[0-9]|2\.0|3)")
 # RFC 9112, 6.3; and 18 digits, because beyond 63 bits every parser has an overflow of its own.
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+_CHUNKED: Final = [b"chunked"]
 
 
 class Origin(NamedTuple):
@@ -130,6 +131,13 @@ def check_grammar(request: Request, head: Head) -> None:
         _LENGTH.fullmatch(value) for name, value in request.fields if name.lower() == b"content-length"
     ):
         raise Malformed("Content-Length is not a number of at most 18 digits")
+    # RFC 9112, 6.1: `gzip, chunked` is another body to whoever knows that coding than to whoever does not.
+    if (
+        b"transfer-encoding" in head.names
+        and [value.lower() for name, value in request.fields if name.lower() == b"transfer-encoding"]
+        != _CHUNKED
+    ):
+        raise Malformed("Transfer-Encoding is not chunked alone")
 
 
 def is_sound(request: Request) -> bool:

@@ -154,8 +154,7 @@ def _chunked(data: bytes) -> tuple[bytes, bytes]:
     body = b""
     while True:
         line, data = _line(data)
-        # An extension is dropped, whatever is in it (RFC 9112, 7.1.1), unless it hides a line break.
-        size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r]*)?", line)
+        size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?", line)
         if not size:
             raise Broken
         count = int(size[1], 16)
@@ -296,7 +295,8 @@ class Verifier:
         if absolute:
             scheme = absolute[1].decode().lower()
             origin = authority_of(absolute[2], scheme)
-            target = absolute[3]
+            # Raw bytes are percent-encoded where a URL is whole; elsewhere only in the path.
+            target = re.sub(rb"[\x80-\xff]", lambda octet: b"%%%02X" % octet[0][0], absolute[3])
             if way.tunnel and origin != way.tunnel:
                 raise No
         elif way.tunnel:
