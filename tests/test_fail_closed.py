@@ -359,17 +359,20 @@ def test_a_failing_protocol_keeps_nobody_waiting(target: str, shape: str, lab: L
 def test_what_was_granted_is_in_the_audit_log_also_where_the_protocol_fails(
     target: str, shape: str, lab: Lab
 ) -> None:
+    ended = lab.send(shape, target)
+    asked = re.search(rb"req_[0-9a-f]+", ended.received)
+    assert asked
+    assert not ended.whole
     audit = lab.gateway.directory / "audit.jsonl"
-    written = len(audit.read_bytes())
-    assert not lab.send(shape, target).whole
 
     def found() -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in audit.read_text()[written:].splitlines()]
-        return [line for line in lines if line["detail"] == "the gateway failed at the protocol"]
+        lines = [json.loads(line) for line in audit.read_text().splitlines()]
+        return [line for line in lines if line["request_id"] == asked[0].decode()]
 
     assert eventually(found)
     (line,) = found()
     assert (line["decision"], line["connection"], line["upstream_status"]) == ("forward", "conn_lab", 200)
+    assert line["detail"] == "the gateway failed at the protocol"
 
 
 @pytest.mark.parametrize("target", CONNECTING)
