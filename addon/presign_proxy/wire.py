@@ -235,10 +235,9 @@ class GuardedHttpLayer(HttpLayer):
 
     def _handle_event(self, event: events.Event) -> Commands:
         """mitmproxy logs what is raised here, and leaves the client waiting for ever."""
-        if self.broken:
-            return
         try:
-            yield from self._handle(event)
+            if not self.broken:
+                yield from self._handle(event)
         except Exception as error:
             self.broken = True
             logger.error("presign: failed at the protocol (%s); the client is cut off", type(error).__name__)

@@ -16,9 +16,11 @@ A point is `file:function:offset#n`: the n-th time in this request that this ins
 """
 
 import asyncio
+import dis
 import gc
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -51,6 +53,11 @@ DECISIVE = {
 # What returns when a request is handed to the wire.
 SENDING = "GuardedStream._send_head"
 PATIENCE = 3.0
+HARMLESS = re.compile(
+    "NOP|RESUME|CACHE|LOAD_(CONST|FAST(_LOAD_FAST|_AND_CLEAR)?)|STORE_FAST.*|POP_JUMP_.*|JUMP_.*|TO_BOOL|RETURN_(CONST|VALUE)|POP_TOP|COPY"
+    "|SWAP|PUSH_NULL|IS_OP|UNARY_NOT|EXTENDED_ARG|RERAISE|PUSH_EXC_INFO|POP_EXCEPT|COPY_FREE_VARS|MAKE_CELL|END_.*"
+)
+"""Instructions that raise nothing of their own."""
 
 
 class Tracer:
@@ -68,6 +75,7 @@ class Tracer:
         self.noted: list[tuple[str, str, str]] = []
         self.names: dict[CodeType, str] = {}
         self.watched: dict[CodeType, int] = {}
+        self.risky: dict[CodeType, frozenset[int]] = {}
         self.main = threading.get_ident()
 
     def install(self) -> None:
@@ -77,6 +85,7 @@ class Tracer:
         sys.monitoring.register_callback(TOOL, events.LINE, self._on_line)
         sys.monitoring.register_callback(TOOL, events.PY_RETURN, self._on_sent)
         for code in set(_codes()):
+            self.risky[code] = _risky(code)
             self.names[code] = f"{Path(code.co_filename).relative_to(PACKAGE)}:{code.co_qualname}"
 
     def watch(self, function: str | None) -> None:
@@ -100,6 +109,8 @@ class Tracer:
             self._meet(f"{self.names[code]}:{offset}", called)
 
     def _on_line(self, code: CodeType, line: int) -> None:
+        if line not in self.risky[code]:
+            return
         if self.mode and self._is_request():
             self._meet(f"{self.names[code]}:line {line}", None)
 
@@ -157,6 +168,17 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _nested(constant)
+
+
+def _risky(code: CodeType) -> frozenset[int]:
+    """The lines that hold an instruction that may raise: not `try:`, nor a test or an assignment of what is
+    local or constant.
+    """
+    found = set()
+    for one in dis.get_instructions(code):
+        if one.positions is not None and one.positions.lineno and not HARMLESS.fullmatch(one.opname):
+            found.add(one.positions.lineno)
+    return frozenset(found)
 
 
 def _named(called: Any) -> str:
