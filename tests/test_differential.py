@@ -154,13 +154,15 @@ class Lab:
         assert reply.ended, "no answer"
         fields = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in sample.fields)
         asked = read_h2(fields, sample.body)
+        # Of length 0, it may go out without a body before the body comes that makes it malformed.
+        early = asked is None and (asked := read_h2(fields, b"")) is not None
         way = Way(self.gateway.port, ("https", sample.host, port), sample.host)
         grant = asked and self.verifier.grants(asked, way, int(time.time()))
         answers = []
         if reply.status is not None:
             head = "".join(f"\r\n{name}: {value}" for name, value in reply.headers) + "\r\n"
             answers = [Answered(reply.status, head.encode("latin-1"), reply.body)]
-        self.judge(Talk(answers, reply.received), [grant] if grant else [], clean=True)
+        self.judge(Talk(answers, reply.received), [grant] if grant else [], clean=not early)
         self.counts["requests"] += 1
         self.counts["way h2"] += 1
 
@@ -214,7 +216,7 @@ class Lab:
         target = grant.target
         if auth.get("type") == "query":
             target += (b"&" if b"?" in target else b"?") + f"key={REAL}".encode()
-        if one.parser == "uvicorn":
+        if one.parser == "uvicorn" and target.find(b"?") == len(target) - 1:
             target = target.removesuffix(b"?")  # ASGI cannot tell an empty query from none
         hosts = [value for name, value in one.fields if name.lower() == b"host"]
         return (one.method, one.target, one.body, hosts) == (
