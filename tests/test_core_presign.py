@@ -372,12 +372,22 @@ HEADS = [
     (b"X A", b"x"),
     (b"X\nA", b"x"),
     (b"X:A", b"x"),
+    (b"Transfer-Encoding", b"gzip, chunked"),
+    (b"Transfer-Encoding", b"chunked, chunked"),
+    (b"transfer-encoding", b"identity"),
+    (b"Transfer-Encoding", b""),
 ]
 
 
 @pytest.mark.parametrize("field", HEADS)
 def test_a_head_that_two_parsers_read_differently_is_malformed(field: tuple[bytes, bytes]) -> None:
     assert code(request(signed(), field)) == "malformed"
+
+
+def test_two_codings_are_malformed_and_one_is_not() -> None:
+    coding = (b"Transfer-Encoding", b"Chunked")
+    assert code(request(signed(), coding)) == "forward"
+    assert code(request(signed(), coding, coding)) == "malformed"
 
 
 def test_a_head_over_its_caps_is_too_large() -> None:

@@ -65,6 +65,7 @@ COLLECTIONS = {
     "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
     "ledger.Ledger.heads": "weak: one per client connection, of which there are MAX_CLIENTS",
     "ledger.Ledger.layers": "weak: one per client connection",
+    "ledger.Ledger.cut": "weak: one per client connection, until it is closed",
     "ledger.Ledger.dials": "weak: one per upstream connection",
     "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
     "limits.limiter.Limiter.counts": "one per kind of event, of which there are five",

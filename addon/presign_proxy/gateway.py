@@ -82,9 +82,7 @@ def _forward(
     )
 
 
-def _tallies(
-    registry: Registry, grant: Grant, request: Request, facts: Facts, now: int
-) -> tuple[Tally, ...]:
+def _tallies(registry: Registry, grant: Grant, request: Request, facts: Facts, now: int) -> tuple[Tally, ...]:
     """The counters of the request. Those of the connection are as it was registered, whoever signed."""
     connection, signed = grant.connection, grant.terms.max_uses
     allowed = connection.max_uses

@@ -52,6 +52,8 @@ class Entry:
     client: Any = None
     decision: Decision | None = None
     answer: Answer | None = None
+    ends_connection: bool = True
+    """Until it is known for HTTP that all read alike, nobody can tell where the next request begins."""
     snapshot: tuple[Any, ...] = ()
     mask: Mask | None = None
     body: Body | None = None
@@ -94,6 +96,8 @@ class Ledger:
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self.dials: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
+        # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
+        self.cut: WeakSet[Any] = WeakSet()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
         entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
@@ -120,6 +124,10 @@ class Ledger:
         """Entries of granted requests whose exchange goes on."""
         return list(self._granted)
 
+    def lost(self, client: Any) -> list[Entry]:
+        """Entries of granted requests of a client that was cut off."""
+        return [entry for entry in self.live() if entry.client is client] if client in self.cut else []
+
     def holds_too_much(self, client: Any) -> bool:
         """Whether what a client sent piles up here."""
         layer = self.layers.get(client)
@@ -142,6 +150,7 @@ class Ledger:
         self.layers.pop(client, None)
         self.heads.pop(client, None)
         self.pins.pop(client, None)
+        self.cut.discard(client)
 
     def owe_head(self, client: Any) -> None:
         self.heads.setdefault(client, time.monotonic())

@@ -25,6 +25,7 @@ _BAD_IN_TARGET: Final = bytes((*range(0x21), 0x7F)) + b"#"
 _VERSIONS: Final = frozenset((b"HTTP/2.0", b"HTTP/3", *(b"HTTP/1.%d" % minor for minor in range(10))))
 # RFC 9112, 6.3; and 18 digits, because beyond 63 bits every parser has an overflow of its own.
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+_CHUNKED: Final = [b"chunked"]
 
 
 class Origin(NamedTuple):
@@ -134,3 +135,19 @@ def check_grammar(request: Request, head: Head) -> None:
         at = names.index(b"content-length", at + 1)
         if not _LENGTH.fullmatch(request.fields[at][1]):
             raise Malformed("Content-Length is not a number of at most 18 digits")
+    # RFC 9112, 6.1: `gzip, chunked` is another body to whoever knows that coding than to whoever does not.
+    if (
+        b"transfer-encoding" in names
+        and [value.lower() for name, value in request.fields if name.lower() == b"transfer-encoding"]
+        != _CHUNKED
+    ):
+        raise Malformed("Transfer-Encoding is not chunked alone")
+
+
+def is_sound(request: Request) -> bool:
+    """Whether it passes `check_grammar`, for a request that was refused before it came to that."""
+    try:
+        check_grammar(request, head_of(request))
+    except Malformed:
+        return False
+    return True

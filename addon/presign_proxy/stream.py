@@ -360,7 +360,7 @@ class GuardedStream(HttpStream):
             self.uploading = False
         over_h1 = flows.is_h1(self.flow.request.data.http_version)
         # After a request that is invalid as HTTP nobody can tell where the next one begins.
-        last = answer.status == STATUS["malformed"]
+        last = answer.status == STATUS["malformed"] or self.entry is None or self.entry.ends_connection
         close = over_h1 and (self.uploading or self.invalid or last)
         response = flows.response_of(answer, close=close)
         self.flow.response = response
