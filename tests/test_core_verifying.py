@@ -86,7 +86,7 @@ def test_a_token_of_any_version_that_went_astray_is_malformed(version: str, name
 # -- base64url ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "a", "ab", "abc", "über", "X", "?>", "X" * 9])
+@pytest.mark.parametrize("text", ["", "a", "ab", "abc", "über", "X", "?>", "X" * 9, "abW"])
 def test_base64url_is_what_the_library_makes_of_it(text: str) -> None:
     made = base64url.encode(text)
     assert made == base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
