@@ -241,6 +241,22 @@ def test_a_list_holds_sixty_four_items_at_most() -> None:
         parse_list(",".join(items), "paths")
 
 
+@pytest.mark.parametrize(
+    ("methods", "paths", "told"),
+    [
+        ("GET", "a,", "paths holds an empty item"),
+        ("GET,", "a", "methods holds an empty item"),
+        ("GET", "a,*", "paths is not sorted by code point"),
+        ("*,GET", "a", "methods holds a wildcard beside"),
+        ("Get", "a", "methods holds something that is not an upper-case method"),
+    ],
+)
+def test_the_audit_log_says_which_list_is_wrong(methods: str, paths: str, told: str) -> None:
+    decision = ask(request(presign_target(SECRET, "conn", "v1", NOW, methods, paths)))
+    assert isinstance(decision, Deny)
+    assert decision.detail.startswith(told)
+
+
 @pytest.mark.parametrize(("size", "wanted"), [(8192, "path_not_allowed"), (8193, "malformed")])
 def test_a_list_holds_eight_kibibytes_at_most(size: int, wanted: str) -> None:
     for filler in ("x", "ü"):
