@@ -213,6 +213,8 @@ PATH = "a token stands in the path of another host"
         (b"Authorization", basic(b"u:" + TOKEN) + b"A", BROKEN),
         (b"Authorization", basic(b"user:" + TOKEN).rstrip(b"=") + b"AAAAA", BROKEN),
         (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"bAsIc !"), BROKEN),
+        (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"Basic \xff"), BROKEN),
+        (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"Basic \xe9"), BROKEN),
         (b"Authorization", url_safe(b"\xff\xfe\xfb:" + TOKEN), BROKEN),
         (b"Authorization", url_safe(b"us:" + TOKEN), BROKEN),
         (b"Referer", TOKEN[:4] + b"x", "the token is not of the form"),

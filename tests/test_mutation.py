@@ -35,6 +35,7 @@ def test_two_mutants_that_read_alike_have_two_names() -> None:
 def test_the_text_of_details_is_not_changed() -> None:
     told = names("def f() -> None:\n    raise Malformed('one', 2)\n")
     assert not [name for name in told if "oneX" in name]
+    assert not [name for name in names("One = Literal['one', 'two']\n") if "oneX" in name]
 
 
 def test_a_mutant_of_every_line_that_decides() -> None:

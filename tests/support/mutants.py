@@ -1,8 +1,8 @@
 """The mutants of a module: each is the module with one comparison, constant, `not`, `raise` or call changed.
 
 A mutant is known by its function and by what its statement was and became, not by a line, so it is the same
-one after code around it has moved. Not changed: annotations, docstrings, and the text of details, which is
-for people to read.
+one after code around it has moved. Not changed: annotations and types, docstrings, and the text of details,
+which is for people to read.
 """
 
 from __future__ import annotations
@@ -132,6 +132,8 @@ def _is_for_people(parent: ast.AST, child: ast.AST) -> bool:
         return False
     if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
         return True  # a docstring
+    if isinstance(child, ast.Subscript) and isinstance(child.value, ast.Name) and child.value.id == "Literal":
+        return True  # a type
     if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id in _TOLD:
         at = parent.args.index(child) if child in parent.args else -1
         return at == (1 if parent.func.id == "Denied" else 0)
