@@ -132,6 +132,7 @@ CASES: list[tuple[str | bytes, str]] = [
     (signed(paths="a" * (LIST + 1)), f"a list is longer than {LIST} bytes"),
     (signed(paths="😀" * (LIST // 4)), ""),
     (signed(paths="😀" * (LIST // 4) + "a"), f"a list is longer than {LIST} bytes"),
+    (signed(methods="A" * LIST), "methods holds something that is not an upper-case method"),
     (signed(methods="A" * (LIST + 1)), f"a list is longer than {LIST} bytes"),
     (signed(methods="😀" * (LIST // 4) + "a"), f"a list is longer than {LIST} bytes"),
     (signed(paths="v1/\x85"), "a list holds a control character"),
@@ -156,6 +157,12 @@ def test_the_audit_log_says_what_is_wrong_with_a_url(target: str | bytes, why: s
     detail = getattr(decision, "detail", "")
     assert detail.startswith(why)
     assert ("longer than" in detail) == ("longer than" in why)
+
+
+def test_the_audit_log_knows_milliseconds() -> None:
+    meant = "expires has 13 digits: milliseconds, where seconds are expected"
+    assert told(request(signed(expires="1900000000000"))) == meant
+    assert told(request(signed(expires="19000000000000"))) == LONG
 
 
 @pytest.mark.parametrize(
@@ -216,9 +223,12 @@ PATH = "a token stands in the path of another host"
         (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"Basic \xff"), BROKEN),
         (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"Basic \xe9"), BROKEN),
         (b"Authorization", url_safe(b"\xff\xfe\xfb:" + TOKEN), BROKEN),
+        (b"Authorization", url_safe(b"\xfb\x00\x00:" + TOKEN), BROKEN),
         (b"Authorization", url_safe(b"us:" + TOKEN), BROKEN),
         (b"Referer", TOKEN[:4] + b"x", "the token is not of the form"),
         (b"Authorization", b"Bearer ps1_x", "the token is not of the form"),
+        (b"Authorization", b"Bearer " + TOKEN + b" x", "the token is not of the form"),
+        (b"Authorization", b"Bearer " + TOKEN + b", " + TOKEN, "the token is not of the form"),
         (b"Authorization", b"Token token=ps1_x", "the token is not of the form"),
     ],
 )
@@ -289,6 +299,19 @@ def test_a_token_in_a_presign_header_is_that_header_s_affair() -> None:
     assert code(request("/api/proxy/conn/v1/models", *fields.items())) == "invalid"
 
 
+@pytest.mark.parametrize("name", [b"X\nA", b"X\n", b"\nAuthorization"])
+def test_a_line_break_in_a_name_beside_a_token_is_malformed(name: bytes) -> None:
+    """There seem to be more names than fields then."""
+    bearer = (b"Authorization", b"Bearer " + TOKEN)
+    for fields in ((bearer, (name, b"x")), ((name, b"x"), bearer)):
+        assert code(request("/v1/models", *fields, **AT)) == "malformed"
+
+
+@pytest.mark.parametrize("query", ["q=ps1_games", "q=ps1_", "ps2_slim", "q=%70s1_games&sort=x.y"])
+def test_what_people_look_for_is_no_token(query: str) -> None:
+    assert code(request(f"/search?{query}", **AWAY)) == "pass"
+
+
 @pytest.mark.parametrize(
     ("query", "why"),
     [
@@ -311,6 +334,12 @@ def test_the_audit_log_says_where_in_a_query_a_token_stood(query: bytes, why: st
 @pytest.mark.parametrize("path", ["/api/proxy/conn/v1/models", "/p/x/y", "/p/ps1_x", "/v1/ps1_x", "/%20"])
 def test_a_path_of_another_host_is_its_own_affair(path: str) -> None:
     assert code(request(path, **AWAY)) == "pass"
+
+
+def test_at_the_gateway_nothing_but_its_own_forms_holds_a_presign() -> None:
+    for target in ("/", "/other", "/pp/x", "/api/proxy"):
+        asked = request(target)
+        assert recognise(asked, head_of(asked), gateway=True) is None
 
 
 def test_a_token_or_a_field_in_the_path_of_another_host_is_malformed() -> None:
