@@ -10,6 +10,7 @@ import pytest
 
 from presign_proxy.decisions import Deny
 from presign_proxy.message import Request, head_of
+from presign_proxy.schemes import presign as presign_scheme
 from presign_proxy.schemes.presign import Presign, Slot, recognise
 from support.deciding import GATEWAY, NOW, SECRET, ask, code, connection, registry, request, sent, signed
 from support.signing import presign_headers, presign_query, token
@@ -366,3 +367,30 @@ def test_what_stands_behind_the_prefix_is_forwarded_with_its_slash() -> None:
     known = registry(connection())
     for target in (signed("v1/a/"), b"/p/" + TOKEN + b"/v1/a/"):
         assert sent(request(target), known).sent.path == b"/v1/a/"
+
+
+# -- what nearly all requests are spared ------------------------------------------------------------------
+
+
+class Spared:
+    """Stands in for what costs time, and fails where it is used."""
+
+    def __call__(self, *_: object) -> None:
+        pytest.fail("this was to be spared")
+
+    search = __call__
+
+
+@pytest.mark.parametrize("name", ["fold", "hidden_names", "_CONTROL"])
+def test_a_presigned_url_is_not_searched_for_look_alikes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presign_scheme, name, Spared())
+    assert code(request(f"{signed()}&limit=2&order=asc")) == "forward"
+
+
+@pytest.mark.parametrize("query", ["a=1&b=2", "q=resign", "q=presign&x=1", ""])
+@pytest.mark.parametrize("name", ["HIDING", "hidden_names", "_SUSPICIOUS"])
+def test_a_query_that_holds_no_presign_is_not_taken_apart(
+    query: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presign_scheme, name, Spared())
+    assert code(request(f"/v1/models?{query}", **AWAY)) == "pass"
