@@ -314,6 +314,30 @@ def test_a_token_in_the_path_of_another_host_never_passes_through() -> None:
     assert code(request(b"/p/" + TOKEN + b"/v1/models", host="other.test")) == "malformed"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Presign-Expires",
+        "x-presign-signature",
+        "X-PRESIGN-EXPIRES",
+        "X-pReSiGn-Paths",
+        "X-PRESIGn-Methods",
+        "X_Presign_Connection",
+        "X%2DPresign%2DExpires",
+        "%58-%50resign-Expires",
+    ],
+)
+def test_a_field_in_the_path_of_another_host_never_passes_through(name: str) -> None:
+    """As a path parameter or behind an encoded `?`: some parser takes it for a part of a presign."""
+    for before in (";", "%3F", "&"):
+        assert code(request(f"/v1/models{before}{name}=1", host="other.test")) == "malformed"
+
+
+@pytest.mark.parametrize("path", ["/blog/x-presign-expires", "/resign/%20", "/X-Presign-Other=1", "/presign"])
+def test_a_path_that_only_speaks_of_presigns_is_not_ours(path: str) -> None:
+    assert code(request(path, host="other.test")) == "pass"
+
+
 def test_a_key_token_fits_the_slot_of_the_connections_own_key() -> None:
     header = HeaderCredential(((b"X-Api-Key", b"", Secret(KEY)),))
     query = QueryCredential((("key", Secret(KEY)),))

@@ -62,8 +62,7 @@ def revocable(presented: Presented) -> tuple[str, int]:
             return signature_id(presign.signature), int(presign.expires)
         source = source_scheme.recognise(presented.request)
         if source is None:
-            intercepted = source_scheme.recognise_intercepted(presented.request)
-            source = intercepted[1] if intercepted else None
+            source = source_scheme.recognise_intercepted(presented.request)
     except Denied as denied:
         raise Unreadable(f"it is not well-formed: {denied.detail}") from None
     if source is None or source.signature is None:

@@ -68,11 +68,10 @@ def _intercepted_source(registry: Registry, request: Request) -> Source | None:
     if projects is None:
         return None
     try:
-        found = source_scheme.recognise_intercepted(request)
-        if found is None:
+        source = source_scheme.recognise_intercepted(request)
+        if source is None:
             return None
-        named, source = found
-        matching = [project.id for project in projects if named is None or project.id == named]
+        matching = [project.id for project in projects if source.project in ("", project.id)]
         if len(matching) != 1:
             raise Denied("invalid", "no project is named and none or several match")
     except Denied as denied:

@@ -302,7 +302,8 @@ def _token_in_basic(name: bytes, encoded: bytes) -> bytes | None:
     Looked for as the most lenient decoder would, accepted only as the strictest does.
     """
     alphabet = encoded.translate(None, _NOT_BASE64).replace(b"-", b"+").replace(b"_", b"/")
-    lenient = base64.b64decode(alphabet + b"=" * (-len(alphabet) % 4)) if len(alphabet) % 4 != 1 else b""
+    # Zeros for padding: with them a digit too many, which some decoders drop, is no error either.
+    lenient = base64.b64decode(alphabet + b"A" * (-len(alphabet) % 4))
     if not holds_token(lenient):
         return None
     try:
