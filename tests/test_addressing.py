@@ -556,6 +556,16 @@ def test_reverse_mode_refuses_other_than_one_host(
     assert not tls_upstream.touched
 
 
+def test_reverse_mode_refuses_a_host_that_goes_on_in_the_next_line(
+    reverse: dict[str, Mitm], tls_upstream: Recorder
+) -> None:
+    """mitmproxy replaces it, and with it what others take for a field of its own."""
+    head = f"GET {Grant('conn_plain').target('v1/models')} HTTP/1.1\r\nHost: presign.local\r\n"
+    received = send_raw(reverse["http"].port, f"{head} Transfer-Encoding: chunked\r\n\r\n".encode())
+    assert code(parse_response(received)) == (400, "malformed")
+    assert not tls_upstream.touched
+
+
 def test_reverse_mode_serves_sources(reverse: dict[str, Mitm], tls_upstream: Recorder) -> None:
     src = f"http://img.tls.test:{tls_upstream.port}/a.png"
     assert ask(reverse["https"].port, source_url(SECRET, "pk_signed", src, in_an_hour())).status == 200

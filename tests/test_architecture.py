@@ -31,6 +31,7 @@ MITMPROXY = {
 SHELLS = {
     "admission",
     "calm",
+    "chunks",
     "draft",
     "commands",
     "config",

@@ -26,6 +26,12 @@ CANONICAL = {
     b"/a{b}|c": b"/a%7Bb%7D%7Cc",
     b"/100%25": b"/100%25",
     b"/a...b/..c/d..": b"/a...b/..c/d..",
+    b"/a|b%c3%a9 c%2a": b"/a%7Cb%C3%A9%20c%2A",
+    b"/caf%C3%A9/": b"/caf%C3%A9/",
+    b"/a/%20/b": b"/a/%20/b",
+    b"/a;x;y=1;z/b": b"/a;x;y=1;z/b",
+    b"/.X/b": b"/.X/b",
+    b"/%20": b"/%20",
 }
 
 
@@ -47,6 +53,11 @@ REFUSED = [
     b"/v1/..;x=1/admin",
     b"/v1/;/admin",
     b"/v1/..%3b/admin",
+    b"/v1/..;a;b/admin",
+    b"/v1/;x",
+    b"/v1/;",
+    b"/v1/%3Fx",
+    b"/v1/%23x/y",
     b"/v1/..%3F/x",
     b"/v1/..%23/x",
     b"/v1//admin",
@@ -79,6 +90,9 @@ REFUSED = [
     b"/v1/a#b",
     b"/v1/a?b",
     b"v1",
+    b"",
+    b"X",
+    b"%2Fv1",
     b"/v1/%25%EF%BC%92e",
 ]
 
@@ -157,6 +171,15 @@ def test_canonical_means_canonical(raw: bytes) -> None:
     assert unquote(path.decode()).encode() == unquote_to_bytes(b"/" + raw)
 
 
+def test_an_escape_is_one_unit_and_equals_no_character_and_no_other_escape() -> None:
+    """Else a signed `*A9` would match half of an `é`, or a plain letter some escaped octet."""
+    escapes = [units(b"%%%02X" % octet) for octet in range(256)]
+    assert {len(unit) for unit in escapes} == {1}
+    assert len(set(escapes)) == 256
+    assert not [unit for unit in escapes if unit.isascii()]
+    assert units(b"/a%C3%A9b") == f"/a{escapes[0xC3]}{escapes[0xA9]}b"
+
+
 MATCHES = [
     ("*", "anything/at/all"),
     ("v1/*", "v1/"),
@@ -172,6 +195,9 @@ MATCHES = [
     ("v1/%6dodels", "v1/models"),
     ("", ""),
     ("/", ""),
+    ("*a*", "a"),
+    ("*a*b*", "ab"),
+    ("*a*a*", "aa"),
 ]
 MISMATCHES = [
     ("v1/chat/*", "v1/chat"),

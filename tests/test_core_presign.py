@@ -1,16 +1,23 @@
 """Scheme presign: what is ours, what is well-formed, what is verified."""
 
 import base64
+import re
 import time
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from presign_proxy import base64url
 from presign_proxy.connections import Ceiling, Upstream
 from presign_proxy.decisions import Forward
+from presign_proxy.errors import Malformed
 from presign_proxy.injectors import HeaderCredential, QueryCredential
 from presign_proxy.keys import KeyRing, SigningKey
 from presign_proxy.message import Origin
 from presign_proxy.paths import pattern
+from presign_proxy.query import form_decode
 from presign_proxy.secret import Secret
 from support.deciding import (
     GATEWAY,
@@ -307,6 +314,30 @@ def test_a_token_in_the_path_of_another_host_never_passes_through() -> None:
     assert code(request(b"/p/" + TOKEN + b"/v1/models", host="other.test")) == "malformed"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Presign-Expires",
+        "x-presign-signature",
+        "X-PRESIGN-EXPIRES",
+        "X-pReSiGn-Paths",
+        "X-PRESIGn-Methods",
+        "X_Presign_Connection",
+        "X%2DPresign%2DExpires",
+        "%58-%50resign-Expires",
+    ],
+)
+def test_a_field_in_the_path_of_another_host_never_passes_through(name: str) -> None:
+    """As a path parameter or behind an encoded `?`: some parser takes it for a part of a presign."""
+    for before in (";", "%3F", "&"):
+        assert code(request(f"/v1/models{before}{name}=1", host="other.test")) == "malformed"
+
+
+@pytest.mark.parametrize("path", ["/blog/x-presign-expires", "/resign/%20", "/X-Presign-Other=1", "/presign"])
+def test_a_path_that_only_speaks_of_presigns_is_not_ours(path: str) -> None:
+    assert code(request(path, host="other.test")) == "pass"
+
+
 def test_a_key_token_fits_the_slot_of_the_connections_own_key() -> None:
     header = HeaderCredential(((b"X-Api-Key", b"", Secret(KEY)),))
     query = QueryCredential((("key", Secret(KEY)),))
@@ -365,12 +396,22 @@ HEADS = [
     (b"X A", b"x"),
     (b"X\nA", b"x"),
     (b"X:A", b"x"),
+    (b"Transfer-Encoding", b"gzip, chunked"),
+    (b"Transfer-Encoding", b"chunked, chunked"),
+    (b"transfer-encoding", b"identity"),
+    (b"Transfer-Encoding", b""),
 ]
 
 
 @pytest.mark.parametrize("field", HEADS)
 def test_a_head_that_two_parsers_read_differently_is_malformed(field: tuple[bytes, bytes]) -> None:
     assert code(request(signed(), field)) == "malformed"
+
+
+def test_two_codings_are_malformed_and_one_is_not() -> None:
+    coding = (b"Transfer-Encoding", b"Chunked")
+    assert code(request(signed(), coding)) == "forward"
+    assert code(request(signed(), coding, coding)) == "malformed"
 
 
 def test_a_head_over_its_caps_is_too_large() -> None:
@@ -433,3 +474,52 @@ def test_look_alike_in_the_query_beside_a_presign_in_the_header_is_malformed(nam
     fields = presign_headers(SECRET, "conn", NOW + 60, "GET", "v1/*").items()
     asked = request(f"/api/proxy/conn/v1/models?{name}=*", *((k.encode(), v.encode()) for k, v in fields))
     assert code(asked) == "malformed"
+
+
+@given(st.binary(max_size=40))
+def test_a_form_is_decoded_as_everybody_decodes_it(raw: bytes) -> None:
+    """Held against the standard library, which is lenient where this refuses."""
+    for value in (raw, quote(raw).encode(), quote(raw, safe="").replace("%20", "+").encode()):
+        try:
+            found = form_decode(value)
+        except Malformed:
+            assert re.search(rb"%(?![0-9A-Fa-f]{2})", value) or not is_utf8(unquote_to_bytes(value))
+        else:
+            assert found == unquote_to_bytes(value.replace(b"+", b" ")).decode()
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"%2F", b"%2", b"%", b"F", b"C", b"%2C", b"A", b"%2a", b"%25", b"+"]), max_size=8
+    )
+)
+def test_no_escape_is_made_of_what_stands_beside_another(parts: list[bytes]) -> None:
+    value = b"".join(parts)
+    broken = re.search(rb"%(?![0-9A-Fa-f]{2})", value) or not is_utf8(unquote_to_bytes(value))
+    if broken:
+        with pytest.raises(Malformed):
+            form_decode(value)
+    else:
+        assert form_decode(value) == unquote_to_bytes(value.replace(b"+", b" ")).decode()
+
+
+def is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@given(st.text("ABQIYZaSgwk048-_", max_size=12))
+def test_base64url_has_one_spelling_for_each_text(encoded: str) -> None:
+    try:
+        raw = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        good = base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == encoded and is_utf8(raw)
+    except ValueError:
+        good = False
+    if good:
+        assert base64url.encode(base64url.decode(encoded.encode(), "it")) == encoded
+    else:
+        with pytest.raises(Malformed):
+            base64url.decode(encoded.encode(), "it")

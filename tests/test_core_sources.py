@@ -2,17 +2,20 @@
 
 import base64
 import ipaddress
+import re
+from collections.abc import Callable
 
 import pytest
 
 from presign_proxy.connections import SourceRules
+from presign_proxy.decisions import Deny
 from presign_proxy.errors import Denied
 from presign_proxy.injectors import bearer
 from presign_proxy.message import Origin
 from presign_proxy.networks import is_public, judge
 from presign_proxy.secret import Secret
 from presign_proxy.sources import parse_url
-from support.deciding import NOW, SECRET, code, project, registry, request, sent
+from support.deciding import NOW, SECRET, ask, code, project, registry, request, sent
 from support.signing import sign
 
 PNG = "https://cdn.acme.com/hero.png"
@@ -63,7 +66,6 @@ REFUSED = {
 @pytest.mark.parametrize("how", REFUSED)
 def test_a_source_that_is_not_signed_as_published_is_refused_without_a_word(how: str) -> None:
     from presign_proxy.answers import refusal
-    from support.deciding import ask
 
     decision = ask(request(REFUSED[how]), registry(project()))
     answer = refusal(decision.code, "req", decision.style)
@@ -174,6 +176,7 @@ def test_an_allowlist_serves_plain_text_over_https_first() -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
 def test_sources_are_only_read(method: str) -> None:
     assert code(request(source(), method=method), registry(project())) == "method_not_allowed"
+    assert code(request(source(), method="HEAD"), registry(project())) == "forward"
 
 
 def intercepted(extra: str = "", query: str = "x=1&", src: str = "https://cdn.acme.com/a.png?x=1") -> str:
@@ -202,6 +205,100 @@ def test_the_signatures_of_other_people_are_left_alone(query: str) -> None:
         code(request(f"/a.png?sig={'0' * 64}&exp=1", host="azure.example"), registry(project(intercept=True)))
         == "pass"
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("hash={0}&exp=1", "pass"),
+        ("sig={0}&expires=1", "pass"),
+        ("sig={0}&exp=abc&t=1", "pass"),
+        ("sig={0}&t=1", "pass"),
+        ("sig=abc&exp=1&hash={0}", "pass"),
+        ("sig={0}&exp=1", "invalid"),
+        ("sig={0}&exp=1&sig={0}", "malformed"),
+        ("sig={0}&exp=1&exp=1", "malformed"),
+        ("sig={0}&exp=1&exp", "malformed"),
+        ("sig={0}&exp=1&exp=abc", "malformed"),
+        ("sig=abc&exp=1&sig={0}", "malformed"),
+        ("sig={0}&exp=1&key=a&key=a", "malformed"),
+        ("sig={0}&exp=1&key", "malformed"),
+        ("sig={0}&exp=1&key=\xfc", "invalid"),
+        ("sig={0}&exp=1&Sig=2", "invalid"),
+    ],
+)
+def test_what_could_be_signed_for_a_project_is_ours_and_nothing_else(query: str, wanted: str) -> None:
+    asked = request(f"/a.png?{query.format('0' * 64)}", **AT)
+    assert code(asked, registry(project(intercept=True))) == wanted
+    assert code(request("/a.png", **AT), registry(project(intercept=True))) == "pass"
+
+
+def test_an_intercepted_url_keeps_every_parameter_of_its_own() -> None:
+    """Also one that looks like a field: there it was signed with the rest."""
+    known = registry(project(intercept=True))
+    for query in ("x=1&y=2", "Sig=1", "x=1;sig=2", "?"):
+        asked = request(intercepted(query=f"{query}&", src=f"https://cdn.acme.com/a.png?{query}"), **AT)
+        assert sent(asked, known).sent.query == query.encode()
+    asked = request(intercepted(query="", src="https://cdn.acme.com/a.png"), **AT)
+    assert sent(asked, known).sent.query is None
+    raw = request(intercepted(query="", src="https://cdn.acme.com/a.png").encode() + b"&x=\xff", **AT)
+    assert code(raw, known) == "malformed"
+
+
+def test_an_intercepted_url_of_two_projects_names_one() -> None:
+    twins = registry(project(intercept=True), project("other", intercept=True))
+    assert code(request(intercepted(), **AT), twins) == "invalid"
+    assert code(request(intercepted("&key="), **AT), twins) == "invalid"
+    assert code(request(intercepted("&key=pk"), **AT), twins) == "forward"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda url: url.replace("sig=", "s%69g="), "looks like sig or exp"),
+        (lambda url: url + "&Exp=1", "looks like sig or exp"),
+        (lambda url: url + "&a=1;exp=1", "looks like sig or exp"),
+        (lambda url: url + f"&exp={NOW + 60}", "exp has no value or is given twice"),
+        (lambda url: url + "&sig=" + url.partition("sig=")[2][:64], "sig has no value or is given twice"),
+        (lambda url: url.partition("&exp=")[0] + "&exp", "exp has no value or is given twice"),
+        (lambda url: url.partition("&exp=")[0], "one of sig and exp is missing"),
+        (lambda url: url.partition("?")[0] + f"?exp={NOW}", "one of sig and exp is missing"),
+        (lambda url: url.replace("&exp=", "&exp=0"), "exp is not a plain Unix time"),
+        (lambda url: url.replace("sig=", "sig=0"), "sig is not 64 lower-case hex digits"),
+        (lambda url: url.replace(".png?", "=.png?"), "not base64url with a format"),
+        (lambda url: url.replace(".png?", "?"), "not base64url with a format"),
+        (lambda url: f"/v1/pk/YR.png?{url.partition('?')[2]}", "base64url of the source is not canonical"),
+        (lambda _: "/v1/pk/a", "the source has no format"),
+        (lambda _: "/v1/pk/a.p-g", "the source has no format"),
+        (lambda _: b"/v1/pk/\xff.png", "the source is not UTF-8"),
+    ],
+)
+def test_the_audit_log_says_what_is_wrong_with_a_source(
+    change: Callable[[str], str | bytes], told: str
+) -> None:
+    decision = ask(request(change(source())), registry(project()))
+    assert isinstance(decision, Deny)
+    assert re.search(told, decision.detail)
+
+
+def test_a_source_with_a_project_s_own_name_beside_it_is_fetched_all_the_same() -> None:
+    """`key` is a field where the path does not name the project, and a parameter like any other here."""
+    for query in ("&key=pk", "&key=other&key=x", "&w=200&h=1"):
+        assert sent(request(source() + query), registry(project())).sent.query is None
+
+
+@pytest.mark.parametrize(("length", "wanted"), [(2048, "forward"), (2049, "invalid")])
+def test_a_source_has_two_thousand_and_forty_eight_characters_at_most(length: int, wanted: str) -> None:
+    src = "https://cdn.acme.com/".ljust(length, "a")
+    assert code(request(source(src)), registry(project())) == wanted
+
+
+def test_in_reverse_mode_the_api_keeps_what_begins_like_a_source() -> None:
+    known, at = registry(project()), {"host": "api.example.com", "scheme": "https", "reverse": True}
+    assert code(request(source(), **at), known) == "forward"
+    assert code(request(source(exp=NOW - 1), **at), known) == "expired"
+    assert code(request("/v1/models/gpt.json", **at), known) == "pass"
+    assert code(request("/v1/other/x.png", **at), known) == "pass"
 
 
 PRIVATE = [

@@ -3,17 +3,18 @@
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from presign_proxy import base64url, canonical
+from presign_proxy import base64url, canonical, grammar
 from presign_proxy.connections import Ceiling
 from presign_proxy.decisions import Deny, Forward
-from presign_proxy.errors import Malformed
+from presign_proxy.errors import Denied, Malformed
 from presign_proxy.keys import KeyRing, SigningKey, signature_id
-from presign_proxy.policy import parse_list
+from presign_proxy.policy import check_method, parse_list
 from presign_proxy.secret import Secret
 from presign_proxy.tokens import format_token, has_start, holds_token, parse_token
 from support.deciding import NOW, SECRET, ask, code, connection, project, registry, request, ring, sent
@@ -65,10 +66,16 @@ def test_a_token_is_found_through_two_rounds_of_percent_encoding(start: str, tim
         f".{SIGNATURE}ps2_x",
         f"ps1_abc.{SIGNATURE[1:]}",
         "a%20b",
+        "a%25252520b",
     ],
 )
 def test_what_is_no_token_is_found_nowhere(text: str) -> None:
     assert holds_token(text.encode()) is False
+
+
+def test_a_token_that_no_encoder_makes_is_told_as_a_token() -> None:
+    with pytest.raises(Malformed, match="the base64url of the token is not canonical"):
+        parse_token(f"ps1_YR.{SIGNATURE}".encode())
 
 
 def test_both_versions_begin_a_token() -> None:
@@ -86,7 +93,7 @@ def test_a_token_of_any_version_that_went_astray_is_malformed(version: str, name
 # -- base64url ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "a", "ab", "abc", "über", "X", "?>", "X" * 9])
+@pytest.mark.parametrize("text", ["", "a", "ab", "abc", "über", "X", "?>", "X" * 9, "abW"])
 def test_base64url_is_what_the_library_makes_of_it(text: str) -> None:
     made = base64url.encode(text)
     assert made == base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -138,6 +145,29 @@ def test_of_two_keys_with_one_secret_the_live_one_counts() -> None:
 @pytest.mark.parametrize(("now", "is_live"), [(NOW - 1, True), (NOW, True), (NOW + 1, False)])
 def test_a_key_is_live_to_its_last_second(now: int, is_live: bool) -> None:
     assert SigningKey("k", Secret(SECRET), not_after=NOW).is_live(now) is is_live
+
+
+@pytest.mark.parametrize("macs", [1, 2, 4])
+def test_an_expired_key_alone_in_its_ring_is_no_key(macs: int) -> None:
+    """Also where other rings hold more: the decoys beside it belong to no key."""
+    keys = KeyRing((SigningKey("k", Secret(SECRET), not_after=NOW - 1),))
+    assert keys.verify(b"message", sign(SECRET, "message"), NOW, macs) is None
+
+
+def test_a_key_is_what_it_was_when_it_was_registered() -> None:
+    key = SigningKey("k", Secret(SECRET), revoked=True)
+    with pytest.raises(AttributeError):
+        key.revoked = False  # type: ignore[misc]
+    assert key.revoked
+    assert not hasattr(key, "__dict__")  # a hundred thousand of them are kept
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("k", True), ("2026-11.a_B", True), ("k" * 64, True), ("k" * 65, False), ("", False), ("a b", False)],
+)
+def test_the_id_of_a_key_is_one_word(name: str, is_one: bool) -> None:
+    assert bool(re.fullmatch(grammar.KEY_ID, name)) is is_one
 
 
 TRIED = {"asis": lambda secret: secret, "none": lambda _: None, "cut": lambda secret: secret[3:]}
@@ -211,6 +241,22 @@ def test_a_list_holds_sixty_four_items_at_most() -> None:
         parse_list(",".join(items), "paths")
 
 
+@pytest.mark.parametrize(
+    ("methods", "paths", "told"),
+    [
+        ("GET", "a,", "paths holds an empty item"),
+        ("GET,", "a", "methods holds an empty item"),
+        ("GET", "a,*", "paths is not sorted by code point"),
+        ("*,GET", "a", "methods holds a wildcard beside"),
+        ("Get", "a", "methods holds something that is not an upper-case method"),
+    ],
+)
+def test_the_audit_log_says_which_list_is_wrong(methods: str, paths: str, told: str) -> None:
+    decision = ask(request(presign_target(SECRET, "conn", "v1", NOW, methods, paths)))
+    assert isinstance(decision, Deny)
+    assert decision.detail.startswith(told)
+
+
 @pytest.mark.parametrize(("size", "wanted"), [(8192, "path_not_allowed"), (8193, "malformed")])
 def test_a_list_holds_eight_kibibytes_at_most(size: int, wanted: str) -> None:
     for filler in ("x", "ü"):
@@ -265,6 +311,22 @@ def test_a_method_is_both_signed_and_allowed(
     ceiling = Ceiling(methods=allowed, head_as_get=head_as_get)
     asked = request(presign_target(SECRET, "conn", "v1", NOW, signed, "*"), method=method)
     assert code(asked, registry(connection(ceiling=ceiling))) == wanted
+
+
+@pytest.mark.parametrize("method", [b"G\xc3\x89T", b"\xff", b""])
+def test_a_method_of_other_than_capitals_is_never_forwarded(method: bytes) -> None:
+    with pytest.raises(Denied) as denied:
+        check_method(method, ("*",), Ceiling())
+    assert denied.value.code == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("signed", "allowed", "whose"), [("POST", "GET", "the signature"), ("GET", "POST", "the connection")]
+)
+def test_the_audit_log_says_who_does_not_allow_a_method(signed: str, allowed: str, whose: str) -> None:
+    with pytest.raises(Denied) as denied:
+        check_method(b"GET", (signed,), Ceiling(methods=(allowed,)))
+    assert denied.value.detail == f"{whose} does not allow this method"
 
 
 @pytest.mark.parametrize("digits", [64, 65])

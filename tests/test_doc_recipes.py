@@ -25,6 +25,8 @@ from support import signing
 from support.deciding import GATEWAY, NOW, SECRET, code, connection, project, registry, request, ring
 from support.documents import DOCS, block
 from support.lab import LAB_SECRET, REAL_SECRET
+from support.policy import VECTORS as VECTORS_2
+from support.policy import Policy
 from support.proxy import Mitm
 from support.raw import parse_response, send_raw
 from support.recorder import Recorder
@@ -259,3 +261,88 @@ def test_every_recipe_of_the_document_is_tested() -> None:
     fences = [line.strip("` ") for line in DOCS["signing.md"].splitlines() if line.strip().startswith("```")]
     kinds = [fence for fence in fences[::2] if fence not in ("text", "console")]
     assert sorted(kinds) == sorted([*LANGUAGES, *SHORT, *SHORT])
+
+
+# -- docs/signed-policy.md -------------------------------------------------------------------------------
+
+POLICIES = VECTORS_2["every_carrier"] + VECTORS_2["counted"]
+SIGNABLE = [one for one in POLICIES if one["outcome"] not in ("invalid", "malformed")]
+
+
+def titled(terms: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-").title(): value for name, value in terms.items()}
+
+
+def policy_calls() -> list[Call]:
+    found = []
+    for one in SIGNABLE:
+        grant, secret = one["grant"], VECTORS_2["secrets"][one["signed_with"]]
+        lists = [list(reversed(grant[name].split(","))) for name in ("methods", "paths")]
+        args = [grant["connection"], secret, grant["expires"], *lists, titled(one["terms"])]
+        found.append(Call(args))
+    return found
+
+
+def policy_python(calls: list[Call], _: Path, name: str) -> list[Any]:
+    scope: dict[str, Any] = {}
+    exec(block(DOCS["signed-policy.md"], "python"), scope)  # noqa: S102 - our own document's
+    return [scope[name](*call.args) for call in calls]
+
+
+def policy_js(calls: list[Call], directory: Path, name: str) -> list[Any]:
+    need("js", "node")
+    (directory / "recipe.mjs").write_text(block(DOCS["signed-policy.md"], "js"), "utf-8")
+    shutil.copy(CALLERS / "call.mjs", directory)
+    return answers(calls, directory, "node", "call.mjs", name)
+
+
+@pytest.mark.parametrize("recipe", [policy_python, policy_js])
+def test_policy_recipe_makes_the_vectors(
+    recipe: Callable[[list[Call], Path, str], list[Any]], tmp_path: Path
+) -> None:
+    made = recipe(policy_calls(), tmp_path, "policy")
+    for one, fields in zip(SIGNABLE, made, strict=True):
+        assert {"X-Presign-Connection": one["grant"]["connection"]} | fields == one["headers"], one["about"]
+    tokens = recipe(
+        [Call([one["grant"]["connection"], one["headers"]]) for one in SIGNABLE], tmp_path, "token"
+    )
+    assert tokens == [one["token"] for one in SIGNABLE]
+
+
+def test_policy_recipe_of_bash_makes_the_vectors(tmp_path: Path) -> None:
+    need("bash", "bash", "openssl")
+    lines = [block(DOCS["signed-policy.md"], "bash")]
+    for one in SIGNABLE:
+        grant, terms = one["grant"], one["terms"]
+        secret = VECTORS_2["secrets"][one["signed_with"]]
+        words = [BASE, grant["connection"], secret, one["request"]["path"], grant["methods"], grant["paths"]]
+        order = ("not_before", "max_uses", "client", "max_body", "key", "id")
+        words += [grant["expires"], *(terms.get(name, "") for name in order)]
+        lines.append(f"policy {shlex.join(words)}")
+    (tmp_path / "call.sh").write_text("\n".join(lines), "utf-8")
+    made = run(tmp_path, ["bash", "-eu", "call.sh"]).splitlines()
+    for one, url in zip(SIGNABLE, made, strict=True):
+        assert path_and_fields(url) == path_and_fields(BASE + one["url"]), one["about"]
+
+
+def test_the_example_of_the_policy_is_what_its_recipe_makes() -> None:
+    text = DOCS["signed-policy.md"]
+    shown = [block(text, "text", number).removesuffix("\n") for number in range(5)]
+    terms = {
+        "Not-Before": "1893452400",
+        "Client": "2001:db8::/32,203.0.113.0/24",
+        "Max-Body": "1048576",
+        "Id": "nightly-import",
+    }
+    secret = "sk_example_signing_secret_0123456789"
+    assert secret in text
+    example = Policy(secret, terms, "conn_example", 1893456000, "GET,POST", "v1/files/*")
+    assert shown[1:] == [example.text, example.signature, example.target("v1/files/7"), example.token]
+    asked = request(shown[3], client="203.0.113.9")
+    assert code(asked, registry(connection("conn_example", keys=ring(secret))), 1893452400) == "forward"
+
+
+def test_every_recipe_of_the_policy_is_tested() -> None:
+    text = DOCS["signed-policy.md"]
+    fences = [line.strip("` ") for line in text.splitlines() if line.strip().startswith("```")]
+    assert sorted(kind for kind in fences[::2] if kind != "text") == ["bash", "js", "python"]

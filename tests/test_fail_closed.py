@@ -22,7 +22,9 @@ from support.raw import (
     ConnectRefused,
     Hang,
     Response,
+    connect,
     connect_tls,
+    exchange,
     parse_response,
     send_raw,
 )
@@ -132,6 +134,8 @@ PROTOCOL = (
     "GuardedStream._decided",
     "GuardedStream.handle_event",
 )
+# Where an answer passes on its way from mitmproxy's protocol to ours.
+RECEIVING = ("GuardedStream._receive_data",)
 
 TARGETS = {
     target.partition("@")[0]
@@ -146,6 +150,7 @@ TARGETS = {
         LAYERING,
         CONNECTING,
         PROTOCOL,
+        RECEIVING,
     )
     for target in group
 }
@@ -349,6 +354,27 @@ def test_a_failing_protocol_keeps_nobody_waiting(target: str, shape: str, lab: L
     assert not lab.upstream.touched
 
 
+@pytest.mark.parametrize("shape", ["get", "upload", "h2"])
+@pytest.mark.parametrize("target", RECEIVING)
+def test_what_was_granted_is_in_the_audit_log_also_where_the_protocol_fails(
+    target: str, shape: str, lab: Lab
+) -> None:
+    ended = lab.send(shape, target)
+    asked = re.search(rb"req_[0-9a-f]+", ended.received)
+    assert asked
+    assert not ended.whole
+    audit = lab.gateway.directory / "audit.jsonl"
+
+    def found() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in audit.read_text().splitlines()]
+        return [line for line in lines if line["request_id"] == asked[0].decode()]
+
+    assert eventually(found)
+    (line,) = found()
+    assert (line["decision"], line["connection"], line["upstream_status"]) == ("forward", "conn_lab", 200)
+    assert line["detail"] == "the gateway failed at the protocol"
+
+
 @pytest.mark.parametrize("target", CONNECTING)
 def test_a_tunnel_that_cannot_be_judged_is_refused(target: str, lab: Lab) -> None:
     lab.arm(target)
@@ -363,6 +389,38 @@ def test_a_failing_function_leaves_no_signature_in_the_terminal(target: str, lab
     logged = len(lab.gateway.log())
     lab.send("get", target)
     assert not Traces(lab.issuer.issued).found_in(lab.gateway.log()[logged:].encode())
+
+
+def test_a_request_that_fails_right_after_a_slow_start_ends_only_itself(
+    make_gateway: MakeGateway, upstream: Recorder, tmp_path: Path
+) -> None:
+    """Until its start is over, mitmproxy exits at whatever logs an error; its port accepts long before."""
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import time\nfrom presign_proxy import gateway\n"
+        "def decide(*_):\n    raise ValueError\n"
+        "gateway.decide = decide\n"
+        "time.sleep(1)\n"
+        "def running():\n    time.sleep(0.5)\n",
+        "utf-8",
+    )
+    gateway = make_gateway(config(upstream.port), "-s", str(script))
+    url = Issuer({"conn_lab": LAB_SECRET}).url("conn_lab", "v1/models")
+    for _ in range(2):
+        assert parse_response(send_raw(gateway.port, head_of(url))).status == 500
+    assert gateway.child.poll() is None
+
+
+def test_nothing_is_served_behind_a_request_that_could_not_be_judged(lab: Lab) -> None:
+    """Nor does anybody know then whether it was HTTP, and where the next one begins."""
+    url = lab.issuer.url("conn_lab", "v1/models")
+    lab.arm("decide@1")
+    with connect(lab.gateway.port) as sock:
+        received = exchange(sock, head_of(url) + head_of(url))
+        assert parse_response(received).status == 500
+        sock.settimeout(PATIENCE)
+        assert sock.recv(1) == b""
+    assert not lab.upstream.touched
 
 
 # -- the script --------------------------------------------------------------------------------------------

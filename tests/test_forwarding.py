@@ -905,6 +905,45 @@ def test_coding_that_not_everybody_reads_as_chunked_is_refused(
     assert not upstream.touched
 
 
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"deflate, chunked", b"compress, chunked"])
+def test_body_in_another_coding_than_chunked_is_refused(
+    coding: bytes, gateway: Mitm, upstream: Recorder
+) -> None:
+    """It was forwarded as chunked alone: the same octets, which now mean themselves."""
+    head = wire(API.target("v1/models"), method="POST").removesuffix(b"\r\n")
+    with connect(gateway.port) as sock:
+        received = exchange(sock, head + b"Transfer-Encoding: " + coding + b"\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+    response = parse_response(received)
+    assert (code(response), response.header("connection")) == (MALFORMED, "close")
+    assert not upstream.touched
+
+
+@pytest.mark.parametrize("size", [b"3 ", b"3\t", b"3;a\rb", b"3;\x00", b"3;\n", b"0" * 15 + b"3", b"3 x"])
+def test_chunk_whose_size_not_everybody_reads_alike_is_not_passed_on(
+    size: bytes, gateway: Mitm, upstream: Recorder
+) -> None:
+    """A balancer in front of the gateway may see the next request where the gateway sees the body."""
+    head = wire(API.target("v1/models"), {"Transfer-Encoding": "chunked"}, method="POST")
+    with connect(gateway.port) as sock:
+        sock.sendall(head + size + b"\r\nabc\r\n0\r\n\r\n" + wire(API.target("v1/models")))
+        sock.settimeout(5)
+        while sock.recv(4096):
+            pass
+    assert not any(seen.complete for seen in upstream.requests)
+
+
+@pytest.mark.parametrize("size", [b"3", b"003", b"3;a=b", b'3;a="b c"'])
+def test_chunk_with_an_extension_is_passed_on_without_it(
+    size: bytes, gateway: Mitm, upstream: Recorder
+) -> None:
+    head = wire(API.target("v1/models"), {"Transfer-Encoding": "chunked"}, method="POST")
+    with connect(gateway.port) as sock:
+        received = exchange(sock, head + size + b"\r\nabc\r\n0\r\n\r\n")
+    assert parse_response(received).status == 200
+    (seen,) = upstream.wait_for(1)
+    assert seen.body == b"abc"
+
+
 @pytest.mark.parametrize("space", [b"\x0b", b"\x0c", b"\r"])
 def test_odd_space_in_a_request_line_is_refused(space: bytes, gateway: Mitm, upstream: Recorder) -> None:
     request = wire(API.target("v1/models")).replace(b"GET ", b"GET" + space)
@@ -930,6 +969,27 @@ def test_nothing_is_served_behind_a_malformed_request(line: bytes, gateway: Mitm
     with connect(gateway.port) as sock:
         received = exchange(sock, bad + good)
         assert code(parse_response(received)) == MALFORMED
+        sock.settimeout(5)
+        assert sock.recv(1) == b""
+    assert not upstream.touched
+
+
+def test_nothing_is_served_behind_a_malformed_source_request(gateway: Mitm, upstream: Recorder) -> None:
+    """Its refusals are all of one status, so that cannot tell."""
+    good = wire(API.target("v1/models"))
+    bad = wire(source_url(SECRET, "pk_img", f"{upstream.url}/a.png", 1), method=":AD")
+    with connect(gateway.port) as sock:
+        assert parse_response(exchange(sock, bad + good)).status == 403
+        sock.settimeout(5)
+        assert sock.recv(1) == b""
+    assert not upstream.touched
+
+
+def test_nothing_is_served_behind_a_malformed_request_to_nowhere(gateway: Mitm, upstream: Recorder) -> None:
+    """It is refused for its address, before anybody looks at its method."""
+    with connect(gateway.port) as sock:
+        received = exchange(sock, wire("/nowhere", method=":AD") + wire(API.target("v1/models")))
+        assert parse_response(received).status == 404
         sock.settimeout(5)
         assert sock.recv(1) == b""
     assert not upstream.touched

@@ -378,7 +378,8 @@ def test_an_h2_upload_with_a_length_keeps_it(lab: Lab) -> None:
 def test_an_h2_upload_that_lies_about_its_length_smuggles_nothing(length: int, lab: Lab) -> None:
     with lab.h2_client() as client:
         head = lab.h2_head("up", ("content-length", str(length)), method="POST")
-        assert client.request(head, SMUGGLED, timeout=3).status != 200
+        # Of a request without a body, the answer may have been there before the body that it must not have.
+        assert client.request(head, SMUGGLED, timeout=3).status != 200 or length == 0
         client.request(lab.h2_head("afterwards"))  # what was sent before has arrived by then
     assert not any(seen.complete and seen.body for seen in lab.upstream.requests)
     assert not any("smuggled" in seen.target for seen in lab.upstream.requests)

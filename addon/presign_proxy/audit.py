@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .clients import shown
 from .decisions import Deny, Facts, Forward
 
 
@@ -47,9 +48,10 @@ def _who(facts: Facts) -> dict[str, Any]:
         "connection": facts.connection,
         "key": facts.key,
         "signature": facts.signature,
+        "id": facts.id,
         "method": facts.method,
         "path": facts.path if facts.verified or facts.scheme == "source" else None,
-        "client": facts.client,
+        "client": shown(facts.client),
     }
 
 

@@ -9,6 +9,14 @@ from typing import Final
 from .errors import Malformed
 
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+_ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_PADDING: Final = (b"", b"", b"==", b"=")  # one digit alone is none: a2b_base64 says so
+# By the digits behind the last whole four: of the last one, four, two or none of its six bits mean nothing,
+# and any that is set would be another spelling (RFC 4648, 3.5).
+_LAST: Final = tuple(
+    frozenset(bytes((digit,)) for digit in digits)
+    for digits in (_ALPHABET, b"", _ALPHABET[::16], _ALPHABET[::4])
+)
 
 
 def encode(text: str) -> str:
@@ -25,10 +33,9 @@ def decode(encoded: bytes, what: str) -> str:
     Raises Malformed.
     """
     try:
-        standard = encoded.translate(_STANDARD)
-        raw = binascii.a2b_base64(standard + b"=" * (-len(encoded) % 4))
-        if binascii.b2a_base64(raw, newline=False).rstrip(b"=") != standard:
+        raw = binascii.a2b_base64(encoded.translate(_STANDARD) + _PADDING[len(encoded) % 4])
+        if encoded and encoded[-1:] not in _LAST[len(encoded) % 4]:
             raise Malformed(f"the base64url of {what} is not canonical")
-        return raw.decode("utf-8")
+        return raw.decode()
     except (binascii.Error, UnicodeDecodeError):
         raise Malformed(f"{what} is not base64url of UTF-8") from None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from .terms import Written
+
 PRESIGN_LABEL: Final = "PRESIGN-HMAC-SHA256"
+POLICY_LABEL: Final = "PRESIGN-HMAC-SHA256-2"
 
 
 def presign(connection_id: str, expires: str, methods: str, paths: str) -> bytes:
@@ -14,6 +17,14 @@ def presign(connection_id: str, expires: str, methods: str, paths: str) -> bytes
     grants would have one canonical string.
     """
     return "\n".join((PRESIGN_LABEL, connection_id, expires, methods, paths)).encode("utf-8")
+
+
+def policy(connection_id: str, expires: str, methods: str, paths: str, written: Written) -> bytes:
+    """Canonical string of version 2: eleven lines, the six of the policy empty where absent, no last newline.
+
+    Its first line differs from that of version 1, so no signature is good for both.
+    """
+    return "\n".join((POLICY_LABEL, connection_id, expires, methods, paths, *written)).encode("utf-8")
 
 
 def source(project_key: str, src_url: str, exp: str) -> bytes:

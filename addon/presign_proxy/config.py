@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from .connections import Registry
+from .clients import parse_network
+from .connections import Network, Registry
 from .document import ConfigError, Document, Problem, read
 from .filling import Presets, with_presets
 from .hosts import parse_host
@@ -88,6 +89,7 @@ def load(
     connections = registrar.connections(config.connections)
     hosts = _hosts(config, document, problems)
     store = _store(config, document, registrar, path.parent)
+    trusted = _trusted(config, document, problems)
     problems += registrar.problems
     warnings, files, revocations = registrar.warnings, [path, *own], Revocations()
     if config.registry is not None:
@@ -112,7 +114,12 @@ def load(
     wanted = config.gateway.unsigned if unsigned == "config" else unsigned
     # Whatever is not plainly "pass" denies.
     registry = Registry(
-        revocations.applied(connections), hosts, deny_unsigned=wanted != "pass", revoked_urls=revocations.urls
+        revocations.applied(connections),
+        hosts,
+        deny_unsigned=wanted != "pass",
+        revoked_urls=revocations.urls,
+        revoked_ids=revocations.ids,
+        trusted_proxies=trusted,
     )
     return Loaded(path, config, registry, tuple(warnings), tuple(files), version, store)
 
@@ -152,7 +159,6 @@ def _store(config: Config, document: Document, registrar: Registrar, base: Path)
 def _without_effect(config: Config, document: Document) -> list[Problem]:
     """What is accepted so that a configuration can be written ahead, and does nothing yet."""
     said = {
-        ("gateway", "trusted_proxies"): bool(config.gateway.trusted_proxies),
         ("admin",): config.admin is not None,
     }
     return [document.problem(at, "has no effect yet") for at, is_said in said.items() if is_said]
@@ -190,9 +196,10 @@ def _problems_of_the_rest(
     """What else is wrong where the shape is right, so that all is told at once."""
     problems: list[Problem] = []
     gateway = data.get("gateway") if isinstance(data, dict) else None
-    hosts = gateway.get("hosts") if isinstance(gateway, dict) else None
-    with contextlib.suppress(ValidationError):
-        _hosts(Config.model_validate({"gateway": {"hosts": hosts}}), document, problems)
+    for key, check in (("hosts", _hosts), ("trusted_proxies", _trusted)):
+        given = gateway.get(key) if isinstance(gateway, dict) else None
+        with contextlib.suppress(ValidationError):
+            check(Config.model_validate({"gateway": {key: given}}), document, problems)
     return problems + problems_of_connections(data, document, path.parent, environ)
 
 
@@ -205,3 +212,15 @@ def _hosts(config: Config, document: Document, problems: list[Problem]) -> froze
         else:
             found.add(host)
     return frozenset(found)
+
+
+def _trusted(config: Config, document: Document, problems: list[Problem]) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for index, text in enumerate(config.gateway.trusted_proxies):
+        network = parse_network(text)
+        if network is None:
+            at = ("gateway", "trusted_proxies", index)
+            problems.append(document.problem(at, "is not a network, as in 10.0.0.0/8 or 2001:db8::/32"))
+        else:
+            found.append(network)
+    return tuple(found)

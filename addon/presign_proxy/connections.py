@@ -113,6 +113,8 @@ class Registry:
         hosts: lower-case names under which the gateway itself is addressed.
         deny_unsigned: whether a request that is not ours is refused.
         revoked_urls: signature ids.
+        revoked_ids: `{connection}/{id}` of presigns that their signer named.
+        trusted_proxies: networks of peers whose X-Forwarded-For is believed.
     """
 
     __slots__ = (
@@ -124,7 +126,9 @@ class Registry:
         "hosts",
         "intercepting",
         "macs",
+        "revoked_ids",
         "revoked_urls",
+        "trusted_proxies",
     )
 
     def __init__(
@@ -134,12 +138,16 @@ class Registry:
         *,
         deny_unsigned: bool = False,
         revoked_urls: frozenset[str] = frozenset(),
+        revoked_ids: frozenset[str] = frozenset(),
+        trusted_proxies: tuple[Network, ...] = (),
     ) -> None:
         self.connections = dict(connections)
         self._of_scheme: dict[str, dict[str, Connection]] = {"presign": {}, "source": {}}
         self.hosts = hosts
         self.deny_unsigned = deny_unsigned
         self.revoked_urls = revoked_urls
+        self.revoked_ids = revoked_ids
+        self.trusted_proxies = trusted_proxies
         self.macs = max((len(connection.keys.keys) for connection in self.connections.values()), default=1)
         bases: dict[Origin, dict[bytes, Connection | None]] = {}
         intercepting: dict[Origin, list[Connection]] = {}

@@ -42,7 +42,8 @@ def signed_from(presented: Presented, *, connection: str | None = None, base: st
         raise Unreadable("the URL names no connection: say which one it is for")
     if connection is not None and named != connection:
         raise Unreadable(f'the presign is for connection "{named}", not for the one that was given')
-    signed = Signed(named, presign.expires, presign.methods, presign.paths, presign.signature)
+    fields = (named, presign.expires, presign.methods, presign.paths, presign.signature)
+    signed = Signed(*fields, presign.written)
     return Converted(signed, None if presented.path_assumed else _path(presign, base))
 
 
@@ -61,8 +62,7 @@ def revocable(presented: Presented) -> tuple[str, int]:
             return signature_id(presign.signature), int(presign.expires)
         source = source_scheme.recognise(presented.request)
         if source is None:
-            intercepted = source_scheme.recognise_intercepted(presented.request)
-            source = intercepted[1] if intercepted else None
+            source = source_scheme.recognise_intercepted(presented.request)
     except Denied as denied:
         raise Unreadable(f"it is not well-formed: {denied.detail}") from None
     if source is None or source.signature is None:

@@ -11,6 +11,7 @@ from .errors import Denied, Limited
 from .injectors import Fill, Outgoing
 from .limits.tally import Tally
 from .message import Fields, Origin
+from .terms import NO_TERMS, Terms
 
 
 @dataclass(slots=True)
@@ -20,12 +21,15 @@ class Facts:
     request_id: str
     method: str = ""
     client: str = ""
+    """The address it comes from, as far as that is known; else the peer's."""
     scheme: str | None = None
     carrier: str | None = None
     known: Connection | None = None
     """The connection, or what stands in for one that there is not."""
     key: str | None = None
     signature: str | None = None
+    id: str | None = None
+    """What its signer named the presign."""
     path: str | None = None
     verified: bool = False
 
@@ -53,6 +57,8 @@ class Deny:
     facts: Facts
     limit: str | None = None
     fields: Fields = ()
+    status: int | None = None
+    """Another than the code's own."""
 
     @property
     def request_id(self) -> str:
@@ -64,7 +70,7 @@ def denial(denied: Denied, style: Style, facts: Facts) -> Deny:
     style = "bare" if denied.bare else style
     if isinstance(denied, Limited):
         return Deny(denied.code, denied.detail, style, facts, limit=denied.limit, fields=denied.fields)
-    return Deny(denied.code, denied.detail, style, facts)
+    return Deny(denied.code, denied.detail, style, facts, status=denied.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class Forward:
     resolve: tuple[Network, ...] | None = None
     gateway_prefix: bytes | None = None
     tallies: tuple[Tally, ...] = ()
+    terms: Terms = NO_TERMS
 
     @property
     def request_id(self) -> str:

@@ -13,10 +13,12 @@ STATUS: Final[dict[str, int]] = {
     "invalid": 403,
     "unsigned": 403,
     "expired": 403,
+    "not_yet_valid": 403,
     "revoked": 403,
     "method_not_allowed": 403,
     "path_not_allowed": 403,
     "host_mismatch": 403,
+    "client_not_allowed": 403,
     "lifetime_too_long": 403,
     "no_expiry_not_allowed": 403,
     "not_found": 404,
@@ -33,14 +35,16 @@ MESSAGE: Final[dict[str, str]] = {
     "invalid": "The signature is not valid for this request.",
     "unsigned": "This gateway forwards presigned requests only.",
     "expired": "This presigned request has expired.",
+    "not_yet_valid": "This presigned request is not valid yet.",
     "revoked": "This presigned request has been revoked.",
     "method_not_allowed": "The method of this request is not among those that were signed and allowed.",
     "path_not_allowed": "The path of this request is not among those that were signed and allowed.",
     "host_mismatch": "The request is not addressed to the upstream of its connection.",
+    "client_not_allowed": "This presigned request may not be made from this address.",
     "lifetime_too_long": "The connection allows no presign that is valid for so long.",
     "no_expiry_not_allowed": "The connection allows no presign that never expires.",
     "not_found": "There is nothing here. Presigned URLs have the form /api/proxy/{connectionId}/{path}.",
-    "too_large": "The head of this request is too large.",
+    "too_large": "The head or the body of this request is too large.",
     "limited": "A limit of this presigned request has been reached.",
     "internal": "The gateway failed to handle this request; it was not forwarded.",
     "upstream": "The upstream could not be reached or gave no usable answer.",
@@ -55,12 +59,14 @@ class Denied(Exception):
     Args:
         code: a key of `STATUS`.
         detail: the exact reason, for the audit log; never a secret, a signature or a query value.
+        status: another than the code's own.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, status: int | None = None) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
+        self.status = status
         self.bare = False
         """Whether the answer may say nothing, because the request is of scheme source."""
 

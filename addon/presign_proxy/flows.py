@@ -80,7 +80,7 @@ def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
     return Request(
         method=data.method,
         target=data.path,
-        fields=data.headers.fields,
+        fields=_as_sent(data.headers.fields, arrival) if reverse else data.headers.fields,
         version=data.http_version if is_h1(data.http_version) == _speaks_h1(client) else b"",
         origin=origin,
         names=names,
@@ -88,6 +88,12 @@ def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
         reverse=reverse,
         client=client.peername[0],
     )
+
+
+def _as_sent(fields: Fields, arrival: Arrival) -> Fields:
+    """In reverse mode mitmproxy has put one Host in the place of those that came, however many and odd."""
+    others = tuple(field for field in fields if field[0].lower() != b"host")
+    return (*((b"Host", value) for value in arrival.hosts), *others)
 
 
 def _speaks_h1(client: Client) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .answers import Style
+from .clients import bucket, client_address
 from .connections import Registry
 from .decisions import PASS, Decision, Facts, Forward, denial
 from .errors import Denied
@@ -41,18 +42,28 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
             return PASS
         check_size(request, head)
         check_grammar(request, head)
+        if known.trusted_proxies:
+            facts.client = _client(known, request)
         if isinstance(claim, Source):
             style = "bare"
             grant = grant_source(registry, request, claim, facts, now, gateway=gateway)
         else:
             grant = grant_presign(registry, request, claim, facts, now)
-        return _forward(grant, request, head, facts, style, now)
+        return _forward(registry, grant, request, head, facts, style, now)
     except Denied as denied:
         return denial(denied, style, facts)
 
 
-def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: Style, now: int) -> Forward:
-    """The whole outgoing request of a grant. Raises Malformed."""
+def _client(registry: Registry, request: Request) -> str:
+    """Who asks, for people: behind a trusted proxy that says nothing usable, the proxy."""
+    address = client_address(request.client, request.fields, registry.trusted_proxies)
+    return str(address) if address is not None else request.client
+
+
+def _forward(
+    registry: Registry, grant: Grant, request: Request, head: Head, facts: Facts, style: Style, now: int
+) -> Forward:
+    """The whole outgoing request of a grant. Raises Denied."""
     check_upgrade(request, head, gateway=grant.gateway)
     connection = grant.connection
     plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
@@ -66,15 +77,18 @@ def _forward(grant: Grant, request: Request, head: Head, facts: Facts, style: St
         style=style,
         resolve=grant.networks,
         gateway_prefix=grant.prefix,
-        tallies=_tallies(grant, facts, now),
+        terms=grant.terms,
+        tallies=_tallies(registry, grant, request, facts, now),
     )
 
 
-def _tallies(grant: Grant, facts: Facts, now: int) -> tuple[Tally, ...]:
-    """The counters of the request; those of the connection as it was registered, whoever asks for it."""
-    connection = grant.connection
-    if not connection.limits and connection.max_uses is None:
+def _tallies(registry: Registry, grant: Grant, request: Request, facts: Facts, now: int) -> tuple[Tally, ...]:
+    """The counters of the request. Those of the connection are as it was registered, whoever signed."""
+    connection, signed = grant.connection, grant.terms.max_uses
+    allowed = connection.max_uses
+    uses = min(signed, allowed) if signed is not None and allowed is not None else signed or allowed
+    if not connection.limits and uses is None:
         return ()
-    url = facts.signature or facts.path or ""
-    who = Requester(connection.id, url, facts.client, grant.expires)
-    return tallies_of(connection.limits, connection.max_uses, who, now)
+    client = bucket(client_address(request.client, request.fields, registry.trusted_proxies))
+    who = Requester(connection.id, facts.signature or facts.path or "", client, grant.expires)
+    return tallies_of(connection.limits, uses, who, now)

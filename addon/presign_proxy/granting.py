@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from . import canonical, policy, sources
+from .clients import client_address
 from .connections import Connection, Network, Registry, SourceRules, Upstream
 from .decisions import Facts
 from .errors import Denied, Malformed
@@ -18,6 +19,8 @@ from .paths import canonical_path
 from .schemes.presign import Presign
 from .schemes.source import Source
 from .sources import Admitted
+from .terms import NO_TERMS, Terms
+from .terms import parse as parse_terms
 
 # Stand in for what does not exist, one of each scheme, so that it is decided on in the very same steps: an
 # unknown connection costs what a bad signature costs.
@@ -43,6 +46,7 @@ class Grant(NamedTuple):
     prefix: bytes | None = None
     token_in: bytes = b""
     expires: int = 0
+    terms: Terms = NO_TERMS
 
 
 def grant_presign(registry: Registry, request: Request, presign: Presign, facts: Facts, now: int) -> Grant:
@@ -51,18 +55,30 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     known = _connection(registry, request, presign)
     facts.known = known
     named = presign.connection_id or known.id
-    message = canonical.presign(named, presign.expires, presign.methods, presign.paths)
-    key = _verify(registry, known.keys, message, presign.signature, facts, now)
+    written, only = presign.written, None
+    if written is None:
+        message = canonical.presign(named, presign.expires, presign.methods, presign.paths)
+    else:
+        message = canonical.policy(named, presign.expires, presign.methods, presign.paths, written)
+        only = written.key or None
+    key = _verify(registry, known.keys, message, presign.signature, facts, now, only)
     upstream = known.upstream
     if upstream is None:
         raise Denied("invalid", "there is no such connection")
     methods = policy.parse_list(presign.methods, "methods")
     paths = policy.parse_list(presign.paths, "paths")
-    expires = int(presign.expires)
+    expires, terms = int(presign.expires), NO_TERMS
+    if written is not None:
+        terms = parse_terms(written)
+        facts.id = terms.id
+        policy.check_begun(terms, now)
     policy.check_expiry(expires, now)
     _check_revoked(registry, known, key, facts)
     policy.check_lifetime(expires, now, known.ceiling)
     _check_slot(presign, known)
+    if terms.clients:
+        address = client_address(request.client, request.fields, registry.trusted_proxies)
+        policy.check_client(terms, address)
     policy.check_method(request.method, methods, known.ceiling)
     path = _relative_path(presign, known, upstream)
     facts.path = path.decode("ascii")
@@ -70,6 +86,8 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     _check_names(request, gateway=presign.gateway)
     if not presign.gateway and request.origin != upstream.origin:
         raise Denied("host_mismatch", "the request is addressed to another origin than the upstream")
+    if terms.max_body is not None:
+        policy.check_body(terms.max_body, request.fields)
     return Grant(
         known,
         upstream.origin,
@@ -79,14 +97,21 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
         prefix=_gateway_prefix(request, presign),
         token_in=presign.slot.name if presign.slot else b"",
         expires=expires,
+        terms=terms,
     )
 
 
 def _verify(
-    registry: Registry, ring: KeyRing, message: bytes, signature: str, facts: Facts, now: int
+    registry: Registry,
+    ring: KeyRing,
+    message: bytes,
+    signature: str,
+    facts: Facts,
+    now: int,
+    only: str | None = None,
 ) -> SigningKey:
     """Raises Denied("invalid"); from here on the request was made by somebody who holds a signing key."""
-    key = ring.verify(message, signature, now, registry.macs)
+    key = ring.verify(message, signature, now, registry.macs, only)
     if key is None:
         raise Denied("invalid", "no signing key of the connection made this signature")
     facts.verified = True
@@ -103,6 +128,8 @@ def _connection(registry: Registry, request: Request, presign: Presign) -> Conne
 def _check_revoked(registry: Registry, connection: Connection, key: SigningKey | None, facts: Facts) -> None:
     if facts.signature in registry.revoked_urls:
         raise Denied("revoked", "this signature is revoked")
+    if facts.id is not None and f"{connection.id}/{facts.id}" in registry.revoked_ids:
+        raise Denied("revoked", "this id is revoked")
     if key is not None and key.revoked:
         raise Denied("revoked", "the signing key is revoked")
     if connection.revoked:

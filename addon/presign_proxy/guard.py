@@ -38,7 +38,7 @@ from .lane.layer import Lane, may_take
 from .ledger import Entry, Ledger
 from .limits.limiter import Limiter
 from .masking import mask_for
-from .message import MAX_HEAD, head_of
+from .message import MAX_HEAD, head_of, is_sound
 from .recognition import is_gateway
 from .redaction import Redaction
 from .rewrite import redact
@@ -188,7 +188,11 @@ class Guard:
             self._gate(client, client, lambda: self.ledger.holds_too_much(client))
 
     def client_disconnected(self, client: Client) -> None:
-        self.ledger.forget(client)
+        try:
+            for entry in self.ledger.lost(client):
+                self._end(entry, None, "the gateway failed at the protocol")
+        finally:
+            self.ledger.forget(client)
 
     def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
         handler = handler_of(client)
@@ -293,6 +297,9 @@ class Guard:
         arrival = entry.arrival if entry else flows.arrival_of(flow.request, tunnelled=True)
         request = flows.request_of(flow, arrival)
         decision = self._admission.decide(request)
+        if entry is not None:
+            # What was granted has passed the grammar; what was refused may not have come to it.
+            entry.ends_connection = isinstance(decision, Deny) and not is_sound(request)
         if isinstance(decision, PassThrough):
             return decision
         if flow.error is not None:
@@ -303,9 +310,6 @@ class Guard:
         if entry is None:
             # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
-        if flows.is_h1(flow.request.data.http_version) and len(arrival.hosts) != 1:
-            # In reverse mode mitmproxy has put one in the place of all.
-            return Deny("malformed", f"{len(arrival.hosts)} Host fields", decision.style, decision.facts)
         if not arrival.has_body and flows.promises_body(flow.request):
             return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
         return await self._admission.complete(decision, request, flow.client_conn, entry.seat)
@@ -315,28 +319,33 @@ class Guard:
         if isinstance(decision, PassThrough):
             if entry is not None:
                 entry.decision = PASS
-            return
-        denial = self._grant(flow, entry, decision) if isinstance(decision, Forward) else decision
-        if denial is not None:
-            self._refuse(flow, entry, denial)
+        elif isinstance(decision, Forward):
+            self._grant(flow, entry, decision)
+        else:
+            self._refuse(flow, entry, decision)
 
-    def _grant(self, flow: http.HTTPFlow, entry: Entry | None, decision: Forward) -> Deny | None:
-        """Apply a grant; the refusal to apply instead where that fails half-way."""
+    def _grant(self, flow: http.HTTPFlow, entry: Entry | None, decision: Forward) -> None:
+        """Apply a grant; refuse the request where that fails half-way."""
         try:
             if entry is None:
                 raise LookupError("a grant needs an entry")
             entry.mask = mask_for(decision.connection.injector)
             entry.snapshot = flows.show(flow, decision)
             flow.comment, flow.marked = f"presign: granted by {decision.connection.id}", ":lock:"
+            # Last of all: nothing that fails may come after it.
             self.ledger.grant(entry, decision)
         except Exception as error:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
-            return Deny("internal", "the rewrite failed", decision.style, decision.facts)
-        return None
+            self._refuse(flow, entry, Deny("internal", "the rewrite failed", decision.style, decision.facts))
 
     def _refuse(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny) -> None:
         answer = refusal(
-            decision.code, decision.request_id, decision.style, limit=decision.limit, more=decision.fields
+            decision.code,
+            decision.request_id,
+            decision.style,
+            decision.status,
+            limit=decision.limit,
+            more=decision.fields,
         )
         if entry is not None:
             entry.answer, entry.decision = answer, decision
@@ -365,21 +374,26 @@ class Guard:
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
         entry = self.ledger.get(flow)
-        decision = entry.decision if entry else None
-        if entry is None or not isinstance(decision, Forward) or entry.stage == "done":
+        if entry is not None:
+            status = failed or (flow.response.status_code if flow.response else None)
+            self._end(entry, status, error, "upstream" if failed else None)
+
+    def _end(self, entry: Entry, status: int | None, error: str | None, code: str | None = None) -> None:
+        """Write down how a granted exchange has ended, once."""
+        decision = entry.decision
+        if not isinstance(decision, Forward) or entry.stage == "done":
             return
         outcome = Outcome(
-            status=failed or (flow.response.status_code if flow.response else None),
+            status=status,
             upstream_status=entry.upstream_status,
             bytes_in=entry.uploaded,
             bytes_out=entry.body.size if entry.body else 0,
             duration=time.monotonic() - entry.started,
-            code="upstream" if failed else None,
+            code=code,
             error=error,
         )
-        if entry.changed:
-            changed = Deny("invalid", "it was changed after it was verified", decision.style, decision.facts)
-            self._journal.write(changed, outcome)
+        if (why := entry.withdrawn) is not None:
+            self._journal.write(Deny(why.code, why.detail, decision.style, decision.facts), outcome)
         else:
             self._journal.write(decision, outcome)
         self.ledger.retire(entry)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from h2.connection import H2Connection
 from h2.frame_buffer import FrameBuffer
+from h11._readers import ChunkedReader
 from mitmproxy import version
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.connection import Server
@@ -46,6 +47,8 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (http.HttpStream, "state_wait_for_request_headers", "yield HttpRequestHeadersHook(self.flow)"),
     (http.HttpStream, "handle_connect", "yield HttpConnectHook(self.flow)"),
     (http.HttpStream, "make_server_connection", "yield GetHttpConnection("),
+    (_http1.Http1Server, "read_headers", "self.body_reader = make_body_reader("),
+    (ChunkedReader, "__call__", "chunk_header = buf.maybe_extract_next_line()"),
     (_http2.Http2Client, "__init__", "self.our_stream_id = {}"),
     (_http2.Http2Client, "__init__", "self.stream_queue = "),
     (_http2.Http2Connection, "__init__", "self.h2_conn = "),

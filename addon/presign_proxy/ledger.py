@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from .answers import Answer, Style
 from .bodies import Body
 from .decisions import Decision, Deny, Facts, Forward
+from .errors import Denied
 from .gates import MAX_BACKLOG, MAX_HELD
 from .limits.limiter import Seat
 from .masking import Mask
@@ -51,6 +52,8 @@ class Entry:
     client: Any = None
     decision: Decision | None = None
     answer: Answer | None = None
+    ends_connection: bool = True
+    """Until it is known for HTTP that all read alike, nobody can tell where the next request begins."""
     snapshot: tuple[Any, ...] = ()
     mask: Mask | None = None
     body: Body | None = None
@@ -59,13 +62,20 @@ class Entry:
     since: float = field(default_factory=time.monotonic)
     server: Any = None
     timed_out: bool = False
-    changed: bool = False
+    withdrawn: Denied | None = None
+    """Why what was granted was refused after all, on its way."""
+    max_body: int | None = None
     upstream_status: int | None = None
     uploaded: int = 0
     guarded: bool = False
     request_id: str = ""
     style: Style = "json"
     seat: Seat = field(default_factory=Seat)
+
+    @property
+    def overruns(self) -> bool:
+        """Whether more of the body has come than was signed."""
+        return self.max_body is not None and self.uploaded > self.max_body
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
@@ -86,6 +96,8 @@ class Ledger:
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self.dials: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
+        # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
+        self.cut: WeakSet[Any] = WeakSet()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
         entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
@@ -98,6 +110,7 @@ class Ledger:
     def grant(self, entry: Entry, decision: Forward) -> None:
         self._granted.add(entry)
         entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
+        entry.max_body = decision.terms.max_body  # also once the answer is there, and the grant let go of
         entry.decision = decision
 
     def retire(self, entry: Entry) -> None:
@@ -110,6 +123,10 @@ class Ledger:
     def live(self) -> list[Entry]:
         """Entries of granted requests whose exchange goes on."""
         return list(self._granted)
+
+    def lost(self, client: Any) -> list[Entry]:
+        """Entries of granted requests of a client that was cut off."""
+        return [entry for entry in self.live() if entry.client is client] if client in self.cut else []
 
     def holds_too_much(self, client: Any) -> bool:
         """Whether what a client sent piles up here."""
@@ -133,6 +150,7 @@ class Ledger:
         self.layers.pop(client, None)
         self.heads.pop(client, None)
         self.pins.pop(client, None)
+        self.cut.discard(client)
 
     def owe_head(self, client: Any) -> None:
         self.heads.setdefault(client, time.monotonic())

@@ -13,15 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 from .message import Request
 from .names import fold, header_key, param_key
-from .schemes.presign import API_PROXY
+from .schemes.presign import API_PROXY, TERMS
+from .schemes.presign import NAMES as V1
 
-NAMES: Final = {
-    "connection_id": "X-Presign-Connection",
-    "expires": "X-Presign-Expires",
-    "methods": "X-Presign-Methods",
-    "paths": "X-Presign-Paths",
-    "signature": "X-Presign-Signature",
-}
+NAMES: Final = V1 | TERMS
 _FIELDS: Final = {name.lower().encode(): field for field, name in NAMES.items()}
 _TOKEN = re.compile(rb"ps[12]_([A-Za-z0-9_+/=-]{1,24000})(?:\.([^\s\"'&?/]{0,200}))?")
 _SOURCE_PATH = re.compile(rb"/v1/([^/?]+)/([^?]+)\.([A-Za-z0-9]{1,16})")
@@ -113,9 +108,10 @@ def _add_token(loose: Loose, token: bytes, carrier: str) -> None:
     payload = text_of(encoded)
     if payload is None:
         return
-    names = ("connection_id", "expires", "methods", "paths")
+    names = ("connection_id", "expires", "methods", "paths", *(TERMS if token.startswith(b"ps2_") else ()))
     for field, text in zip(names, payload.replace("\r\n", "\n").split("\n"), strict=False):
-        _add(loose, field, text, text.encode("utf-8", "replace"), b"", carrier)
+        if text or field not in TERMS:
+            _add(loose, field, text, text.encode("utf-8", "replace"), b"", carrier)
     if dot:
         _add(loose, "signature", signature.decode("utf-8", "replace"), signature, b"", carrier)
 

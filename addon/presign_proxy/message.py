@@ -18,12 +18,14 @@ MAX_FIELDS: Final = 100
 # RFC 9110, 5.1: a name is a token; RFC 9110, 5.5: a value holds no control but HTAB, so no obs-fold either.
 # Line breaks are counted instead, see `Head`.
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_TOKENS: Final = TOKEN + b"\n"
 CONTROLS: Final = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in (0x09, 0x0A))
-_BAD_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
+_BAD_IN_TARGET: Final = bytes((*range(0x21), 0x7F)) + b"#"
 # RFC 9112, 2.3: a higher minor version is read as 1.1. HTTP/0.9 has no fields, so no Host either.
-_VERSION = re.compile(rb"HTTP/(?:1\.[0-9]|2\.0|3)")
+_VERSIONS: Final = frozenset((b"HTTP/2.0", b"HTTP/3", *(b"HTTP/1.%d" % minor for minor in range(10))))
 # RFC 9112, 6.3; and 18 digits, because beyond 63 bits every parser has an overflow of its own.
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+_CHUNKED: Final = [b"chunked"]
 
 
 class Origin(NamedTuple):
@@ -109,24 +111,43 @@ def check_grammar(request: Request, head: Head) -> None:
 
     Raises Malformed. A request that passes can be written as HTTP/1 or HTTP/2 with one meaning.
     """
-    if not _VERSION.fullmatch(request.version):
+    if request.version not in _VERSIONS:
         raise Malformed("the request line claims a version of HTTP that is not spoken here")
     if not request.method or request.method.translate(None, TOKEN):
         raise Malformed("the method is not a token")
-    if _BAD_TARGET.search(request.target) or not request.target.startswith(b"/"):
+    target = request.target
+    if len(target.translate(None, _BAD_IN_TARGET)) != len(target) or not target.startswith(b"/"):
         raise Malformed("the request target is not an absolute path without spaces, controls and fragment")
     breaks = max(len(request.fields) - 1, 0)
+    names = head.names
     # Names are counted: a line break in one would make it look like two good ones.
-    if head.joined.translate(None, TOKEN + b"\n") or b"" in head.names or head.joined.count(b"\n") != breaks:
+    if head.joined.translate(None, _TOKENS) or b"" in names or len(names) != len(request.fields):
         raise Malformed("a header name is not a token")
     values = head.values
     if len(values.translate(None, CONTROLS)) != len(values) or values.count(b"\n") != breaks:
         raise Malformed("a header value holds a control character")
-    hosts = head.names.count(b"host")
+    hosts = names.count(b"host")
     # RFC 9112, 3.2: exactly one; HTTP/2 has :authority instead and may repeat it here.
     if hosts > 1 or (hosts == 0 and request.version.startswith(b"HTTP/1")):
         raise Malformed(f"{hosts} Host fields")
-    if b"content-length" in head.names and not all(
-        _LENGTH.fullmatch(value) for name, value in request.fields if name.lower() == b"content-length"
+    at = -1
+    for _ in range(names.count(b"content-length")):
+        at = names.index(b"content-length", at + 1)
+        if not _LENGTH.fullmatch(request.fields[at][1]):
+            raise Malformed("Content-Length is not a number of at most 18 digits")
+    # RFC 9112, 6.1: `gzip, chunked` is another body to whoever knows that coding than to whoever does not.
+    if (
+        b"transfer-encoding" in names
+        and [value.lower() for name, value in request.fields if name.lower() == b"transfer-encoding"]
+        != _CHUNKED
     ):
-        raise Malformed("Content-Length is not a number of at most 18 digits")
+        raise Malformed("Transfer-Encoding is not chunked alone")
+
+
+def is_sound(request: Request) -> bool:
+    """Whether it passes `check_grammar`, for a request that was refused before it came to that."""
+    try:
+        check_grammar(request, head_of(request))
+    except Malformed:
+        return False
+    return True

@@ -31,7 +31,7 @@ _short_key = lru_cache(maxsize=4096)(_key)
 def fold(raw: bytes) -> bytes:
     """Decoded as often as upstreams and the proxies before them may, lower-case, `-` for `_`."""
     rounds = _ROUNDS
-    while b"%" in raw and rounds:
+    while raw.find(b"%") >= 0 and rounds:
         raw, rounds = unquote_to_bytes(raw), rounds - 1
     return raw.lower().replace(b"_", b"-")
 

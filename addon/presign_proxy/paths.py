@@ -17,10 +17,10 @@ from . import grammar
 from .errors import Denied
 
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-# RFC 3986, 3.3: pchar without "%". What is in neither set is not legal in a path and gets encoded.
-_PCHAR: Final = _UNRESERVED | frozenset(b"!$&'()*+,;=:@/")
+# RFC 3986, 3.3: neither a pchar nor a slash, so not legal in a path.
+_ILLEGAL = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]")
 # Nothing to decode, no ";", no segment that is empty or starts with a dot: canonical as it stands.
-_PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?")
+_PLAIN = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNIT = re.compile(rb"%([0-9A-Fa-f]{2})|([^%])|(%)", re.DOTALL)
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -59,17 +59,16 @@ def canonical_path(raw: bytes, *, allow_encoded_slash: bool = False) -> bytes:
 
 def _encode(raw: bytes) -> bytes:
     """Decode unreserved escapes, upper-case the rest, encode what may not stand in a path."""
-    path = _ESCAPE.sub(_canonical_escape, raw)
-    if all(octet in _PCHAR or octet == 0x25 for octet in path):
-        return path
-    return b"".join(
-        bytes((octet,)) if octet in _PCHAR or octet == 0x25 else b"%%%02X" % octet for octet in path
-    )
+    return _ILLEGAL.sub(_escaped, _ESCAPE.sub(_canonical_escape, raw))
 
 
 def _canonical_escape(match: re.Match[bytes]) -> bytes:
     octet = int(match[1], 16)
     return bytes((octet,)) if octet in _UNRESERVED else b"%%%02X" % octet
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % ord(match[0])
 
 
 def _check_segments(path: bytes) -> None:
@@ -88,18 +87,23 @@ def _check_segments(path: bytes) -> None:
             raise _refused("it folds to something percent-encoded")
     *inner, last = text.split("/")[1:]
     for segment in inner:
-        if _is_dots(segment) or not _CUT.split(segment, 1)[0]:
+        if _is_dots(segment) or not _name(segment):
             raise _refused("it holds an empty or a dot segment")
     # One trailing slash is an empty last segment; "/;x" is not.
-    if _is_dots(last) or (last and not _CUT.split(last, 1)[0]):
+    if _is_dots(last) or (last and not _name(last)):
         raise _refused("it ends in an empty or a dot segment")
 
 
-def _is_dots(segment: str) -> bool:
-    """Dots, also with the spaces that Windows drops, with or without `;parameters`; an encoded `?` or `#`
-    ends the path for whoever parses it once more after decoding.
+def _name(segment: str) -> str:
+    """A segment without `;parameters`; an encoded `?` or `#` ends the path for whoever parses it once more
+    after decoding.
     """
-    name = _CUT.split(segment, 1)[0]
+    return _CUT.split(segment)[0]
+
+
+def _is_dots(segment: str) -> bool:
+    """Dots, also with the spaces that Windows drops, with or without `;parameters`."""
+    name = _name(segment)
     return "." in name and not name.strip(" .")
 
 
@@ -112,7 +116,7 @@ def units(path: bytes) -> str:
 
     Patterns are matched on units so that `*A9` does not match the second half of `%C3%A9`.
     """
-    if b"%" not in path:
+    if path.find(b"%") < 0:
         return path.decode("ascii")
     return "".join(
         chr(0x100 + int(escape, 16)) if escape else (plain or percent).decode("ascii")

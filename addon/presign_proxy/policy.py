@@ -8,15 +8,20 @@ from itertools import pairwise
 from typing import Final
 
 from . import grammar
+from .clients import Address, is_in
 from .connections import ANY, Ceiling
 from .errors import Denied, Malformed
+from .message import Fields
 from .paths import pattern, units
+from .terms import Terms
 
 MAX_ITEMS: Final = 64
 _METHOD = re.compile(grammar.METHOD)
 _ONLY_STARS = re.compile(r"/?\*+")
 NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """Methods no wildcard grants: a tunnel, and two that echo the credential."""
+_USUAL: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Well-formed, and none of those."""
 
 
 @lru_cache(maxsize=4096)  # only lists that were signed get here
@@ -46,6 +51,31 @@ def check_expiry(expires: int, now: int) -> None:
         raise Denied("expired", f"expired {now - expires} s ago")
 
 
+def check_begun(terms: Terms, now: int) -> None:
+    """`now == not_before` is in time."""
+    if terms.not_before is not None and now < terms.not_before:
+        raise Denied("not_yet_valid", f"not valid for another {terms.not_before - now} s")
+
+
+def check_client(terms: Terms, address: Address | None) -> None:
+    """Only for terms that list clients; an address nobody knows is in no network."""
+    if address is None:
+        raise Denied("client_not_allowed", "nobody can tell from which address it comes")
+    if not is_in(address, terms.clients):
+        raise Denied("client_not_allowed", "it comes from an address outside of the signed networks")
+
+
+def check_body(signed: int, fields: Fields) -> None:
+    """Whether the body that is announced may come; one without a length is counted as it comes."""
+    announced = [int(value) for name, value in fields if name.lower() == b"content-length"]
+    if max(announced, default=0) > signed:
+        raise body_too_large(signed)
+
+
+def body_too_large(signed: int) -> Denied:
+    return Denied("too_large", f"the body is larger than the signed {signed} bytes", 413)
+
+
 def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:
     if expires == 0:
         if not ceiling.allow_no_expiry or ceiling.max_lifetime is not None:
@@ -57,7 +87,7 @@ def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:
 def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
     """Case-sensitive, as methods are. HEAD is not implied by GET unless `head_as_get`."""
     name = method.decode("ascii", "replace")
-    if name in NEVER or not _METHOD.fullmatch(name):
+    if name not in _USUAL and (name in NEVER or not _METHOD.fullmatch(name)):
         raise Denied("method_not_allowed", "this method is never forwarded")
     as_get = name == "HEAD" and ceiling.head_as_get
     for granted, whose in ((signed, "the signature"), (ceiling.methods, "the connection")):
@@ -72,7 +102,13 @@ def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
         path: canonical, relative to the connection, with its leading slash.
     """
     compared = units(path).removeprefix("/")
-    if not any(pattern(text).matches(compared) for text in signed):
+    for text in signed:
+        if pattern(text).matches(compared):
+            break
+    else:
         raise Denied("path_not_allowed", "no signed pattern matches the path")
-    if not any(allowed.matches(compared) for allowed in ceiling.paths):
+    for allowed in ceiling.paths:
+        if allowed.matches(compared):
+            break
+    else:
         raise Denied("path_not_allowed", "the connection's own patterns do not match the path")

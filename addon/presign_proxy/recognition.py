@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from .connections import Registry
 from .errors import Denied, Malformed
 from .hosts import is_loopback
@@ -10,7 +12,9 @@ from .schemes import presign as presign_scheme
 from .schemes import source as source_scheme
 from .schemes.presign import API_PROXY, TOKEN_PATH, Presign
 from .schemes.source import Source
-from .tokens import PREFIX as TOKEN
+from .tokens import PREFIXES
+
+_TOKEN_PATHS: Final = tuple(TOKEN_PATH + start for start in PREFIXES)
 
 
 def is_gateway(registry: Registry, request: Request) -> bool:
@@ -18,7 +22,7 @@ def is_gateway(registry: Registry, request: Request) -> bool:
     if request.reverse:
         # mitmproxy has replaced Host by then, so only the path can tell.
         path = request.path
-        return path.startswith((API_PROXY, TOKEN_PATH + TOKEN)) or is_source_form(registry, request)
+        return path.startswith((API_PROXY, *_TOKEN_PATHS)) or is_source_form(registry, request)
     host, port = request.origin.host, request.origin.port
     if host in registry.hosts:
         return True
@@ -64,11 +68,10 @@ def _intercepted_source(registry: Registry, request: Request) -> Source | None:
     if projects is None:
         return None
     try:
-        found = source_scheme.recognise_intercepted(request)
-        if found is None:
+        source = source_scheme.recognise_intercepted(request)
+        if source is None:
             return None
-        named, source = found
-        matching = [project.id for project in projects if named is None or project.id == named]
+        matching = [project.id for project in projects if source.project in ("", project.id)]
         if len(matching) != 1:
             raise Denied("invalid", "no project is named and none or several match")
     except Denied as denied:

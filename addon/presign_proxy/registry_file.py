@@ -295,4 +295,5 @@ def _revocations(revoked: Revoked) -> Revocations:
         frozenset(revoked.keys),
         frozenset(revoked.connections),
         dict(revoked.added_before),
+        frozenset(revoked.ids),
     )

@@ -14,14 +14,15 @@ EVERY: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """`urls` are signature ids, `keys` are `{connection}/{key}`; `added_before` maps a connection, or
-    `EVERY`, to a Unix time.
+    """`urls` are signature ids, `keys` are `{connection}/{key}`, `ids` `{connection}/{id}` of presigns with a
+    name; `added_before` maps a connection, or `EVERY`, to a Unix time.
     """
 
     urls: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
     connections: frozenset[str] = frozenset()
     added_before: Mapping[str, int] = field(default_factory=dict)
+    ids: frozenset[str] = frozenset()
 
     def applied(self, connections: Mapping[str, Connection]) -> dict[str, Connection]:
         """The connections, with what is revoked marked as such."""

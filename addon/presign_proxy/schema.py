@@ -332,6 +332,7 @@ class RegistryConfig(Strict):
 
 _SignatureId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 _KeyName = Annotated[str, Field(pattern=rf"^{grammar.CONNECTION_ID}/{grammar.KEY_ID}$")]
+_PresignName = Annotated[str, Field(pattern=rf"^{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}$")]
 _OneOrAll = Annotated[str, Field(pattern=rf"^(\*|{grammar.CONNECTION_ID})$")]
 
 
@@ -347,6 +348,7 @@ class Revoked(Strict):
 
     urls: dict[_SignatureId, RevokedUrl] = Field(default_factory=dict)
     keys: dict[_KeyName, Instant] = Field(default_factory=dict)
+    ids: dict[_PresignName, Instant] = Field(default_factory=dict)
     connections: dict[ConnectionId, Instant] = Field(default_factory=dict)
     added_before: dict[_OneOrAll, Instant] = Field(default_factory=dict)
 

@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 from . import base64url, canonical, grammar, policy
 from .errors import Denied, Malformed
 from .keys import mac, signature_id
-from .schemes.presign import MAX_LIST
+from .schemes.presign import MAX_LIST, TERMS
 from .secret import Secret
 from .sources import parse_source
+from .terms import NO_TERMS, Terms, Written, write
 from .tokens import format_token
 
 _ID = re.compile(grammar.CONNECTION_ID)
@@ -32,9 +33,11 @@ class Signed(NamedTuple):
     methods: str
     paths: str
     signature: str
+    written: Written | None = None
+    """The signed policy; None in version 1."""
 
     def __repr__(self) -> str:
-        what = (self.connection_id, self.expires, self.methods, self.paths)
+        what = (self.connection_id, self.expires, self.methods, self.paths, *filter(None, [self.written]))
         return f"Signed({', '.join(map(repr, what))}, signature_id={signature_id(self.signature)})"
 
     @property
@@ -45,8 +48,15 @@ class Signed(NamedTuple):
             "X-Presign-Expires": self.expires,
             "X-Presign-Methods": self.methods,
             "X-Presign-Paths": self.paths,
+            **self.terms,
             "X-Presign-Signature": self.signature,
         }
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """The fields of the signed policy that are there, by their names in query and header."""
+        pairs = zip(TERMS.values(), self.written or (), strict=False)
+        return {name: value for name, value in pairs if value}
 
     @property
     def token(self) -> str:
@@ -108,13 +118,16 @@ class Signer:
         if not self._secret.reveal():
             raise ValueError("a signing secret is not empty")
 
-    def sign(self, methods: Iterable[str], paths: Iterable[str], *, expires_at: int) -> Signed:
+    def sign(
+        self, methods: Iterable[str], paths: Iterable[str], *, expires_at: int, terms: Terms = NO_TERMS
+    ) -> Signed:
         """Sign a grant.
 
         Args:
             methods: upper-case, or only "*".
             paths: patterns relative to the connection, in which `*` is any run of characters.
             expires_at: Unix time in seconds; 0 is never.
+            terms: what else is signed; with any, the grant is of version 2.
 
         Raises ValueError for anything the gateway would refuse as malformed.
         """
@@ -133,9 +146,13 @@ class Signer:
             except Malformed as error:
                 raise ValueError(error.detail) from None
         _check_time(expires_at)
+        if terms.not_before is not None and 0 < expires_at < terms.not_before:
+            raise ValueError("not_before lies behind the expiry: it would never be valid")
         fields = (self._id, str(expires_at), lists["methods"], lists["paths"])
-        signature = mac(self._secret.reveal().encode(), canonical.presign(*fields)).hex()
-        return Signed(*fields, signature)
+        written = write(terms)
+        message = canonical.presign(*fields) if written is None else canonical.policy(*fields, written)
+        signature = mac(self._secret.reveal().encode(), message).hex()
+        return Signed(*fields, signature, written)
 
     def sign_source(self, src_url: str, extension: str, *, expires_at: int) -> SignedSource:
         """Sign the URL of a source; the connection is a project of scheme source.

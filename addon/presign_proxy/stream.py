@@ -45,6 +45,7 @@ from .errors import STATUS, Denied
 from .identity import new_request_id
 from .ledger import Arrival, Entry, Ledger
 from .masking import Mask
+from .policy import body_too_large
 
 logger = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ class GuardedStream(HttpStream):
 
     def _changed(self, entry: Entry) -> Answer:
         """Somebody edited the request after it was verified: what would leave is not what was signed."""
-        entry.changed = True
+        entry.withdrawn = Denied("invalid", "it was changed after it was verified")
         logger.warning("presign: a request was changed after it was verified; it is refused")
         return self._refusal("invalid")
 
@@ -272,6 +273,9 @@ class GuardedStream(HttpStream):
         elif isinstance(event, RequestData):
             entry.uploaded += len(event.data)
             self.flow.request.stream = True
+            if entry.overruns:
+                yield from self._cut_upload(entry)
+                return
         yield from self._guard(super()._handle_event(event))
 
     def _receive_head(self, event: ResponseHeaders, entry: Entry) -> Answer | None:
@@ -312,6 +316,15 @@ class GuardedStream(HttpStream):
                 return
             yield from self._guard(super()._handle_event(ResponseData(self.stream_id, piece)))
 
+    def _cut_upload(self, entry: Entry) -> Commands:
+        """More of a body has come than was signed: the upstream never gets the end of it, nor this piece."""
+        entry.withdrawn = body_too_large(entry.max_body or 0)
+        if self.head_sent:
+            yield from self._abort(entry)
+            return
+        yield from self._cancel(entry)
+        yield from self._answer(self._refusal("too_large", entry.withdrawn.status))
+
     def _abort(self, entry: Entry) -> Commands:
         """Break off a response whose head is out: the client sees that it is not whole."""
         yield from self._cancel(entry)
@@ -347,7 +360,7 @@ class GuardedStream(HttpStream):
             self.uploading = False
         over_h1 = flows.is_h1(self.flow.request.data.http_version)
         # After a request that is invalid as HTTP nobody can tell where the next one begins.
-        last = answer.status == STATUS["malformed"]
+        last = answer.status == STATUS["malformed"] or self.entry is None or self.entry.ends_connection
         close = over_h1 and (self.uploading or self.invalid or last)
         response = flows.response_of(answer, close=close)
         self.flow.response = response

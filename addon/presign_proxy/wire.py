@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import h2.events
 from h2.errors import ErrorCodes
+from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer, layers
@@ -23,6 +24,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Htt
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 
 from .answers import Answer, refusal
+from .chunks import StrictChunks
 from .flows import is_h1
 from .gates import MAX_HELD
 from .identity import new_request_id
@@ -90,6 +92,11 @@ class GuardedHttp1Server(_Tamed, Http1Server):
         super().__init__(context)
         self.ledger = ledger
 
+    def read_body(self, event: events.Event) -> Commands:
+        if type(self.body_reader) is ChunkedReader:
+            self.body_reader = StrictChunks()
+        yield from super().read_body(event)
+
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         refused = False
         if isinstance(event, events.DataReceived) and not event.data.isascii():
@@ -129,7 +136,7 @@ class GuardedHttp1Server(_Tamed, Http1Server):
 
     def _escape_absolute_form(self) -> None:
         """Percent-encode raw UTF-8 in a request line that holds a whole URL, which mitmproxy refuses there
-        though not in origin form; the path is encoded in any case.
+        though not in origin form. The path is encoded in any case; a query is, where it would be refused.
         """
         line, end, rest = bytes(self.buf).partition(b"\n")
         if end and _ABSOLUTE.match(line) and not line.isascii():
@@ -229,14 +236,14 @@ class GuardedHttpLayer(HttpLayer):
 
     def _handle_event(self, event: events.Event) -> Commands:
         """mitmproxy logs what is raised here, and leaves the client waiting for ever."""
-        if self.broken:
-            return
         try:
-            yield from self._handle(event)
+            if not self.broken:
+                yield from self._handle(event)
         except Exception as error:
             self.broken = True
             logger.error("presign: failed at the protocol (%s); the client is cut off", type(error).__name__)
             yield commands.CloseConnection(self.context.client)
+            self.ledger.cut.add(self.context.client)
 
     def _handle(self, event: events.Event) -> Commands:
         client = self.context.client

@@ -13,6 +13,9 @@ from support.raw import connect, connect_tls
 IDLE = 0.02
 """Seconds of silence after which nothing more is expected of a request that is none."""
 
+PATIENCE = 30.0
+"""Seconds in which a well-formed request is answered, be the machine ever so busy."""
+
 
 class Answered(NamedTuple):
     """One final response."""
@@ -89,7 +92,7 @@ class Conversations:
 
 def _exchange(sock: socket.socket, data: bytes, heads: list[bool], clean: bool) -> Talk:
     talk, buffer = Talk([], b""), b""
-    deadline = time.monotonic() + (4 if clean else 1)
+    deadline = time.monotonic() + (PATIENCE if clean else 1)
     sock.settimeout(10)
     with contextlib.suppress(OSError):
         sock.sendall(data)

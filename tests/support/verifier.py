@@ -295,7 +295,8 @@ class Verifier:
         if absolute:
             scheme = absolute[1].decode().lower()
             origin = authority_of(absolute[2], scheme)
-            target = absolute[3]
+            # Raw bytes are percent-encoded where a URL is whole; elsewhere only in the path.
+            target = re.sub(rb"[\x80-\xff]", lambda octet: b"%%%02X" % octet[0][0], absolute[3])
             if way.tunnel and origin != way.tunnel:
                 raise No
         elif way.tunnel:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import click
 
+from ..clients import parse_network
 from ..config import load
 from ..connections import ANY, Connection
 from ..document import ConfigError
@@ -67,8 +68,11 @@ def _unfetched(desk: Desk, known: dict[str, Connection]) -> Iterator[str]:
 
 def _of_all(desk: Desk, known: dict[str, Connection]) -> Iterator[Advice]:
     config = desk.config
+    trusted = config.gateway.trusted_proxies
     if config.gateway.unsigned == "pass":
         yield Advice("gateway.unsigned", "pass: fine on a laptop; the egress gateway of others should deny")
+    if any(network is not None and network.prefixlen == 0 for network in map(parse_network, trusted)):
+        yield Advice("gateway.trusted_proxies", "trusts everybody: whoever asks may choose his address")
     if config.audit is None:
         yield Advice("audit", "is not set: nobody will know who used what")
     elif config.audit.file != "-" and not os.access((desk.base / config.audit.file).parent, os.W_OK):

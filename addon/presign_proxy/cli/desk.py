@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..clients import parse_network
 from ..config import DEFAULT_PATH, Shape, locate, shape_of
 from ..connections import Connection, Registry
 from ..document import ConfigError, Document, Problem
@@ -197,6 +198,12 @@ class Desk:
                 found[entry.id] = self.connection(entry)
             except ConfigError as error:
                 left_out += [f"{entry.id} was left out: {problem}" for problem in error.problems]
-        deny = self.config.gateway.unsigned != "pass"
-        urls = self.revocations.urls
-        return Registry(found, self.hosts(), deny_unsigned=deny, revoked_urls=urls), left_out
+        registry = Registry(
+            found,
+            self.hosts(),
+            deny_unsigned=self.config.gateway.unsigned != "pass",
+            revoked_urls=self.revocations.urls,
+            revoked_ids=self.revocations.ids,
+            trusted_proxies=tuple(filter(None, map(parse_network, self.config.gateway.trusted_proxies))),
+        )
+        return registry, left_out

@@ -14,6 +14,7 @@ from ..converting import signed_from
 from ..document import ConfigError
 from ..explaining import explain as explained
 from ..explaining.explanation import Explanation, headline, render
+from ..hosts import parse_address
 from ..message import Request
 from ..presenting import Presented, parse
 from ..presenting.urls import Unreadable
@@ -55,6 +56,12 @@ def _at(text: str | None) -> int:
         raise click.UsageError(f"--at {error}") from None
 
 
+def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    if text is not None and parse_address(text) is None:
+        raise click.UsageError("--from is an IP address")
+    return text
+
+
 def _judged(desk: Desk, given: str, at: str | None, **wanted: str | None) -> tuple[Explanation, list[str]]:
     """The explanation, and what was assumed for it."""
     # What names no host goes to the gateway, by a name that it answers to.
@@ -75,6 +82,7 @@ def named(request: Request) -> frozenset[str]:
 _METHOD = click.option("--method", metavar="M", help="Where the text names none.")
 _PATH = click.option("--path", metavar="PATH", help="Below the connection, for tokens and headers.")
 _TO = click.option("--to", metavar="URL", help="Where headers are sent, if not to the gateway.")
+_FROM = click.option("--from", "client", metavar="ADDRESS", callback=_address, help="The client's address.")
 _AT = click.option("--at", metavar="INSTANT", help="Judge as at this time, as in 2027-01-01T00:00:00Z.")
 
 
@@ -83,16 +91,22 @@ _AT = click.option("--at", metavar="INSTANT", help="Judge as at this time, as in
 @_METHOD
 @_PATH
 @_TO
+@_FROM
 @_AT
 @verb
 def explain(
-    desk: Desk, voice: Voice, what: str, method: str | None, path: str | None, to: str | None, at: str | None
+    desk: Desk,
+    voice: Voice,
+    what: str,
+    to: str | None,
+    at: str | None,
+    **asked: str | None,
 ) -> int:
     """Say step by step what the gateway would do with a request, and why; name the usual mistakes.
 
     Offline, with the configuration that lies here. Exit code 0 where it would be granted.
     """
-    explanation, assumed = _judged(desk, what, at, method=method, path=path, url=to)
+    explanation, assumed = _judged(desk, what, at, **asked, url=to)
     tail = ["", "Assumed:", *(f"  -  {one}" for one in assumed)] if assumed else []
     voice.tell(explanation.to_json() | {"assumed": assumed}, *render(explanation), *tail)
     return DONE if explanation.verdict.decision == "forward" else REFUSED
@@ -103,13 +117,19 @@ def explain(
 @_METHOD
 @_PATH
 @_TO
+@_FROM
 @_AT
 @verb
 def verify(
-    desk: Desk, voice: Voice, what: str, method: str | None, path: str | None, to: str | None, at: str | None
+    desk: Desk,
+    voice: Voice,
+    what: str,
+    to: str | None,
+    at: str | None,
+    **asked: str | None,
 ) -> int:
     """Say whether the gateway would grant a request. Exit code 0 where it would."""
-    explanation, _ = _judged(desk, what, at, method=method, path=path, url=to)
+    explanation, _ = _judged(desk, what, at, **asked, url=to)
     data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
     voice.tell(data, headline(explanation.verdict))
     return DONE if explanation.verdict.decision == "forward" else REFUSED

@@ -27,10 +27,16 @@ from .voice import Voice, verb
 
 _GRACE: Final = 86_400
 """Seconds after its expiry for which a revoked URL is remembered: clocks differ."""
-_NAMES: Final = {"urls": "The URL with signature id", "keys": "The key", "connections": "The connection"}
+_NAMES: Final = {
+    "urls": "The URL with signature id",
+    "ids": "What was signed as",
+    "keys": "The key",
+    "connections": "The connection",
+}
 _SIGNATURE_ID = re.compile(r"[0-9a-f]{32}")
 _ID = re.compile(grammar.CONNECTION_ID)
 _KEY = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.KEY_ID}")
+_PRESIGN_ID = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}")
 
 
 @click.command()
@@ -39,6 +45,7 @@ _KEY = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.KEY_ID}")
     "--connection", "connection", shell_complete=complete_connections, help="All that was signed for it."
 )
 @click.option("--key", "key", metavar="CONNECTION/KEY", help="All that was signed with one key.")
+@click.option("--id", "name", metavar="CONNECTION/ID", help="All that was signed under one name.")
 @click.option(
     "--added-before", metavar="INSTANT", help="All keys older than that; with --connection, its keys."
 )
@@ -50,6 +57,7 @@ def revoke(
     url: str | None,
     connection: str | None,
     key: str | None,
+    name: str | None,
     added_before: str | None,
     undo: bool,
 ) -> None:
@@ -57,24 +65,27 @@ def revoke(
 
     It takes effect within a second and survives restarts; it holds for connections of the configuration too.
     """
-    if sum(one is not None for one in (url, key, added_before or connection)) != 1:
-        raise click.UsageError("one of: URL, --key, --connection, --added-before")
+    if sum(one is not None for one in (url, key, name, added_before or connection)) != 1:
+        raise click.UsageError("one of: URL, --key, --id, --connection, --added-before")
     openers = desk.openers
     with changing(desk.registry_path, openers) as draft:
         revocations_of(draft.content("revoked"), draft.path)  # says what is wrong with it
         _forget_expired(draft, time.time())
-        section, name, value = _what(desk, url, connection, key, added_before, undo=undo)
+        if name is not None:
+            section, what, value = "ids", _presign_id(desk, name, undo=undo), instant()
+        else:
+            section, what, value = _what(desk, url, connection, key, added_before, undo=undo)
         revoked = draft.revoked(section)
         if undo:
-            value = revoked.pop(name, None)
+            value = revoked.pop(what, None)
             if value is None:
-                raise Failure(f"{name} is not revoked")
+                raise Failure(f"{what} is not revoked")
         else:
-            value = revoked[name] = _later(revoked.get(name), value)
+            value = revoked[what] = _later(revoked.get(what), value)
         draft.write()
     state = "no longer revoked" if undo else "revoked"
-    said = f"{_named(section, name, value)} is {state}; gateways notice within a second."
-    voice.tell({"revoked": not undo, "what": section, "id": name}, said)
+    said = f"{_named(section, what, value)} is {state}; gateways notice within a second."
+    voice.tell({"revoked": not undo, "what": section, "id": what}, said)
 
 
 def _later(before: Any, value: Any) -> Any:
@@ -119,6 +130,13 @@ def _what(
         raise Failure(f"{error}; a signature id has 32 hex digits, the audit log shows it") from None
     forgotten = {"expires": expires} if expires and _is_genuine(desk, presented) else {}
     return "urls", signature, {"at": now, **forgotten}
+
+
+def _presign_id(desk: Desk, name: str, *, undo: bool) -> str:
+    if not _PRESIGN_ID.fullmatch(name):
+        raise click.UsageError("--id is CONNECTION/ID, the ID as it was signed (X-Presign-Id)")
+    _known(desk, name.partition("/")[0], undo)
+    return name
 
 
 def _is_genuine(desk: Desk, presented: Presented) -> bool:

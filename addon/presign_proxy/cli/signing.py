@@ -19,9 +19,11 @@ from ..schema import SecretSource, duration, instant
 from ..secret import Secret
 from ..secrets import resolve
 from ..signer import Signed, Signer
+from ..terms import NO_TERMS
 from .completing import complete_connections
 from .connecting import YEAR_10000, listed
 from .desk import Desk, Failure
+from .terms import as_json, policy_options, terms_of
 from .voice import Voice, verb
 
 FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
@@ -72,6 +74,7 @@ class Form(NamedTuple):
     "--secret-env", metavar="NAME", help="Sign without a configuration, with this variable's secret."
 )
 @click.option("--secret-file", metavar="PATH", help="Sign without a configuration: the secret's file.")
+@policy_options
 @verb
 def sign(desk: Desk, voice: Voice, connection: str, path: str, **options: Any) -> None:
     """Sign a grant for PATH, relative to the connection: a URL, or one of the other forms (--as).
@@ -93,11 +96,14 @@ def sign(desk: Desk, voice: Voice, connection: str, path: str, **options: Any) -
         raise click.UsageError("PATH, or --paths")
     methods = listed(options["methods"]) or ["GET"]
     paths = listed(options["paths"]) or [path.partition("?")[0].removeprefix("/")]
+    terms = terms_of(options, known.key)
     try:
-        grant = Signer(known.id, known.secret).sign(methods, paths, expires_at=expires_at)
+        grant = Signer(known.id, known.secret).sign(methods, paths, expires_at=expires_at, terms=terms)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     _hold_against(voice, known, grant, path)
+    if known.connection is not None and f"{known.id}/{terms.id}" in desk.revocations.ids:
+        raise Failure(f"the gateway would answer revoked: what is signed as {terms.id} is; take another --id")
     form = Form(path, options["base"].rstrip("/"), options["ca"])
     data = {**described(grant, form, known.preset), "key": known.key}
     voice.tell(data, *shown(grant, options["form"], form, known.preset))
@@ -184,6 +190,7 @@ def described(grant: Signed, form: Form, preset: dict[str, Any]) -> dict[str, An
         "connection": grant.connection_id,
         "methods": grant.methods.split(","),
         "paths": grant.paths.split(","),
+        **({} if grant.written is None else {"terms": as_json(grant.written)}),
         "expires": expires,
         "expires_at": datetime.fromtimestamp(expires, UTC).isoformat() if expires else None,
         "url": _url(grant, form) if can_be_url else None,
@@ -241,6 +248,8 @@ def _exports(grant: Signed, form: Form, preset: dict[str, Any]) -> list[str]:
 
 
 def _sign_source(voice: Voice, known: Known, url: str, expires_at: int, options: dict[str, Any]) -> None:
+    if terms_of(options, "") != NO_TERMS:
+        raise click.UsageError("a source URL has no policy: leave its options out")
     if options["form"] not in ("url", "curl"):
         raise click.UsageError(f"--as {options['form']} is for scheme presign")
     rules = known.connection.source if known.connection else None

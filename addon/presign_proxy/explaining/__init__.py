@@ -46,7 +46,7 @@ def _verdict(case: Case) -> Verdict:
         return Verdict("forward")
     if not isinstance(decision, Deny):
         return Verdict("pass")
-    status = refusal(decision.code, decision.request_id, decision.style).status
+    status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
     message = MESSAGE[decision.code] if decision.style == "json" else ""
     return Verdict("deny", status, decision.code, shown(decision.detail), message)
 

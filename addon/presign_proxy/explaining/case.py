@@ -15,10 +15,12 @@ from ..message import Head, Request, head_of
 from ..recognition import is_gateway, recognise
 from ..schemes.presign import Presign
 from ..schemes.source import Source
+from ..terms import parse as parse_terms
 
 PRESIGN_STEPS: Final = (
-    *("address", "presign", "grammar", "connection", "canonical", "signature", "lists", "expiry"),
-    *("revocation", "lifetime", "slot", "methods", "path", "host", "forward"),
+    *("address", "presign", "grammar", "connection", "canonical", "signature", "lists", "policy"),
+    *("not_before", "expiry", "revocation", "lifetime", "slot", "client", "methods", "path", "host", "body"),
+    *("uses", "forward"),
 )
 SOURCE_STEPS: Final = (
     *("address", "presign", "grammar", "project", "canonical", "signature", "expiry", "revocation"),
@@ -26,10 +28,14 @@ SOURCE_STEPS: Final = (
 )
 """The questions of the gateway, in its order."""
 
+_TERMS: Final = {"not_before": "not_before", "client": "client", "body": "max_body", "uses": "max_uses"}
+"""Questions that are asked where the signed policy has that field."""
+
 _BY_CODE: Final = {
     "unsigned": "presign",
     "too_large": "grammar",
     "invalid": "signature",
+    "not_yet_valid": "not_before",
     "expired": "expiry",
     "revoked": "revocation",
     "lifetime_too_long": "lifetime",
@@ -37,6 +43,8 @@ _BY_CODE: Final = {
     "method_not_allowed": "methods",
     "path_not_allowed": "path",
     "host_mismatch": "host",
+    "client_not_allowed": "client",
+    "unavailable": "uses",
 }
 
 
@@ -72,6 +80,8 @@ class Case:
         claim = self.claim
         if isinstance(claim, Presign):
             named = claim.connection_id or self.facts.connection or ""
+            if claim.written is not None:
+                return canonical.policy(named, claim.expires, claim.methods, claim.paths, claim.written)
             return canonical.presign(named, claim.expires, claim.methods, claim.paths)
         if isinstance(claim, Source) and claim.signature is not None:
             return canonical.source(claim.project, claim.url, claim.exp or "")
@@ -81,10 +91,18 @@ class Case:
     def steps(self) -> tuple[str, ...]:
         """The questions that this request was asked or would have been."""
         if not isinstance(self.claim, Source):
-            slot = isinstance(self.claim, Presign) and self.claim.slot is not None
-            return tuple(step for step in PRESIGN_STEPS if step != "slot" or slot)
+            return tuple(step for step in PRESIGN_STEPS if self._is_asked(step))
         unsigned = () if self.claim.signature is not None else ("canonical", "signature", "expiry")
         return tuple(step for step in SOURCE_STEPS if step not in unsigned)
+
+    def _is_asked(self, step: str) -> bool:
+        claim = self.claim if isinstance(self.claim, Presign) else None
+        if step == "slot":
+            return claim is not None and claim.slot is not None
+        written = claim.written if claim is not None else None
+        if step in _TERMS:
+            return written is not None and bool(getattr(written, _TERMS[step]))
+        return step != "policy" or written is not None
 
 
 def open_case(registry: Registry, request: Request, now: int) -> Case:
@@ -112,6 +130,8 @@ def refused_at(case: Case) -> str:
         return "path"
     if decision.code == "malformed":
         return _malformed_at(case) if facts.verified else _unverified_malformed_at(case)
+    if decision.code == "too_large" and facts.verified:
+        return "body"
     if decision.code == "invalid" and isinstance(case.claim, Source):
         return _source_invalid_at(case.claim, facts)
     return _BY_CODE.get(decision.code, "forward")
@@ -131,6 +151,10 @@ def _malformed_at(case: Case) -> str:
             policy.parse_list(claim.paths, "paths")
         except Malformed:
             return "lists"
+        try:
+            _ = claim.written and parse_terms(claim.written)
+        except Malformed:
+            return "policy"
         if case.facts.path is None:
             return "slot"
     names = (parse_authority(name, case.request.origin.scheme) for _, name in case.request.names)

@@ -11,9 +11,10 @@ from ..decisions import Deny, Forward
 from ..loosely import NAMES, Loose
 from ..message import Request
 from ..recognition import is_source_form
-from ..schemes.presign import API_PROXY, MAX_LIST, TOKEN_PATH
+from ..schemes.presign import API_PROXY, MAX_LIST, TERMS, TOKEN_PATH
 from ..schemes.source import Source
-from ..tokens import has_start
+from ..terms import Written
+from ..tokens import PREFIXES, has_start
 from . import spelling
 from .case import Case
 from .explanation import Finding
@@ -47,7 +48,8 @@ def _unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def _address(case: Case) -> Iterator[Finding]:
     request = case.request
-    if not case.gateway and request.path.startswith((API_PROXY, TOKEN_PATH + b"ps1_")):
+    token_paths = (TOKEN_PATH + start for start in PREFIXES)
+    if not case.gateway and request.path.startswith((API_PROXY, *token_paths)):
         yield Finding(
             "gateway_host_unknown",
             f"The path has the gateway's form, but {request.origin.host} is none of its names: list it under "
@@ -130,8 +132,6 @@ def _missing(loose: Loose) -> Iterator[Finding]:
 def _tokens(loose: Loose) -> Iterator[Finding]:
     for token in loose.tokens:
         payload, dot, _ = token[4:].partition(".")
-        if token.startswith("ps2_"):
-            yield Finding("token_version", "The token begins with ps2_, which this gateway does not read.")
         if "=" in payload:
             yield Finding("token_padding", "The base64url of the token has padding: leave the = out.")
         if "+" in payload or "/" in payload:
@@ -142,13 +142,22 @@ def _tokens(loose: Loose) -> Iterator[Finding]:
             yield Finding(
                 "token_cut", "The token is cut: behind its base64url there is no dot and signature."
             )
-        count = len((loosely.text_of(payload.encode()) or "").split("\n"))
-        if count != 4:
-            text = (
-                f"The token holds {count} lines: id, expires, methods and paths, without a newline at the "
-                "end."
-            )
-            yield Finding("token_fields", text)
+        yield from _token_fields(token[:4], (loosely.text_of(payload.encode()) or "").split("\n"))
+
+
+def _token_fields(prefix: str, lines: list[str]) -> Iterator[Finding]:
+    count = len(lines)
+    if prefix == "ps1_" and count == 10:
+        yield Finding("token_version", "The token holds a policy, so it begins with ps2_, not with ps1_.")
+    elif prefix == "ps2_" and (count == 4 or not any(lines[4:])):
+        text = "The token holds no policy, so it is one of version 1: four lines, and it begins with ps1_."
+        yield Finding("token_version", text)
+    elif prefix == "ps1_" and count != 4:
+        text = f"The token holds {count} lines: id, expires, methods and paths, without a newline at the end."
+        yield Finding("token_fields", text)
+    elif prefix == "ps2_" and count != 10:
+        text = f"The token holds {count} lines: a ps2_ token has ten, those of absent fields empty."
+        yield Finding("token_fields", text)
 
 
 class _Spelled(NamedTuple):
@@ -170,8 +179,13 @@ def _spelling(loose: Loose) -> _Spelled:
     for field, findings in (("expires", [expires.finding]), ("methods", in_methods), ("paths", in_paths)):
         if loose.fields.get(field):
             in_values += [finding for finding in findings if finding is not None]
+    terms = {
+        field: spelling.term(field, loose.first(field) or "") for field in TERMS if field in loose.fields
+    }
+    in_values += [read.finding for read in terms.values() if read.finding is not None]
+    written = Written(**{field: read.meant or "" for field, read in terms.items()}) if terms else None
     named = loose.first("connection_id") or ""
-    repaired = Signable(named, expires.meant or loose.first("expires") or "", methods, paths)
+    repaired = Signable(named, expires.meant or loose.first("expires") or "", methods, paths, written)
     given = signature.finding is not None and loose.fields.get("signature")
     in_signature = [signature.finding] if given and signature.finding else []
     return _Spelled(in_values, in_signature, repaired, signature.meant)
@@ -182,19 +196,28 @@ def _investigated(case: Case, loose: Loose, spelled: _Spelled, beginning: bytes)
     addressed = case.registry.addressed(case.request.origin, case.request.path)
     named = spelled.repaired.connection_id or (addressed.id if addressed else "")
     known = case.registry.get(named, "presign")
-    sent = Signable(named, *(loose.first(name) or "" for name in ("expires", "methods", "paths")))
+    written = _written(loose)
+    expires, methods, paths = (loose.first(name) or "" for name in ("expires", "methods", "paths"))
+    sent = Signable(named, expires, methods, paths, written)
     repaired = spelled.repaired._replace(connection_id=named)
-    raw = Signable(named, *(_raw(loose, name) for name in ("expires", "methods", "paths")))
+    raw = Signable(named, _raw(loose, "expires"), _raw(loose, "methods"), _raw(loose, "paths"))
     asked = (case.request.method.decode("ascii", "replace"), _below(case.request.path))
     tried = messages(sent, asked, raw)
     if repaired != sent:
         tried |= {f"{name}-repaired": made for name, made in messages(repaired, asked, raw).items()}
     good = message(sent.lines()), message(repaired.lines())
-    suspect = Suspect(known, *good, tried, beginning, misspelled=bool(spelled.in_values))
+    key = written.key or None if written else None
+    suspect = Suspect(known, *good, tried, beginning, misspelled=bool(spelled.in_values), key=key)
     found = investigate(suspect, case.now)
     for signable in dict.fromkeys((sent, repaired)) if not found else ():
         found = found or list(investigate_others(case.registry, named, signable, beginning))
     return found
+
+
+def _written(loose: Loose) -> Written | None:
+    """The policy as it was sent; None where there is none."""
+    found = {field: loose.first(field) or "" for field in TERMS if field in loose.fields}
+    return Written(**found) if found else None
 
 
 def _raw(loose: Loose, name: str) -> str:

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 from .. import canonical
 from ..connections import Connection, Registry
 from ..keys import Try
-from .explanation import Finding, moment
-from .variants import ONLY_PLAIN, PLAIN, SECRETS, Signable
+from .explanation import Finding, moment, printable
+from .variants import ONLY_PLAIN, PLAIN, SECRETS, Signable, message
 
 MAX_OTHERS: Final = 5000
 """Other connections whose keys are tried."""
@@ -31,10 +31,30 @@ _MESSAGE_TEXTS: Final = {
         "The signature was made over values joined otherwise than the canonical string joins them."
     ),
     "other_label": (
-        f"The signature was made with another label in the first line: it must be {canonical.PRESIGN_LABEL}."
+        f"The signature was made with another label in the first line: it must be {canonical.PRESIGN_LABEL}, "
+        f"and {canonical.POLICY_LABEL} where there is a policy (X-Presign-Not-Before, -Max-Uses, -Client, "
+        "-Max-Body, -Key, -Id)."
     ),
     "no_label": "The signature was made without the first part of the canonical string.",
     "fields_swapped": "The signature was made over the right values in another order.",
+    "policy_of_nothing": (
+        "The signature was made with the label of a signed policy though the presign has none of its fields: "
+        f"five lines then, the first of them {canonical.PRESIGN_LABEL}."
+    ),
+    "policy_not_signed": (
+        "The signature was made without the lines of the policy: X-Presign-Not-Before, -Max-Uses, -Client, "
+        "-Max-Body, -Key and -Id are signed too, and cannot be added afterwards."
+    ),
+    "policy_lines_left_out": (
+        "The signature was made without the empty lines of the policy: all six have their line, also those "
+        "that are absent, and also at the end ($(…) in a shell takes them off)."
+    ),
+    "policy_order": (
+        "The signature was made over the policy in another order: not before, max uses, client, max body, "
+        "key, id, each on its line, behind the paths."
+    ),
+    "policy_with_names": "The signature was made over names and values: the lines hold the values alone.",
+    "policy_with_zeros": "The signature was made with 0 for what is absent: such a line is empty.",
     "percent_encoded": (
         "The signature was made over percent-encoded values: sign the plain text, and encode it for the URL "
         "only."
@@ -113,7 +133,7 @@ class Suspect(NamedTuple):
 
     `sent` and `repaired` are canonical strings, of the values as they stand and as they should; `messages`,
     what else may have been signed; `beginning`, the signature's bytes or the first of them; `misspelled`,
-    whether a value that is signed is itself not well-formed.
+    whether a value that is signed is itself not well-formed; `key`, the one that X-Presign-Key names.
     """
 
     connection: Connection | None
@@ -122,6 +142,7 @@ class Suspect(NamedTuple):
     messages: Mapping[str, bytes]
     beginning: bytes
     misspelled: bool = False
+    key: str | None = None
 
 
 def investigate(suspect: Suspect, now: int) -> list[Finding]:
@@ -154,6 +175,10 @@ def _told(found: Try, suspect: Suspect, now: int) -> list[Finding]:
         findings.append(Finding(variant, text))
     if message in _MESSAGE_TEXTS:
         findings.append(Finding(message, _MESSAGE_TEXTS[message]))
+    if suspect.key not in (None, key.id):
+        text = f"The signature was made with key {key.id}, but X-Presign-Key names {printable(suspect.key)}."
+        findings.append(Finding("other_key_named", text))
+        return findings
     if not key.is_live(now):
         until = moment(key.not_after or 0)
         text = (
@@ -197,8 +222,8 @@ def investigate_others(
         if other.id == named or not other.keys.keys or other.source is not None:
             continue
         messages = {
-            "other_connection_key": canonical.presign(*signable),
-            "other_connection": canonical.presign(*signable._replace(connection_id=other.id)),
+            "other_connection_key": message(signable.lines()),
+            "other_connection": message(signable._replace(connection_id=other.id).lines()),
         }
         for found in other.keys.tries(messages, ONLY_PLAIN, beginning):
             if found.message == "other_connection_key":

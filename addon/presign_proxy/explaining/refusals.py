@@ -26,6 +26,11 @@ def beyond_the_signature(case: Case) -> list[Finding]:
     step = refused_at(case)
     if step == "lists":
         return _lists(claim)
+    if step == "policy" and claim.written is not None:
+        found = [spelling.term(name, value) for name, value in claim.written._asdict().items() if value]
+        return [read.finding for read in found if read.finding is not None]
+    if step == "not_before":
+        return list(_not_before(claim))
     if step == "expiry":
         return list(_expiry(int(claim.expires), case))
     known = case.connection
@@ -55,6 +60,12 @@ def _expiry(expires: int, case: Case) -> Iterator[Finding]:
             "lifetime."
         )
         yield Finding("lifetime_as_expires", text)
+
+
+def _not_before(claim: Presign) -> Iterator[Finding]:
+    begins = int(claim.written.not_before) if claim.written and claim.written.not_before else 0
+    if 0 < int(claim.expires) < begins:
+        yield Finding("never_valid", "It expires before it becomes valid.")
 
 
 def _methods(case: Case, claim: Presign) -> Iterator[Finding]:

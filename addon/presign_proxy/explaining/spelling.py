@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from .. import grammar
+from ..schemes.presign import TERMS
+from ..terms import wrong_with
 from .explanation import Finding
 
 _GOOD_SIGNATURE = re.compile(grammar.SIGNATURE)
@@ -147,6 +150,35 @@ def expires(text: str, name: str = "X-Presign-Expires") -> Read:
         finding = f"{name} is a length of time: it must be the Unix time, in seconds, at which it expires."
         return Read(Finding("expires_duration", finding), None)
     return Read(Finding("expires_unreadable", f"{name} is not a Unix time in whole seconds."), None)
+
+
+def term(field: str, text: str) -> Read:
+    """A field of a signed policy."""
+    name = TERMS[field]
+    if not text:
+        why = f"{name} is empty: a field that says nothing is left out."
+        return Read(Finding("term_empty", why), "")
+    if field == "client":
+        return _clients(text, name)
+    if why := wrong_with(field, text):
+        meant = expires(text, name) if field == "not_before" else Read(None, None)
+        return meant if meant.finding else Read(Finding("term_unreadable", f"{name} {why}."), None)
+    return Read(None, text)
+
+
+def _clients(text: str, name: str) -> Read:
+    networks: set[str] = set()
+    for item in re.split(r"[,;\s]+", text.strip()):
+        try:
+            networks.add(str(ip_network(item, strict=False)))
+        except ValueError:
+            why = f"{name} is a list of networks, as in 203.0.113.0/24,2001:db8::/32."
+            return Read(Finding("term_unreadable", why), None)
+    meant = ",".join(sorted(networks))
+    if meant == text:
+        return Read(None, text)
+    why = f"{name} is not in its canonical form (sorted by code point, joined with commas): {meant}."
+    return Read(Finding("client_spelling", why), meant)
 
 
 def listed(text: str, what: str) -> tuple[list[Finding], str]:

@@ -10,9 +10,12 @@ from typing import Final
 from .. import policy, sources
 from ..connections import ANY, Connection
 from ..errors import Denied
+from ..keys import SigningKey
 from ..paths import Pattern, pattern, units
 from ..schemes.presign import Presign
 from ..schemes.source import Source
+from ..terms import Written
+from . import policy_steps
 from .case import Case
 from .explanation import Outcome, Step, moment, printable, span
 from .nearness import closest
@@ -174,12 +177,15 @@ def _signature(case: Case) -> Step:
 def _signature_refused(case: Case) -> Step:
     known = case.connection
     keys = known.keys.keys if known else ()
-    tried = tuple(
-        f"key {key.id}: "
-        + ("does not match" if key.is_live(case.now) else f"past its not_after, {moment(key.not_after or 0)}")
-        for key in keys
-    )
+    written = case.claim.written if isinstance(case.claim, Presign) else None
+    tried = tuple(f"key {key.id}: {_why_not(key, written, case.now)}" for key in keys)
     return Step("signature", "refused", _why(case), tried)
+
+
+def _why_not(key: SigningKey, written: Written | None, now: int) -> str:
+    if written is not None and written.key not in ("", key.id):
+        return f"the presign names another one, {printable(written.key)}"
+    return "does not match" if key.is_live(now) else f"past its not_after, {moment(key.not_after or 0)}"
 
 
 def _lists(case: Case) -> Step | None:
@@ -348,6 +354,7 @@ _TELLERS: Final[dict[str, Teller]] = {
     "origin": _origin,
     "format": _format,
     "host": _host,
+    **policy_steps.TELLERS,
 }
 _REFUSALS: Final[dict[str, Callable[[Case], Step]]] = {
     "address": _address_refused,
@@ -359,4 +366,5 @@ _REFUSALS: Final[dict[str, Callable[[Case], Step]]] = {
     "origin": _origin_refused,
     "format": _format_refused,
     "host": _host_refused,
+    **policy_steps.REFUSALS,
 }

@@ -10,26 +10,39 @@ from itertools import islice, permutations, product
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
-from ..canonical import PRESIGN_LABEL
+from ..canonical import POLICY_LABEL, PRESIGN_LABEL
+from ..schemes.presign import TERMS
+from ..terms import Written
 
+_POLICY_ORDERS: Final = 720
+"""All orders of the six fields of a policy."""
 _ORDERS: Final = 240
 """Orders of the lists that are tried: all of five items, or of four and three."""
 _LABELS: Final = (
-    "PRESIGN-HMAC-SHA256-2", "PRESIGN-HMAC-SHA-256", "PRESIGN_HMAC_SHA256", "PRESIGN-HMAC", "HMAC-SHA256",
+    PRESIGN_LABEL, POLICY_LABEL, "PRESIGN-HMAC-SHA-256", "PRESIGN_HMAC_SHA256", "PRESIGN-HMAC", "HMAC-SHA256",
     "AWS4-HMAC-SHA256", "presign-hmac-sha256", "X-PRESIGN-HMAC-SHA256",
 )  # fmt: skip
 
 
 class Signable(NamedTuple):
-    """The four values that scheme presign signs."""
+    """The four values that scheme presign signs, and the six of a signed policy; None in version 1."""
 
     connection_id: str
     expires: str
     methods: str
     paths: str
+    written: Written | None = None
+
+    @property
+    def label(self) -> str:
+        return PRESIGN_LABEL if self.written is None else POLICY_LABEL
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return (*self[:4], *(self.written or ()))
 
     def lines(self) -> tuple[str, ...]:
-        return PRESIGN_LABEL, *self
+        return self.label, *self.values
 
 
 def message(lines: tuple[str, ...], separator: str = "\n") -> bytes:
@@ -59,15 +72,39 @@ def _messages(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator
     for separator in ("", ":", "|", " ", "&", ","):
         yield "other_separator", message(lines, separator)
     for label in _LABELS:
-        yield "other_label", message((label, *base))
-    yield "no_label", message(base)
-    yield "fields_swapped", message((PRESIGN_LABEL, base[0], base[1], base[3], base[2]))
-    yield "fields_swapped", message((PRESIGN_LABEL, base[0], base[2], base[3], base[1]))
+        yield "other_label", message((label, *base.values))
+    yield "no_label", message(base.values)
+    for at in ((0, 1, 3, 2), (0, 2, 3, 1)):
+        yield "fields_swapped", message((base.label, *(base.values[one] for one in at), *base.values[4:]))
+    yield from _of_policy(base)
     for name, changed in _changed(base, asked, raw):
         yield name, message(changed.lines())
         yield name, message(changed.lines()) + b"\n"
     for methods, paths in islice(product(_orders(base.methods), _orders(base.paths)), _ORDERS):
-        yield "signed_unsorted", message((PRESIGN_LABEL, base[0], base[1], methods, paths))
+        yield "signed_unsorted", message(base._replace(methods=methods, paths=paths).lines())
+
+
+def _of_policy(base: Signable) -> Iterator[tuple[str, bytes]]:
+    """What goes wrong with the six fields of version 2, or with there being none of them."""
+    plain = base._replace(written=None)
+    if base.written is None:
+        yield "policy_of_nothing", message(base._replace(written=Written()).lines())
+        return
+    terms = base.written
+    yield "policy_not_signed", message(plain.lines())
+    yield "policy_not_signed", message((POLICY_LABEL, *plain.values))
+    present = tuple(filter(None, terms))
+    yield "policy_lines_left_out", message((*plain._replace(written=terms).lines()[:5], *present))
+    yield "policy_lines_left_out", message(base.lines()).rstrip(b"\n")
+    by_name = tuple(value for _, value in sorted(terms._asdict().items()))
+    orders = [by_name, tuple(filter(None, by_name)), tuple(reversed(terms)), tuple(reversed(present))]
+    orders += list(islice(permutations(terms), _POLICY_ORDERS))
+    for order in orders:
+        yield "policy_order", message((POLICY_LABEL, *plain.values, *order))
+    yield "policy_order", message((POLICY_LABEL, *terms, *plain.values))
+    named = [f"{name}={value}" for name, value in zip(TERMS.values(), terms, strict=True) if value]
+    yield "policy_with_names", message((POLICY_LABEL, *plain.values, *named))
+    yield "policy_with_zeros", message(base._replace(written=Written(*(one or "0" for one in terms))).lines())
 
 
 def _orders(text: str) -> Iterator[str]:
@@ -80,7 +117,7 @@ def _orders(text: str) -> Iterator[str]:
 
 def _changed(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator[tuple[str, Signable]]:
     """The same with one value, or one kind of value, otherwise."""
-    _, expires, methods, paths = base
+    _, expires, methods, paths, _ = base
     if "+" in raw.paths:
         yield "plus_for_space", base._replace(paths=paths.replace(" ", "+"))
     if "+" in paths:

@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from .. import grammar, loosely
+from ..clients import parse_network
 from ..errors import Denied
 from ..message import Fields, Request
 from ..paths import canonical_path
@@ -46,12 +47,15 @@ class Presented(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is said beside the text: method, path below the connection, where headers go, the gateway."""
+    """What is said beside the text: method, path below the connection, where headers go, the gateway, and
+    from which address it comes.
+    """
 
     method: str | None = None
     path: str | None = None
     url: str | None = None
     gateway: str = GATEWAY
+    client: str | None = None
 
 
 def parse(
@@ -61,6 +65,7 @@ def parse(
     path: str | None = None,
     url: str | None = None,
     gateway: str = GATEWAY,
+    client: str | None = None,
 ) -> Presented:
     """The request of a URL, a token, header lines (also as a JSON object) or a curl command line.
 
@@ -69,12 +74,13 @@ def parse(
         path: below the connection, for tokens and headers, which name none.
         url: where headers are sent, if not to the gateway.
         gateway: the gateway's own `http(s)://host[:port]`.
+        client: the address of whoever asks; else one that the presign admits.
 
     Raises Unreadable, a ValueError that repeats nothing of the text.
     """
     if len(text) > MAX_TEXT:
         raise Unreadable("this is longer than any request")
-    wanted = Wanted(method, path, url, gateway)
+    wanted = Wanted(method, path, url, gateway, client)
     plain, assumed = _unwrapped(text.removeprefix("\ufeff").strip(_BLANKS))
     if re.match(r"(?:\$ )?curl(?:\.exe)?\s", plain):
         presented = _from_curl(plain, wanted)
@@ -87,7 +93,9 @@ def parse(
     elif _LINE.match(_bare_line(plain)) or _REQUEST_LINE.match(plain):
         presented = _from_lines(plain, wanted)
     else:
-        raise Unreadable("this is neither a URL, a token (ps1_…), header lines nor a curl command line")
+        raise Unreadable(
+            "this is neither a URL, a token (ps1_…, ps2_…), header lines nor a curl command line"
+        )
     return presented._replace(assumed=(*assumed, *presented.assumed))
 
 
@@ -233,7 +241,16 @@ def _request(kind: Kind, located: Located, fields: Fields, wanted: Wanted) -> Pr
         method = _first_method(loosely.read(request).first("methods"))
         assumed.append(f"No method was given: {method} is asked for.")
         request = request._replace(method=method.encode())
-    return Presented(kind, request, tuple(assumed))
+    client = wanted.client or _first_client(loosely.read(request).first("client"))
+    if client and wanted.client is None:
+        assumed.append(f"No client was given: {client} asks, which the signed policy admits.")
+    return Presented(kind, request._replace(client=client), tuple(assumed))
+
+
+def _first_client(networks: str | None) -> str:
+    """An address in the first of some networks; empty where there is none."""
+    network = parse_network((networks or "").partition(",")[0])
+    return str(network.network_address) if network is not None else ""
 
 
 def _first_method(methods: str | None) -> str:

@@ -29,7 +29,8 @@ class Source(NamedTuple):
     """A parsed, unverified source request.
 
     `url` is the source URL where the request is signed (`signature` and `exp` set); in allowlist mode it
-    is without its scheme. `format` is None in interception form, where the URL has none.
+    is without its scheme. In interception form `format` is None, for the URL has none, and `project` is
+    empty where none is named.
     """
 
     project: str
@@ -57,8 +58,8 @@ def recognise(request: Request) -> Source | None:
     return Source(project, url, extension, fields[b"sig"].decode(), fields[b"exp"].decode())
 
 
-def recognise_intercepted(request: Request) -> tuple[str | None, Source] | None:
-    """What a request addressed to an allowed origin itself claims: (named project, source), or None.
+def recognise_intercepted(request: Request) -> Source | None:
+    """What a request addressed to an allowed origin itself claims, or None. Raises Malformed.
 
     The source URL is the request's with `sig`, `exp` and `key` removed and every other byte kept.
     """
@@ -69,8 +70,8 @@ def recognise_intercepted(request: Request) -> tuple[str | None, Source] | None:
         url = f"{request.origin}{target(request.path, query).decode('utf-8')}"
     except UnicodeDecodeError:
         raise Malformed("the source URL is not UTF-8") from None
-    key = fields.get(b"key", b"").decode("ascii", "replace") or None
-    return key, Source(key or "", url, None, fields[b"sig"].decode(), fields[b"exp"].decode())
+    key = fields.get(b"key", b"").decode("ascii", "replace")
+    return Source(key, url, None, fields[b"sig"].decode(), fields[b"exp"].decode())
 
 
 def _is_signed(query: bytes | None) -> bool:

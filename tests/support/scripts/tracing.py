@@ -16,9 +16,11 @@ A point is `file:function:offset#n`: the n-th time in this request that this ins
 """
 
 import asyncio
+import dis
 import gc
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -51,6 +53,11 @@ DECISIVE = {
 # What returns when a request is handed to the wire.
 SENDING = "GuardedStream._send_head"
 PATIENCE = 3.0
+HARMLESS = re.compile(
+    "NOP|RESUME|CACHE|LOAD_(CONST|FAST(_LOAD_FAST|_AND_CLEAR)?)|STORE_FAST.*|POP_JUMP_.*|JUMP_.*|TO_BOOL|RETURN_(CONST|VALUE)|POP_TOP|COPY"
+    "|SWAP|PUSH_NULL|IS_OP|UNARY_NOT|EXTENDED_ARG|RERAISE|PUSH_EXC_INFO|POP_EXCEPT|COPY_FREE_VARS|MAKE_CELL|END_.*"
+)
+"""Instructions that raise nothing of their own."""
 
 
 class Tracer:
@@ -67,6 +74,8 @@ class Tracer:
         self.counts: Counter[str] = Counter()
         self.noted: list[tuple[str, str, str]] = []
         self.names: dict[CodeType, str] = {}
+        self.watched: dict[CodeType, int] = {}
+        self.risky: dict[CodeType, frozenset[int]] = {}
         self.main = threading.get_ident()
 
     def install(self) -> None:
@@ -76,15 +85,32 @@ class Tracer:
         sys.monitoring.register_callback(TOOL, events.LINE, self._on_line)
         sys.monitoring.register_callback(TOOL, events.PY_RETURN, self._on_sent)
         for code in set(_codes()):
+            self.risky[code] = _risky(code)
             self.names[code] = f"{Path(code.co_filename).relative_to(PACKAGE)}:{code.co_qualname}"
-            sending = events.PY_RETURN if code.co_qualname == SENDING else 0
-            sys.monitoring.set_local_events(TOOL, code, events.CALL | events.LINE | sending)
+
+    def watch(self, function: str | None) -> None:
+        """Be told of every call and line of one function, by its name; of all where that is empty, of none
+        where there is none. To be told takes several times as long as the request itself.
+        """
+        events = sys.monitoring.events
+        wanted = {}
+        for code, name in self.names.items():
+            if function is not None and function in ("", name):
+                wanted[code] = events.CALL | events.LINE
+            if function is not None and code.co_qualname == SENDING:
+                wanted[code] = wanted.get(code, 0) | events.PY_RETURN
+        for code in {*self.watched, *wanted}:
+            if self.watched.get(code) != wanted.get(code):
+                sys.monitoring.set_local_events(TOOL, code, wanted.get(code, 0))
+        self.watched = wanted
 
     def _on_call(self, code: CodeType, offset: int, called: Any, _: object) -> None:
         if self.mode and self._is_request():
             self._meet(f"{self.names[code]}:{offset}", called)
 
     def _on_line(self, code: CodeType, line: int) -> None:
+        if line not in self.risky[code]:
+            return
         if self.mode and self._is_request():
             self._meet(f"{self.names[code]}:line {line}", None)
 
@@ -118,12 +144,15 @@ class Tracer:
         idle = _wait_for_idle()
         if order["do"] == "stop":
             self.mode = ""
+            self.watch(None)
             return {"idle": idle, "points": self.noted, "struck": self.struck, **self.where}
         self.counts.clear()
         self.noted, self.struck, self.sent, self.where = [], 0, False, {}
         self.point = order.get("point", "")
         self.error = ERRORS[order.get("error", "RuntimeError")]
         self.sticky = order.get("sticky", False)
+        # Behind the first fault of several, each may be the next.
+        self.watch("" if order["do"] == "trace" or self.sticky else self.point.rpartition(":")[0])
         self.mode = order["do"]
         return {"idle": idle}
 
@@ -139,6 +168,17 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _nested(constant)
+
+
+def _risky(code: CodeType) -> frozenset[int]:
+    """The lines that hold an instruction that may raise: not `try:`, nor a test or an assignment of what is
+    local or constant.
+    """
+    found = set()
+    for one in dis.get_instructions(code):
+        if one.positions is not None and one.positions.lineno and not HARMLESS.fullmatch(one.opname):
+            found.add(one.positions.lineno)
+    return frozenset(found)
 
 
 def _named(called: Any) -> str:

@@ -1,0 +1,91 @@
+"""Who asks: the address of a client, where proxies that the operator trusts may stand before the gateway."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from .connections import Network
+from .hosts import parse_address
+from .message import Fields
+
+Address = IPv4Address | IPv6Address
+
+MAX_HOPS: Final = 16
+"""Trusted proxies in a row; a longer list is somebody's, not a network's."""
+CLIENT_PREFIX: Final = 64
+"""Bits of an IPv6 address that one client cannot choose (RFC 6177: a site has a /64 or more)."""
+
+_FORWARDED_FOR: Final = b"x-forwarded-for"
+# As proxies write it: an address, some with the port of the connection, IPv6 then in brackets.
+_HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
+
+
+def client_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> Address | None:
+    """The address a request comes from; None where nobody can tell, which no list of clients admits.
+
+    It is the peer's, unless that is a trusted proxy: then X-Forwarded-For is read from its right end, where
+    each proxy adds whom it heard, as far as the first that is not trusted. What stands left of that is
+    whatever the client wrote. Where all are trusted it is the leftmost; IPv4 inside IPv6 is IPv4.
+
+    Args:
+        peer: as the socket shows it.
+        fields: the header of the request, its size checked.
+    """
+    address = parse_address(peer)
+    if address is None or not is_in(address, trusted):
+        return address
+    lines = [value for name, value in fields if name.lower() == _FORWARDED_FOR]
+    if not lines:
+        return address
+    hops = b",".join(lines).decode("latin-1").rsplit(",", MAX_HOPS)
+    for hop in reversed(hops if len(hops) <= MAX_HOPS else hops[1:]):
+        found = _parse_hop(hop.strip(" \t"))
+        if found is None or not is_in(found, trusted):
+            return found
+        address = found
+    return address if len(hops) <= MAX_HOPS else None
+
+
+def _parse_hop(text: str) -> Address | None:
+    match = _HOP.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        address = ip_address(match[1] or match[2] or match[3])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def shown(peer: str) -> str:
+    """An address as a socket shows it, in its one spelling."""
+    address = parse_address(peer)
+    return peer if address is None else str(address)
+
+
+def is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def parse_network(text: str) -> Network | None:
+    """A network with no bit set behind its prefix; None for anything else, and for IPv4 inside IPv6, in which
+    no client is ever found.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return None
+    mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None
+    return None if mapped or "%" in text else network
+
+
+def bucket(address: Address | None) -> str:
+    """Under which name a client is counted: its IPv4 address, or the /64 of its IPv6 one; all that nobody
+    can tell apart share one.
+    """
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address), CLIENT_PREFIX), strict=False))
+    return str(address) if address is not None else "unknown"

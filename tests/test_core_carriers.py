@@ -1,0 +1,396 @@
+"""Scheme presign, carrier by carrier: what is found in a query, a header, a token and a path, and what is
+said of that which is not spelled as it should be.
+"""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from presign_proxy.decisions import Deny
+from presign_proxy.message import Request, head_of
+from presign_proxy.schemes import presign as presign_scheme
+from presign_proxy.schemes.presign import Presign, Slot, recognise
+from support.deciding import GATEWAY, NOW, SECRET, ask, code, connection, registry, request, sent, signed
+from support.signing import presign_headers, presign_query, token
+
+AT = {"host": "api.example.com", "scheme": "https"}
+AWAY = {"host": "other.test"}
+TOKEN = token(SECRET, "conn", NOW + 60, "GET", "v1/*").encode()
+HEADERS = {
+    name.encode(): value.encode()
+    for name, value in presign_headers(SECRET, "conn", NOW + 60, "GET", "v1/*").items()
+}
+SIGNATURE = HEADERS[b"X-Presign-Signature"].decode()
+LIST = 8192
+
+
+def read(asked: Request) -> Presign:
+    found = recognise(asked, head_of(asked), gateway=asked.origin.host == GATEWAY)
+    assert found is not None
+    return found
+
+
+def told(asked: Request) -> str:
+    """What the audit log is told of a malformed request."""
+    decision = ask(asked)
+    assert isinstance(decision, Deny)
+    assert decision.code == "malformed"
+    return decision.detail
+
+
+# -- what is read -----------------------------------------------------------------------------------------
+
+
+def test_each_carrier_is_read_for_what_it_says() -> None:
+    common = {
+        "connection_id": "conn",
+        "expires": str(NOW + 60),
+        "methods": "GET",
+        "paths": "v1/*",
+        "signature": SIGNATURE,
+        "path": b"/v1/models",
+    }
+    bearer = (b"Authorization", b"Bearer " + TOKEN)
+    slot = Slot("header", b"authorization")
+    query = signed("v1/models").partition("?")[2]
+    for asked, differing in (
+        (request(signed()), {"carrier": "query", "gateway": True, "query": None, "slot": None}),
+        (
+            request(f"/api/proxy/conn/v1/models?a=1&{query}&&b=%20"),
+            {"carrier": "query", "gateway": True, "query": b"a=1&&b=%20", "slot": None},
+        ),
+        (
+            request("/v1/models?", *HEADERS.items(), **AT),
+            {"carrier": "header", "gateway": False, "query": b"", "slot": None},
+        ),
+        (
+            request(b"/p/" + TOKEN + b"/v1/models?x"),
+            {"carrier": "path", "gateway": True, "query": b"x", "slot": None},
+        ),
+        (
+            request("/v1/models", bearer, **AT),
+            {"carrier": "key", "gateway": False, "query": None, "slot": slot},
+        ),
+        (
+            request(b"/v1/models?a&Key[]=" + TOKEN + b"&b=2", **AT),
+            {"carrier": "key", "gateway": False, "query": b"a&b=2", "slot": Slot("param", b"key")},
+        ),
+        (
+            request(b"/v1/models?key=" + TOKEN, **AT),
+            {"carrier": "key", "gateway": False, "query": None, "slot": Slot("param", b"key")},
+        ),
+    ):
+        found = read(asked)._asdict()
+        expected = common | differing
+        assert {name: found[name] for name in expected} == expected
+
+
+def test_a_presign_may_say_twice_for_whom_it_is_where_it_says_the_same() -> None:
+    assert code(request(f"{signed()}&X-Presign-Connection=conn")) == "forward"
+    assert code(request("/api/proxy/conn/v1/models", *HEADERS.items())) == "forward"
+    assert told(request(f"{signed()}&X-Presign-Connection=other")) == "two different connections are named"
+
+
+@pytest.mark.parametrize("path", ["v1/ü*", "v1/\N{NO-BREAK SPACE}*", "v1/\N{SOFT HYPHEN}*", "v1/*😀"])
+def test_a_list_may_hold_any_character_that_controls_nothing(path: str) -> None:
+    """In a header as UTF-8."""
+    fields = presign_headers(SECRET, "conn", NOW + 60, "GET", f"v1/models,{path}")
+    if path < "v1/m":
+        fields = presign_headers(SECRET, "conn", NOW + 60, "GET", f"{path},v1/models")
+    assert (
+        code(request("/api/proxy/conn/v1/models", *((n.encode(), v.encode()) for n, v in fields.items())))
+        == "forward"
+    )
+
+
+# -- what is malformed, and why ---------------------------------------------------------------------------
+
+
+def without(*names: str) -> str:
+    query = presign_query(SECRET, "conn", NOW + 60, "GET", "v1/*")
+    kept = [
+        piece for piece in query.split("&") if not piece.startswith(tuple(f"X-Presign-{n}" for n in names))
+    ]
+    return f"/api/proxy/conn/v1/models?{'&'.join(kept)}"
+
+
+LONG = "expires is neither 0 nor a plain Unix time in seconds"
+CASES: list[tuple[str | bytes, str]] = [
+    ("/api/proxy/conn/v1/models", "the URL names a connection but no presign"),
+    (without("Expires", "Paths"), "the presign has no expires, paths"),
+    (without("Signature"), "the presign has no signature"),
+    (without("Methods"), "the presign has no methods"),
+    (signed(expires="1900000000000"), "expires has 13 digits: milliseconds, where seconds are expected"),
+    (signed(expires="19000000000000"), LONG),
+    (signed(expires="0900000000000"), LONG),
+    (signed(expires="1e9"), LONG),
+    (signed()[:-1], "the signature is not 64 lower-case hex digits"),
+    (signed().replace("/conn/", "/co.nn/"), "the connection id is not 1 to 64 of A-Z a-z 0-9 _ -"),
+    (signed().encode().replace(b"/conn/", b"/co\xffnn/"), "the connection id is not 1 to 64"),
+    (signed(paths="a" * LIST), ""),
+    (signed(paths="a" * (LIST + 1)), f"a list is longer than {LIST} bytes"),
+    (signed(paths="😀" * (LIST // 4)), ""),
+    (signed(paths="😀" * (LIST // 4) + "a"), f"a list is longer than {LIST} bytes"),
+    (signed(methods="A" * LIST), "methods holds something that is not an upper-case method"),
+    (signed(methods="A" * (LIST + 1)), f"a list is longer than {LIST} bytes"),
+    (signed(methods="😀" * (LIST // 4) + "a"), f"a list is longer than {LIST} bytes"),
+    (signed(paths="v1/\x85"), "a list holds a control character"),
+    (signed(methods="GET\n"), "a list holds a control character"),
+    (signed(paths="v1/\x7f"), "a list holds a control character"),
+    (signed() + "&X-Presign-Foo=1", "a query parameter looks like a presign field"),
+    (signed() + "&a%3bX-Presign-Paths=1", "a query parameter looks like a presign field"),
+    (signed() + "&a=1;x_presign_paths=1", "a query parameter looks like a presign field"),
+    (signed().replace(f"Expires={NOW + 60}", "Expires"), "a presign parameter has no value"),
+    (signed() + "&X-Presign-Paths=v1%2F%2A", "paths is given twice"),
+    (
+        signed().replace("&X-Presign-Methods", ";X-Presign-Methods"),
+        "a presign field is hidden",
+    ),
+    (signed() + ";a=1", "the signature is not 64 lower-case hex digits"),
+]
+
+
+@pytest.mark.parametrize(("target", "why"), CASES, ids=[f"{why}-{n}" for n, (_, why) in enumerate(CASES)])
+def test_the_audit_log_says_what_is_wrong_with_a_url(target: str | bytes, why: str) -> None:
+    decision = ask(request(target))
+    detail = getattr(decision, "detail", "")
+    assert detail.startswith(why)
+    assert ("longer than" in detail) == ("longer than" in why)
+
+
+def test_the_audit_log_knows_milliseconds() -> None:
+    meant = "expires has 13 digits: milliseconds, where seconds are expected"
+    assert told(request(signed(expires="1900000000000"))) == meant
+    assert told(request(signed(expires="19000000000000"))) == LONG
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        (b"X-Presign-Foo", b"1", "a header looks like a presign field but is none"),
+        (b"X_Presign_Paths", b"1", "a header looks like a presign field but is none"),
+        (b"X-PresignPaths", b"1", "a header looks like a presign field but is none"),
+        (b"x-presign-paths", b"v1/*", "paths is given twice"),
+    ],
+)
+def test_the_audit_log_says_what_is_wrong_with_a_header(name: bytes, value: bytes, why: str) -> None:
+    assert told(request("/api/proxy/conn/v1/models", *HEADERS.items(), (name, value))) == why
+
+
+def test_a_presign_header_that_is_no_text_is_malformed() -> None:
+    fields = HEADERS | {b"X-Presign-Paths": b"v1/\xff"}
+    assert told(request("/api/proxy/conn/v1/models", *fields.items())) == "a presign header is not UTF-8"
+
+
+def test_the_audit_log_says_which_carriers_a_request_had() -> None:
+    asked = request(signed(), *HEADERS.items(), (b"Authorization", b"Bearer " + TOKEN))
+    assert told(asked) == "it carries more than one presign: query, header, key"
+    asked = request(b"/p/" + TOKEN + b"/v1/models", (b"Authorization", b"Bearer " + TOKEN))
+    assert told(asked) == "it carries more than one presign: key, path"
+
+
+# -- tokens -----------------------------------------------------------------------------------------------
+
+
+def basic(text: bytes) -> bytes:
+    return b"Basic " + base64.b64encode(text)
+
+
+def url_safe(text: bytes) -> bytes:
+    return b"Basic " + base64.urlsafe_b64encode(text).rstrip(b"=")
+
+
+ASTRAY = "a token stands where no credential does"
+HALVES = "a token in Basic is neither the password nor a user name without one"
+BROKEN = "Basic holds a token but is not well-formed"
+QUERY = "a token in the query is not a plain value"
+PATH = "a token stands in the path of another host"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        (b"X-Custom", b"a " + TOKEN, ASTRAY),
+        (b"Proxy-Authorization", b"Bearer " + TOKEN, ASTRAY),
+        (b"Proxy-Authorization", b"token token=" + TOKEN, ASTRAY),
+        (b"Authorization", b"Bearer x " + TOKEN, ASTRAY),
+        (b"Proxy-Authorization", basic(b"u:" + TOKEN), HALVES),
+        (b"Authorization", basic(TOKEN + b":x"), HALVES),
+        (b"Authorization", basic(b"u:" + TOKEN) + b"A", BROKEN),
+        (b"Authorization", basic(b"user:" + TOKEN).rstrip(b"=") + b"AAAAA", BROKEN),
+        (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"bAsIc !"), BROKEN),
+        (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"Basic \xff"), BROKEN),
+        (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"Basic \xe9"), BROKEN),
+        (b"Authorization", url_safe(b"\xff\xfe\xfb:" + TOKEN), BROKEN),
+        (b"Authorization", url_safe(b"\xfb\x00\x00:" + TOKEN), BROKEN),
+        (b"Authorization", url_safe(b"us:" + TOKEN), BROKEN),
+        (b"Referer", TOKEN[:4] + b"x", "the token is not of the form"),
+        (b"Authorization", b"Bearer ps1_x", "the token is not of the form"),
+        (b"Authorization", b"Bearer " + TOKEN + b" x", "the token is not of the form"),
+        (b"Authorization", b"Bearer " + TOKEN + b", " + TOKEN, "the token is not of the form"),
+        (b"Authorization", b"Token token=ps1_x", "the token is not of the form"),
+    ],
+)
+def test_the_audit_log_says_where_a_token_stood(name: bytes, value: bytes, why: str) -> None:
+    for at in (AT, AWAY):
+        assert told(request("/v1/models", (name, value), **at)).startswith(why)
+
+
+@pytest.mark.parametrize("dangling", [b"A", b"AA", b"A=", b"_", b"-"])
+@pytest.mark.parametrize("user", [b"", b"u", b"us", b"use"])
+def test_base64_that_a_lenient_decoder_reads_hides_no_token(user: bytes, dangling: bytes) -> None:
+    """One digit too many is dropped by some, and the rest is read."""
+    value = basic(user + b":" + TOKEN).rstrip(b"=") + dangling
+    assert code(request("/v1/models", (b"Authorization", value), **AWAY)) in ("malformed", "invalid")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"Authorization", b""),
+        (b"Authorization", b"Basic"),
+        (b"Authorization", b"Basic A"),
+        (b"Authorization", b"Basic AAAAA"),
+        (b"Authorization", b"Basic !"),
+        (b"Authorization", basic(b"user:password")),
+        (b"Proxy-Authorization", basic(b"user:password")),
+        (b"Authorization", b"Bearer sk-abc"),
+        (b"X-Custom", b"steps1_a ps2_slim"),
+        (b"Referer", b"https://presign.local/p/" + TOKEN + b"/v1/models"),
+    ],
+)
+def test_what_other_people_carry_is_not_ours(name: bytes, value: bytes) -> None:
+    assert code(request("/v1/models", (name, value), **AWAY)) == "pass"
+    # Nor does it stand in the way of a token elsewhere.
+    bearer = (b"Authorization", b"Bearer " + TOKEN)
+    if name != b"Authorization":
+        assert code(request("/v1/models", (name, value), bearer, **AT)) == "forward"
+        assert code(request("/v1/models", bearer, (name, value), **AT)) == "forward"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Bearer " + TOKEN,
+        b"Bearer   " + TOKEN,
+        b"token token=" + TOKEN,
+        basic(TOKEN + b":"),
+        basic(TOKEN),
+        basic(b":" + TOKEN),
+        basic(b"us\xc3\xa9r:" + TOKEN),
+        b"BASIC" + basic(b"u:" + TOKEN)[5:],
+    ],
+)
+def test_a_token_in_authorization_is_taken_whole(value: bytes) -> None:
+    found = read(request("/v1/models", (b"Authorization", value), **AT))
+    assert (found.connection_id, found.signature) == ("conn", SIGNATURE)
+
+
+def test_a_token_beside_the_name_of_another_version_is_found() -> None:
+    bearer = (b"Authorization", b"Bearer " + TOKEN)
+    assert code(request("/v1/models", (b"X-Category", b"ps2_slim"), bearer, **AT)) == "forward"
+    away = f"ps2_abc.{SIGNATURE}".encode()
+    assert told(request("/v1/models", (b"X-Category", b"a " + away), bearer, **AT)) == ASTRAY
+
+
+def test_a_token_in_a_presign_header_is_that_header_s_affair() -> None:
+    fields = HEADERS | {b"X-Presign-Paths": TOKEN}
+    assert code(request("/api/proxy/conn/v1/models", *fields.items())) == "invalid"
+
+
+@pytest.mark.parametrize("name", [b"X\nA", b"X\n", b"\nAuthorization"])
+def test_a_line_break_in_a_name_beside_a_token_is_malformed(name: bytes) -> None:
+    """There seem to be more names than fields then."""
+    bearer = (b"Authorization", b"Bearer " + TOKEN)
+    for fields in ((bearer, (name, b"x")), ((name, b"x"), bearer)):
+        assert code(request("/v1/models", *fields, **AT)) == "malformed"
+
+
+@pytest.mark.parametrize("query", ["q=ps1_games", "q=ps1_", "ps2_slim", "q=%70s1_games&sort=x.y"])
+def test_what_people_look_for_is_no_token(query: str) -> None:
+    assert code(request(f"/search?{query}", **AWAY)) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        (b"a=%70s1_" + TOKEN[4:], QUERY),
+        (b"a=x" + TOKEN, QUERY),
+        (b"a=1;key=" + TOKEN, QUERY),
+        (TOKEN, QUERY),
+        (b"key=ps1_x." + SIGNATURE.encode(), "the token does|the token is|the base64url of the token"),
+        (b"key=" + TOKEN + b"&key=" + TOKEN, "it carries more than one presign: key, key"),
+    ],
+)
+def test_the_audit_log_says_where_in_a_query_a_token_stood(query: bytes, why: str) -> None:
+    detail = told(request(b"/v1/models?b=1&" + query, **AT))
+    assert any(detail.startswith(one) for one in why.split("|"))
+
+
+# -- the path ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/api/proxy/conn/v1/models", "/p/x/y", "/p/ps1_x", "/v1/ps1_x", "/%20"])
+def test_a_path_of_another_host_is_its_own_affair(path: str) -> None:
+    assert code(request(path, **AWAY)) == "pass"
+
+
+def test_at_the_gateway_nothing_but_its_own_forms_holds_a_presign() -> None:
+    for target in ("/", "/other", "/pp/x", "/api/proxy"):
+        asked = request(target)
+        assert recognise(asked, head_of(asked), gateway=True) is None
+
+
+def test_a_token_or_a_field_in_the_path_of_another_host_is_malformed() -> None:
+    assert told(request(b"/p/" + TOKEN + b"/v1", **AWAY)) == PATH
+    assert told(request(b"/x/%70s1_" + TOKEN[4:], **AWAY)) == PATH
+    assert told(request("/x;X-Presign-Paths=1", **AWAY)) == "a presign field stands in the path"
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        (b"/p/ps1_x/v1", "malformed"),
+        (b"/p//v1", "malformed"),
+        (b"/p/" + TOKEN + b"x/v1", "malformed"),
+        (b"/p/" + TOKEN, "not_found"),
+        (b"/p/" + TOKEN + b"/", "path_not_allowed"),
+    ],
+)
+def test_a_path_token_ends_at_the_next_slash(target: bytes, wanted: str) -> None:
+    assert code(request(target)) == wanted
+
+
+def test_what_stands_behind_the_prefix_is_forwarded_with_its_slash() -> None:
+    known = registry(connection())
+    for target in (signed("v1/a/"), b"/p/" + TOKEN + b"/v1/a/"):
+        assert sent(request(target), known).sent.path == b"/v1/a/"
+
+
+# -- what nearly all requests are spared ------------------------------------------------------------------
+
+
+class Spared:
+    """Stands in for what costs time, and fails where it is used."""
+
+    def __call__(self, *_: object) -> None:
+        pytest.fail("this was to be spared")
+
+    search = __call__
+
+
+@pytest.mark.parametrize("name", ["fold", "hidden_names", "_CONTROL"])
+def test_a_presigned_url_is_not_searched_for_look_alikes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presign_scheme, name, Spared())
+    assert code(request(f"{signed()}&limit=2&order=asc")) == "forward"
+
+
+@pytest.mark.parametrize("query", ["a=1&b=2", "q=resign", "q=presign&x=1", ""])
+@pytest.mark.parametrize("name", ["hidden_names", "_SUSPICIOUS"])
+def test_a_query_that_holds_no_presign_is_not_taken_apart(
+    query: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presign_scheme, name, Spared())
+    assert code(request(f"/v1/models?{query}", **AWAY)) == "pass"
