@@ -16,6 +16,7 @@ from ..errors import STATUS, Denied
 from ..limits.limiter import Seat
 from ..masking import Mask, mask_for
 from ..message import Fields, Request
+from ..policy import body_too_large
 from ..query import target
 from ..replies import Reply
 from .heads import RequestHead
@@ -162,6 +163,11 @@ class Exchange:
             mine, rest = self._upload.feed(data)
         except UploadError as error:
             self._fail(str(error), "malformed")
+            return b""
+        most = self.forward.terms.max_body
+        if most is not None and self._upload.size > most:
+            # The upstream gets neither this piece nor the end of the body.
+            self._fail(body_too_large(most).detail, "too_large", 413)
             return b""
         if self._link is not None:
             self._link.write(mine)
@@ -317,11 +323,18 @@ class Exchange:
         """Refuse what was granted before its limits were asked, or its credential was fetched."""
         if self.ended:
             return
-        answer = refusal(denial.code, denial.request_id, denial.style, limit=denial.limit, more=denial.fields)
+        answer = refusal(
+            denial.code,
+            denial.request_id,
+            denial.style,
+            denial.status,
+            limit=denial.limit,
+            more=denial.fields,
+        )
         self._finish(Outcome(status=answer.status), denial)
         self._answer(answer)
 
-    def _fail(self, why: str, code: str = "upstream") -> None:
+    def _fail(self, why: str, code: str = "upstream", status: int | None = None) -> None:
         """End it with an answer of ours, or by breaking off what has begun."""
         if self.ended:
             return
@@ -329,7 +342,7 @@ class Exchange:
             self._break(why)
             return
         self._out.clear()
-        status = 504 if self._timed_out else STATUS[code]
+        status = 504 if self._timed_out else status or STATUS[code]
         answer = refusal(code, self.forward.request_id, self.forward.style, status)
         self._finish(Outcome(status=answer.status, code=code, error=why), None)
         self._let_go()

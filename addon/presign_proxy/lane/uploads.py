@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import h11
-from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 
+from ..chunks import StrictChunks
 from ..message import MAX_HEAD
 
 
@@ -40,7 +40,7 @@ class Chunked:
     __slots__ = ("_buffer", "_reader", "done", "size")
 
     def __init__(self) -> None:
-        self._reader = ChunkedReader()
+        self._reader = StrictChunks()
         self._buffer = ReceiveBuffer()
         self.size = 0
         self.done = False
