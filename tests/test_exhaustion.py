@@ -37,6 +37,7 @@ MB = 1_000_000
 
 # Every cache of the package: what limits it, and what one entry costs somebody without a presign.
 CACHES = {
+    "hosts._is_loopback": "as hosts._parse_authority",
     "names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
     "hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
@@ -61,6 +62,14 @@ COLLECTIONS = {
     "fetching.Fetcher._kept": "one per configured program",
     "fetching.Fetcher._flights": "one per configured program, while it runs",
     "housekeeping.Housekeeper._lost": "weak: granted exchanges whose upstream connection has ended",
+    "lane.exchange.Exchange._out": "one response, in pieces of 64 KiB",
+    "lane.exchange.Exchange._incoming": "one segment of a response, as the socket gave it",
+    "lane.express.Express.exchanges": "one per granted exchange, until it ends",
+    "lane.express.Express._tasks": "one per granted exchange that waits, for as long",
+    "lane.heads._Collector.fields": "one head, of MAX_HEAD at most",
+    "lane.layer.Lane._pending": "what one event of a client brings about",
+    "lane.link.Link._fields": "one head of an upstream, of MAX_RESPONSE_HEAD at most",
+    "lane.pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
     "ledger.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
     "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
     "ledger.Ledger.heads": "weak: one per client connection, of which there are MAX_CLIENTS",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
 from .. import replies
 from ..answers import Answer, refusal
 from ..audit import Outcome
 from ..bodies import Body
-from ..decisions import Deny, Forward
+from ..decisions import Deny, Forward, denial
 from ..errors import STATUS, Denied
 from ..limits.limiter import Seat
 from ..masking import Mask, mask_for
@@ -34,6 +36,8 @@ Stage = Literal["preparing", "connecting", "sending", "waiting", "receiving", "t
 
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 """What may be sent again where a connection that was kept turns out to be closed (RFC 9110, 9.2.2)."""
+_PIECE: Final = 64 * 1024
+"""Bytes that are passed on in one piece."""
 _OURS: Final = frozenset((b"connection", b"transfer-encoding"))
 # After these a server and we may not agree where the request ended.
 _SUSPECT: Final = frozenset((400, 408, 411, 413, 414, 431, 501, 505))
@@ -56,11 +60,17 @@ class Exchange:
         self._started = time.monotonic()
         self._link: Link | None = None
         self._place: Place | None = None
-        self._mask: Mask = mask_for(forward.connection.injector)
+        # Of what has not been fetched yet there is none.
+        self._mask = Mask(()) if forward.sent is None else mask_for(forward.connection.injector)
         self._body: Body | None = None
-        self._chunked = self._unframed = False
+        self._chunked = False
+        self._last = head.last
         self._head_sent = False
+        self._incoming: deque[bytes] = deque()
+        self._pieces: Iterator[bytes] | None = None
         self._out: list[bytes] = []
+        self._waiting = 0
+        self._complete = self._finished = self._paused = False
         self._status: int | None = None
         self._upstream_status: int | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -162,13 +172,11 @@ class Exchange:
         try:
             mine, rest = self._upload.feed(data)
         except UploadError as error:
-            self._fail(str(error), "malformed")
-            return b""
+            return self._cut(Deny("malformed", str(error), self.forward.style, self.forward.facts))
         most = self.forward.terms.max_body
         if most is not None and self._upload.size > most:
             # The upstream gets neither this piece nor the end of the body.
-            self._fail(body_too_large(most).detail, "too_large", 413)
-            return b""
+            return self._cut(denial(body_too_large(most), self.forward.style, self.forward.facts))
         if self._link is not None:
             self._link.write(mine)
         if self._upload.done and self.stage == "sending":
@@ -176,6 +184,15 @@ class Exchange:
         elif self._upload.done and self.stage == "trailing":
             self._end()
         return rest
+
+    def _cut(self, why: Deny) -> bytes:
+        """Refuse a body half-way; nobody can tell where the next request begins."""
+        self._last = True
+        if self._head_sent:
+            self._break(why.detail, why)
+        else:
+            self._deny(why)
+        return b""
 
     def _sent(self) -> None:
         self.stage = "waiting"
@@ -225,7 +242,7 @@ class Exchange:
             self._chunked = True
             lines.append(b"Transfer-Encoding: chunked")
         elif not bodyless and not sized:
-            self._unframed = True  # it ends with the connection, there as here
+            self._last = True  # it ends with the connection, there as here
         if self._closes:
             lines.append(b"Connection: close")
         return b"\r\n".join(lines) + b"\r\n\r\n"
@@ -233,41 +250,81 @@ class Exchange:
     @property
     def _closes(self) -> bool:
         """Whether the client's connection ends with this response."""
-        return self._head.last or self._unframed or self._express.draining
+        return self._last or self._express.draining
 
     def data(self, piece: bytes) -> None:
-        if self._body is None or self.ended:
+        self._incoming.append(piece)
+
+    def received(self) -> None:
+        self._pump()
+
+    def complete(self) -> None:
+        self._complete = True
+        self._pump()
+
+    def _pump(self) -> None:
+        """Pass on what has come, as far as the client takes it: decoding may make a thousandfold of it."""
+        if self._paused or self.ended:
             return
         try:
-            for safe in self._body.feed(piece):
-                self._put(safe)
+            while (piece := self._next_piece()) is not None:
+                self._put(piece)
+                if self._lane.is_full:
+                    self._paused = True
+                    self.pause()
+                    self._lane.when_drained(self._resume)
+                    return
         except Exception as error:
             logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
             self._break("the response cannot be decoded")
+            return
+        if self._complete:
+            self._close_response()
+        else:
+            self._flush()
+
+    def _next_piece(self) -> bytes | None:
+        """The next piece of the body as the client gets it. Raises DecodingError."""
+        body = self._body
+        while body is not None:
+            if self._pieces is None:
+                if self._incoming:
+                    self._pieces = body.feed(self._incoming.popleft())
+                elif self._complete and not self._finished:
+                    self._finished, self._pieces = True, body.finish()
+                else:
+                    return None
+            if (piece := next(self._pieces, None)) is not None:
+                return piece
+            self._pieces = None
+        return None
 
     def _put(self, safe: bytes) -> None:
         self._out.append(b"%x\r\n%b\r\n" % (len(safe), safe) if self._chunked else safe)
+        self._waiting += len(safe)
+        if self._waiting >= _PIECE:
+            self._flush()
 
-    def received(self) -> None:
+    def _flush(self) -> None:
         if self._out:
             data = b"".join(self._out)
             self._out.clear()
+            self._waiting = 0
             self._head_sent = True
             self._lane.send(data)
 
-    def complete(self) -> None:
-        if self.stage == "done" or self._body is None:
-            return
-        try:
-            for rest in self._body.finish():
-                self._put(rest)
-        except Exception as error:
-            logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
-            self._break("the response cannot be decoded")
+    def _resume(self) -> None:
+        self._paused = False
+        self.resume()
+        self._pump()
+
+    def _close_response(self) -> None:
+        """All of the response has been passed on."""
+        if self._body is None or self.stage == "trailing":
             return
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
-        self.received()
+        self._flush()
         if self._upload.done or self._closes or self._link is None or self._link.odd:
             self._end()
         else:
@@ -319,22 +376,24 @@ class Exchange:
 
     # -- the end --------------------------------------------------------------------------------------
 
-    def _deny(self, denial: Deny) -> None:
-        """Refuse what was granted before its limits were asked, or its credential was fetched."""
+    def _deny(self, why: Deny) -> None:
+        """Refuse what was granted before it was known whole: its limits, its credential, its body."""
         if self.ended:
             return
+        self._out.clear()
         answer = refusal(
-            denial.code,
-            denial.request_id,
-            denial.style,
-            denial.status,
-            limit=denial.limit,
-            more=denial.fields,
+            why.code,
+            why.request_id,
+            why.style,
+            why.status,
+            limit=why.limit,
+            more=why.fields,
         )
-        self._finish(Outcome(status=answer.status), denial)
+        self._finish(Outcome(status=answer.status), why)
+        self._let_go()
         self._answer(answer)
 
-    def _fail(self, why: str, code: str = "upstream", status: int | None = None) -> None:
+    def _fail(self, why: str, code: str = "upstream") -> None:
         """End it with an answer of ours, or by breaking off what has begun."""
         if self.ended:
             return
@@ -342,18 +401,18 @@ class Exchange:
             self._break(why)
             return
         self._out.clear()
-        status = 504 if self._timed_out else status or STATUS[code]
+        status = 504 if self._timed_out else STATUS[code]
         answer = refusal(code, self.forward.request_id, self.forward.style, status)
         self._finish(Outcome(status=answer.status, code=code, error=why), None)
         self._let_go()
         self._answer(answer)
 
-    def _break(self, why: str) -> None:
+    def _break(self, why: str, refused: Deny | None = None) -> None:
         """Break off a response whose head is out: the client sees that it is not whole."""
         if self.ended:
             return
-        self.received()
-        self._finish(Outcome(status=self._status, error=why), None)
+        self._flush()
+        self._finish(Outcome(status=self._status, error=why), refused)
         self._let_go()
         self._lane.over(self, close=True, now=True)
 
@@ -384,14 +443,14 @@ class Exchange:
             self._task.cancel()
 
     def _answer(self, answer: Answer) -> None:
-        close = self._closes or not self._upload.done or answer.status == STATUS["malformed"]
+        close = self._closes or not self._upload.done
         fields = answer.fields + (((b"Connection", b"close"),) if close else ())
         lines = [b"HTTP/1.1 %d %b" % (answer.status, answer.reason), *[b"%b: %b" % field for field in fields]]
         body = b"" if self._head.method == b"HEAD" else answer.body
         self._lane.send(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         self._lane.over(self, close=close)
 
-    def _finish(self, outcome: Outcome, denial: Deny | None) -> None:
+    def _finish(self, outcome: Outcome, refused: Deny | None) -> None:
         """Book it: what is waited for, its slot, its line in the audit log."""
         self.stage = "done"
         if self._timer is not None:
@@ -399,7 +458,7 @@ class Exchange:
         self.seat.let_go()
         self._express.exchanges.discard(self)
         self._express.journal.write(
-            denial or self.forward,
+            refused or self.forward,
             outcome._replace(
                 upstream_status=self._upstream_status,
                 bytes_in=self._upload.size,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from mitmproxy.connection import ConnectionState
@@ -60,7 +60,7 @@ class Lane(layer.Layer):
         self._writer: Any = None
         self._direct = False
         self._closing = False
-        self._draining: asyncio.Task[None] | None = None
+        self._unsent = 0
         self._origin: Origin | None = None
         self._listener = listener_of(context.client)
         self._sni: tuple[tuple[str, str], ...] = (("sni", self.client.sni),) if self.client.sni else ()
@@ -100,7 +100,7 @@ class Lane(layer.Layer):
             yield from self._next()
         elif isinstance(event, events.Wakeup):
             yield commands.CloseConnection(self.client)
-        pending, self._pending = self._pending, []
+        pending, self._pending, self._unsent = self._pending, [], 0
         yield from pending
 
     def _start(self) -> None:
@@ -200,31 +200,30 @@ class Lane(layer.Layer):
 
     def send(self, data: bytes) -> None:
         """Write to the client."""
-        if self._closing and not self._exchange:
-            return
         if not self._direct:
             self._pending.append(commands.SendData(self.client, data))
+            self._unsent += len(data)
             self._poke()
-            return
-        if self._writer.is_closing():
-            return
-        self._writer.write(data)
-        if self._draining is None and self._writer.transport.get_write_buffer_size() > HIGH:
-            self._draining = self._express.run(self._drain())
+        elif not self._writer.is_closing():
+            self._writer.write(data)
 
-    async def _drain(self) -> None:
-        """Read no more from the upstream until the client has taken what there is."""
-        exchange = self._exchange
+    @property
+    def is_full(self) -> bool:
+        """Whether the client does not take what there is."""
+        waiting: int = self._writer.transport.get_write_buffer_size()
+        return waiting + self._unsent > HIGH
+
+    def when_drained(self, go_on: Callable[[], None]) -> None:
+        self._express.run(self._drain(go_on))
+
+    async def _drain(self, go_on: Callable[[], None]) -> None:
         try:
-            if exchange is not None:
-                exchange.pause()
+            if self._unsent:
+                await self._tell()
             await self._writer.drain()
         except OSError:
             return  # its end is being told of
-        finally:
-            self._draining = None
-            if exchange is not None:
-                exchange.resume()
+        go_on()
 
     def hold(self, on: bool) -> None:
         """Read no more from the client while the upstream does not take what there is."""
