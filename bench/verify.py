@@ -1,7 +1,8 @@
 """What a decision costs without mitmproxy.
 
 "verify" is parse, MAC and policy, up to the grant; "decide" adds the whole outgoing request: strip, retarget,
-inject. CPU time of this process, every row measured in turn, in one run.
+inject. "signed policy" is version 2 in a query, with four terms. CPU time of this process, every row measured
+in turn, in one run.
 
 Run: .venv/bin/python bench/verify.py
 """
@@ -13,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "addon"))
@@ -28,6 +30,7 @@ from presign_proxy.recognition import is_gateway, recognise
 from presign_proxy.schemes.presign import Presign
 from presign_proxy.secret import Secret
 from presign_proxy.signer import Signer
+from presign_proxy.terms import NO_TERMS, Terms
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000
@@ -46,8 +49,13 @@ def registry() -> Registry:
 
 def request(carrier: str) -> Request:
     """A request as an SDK sends it: a dozen header fields, two parameters of its own."""
+    clients = (ip_network("198.51.100.0/24"), ip_network("203.0.113.0/24"))
+    policy = Terms(not_before=NOW, clients=clients, max_body=1024, id="bench")
     grant = Signer("conn_bench", SECRET).sign(
-        ["GET", "POST"], ["v1/chat/*", "v1/models"], expires_at=NOW + 3600
+        ["GET", "POST"],
+        ["v1/chat/*", "v1/models"],
+        expires_at=NOW + 3600,
+        terms=policy if carrier == "policy" else NO_TERMS,
     )
     fields = [
         (b"Host", b"presign.local"),
@@ -63,7 +71,7 @@ def request(carrier: str) -> Request:
         (b"Authorization", b"Bearer placeholder"),
     ]
     target = "/api/proxy/conn_bench/v1/chat/completions?a=1&b=2"
-    if carrier == "query":
+    if carrier in ("query", "policy"):
         target = grant.url("v1/chat/completions?a=1&b=2", "http://presign.local").removeprefix(
             "http://presign.local"
         )
@@ -72,7 +80,8 @@ def request(carrier: str) -> Request:
     else:
         fields[-1] = (b"Authorization", f"Bearer {grant.token}".encode())
     origin = Origin("http", "presign.local", 80)
-    return Request(b"POST", target.encode(), tuple(fields), b"HTTP/1.1", origin, (("host", "presign.local"),))
+    names = (("host", "presign.local"),)
+    return Request(b"POST", target.encode(), tuple(fields), b"HTTP/1.1", origin, names, client="203.0.113.9")
 
 
 def verify(known: Registry, asked: Request) -> Grant:
@@ -98,11 +107,12 @@ def main() -> None:
     calls: dict[str, Callable[[], object]] = {
         "one bare HMAC-SHA256": lambda: hmac.digest(key, message, "sha256")
     }
-    for carrier in ("query", "header", "key"):
+    for carrier in ("query", "header", "key", "policy"):
         asked = request(carrier)
         assert isinstance(decide(known, asked, NOW, "req_0"), Forward)
-        calls[f"verify, {carrier} carrier"] = lambda asked=asked: verify(known, asked)
-        calls[f"decide, {carrier} carrier"] = lambda asked=asked: decide(known, asked, NOW, "req_0")
+        name = f"{carrier} carrier" if carrier != "policy" else "signed policy"
+        calls[f"verify, {name}"] = lambda asked=asked: verify(known, asked)
+        calls[f"decide, {name}"] = lambda asked=asked: decide(known, asked, NOW, "req_0")
     plain = request("header")._replace(
         fields=request("header").fields[:11], origin=Origin("http", "other.test", 80)
     )
