@@ -10,6 +10,7 @@ import httptools
 from ..message import MAX_HEAD, Fields
 
 MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
+"""Bytes of a head, those of interim heads and trailers included."""
 
 
 class Reader(Protocol):
@@ -37,6 +38,7 @@ class Link(asyncio.Protocol):
     """Says whether it may be used again: only where nothing odd has ever happened on it."""
 
     __slots__ = (
+        "_barren",
         "_bodyless",
         "_done",
         "_fields",
@@ -72,6 +74,8 @@ class Link(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._size = self._status = 0
+        # Bytes of which nothing could be passed on; the parser keeps a line until its end has come.
+        self._barren = 0
         self._passed = self._framed = self._bodyless = self._done = self._wrong = False
 
     # -- what an exchange does ------------------------------------------------------------------------
@@ -109,9 +113,12 @@ class Link(asyncio.Protocol):
             self.close()  # nobody asked
             return
         self.heard = True
+        self._barren += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse()
+        if self._barren > MAX_RESPONSE_HEAD:
             self._refuse()
         self._go_on()
 
@@ -168,7 +175,8 @@ class Link(asyncio.Protocol):
         self._measure(len(reason))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value.strip(b" \t")))
+        if not self._passed:  # trailers are dropped: fields that nobody masks
+            self._fields.append((name, value.strip(b" \t")))
         self._measure(len(name) + len(value))
 
     def _refuse(self) -> None:
@@ -186,7 +194,7 @@ class Link(asyncio.Protocol):
             return
         fields = tuple(self._fields)
         names = {name.lower() for name, _ in fields}
-        self._passed = True
+        self._passed, self._barren = True, 0
         self._framed = self._status in (204, 304) or not names.isdisjoint(_FRAMING)
         self.odd = self.odd or not self._parser.should_keep_alive()
         self._bodyless = not self.reader.head(self._status, self._reason, fields)
@@ -197,6 +205,7 @@ class Link(asyncio.Protocol):
         return 100 <= self._status < 200 and self._status != 101
 
     def on_body(self, piece: bytes) -> None:
+        self._barren = 0
         if self._bodyless or self._done:
             self._refuse()  # a body where there is none
         elif self.reader is not None:
