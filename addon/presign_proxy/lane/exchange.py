@@ -351,6 +351,8 @@ class Exchange:
             if self._timer is not None:
                 self._timer.cancel()
             self._task = self._express.run(self._again(place))
+        elif self.stage == "trailing":
+            self._end()  # nobody reads the rest
         elif self._head_sent or self._out:
             self._break("the upstream broke off its response")
         else:

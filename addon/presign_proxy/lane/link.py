@@ -55,12 +55,15 @@ class Link(asyncio.Protocol):
         "odd",
         "reader",
         "reused",
+        "sender",
         "transport",
     )
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.reader: Reader | None = None
+        self.sender: Reader | None = None
+        """Whose request is being sent, also where its response has come in full."""
         self.lost = False
         self.odd = False
         self.reused = False
@@ -81,7 +84,7 @@ class Link(asyncio.Protocol):
     # -- what an exchange does ------------------------------------------------------------------------
 
     def begin(self, reader: Reader) -> None:
-        self.reader = reader
+        self.reader = self.sender = reader
         self.heard = False
         self._forget()
 
@@ -99,7 +102,8 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """End it, whatever is still to come; nobody hears of it any more."""
-        self.reader, self.odd = None, True
+        self.reader = self.sender = None
+        self.odd = True
         if self.transport is not None:
             self.transport.abort()
 
@@ -110,7 +114,10 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.reader is None:
+            sender = self.sender
             self.close()  # nobody asked
+            if sender is not None:
+                sender.lost()
             return
         self.heard = True
         self._barren += len(data)
@@ -148,21 +155,24 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        if (reader := self.reader) is None:
+        reader, sender = self.reader, self.sender
+        self.reader = self.sender = None
+        if reader is None:
+            if sender is not None:
+                sender.lost()
             return
-        self.reader = None
         if self._passed and not self._framed and exc is None:
             reader.complete()  # it ends with the connection (RFC 9112, 6.3)
         else:
             reader.lost()
 
     def pause_writing(self) -> None:
-        if self.reader is not None:
-            self.reader.hold(True)
+        if self.sender is not None:
+            self.sender.hold(True)
 
     def resume_writing(self) -> None:
-        if self.reader is not None:
-            self.reader.hold(False)
+        if self.sender is not None:
+            self.sender.hold(False)
 
     # -- what httptools calls -------------------------------------------------------------------------
 

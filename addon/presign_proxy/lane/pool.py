@@ -65,6 +65,7 @@ class Pool:
 
     def give_back(self, place: Place, link: Link) -> None:
         """Keep it, if nothing odd has happened on it."""
+        link.sender = None
         if link.lost or link.odd or self._count >= MAX_IDLE_ALL:
             link.close()
             return
