@@ -38,6 +38,7 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (AddonManager, "invoke_addon", ("addon", "event")),
     (server.ConnectionHandler, "handle_connection", ("connection",)),
     (server.ConnectionHandler, "server_event", ("event",)),
+    (server.TimeoutWatchdog, "register_activity", ()),
 )
 # What the code that we pass through must still do, as it is written there.
 _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
@@ -59,6 +60,7 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (layer.Layer, "__init__", "self._paused_event_queue = "),
     (layer.Layer, "__init__", "self.context.layers.append(self)"),
     (server.ConnectionHandler, "__init__", "self.transports = {}"),
+    (server.ConnectionHandler, "__init__", "self.timeout_watchdog = "),
     (server.ConnectionHandler, "open_connection", "ServerConnectHook(hook_data)"),
     (server.ConnectionHandler, "handle_connection", "reader = self.transports[connection].reader"),
     (Server, "__setattr__", "address"),

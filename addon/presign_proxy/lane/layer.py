@@ -58,6 +58,7 @@ class Lane(layer.Layer):
         self._exchange: Exchange | None = None
         self._pending: list[commands.Command] = []
         self._writer: Any = None
+        self._watchdog: Any = None
         self._direct = False
         self._closing = False
         self._unsent = 0
@@ -109,6 +110,7 @@ class Lane(layer.Layer):
         io = handler.transports.get(self.client) if handler is not None else None
         self._writer = io.writer if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
+        self._watchdog = handler.timeout_watchdog if handler is not None else None
         server = self.context.server
         if server.address is not None:
             scheme = "https" if server.tls else "http"
@@ -205,6 +207,7 @@ class Lane(layer.Layer):
             self._unsent += len(data)
             self._poke()
         elif not self._writer.is_closing():
+            self._watchdog.register_activity()  # a client that is being sent something is not idle
             self._writer.write(data)
 
     @property
