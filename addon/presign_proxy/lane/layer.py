@@ -101,6 +101,9 @@ class Lane(layer.Layer):
             yield from self._next()
         elif isinstance(event, events.Wakeup):
             yield commands.CloseConnection(self.client)
+        yield from self._flush()
+
+    def _flush(self) -> Commands:
         pending, self._pending, self._unsent = self._pending, [], 0
         yield from pending
 
@@ -193,6 +196,7 @@ class Lane(layer.Layer):
 
     def _hand_over(self) -> Commands:
         """From here on it is mitmproxy's: nothing of what is in the buffer was sent anywhere."""
+        yield from self._flush()  # of what was before, which is to be read before it
         self._over = True
         data, self._buffer = self._buffer, b""
         yield from self._stock.handle_event(events.Start())
