@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import commands, events, layer, mode_specs
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers import ClientTLSLayer
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from ..decisions import Forward
 from ..flows import listener_of
@@ -64,7 +65,7 @@ class Lane(layer.Layer):
         self._unsent = 0
         self._origin: Origin | None = None
         self._listener = listener_of(context.client)
-        self._sni: tuple[tuple[str, str], ...] = (("sni", self.client.sni),) if self.client.sni else ()
+        self._sni: tuple[tuple[str, str], ...] = ()
 
     def handle_event(self, event: events.Event) -> Commands:
         if self._over:
@@ -88,6 +89,8 @@ class Lane(layer.Layer):
     def _handle(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
             self._start()
+            if not _is_h1(self.client):
+                yield from self._hand_over()
         elif isinstance(event, events.DataReceived) and event.connection is self.client:
             if not self._closing:
                 self._take(event.data)
@@ -114,6 +117,8 @@ class Lane(layer.Layer):
         self._writer = io.writer if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
         self._watchdog = handler.timeout_watchdog if handler is not None else None
+        if self.client.sni:
+            self._sni = (("sni", self.client.sni),)
         server = self.context.server
         if server.address is not None:
             scheme = "https" if server.tls else "http"
@@ -200,7 +205,8 @@ class Lane(layer.Layer):
         self._over = True
         data, self._buffer = self._buffer, b""
         yield from self._stock.handle_event(events.Start())
-        yield from self._stock.handle_event(events.DataReceived(self.client, data))
+        if data:
+            yield from self._stock.handle_event(events.DataReceived(self.client, data))
 
     # -- what the exchange does -----------------------------------------------------------------------
 
@@ -280,13 +286,28 @@ class Lane(layer.Layer):
         return 0
 
 
-def may_take(stock: layer.Layer) -> bool:
+def with_lane(chosen: layer.Layer | None, express: Express) -> layer.Layer | None:
+    """What mitmproxy chose, with a lane in the place of its HTTP layer if one can stand there.
+
+    Where a client speaks TLS to the gateway itself, that layer stands behind the one for TLS.
+    """
+    if isinstance(chosen, ClientTLSLayer):
+        chosen.child_layer = with_lane(chosen.child_layer, express) or chosen.child_layer
+    elif isinstance(chosen, HttpLayer) and _may_take(chosen):
+        return Lane(chosen.context, chosen, express)
+    return chosen
+
+
+def _may_take(stock: HttpLayer) -> bool:
     """Whether a lane can stand in for an HTTP layer: HTTP/1 over TCP, of a regular proxy."""
-    mode = getattr(stock, "mode", None)
     client = stock.context.client
     return (
-        mode in (HTTPMode.regular, HTTPMode.transparent)
+        stock.mode in (HTTPMode.regular, HTTPMode.transparent)
         and isinstance(client.proxy_mode, mode_specs.RegularMode)
         and client.transport_protocol == "tcp"
-        and client.alpn in (None, b"", b"http/1.1")
+        and _is_h1(client)
     )
+
+
+def _is_h1(client: Client) -> bool:
+    return client.alpn in (None, b"", b"http/1.1")
