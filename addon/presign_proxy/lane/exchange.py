@@ -131,6 +131,10 @@ class Exchange:
         if self.ended:
             self._express.pool.give_back(place, link)  # the client has gone meanwhile
             return
+        if link.lost or link.odd:
+            link.close()
+            self._fail("the upstream closed, or spoke, before it was asked")
+            return
         self._send(place, link)
         self._lane.proceed()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import Final, Protocol
 
 import httptools
@@ -49,6 +50,7 @@ class Link(asyncio.Protocol):
         "_size",
         "_status",
         "_wrong",
+        "era",
         "heard",
         "idle_since",
         "lost",
@@ -70,6 +72,8 @@ class Link(asyncio.Protocol):
         self.heard = False
         """Whether anything of the response to this exchange has come."""
         self.idle_since = 0.0
+        self.era: object = None
+        """Of the pool that opened it."""
         self._parser = httptools.HttpResponseParser(self)
         self._forget()
 
@@ -87,6 +91,19 @@ class Link(asyncio.Protocol):
         self.reader = self.sender = reader
         self.heard = False
         self._forget()
+
+    def is_silent(self) -> bool:
+        """Whether nothing has come since it was last used, neither bytes nor its end.
+
+        Asks the socket: what came a moment ago has not been read yet, and would pass for the answer to the
+        next request.
+        """
+        transport = self.transport
+        if transport is None or self.lost or transport.is_closing():
+            return False
+        asked = select.poll()
+        asked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not asked.poll(0)
 
     def write(self, data: bytes) -> None:
         if self.transport is not None and not self.lost:
