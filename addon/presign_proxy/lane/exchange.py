@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from .. import replies
@@ -88,26 +90,31 @@ class Exchange:
             if place is not None and link is not None:
                 self._send(place, link)
                 return
-        self._task = self._express.run(self._prepare())
+        self._run(self._prepare)
 
     async def _prepare(self) -> None:
         """Wait for what the grant waits for, then for a connection."""
+        completed = await self._express.admission.complete(
+            self.forward, self._request, self._lane.client, self.seat
+        )
+        if isinstance(completed, Deny):
+            self._deny(completed)
+            return
+        self.forward = completed
+        self._mask = mask_for(completed.connection.injector)
+        await self._connect(await self._express.place(self._lane.client, completed))
+
+    def _run(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._task = self._express.run(self._contained(work))
+
+    async def _contained(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it, and end the exchange where that fails: nobody else would hear of it."""
         try:
-            completed = await self._express.admission.complete(
-                self.forward, self._request, self._lane.client, self.seat
-            )
-            if isinstance(completed, Deny):
-                self._deny(completed)
-                return
-            self.forward = completed
-            self._mask = mask_for(completed.connection.injector)
-            place = await self._express.place(self._lane.client, completed)
-            await self._connect(place)
+            await work()
         except Denied as denied:
             self._fail(denied.detail)
         except Exception as error:
-            logger.error("presign: failed in the lane (%s); the request is refused", type(error).__name__)
-            self._fail("the gateway failed", "internal")
+            self.collapse(error)
 
     async def _connect(self, place: Place) -> None:
         if self.ended:
@@ -131,7 +138,7 @@ class Exchange:
         if self.ended:
             self._express.pool.give_back(place, link)  # the client has gone meanwhile
             return
-        if link.lost or link.odd:
+        if link.lost or link.odd or link.transport is None:
             link.close()
             self._fail("the upstream closed, or spoke, before it was asked")
             return
@@ -205,7 +212,10 @@ class Exchange:
 
     def _overdue(self) -> None:
         self._timed_out = True
-        self._fail("the upstream did not answer in time")
+        try:
+            self._fail("the upstream did not answer in time")
+        except Exception as error:
+            self.collapse(error)
 
     def hold(self, on: bool) -> None:
         self._lane.hold(on)
@@ -319,8 +329,11 @@ class Exchange:
 
     def _resume(self) -> None:
         self._paused = False
-        self.resume()
-        self._pump()
+        try:
+            self.resume()
+            self._pump()
+        except Exception as error:
+            self.collapse(error)
 
     def _close_response(self) -> None:
         """All of the response has been passed on."""
@@ -339,6 +352,7 @@ class Exchange:
         whole = self._upload.done
         link, place = self._link, self._place
         self._finish(Outcome(status=self._status), None)
+        self._link = None
         if link is not None and place is not None:
             if whole:
                 self._express.pool.give_back(place, link)
@@ -354,7 +368,7 @@ class Exchange:
             self._link = None
             if self._timer is not None:
                 self._timer.cancel()
-            self._task = self._express.run(self._again(place))
+            self._run(partial(self._connect, place))
         elif self.stage == "trailing":
             self._end()  # nobody reads the rest
         elif self._head_sent or self._out:
@@ -372,13 +386,6 @@ class Exchange:
             and self._head.method in _SAFE
             and self._head.length == 0
         )
-
-    async def _again(self, place: Place) -> None:
-        try:
-            await self._connect(place)
-        except Exception as error:
-            logger.error("presign: failed in the lane (%s); the request is refused", type(error).__name__)
-            self._fail("the gateway failed", "internal")
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -431,7 +438,22 @@ class Exchange:
 
     def lose(self, why: str) -> None:
         """End it from outside."""
-        self._fail(why)
+        try:
+            self._fail(why)
+        except Exception as error:
+            self.collapse(error)
+
+    def collapse(self, error: Exception) -> None:
+        """Something of ours failed: end it, whatever else fails. What cannot be answered is cut off."""
+        logger.error("presign: failed in the lane (%s); the request is refused", type(error).__name__)
+        with contextlib.suppress(Exception):
+            self._fail("the gateway failed", "internal")
+        self.stage = "done"
+        self._express.exchanges.discard(self)
+        for end in (self.seat.let_go, self._let_go):
+            with contextlib.suppress(Exception):
+                end()
+        self._lane.cut(self)
 
     def pause(self) -> None:
         if self._link is not None:
@@ -461,14 +483,15 @@ class Exchange:
         self.stage = "done"
         if self._timer is not None:
             self._timer.cancel()
-        self.seat.let_go()
         self._express.exchanges.discard(self)
-        self._express.journal.write(
-            refused or self.forward,
-            outcome._replace(
-                upstream_status=self._upstream_status,
-                bytes_in=self._upload.size,
-                bytes_out=self._body.size if self._body else 0,
-                duration=time.monotonic() - self._started,
-            ),
+        self.seat.let_go()
+        outcome = outcome._replace(
+            upstream_status=self._upstream_status,
+            bytes_in=self._upload.size,
+            bytes_out=self._body.size if self._body else 0,
+            duration=time.monotonic() - self._started,
         )
+        try:
+            self._express.journal.write(refused or self.forward, outcome)
+        except Exception as error:
+            logger.error("presign: failed to write the audit log (%s)", type(error).__name__)

@@ -83,7 +83,9 @@ class Lane(layer.Layer):
         except Exception as error:
             logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
             if self._exchange is not None:
-                self._exchange.abandon("the gateway failed")
+                self._exchange.collapse(error)
+            self._closing, pending = True, self._pending
+            yield from pending
             yield commands.CloseConnection(self.client)
 
     def _handle(self, event: events.Event) -> Commands:
@@ -266,13 +268,33 @@ class Lane(layer.Layer):
         if close or self._buffer:
             self._poke()
 
+    def cut(self, exchange: Exchange) -> None:
+        """End the connection whose exchange has failed, unless it is over and another one has begun."""
+        if self._exchange not in (exchange, None):
+            return
+        self._exchange, self._closing, self._buffer = None, True, b""
+        self._pending.append(commands.CloseConnection(self.client))
+        try:
+            self._poke()
+        except Exception:
+            self._abort()
+
+    def _abort(self) -> None:
+        """Without mitmproxy, which could not be told; it is told of the end."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
     def _poke(self) -> None:
         self._express.run(self._tell())
 
     async def _tell(self) -> None:
-        handler = handler_of(self.client)
-        if handler is not None and not self._over and self.client.state & ConnectionState.CAN_WRITE:
-            await handler.server_event(LaneEvent(self))
+        try:
+            handler = handler_of(self.client)
+            if handler is not None and not self._over and self.client.state & ConnectionState.CAN_WRITE:
+                await handler.server_event(LaneEvent(self))
+        except Exception as error:
+            logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
+            self._abort()
 
     # -- what the ledger asks -------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
 
 
 class Reader(Protocol):
-    """What an exchange wants to hear of its response. None of these raises."""
+    """What an exchange wants to hear of its response."""
 
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
         """The final head. Returns whether it has a body: the answer to HEAD has none, whatever it says."""
@@ -33,6 +33,9 @@ class Reader(Protocol):
 
     def hold(self, on: bool) -> None:
         """Whether to send no more for now: the upstream does not take it."""
+
+    def collapse(self, error: Exception) -> None:
+        """One of these, or what calls them, has failed. Does not fail itself."""
 
 
 class Link(asyncio.Protocol):
@@ -130,6 +133,15 @@ class Link(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # of a stream
 
     def data_received(self, data: bytes) -> None:
+        listener = self.reader or self.sender
+        try:
+            self._read(data)
+        except Exception as error:
+            self.close()
+            if listener is not None:
+                listener.collapse(error)
+
+    def _read(self, data: bytes) -> None:
         if self.reader is None:
             sender = self.sender
             self.close()  # nobody asked
@@ -174,14 +186,16 @@ class Link(asyncio.Protocol):
         self.lost = True
         reader, sender = self.reader, self.sender
         self.reader = self.sender = None
-        if reader is None:
-            if sender is not None:
-                sender.lost()
+        listener = reader or sender
+        if listener is None:
             return
-        if self._passed and not self._framed and exc is None:
-            reader.complete()  # it ends with the connection (RFC 9112, 6.3)
-        else:
-            reader.lost()
+        try:
+            if reader is not None and self._passed and not self._framed and exc is None:
+                reader.complete()  # it ends with the connection (RFC 9112, 6.3)
+            else:
+                listener.lost()
+        except Exception as error:
+            listener.collapse(error)
 
     def pause_writing(self) -> None:
         if self.sender is not None:
