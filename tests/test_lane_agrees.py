@@ -6,6 +6,11 @@ more, each time with other random numbers, with
     PRESIGN_REQUESTS=N PRESIGN_SEED=N .venv/bin/pytest tests/test_lane_agrees.py -s
 """
 
+# ruff: noqa: E501 - tables of bytes, a row each
+
+import contextlib
+import gzip
+import itertools
 import json
 import os
 import random
@@ -20,10 +25,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from conftest import MakeGateway
-from support.asking import SECRET
+from support.answers import BEHAVIOURS, Answer
+from support.asking import SECRET, Grant, wire
 from support.conversing import Conversations
 from support.mutations import Sample, Samples
 from support.proxy import Mitm
+from support.raw import connect, exchange, is_complete, parse_response
 from support.recorder import Recorder
 from support.seen import Seen
 from support.verifier import read
@@ -246,10 +253,163 @@ def test_the_two_ways_agree(number: int, size: int, twins: Twins) -> None:
     tried()
     if LONG:
         took = time.monotonic() - started
-        print(
-            f"\nseed {number}: {size} in {took:.0f} s, {twins.counts['forwarded'] - before} forwarded",
-            flush=True,
-        )
+        print(f"\nseed {number}: {size} in {took:.0f} s: {json.dumps(twins.counts)}", flush=True)
     assert not found, "\n\n".join(found)
     twins.assert_same_audit()
-    assert twins.counts["forwarded"] - before > size / 10
+    assert twins.counts["forwarded"] - before > size / 10 or size < 100
+
+
+# -- several requests on one connection ----------------------------------------------------------------
+
+GRANT = Grant("conn_h11")
+TARGET = GRANT.target("v1/models")
+PIECES = {
+    "simple": wire(GRANT.target("v1/simple")),
+    "upload": wire(GRANT.target("v1/upload"), method="POST", body=b"GET /smuggled HTTP/1.1\r\n\r\n"),
+    "chunks": wire(GRANT.target("v1/chunks"), {"Transfer-Encoding": "chunked"}, "PUT") + b"3\r\nabc\r\n0\r\n\r\n",
+    "expect": wire(GRANT.target("v1/expect"), {"Expect": "100-continue", "Content-Length": "3"}, "PUT") + b"abc",
+    "absolute": wire(f"http://presign.local{GRANT.target('v1/absolute')}"),
+    "denied": wire(Grant("conn_h11", paths="other").target("v1/denied")),
+    "forbidden": wire(GRANT.target("elsewhere")),
+    "unsigned": wire("/api/proxy/conn_h11/v1/unsigned"),
+    "upgrade": wire(GRANT.target("v1/upgrade"), {"Connection": "Upgrade", "Upgrade": "h2c", "HTTP2-Settings": "AA"}),
+    "te": wire(GRANT.target("v1/te"), {"TE": "trailers", "Connection": "TE"}),
+    "HTTP/1.0": wire(GRANT.target("v1/old")).replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "last": wire(GRANT.target("v1/last"), {"Connection": "close"}),
+    "CONNECT": b"CONNECT other.test:443 HTTP/1.1\r\nHost: other.test:443\r\n\r\n",
+    "garbage": b"\x16\x03\x01\x00\r\n\r\n",
+    "LF": wire(GRANT.target("v1/lf")).replace(b"\r\n", b"\n"),
+}  # fmt: skip
+
+
+def answers_to(port: int, data: bytes, cut: int, count: int) -> tuple[Any, ...]:
+    """What comes back for bytes that come in pieces, one after the other, until nothing more does."""
+    with connect(port) as sock:
+        sock.settimeout(0.3)
+        with contextlib.suppress(OSError):
+            for at in range(0, len(data), cut):
+                sock.sendall(data[at : at + cut])
+                if cut < 100:
+                    time.sleep(0.0002)
+        received = b""
+        with contextlib.suppress(OSError):
+            while (piece := sock.recv(65536)) and len(final(received + piece)) < count:
+                received += piece
+            received += piece
+    return tuple((status, body) for status, body in final(received))
+
+
+def final(received: bytes) -> list[tuple[bytes, bytes]]:
+    """Status line and body of each answer that is whole, and not interim."""
+    parts = re.split(rb"(?=HTTP/1\.[01] [0-9]{3} )", received)
+    whole = [_ID.sub(b"req", part) for part in parts if is_complete(part)]
+    found = [(part.partition(b"\r\n")[0], part.partition(b"\r\n\r\n")[2]) for part in whole]
+    return [one for one in found if not one[0].startswith(b"HTTP/1.1 1")]
+
+
+def came_of(twins: Twins, lane: str, names: tuple[str, ...], cut: int) -> tuple[Any, Any]:
+    twins.recorder.clear()
+    data = b"".join(PIECES[name] for name in names)
+    answers = answers_to(twins.ways[lane].gateway.port, data, cut, len(names))
+    return answers, tuple(seen_of(one) for one in twins.recorder.requests)
+
+
+ENDS = ("HTTP/1.0", "last", "CONNECT", "garbage", "LF", "upgrade", "expect", "denied")
+PAIRS = [*itertools.product(("simple", "upload"), PIECES), *itertools.product(PIECES, ("simple",))]
+TRIPLES = [
+    *itertools.product(("simple",), ("chunks", "expect", "absolute", "te"), ENDS),
+    *itertools.product(("chunks",), ("simple",), PIECES),
+]
+
+
+@pytest.mark.parametrize("cut", [100_000, 1] if LONG else [100_000])
+@pytest.mark.parametrize("names", dict.fromkeys(PAIRS + (TRIPLES if LONG else TRIPLES[::4])), ids="+".join)
+def test_requests_in_one_segment_end_alike_in_every_order(
+    names: tuple[str, ...], cut: int, twins: Twins
+) -> None:
+    on, off = (came_of(twins, lane, names, cut) for lane in ("on", "off"))
+    assert on == off
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_request_byte_by_byte_ends_alike(name: str, twins: Twins) -> None:
+    on, off = (came_of(twins, lane, ("simple", name), 1) for lane in ("on", "off"))
+    assert on == off
+
+
+# -- what an upstream answers --------------------------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\n"
+RESPONSES = {
+    "plain": OK + b"Content-Length: 2\r\n\r\nok",
+    "chunked": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "chunked in capitals": OK + b"Transfer-Encoding: CHUNKED\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "a trailer": OK + b"Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2;e=f\r\nok\r\n0\r\nX: y\r\n\r\n",
+    "until it closes": OK + b"Content-Type: text/plain\r\n\r\nok",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\nok",
+    "no reason": b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
+    "an odd reason": b"HTTP/1.1 200 \xe9t\xe9\r\nContent-Length: 2\r\n\r\nok",
+    "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "304": b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 9\r\n\r\n',
+    "205": b"HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n",
+    "999": b"HTTP/1.1 999 Odd\r\nContent-Length: 2\r\n\r\nok",
+    "interim": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: <x>\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nok",
+    "echo in the head": OK + f"X: a{REAL}b\r\nContent-Length: 2\r\n\r\nok".encode(),
+    "echo in the reason": f"HTTP/1.1 200 {REAL}\r\nContent-Length: 2\r\n\r\nok".encode(),
+    "echo in the body": OK + f"Content-Length: {len(REAL)}\r\n\r\n{REAL}".encode(),
+    "echo in a cut body": OK + f"Content-Length: 99\r\n\r\n{REAL[:-3]}".encode(),
+    "gzip": OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(b"hello", mtime=0)) + gzip.compress(b"hello", mtime=0),
+    "gzip that is none": OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok",
+    "cookies and more": OK + b"Set-Cookie: a=b\r\nWWW-Authenticate: x\r\nConnection: X-Gone\r\nX-Gone: y\r\nKeep-Alive: 5\r\nContent-Length: 2\r\n\r\nok",
+    "a redirect inside": b"HTTP/1.1 302 Found\r\nLocation: /v1/y?z\r\nContent-Length: 0\r\n\r\n",
+    "too short": OK + b"Content-Length: 9\r\n\r\nok",
+    "nothing": b"",
+    "half a head": OK + b"X: y",
+    "101": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+    "obs-fold": OK + b"X: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+    "TE and CL": OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "two lengths": OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+    "NUL": OK + b"X: a\0\r\nContent-Length: 2\r\n\r\nok",
+    "a bad chunk": OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n",
+    "an odd name": OK + b"X Y: z\r\nContent-Length: 2\r\n\r\nok",
+    "an empty name": OK + b": z\r\nContent-Length: 2\r\n\r\nok",
+    "control": OK + b"X: \x01\r\nContent-Length: 2\r\n\r\nok",
+}  # fmt: skip
+
+
+@pytest.fixture
+def speaking() -> Iterator[None]:
+    for number, data in enumerate(RESPONSES.values()):
+        BEHAVIOURS[f"raw{number}"] = lambda request, data=data: Answer(verbatim=data)
+    yield
+    for number in range(len(RESPONSES)):
+        del BEHAVIOURS[f"raw{number}"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"] if LONG else ["GET", "HEAD"])
+@pytest.mark.parametrize("name", RESPONSES)
+@pytest.mark.usefixtures("speaking")
+def test_what_an_upstream_answers_arrives_alike(name: str, method: str, twins: Twins) -> None:
+    data = wire(GRANT.target(f"raw{list(RESPONSES).index(name)}"), {"Connection": "close"}, method)
+    found = []
+    for lane in ("on", "off"):
+        with connect(twins.ways[lane].gateway.port) as sock:
+            received = exchange(sock, data, 5)
+            with contextlib.suppress(OSError):
+                while piece := sock.recv(65536):
+                    received += piece
+        assert REAL.encode() not in received
+        found.append(shown(received, method == "HEAD"))
+    assert found[0] == found[1]
+
+
+def shown(received: bytes, head_only: bool) -> Any:
+    if not received:
+        return None
+    response = parse_response(received, head_only)
+    kept = sorted((key.lower(), _ID.sub(b"req", value.encode("latin-1"))) for key, value in response.headers)
+    return (
+        received.partition(b"\r\n")[0][9:],  # mitmproxy repeats the version of the upstream
+        [one for one in kept if one[0].encode() not in HOP],
+        _ID.sub(b"req", response.body),
+    )
