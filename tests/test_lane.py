@@ -8,9 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
+import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -21,7 +25,10 @@ from support.byhand import ByHand, Wire
 from support.lab import REAL_SECRET
 from support.lanes import GATEWAY, LEAST, LaneLab, config, is_closed
 from support.leaks import Traces
+from support.proxy import Mitm
+from support.puppet import SCRIPTS, Puppeteer
 from support.raw import parse_response
+from support.recorder import Recorder
 
 MIB = 1024 * 1024
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
@@ -591,3 +598,222 @@ def test_a_pool_has_an_end() -> None:
         assert kept == MAX_IDLE
 
     in_a_pool(work)
+
+
+# -- a client that goes, is slow, or sends fast ---------------------------------------------------------
+
+
+def test_a_client_that_goes_while_it_uploads_ends_the_upload(lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head("Content-Length: 10", method="POST") + b"01234")
+        api = lab.hand.accept()
+        assert b"\r\n\r\n" in api.read_head()
+    assert api.read_to_end() == b"01234"
+    (line,) = lab.audited()
+    assert (line["status"], line["detail"], line["bytes_in"]) == (None, "the client went away", 5)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"])
+@pytest.mark.parametrize("client", ["client", "tls_client"])
+def test_a_client_that_goes_ends_its_exchange(said: bytes, client: str, lab: LaneLab) -> None:
+    with getattr(lab, client)() as sender:
+        sender.send(lab.head())
+        api = lab.hand.accept()
+        api.read_head()
+        api.send(said)
+        if said.endswith(b"half"):
+            sender.read_until(b"half")
+    assert api.read_to_end() == b""
+    (line,) = lab.audited()
+    assert line["detail"] == "the client went away"
+
+
+def test_a_client_that_goes_between_its_requests_leaves_the_connection_to_others(lab: LaneLab) -> None:
+    api = lab.warm()
+    with lab.client() as client:
+        client.send(lab.head())
+        api.read_head()
+        api.send(LEAST)
+        assert client.read_response().endswith(b"ok")
+
+
+@pytest.mark.parametrize("client", ["client", "tls_client"])
+def test_a_slow_reader_holds_its_upstream_back(client: str, lab: LaneLab) -> None:
+    size = 64 * MIB
+    with getattr(lab, client)() as reader:
+        reader.send(lab.head())
+        api = lab.hand.accept()
+        api.read_head()
+        before = lab.gateway.rss()
+        api.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        api.sock.settimeout(0.5)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < size:
+                sent += api.sock.send(bytes(min(MIB, size - sent)))
+        assert lab.gateway.rss() - before < 12 * MIB
+        reader.read_head()
+        feeder = threading.Thread(target=send_rest, args=(api.sock, size - sent), daemon=True)
+        feeder.start()
+        got = len(reader.buffer)
+        reader.sock.settimeout(5)
+        while got < size:
+            got += len(reader.sock.recv(MIB))
+        feeder.join(5)
+        assert lab.gateway.rss() - before < 12 * MIB
+
+
+def send_rest(sock: socket.socket, size: int) -> None:
+    sock.settimeout(10)
+    sock.sendall(bytes(size))
+
+
+@pytest.mark.parametrize("client", ["client", "tls_client"])
+def test_an_upstream_that_reads_slowly_holds_its_client_back(client: str, lab: LaneLab) -> None:
+    size = 64 * MIB
+    with getattr(lab, client)() as sender:
+        sender.send(lab.head(f"Content-Length: {size}", method="POST"))
+        api = lab.hand.accept()
+        api.read_head()
+        before = lab.gateway.rss()
+        sender.sock.settimeout(0.5)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < size:
+                sent += sender.sock.send(bytes(min(MIB, size - sent)))
+        assert lab.gateway.rss() - before < 12 * MIB
+        feeder = threading.Thread(target=send_rest, args=(sender.sock, size - sent), daemon=True)
+        feeder.start()
+        got = len(api.buffer)
+        api.sock.settimeout(5)
+        while got < size:
+            got += len(api.sock.recv(MIB))
+        assert got == size
+        feeder.join(5)
+        api.send(LEAST)
+        assert sender.read_response().endswith(b"ok")
+
+
+# -- time ---------------------------------------------------------------------------------------------
+
+
+def test_an_upstream_that_does_not_answer_in_time_is_answered_for(lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head())
+        api = lab.hand.accept()
+        api.read_head()
+        assert status(client.read_response(4)) == 504
+        assert api.read_to_end() == b""
+        client.send(lab.head())
+        lab.serve()
+        assert client.read_response().endswith(b"ok")
+
+
+# -- where the lane is shut ------------------------------------------------------------------------------
+
+
+def is_lane(gateway: Mitm, lab: LaneLab) -> bool:
+    """Whether two clients of this gateway share an upstream connection, as none do on the flow path."""
+    other = LaneLab(gateway, lab.hand, cid="conn_0")
+    other.warm()
+    with other.client() as client:
+        client.send(other.head())
+        try:
+            lab.hand.accept(0.3).send(LEAST)
+        except TimeoutError:
+            return True
+        client.read_response()
+    return False
+
+
+SHUT = (("presign_lane=auto", "save_stream_file=+flows"),)
+OPEN: tuple[tuple[str, ...], ...] = ((),)
+
+
+@pytest.mark.parametrize("options", [*SHUT, *OPEN], ids=" ".join)
+def test_the_lane_is_open_or_shut_as_the_options_say(
+    options: tuple[str, ...], lab: LaneLab, make_gateway: MakeGateway
+) -> None:
+    arguments = [part for option in options for part in ("--set", option)]
+    assert is_lane(make_gateway(config(lab.hand.url), *arguments), lab) is (options in OPEN)
+
+
+def test_another_script_shuts_the_lane_and_options_move_it_at_run_time(
+    lab: LaneLab, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(config(lab.hand.url), "-s", str(SCRIPTS / "puppet.py"))
+    puppet = Puppeteer(gateway.port)
+    assert not is_lane(gateway, lab)
+    puppet.tell("options", presign_lane="on")
+    assert is_lane(gateway, lab)
+    puppet.tell("options", connect_addr="127.0.0.1")
+    assert not is_lane(gateway, lab)
+    puppet.tell("options", connect_addr=None, anticache=True)
+    assert is_lane(gateway, lab)  # which is of flows, and "on" does not care for them
+    puppet.tell("options", presign_lane="auto")
+    assert not is_lane(gateway, lab)
+    assert "presign_lane" in puppet.tell("options", presign_lane="sometimes")["error"]
+    assert puppet.tell("option", name="presign_lane") == {"value": "auto"}
+    puppet.tell("options", presign_lane="on", proxyauth="user:password")
+    with LaneLab(gateway, lab.hand, cid="conn_0").client() as client:
+        client.send(LaneLab(gateway, lab.hand, cid="conn_0").head())
+        assert status(client.read_head()) == 407
+
+
+def test_a_lane_that_is_shut_is_left_at_the_next_request(lab: LaneLab, make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(config(lab.hand.url), "-s", str(SCRIPTS / "puppet.py"), "--set", "presign_lane=on")
+    other = LaneLab(gateway, lab.hand, cid="conn_0")
+    with other.client() as client:
+        client.send(other.head())
+        api = lab.hand.accept()
+        api.read_head()
+        Puppeteer(gateway.port).tell("options", presign_lane="off")
+        api.send(LEAST)
+        assert client.read_response().endswith(b"ok")
+        assert api.read_to_end() == b""  # it was opened by other options
+        client.send(other.head())
+        lab.serve()
+        assert client.read_response().endswith(b"ok")
+
+
+def test_an_unknown_word_for_the_lane_is_refused_at_the_start(make_gateway: MakeGateway) -> None:
+    returncode, log = make_gateway(
+        config("http://127.0.0.1:9"), "--set", "presign_lane=sometimes", start=False
+    ).run(timeout=8)
+    assert returncode == 1
+    assert "presign_lane is one of auto, on, off" in log
+
+
+# -- limits ---------------------------------------------------------------------------------------------
+
+
+def test_uses_and_slots_are_exact(make_gateway: MakeGateway, upstream: Recorder) -> None:
+    limited = config(upstream.url, timeouts={"response": "20s"})
+    limited["connections"] = {
+        "conn_0": limited["connections"]["conn_0"] | {"max_uses": 10},
+        "conn_1": limited["connections"]["conn_1"] | {"limits": [{"concurrency": 3}]},
+    }
+    gateway = make_gateway(limited, "--set", "presign_lane=on")
+    lab = LaneLab(gateway, ByHand(), cid="conn_0")
+    with ThreadPoolExecutor(20) as many:
+        statuses = list(many.map(lambda _: ask_once(lab, "x"), range(60)))
+    assert Counter(statuses) == {200: 10, 429: 50}
+    lab.cid = "conn_1"
+    with ThreadPoolExecutor(20) as many:
+        statuses = list(many.map(lambda _: ask_once(lab, "slow"), range(20)))
+    assert Counter(statuses) == {200: 3, 429: 17}
+    # However an exchange ends, its slot is free.
+    for path in ("garbage", "close", "rawecho", "nocontent"):
+        assert [ask_once(lab, path) for _ in range(4)].count(429) == 0, path
+    lab.hand.stop()
+
+
+def ask_once(lab: LaneLab, path: str) -> int:
+    with lab.client() as client:
+        name, _, query = path.partition("?")
+        client.send(
+            lab.head(path=name)
+            if not query
+            else lab.head(path=name).replace(b"?", b"?" + query.encode() + b"&", 1)
+        )
+        return status(client.read_head(8))

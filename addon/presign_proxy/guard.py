@@ -33,6 +33,7 @@ from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
 from .keeper import Keeper
+from .lane import opening
 from .lane.express import Express
 from .lane.layer import with_lane
 from .ledger import Entry, Ledger
@@ -131,6 +132,8 @@ class Guard:
         self._check_options()
 
     def _check_options(self) -> None:
+        if ctx.options.presign_lane not in opening.CHOICES:
+            raise exceptions.OptionsError(f"presign: presign_lane is one of {', '.join(opening.CHOICES)}")
         self._express.set_out(ctx.master)
         deny = self.registry is not None and self.registry.deny_unsigned
         problems = list(options.unsafe(ctx.options, deny_unsigned=deny))

@@ -21,7 +21,7 @@ LEAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 def config(upstream: str, **more: Any) -> dict[str, Any]:
     """Many connections to one upstream, which share no connection with each other; `more` goes to each."""
-    conduct = {"timeouts": {"connect": "2s", "response": "2s"}}
+    conduct = {"timeouts": {"connect": "2s", "response": "1s"}}
     found = {
         f"conn_{number}": bearer_connection(upstream, SIGNING, **{**conduct, **more})
         for number in range(CONNECTIONS)
