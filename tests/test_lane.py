@@ -15,8 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
+import trustme
 
 from conftest import MakeGateway
 from presign_proxy.lane.pool import MAX_IDLE, Place, Pool
@@ -817,3 +819,59 @@ def ask_once(lab: LaneLab, path: str) -> int:
             else lab.head(path=name).replace(b"?", b"?" + query.encode() + b"&", 1)
         )
         return status(client.read_head(8))
+
+
+# -- upstreams over TLS ------------------------------------------------------------------------------------
+
+
+def test_an_upstream_whose_certificate_is_wrong_is_sent_nothing(
+    make_gateway: MakeGateway, make_recorder: Callable[..., Recorder], ca: trustme.CA, tls_upstream: Recorder
+) -> None:
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    wrong = [
+        make_recorder(cert=ca.issue_cert("other.tls.test")),
+        make_recorder(cert=trustme.CA().issue_cert("api.tls.test")),
+        make_recorder(cert=ca.issue_cert("api.tls.test", not_after=past)),
+        make_recorder(),  # which speaks no TLS
+    ]
+    ports = [recorder.tls_port or recorder.port for recorder in wrong]
+    many = config("http://127.0.0.1:9")
+    for number, port in enumerate([*ports, tls_upstream.tls_port]):
+        many["connections"][f"conn_{number}"]["upstream"] = f"https://api.tls.test:{port}"
+    gateway = make_gateway(many, dns={"api.tls.test": ["127.0.0.1"]})
+    hand = ByHand()
+    for number in range(4):
+        lab = LaneLab(gateway, hand, cid=f"conn_{number}")
+        with lab.client() as client:
+            for _ in range(2):
+                client.send(lab.head())
+                assert status(client.read_response()) in (502, 504)
+        assert not wrong[number].requests
+        assert REAL_SECRET.encode() not in b"".join(wrong[number].fragments)
+    # And where it is right, every way in shares one connection.
+    lab = LaneLab(gateway, hand, cid="conn_4")
+    for shape in ("client", "tls_client", "direct_tls_client"):
+        with getattr(lab, shape)() as client:
+            client.send(lab.head())
+            assert status(client.read_response()) == 200
+    assert tls_upstream.connections == 1
+    assert {one.sni for one in tls_upstream.requests} == {"api.tls.test"}
+    hand.stop()
+
+
+def test_an_upstream_that_takes_no_connection_is_answered_for_in_time(
+    lab: LaneLab, make_gateway: MakeGateway
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as crowd:
+        for _ in range(3):
+            one = crowd.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        gateway = make_gateway(
+            config(f"http://127.0.0.1:{full.getsockname()[1]}"), "--set", "presign_lane=on"
+        )
+        started = time.monotonic()
+        with LaneLab(gateway, lab.hand, cid="conn_0").client() as client:
+            client.send(LaneLab(gateway, lab.hand, cid="conn_0").head())
+            assert status(client.read_response()) == 504
+        assert time.monotonic() - started < 3.5
