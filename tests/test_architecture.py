@@ -46,6 +46,9 @@ SHELLS = {
     "limits.model",
     "identity",
     "ledger",
+    "observing.admin",
+    "observing.observer",
+    "observing.process",
     "options",
     "presets",
     "presets.own",
@@ -95,6 +98,7 @@ IMPURE |= {
     "pydantic",
     "h11",
     "h2",
+    "tornado",
 }
 # `http.HTTPStatus` is a table; `datetime` knows the calendar and is given the instant;
 # `secrets.token_bytes` fills a key ring once, when it is made.

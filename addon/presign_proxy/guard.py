@@ -28,7 +28,7 @@ from .document import ConfigError
 from .errors import STATUS, Denied
 from .fetching import Fetcher
 from .gates import gate
-from .handlers import handler_of, proxyserver
+from .handlers import handler_of, open_clients
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
@@ -37,6 +37,7 @@ from .ledger import Entry, Ledger
 from .limits.limiter import Limiter
 from .masking import mask_for
 from .message import MAX_HEAD, head_of
+from .observing.observer import Observer
 from .recognition import is_gateway
 from .redaction import Redaction
 from .rewrite import redact
@@ -55,12 +56,15 @@ class Guard:
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
-        self._dialler = Dialler(self.ledger, lambda: self._limiter.address)
+        self._dialler = Dialler(self.ledger, lambda: self._limiter.address, lambda: self.observer.port)
         self._housekeeper = Housekeeper(self.ledger, self._reload)
         self._keeper = Keeper(self._adopt, self._housekeeper.watch)
-        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher)
-        self._redaction = Redaction()
         self._journal = Journal()
+        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher, self._journal)
+        self.observer = Observer(
+            self._admission, self._keeper, self._limiter, self._journal, self.ledger, open_clients
+        )
+        self._redaction = Redaction()
 
     @property
     def registry(self) -> Registry | None:
@@ -115,6 +119,7 @@ class Guard:
     def done(self) -> None:
         self._housekeeper.stop()
         self._fetcher.close()
+        self.observer.close()
         self._journal.close()
 
     # -- configuration --------------------------------------------------------------------------------
@@ -147,7 +152,8 @@ class Guard:
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Make use of a new configuration. Raises ConfigError."""
-        self._journal.open(loaded.config.audit, loaded.path)
+        with self.observer.moving(loaded.config.admin, loaded.path):
+            self._journal.open(loaded.config.audit, loaded.path)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
         for warning in loaded.told:
@@ -175,8 +181,7 @@ class Guard:
     # -- connections ----------------------------------------------------------------------------------
 
     def client_connected(self, client: Client) -> None:
-        server = proxyserver()
-        if server and len(server.connections) > MAX_CLIENTS and not self._housekeeper.make_room():
+        if open_clients() > MAX_CLIENTS and not self._housekeeper.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
@@ -308,6 +313,7 @@ class Guard:
         if isinstance(decision, PassThrough):
             if entry is not None:
                 entry.decision = PASS
+                self._journal.meter.passed += 1
             return
         denial = self._grant(flow, entry, decision) if isinstance(decision, Forward) else decision
         if denial is not None:
@@ -337,7 +343,8 @@ class Guard:
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
         flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
-        self._journal.write(decision, Outcome(status=answer.status))
+        duration = time.monotonic() - entry.started if entry is not None else 0.0
+        self._journal.write(decision, Outcome(status=answer.status, duration=duration))
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -369,6 +376,7 @@ class Guard:
             duration=time.monotonic() - entry.started,
             code="upstream" if failed else None,
             error=error,
+            upstream_duration=entry.upstream_duration,
         )
         if entry.changed:
             changed = Deny("invalid", "it was changed after it was verified", decision.style, decision.facts)

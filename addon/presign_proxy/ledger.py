@@ -63,12 +63,15 @@ class Entry:
     upstream_status: int | None = None
     uploaded: int = 0
     guarded: bool = False
+    upstream_duration: float | None = None
     request_id: str = ""
     style: Style = "json"
     seat: Seat = field(default_factory=Seat)
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
+        if stage == "receiving":
+            self.upstream_duration = self.since - self.started
 
     @property
     def grant(self) -> Forward | None:
@@ -106,6 +109,11 @@ class Ledger:
         entry.decision = _OVER
         entry.seat.let_go()
         entry.enter("done")
+
+    @property
+    def in_flight(self) -> int:
+        """How many granted requests have not ended."""
+        return len(self._granted)
 
     def live(self) -> list[Entry]:
         """Entries of granted requests whose exchange goes on."""
