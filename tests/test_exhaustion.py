@@ -71,7 +71,6 @@ COLLECTIONS = {
     "limits.limiter.Limiter._held": "one per granted exchange that takes a slot, until it ends",
     "limits.limiter.Limiter._releasing": "one per slot that is being given back, for DEADLINE at most",
     "limits.limiter.Limiter._tasks": "two per change of the store, of the owner",
-    "observing.admin.AdminServer._accepting": "one per socket that listens",
     "observing.admin._Server._open": "MAX_CONNECTIONS; then the oldest goes",
     "observing.figures.Totals._living": "one per worker that runs",
     "observing.figures.Totals._gone": "the metrics there are; MAX_CONNECTIONS of the dead, and one for others",
