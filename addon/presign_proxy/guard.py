@@ -374,8 +374,8 @@ class Guard:
             bytes_in=entry.uploaded,
             bytes_out=entry.body.size if entry.body else 0,
             duration=time.monotonic() - entry.started,
-            code="upstream" if failed else None,
-            error=error,
+            code=entry.failed or ("upstream" if failed else None),
+            error=error or entry.why,
             upstream_duration=entry.upstream_duration,
         )
         if entry.changed:

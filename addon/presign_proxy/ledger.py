@@ -60,6 +60,10 @@ class Entry:
     server: Any = None
     timed_out: bool = False
     changed: bool = False
+    failed: str | None = None
+    """The code of the answer that took the place of the upstream's, once it was granted."""
+    why: str | None = None
+    """The exact reason, where there is more to say than the code does."""
     upstream_status: int | None = None
     uploaded: int = 0
     guarded: bool = False
