@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -94,13 +95,23 @@ class LineFile:
 def _opened(path: Path) -> int:
     """Raises OSError. No link is followed, and nothing is waited for: a FIFO would never be opened."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    if path.is_symlink():
-        raise OSError(0, "is a symbolic link: name the file itself")
+    with contextlib.suppress(FileNotFoundError):
+        _check(path.lstat())
     descriptor = os.open(path, flags, 0o600)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        _check(os.fstat(descriptor))
+    except OSError:
         os.close(descriptor)
-        raise OSError(0, "is not a file but a device or a pipe")
+        raise
     return descriptor
+
+
+def _check(found: os.stat_result) -> None:
+    """Raises OSError."""
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "is a symbolic link: name the file itself")
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is a directory, a device or a pipe, not a file")
 
 
 def _whole(lines: list[bytes], written: int) -> tuple[int, int]:

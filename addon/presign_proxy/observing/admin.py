@@ -97,6 +97,7 @@ class _Server(HTTPServer):
     async def accept(self, listening: socket.socket) -> None:
         """Also while no descriptors are left: tornado's own way of accepting would spin."""
         loop = asyncio.get_running_loop()
+        await asyncio.sleep(0)  # tasks begin at once here, and what is told of is not all in place yet
         while True:
             try:
                 accepted, address = await loop.sock_accept(listening)
@@ -104,8 +105,9 @@ class _Server(HTTPServer):
                 await asyncio.sleep(0.5)
                 continue
             if len(self._open) >= MAX_CONNECTIONS:
-                next(iter(self._open)).close()
+                self._end(next(iter(self._open)))
             self.handle_stream(IOStream(accepted, read_chunk_size=4096), address)
+            await asyncio.sleep(0)  # where many wait, accepting one does not
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         self._open[stream] = asyncio.get_running_loop().call_later(DEADLINE, stream.close)
@@ -113,14 +115,17 @@ class _Server(HTTPServer):
 
     def on_close(self, server_conn: Any) -> None:
         super().on_close(server_conn)
-        timer = self._open.pop(server_conn.stream, None)
+        self._end(server_conn.stream)
+
+    def _end(self, stream: IOStream) -> None:
+        timer = self._open.pop(stream, None)
         if timer is not None:
             timer.cancel()
-        server_conn.stream.close()
+        stream.close()
 
     def close(self) -> None:
         for stream in list(self._open):
-            stream.close()
+            self._end(stream)
 
 
 class _Desk(HTTPServerConnectionDelegate):
