@@ -300,6 +300,21 @@ def test_a_client_that_goes_away_and_a_refused_tunnel_have_lines_as_the_schema_s
     assert violations(gone) == violations(tunnel) == []
 
 
+def test_a_gateway_that_is_stopped_writes_down_what_was_in_flight(
+    upstream: Recorder, make_gateway: Any
+) -> None:
+    port = free_port()
+    gateway = watched(make_gateway(config(upstream, port)), port)
+    with connect(gateway.port) as sock:
+        sock.sendall(wire(API.target("v1/slow")))
+        assert shows(port, "presign_in_flight", value=1)
+        gateway.stop()
+    (line,) = audit_lines(gateway)
+    assert (line["decision"], line["connection"]) == ("forward", "conn")
+    assert line["detail"] in ("the gateway was stopped", "the client went away")
+    assert violations(line) == []
+
+
 def test_no_figure_holds_a_secret_or_a_path(gateway: Watched) -> None:
     ask(gateway.port, API.target("v1/hiddenpath?hiddenquery=1"))
     text = get(gateway.admin, "/metrics").body.decode()

@@ -62,7 +62,12 @@ class Guard:
         self._journal = Journal()
         self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher, self._journal)
         self.observer = Observer(
-            self._admission, self._keeper, self._limiter, self._journal, self.ledger, open_clients
+            self._admission,
+            self._keeper,
+            self._limiter,
+            self._journal,
+            lambda: self.ledger.in_flight,
+            open_clients,
         )
         self._redaction = Redaction()
 
@@ -119,6 +124,8 @@ class Guard:
     def done(self) -> None:
         self._housekeeper.stop()
         self._fetcher.close()
+        for entry in self.ledger.live():
+            self._end(entry, None, "the gateway was stopped")
         self.observer.close()
         self._journal.close()
 
@@ -365,11 +372,16 @@ class Guard:
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
         entry = self.ledger.get(flow)
-        decision = entry.decision if entry else None
-        if entry is None or not isinstance(decision, Forward) or entry.stage == "done":
+        if entry is not None:
+            self._end(entry, failed or (flow.response.status_code if flow.response else None), error, failed)
+
+    def _end(self, entry: Entry, status: int | None, error: str | None, failed: int | None = None) -> None:
+        """Write down how an exchange has ended, once."""
+        decision = entry.decision
+        if not isinstance(decision, Forward) or entry.stage == "done":
             return
         outcome = Outcome(
-            status=failed or (flow.response.status_code if flow.response else None),
+            status=status,
             upstream_status=entry.upstream_status,
             bytes_in=entry.uploaded,
             bytes_out=entry.body.size if entry.body else 0,

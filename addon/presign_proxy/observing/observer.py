@@ -11,7 +11,6 @@ from ..admission import Admission
 from ..document import ConfigError, Problem
 from ..journal import Journal
 from ..keeper import Keeper
-from ..ledger import Ledger
 from ..limits.limiter import Limiter
 from ..schema import AdminConfig, HostPort
 from .admin import AdminServer, bound
@@ -28,18 +27,19 @@ class Observer:
         keeper: Keeper,
         limiter: Limiter,
         journal: Journal,
-        ledger: Ledger,
+        in_flight: Callable[[], int],
         clients: Callable[[], int],
     ) -> None:
         """
         Args:
+            in_flight: how many granted requests have not ended, of all adapters.
             clients: how many client connections are open.
         """
         self._admission = admission
         self._keeper = keeper
         self._limiter = limiter
         self._journal = journal
-        self._ledger = ledger
+        self._in_flight = in_flight
         self._clients = clients
         self._listening: tuple[HostPort, AdminServer] | None = None
         self._build = [_version("presign-proxy"), _version("mitmproxy")]
@@ -89,7 +89,7 @@ class Observer:
         outcomes = ("admitted", "limited", "failed", "opened")
         registry = keeper.registry
         found: Snapshot = {
-            "presign_in_flight": [[[], self._ledger.in_flight]],
+            "presign_in_flight": [[[], self._in_flight()]],
             "presign_client_connections": [[[], self._clients()]],
             "presign_limits_total": [[[outcome], counts[outcome]] for outcome in outcomes],
             "presign_store_failures_total": [[[], counts["store_failures"]]],
