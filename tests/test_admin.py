@@ -219,6 +219,7 @@ def test_requests_are_counted_and_written_down_as_the_schema_says(
         (ask(gateway.port, Grant("conn", secret="sk_" + "x" * 40).target("v1/models")), 403),
         (ask(gateway.port, Grant("conn_nobody").target("v1/models")), 403),
         (ask(gateway.port, Grant("conn_dead").target("v1/models")), 502),
+        (ask(gateway.port, "/api/proxy/conn/v1/redirect", API.headers), 502),
         (ask(gateway.port, Grant("conn_limited").target("v1/models")), 200),
         (ask(gateway.port, Grant("conn_limited").target("v1/models")), 429),
         (ask(gateway.port, src(f"{upstream.url}/a.png"), host="presign.local"), 200),
@@ -239,6 +240,7 @@ def test_requests_are_counted_and_written_down_as_the_schema_says(
     assert requests("query", "expired", "deny", "presign", "4xx") == 1
     assert requests("query", "invalid", "deny", "presign", "4xx") == 2
     assert requests("query", "upstream", "forward", "presign", "5xx") == 1
+    assert requests("header", "upstream", "forward", "presign", "5xx") == 1
     assert requests("query", "limited", "deny", "presign", "4xx") == 1
     assert requests("", "malformed", "deny", "", "4xx") == 1
     assert more("presign_connection_requests_total", "", "conn", "forward") == 3
@@ -249,10 +251,13 @@ def test_requests_are_counted_and_written_down_as_the_schema_says(
     assert more("presign_limits_total", "limited") == 1
     assert more("presign_limited_total", "rate") == 1
     assert more("presign_bytes_total", "in") == 5
-    assert more("presign_request_duration_seconds_count") == 6
-    assert more("presign_upstream_response_seconds_count") == 5
+    assert more("presign_request_duration_seconds_count") == 7
+    assert more("presign_upstream_response_seconds_count") == 6
     assert metrics(gateway.admin)["presign_in_flight",] == 0
-    assert eventually(lambda: len(audit_lines(gateway)) >= 11)
+    assert eventually(lambda: len(audit_lines(gateway)) >= 12)
+    (refused,) = [line for line in audit_lines(gateway) if line["upstream_status"] == 302]
+    assert (refused["code"], refused["status"]) == ("upstream", 502)
+    assert "redirect" in refused["detail"]
     for line in audit_lines(gateway):
         assert violations(line) == [], line
     kinds = {(line["decision"], line["code"]) for line in audit_lines(gateway)}

@@ -74,8 +74,10 @@ class Entry:
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
-        if stage == "receiving":
-            self.upstream_duration = self.since - self.started
+
+    def heard(self, status: int) -> None:
+        """The head of the upstream's answer is there."""
+        self.upstream_status, self.upstream_duration = status, time.monotonic() - self.started
 
     @property
     def grant(self) -> Forward | None:

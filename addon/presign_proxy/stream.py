@@ -280,7 +280,7 @@ class GuardedStream(HttpStream):
         if grant is None:
             return self._refusal("internal")
         try:
-            entry.upstream_status = event.response.status_code
+            entry.heard(event.response.status_code)
             mask = entry.mask or Mask(())
             reply = replies.rewrite(flows.reply_of(event.response), grant, mask)
             entry.body = Body(mask, encoded=reply.encoded)
