@@ -57,6 +57,9 @@ SHELLS = {
     "limits.model",
     "identity",
     "ledger",
+    "observing.admin",
+    "observing.observer",
+    "observing.process",
     "options",
     "presets",
     "presets.own",
@@ -106,6 +109,7 @@ IMPURE |= {
     "pydantic",
     "h11",
     "h2",
+    "tornado",
 }
 # `http.HTTPStatus` is a table; `datetime` knows the calendar and is given the instant;
 # `secrets.token_bytes` fills a key ring once, when it is made.

@@ -14,7 +14,7 @@ from .clients import parse_network
 from .connections import Network, Registry
 from .document import ConfigError, Document, Problem, read
 from .filling import Presets, with_presets
-from .hosts import parse_host
+from .hosts import is_loopback, parse_host
 from .permissions import writable_by_others
 from .plainly import explain
 from .presets.own import own_presets, read_presets
@@ -110,7 +110,7 @@ def load(
     if problems:
         problems.sort(key=lambda problem: (problem.file, problem.line, problem.column))
         raise ConfigError(problems, tuple(files), version)
-    warnings = [*warnings, *_without_effect(config, document)]
+    warnings = [*warnings, *_exposed(config, document)]
     wanted = config.gateway.unsigned if unsigned == "config" else unsigned
     # Whatever is not plainly "pass" denies.
     registry = Registry(
@@ -156,12 +156,16 @@ def _store(config: Config, document: Document, registrar: Registrar, base: Path)
     return choice
 
 
-def _without_effect(config: Config, document: Document) -> list[Problem]:
-    """What is accepted so that a configuration can be written ahead, and does nothing yet."""
-    said = {
-        ("admin",): config.admin is not None,
-    }
-    return [document.problem(at, "has no effect yet") for at, is_said in said.items() if is_said]
+def _exposed(config: Config, document: Document) -> list[Problem]:
+    """What is told to more people than this machine's."""
+    if config.admin is None:
+        return []
+    host = config.admin.listen.host
+    # `is_loopback` is for destinations: who *listens* on 0.0.0.0 listens to everybody.
+    if is_loopback(host) and host not in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
+        return []
+    why = "answers whoever reaches this address, with the names of connections: keep it inside"
+    return [document.problem(("admin", "listen"), why)]
 
 
 def _read(path: Path, problems: list[Problem]) -> Document:

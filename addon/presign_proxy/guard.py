@@ -28,7 +28,7 @@ from .document import ConfigError
 from .errors import STATUS, Denied
 from .fetching import Fetcher
 from .gates import gate
-from .handlers import handler_of, proxyserver
+from .handlers import handler_of, open_clients
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
@@ -39,6 +39,7 @@ from .ledger import Entry, Ledger
 from .limits.limiter import Limiter
 from .masking import mask_for
 from .message import MAX_HEAD, head_of, is_sound
+from .observing.observer import Observer
 from .recognition import is_gateway
 from .redaction import Redaction
 from .rewrite import redact
@@ -57,13 +58,21 @@ class Guard:
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
-        self._dialler = Dialler(self.ledger, lambda: self._limiter.address)
+        self._dialler = Dialler(self.ledger, lambda: self._limiter.address, lambda: self.observer.port)
         self._housekeeper = Housekeeper(self.ledger, self._reload, lambda now: self._express.tick(now))
         self._keeper = Keeper(self._adopt, self._housekeeper.watch)
-        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher)
-        self._redaction = Redaction()
         self._journal = Journal()
+        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher, self._journal)
         self._express = Express(self._admission, self._dialler, self._journal, self.ledger)
+        self.observer = Observer(
+            self._admission,
+            self._keeper,
+            self._limiter,
+            self._journal,
+            lambda: self.ledger.in_flight + len(self._express.exchanges),
+            open_clients,
+        )
+        self._redaction = Redaction()
 
     @property
     def registry(self) -> Registry | None:
@@ -118,8 +127,11 @@ class Guard:
     def done(self) -> None:
         self._housekeeper.stop()
         self._fetcher.close()
-        self._journal.close()
+        for entry in self.ledger.live():
+            self._end(entry, None, "the gateway was stopped")
         self._express.close()
+        self.observer.close()
+        self._journal.close()
 
     # -- configuration --------------------------------------------------------------------------------
 
@@ -152,7 +164,8 @@ class Guard:
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Make use of a new configuration. Raises ConfigError."""
-        self._journal.open(loaded.config.audit, loaded.path)
+        with self.observer.moving(loaded.config.admin, loaded.path):
+            self._journal.open(loaded.config.audit, loaded.path)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
         for warning in loaded.told:
@@ -180,8 +193,7 @@ class Guard:
     # -- connections ----------------------------------------------------------------------------------
 
     def client_connected(self, client: Client) -> None:
-        server = proxyserver()
-        if server and len(server.connections) > MAX_CLIENTS and not self._housekeeper.make_room():
+        if open_clients() > MAX_CLIENTS and not self._housekeeper.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
@@ -319,6 +331,7 @@ class Guard:
         if isinstance(decision, PassThrough):
             if entry is not None:
                 entry.decision = PASS
+                self._journal.meter.passed += 1
         elif isinstance(decision, Forward):
             self._grant(flow, entry, decision)
         else:
@@ -353,7 +366,8 @@ class Guard:
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
         flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
-        self._journal.write(decision, Outcome(status=answer.status))
+        duration = time.monotonic() - entry.started if entry is not None else 0.0
+        self._journal.write(decision, Outcome(status=answer.status, duration=duration))
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -389,8 +403,9 @@ class Guard:
             bytes_in=entry.uploaded,
             bytes_out=entry.body.size if entry.body else 0,
             duration=time.monotonic() - entry.started,
-            code=code,
-            error=error,
+            code=entry.failed or code,
+            error=error or entry.why,
+            upstream_duration=entry.upstream_duration,
         )
         if (why := entry.withdrawn) is not None:
             self._journal.write(Deny(why.code, why.detail, decision.style, decision.facts), outcome)

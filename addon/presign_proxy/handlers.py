@@ -17,3 +17,9 @@ def handler_of(client: Client) -> Any:
     """The handler that serves a client; None where it has gone."""
     server = proxyserver()
     return server.connections.get(client.id) if server else None
+
+
+def open_clients() -> int:
+    """How many client connections are open."""
+    server = proxyserver()
+    return len(server.connections) if server else 0

@@ -70,6 +70,8 @@ class Express:
         self._dialler.refresh()
 
     def close(self) -> None:
+        for exchange in list(self.exchanges):
+            exchange.abandon("the gateway was stopped")
         self.pool.reset()
         for task in self._tasks:
             task.cancel()

@@ -110,6 +110,16 @@ class Limiter:
             self._do(self._tell(self._store))
 
     @property
+    def is_down(self) -> bool:
+        """Whether the store is left alone because it has failed, as far as requests have found out."""
+        return self._breaker.is_open
+
+    @property
+    def kind(self) -> str:
+        """Of the store: memory, sqlite, redis, rediss."""
+        return self._choice.url.partition(":")[0] if self._choice else "memory"
+
+    @property
     def address(self) -> tuple[str, int] | None:
         """Of the store, where it has one: no request may lead there."""
         return self._choice.address if self._choice else None
