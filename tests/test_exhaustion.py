@@ -75,6 +75,7 @@ COLLECTIONS = {
     "registry_file._JsonReader.known": "one per connection of the registry",
     "registry_file._JsonReader._problems": "one configuration, of its owner",
     "sinks.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
+    "stores.line.Line._waiting": "one per request that waits for the store, for DEADLINE at most",
     "stores.memory.MemoryStore._counters": "MAX_COUNTERS, all of them of granted requests",
     "stores.memory.MemoryStore._due": "one per counter that ends",
     "stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
