@@ -74,6 +74,8 @@ class Limiter:
         self._choice: Choice | None = None
         self._store: Store = MemoryStore()
         self._breaker = Breaker()
+        self._untold: Store | None = None
+        """What is wrong with it could not be looked at yet."""
         self._held: dict[Slot, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,7 +95,7 @@ class Limiter:
         if choice.is_same(self._choice):
             return
         before, self._store = self._store, choice.open()
-        self._choice, self._breaker = choice, Breaker()
+        self._choice, self._breaker, self._untold = choice, Breaker(), None
         self._do(self._leave(before))
         if needed:
             self._do(self._tell(self._store))
@@ -159,6 +161,9 @@ class Limiter:
     def _has_worked(self, breaker: Breaker) -> None:
         if breaker.succeeded():
             logger.warning("presign: the limit store works again")
+        if self._untold is not None:
+            store, self._untold = self._untold, None
+            self._do(self._tell(store))
 
     def _has_failed(self, breaker: Breaker, why: str) -> None:
         self.counts["store_failures"] += 1
@@ -238,9 +243,14 @@ class Limiter:
                 for warning in await store.warnings():
                     logger.warning("presign: %s", warning)
         except TimeoutError:
-            logger.error("presign: the limit store does not answer")
+            self._fails_to_tell(store, "it does not answer")
         except StoreError as error:
-            logger.error("presign: the limit store cannot be used: %s", error)
+            self._fails_to_tell(store, str(error))
+
+    def _fails_to_tell(self, store: Store, why: str) -> None:
+        # No error: mitmproxy would not start where there is one, and the store may come up after us.
+        self._untold = store
+        logger.warning("presign: the limit store cannot be used yet: %s", why)
 
     async def _leave(self, store: Store) -> None:
         """Close a store when nothing needs it any more."""

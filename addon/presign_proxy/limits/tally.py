@@ -49,8 +49,8 @@ class Weighed(NamedTuple):
     """What one counter says to one more request.
 
     Args:
-        after: the counter's state when the request is counted; where it does not fit, the state to leave, which
-            differs from the one that was found only where the clock was set back.
+        after: the counter's state when the request is counted; where it does not fit, what to leave there,
+            which differs from what was found only where the clock was set back.
         remaining: how many more fit: after this one if it fits, else now.
         wait: microseconds until one fits again; 0 where it fits or where none ever will.
     """

@@ -14,7 +14,7 @@ class StoreError(Exception):
 
 
 class NoRoom(StoreError):
-    """It works, but begins no new counter. No reason to leave it alone: that would hurt those who have one."""
+    """It works, but begins no new counter. No reason to leave it alone: others have theirs."""
 
 
 Lease = tuple[str, str]
