@@ -612,6 +612,23 @@ def test_a_full_memory_store_refuses_new_counters_and_goes_on_with_the_old() -> 
     run(main())
 
 
+def test_many_streams_do_not_make_the_next_admission_dear() -> None:
+    """With the streams of a busy day open, each request went through all of them."""
+    slots = fresh("slots", limit=100_000)
+
+    async def main() -> list[float]:
+        store, costs = MemoryStore(), []
+        for number in range(20_000):
+            begun = time.perf_counter()
+            await store.admit(slots, f"h{number}")
+            costs.append(time.perf_counter() - begun)
+        return costs
+
+    costs = run(main())
+    first, last = sorted(costs[:2000])[1000], sorted(costs[-2000:])[1000]
+    assert last < 5 * first
+
+
 def test_a_memory_store_forgets_what_is_over() -> None:
     clock = Clock()
 
@@ -626,6 +643,7 @@ def test_a_memory_store_forgets_what_is_over() -> None:
         assert len(store._counters) <= 200
         assert len(store._due) <= 200
         assert not store._slots
+        assert not store._earliest
 
     run(main())
 

@@ -184,7 +184,7 @@ class GuardedHttp2Server(_Framed, Http2Server):
             event.flow_controlled_length = 0
         if isinstance(event, h2.events.StreamReset) and event.stream_id in self.http_layer.streams:
             # Of a request that ends and is reset in one segment mitmproxy has forgotten the stream by now:
-            # the request would go on for nobody, and HTTP/2 does not count it among those it allows at a time.
+            # it would go on for nobody, and HTTP/2 does not count it among those it allows at a time.
             self.streams.setdefault(event.stream_id, StreamState.HEADERS_RECEIVED)
         return (yield from super().handle_h2_event(event))
 

@@ -42,6 +42,8 @@ class MemoryStore:
         """State, and when it may be forgotten, 0 for never."""
         self._slots: dict[str, dict[str, int]] = {}
         """Holders, and when their leases end."""
+        self._earliest: dict[str, int] = {}
+        """No lease of the slots ends before: until then there is nothing to look for among them."""
         self._due: list[tuple[int, str]] = []
 
     async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
@@ -65,14 +67,22 @@ class MemoryStore:
     def _state(self, tally: Tally, now: int) -> int:
         if tally.kind != "slots":
             return self._counters.get(tally.key, (0, 0))[0]
-        held = self._slots.get(tally.key, {})
-        for lost in [one for one, ends in held.items() if ends <= now]:
-            del held[lost]
+        held = self._slots.get(tally.key)
+        if held is None:
+            return 0
+        if self._earliest[tally.key] <= now:
+            for lost in [one for one, ends in held.items() if ends <= now]:
+                del held[lost]
+            self._earliest[tally.key] = min(held.values(), default=now + self.lease)
         return len(held)
+
+    def _hold(self, key: str, holder: str, ends: int) -> None:
+        self._slots.setdefault(key, {})[holder] = ends
+        self._earliest[key] = min(self._earliest.get(key, ends), ends)
 
     def _put(self, tally: Tally, after: int, holder: str, now: int) -> None:
         if tally.kind == "slots":
-            self._slots.setdefault(tally.key, {})[holder] = now + self.lease
+            self._hold(tally.key, holder, now + self.lease)
             return
         forget = forgettable_at(tally, after)
         if tally.key not in self._counters and forget:
@@ -93,7 +103,7 @@ class MemoryStore:
     async def renew(self, leases: Sequence[Lease]) -> None:
         now = self._clock()
         for key, holder in leases:
-            self._slots.setdefault(key, {})[holder] = now + self.lease
+            self._hold(key, holder, now + self.lease)
 
     async def release(self, leases: Sequence[Lease]) -> None:
         for key, holder in leases:
@@ -101,9 +111,10 @@ class MemoryStore:
             held.pop(holder, None)
             if not held:
                 self._slots.pop(key, None)
+                self._earliest.pop(key, None)
 
     async def warnings(self) -> list[str]:
         return ["memory:// forgets every count when the process ends, and is not shared by workers"]
 
     async def close(self) -> None:
-        self._counters, self._slots, self._due = {}, {}, []
+        self._counters, self._slots, self._earliest, self._due = {}, {}, {}, []
