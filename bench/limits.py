@@ -1,11 +1,11 @@
 """What one admission costs in each store, beside a bare PING of the same Redis client in the same run.
 
-An admission is the whole of `Limiter.admit`: deadline, breaker and store; its limits are a rate, a quota,
-uses, a concurrency and two more; slots are given back. The first table has one request after the other; the
-second, 64 at a time; the third, how the cost of three limits grows with the counters that are there already.
-"fsync" is a Redis as docs/limits.md asks for it, where each admission waits for the disk, as it does in a file;
-a PING does not, and is compared with a Redis that does not. The machine may be shared, and Redis runs on it:
-compare rows.
+An admission is the whole of `Limiter.admit`: deadline, breaker and store; its limits are rates, quotas and
+uses. A slot is a round trip more, because it is given back. The first table has one request after the
+other; the second, 64 at a time; the third, how the cost of three limits grows with the counters that are
+there already. "fsync" is a Redis as docs/limits.md asks for it, where each admission waits for the disk, as
+it does in a file; a PING does not, and is compared with a Redis that does not. The machine may be shared,
+and Redis runs on it: compare rows.
 
 Run: .venv/bin/python bench/limits.py [--rounds 5] [--calls 500] [--keys 1000000]
 """
@@ -57,6 +57,7 @@ def tallies(count: int, url: int = 0) -> tuple[Tally, ...]:
         Tally("uses", "count", f"{tag}uses:url:{url:032x}", many, until=LATER),
         Tally("rate", "rate", f"{tag}rate:1:client:192.0.2.1", 1_000_000, SECOND // 10_000),
         Tally("quota", "count", f"{tag}quota:2026-11-22:url:{url:032x}", many, until=LATER),
+        Tally("rate", "rate", f"{tag}rate:3600:client:192.0.2.1", 1_000_000, SECOND // 10_000),
         Tally("slots", "slots", f"{tag}slots:connection", 100_000),
     )[:count]
 
@@ -163,6 +164,7 @@ async def measure(
     for name, limiter in limiters.items():
         for count in (1, 3, 6):
             calls[f"{name}, {count} limits"] = admission(limiter, count)
+        calls[f"{name}, 6 and a slot"] = admission(limiter, 7)
     await table(calls, (plain, durable), asked)
     await throughput(limiters, asked)
     await growth({name: one for name, one in limiters.items() if "fsync" not in name}, asked)

@@ -601,10 +601,13 @@ def test_a_full_memory_store_refuses_new_counters_and_goes_on_with_the_old() -> 
         store = limiter._store = MemoryStore(max_counters=100)
         old = fresh("uses", limit=1000)
         await limiter.admit(asked(old))
-        for _ in range(300):
-            with contextlib.suppress(Denied):
+        for number in range(300):
+            if number < 99:
                 await limiter.admit(asked(fresh("uses")))
-            await limiter.admit(asked(old))
+                continue
+            with pytest.raises(Denied):
+                await limiter.admit(asked(fresh("uses")))
+        await limiter.admit(asked(old))
         assert len(store._counters) == 100
         with pytest.raises(NoRoom):
             await store.admit(fresh("uses"), "h")
@@ -1173,6 +1176,52 @@ def test_a_gateway_that_is_killed_between_any_two_statements_gives_no_use_back(t
         # At most the one that was under way is counted and was never told.
         assert int(told) + int(rest) in (5, 6), (fatal, killed, told, rest)
     assert rows[-1][1:] == ["False", "3", "3"]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_leases_end_one_by_one(kind: str, make_store: MakeStore) -> None:
+    slots, clock = fresh("slots", limit=3), Clock()
+
+    async def main() -> None:
+        store: Any = make_store(kind, clock)
+
+        async def at(second: int, holder: str) -> bool:
+            clock.now = store.now = (NOW + second) * SECOND
+            return (await store.admit(slots, holder)).admitted
+
+        assert [await at(0, "a"), await at(20, "b"), await at(40, "c"), await at(59, "d")] == [True] * 3 + [
+            False
+        ]
+        assert [await at(60, "d"), await at(61, "e"), await at(79, "e")] == [True, False, False]
+        await store.renew([(slots[0].key, "b")])
+        assert [await at(80, "e"), await at(99, "e"), await at(100, "e"), await at(101, "f")] == [
+            False,
+            False,
+            True,
+            False,
+        ]
+        await store.close()
+
+    run(main())
+
+
+def test_a_slot_that_is_asked_for_and_given_up_in_one_moment_is_free(tmp_path: Path) -> None:
+    """In one transaction: the giving up came last."""
+    slots = fresh("slots", limit=1)
+
+    def slow() -> int:
+        time.sleep(0.1)
+        return time.time_ns() // 1000
+
+    async def main() -> None:
+        store = SqliteStore(tmp_path / "presign.db", slow)
+        first = asyncio.create_task(store.warnings())
+        await asyncio.sleep(0.05)
+        await asyncio.gather(first, store.admit(slots, "h"), store.release([(slots[0].key, "h")]))
+        assert (await store.admit(slots, "other")).admitted
+        await store.close()
+
+    run(main())
 
 
 @pytest.mark.parametrize("kind", STORES)
