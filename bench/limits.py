@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 import redis.asyncio  # noqa: E402 - the path is set above
 from throughput import cpu_seconds  # noqa: E402
 
+from presign_proxy.errors import Denied  # noqa: E402
 from presign_proxy.limits.limiter import Limiter  # noqa: E402
 from presign_proxy.limits.tally import SECOND, Tally  # noqa: E402
 from presign_proxy.stores import Store  # noqa: E402
@@ -68,7 +69,13 @@ def admission(limiter: Limiter, count: int) -> Call:
     async def admit() -> None:
         number = next(_requests)
         request: Any = SimpleNamespace(tallies=urls[number % 10], request_id=f"req_{number:024x}")
-        slot = await limiter.admit(request)
+        while True:
+            try:
+                slot = await limiter.admit(request)
+                break
+            except Denied:  # somebody else had the disk for a quarter of a second
+                limiter.counts["late"] += 1
+                await asyncio.sleep(0.05)
         if slot is not None:
             slot.release()  # nobody waits for it, but it is part of the load
 
@@ -168,6 +175,7 @@ async def measure(
     await table(calls, (plain, durable), asked)
     await throughput(limiters, asked)
     await growth({name: one for name, one in limiters.items() if "fsync" not in name}, asked)
+    print("\nnot counted in time:", {name: limiter.counts["late"] for name, limiter in limiters.items()})
     await ping.aclose()
     for limiter in limiters.values():
         await limiter.close()

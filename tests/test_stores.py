@@ -306,15 +306,15 @@ from pathlib import Path
 from presign_proxy.limits.tally import Tally
 from presign_proxy.stores import StoreError
 from presign_proxy.stores.opening import Choice
-async def one(store, number):
+async def one(store, number, key={tally.key!r}):
     for _ in range(50):  # somebody else may hold the lock of the file for longer than a request may wait
         try:
-            return (await store.admit([Tally("u", "count", {tally.key!r}, 10)], f"h{{number}}")).admitted
+            return (await store.admit([Tally("u", "count", key, 10)], f"h{{number}}")).admitted
         except StoreError:
             pass
 async def main():
     store = Choice({url!r}, Path("/")).open()
-    await store.warnings()
+    await one(store, -1, "another counter")
     print("ready", flush=True)
     sys.stdin.readline()
     said = await asyncio.gather(*[one(store, number) for number in range(400)])
