@@ -95,8 +95,10 @@ COLLECTIONS = {
     "registry_file._JsonReader._problems": "one configuration, of its owner",
     "sinks.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
     "sinks.AuditSink._unwritten": "a batch of the queue",
+    "stores.line.Line._waiting": "one per request that waits for the store, for DEADLINE at most",
     "stores.memory.MemoryStore._counters": "MAX_COUNTERS, all of them of granted requests",
     "stores.memory.MemoryStore._due": "one per counter that ends",
+    "stores.memory.MemoryStore._earliest": "one per concurrency of which a slot is held",
     "stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
     "wire.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
 }

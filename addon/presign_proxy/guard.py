@@ -124,7 +124,8 @@ class Guard:
         """The script is gone, or about to be loaded anew: refuse all that is ours until it is there."""
         self._admission.armed = False
 
-    def done(self) -> None:
+    async def done(self) -> None:
+        await self._limiter.close()
         self._housekeeper.stop()
         self._fetcher.close()
         for entry in self.ledger.live():

@@ -52,6 +52,7 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (_http2.Http2Client, "__init__", "self.our_stream_id = {}"),
     (_http2.Http2Client, "__init__", "self.stream_queue = "),
     (_http2.Http2Connection, "__init__", "self.h2_conn = "),
+    (_http2.Http2Connection, "handle_h2_event", "if event.stream_id in self.streams:"),
     (_http_h2.BufferedH2Connection, "__init__", "self.stream_buffers = "),
     (H2Connection, "__init__", "self.incoming_buffer = "),
     (FrameBuffer, "__init__", "self._data = "),
