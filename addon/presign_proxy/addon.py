@@ -33,7 +33,8 @@ class PresignAddon:
             "presign_unsigned",
             str,
             "config",
-            "What happens to requests that carry no presign: as the configuration says, pass or deny.",
+            "What happens to requests that carry no presign: as the configuration says, pass or deny; "
+            "explicit: as it says, or deny where it says nothing.",
             choices=UNSIGNED,
         )
         self._guard = Guard.install(ctx.master)

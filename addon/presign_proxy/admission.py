@@ -16,6 +16,7 @@ from .errors import Denied
 from .fetching import Fetcher
 from .identity import new_request_id
 from .keeper import Keeper
+from .lifecycle import Lifecycle
 from .limits.limiter import Limiter, Seat
 from .message import Request
 
@@ -23,11 +24,14 @@ from .message import Request
 class Admission:
     """Decides with the registry that is in force, and refuses while the gateway is not in order."""
 
-    def __init__(self, keeper: Keeper, dialler: Dialler, limiter: Limiter, fetcher: Fetcher) -> None:
+    def __init__(
+        self, keeper: Keeper, dialler: Dialler, limiter: Limiter, fetcher: Fetcher, lifecycle: Lifecycle
+    ) -> None:
         self._keeper = keeper
         self._dialler = dialler
         self._limiter = limiter
         self._fetcher = fetcher
+        self._lifecycle = lifecycle
         self.armed = False
         """Whether the script is there, and mitmproxy is as expected."""
         self.unsafe = False
@@ -37,13 +41,24 @@ class Admission:
     def registry(self) -> Registry | None:
         return self._keeper.registry
 
+    def fault(self) -> str:
+        """Why everything of ours is refused; empty where it is not."""
+        if not self.armed:
+            return "the script is gone or broken, or mitmproxy unknown"
+        if self.unsafe:
+            return "an option is unsafe"
+        return "" if self.registry is not None else "there is no registry"
+
     def decide(self, request: Request) -> Decision:
         """What becomes of a request, as far as that is known at once."""
         decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
-        if isinstance(decision, PassThrough) or (self.armed and not self.unsafe):
+        if isinstance(decision, PassThrough):
             return decision
-        why = "an option is unsafe" if self.armed else "the script is gone or broken, or mitmproxy unknown"
-        return Deny("unavailable", why, decision.style, decision.facts)
+        if self._lifecycle.draining:
+            return Deny("unavailable", "draining", decision.style, decision.facts)
+        if self.armed and not self.unsafe:
+            return decision
+        return Deny("unavailable", self.fault(), decision.style, decision.facts)
 
     async def complete(self, forward: Forward, request: Request, client: Any, seat: Seat) -> Forward | Deny:
         """Do what a grant waits for: judge its address, count it, fetch its credential.

@@ -15,6 +15,7 @@ from mitmproxy.connection import Client, Connection
 from mitmproxy.flow import Error
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import TlsData
 
 from . import config, flows, internals, options, wire
 from .admission import Admission
@@ -24,9 +25,10 @@ from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
 from .dispatch import speed_up
-from .document import ConfigError
+from .document import ConfigError, Problem
 from .errors import STATUS, Denied
 from .fetching import Fetcher
+from .fronting import Front
 from .gates import gate
 from .handlers import handler_of, proxyserver
 from .housekeeping import MAX_CLIENTS, Housekeeper
@@ -34,6 +36,7 @@ from .identity import new_request_id
 from .journal import Journal
 from .keeper import Keeper
 from .ledger import Entry, Ledger
+from .lifecycle import Lifecycle
 from .limits.limiter import Limiter
 from .masking import mask_for
 from .message import MAX_HEAD, head_of
@@ -58,9 +61,13 @@ class Guard:
         self._dialler = Dialler(self.ledger, lambda: self._limiter.address)
         self._housekeeper = Housekeeper(self.ledger, self._reload)
         self._keeper = Keeper(self._adopt, self._housekeeper.watch)
-        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher)
+        self.lifecycle = Lifecycle(lambda: self._admission.fault(), lambda: self._keeper.trouble)
+        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher, self.lifecycle)
         self._redaction = Redaction()
         self._journal = Journal()
+        self._front = Front()
+        self.alone = True
+        """Whether no other process serves the same clients."""
 
     @property
     def registry(self) -> Registry | None:
@@ -104,6 +111,7 @@ class Guard:
         try:
             self._load()
             self._check_options()
+            self.lifecycle.serve()
         except exceptions.OptionsError as error:
             for line in str(error).splitlines():
                 logger.error(line)
@@ -147,6 +155,9 @@ class Guard:
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Make use of a new configuration. Raises ConfigError."""
+        if loaded.limited and loaded.store.is_private and not self.alone:
+            why = "counts in each worker by itself: choose a store that they share"
+            raise ConfigError([Problem(str(loaded.path), 0, 0, "limits.store", why)])
         self._journal.open(loaded.config.audit, loaded.path)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
@@ -154,6 +165,7 @@ class Guard:
             logger.warning("presign: %s", warning)
         self._limiter.use(loaded.store, needed=loaded.limited)
         self._fetcher.forget(loaded.path.parent)
+        self._front.use(loaded.front, loaded.registry.hosts)
 
     async def _reload(self) -> None:
         if await self._keeper.reload(ctx.options.presign_unsigned):
@@ -166,6 +178,12 @@ class Guard:
     def reload(self) -> None:
         """Read the configuration again."""
         self._housekeeper.asked = True
+
+    async def reloaded(self) -> tuple[bool, str]:
+        """Read the configuration again; returns once it was, whether it is in force, and why not."""
+        self.reload()
+        await self._housekeeper.settled()
+        return not self._keeper.trouble, self._keeper.trouble
 
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
@@ -181,6 +199,9 @@ class Guard:
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
             self._gate(client, client, lambda: self.ledger.holds_too_much(client))
+
+    def tls_start_client(self, data: TlsData) -> None:
+        self._front.start(data)
 
     def client_disconnected(self, client: Client) -> None:
         self.ledger.forget(client)

@@ -37,6 +37,8 @@ class Keeper:
         self._memory = Memory()
         self._asked: tuple[str, str] | None = None
         self.loaded: config.Loaded | None = None
+        self.trouble = ""
+        """Why what is in force is not what the files say; empty where it is."""
 
     @property
     def registry(self) -> Registry | None:
@@ -62,7 +64,7 @@ class Keeper:
 
     def _use(self, loaded: config.Loaded) -> None:
         self._adopt(loaded)
-        self.loaded = loaded
+        self.loaded, self.trouble = loaded, ""
         self._watch(loaded.files, loaded.version)
         logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
 
@@ -80,6 +82,7 @@ class Keeper:
             self._use(loaded)
         except ConfigError as error:
             self._watch(error.files, error.version)
+            self.trouble = "the changed configuration is not usable, the last good one stays"
             logger.error("presign: the changed configuration is not usable, the last good one stays:")
             for problem in error.problems:
                 logger.error("presign: %s", problem)
