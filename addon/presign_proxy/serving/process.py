@@ -35,6 +35,7 @@ class WorkerProcess:
         self.failure: list[str] = []
         """Why it cannot serve, in its own words."""
         self.killed_for = ""
+        self.has_drained = False
 
     @classmethod
     async def start(
@@ -100,16 +101,13 @@ class WorkerProcess:
                 return f"was ended by {signal.Signals(-code).name}"
         return f"ended with exit code {code}"
 
-    @property
-    def ended_well(self) -> bool:
-        return self._child.returncode == 0
-
     async def _follow(self, changed: Callable[[WorkerProcess, Message], None]) -> None:
         while (message := await self.channel.receive()) is not None:
             self.heard = time.monotonic()
             changed(self, message)
         self.channel.close()
         await self._reap()
+        self.has_drained = self.stage == "draining" and self._child.returncode == 0 and not self.killed_for
         self.enter("gone")
         changed(self, {})
 

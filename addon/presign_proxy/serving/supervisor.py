@@ -181,13 +181,12 @@ class Supervisor:
             self._notifier.ready(f"listening on {where}")
 
     def _buried(self, worker: WorkerProcess) -> None:
-        served = worker.killed_for == "" and worker.ended_well
         self._workers.remove(worker)
         self._reloaded(worker)
         if self._stopping is not None:
             if worker.killed_for and worker.killed_for != "was not needed":
                 logger.warning("worker %d %s", worker.pid, worker.killed_for)
-        elif served and self._served:
+        elif worker.has_drained:
             logger.info("worker %d has drained and ended", worker.pid)
         else:
             self._lost(f"worker {worker.pid} {worker.how_it_ended()}", worker.failure)
