@@ -88,6 +88,12 @@ class Serve(Process):
         called = re.findall(r"worker (\d+) serves", self.log())
         return [pid for pid in map(int, called) if pid in self.children()]
 
+    def has_reserve(self) -> bool:
+        """Whether all workers serve and one more is ready to."""
+        ready = re.findall(r"worker (\d+) is in reserve", self.log())
+        spares = {int(pid) for pid in ready} - set(self.serving())
+        return len(self.serving()) == self.workers and any(pid in self.children() for pid in spares)
+
     def children(self) -> list[int]:
         """All workers, the spare included."""
         return children_of(self.pid)

@@ -159,7 +159,9 @@ class Supervisor:
             worker.failure = [str(line) for line in message.get("why", ())]
         elif said == "loaded" and worker.stage == "starting":
             worker.enter("spare")
-            if not self._served:
+            if self._served:
+                logger.info("worker %d is in reserve", worker.pid)
+            else:
                 for line in message.get("warnings", ()):
                     logger.warning("%s", line)
         elif said == "serving" and worker.stage == "called":
