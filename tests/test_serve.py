@@ -20,7 +20,9 @@ from typing import Any
 
 import pytest
 import trustme
+from click.testing import CliRunner
 
+from presign_proxy.cli import main
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.lab import REAL_SECRET, bearer_connection
@@ -124,11 +126,7 @@ def test_a_broken_configuration_is_told_and_nothing_ever_listens(
         ["argument"],
     ],
 )
-def test_nonsense_is_a_usage_error(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from click.testing import CliRunner
-
-    from presign_proxy.cli import main
-
+def test_nonsense_is_a_usage_error(arguments: list[str]) -> None:
     assert CliRunner().invoke(main, ["serve", *arguments]).exit_code == 2
 
 
@@ -351,8 +349,18 @@ def test_the_deadline_of_a_drain_cuts_off_what_does_not_end(
     stuck.close()
 
 
-def test_a_second_signal_ends_at_once(make_served: Callable[..., Serve], upstream: Recorder) -> None:
-    served = make_served(config_for(upstream))
+def test_a_second_signal_ends_at_once_and_leaves_a_free_port(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """One that was used just now, with connections left in every state."""
+    port = free_port()
+    before = make_served(config_for(upstream), port=port)
+    rival = make_served(config_for(upstream), port=port, start=False)
+    with start_of(before, "v1/models"):
+        assert rival.run(PATIENT)[0] == 1
+        before.signal(signal.SIGTERM)
+        assert before.ends() == 0
+    served = make_served(config_for(upstream), port=port)
     workers = served.children()
     with start_of(served, "download?bytes=900000000"):
         served.signal(signal.SIGTERM)
@@ -439,9 +447,7 @@ def test_a_key_of_another_certificate_or_that_everybody_reads_is_refused(
     path = write_config(config, tmp_path)
 
     def said() -> str:
-        return subprocess.run(
-            [*PRESIGN, "check", "--config", path], capture_output=True, text=True, env=environment()
-        ).stdout
+        return CliRunner().invoke(main, ["check", "--config", str(path)]).stdout
 
     assert "gateway.tls.cert: does not name presign.local" in said()
     (tmp_path / "front.key").chmod(0o604)
@@ -451,16 +457,3 @@ def test_a_key_of_another_certificate_or_that_everybody_reads_is_refused(
     assert "gateway.tls.key: does not belong to the certificate" in said()
     (tmp_path / "front.key").unlink()
     assert "gateway.tls.key: no such file" in said()
-
-
-def test_a_taken_port_is_free_for_the_next_gateway_at_once(
-    make_served: Callable[..., Serve], upstream: Recorder
-) -> None:
-    """A balancer's health check, or a client, may have left connections in every state."""
-    port = free_port()
-    for _ in range(2):
-        served = make_served(config_for(upstream), port=port)
-        with start_of(served, "v1/models"):
-            assert get(served) == 200
-            served.signal(signal.SIGTERM)
-            assert served.ends() == 0

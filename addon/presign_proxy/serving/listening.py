@@ -48,7 +48,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for one in found:
             one.close()
-        raise ListenError(_told(host, port, error)) from None
+        raise ListenError(told((host, port), error)) from None
     if not found:
         raise ListenError(f"cannot listen on {host or '*'}: no such address here")
     return found
@@ -82,7 +82,9 @@ def _bound(family: int, address: tuple[str | int, ...]) -> socket.socket | None:
     return one
 
 
-def _told(host: str, port: int, error: OSError) -> str:
+def told(address: tuple[Any, ...], error: OSError) -> str:
+    """Why nothing can listen on an address, and what to do, as a sentence."""
+    host, port = address[:2]
     where = f"{host or '*'}:{port}"
     if error.errno == errno.EADDRINUSE:
         return f"cannot listen on {where}: something else does; choose another with --listen"

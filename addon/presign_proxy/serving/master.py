@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mitmproxy.addons import disable_h2c, next_layer, proxyserver, tlsconfig
@@ -105,7 +106,11 @@ class GatewayMaster(Master):
             await self.done()
 
     def load(self, plan: Plan) -> None:
-        """Read everything. What is wrong is logged as an error, as mitmproxy does it. Raises OptionsError."""
+        """Read everything. What is wrong is logged as an error, as mitmproxy does it.
+
+        Raises OptionsError, OSError.
+        """
+        Path(plan.confdir).mkdir(mode=0o700, parents=True, exist_ok=True)
         trust = {"ssl_verify_upstream_trusted_ca": plan.upstream_ca} if plan.upstream_ca else {}
         self.options.update(
             confdir=plan.confdir,

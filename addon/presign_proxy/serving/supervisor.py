@@ -34,6 +34,8 @@ GRACE: Final = 3.0
 """Seconds beyond the deadline of a drain in which workers end by themselves."""
 _MAX_PAUSE: Final = 30.0
 """Seconds between two starts at most, where workers do not live."""
+_MAX_PAUSE_OF_ALL: Final = 5.0
+"""The same, while nobody serves."""
 _STALLED: Final = 5.0
 """Seconds without a look at the workers after which nothing can be said of when they were heard."""
 
@@ -198,18 +200,24 @@ class Supervisor:
         if not self._served:
             self.failed = why or [f"{what} before it could serve"]
             return
-        now = time.monotonic()
+        self._not_before = max(self._not_before, self._next_start(time.monotonic()))
+        pause = max(0.0, self._not_before - time.monotonic())
+        again = f"another starts in {pause:.1f} s" if pause else "another takes its place"
+        logger.error("%s; %s", what, again)
+        for line in why:
+            logger.error("%s", line)
+
+    def _next_start(self, now: float) -> float:
+        """When the next one may start, now that one was lost."""
+        if now < self._not_before:
+            return now  # of those that start together, all may fail: that is one failure
         if now - self._last_failure > 2 * _MAX_PAUSE:
             self._failures = 0
         self._failures, self._last_failure = self._failures + 1, now
         # Each may have been hit by the same accident, and the spare with them.
         over = self._failures - self._plan.workers - 1
-        pause = min(_MAX_PAUSE, 0.5 * 2.0 ** min(over, 16)) if over > 0 else 0.0
-        self._not_before = now + pause
-        again = f"another starts in {pause:g} s" if pause else "another takes its place"
-        logger.error("%s; %s", what, again)
-        for line in why:
-            logger.error("%s", line)
+        longest = _MAX_PAUSE if self._of("called", "serving") else _MAX_PAUSE_OF_ALL
+        return now + (min(longest, 0.5 * 2.0 ** min(over, 16)) if over > 0 else 0.0)
 
     # -- what the operator says -------------------------------------------------------------------------
 
@@ -217,6 +225,7 @@ class Supervisor:
         """Have every worker read the configuration again."""
         if self._stopping is not None:
             return
+        self._failures, self._not_before = 0, 0.0  # something was mended, perhaps
         self._notifier.reloading()
         self._reloading = self._of("spare", "called", "serving")
         for one in self._workers:

@@ -84,7 +84,9 @@ class Worker:
         try:
             self._master = GatewayMaster(self._plan)
             self._master.load(self._plan)
-        except (exceptions.OptionsError, OSError, ValueError) as error:
+        except OSError as error:
+            found.errors.append(f"{error.filename}: {(error.strerror or 'failed').lower()}")
+        except (exceptions.OptionsError, ValueError) as error:
             found.errors += str(error).splitlines()
         finally:
             root.removeHandler(found)
@@ -96,12 +98,23 @@ class Worker:
         while (order := await self._channel.receive()) is not None:
             what = order.get("do")
             if what == "serve" and not self._draining:
-                await self._master.server.serve(self._sockets)
-                self._channel.send({"is": "serving"})
+                if not await self._serve():
+                    return
             elif what == "reload":
                 self._do(self._reload())
             elif what == "drain":
                 self._drain()
+
+    async def _serve(self) -> bool:
+        """Whether that can be: two gateways may bind one port, and only one of them listen on it."""
+        try:
+            await self._master.server.serve(self._sockets)
+        except OSError as error:
+            why = listening.told(self._sockets[0].getsockname(), error)
+            self._channel.send({"is": "failed", "why": [why]})
+            return False
+        self._channel.send({"is": "serving"})
+        return True
 
     async def _reload(self) -> None:
         good, why = await self._master.guard.reloaded()
