@@ -52,10 +52,11 @@ class Worker:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
 
-    async def run(self) -> None:
+    async def run(self) -> int:
+        """Returns the exit code."""
         hello = await self._channel.receive()
         if hello is None:
-            return
+            return 1
         self._plan = Plan(**hello["plan"])
         open_log(f"worker {os.getpid()}", as_json=self._plan.as_json)
         end_with_parent(hello["parent"])
@@ -64,7 +65,7 @@ class Worker:
         found = self._load()
         if found.errors:
             self._channel.send({"is": "failed", "why": found.errors})
-            return
+            return 1
         _settle()
         self._do(self._report())
         running = self._do(self._master.run())
@@ -76,6 +77,7 @@ class Worker:
         await asyncio.wait({running}, timeout=_LAST_WORDS)
         if running.done():
             running.result()
+        return 0
 
     def _load(self) -> _Findings:
         """Read everything; what is found is told once, by the supervisor."""
@@ -181,8 +183,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return None
 
 
-async def _work(channel: int) -> None:
-    await Worker(await Channel.over(socket.socket(fileno=channel))).run()
+async def _work(channel: int) -> int:
+    return await Worker(await Channel.over(socket.socket(fileno=channel))).run()
 
 
 def main(channel: int) -> None:
@@ -190,8 +192,7 @@ def main(channel: int) -> None:
     code = 1
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            runner.run(_work(channel))
-            code = 0
+            code = runner.run(_work(channel))
         except Exception as error:
             logger.exception("presign: failed (%s)", type(error).__name__)
         finally:
