@@ -312,7 +312,7 @@ def test_nobody_serves_once_the_supervisor_was_killed(pair: Serve) -> None:
 def test_sigterm_lets_what_is_under_way_end_and_takes_nothing_new(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
-    served = make_served(config_for(upstream))
+    served = make_served(config_for(upstream, audit={"file": "audit.jsonl"}))
     kept, fresh, slow, stream = (connect(served.port, timeout=PATIENT) for _ in range(4))
     assert parse_response(exchange(kept, wire(Grant(CONN).target("v1/models")))).status == 200
     stream.close()
@@ -333,6 +333,8 @@ def test_sigterm_lets_what_is_under_way_end_and_takes_nothing_new(
     time.sleep(0.5)  # everybody else has ended; this one has read next to nothing
     assert len(rest_of(slow)) == 30_000_000
     assert served.ends() == 0
+    audited = (served.directory / "audit.jsonl").read_text("utf-8").splitlines()
+    assert len(audited) == 5
     assert "Traceback" not in served.log()
 
 

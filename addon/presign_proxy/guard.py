@@ -106,12 +106,12 @@ class Guard:
         self._housekeeper.start()
         self._watching = True
         self._admission.unsafe = True  # until the options have been looked at
+        self.lifecycle.serve()  # as far as there is no fault
         with contextlib.suppress(NotImplementedError, ValueError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         try:
             self._load()
             self._check_options()
-            self.lifecycle.serve()
         except exceptions.OptionsError as error:
             for line in str(error).splitlines():
                 logger.error(line)

@@ -125,7 +125,8 @@ class Supervisor:
                 for one in self._workers:
                     one.kill("did not end in time")
             return
-        for spare in self._of("spare")[: self._plan.workers - len(self._of("called", "serving"))]:
+        missing = self._plan.workers - len(self._of("called", "serving"))
+        for spare in self._of("spare")[: max(0, missing)]:
             spare.call()
         # The first one makes what the others find: the certificate authority, the store.
         wanted = self._plan.workers + 1 if self._served else 1
