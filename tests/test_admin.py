@@ -18,9 +18,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from presign_proxy.connections import Registry
+from presign_proxy.lifecycle import Lifecycle
 from presign_proxy.observing import admin
 from presign_proxy.observing.figures import FAMILIES
-from presign_proxy.observing.observer import Observer
+from presign_proxy.observing.observer import Observer, hints, obstacle
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.documents import DOCS, ROOT
@@ -472,16 +473,15 @@ def parts(**changed: Any) -> Observer:
         "stale": False,
         "is_down": False,
     } | changed
-    observer = Observer(
-        admission=SimpleNamespace(obstacle=known["obstacle"]),
-        keeper=SimpleNamespace(registry=known["registry"], stale=known["stale"], loaded=None),
-        limiter=SimpleNamespace(is_down=known["is_down"]),
-        journal=SimpleNamespace(obstacle=known["journal"]),
-        in_flight=lambda: 0,
-        clients=lambda: 0,
-    )
-    observer.draining = changed.get("draining", False)
-    return observer
+    admission = SimpleNamespace(obstacle=known["obstacle"])
+    keeper = SimpleNamespace(registry=known["registry"], stale=known["stale"], loaded=None)
+    limiter = SimpleNamespace(is_down=known["is_down"])
+    journal = SimpleNamespace(obstacle=known["journal"])
+    lifecycle = Lifecycle(lambda: obstacle(admission, keeper, journal), lambda: hints(keeper, limiter))
+    lifecycle.serve()
+    if known.get("draining"):
+        lifecycle.drain()
+    return Observer(lifecycle, keeper, limiter, journal, in_flight=lambda: 0, clients=lambda: 0)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from .fetching import Fetcher
 from .identity import new_request_id
 from .journal import Journal
 from .keeper import Keeper
+from .lifecycle import Lifecycle
 from .limits.limiter import Limiter, Seat
 from .message import Request
 
@@ -25,13 +26,20 @@ class Admission:
     """Decides with the registry that is in force, and refuses while the gateway is not in order."""
 
     def __init__(
-        self, keeper: Keeper, dialler: Dialler, limiter: Limiter, fetcher: Fetcher, journal: Journal
+        self,
+        keeper: Keeper,
+        dialler: Dialler,
+        limiter: Limiter,
+        fetcher: Fetcher,
+        journal: Journal,
+        lifecycle: Lifecycle,
     ) -> None:
         self._keeper = keeper
         self._journal = journal
         self._dialler = dialler
         self._limiter = limiter
         self._fetcher = fetcher
+        self._lifecycle = lifecycle
         self.armed = False
         """Whether the script is there, and mitmproxy is as expected."""
         self.unsafe = False
@@ -46,7 +54,7 @@ class Admission:
         decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
         if isinstance(decision, PassThrough):
             return decision
-        why = self.obstacle
+        why = "draining" if self._lifecycle.draining else self.obstacle
         if not why and isinstance(decision, Forward):
             why = self._journal.obstacle  # a refusal harms nobody who could not read of it
         return Deny("unavailable", why, decision.style, decision.facts) if why else decision

@@ -15,8 +15,9 @@ from mitmproxy.connection import Client, Connection
 from mitmproxy.flow import Error
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import TlsData
 
-from . import config, flows, internals, options, wire
+from . import config, flows, internals, options, tunnels, wire
 from .admission import Admission
 from .answers import Answer, refusal
 from .audit import Outcome
@@ -24,9 +25,10 @@ from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
 from .dispatch import speed_up
-from .document import ConfigError
-from .errors import STATUS, Denied
+from .document import ConfigError, Problem
+from .errors import STATUS
 from .fetching import Fetcher
+from .fronting import Front
 from .gates import gate
 from .handlers import handler_of, open_clients
 from .housekeeping import MAX_CLIENTS, Housekeeper
@@ -36,14 +38,13 @@ from .keeper import Keeper
 from .lane.express import Express
 from .lane.layer import Lane, may_take
 from .ledger import Entry, Ledger
+from .lifecycle import Lifecycle
 from .limits.limiter import Limiter
 from .masking import mask_for
-from .message import MAX_HEAD, head_of, is_sound
-from .observing.observer import Observer
-from .recognition import is_gateway
+from .message import MAX_HEAD, is_sound
+from .observing.observer import Observer, hints, obstacle
 from .redaction import Redaction
 from .rewrite import redact
-from .schemes import presign as presign_scheme
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,16 @@ class Guard:
         self._housekeeper = Housekeeper(self.ledger, self._reload, lambda now: self._express.tick(now))
         self._keeper = Keeper(self._adopt, self._housekeeper.watch)
         self._journal = Journal()
-        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher, self._journal)
-        self._express = Express(self._admission, self._dialler, self._journal, self.ledger)
+        self.lifecycle = Lifecycle(
+            lambda: obstacle(self._admission, self._keeper, self._journal),
+            lambda: hints(self._keeper, self._limiter),
+        )
+        self._admission = Admission(
+            self._keeper, self._dialler, self._limiter, self._fetcher, self._journal, self.lifecycle
+        )
+        self._express = Express(self._admission, self._dialler, self._journal, self.ledger, self.lifecycle)
         self.observer = Observer(
-            self._admission,
+            self.lifecycle,
             self._keeper,
             self._limiter,
             self._journal,
@@ -73,6 +80,9 @@ class Guard:
             open_clients,
         )
         self._redaction = Redaction()
+        self._front = Front()
+        self.alone = True
+        """Whether no other process serves the same clients."""
 
     @property
     def registry(self) -> Registry | None:
@@ -111,6 +121,7 @@ class Guard:
         self._housekeeper.start()
         self._watching = True
         self._admission.unsafe = True  # until the options have been looked at
+        self.lifecycle.serve()  # as far as there is no fault
         with contextlib.suppress(NotImplementedError, ValueError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         try:
@@ -165,6 +176,9 @@ class Guard:
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Make use of a new configuration. Raises ConfigError."""
+        if loaded.limited and loaded.store.is_private and not self.alone:
+            why = "counts in each worker by itself: choose a store that they share"
+            raise ConfigError([Problem(str(loaded.path), 0, 0, "limits.store", why)])
         with self.observer.moving(loaded.config.admin, loaded.path):
             self._journal.open(loaded.config.audit, loaded.path)
         for name in options.keylogs():
@@ -173,6 +187,7 @@ class Guard:
             logger.warning("presign: %s", warning)
         self._limiter.use(loaded.store, needed=loaded.limited)
         self._fetcher.forget(loaded.path.parent)
+        self._front.use(loaded.front, loaded.registry.hosts)
 
     async def _reload(self) -> None:
         if await self._keeper.reload(ctx.options.presign_unsigned):
@@ -185,6 +200,12 @@ class Guard:
     def reload(self) -> None:
         """Read the configuration again."""
         self._housekeeper.asked = True
+
+    async def reloaded(self) -> tuple[bool, str]:
+        """Read the configuration again; returns once it was, whether it is in force, and why not."""
+        self.reload()
+        await self._housekeeper.settled()
+        return not self._keeper.stale, self.lifecycle.ready()[1]
 
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
@@ -199,6 +220,9 @@ class Guard:
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
             self._gate(client, client, lambda: self.ledger.holds_too_much(client))
+
+    def tls_start_client(self, data: TlsData) -> None:
+        self._front.start(data)
 
     def client_disconnected(self, client: Client) -> None:
         try:
@@ -273,21 +297,9 @@ class Guard:
     def _connect_answer(self, flow: http.HTTPFlow) -> Answer | None:
         arrival = flows.arrival_of(flow.request, tunnelled=False)
         request = flows.request_of(flow, arrival)._replace(target=b"/")
-        code = None
+        code = tunnels.refused(self.registry, request)
         if flow.request.data.method != b"CONNECT" or flow.request.data.path:
             code = "malformed"  # mitmproxy tunnels in any case of letters, wherever the target points
-        try:
-            if presign_scheme.recognise(request, head_of(request), gateway=False) is not None:
-                code = "malformed"
-        except Denied as denied:
-            code = denied.code
-        if code is None and (self.registry is None or self.registry.deny_unsigned):
-            known = self.registry is not None and (
-                request.origin.host in self.registry.hosts
-                or self.registry.leads_to(request.origin.host, request.origin.port)
-                or is_gateway(self.registry, request)
-            )
-            code = None if known else "unsigned"
         if code is None:
             return None
         decision = Deny(code, "CONNECT", "json", Facts(new_request_id(), "CONNECT", request.client))

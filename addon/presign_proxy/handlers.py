@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from mitmproxy import ctx
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Connection
 
 
 def proxyserver() -> Any:
@@ -23,3 +24,14 @@ def open_clients() -> int:
     """How many client connections are open."""
     server = proxyserver()
     return len(server.connections) if server else 0
+
+
+def cut(client: Client, connection: Connection) -> None:
+    """Close one connection of a client's handler, or stop dialling it; what was written still goes out."""
+    handler = handler_of(client)
+    if handler is None:
+        return
+    io = handler.transports.get(connection)
+    if io is not None and io.handler is not None:
+        with contextlib.suppress(RuntimeError):
+            io.handler.cancel("deadline")

@@ -320,8 +320,16 @@ ConnectionEntry = Annotated[
 ]
 
 
+class FrontConfig(Strict):
+    """The certificate of the gateway's own names, and its key, in PEM form."""
+
+    cert: str = Field(min_length=1)
+    key: str = Field(min_length=1)
+
+
 class GatewayConfig(Strict):
     hosts: list[str] = ["presign.local"]
+    tls: FrontConfig | None = None
     unsigned: Literal["pass", "deny"] = "pass"
     trusted_proxies: list[str] = Field(default_factory=list)
 

@@ -273,6 +273,10 @@ class GuardedHttpLayer(HttpLayer):
             if isinstance(one, GuardedStream) and self.streams.get(one.stream_id) is one:
                 yield from self.event_to_child(one, event)
 
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self.streams
+
     def is_idle_stranger(self) -> bool:
         """Whether no request is under way, nor ever was one that was granted."""
         return not self.streams and not self.quiet

@@ -15,6 +15,7 @@ from ..decisions import Forward
 from ..dialling import Dialler
 from ..journal import Journal
 from ..ledger import Ledger
+from ..lifecycle import Lifecycle
 from . import opening, trust
 from .exchange import Exchange
 from .pool import Place, Pool
@@ -23,17 +24,24 @@ from .pool import Place, Pool
 class Express:
     """Opens the lane while nothing needs flows."""
 
-    def __init__(self, admission: Admission, dialler: Dialler, journal: Journal, ledger: Ledger) -> None:
+    def __init__(
+        self, admission: Admission, dialler: Dialler, journal: Journal, ledger: Ledger, lifecycle: Lifecycle
+    ) -> None:
         self.admission = admission
         self.journal = journal
         self.ledger = ledger
         self._dialler = dialler
+        self._lifecycle = lifecycle
         self.pool = Pool(self._context, time.monotonic)
         self.exchanges: set[Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.open = False
         """Whether requests may take the lane."""
-        self.draining = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether each answer is to be the last one on its connection."""
+        return self._lifecycle.draining
 
     def set_out(self, master: Any) -> None:
         """Open or shut the lane, as the options say now; what is on it goes on."""

@@ -263,6 +263,9 @@ class Lane(layer.Layer):
 
     # -- what the ledger asks -------------------------------------------------------------------------
 
+    def is_idle(self) -> bool:
+        return self._exchange is None
+
     def is_idle_stranger(self) -> bool:
         return self._exchange is None and not self._served
 

@@ -11,6 +11,7 @@ from ..admission import Admission
 from ..document import ConfigError, Problem
 from ..journal import Journal
 from ..keeper import Keeper
+from ..lifecycle import Lifecycle, line_of
 from ..limits.limiter import Limiter
 from ..schema import AdminConfig, HostPort
 from .admin import AdminServer, bound
@@ -23,7 +24,7 @@ class Observer:
 
     def __init__(
         self,
-        admission: Admission,
+        lifecycle: Lifecycle,
         keeper: Keeper,
         limiter: Limiter,
         journal: Journal,
@@ -35,7 +36,7 @@ class Observer:
             in_flight: how many granted requests have not ended, of all adapters.
             clients: how many client connections are open.
         """
-        self._admission = admission
+        self._lifecycle = lifecycle
         self._keeper = keeper
         self._limiter = limiter
         self._journal = journal
@@ -45,40 +46,25 @@ class Observer:
         self._build = [_version("presign-proxy"), _version("mitmproxy")]
         self.listens = True
         """Whether the admin listener is this process's: not a worker's, whose parent has it."""
-        self.draining = False
-        """Whether the process is about to end, and takes no further requests."""
 
     @property
     def port(self) -> int | None:
         """Of the admin listener, whichever process has it: no request may lead there."""
+        address = self.address
+        return address.port if address else None
+
+    @property
+    def address(self) -> HostPort | None:
+        """Where the configuration that is in force wants it to be."""
         loaded = self._keeper.loaded
         admin = loaded.config.admin if loaded else None
-        return admin.listen.port if admin else None
+        return admin.listen if admin else None
 
     # -- health ---------------------------------------------------------------------------------------
 
     def ready(self) -> tuple[bool, str]:
-        """Whether presigned requests are served, and a line about it.
-
-        A broken change keeps the last good configuration in force, and so the gateway in rotation: every
-        gateway reads the same broken file, and a balancer that took them all out would end the service.
-        """
-        why = self._obstacle()
-        if why:
-            return False, f"not ready: {why}"
-        hints = []
-        if self._keeper.stale:
-            hints.append("stale configuration")
-        if self._limiter.is_down:
-            hints.append("limit store down")
-        return True, f"ready: {', '.join(hints)}" if hints else "ready"
-
-    def _obstacle(self) -> str:
-        if self.draining:
-            return "draining"
-        if self._keeper.registry is None:
-            return "no usable configuration"
-        return self._admission.obstacle or self._journal.obstacle
+        """Whether presigned requests are served, and a line about it."""
+        return line_of(self._lifecycle.ready())
 
     # -- figures --------------------------------------------------------------------------------------
 
@@ -141,6 +127,23 @@ class Observer:
         if self._listening is not None:
             self._listening[1].close()
             self._listening = None
+
+
+def obstacle(admission: Admission, keeper: Keeper, journal: Journal) -> str:
+    """Why presigned requests are not served; empty where they are."""
+    if keeper.registry is None:
+        return "no usable configuration"
+    return admission.obstacle or journal.obstacle
+
+
+def hints(keeper: Keeper, limiter: Limiter) -> str:
+    """What to mend though they are.
+
+    A broken change keeps the last good configuration in force, and so the gateway in rotation: every gateway
+    reads the same broken file, and a balancer that took them all out would end the service.
+    """
+    found = ["stale configuration"] if keeper.stale else []
+    return ", ".join([*found, "limit store down"] if limiter.is_down else found)
 
 
 def _version(name: str) -> str:
