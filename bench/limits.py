@@ -156,7 +156,7 @@ async def measure(
     asked: argparse.Namespace, directory: Path, plain: RedisServer, durable: RedisServer
 ) -> None:
     stores: dict[str, Store] = {
-        "memory": MemoryStore(),
+        "memory": MemoryStore(max_counters=2_000_000),
         "sqlite": SqliteStore(directory / "presign.db"),
         "redis": RedisStore(plain.url),
         "redis, fsync": RedisStore(durable.url),

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,13 @@ def fleet(
     stores = {"memory": lambda: "memory://", "sqlite": lambda: f"sqlite:///{database}"}
     stores["redis"] = lambda: request.getfixturevalue("redis_server").url
     config = {"connections": connections(upstream), "limits": {"store": stores[kind]()}}
-    return [module_gateway(config) for _ in range(1 if kind == "memory" else 3)]
+    return together(module_gateway, config, 1 if kind == "memory" else 3)
+
+
+def together(make: Any, config: dict[str, Any], count: int) -> list[Mitm]:
+    """Gateways that start at the same time."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda one: one.start(), [make(config, start=False) for _ in range(count)]))
 
 
 def share(fleet: list[Mitm], request: bytes, count: int) -> list[tuple[int, bytes]]:
@@ -134,8 +141,6 @@ def test_never_more_than_five_at_a_time_are_at_the_upstream(
 
 
 # -- one gateway, one store ---------------------------------------------------------------------------
-
-ENDLESS: dict[str, list[asyncio.Event]] = {}
 
 
 def _endless(_: Seen) -> Answer:
@@ -378,7 +383,7 @@ def test_a_killed_gateway_keeps_its_slots_for_a_lease_and_a_stopped_one_gives_th
     upstream: Recorder, make_gateway: Any, redis_server: RedisServer
 ) -> None:
     config = {"connections": connections(upstream), "limits": {"store": redis_server.url + "/8"}}
-    first, second, third = (make_gateway(config) for _ in range(3))
+    first, second, third = together(make_gateway, config, 3)
     asked, client = grant("one"), redis_server.client(db=8)
     slots = "presign:{one}:slots:connection"
     with streaming(first, asked):

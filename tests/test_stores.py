@@ -1052,6 +1052,35 @@ def test_a_file_that_is_deleted_while_it_is_used_is_made_again_for_all(tmp_path:
     run(main())
 
 
+STARTING = """
+import os, sys, time
+from pathlib import Path
+from presign_proxy.stores.sqlite import SqliteStore
+directory, failed = Path(DIRECTORY), 0
+for number in range(15):
+    gun = time.monotonic() + 0.02
+    children = []
+    for _ in range(6):
+        if not (child := os.fork()):
+            while time.monotonic() < gun:
+                pass
+            try:
+                SqliteStore(directory / f"{number}.db")._opened()
+            except BaseException as error:
+                print(type(error).__name__, error, file=sys.stderr)
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    failed += sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+print(failed)
+"""
+
+
+def test_workers_that_start_at_once_make_one_file(tmp_path: Path) -> None:
+    child = python(STARTING.replace("DIRECTORY", repr(str(tmp_path))))
+    assert child.communicate(timeout=30)[0] == "0\n"
+
+
 def test_a_directory_that_is_gone_refuses(tmp_path: Path) -> None:
     async def main() -> None:
         limiter = sqlite_limiter(tmp_path / "gone" / "presign.db")

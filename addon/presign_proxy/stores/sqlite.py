@@ -86,10 +86,11 @@ class _File:
         self._swept = 0
 
     def _set_up(self) -> None:
+        # In this order: another worker may be making them, which it does in one step.
+        (tables,) = self.sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (application,), (version,) = (
             self.sql.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
         )
-        (tables,) = self.sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if (application, version) != (_APPLICATION, _VERSION):
             if tables or application:
                 raise StoreError("the store is a database of something else, or of another version")
@@ -295,8 +296,19 @@ class SqliteStore:
             self._file.sql.close()
             self._file = None
         if self._file is None:
-            self._file = _File(self._path)
+            self._file = self._open()
         return self._file
+
+    def _open(self) -> _File:
+        """SQLite does not wait for others where the first of them makes the file."""
+        until = time.monotonic() + BUSY
+        while True:
+            try:
+                return _File(self._path)
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
     def _let_go(self, error: Exception) -> None:
         """Open it anew next time, unless it was merely locked."""
