@@ -29,7 +29,7 @@ from .document import ConfigError
 from .errors import STATUS, Denied
 from .fetching import Fetcher
 from .gates import gate
-from .handlers import handler_of, proxyserver
+from .handlers import handler_of, hang_up, proxyserver
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
@@ -210,6 +210,7 @@ class Guard:
                 self._end(entry, None, "the gateway failed at the protocol")
         finally:
             self.ledger.forget(client)
+            hang_up(client)
 
     def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
         handler = handler_of(client)
