@@ -30,7 +30,7 @@ from .errors import STATUS
 from .fetching import Fetcher
 from .fronting import Front
 from .gates import gate
-from .handlers import handler_of, open_clients
+from .handlers import handler_of, hang_up, open_clients
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
@@ -230,6 +230,7 @@ class Guard:
                 self._end(entry, None, "the gateway failed at the protocol")
         finally:
             self.ledger.forget(client)
+            hang_up(client)
 
     def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
         handler = handler_of(client)

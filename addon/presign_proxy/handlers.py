@@ -35,3 +35,15 @@ def cut(client: Client, connection: Connection) -> None:
     if io is not None and io.handler is not None:
         with contextlib.suppress(RuntimeError):
             io.handler.cancel("deadline")
+
+
+def hang_up(client: Client) -> None:
+    """Close the connection of a client that is told to be gone.
+
+    mitmproxy has done so, unless it was to be closed while its task waited for its turn to report what it had
+    read: then the socket would stay open, and the client waiting, for as long as the client pleases.
+    """
+    handler = handler_of(client)
+    io = handler.transports.get(client) if handler is not None else None
+    if io is not None and io.writer is not None:
+        io.writer.close()
