@@ -433,7 +433,7 @@ def test_a_broken_change_is_told_and_keeps_the_gateway_in_rotation(
     content = config(upstream, port)
     gateway = watched(make_gateway(content), port)
     assert ready(port) == (200, "ready")
-    gateway.config.write_text("connections: [", "utf-8")
+    write_config({"nonsense": True}, gateway.directory)
     assert eventually(lambda: ready(port) == (200, "ready: stale configuration"))
     found = metrics(port)
     assert found["presign_config_stale",] == 1
