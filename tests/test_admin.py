@@ -86,7 +86,7 @@ def watched(gateway: Watched, port: int) -> Watched:
 def answers(port: int) -> bool:
     try:
         return get(port, "/livez").status == 200
-    except OSError:
+    except (OSError, ValueError):  # or it is closed just now
         return False
 
 
