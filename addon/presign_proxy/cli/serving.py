@@ -18,6 +18,7 @@ from .desk import Desk, Failure
 from .voice import Voice, verb
 
 _DEFAULT: Final = "127.0.0.1:8080"
+_FILES: Final = 65_536
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 # Meant for this process: a program that prints a secret has no business with them.
 _OF_SYSTEMD: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
@@ -132,8 +133,11 @@ def _allow_many_files() -> None:
     import resource
 
     with contextlib.suppress(OSError, ValueError):
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # "Without limit" is more than some kernels give.
+        wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+        if few != resource.RLIM_INFINITY and few < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 async def _supervise(plan: Any, sockets: list[socket.socket], notify: str) -> int:
