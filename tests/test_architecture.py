@@ -55,6 +55,7 @@ SHELLS = {
     "lane.heads",
     "lane.link",
     "lane.opening",
+    "lane.outbox",
     "lane.pool",
     "lane.trust",
     "lane.uploads",

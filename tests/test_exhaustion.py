@@ -37,6 +37,7 @@ MB = 1_000_000
 
 # Every cache of the package: what limits it, and what one entry costs somebody without a presign.
 CACHES = {
+    "clients._shown": "1,024 addresses of at most 64 characters",
     "hosts._is_loopback": "as hosts._parse_authority",
     "names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
@@ -70,6 +71,7 @@ COLLECTIONS = {
     "lane.heads._Collector.fields": "one head, of MAX_HEAD at most",
     "lane.layer.Lane._pending": "what one event of a client brings about",
     "lane.link.Link._fields": "one head of an upstream, of MAX_RESPONSE_HEAD at most",
+    "lane.outbox.Outbox._waiting": "one per transport written to in one turn of the loop",
     "lane.pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
     "ledger.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
     "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",

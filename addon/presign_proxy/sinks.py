@@ -28,6 +28,10 @@ STUCK: Final = 2.0
 _BATCH: Final = 1000
 
 
+# Made once: json.dumps makes one anew whenever it is told more than what to write.
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class LineFile:
     """Appends whole lines to a file that its owner alone can read, or to standard error.
 
@@ -224,4 +228,4 @@ class AuditSink:
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
+    return _ENCODE(record).encode("ascii") + b"\n"

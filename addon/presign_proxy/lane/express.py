@@ -18,6 +18,7 @@ from ..ledger import Ledger
 from ..lifecycle import Lifecycle
 from . import opening, trust
 from .exchange import Exchange
+from .outbox import Outbox
 from .pool import Place, Pool
 
 
@@ -32,7 +33,8 @@ class Express:
         self.ledger = ledger
         self._dialler = dialler
         self._lifecycle = lifecycle
-        self.pool = Pool(self._context, time.monotonic)
+        self.outbox = Outbox()
+        self.pool = Pool(self._context, time.monotonic, self.outbox)
         self.exchanges: set[Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.open = False

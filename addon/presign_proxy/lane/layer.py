@@ -101,6 +101,8 @@ class Lane(layer.Layer):
         elif isinstance(event, events.Wakeup):
             yield commands.CloseConnection(self.client)
         pending, self._pending, self._unsent = self._pending, [], 0
+        if pending:
+            self._flush()
         yield from pending
 
     def _start(self) -> None:
@@ -192,6 +194,7 @@ class Lane(layer.Layer):
     def _hand_over(self) -> Commands:
         """From here on it is mitmproxy's: nothing of what is in the buffer was sent anywhere."""
         self._over = True
+        self._flush()
         data, self._buffer = self._buffer, b""
         yield from self._stock.handle_event(events.Start())
         yield from self._stock.handle_event(events.DataReceived(self.client, data))
@@ -204,8 +207,13 @@ class Lane(layer.Layer):
             self._pending.append(commands.SendData(self.client, data))
             self._unsent += len(data)
             self._poke()
-        elif not self._writer.is_closing():
-            self._writer.write(data)
+        else:
+            self._express.outbox.write(self._writer.transport, data)
+
+    def _flush(self) -> None:
+        """What was written goes out before what mitmproxy does to the connection next."""
+        if self._direct:
+            self._express.outbox.flush(self._writer.transport)
 
     @property
     def is_full(self) -> bool:
