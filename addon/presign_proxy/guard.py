@@ -36,7 +36,7 @@ from .identity import new_request_id
 from .journal import Journal
 from .keeper import Keeper
 from .lane.express import Express
-from .lane.layer import Lane, may_take
+from .lane.layer import with_lane
 from .ledger import Entry, Ledger
 from .lifecycle import Lifecycle
 from .limits.limiter import Limiter
@@ -274,8 +274,8 @@ class Guard:
         elif raw:
             self.ledger.paid_head(nextlayer.context.client)
         wire.adopt(nextlayer.context, self.ledger)
-        if self._express.open and isinstance(chosen, wire.GuardedHttpLayer) and may_take(chosen):
-            nextlayer.layer = Lane(nextlayer.context, chosen, self._express)
+        if self._express.open and not raw:
+            nextlayer.layer = with_lane(chosen, self._express)
 
     # -- requests -------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (server.ConnectionHandler, "server_event", ("event",)),
     (mode_servers.AsyncioServerInstance, "listen", ("host", "port")),
     (mode_servers.ServerInstance, "handle_stream", ("reader", "writer")),
+    (server.TimeoutWatchdog, "register_activity", ()),
 )
 # What the code that we pass through must still do, as it is written there.
 _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
@@ -64,6 +65,7 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (layer.Layer, "__init__", "self._paused_event_queue = "),
     (layer.Layer, "__init__", "self.context.layers.append(self)"),
     (server.ConnectionHandler, "__init__", "self.transports = {}"),
+    (server.ConnectionHandler, "__init__", "self.timeout_watchdog = "),
     (server.ConnectionHandler, "open_connection", "ServerConnectHook(hook_data)"),
     (server.ConnectionHandler, "handle_connection", "reader = self.transports[connection].reader"),
     (Server, "__setattr__", "address"),

@@ -132,6 +132,10 @@ class Exchange:
         if self.ended:
             self._express.pool.give_back(place, link)  # the client has gone meanwhile
             return
+        if link.lost or link.odd:
+            link.close()
+            self._fail("the upstream closed, or spoke, before it was asked")
+            return
         self._send(place, link)
         self._lane.proceed()
 
@@ -353,6 +357,8 @@ class Exchange:
             if self._timer is not None:
                 self._timer.cancel()
             self._task = self._express.run(self._again(place))
+        elif self.stage == "trailing":
+            self._end()  # nobody reads the rest
         elif self._head_sent or self._out:
             self._break("the upstream broke off its response")
         else:

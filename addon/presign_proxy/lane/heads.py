@@ -12,6 +12,7 @@ from ..message import MAX_FIELDS, MAX_HEAD, Fields
 END: Final = b"\r\n\r\n"
 # mitmproxy strips these, or takes them for blanks, before anybody can look; see wire.GuardedHttp1Server.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _ELSEWHERE: Final = frozenset(
     (b"expect", b"upgrade", b"http2-settings", b"proxy-connection", b"trailer", b"te")
@@ -51,10 +52,14 @@ class _Collector:
 
 
 def may_begin(data: bytes) -> bool:
-    """Whether these first bytes can become a request in origin form."""
+    """Whether these first bytes can become a simple head, whose end is waited for."""
     method, space, rest = data.partition(b" ")
     return (
-        method.isalpha() and method.isupper() and len(method) < 20 and (not space or rest[:1] in (b"", b"/"))
+        method.isalpha()
+        and method.isupper()
+        and len(method) < 20
+        and (not space or rest[:1] in (b"", b"/"))
+        and not _BARE_LF.search(data)  # to mitmproxy two of these are an end
     )
 
 

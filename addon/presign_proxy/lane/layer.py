@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import commands, events, layer, mode_specs
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers import ClientTLSLayer
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from ..decisions import Forward
 from ..flows import listener_of
@@ -58,12 +59,13 @@ class Lane(layer.Layer):
         self._exchange: Exchange | None = None
         self._pending: list[commands.Command] = []
         self._writer: Any = None
+        self._watchdog: Any = None
         self._direct = False
         self._closing = False
         self._unsent = 0
         self._origin: Origin | None = None
         self._listener = listener_of(context.client)
-        self._sni: tuple[tuple[str, str], ...] = (("sni", self.client.sni),) if self.client.sni else ()
+        self._sni: tuple[tuple[str, str], ...] = ()
 
     def handle_event(self, event: events.Event) -> Commands:
         if self._over:
@@ -87,6 +89,8 @@ class Lane(layer.Layer):
     def _handle(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
             self._start()
+            if not _is_h1(self.client):
+                yield from self._hand_over()
         elif isinstance(event, events.DataReceived) and event.connection is self.client:
             if not self._closing:
                 self._take(event.data)
@@ -100,9 +104,12 @@ class Lane(layer.Layer):
             yield from self._next()
         elif isinstance(event, events.Wakeup):
             yield commands.CloseConnection(self.client)
+        yield from self._flush()
+
+    def _flush(self) -> Commands:
         pending, self._pending, self._unsent = self._pending, [], 0
         if pending:
-            self._flush()
+            self._write_out()
         yield from pending
 
     def _start(self) -> None:
@@ -111,6 +118,9 @@ class Lane(layer.Layer):
         io = handler.transports.get(self.client) if handler is not None else None
         self._writer = io.writer if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
+        self._watchdog = handler.timeout_watchdog if handler is not None else None
+        if self.client.sni:
+            self._sni = (("sni", self.client.sni),)
         server = self.context.server
         if server.address is not None:
             scheme = "https" if server.tls else "http"
@@ -193,11 +203,13 @@ class Lane(layer.Layer):
 
     def _hand_over(self) -> Commands:
         """From here on it is mitmproxy's: nothing of what is in the buffer was sent anywhere."""
+        yield from self._flush()  # of what was before, which is to be read before it
+        self._write_out()
         self._over = True
-        self._flush()
         data, self._buffer = self._buffer, b""
         yield from self._stock.handle_event(events.Start())
-        yield from self._stock.handle_event(events.DataReceived(self.client, data))
+        if data:
+            yield from self._stock.handle_event(events.DataReceived(self.client, data))
 
     # -- what the exchange does -----------------------------------------------------------------------
 
@@ -208,9 +220,10 @@ class Lane(layer.Layer):
             self._unsent += len(data)
             self._poke()
         else:
+            self._watchdog.register_activity()  # a client that is being sent something is not idle
             self._express.outbox.write(self._writer.transport, data)
 
-    def _flush(self) -> None:
+    def _write_out(self) -> None:
         """What was written goes out before what mitmproxy does to the connection next."""
         if self._direct:
             self._express.outbox.flush(self._writer.transport)
@@ -284,13 +297,28 @@ class Lane(layer.Layer):
         return 0
 
 
-def may_take(stock: layer.Layer) -> bool:
+def with_lane(chosen: layer.Layer | None, express: Express) -> layer.Layer | None:
+    """What mitmproxy chose, with a lane in the place of its HTTP layer if one can stand there.
+
+    Where a client speaks TLS to the gateway itself, that layer stands behind the one for TLS.
+    """
+    if isinstance(chosen, ClientTLSLayer):
+        chosen.child_layer = with_lane(chosen.child_layer, express) or chosen.child_layer
+    elif isinstance(chosen, HttpLayer) and _may_take(chosen):
+        return Lane(chosen.context, chosen, express)
+    return chosen
+
+
+def _may_take(stock: HttpLayer) -> bool:
     """Whether a lane can stand in for an HTTP layer: HTTP/1 over TCP, of a regular proxy."""
-    mode = getattr(stock, "mode", None)
     client = stock.context.client
     return (
-        mode in (HTTPMode.regular, HTTPMode.transparent)
+        stock.mode in (HTTPMode.regular, HTTPMode.transparent)
         and isinstance(client.proxy_mode, mode_specs.RegularMode)
         and client.transport_protocol == "tcp"
-        and client.alpn in (None, b"", b"http/1.1")
+        and _is_h1(client)
     )
+
+
+def _is_h1(client: Client) -> bool:
+    return client.alpn in (None, b"", b"http/1.1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import Final, Protocol
 
 import httptools
@@ -11,6 +12,7 @@ from ..message import MAX_HEAD, Fields
 from .outbox import Outbox
 
 MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
+"""Bytes of a head, those of interim heads and trailers included."""
 
 
 class Reader(Protocol):
@@ -38,6 +40,7 @@ class Link(asyncio.Protocol):
     """Says whether it may be used again: only where nothing odd has ever happened on it."""
 
     __slots__ = (
+        "_barren",
         "_bodyless",
         "_done",
         "_fields",
@@ -49,12 +52,14 @@ class Link(asyncio.Protocol):
         "_size",
         "_status",
         "_wrong",
+        "era",
         "heard",
         "idle_since",
         "lost",
         "odd",
         "reader",
         "reused",
+        "sender",
         "transport",
     )
 
@@ -62,12 +67,16 @@ class Link(asyncio.Protocol):
         self._outbox = outbox
         self.transport: asyncio.Transport | None = None
         self.reader: Reader | None = None
+        self.sender: Reader | None = None
+        """Whose request is being sent, also where its response has come in full."""
         self.lost = False
         self.odd = False
         self.reused = False
         self.heard = False
         """Whether anything of the response to this exchange has come."""
         self.idle_since = 0.0
+        self.era: object = None
+        """Of the pool that opened it."""
         self._parser = httptools.HttpResponseParser(self)
         self._forget()
 
@@ -75,14 +84,29 @@ class Link(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._size = self._status = 0
+        # Bytes of which nothing could be passed on; the parser keeps a line until its end has come.
+        self._barren = 0
         self._passed = self._framed = self._bodyless = self._done = self._wrong = False
 
     # -- what an exchange does ------------------------------------------------------------------------
 
     def begin(self, reader: Reader) -> None:
-        self.reader = reader
+        self.reader = self.sender = reader
         self.heard = False
         self._forget()
+
+    def is_silent(self) -> bool:
+        """Whether nothing has come since it was last used, neither bytes nor its end.
+
+        Asks the socket: what came a moment ago has not been read yet, and would pass for the answer to the
+        next request.
+        """
+        transport = self.transport
+        if transport is None or self.lost or transport.is_closing():
+            return False
+        asked = select.poll()
+        asked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not asked.poll(0)
 
     def write(self, data: bytes) -> None:
         if self.transport is not None and not self.lost:
@@ -98,7 +122,8 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """End it, whatever is still to come; nobody hears of it any more."""
-        self.reader, self.odd = None, True
+        self.reader = self.sender = None
+        self.odd = True
         if self.transport is not None:
             self.transport.abort()
 
@@ -109,12 +134,18 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.reader is None:
+            sender = self.sender
             self.close()  # nobody asked
+            if sender is not None:
+                sender.lost()
             return
         self.heard = True
+        self._barren += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse()
+        if self._barren > MAX_RESPONSE_HEAD:
             self._refuse()
         self._go_on()
 
@@ -144,21 +175,24 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        if (reader := self.reader) is None:
+        reader, sender = self.reader, self.sender
+        self.reader = self.sender = None
+        if reader is None:
+            if sender is not None:
+                sender.lost()
             return
-        self.reader = None
         if self._passed and not self._framed and exc is None:
             reader.complete()  # it ends with the connection (RFC 9112, 6.3)
         else:
             reader.lost()
 
     def pause_writing(self) -> None:
-        if self.reader is not None:
-            self.reader.hold(True)
+        if self.sender is not None:
+            self.sender.hold(True)
 
     def resume_writing(self) -> None:
-        if self.reader is not None:
-            self.reader.hold(False)
+        if self.sender is not None:
+            self.sender.hold(False)
 
     # -- what httptools calls -------------------------------------------------------------------------
 
@@ -171,7 +205,8 @@ class Link(asyncio.Protocol):
         self._measure(len(reason))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value.strip(b" \t")))
+        if not self._passed:  # trailers are dropped: fields that nobody masks
+            self._fields.append((name, value.strip(b" \t")))
         self._measure(len(name) + len(value))
 
     def _refuse(self) -> None:
@@ -189,7 +224,7 @@ class Link(asyncio.Protocol):
             return
         fields = tuple(self._fields)
         names = {name.lower() for name, _ in fields}
-        self._passed = True
+        self._passed, self._barren = True, 0
         self._framed = self._status in (204, 304) or not names.isdisjoint(_FRAMING)
         self.odd = self.odd or not self._parser.should_keep_alive()
         self._bodyless = not self.reader.head(self._status, self._reason, fields)
@@ -200,6 +235,7 @@ class Link(asyncio.Protocol):
         return 100 <= self._status < 200 and self._status != 101
 
     def on_body(self, piece: bytes) -> None:
+        self._barren = 0
         if self._bodyless or self._done:
             self._refuse()  # a body where there is none
         elif self.reader is not None:

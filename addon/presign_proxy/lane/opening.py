@@ -30,6 +30,7 @@ _ON_FLOWS: Final = (
 _ON_CONNECTIONS: Final = (
     "ciphers_server",
     "client_certs",
+    "connect_addr",
     "proxyauth",
     "tls_ecdh_curve_server",
     "tls_version_server_max",

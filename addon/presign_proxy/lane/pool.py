@@ -48,6 +48,7 @@ class Pool:
         self._idle: dict[Place, deque[Link]] = {}
         self._count = 0
         self._tls: ssl.SSLContext | None = None
+        self._era = object()
 
     def take(self, place: Place) -> Link | None:
         """One that is open and was in order when it was last used; None where there is none."""
@@ -58,9 +59,7 @@ class Pool:
             self._count -= 1
             if not links:
                 del self._idle[place]
-            if link.lost or link.odd or link.transport is None or link.transport.is_closing():
-                link.close()
-            elif link.idle_since < oldest:
+            if link.odd or link.idle_since < oldest or not link.is_silent():
                 link.close()
             else:
                 link.reused = True
@@ -69,7 +68,8 @@ class Pool:
 
     def give_back(self, place: Place, link: Link) -> None:
         """Keep it, if nothing odd has happened on it."""
-        if link.lost or link.odd or self._count >= MAX_IDLE_ALL:
+        link.sender = None
+        if link.lost or link.odd or link.era is not self._era or self._count >= MAX_IDLE_ALL:
             link.close()
             return
         links = self._idle.setdefault(place, deque())
@@ -83,7 +83,7 @@ class Pool:
     async def open(self, place: Place) -> Link:
         """A new one. Raises OSError, ssl.SSLError included."""
         origin = place.origin
-        secure = origin.scheme == "https"
+        secure, era = origin.scheme == "https", self._era
         if secure and self._tls is None:
             self._tls = self._context()
         _, link = await asyncio.get_running_loop().create_connection(
@@ -93,6 +93,7 @@ class Pool:
             ssl=self._tls if secure else None,
             server_hostname=origin.host if secure else None,
         )
+        link.era = era
         return link
 
     def sweep(self) -> None:
@@ -106,8 +107,8 @@ class Pool:
                 del self._idle[place]
 
     def reset(self) -> None:
-        """Close all, because what they are verified against has changed."""
-        self._tls = None
+        """Close all, those in use once they are given back: what they are verified against has changed."""
+        self._tls, self._era = None, object()
         for links in self._idle.values():
             for link in links:
                 link.close()

@@ -1,0 +1,594 @@
+"""The express lane: what takes it, what is handed over, and that nobody gets what is another's.
+
+An upstream by hand, raw clients; every test has a connection of its own, and so a pool that starts empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from conftest import MakeGateway
+from presign_proxy.lane.pool import MAX_IDLE, Place, Pool
+from presign_proxy.message import Origin
+from support.byhand import ByHand, Wire
+from support.lab import REAL_SECRET
+from support.lanes import GATEWAY, LEAST, LaneLab, config, is_closed
+from support.leaks import Traces
+from support.raw import parse_response
+
+MIB = 1024 * 1024
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
+    hand = ByHand()
+    gateway = module_gateway(config(hand.url), "--set", "presign_lane=on", "--set", "tcp_timeout=3")
+    yield LaneLab(gateway, hand)
+    hand.stop()
+
+
+@pytest.fixture
+def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
+    """Every test leaves no crash and no secret in the log."""
+    logged = len(module_lab.gateway.log())
+    yield module_lab.fresh()
+    module_lab.hand.hang_up()
+    log = module_lab.gateway.log()[logged:]
+    assert "has crashed" not in log
+    assert "Traceback" not in log
+    assert not Traces([REAL_SECRET, *module_lab.issuer.issued]).found_in(log.encode())
+
+
+def status(received: bytes) -> int:
+    return int(received[9:12])
+
+
+# -- who shares what ----------------------------------------------------------------------------------
+
+
+def test_clients_share_upstream_connections(lab: LaneLab) -> None:
+    api = lab.warm()
+    for _ in range(3):
+        with lab.client() as client:
+            client.send(lab.head())
+            api.read_head()
+            api.send(LEAST)
+            assert status(client.read_response()) == 200
+
+
+def test_another_connection_gets_an_upstream_connection_of_its_own(lab: LaneLab) -> None:
+    lab.warm()
+    lab.fresh()
+    with lab.client() as client:
+        client.send(lab.head())
+        lab.serve()
+        assert status(client.read_response()) == 200
+
+
+def test_two_exchanges_at_a_time_never_share_a_connection(lab: LaneLab) -> None:
+    with lab.client() as one, lab.client() as other:
+        one.send(lab.head(path="one"))
+        first = lab.hand.accept()
+        assert b"/one " in first.read_head()
+        other.send(lab.head(path="other"))
+        second = lab.hand.accept()
+        assert b"/other " in second.read_head()
+        second.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother")
+        assert other.read_response().endswith(b"other")
+        first.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
+        assert one.read_response().endswith(b"one")
+
+
+# -- an upstream that says more than was asked ------------------------------------------------------------
+
+MORE = {
+    "two responses": LEAST + LEAST.replace(b"ok", b"ko"),
+    "bytes after the end": LEAST + b"more",
+    "a byte after the end": LEAST + b"x",
+    "half a response": LEAST + b"HTTP/1.1 200 OK\r\n",
+    "an interim response after the end": LEAST + b"HTTP/1.1 100 Continue\r\n\r\n",
+    "bytes after the last chunk": CHUNKED + b"X",
+    "a body after 204": b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok",
+    "a body after 304": b"HTTP/1.1 304 No\r\nContent-Length: 2\r\n\r\nok",
+    "a chunked body after 204": b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "it is going to close": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "400, after which nobody knows": LEAST.replace(b"200 OK", b"400 Bad"),
+    "413, after which nobody knows": LEAST.replace(b"200 OK", b"413 Big"),
+}
+
+
+def next_is_untouched(lab: LaneLab, api: Wire) -> None:
+    """The old connection is closed, and the next client's request goes on a new one."""
+    with lab.client() as client:
+        client.send(lab.head(path="next"))
+        _, asked = lab.serve(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine")
+        assert b"/next " in asked
+        assert client.read_response().endswith(b"\r\n\r\nmine")
+    assert api.read_to_end() == b""
+
+
+@pytest.mark.parametrize("how", MORE)
+def test_a_connection_on_which_more_was_said_serves_nobody_else(how: str, lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head())
+        api, _ = lab.serve(MORE[how])
+        got = client.read_head() if how.endswith(("204", "304")) else client.read_response()
+        assert got.count(b"HTTP/1.") == 1
+        assert not got.endswith((b"ko", b"more", b"X"))
+        assert client.is_silent(0.03) or status(got) >= 400
+    next_is_untouched(lab, api)
+
+
+@pytest.mark.parametrize("how", ["in one segment", "a moment later"])
+@pytest.mark.parametrize("framing", ["Content-Length: 4", "Transfer-Encoding: chunked"])
+def test_a_body_after_the_answer_to_head_is_nobodys_answer(framing: str, how: str, lab: LaneLab) -> None:
+    evil = b"4\r\nevil\r\n0\r\n\r\n" if "chunked" in framing else b"evil"
+    with lab.client() as client:
+        client.send(lab.head(method="HEAD"))
+        api = lab.hand.accept()
+        api.read_head()
+        head = f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode()
+        api.send(head + evil if how == "in one segment" else head)
+        assert status(client.read_head()) == 200
+        if how != "in one segment":
+            api.send(evil)
+        assert client.is_silent(0.05)
+    next_is_untouched(lab, api)
+
+
+def test_what_an_upstream_says_on_an_idle_connection_is_nobodys_answer(lab: LaneLab) -> None:
+    api = lab.warm()
+    api.send(LEAST.replace(b"ok", b"ko"))
+    time.sleep(0.05)
+    next_is_untouched(lab, api)
+
+
+def test_an_answer_that_came_before_its_request_is_nobodys(lab: LaneLab) -> None:
+    """On a kept connection, in the very moment in which the next request comes."""
+    for _ in range(10):
+        api = lab.warm()
+        with lab.client() as client:
+            api.send(LEAST.replace(b"ok", b"ko"))
+            client.send(lab.head(path="next"))
+            new = lab.hand.accept()
+            assert b"/next " in new.read_head()
+            new.send(LEAST)
+            assert client.read_response().endswith(b"\r\n\r\nok")
+        lab.fresh()
+
+
+def test_an_answer_that_came_before_the_first_request_is_an_error(lab: LaneLab) -> None:
+    with lab.client() as client:
+        started = time.monotonic()
+        client.send(lab.head())
+        api = lab.hand.accept()
+        api.send(LEAST)
+        got = client.read_response()
+        # Whether the answer overtakes the request, only the system knows.
+        assert status(got) in (200, 502)
+        assert time.monotonic() - started < 1.5
+
+
+@pytest.mark.parametrize("when", ["at once", "after the request"])
+def test_an_upstream_that_accepts_and_closes_is_answered_for_at_once(when: str, lab: LaneLab) -> None:
+    for _ in range(5):
+        with lab.client() as client:
+            started = time.monotonic()
+            client.send(lab.head())
+            api = lab.hand.accept()
+            if when != "at once":
+                api.read_head()
+            api.close()
+            assert status(client.read_response()) == 502
+            assert time.monotonic() - started < 1.5
+
+
+BROKEN = {
+    "not HTTP": b"NOT HTTP\r\n\r\n",
+    "TE and CL": CHUNKED.replace(b"\r\n", b"\r\nContent-Length: 2\r\n", 1),
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
+    "a list of lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+    "a signed length": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+    "a length over 64 bits": b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551618\r\n\r\nok",
+    "obs-fold": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+    "NUL": b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\nok",
+    "a blank in a name": b"HTTP/1.1 200 OK\r\nX : b\r\nContent-Length: 2\r\n\r\nok",
+    "another coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "switching protocols": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nX",
+    "switching without upgrade": b"HTTP/1.1 101 Switching\r\n\r\n",
+    "a head over its size": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000 + b"\r\nContent-Length: 2\r\n\r\nok",
+    "a reason over its size": b"HTTP/1.1 200 " + b"x" * 300_000 + b"\r\nContent-Length: 2\r\n\r\nok",
+    "a head of many fields": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 60_000 + b"Content-Length: 2\r\n\r\nok",
+    "a fourth digit": b"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
+    "status 099": b"HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_an_answer_that_is_not_http_is_answered_by_us(how: str, lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head())
+        lab.serve(BROKEN[how])
+        got = client.read_response()
+        assert status(got) == 502
+        # And the client's connection is as good as before.
+        client.send(lab.head(path="next"))
+        lab.serve()
+        assert client.read_response().endswith(b"\r\n\r\nok")
+    (first, second) = lab.audited(2)
+    assert (first["status"], first["code"], first["decision"]) == (502, "upstream", "forward")
+    assert (second["status"], second["code"]) == (200, None)
+
+
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 \r\nX: y\r\n\r\n"])
+def test_interim_answers_without_end_are_ended(piece: bytes, lab: LaneLab) -> None:
+    before = lab.gateway.rss()
+    with lab.client() as client:
+        client.send(lab.head())
+        api = lab.hand.accept()
+        api.read_head()
+        started = time.monotonic()
+        with pytest.raises(OSError, match=r"Broken|reset|timed out"):
+            while time.monotonic() - started < 10:
+                api.send(piece * 2000)
+        assert status(client.read_response()) in (502, 504)
+    assert lab.gateway.rss() - before < 16 * MIB
+
+
+def test_some_interim_answers_are_passed_over(lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head())
+        api, _ = lab.serve(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" + LEAST)
+        got = client.read_response()
+        assert status(got) == 200
+        assert b"Link" not in got
+        client.send(lab.head())
+        api.read_head()
+        api.send(LEAST)
+        assert status(client.read_response()) == 200
+
+
+def test_a_head_without_an_end_is_ended_in_bounded_memory(lab: LaneLab) -> None:
+    before = lab.gateway.rss()
+    with lab.client() as client:
+        client.send(lab.head())
+        api = lab.hand.accept()
+        api.read_head()
+        api.send(b"HTTP/1.1 200 OK\r\n")
+        with pytest.raises(OSError, match=r"Broken|reset"):
+            for _ in range(500):
+                api.send(b"X-" + b"x" * 64_000)
+        assert status(client.read_response()) == 502
+    assert lab.gateway.rss() - before < 16 * MIB
+
+
+@pytest.mark.parametrize("sent", [b"HTTP", LEAST[:-20], LEAST[:-1]])
+@pytest.mark.parametrize("hard", [False, True])
+def test_an_answer_that_breaks_off_is_not_whole(sent: bytes, hard: bool, lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head())
+        api, _ = lab.serve(sent)
+        time.sleep(0.05)
+        if hard:
+            api.sock.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER 0: a reset
+        api.close()
+        if sent == LEAST[:-1]:
+            got = client.read_to_end()
+            assert status(got) == 200
+            assert got.endswith(b"\r\n\r\no")
+        else:
+            assert status(client.read_response()) == 502
+    (line,) = lab.audited()
+    assert line["detail"] == (
+        "the upstream broke off its response" if sent == LEAST[:-1] else "the upstream failed while waiting"
+    )
+
+
+def test_a_chunk_that_is_broken_ends_the_answer(lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head())
+        lab.serve(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n")
+        got = client.read_to_end()
+        assert b"0\r\n\r\n" not in got
+    (line,) = lab.audited()
+    assert line["detail"] == "the upstream broke off its response"
+
+
+# -- an upstream that closes what is kept ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_what_may_be_sent_twice_is_where_a_kept_connection_was_closed(method: str, lab: LaneLab) -> None:
+    api = lab.warm()
+    with lab.client() as client:
+        client.send(lab.head(method=method, path="again"))
+        assert b"/again " in api.read_head()
+        api.close()
+        _, asked = lab.serve()
+        assert asked.startswith(f"{method} /again ".encode())
+        assert status(client.read_head()) == 200
+    assert [line["status"] for line in lab.audited(2)] == [200, 200]
+
+
+@pytest.mark.parametrize("sent", [("POST", b""), ("POST", b"body"), ("DELETE", b""), ("GET", b"body")])
+def test_what_may_not_be_sent_twice_is_not(sent: tuple[str, bytes], lab: LaneLab) -> None:
+    method, body = sent
+    api = lab.warm()
+    with lab.client() as client:
+        client.send(lab.head(f"Content-Length: {len(body)}", method=method, path="once") + body)
+        assert b"/once " in api.read_head()
+        api.close()
+        assert status(client.read_response()) == 502
+        with pytest.raises(TimeoutError):
+            lab.hand.accept(0.2)
+
+
+def test_an_answer_that_has_begun_is_not_asked_for_again(lab: LaneLab) -> None:
+    api = lab.warm()
+    with lab.client() as client:
+        client.send(lab.head())
+        api.read_head()
+        api.send(b"HTTP/1.1 2")
+        time.sleep(0.05)
+        api.close()
+        assert status(client.read_response()) == 502
+        with pytest.raises(TimeoutError):
+            lab.hand.accept(0.2)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_kept_connection_that_was_closed_before_is_not_used(method: str, lab: LaneLab) -> None:
+    """The end has come, and perhaps nobody has looked at it yet when the next request comes."""
+    for _ in range(10):
+        api = lab.warm()
+        with lab.client() as client:
+            api.close()
+            client.send(lab.head("Content-Length: 0", method=method))
+            lab.serve()
+            assert status(client.read_response()) == 200
+        lab.fresh()
+
+
+def test_a_connection_is_not_kept_for_long(lab: LaneLab) -> None:
+    assert lab.warm().read_to_end(6) == b""
+
+
+# -- bodies ------------------------------------------------------------------------------------------------
+
+
+def test_events_arrive_at_once(lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head())
+        api = lab.hand.accept()
+        api.read_head()
+        api.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.read_head()
+        for number in range(3):
+            event = b"data: %d\n\n" % number
+            api.send(b"%x\r\n%b\r\n" % (len(event), event))
+            assert event in client.read_until(b"\n\n\r\n")
+        api.send(b"0\r\n\r\n")
+        client.read_until(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("client", ["client", "tls_client"])
+def test_a_stream_outlasts_the_time_in_which_a_silent_client_is_cut(client: str, lab: LaneLab) -> None:
+    """mitmproxy cuts whoever neither sends nor gets anything, here after three seconds."""
+    with getattr(lab, client)() as reader:
+        reader.send(lab.head())
+        api = lab.hand.accept()
+        api.read_head()
+        api.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(10):
+            api.send(b"3\r\n:\n\n\r\n")
+            time.sleep(0.45)
+        api.send(b"0\r\n\r\n")
+        assert reader.read_until(b"\r\n0\r\n\r\n").count(b"3\r\n:\n\n") == 10
+
+
+@pytest.mark.parametrize("cut", [1, 7, 4096])
+def test_chunks_go_both_ways_however_they_are_cut(cut: int, lab: LaneLab) -> None:
+    body = b"5;x=y\r\nhello\r\n" + b"a\r\n0123456789\r\n" + b"0\r\nX-Trailer: evil\r\n\r\n"
+    data = lab.head("Transfer-Encoding: chunked", method="POST") + body
+    with lab.client() as client:
+        at = data.index(b"\r\n\r\n")
+        client.send(data[:at])
+        for start in range(at, len(data), cut):
+            client.send(data[start : start + cut])
+            if cut < 10:
+                time.sleep(0.001)
+        api = lab.hand.accept()
+        assert b"\r\nTransfer-Encoding: chunked\r\n" in api.read_head()
+        got = api.read_until(b"0\r\n\r\n")
+        assert b"evil" not in got
+        assert b";" not in got
+        assert (
+            re.sub(rb"[0-9a-f]+\r\n(.*?)\r\n", rb"\1", got.removesuffix(b"0\r\n\r\n")) == b"hello0123456789"
+        )
+        answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+        for start in range(0, len(answer), max(cut, 4)):
+            api.send(answer[start : start + max(cut, 4)])
+        received = client.read_until(b"0\r\n\r\n")
+        assert b"evil" not in received
+        assert parse_response(received).body == b"hello0123456789"
+        client.send(lab.head(path="next"))
+        assert b"/next " in api.read_head()
+
+
+CHUNKS = (b"3 \r\nabc\r\n", b"0x3\r\nabc\r\n", b"+3\r\nabc\r\n", b"3\nabc\n", b"3\r\nabcd\r\n",
+          b"\r\n3\r\nabc\r\n",
+          b"ffffffffffffffff\r\nabc", b"3;\x00\r\nabc\r\n", b"zz\r\n", b"3\r\nabc\rX")  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_an_upload_in_odd_chunks_is_refused_and_its_end_never_sent(chunk: bytes, lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head("Transfer-Encoding: chunked", method="POST"))
+        api = lab.hand.accept()
+        api.read_head()
+        client.send(b"1\r\nx\r\n" + chunk + b"0\r\n\r\n" + lab.head(path="smuggled"))
+        got = client.read_response()
+        assert status(got) == 400
+        assert b"\r\nConnection: close\r\n" in got
+        end = api.read_to_end()
+        assert b"0\r\n\r\n" not in end
+        assert b"smuggled" not in end
+    (line,) = lab.audited()
+    assert (line["decision"], line["code"]) == ("deny", "malformed")
+
+
+def test_an_early_answer_reaches_a_client_that_is_still_uploading(lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(lab.head("Content-Length: 10", method="POST") + b"01234")
+        api, _ = lab.serve(LEAST)
+        assert client.read_response().endswith(b"ok")
+        client.send(b"56789" + lab.head(path="next"))
+        assert api.read_exactly(10) == b"0123456789"
+        assert b"/next " in api.read_head()
+        api.send(LEAST)
+        assert client.read_response().endswith(b"ok")
+
+
+@pytest.mark.parametrize("end", ["it reads on", "it closes", "it speaks"])
+def test_an_upload_behind_an_early_answer_is_passed_on_no_faster_than_it_is_read(
+    end: str, lab: LaneLab
+) -> None:
+    size = 64 * MIB
+    before = lab.gateway.rss()
+    with lab.client() as client:
+        client.send(lab.head(f"Content-Length: {size}", method="POST"))
+        api, _ = lab.serve(LEAST)
+        assert client.read_response().endswith(b"ok")
+        client.sock.settimeout(1)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < size:
+                sent += client.sock.send(bytes(min(MIB, size - sent)))
+        assert lab.gateway.rss() - before < 16 * MIB
+        if end == "it closes":
+            api.close()
+            assert is_closed(client, 4)
+            return
+        if end == "it speaks":
+            api.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+            assert b"evil" not in client.read_to_end(4)
+            return
+        api.sock.settimeout(5)
+        got = 0
+        while got < size:
+            if sent < size:
+                client.sock.settimeout(0.01)
+                with contextlib.suppress(TimeoutError):
+                    sent += client.sock.send(bytes(min(MIB, size - sent)))
+            api.sock.settimeout(5 if sent == size else 0.01)
+            try:
+                got += len(api.sock.recv(MIB))
+            except TimeoutError:
+                assert sent < size
+        client.send(lab.head(path="next"))
+        assert b"/next " in api.read_head()
+
+
+# -- hand-over -------------------------------------------------------------------------------------------
+
+LF_ONLY = f"GET /api/proxy/none/x HTTP/1.1\nHost: {GATEWAY}\n\n".encode()
+NOT_FOR_THE_LANE = {
+    "unsigned": f"GET /api/proxy/none/x HTTP/1.1\r\nHost: {GATEWAY}\r\n\r\n".encode(),
+    "garbage": b"\x00\x01\x02\x03\r\n\r\n",
+    "a control character": f"GET / HTTP/1.1\r\nHost: {GATEWAY}\r\nX: \x00\r\n\r\n".encode(),
+    "lines that end in LF": LF_ONLY,
+    "two Hosts": f"GET / HTTP/1.1\r\nHost: {GATEWAY}\r\nHost: {GATEWAY}\r\n\r\n".encode(),
+    "a head over its size": b"GET /" + b"x" * 70_000,
+}
+
+
+@pytest.mark.parametrize("client", ["client", "tls_client", "direct_tls_client"])
+@pytest.mark.parametrize("how", NOT_FOR_THE_LANE)
+def test_what_follows_a_presigned_request_in_one_segment_is_answered_after_it(
+    how: str, client: str, lab: LaneLab
+) -> None:
+    with getattr(lab, client)() as sender:
+        sender.send(lab.head(path="first") + NOT_FOR_THE_LANE[how])
+        api = lab.hand.accept()
+        assert b"/first " in api.read_head()
+        time.sleep(0.05)
+        api.send(LEAST)
+        assert sender.read_response().endswith(b"\r\n\r\nok")
+        assert status(sender.read_response()) in (400, 403, 404, 431)
+        assert api.is_silent(0.05)
+
+
+@pytest.mark.parametrize("how", NOT_FOR_THE_LANE)
+def test_what_is_not_for_the_lane_is_answered_at_once(how: str, lab: LaneLab) -> None:
+    with lab.client() as client:
+        client.send(NOT_FOR_THE_LANE[how])
+        assert status(client.read_response(2)) in (400, 403, 431)
+
+
+# -- the pool itself, with real sockets --------------------------------------------------------------------
+
+
+def in_a_pool(work: Callable[[Pool, Place, ByHand], Awaitable[None]]) -> None:
+    hand = ByHand()
+    place = Place("conn", Origin("http", "127.0.0.1", hand.port), "127.0.0.1")
+    pool = Pool(ssl.create_default_context, time.monotonic)
+    try:
+        asyncio.run(work(pool, place, hand))
+    finally:
+        hand.stop()
+
+
+@pytest.mark.parametrize("said", [LEAST, b"x", None])
+def test_a_kept_connection_on_which_something_has_just_come_is_not_used(said: bytes | None) -> None:
+    """What the event loop has not read yet would be the answer to whatever is sent next."""
+
+    async def work(pool: Pool, place: Place, hand: ByHand) -> None:
+        link = await pool.open(place)
+        api = hand.accept()
+        pool.give_back(place, link)
+        api.send(said) if said else api.close()
+        time.sleep(0.02)  # noqa: ASYNC251 - nobody else shall run
+        assert pool.take(place) is None
+        again = await pool.open(place)
+        pool.give_back(place, again)
+        assert pool.take(place) is again
+
+    in_a_pool(work)
+
+
+def test_a_connection_that_was_verified_by_other_options_is_not_kept() -> None:
+    async def work(pool: Pool, place: Place, hand: ByHand) -> None:
+        in_use = await pool.open(place)
+        opening = asyncio.ensure_future(pool.open(place))
+        await asyncio.sleep(0)
+        pool.reset()
+        for link in (in_use, await opening):
+            pool.give_back(place, link)
+            assert pool.take(place) is None
+
+    in_a_pool(work)
+
+
+def test_a_pool_has_an_end() -> None:
+    async def work(pool: Pool, place: Place, hand: ByHand) -> None:
+        links = []
+        for _ in range(MAX_IDLE + 2):
+            links.append(await pool.open(place))
+            hand.accept()
+        for link in links:
+            pool.give_back(place, link)
+        kept = 0
+        while pool.take(place) is not None:
+            kept += 1
+        assert kept == MAX_IDLE
+
+    in_a_pool(work)

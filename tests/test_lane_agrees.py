@@ -1,0 +1,255 @@
+"""The lane and the flow path are two ways to one end: same request upstream, same answer, same audit line.
+
+The same bytes go to two gateways that differ in `presign_lane` only. Some hundreds with the other tests; many
+more, each time with other random numbers, with
+
+    PRESIGN_REQUESTS=N PRESIGN_SEED=N .venv/bin/pytest tests/test_lane_agrees.py -s
+"""
+
+import json
+import os
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from conftest import MakeGateway
+from support.asking import SECRET
+from support.conversing import Conversations
+from support.mutations import Sample, Samples
+from support.proxy import Mitm
+from support.recorder import Recorder
+from support.seen import Seen
+from support.verifier import read
+
+REAL = "REALSECRET-agreeing-0123456789"
+REQUESTS = int(os.environ.get("PRESIGN_REQUESTS", "300"))
+LONG = "PRESIGN_REQUESTS" in os.environ
+SEED = int(os.environ.get("PRESIGN_SEED") or (random.randrange(10**9) if LONG else 0))
+MOST = 8
+"""Findings after which a run ends."""
+ROUND = 2000
+
+_ID = re.compile(rb"req_[0-9a-f]+")
+_DATE = re.compile(rb"(?i)\r\ndate: [^\r]*")
+
+
+def config(recorder: Recorder) -> dict[str, Any]:
+    at = f"http://127.0.0.1:{recorder.port}"
+    keys = [{"secret": SECRET}]
+    bearer = {"type": "bearer", "token": REAL}
+    connections: dict[str, Any] = {
+        "conn_h11": {"upstream": at, "auth": bearer, "allow": {"paths": ["v1/*", "x/*", "raw*"]}},
+        "conn_uvicorn": {"upstream": at, "auth": {"type": "header", "headers": {"X-Api-Key": REAL}}},
+        "conn_aiohttp": {"upstream": at, "auth": {"type": "query", "params": {"key": REAL}}},
+        "conn_tornado": {
+            "upstream": f"{at}/base",
+            "auth": {"type": "basic", "username": "user", "password": REAL},
+        },
+        "conn_tls": {"upstream": f"https://api.tls.test:{recorder.tls_port}", "auth": bearer},
+    }
+    for one in connections.values():
+        one["signing_keys"] = keys
+    connections["pk_lab"] = {
+        "scheme": "source",
+        "mode": "signed",
+        "allowed_origins": [f"http://img.lab.test:{recorder.port}"],
+        "allow_networks": ["127.0.0.0/8"],
+        "formats": ["webp", "png", "jpg"],
+        "signing_keys": keys,
+    }
+    return {
+        "gateway": {"hosts": ["presign.local"], "unsigned": "deny"},
+        "connections": connections,
+        "audit": {"file": "audit.jsonl"},
+    }
+
+
+@dataclass(frozen=True)
+class Came:
+    """What came of some bytes, without what differs each time."""
+
+    answers: tuple[Any, ...]
+    open: bool
+    hung: bool
+    upstream: tuple[Any, ...]
+
+
+@dataclass
+class Way:
+    """One of the two gateways."""
+
+    gateway: Mitm
+    client: Conversations
+    audited: int = 0
+
+    def audit(self) -> dict[str, Any]:
+        """What was written down since the last time, by request id, of what somebody had signed."""
+        time.sleep(0.7)  # it is written a moment later
+        with (self.gateway.directory / "audit.jsonl").open("rb") as file:
+            file.seek(self.audited)
+            new = file.read()
+        self.audited += len(new)
+        return {
+            line["request_id"]: line_of(line) for line in map(json.loads, new.splitlines()) if line["key"]
+        }
+
+
+@dataclass
+class Twins:
+    recorder: Recorder
+    ways: dict[str, Way]
+    samples: Samples
+    upstreams: dict[str, str]
+    counts: Counter[str] = field(default_factory=Counter)
+    ids: dict[str, list[bytes]] = field(default_factory=dict)
+    """The request ids of the last answers."""
+    asked: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    def both(self, way: str, connection: str, data: bytes) -> tuple[Came, Came]:
+        found = read(data)
+        heads = [asked.method == b"HEAD" for asked in found.requests]
+        clean = found.rest == "clean" and bool(heads) and not found.blank
+        on, off = (self.one(lane, way, connection, data, heads, clean) for lane in ("on", "off"))
+        if not clean and len(on.answers) == len(off.answers) + 1 and on.answers[-1][0] in MALFORMED:
+            # A body that is not framed as HTTP has it is answered, where mitmproxy cuts the client off.
+            self.counts["answered, not cut"] += 1
+            return off, off
+        return on, off
+
+    def one(self, lane: str, way: str, connection: str, data: bytes, heads: list[bool], clean: bool) -> Came:
+        self.recorder.clear()
+        talk = self.ways[lane].client.talk(way, self.upstreams[connection], data, heads, clean)
+        if not clean:
+            time.sleep(0.005)
+        self.ids[lane] = list(dict.fromkeys(_ID.findall(talk.raw)))
+        # The lane says that it closes where the client has asked it to; mitmproxy does so in silence.
+        asked = re.search(rb"(?i)\r\nconnection: *[^\r]*close", data) is not None
+        return Came(
+            answers=tuple(answer_of(one, asked) for one in talk.answers),
+            open=talk.open or asked,
+            hung=talk.hung,
+            # Of a request that is not whole the client tires, and its head may come late or not at all.
+            upstream=tuple(seen_of(one) for one in self.recorder.requests if one.complete),
+        )
+
+    def judge(self, sample: Sample) -> None:
+        """What differs once may be a matter of milliseconds; what differs three times does not."""
+        self.counts["requests"] += 1
+        for again in range(3):
+            on, off = self.both(sample.way, sample.connection, sample.data)
+            if on == off:
+                break
+            self.counts["again"] += 1
+            time.sleep(0.1 * again)
+        self.counts["forwarded"] += len(off.upstream)
+        assert_same(on, off)
+        if len(self.ids["on"]) == len(self.ids["off"]):
+            self.asked += zip(self.ids["on"], self.ids["off"], strict=True)
+
+    def assert_same_audit(self) -> None:
+        """Line by line, of the requests whose answers said their ids."""
+        on, off = (self.ways[lane].audit() for lane in ("on", "off"))
+        for one, other in self.asked:
+            assert on.get(one.decode()) == off.get(other.decode())
+        assert len([one for one, _ in self.asked if one.decode() in on]) > self.counts["requests"] / 10
+        self.asked.clear()
+
+
+MALFORMED = (b"HTTP/1.1 400 Bad Request", b"HTTP/1.1 403 Forbidden")
+
+
+def answer_of(one: Any, closing: bool) -> Any:
+    head = _DATE.sub(b"", _ID.sub(b"req", one.head))
+    line, *fields = head.rstrip(b"\r\n").split(b"\r\n")
+    named = [tuple(part.strip() for part in text.split(b":", 1)) for text in fields]
+    kept = sorted((name.lower(), value) for name, value in named if name.lower() not in HOP)
+    closes = any(name.lower() == b"connection" and value.lower() == b"close" for name, value in named)
+    return line, tuple(kept), _ID.sub(b"req", one.body), closes or closing
+
+
+HOP = (b"connection", b"transfer-encoding")
+"""How it is framed is not the same; what is framed is."""
+
+
+def seen_of(one: Seen) -> Any:
+    fields = sorted((name.lower(), value) for name, value in one.headers)
+    return one.method, one.target, tuple(fields), one.body, one.complete, one.tls, one.sni
+
+
+def line_of(line: dict[str, Any]) -> Any:
+    return tuple((name, value) for name, value in line.items() if name not in EACH_TIME)
+
+
+EACH_TIME = ("time", "request_id", "duration", "suppressed_before")
+
+
+def assert_same(on: Came, off: Came) -> None:
+    for name in ("answers", "open", "hung", "upstream"):
+        a, b = getattr(on, name), getattr(off, name)
+        assert a == b, f"{name}\n  on:  {a}\n  off: {b}\n  {on}\n  {off}"
+
+
+@pytest.fixture(scope="module")
+def twins(module_gateway: MakeGateway, tls_upstream: Recorder) -> Iterator[Twins]:
+    settings_ = config(tls_upstream)
+    names = {"api.tls.test": ["127.0.0.1"], "img.lab.test": ["127.0.0.1"]}
+    made = {}
+    for lane in ("on", "off"):
+        gateway = module_gateway(settings_, "--set", f"presign_lane={lane}", dns=names)
+        made[lane] = Way(gateway, Conversations(gateway, gateway, tls_upstream.tls_port))
+    at = f"127.0.0.1:{tls_upstream.port}"
+    upstreams = dict.fromkeys(("conn_h11", "conn_uvicorn", "conn_aiohttp", "conn_tornado"), at)
+    upstreams |= {
+        "conn_tls": f"api.tls.test:{tls_upstream.tls_port}",
+        "pk_lab": f"img.lab.test:{tls_upstream.port}",
+    }
+    samples = Samples(settings_, upstreams, SECRET, int(time.time()))
+    yield Twins(tls_upstream, made, samples, upstreams)
+    for way in made.values():
+        way.client.close()
+
+
+def rounds(wanted: int) -> list[tuple[int, int]]:
+    sizes = [min(ROUND, wanted - at) for at in range(0, wanted, ROUND)]
+    return [(SEED + number, size) for number, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(("number", "size"), rounds(REQUESTS))
+def test_the_two_ways_agree(number: int, size: int, twins: Twins) -> None:
+    found: list[str] = []
+    before, started = twins.counts["forwarded"], time.monotonic()
+
+    @seed(number)
+    @settings(
+        max_examples=size,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(twins.samples.sample().filter(lambda sample: sample.way != "reverse"))
+    def tried(sample: Sample) -> None:
+        if len(found) >= MOST:
+            return
+        try:
+            twins.judge(sample)
+        except AssertionError as error:
+            found.append(f"{error}\n{sample}")
+
+    tried()
+    if LONG:
+        took = time.monotonic() - started
+        print(
+            f"\nseed {number}: {size} in {took:.0f} s, {twins.counts['forwarded'] - before} forwarded",
+            flush=True,
+        )
+    assert not found, "\n\n".join(found)
+    twins.assert_same_audit()
+    assert twins.counts["forwarded"] - before > size / 10
