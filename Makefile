@@ -49,7 +49,7 @@ mypy: setup
 	@.venv/bin/mypy
 
 pytest: setup
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
 # The index is named, so that a mirror set up on one machine does not end up in everybody's lock.
 # To move to newer versions: make lock UPGRADE=--upgrade

@@ -388,12 +388,24 @@ def test_a_registry_file_that_is_wrong_is_explained(write) -> None:
     assert "needs a key" in "\n".join(problems(write({"registry": {"file": "connections.enc"}})))
 
 
-def test_what_has_no_effect_yet_is_said(write) -> None:
-    content = {
-        "admin": {"listen": "127.0.0.1:1"},
-    }
-    warnings = [str(warning) for warning in load(write(content), {}).warnings]
-    assert [line.endswith("has no effect yet") for line in warnings] == [True]
+@pytest.mark.parametrize("listen", ["0.0.0.0:9464", "[::]:9464", "10.0.0.1:9464", "presign:9464"])
+def test_an_admin_listener_for_everybody_is_warned_of(write, listen: str) -> None:
+    warnings = [str(warning) for warning in load(write({"admin": {"listen": listen}}), {}).warnings]
+    assert len(warnings) == 1
+    assert "admin.listen: answers whoever reaches this address" in warnings[0]
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:9464", "[::1]:9464", "localhost:9464", "127.8.8.8:1"])
+def test_an_admin_listener_on_loopback_is_not(write, listen: str) -> None:
+    assert load(write({"admin": {"listen": listen}}), {}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["9464", ":9464", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:9464", "a b:1", "127.1:9464", 9464],
+)
+def test_an_admin_listener_that_is_nowhere_is_refused(write, listen: str) -> None:
+    assert "admin.listen: is HOST:PORT" in problems(write({"admin": {"listen": listen}}))[0]
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "X_Api_Key"])

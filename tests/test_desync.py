@@ -102,6 +102,7 @@ STRICTER = {
     "a control character in the path": re.compile(r"%0[9AD] in URI"),
     "a transfer coding besides chunked": re.compile(
         r"identity and chunked|Multiple transfer encoding|TE with custom|Different Transfer|with a param"
+        r"|Correct TE OK"
     ),
     "HTTP/0.9": re.compile(r"0\.9"),
     "a target with white space, a backslash or none": re.compile(r"\[space\] in URI|Compliant URL|Empty URI"),

@@ -23,6 +23,8 @@ from presign_proxy.errors import MESSAGE, STATUS
 from presign_proxy.presets import providers
 from presign_proxy.presets.model import HostVariable, Preset, PresetAuth
 from presign_proxy.schema import (
+    AdminConfig,
+    AuditConfig,
     BasicAuth,
     BearerAuth,
     Config,
@@ -159,6 +161,8 @@ def test_every_code_is_documented_with_its_status() -> None:
 
 MODELS = (
     Config,
+    AdminConfig,
+    AuditConfig,
     GatewayConfig,
     PresignConnection,
     SourceConnection,

@@ -21,6 +21,7 @@ import pytest
 import trustme
 
 from conftest import MakeGateway
+from presign_proxy.lane.outbox import Outbox
 from presign_proxy.lane.pool import MAX_IDLE, Place, Pool
 from presign_proxy.message import Origin
 from support.byhand import ByHand, Wire
@@ -548,7 +549,8 @@ def test_what_is_not_for_the_lane_is_answered_at_once(how: str, lab: LaneLab) ->
 def in_a_pool(work: Callable[[Pool, Place, ByHand], Awaitable[None]]) -> None:
     hand = ByHand()
     place = Place("conn", Origin("http", "127.0.0.1", hand.port), "127.0.0.1")
-    pool = Pool(ssl.create_default_context, time.monotonic)
+    outbox = Outbox()
+    pool = Pool(ssl.create_default_context, time.monotonic, outbox)
     try:
         asyncio.run(work(pool, place, hand))
     finally:

@@ -194,7 +194,7 @@ def line_of(line: dict[str, Any]) -> Any:
     return tuple((name, value) for name, value in line.items() if name not in EACH_TIME)
 
 
-EACH_TIME = ("time", "request_id", "duration", "suppressed_before")
+EACH_TIME = ("time", "request_id", "duration", "upstream_duration", "suppressed_before")
 
 
 def assert_same(on: Came, off: Came) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import stat
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from presign_proxy import internals
-from presign_proxy.audit import Throttle
+from presign_proxy import internals, sinks
+from presign_proxy.audit import Outcome, Throttle
+from presign_proxy.journal import Journal
 from presign_proxy.ledger import Arrival, Ledger
 from presign_proxy.redaction import Redaction
-from presign_proxy.sinks import AuditSink
+from presign_proxy.schema import AuditConfig
+from presign_proxy.sinks import KEPT_FOR_PERMITS, MAX_QUEUED, AuditSink, LineFile
 from support.deciding import request, sent, signed
 from support.puppet import eventually
 
@@ -71,13 +76,173 @@ def test_the_audit_log_goes_on_when_its_directory_is_back(tmp_path: Path) -> Non
     sink = AuditSink("logs/audit.jsonl", tmp_path)
     place.rename(tmp_path / "away")
     sink.write({"n": 1})
-    time.sleep(0.5)
+    assert eventually(lambda: sink.trouble == "no such file or directory")
     (tmp_path / "away").rename(place)
     sink.write({"n": 2})
     assert eventually(lambda: "2" in (place / "audit.jsonl").read_text())
     sink.close()
-    last = json.loads((place / "audit.jsonl").read_text().splitlines()[-1])
-    assert last == {"n": 2, "lost_before": 1}
+    assert numbers(place / "audit.jsonl") == [1, 2]
+    assert (sink.trouble, sink.lines.written, sink.lines.dropped) == ("", 2, 0)
+
+
+def numbers(path: Path) -> list[int]:
+    return [json.loads(line)["n"] for line in path.read_text("utf-8").splitlines()]
+
+
+def lines(*numbers: int) -> list[bytes]:
+    return [b'{"n":%d}\n' % number for number in numbers]
+
+
+class FullDisk:
+    """A disk with so much room left, for whoever writes to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = 10**9
+        self._write = os.write
+        monkeypatch.setattr(sinks.os, "write", self.write)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count = self._write(descriptor, bytes(data[: self.room]))
+        self.room -= count
+        return count
+
+
+@pytest.mark.parametrize("room", range(25))
+def test_a_line_that_a_full_disk_cut_off_is_ended_when_there_is_room(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, path = FullDisk(monkeypatch), tmp_path / "audit.jsonl"
+    file = LineFile(path)
+    disk.room = room
+    done, error = file.append(lines(1, 2, 3))
+    assert (done, error is None) == (room // 8, room >= 24)
+    again = file.append(lines(1, 2, 3)[done:])
+    assert again[0] == 0 if done < 3 else not again[1]
+    disk.room = 10**9
+    assert file.append(lines(1, 2, 3)[done:]) == (3 - done, None)
+    assert numbers(path) == [1, 2, 3]
+
+
+def test_a_line_that_was_cut_off_is_written_anew_where_another_worker_wrote_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, path = FullDisk(monkeypatch), tmp_path / "audit.jsonl"
+    mine, other = LineFile(path), LineFile(path)
+    disk.room = 12
+    assert mine.append(lines(1, 2))[0] == 1
+    disk.room = 10**9
+    assert other.append(lines(7)) == (1, None)
+    assert mine.append(lines(2)) == (1, None)
+    assert path.read_bytes() == b'{"n":1}\n{"n"{"n":7}\n\n{"n":2}\n'
+
+
+@pytest.mark.parametrize("how", ["rename", "truncate", "remove"])
+def test_a_line_that_was_cut_off_is_whole_in_the_file_after_a_rotation(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, path = FullDisk(monkeypatch), tmp_path / "audit.jsonl"
+    file = LineFile(path)
+    disk.room = 12
+    assert file.append(lines(1, 2))[0] == 1
+    if how == "rename":
+        path.rename(tmp_path / "audit.1")
+    elif how == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    disk.room = 10**9
+    assert file.append(lines(2)) == (1, None)
+    assert numbers(path) == [2]
+
+
+def test_workers_that_share_an_audit_log_do_not_mix_their_lines(tmp_path: Path) -> None:
+    sinks_of = [AuditSink("audit.jsonl", tmp_path) for _ in range(4)]
+    for number in range(2000):
+        sinks_of[number % 4].write({"n": number, "padding": "x" * (number % 400)})
+    for sink in sinks_of:
+        sink.close()
+    assert sorted(numbers(tmp_path / "audit.jsonl")) == list(range(2000))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link", "dangling link", "device"])
+def test_an_audit_log_is_a_file(kind: str, tmp_path: Path) -> None:
+    """A FIFO would be waited for; a link leads where somebody else wants it."""
+    path, other = tmp_path / "audit.jsonl", tmp_path / "other"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        other.touch()
+        path.symlink_to(other)
+    elif kind == "dangling link":
+        path.symlink_to(other)
+    else:
+        path = Path("/dev/null")
+    with pytest.raises(OSError, match="is a "):
+        LineFile(path)
+    assert not other.exists() or other.read_bytes() == b""
+
+
+def test_an_audit_log_that_is_replaced_by_a_fifo_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    sink = AuditSink("audit.jsonl", tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    sink.write({"n": 1})
+    assert eventually(lambda: "a pipe" in sink.trouble)
+    path.unlink()
+    assert eventually(lambda: path.exists() and numbers(path) == [1])
+    sink.close()
+
+
+def test_refusals_do_not_take_the_places_of_what_was_forwarded(tmp_path: Path) -> None:
+    sink = AuditSink("audit.jsonl", tmp_path)
+    sink.close()  # nobody writes any more
+    refused, granted = {"decision": "deny"}, {"decision": "forward"}
+    for _ in range(MAX_QUEUED):
+        sink.write(refused)
+    assert sink.trouble == "too many lines wait"
+    assert sink.queued == MAX_QUEUED - KEPT_FOR_PERMITS
+    for _ in range(MAX_QUEUED):
+        sink.write(granted)
+    assert sink.queued == MAX_QUEUED
+    assert sink.lines.dropped == MAX_QUEUED
+
+
+def test_a_disk_that_does_not_come_back_holds_up_nobody_but_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering, journal = threading.Event(), Journal()
+    monkeypatch.setattr(sinks, "STUCK", 0.1)
+    monkeypatch.setattr(LineFile, "append", lambda self, lines: (answering.wait(5), len(lines), None)[1:])
+    journal.open(AuditConfig(file="audit.jsonl", required=True), tmp_path / "config.yaml")
+    assert journal.obstacle == ""
+    begun = time.monotonic()
+    journal.write(sent(request(signed())), Outcome(200))
+    assert eventually(lambda: journal.obstacle == "the audit log cannot be written: no answer from the disk")
+    journal.open(AuditConfig(file="other.jsonl", required=True), tmp_path / "config.yaml")
+    assert journal.obstacle == ""
+    journal.open(None, tmp_path / "config.yaml")
+    assert time.monotonic() - begun < 3
+    answering.set()
+
+
+def test_only_a_required_audit_log_refuses_requests(tmp_path: Path) -> None:
+    journal, path = Journal(), tmp_path / "config.yaml"
+    (tmp_path / "logs").mkdir()
+    journal.open(AuditConfig(file="logs/audit.jsonl"), path)
+    (tmp_path / "logs").rename(tmp_path / "away")
+    journal.write(sent(request(signed())), Outcome(200))
+    assert eventually(lambda: journal.figures()["presign_audit_up"] == [[[], 0]])
+    assert journal.obstacle == ""
+    journal.open(AuditConfig(file="logs/audit.jsonl", required=True), path)
+    assert journal.obstacle == "the audit log cannot be written: no such file or directory"
+    (tmp_path / "away").rename(tmp_path / "logs")
+    assert eventually(lambda: journal.obstacle == "")
+    journal.close()
 
 
 def test_unverified_refusals_cannot_fill_the_disk() -> None:

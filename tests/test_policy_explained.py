@@ -13,6 +13,7 @@ import pytest
 from presign_proxy.connections import Registry
 from presign_proxy.explaining import explain
 from presign_proxy.explaining.explanation import Explanation
+from presign_proxy.limits.rules import Concurrency, Quota, Rate
 from presign_proxy.presenting import parse
 from presign_proxy.schemes.presign import TERMS
 from support.deciding import GATEWAY, NOW, SECRET, connection, registry, signed
@@ -303,3 +304,18 @@ def test_not_before_counts_from_now(run: Callable[..., Done]) -> None:
     made = said(run("sign", "conn_a", "v1/a", "--not-before", "10m", "--json"))
     assert abs(made["terms"]["not_before"] - time.time() - 600) < 60
     assert said(run("verify", made["url"], "--json", code=1))["code"] == "not_yet_valid"
+
+
+def test_limits_are_told_with_what_they_allow_and_no_guess_at_what_is_left() -> None:
+    limits = (Rate(60, 60, 10), Quota(5, "day"), Concurrency(2, "url"))
+    known = registry(connection(limits=limits, max_uses=7))
+    found = explained(BASE + signed("v1/models"), known)
+    (told,) = [step for step in found.steps if step.name == "limits"]
+    assert told.outcome == "note"
+    assert told.lines == (
+        "rate-60s-connection: 60 in 60 s, 10 at once",
+        "quota-day-connection: 5, until the period ends",
+        "concurrency-url: 2 at a time",
+        "uses: 7 of this URL, ever",
+    )
+    assert "limits" not in {step.name for step in explained(BASE + signed("v1/models")).steps}

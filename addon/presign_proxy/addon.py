@@ -34,7 +34,8 @@ class PresignAddon:
             "presign_unsigned",
             str,
             "config",
-            "What happens to requests that carry no presign: as the configuration says, pass or deny.",
+            "What happens to requests that carry no presign: as the configuration says, pass or deny; "
+            "explicit: as it says, or deny where it says nothing.",
             choices=UNSIGNED,
         )
         loader.add_option(

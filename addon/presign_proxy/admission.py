@@ -15,7 +15,9 @@ from .dialling import Dialler
 from .errors import Denied
 from .fetching import Fetcher
 from .identity import new_request_id
+from .journal import Journal
 from .keeper import Keeper
+from .lifecycle import Lifecycle
 from .limits.limiter import Limiter, Seat
 from .message import Request
 
@@ -23,11 +25,21 @@ from .message import Request
 class Admission:
     """Decides with the registry that is in force, and refuses while the gateway is not in order."""
 
-    def __init__(self, keeper: Keeper, dialler: Dialler, limiter: Limiter, fetcher: Fetcher) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        dialler: Dialler,
+        limiter: Limiter,
+        fetcher: Fetcher,
+        journal: Journal,
+        lifecycle: Lifecycle,
+    ) -> None:
         self._keeper = keeper
+        self._journal = journal
         self._dialler = dialler
         self._limiter = limiter
         self._fetcher = fetcher
+        self._lifecycle = lifecycle
         self.armed = False
         """Whether the script is there, and mitmproxy is as expected."""
         self.unsafe = False
@@ -40,10 +52,19 @@ class Admission:
     def decide(self, request: Request) -> Decision:
         """What becomes of a request, as far as that is known at once."""
         decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
-        if isinstance(decision, PassThrough) or (self.armed and not self.unsafe):
+        if isinstance(decision, PassThrough):
             return decision
-        why = "an option is unsafe" if self.armed else "the script is gone or broken, or mitmproxy unknown"
-        return Deny("unavailable", why, decision.style, decision.facts)
+        why = "draining" if self._lifecycle.draining else self.obstacle
+        if not why and isinstance(decision, Forward):
+            why = self._journal.obstacle  # a refusal harms nobody who could not read of it
+        return Deny("unavailable", why, decision.style, decision.facts) if why else decision
+
+    @property
+    def obstacle(self) -> str:
+        """Why everything of ours is refused; empty where it is decided on."""
+        if not self.armed:
+            return "the script is gone or broken, or mitmproxy unknown"
+        return "an option is unsafe" if self.unsafe else ""
 
     async def complete(self, forward: Forward, request: Request, client: Any, seat: Seat) -> Forward | Deny:
         """Do what a grant waits for: judge its address, count it, fetch its credential.

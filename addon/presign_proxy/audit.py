@@ -18,13 +18,15 @@ class Outcome(NamedTuple):
     duration: float = 0.0
     code: str | None = None
     error: str | None = None
+    upstream_duration: float | None = None
+    """Until the head of the upstream's answer; None where there was none."""
 
 
 def record(decision: Forward | Deny, outcome: Outcome, now: float) -> dict[str, Any]:
     """The audit record of a decision, ready for JSON. Holds no secret, no signature and no query value;
     the path only where the signature was good.
     """
-    facts = decision.facts
+    facts, waited = decision.facts, outcome.upstream_duration
     denied = decision if isinstance(decision, Deny) else None
     return {
         "time": round(now, 3),
@@ -38,6 +40,7 @@ def record(decision: Forward | Deny, outcome: Outcome, now: float) -> dict[str, 
         "bytes_in": outcome.bytes_in,
         "bytes_out": outcome.bytes_out,
         "duration": round(outcome.duration, 4),
+        "upstream_duration": None if waited is None else round(waited, 4),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -62,6 +63,11 @@ def _parse_hop(text: str) -> Address | None:
 
 def shown(peer: str) -> str:
     """An address as a socket shows it, in its one spelling."""
+    return _shown(peer) if len(peer) <= 64 else peer
+
+
+@lru_cache(maxsize=1024)
+def _shown(peer: str) -> str:
     address = parse_address(peer)
     return peer if address is None else str(address)
 

@@ -10,11 +10,12 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
+from .certificate import Certificate, advice_on, files_of, read_certificate
 from .clients import parse_network
 from .connections import Network, Registry
 from .document import ConfigError, Document, Problem, read
 from .filling import Presets, with_presets
-from .hosts import parse_host
+from .hosts import is_loopback, parse_host
 from .permissions import writable_by_others
 from .plainly import explain
 from .presets.own import own_presets, read_presets
@@ -28,8 +29,9 @@ from .watching import Version, version_of
 DEFAULT_PATH: Final = "config.yaml"
 ENVIRONMENT: Final = "PRESIGN_CONFIG"
 
-UNSIGNED: Final = ("config", "pass", "deny")
-"""What the option `presign_unsigned` may say."""
+UNSIGNED: Final = ("config", "explicit", "pass", "deny")
+"""What the option `presign_unsigned` may say: as the file has it; the same, but deny where it says nothing;
+or whatever the file says, pass or deny."""
 
 
 MAX_WARNINGS: Final = 20
@@ -48,6 +50,7 @@ class Loaded:
     version: Version
     """Of the files, taken before they were read."""
     store: Choice
+    front: Certificate | None = None
 
     @property
     def limited(self) -> bool:
@@ -76,7 +79,7 @@ def load(
     """Read, check and resolve a configuration, and the registry file it names.
 
     Args:
-        unsigned: "pass" or "deny" instead of what the file says.
+        unsigned: one of `UNSIGNED`.
         memory: of the registry, where it was read before.
 
     Raises ConfigError with every problem there is.
@@ -107,21 +110,35 @@ def load(
             problems.append(document.problem(at, f"the registry file {config.registry.file} has this id too"))
         connections |= found.connections
         revocations, warnings = found.revocations, [*warnings, *found.warnings]
+    of_front = files_of(config.gateway.tls, path.parent)
+    files, version = [*files, *of_front], version + version_of(of_front)
+    front = read_certificate(config.gateway.tls, path.parent, document, problems)
     if problems:
         problems.sort(key=lambda problem: (problem.file, problem.line, problem.column))
         raise ConfigError(problems, tuple(files), version)
-    warnings = [*warnings, *_without_effect(config, document)]
-    wanted = config.gateway.unsigned if unsigned == "config" else unsigned
+    warnings = [*warnings, *_exposed(config, document), *advice_on(front, hosts, document)]
     # Whatever is not plainly "pass" denies.
+    deny = _wanted(config, unsigned, document, warnings) != "pass"
     registry = Registry(
         revocations.applied(connections),
         hosts,
-        deny_unsigned=wanted != "pass",
+        deny_unsigned=deny,
         revoked_urls=revocations.urls,
         revoked_ids=revocations.ids,
         trusted_proxies=trusted,
     )
-    return Loaded(path, config, registry, tuple(warnings), tuple(files), version, store)
+    return Loaded(path, config, registry, tuple(warnings), tuple(files), version, store, front)
+
+
+def _wanted(config: Config, unsigned: str, document: Document, warnings: list[Problem]) -> str:
+    """What becomes of requests without a presign."""
+    said = config.gateway.unsigned if "unsigned" in config.gateway.model_fields_set else None
+    if unsigned == "explicit":
+        if said == "pass":
+            text = "is pass: whoever reaches the gateway has an open proxy"
+            warnings.append(document.problem(("gateway", "unsigned"), text))
+        return said or "deny"
+    return config.gateway.unsigned if unsigned == "config" else unsigned
 
 
 class Shape(NamedTuple):
@@ -156,12 +173,16 @@ def _store(config: Config, document: Document, registrar: Registrar, base: Path)
     return choice
 
 
-def _without_effect(config: Config, document: Document) -> list[Problem]:
-    """What is accepted so that a configuration can be written ahead, and does nothing yet."""
-    said = {
-        ("admin",): config.admin is not None,
-    }
-    return [document.problem(at, "has no effect yet") for at, is_said in said.items() if is_said]
+def _exposed(config: Config, document: Document) -> list[Problem]:
+    """What is told to more people than this machine's."""
+    if config.admin is None:
+        return []
+    host = config.admin.listen.host
+    # `is_loopback` is for destinations: who *listens* on 0.0.0.0 listens to everybody.
+    if is_loopback(host) and host not in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
+        return []
+    why = "answers whoever reaches this address, with the names of connections: keep it inside"
+    return [document.problem(("admin", "listen"), why)]
 
 
 def _read(path: Path, problems: list[Problem]) -> Document:

@@ -87,7 +87,6 @@ class Forward:
     connection: Connection
     origin: Origin
     plain: Outgoing = field(repr=False)
-    shown: Outgoing
     sent: Outgoing | None = field(repr=False)
     facts: Facts = field(repr=False)
     style: Style = "json"
@@ -99,6 +98,11 @@ class Forward:
     @property
     def request_id(self) -> str:
         return self.facts.request_id
+
+    @property
+    def shown(self) -> Outgoing:
+        """Made when somebody looks: on the express lane nobody does."""
+        return self.connection.injector.placeholder(self.plain, f"presign:{self.connection.id}")
 
     def filled(self, fill: Fill) -> Forward:
         """The same grant with what `fill` makes of each secret of its credential."""

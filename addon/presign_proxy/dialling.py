@@ -27,14 +27,18 @@ RESOLVE_TIMEOUT: Final = 5.0
 class Dialler:
     """Decides on each upstream connection just before it is dialled."""
 
-    def __init__(self, ledger: Ledger, store: Callable[[], Address | None]) -> None:
+    def __init__(
+        self, ledger: Ledger, store: Callable[[], Address | None], admin: Callable[[], int | None]
+    ) -> None:
         """
         Args:
             store: where the limit store is, if it is somewhere.
+            admin: the port of the admin listener, whichever process has it.
         """
         self._ledger = ledger
         self._store = store
         self._judged: frozenset[int] = frozenset()
+        self._admin = admin
         self._named: WeakKeyDictionary[Any, Address] = WeakKeyDictionary()
 
     async def pin(self, client: Any, forward: Forward) -> None:
@@ -128,11 +132,14 @@ class Dialler:
         )
 
     def _own_ports(self) -> set[int]:
-        """Ports of the proxy and of mitmweb."""
+        """Ports of the proxy, of mitmweb and of the admin listener."""
         server = proxyserver()
         ports = {address[1] for address in server.listen_addrs()} if server else set()
         if "web_port" in ctx.options:
             ports.add(ctx.options.web_port)
+        admin = self._admin()
+        if admin is not None:
+            ports.add(admin)
         return ports
 
 

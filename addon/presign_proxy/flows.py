@@ -140,8 +140,8 @@ def show(flow: http.HTTPFlow, forward: Forward) -> Snapshot:
 
     Returns the snapshot that the request must still equal when it leaves.
     """
-    data = flow.request.data
-    fields = _fields(forward.shown, forward.origin, data.http_version)
+    data, shown = flow.request.data, forward.shown
+    fields = _fields(shown, forward.origin, data.http_version)
     consumed = tuple((name, value) for name, value in data.headers.fields if name.lower() in _CONSUMED)
     if is_h1(data.http_version) and connection_close(data.http_version, data.headers):
         consumed += ((b"Connection", b"close"),)
@@ -149,7 +149,7 @@ def show(flow: http.HTTPFlow, forward: Forward) -> Snapshot:
     data.scheme = forward.origin.scheme.encode("ascii")
     data.host, data.port = forward.origin.host, forward.origin.port
     data.authority = b"" if is_h1(data.http_version) else forward.origin.authority.encode("ascii")
-    data.path = target(forward.shown.path, forward.shown.query)
+    data.path = target(shown.path, shown.query)
     data.headers = headers
     flow.request.stream = True
     return snapshot(flow.request)

@@ -71,7 +71,6 @@ def _forward(
         connection=connection,
         origin=grant.origin,
         plain=plain,
-        shown=connection.injector.placeholder(plain, f"presign:{connection.id}"),
         sent=None if connection.late else connection.injector.inject(plain),
         facts=facts,
         style=style,

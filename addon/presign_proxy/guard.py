@@ -15,8 +15,9 @@ from mitmproxy.connection import Client, Connection
 from mitmproxy.flow import Error
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import TlsData
 
-from . import config, flows, internals, options, wire
+from . import config, flows, internals, options, tunnels, wire
 from .admission import Admission
 from .answers import Answer, refusal
 from .audit import Outcome
@@ -24,11 +25,12 @@ from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
 from .dispatch import speed_up
-from .document import ConfigError
-from .errors import STATUS, Denied
+from .document import ConfigError, Problem
+from .errors import STATUS
 from .fetching import Fetcher
+from .fronting import Front
 from .gates import gate
-from .handlers import handler_of, proxyserver
+from .handlers import handler_of, hang_up, open_clients
 from .housekeeping import MAX_CLIENTS, Housekeeper
 from .identity import new_request_id
 from .journal import Journal
@@ -37,13 +39,13 @@ from .lane import opening
 from .lane.express import Express
 from .lane.layer import with_lane
 from .ledger import Entry, Ledger
+from .lifecycle import Lifecycle
 from .limits.limiter import Limiter
 from .masking import mask_for
-from .message import MAX_HEAD, head_of, is_sound
-from .recognition import is_gateway
+from .message import MAX_HEAD, is_sound
+from .observing.observer import Observer, hints, obstacle
 from .redaction import Redaction
 from .rewrite import redact
-from .schemes import presign as presign_scheme
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +60,30 @@ class Guard:
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
-        self._dialler = Dialler(self.ledger, lambda: self._limiter.address)
+        self._dialler = Dialler(self.ledger, lambda: self._limiter.address, lambda: self.observer.port)
         self._housekeeper = Housekeeper(self.ledger, self._reload, lambda now: self._express.tick(now))
         self._keeper = Keeper(self._adopt, self._housekeeper.watch)
-        self._admission = Admission(self._keeper, self._dialler, self._limiter, self._fetcher)
-        self._redaction = Redaction()
         self._journal = Journal()
-        self._express = Express(self._admission, self._dialler, self._journal, self.ledger)
+        self.lifecycle = Lifecycle(
+            lambda: obstacle(self._admission, self._keeper, self._journal),
+            lambda: hints(self._keeper, self._limiter),
+        )
+        self._admission = Admission(
+            self._keeper, self._dialler, self._limiter, self._fetcher, self._journal, self.lifecycle
+        )
+        self._express = Express(self._admission, self._dialler, self._journal, self.ledger, self.lifecycle)
+        self.observer = Observer(
+            self.lifecycle,
+            self._keeper,
+            self._limiter,
+            self._journal,
+            lambda: self.ledger.in_flight + len(self._express.exchanges),
+            open_clients,
+        )
+        self._redaction = Redaction()
+        self._front = Front()
+        self.alone = True
+        """Whether no other process serves the same clients."""
 
     @property
     def registry(self) -> Registry | None:
@@ -103,6 +122,7 @@ class Guard:
         self._housekeeper.start()
         self._watching = True
         self._admission.unsafe = True  # until the options have been looked at
+        self.lifecycle.serve()  # as far as there is no fault
         with contextlib.suppress(NotImplementedError, ValueError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         try:
@@ -116,11 +136,15 @@ class Guard:
         """The script is gone, or about to be loaded anew: refuse all that is ours until it is there."""
         self._admission.armed = False
 
-    def done(self) -> None:
+    async def done(self) -> None:
+        await self._limiter.close()
         self._housekeeper.stop()
         self._fetcher.close()
-        self._journal.close()
+        for entry in self.ledger.live():
+            self._end(entry, None, "the gateway was stopped")
         self._express.close()
+        self.observer.close()
+        self._journal.close()
 
     # -- configuration --------------------------------------------------------------------------------
 
@@ -155,13 +179,18 @@ class Guard:
 
     def _adopt(self, loaded: config.Loaded) -> None:
         """Make use of a new configuration. Raises ConfigError."""
-        self._journal.open(loaded.config.audit, loaded.path)
+        if loaded.limited and loaded.store.is_private and not self.alone:
+            why = "counts in each worker by itself: choose a store that they share"
+            raise ConfigError([Problem(str(loaded.path), 0, 0, "limits.store", why)])
+        with self.observer.moving(loaded.config.admin, loaded.path):
+            self._journal.open(loaded.config.audit, loaded.path)
         for name in options.keylogs():
             logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
         for warning in loaded.told:
             logger.warning("presign: %s", warning)
         self._limiter.use(loaded.store, needed=loaded.limited)
         self._fetcher.forget(loaded.path.parent)
+        self._front.use(loaded.front, loaded.registry.hosts)
 
     async def _reload(self) -> None:
         if await self._keeper.reload(ctx.options.presign_unsigned):
@@ -175,6 +204,12 @@ class Guard:
         """Read the configuration again."""
         self._housekeeper.asked = True
 
+    async def reloaded(self) -> tuple[bool, str]:
+        """Read the configuration again; returns once it was, whether it is in force, and why not."""
+        self.reload()
+        await self._housekeeper.settled()
+        return not self._keeper.stale, self.lifecycle.ready()[1]
+
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
         """The ids of all connections."""
@@ -183,12 +218,14 @@ class Guard:
     # -- connections ----------------------------------------------------------------------------------
 
     def client_connected(self, client: Client) -> None:
-        server = proxyserver()
-        if server and len(server.connections) > MAX_CLIENTS and not self._housekeeper.make_room():
+        if open_clients() > MAX_CLIENTS and not self._housekeeper.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
             self._gate(client, client, lambda: self.ledger.holds_too_much(client))
+
+    def tls_start_client(self, data: TlsData) -> None:
+        self._front.start(data)
 
     def client_disconnected(self, client: Client) -> None:
         try:
@@ -196,6 +233,7 @@ class Guard:
                 self._end(entry, None, "the gateway failed at the protocol")
         finally:
             self.ledger.forget(client)
+            hang_up(client)
 
     def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
         handler = handler_of(client)
@@ -263,21 +301,9 @@ class Guard:
     def _connect_answer(self, flow: http.HTTPFlow) -> Answer | None:
         arrival = flows.arrival_of(flow.request, tunnelled=False)
         request = flows.request_of(flow, arrival)._replace(target=b"/")
-        code = None
+        code = tunnels.refused(self.registry, request)
         if flow.request.data.method != b"CONNECT" or flow.request.data.path:
             code = "malformed"  # mitmproxy tunnels in any case of letters, wherever the target points
-        try:
-            if presign_scheme.recognise(request, head_of(request), gateway=False) is not None:
-                code = "malformed"
-        except Denied as denied:
-            code = denied.code
-        if code is None and (self.registry is None or self.registry.deny_unsigned):
-            known = self.registry is not None and (
-                request.origin.host in self.registry.hosts
-                or self.registry.leads_to(request.origin.host, request.origin.port)
-                or is_gateway(self.registry, request)
-            )
-            code = None if known else "unsigned"
         if code is None:
             return None
         decision = Deny(code, "CONNECT", "json", Facts(new_request_id(), "CONNECT", request.client))
@@ -322,6 +348,7 @@ class Guard:
         if isinstance(decision, PassThrough):
             if entry is not None:
                 entry.decision = PASS
+                self._journal.meter.passed += 1
         elif isinstance(decision, Forward):
             self._grant(flow, entry, decision)
         else:
@@ -356,7 +383,8 @@ class Guard:
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
         flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
-        self._journal.write(decision, Outcome(status=answer.status))
+        duration = time.monotonic() - entry.started if entry is not None else 0.0
+        self._journal.write(decision, Outcome(status=answer.status, duration=duration))
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -392,8 +420,9 @@ class Guard:
             bytes_in=entry.uploaded,
             bytes_out=entry.body.size if entry.body else 0,
             duration=time.monotonic() - entry.started,
-            code=code,
-            error=error,
+            code=entry.failed or code,
+            error=error or entry.why,
+            upstream_duration=entry.upstream_duration,
         )
         if (why := entry.withdrawn) is not None:
             self._journal.write(Deny(why.code, why.detail, decision.style, decision.facts), outcome)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -11,16 +10,17 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
-from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.events import ConnectionClosed
 
-from .handlers import handler_of
+from .handlers import cut, handler_of
 from .ledger import Entry, Ledger
 from .watching import Version, version_of
 
 logger = logging.getLogger(__name__)
 
 TICK: Final = 0.5
+_LOOK: Final = 0.05
 HEAD_DEADLINE: Final = 10.0
 """Seconds in which a client must have sent the head of its request."""
 MAX_CLIENTS: Final = 1000
@@ -57,13 +57,19 @@ class Housekeeper:
         if files:
             self.files, self.seen = files, version
 
+    async def settled(self) -> None:
+        """Wait until what was asked for has been read."""
+        # What ends it is a tick.
+        while self.asked or (self._reloading is not None and not self._reloading.done()):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
+
     def make_room(self) -> bool:
         """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
         stranger = self._ledger.idle_stranger()
         if stranger is None:
             return False
         self._ledger.forget(stranger)
-        _cut(stranger, stranger)
+        cut(stranger, stranger)
         return True
 
     async def _run(self) -> None:
@@ -111,15 +117,15 @@ class Housekeeper:
         for client, since in list(self._ledger.heads.items()):
             if now - since > HEAD_DEADLINE:
                 self._ledger.paid_head(client)
-                _cut(client, client)
+                cut(client, client)
         for entry in self._ledger.live():
             if handler_of(entry.client) is None:
                 self._ledger.retire(entry)  # its client is gone, and nobody said so
             elif _is_overdue(entry, now):
                 entry.timed_out = True
-                _cut(entry.client, entry.server)
+                cut(entry.client, entry.server)
             elif entry.seat.is_lost(now):
-                _cut(entry.client, entry.server or entry.client)
+                cut(entry.client, entry.server or entry.client)
         for server, entry in list(self._ledger.dials.items()):
             grant, begun = entry.grant, server.timestamp_start
             # Waiting for one of mitmproxy's five connections to an address is not connecting yet, and
@@ -129,7 +135,7 @@ class Housekeeper:
             if time.time() - begun > grant.connection.conduct.connect_timeout:
                 entry.timed_out = True
                 self._ledger.dials.pop(server, None)
-                _cut(entry.client, server)
+                cut(entry.client, server)
 
 
 def _is_lost(entry: Entry) -> bool:
@@ -144,14 +150,3 @@ def _is_overdue(entry: Entry, now: float) -> bool:
     if entry.grant is None or entry.timed_out or entry.stage != "waiting" or entry.server is None:
         return False
     return now - entry.since > entry.grant.connection.conduct.response_timeout
-
-
-def _cut(client: Client, connection: Connection) -> None:
-    """Close one connection of a client's handler, or stop dialling it."""
-    handler = handler_of(client)
-    if handler is None:
-        return
-    io = handler.transports.get(connection)
-    if io is not None and io.handler is not None:
-        with contextlib.suppress(RuntimeError):
-            io.handler.cancel("deadline")

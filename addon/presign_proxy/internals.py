@@ -11,8 +11,10 @@ from h2.frame_buffer import FrameBuffer
 from h11._readers import ChunkedReader
 from mitmproxy import version
 from mitmproxy.addonmanager import AddonManager
+from mitmproxy.addons import proxyserver, tlsconfig
 from mitmproxy.connection import Server
-from mitmproxy.proxy import layer, layers, server
+from mitmproxy.master import Master
+from mitmproxy.proxy import layer, layers, mode_servers, server
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1, _http2, _http_h2
 
@@ -38,6 +40,8 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (AddonManager, "invoke_addon", ("addon", "event")),
     (server.ConnectionHandler, "handle_connection", ("connection",)),
     (server.ConnectionHandler, "server_event", ("event",)),
+    (mode_servers.AsyncioServerInstance, "listen", ("host", "port")),
+    (mode_servers.ServerInstance, "handle_stream", ("reader", "writer")),
     (server.TimeoutWatchdog, "register_activity", ()),
 )
 # What the code that we pass through must still do, as it is written there.
@@ -53,6 +57,7 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (_http2.Http2Client, "__init__", "self.our_stream_id = {}"),
     (_http2.Http2Client, "__init__", "self.stream_queue = "),
     (_http2.Http2Connection, "__init__", "self.h2_conn = "),
+    (_http2.Http2Connection, "handle_h2_event", "if event.stream_id in self.streams:"),
     (_http_h2.BufferedH2Connection, "__init__", "self.stream_buffers = "),
     (H2Connection, "__init__", "self.incoming_buffer = "),
     (FrameBuffer, "__init__", "self._data = "),
@@ -64,6 +69,13 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (server.ConnectionHandler, "open_connection", "ServerConnectHook(hook_data)"),
     (server.ConnectionHandler, "handle_connection", "reader = self.transports[connection].reader"),
     (Server, "__setattr__", "address"),
+    (tlsconfig.TlsConfig, "tls_start_client", "if tls_start.ssl_conn is not None"),
+    (tlsconfig.TlsConfig, "tls_start_client", "_default_ciphers("),
+    (tlsconfig.TlsConfig, "tls_start_client", "net_tls.create_client_proxy_context("),
+    (tlsconfig.TlsConfig, "tls_start_client", "alpn_select_callback=alpn_select_callback"),
+    (mode_servers.AsyncioServerInstance, "_start", "self._servers = await self.listen(host, port)"),
+    (proxyserver.Servers, "__init__", "self._instances"),
+    (Master, "run", "asyncio_utils.set_eager_task_factory()"),
 )
 
 

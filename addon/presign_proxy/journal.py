@@ -1,4 +1,4 @@
-"""The audit log while the gateway serves: one line for each decision, wherever the configuration says."""
+"""What was decided while the gateway serves: counted, and written down wherever the configuration says."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from pathlib import Path
 from .audit import Outcome, Throttle, record
 from .decisions import Deny, Forward
 from .document import ConfigError, Problem
+from .observing.figures import Snapshot
+from .observing.meter import Meter
 from .schema import AuditConfig
-from .sinks import AuditSink
+from .sinks import AuditSink, Lines
 
 logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Writes decisions down."""
+    """Every adapter tells it how each request ended, once."""
 
     def __init__(self) -> None:
+        self.meter = Meter()
         self._throttle = Throttle()
         self._sink: AuditSink | None = None
-        self._opened: tuple[AuditConfig | None, Path] | None = None
+        self._required = False
+        self._opened: tuple[str | None, Path] | None = None
+        self._lines = Lines()
 
     def open(self, wanted: AuditConfig | None, path: Path) -> None:
         """Go on in the file that is wanted; where it cannot be had, the last one stays.
@@ -32,18 +37,28 @@ class Journal:
 
         Raises ConfigError.
         """
-        asked = (wanted, path.parent)
-        if asked == self._opened:
-            return
-        try:
-            sink = AuditSink(wanted.file, path.parent) if wanted else None
-        except (OSError, ValueError) as error:
-            why = (getattr(error, "strerror", None) or "cannot be opened").lower()
-            raise ConfigError([Problem(str(path), 0, 0, "audit.file", why)]) from None
-        self.close()
-        self._sink, self._opened = sink, asked
+        asked = (wanted.file if wanted else None, path.parent)
+        if asked != self._opened:
+            try:
+                sink = AuditSink(wanted.file, path.parent, self._lines) if wanted else None
+            except (OSError, ValueError) as error:
+                why = (getattr(error, "strerror", None) or "cannot be opened").lower()
+                raise ConfigError([Problem(str(path), 0, 0, "audit.file", why)]) from None
+            if self._sink is not None:
+                self._sink.stop()  # not waited for: its disk may be what is wrong
+            self._sink, self._opened = sink, asked
+        self._required = wanted is not None and wanted.required
+
+    @property
+    def obstacle(self) -> str:
+        """Why nothing may be granted now, because it could not be written down; empty where it may."""
+        if not self._required or self._sink is None:
+            return ""
+        trouble = self._sink.trouble
+        return f"the audit log cannot be written: {trouble}" if trouble else ""
 
     def write(self, decision: Forward | Deny, outcome: Outcome) -> None:
+        self.meter.count(decision, outcome)
         now, facts = time.time(), decision.facts
         if isinstance(decision, Deny):
             logger.info("presign: %s refused: %s: %s", facts.request_id, decision.code, decision.detail)
@@ -52,6 +67,18 @@ class Journal:
         admitted = self._throttle.admit(record(decision, outcome, now), verified=facts.verified, now=now)
         if admitted is not None:
             self._sink.write(admitted)
+        else:
+            self.meter.suppressed += 1
+
+    def figures(self) -> Snapshot:
+        sink = self._sink
+        found = self.meter.snapshot()
+        found["presign_audit_lines_total"] = [[[], self._lines.written]]
+        found["presign_audit_dropped_total"] = [[[], self._lines.dropped]]
+        if sink is not None:
+            found["presign_audit_queued"] = [[[], sink.queued]]
+            found["presign_audit_up"] = [[[], 0 if sink.trouble else 1]]
+        return found
 
     def close(self) -> None:
         if self._sink is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,11 @@ class Keeper:
         self._memory = Memory()
         self._asked: tuple[str, str] | None = None
         self.loaded: config.Loaded | None = None
+        self.loaded_at = 0.0
+        """Unix time of the configuration that is in force."""
+        self.stale = False
+        """Whether the files have been changed to something that is not usable."""
+        self.reloads = Counter({"ok": 0, "failed": 0})
 
     @property
     def registry(self) -> Registry | None:
@@ -62,7 +69,7 @@ class Keeper:
 
     def _use(self, loaded: config.Loaded) -> None:
         self._adopt(loaded)
-        self.loaded = loaded
+        self.loaded, self.loaded_at, self.stale = loaded, time.time(), False
         self._watch(loaded.files, loaded.version)
         logger.info("presign: %d connections from %s", len(loaded.registry.connections), loaded.path)
 
@@ -73,16 +80,23 @@ class Keeper:
         """
         if (current := self.loaded) is None:
             return False
+        result = "failed"
         try:
             loaded = await asyncio.to_thread(load_calmly, current.path, os.environ, unsigned, self._memory)
             if self.loaded is not current:
+                result = ""
                 return False  # an option has asked for something else meanwhile, and got it
             self._use(loaded)
+            result = "ok"
         except ConfigError as error:
             self._watch(error.files, error.version)
             logger.error("presign: the changed configuration is not usable, the last good one stays:")
             for problem in error.problems:
                 logger.error("presign: %s", problem)
             return False
+        finally:
+            if result:
+                self.reloads[result] += 1
+                self.stale = result == "failed"
         await asyncio.to_thread(let_go, current.registry)
         return True

@@ -65,9 +65,14 @@ class Entry:
     withdrawn: Denied | None = None
     """Why what was granted was refused after all, on its way."""
     max_body: int | None = None
+    failed: str | None = None
+    """The code of the answer that took the place of the upstream's, once it was granted."""
+    why: str | None = None
+    """The exact reason, where there is more to say than the code does."""
     upstream_status: int | None = None
     uploaded: int = 0
     guarded: bool = False
+    upstream_duration: float | None = None
     request_id: str = ""
     style: Style = "json"
     seat: Seat = field(default_factory=Seat)
@@ -79,6 +84,10 @@ class Entry:
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
+
+    def heard(self, status: int) -> None:
+        """The head of the upstream's answer is there."""
+        self.upstream_status, self.upstream_duration = status, time.monotonic() - self.started
 
     @property
     def grant(self) -> Forward | None:
@@ -119,6 +128,11 @@ class Ledger:
         entry.decision = _OVER
         entry.seat.let_go()
         entry.enter("done")
+
+    @property
+    def in_flight(self) -> int:
+        """How many granted requests have not ended."""
+        return len(self._granted)
 
     def live(self) -> list[Entry]:
         """Entries of granted requests whose exchange goes on."""

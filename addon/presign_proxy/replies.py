@@ -187,7 +187,7 @@ def _location(key: bytes, value: bytes, status: int, forward: Forward) -> bytes:
     if forward.gateway_prefix:
         return forward.gateway_prefix + rest
     # Relative to the URL of the client, which holds the token: it need not be repeated in a header.
-    depth = forward.shown.path[len(upstream.base) :].count(b"/") - 1
+    depth = forward.plain.path[len(upstream.base) :].count(b"/") - 1
     return (b"../" * depth or b"./") + rest.removeprefix(b"/")
 
 
@@ -197,7 +197,7 @@ def _on_upstream(value: bytes, forward: Forward) -> bytes | None:
     if match is None:
         return None
     try:
-        absolute = urljoin(f"{forward.origin}{forward.shown.path.decode('ascii')}", value.decode("ascii"))
+        absolute = urljoin(f"{forward.origin}{forward.plain.path.decode('ascii')}", value.decode("ascii"))
     except ValueError:
         return None
     found = _URL.fullmatch(absolute)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from . import grammar
+from .hosts import parse_host
 from .limits.model import LimitEntry
 
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
@@ -19,7 +20,7 @@ ConnectionId = Annotated[str, Field(pattern=f"^{grammar.CONNECTION_ID}$")]
 KeyId = Annotated[str, Field(pattern=f"^{grammar.KEY_ID}$")]
 Method = Annotated[str, Field(pattern=rf"^(\*|{grammar.METHOD})$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-_HOST_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+_HOST_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 _PREFIX = re.compile(r"[!-~][ -~]{0,62}[ =:]")
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 DEFAULT_TTL: Final = 300
@@ -319,8 +320,16 @@ ConnectionEntry = Annotated[
 ]
 
 
+class FrontConfig(Strict):
+    """The certificate of the gateway's own names, and its key, in PEM form."""
+
+    cert: str = Field(min_length=1)
+    key: str = Field(min_length=1)
+
+
 class GatewayConfig(Strict):
     hosts: list[str] = ["presign.local"]
+    tls: FrontConfig | None = None
     unsigned: Literal["pass", "deny"] = "pass"
     trusted_proxies: list[str] = Field(default_factory=list)
 
@@ -361,7 +370,10 @@ class RegistryFile(Strict):
 
 
 class AuditConfig(Strict):
+    """Where decisions are written down. `required`: grant nothing while they cannot be."""
+
     file: str = Field(min_length=1)
+    required: bool = False
 
 
 class LimitsConfig(Strict):
@@ -374,14 +386,29 @@ class LimitsConfig(Strict):
     ca: str | None = Field(default=None, min_length=1)
 
 
-def _host_port(value: Any) -> str:
-    if not isinstance(value, str) or not _HOST_PORT.fullmatch(value):
+class HostPort(NamedTuple):
+    """Where to listen; an IPv6 address stands without brackets."""
+
+    host: str
+    port: int
+
+
+def _host_port(value: Any) -> HostPort:
+    match = _HOST_PORT.fullmatch(value) if isinstance(value, str) else None
+    host = parse_host(match[1]) if match else None
+    if match is None or host is None or not 0 < int(match[2]) < 65536:
         raise ValueError("is HOST:PORT, as in 127.0.0.1:9464")
-    return value
+    return HostPort(host, int(match[2]))
 
 
 class AdminConfig(Strict):
-    listen: Annotated[str, PlainValidator(_host_port), WithJsonSchema({"type": "string"})]
+    """Where health and figures are asked for; nothing that is proxied ever gets there."""
+
+    listen: Annotated[
+        HostPort,
+        PlainValidator(_host_port),
+        WithJsonSchema({"type": "string", "pattern": f"^{_HOST_PORT.pattern}$"}),
+    ]
 
 
 PRESETS_FILE: Final = r"[^\x00-\x1f]+\.(yaml|yml|json)"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import errno
 import json
 import logging
-import logging.handlers
 import os
-import sys
+import stat
 import threading
+import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,61 +19,213 @@ logger = logging.getLogger(__name__)
 
 MAX_QUEUED: Final = 10_000
 """Records that wait to be written; more are counted and dropped."""
+KEPT_FOR_PERMITS: Final = MAX_QUEUED // 2
+"""Places that refusals leave free: what was forwarded is told of first."""
 INTERVAL: Final = 0.2
 """Seconds between writes: waking a thread for each record would cost more than the record."""
+STUCK: Final = 2.0
+"""Seconds after which a write that has not come back counts as failed."""
+_BATCH: Final = 1000
 
 
-class _File(logging.handlers.WatchedFileHandler):
-    """A file that its owner alone can read, opened again when somebody has moved it away."""
+# Made once: json.dumps makes one anew whenever it is told more than what to write.
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
-    def _open(self) -> io.TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        return open(descriptor, "a", encoding="ascii")  # noqa: PTH123 - of a descriptor
+
+class LineFile:
+    """Appends whole lines to a file that its owner alone can read, or to standard error.
+
+    Somebody may rename the file, remove it or cut it to nothing at any time: it is opened anew where it is
+    not there any more, and always written at its end.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Args: path: None for standard error. Raises OSError, ValueError."""
+        self._path = path
+        self._descriptor = os.dup(2) if path is None else _opened(path)
+        self._part = 0
+        """Bytes of the next line that are in the file already: the disk was full in the middle of it."""
+        self._end = 0
+
+    def append(self, lines: list[bytes]) -> tuple[int, OSError | None]:
+        """Write lines, each with its end. Returns how many are in the file, and why not the others; the first
+        of those is to be given again.
+        """
+        at, failure = None, None
+        try:
+            self._follow()
+            at, data = self._resumed(), memoryview(b"".join(lines))
+            while at < len(data):
+                at += os.write(self._descriptor, data[at:])
+        except OSError as error:
+            failure = error
+        if at is None:
+            return 0, failure
+        done, self._part = _whole(lines, at)
+        with contextlib.suppress(OSError):
+            self._end = os.fstat(self._descriptor).st_size
+        return done, failure
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _follow(self) -> None:
+        """Leave a file that has been moved away. Raises OSError."""
+        if self._path is None:
+            return
+        mine = os.fstat(self._descriptor)
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            opened = _opened(self._path)
+            os.close(self._descriptor)
+            self._descriptor, self._part = opened, 0
+
+    def _resumed(self) -> int:
+        """How much of the first line not to write again. Raises OSError.
+
+        Where somebody else has written behind it (workers share a file), the half line is ended instead.
+        """
+        part, size = self._part, os.fstat(self._descriptor).st_size
+        if part and size != self._end:
+            if size:
+                os.write(self._descriptor, b"\n")
+            self._part = part = 0
+        return part
+
+
+def _opened(path: Path) -> int:
+    """Raises OSError. No link is followed, and nothing is waited for: a FIFO would never be opened."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        _check(path.lstat())
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        _check(os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check(found: os.stat_result) -> None:
+    """Raises OSError."""
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "is a symbolic link: name the file itself")
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is a directory, a device or a pipe, not a file")
+
+
+def _whole(lines: list[bytes], written: int) -> tuple[int, int]:
+    """How many of the lines the first `written` bytes are, and how much of the one after them."""
+    for count, line in enumerate(lines):
+        if written < len(line):
+            return count, written
+        written -= len(line)
+    return len(lines), 0
+
+
+@dataclass(slots=True)
+class Lines:
+    """How many lines were written, and how many are lost; goes on where one sink follows another."""
+
+    written: int = 0
+    dropped: int = 0
 
 
 class AuditSink:
-    """Writes records as JSON lines from a thread of its own; a slow or full disk never stops a request."""
+    """Writes records as JSON lines from a thread of its own; a slow or full disk never stops a request.
 
-    def __init__(self, file: str, base: Path) -> None:
-        """Args: file: a path, relative to `base`, or "-" for standard error. Raises OSError, ValueError."""
-        self._handler: logging.Handler
-        self._handler = logging.StreamHandler(sys.stderr) if file == "-" else _File(base / file)
+    What cannot be written waits, as many records as there is room for.
+    """
+
+    def __init__(self, file: str, base: Path, lines: Lines | None = None) -> None:
+        """
+        Args:
+            file: a path, relative to `base`, or "-" for standard error.
+            lines: to count in.
+
+        Raises OSError, ValueError.
+        """
+        self.lines = lines or Lines()
+        self._file = LineFile(None if file == "-" else base / file)
         self._queue: deque[dict[str, Any]] = deque()
+        self._unwritten: list[bytes] = []
         self._stopped = threading.Event()
+        self._error = ""
+        self._since = 0.0
         self._lost = 0
         self._thread = threading.Thread(target=self._run, name="presign-audit", daemon=True)
         self._thread.start()
 
     def write(self, record: dict[str, Any]) -> None:
-        if len(self._queue) < MAX_QUEUED:
-            self._queue.append(record)
-        else:
+        room = MAX_QUEUED if record.get("decision") == "forward" else MAX_QUEUED - KEPT_FOR_PERMITS
+        if len(self._queue) >= room:
             self._lost += 1
+            self.lines.dropped += 1
+            return
+        if self._lost:
+            record = {**record, "lost_before": self._lost}
+            self._lost = 0
+        self._queue.append(record)
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue) + len(self._unwritten)
+
+    @property
+    def trouble(self) -> str:
+        """Why lines cannot be written now; empty where they can."""
+        if self._error:
+            return self._error
+        if self._since and time.monotonic() - self._since > STUCK:
+            return "no answer from the disk"
+        if len(self._queue) >= MAX_QUEUED - KEPT_FOR_PERMITS:
+            return "too many lines wait"
+        return ""
+
+    def stop(self) -> None:
+        """Have what is queued written, without waiting for it."""
+        self._stopped.set()
 
     def close(self) -> None:
         """Write what is queued, then close."""
-        self._stopped.set()
+        self.stop()
         self._thread.join(timeout=5)
-        self._handler.close()
 
     def _run(self) -> None:
         while not self._stopped.wait(INTERVAL):
             self._drain()
         self._drain()
+        self.lines.dropped += self.queued
+        self._file.close()
 
     def _drain(self) -> None:
-        """Write what there is; what cannot be written is counted, told of, and does not end the thread."""
-        records = [self._queue.popleft() for _ in range(len(self._queue))]
-        if records and self._lost:
-            records[0] = {**records[0], "lost_before": self._lost}
-        text = "\n".join(json.dumps(record, separators=(",", ":")) for record in records)
-        if not records:
-            return
-        try:
-            self._handler.emit(logging.LogRecord("presign.audit", logging.INFO, "", 0, text, None, None))
-        except OSError as error:
-            if not self._lost:
-                logger.error("presign: the audit log cannot be written (%s)", error.strerror)
-            self._lost += len(records)
-        else:
-            self._lost = 0
+        """Write what there is; what cannot be written is kept, and does not end the thread."""
+        while self._unwritten or self._queue:
+            if not self._unwritten:
+                count = min(len(self._queue), _BATCH)
+                self._unwritten = [_line(self._queue.popleft()) for _ in range(count)]
+            self._since = time.monotonic()
+            done, error = self._file.append(self._unwritten)
+            self._since = 0.0
+            self.lines.written += done
+            del self._unwritten[:done]
+            self._tell(error)
+            if error is not None:
+                return
+
+    def _tell(self, error: OSError | None) -> None:
+        """Of the first failure, and of its end."""
+        why = "" if error is None else (error.strerror or "it cannot be written").lower()
+        if why and not self._error:
+            logger.error("presign: the audit log cannot be written (%s)", why)
+        elif self._error and not why:
+            logger.warning("presign: the audit log can be written again")
+        self._error = why
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return _ENCODE(record).encode("ascii") + b"\n"

@@ -284,13 +284,14 @@ class GuardedStream(HttpStream):
         if grant is None:
             return self._refusal("internal")
         try:
-            entry.upstream_status = event.response.status_code
+            entry.heard(event.response.status_code)
             mask = entry.mask or Mask(())
             reply = replies.rewrite(flows.reply_of(event.response), grant, mask)
             entry.body = Body(mask, encoded=reply.encoded)
             flows.put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
         except Denied as denied:
             logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
+            entry.why = denied.detail
             return self._refusal("upstream")
         except Exception as error:
             logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
@@ -344,6 +345,8 @@ class GuardedStream(HttpStream):
     def _refusal(self, code: str, status: int | None = None) -> Answer:
         entry = self.entry
         request_id = (entry.request_id if entry else "") or new_request_id()
+        if entry is not None and entry.guarded:
+            entry.failed = code
         return refusal(code, request_id, entry.style if entry else "json", status)
 
     def _answer(self, answer: Answer) -> Commands:

@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
-from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
+from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server, StreamState
 
 from .answers import Answer, refusal
 from .chunks import StrictChunks
@@ -190,6 +190,10 @@ class GuardedHttp2Server(_Framed, Http2Server):
             length = event.flow_controlled_length
             self.owed[event.stream_id] = self.owed.get(event.stream_id, 0) + length
             event.flow_controlled_length = 0
+        if isinstance(event, h2.events.StreamReset) and event.stream_id in self.http_layer.streams:
+            # Of a request that ends and is reset in one segment mitmproxy has forgotten the stream by now:
+            # it would go on for nobody, and HTTP/2 does not count it among those it allows at a time.
+            self.streams.setdefault(event.stream_id, StreamState.HEADERS_RECEIVED)
         return (yield from super().handle_h2_event(event))
 
     def settle(self) -> Commands:
@@ -268,6 +272,10 @@ class GuardedHttpLayer(HttpLayer):
         for one in event.lane.context.layers:
             if isinstance(one, GuardedStream) and self.streams.get(one.stream_id) is one:
                 yield from self.event_to_child(one, event)
+
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self.streams
 
     def is_idle_stranger(self) -> bool:
         """Whether no request is under way, nor ever was one that was granted."""

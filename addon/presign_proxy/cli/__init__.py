@@ -20,6 +20,7 @@ _VERBS: Final = {
     "rekey": "vaulting:rekey",
     "encrypt": "vaulting:encrypt",
     "decrypt": "vaulting:decrypt",
+    "serve": "serving:serve",
     "demo": "showing:demo",
     "completion": "showing:completion",
     "schema": "showing:schema",

@@ -20,15 +20,15 @@ from ..terms import parse as parse_terms
 PRESIGN_STEPS: Final = (
     *("address", "presign", "grammar", "connection", "canonical", "signature", "lists", "policy"),
     *("not_before", "expiry", "revocation", "lifetime", "slot", "client", "methods", "path", "host", "body"),
-    *("uses", "forward"),
+    *("limits", "forward"),
 )
 SOURCE_STEPS: Final = (
     *("address", "presign", "grammar", "project", "canonical", "signature", "expiry", "revocation"),
-    *("origin", "format", "methods", "host", "forward"),
+    *("origin", "format", "methods", "host", "limits", "forward"),
 )
 """The questions of the gateway, in its order."""
 
-_TERMS: Final = {"not_before": "not_before", "client": "client", "body": "max_body", "uses": "max_uses"}
+_TERMS: Final = {"not_before": "not_before", "client": "client", "body": "max_body"}
 """Questions that are asked where the signed policy has that field."""
 
 _BY_CODE: Final = {
@@ -44,7 +44,6 @@ _BY_CODE: Final = {
     "path_not_allowed": "path",
     "host_mismatch": "host",
     "client_not_allowed": "client",
-    "unavailable": "uses",
 }
 
 
@@ -93,9 +92,11 @@ class Case:
         if not isinstance(self.claim, Source):
             return tuple(step for step in PRESIGN_STEPS if self._is_asked(step))
         unsigned = () if self.claim.signature is not None else ("canonical", "signature", "expiry")
-        return tuple(step for step in SOURCE_STEPS if step not in unsigned)
+        return tuple(step for step in SOURCE_STEPS if step not in unsigned and self._is_asked(step))
 
     def _is_asked(self, step: str) -> bool:
+        if step == "limits":
+            return isinstance(self.decision, Forward) and bool(self.decision.tallies)
         claim = self.claim if isinstance(self.claim, Presign) else None
         if step == "slot":
             return claim is not None and claim.slot is not None

@@ -64,17 +64,10 @@ def _body(case: Case) -> Step:
     return Step("body", "ok", f"At most {most} bytes; one without a length is cut off where it has more.")
 
 
-def _uses(case: Case) -> Step:
-    return Step(
-        "uses", "note", f"Good for {terms_of(case).max_uses} requests; how many were made is not known."
-    )
-
-
 TELLERS: Final[dict[str, Teller]] = {
     "policy": _policy,
     "not_before": _not_before,
     "client": _client,
     "body": _body,
-    "uses": _uses,
 }
 REFUSALS: Final[dict[str, Teller]] = {"not_before": _not_before_refused, "client": _client_refused}

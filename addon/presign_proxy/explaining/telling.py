@@ -15,7 +15,7 @@ from ..paths import Pattern, pattern, units
 from ..schemes.presign import Presign
 from ..schemes.source import Source
 from ..terms import Written
-from . import policy_steps
+from . import limit_steps, policy_steps
 from .case import Case
 from .explanation import Outcome, Step, moment, printable, span
 from .nearness import closest
@@ -354,6 +354,7 @@ _TELLERS: Final[dict[str, Teller]] = {
     "origin": _origin,
     "format": _format,
     "host": _host,
+    "limits": limit_steps.limits,
     **policy_steps.TELLERS,
 }
 _REFUSALS: Final[dict[str, Callable[[Case], Step]]] = {

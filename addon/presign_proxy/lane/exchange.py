@@ -75,6 +75,7 @@ class Exchange:
         self._complete = self._finished = self._paused = False
         self._status: int | None = None
         self._upstream_status: int | None = None
+        self._waited: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._timed_out = False
@@ -224,6 +225,7 @@ class Exchange:
 
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
         self._upstream_status = status
+        self._waited = time.monotonic() - self._started
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -490,6 +492,7 @@ class Exchange:
             bytes_in=self._upload.size,
             bytes_out=self._body.size if self._body else 0,
             duration=time.monotonic() - self._started,
+            upstream_duration=self._waited,
         )
         try:
             self._express.journal.write(refused or self.forward, outcome)

@@ -15,25 +15,35 @@ from ..decisions import Forward
 from ..dialling import Dialler
 from ..journal import Journal
 from ..ledger import Ledger
+from ..lifecycle import Lifecycle
 from . import opening, trust
 from .exchange import Exchange
+from .outbox import Outbox
 from .pool import Place, Pool
 
 
 class Express:
     """Opens the lane while nothing needs flows."""
 
-    def __init__(self, admission: Admission, dialler: Dialler, journal: Journal, ledger: Ledger) -> None:
+    def __init__(
+        self, admission: Admission, dialler: Dialler, journal: Journal, ledger: Ledger, lifecycle: Lifecycle
+    ) -> None:
         self.admission = admission
         self.journal = journal
         self.ledger = ledger
         self._dialler = dialler
-        self.pool = Pool(self._context, time.monotonic)
+        self._lifecycle = lifecycle
+        self.outbox = Outbox()
+        self.pool = Pool(self._context, time.monotonic, self.outbox)
         self.exchanges: set[Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.open = False
         """Whether requests may take the lane."""
-        self.draining = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether each answer is to be the last one on its connection."""
+        return self._lifecycle.draining
 
     def set_out(self, master: Any) -> None:
         """Open or shut the lane, as the options say now; what is on it goes on."""
@@ -70,6 +80,8 @@ class Express:
         self._dialler.refresh()
 
     def close(self) -> None:
+        for exchange in list(self.exchanges):
+            exchange.abandon("the gateway was stopped")
         self.pool.reset()
         for task in self._tasks:
             task.cancel()

@@ -110,6 +110,8 @@ class Lane(layer.Layer):
 
     def _flush(self) -> Commands:
         pending, self._pending, self._unsent = self._pending, [], 0
+        if pending:
+            self._write_out()
         yield from pending
 
     def _start(self) -> None:
@@ -204,6 +206,7 @@ class Lane(layer.Layer):
     def _hand_over(self) -> Commands:
         """From here on it is mitmproxy's: nothing of what is in the buffer was sent anywhere."""
         yield from self._flush()  # of what was before, which is to be read before it
+        self._write_out()
         self._over = True
         data, self._buffer = self._buffer, b""
         yield from self._stock.handle_event(events.Start())
@@ -218,9 +221,14 @@ class Lane(layer.Layer):
             self._pending.append(commands.SendData(self.client, data))
             self._unsent += len(data)
             self._poke()
-        elif not self._writer.is_closing():
+        else:
             self._watchdog.register_activity()  # a client that is being sent something is not idle
-            self._writer.write(data)
+            self._express.outbox.write(self._writer.transport, data)
+
+    def _write_out(self) -> None:
+        """What was written goes out before what mitmproxy does to the connection next."""
+        if self._direct:
+            self._express.outbox.flush(self._writer.transport)
 
     @property
     def is_full(self) -> bool:
@@ -297,6 +305,9 @@ class Lane(layer.Layer):
             self._abort()
 
     # -- what the ledger asks -------------------------------------------------------------------------
+
+    def is_idle(self) -> bool:
+        return self._exchange is None
 
     def is_idle_stranger(self) -> bool:
         return self._exchange is None and not self._served

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import httptools
 
 from ..message import MAX_HEAD, Fields
+from .outbox import Outbox
 
 MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
 """Bytes of a head, those of interim heads and trailers included."""
@@ -47,6 +48,7 @@ class Link(asyncio.Protocol):
         "_done",
         "_fields",
         "_framed",
+        "_outbox",
         "_parser",
         "_passed",
         "_reason",
@@ -64,7 +66,8 @@ class Link(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
         self.transport: asyncio.Transport | None = None
         self.reader: Reader | None = None
         self.sender: Reader | None = None
@@ -110,7 +113,7 @@ class Link(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if self.transport is not None and not self.lost:
-            self.transport.write(data)
+            self._outbox.write(self.transport, data)
 
     def pause(self) -> None:
         if self.transport is not None and not self.lost:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from ..message import Origin
 from .link import Link
+from .outbox import Outbox
 
 IDLE: Final = 4.0
 """Seconds that a connection is kept: less than the shortest keep-alive of common servers, five."""
@@ -33,7 +34,9 @@ class Place(NamedTuple):
 class Pool:
     """Hands out idle connections, newest first, and opens new ones."""
 
-    def __init__(self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float], outbox: Outbox
+    ) -> None:
         """
         Args:
             context: verifies certificate and name.
@@ -41,6 +44,7 @@ class Pool:
         """
         self._context = context
         self._clock = clock
+        self._outbox = outbox
         self._idle: dict[Place, deque[Link]] = {}
         self._count = 0
         self._tls: ssl.SSLContext | None = None
@@ -83,7 +87,7 @@ class Pool:
         if secure and self._tls is None:
             self._tls = self._context()
         _, link = await asyncio.get_running_loop().create_connection(
-            Link,
+            lambda: Link(self._outbox),
             place.address,
             origin.port,
             ssl=self._tls if secure else None,

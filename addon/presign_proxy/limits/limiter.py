@@ -12,20 +12,32 @@ from weakref import finalize
 
 from ..decisions import Forward
 from ..errors import Denied, Limited
-from ..stores import Lease, Store, StoreError
+from ..stores import Lease, NoRoom, Store, StoreError
 from ..stores.memory import MemoryStore
 from ..stores.opening import Choice
 from .breaker import Breaker
-from .tally import LEASE, SECOND, Tally
+from .deadline import Deadline
+from .tally import SECOND, Tally
 from .verdict import Verdict, fields, reached
 
 logger = logging.getLogger(__name__)
 
 DEADLINE: Final = 0.25
 """Seconds that a request waits for the store at most."""
-_TERM: Final = LEASE / SECOND
-_RENEWED: Final = _TERM / 4
-"""Seconds between renewals: three may fail before a slot is lost."""
+_RENEWALS: Final = 4
+"""In a lease: two may fail before a slot counts as lost."""
+
+
+def _most_for(store: Store) -> float:
+    """Seconds that a renewal may take."""
+    return store.lease / SECOND / 16
+
+
+def _good_for(store: Store) -> float:
+    """Seconds for which a slot is surely held: with a renewal that begins in them, or the end of an exchange
+    whose slot was not renewed, before the store gives the slot to somebody else.
+    """
+    return store.lease / SECOND * 7 / 8
 
 
 class Slot:
@@ -85,6 +97,8 @@ class Limiter:
         self._choice: Choice | None = None
         self._store: Store = MemoryStore()
         self._breaker = Breaker()
+        self._untold: Store | None = None
+        """What is wrong with it could not be looked at yet."""
         self._held: dict[Slot, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,10 +118,20 @@ class Limiter:
         if choice.is_same(self._choice):
             return
         before, self._store = self._store, choice.open()
-        self._choice, self._breaker = choice, Breaker()
+        self._choice, self._breaker, self._untold = choice, Breaker(), None
         self._do(self._leave(before))
         if needed:
             self._do(self._tell(self._store))
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the store is left alone because it has failed, as far as requests have found out."""
+        return self._breaker.is_open
+
+    @property
+    def kind(self) -> str:
+        """Of the store: memory, sqlite, redis, rediss."""
+        return self._choice.url.partition(":")[0] if self._choice else "memory"
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -124,20 +148,14 @@ class Limiter:
             return None
         begun, store = self._clock(), self._store
         leases = tuple([(tally.key, forward.request_id) for tally in tallies if tally.kind == "slots"])
-        known = False
         try:
-            verdict = await self._ask(store, tallies, forward.request_id)
-            known = True
+            verdict = await self._ask(store, tallies, forward.request_id, leases)
         except StoreError as error:
             if not all(tally.fail_open for tally in tallies):
                 self.counts["failed"] += 1
                 raise Denied("unavailable", f"the limits cannot be counted: {error}") from None
             self.counts["opened"] += 1
             return None
-        finally:
-            if not known and leases:
-                # What timed out, or was not waited for any more, may have taken its slots all the same.
-                self._give_back(store, leases)
         if not verdict.admitted:
             self.counts["limited"] += 1
             raise Limited(reached(tallies, verdict).name, fields(tallies, verdict))
@@ -146,36 +164,44 @@ class Limiter:
             return None
         fail_open = all(tally.fail_open for tally in tallies if tally.kind == "slots")
         # Counted from before the store was asked, and so never longer than the store counts it.
-        return self._hold(Slot(self, store, leases, fail_open=fail_open, good_until=begun + _TERM))
+        return self._hold(Slot(self, store, leases, fail_open=fail_open, good_until=begun + _good_for(store)))
 
-    async def _ask(self, store: Store, tallies: Sequence[Tally], holder: str) -> Verdict:
+    async def _ask(
+        self, store: Store, tallies: Sequence[Tally], holder: str, leases: Sequence[Lease]
+    ) -> Verdict:
         """Raises StoreError, and within the deadline."""
         breaker = self._breaker
         if not breaker.allows(self._clock()):
             raise StoreError("the store has failed several times and is left alone for a moment")
-        failure: str | None = None
-        verdict: Verdict | None = None
         try:
-            async with asyncio.timeout(DEADLINE):
-                if self._releasing and any(tally.kind == "slots" for tally in tallies):
-                    # What ended before this began is free for it.
-                    await asyncio.wait(self._releasing)
+            async with Deadline(DEADLINE):
                 verdict = await store.admit(tallies, holder)
-        except TimeoutError:
-            failure = f"no answer within {DEADLINE:g} s"
-        except StoreError as error:
-            failure = str(error)
-        finally:
-            if verdict is None and failure is None:
-                breaker.abandoned()
-        if verdict is not None:
-            if breaker.succeeded():
-                logger.warning("presign: the limit store works again")
-            return verdict
+        except NoRoom:
+            self._has_worked(breaker)
+            raise
+        except (StoreError, TimeoutError) as error:
+            why = str(error) or f"no answer within {DEADLINE:g} s"
+            self._has_failed(breaker, why)
+            self._give_back(store, leases)  # it may have taken them all the same
+            raise StoreError(why) from None
+        except BaseException:
+            breaker.abandoned()
+            self._give_back(store, leases)
+            raise
+        self._has_worked(breaker)
+        return verdict
+
+    def _has_worked(self, breaker: Breaker) -> None:
+        if breaker.succeeded():
+            logger.warning("presign: the limit store works again")
+        if self._untold is not None:
+            store, self._untold = self._untold, None
+            self._do(self._tell(store))
+
+    def _has_failed(self, breaker: Breaker, why: str) -> None:
         self.counts["store_failures"] += 1
         if breaker.failed(self._clock()):
-            logger.error("presign: limits cannot be counted, their requests are answered 503: %s", failure)
-        raise StoreError(failure or "")
+            logger.error("presign: limits cannot be counted, their requests are answered 503: %s", why)
 
     # -- slots ----------------------------------------------------------------------------------------
 
@@ -197,13 +223,18 @@ class Limiter:
             self._give_back(slot.store, slot.leases)
 
     def _give_back(self, store: Store, leases: Sequence[Lease]) -> None:
-        task = asyncio.get_running_loop().create_task(self._send_back(store, leases))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
+        if not leases:
+            return
+        # Begun at once, so that the store hears of it before it is asked for the next request.
+        loop = asyncio.get_running_loop()
+        task = asyncio.Task(self._send_back(store, leases), loop=loop, eager_start=True)
+        if not task.done():
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
 
     async def _send_back(self, store: Store, leases: Sequence[Lease]) -> None:
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with Deadline(DEADLINE):
                 await store.release(leases)
         except (StoreError, TimeoutError):
             self.counts["store_failures"] += 1  # its lease ends by itself
@@ -211,24 +242,25 @@ class Limiter:
     async def _renew(self) -> None:
         """Keep what is held, as long as anything is."""
         while self._held:
-            await asyncio.sleep(_RENEWED)
-            begun, stores = self._clock(), {slot.store for slot in self._held}
-            for store in stores:
-                await self._renew_in(store, [slot for slot in self._held if slot.store is store], begun)
+            await asyncio.sleep(min(slot.store.lease for slot in self._held) / SECOND / _RENEWALS)
+            begun = self._clock()
+            # What is lost may be somebody else's by now: its exchange is about to be broken off.
+            kept = [slot for slot in self._held if not slot.is_lost(begun)]
+            for store in {slot.store for slot in kept}:
+                await self._renew_in(store, [slot for slot in kept if slot.store is store], begun)
 
     async def _renew_in(self, store: Store, slots: list[Slot], begun: float) -> None:
         try:
-            async with asyncio.timeout(_RENEWED / 4):
+            async with asyncio.timeout(_most_for(store)):
                 await store.renew([lease for slot in slots for lease in slot.leases])
         except (StoreError, TimeoutError) as error:
             self.counts["store_failures"] += 1
             logger.warning("presign: slots could not be renewed: %s", str(error) or "no answer")
             return
         for slot in slots:
-            slot.good_until = begun + _TERM
+            slot.good_until = begun + _good_for(store)
         # Released while they were being renewed, perhaps before: free them again.
-        if stale := [lease for slot in slots if slot not in self._held for lease in slot.leases]:
-            self._give_back(store, stale)
+        self._give_back(store, [lease for slot in slots if slot not in self._held for lease in slot.leases])
 
     # -- the store ------------------------------------------------------------------------------------
 
@@ -244,9 +276,14 @@ class Limiter:
                 for warning in await store.warnings():
                     logger.warning("presign: %s", warning)
         except TimeoutError:
-            logger.error("presign: the limit store does not answer")
+            self._fails_to_tell(store, "it does not answer")
         except StoreError as error:
-            logger.error("presign: the limit store cannot be used: %s", error)
+            self._fails_to_tell(store, str(error))
+
+    def _fails_to_tell(self, store: Store, why: str) -> None:
+        # No error: mitmproxy would not start where there is one, and the store may come up after us.
+        self._untold = store
+        logger.warning("presign: the limit store cannot be used yet: %s", why)
 
     async def _leave(self, store: Store) -> None:
         """Close a store when nothing needs it any more."""

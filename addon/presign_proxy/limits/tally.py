@@ -49,7 +49,8 @@ class Weighed(NamedTuple):
     """What one counter says to one more request.
 
     Args:
-        after: the counter's state when the request is counted.
+        after: the counter's state when the request is counted; where it does not fit, what to leave there,
+            which differs from what was found only where the clock was set back.
         remaining: how many more fit: after this one if it fits, else now.
         wait: microseconds until one fits again; 0 where it fits or where none ever will.
     """
@@ -65,8 +66,8 @@ def weigh(tally: Tally, state: int, now: int) -> Weighed:
 
     The state of a rate is the theoretical arrival time of GCRA (ITU-T I.371): the instant at which the bucket
     is full again. Over any stretch of time t at most `limit + t / interval` are admitted. No clock can have
-    put it further ahead than a whole bucket: where it is, the clock was set back, and the bucket counts as
-    empty, which neither grants more nor locks anybody out for as long as the clock was wrong.
+    put it further ahead than a whole bucket: where it is, the clock was set back, and the bucket is empty
+    from then on, which neither grants more nor locks anybody out for as long as the clock was wrong.
 
     Args:
         state: rate: microseconds; count: requests so far; slots: those taken.
@@ -77,7 +78,7 @@ def weigh(tally: Tally, state: int, now: int) -> Weighed:
         due = min(max(state, now), full)
         room = full - due - tally.interval
         if room < 0:
-            return Weighed(False, state, 0, -room)
+            return Weighed(False, due if state > full else state, 0, -room)
         return Weighed(True, due + tally.interval, room // tally.interval, 0)
     remaining = tally.limit - state - 1
     if remaining >= 0:

@@ -13,12 +13,22 @@ class StoreError(Exception):
     """The store is down, slow, full or damaged. Its text is for the operator, and holds no secret."""
 
 
+class NoRoom(StoreError):
+    """It works, but begins no new counter. No reason to leave it alone: others have theirs."""
+
+
 Lease = tuple[str, str]
 """The key of slots, and who holds one of them."""
 
 
 class Store(Protocol):
-    """Every method raises StoreError, and nothing else; none is waited for without a deadline."""
+    """Every method raises StoreError, and nothing else; none is waited for without a deadline.
+
+    What is asked of it first is done first, also where nobody has waited for it.
+    """
+
+    lease: int
+    """Microseconds for which a slot is held that is not renewed."""
 
     async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
         """Count one request: in all of its counters, or where one has no room left, in none.
@@ -29,7 +39,7 @@ class Store(Protocol):
         """
 
     async def renew(self, leases: Sequence[Lease]) -> None:
-        """Keep these slots for another `LEASE`, also those that were lost meanwhile."""
+        """Keep these slots for another lease, also those that were lost meanwhile."""
 
     async def release(self, leases: Sequence[Lease]) -> None:
         """Free these slots; those that are free already stay so."""

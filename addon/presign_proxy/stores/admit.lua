@@ -12,18 +12,27 @@ if now == 0 then
   now = time[1] * 1000000 + time[2]
 end
 
+local function put_rate(key, due)
+  -- %.0f: the default format would round what has more than 14 digits.
+  redis.call('SET', key, string.format('%.0f', due), 'PX', string.format('%.0f', math.ceil((due - now) / 1000) + 1))
+end
+
 local admitted, answer, after = true, {}, {}
 for i, key in ipairs(KEYS) do
   local kind, limit, argument = ARGV[i * 3 + 2], tonumber(ARGV[i * 3 + 3]), tonumber(ARGV[i * 3 + 4])
   local fits, remaining, wait
   if kind == 'rate' then
     local full = now + limit * argument
-    local due = math.min(math.max(tonumber(redis.call('GET', key) or 0), now), full)
+    local state = tonumber(redis.call('GET', key) or 0)
+    local due = math.min(math.max(state, now), full)
     local room = full - due - argument
     fits = room >= 0
     remaining = fits and math.floor(room / argument) or 0
     wait = fits and 0 or -room
     after[i] = due + argument
+    if state > full then
+      put_rate(key, full)
+    end
   else
     local state
     if kind == 'slots' then
@@ -55,16 +64,14 @@ for i, key in ipairs(KEYS) do
   if kind == 'slots' then
     redis.call('ZADD', key, now + lease, holder)
     redis.call('PEXPIRE', key, math.ceil(lease / 1000))
+  elseif kind == 'rate' then
+    put_rate(key, after[i])
+  elseif argument > 0 then
+    -- The end was read off the clock of a gateway: by this one it may be past, and SET with a past end deletes.
+    local ends = math.max(argument, now / 1000000) + grace
+    redis.call('SET', key, string.format('%.0f', after[i]), 'EXAT', string.format('%.0f', ends))
   else
-    -- %.0f: the default format would round what has more than 14 digits.
-    local value = string.format('%.0f', after[i])
-    if kind == 'rate' then
-      redis.call('SET', key, value, 'PX', string.format('%.0f', math.ceil((after[i] - now) / 1000) + 1))
-    elseif argument > 0 then
-      redis.call('SET', key, value, 'EXAT', string.format('%.0f', argument + grace))
-    else
-      redis.call('SET', key, value)
-    end
+    redis.call('SET', key, string.format('%.0f', after[i]))
   end
 end
 return answer

@@ -36,6 +36,11 @@ class Choice:
         return (mine.reveal() if mine else None) == (theirs.reveal() if theirs else None)
 
     @property
+    def is_private(self) -> bool:
+        """Whether no other process can count in it."""
+        return self.url.startswith("memory:")
+
+    @property
     def path(self) -> Path | None:
         """Of sqlite: the file."""
         return self.base / self.url.removeprefix("sqlite:///") if self.url.startswith("sqlite:") else None
@@ -50,7 +55,7 @@ class Choice:
 
     def open(self) -> Store:
         """Raises StoreError where it cannot be meant so; whether it works is seen when it is used."""
-        if self.url.startswith("memory:"):
+        if self.is_private:
             return MemoryStore()
         if self.path is not None:
             return SqliteStore(self.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,16 +14,17 @@ from ..secret import Secret
 from . import Lease, StoreError
 
 try:
-    from redis import asyncio as client
+    from redis.asyncio import ConnectionPool
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import NoScriptError, RedisError
-except ImportError:  # an extra
-    client = None  # type: ignore[assignment]
 
-TIMEOUT: Final = 0.25
-"""Seconds for connecting, and for each answer."""
-MAX_CONNECTIONS: Final = 64
+    from .line import Command, Line
+except ImportError:  # an extra
+    ConnectionPool = None  # type: ignore[assignment,misc]
+
+DIALLING: Final = 1.0
+"""Seconds for a connection to be made, TLS and log-in included. No request waits so long for it."""
 _ADMIT: Final = (Path(__file__).parent / "admit.lua").read_text("utf-8")
 _DURABLE: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 _OLDEST: Final = 7
@@ -32,102 +34,158 @@ class RedisStore:
     """One script, one round trip. Instants are the server's: the clocks of the fleet do not matter."""
 
     def __init__(
-        self, url: str, password: Secret | None = None, ca: Path | None = None, now: int = 0
+        self,
+        url: str,
+        password: Secret | None = None,
+        ca: Path | None = None,
+        now: int = 0,
+        lease: int = LEASE,
     ) -> None:
         """
         Args:
             url: redis:// or rediss://, with a user name and a database, without a password.
             ca: authorities for rediss://, instead of the system's.
             now: Unix time in microseconds to count with, instead of the server's.
+            lease: microseconds.
 
         Raises StoreError where the URL is none, or the extra is not installed.
         """
-        if client is None:
+        if ConnectionPool is None:
             raise StoreError("redis:// needs an extra: pip install 'presign-proxy[redis]'")
         more: dict[str, Any] = {"ssl_ca_certs": str(ca)} if ca else {}
         if password is not None:
             more["password"] = password.reveal()
         try:
-            self._pool = client.BlockingConnectionPool.from_url(
+            # Of its pool only what it knows of URLs is used.
+            self._pool = ConnectionPool.from_url(
                 url,
-                max_connections=MAX_CONNECTIONS,
-                timeout=TIMEOUT,
-                socket_timeout=TIMEOUT,
-                socket_connect_timeout=TIMEOUT,
+                # Whoever asks has a deadline, and a connection that says nothing is given up with the first.
+                socket_timeout=None,
+                socket_connect_timeout=DIALLING,
                 # A second attempt at what may have been counted would count it twice.
                 retry=Retry(NoBackoff(), 0),
                 **more,
             )
         except ValueError:
             raise StoreError("the store is not a URL as in redis://127.0.0.1:6379/0") from None
-        self._redis = client.Redis(connection_pool=self._pool)
-        self._script = self._redis.register_script(_ADMIT)
+        self._line: Line | None = None
+        self._dialling: asyncio.Task[Line | StoreError] | None = None
+        self._script: bytes | None = None
         self.now = now
+        self.lease = lease
 
     async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
-        arguments: list[str | int] = [holder, LEASE, GRACE, self.now]
-        for tally in tallies:
-            arguments += [tally.kind, tally.limit, tally.interval or tally.until]
         keys = [tally.key for tally in tallies]
+        arguments: list[str | int] = [holder, self.lease, GRACE, self.now]
+        for tally in tallies:
+            arguments += (tally.kind, tally.limit, tally.interval or tally.until)
         with _failures():
-            answer = await self._evaluate(keys, arguments)
-            said = zip(*(iter(answer),) * 3, strict=True)
-            return Verdict(tuple([Weighed(fits == 1, 0, left, wait) for fits, left, wait in said]))
+            said = await self._evaluate((len(keys), *keys, *arguments))
+            if len(said) != 3 * len(keys):
+                raise StoreError("the store answers something else than was asked")
+            triples = zip(*(iter(said),) * 3, strict=True)
+            return Verdict(tuple([Weighed(fits == 1, 0, left, wait) for fits, left, wait in triples]))
 
-    async def _evaluate(self, keys: list[str], arguments: list[str | int]) -> list[int]:
+    async def _evaluate(self, arguments: Command) -> list[int]:
         """The script; sent along where the server does not have it any more, having counted nothing then."""
-        try:
-            found = await self._redis.evalsha(self._script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            found = await self._redis.eval(_ADMIT, len(keys), *keys, *arguments)
-        if len(found) != 3 * len(keys):
-            raise StoreError("the store answers something else than was asked")
-        return list(found)
+        if self._script is not None:
+            (answer,) = await self._ask(("EVALSHA", self._script, *arguments))
+            if not isinstance(answer, NoScriptError):
+                return list(_good(answer))
+        sha, answer = await self._ask(("SCRIPT", "LOAD", _ADMIT), ("EVAL", _ADMIT, *arguments))
+        self._script = _bytes(_good(sha))
+        return list(_good(answer))
 
     async def renew(self, leases: Sequence[Lease]) -> None:
         with _failures():
             now = self.now or await self._clock()
-            async with self._redis.pipeline(transaction=False) as batch:
-                for key, holder in leases:
-                    batch.zadd(key, {holder: now + LEASE})
-                    batch.pexpire(key, LEASE // 1000)
-                await batch.execute()
+            commands: list[Command] = []
+            for key, holder in leases:
+                commands.append(("ZADD", key, now + self.lease, holder))
+                commands.append(("PEXPIRE", key, -(-self.lease // 1000)))
+            for answer in await self._ask(*commands):
+                _good(answer)
 
     async def release(self, leases: Sequence[Lease]) -> None:
         with _failures():
-            async with self._redis.pipeline(transaction=False) as batch:
-                for key, holder in leases:
-                    batch.zrem(key, holder)
-                await batch.execute()
+            for answer in await self._ask(*[("ZREM", key, holder) for key, holder in leases]):
+                _good(answer)
 
     async def _clock(self) -> int:
-        seconds, rest = await self._redis.time()
+        (answer,) = await self._ask(("TIME",))
+        seconds, rest = _good(answer)
         return int(seconds) * 1_000_000 + int(rest)
 
     async def warnings(self) -> list[str]:
         with _failures():
             found = []
-            version = str((await self._redis.info("server")).get("redis_version", "0"))
-            if int(version.partition(".")[0]) < _OLDEST:
+            told, durable = await self._ask(("INFO", "server"), ("CONFIG", "GET", *_DURABLE))
+            version = _version(_bytes(_good(told)))
+            if version < _OLDEST:
                 found.append(f"the store is version {version}; it has to be {_OLDEST} or later")
-            try:
-                answer = await self._redis.config_get(*_DURABLE)
-            except RedisError:
+            if isinstance(durable, RedisError):
                 return [*found, "the store does not tell its configuration: it may lose counts"]
-            said = {_text(name): _text(value) for name, value in answer.items()}
+            said = _pairs(durable)
             for name, wanted in _DURABLE.items():
                 if (is_now := said.get(name, "")) != wanted:
                     found.append(f"the store has {name} {is_now}; only with {wanted} is no count ever lost")
             return found
 
     async def close(self) -> None:
-        with contextlib.suppress(Exception):
-            await self._redis.aclose()
-            await self._pool.disconnect()
+        if self._dialling is not None:
+            self._dialling.cancel()
+        if self._line is not None:
+            self._line.close()
+
+    # -- the connection -------------------------------------------------------------------------------
+
+    async def _ask(self, *commands: Command) -> list[Any]:
+        line = self._line
+        if line is None or not line.is_open:
+            if self._dialling is None or self._dialling.done():
+                self._dialling = asyncio.get_running_loop().create_task(self._dial())
+            # One for all who wait for it; who stops waiting does not stop it.
+            dialled = await asyncio.shield(self._dialling)
+            if isinstance(dialled, StoreError):
+                raise dialled
+            line = dialled
+        return await line.ask(*commands)
+
+    async def _dial(self) -> Line | StoreError:
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(DIALLING):
+                await connection.connect()
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                await connection.disconnect(nowait=True)
+            if not isinstance(error, Exception):
+                raise
+            return StoreError(f"the store failed ({type(error).__name__})")
+        self._line = Line(connection)
+        return self._line
 
 
-def _text(value: str | bytes | None) -> str:
-    return value.decode() if isinstance(value, bytes) else value or ""
+def _good(answer: Any) -> Any:
+    """Raises what is an error reply."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _version(info: bytes) -> int:
+    line = next((line for line in info.split() if line.startswith(b"redis_version:")), b"redis_version:0")
+    return int(line.partition(b":")[2].partition(b".")[0])
+
+
+def _pairs(answer: Any) -> dict[str, str]:
+    """A map, which the older protocol writes as a list."""
+    pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
+    return {_bytes(name).decode(): _bytes(value).decode() for name, value in pairs}
 
 
 @contextlib.contextmanager
@@ -137,5 +195,5 @@ def _failures() -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (RedisError, OSError, TimeoutError, ValueError, TypeError) as error:
+    except (RedisError, OSError, ValueError, TypeError) as error:
         raise StoreError(f"the store failed ({type(error).__name__})") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import queue
 import sqlite3
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..limits.tally import LEASE, SECOND, Tally, forgettable_at, weigh
 from ..limits.verdict import Verdict
@@ -19,7 +20,7 @@ from . import Lease, StoreError
 
 BUSY: Final = 0.2
 """Seconds for which another process may keep the file locked."""
-BATCH: Final = 64
+BATCH: Final = 256
 """Requests that are counted in one transaction: they share the wait for the disk."""
 _APPLICATION: Final = 0x70733031
 _VERSION: Final = 1
@@ -40,15 +41,31 @@ PRAGMA user_version = {_VERSION};
 COMMIT;
 """
 
+# One statement for a whole batch, its rows as JSON: each gives up the interpreter's lock, and while the event
+# loop is busy it takes milliseconds to get it back.
+_STATES: Final = (
+    "SELECT json_group_object(key, state) FROM counters WHERE key IN (SELECT value FROM json_each(?))"
+)
+_TAKEN: Final = (
+    "SELECT json_group_object(key, taken) FROM (SELECT key, count(*) AS taken FROM slots"
+    " WHERE key IN (SELECT value FROM json_each(?)) AND ends > ? GROUP BY key)"
+)
 _PUT: Final = (
-    "INSERT INTO counters VALUES (?, ?, ?)"
+    "INSERT INTO counters SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+    " json_extract(value, '$[2]') FROM json_each(?) WHERE true"
     " ON CONFLICT (key) DO UPDATE SET state = excluded.state, forget = excluded.forget"
 )
 _HOLD: Final = (
-    "INSERT INTO slots VALUES (?, ?, ?) ON CONFLICT (key, holder) DO UPDATE SET ends = excluded.ends"
+    "INSERT INTO slots SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?"
+    " FROM json_each(?) WHERE true ON CONFLICT (key, holder) DO UPDATE SET ends = excluded.ends"
+)
+_FREE: Final = (
+    "DELETE FROM slots WHERE (key, holder) IN"
+    " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 )
 
-Work = Callable[["_File", int], Any]
+_Asked = tuple[Sequence[Tally], str]
+"""What one request is held against, and who takes its slots."""
 
 
 class _File:
@@ -69,10 +86,11 @@ class _File:
         self._swept = 0
 
     def _set_up(self) -> None:
+        # In this order: another worker may be making them, which it does in one step.
+        (tables,) = self.sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (application,), (version,) = (
             self.sql.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
         )
-        (tables,) = self.sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if (application, version) != (_APPLICATION, _VERSION):
             if tables or application:
                 raise StoreError("the store is a database of something else, or of another version")
@@ -86,23 +104,51 @@ class _File:
             self.sql.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
 
-    def admit(self, tallies: Sequence[Tally], holder: str, now: int) -> Verdict:
-        verdict = Verdict(tuple([weigh(tally, self._state(tally, now), now) for tally in tallies]))
-        if verdict.admitted:
-            for tally, weighed in zip(tallies, verdict.weighed, strict=True):
-                if tally.kind == "slots":
-                    self.sql.execute(_HOLD, (tally.key, holder, now + LEASE))
-                else:
-                    forget = forgettable_at(tally, weighed.after)
-                    self.sql.execute(_PUT, (tally.key, weighed.after, forget))
-        return verdict
+    def hold(self, leases: Sequence[Lease], ends: int) -> None:
+        if leases:
+            self.sql.execute(_HOLD, (ends, json.dumps(leases)))
 
-    def _state(self, tally: Tally, now: int) -> int:
-        if tally.kind == "slots":
-            query = "SELECT count(*) FROM slots WHERE key = ? AND ends > ?"
-            return int(self.sql.execute(query, (tally.key, now)).fetchone()[0])
-        found = self.sql.execute("SELECT state FROM counters WHERE key = ?", (tally.key,)).fetchone()
-        return int(found[0]) if found else 0
+    def free(self, leases: Sequence[Lease]) -> None:
+        if leases:
+            self.sql.execute(_FREE, (json.dumps(leases),))
+
+    def admit(self, asked: Sequence[_Asked], now: int, lease: int) -> list[Verdict]:
+        """Each after the other, on what was read once and is written once."""
+        states = self._states([tally for tallies, _ in asked for tally in tallies], now)
+        changed: dict[str, int] = {}
+        taken: list[Lease] = []
+        verdicts = []
+        for tallies, holder in asked:
+            weighed = tuple([weigh(tally, states.get(tally.key, 0), now) for tally in tallies])
+            verdict = Verdict(weighed)
+            verdicts.append(verdict)
+            for tally, one in zip(tallies, weighed, strict=True):
+                if not verdict.admitted and (one.fits or one.after == states.get(tally.key, 0)):
+                    continue
+                states[tally.key] = one.after
+                if tally.kind == "slots":
+                    taken.append((tally.key, holder))
+                else:
+                    changed[tally.key] = forgettable_at(tally, one.after)
+        self.hold(taken, now + lease)
+        if changed:
+            rows = [(key, states[key], forget) for key, forget in changed.items()]
+            self.sql.execute(_PUT, (json.dumps(rows),))
+        return verdicts
+
+    def _states(self, tallies: Sequence[Tally], now: int) -> dict[str, int]:
+        slots = {tally.key for tally in tallies if tally.kind == "slots"}
+        counters = {tally.key for tally in tallies} - slots
+        found: dict[str, int] = {}
+        if counters:
+            found |= self._read(_STATES, (json.dumps(list(counters)),))
+        if slots:
+            found |= self._read(_TAKEN, (json.dumps(list(slots)), now))
+        return found
+
+    def _read(self, query: str, arguments: tuple[str | int, ...]) -> dict[str, int]:
+        (answer,) = self.sql.execute(query, arguments).fetchone()
+        return dict(json.loads(answer))
 
     def sweep(self, now: int) -> None:
         """Once a second, forget some of what is over."""
@@ -118,65 +164,65 @@ class _File:
 
 
 class _Job:
-    """Work to be done in a transaction, and who waits for its result."""
+    """What one caller wants done, and where it waits: a request counted, slots kept, slots freed."""
 
-    __slots__ = ("durable", "future", "loop", "result", "work")
+    __slots__ = ("asked", "freed", "future", "kept", "loop")
 
-    def __init__(self, work: Work, *, durable: bool) -> None:
-        self.work = work
-        self.durable = durable
+    def __init__(
+        self, asked: Sequence[_Asked] = (), kept: Sequence[Lease] = (), freed: Sequence[Lease] = ()
+    ) -> None:
+        self.asked = asked
+        self.kept = kept
+        self.freed = freed
         self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-        self.result: Any = None
+        self.future: asyncio.Future[Verdict | None] = self.loop.create_future()
 
-    def tell(self, error: StoreError | None) -> None:
+    def tell(self, result: Verdict | StoreError | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            self.loop.call_soon_threadsafe(self._tell, error)
+            self.loop.call_soon_threadsafe(self._tell, result)
 
-    def _tell(self, error: StoreError | None) -> None:
+    def _tell(self, result: Verdict | StoreError | None) -> None:
         if self.future.done():
             return  # nobody waits any more
-        if error is None:
-            self.future.set_result(self.result)
+        if isinstance(result, StoreError):
+            self.future.set_exception(result)
         else:
-            self.future.set_exception(error)
+            self.future.set_result(result)
 
 
 class SqliteStore:
     """One thread writes. Requests that come while it waits for the disk are counted together, in order."""
 
-    def __init__(self, path: Path, clock: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], int] = lambda: time.time_ns() // 1000, lease: int = LEASE
+    ) -> None:
         """
         Args:
             path: of the file, which is made when it is first needed.
             clock: Unix time in microseconds.
+            lease: microseconds.
         """
         self._path = path
         self._clock = clock
+        self.lease = lease
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._file: _File | None = None
 
     async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
-        # A rate or a slot is over before a machine is up again.
-        durable = any(tally.kind == "count" for tally in tallies)
-        verdict: Verdict = await self._do(lambda file, now: file.admit(tallies, holder, now), durable=durable)
+        verdict = await self._do(_Job(asked=[(tallies, holder)]))
+        if verdict is None:
+            raise StoreError("the store has not judged")
         return verdict
 
     async def renew(self, leases: Sequence[Lease]) -> None:
-        def work(file: _File, now: int) -> None:
-            file.sql.executemany(_HOLD, [(key, holder, now + LEASE) for key, holder in leases])
-
-        await self._do(work, durable=False)
+        await self._do(_Job(kept=leases))
 
     async def release(self, leases: Sequence[Lease]) -> None:
-        def work(file: _File, _: int) -> None:
-            file.sql.executemany("DELETE FROM slots WHERE key = ? AND holder = ?", leases)
-
-        await self._do(work, durable=False)
+        await self._do(_Job(freed=leases))
 
     async def warnings(self) -> list[str]:
-        await self._do(lambda *_: None, durable=False)
+        await self._do(_Job())
         return []
 
     async def close(self) -> None:
@@ -184,27 +230,23 @@ class SqliteStore:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join, 1.0)
 
-    async def _do(self, work: Work, *, durable: bool) -> Any:
+    async def _do(self, job: _Job) -> Verdict | None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="presign-store", daemon=True)
             self._thread.start()
-        job = _Job(work, durable=durable)
         self._jobs.put(job)
         return await job.future
 
     def _run(self) -> None:
         going = True
         while going:
-            batch: list[_Job] = []
-            job = self._jobs.get()
-            while job is not None:
-                # Who does not wait any more must not be counted, if that can still be helped.
-                batch += () if job.future.cancelled() else (job,)
-                try:
-                    job = self._jobs.get_nowait() if len(batch) < BATCH else self._jobs.get(timeout=0)
-                except queue.Empty:
-                    break
-            going = job is not None or bool(batch)
+            jobs = [self._jobs.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(jobs) < BATCH:
+                    jobs.append(self._jobs.get_nowait())
+            going = None not in jobs
+            # Who does not wait any more must not be counted, if that can still be helped.
+            batch = [job for job in jobs if job is not None and not job.future.cancelled()]
             if batch:
                 self._settle(batch)
         if self._file is not None:
@@ -213,15 +255,15 @@ class SqliteStore:
     def _settle(self, batch: list[_Job]) -> None:
         """Do all of it in one transaction. Nobody is told of anything before it is committed."""
         failure: StoreError | None = None
+        verdicts: list[Verdict] = []
+        asked = [one for job in batch for one in job.asked]
         try:
             file = self._opened()
-            file.be_durable(any(job.durable for job in batch))
+            # A rate or a slot is over before a machine is up again.
+            file.be_durable(any(tally.kind == "count" for tallies, _ in asked for tally in tallies))
             file.sql.execute("BEGIN IMMEDIATE")
             try:
-                now = self._clock()
-                for job in batch:
-                    job.result = job.work(file, now)
-                file.sweep(now)
+                verdicts = self._write(file, batch, asked)
                 file.sql.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -232,8 +274,21 @@ class SqliteStore:
         except Exception as error:
             failure = StoreError(f"{self._path.name}: {_told(error)}")
             self._let_go(error)
+        said = iter(verdicts)
         for job in batch:
-            job.tell(failure)
+            job.tell(failure or (next(said) if job.asked else None))
+
+    def _write(self, file: _File, batch: list[_Job], asked: list[_Asked]) -> list[Verdict]:
+        now = self._clock()
+        file.hold([lease for job in batch for lease in job.kept], now + self.lease)
+        freed = [lease for job in batch for lease in job.freed]
+        file.free(freed)
+        verdicts = file.admit(asked, now, self.lease) if asked else []
+        # What was asked for and given up in the same moment.
+        holders = {holder for _, holder in asked}
+        file.free([lease for lease in freed if lease[1] in holders])
+        file.sweep(now)
+        return verdicts
 
     def _opened(self) -> _File:
         """The file under that name now: one that was deleted or put elsewhere is nobody else's any more."""
@@ -241,8 +296,19 @@ class SqliteStore:
             self._file.sql.close()
             self._file = None
         if self._file is None:
-            self._file = _File(self._path)
+            self._file = self._open()
         return self._file
+
+    def _open(self) -> _File:
+        """SQLite does not wait for others where the first of them makes the file."""
+        until = time.monotonic() + BUSY
+        while True:
+            try:
+                return _File(self._path)
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
     def _let_go(self, error: Exception) -> None:
         """Open it anew next time, unless it was merely locked."""

@@ -1,0 +1,151 @@
+"""`presign serve`: the gateway in production."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ..serving import listening
+from .desk import Desk, Failure
+from .voice import Voice, verb
+
+_DEFAULT: Final = "127.0.0.1:8080"
+_FILES: Final = 65_536
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+# Meant for this process: a program that prints a secret has no business with them.
+_OF_SYSTEMD: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
+
+
+def _address(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    try:
+        return tuple(map(listening.parse_address, given))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _duration(_: click.Context, __: click.Parameter, given: str) -> float:
+    number, unit = given[:-1], given[-1:]
+    if not (number.isascii() and number.isdecimal() and len(number) < 6 and unit in _SECONDS):
+        raise click.BadParameter("is a duration: a number and one of s, m, h, as in 30s")
+    return float(int(number) * _SECONDS[unit])
+
+
+@click.command()
+@click.option(
+    "--listen",
+    "addresses",
+    metavar="HOST:PORT",
+    multiple=True,
+    callback=_address,
+    help=f"Where clients connect; may be given several times.  [default: {_DEFAULT}]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that serve; one for each core.",
+)
+@click.option(
+    "--drain",
+    metavar="TIME",
+    default="30s",
+    show_default=True,
+    callback=_duration,
+    help="How long requests that are under way may take once the gateway stops.",
+)
+@click.option(
+    "--confdir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="~/.mitmproxy",
+    show_default=True,
+    help="Where the certificate authority for interception is, or is made.",
+)
+@click.option(
+    "--upstream-ca",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Authorities that upstreams are checked against, instead of the usual ones.",
+)
+@verb
+def serve(
+    desk: Desk,
+    voice: Voice,
+    addresses: tuple[tuple[str, int], ...],
+    workers: int,
+    drain: float,
+    confdir: Path,
+    upstream_ca: Path | None,
+) -> int:
+    """Run the gateway: several workers on one port, without a script, without a UI.
+
+    SIGTERM and Ctrl-C: no new requests, those under way end; once more: at once. SIGHUP: read the
+    configuration again.
+    """
+    from ..serving.lines import open_log
+    from ..serving.plan import Plan
+
+    if not desk.exists:
+        _ = desk.config  # says what to do
+    if sys.platform == "win32":
+        raise Failure("workers need signals and shared sockets, which Windows has not: use mitmdump")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to be told
+    plan = Plan(
+        config=str(desk.path),
+        confdir=str(confdir.expanduser().absolute()),
+        workers=workers,
+        drain=drain,
+        upstream_ca=str(upstream_ca.absolute()) if upstream_ca else "",
+        as_json=voice.as_json,
+    )
+    sockets = _sockets(addresses)
+    notify = os.environ.get("NOTIFY_SOCKET", "")
+    for name in _OF_SYSTEMD:
+        os.environ.pop(name, None)
+    _allow_many_files()
+    open_log("gateway", as_json=voice.as_json)
+    return asyncio.run(_supervise(plan, sockets, notify))
+
+
+def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
+    """Raises Failure, UsageError."""
+    try:
+        handed_over = listening.handed_over(os.environ)
+        if handed_over and addresses:
+            raise click.UsageError("systemd hands the sockets over: --listen has to go")
+        found = list(handed_over)
+        for host, port in addresses or (() if handed_over else (listening.parse_address(_DEFAULT),)):
+            found += listening.bind(host, port)
+    except listening.ListenError as error:
+        raise Failure(str(error)) from None
+    return found
+
+
+def _allow_many_files() -> None:
+    """Two for each client: its connection, and that to its upstream. The usual limit is a thousand."""
+    import resource
+
+    with contextlib.suppress(OSError, ValueError):
+        few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # "Without limit" is more than some kernels give.
+        wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+        if few != resource.RLIM_INFINITY and few < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+async def _supervise(plan: Any, sockets: list[socket.socket], notify: str) -> int:
+    from ..serving.notifying import Notifier
+    from ..serving.supervisor import Supervisor
+
+    supervisor = Supervisor(plan, sockets, Notifier(notify))
+    code = await supervisor.run()
+    if supervisor.failed:
+        raise Failure("\n".join(supervisor.failed))
+    return code

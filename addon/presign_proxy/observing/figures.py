@@ -1,0 +1,156 @@
+"""What is counted, and how the counts of several processes become one: plain values, ready for JSON.
+
+A snapshot holds, by the name of a metric, its series: `[[label values, value], …]`. The value of a histogram
+is `[[count of each bucket, …, of what is longer], sum]`. Every process takes its own; nobody shares memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+Snapshot = dict[str, list[list[Any]]]
+
+BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)
+"""Upper bounds of the histograms, in seconds: a model that streams its answer takes minutes."""
+
+MAX_CONNECTIONS: Final = 1000
+"""Connections with series of their own in one process; further ones are counted together."""
+OTHER: Final = "other"
+
+
+class Family(NamedTuple):
+    """One metric.
+
+    Args:
+        merge: what becomes of the gauges of several processes.
+    """
+
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    merge: Literal["sum", "max", "min"] = "sum"
+
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "presign_requests_total": Family(
+        "counter",
+        "Requests that were decided on: forwarded or denied.",
+        ("decision", "code", "scheme", "carrier", "status"),
+    ),
+    "presign_connection_requests_total": Family(
+        "counter",
+        "Requests with a good signature, by connection.",
+        ("connection", "decision", "code"),
+    ),
+    "presign_passed_total": Family("counter", "Requests without a presign that were let through."),
+    "presign_request_duration_seconds": Family(
+        "histogram", "From the head of a granted request to the end of its answer."
+    ),
+    "presign_upstream_response_seconds": Family(
+        "histogram", "From the head of a granted request to the head of the upstream's answer."
+    ),
+    "presign_bytes_total": Family("counter", "Bytes of the bodies of granted requests.", ("direction",)),
+    "presign_in_flight": Family("gauge", "Granted requests whose answer has not ended."),
+    "presign_client_connections": Family("gauge", "Client connections that are open."),
+    "presign_limits_total": Family(
+        "counter", "Requests that were held against limits, by what came of it.", ("outcome",)
+    ),
+    "presign_limited_total": Family(
+        "counter", "Requests that were refused because a limit was reached.", ("kind",)
+    ),
+    "presign_store_failures_total": Family("counter", "Calls of the limit store that failed."),
+    "presign_store_up": Family("gauge", "Whether the limit store answers.", ("store",), "min"),
+    "presign_config_reloads_total": Family(
+        "counter", "Changed configurations, by what came of them.", ("result",)
+    ),
+    "presign_config_last_success_timestamp_seconds": Family(
+        "gauge", "When the configuration that is in force was loaded.", (), "min"
+    ),
+    "presign_config_stale": Family(
+        "gauge", "1 while the files on disk are broken and older ones are in force.", (), "max"
+    ),
+    "presign_connections": Family("gauge", "Connections of the registry.", (), "max"),
+    "presign_ready": Family("gauge", "Whether presigned requests are served.", (), "min"),
+    "presign_audit_lines_total": Family("counter", "Audit lines that were written."),
+    "presign_audit_dropped_total": Family("counter", "Audit lines that are lost, because too many waited."),
+    "presign_audit_suppressed_total": Family(
+        "counter", "Refusals before a good signature of which no line was written: too many a second."
+    ),
+    "presign_audit_queued": Family("gauge", "Audit lines that wait to be written."),
+    "presign_audit_up": Family("gauge", "Whether the audit log can be written.", (), "min"),
+    "presign_build_info": Family("gauge", "Which release this is.", ("version", "mitmproxy"), "max"),
+    "process_cpu_seconds_total": Family("counter", "Processor time, user and system."),
+    "process_resident_memory_bytes": Family("gauge", "Memory in use."),
+    "process_open_fds": Family("gauge", "File descriptors in use."),
+    "process_max_fds": Family("gauge", "File descriptors allowed to a process.", (), "min"),
+    "process_start_time_seconds": Family("gauge", "When the (oldest) process was started.", (), "min"),
+}
+"""Every metric there is. The names and labels are public: docs/observing.md."""
+
+
+def add(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """The sum of what several processes have counted; what nobody knows is left out."""
+    merged: dict[str, dict[tuple[str, ...], Any]] = {}
+    for snapshot in snapshots:
+        for name, series in snapshot.items():
+            family = FAMILIES.get(name)
+            if family is None:
+                continue
+            values = merged.setdefault(name, {})
+            for labels, value in series:
+                key = tuple(labels)
+                values[key] = _merged(family, values[key], value) if key in values else value
+    return {name: [[list(key), value] for key, value in series.items()] for name, series in merged.items()}
+
+
+def _merged(family: Family, one: Any, other: Any) -> Any:
+    if family.kind == "histogram":
+        counts = [mine + theirs for mine, theirs in zip(one[0], other[0], strict=True)]
+        return [counts, one[1] + other[1]]
+    if family.kind == "counter" or family.merge == "sum":
+        return one + other
+    return max(one, other) if family.merge == "max" else min(one, other)
+
+
+class Totals:
+    """Adds up workers that come and go. What a dead one has counted stays: a counter never goes back."""
+
+    def __init__(self) -> None:
+        self._living: dict[Hashable, Snapshot] = {}
+        self._gone: Snapshot = {}
+
+    def update(self, worker: Hashable, snapshot: Snapshot) -> None:
+        """The newest snapshot of a worker.
+
+        Args:
+            worker: a name that no other process has ever had.
+        """
+        self._living[worker] = snapshot
+
+    def lost(self, worker: Hashable) -> None:
+        """A worker has ended, and will not be heard of again."""
+        last = self._living.pop(worker, None)
+        if last is not None:
+            counted = {name: series for name, series in last.items() if _is_counted(name)}
+            self._gone = add([self._gone, self._folded(counted)])
+
+    def total(self, *more: Snapshot) -> Snapshot:
+        """Of all workers there ever were, and of `more`."""
+        return add([self._gone, *self._living.values(), *more])
+
+    def _folded(self, last: Snapshot) -> Snapshot:
+        """Every worker may have named connections of its own: what is kept of the dead stays bounded."""
+        name = "presign_connection_requests_total"
+        known = {labels[0] for labels, _ in self._gone.get(name, ())}
+        series = []
+        for (connection, *rest), value in last.get(name, ()):
+            if connection not in known and len(known) >= MAX_CONNECTIONS:
+                connection = OTHER
+            known.add(connection)
+            series.append([[connection, *rest], value])
+        return add([{**last, name: []}, *({name: [one]} for one in series)])
+
+
+def _is_counted(name: str) -> bool:
+    return name in FAMILIES and FAMILIES[name].kind != "gauge"

@@ -1,0 +1,1 @@
+"""`presign serve`: a supervisor that holds the sockets, and workers that serve on them."""

@@ -1,0 +1,45 @@
+"""The log of `presign serve`: one line, or one JSON object, for what an operator should know."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+
+class Lines(logging.Formatter):
+    """`2027-01-01T00:00:00Z warning worker 4711: …`"""
+
+    def __init__(self, name: str, *, as_json: bool) -> None:
+        super().__init__()
+        self._name = name
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        level, text = record.levelname.lower(), super().format(record).removeprefix("presign: ")
+        if self._as_json:
+            said: dict[str, Any] = {"time": at, "level": level, "process": self._name, "message": text}
+            return json.dumps(said, ensure_ascii=False)
+        return f"{at} {level} {self._name}: {text}"
+
+
+def open_log(name: str, *, as_json: bool) -> None:
+    """To standard error. Of requests nothing is logged below a warning: that is what the audit log is for.
+
+    Args:
+        name: of the process.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines(name, as_json=as_json))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    # What is not enabled is not even made into a record: mitmproxy would have several for each request.
+    root.setLevel(logging.WARNING)
+    for one in ("presign_proxy.serving", "presign_proxy.keeper"):
+        logging.getLogger(one).setLevel(logging.INFO)
+    # Nothing of this is printed, and looking it up costs more than the line.
+    for one in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
+        setattr(logging, one, False)

@@ -1,0 +1,29 @@
+"""What `presign serve` was asked for: everything that a worker has to know, and no secret."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    Args:
+        config: path of the configuration.
+        confdir: where mitmproxy's certificate authority is.
+        workers: how many serve at a time.
+        drain: seconds that requests under way may take once the gateway stops.
+        upstream_ca: a file of authorities that upstreams are checked against, or empty.
+        as_json: whether log lines are JSON.
+    """
+
+    config: str
+    confdir: str
+    workers: int
+    drain: float
+    upstream_ca: str = ""
+    as_json: bool = False
+
+    def as_message(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,203 @@
+"""One worker: reads everything, waits to be called, serves, drains, ends. Its supervisor says when."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from mitmproxy import exceptions
+
+from . import listening
+from .channel import Channel, Message
+from .draining import Drain
+from .lines import open_log
+from .master import GatewayMaster
+from .parting import end_with_parent
+from .plan import Plan
+
+logger = logging.getLogger(__name__)
+
+EVERY: Final = 1.0
+"""Seconds between reports."""
+_LAST_WORDS: Final = 2.0
+
+
+class _Findings(logging.Handler):
+    """What is said while everything is read: an addon that fails to load is only logged by mitmproxy."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines = self.errors if record.levelno >= logging.ERROR else self.warnings
+        lines += [line.removeprefix("presign: ") for line in record.getMessage().splitlines()]
+
+
+class Worker:
+    """Does what comes over its channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._plan = Plan("", "", 1, 0)
+        self._sockets: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._draining = False
+
+    async def run(self) -> int:
+        """Returns the exit code."""
+        hello = await self._channel.receive()
+        if hello is None:
+            return 1
+        self._plan = Plan(**hello["plan"])
+        open_log(f"worker {os.getpid()}", as_json=self._plan.as_json)
+        end_with_parent(hello["parent"])
+        self._sockets = [socket.socket(fileno=one) for one in hello["sockets"]]
+        self._heed_signals()
+        found = self._load()
+        if found.errors:
+            self._channel.send({"is": "failed", "why": found.errors})
+            return 1
+        _settle()
+        self._do(self._report())
+        running = self._do(self._master.run())
+        self._channel.send({"is": "loaded", "warnings": found.warnings})
+        orders = self._do(self._follow_orders())
+        await asyncio.wait({running, orders}, return_when=asyncio.FIRST_COMPLETED)
+        self._accept_no_more()
+        self._master.shutdown()
+        await asyncio.wait({running}, timeout=_LAST_WORDS)
+        if running.done():
+            running.result()
+        return 0
+
+    def _load(self) -> _Findings:
+        """Read everything; what is found is told once, by the supervisor."""
+        found, root = _Findings(), logging.getLogger()
+        others, root.handlers = root.handlers, [found]
+        try:
+            self._master = GatewayMaster(self._plan)
+            self._master.load(self._plan)
+        except OSError as error:
+            found.errors.append(f"{error.filename}: {(error.strerror or 'failed').lower()}")
+        except (exceptions.OptionsError, ValueError) as error:
+            found.errors += str(error).splitlines()
+        finally:
+            root.removeHandler(found)
+            root.handlers += others
+        return found
+
+    async def _follow_orders(self) -> None:
+        """Until the supervisor has gone, and with it the reason to be here, or the worker has drained."""
+        while (order := await self._channel.receive()) is not None:
+            what = order.get("do")
+            if what == "serve" and not self._draining:
+                if not await self._serve():
+                    return
+            elif what == "reload":
+                self._do(self._reload())
+            elif what == "drain":
+                self._drain()
+
+    async def _serve(self) -> bool:
+        """Whether that can be: two gateways may bind one port, and only one of them listen on it."""
+        try:
+            await self._master.server.serve(self._sockets)
+        except OSError as error:
+            why = listening.told(self._sockets[0].getsockname(), error)
+            self._channel.send({"is": "failed", "why": [why]})
+            return False
+        self._channel.send({"is": "serving"})
+        return True
+
+    async def _reload(self) -> None:
+        good, why = await self._master.guard.reloaded()
+        self._channel.send({"is": "reloaded", "good": good, "why": why})
+
+    def _drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            self._channel.send({"is": "draining"})
+            self._do(self._drain_and_end())
+
+    async def _drain_and_end(self) -> None:
+        self._accept_no_more()
+        lost = await Drain(self._master.guard, self._master.server).run(self._plan.drain)
+        if lost:
+            logger.warning("the deadline has cut %d connection(s) off", lost)
+        self._master.shutdown()
+
+    def _accept_no_more(self) -> None:
+        self._master.server.stop_accepting()
+        listening.close(self._sockets)
+
+    async def _report(self) -> None:
+        while True:
+            self._channel.send({"is": "report", **self._told()})
+            await asyncio.sleep(EVERY)
+
+    def _told(self) -> Message:
+        """How this worker is, for the admin listener, which the supervisor has."""
+        return {
+            "ready": self._master.guard.lifecycle.ready(),
+            "connections": len(self._master.server.connections),
+            "figures": self._master.guard.observer.figures(),
+            "admin": self._master.guard.observer.address,
+        }
+
+    def _do(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _heed_signals(self) -> None:
+        """Ctrl-C reaches the whole group: the supervisor says what it means. SIGTERM to one: it drains."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until the guard, which reloads, is there
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
+
+
+def _settle() -> None:
+    """What was read stays: garbage collections need not walk through it, and need not come so often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop where that is installed (the extra `uvloop`), else Python's own."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        found: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+        return found
+    return None
+
+
+async def _work(channel: int) -> int:
+    return await Worker(await Channel.over(socket.socket(fileno=channel))).run()
+
+
+def main(channel: int) -> None:
+    """Args: channel: a descriptor, one end of a socket pair."""
+    code = 1
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            code = runner.run(_work(channel))
+        except Exception as error:
+            logger.exception("presign: failed (%s)", type(error).__name__)
+        finally:
+            # Threads may wait for a program that prints a secret, or a name that does not resolve.
+            logging.shutdown()
+            os._exit(code)

@@ -1,0 +1,134 @@
+"""A real `presign serve`, and a look at its workers from outside."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from support.config import write_config
+from support.process import Process, free_port
+from support.proxy import _UNWANTED, ROOT
+
+PRESIGN = (sys.executable, "-m", "presign_proxy")
+CONN = "conn_served"
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_UNWANTED)}
+    return kept | {"PYTHONPATH": str(ROOT / "addon"), "PYTHONUNBUFFERED": "1"} | extra
+
+
+class Serve(Process):
+    """`presign serve` in a directory of its own. With `systemd` it is handed its socket, and can notify."""
+
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        *args: str,
+        workers: int = 1,
+        systemd: bool = False,
+        program: tuple[str, ...] = PRESIGN,
+        port: int | None = None,
+        **env: str,
+    ) -> None:
+        self.directory, self.workers, self.systemd = directory, workers, systemd
+        self.config = write_config(dict(config), directory)
+        self.confdir = directory / "confdir"
+        self.ca = self.confdir / "mitmproxy-ca-cert.pem"
+        port = port or free_port()
+        argv = [*program, "serve", "--config", str(self.config), "--workers", str(workers)]
+        argv += ["--confdir", str(self.confdir), *args]
+        self.notified: socket.socket | None = None
+        if systemd:
+            env |= {"LISTEN_FDS": "1", "NOTIFY_SOCKET": str(directory / "notify")}
+        else:
+            argv += ["--listen", f"127.0.0.1:{port}"]
+        super().__init__(argv, port, directory / "output.log", environment(**env), cwd=directory)
+
+    def _serves(self) -> bool:
+        return len(self.serving()) >= self.workers
+
+    def _popen(self, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+        if not self.systemd:
+            return super()._popen(stdin, stdout)
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(self.directory / "notify"))
+        self.notified.settimeout(20)
+        with socket.create_server(("127.0.0.1", self.port)) as listening:
+            return subprocess.Popen(
+                [sys.executable, "-c", HAND_OVER, str(listening.fileno()), *self.argv],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                cwd=self._cwd,
+                pass_fds=[listening.fileno()],
+                start_new_session=True,
+            )
+
+    def told(self) -> list[str]:
+        """The next words for systemd."""
+        assert self.notified
+        return self.notified.recv(4096).decode().splitlines()
+
+    def serving(self) -> list[int]:
+        """Workers that were called to serve and live."""
+        called = re.findall(r"worker (\d+) serves", self.log())
+        return [pid for pid in map(int, called) if pid in self.children()]
+
+    def has_reserve(self) -> bool:
+        """Whether all workers serve and one more is ready to."""
+        ready = re.findall(r"worker (\d+) is in reserve", self.log())
+        spares = {int(pid) for pid in ready} - set(self.serving())
+        return len(self.serving()) == self.workers and any(pid in self.children() for pid in spares)
+
+    def children(self) -> list[int]:
+        """All workers, the spare included."""
+        return children_of(self.pid)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def ends(self, timeout: float = 15.0) -> int:
+        """Wait for its end; returns the exit code."""
+        return self.child.wait(timeout)
+
+    def stop(self, timeout: float = 5.0) -> int | None:
+        for pid in self.children() if self._child else []:
+            os.kill(pid, signal.SIGCONT)
+        code = super().stop(timeout)
+        if self.notified:
+            self.notified.close()
+        return code
+
+
+def children_of(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(one) for one in found.stdout.split()]
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs, and is not only waiting for its parent to notice its end."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return False

@@ -1,0 +1,461 @@
+"""`presign serve`: what operators, balancers and accidents do to it. Real processes, real signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from click.testing import CliRunner
+
+from presign_proxy.cli import main
+from support.asking import SECRET, Grant, ask, code, wire
+from support.config import write_config
+from support.lab import REAL_SECRET, bearer_connection
+from support.process import StartFailed, free_port
+from support.puppet import eventually
+from support.raw import Tls, connect, connect_tls, exchange, parse_response
+from support.recorder import Recorder
+from support.serving import CONN, PRESIGN, Serve, environment, is_alive, is_open
+
+GATEWAY = "presign.local"
+PATIENT = 15.0
+"""Seconds; the machine may have much else to do."""
+
+
+def config_for(upstream: Recorder, **more: Any) -> dict[str, Any]:
+    return {"connections": {CONN: bearer_connection(upstream.url, SECRET)}} | more
+
+
+@pytest.fixture(scope="module")
+def make_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Serve]]:
+    with ExitStack() as started:
+
+        def make(config: dict[str, Any], *args: str, start: bool = True, **options: Any) -> Serve:
+            found = Serve(tmp_path_factory.mktemp("served"), config, *args, **options)
+            started.callback(found.stop)
+            return found.start(40) if start else found
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def pair(make_served: Callable[..., Serve], upstream: Recorder) -> Serve:
+    """Two workers, for all tests that leave two of them behind."""
+    return make_served(config_for(upstream), workers=2)
+
+
+def get(gateway: Serve, path: str = "v1/models", **headers: str) -> int:
+    return ask(gateway.port, Grant(CONN).target(path), headers).status
+
+
+def start_of(gateway: Serve, path: str) -> socket.socket:
+    """A connection on which the head of an answer has come."""
+    sock = connect(gateway.port, timeout=PATIENT)
+    sock.sendall(wire(Grant(CONN).target(path)))
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += (piece := sock.recv(1))
+        assert piece, received
+    return sock
+
+
+def rest_of(sock: socket.socket, size: int | None = None) -> bytes:
+    """What still comes until the connection is closed, or `size` bytes are there."""
+    received = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while len(received) != size and (piece := sock.recv(1_000_000)):
+            received += piece
+    sock.close()
+    return bytes(received)
+
+
+# -- starting ---------------------------------------------------------------------------------------------
+
+
+def test_a_broken_configuration_is_told_and_nothing_ever_listens(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    config = config_for(upstream, gateway={"unsinged": "deny"})
+    config["connections"]["conn_other"] = {"upstream": "ftp://x"}
+    broken = make_served(config, start=False)
+    broken._spawn()
+    was_open = False
+    while broken.child.poll() is None:
+        was_open |= is_open(broken.port)
+        time.sleep(0.02)
+    log = broken.log()
+    assert (broken.child.returncode, was_open) == (1, False)
+    assert re.search(rf"^presign: {broken.config}:\d+:3: gateway.unsinged: ", log, re.MULTILINE)
+    assert "conn_other" in log
+    assert "Traceback" not in log
+    checked = subprocess.run(
+        [*PRESIGN, "check", "--config", broken.config], capture_output=True, text=True, env=environment()
+    )
+    for line in checked.stdout.splitlines():
+        if line.startswith("error "):
+            assert line.removeprefix("error").strip() in log
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listen", "nonsense"],
+        ["--listen", "127.0.0.1"],
+        ["--listen", "127.0.0.1:99999"],
+        ["--workers", "0"],
+        ["--workers", "many"],
+        ["--drain", "30"],
+        ["--drain", "-1s"],
+        ["--upstream-ca", "/nowhere"],
+        ["--nonsense"],
+        ["argument"],
+    ],
+)
+def test_nonsense_is_a_usage_error(arguments: list[str]) -> None:
+    assert CliRunner().invoke(main, ["serve", *arguments]).exit_code == 2
+
+
+def test_a_port_that_is_taken_and_a_host_that_is_none_are_told_in_a_sentence(tmp_path: Path) -> None:
+    write_config({}, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for address, text in (
+            (f"127.0.0.1:{port}", f"presign: cannot listen on 127.0.0.1:{port}: something else does; "),
+            (f"no.such.host.invalid:{port}", "presign: cannot listen on no.such.host.invalid: no such host"),
+        ):
+            done = subprocess.run(
+                [*PRESIGN, "serve", "--listen", address],
+                capture_output=True,
+                text=True,
+                cwd=tmp_path,
+                env=environment(),
+            )
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.startswith(text), done.stderr
+            assert done.stderr.count("\n") == 1
+
+
+def test_counters_that_workers_do_not_share_are_refused(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """With two workers, ten uses would be twenty."""
+    connection = bearer_connection(upstream.url, SECRET, max_uses=10)
+    config = {"limits": {"store": "memory://"}, "connections": {CONN: connection}}
+    served = make_served(config, workers=2, start=False)
+    with pytest.raises(StartFailed) as failed:
+        served.start(PATIENT)
+    assert failed.value.returncode == 1
+    assert "limits.store: counts in each worker by itself" in failed.value.log
+
+
+def test_a_start_that_is_interrupted_leaves_nothing_behind(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    served = make_served(config_for(upstream), start=False)
+    served._spawn()
+    assert eventually(served.children, PATIENT)
+    started = served.children()
+    served.signal(signal.SIGHUP)
+    served.signal(signal.SIGTERM)
+    assert served.ends() == 0
+    assert not any(map(is_alive, started))
+    assert "Traceback" not in served.log()
+
+
+# -- two workers ------------------------------------------------------------------------------------------
+
+
+def test_every_worker_serves(pair: Serve) -> None:
+    first, second = pair.serving()
+    for stopped in (first, second):
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            assert get(pair) == 200
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+def test_requests_without_a_presign_are_denied_unless_the_file_says_pass(
+    pair: Serve, upstream: Recorder
+) -> None:
+    def unsigned() -> tuple[int, str | None]:
+        return code(ask(pair.port, f"{upstream.url}/v1/models", host=f"127.0.0.1:{upstream.port}"))
+
+    assert unsigned() == (403, "unsigned")
+    write_config(config_for(upstream, gateway={"unsigned": "pass"}), pair.directory)
+    pair.signal(signal.SIGHUP)
+    pair.signal(signal.SIGHUP)
+    try:
+        assert eventually(lambda: {unsigned() for _ in range(6)} == {(200, None)}, PATIENT)
+        assert pair.wait_for_log("gateway.unsigned: is pass: whoever reaches the gateway has an open proxy")
+    finally:
+        write_config(config_for(upstream), pair.directory)
+        assert eventually(lambda: {unsigned() for _ in range(6)} == {(403, "unsigned")}, PATIENT)
+
+
+def test_the_process_table_and_the_environment_of_workers_hold_no_secret(pair: Serve) -> None:
+    assert len(pair.children()) >= 2
+    for pid in (pair.pid, *pair.children()):
+        for what in ("cmdline", "environ"):
+            held = Path(f"/proc/{pid}/{what}").read_bytes()
+            assert SECRET.encode() not in held
+            assert REAL_SECRET.encode() not in held
+            assert b"NOTIFY_SOCKET" not in held
+
+
+def test_a_worker_that_is_killed_under_load_takes_nothing_but_its_own_requests_along(pair: Serve) -> None:
+    results: list[tuple[float, int | None]] = []
+    over = threading.Event()
+
+    def load() -> None:
+        while not over.is_set():
+            begun, status = time.monotonic(), None
+            with contextlib.suppress(OSError, ValueError):
+                status = get(pair)
+            results.append((begun, status))
+
+    assert eventually(pair.has_reserve, 2 * PATIENT)
+    held = [start_of(pair, "download?bytes=20000000") for _ in range(6)]
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    victim, other = pair.serving()
+    killed = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    assert eventually(lambda: len(pair.serving()) == 2, PATIENT)
+    back = time.monotonic() - killed
+    time.sleep(0.5)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert back < 1
+    assert other in pair.serving()
+    # At most what each thread had under way just then.
+    assert sum(status != 200 for _, status in results) <= len(threads)
+    assert all(status == 200 for begun, status in results if begun > killed + 1)
+    whole = [len(rest_of(sock, 20_000_000)) == 20_000_000 for sock in held]
+    assert any(whole)
+    assert "was ended by SIGKILL; another takes its place" in pair.log()
+
+
+def test_a_worker_takes_the_place_of_a_dead_one_though_the_configuration_is_gone(
+    pair: Serve, upstream: Recorder
+) -> None:
+    assert eventually(pair.has_reserve, 2 * PATIENT)
+    pair.config.unlink()
+    try:
+        assert pair.wait_for_log("the last good one stays", PATIENT)
+        for victim in pair.serving()[:1]:
+            os.kill(victim, signal.SIGKILL)
+        assert eventually(lambda: len(pair.serving()) == 2, PATIENT)
+        assert {get(pair) for _ in range(6)} == {200}
+    finally:
+        write_config(config_for(upstream), pair.directory)
+
+
+def test_a_worker_that_is_told_to_end_drains_and_is_replaced(pair: Serve) -> None:
+    assert eventually(pair.has_reserve, 2 * PATIENT)
+    before = pair.serving()
+    os.kill(before[0], signal.SIGTERM)
+    assert eventually(lambda: before[0] not in pair.children(), PATIENT)
+    assert eventually(lambda: len(pair.serving()) == 2, 2 * PATIENT)
+    assert f"worker {before[0]} has drained and ended" in pair.log()
+
+
+def test_a_worker_that_has_no_descriptors_left_serves_again_when_it_has(pair: Serve) -> None:
+    assert eventually(lambda: len(pair.serving()) == 2, PATIENT)
+    first, second = pair.serving()
+    limits = resource.prlimit(first, resource.RLIMIT_NOFILE)
+    os.kill(second, signal.SIGSTOP)
+    try:
+        assert get(pair) == 200
+        held = len(list(Path(f"/proc/{first}/fd").iterdir()))
+        resource.prlimit(first, resource.RLIMIT_NOFILE, (held + 3, limits[1]))
+        crowd = [connect(pair.port) for _ in range(20)]
+        assert pair.wait_for_log("no client can be accepted at the moment", PATIENT)
+        for sock in crowd:
+            sock.close()
+        resource.prlimit(first, resource.RLIMIT_NOFILE, limits)
+        assert get(pair) == 200
+    finally:
+        os.kill(second, signal.SIGCONT)
+
+
+def test_nobody_serves_once_the_supervisor_was_killed(pair: Serve) -> None:
+    """The last one of those with this gateway."""
+    workers = pair.children()
+    os.kill(workers[0], signal.SIGSTOP)  # it could not even notice
+    os.kill(pair.pid, signal.SIGKILL)
+    assert eventually(lambda: not is_open(pair.port), 2)
+    assert eventually(lambda: not any(map(is_alive, workers)), 2)
+
+
+# -- draining ---------------------------------------------------------------------------------------------
+
+
+def test_sigterm_lets_what_is_under_way_end_and_takes_nothing_new(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    served = make_served(config_for(upstream, audit={"file": "audit.jsonl"}))
+    kept, fresh, slow, stream = (connect(served.port, timeout=PATIENT) for _ in range(4))
+    assert parse_response(exchange(kept, wire(Grant(CONN).target("v1/models")))).status == 200
+    stream.close()
+    slow.close()
+    slow, stream = start_of(served, "download?bytes=30000000"), start_of(served, "sse")
+    late = connect(served.port, timeout=PATIENT)
+    late.sendall(wire(Grant(CONN).target("slow")))
+    upstream.wait_for_heads(4)
+    served.signal(signal.SIGTERM)
+    assert eventually(lambda: not is_open(served.port), 2)
+    # Whoever has connected and not asked yet is told; whoever is idle is let go.
+    refused = parse_response(exchange(fresh, wire(Grant(CONN).target("v1/models"))))
+    assert code(refused) == (503, "unavailable")
+    assert kept.recv(1) == b""
+    assert rest_of(stream).count(b"data: event ") == 5
+    answer = parse_response(rest_of(late))
+    assert (answer.status, answer.header("connection")) == (200, "close")
+    time.sleep(0.5)  # everybody else has ended; this one has read next to nothing
+    assert len(rest_of(slow)) == 30_000_000
+    assert served.ends() == 0
+    audited = (served.directory / "audit.jsonl").read_text("utf-8").splitlines()
+    assert len(audited) == 5
+    assert "Traceback" not in served.log()
+
+
+def test_the_deadline_of_a_drain_cuts_off_what_does_not_end(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    served = make_served(config_for(upstream), "--drain", "1s", "--json")
+    stuck = start_of(served, "download?bytes=900000000")
+    begun = time.monotonic()
+    served.signal(signal.SIGINT)
+    assert served.ends() == 0
+    assert 0.9 < time.monotonic() - begun < 6
+    assert '"message": "the deadline has cut 1 connection(s) off"}' in served.log()
+    stuck.close()
+
+
+def test_a_second_signal_ends_at_once_and_leaves_a_free_port(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """One that was used just now, with connections left in every state."""
+    port = free_port()
+    before = make_served(config_for(upstream), port=port)
+    rival = make_served(config_for(upstream), port=port, start=False)
+    with start_of(before, "v1/models"):
+        assert rival.run(PATIENT)[0] == 1
+        before.signal(signal.SIGTERM)
+        assert before.ends() == 0
+    served = make_served(config_for(upstream), port=port)
+    workers = served.children()
+    with start_of(served, "download?bytes=900000000"):
+        served.signal(signal.SIGTERM)
+        assert eventually(lambda: not is_open(served.port), 2)
+        begun = time.monotonic()
+        served.signal(signal.SIGINT)
+        assert served.ends() == 128 + signal.SIGINT
+        assert time.monotonic() - begun < 2
+    assert not any(map(is_alive, workers))
+
+
+def test_a_worker_that_hangs_is_replaced(make_served: Callable[..., Serve], upstream: Recorder) -> None:
+    impatient = (
+        "import presign_proxy.serving.supervisor as one; one.SILENCE = 4.0;"
+        "from presign_proxy.cli import main; main()"
+    )
+    served = make_served(config_for(upstream), program=(sys.executable, "-c", impatient))
+    assert eventually(served.has_reserve, 2 * PATIENT)
+    (stuck,) = served.serving()
+    os.kill(stuck, signal.SIGSTOP)
+    assert eventually(lambda: served.serving() not in ([], [stuck]), 2 * PATIENT)
+    assert get(served) == 200
+    assert f"worker {stuck} said nothing for 4 s and was ended; another takes its place" in served.log()
+
+
+# -- the front --------------------------------------------------------------------------------------------
+
+
+def put_certificate(directory: Path, ca: trustme.CA, *names: str) -> None:
+    issued = ca.issue_cert(*names)
+    key, chain = directory / "front.key", directory / "front.pem"
+    key.touch(mode=0o600)
+    key.write_bytes(issued.private_key_pem.bytes())
+    chain.write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
+
+
+def issuer_seen(port: int, name: str, cafile: Path) -> str:
+    with connect(port, Tls(name, cafile)) as sock:
+        assert isinstance(sock, ssl.SSLSocket)
+        found: Any = sock.getpeercert()
+        return str(found["serialNumber"])
+
+
+def test_systemd_hands_over_the_socket_and_gateway_names_answer_with_their_own_certificate(
+    make_served: Callable[..., Serve], upstream: Recorder, ca: trustme.CA, ca_pem: Path
+) -> None:
+    front = {"hosts": [GATEWAY], "tls": {"cert": "front.pem", "key": "front.key"}}
+    config = config_for(upstream, gateway=front)
+    config["connections"]["conn_api"] = bearer_connection("https://api.tls.test", SECRET)
+    served = make_served(config, systemd=True, start=False)
+    put_certificate(served.directory, ca, GATEWAY)
+    served.start(40)
+    assert "READY=1" in served.told()
+    first = issuer_seen(served.port, GATEWAY, ca_pem)
+    answer = ask(served.port, Grant(CONN).target("v1/models"), tls=Tls(GATEWAY, ca_pem))
+    assert answer.status == 200
+    # A name that is intercepted has a certificate of the gateway's own authority, as ever.
+    connect_tls(served.port, "api.tls.test", cafile=served.ca).close()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connect_tls(served.port, "api.tls.test", cafile=ca_pem)
+    connect_tls(served.port, GATEWAY, cafile=ca_pem, alpn=("h2",)).close()
+
+    put_certificate(served.directory, ca, GATEWAY)
+    served.signal(signal.SIGHUP)
+    assert "RELOADING=1" in served.told()
+    assert "READY=1" in served.told()
+    second = issuer_seen(served.port, GATEWAY, ca_pem)
+    assert first != second
+
+    (served.directory / "front.pem").write_bytes(b"nonsense")
+    assert served.wait_for_log("gateway.tls.cert: holds no certificate in PEM form", PATIENT)
+    assert issuer_seen(served.port, GATEWAY, ca_pem) == second
+
+    served.signal(signal.SIGTERM)
+    assert "STOPPING=1" in served.told()
+    assert served.ends() == 0
+
+
+def test_a_key_of_another_certificate_or_that_everybody_reads_is_refused(
+    tmp_path: Path, ca: trustme.CA, upstream: Recorder
+) -> None:
+    put_certificate(tmp_path, ca, "other.example")
+    config = config_for(upstream, gateway={"tls": {"cert": "front.pem", "key": "front.key"}})
+    path = write_config(config, tmp_path)
+
+    def said() -> str:
+        return CliRunner().invoke(main, ["check", "--config", str(path)]).stdout
+
+    assert "gateway.tls.cert: does not name presign.local" in said()
+    (tmp_path / "front.key").chmod(0o604)
+    assert "gateway.tls.key: is readable by everybody" in said()
+    (tmp_path / "front.key").chmod(0o600)
+    (tmp_path / "front.key").write_bytes(ca.issue_cert("x.example").private_key_pem.bytes())
+    assert "gateway.tls.key: does not belong to the certificate" in said()
+    (tmp_path / "front.key").unlink()
+    assert "gateway.tls.key: no such file" in said()
