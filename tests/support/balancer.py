@@ -59,7 +59,7 @@ class Balancer(Process):
         return "\n".join(line for line in text.splitlines() if not line.strip().startswith(_OF_ROOT)) + "\n"
 
     def _serves(self) -> bool:
-        return is_open(self.port) and is_open(self.tunnels)
+        return self._control.exists() and is_open(self.port) and is_open(self.tunnels)
 
     def up(self) -> set[str]:
         """The gateways that it takes for ready, as `backend/server`."""
