@@ -160,7 +160,7 @@ class Load:
                 for _ in range(20):
                     if self._over.is_set() or not self._one(sock, request):
                         break
-                    time.sleep(0.005)
+                    time.sleep(0.03)
 
     def _one(self, sock: socket.socket, request: bytes) -> bool:
         """Whether the connection can be used again."""

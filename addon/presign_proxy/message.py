@@ -56,7 +56,7 @@ class Request(NamedTuple):
     the absolute URL of its request line, the host it CONNECTed to, `Host` where there is nothing else, or
     the target of a reverse proxy. `names` are what else the client said of it, which must all agree: host
     names as `host[:port]` (each `Host` and `:authority`, SNI), and the scheme of a URL. `tunnelled` says
-    that it came inside a CONNECT, or through SOCKS, where no proxy before the gateway can have added anything.
+    that it came inside a CONNECT, or through SOCKS, where no proxy before the gateway can have added a word.
     """
 
     method: bytes
