@@ -51,6 +51,7 @@ SHELLS = {
     "journal",
     "keeper",
     "lane",
+    "lane.delivery",
     "lane.exchange",
     "lane.heads",
     "lane.link",

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -23,6 +22,7 @@ from ..message import Fields, Request
 from ..policy import body_too_large
 from ..query import target
 from ..replies import Reply
+from .delivery import Delivery
 from .heads import RequestHead
 from .link import Link
 from .pool import Place
@@ -38,8 +38,6 @@ Stage = Literal["preparing", "connecting", "sending", "waiting", "receiving", "t
 
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 """What may be sent again where a connection that was kept turns out to be closed (RFC 9110, 9.2.2)."""
-_PIECE: Final = 64 * 1024
-"""Bytes that are passed on in one piece."""
 _OURS: Final = frozenset((b"connection", b"transfer-encoding"))
 # After these a server and we may not agree where the request ended.
 _SUSPECT: Final = frozenset((400, 408, 411, 413, 414, 431, 501, 505))
@@ -64,15 +62,8 @@ class Exchange:
         self._place: Place | None = None
         # Of what has not been fetched yet there is none.
         self._mask = Mask(()) if forward.sent is None else mask_for(forward.connection.injector)
-        self._body: Body | None = None
-        self._chunked = False
+        self._delivery = Delivery(lane, self)
         self._last = head.last
-        self._head_sent = False
-        self._incoming: deque[bytes] = deque()
-        self._pieces: Iterator[bytes] | None = None
-        self._out: list[bytes] = []
-        self._waiting = 0
-        self._complete = self._finished = self._paused = False
         self._status: int | None = None
         self._upstream_status: int | None = None
         self._waited: float | None = None
@@ -200,7 +191,7 @@ class Exchange:
     def _cut(self, why: Deny) -> bytes:
         """Refuse a body half-way; nobody can tell where the next request begins."""
         self._last = True
-        if self._head_sent:
+        if self._delivery.begun:
             self._break(why.detail, why)
         else:
             self._deny(why)
@@ -231,8 +222,8 @@ class Exchange:
         try:
             reply = replies.rewrite(Reply(status, reason, fields), self.forward, self._mask)
             bodyless = self._head.method == b"HEAD" or status in (204, 304)
-            self._body = Body(self._mask, encoded=reply.encoded)
-            self._out.append(self._head_of(reply, bodyless=bodyless))
+            head, chunked = self._head_of(reply, bodyless=bodyless)
+            self._delivery.begin(head, Body(self._mask, encoded=reply.encoded), chunked=chunked)
         except Denied as denied:
             self._fail(denied.detail)
             return False
@@ -245,7 +236,8 @@ class Exchange:
             self._link.odd = True
         return not bodyless
 
-    def _head_of(self, reply: Reply, *, bodyless: bool) -> bytes:
+    def _head_of(self, reply: Reply, *, bodyless: bool) -> tuple[bytes, bool]:
+        """The head as the client gets it, and whether its body is to be sent in chunks."""
         lines = [b"HTTP/1.1 %d %b" % (reply.status, reply.reason)]
         sized = chunked = False
         for name, value in reply.fields:
@@ -254,14 +246,14 @@ class Exchange:
             chunked = chunked or key == b"transfer-encoding"
             if key not in _OURS:
                 lines.append(b"%b: %b" % (name, value))
-        if not bodyless and (chunked or reply.encoded):
-            self._chunked = True
+        chunked = not bodyless and (chunked or reply.encoded)
+        if chunked:
             lines.append(b"Transfer-Encoding: chunked")
         elif not bodyless and not sized:
             self._last = True  # it ends with the connection, there as here
         if self._closes:
             lines.append(b"Connection: close")
-        return b"\r\n".join(lines) + b"\r\n\r\n"
+        return b"\r\n".join(lines) + b"\r\n\r\n", chunked
 
     @property
     def _closes(self) -> bool:
@@ -269,81 +261,21 @@ class Exchange:
         return self._last or self._express.draining
 
     def data(self, piece: bytes) -> None:
-        self._incoming.append(piece)
+        self._delivery.add(piece)
 
     def received(self) -> None:
-        self._pump()
+        self._delivery.pump()
 
     def complete(self) -> None:
-        self._complete = True
-        self._pump()
+        self._delivery.end()
 
-    def _pump(self) -> None:
-        """Pass on what has come, as far as the client takes it: decoding may make a thousandfold of it."""
-        if self._paused or self.ended:
+    def spoilt(self, why: str) -> None:
+        self._break(why)
+
+    def passed_on(self) -> None:
+        if self.stage == "trailing":
             return
-        try:
-            while (piece := self._next_piece()) is not None:
-                self._put(piece)
-                if self._lane.is_full:
-                    self._paused = True
-                    self.pause()
-                    self._lane.when_drained(self._resume)
-                    return
-        except Exception as error:
-            logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
-            self._break("the response cannot be decoded")
-            return
-        if self._complete:
-            self._close_response()
-        else:
-            self._flush()
-
-    def _next_piece(self) -> bytes | None:
-        """The next piece of the body as the client gets it. Raises DecodingError."""
-        body = self._body
-        while body is not None:
-            if self._pieces is None:
-                if self._incoming:
-                    self._pieces = body.feed(self._incoming.popleft())
-                elif self._complete and not self._finished:
-                    self._finished, self._pieces = True, body.finish()
-                else:
-                    return None
-            if (piece := next(self._pieces, None)) is not None:
-                return piece
-            self._pieces = None
-        return None
-
-    def _put(self, safe: bytes) -> None:
-        self._out.append(b"%x\r\n%b\r\n" % (len(safe), safe) if self._chunked else safe)
-        self._waiting += len(safe)
-        if self._waiting >= _PIECE:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            self._waiting = 0
-            self._head_sent = True
-            self._lane.send(data)
-
-    def _resume(self) -> None:
-        self._paused = False
-        try:
-            self.resume()
-            self._pump()
-        except Exception as error:
-            self.collapse(error)
-
-    def _close_response(self) -> None:
-        """All of the response has been passed on."""
-        if self._body is None or self.stage == "trailing":
-            return
-        if self._chunked:
-            self._out.append(b"0\r\n\r\n")
-        self._flush()
+        self._delivery.close()
         if self._upload.done or self._closes or self._link is None or self._link.odd:
             self._end()
         else:
@@ -373,7 +305,7 @@ class Exchange:
             self._run(partial(self._connect, place))
         elif self.stage == "trailing":
             self._end()  # nobody reads the rest
-        elif self._head_sent or self._out:
+        elif self._delivery.has_head:
             self._break("the upstream broke off its response")
         else:
             self._fail(f"the upstream failed while {self.stage}")
@@ -395,7 +327,7 @@ class Exchange:
         """Refuse what was granted before it was known whole: its limits, its credential, its body."""
         if self.ended:
             return
-        self._out.clear()
+        self._delivery.drop()
         answer = refusal(
             why.code,
             why.request_id,
@@ -412,10 +344,10 @@ class Exchange:
         """End it with an answer of ours, or by breaking off what has begun."""
         if self.ended:
             return
-        if self._head_sent:
+        if self._delivery.begun:
             self._break(why)
             return
-        self._out.clear()
+        self._delivery.drop()
         status = 504 if self._timed_out else STATUS[code]
         answer = refusal(code, self.forward.request_id, self.forward.style, status)
         self._finish(Outcome(status=answer.status, code=code, error=why), None)
@@ -426,7 +358,7 @@ class Exchange:
         """Break off a response whose head is out: the client sees that it is not whole."""
         if self.ended:
             return
-        self._flush()
+        self._delivery.flush()
         self._finish(Outcome(status=self._status, error=why), refused)
         self._let_go()
         self._lane.over(self, close=True, now=True)
@@ -490,7 +422,7 @@ class Exchange:
         outcome = outcome._replace(
             upstream_status=self._upstream_status,
             bytes_in=self._upload.size,
-            bytes_out=self._body.size if self._body else 0,
+            bytes_out=self._delivery.size,
             duration=time.monotonic() - self._started,
             upstream_duration=self._waited,
         )

@@ -1,0 +1,164 @@
+"""A response on its way to one client: decoded, masked, framed, and no faster than the client takes it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..bodies import Body
+
+if TYPE_CHECKING:
+    from .layer import Lane
+
+logger = logging.getLogger(__name__)
+
+PIECE: Final = 64 * 1024
+"""Bytes that are passed on in one piece."""
+
+
+class Source(Protocol):
+    """The exchange that a response belongs to."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    def pause(self) -> None:
+        """Read no more of the response for now."""
+
+    def resume(self) -> None: ...
+
+    def passed_on(self) -> None:
+        """All of it has been sent but for what ends its framing."""
+
+    def spoilt(self, why: str) -> None:
+        """It cannot be passed on."""
+
+    def collapse(self, error: Exception) -> None:
+        """Something of ours failed."""
+
+
+class Delivery:
+    """Its head is put in before anything else, its body piece by piece; nothing of it is kept longer than
+    the client needs to take it.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_complete",
+        "_finished",
+        "_incoming",
+        "_lane",
+        "_out",
+        "_paused",
+        "_pieces",
+        "_source",
+        "_waiting",
+        "begun",
+    )
+
+    def __init__(self, lane: Lane, source: Source) -> None:
+        self._lane = lane
+        self._source = source
+        self._body: Body | None = None
+        self._chunked = False
+        self._incoming: deque[bytes] = deque()
+        self._pieces: Iterator[bytes] | None = None
+        self._out: list[bytes] = []
+        self._waiting = 0
+        self._complete = self._finished = self._paused = False
+        self.begun = False
+        """Whether something of it has been sent to the client."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body, as they came."""
+        return self._body.size if self._body else 0
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the upstream has answered, be it that nothing of it is sent yet."""
+        return self.begun or bool(self._out)
+
+    def begin(self, head: bytes, body: Body, *, chunked: bool) -> None:
+        self._body, self._chunked = body, chunked
+        self._out.append(head)
+
+    def add(self, piece: bytes) -> None:
+        self._incoming.append(piece)
+
+    def drop(self) -> None:
+        """Nothing of it is to be sent: an answer of ours takes its place."""
+        self._out.clear()
+
+    def end(self) -> None:
+        """All of it has come."""
+        self._complete = True
+        self.pump()
+
+    def pump(self) -> None:
+        """Pass on what has come, as far as the client takes it: decoding may make a thousandfold of it."""
+        if self._paused or self._source.ended:
+            return
+        try:
+            while (piece := self._next_piece()) is not None:
+                self._put(piece)
+                if self._lane.is_full:
+                    self._paused = True
+                    self._source.pause()
+                    self._lane.when_drained(self._resume)
+                    return
+        except Exception as error:
+            logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
+            self._source.spoilt("the response cannot be decoded")
+            return
+        if self._complete and self._body is not None:
+            self._source.passed_on()
+        else:
+            self.flush()
+
+    def close(self) -> None:
+        """Send the last of it."""
+        if self._chunked:
+            self._out.append(b"0\r\n\r\n")
+        self.flush()
+
+    def flush(self) -> None:
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._waiting = 0
+            self.begun = True
+            self._lane.send(data)
+
+    def _next_piece(self) -> bytes | None:
+        """The next piece of the body as the client gets it. Raises DecodingError."""
+        body = self._body
+        while body is not None:
+            if self._pieces is None:
+                if self._incoming:
+                    self._pieces = body.feed(self._incoming.popleft())
+                elif self._complete and not self._finished:
+                    self._finished, self._pieces = True, body.finish()
+                else:
+                    return None
+            if (piece := next(self._pieces, None)) is not None:
+                return piece
+            self._pieces = None
+        return None
+
+    def _put(self, safe: bytes) -> None:
+        self._out.append(b"%x\r\n%b\r\n" % (len(safe), safe) if self._chunked else safe)
+        self._waiting += len(safe)
+        if self._waiting >= PIECE:
+            self.flush()
+
+    def _resume(self) -> None:
+        self._paused = False
+        try:
+            self._source.resume()
+            self.pump()
+        except Exception as error:
+            self._source.collapse(error)
