@@ -49,7 +49,7 @@ from support.proxy import Mitm  # noqa: E402
 from support.raw import Hang, Tls, connect, exchange, parse_response  # noqa: E402
 from support.recorder import Recorder  # noqa: E402
 from support.seen import Seen, SeenLog  # noqa: E402
-from test_hostile import attack_h1, attack_h2  # noqa: E402
+from test_hostile import attack  # noqa: E402
 
 NAMES = ("conn_good", "conn_tls", "conn_toggle")
 GRACE = 3.0
@@ -400,12 +400,7 @@ class Soak:
     def catalogue(self) -> None:
         case = random.choice(self._cases)
         template = Template(case["sign"], self.upstreams.trap.port)
-        is_h2 = "h2" in case
-        outcome = (
-            attack_h2(case["h2"], template, self.gateway)
-            if is_h2
-            else attack_h1(case, template, self.gateway)
-        )
+        outcome = attack(case, "published", template, self.gateway)
         self.verdicts.answered("catalogue", f"{outcome.result} {outcome.code or ''}")
         if not acceptable(outcome, case["expect"]["client"]):
             self.verdicts.failed("an attack ends otherwise", (case["id"], outcome))

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from .. import replies
@@ -36,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 Stage = Literal["preparing", "connecting", "sending", "waiting", "receiving", "trailing", "done"]
 
-_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-"""What may be sent again where a connection that was kept turns out to be closed (RFC 9110, 9.2.2)."""
 _OURS: Final = frozenset((b"connection", b"transfer-encoding"))
 # After these a server and we may not agree where the request ended.
 _SUSPECT: Final = frozenset((400, 408, 411, 413, 414, 431, 501, 505))
@@ -295,31 +292,15 @@ class Exchange:
         self._lane.over(self, close=self._closes or not whole)
 
     def lost(self) -> None:
+        """Never sent again, be it safe by its method: what was admitted once arrives once."""
         if self.ended:
             return
-        link, place = self._link, self._place
-        if self._may_try_again() and link is not None and place is not None:
-            self._link = None
-            if self._timer is not None:
-                self._timer.cancel()
-            self._run(partial(self._connect, place))
-        elif self.stage == "trailing":
+        if self.stage == "trailing":
             self._end()  # nobody reads the rest
         elif self._delivery.has_head:
             self._break("the upstream broke off its response")
         else:
             self._fail(f"the upstream failed while {self.stage}")
-
-    def _may_try_again(self) -> bool:
-        """Whether the server closed a kept connection before it saw this request."""
-        link = self._link
-        return (
-            link is not None
-            and link.reused
-            and not link.heard
-            and self._head.method in _SAFE
-            and self._head.length == 0
-        )
 
     # -- the end --------------------------------------------------------------------------------------
 

@@ -61,7 +61,6 @@ class Link(asyncio.Protocol):
         "lost",
         "odd",
         "reader",
-        "reused",
         "sender",
         "transport",
     )
@@ -74,7 +73,6 @@ class Link(asyncio.Protocol):
         """Whose request is being sent, also where its response has come in full."""
         self.lost = False
         self.odd = False
-        self.reused = False
         self.heard = False
         """Whether anything of the response to this exchange has come."""
         self.idle_since = 0.0

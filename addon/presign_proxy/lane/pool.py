@@ -62,7 +62,6 @@ class Pool:
             if link.odd or link.idle_since < oldest or not link.is_silent():
                 link.close()
             else:
-                link.reused = True
                 return link
         return None
 
