@@ -25,6 +25,7 @@ from mitmproxy.certs import CertStore
 from support import balancer, redis
 from support.asking import SECRET, Grant, code, wire
 from support.balancer import TRUSTED, Balancer
+from support.h2client import H2Client
 from support.lab import bearer_connection
 from support.policy import Policy
 from support.process import free_port
@@ -266,6 +267,16 @@ def test_the_log_of_the_balancer_holds_nothing_that_could_be_used(two: Two) -> N
     assert eventually(lambda: two.front.log().count("requests~ gateways/") >= 2, PATIENT)
     for secret in (grant.headers["X-Presign-Signature"], grant.token, "X-Presign-Signature", "ps1_"):
         assert secret not in two.front.log()
+
+
+def test_clients_of_http2_are_served_alike(two: Two) -> None:
+    target = Grant(CONN).target("echo")
+    pseudo = [(":scheme", "https"), (":authority", GATEWAY), (":path", target)]
+    with H2Client.direct(two.front.port, GATEWAY, two.ca_pem) as client:
+        assert client.request([(":method", "GET"), *pseudo]).status == 200
+        posted = client.request([(":method", "POST"), *pseudo], body=[b"without ", b"a length"])
+    assert posted.status == 200
+    assert json.loads(posted.body)["length"] == 16
 
 
 # -- streams ----------------------------------------------------------------------------------------------
