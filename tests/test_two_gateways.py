@@ -333,8 +333,9 @@ def test_gateways_that_are_restarted_one_after_the_other_under_load_lose_no_requ
 def test_a_gateway_that_is_killed_takes_nothing_but_its_own_requests_along(two: Two) -> None:
     """The last one: nobody starts it again."""
     size = 30_000_000
-    held = [start_of(two, f"download?bytes={size}") for _ in range(4)]
     victim = two.gateways[0]
+    assert eventually(victim.has_reserve, PATIENT)
+    held = [start_of(two, f"download?bytes={size}") for _ in range(4)]
     with Load(two) as load:
         time.sleep(0.5)
         killed = time.monotonic()
