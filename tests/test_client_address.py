@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy.audit import Outcome, record
-from presign_proxy.clients import MAX_HOPS, bucket, client_address, parse_network
+from presign_proxy.clients import MAX_HOPS, bucket, client_address, parse_network, shown
 from presign_proxy.connections import Registry
 from presign_proxy.decisions import Deny, Forward
 from support.deciding import GATEWAY, SECRET, ask, connection, request
@@ -56,10 +56,30 @@ def test_what_cannot_be_read_ends_the_walk_and_grants_nothing() -> None:
     for garbage in ("unknown", "_hidden", "", "300.1.1.1", "010.1.1.1", "2130706433", "0x7f000001", "1.2.3"):
         assert came_from("10.0.0.1", f"203.0.113.9, {garbage}, 10.0.0.2") is None, garbage
         assert came_from("10.0.0.1", f"203.0.113.9, {garbage}") is None, garbage
-    for garbage in ("fe80::1%eth0", "[::1", "::1]", "1.2.3.4:", "1.2.3.4:123456", "1.2.3.4 5.6.7.8", "é"):
+    for garbage in (
+        "203.0.113.9X",
+        "X203.0.113.9",
+        "fe80::1%eth0",
+        "[::1",
+        "::1]",
+        "1.2.3.4:",
+        "1.2.3.4:123456",
+        "1.2.3.4 5.6.7.8",
+        "é",
+    ):
         assert came_from("10.0.0.1", garbage) is None, garbage
     assert came_from("10.0.0.1", ",".join(["10.0.0.2"] * (MAX_HOPS + 1))) is None
     assert came_from("10.0.0.1", ",".join(["10.0.0.2"] * MAX_HOPS)) == "10.0.0.2"
+
+
+def test_of_a_list_that_is_too_long_the_nearest_sixteen_are_read() -> None:
+    assert MAX_HOPS == 16
+    near = [f"10.0.0.{number}" for number in range(1, 17)]
+    assert came_from("10.0.0.1", ",".join(near)) == "10.0.0.1"
+    assert came_from("10.0.0.1", ",".join(["203.0.113.9", *near[1:]])) == "203.0.113.9"
+    for further in (["10.9.9.9"], ["203.0.113.9"], ["198.51.100.7", "203.0.113.9"]):
+        assert came_from("10.0.0.1", ",".join(further + near)) is None
+        assert came_from("10.0.0.1", ",".join([*further, "203.0.113.9", *near[1:]])) == "203.0.113.9"
 
 
 def test_addresses_are_read_as_proxies_write_them() -> None:
@@ -92,6 +112,23 @@ def test_clients_of_one_site_are_counted_as_one() -> None:
     assert bucket(ip_address("2001:db8:1:2::")) == bucket(ip_address("2001:db8:1:2:ffff::1"))
     assert bucket(ip_address("2001:db8:1:3::")) != bucket(ip_address("2001:db8:1:2::"))
     assert bucket(None) == "unknown"
+
+
+def test_a_network_on_one_link_is_no_network_of_clients() -> None:
+    """The address of a client is known without its link."""
+    assert str(parse_network("fe80::/64")) == "fe80::/64"
+    for text in ("fe80::%eth0/64", "fe80::1%eth0", "::ffff:10.0.0.0/104", "10.0.0.1/8", "X"):
+        assert parse_network(text) is None
+
+
+def test_a_peer_is_shown_in_one_spelling_and_a_long_one_as_it_is() -> None:
+    """Behind no trusted proxy the log has what the socket shows, in as many spellings as sockets have."""
+    assert shown("203.0.113.9") == shown("::ffff:203.0.113.9") == shown("::FFFF:cb00:7109") == "203.0.113.9"
+    assert shown("2001:DB8::0:9") == "2001:db8::9"
+    assert shown("") == ""
+    assert shown("a socket") == "a socket"
+    link = "fe80::1%" + "e" * 56
+    assert (len(link), shown(link), shown(f"{link}e")) == (64, "fe80::1", f"{link}e")
 
 
 # -- in a decision ---------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def check_written(written: Written) -> None:
     text = "\n".join(written)
     if len(text) <= _MAX_TEXT and _WRITTEN.fullmatch(text):
         return
-    for name, value in zip(Written._fields, written, strict=True):
+    for name, value in written._asdict().items():
         if value and (why := wrong_with(name, value)):
             raise Malformed(f"{name} {why}")
     raise Malformed(f"the signed policy is longer than {_MAX_TEXT} bytes")

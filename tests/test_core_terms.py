@@ -1,0 +1,64 @@
+"""The fields of a signed policy by themselves: where each bound lies, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import pytest
+
+from presign_proxy.errors import Malformed
+from presign_proxy.terms import MAX_CLIENTS, Terms, Written, check_written, parse, wrong_with
+
+WRONG = {
+    "not_before": ("0", "is not a plain Unix time in seconds"),
+    "max_uses": ("0", "is not a whole number from 1 on"),
+    "client": ("10.0.0.0", "is not a comma-separated list of networks"),
+    "max_body": ("-1", "is not a whole number of bytes"),
+    "key": ("a/b", "is not 1 to 64 of A-Z a-z 0-9 _ . -"),
+    "id": ("a.b", "is not 1 to 64 of A-Z a-z 0-9 _ -"),
+}
+GOOD = Written("1", "2", "10.0.0.0/8", "0", "k.1", "a")
+
+
+def refused(written: Written) -> str:
+    with pytest.raises(Malformed) as caught:
+        check_written(written)
+    return caught.value.detail
+
+
+@pytest.mark.parametrize("name", Written._fields)
+def test_the_field_that_is_wrong_is_named_with_what_is_wrong_with_it(name: str) -> None:
+    value, why = WRONG[name]
+    assert wrong_with(name, value) == why
+    for among in (GOOD, Written()):
+        assert refused(among._replace(**{name: value})) == f"{name} {why}"
+
+
+@pytest.mark.parametrize("name", Written._fields)
+def test_nothing_is_said_of_a_field_that_is_right(name: str) -> None:
+    assert wrong_with(name, getattr(GOOD, name)) == ""
+    check_written(GOOD)
+    check_written(Written(**{name: getattr(GOOD, name)}))
+
+
+def test_a_policy_of_eight_kibibytes_is_read_and_one_byte_more_is_not() -> None:
+    longest = Written(client="1" * (8192 - len("\n\n\n\n\n/8")) + "/8")
+    check_written(longest)
+    more = longest._replace(client=f"1{longest.client}")
+    assert refused(more) == "the signed policy is longer than 8192 bytes"
+
+
+def test_sixty_four_networks_are_a_list_and_one_more_is_not() -> None:
+    networks = sorted(f"10.{n}.0.0/16" for n in range(65))
+    assert MAX_CLIENTS == 64
+    assert len(parse(Written(client=",".join(networks[:64]))).clients) == 64
+    with pytest.raises(Malformed, match="more than 64"):
+        parse(Written(client=",".join(networks)))
+
+
+def test_terms_that_every_request_of_a_url_shares_cannot_be_changed_by_one() -> None:
+    shared = parse(GOOD)
+    assert shared is parse(GOOD)
+    with pytest.raises(AttributeError):
+        shared.max_uses = 9  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        object.__setattr__(shared, "uses", 9)
+    assert shared == Terms(1, 2, shared.clients, 0, "k.1", "a")
