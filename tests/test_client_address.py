@@ -97,13 +97,27 @@ def test_clients_of_one_site_are_counted_as_one() -> None:
 # -- in a decision ---------------------------------------------------------------------------------------
 
 
-def decided(peer: str, *forwarded: bytes, clients: str = "203.0.113.0/24") -> Forward | Deny:
+def decided(
+    peer: str, *forwarded: bytes, clients: str = "203.0.113.0/24", tunnelled: bool = False
+) -> Forward | Deny:
     known = Registry({"conn": connection()}, frozenset({GATEWAY}), trusted_proxies=PROXIES)
     target = Policy(SECRET, {"Client": clients}).target("v1/models")
     asked = request(target, *((b"X-Forwarded-For", line) for line in forwarded), client=peer)
-    decision = ask(asked, known)
+    decision = ask(asked._replace(tunnelled=tunnelled), known)
     assert isinstance(decision, Forward | Deny)
     return decision
+
+
+def test_in_a_tunnel_nobody_but_the_client_can_have_said_who_it_is() -> None:
+    """A balancer that passes CONNECT on adds whom it heard to the CONNECT, and to nothing inside."""
+    assert told(decided("10.0.0.1", b"203.0.113.9", tunnelled=True)) == "client_not_allowed"
+    # Nor is it the proxy: a list that holds its address would admit all of its clients.
+    for forwarded in ((), (b"203.0.113.9",)):
+        inside = decided("10.0.0.1", *forwarded, clients="10.0.0.0/8,203.0.113.0/24", tunnelled=True)
+        assert told(inside) == "client_not_allowed"
+        assert record(inside, Outcome(), 0.0)["client"] == "10.0.0.1"
+    assert told(decided("203.0.113.9", tunnelled=True)) == "forward"
+    assert told(decided("203.0.113.9", b"198.51.100.7", tunnelled=True)) == "forward"
 
 
 def told(decision: Forward | Deny) -> str:

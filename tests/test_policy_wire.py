@@ -22,7 +22,7 @@ from support.h2client import H2Client
 from support.policy import Policy
 from support.proxy import Mitm
 from support.puppet import eventually
-from support.raw import connect, parse_response, send_raw
+from support.raw import Tls, connect, connect_tls, exchange, parse_response, send_raw
 from support.recorder import Recorder
 from support.seen import Seen
 
@@ -364,6 +364,30 @@ def test_x_forwarded_for_is_believed_of_a_trusted_proxy_only(
     assert eventually(lambda: len(audit_of(trusting)) == 5)
     clients = [line["client"] for line in audit_of(trusting)]
     assert clients == ["203.0.113.9", "203.0.113.9", "198.51.100.7", "127.0.0.1", "127.0.0.1"]
+
+
+@pytest.mark.parametrize("lane", ["on", "off"])
+def test_nobody_is_believed_inside_a_tunnel_of_a_trusted_proxy(
+    upstream: Recorder, make_gateway: MakeGateway, lane: str
+) -> None:
+    """A balancer that passes CONNECT, or TCP, on: inside, the client writes every header itself."""
+    entry = {
+        "upstream": upstream.url,
+        "auth": {"type": "bearer", "token": "REALSECRET-policy-0123456789"},
+        "signing_keys": [{"id": "k1", "secret": SECRET}],
+    }
+    config = {"gateway": {"trusted_proxies": ["127.0.0.0/8"]}, "connections": {"conn": entry}}
+    gateway = make_gateway(config, "--set", f"presign_lane={lane}")
+    claimed = {"X-Forwarded-For": "203.0.113.9"}
+    office = wire(policy(client="203.0.113.0/24").target("v1/a"), claimed)
+    anybody = wire(policy(id="anybody").target("v1/a"), claimed)
+    with connect_tls(gateway.port, "presign.local", cafile=gateway.ca) as sock:
+        assert parse_response(exchange(sock, anybody)).status == 200
+        assert code(parse_response(exchange(sock, office))) == (403, "client_not_allowed")
+    # TLS that is the connection's own, from a proxy that encrypts again, is no tunnel.
+    with connect(gateway.port, Tls("presign.local", gateway.ca)) as sock:
+        assert parse_response(exchange(sock, office)).status == 200
+        assert parse_response(exchange(sock, office)).status == 200
 
 
 def test_a_revoked_id_is_refused_at_once_while_others_live_on(

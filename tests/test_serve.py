@@ -351,6 +351,33 @@ def test_the_deadline_of_a_drain_cuts_off_what_does_not_end(
     stuck.close()
 
 
+def test_with_a_notice_it_serves_on_while_readiness_says_no_and_then_drains(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """What a balancer needs that asks twice a second: requests that it still sends here are not refused."""
+    admin = free_port()
+    config = config_for(upstream, admin={"listen": f"127.0.0.1:{admin}"})
+
+    def readiness() -> tuple[int, bytes]:
+        answer = ask(admin, "/readyz", host="localhost")
+        return answer.status, answer.body.strip()
+
+    served = make_served(config, "--notice", "2s")
+    assert eventually(lambda: readiness() == (200, b"ready"), PATIENT)
+    told = time.monotonic()
+    served.signal(signal.SIGTERM)
+    assert eventually(lambda: readiness() == (503, b"not ready: draining"), 1)
+    while time.monotonic() < told + 1.5:
+        assert get(served) == 200
+    assert served.ends() == 0
+    assert 2 < time.monotonic() - told < 6
+    patient = make_served(config, "--notice", "1h")
+    patient.signal(signal.SIGTERM)
+    assert patient.wait_for_log("not ready any more: served for another 3600 s")
+    patient.signal(signal.SIGTERM)
+    assert patient.ends() == 128 + signal.SIGTERM
+
+
 def test_a_second_signal_ends_at_once_and_leaves_a_free_port(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:

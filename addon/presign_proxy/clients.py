@@ -10,7 +10,7 @@ from typing import Final
 
 from .connections import Network
 from .hosts import parse_address
-from .message import Fields
+from .message import Fields, Request
 
 Address = IPv4Address | IPv6Address
 
@@ -22,6 +22,18 @@ CLIENT_PREFIX: Final = 64
 _FORWARDED_FOR: Final = b"x-forwarded-for"
 # As proxies write it: an address, some with the port of the connection, IPv6 then in brackets.
 _HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
+
+
+def asker(request: Request, trusted: Sequence[Network]) -> Address | None:
+    """The address a request comes from, as `client_address` has it.
+
+    Nobody can tell of what comes inside a tunnel from a trusted proxy: at most, that adds whom it heard to
+    the CONNECT, and X-Forwarded-For inside is the client's own words. Nor is it the proxy's address: a list
+    of clients that holds that would admit whomever it connects.
+    """
+    if request.tunnelled and (peer := parse_address(request.client)) is not None and is_in(peer, trusted):
+        return None
+    return client_address(request.client, request.fields, trusted)
 
 
 def client_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> Address | None:

@@ -26,6 +26,7 @@ from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact
 # the client's connection ends with it. None of it is sent.
 _CONSUMED = frozenset((EXPECT, PROXY_AUTHORIZATION))
 _DIALS_ADDRESSES = (mode_specs.TransparentMode, mode_specs.LocalMode, mode_specs.WireGuardMode)
+_TUNNELS = (mode_specs.RegularMode, mode_specs.UpstreamMode, mode_specs.Socks5Mode)
 
 _UNKNOWN_TO_1_0 = frozenset((b"transfer-encoding", b"connection"))
 
@@ -87,7 +88,13 @@ def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
         listener=listener_of(client) if listens else None,
         reverse=reverse,
         client=client.peername[0],
+        tunnelled=arrival.tunnelled and may_tunnel(client),
     )
+
+
+def may_tunnel(client: Client) -> bool:
+    """Whether what is led elsewhere is so because the client asked for a tunnel, not because of a route."""
+    return isinstance(client.proxy_mode, _TUNNELS)
 
 
 def _as_sent(fields: Fields, arrival: Arrival) -> Fields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .answers import Style
-from .clients import bucket, client_address
+from .clients import asker, bucket
 from .connections import Registry
 from .decisions import PASS, Decision, Facts, Forward, denial
 from .errors import Denied
@@ -56,7 +56,7 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
 
 def _client(registry: Registry, request: Request) -> str:
     """Who asks, for people: behind a trusted proxy that says nothing usable, the proxy."""
-    address = client_address(request.client, request.fields, registry.trusted_proxies)
+    address = asker(request, registry.trusted_proxies)
     return str(address) if address is not None else request.client
 
 
@@ -88,6 +88,6 @@ def _tallies(registry: Registry, grant: Grant, request: Request, facts: Facts, n
     uses = min(signed, allowed) if signed is not None and allowed is not None else signed or allowed
     if not connection.limits and uses is None:
         return ()
-    client = bucket(client_address(request.client, request.fields, registry.trusted_proxies))
+    client = bucket(asker(request, registry.trusted_proxies))
     who = Requester(connection.id, facts.signature or facts.path or "", client, grant.expires)
     return tallies_of(connection.limits, uses, who, now)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from . import canonical, policy, sources
-from .clients import client_address
+from .clients import asker
 from .connections import Connection, Network, Registry, SourceRules, Upstream
 from .decisions import Facts
 from .errors import Denied, Malformed
@@ -77,7 +77,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     policy.check_lifetime(expires, now, known.ceiling)
     _check_slot(presign, known)
     if terms.clients:
-        address = client_address(request.client, request.fields, registry.trusted_proxies)
+        address = asker(request, registry.trusted_proxies)
         policy.check_client(terms, address)
     policy.check_method(request.method, methods, known.ceiling)
     path = _relative_path(presign, known, upstream)

@@ -55,7 +55,8 @@ class Request(NamedTuple):
     `target` is the path and query of the request line. `origin` is where the client addressed the request:
     the absolute URL of its request line, the host it CONNECTed to, `Host` where there is nothing else, or
     the target of a reverse proxy. `names` are what else the client said of it, which must all agree: host
-    names as `host[:port]` (each `Host` and `:authority`, SNI), and the scheme of a URL.
+    names as `host[:port]` (each `Host` and `:authority`, SNI), and the scheme of a URL. `tunnelled` says
+    that it came inside a CONNECT, or through SOCKS, where no proxy before the gateway can have added a word.
     """
 
     method: bytes
@@ -67,6 +68,7 @@ class Request(NamedTuple):
     listener: tuple[str, int] | None = None
     reverse: bool = False
     client: str = ""
+    tunnelled: bool = False
 
     @property
     def path(self) -> bytes:

@@ -63,6 +63,14 @@ def _duration(_: click.Context, __: click.Parameter, given: str) -> float:
     help="How long requests that are under way may take once the gateway stops.",
 )
 @click.option(
+    "--notice",
+    metavar="TIME",
+    default="0s",
+    show_default=True,
+    callback=_duration,
+    help="How long to serve on before that, while readiness already says no.",
+)
+@click.option(
     "--confdir",
     type=click.Path(file_okay=False, path_type=Path),
     default="~/.mitmproxy",
@@ -81,6 +89,7 @@ def serve(
     addresses: tuple[tuple[str, int], ...],
     workers: int,
     drain: float,
+    notice: float,
     confdir: Path,
     upstream_ca: Path | None,
 ) -> int:
@@ -102,6 +111,7 @@ def serve(
         confdir=str(confdir.expanduser().absolute()),
         workers=workers,
         drain=drain,
+        notice=notice,
         upstream_ca=str(upstream_ca.absolute()) if upstream_ca else "",
         as_json=voice.as_json,
     )

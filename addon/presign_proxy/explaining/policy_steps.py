@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..clients import client_address
+from ..clients import asker
 from ..schemes.presign import TERMS, Presign
 from ..terms import NO_TERMS, Terms, parse
 from .case import Case
@@ -55,7 +55,7 @@ def _client_refused(case: Case) -> Step:
 
 def _address(case: Case) -> str:
     request = case.request
-    address = client_address(request.client, request.fields, case.registry.trusted_proxies)
+    address = asker(request, case.registry.trusted_proxies)
     return "An address that nobody can tell" if address is None else str(address)
 
 

@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers import ClientTLSLayer
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from ..decisions import Forward
-from ..flows import listener_of
+from ..flows import listener_of, may_tunnel
 from ..gates import GatedReader
 from ..handlers import handler_of
 from ..hosts import parse_authority
@@ -204,6 +204,7 @@ class Lane(layer.Layer):
             names=(("host", host), *self._sni),
             listener=self._listener,
             client=self.client.peername[0],
+            tunnelled=self._origin is not None and may_tunnel(self.client),
         )
 
     def _hand_over(self) -> Commands:

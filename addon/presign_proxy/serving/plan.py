@@ -14,6 +14,7 @@ class Plan:
         confdir: where mitmproxy's certificate authority is.
         workers: how many serve at a time.
         drain: seconds that requests under way may take once the gateway stops.
+        notice: seconds between the word that it stops and the drain, in which it serves as ever.
         upstream_ca: a file of authorities that upstreams are checked against, or empty.
         as_json: whether log lines are JSON.
     """
@@ -24,6 +25,7 @@ class Plan:
     drain: float
     upstream_ca: str = ""
     as_json: bool = False
+    notice: float = 0.0
 
     def as_message(self) -> dict[str, Any]:
         return asdict(self)

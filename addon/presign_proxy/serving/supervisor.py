@@ -52,6 +52,7 @@ class Supervisor:
         self._overseer = Overseer(self.ready)
         self._changed = asyncio.Event()
         self._stopping: float | None = None
+        self._leaving = False
         self._ended_by: int | None = None
         self._served = False
         self.failed: list[str] = []
@@ -65,7 +66,7 @@ class Supervisor:
 
     def ready(self) -> tuple[bool, str]:
         """Whether the gateway should be sent requests, and why not."""
-        if self._stopping is not None:
+        if self._leaving:
             return False, "draining"
         reports = [one.said.get("ready") or (False, "starting") for one in self._of("serving")]
         good = [why for is_ready, why in reports if is_ready]
@@ -228,7 +229,7 @@ class Supervisor:
 
     def reload(self) -> None:
         """Have every worker read the configuration again."""
-        if self._stopping is not None:
+        if self._leaving:
             return
         self._failures, self._not_before = 0, 0.0  # something was mended, perhaps
         self._notifier.reloading()
@@ -245,13 +246,23 @@ class Supervisor:
                 self._notifier.ready(self.ready()[1])
 
     def _stop(self, number: int) -> None:
-        """Drain, at the first signal; end at once, at the second."""
+        """Drain, at the first signal, after the notice; end at once, at the second."""
         self._changed.set()
-        if self._stopping is not None:
+        if self._leaving:
             self._ended_by = number
             return
-        self._stopping = time.monotonic() + self._plan.drain + GRACE
+        self._leaving = True
         self._notifier.stopping()
+        if self._plan.notice and self._served:
+            logger.info("not ready any more: served for another %.0f s", self._plan.notice)
+            asyncio.get_running_loop().call_later(self._plan.notice, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Whoever asks for readiness has had the time to send nobody here any more."""
+        self._changed.set()
+        self._stopping = time.monotonic() + self._plan.drain + GRACE
         logger.info("draining: requests under way have %.0f s", self._plan.drain)
         listening.close(self._sockets)
         for one in self._workers:
