@@ -57,6 +57,8 @@ BEFORE = (
 # While it is sent and answered.
 AFTER = (
     "Link.write",
+    "Outbox.write",
+    "_write",
     "Exchange._sent",
     "Link.data_received",
     "Link._go_on",

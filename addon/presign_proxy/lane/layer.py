@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -84,7 +85,9 @@ class Lane(layer.Layer):
             logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
             if self._exchange is not None:
                 self._exchange.collapse(error)
-            self._closing, pending = True, self._pending
+            self._closing, pending, self._pending = True, self._pending, []
+            with contextlib.suppress(Exception):
+                self._write_out()
             yield from pending
             yield commands.CloseConnection(self.client)
 

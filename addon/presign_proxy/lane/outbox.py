@@ -7,7 +7,10 @@ after the other, what several clients have asked wakes their upstream once.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final
+
+logger = logging.getLogger(__name__)
 
 SMALL: Final = 16 * 1024
 """Bytes below which a piece waits for the end of the turn; others are not worth it, and would pile up."""
@@ -41,7 +44,12 @@ class Outbox:
     def _flush_all(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for transport, pieces in waiting.items():
-            _write(transport, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            try:
+                _write(transport, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            except Exception as error:
+                # What waits for the others goes out all the same.
+                logger.error("presign: failed to write (%s); the connection is ended", type(error).__name__)
+                transport.abort()
 
 
 def _write(transport: Any, data: bytes) -> None:
