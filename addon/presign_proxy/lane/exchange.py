@@ -74,7 +74,7 @@ class Exchange:
         self._status: int | None = None
         self._upstream_status: int | None = None
         self._waited: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._task: asyncio.Task[None] | None = None
         self._timed_out = False
 
@@ -197,12 +197,13 @@ class Exchange:
 
     def _sent(self) -> None:
         self.stage = "waiting"
-        seconds = self.forward.connection.conduct.response_timeout
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._overdue)
+        self._due = time.monotonic() + self.forward.connection.conduct.response_timeout
 
-    def _overdue(self) -> None:
-        self._timed_out = True
-        self._fail("the upstream did not answer in time")
+    def check_time(self, now: float) -> None:
+        """End it where its upstream has been silent for too long."""
+        if self.stage == "waiting" and now > self._due:
+            self._timed_out = True
+            self._fail("the upstream did not answer in time")
 
     def hold(self, on: bool) -> None:
         self._lane.hold(on)
@@ -212,8 +213,6 @@ class Exchange:
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
         self._upstream_status = status
         self._waited = time.monotonic() - self._started
-        if self._timer is not None:
-            self._timer.cancel()
         try:
             reply = replies.rewrite(Reply(status, reason, fields), self.forward, self._mask)
             bodyless = self._head.method == b"HEAD" or status in (204, 304)
@@ -350,8 +349,6 @@ class Exchange:
         link, place = self._link, self._place
         if self._may_try_again() and link is not None and place is not None:
             self._link = None
-            if self._timer is not None:
-                self._timer.cancel()
             self._task = self._express.run(self._again(place))
         elif self._head_sent or self._out:
             self._break("the upstream broke off its response")
@@ -455,8 +452,6 @@ class Exchange:
     def _finish(self, outcome: Outcome, refused: Deny | None) -> None:
         """Book it: what is waited for, its slot, its line in the audit log."""
         self.stage = "done"
-        if self._timer is not None:
-            self._timer.cancel()
         self.seat.let_go()
         self._express.exchanges.discard(self)
         self._express.journal.write(
