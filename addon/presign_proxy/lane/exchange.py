@@ -64,7 +64,7 @@ class Exchange:
         self._status: int | None = None
         self._upstream_status: int | None = None
         self._waited: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._task: asyncio.Task[None] | None = None
         self._timed_out = False
 
@@ -196,10 +196,12 @@ class Exchange:
 
     def _sent(self) -> None:
         self.stage = "waiting"
-        seconds = self.forward.connection.conduct.response_timeout
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._overdue)
+        self._due = time.monotonic() + self.forward.connection.conduct.response_timeout
 
-    def _overdue(self) -> None:
+    def check_time(self, now: float) -> None:
+        """End it where its upstream has been silent for too long."""
+        if self.stage != "waiting" or now <= self._due:
+            return
         self._timed_out = True
         try:
             self._fail("the upstream did not answer in time")
@@ -214,8 +216,6 @@ class Exchange:
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
         self._upstream_status = status
         self._waited = time.monotonic() - self._started
-        if self._timer is not None:
-            self._timer.cancel()
         try:
             reply = replies.rewrite(Reply(status, reason, fields), self.forward, self._mask)
             bodyless = self._head.method == b"HEAD" or status in (204, 304)
@@ -396,8 +396,6 @@ class Exchange:
     def _finish(self, outcome: Outcome, refused: Deny | None) -> None:
         """Book it: what is waited for, its slot, its line in the audit log."""
         self.stage = "done"
-        if self._timer is not None:
-            self._timer.cancel()
         self._express.exchanges.discard(self)
         self.seat.let_go()
         outcome = outcome._replace(

@@ -73,9 +73,15 @@ class Express:
         return Place(forward.connection.id, forward.origin, address)
 
     def tick(self, now: float) -> None:
-        """Twice a second: end what has lost its slot, and let go of what is idle."""
-        for exchange in [one for one in self.exchanges if one.seat.is_lost(now)]:
-            exchange.lose("its slot was lost")
+        """Twice a second: end what has lost its slot or waits for too long, and let go of what is idle.
+
+        Args: now: of the monotonic clock.
+        """
+        for exchange in list(self.exchanges):
+            if exchange.seat.is_lost(now):
+                exchange.lose("its slot was lost")
+            else:
+                exchange.check_time(now)
         self.pool.sweep()
         self._dialler.refresh()
 

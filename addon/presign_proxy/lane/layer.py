@@ -63,6 +63,8 @@ class Lane(layer.Layer):
         self._watchdog: Any = None
         self._direct = False
         self._closing = False
+        self._held = False
+        self._owes = True
         self._unsent = 0
         self._origin: Origin | None = None
         self._listener = listener_of(context.client)
@@ -161,6 +163,7 @@ class Lane(layer.Layer):
             if len(self._buffer) >= MAX_HEAD or not heads.may_begin(self._buffer):
                 yield from self._hand_over()
             else:
+                self._owes = True
                 self._express.ledger.owe_head(self.client)
             return False
         raw = self._buffer[: end + 4]
@@ -168,7 +171,9 @@ class Lane(layer.Layer):
         if granted is None:
             yield from self._hand_over()
             return False
-        self._express.ledger.paid_head(self.client)
+        if self._owes:
+            self._owes = False
+            self._express.ledger.paid_head(self.client)
         self._buffer = self._buffer[end + 4 :]
         self._served = True
         self._exchange = exchange = granted
@@ -254,6 +259,9 @@ class Lane(layer.Layer):
 
     def hold(self, on: bool) -> None:
         """Read no more from the client while the upstream does not take what there is."""
+        if on == self._held:
+            return
+        self._held = on
         handler = handler_of(self.client)
         io = handler.transports.get(self.client) if handler is not None else None
         if io is not None and isinstance(io.reader, GatedReader):

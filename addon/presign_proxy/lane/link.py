@@ -56,7 +56,6 @@ class Link(asyncio.Protocol):
         "_status",
         "_wrong",
         "era",
-        "heard",
         "idle_since",
         "lost",
         "odd",
@@ -73,8 +72,6 @@ class Link(asyncio.Protocol):
         """Whose request is being sent, also where its response has come in full."""
         self.lost = False
         self.odd = False
-        self.heard = False
-        """Whether anything of the response to this exchange has come."""
         self.idle_since = 0.0
         self.era: object = None
         """Of the pool that opened it."""
@@ -93,7 +90,6 @@ class Link(asyncio.Protocol):
 
     def begin(self, reader: Reader) -> None:
         self.reader = self.sender = reader
-        self.heard = False
         self._forget()
 
     def is_silent(self) -> bool:
@@ -149,7 +145,6 @@ class Link(asyncio.Protocol):
             if sender is not None:
                 sender.lost()
             return
-        self.heard = True
         self._barren += len(data)
         try:
             self._parser.feed_data(data)
