@@ -2,6 +2,7 @@
 gateway with a recorder behind it.
 """
 
+import os
 import re
 import time
 from pathlib import Path
@@ -49,6 +50,17 @@ RUNS = [
 ]
 
 
+# The gateway of the session has its lane open; without it, all goes the way of flows.
+BY_FLOWS = [run for run in RUNS if run[1] == "published" or "PRESIGN_REQUESTS" in os.environ]
+
+
+@pytest.fixture(scope="module")
+def flows(module_gateway: MakeGateway, upstream: Recorder) -> Mitm:
+    """The same gateway without the lane."""
+    config, dns = lab_config(upstream.port), lab_dns(upstream.port)
+    return module_gateway(config, "--set", "presign_lane=off", dns=dns)
+
+
 @pytest.fixture(scope="module")
 def reverse(module_gateway: MakeGateway, upstream: Recorder) -> Mitm:
     """The same gateway in reverse mode, in front of the recorder."""
@@ -62,7 +74,21 @@ def reverse(module_gateway: MakeGateway, upstream: Recorder) -> Mitm:
 def test_attack_ends_as_the_catalogue_says(
     case: Json, transport: str, gateway: Mitm, reverse: Mitm, upstream: Recorder
 ) -> None:
-    attacked = reverse if transport == "reverse" else gateway
+    judge(case, transport, reverse if transport == "reverse" else gateway, upstream)
+
+
+@pytest.mark.parametrize(
+    ("case", "transport"),
+    BY_FLOWS,
+    ids=[f"{case['id']} {where} {case['name'][:60]}" for case, where in BY_FLOWS],
+)
+def test_attack_ends_so_without_the_lane_too(
+    case: Json, transport: str, flows: Mitm, reverse: Mitm, upstream: Recorder
+) -> None:
+    judge(case, transport, reverse if transport == "reverse" else flows, upstream)
+
+
+def judge(case: Json, transport: str, attacked: Mitm, upstream: Recorder) -> None:
     logged_before = len(attacked.log())
     outcome = attack(case, transport, Template(case["sign"], upstream.port), attacked)
     expect = EXPECTED_OVER.get((case["id"], transport), case["expect"])
