@@ -151,7 +151,7 @@ class AuditSink:
         """
         self.lines = lines or Lines()
         self._file = LineFile(None if file == "-" else base / file)
-        self._queue: deque[dict[str, Any]] = deque()
+        self._queue: deque[bytes] = deque()
         self._unwritten: list[bytes] = []
         self._stopped = threading.Event()
         self._error = ""
@@ -161,6 +161,9 @@ class AuditSink:
         self._thread.start()
 
     def write(self, record: dict[str, Any]) -> None:
+        """Spelled out here and not in the thread, which would keep the interpreter from the event loop for
+        milliseconds, and every client waiting.
+        """
         room = MAX_QUEUED if record.get("decision") == "forward" else MAX_QUEUED - KEPT_FOR_PERMITS
         if len(self._queue) >= room:
             self._lost += 1
@@ -169,7 +172,7 @@ class AuditSink:
         if self._lost:
             record = {**record, "lost_before": self._lost}
             self._lost = 0
-        self._queue.append(record)
+        self._queue.append(_line(record))
 
     @property
     def queued(self) -> int:
@@ -207,7 +210,7 @@ class AuditSink:
         while self._unwritten or self._queue:
             if not self._unwritten:
                 count = min(len(self._queue), _BATCH)
-                self._unwritten = [_line(self._queue.popleft()) for _ in range(count)]
+                self._unwritten = [self._queue.popleft() for _ in range(count)]
             self._since = time.monotonic()
             done, error = self._file.append(self._unwritten)
             self._since = 0.0

@@ -39,6 +39,25 @@ class Source(Protocol):
         """Something of ours failed."""
 
 
+class _Over:
+    """Stands for an exchange that has ended."""
+
+    ended = True
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def passed_on(self) -> None: ...
+
+    def spoilt(self, why: str) -> None: ...
+
+    def collapse(self, error: Exception) -> None: ...
+
+
+_OVER: Final = _Over()
+
+
 class Delivery:
     """Its head is put in before anything else, its body piece by piece; nothing of it is kept longer than
     the client needs to take it.
@@ -61,7 +80,7 @@ class Delivery:
 
     def __init__(self, lane: Lane, source: Source) -> None:
         self._lane = lane
-        self._source = source
+        self._source: Source = source
         self._body: Body | None = None
         self._chunked = False
         self._incoming: deque[bytes] = deque()
@@ -88,6 +107,12 @@ class Delivery:
 
     def add(self, piece: bytes) -> None:
         self._incoming.append(piece)
+
+    def let_go(self) -> None:
+        """Its exchange is over, and is freed at once: what refers to each other waits for a garbage
+        collection, during which every client waits.
+        """
+        self._source = _OVER
 
     def drop(self) -> None:
         """Nothing of it is to be sent: an answer of ours takes its place."""

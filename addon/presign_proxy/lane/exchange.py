@@ -397,6 +397,7 @@ class Exchange:
         """Book it: what is waited for, its slot, its line in the audit log."""
         self.stage = "done"
         self._express.exchanges.discard(self)
+        self._delivery.let_go()
         self.seat.let_go()
         outcome = outcome._replace(
             upstream_status=self._upstream_status,
