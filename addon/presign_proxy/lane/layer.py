@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from ..decisions import Forward
 from ..flows import listener_of, may_tunnel
-from ..gates import GatedReader
+from ..gates import MAX_HELD, GatedReader
 from ..handlers import handler_of
 from ..hosts import parse_authority
 from ..message import MAX_HEAD, Origin, Request
@@ -23,6 +23,7 @@ from . import heads
 from .exchange import Exchange
 from .express import Express
 from .heads import RequestHead
+from .intake import Intake
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +61,13 @@ class Lane(layer.Layer):
         self._exchange: Exchange | None = None
         self._pending: list[commands.Command] = []
         self._writer: Any = None
+        self._reader: Any = None
         self._watchdog: Any = None
         self._direct = False
+        self._intake: Intake | None = None
         self._closing = False
-        self._held = False
+        self._foreign = False
+        self._held = self._shut = False
         self._owes = True
         self._unsent = 0
         self._origin: Origin | None = None
@@ -88,6 +92,7 @@ class Lane(layer.Layer):
             if self._exchange is not None:
                 self._exchange.collapse(error)
             self._closing, pending, self._pending = True, self._pending, []
+            self._buffer = b""
             with contextlib.suppress(Exception):
                 self._write_out()
             yield from pending
@@ -102,6 +107,7 @@ class Lane(layer.Layer):
             if not self._closing:
                 self._take(event.data)
                 yield from self._next()
+                self._take_over()
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.client:
             if self._exchange is not None:
                 self._exchange.abandon("the client went away")
@@ -124,6 +130,7 @@ class Lane(layer.Layer):
         handler = handler_of(self.client)
         io = handler.transports.get(self.client) if handler is not None else None
         self._writer = io.writer if io is not None else None
+        self._reader = io.reader if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
         self._watchdog = handler.timeout_watchdog if handler is not None else None
         if self.client.sni:
@@ -143,42 +150,51 @@ class Lane(layer.Layer):
         self._buffer = self._buffer + data if self._buffer else data
 
     def _next(self) -> Commands:
-        """Begin with what has come, as far as it goes."""
-        while self._buffer and not self._closing and not self._over:
-            exchange = self._exchange
-            if exchange is not None:
-                if not exchange.is_sending:
-                    return
-                before, self._buffer = self._buffer, b""
-                self._buffer = exchange.upload(before)
-                if exchange.is_sending:
-                    return
-            elif not (yield from self._begin()):
-                return
+        """Begin with what has come, or hand it over."""
+        if not self._over and (self._foreign or not self._advance()):
+            yield from self._hand_over()
 
-    def _begin(self) -> layer.CommandGenerator[bool]:
-        """Take the next head out of the buffer; false where it has not come yet, or is not for the lane."""
-        end = self._buffer.find(heads.END, 0, MAX_HEAD)
-        if end < 0:
-            if len(self._buffer) >= MAX_HEAD or not heads.may_begin(self._buffer):
-                yield from self._hand_over()
+    def _advance(self) -> bool:
+        """Begin with what has come, as far as it goes. False where mitmproxy has to go on with it."""
+        while self._buffer and not self._closing:
+            if self._exchange is not None:
+                if not self._passes_on(self._exchange):
+                    break
+                continue
+            end = self._buffer.find(heads.END, 0, MAX_HEAD)
+            if end >= 0:
+                if not self._begin(end + 4):
+                    return False
+            elif len(self._buffer) >= MAX_HEAD or not heads.may_begin(self._buffer):
+                return False
             else:
                 self._owes = True
                 self._express.ledger.owe_head(self.client)
+                break
+        self._gate()
+        return True
+
+    def _passes_on(self, exchange: Exchange) -> bool:
+        """Whether the rest of a request's body was there, so that the next request can begin."""
+        if not exchange.is_sending:
             return False
-        raw = self._buffer[: end + 4]
-        granted = self._granted(raw) if self._express.open else None
+        data, self._buffer = self._buffer, b""
+        self._buffer = exchange.upload(data)
+        return self._exchange is not exchange or bool(self._buffer)
+
+    def _begin(self, size: int) -> bool:
+        """Take the next head out of the buffer, if it is for the lane."""
+        granted = self._granted(self._buffer[:size]) if self._express.open else None
         if granted is None:
-            yield from self._hand_over()
             return False
         if self._owes:
             self._owes = False
             self._express.ledger.paid_head(self.client)
-        self._buffer = self._buffer[end + 4 :]
+        self._buffer = self._buffer[size:]
         self._served = True
-        self._exchange = exchange = granted
-        self._express.exchanges.add(exchange)
-        exchange.begin()
+        self._exchange = granted
+        self._express.exchanges.add(granted)
+        granted.begin()
         return True
 
     def _granted(self, raw: bytes) -> Exchange | None:
@@ -217,10 +233,40 @@ class Lane(layer.Layer):
         yield from self._flush()  # of what was before, which is to be read before it
         self._write_out()
         self._over = True
-        data, self._buffer = self._buffer, b""
+        data, self._buffer, self._held = self._buffer, b"", False
+        self._gate()
+        if self._intake is not None:
+            self._intake.give_back()
+            self._intake = None
         yield from self._stock.handle_event(events.Start())
         if data:
             yield from self._stock.handle_event(events.DataReceived(self.client, data))
+
+    # -- beside mitmproxy -----------------------------------------------------------------------------
+
+    def _take_over(self) -> None:
+        """From now on, without mitmproxy: it goes on where something comes that is not the lane's."""
+        if self._intake is None and self._served and self._direct and not (self._over or self._held):
+            self._intake = Intake.over(self._writer, self._reader, self)
+
+    def received(self, data: bytes) -> None:
+        """Take what the intake brings."""
+        try:
+            self._watchdog.register_activity()
+            if self._closing or self._over:
+                return
+            self._take(data)
+            if not self._foreign and not self._advance():
+                self._foreign = True
+                self._poke()
+        except Exception as error:
+            logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
+            exchange = self._exchange
+            if exchange is not None:
+                exchange.collapse(error)
+            else:
+                self._closing, self._buffer = True, b""
+                self._abort()
 
     # -- what the exchange does -----------------------------------------------------------------------
 
@@ -259,13 +305,19 @@ class Lane(layer.Layer):
 
     def hold(self, on: bool) -> None:
         """Read no more from the client while the upstream does not take what there is."""
-        if on == self._held:
-            return
         self._held = on
-        handler = handler_of(self.client)
-        io = handler.transports.get(self.client) if handler is not None else None
-        if io is not None and isinstance(io.reader, GatedReader):
-            io.reader.hold(on)
+        self._gate()
+
+    def _gate(self) -> None:
+        """Read on, unless an upstream does not take it, or it would pile up here."""
+        if self._intake is None:
+            if isinstance(self._reader, GatedReader):  # which looks at `held_bytes` itself
+                self._reader.hold(self._held)
+            return
+        shut = self._held or len(self._buffer) > MAX_HELD
+        if shut != self._shut:
+            self._shut = shut
+            self._intake.read(not shut)
 
     def proceed(self) -> None:
         """The upstream is connected: go on with what has come meanwhile."""
