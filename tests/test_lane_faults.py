@@ -32,11 +32,16 @@ BEFORE = (
     "upload_of",
     "Lane._take",
     "Lane._next",
+    "Lane._advance",
     "Lane._begin",
     "Lane._granted",
     "Lane._request_of",
+    "Recent.find",
+    "Recent.keep",
+    "Recent.forget_before",
     "Admission.decide",
     "Admission.complete",
+    "outgoing",
     "Limiter.admit",
     "Exchange.__init__",
     "Exchange.begin",
@@ -72,12 +77,12 @@ AFTER = (
     "Exchange.head",
     "Exchange._head_of",
     "Exchange.data",
-    "Exchange.received",
     "Exchange.complete",
     "Delivery.pump",
     "Delivery._next_piece",
     "Delivery._put",
     "Delivery.flush",
+    "Delivery.let_go",
     "Exchange.passed_on",
     "Exchange._end",
     "Exchange._finish",
@@ -93,7 +98,26 @@ AFTER = (
     "Journal.write",
     "record",
 )
-UPLOADING = ("Exchange.upload", "Sized.feed")
+UPLOADING = ("Exchange.upload", "Sized.feed", "Lane._passes_on")
+# Of what comes once the first request was served on a connection.
+SECOND = (
+    "Intake.data_received",
+    "Lane.received",
+    "Lane._take",
+    "Lane._advance",
+    "Lane._begin",
+    "Lane._granted",
+    "Lane._gate",
+    "Recent.find",
+    "Admission.decide_again",
+    "Forward.again",
+    "Facts.again",
+    "Exchange.__init__",
+    "Exchange.begin",
+    "Exchange._send",
+    "Link.begin",
+)
+IN_PIECES = ("Exchange.received", "Delivery.pump", "Link._go_on", "Lane.send")
 # With an upstream that cannot be reached, or says what is not HTTP.
 FAILING = (
     "Exchange._fail",
@@ -119,7 +143,9 @@ GONE = (
 TLS_ONLY = ("Lane._poke", "Lane._flush", "Lane._handle")
 HANDING_OVER = ("Lane._hand_over",)
 SHAPES = ("get", "upload", "tls") if "PRESIGN_REQUESTS" in os.environ else ("upload", "tls")
-TARGETS = sorted({*BEFORE, *AFTER, *UPLOADING, *FAILING, *GONE, *TLS_ONLY, *HANDING_OVER})
+TARGETS = sorted(
+    {*BEFORE, *AFTER, *UPLOADING, *SECOND, *IN_PIECES, *FAILING, *GONE, *TLS_ONLY, *HANDING_OVER}
+)
 
 
 def config(port: int) -> dict[str, Any]:
@@ -233,6 +259,23 @@ def test_what_fails_before_anything_is_sent_sends_nothing(target: str, shape: st
 def test_what_fails_while_it_is_served_keeps_nobody_waiting(target: str, shape: str, lab: Lab) -> None:
     assert ended(lab.send(shape, target)) in (None, 200, 500, 502)
     assert len(lab.upstream.requests) <= 1
+
+
+@pytest.mark.parametrize("target", SECOND)
+def test_a_second_request_that_fails_is_never_sent(target: str, lab: Lab) -> None:
+    with connect(lab.gateway.port) as sock:
+        request = lab.request("get")
+        # Thrice, because the second is the first that does not come through mitmproxy's reader.
+        for _ in range(2):
+            assert ended(exchange(sock, request, PATIENCE)) == 200
+        lab.arm(target)
+        assert ended(exchange(sock, request, PATIENCE)) in (None, 500, 502)
+    assert len(lab.upstream.requests) == 2
+
+
+@pytest.mark.parametrize("target", IN_PIECES)
+def test_a_response_that_fails_half_way_ends(target: str, lab: Lab) -> None:
+    assert ended(lab.send("get", target, "chunked")) in (None, 200, 500, 502)
 
 
 @pytest.mark.parametrize("target", UPLOADING)

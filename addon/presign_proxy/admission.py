@@ -49,11 +49,23 @@ class Admission:
     def registry(self) -> Registry | None:
         return self._keeper.registry
 
-    def decide(self, request: Request) -> Decision:
-        """What becomes of a request, as far as that is known at once."""
-        decision = gateway.decide(self.registry, request, int(time.time()), new_request_id())
-        if isinstance(decision, PassThrough):
-            return decision
+    def decide(self, request: Request, now: int | None = None) -> Decision:
+        """What becomes of a request, as far as that is known at once.
+
+        Args:
+            now: Unix time, whole seconds; None for this moment.
+        """
+        now = int(time.time()) if now is None else now
+        decision = gateway.decide(self.registry, request, now, new_request_id())
+        return decision if isinstance(decision, PassThrough) else self._unless_hindered(decision)
+
+    def decide_again(self, forward: Forward) -> Decision:
+        """What becomes of a request that differs in nothing from one that was granted in the same second,
+        under the same registry.
+        """
+        return self._unless_hindered(forward.again(new_request_id()))
+
+    def _unless_hindered(self, decision: Deny | Forward) -> Deny | Forward:
         why = "draining" if self._lifecycle.draining else self.obstacle
         if not why and isinstance(decision, Forward):
             why = self._journal.obstacle  # a refusal harms nobody who could not read of it

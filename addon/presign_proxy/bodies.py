@@ -21,9 +21,14 @@ class Body:
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Raises DecodingError."""
         self.size += len(chunk)
-        for piece in self._decoder.feed(chunk) if self._decoder else (chunk,):
-            if safe := self._masked(piece) if self._masked and piece else piece:
-                yield safe
+        if self._decoder is not None:
+            return filter(None, map(self._safe, self._decoder.feed(chunk)))
+        safe = self._safe(chunk)
+        return iter((safe,) if safe else ())
+
+    def _safe(self, piece: bytes) -> bytes:
+        """What of it may go on now."""
+        return self._masked(piece) if self._masked and piece else piece
 
     def finish(self) -> Iterator[bytes]:
         """What was held back. Raises DecodingError where the body is not whole."""

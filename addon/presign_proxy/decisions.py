@@ -33,6 +33,22 @@ class Facts:
     path: str | None = None
     verified: bool = False
 
+    def again(self, request_id: str) -> Facts:
+        """Of a request that is the same in all but its id."""
+        return Facts(
+            request_id,
+            self.method,
+            self.client,
+            self.scheme,
+            self.carrier,
+            self.known,
+            self.key,
+            self.signature,
+            self.id,
+            self.path,
+            self.verified,
+        )
+
     @property
     def connection(self) -> str | None:
         """Its id; None where there is none."""
@@ -98,6 +114,21 @@ class Forward:
     @property
     def request_id(self) -> str:
         return self.facts.request_id
+
+    def again(self, request_id: str) -> Forward:
+        """The same grant for a request that is the same in all but its id."""
+        return Forward(
+            self.connection,
+            self.origin,
+            self.plain,
+            self.sent,
+            self.facts.again(request_id),
+            self.style,
+            self.resolve,
+            self.gateway_prefix,
+            self.tallies,
+            self.terms,
+        )
 
     @property
     def shown(self) -> Outgoing:

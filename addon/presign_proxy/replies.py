@@ -37,6 +37,7 @@ _GONE: Final = {
     for cache in (False, True)
 }
 """What is taken off: in gateway form or not, where cookies pass or not, where caching passes or not."""
+_NEVER_NOMINATED: Final = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 _SHARED_CACHING = re.compile(rb"(?:public|proxy-revalidate|s-maxage=.*)", re.IGNORECASE)
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 307, 308))
 _URL = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE)
@@ -49,12 +50,16 @@ _REFERENCE = re.compile(
 
 
 class Reply(NamedTuple):
-    """A response head: status, reason phrase and fields; whether its body must be decoded to be masked."""
+    """A response head: status, reason phrase and fields; whether its body must be decoded to be masked, and
+    whether its fields tell its length, or that it comes in chunks.
+    """
 
     status: int
     reason: bytes
     fields: Fields
     encoded: bool = False
+    sized: bool = False
+    chunked: bool = False
 
 
 def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
@@ -83,7 +88,14 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
         fields = [(mask.mask(name), mask.mask(value)) for name, value in fields]
         reason = mask.mask(reason)
     fields += _added(forward, gateway=gateway)
-    return Reply(reply.status, reason, tuple(fields), encoded)
+    return Reply(
+        reply.status,
+        reason,
+        tuple(fields),
+        encoded,
+        b"content-length" in names and b"content-length" not in gone,
+        b"transfer-encoding" in names and b"transfer-encoding" not in gone,
+    )
 
 
 def _kept(
@@ -125,8 +137,7 @@ def _checked(reply: Reply) -> tuple[list[bytes], bytes]:
 
 def _nominated(fields: Fields) -> frozenset[bytes]:
     """What `Connection` declares to be for this connection only, without what frames the message."""
-    names = frozenset(token.lower() for token in _listed(fields, b"connection"))
-    return names - {b"connection", b"content-length", b"transfer-encoding"}
+    return frozenset([token.lower() for token in _listed(fields, b"connection")]) - _NEVER_NOMINATED
 
 
 def _listed(fields: Fields, key: bytes) -> list[bytes]:

@@ -19,8 +19,8 @@ from ..limits.limiter import Seat
 from ..masking import Mask, mask_for
 from ..message import Fields, Request
 from ..policy import body_too_large
-from ..query import target
 from ..replies import Reply
+from . import heads
 from .delivery import Delivery
 from .heads import RequestHead
 from .link import Link
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 Stage = Literal["preparing", "connecting", "sending", "waiting", "receiving", "trailing", "done"]
 
 _OURS: Final = frozenset((b"connection", b"transfer-encoding"))
+_LENGTHS: Final = frozenset(map(len, _OURS))
 # After these a server and we may not agree where the request ended.
 _SUSPECT: Final = frozenset((400, 408, 411, 413, 414, 431, 501, 505))
 
@@ -43,14 +44,46 @@ _SUSPECT: Final = frozenset((400, 408, 411, 413, 414, 431, 501, 505))
 class Exchange:
     """Reads from its upstream (`link.Reader`) and writes to its lane. Ends in `_finish`, exactly once."""
 
+    __slots__ = (
+        "_delivery",
+        "_due",
+        "_express",
+        "_head",
+        "_lane",
+        "_last",
+        "_link",
+        "_mask",
+        "_place",
+        "_request",
+        "_started",
+        "_status",
+        "_task",
+        "_timed_out",
+        "_upload",
+        "_upstream_status",
+        "_waited",
+        "_wire",
+        "forward",
+        "seat",
+        "stage",
+    )
+
     def __init__(
-        self, lane: Lane, express: Express, head: RequestHead, request: Request, forward: Forward
+        self,
+        lane: Lane,
+        express: Express,
+        head: RequestHead,
+        request: Request,
+        forward: Forward,
+        wire: bytes | None,
     ) -> None:
+        """Args: wire: the head that goes to the upstream; None where its credential was not fetched yet."""
         self._lane = lane
         self._express = express
         self._head = head
         self._request = request
         self.forward = forward
+        self._wire = wire
         self.seat = Seat()
         self.stage: Stage = "preparing"
         self._upload = upload_of(head.length)
@@ -91,6 +124,8 @@ class Exchange:
             return
         self.forward = completed
         self._mask = mask_for(completed.connection.injector)
+        if completed.sent is not None:
+            self._wire = heads.outgoing(self._head, completed.origin, completed.sent)
         await self._connect(await self._express.place(self._lane.client, completed))
 
     def _run(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -135,21 +170,14 @@ class Exchange:
         self._lane.proceed()
 
     def _send(self, place: Place, link: Link) -> None:
-        """Write the head: with the credential, framed as the body came."""
-        forward, sent = self.forward, self.forward.sent
-        if sent is None:
-            raise LookupError("the credential of this grant was not fetched")
+        """Write the head, which holds the credential."""
+        wire, self._wire = self._wire, None
+        if wire is None:
+            raise LookupError("the credential of this grant was not fetched, or is sent already")
         self._place, self._link = place, link
-        lines = [
-            b"%b %b HTTP/1.1\r\nHost: %b"
-            % (self._head.method, target(sent.path, sent.query), forward.origin.authority.encode("ascii")),
-            *[b"%b: %b" % field for field in sent.fields],
-        ]
-        if self._head.length is None:
-            lines.append(b"Transfer-Encoding: chunked")
         self.stage = "sending"
         link.begin(self)
-        link.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        link.write(wire)
         if self._upload.done:
             self._sent()
 
@@ -236,17 +264,15 @@ class Exchange:
     def _head_of(self, reply: Reply, *, bodyless: bool) -> tuple[bytes, bool]:
         """The head as the client gets it, and whether its body is to be sent in chunks."""
         lines = [b"HTTP/1.1 %d %b" % (reply.status, reply.reason)]
-        sized = chunked = False
-        for name, value in reply.fields:
-            key = name.lower()
-            sized = sized or key == b"content-length"
-            chunked = chunked or key == b"transfer-encoding"
-            if key not in _OURS:
-                lines.append(b"%b: %b" % (name, value))
-        chunked = not bodyless and (chunked or reply.encoded)
+        lines += [
+            b"%b: %b" % (name, value)
+            for name, value in reply.fields
+            if len(name) not in _LENGTHS or name.lower() not in _OURS
+        ]
+        chunked = not bodyless and (reply.chunked or reply.encoded)
         if chunked:
             lines.append(b"Transfer-Encoding: chunked")
-        elif not bodyless and not sized:
+        elif not bodyless and not reply.sized:
             self._last = True  # it ends with the connection, there as here
         if self._closes:
             lines.append(b"Connection: close")

@@ -20,6 +20,7 @@ from . import opening, trust
 from .exchange import Exchange
 from .outbox import Outbox
 from .pool import Place, Pool
+from .recent import Recent
 
 
 class Express:
@@ -35,6 +36,7 @@ class Express:
         self._lifecycle = lifecycle
         self.outbox = Outbox()
         self.pool = Pool(self._context, time.monotonic, self.outbox)
+        self.recent = Recent()
         self.exchanges: set[Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.open = False
@@ -83,6 +85,7 @@ class Express:
             else:
                 exchange.check_time(now)
         self.pool.sweep()
+        self.recent.forget_before(self.admission.registry, int(time.time()))
         self._dialler.refresh()
 
     def close(self) -> None:

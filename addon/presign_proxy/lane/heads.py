@@ -7,7 +7,9 @@ from typing import Final, NamedTuple
 
 import httptools
 
-from ..message import MAX_FIELDS, MAX_HEAD, Fields
+from ..injectors import Outgoing
+from ..message import MAX_FIELDS, MAX_HEAD, Fields, Origin
+from ..query import target
 
 END: Final = b"\r\n\r\n"
 # mitmproxy strips these, or takes them for blanks, before anybody can look; see wire.GuardedHttp1Server.
@@ -48,6 +50,18 @@ class _Collector:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((name, value.strip(b" \t")))
+
+
+def outgoing(head: RequestHead, origin: Origin, sent: Outgoing) -> bytes:
+    """The head as it goes to the upstream: with the credential, framed as the body came."""
+    lines = [
+        b"%b %b HTTP/1.1" % (head.method, target(sent.path, sent.query)),
+        b"Host: %b" % origin.authority.encode("ascii"),
+        *[b"%b: %b" % field for field in sent.fields],
+    ]
+    if head.length is None:
+        lines.append(b"Transfer-Encoding: chunked")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def may_begin(data: bytes) -> bool:

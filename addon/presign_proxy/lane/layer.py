@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from .exchange import Exchange
 from .express import Express
 from .heads import RequestHead
 from .intake import Intake
+from .recent import Granted, Key
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,8 @@ class Lane(layer.Layer):
         self._origin: Origin | None = None
         self._listener = listener_of(context.client)
         self._sni: tuple[tuple[str, str], ...] = ()
+        self._tunnelled = False
+        self._place: tuple[Any, ...] = ()
 
     def handle_event(self, event: events.Event) -> Commands:
         if self._over:
@@ -139,6 +143,9 @@ class Lane(layer.Layer):
         if server.address is not None:
             scheme = "https" if server.tls else "http"
             self._origin = Origin(scheme, server.address[0].lower(), server.address[1])
+            self._tunnelled = may_tunnel(self.client)
+        peer = self.client.peername[0]
+        self._place = (self._origin, self._listener, self._sni, peer, self._tunnelled, bool(self.client.tls))
 
     # -- requests -------------------------------------------------------------------------------------
 
@@ -199,14 +206,25 @@ class Lane(layer.Layer):
 
     def _granted(self, raw: bytes) -> Exchange | None:
         """The exchange that a head begins, if it is simple and granted; of any other nothing is kept."""
+        express = self._express
+        now, key = int(time.time()), Key(raw, self._place)
+        known = express.recent.find(key, express.admission.registry, now)
+        if known is not None:
+            again = express.admission.decide_again(known.forward)
+            if not isinstance(again, Forward):
+                return None
+            return Exchange(self, express, known.head, known.request, again, known.wire)
         head = heads.parse(raw)
         request = self._request_of(head) if head is not None else None
         if head is None or request is None:
             return None
-        decision = self._express.admission.decide(request)
+        decision = express.admission.decide(request, now)
         if not isinstance(decision, Forward):
             return None
-        return Exchange(self, self._express, head, request, decision)
+        wire = heads.outgoing(head, decision.origin, decision.sent) if decision.sent is not None else None
+        if wire is not None and decision.resolve is None:
+            express.recent.keep(key, Granted(head, request, decision, wire))
+        return Exchange(self, express, head, request, decision, wire)
 
     def _request_of(self, head: RequestHead) -> Request | None:
         """The request as the core decides on it; as flows.request_of has it."""
@@ -225,7 +243,7 @@ class Lane(layer.Layer):
             names=(("host", host), *self._sni),
             listener=self._listener,
             client=self.client.peername[0],
-            tunnelled=self._origin is not None and may_tunnel(self.client),
+            tunnelled=self._tunnelled,
         )
 
     def _hand_over(self) -> Commands:

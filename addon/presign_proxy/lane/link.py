@@ -43,6 +43,7 @@ class Link(asyncio.Protocol):
     """Says whether it may be used again: only where nothing odd has ever happened on it."""
 
     __slots__ = (
+        "_asked",
         "_barren",
         "_bodyless",
         "_done",
@@ -73,6 +74,7 @@ class Link(asyncio.Protocol):
         self.lost = False
         self.odd = False
         self.idle_since = 0.0
+        self._asked: select.poll | None = None
         self.era: object = None
         """Of the pool that opened it."""
         self._parser = httptools.HttpResponseParser(self)
@@ -84,7 +86,8 @@ class Link(asyncio.Protocol):
         self._size = self._status = 0
         # Bytes of which nothing could be passed on; the parser keeps a line until its end has come.
         self._barren = 0
-        self._passed = self._framed = self._bodyless = self._done = self._wrong = False
+        self._passed = self._bodyless = self._done = self._wrong = False
+        self._framed = True
 
     # -- what an exchange does ------------------------------------------------------------------------
 
@@ -101,9 +104,10 @@ class Link(asyncio.Protocol):
         transport = self.transport
         if transport is None or self.lost or transport.is_closing():
             return False
-        asked = select.poll()
-        asked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not asked.poll(0)
+        if self._asked is None:
+            self._asked = select.poll()
+            self._asked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._asked.poll(0)
 
     def write(self, data: bytes) -> None:
         if self.transport is not None and not self.lost:
@@ -172,7 +176,6 @@ class Link(asyncio.Protocol):
         self.reader = None
         if self._bodyless:
             self._parser = httptools.HttpResponseParser(self)  # the old one waits for a body
-        reader.received()
         reader.complete()
 
     def eof_received(self) -> bool:
@@ -209,32 +212,30 @@ class Link(asyncio.Protocol):
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
-        self._measure(len(reason))
+        self._size += len(reason)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._passed:  # trailers are dropped: fields that nobody masks
             self._fields.append((name, value.strip(b" \t")))
-        self._measure(len(name) + len(value))
+        self._size += len(name) + len(value) + 4
+        if self._size > MAX_RESPONSE_HEAD:
+            self._refuse()
 
     def _refuse(self) -> None:
         """What came is not a response, or more than one."""
         self.odd = self._wrong = True
 
-    def _measure(self, more: int) -> None:
-        self._size += more + 4
-        if self._size > MAX_RESPONSE_HEAD:
-            self._refuse()
-
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
         if self._wrong or self.reader is None or self._is_interim():
             return
-        fields = tuple(self._fields)
-        names = {name.lower() for name, _ in fields}
         self._passed, self._barren = True, 0
-        self._framed = self._status in (204, 304) or not names.isdisjoint(_FRAMING)
-        self.odd = self.odd or not self._parser.should_keep_alive()
-        self._bodyless = not self.reader.head(self._status, self._reason, fields)
+        if not self._parser.should_keep_alive():
+            # Also where nothing frames the body: then it ends with the connection (RFC 9112, 6.3).
+            self.odd = True
+            names = {name.lower() for name, _ in self._fields}
+            self._framed = self._status in (204, 304) or not names.isdisjoint(_FRAMING)
+        self._bodyless = not self.reader.head(self._status, self._reason, tuple(self._fields))
         self._done = self._bodyless
 
     def _is_interim(self) -> bool:
