@@ -396,14 +396,15 @@ def test_a_stream_outlasts_the_time_in_which_a_silent_client_is_cut(lab: LaneLab
 
 
 @pytest.mark.parametrize("cut", [1, 7, 4096])
-def test_chunks_go_both_ways_however_they_are_cut(cut: int, lab: LaneLab) -> None:
+@pytest.mark.parametrize("client", ["client", "kept_client"])
+def test_chunks_go_both_ways_however_they_are_cut(cut: int, client: str, lab: LaneLab) -> None:
     body = b"5;x=y\r\nhello\r\n" + b"a\r\n0123456789\r\n" + b"0\r\nX-Trailer: evil\r\n\r\n"
     data = lab.head("Transfer-Encoding: chunked", method="POST") + body
-    with lab.client() as client:
+    with getattr(lab, client)() as sender:
         at = data.index(b"\r\n\r\n")
-        client.send(data[:at])
+        sender.send(data[:at])
         for start in range(at, len(data), cut):
-            client.send(data[start : start + cut])
+            sender.send(data[start : start + cut])
             if cut < 10:
                 time.sleep(0.001)
         api = lab.hand.accept()
@@ -417,10 +418,10 @@ def test_chunks_go_both_ways_however_they_are_cut(cut: int, lab: LaneLab) -> Non
         answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body
         for start in range(0, len(answer), max(cut, 4)):
             api.send(answer[start : start + max(cut, 4)])
-        received = client.read_until(b"0\r\n\r\n")
+        received = sender.read_until(b"0\r\n\r\n")
         assert b"evil" not in received
         assert parse_response(received).body == b"hello0123456789"
-        client.send(lab.head(path="next"))
+        sender.send(lab.head(path="next"))
         assert b"/next " in api.read_head()
 
 
@@ -430,13 +431,16 @@ CHUNKS = (b"3 \r\nabc\r\n", b"0x3\r\nabc\r\n", b"+3\r\nabc\r\n", b"3\nabc\n", b"
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_an_upload_in_odd_chunks_is_refused_and_its_end_never_sent(chunk: bytes, lab: LaneLab) -> None:
-    with lab.client() as client:
-        client.send(lab.head("Transfer-Encoding: chunked", method="POST"))
+@pytest.mark.parametrize("client", ["client", "kept_client"])
+def test_an_upload_in_odd_chunks_is_refused_and_its_end_never_sent(
+    chunk: bytes, client: str, lab: LaneLab
+) -> None:
+    with getattr(lab, client)() as sender:
+        sender.send(lab.head("Transfer-Encoding: chunked", method="POST"))
         api = lab.hand.accept()
         api.read_head()
-        client.send(b"1\r\nx\r\n" + chunk + b"0\r\n\r\n" + lab.head(path="smuggled"))
-        got = client.read_response()
+        sender.send(b"1\r\nx\r\n" + chunk + b"0\r\n\r\n" + lab.head(path="smuggled"))
+        got = sender.read_response()
         assert status(got) == 400
         assert b"\r\nConnection: close\r\n" in got
         end = api.read_to_end()
@@ -446,16 +450,17 @@ def test_an_upload_in_odd_chunks_is_refused_and_its_end_never_sent(chunk: bytes,
     assert (line["decision"], line["code"]) == ("deny", "malformed")
 
 
-def test_an_early_answer_reaches_a_client_that_is_still_uploading(lab: LaneLab) -> None:
-    with lab.client() as client:
-        client.send(lab.head("Content-Length: 10", method="POST") + b"01234")
+@pytest.mark.parametrize("client", ["client", "kept_client"])
+def test_an_early_answer_reaches_a_client_that_is_still_uploading(client: str, lab: LaneLab) -> None:
+    with getattr(lab, client)() as sender:
+        sender.send(lab.head("Content-Length: 10", method="POST") + b"01234")
         api, _ = lab.serve(LEAST)
-        assert client.read_response().endswith(b"ok")
-        client.send(b"56789" + lab.head(path="next"))
+        assert sender.read_response().endswith(b"ok")
+        sender.send(b"56789" + lab.head(path="next"))
         assert api.read_exactly(10) == b"0123456789"
         assert b"/next " in api.read_head()
         api.send(LEAST)
-        assert client.read_response().endswith(b"ok")
+        assert sender.read_response().endswith(b"ok")
 
 
 @pytest.mark.parametrize("end", ["it reads on", "it closes", "it speaks"])
@@ -511,7 +516,7 @@ NOT_FOR_THE_LANE = {
 }
 
 
-@pytest.mark.parametrize("client", ["client", "tls_client", "direct_tls_client"])
+@pytest.mark.parametrize("client", ["client", "kept_client", "tls_client", "direct_tls_client"])
 @pytest.mark.parametrize("how", NOT_FOR_THE_LANE)
 def test_what_follows_a_presigned_request_in_one_segment_is_answered_after_it(
     how: str, client: str, lab: LaneLab
@@ -528,10 +533,11 @@ def test_what_follows_a_presigned_request_in_one_segment_is_answered_after_it(
 
 
 @pytest.mark.parametrize("how", NOT_FOR_THE_LANE)
-def test_what_is_not_for_the_lane_is_answered_at_once(how: str, lab: LaneLab) -> None:
-    with lab.client() as client:
-        client.send(NOT_FOR_THE_LANE[how])
-        assert status(client.read_response(2)) in (400, 403, 431)
+@pytest.mark.parametrize("client", ["client", "kept_client"])
+def test_what_is_not_for_the_lane_is_answered_at_once(how: str, client: str, lab: LaneLab) -> None:
+    with getattr(lab, client)() as sender:
+        sender.send(NOT_FOR_THE_LANE[how])
+        assert status(sender.read_response(2)) in (400, 403, 431)
 
 
 # -- the pool itself, with real sockets --------------------------------------------------------------------
@@ -598,9 +604,10 @@ def test_a_pool_has_an_end() -> None:
 # -- a client that goes, is slow, or sends fast ---------------------------------------------------------
 
 
-def test_a_client_that_goes_while_it_uploads_ends_the_upload(lab: LaneLab) -> None:
-    with lab.client() as client:
-        client.send(lab.head("Content-Length: 10", method="POST") + b"01234")
+@pytest.mark.parametrize("client", ["client", "kept_client"])
+def test_a_client_that_goes_while_it_uploads_ends_the_upload(client: str, lab: LaneLab) -> None:
+    with getattr(lab, client)() as sender:
+        sender.send(lab.head("Content-Length: 10", method="POST") + b"01234")
         api = lab.hand.accept()
         assert b"\r\n\r\n" in api.read_head()
     assert api.read_to_end() == b"01234"
@@ -609,7 +616,7 @@ def test_a_client_that_goes_while_it_uploads_ends_the_upload(lab: LaneLab) -> No
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"])
-@pytest.mark.parametrize("client", ["client", "tls_client"])
+@pytest.mark.parametrize("client", ["client", "kept_client", "tls_client"])
 def test_a_client_that_goes_ends_its_exchange(said: bytes, client: str, lab: LaneLab) -> None:
     with getattr(lab, client)() as sender:
         sender.send(lab.head())
@@ -632,7 +639,7 @@ def test_a_client_that_goes_between_its_requests_leaves_the_connection_to_others
         assert client.read_response().endswith(b"ok")
 
 
-@pytest.mark.parametrize("client", ["client", "tls_client"])
+@pytest.mark.parametrize("client", ["client", "kept_client", "tls_client"])
 def test_a_slow_reader_holds_its_upstream_back(client: str, lab: LaneLab) -> None:
     size = 64 * MIB
     with getattr(lab, client)() as reader:
@@ -663,7 +670,7 @@ def send_rest(sock: socket.socket, size: int) -> None:
     sock.sendall(bytes(size))
 
 
-@pytest.mark.parametrize("client", ["client", "tls_client"])
+@pytest.mark.parametrize("client", ["client", "kept_client", "tls_client"])
 def test_an_upstream_that_reads_slowly_holds_its_client_back(client: str, lab: LaneLab) -> None:
     size = 64 * MIB
     with getattr(lab, client)() as sender:

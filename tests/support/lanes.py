@@ -14,7 +14,7 @@ from support.raw import Tls, connect, connect_tls
 
 GATEWAY = "presign.local"
 SIGNING = "sk_signing_secret_of_the_lane_0123456789"
-CONNECTIONS = 250
+CONNECTIONS = 500
 LEAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 """An answer after which its connection is as good as before."""
 
@@ -61,6 +61,16 @@ class LaneLab:
 
     def direct_tls_client(self) -> Wire:
         return Wire(connect(self.gateway.port, Tls(GATEWAY, self.gateway.ca)))
+
+    def kept_client(self) -> Wire:
+        """One that was served before, over an upstream connection that the test's own does not share."""
+        wire, mine = self.client(), self.cid
+        self.fresh()
+        wire.send(self.head())
+        self.serve()
+        assert wire.read_response().endswith(b"\r\n\r\nok")
+        self.cid = mine
+        return wire
 
     def serve(self, answer: bytes = LEAST) -> tuple[Wire, bytes]:
         """Accept, read a head, answer."""

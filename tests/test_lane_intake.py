@@ -1,0 +1,242 @@
+"""A client that was served before sends on without mitmproxy's reader, until something comes that is not
+for the lane: nothing is lost, overtaken or piled up where the two meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from conftest import MakeGateway
+from presign_proxy.lane.intake import Intake
+from support.byhand import ByHand, Wire
+from support.lab import REAL_SECRET
+from support.lanes import GATEWAY, LEAST, LaneLab, config, is_closed
+from support.leaks import Traces
+from support.raw import parse_response
+
+MIB = 1024 * 1024
+FOREIGN = f"GET /api/proxy/none/x HTTP/1.1\r\nHost: {GATEWAY}\r\n\r\n".encode()
+
+
+@pytest.fixture(scope="module")
+def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
+    hand = ByHand()
+    gateway = module_gateway(config(hand.url), "--set", "presign_lane=on")
+    yield LaneLab(gateway, hand)
+    hand.stop()
+
+
+@pytest.fixture
+def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
+    logged = len(module_lab.gateway.log())
+    yield module_lab.fresh()
+    module_lab.hand.hang_up()
+    log = module_lab.gateway.log()[logged:]
+    assert "has crashed" not in log
+    assert "Traceback" not in log
+    assert not Traces([REAL_SECRET, *module_lab.issuer.issued]).found_in(log.encode())
+
+
+def served(lab: LaneLab, client: Wire, api: Wire | None, *fields: str, path: str, body: bytes = b"") -> Wire:
+    """One request over the lane, on a connection that the upstream keeps."""
+    data = lab.post(body, *fields, path=path) if body else lab.head(*fields, path=path)
+    client.send(data)
+    api = api or lab.hand.accept()
+    assert f"/{path} ".encode() in api.read_head()
+    assert api.read_exactly(len(body)) == body
+    api.send(LEAST)
+    assert client.read_response().endswith(b"\r\n\r\nok")
+    return api
+
+
+def test_a_client_is_served_again_and_again_with_bodies_and_without(lab: LaneLab) -> None:
+    with lab.client() as client:
+        api = None
+        for number in range(20):
+            api = served(lab, client, api, path=f"n{number}", body=b"x" * (number % 3) * 1000)
+
+
+def test_a_head_that_comes_byte_by_byte_on_a_kept_connection_is_served(lab: LaneLab) -> None:
+    with lab.kept_client() as client:
+        for octet in lab.head(path="slowly"):
+            client.send(bytes((octet,)))
+        api, asked = lab.serve()
+        assert b"/slowly " in asked
+        assert client.read_response().endswith(b"ok")
+        served(lab, client, api, path="next")
+
+
+def test_requests_that_come_at_once_on_a_kept_connection_are_served_in_order(lab: LaneLab) -> None:
+    with lab.kept_client() as client:
+        client.send(b"".join(lab.head(path=f"n{number}") for number in range(20)))
+        api = lab.hand.accept()
+        for number in range(20):
+            assert b"/n%d " % number in api.read_head()
+            assert api.is_silent(0.01), "the next one waits for its turn"
+            api.send(LEAST)
+            assert client.read_response().endswith(b"ok")
+
+
+def test_a_client_that_sends_on_and_on_while_it_waits_fills_nothing_up(lab: LaneLab) -> None:
+    """Whoever pipelines more than a gateway holds has to wait; what it holds is served afterwards."""
+    with lab.kept_client() as client:
+        before, one = lab.gateway.rss(), lab.post(b"x" * 60_000, path="more")
+        client.send(lab.head(path="first"))
+        api = lab.hand.accept()
+        api.read_head()
+        client.sock.settimeout(0.5)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 64 * MIB:
+                sent += client.sock.send(one[sent % len(one) :])
+        assert lab.gateway.rss() - before < 16 * MIB
+        api.send(LEAST)
+        assert client.read_response().endswith(b"ok")
+        for _ in range(sent // len(one)):
+            assert b"/more " in api.read_head()
+            api.read_exactly(60_000)
+            api.send(LEAST)
+            assert client.read_response().endswith(b"ok")
+
+
+@pytest.mark.parametrize("cut", [1, 10, len(FOREIGN) - 1, len(FOREIGN)])
+def test_what_is_not_for_the_lane_goes_on_beside_it_whole_and_in_order(cut: int, lab: LaneLab) -> None:
+    with lab.client() as client:
+        api = served(lab, client, None, path="a")
+        served(lab, client, api, path="b")
+        for data in (FOREIGN[:cut], FOREIGN[cut:]):
+            client.send(data)
+        response = parse_response(client.read_response())
+        assert response.status == 400
+        assert api.is_silent(0.05)
+
+
+def test_a_client_that_went_beside_the_lane_is_served_there(lab: LaneLab) -> None:
+    """`Expect` is mitmproxy's to answer, and so is whatever the client asks from then on."""
+    with lab.client() as client:
+        api = served(lab, client, None, path="a")
+        served(lab, client, api, path="b")
+        client.send(lab.head("Content-Length: 5", "Expect: 100-continue", method="POST", path="c"))
+        assert client.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 100")
+        client.send(b"hello" + lab.post(b"world", path="d"))
+        beside = lab.hand.accept()
+        for path, body in ((b"/c ", b"hello"), (b"/d ", b"world")):
+            assert path in beside.read_head()
+            assert beside.read_exactly(5) == body
+            beside.send(LEAST)
+            assert client.read_response().endswith(b"ok")
+
+
+def test_a_large_upload_that_went_beside_the_lane_arrives_whole(lab: LaneLab) -> None:
+    body = bytes(range(256)) * 4096 * 4
+    with lab.client() as client:
+        api = served(lab, client, None, path="a")
+        served(lab, client, api, path="b")
+        data = lab.post(body, "TE: trailers", path="c")  # a field that the lane leaves alone
+        threading.Thread(target=client.sock.sendall, args=(data,), daemon=True).start()
+        beside = lab.hand.accept()
+        assert b"/c " in beside.read_head()
+        assert beside.read_exactly(len(body), 10) == body
+        beside.send(LEAST)
+        assert client.read_response().endswith(b"ok")
+
+
+@pytest.mark.parametrize("how", ["closes", "half-closes", "resets"])
+def test_a_client_that_ends_a_kept_connection_is_let_go(how: str, lab: LaneLab) -> None:
+    with lab.kept_client() as client:
+        if how == "half-closes":
+            client.sock.shutdown(socket.SHUT_WR)
+            assert is_closed(client)
+            return
+        if how == "resets":
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    with lab.client() as other:
+        served(lab, other, None, path="next")
+
+
+class Heard(asyncio.StreamReaderProtocol):
+    """mitmproxy's side, which notes what it hears."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self.writable: list[bool] = []
+
+    def pause_writing(self) -> None:
+        self.writable.append(False)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.writable.append(True)
+        super().resume_writing()
+
+
+class Taken(list[bytes]):
+    def received(self, data: bytes) -> None:
+        self.append(data)
+
+
+def test_bytes_that_mitmproxy_holds_already_are_not_overtaken() -> None:
+    """A connection is left as it is while its reader holds something, or has heard of its end."""
+
+    async def work() -> list[bool]:
+        loop, found = asyncio.get_running_loop(), []
+        for held, ended in itertools.product((b"", b"held"), (False, True)):
+            ours, theirs = socket.socketpair()
+            reader = asyncio.StreamReader()
+            transport, stock = await loop.connect_accepted_socket(lambda r=reader: Heard(r), ours)
+            writer = asyncio.StreamWriter(transport, stock, reader, loop)
+            if held:
+                theirs.send(held)
+            if ended:
+                theirs.close()
+            await asyncio.sleep(0.05)
+            found.append(Intake.over(writer, reader, Taken()) is not None)
+            transport.abort()
+            theirs.close()
+        return found
+
+    assert asyncio.run(work()) == [True, False, False, False]
+
+
+def test_all_but_data_is_told_to_mitmproxy() -> None:
+    async def work() -> None:
+        loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+        theirs.setblocking(False)
+        reader, taken = asyncio.StreamReader(), Taken()
+        transport, stock = await loop.connect_accepted_socket(lambda: Heard(reader), ours)
+        writer = asyncio.StreamWriter(transport, stock, reader, loop)
+        intake = Intake.over(writer, reader, taken)
+        assert intake is not None
+        await loop.sock_sendall(theirs, b"one")
+        await asyncio.sleep(0.01)
+        assert taken == [b"one"]
+        writer.write(bytes(8 * MIB))
+        drained = asyncio.ensure_future(writer.drain())
+        await asyncio.sleep(0.01)
+        assert not drained.done()
+        got = 0
+        while got < 8 * MIB:
+            got += len(await loop.sock_recv(theirs, MIB))
+        await drained
+        assert stock.writable == [False, True]
+        intake.read(False)
+        await loop.sock_sendall(theirs, b"two")
+        await asyncio.sleep(0.01)
+        assert taken == [b"one"]
+        intake.read(True)
+        await asyncio.sleep(0.01)
+        assert taken == [b"one", b"two"]
+        intake.give_back()
+        await loop.sock_sendall(theirs, b"three")
+        assert await reader.read(5) == b"three"
+        theirs.close()
+        assert await reader.read() == b""
+        writer.close()
+
+    asyncio.run(work())
