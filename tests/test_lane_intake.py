@@ -9,8 +9,10 @@ import itertools
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import uvloop
 
 from conftest import MakeGateway
 from presign_proxy.lane.intake import Intake
@@ -181,7 +183,11 @@ class Taken(list[bytes]):
         self.append(data)
 
 
-def test_bytes_that_mitmproxy_holds_already_are_not_overtaken() -> None:
+RUNNERS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+
+@RUNNERS
+def test_bytes_that_mitmproxy_holds_already_are_not_overtaken(run: Any) -> None:
     """A connection is left as it is while its reader holds something, or has heard of its end."""
 
     async def work() -> list[bool]:
@@ -201,10 +207,11 @@ def test_bytes_that_mitmproxy_holds_already_are_not_overtaken() -> None:
             theirs.close()
         return found
 
-    assert asyncio.run(work()) == [True, False, False, False]
+    assert run(work()) == [True, False, False, False]
 
 
-def test_all_but_data_is_told_to_mitmproxy() -> None:
+@RUNNERS
+def test_all_but_data_is_told_to_mitmproxy(run: Any) -> None:
     async def work() -> None:
         loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
         theirs.setblocking(False)
@@ -239,4 +246,4 @@ def test_all_but_data_is_told_to_mitmproxy() -> None:
         assert await reader.read() == b""
         writer.close()
 
-    asyncio.run(work())
+    run(work())
