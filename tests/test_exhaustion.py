@@ -74,6 +74,7 @@ COLLECTIONS = {
     "lane.outbox.Outbox._waiting": "one per transport written to in one turn of the loop",
     "lane.pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
     "lane.recent.Recent._found": "MAX heads of MAX_SIZE bytes, for a second",
+    "lane.recent.Recent._seen": "MAX_SEEN numbers, for a second",
     "ledger.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
     "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
     "ledger.Ledger.heads": "weak: one per client connection, of which there are MAX_CLIENTS",

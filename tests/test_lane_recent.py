@@ -41,9 +41,14 @@ def granted(target: str = "") -> Granted:
 def filled(key: Key) -> tuple[Recent, Any]:
     known, found = registry(), Recent()
     assert found.find(key, known, NOW) is None
-    found.keep(key, granted())
+    twice(found, key)
     assert found.find(key, known, NOW) is not None
     return found, known
+
+
+def twice(found: Recent, key: Key) -> None:
+    for _ in range(2):
+        found.keep(key, granted())
 
 
 KEY = Key(b"GET /api/proxy/conn/x HTTP/1.1\r\nHost: presign.local\r\n\r\n", PLACE)
@@ -79,13 +84,24 @@ def test_a_head_that_differs_in_one_byte_is_judged_anew(at: int) -> None:
 def test_nobody_fills_the_memory_with_heads() -> None:
     found, known = filled(KEY)
     for number in range(2 * recent.MAX):
-        found.keep(KEY._replace(raw=b"%d" % number), granted())
+        twice(found, KEY._replace(raw=b"%d" % number))
     kept = [n for n in range(2 * recent.MAX) if found.find(KEY._replace(raw=b"%d" % n), known, NOW)]
     assert len(kept) == recent.MAX - 1
     found, known = filled(KEY)
     long = KEY._replace(raw=bytes(recent.MAX_SIZE + 1))
-    found.keep(long, granted())
+    twice(found, long)
     assert found.find(long, known, NOW) is None
+    for number in range(2 * recent.MAX_SEEN):
+        found.keep(KEY._replace(raw=b"%d" % number), granted())
+    assert len(found._seen) == recent.MAX_SEEN
+
+
+def test_what_was_asked_for_once_is_not_kept() -> None:
+    known, found = registry(), Recent()
+    assert found.find(KEY, known, NOW) is None
+    found.keep(KEY, granted())
+    assert found.find(KEY, known, NOW) is None
+    assert KEY.raw not in repr(found._seen).encode()
 
 
 def test_a_grant_given_again_differs_in_its_id_alone() -> None:

@@ -14,6 +14,7 @@ from ..message import Request
 from .heads import RequestHead
 
 MAX: Final = 256
+MAX_SEEN: Final = 4096
 MAX_SIZE: Final = 4096
 """Bytes of a head that is kept."""
 
@@ -35,14 +36,17 @@ class Granted(NamedTuple):
 
 
 class Recent:
-    """Forgets everything once the second or the registry is another one."""
+    """Forgets everything once the second or the registry is another one. Of what comes once it keeps nothing
+    but a hash.
+    """
 
-    __slots__ = ("_found", "_now", "_registry")
+    __slots__ = ("_found", "_now", "_registry", "_seen")
 
     def __init__(self) -> None:
         self._registry: Registry | None = None
         self._now = 0
         self._found: dict[Key, Granted] = {}
+        self._seen: set[int] = set()
 
     def find(self, key: Key, registry: Registry | None, now: int) -> Granted | None:
         """Args: now: Unix time, whole seconds."""
@@ -50,11 +54,16 @@ class Recent:
         return self._found.get(key)
 
     def keep(self, key: Key, granted: Granted) -> None:
-        """For whoever asks next, in the moment of the last `find`."""
-        if len(key.raw) <= MAX_SIZE and len(self._found) < MAX:
-            self._found[key] = granted
+        """For whoever asks next, in the moment of the last `find`, if this is not the first time."""
+        mark = hash(key)
+        if mark in self._seen:
+            if len(key.raw) <= MAX_SIZE and len(self._found) < MAX:
+                self._found[key] = granted
+        elif len(self._seen) < MAX_SEEN:
+            self._seen.add(mark)
 
     def forget_before(self, registry: Registry | None, now: int) -> None:
         if now != self._now or registry is not self._registry:
             self._found.clear()
+            self._seen.clear()
             self._now, self._registry = now, registry
