@@ -55,6 +55,8 @@ class Load(NamedTuple):
     connections: int
     anew: bool = False
     """Whether each request comes on a connection of its own."""
+    varied: bool = False
+    """Whether each asks for another path: what was decided of one does not help the next."""
 
 
 class Figures(NamedTuple):
@@ -75,11 +77,13 @@ class Row(NamedTuple):
     of: tuple[str, ...] = ("rate", "cpu")
 
 
-SIXTEEN, MANY, ANEW = Load(16), Load(64), Load(16, anew=True)
+SIXTEEN, MANY, ANEW, VARIED = Load(16), Load(64), Load(16, anew=True), Load(16, varied=True)
+_VARY: Final = Path(__file__).with_name("vary.lua")
 _P99: Final = ("p99",)
 ROWS: Final = (
     Row("serve ÷ bare, 16 connections", "serve", "bare", "≥ 12", SIXTEEN),
     Row("serve ÷ bare, 64 connections", "serve", "bare", "≥ 12", MANY),
+    Row("serve ÷ bare, every request another one", "serve", "bare", "–", VARIED),
     Row("p99, 64 connections, serve ÷ bare", "serve", "bare", "≤ 0.15", MANY, _P99),
     Row("serve ÷ nginx + njs, 16", "serve", "nginx + njs", "≥ 1.0", SIXTEEN),
     Row("serve ÷ nginx + njs, 64", "serve", "nginx + njs", "≥ 1.0", MANY),
@@ -100,6 +104,7 @@ def measure(proxy: Proxy, load: Load, seconds: float) -> Figures:
     before = sum(map(cpu_seconds, pids))
     options = [f"-c{load.connections}", f"-d{seconds:.0f}s", "--latency"]
     options += ["-H", "Connection: close"] if load.anew else []
+    options += ["-s", str(_VARY)] if load.varied else []
     command = ["wrk", "-t1", *options, f"http://127.0.0.1:{proxy.port}{proxy.target}"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     spent = sum(map(cpu_seconds, pids)) - before
@@ -283,6 +288,8 @@ def streams(house: House, rounds: int, seconds: float) -> None:  # noqa: ARG001
 def gibibyte(house: House, rounds: int, seconds: float) -> None:  # noqa: ARG001
     grown: list[float] = []
     ratios: dict[str, list[float]] = {"upload": [], "download": []}
+    fresh = house.proxy("nginx")  # whoever asks first waits for the disk
+    bodies.gibibyte(fresh.port, peers.children(fresh.pid), "/v1/big", "download")
     for _ in range(min(rounds, 3)):
         for way in ratios:
             path = "v1/big" if way == "download" else "v1/sink"
