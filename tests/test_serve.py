@@ -415,6 +415,35 @@ def test_a_worker_that_hangs_is_replaced(make_served: Callable[..., Serve], upst
     assert f"worker {stuck} said nothing for 4 s and was ended; another takes its place" in served.log()
 
 
+def test_as_many_clients_are_let_in_as_the_file_says_and_the_reserve_is_not_counted(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    admin = free_port()
+
+    def config(clients: int) -> dict[str, Any]:
+        gateway = {"max_clients": clients}
+        return config_for(upstream, gateway=gateway, admin={"listen": f"127.0.0.1:{admin}"})
+
+    def served() -> int:
+        """How many of ten clients get an answer, all at the same time."""
+        with ExitStack() as crowd:
+            clients = [crowd.enter_context(connect(gateway.port)) for _ in range(10)]
+            answers = [exchange(one, wire(Grant(CONN).target("v1/models"))) for one in clients]
+        return sum(one.startswith(b"HTTP/1.1 200 ") for one in answers)
+
+    def told(clients: int) -> bool:
+        metrics = ask(admin, "/metrics", host="localhost").body
+        return b"\npresign_client_connections_max %d.0\n" % clients in metrics
+
+    gateway = make_served(config(3))
+    assert eventually(gateway.has_reserve, 2 * PATIENT)
+    assert eventually(lambda: served() == 3, PATIENT)
+    assert eventually(lambda: told(3), PATIENT)
+    write_config(config(5), gateway.directory)
+    assert eventually(lambda: served() == 5, PATIENT)
+    assert eventually(lambda: told(5), PATIENT)
+
+
 # -- the front --------------------------------------------------------------------------------------------
 
 
