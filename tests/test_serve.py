@@ -27,12 +27,14 @@ from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.lab import REAL_SECRET, bearer_connection
 from support.process import StartFailed, free_port
+from support.proxy import ROOT
 from support.puppet import eventually
 from support.raw import Tls, connect, connect_tls, exchange, parse_response
 from support.recorder import Recorder
-from support.serving import CONN, PRESIGN, Serve, environment, is_alive, is_open
+from support.serving import CONN, PRESIGN, Serve, environment, is_alive, is_open, session_of
 
 GATEWAY = "presign.local"
+SLOW_IMPORT = ROOT / "tests/support/slowimport"
 PATIENT = 15.0
 """Seconds; the machine may have much else to do."""
 
@@ -304,6 +306,24 @@ def test_nobody_serves_once_the_supervisor_was_killed(pair: Serve) -> None:
     os.kill(pair.pid, signal.SIGKILL)
     assert eventually(lambda: not is_open(pair.port), 2)
     assert eventually(lambda: not any(map(is_alive, workers)), 2)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["just_started", "importing"])
+def test_a_worker_that_was_still_starting_when_the_supervisor_was_killed_holds_nothing(
+    make_served: Callable[..., Serve], upstream: Recorder, tmp_path: Path, at_once: bool
+) -> None:
+    slow = tmp_path / "slow"
+    env = {"PYTHONPATH": f"{SLOW_IMPORT}:{ROOT / 'addon'}", "SLOW_IMPORT": str(slow)}
+    served = make_served(config_for(upstream), **env)
+    assert eventually(served.has_reserve, 2 * PATIENT)
+    slow.touch()
+    before = served.children()
+    os.kill(served.serving()[0], signal.SIGKILL)  # the reserve takes its place, and another one starts
+    assert eventually(lambda: set(served.children()) - set(before), PATIENT)
+    assert at_once or eventually(slow.read_text, PATIENT)
+    os.kill(served.pid, signal.SIGKILL)
+    assert eventually(lambda: not is_open(served.port), 2)
+    assert eventually(lambda: not any(map(is_alive, session_of(served.pid))), 2)
 
 
 # -- draining ---------------------------------------------------------------------------------------------

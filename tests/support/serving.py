@@ -119,6 +119,12 @@ def children_of(pid: int) -> list[int]:
     return [int(one) for one in found.stdout.split()]
 
 
+def session_of(pid: int) -> list[int]:
+    """All processes that a supervisor has started, also once it is gone."""
+    found = subprocess.run(["pgrep", "-s", str(pid)], capture_output=True, text=True, check=False)
+    return [int(one) for one in found.stdout.split()]
+
+
 def is_open(port: int) -> bool:
     """Whether somebody listens."""
     with socket.socket() as probe:

@@ -19,7 +19,6 @@ from .channel import Channel, Message
 from .draining import Drain
 from .lines import open_log
 from .master import GatewayMaster
-from .parting import end_with_parent
 from .plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,6 @@ class Worker:
             return 1
         self._plan = Plan(**hello["plan"])
         open_log(f"worker {os.getpid()}", as_json=self._plan.as_json)
-        end_with_parent(hello["parent"])
         self._sockets = [socket.socket(fileno=one) for one in hello["sockets"]]
         self._heed_signals()
         found = self._load()
