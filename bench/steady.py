@@ -32,6 +32,7 @@ sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 
 from support.asking import SECRET, Grant, wire  # noqa: E402 - the path is set above
 from support.lab import bearer_connection  # noqa: E402
+from support.process import resident  # noqa: E402
 from support.recorder import Recorder  # noqa: E402
 from support.serving import CONN, Serve  # noqa: E402
 
@@ -148,7 +149,7 @@ class Watch:
     async def run(self) -> None:
         while True:
             for pid, count in self.descriptors().items():
-                self.samples[pid].append((time.monotonic() / 60, _resident(pid)))
+                self.samples[pid].append((time.monotonic() / 60, resident(pid) / 1024))
                 self._most[pid] = max(self._most[pid], count)
             await asyncio.sleep(EVERY)
 
@@ -183,12 +184,6 @@ class Watch:
             if now[pid] > self._before[pid] + LEFT:
                 wrong.append(f"{name} keeps descriptors")
         return wrong
-
-
-def _resident(pid: int) -> float:
-    """KiB."""
-    status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
-    return float(status.partition("VmRSS:")[2].split()[0])
 
 
 async def load(port: int, asked: argparse.Namespace, watch: Watch, told: Told) -> None:

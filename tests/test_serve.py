@@ -26,7 +26,7 @@ from presign_proxy.cli import main
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.lab import REAL_SECRET, bearer_connection
-from support.process import StartFailed, free_port
+from support.process import StartFailed, free_port, resident
 from support.proxy import ROOT
 from support.puppet import eventually
 from support.raw import Tls, connect, connect_tls, exchange, parse_response
@@ -462,6 +462,28 @@ def test_as_many_clients_are_let_in_as_the_file_says_and_the_reserve_is_not_coun
     write_config(config(5), gateway.directory)
     assert eventually(lambda: served() == 5, PATIENT)
     assert eventually(lambda: told(5), PATIENT)
+
+
+@pytest.mark.slow
+def test_clients_that_come_and_go_leave_nothing_in_memory(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """A hundred at a time, so that each is there while others come: what is left of it waits to be freed."""
+    served = make_served(config_for(upstream))
+    request = wire(Grant(CONN).target("v1/models"))
+
+    def crowds(count: int) -> int:
+        """Memory of the worker after so many crowds, in bytes."""
+        for _ in range(count):
+            with ExitStack() as crowd:
+                for one in [crowd.enter_context(connect(served.port)) for _ in range(100)]:
+                    assert exchange(one, request).startswith(b"HTTP/1.1 200 ")
+            upstream.clear()
+        return resident(served.serving()[0])
+
+    before = crowds(12)
+    grown = [crowds(6) - before for _ in range(5)]
+    assert max(grown) < 6_000_000, grown
 
 
 # -- the front --------------------------------------------------------------------------------------------

@@ -24,6 +24,12 @@ class StartFailed(Exception):
         self.returncode = returncode
 
 
+def resident(pid: int) -> int:
+    """Memory of a process, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A port that was free a moment ago, below those that the system gives to outgoing connections: one of
     the thousands that tests make could take it before the process that it is for.
@@ -157,9 +163,7 @@ class Process:
         return True
 
     def rss(self) -> int:
-        """Resident memory in bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        return resident(self.pid)
 
     def __enter__(self) -> Self:
         return self.start() if self._child is None else self
