@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import ssl
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,20 @@ from support.lab import REAL_SECRET, bearer_connection
 from support.process import StartFailed, free_port, resident
 from support.proxy import ROOT
 from support.puppet import eventually
-from support.raw import Tls, connect, connect_tls, exchange, parse_response
+from support.raw import Tls, connect, connect_tls, exchange, is_complete, parse_response
 from support.recorder import Recorder
-from support.serving import CONN, PRESIGN, Serve, environment, is_alive, is_open, session_of
+from support.serving import (
+    CONN,
+    PRESIGN,
+    Serve,
+    environment,
+    is_alive,
+    is_open,
+    is_stopped,
+    places_of,
+    session_of,
+    takes_the_lane,
+)
 
 GATEWAY = "presign.local"
 SLOW_IMPORT = ROOT / "tests/support/slowimport"
@@ -84,6 +97,64 @@ def rest_of(sock: socket.socket, size: int | None = None) -> bytes:
             received += piece
     sock.close()
     return bytes(received)
+
+
+@dataclass
+class Asked:
+    """One request: from which port, when, and what came of it (None: no answer)."""
+
+    place: int
+    begun: float
+    ended: float
+    status: int | None
+
+
+@dataclass
+class Load:
+    """Clients that keep their connections, as every SDK does, and ask one thing after the other on them."""
+
+    gateway: Serve
+    asked: list[Asked] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._run) for _ in range(10)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        request = wire(Grant(CONN).target("v1/models"))
+        while not self._over.is_set():
+            with connect(self.gateway.port, timeout=PATIENT) as sock:
+                while not self._over.is_set() and not is_closed(sock) and self._one(sock, request):
+                    time.sleep(0.005)
+
+    def _one(self, sock: socket.socket, request: bytes) -> bool:
+        """Whether there was an answer."""
+        begun, place = time.monotonic(), port_of(sock)
+        received = exchange(sock, request, PATIENT)
+        status = int(received[9:12]) if is_complete(received) else None
+        self.asked.append(Asked(place, begun, time.monotonic(), status))
+        return status is not None
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the other side has hung up on somebody who asks for nothing: no client asks there again."""
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def port_of(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
+
+
+def is_whole(sock: socket.socket) -> bool:
+    return len(rest_of(sock, 20_000_000)) == 20_000_000
 
 
 # -- starting ---------------------------------------------------------------------------------------------
@@ -220,40 +291,42 @@ def test_the_process_table_and_the_environment_of_workers_hold_no_secret(pair: S
             assert b"NOTIFY_SOCKET" not in held
 
 
-def test_a_worker_that_is_killed_under_load_takes_nothing_but_its_own_requests_along(pair: Serve) -> None:
-    results: list[tuple[float, int | None]] = []
-    over = threading.Event()
-
-    def load() -> None:
-        while not over.is_set():
-            begun, status = time.monotonic(), None
-            with contextlib.suppress(OSError, ValueError):
-                status = get(pair)
-            results.append((begun, status))
-
+def test_a_worker_that_is_killed_under_load_takes_nothing_but_its_own_requests_along(
+    pair: Serve, upstream: Recorder
+) -> None:
     assert eventually(pair.has_reserve, 2 * PATIENT)
-    held = [start_of(pair, "download?bytes=20000000") for _ in range(6)]
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    victim, other = pair.serving()
-    killed = time.monotonic()
-    os.kill(victim, signal.SIGKILL)
-    assert eventually(lambda: len(pair.serving()) == 2, PATIENT)
-    back = time.monotonic() - killed
-    time.sleep(0.5)
-    over.set()
-    for thread in threads:
-        thread.join()
+    assert takes_the_lane(pair, upstream)
+    held = [start_of(pair, "download?bytes=20000000") for _ in range(12)]
+    places = [port_of(sock) for sock in held]
+    with Load(pair) as load:
+        time.sleep(0.5)
+        victim, other = sorted(pair.serving(), key=lambda pid: len(places_of(pid, pair) & set(places)))
+        os.kill(victim, signal.SIGSTOP)  # from here on, no connection comes to it or goes
+        assert eventually(lambda: is_stopped(victim), PATIENT)
+        lost = places_of(victim, pair)
+        killed = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        assert eventually(lambda: not is_alive(victim), PATIENT)
+        gone = time.monotonic()
+        assert eventually(lambda: len(pair.serving()) == 2, PATIENT)
+        back = time.monotonic() - killed
+        time.sleep(0.5)
     assert back < 1
     assert other in pair.serving()
-    # At most what each thread had under way just then.
-    assert sum(status != 200 for _, status in results) <= len(threads)
-    assert all(status == 200 for begun, status in results if begun > killed + 1)
-    whole = [len(rest_of(sock, 20_000_000)) == 20_000_000 for sock in held]
-    assert any(whole)
     assert "was ended by SIGKILL; another takes its place" in pair.log()
+    # What has failed was under way on a connection of the dead worker, one request on each.
+    assert lost & {asked.place for asked in load.asked}
+    failed = [asked for asked in load.asked if asked.status != 200]
+    assert {asked.place for asked in failed} <= lost, failed
+    assert len({asked.place for asked in failed}) == len(failed)
+    assert all(asked.begun < gone and asked.ended > killed for asked in failed), failed
+    # All others have gone on as if nothing had happened.
+    served = {asked.place for asked in load.asked if asked.status == 200 and asked.ended > gone}
+    assert len(served) > 2
+    assert served.isdisjoint(lost)
+    whole = {place for sock, place in zip(held, places, strict=True) if is_whole(sock)}
+    assert whole == set(places) - lost
+    assert whole
 
 
 def test_a_worker_takes_the_place_of_a_dead_one_though_the_configuration_is_gone(

@@ -169,8 +169,8 @@ class Worker:
 def _settle() -> None:
     """What was read stays, and garbage collections need not walk through it.
 
-    They come more seldom than Python would have it, but all three generations: each client leaves fifty objects
-    behind that refer to each other, and those who stayed for a while are freed by the last one only.
+    The young are looked at more seldom than Python would have it, the old are not: each client leaves fifty
+    objects behind that refer to each other, and by then they are old.
     """
     gc.collect()
     gc.freeze()
