@@ -6,17 +6,14 @@ import contextlib
 import os
 import re
 import resource
-import select
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +25,11 @@ from presign_proxy.cli import main
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.lab import REAL_SECRET, bearer_connection
+from support.load import Load
 from support.process import StartFailed, free_port, resident
 from support.proxy import ROOT
 from support.puppet import eventually
-from support.raw import Tls, connect, connect_tls, exchange, is_complete, parse_response
+from support.raw import Tls, connect, connect_tls, exchange, parse_response
 from support.recorder import Recorder
 from support.serving import (
     CONN,
@@ -97,56 +95,6 @@ def rest_of(sock: socket.socket, size: int | None = None) -> bytes:
             received += piece
     sock.close()
     return bytes(received)
-
-
-@dataclass
-class Asked:
-    """One request: from which port, when, and what came of it (None: no answer)."""
-
-    place: int
-    begun: float
-    ended: float
-    status: int | None
-
-
-@dataclass
-class Load:
-    """Clients that keep their connections, as every SDK does, and ask one thing after the other on them."""
-
-    gateway: Serve
-    asked: list[Asked] = field(default_factory=list)
-    _over: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._run) for _ in range(10)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        request = wire(Grant(CONN).target("v1/models"))
-        while not self._over.is_set():
-            with connect(self.gateway.port, timeout=PATIENT) as sock:
-                while not self._over.is_set() and not is_closed(sock) and self._one(sock, request):
-                    time.sleep(0.005)
-
-    def _one(self, sock: socket.socket, request: bytes) -> bool:
-        """Whether there was an answer."""
-        begun, place = time.monotonic(), port_of(sock)
-        received = exchange(sock, request, PATIENT)
-        status = int(received[9:12]) if is_complete(received) else None
-        self.asked.append(Asked(place, begun, time.monotonic(), status))
-        return status is not None
-
-
-def is_closed(sock: socket.socket) -> bool:
-    """Whether the other side has hung up on somebody who asks for nothing: no client asks there again."""
-    return bool(select.select([sock], [], [], 0)[0])
 
 
 def port_of(sock: socket.socket) -> int:
@@ -298,7 +246,8 @@ def test_a_worker_that_is_killed_under_load_takes_nothing_but_its_own_requests_a
     assert takes_the_lane(pair, upstream)
     held = [start_of(pair, "download?bytes=20000000") for _ in range(12)]
     places = [port_of(sock) for sock in held]
-    with Load(pair) as load:
+    request = wire(Grant(CONN).target("v1/models"))
+    with Load(lambda: connect(pair.port), [request] * 10, pause=0.005) as load:
         time.sleep(0.5)
         victim, other = sorted(pair.serving(), key=lambda pid: len(places_of(pid, pair) & set(places)))
         os.kill(victim, signal.SIGSTOP)  # from here on, no connection comes to it or goes
@@ -316,7 +265,7 @@ def test_a_worker_that_is_killed_under_load_takes_nothing_but_its_own_requests_a
     assert "was ended by SIGKILL; another takes its place" in pair.log()
     # What has failed was under way on a connection of the dead worker, one request on each.
     assert lost & {asked.place for asked in load.asked}
-    failed = [asked for asked in load.asked if asked.status != 200]
+    failed = load.failed()
     assert {asked.place for asked in failed} <= lost, failed
     assert len({asked.place for asked in failed}) == len(failed)
     assert all(asked.begun < gone and asked.ended > killed for asked in failed), failed
