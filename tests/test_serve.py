@@ -61,7 +61,7 @@ def make_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         def make(config: dict[str, Any], *args: str, start: bool = True, **options: Any) -> Serve:
             found = Serve(tmp_path_factory.mktemp("served"), config, *args, **options)
             started.callback(found.stop)
-            return found.start(40) if start else found
+            return found.start() if start else found
 
         yield make
 
@@ -179,7 +179,7 @@ def test_counters_that_workers_do_not_share_are_refused(
     config = {"limits": {"store": "memory://"}, "connections": {CONN: connection}}
     served = make_served(config, workers=2, start=False)
     with pytest.raises(StartFailed) as failed:
-        served.start(PATIENT)
+        served.start()
     assert failed.value.returncode == 1
     assert "limits.store: counts in each worker by itself" in failed.value.log
 
@@ -534,7 +534,7 @@ def test_systemd_hands_over_the_socket_and_gateway_names_answer_with_their_own_c
     config["connections"]["conn_api"] = bearer_connection("https://api.tls.test", SECRET)
     served = make_served(config, systemd=True, start=False)
     put_certificate(served.directory, ca, GATEWAY)
-    served.start(40)
+    served.start()
     assert "READY=1" in served.told()
     first = issuer_seen(served.port, GATEWAY, ca_pem)
     answer = ask(served.port, Grant(CONN).target("v1/models"), tls=Tls(GATEWAY, ca_pem))

@@ -93,7 +93,7 @@ def two(
             started.callback(end, one)
         share_authority(gateways)
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda one: one.start(40), gateways))
+            list(pool.map(lambda one: one.start(), gateways))
         front = Balancer(tmp_path_factory.mktemp("front"), gateways, admin, ca.issue_cert(GATEWAY))
         started.callback(front.stop)
         found = Two(front.start(), gateways, ca_pem, upstream)
@@ -285,7 +285,7 @@ def test_gateways_that_are_restarted_one_after_the_other_under_load_lose_no_requ
             one.signal(signal.SIGTERM)
             assert one.ends(PATIENT) == 0
             assert len(audited(one)) > before  # whoever was sent here in the meantime was served
-            one.start(40)
+            one.start()
             assert eventually(two.are_up, PATIENT)
         time.sleep(0.5)
     assert load.failed() == []
