@@ -1,8 +1,8 @@
 """Many clients that asked once and wait, and some that go on asking: what `presign serve` takes to hold them.
 
 Those that ask do so in turn, at a fixed rate all together: small answers, uploads and streams of events, on
-connections that are kept for fifty requests and then made anew. At half time every other one of those that
-wait asks once more. Memory and descriptors of each process are looked at every few seconds; at the end
+connections that are kept for fifty requests and then made anew. Every other one of those that wait asks once
+more before half time. Memory and descriptors of each process are looked at every few seconds; at the end
 everybody hangs up.
 
 Exit code 1 where a request failed, a process goes on growing in the second half, descriptors are left, or
@@ -170,7 +170,7 @@ class Watch:
         return statistics.linear_regression(at, rss).slope if len(half) > 2 else 0.0
 
     def report(self) -> list[str]:
-        """Print a table; returns what is wrong."""
+        """Print a table, and memory at each tenth; returns what is wrong."""
         print(f"{'':14}{'MB: least':>11}{'most':>8}{'KiB/min':>9}{'descriptors':>13}{'most':>7}{'left':>6}")
         now, wrong = self.descriptors(), []
         for pid, name in self._names.items():
@@ -179,6 +179,8 @@ class Watch:
                 f"{name:14}{min(rss):11.1f}{max(rss):8.1f}{self.growth(pid):9.1f}"
                 f"{self._before[pid]:13}{self._most[pid]:7}{now[pid]:6}"
             )
+            tenths = rss[:: max(1, len(rss) // 10)]
+            print(f"{'':14}{' '.join(f'{one:.1f}' for one in tenths):>20}")
             if self.growth(pid) > GROWTH:
                 wrong.append(f"{name} goes on growing")
             if now[pid] > self._before[pid] + LEFT:
@@ -191,10 +193,10 @@ async def load(port: int, asked: argparse.Namespace, watch: Watch, told: Told) -
     for client in idle:
         await client.ask("answer")
     watching = asyncio.create_task(watch.run())
-    waiting = [
-        asyncio.create_task(_wait(client, asked.minutes * 30 if number % 2 else None))
-        for number, client in enumerate(idle)
-    ]
+    waiting = []
+    for number, client in enumerate(idle):
+        again = asked.minutes * (10 + 20 * number / asked.idle)
+        waiting.append(asyncio.create_task(_wait(client, again if number % 2 else None)))
     await _go_on(port, asked, told)
     watching.cancel()
     print(f"of {asked.idle} that waited, {sum(not task.done() for task in waiting)} are still connected")
@@ -269,7 +271,7 @@ def main() -> int:
         "audit": {"file": "audit.jsonl"},
     }
     with tempfile.TemporaryDirectory(prefix="presign-steady-") as directory:
-        gateway = Serve(Path(directory), config, workers=asked.workers).start(60)
+        gateway = Serve(Path(directory), config, workers=asked.workers).start()
         try:
             while not gateway.has_reserve():
                 time.sleep(0.1)
