@@ -61,6 +61,10 @@ class Load:
     def failed(self) -> list[Asked]:
         return [one for one in self.asked if one.status != 200]
 
+    def places(self) -> set[int]:
+        """From where there were requests."""
+        return {one.place for one in self.asked}
+
     def _run(self, request: bytes) -> None:
         while not self._over.is_set():
             with contextlib.suppress(OSError), self._connect() as sock:
