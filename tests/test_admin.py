@@ -481,7 +481,7 @@ def parts(**changed: Any) -> Observer:
     lifecycle.serve()
     if known.get("draining"):
         lifecycle.drain()
-    return Observer(lifecycle, keeper, limiter, journal, in_flight=lambda: 0, clients=lambda: 0)
+    return Observer(lifecycle, keeper, limiter, journal, in_flight=lambda: 0, clients=lambda: (0, 1000))
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,15 @@ def test_a_short_secret_is_warned_of(write) -> None:
     assert "is shorter than 32 bytes" in str(loaded.warnings[0])
 
 
+@pytest.mark.parametrize(
+    ("clients", "expected"), [(0, "greater than"), (30_001, "less than"), ("9", "number")]
+)
+def test_a_number_of_clients_that_cannot_be_is_told(write, clients: object, expected: str) -> None:
+    (problem,) = problems(write({"gateway": {"max_clients": clients}}))
+    assert "gateway.max_clients" in problem
+    assert expected in problem
+
+
 def test_the_option_goes_before_the_file(write) -> None:
     path = write({"gateway": {"unsigned": "deny"}})
     assert load(path, {}).registry.deny_unsigned

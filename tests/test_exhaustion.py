@@ -20,8 +20,8 @@ import pytest
 
 import presign_proxy
 from presign_proxy import message, policy
-from presign_proxy.housekeeping import MAX_CLIENTS
 from presign_proxy.paths import pattern
+from presign_proxy.schema import GatewayConfig
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Grant, ask, wire
 from support.deciding import code, registry, request, signed
@@ -34,6 +34,7 @@ from support.recorder import Recorder
 
 PACKAGE = Path(presign_proxy.__file__).parent
 MB = 1_000_000
+MAX_CLIENTS = GatewayConfig().max_clients
 
 # Every cache of the package: what limits it, and what one entry costs somebody without a presign.
 CACHES = {
@@ -77,7 +78,7 @@ COLLECTIONS = {
     "lane.recent.Recent._seen": "MAX_SEEN numbers, for a second",
     "ledger.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
     "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
-    "ledger.Ledger.heads": "weak: one per client connection, of which there are MAX_CLIENTS",
+    "ledger.Ledger.heads": "weak: one per client connection, of which there are gateway.max_clients",
     "ledger.Ledger.layers": "weak: one per client connection",
     "ledger.Ledger.cut": "weak: one per client connection, until it is closed",
     "ledger.Ledger.dials": "weak: one per upstream connection",

@@ -542,7 +542,7 @@ connections:
 
 def refused_start(make_gateway: MakeGateway, config_file: Path | dict[str, Any] | None, *args: str) -> str:
     """The log of a mitmdump that must refuse to start."""
-    returncode, log = make_gateway(config_file, *args, start=False).run(timeout=8)
+    returncode, log = make_gateway(config_file, *args, start=False).run()
     assert returncode == 1, log
     assert "Traceback" not in log
     assert "REALSECRET" not in log

@@ -781,7 +781,7 @@ def test_a_lane_that_is_shut_is_left_at_the_next_request(lab: LaneLab, make_gate
 def test_an_unknown_word_for_the_lane_is_refused_at_the_start(make_gateway: MakeGateway) -> None:
     returncode, log = make_gateway(
         config("http://127.0.0.1:9"), "--set", "presign_lane=sometimes", start=False
-    ).run(timeout=8)
+    ).run()
     assert returncode == 1
     assert "presign_lane is one of auto, on, off" in log
 

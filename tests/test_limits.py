@@ -33,6 +33,8 @@ from support.seen import Seen
 from support.signing import source_url
 from test_core_limits import parsed
 
+PATIENT = 20.0
+"""Seconds, a third of the lease of a slot; the machine may have much else to do."""
 needs_redis = pytest.mark.skipif(BINARY is None, reason=WHY_NOT)
 LIMITS: dict[str, dict[str, Any]] = {
     "uses": {"max_uses": 10},
@@ -180,7 +182,7 @@ def good(gateway: Mitm, asked: Grant, path: str = "v1/models") -> int:
 
 @contextlib.contextmanager
 def streaming(gateway: Mitm, asked: Grant) -> Iterator[socket.socket]:
-    with connect(gateway.port) as sock:
+    with connect(gateway.port, timeout=PATIENT) as sock:
         sock.sendall(wire(asked.target("v1/endless")))
         received = b""
         while b"data: 0" not in received:
@@ -388,15 +390,16 @@ def test_a_killed_gateway_keeps_its_slots_for_a_lease_and_a_stopped_one_gives_th
     slots = "presign:{one}:slots:connection"
     with streaming(first, asked):
         assert good(third, asked) == 429
-        first.stop()
-        assert eventually(lambda: good(third, asked) == 200)
+        assert first.stop(PATIENT) == 0  # in good order, and not killed
+        assert eventually(lambda: good(third, asked) == 200, PATIENT)
+    begun = time.time()
     with streaming(second, asked):
         second.child.kill()
         second.child.wait()
         time.sleep(0.3)
         assert good(third, asked) == 429
         ((holder, ends),) = client.zrange(slots, 0, -1, withscores=True)
-        assert 55e6 < ends - time.time() * 1e6 <= 60e6
+        assert begun < ends / 1e6 - 60 <= time.time()
         client.zadd(slots, {holder: ends - 60e6})  # a minute later
         assert good(third, asked) == 200
 

@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,13 +25,27 @@ from presign_proxy.cli import main
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.lab import REAL_SECRET, bearer_connection
-from support.process import StartFailed, free_port
+from support.load import Load
+from support.process import StartFailed, free_port, resident
+from support.proxy import ROOT
 from support.puppet import eventually
 from support.raw import Tls, connect, connect_tls, exchange, parse_response
 from support.recorder import Recorder
-from support.serving import CONN, PRESIGN, Serve, environment, is_alive, is_open
+from support.serving import (
+    CONN,
+    PRESIGN,
+    Serve,
+    environment,
+    is_alive,
+    is_open,
+    is_stopped,
+    places_of,
+    session_of,
+    takes_the_lane,
+)
 
 GATEWAY = "presign.local"
+SLOW_IMPORT = ROOT / "tests/support/slowimport"
 PATIENT = 15.0
 """Seconds; the machine may have much else to do."""
 
@@ -48,7 +61,7 @@ def make_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         def make(config: dict[str, Any], *args: str, start: bool = True, **options: Any) -> Serve:
             found = Serve(tmp_path_factory.mktemp("served"), config, *args, **options)
             started.callback(found.stop)
-            return found.start(40) if start else found
+            return found.start() if start else found
 
         yield make
 
@@ -82,6 +95,14 @@ def rest_of(sock: socket.socket, size: int | None = None) -> bytes:
             received += piece
     sock.close()
     return bytes(received)
+
+
+def port_of(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
+
+
+def is_whole(sock: socket.socket) -> bool:
+    return len(rest_of(sock, 20_000_000)) == 20_000_000
 
 
 # -- starting ---------------------------------------------------------------------------------------------
@@ -158,7 +179,7 @@ def test_counters_that_workers_do_not_share_are_refused(
     config = {"limits": {"store": "memory://"}, "connections": {CONN: connection}}
     served = make_served(config, workers=2, start=False)
     with pytest.raises(StartFailed) as failed:
-        served.start(PATIENT)
+        served.start()
     assert failed.value.returncode == 1
     assert "limits.store: counts in each worker by itself" in failed.value.log
 
@@ -218,40 +239,44 @@ def test_the_process_table_and_the_environment_of_workers_hold_no_secret(pair: S
             assert b"NOTIFY_SOCKET" not in held
 
 
-def test_a_worker_that_is_killed_under_load_takes_nothing_but_its_own_requests_along(pair: Serve) -> None:
-    results: list[tuple[float, int | None]] = []
-    over = threading.Event()
-
-    def load() -> None:
-        while not over.is_set():
-            begun, status = time.monotonic(), None
-            with contextlib.suppress(OSError, ValueError):
-                status = get(pair)
-            results.append((begun, status))
-
+def test_a_worker_that_is_killed_under_load_takes_nothing_but_its_own_requests_along(
+    pair: Serve, upstream: Recorder
+) -> None:
     assert eventually(pair.has_reserve, 2 * PATIENT)
-    held = [start_of(pair, "download?bytes=20000000") for _ in range(6)]
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    victim, other = pair.serving()
-    killed = time.monotonic()
-    os.kill(victim, signal.SIGKILL)
-    assert eventually(lambda: len(pair.serving()) == 2, PATIENT)
-    back = time.monotonic() - killed
-    time.sleep(0.5)
-    over.set()
-    for thread in threads:
-        thread.join()
+    assert takes_the_lane(pair, upstream)
+    held = [start_of(pair, "download?bytes=20000000") for _ in range(12)]
+    places = [port_of(sock) for sock in held]
+    request = wire(Grant(CONN).target("v1/models"))
+    with Load(lambda: connect(pair.port), [request] * 10, pause=0.005, most=50) as load:
+        assert eventually(
+            lambda: all(load.places() & places_of(pid, pair) for pid in pair.serving()), PATIENT
+        )
+        victim, other = sorted(pair.serving(), key=lambda pid: len(places_of(pid, pair) & set(places)))
+        os.kill(victim, signal.SIGSTOP)  # from here on, no connection comes to it or goes
+        assert eventually(lambda: is_stopped(victim), PATIENT)
+        lost = places_of(victim, pair)
+        killed = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        assert eventually(lambda: not is_alive(victim), PATIENT)
+        gone = time.monotonic()
+        assert eventually(lambda: len(pair.serving()) == 2, PATIENT)
+        back = time.monotonic() - killed
+        assert eventually(lambda: sum(asked.begun > gone for asked in load.asked) > 50, PATIENT)
     assert back < 1
     assert other in pair.serving()
-    # At most what each thread had under way just then.
-    assert sum(status != 200 for _, status in results) <= len(threads)
-    assert all(status == 200 for begun, status in results if begun > killed + 1)
-    whole = [len(rest_of(sock, 20_000_000)) == 20_000_000 for sock in held]
-    assert any(whole)
     assert "was ended by SIGKILL; another takes its place" in pair.log()
+    # What has failed was under way on a connection of the dead worker, one request on each.
+    failed = load.failed()
+    assert {asked.place for asked in failed} <= lost, failed
+    assert len({asked.place for asked in failed}) == len(failed)
+    assert all(asked.begun < gone and asked.ended > killed for asked in failed), failed
+    # All others have gone on as if nothing had happened.
+    served = {asked.place for asked in load.asked if asked.status == 200 and asked.ended > gone}
+    assert len(served) > 2
+    assert served.isdisjoint(lost)
+    whole = {place for sock, place in zip(held, places, strict=True) if is_whole(sock)}
+    assert whole == set(places) - lost
+    assert whole
 
 
 def test_a_worker_takes_the_place_of_a_dead_one_though_the_configuration_is_gone(
@@ -304,6 +329,24 @@ def test_nobody_serves_once_the_supervisor_was_killed(pair: Serve) -> None:
     os.kill(pair.pid, signal.SIGKILL)
     assert eventually(lambda: not is_open(pair.port), 2)
     assert eventually(lambda: not any(map(is_alive, workers)), 2)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["just_started", "importing"])
+def test_a_worker_that_was_still_starting_when_the_supervisor_was_killed_holds_nothing(
+    make_served: Callable[..., Serve], upstream: Recorder, tmp_path: Path, at_once: bool
+) -> None:
+    slow = tmp_path / "slow"
+    env = {"PYTHONPATH": f"{SLOW_IMPORT}:{ROOT / 'addon'}", "SLOW_IMPORT": str(slow)}
+    served = make_served(config_for(upstream), **env)
+    assert eventually(served.has_reserve, 2 * PATIENT)
+    slow.touch()
+    before = served.children()
+    os.kill(served.serving()[0], signal.SIGKILL)  # the reserve takes its place, and another one starts
+    assert eventually(lambda: set(served.children()) - set(before), PATIENT)
+    assert at_once or eventually(slow.read_text, PATIENT)
+    os.kill(served.pid, signal.SIGKILL)
+    assert eventually(lambda: not is_open(served.port), 2)
+    assert eventually(lambda: not any(map(is_alive, session_of(served.pid))), 2)
 
 
 # -- draining ---------------------------------------------------------------------------------------------
@@ -415,6 +458,57 @@ def test_a_worker_that_hangs_is_replaced(make_served: Callable[..., Serve], upst
     assert f"worker {stuck} said nothing for 4 s and was ended; another takes its place" in served.log()
 
 
+def test_as_many_clients_are_let_in_as_the_file_says_and_the_reserve_is_not_counted(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    admin = free_port()
+
+    def config(clients: int) -> dict[str, Any]:
+        gateway = {"max_clients": clients}
+        return config_for(upstream, gateway=gateway, admin={"listen": f"127.0.0.1:{admin}"})
+
+    def served() -> int:
+        """How many of ten clients get an answer, all at the same time."""
+        with ExitStack() as crowd:
+            clients = [crowd.enter_context(connect(gateway.port)) for _ in range(10)]
+            answers = [exchange(one, wire(Grant(CONN).target("v1/models"))) for one in clients]
+        return sum(one.startswith(b"HTTP/1.1 200 ") for one in answers)
+
+    def told(clients: int) -> bool:
+        metrics = ask(admin, "/metrics", host="localhost").body
+        return b"\npresign_client_connections_max %d.0\n" % clients in metrics
+
+    gateway = make_served(config(3))
+    assert eventually(gateway.has_reserve, 2 * PATIENT)
+    assert eventually(lambda: served() == 3, PATIENT)
+    assert eventually(lambda: told(3), PATIENT)
+    write_config(config(5), gateway.directory)
+    assert eventually(lambda: served() == 5, PATIENT)
+    assert eventually(lambda: told(5), PATIENT)
+
+
+@pytest.mark.slow
+def test_clients_that_come_and_go_leave_nothing_in_memory(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """A hundred at a time, so that each is there while others come: what is left of it waits to be freed."""
+    served = make_served(config_for(upstream))
+    request = wire(Grant(CONN).target("v1/models"))
+
+    def crowds(count: int) -> int:
+        """Memory of the worker after so many crowds, in bytes."""
+        for _ in range(count):
+            with ExitStack() as crowd:
+                for one in [crowd.enter_context(connect(served.port)) for _ in range(100)]:
+                    assert exchange(one, request).startswith(b"HTTP/1.1 200 ")
+            upstream.clear()
+        return resident(served.serving()[0])
+
+    before = crowds(12)
+    grown = [crowds(6) - before for _ in range(5)]
+    assert max(grown) < 6_000_000, grown
+
+
 # -- the front --------------------------------------------------------------------------------------------
 
 
@@ -441,7 +535,7 @@ def test_systemd_hands_over_the_socket_and_gateway_names_answer_with_their_own_c
     config["connections"]["conn_api"] = bearer_connection("https://api.tls.test", SECRET)
     served = make_served(config, systemd=True, start=False)
     put_certificate(served.directory, ca, GATEWAY)
-    served.start(40)
+    served.start()
     assert "READY=1" in served.told()
     first = issuer_seen(served.port, GATEWAY, ca_pem)
     answer = ask(served.port, Grant(CONN).target("v1/models"), tls=Tls(GATEWAY, ca_pem))

@@ -8,13 +8,12 @@ import re
 import shutil
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,14 @@ from support.asking import SECRET, Grant, code, wire
 from support.balancer import TRUSTED, Balancer
 from support.h2client import H2Client
 from support.lab import bearer_connection
+from support.load import Load
 from support.policy import Policy
 from support.process import free_port
 from support.puppet import eventually
 from support.raw import Response, Tls, connect_tls, exchange, parse_response
 from support.recorder import Recorder
 from support.redis import RedisServer
-from support.serving import CONN, Serve
+from support.serving import CONN, Serve, takes_the_lane
 
 pytestmark = [
     pytest.mark.skipif(balancer.BINARY is None, reason=balancer.WHY_NOT),
@@ -93,7 +93,7 @@ def two(
             started.callback(end, one)
         share_authority(gateways)
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda one: one.start(40), gateways))
+            list(pool.map(lambda one: one.start(), gateways))
         front = Balancer(tmp_path_factory.mktemp("front"), gateways, admin, ca.issue_cert(GATEWAY))
         started.callback(front.stop)
         found = Two(front.start(), gateways, ca_pem, upstream)
@@ -133,51 +133,12 @@ def config(upstream: Recorder, store: RedisServer, admin: int) -> dict[str, Any]
     }
 
 
-@dataclass
-class Load:
-    """Clients that ask one thing after the other, on connections that they keep for a while."""
-
-    two: Two
-    results: list[tuple[float, float, int | None, str]] = field(default_factory=list)
-    """Begun, ended, status (None: no whole answer), and what there was instead."""
-    _over: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(6)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, number: int) -> None:
-        method, body = ("POST", b'{"n": 1}') if number % 2 else ("GET", b"")
-        request = wire(Grant(CONN).target("v1/models"), method=method, body=body)
-        while not self._over.is_set():
-            with contextlib.suppress(OSError), self.two.connect() as sock:
-                for _ in range(20):
-                    if self._over.is_set() or not self._one(sock, request):
-                        break
-                    time.sleep(0.03)
-
-    def _one(self, sock: socket.socket, request: bytes) -> bool:
-        """Whether the connection can be used again."""
-        begun, status, keeps, said = time.monotonic(), None, False, ""
-        try:
-            received = exchange(sock, request, PATIENT)
-            said = received[:300].decode("latin-1")
-            answer = parse_response(received)
-            status, keeps = answer.status, answer.header("connection") != "close"
-        except (OSError, ValueError) as error:
-            said = f"{type(error).__name__} {said}"
-        self.results.append((begun, time.monotonic(), status, said))
-        return keeps
-
-    def failed(self) -> list[tuple[float, float, int | None, str]]:
-        return [one for one in self.results if one[2] != 200]
+def under_load(two: Two) -> Load:
+    """Clients that keep a connection for a while; half of them send, and one is sent events for a second."""
+    target = Grant(CONN).target
+    get, stream = wire(target("v1/models")), wire(target("sse"))
+    post = wire(target("v1/models"), method="POST", body=b"n" * 50_000)
+    return Load(two.connect, [get, get, stream, post, post, post], pause=0.03, most=20, timeout=PATIENT)
 
 
 def start_of(two: Two, path: str) -> socket.socket:
@@ -316,18 +277,22 @@ def test_a_head_that_the_gateway_takes_gets_through_the_balancer(two: Two) -> No
 
 @pytest.mark.slow
 def test_gateways_that_are_restarted_one_after_the_other_under_load_lose_no_request(two: Two) -> None:
-    with Load(two) as load:
+    assert all(takes_the_lane(one, two.upstream) for one in two.gateways)
+    with under_load(two) as load:
         time.sleep(0.5)
         for one in two.gateways:
+            before = len(audited(one))
             one.signal(signal.SIGTERM)
             assert one.ends(PATIENT) == 0
-            one.start(40)
+            assert len(audited(one)) > before  # whoever was sent here in the meantime was served
+            one.start()
             assert eventually(two.are_up, PATIENT)
         time.sleep(0.5)
     assert load.failed() == []
-    assert len(load.results) > 100
+    assert len(load.asked) > 100
     # Each was sent once: nothing that might have been executed goes to the other gateway again.
-    assert len(two.upstream.requests) == len(load.results)
+    assert len(two.upstream.requests) == len(load.asked)
+    assert all(takes_the_lane(one, two.upstream) for one in two.gateways)
 
 
 def test_a_gateway_that_is_killed_takes_nothing_but_its_own_requests_along(two: Two) -> None:
@@ -336,7 +301,7 @@ def test_a_gateway_that_is_killed_takes_nothing_but_its_own_requests_along(two: 
     victim = two.gateways[0]
     assert eventually(victim.has_reserve, PATIENT)
     held = [start_of(two, f"download?bytes={size}") for _ in range(4)]
-    with Load(two) as load:
+    with under_load(two) as load:
         time.sleep(0.5)
         killed = time.monotonic()
         victim.signal(signal.SIGKILL)
@@ -344,8 +309,8 @@ def test_a_gateway_that_is_killed_takes_nothing_but_its_own_requests_along(two: 
     failed = load.failed()
     # What each client had under way just then, and nothing that was begun afterwards.
     assert len(failed) <= 6, failed
-    assert [one for one in failed if one[0] > killed + 0.2 or one[1] < killed] == []
-    assert sum(one[0] > killed for one in load.results) > 20
+    assert [one for one in failed if one.begun > killed + 0.2 or one.ended < killed] == []
+    assert sum(one.begun > killed for one in load.asked) > 20
     whole = [rest_of(sock, size) == size for sock in held]
     assert any(whole)
     assert not all(whole)

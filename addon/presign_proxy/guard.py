@@ -30,8 +30,8 @@ from .errors import STATUS
 from .fetching import Fetcher
 from .fronting import Front
 from .gates import gate
-from .handlers import handler_of, hang_up, open_clients
-from .housekeeping import MAX_CLIENTS, Housekeeper
+from .handlers import handler_of, hang_up, is_listening, open_clients
+from .housekeeping import Housekeeper
 from .identity import new_request_id
 from .journal import Journal
 from .keeper import Keeper
@@ -78,7 +78,7 @@ class Guard:
             self._limiter,
             self._journal,
             lambda: self.ledger.in_flight + len(self._express.exchanges),
-            open_clients,
+            lambda: (open_clients(), self._keeper.max_clients if is_listening() else 0),
         )
         self._redaction = Redaction()
         self._front = Front()
@@ -218,7 +218,7 @@ class Guard:
     # -- connections ----------------------------------------------------------------------------------
 
     def client_connected(self, client: Client) -> None:
-        if open_clients() > MAX_CLIENTS and not self._housekeeper.make_room():
+        if open_clients() > self._keeper.max_clients and not self._housekeeper.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)

@@ -26,6 +26,12 @@ def open_clients() -> int:
     return len(server.connections) if server else 0
 
 
+def is_listening() -> bool:
+    """Whether this process takes clients: one that is kept in reserve does not."""
+    server = proxyserver()
+    return server is not None and any(server.servers)
+
+
 def cut(client: Client, connection: Connection) -> None:
     """Close one connection of a client's handler, or stop dialling it; what was written still goes out."""
     handler = handler_of(client)

@@ -23,8 +23,6 @@ TICK: Final = 0.5
 _LOOK: Final = 0.05
 HEAD_DEADLINE: Final = 10.0
 """Seconds in which a client must have sent the head of its request."""
-MAX_CLIENTS: Final = 1000
-"""Client connections at a time."""
 
 
 class Housekeeper:

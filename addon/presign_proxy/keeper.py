@@ -15,6 +15,7 @@ from .calm import let_go, load_calmly
 from .connections import Registry
 from .document import ConfigError
 from .registry_file import Memory
+from .schema import GatewayConfig
 from .watching import Version
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,11 @@ class Keeper:
     def registry(self) -> Registry | None:
         """None until there was a good one."""
         return self.loaded.registry if self.loaded else None
+
+    @property
+    def max_clients(self) -> int:
+        """How many client connections this process takes at a time."""
+        return (self.loaded.config.gateway if self.loaded else GatewayConfig()).max_clients
 
     def load(self, option: str, unsigned: str) -> None:
         """Load what the options ask for, unless they ask for what they asked for before.

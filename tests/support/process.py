@@ -14,6 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+STARTING = 60.0
+"""Seconds in which a process has to listen, or to say why it does not. mitmdump takes one on a machine that
+has nothing else to do, and eight beside others; nobody waits for longer than it takes.
+"""
+
 
 class StartFailed(Exception):
     """The process ended, or did not listen in time. `log` is what it said, `returncode` how it ended."""
@@ -22,6 +27,12 @@ class StartFailed(Exception):
         super().__init__(f"exit code {returncode}, its output:\n{log}")
         self.log = log
         self.returncode = returncode
+
+
+def resident(pid: int) -> int:
+    """Memory of a process, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -69,7 +80,7 @@ class Process:
     def pid(self) -> int:
         return self.child.pid
 
-    def start(self, timeout: float = 20.0) -> Self:
+    def start(self, timeout: float = STARTING) -> Self:
         """Start and wait for the port. Raises StartFailed, with the log, as soon as the process has ended."""
         self._spawn()
         deadline = time.monotonic() + timeout
@@ -81,7 +92,7 @@ class Process:
         self.stop()
         raise StartFailed(self.log(), returncode)
 
-    def run(self, timeout: float = 20.0) -> tuple[int, str]:
+    def run(self, timeout: float = STARTING) -> tuple[int, str]:
         """Start a process that is expected to end by itself; returns its exit code and its log."""
         self._spawn()
         try:
@@ -157,9 +168,7 @@ class Process:
         return True
 
     def rss(self) -> int:
-        """Resident memory in bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        return resident(self.pid)
 
     def __enter__(self) -> Self:
         return self.start() if self._child is None else self

@@ -7,12 +7,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from support.asking import Grant, wire
 from support.config import write_config
 from support.process import Process, free_port
 from support.proxy import _UNWANTED, ROOT
+from support.raw import connect, exchange
+from support.recorder import Recorder
 
 PRESIGN = (sys.executable, "-m", "presign_proxy")
 CONN = "conn_served"
@@ -116,6 +120,49 @@ class Serve(Process):
 
 def children_of(pid: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(one) for one in found.stdout.split()]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped by a signal, and has noticed."""
+    return ") T " in Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+
+
+def places_of(pid: int, gateway: Serve) -> set[int]:
+    """The ports of those clients whose connection one process holds."""
+    links = [_link(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text("ascii").splitlines()[1:]]
+    ends = [(_port(line[1]), _port(line[2])) for line in lines if f"socket:[{line[9]}]" in links]
+    return {client for here, client in ends if here == gateway.port and client}
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def _port(address: str) -> int:
+    """Of `0100007F:1F90`."""
+    return int(address.partition(":")[2], 16)
+
+
+def takes_the_lane(gateway: Serve, upstream: Recorder) -> bool:
+    """Whether requests take the lane: only there do clients share connections to an upstream."""
+    upstream.clear()
+    with ExitStack() as clients:
+        for _ in range(4 * gateway.workers):
+            client = clients.enter_context(connect(gateway.port))
+            assert exchange(client, wire(Grant(CONN).target("v1/models"))).startswith(b"HTTP/1.1 200 ")
+    found = upstream.connections <= gateway.workers
+    upstream.clear()
+    return found
+
+
+def session_of(pid: int) -> list[int]:
+    """All processes that a supervisor has started, also once it is gone."""
+    found = subprocess.run(["pgrep", "-s", str(pid)], capture_output=True, text=True, check=False)
     return [int(one) for one in found.stdout.split()]
 
 

@@ -53,6 +53,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "presign_bytes_total": Family("counter", "Bytes of the bodies of granted requests.", ("direction",)),
     "presign_in_flight": Family("gauge", "Granted requests whose answer has not ended."),
     "presign_client_connections": Family("gauge", "Client connections that are open."),
+    "presign_client_connections_max": Family("gauge", "Client connections that may be open."),
     "presign_limits_total": Family(
         "counter", "Requests that were held against limits, by what came of it.", ("outcome",)
     ),

@@ -29,12 +29,12 @@ class Observer:
         limiter: Limiter,
         journal: Journal,
         in_flight: Callable[[], int],
-        clients: Callable[[], int],
+        clients: Callable[[], tuple[int, int]],
     ) -> None:
         """
         Args:
             in_flight: how many granted requests have not ended, of all adapters.
-            clients: how many client connections are open.
+            clients: how many client connections are open, and may be.
         """
         self._lifecycle = lifecycle
         self._keeper = keeper
@@ -74,9 +74,11 @@ class Observer:
         counts = limiter.counts
         outcomes = ("admitted", "limited", "failed", "opened")
         registry = keeper.registry
+        clients, max_clients = self._clients()
         found: Snapshot = {
             "presign_in_flight": [[[], self._in_flight()]],
-            "presign_client_connections": [[[], self._clients()]],
+            "presign_client_connections": [[[], clients]],
+            "presign_client_connections_max": [[[], max_clients]],
             "presign_limits_total": [[[outcome], counts[outcome]] for outcome in outcomes],
             "presign_store_failures_total": [[[], counts["store_failures"]]],
             "presign_store_up": [[[limiter.kind], 0 if limiter.is_down else 1]],

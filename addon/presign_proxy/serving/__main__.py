@@ -1,4 +1,4 @@
-"""One worker of `presign serve`, started by its supervisor: `__main__.py CHANNEL`."""
+"""One worker of `presign serve`, started by its supervisor: `__main__.py CHANNEL SUPERVISOR`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,12 @@ _HOME = str(Path(__file__).resolve().parents[2])
 if _HOME not in sys.path:
     sys.path.append(_HOME)
 
-from presign_proxy.serving.worker import main  # noqa: E402 - the path is set above
+from presign_proxy.serving.parting import end_with_parent  # noqa: E402 - the path is set above
 
 if __name__ == "__main__":
+    # It holds the sockets from its first moment on, and reading mitmproxy takes seconds on a busy machine.
+    end_with_parent(int(sys.argv[2]))
+
+    from presign_proxy.serving.worker import main
+
     main(int(sys.argv[1]))

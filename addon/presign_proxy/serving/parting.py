@@ -13,9 +13,10 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Where the kernel can (prctl(2)), be killed with the parent, also while the event loop is stuck.
+    """Where the kernel can (prctl(2)), be killed with the parent, also while nothing is heeded: before there
+    is an event loop, and while that is stuck. Elsewhere the end of the channel says so.
 
-    Elsewhere the end of the channel says so.
+    Args: parent: the process id of the parent, as that knows it.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

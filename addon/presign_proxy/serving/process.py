@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -127,7 +128,7 @@ _LAST_WORDS: Final = 3.0
 
 
 def _spawn(channel: socket.socket, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
-    """Nothing but a number on its command line; its environment is ours.
+    """Nothing but numbers on its command line; its environment is ours.
 
     As a file, and with -P: `-m` would look for every module in the working directory first.
     """
@@ -136,7 +137,7 @@ def _spawn(channel: socket.socket, sockets: Sequence[socket.socket]) -> subproce
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         return subprocess.Popen(  # noqa: S603 - this interpreter, and a file of this package
-            [sys.executable, *flags, str(_MAIN), str(channel.fileno())],
+            [sys.executable, *flags, str(_MAIN), str(channel.fileno()), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import time
@@ -137,7 +136,7 @@ class Supervisor:
             await self._start_one()
 
     async def _start_one(self) -> None:
-        hello = {"do": "start", "plan": self._plan.as_message(), "parent": os.getpid()}
+        hello = {"do": "start", "plan": self._plan.as_message()}
         try:
             worker = await WorkerProcess.start(hello, self._sockets, self._told)
         except OSError as error:
