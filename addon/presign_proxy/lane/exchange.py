@@ -91,7 +91,8 @@ class Exchange:
             return
         self.forward = completed
         self._mask = mask_for(completed.connection.injector)
-        await self._connect(await self._express.place(self._lane.client, completed))
+        at_once = self._express.place_at_once(completed)
+        await self._connect(at_once or await self._express.place(self._lane.client, completed))
 
     def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         self._task = self._express.run(self._contained(work))

@@ -97,6 +97,7 @@ class Limiter:
         self._choice: Choice | None = None
         self._store: Store = MemoryStore()
         self._breaker = Breaker()
+        self._deadline = Deadline(DEADLINE)
         self._untold: Store | None = None
         """What is wrong with it could not be looked at yet."""
         self._held: dict[Slot, None] = {}
@@ -174,7 +175,7 @@ class Limiter:
         if not breaker.allows(self._clock()):
             raise StoreError("the store has failed several times and is left alone for a moment")
         try:
-            async with Deadline(DEADLINE):
+            with self._deadline.wait():
                 verdict = await store.admit(tallies, holder)
         except NoRoom:
             self._has_worked(breaker)
@@ -234,7 +235,7 @@ class Limiter:
 
     async def _send_back(self, store: Store, leases: Sequence[Lease]) -> None:
         try:
-            async with Deadline(DEADLINE):
+            with self._deadline.wait():
                 await store.release(leases)
         except (StoreError, TimeoutError):
             self.counts["store_failures"] += 1  # its lease ends by itself
