@@ -89,8 +89,9 @@ class Exchange:
         if isinstance(completed, Deny):
             self._deny(completed)
             return
-        self.forward = completed
-        self._mask = mask_for(completed.connection.injector)
+        if completed is not self.forward:
+            self.forward = completed
+            self._mask = mask_for(completed.connection.injector)
         at_once = self._express.place_at_once(completed)
         await self._connect(at_once or await self._express.place(self._lane.client, completed))
 

@@ -148,9 +148,10 @@ class Limiter:
         if not tallies:
             return None
         begun, store = self._clock(), self._store
-        leases = tuple([(tally.key, forward.request_id) for tally in tallies if tally.kind == "slots"])
+        holder = forward.request_id
+        leases = tuple([(tally.key, holder) for tally in tallies if tally.kind == "slots"])
         try:
-            verdict = await self._ask(store, tallies, forward.request_id, leases)
+            verdict = await self._ask(store, tallies, holder, leases, begun)
         except StoreError as error:
             if not all(tally.fail_open for tally in tallies):
                 self.counts["failed"] += 1
@@ -168,11 +169,11 @@ class Limiter:
         return self._hold(Slot(self, store, leases, fail_open=fail_open, good_until=begun + _good_for(store)))
 
     async def _ask(
-        self, store: Store, tallies: Sequence[Tally], holder: str, leases: Sequence[Lease]
+        self, store: Store, tallies: Sequence[Tally], holder: str, leases: Sequence[Lease], now: float
     ) -> Verdict:
         """Raises StoreError, and within the deadline."""
         breaker = self._breaker
-        if not breaker.allows(self._clock()):
+        if not breaker.allows(now):
             raise StoreError("the store has failed several times and is left alone for a moment")
         try:
             with self._deadline.wait():

@@ -41,14 +41,6 @@ class Job:
         self.freed = freed
         self.answer: Verdict | StoreError | None = None
 
-    def tell(self) -> None:
-        if self.future.done():
-            return  # nobody waits any more
-        if isinstance(self.answer, StoreError):
-            self.future.set_exception(self.answer)
-        else:
-            self.future.set_result(self.answer)
-
 
 class Bundle:
     """Jobs of one loop. The thread does them, and then tells all of them at once."""
@@ -66,7 +58,12 @@ class Bundle:
 
 def _tell(jobs: Jobs) -> None:
     for job in jobs:
-        job.tell()
+        if job.future.done():
+            continue  # nobody waits any more
+        if isinstance(job.answer, StoreError):
+            job.future.set_exception(job.answer)
+        else:
+            job.future.set_result(job.answer)
 
 
 class Desk:

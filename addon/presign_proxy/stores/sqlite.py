@@ -79,35 +79,33 @@ class _Judging:
         self.verdicts: list[Verdict] = []
         self.taken: list[Lease] = []
 
-    def judge(self, states: dict[str, int]) -> dict[str, tuple[int, int]]:
+    def judge(self, found: dict[str, int]) -> dict[str, tuple[int, int]]:
         """Returns the counters to be written: their states, and when to forget them.
+
+        Args:
+            found: the states of those that are there.
 
         Raises LookupError where it has been done: what was judged once is counted once.
         """
         if self.verdicts:
             raise LookupError("it has been judged")
         now = self.now = self._clock()  # the file is ours by now: nobody else counts at an earlier instant
-        self._states |= states
-        changed: dict[str, tuple[int, int]] = {}
+        states = self._states
+        states |= found
+        changed: dict[str, Tally] = {}
         for tallies, holder in self._asked:
-            verdict = Verdict(tuple([weigh(tally, self._states.get(tally.key, 0), now) for tally in tallies]))
+            verdict = Verdict(tuple([weigh(tally, states.get(tally.key, 0), now) for tally in tallies]))
             self.verdicts.append(verdict)
-            self._book(tallies, verdict, holder, changed)
-        return changed
-
-    def _book(
-        self, tallies: Sequence[Tally], verdict: Verdict, holder: str, changed: dict[str, tuple[int, int]]
-    ) -> None:
-        admitted = verdict.admitted
-        for tally, one in zip(tallies, verdict.weighed, strict=True):
-            key, after = tally.key, one.after
-            if not admitted and (one.fits or after == self._states.get(key, 0)):
-                continue
-            self._states[key] = after
-            if tally.kind == "slots":
-                self.taken.append((key, holder))
-            else:
-                changed[key] = after, forgettable_at(tally, after)
+            admitted = verdict.admitted
+            for tally, one in zip(tallies, verdict.weighed, strict=True):
+                if not admitted and (one.fits or one.after == states.get(tally.key, 0)):
+                    continue
+                states[tally.key] = one.after
+                if tally.kind == "slots":
+                    self.taken.append((tally.key, holder))
+                else:
+                    changed[tally.key] = tally
+        return {key: (states[key], forgettable_at(tally, states[key])) for key, tally in changed.items()}
 
 
 class _File:
