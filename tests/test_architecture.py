@@ -94,6 +94,7 @@ SHELLS = {
     "sinks",
     "storing",
     "stores",
+    "stores.desk",
     "stores.line",
     "stores.memory",
     "stores.opening",

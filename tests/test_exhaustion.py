@@ -38,8 +38,11 @@ MAX_CLIENTS = GatewayConfig().max_clients
 
 # Every cache of the package: what limits it, and what one entry costs somebody without a presign.
 CACHES = {
+    "clients.bucket": "1,024 addresses of clients with a good signature",
+    "clients._known_peer": "1,024 addresses of at most 64 characters",
     "clients._shown": "1,024 addresses of at most 64 characters",
     "hosts._is_loopback": "as hosts._parse_authority",
+    "limits.rules._window": "the last eight days or months",
     "names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
     "hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
@@ -83,6 +86,7 @@ COLLECTIONS = {
     "ledger.Ledger.cut": "weak: one per client connection, until it is closed",
     "ledger.Ledger.dials": "weak: one per upstream connection",
     "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
+    "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",
     "limits.limiter.Limiter.counts": "one per kind of event, of which there are five",
     "limits.limiter.Limiter._held": "one per granted exchange that takes a slot, until it ends",
     "limits.limiter.Limiter._releasing": "one per slot that is being given back, for DEADLINE at most",
@@ -111,11 +115,14 @@ COLLECTIONS = {
     "serving.worker._Findings.warnings": "one configuration, of its owner",
     "sinks.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
     "sinks.AuditSink._unwritten": "a batch of the queue",
+    "stores.desk.Desk._jobs": "one per granted request that waits for the store, for DEADLINE at most",
     "stores.line.Line._waiting": "one per request that waits for the store, for DEADLINE at most",
     "stores.memory.MemoryStore._counters": "MAX_COUNTERS, all of them of granted requests",
     "stores.memory.MemoryStore._due": "one per counter that ends",
     "stores.memory.MemoryStore._earliest": "one per concurrency of which a slot is held",
     "stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
+    "stores.sqlite._Judging.taken": "one per slot that a batch takes, until the next batch",
+    "stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
     "wire.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
 }
 

@@ -24,14 +24,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from presign_proxy.errors import Denied, Limited
+from presign_proxy.limits.deadline import Deadline
 from presign_proxy.limits.limiter import DEADLINE, Limiter
 from presign_proxy.limits.tally import LEASE, SECOND, SLOT_WAIT, Tally
 from presign_proxy.secret import Secret
 from presign_proxy.stores import NoRoom, Store, StoreError
+from presign_proxy.stores.desk import Job
 from presign_proxy.stores.memory import MemoryStore
 from presign_proxy.stores.opening import Choice
 from presign_proxy.stores.redis import RedisStore
-from presign_proxy.stores.sqlite import SqliteStore
+from presign_proxy.stores.sqlite import SqliteStore, _Judging
 from support.deciding import NOW
 from support.redis import BINARY, WHY_NOT, RedisServer
 
@@ -538,6 +540,43 @@ def test_nobody_waits_longer_than_a_quarter_of_a_second() -> None:
         return time.monotonic() - begun
 
     assert DEADLINE <= run(main()) < DEADLINE + SLACK
+
+
+def test_of_many_who_wait_each_has_a_quarter_of_a_second_of_its_own() -> None:
+    """One alarm rings for all of them, whenever they came."""
+
+    async def main() -> list[float]:
+        deadline = Deadline(DEADLINE)
+
+        async def waits(after: float) -> float:
+            await asyncio.sleep(after)
+            begun = time.monotonic()
+            with pytest.raises(TimeoutError), deadline.wait():
+                await asyncio.sleep(60)
+            return time.monotonic() - begun
+
+        # The last one comes when nobody has waited for a while.
+        return await asyncio.gather(*[waits(after) for after in (0, 0.013, 0.1, 0.101, 0.24, 0.9)])
+
+    for waited in run(main()):
+        assert DEADLINE * 0.95 <= waited < DEADLINE + SLACK
+
+
+def test_who_goes_away_while_the_time_runs_out_is_gone_and_no_store_has_failed() -> None:
+    async def main() -> None:
+        limiter = Limiter()
+        limiter._store = Slow(lambda: asyncio.sleep(60))
+        for early in (0.0, 0.001, 0.1):
+            task = asyncio.create_task(limiter.admit(asked(fresh("uses"))))
+            await asyncio.sleep(early)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await asyncio.sleep(DEADLINE + 0.05)
+        assert limiter.counts["store_failures"] == 0
+        assert not limiter._deadline._waiting
+
+    run(main())
 
 
 @pytest.mark.parametrize("kind", SHARED)
@@ -1055,7 +1094,7 @@ def test_a_file_that_is_deleted_while_it_is_used_is_made_again_for_all(tmp_path:
 STARTING = """
 import os, sys, time
 from pathlib import Path
-from presign_proxy.stores.sqlite import SqliteStore
+from presign_proxy.stores.sqlite import SqliteStore, _Judging
 directory, failed = Path(DIRECTORY), 0
 for number in range(15):
     gun = time.monotonic() + 0.02
@@ -1113,7 +1152,7 @@ import asyncio, resource, sys
 from pathlib import Path
 from presign_proxy.limits.tally import Tally
 from presign_proxy.stores import StoreError
-from presign_proxy.stores.sqlite import SqliteStore
+from presign_proxy.stores.sqlite import SqliteStore, _Judging
 async def main():
     store = SqliteStore(Path(sys.argv[1]))
     uses = Tally("u", "count", "the one that counts", 1000)
@@ -1153,26 +1192,36 @@ import asyncio, json, os, signal, sys
 from pathlib import Path
 from presign_proxy.limits.tally import Tally
 from presign_proxy.stores import sqlite
-USES = [Tally("u", "count", "uses", 6), Tally("r", "rate", "rate", 6, 3600_000_000)]
-SLOTS = Tally("s", "slots", "slots", 50)
+TALLIES = [Tally("u", "count", "uses", 6), Tally("r", "rate", "rate", 6, 3600_000_000)]
+if WITH_SLOTS:
+    TALLIES.append(Tally("s", "slots", "slots", 50))
 async def some(path, tell, limit):
     store = sqlite.SqliteStore(path)
     for number in range(limit):
-        verdict = await store.admit([*USES, SLOTS], f"h{number}")
+        verdict = await store.admit(TALLIES, f"h{number}")
         tell(verdict.admitted)
     await store.close()
 def victim(path, fatal, pipe):
     seen = 0
-    set_up = sqlite._File._set_up
+    def count(*_):
+        nonlocal seen
+        seen += 1
+        if seen == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+    set_up, judged = sqlite._File._set_up, sqlite._File._judged
     def traced(self):
-        def count(statement):
-            nonlocal seen
-            seen += 1
-            if seen == fatal:
-                os.kill(os.getpid(), signal.SIGKILL)
         self.sql.set_trace_callback(count)
         set_up(self)
-    sqlite._File._set_up = traced
+    def fatally_judged(self, states):
+        said = judged(self, states)
+        count()
+        return said
+    sqlite._File._set_up, sqlite._File._judged = traced, fatally_judged
+    settle = sqlite.SqliteStore._settle
+    def settled(self, batch):
+        settle(self, batch)
+        count()
+    sqlite.SqliteStore._settle = settled
     asyncio.run(some(path, lambda said: os.write(pipe, b"1" if said else b"0"), 3))
 directory = Path(DIRECTORY)
 for fatal in range(1, 200):
@@ -1196,8 +1245,13 @@ for fatal in range(1, 200):
 """
 
 
-def test_a_gateway_that_is_killed_between_any_two_statements_gives_no_use_back(tmp_path: Path) -> None:
-    child = python(KILLED.replace("DIRECTORY", repr(str(tmp_path))))
+@pytest.mark.parametrize("slots", [False, True])
+def test_a_gateway_that_is_killed_between_any_two_statements_gives_no_use_back(
+    slots: bool, tmp_path: Path
+) -> None:
+    """And within the one that counts, and between what is written and who is told."""
+    code = KILLED.replace("DIRECTORY", repr(str(tmp_path))).replace("WITH_SLOTS", str(slots))
+    child = python(code)
     rows = [line.split() for line in child.communicate(timeout=60)[0].splitlines()]
     assert child.returncode == 0
     assert len(rows) > 20
@@ -1205,6 +1259,71 @@ def test_a_gateway_that_is_killed_between_any_two_statements_gives_no_use_back(t
         # At most the one that was under way is counted and was never told.
         assert int(told) + int(rest) in (5, 6), (fatal, killed, told, rest)
     assert rows[-1][1:] == ["False", "3", "3"]
+
+
+def test_what_comes_at_once_is_written_at_once(tmp_path: Path) -> None:
+    tallies, batches = fresh("uses", "rate", limit=150), []
+
+    class Watched(SqliteStore):
+        def _settle(self, batch: list[Job]) -> None:
+            batches.append(len(batch))
+            super()._settle(batch)
+
+    async def main() -> None:
+        store = Watched(tmp_path / "presign.db")
+        await store.warnings()
+        said = await asyncio.gather(*[store.admit(tallies, f"h{number}") for number in range(200)])
+        assert [verdict.admitted for verdict in said] == [True] * 150 + [False] * 50
+        assert batches == [1, 200]
+        await store.close()
+
+    run(main())
+
+
+def test_an_error_while_it_judges_counts_nobody_and_the_next_request_is_counted(tmp_path: Path) -> None:
+    tallies, now = fresh("uses", "rate", limit=2), [None, NOW * SECOND]
+
+    def clock() -> Any:
+        if (found := now[0]) is None:
+            raise ArithmeticError
+        return found
+
+    async def main() -> None:
+        store = SqliteStore(tmp_path / "presign.db")
+        assert (await store.admit(tallies, "a")).admitted
+        store._clock = clock
+        with pytest.raises(StoreError):
+            await store.admit(tallies, "b")
+        now.pop(0)
+        assert [(await store.admit(tallies, name)).admitted for name in "cd"] == [True, False]
+        await store.close()
+
+    run(main())
+
+
+def test_a_batch_is_judged_once_whatever_sqlite_asks_for() -> None:
+    judging = _Judging([(fresh("uses"), "h")], {}, Clock())
+    judging.judge({})
+    with pytest.raises(LookupError):
+        judging.judge({})
+
+
+def test_a_store_goes_on_in_another_loop_than_the_one_that_has_ended(tmp_path: Path) -> None:
+    store, tallies = SqliteStore(tmp_path / "presign.db"), fresh("uses", limit=3)
+
+    async def leaves() -> None:
+        await store.warnings()
+        asking = asyncio.ensure_future(store.admit(tallies, "h"))
+        await asyncio.sleep(0)
+        asking.cancel()
+
+    async def stays() -> list[bool]:
+        said = [(await store.admit(tallies, "h")).admitted for _ in range(4)]
+        await store.close()
+        return said
+
+    asyncio.run(leaves())
+    assert run(stays()) == [True, True, True, False]
 
 
 @pytest.mark.parametrize("kind", STORES)

@@ -106,13 +106,18 @@ class Exchange:
     def begin(self) -> None:
         """Send the request, at once where nothing has to be waited for."""
         forward = self.forward
-        if forward.resolve is None and not forward.tallies and forward.sent is not None:
-            place = self._express.place_at_once(forward)
-            link = self._express.pool.take(place) if place is not None else None
-            if place is not None and link is not None:
-                self._send(place, link)
-                return
-        self._run(self._prepare)
+        waits = forward.resolve is not None or forward.tallies or forward.sent is None
+        if waits or not self._sends_at_once():
+            self._run(self._prepare)
+
+    def _sends_at_once(self) -> bool:
+        """Send it on a connection that is there, if where it leads needs no judging."""
+        place = self._express.place_at_once(self.forward)
+        link = self._express.pool.take(place) if place is not None else None
+        if place is None or link is None:
+            return False
+        self._send(place, link)
+        return True
 
     async def _prepare(self) -> None:
         """Wait for what the grant waits for, then for a connection."""
@@ -122,11 +127,17 @@ class Exchange:
         if isinstance(completed, Deny):
             self._deny(completed)
             return
-        self.forward = completed
-        self._mask = mask_for(completed.connection.injector)
-        if completed.sent is not None:
-            self._wire = heads.outgoing(self._head, completed.origin, completed.sent)
-        await self._connect(await self._express.place(self._lane.client, completed))
+        if completed is not self.forward:
+            self.forward = completed
+            self._mask = mask_for(completed.connection.injector)
+            sent = completed.sent
+            self._wire = heads.outgoing(self._head, completed.origin, sent) if sent is not None else None
+        if self.ended:
+            return
+        if self._sends_at_once():
+            self._lane.proceed()
+        else:
+            await self._connect(await self._express.place(self._lane.client, completed))
 
     def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         self._task = self._express.run(self._contained(work))

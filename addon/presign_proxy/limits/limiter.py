@@ -97,6 +97,7 @@ class Limiter:
         self._choice: Choice | None = None
         self._store: Store = MemoryStore()
         self._breaker = Breaker()
+        self._deadline = Deadline(DEADLINE)
         self._untold: Store | None = None
         """What is wrong with it could not be looked at yet."""
         self._held: dict[Slot, None] = {}
@@ -147,9 +148,10 @@ class Limiter:
         if not tallies:
             return None
         begun, store = self._clock(), self._store
-        leases = tuple([(tally.key, forward.request_id) for tally in tallies if tally.kind == "slots"])
+        holder = forward.request_id
+        leases = tuple([(tally.key, holder) for tally in tallies if tally.kind == "slots"])
         try:
-            verdict = await self._ask(store, tallies, forward.request_id, leases)
+            verdict = await self._ask(store, tallies, holder, leases, begun)
         except StoreError as error:
             if not all(tally.fail_open for tally in tallies):
                 self.counts["failed"] += 1
@@ -167,14 +169,14 @@ class Limiter:
         return self._hold(Slot(self, store, leases, fail_open=fail_open, good_until=begun + _good_for(store)))
 
     async def _ask(
-        self, store: Store, tallies: Sequence[Tally], holder: str, leases: Sequence[Lease]
+        self, store: Store, tallies: Sequence[Tally], holder: str, leases: Sequence[Lease], now: float
     ) -> Verdict:
         """Raises StoreError, and within the deadline."""
         breaker = self._breaker
-        if not breaker.allows(self._clock()):
+        if not breaker.allows(now):
             raise StoreError("the store has failed several times and is left alone for a moment")
         try:
-            async with Deadline(DEADLINE):
+            with self._deadline.wait():
                 verdict = await store.admit(tallies, holder)
         except NoRoom:
             self._has_worked(breaker)
@@ -234,7 +236,7 @@ class Limiter:
 
     async def _send_back(self, store: Store, leases: Sequence[Lease]) -> None:
         try:
-            async with Deadline(DEADLINE):
+            with self._deadline.wait():
                 await store.release(leases)
         except (StoreError, TimeoutError):
             self.counts["store_failures"] += 1  # its lease ends by itself

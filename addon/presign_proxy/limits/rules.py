@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
@@ -14,6 +16,8 @@ Per = Literal["connection", "url", "client"]
 Calendar = Literal["day", "month"]
 
 PREFIX: Final = "presign"
+_SIGNATURE_ID: Final = re.compile("[0-9a-f]{32}")
+_DAY: Final = 86_400
 
 
 class Requester(NamedTuple):
@@ -45,7 +49,7 @@ class Requester(NamedTuple):
 
 
 def _is_signature_id(text: str) -> bool:
-    return len(text) == 32 and not set(text) - set("0123456789abcdef")
+    return _SIGNATURE_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class Quota:
         return f"quota-{self.calendar}-{self.per}"
 
     def tally(self, who: Requester, now: int) -> Tally:
-        begun, ends = _window(self.calendar, now)
+        begun, ends = _window(self.calendar, now // _DAY)
         # The limit is not part of the key: raising it forgets nothing.
         key = who.key(f"quota:{begun}", self.per)
         return Tally(self.name, "count", key, self.count, 0, ends, ends - now, self.count, self.fail_open)
@@ -127,11 +131,12 @@ def _uses(count: int, who: Requester) -> Tally:
     return Tally("uses", "count", who.key("uses", "url"), count, until=who.expires, quota=count)
 
 
-def _window(calendar: Calendar, now: int) -> tuple[str, int]:
-    """The name of the day or month in which `now` (Unix seconds) lies, and when it ends."""
-    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0)
+@lru_cache(maxsize=8)
+def _window(calendar: Calendar, day: int) -> tuple[str, int]:
+    """The name of the day or month in which a day (since 1970) lies, and when it ends in Unix seconds."""
+    begun = datetime.fromtimestamp(day * _DAY, UTC)
     if calendar == "day":
-        return day.strftime("%Y-%m-%d"), int((day + timedelta(days=1)).timestamp())
-    first = day.replace(day=1)
+        return begun.strftime("%Y-%m-%d"), (day + 1) * _DAY
+    first = begun.replace(day=1)
     following = (first + timedelta(days=32)).replace(day=1)
     return first.strftime("%Y-%m"), int(following.timestamp())

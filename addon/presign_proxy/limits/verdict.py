@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from ..message import Fields
@@ -10,6 +11,7 @@ from .tally import SECOND, Tally, Weighed
 
 FOREVER: Final = 86_400
 """Seconds after which to ask again where no time helps; the client would ask at once without any."""
+_FITS: Final = attrgetter("fits")
 
 
 class Verdict(NamedTuple):
@@ -19,7 +21,7 @@ class Verdict(NamedTuple):
 
     @property
     def admitted(self) -> bool:
-        return all(one.fits for one in self.weighed)
+        return all(map(_FITS, self.weighed))
 
 
 def reached(tallies: Sequence[Tally], verdict: Verdict) -> Tally:

@@ -10,18 +10,17 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from ..limits.tally import LEASE, SECOND, Tally, forgettable_at, weigh
 from ..limits.verdict import Verdict
 from . import Lease, StoreError
+from .desk import BATCH, Asked, Bundle, Desk, Job
 
 BUSY: Final = 0.2
 """Seconds for which another process may keep the file locked."""
-BATCH: Final = 256
-"""Requests that are counted in one transaction: they share the wait for the disk."""
 _APPLICATION: Final = 0x70733031
 _VERSION: Final = 1
 _SWEPT: Final = 1000
@@ -41,19 +40,19 @@ PRAGMA user_version = {_VERSION};
 COMMIT;
 """
 
-# One statement for a whole batch, its rows as JSON: each gives up the interpreter's lock, and while the event
-# loop is busy it takes milliseconds to get it back.
-_STATES: Final = (
-    "SELECT json_group_object(key, state) FROM counters WHERE key IN (SELECT value FROM json_each(?))"
-)
+# One statement for a whole batch, its rows as JSON: each gives up the interpreter's lock several times, and
+# while the event loop is busy it takes milliseconds to get it back. The one that counts reads, judges (in
+# Python, once) and writes, and has the file's lock for writing from its beginning to its end.
+_COUNT: Final = """
+INSERT INTO counters
+SELECT key, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(judged((
+  SELECT json_group_object(key, state) FROM counters WHERE key IN (SELECT value FROM json_each(?))
+))) WHERE true
+ON CONFLICT (key) DO UPDATE SET state = excluded.state, forget = excluded.forget
+"""
 _TAKEN: Final = (
     "SELECT json_group_object(key, taken) FROM (SELECT key, count(*) AS taken FROM slots"
     " WHERE key IN (SELECT value FROM json_each(?)) AND ends > ? GROUP BY key)"
-)
-_PUT: Final = (
-    "INSERT INTO counters SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
-    " json_extract(value, '$[2]') FROM json_each(?) WHERE true"
-    " ON CONFLICT (key) DO UPDATE SET state = excluded.state, forget = excluded.forget"
 )
 _HOLD: Final = (
     "INSERT INTO slots SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?"
@@ -64,8 +63,49 @@ _FREE: Final = (
     " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 )
 
-_Asked = tuple[Sequence[Tally], str]
-"""What one request is held against, and who takes its slots."""
+
+class _Judging:
+    """Requests, each judged after the other, on what is read once and written once."""
+
+    def __init__(self, asked: Sequence[Asked], held: dict[str, int], clock: Callable[[], int]) -> None:
+        """
+        Args:
+            held: slots that are taken, by key.
+        """
+        self._asked = asked
+        self._states = held
+        self._clock = clock
+        self.now = 0
+        self.verdicts: list[Verdict] = []
+        self.taken: list[Lease] = []
+
+    def judge(self, found: dict[str, int]) -> dict[str, tuple[int, int]]:
+        """Returns the counters to be written: their states, and when to forget them.
+
+        Args:
+            found: the states of those that are there.
+
+        Raises LookupError where it has been done: what was judged once is counted once.
+        """
+        if self.verdicts:
+            raise LookupError("it has been judged")
+        now = self.now = self._clock()  # the file is ours by now: nobody else counts at an earlier instant
+        states = self._states
+        states |= found
+        changed: dict[str, Tally] = {}
+        for tallies, holder in self._asked:
+            verdict = Verdict(tuple([weigh(tally, states.get(tally.key, 0), now) for tally in tallies]))
+            self.verdicts.append(verdict)
+            admitted = verdict.admitted
+            for tally, one in zip(tallies, verdict.weighed, strict=True):
+                if not admitted and (one.fits or one.after == states.get(tally.key, 0)):
+                    continue
+                states[tally.key] = one.after
+                if tally.kind == "slots":
+                    self.taken.append((tally.key, holder))
+                else:
+                    changed[tally.key] = tally
+        return {key: (states[key], forgettable_at(tally, states[key])) for key, tally in changed.items()}
 
 
 class _File:
@@ -77,8 +117,10 @@ class _File:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self.identity = _identity(path)
         self.sql = sqlite3.connect(path, timeout=BUSY, isolation_level=None, cached_statements=32)
+        self._judging = _Judging((), {}, lambda: 0)
         try:
             self._set_up()
+            self.sql.create_function("judged", 1, self._judged)
         except BaseException:
             self.sql.close()
             raise
@@ -104,6 +146,18 @@ class _File:
             self.sql.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of it or nothing, and nobody else writes meanwhile."""
+        self.sql.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.sql.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self.sql.execute("ROLLBACK")
+            raise
+
     def hold(self, leases: Sequence[Lease], ends: int) -> None:
         if leases:
             self.sql.execute(_HOLD, (ends, json.dumps(leases)))
@@ -112,48 +166,31 @@ class _File:
         if leases:
             self.sql.execute(_FREE, (json.dumps(leases),))
 
-    def admit(self, asked: Sequence[_Asked], now: int, lease: int) -> list[Verdict]:
-        """Each after the other, on what was read once and is written once."""
-        states = self._states([tally for tallies, _ in asked for tally in tallies], now)
-        changed: dict[str, int] = {}
-        taken: list[Lease] = []
-        verdicts = []
-        for tallies, holder in asked:
-            weighed = tuple([weigh(tally, states.get(tally.key, 0), now) for tally in tallies])
-            verdict = Verdict(weighed)
-            verdicts.append(verdict)
-            for tally, one in zip(tallies, weighed, strict=True):
-                if not verdict.admitted and (one.fits or one.after == states.get(tally.key, 0)):
-                    continue
-                states[tally.key] = one.after
-                if tally.kind == "slots":
-                    taken.append((tally.key, holder))
-                else:
-                    changed[tally.key] = forgettable_at(tally, one.after)
-        self.hold(taken, now + lease)
-        if changed:
-            rows = [(key, states[key], forget) for key, forget in changed.items()]
-            self.sql.execute(_PUT, (json.dumps(rows),))
-        return verdicts
+    def admit(self, asked: Sequence[Asked], clock: Callable[[], int], lease: int) -> list[Verdict]:
+        """Count requests. Where one of them takes a slot, within a transaction."""
+        keys = {tally.key: tally.kind == "slots" for tallies, _ in asked for tally in tallies}
+        slots = [key for key, is_slots in keys.items() if is_slots]
+        held = self._read(_TAKEN, (json.dumps(slots), clock())) if slots else {}
+        judging = self._judging = _Judging(asked, held, clock)
+        self.sql.execute(_COUNT, (json.dumps([key for key, is_slots in keys.items() if not is_slots]),))
+        if len(judging.verdicts) != len(asked):
+            raise StoreError("the store has not judged")
+        self.hold(judging.taken, judging.now + lease)
+        return judging.verdicts
 
-    def _states(self, tallies: Sequence[Tally], now: int) -> dict[str, int]:
-        slots = {tally.key for tally in tallies if tally.kind == "slots"}
-        counters = {tally.key for tally in tallies} - slots
-        found: dict[str, int] = {}
-        if counters:
-            found |= self._read(_STATES, (json.dumps(list(counters)),))
-        if slots:
-            found |= self._read(_TAKEN, (json.dumps(list(slots)), now))
-        return found
+    def _judged(self, states: str) -> str:
+        return json.dumps(self._judging.judge(json.loads(states)))
 
     def _read(self, query: str, arguments: tuple[str | int, ...]) -> dict[str, int]:
         (answer,) = self.sql.execute(query, arguments).fetchone()
         return dict(json.loads(answer))
 
+    def is_to_be_swept(self, now: int) -> bool:
+        """Once a second."""
+        return not 0 <= now - self._swept < SECOND
+
     def sweep(self, now: int) -> None:
-        """Once a second, forget some of what is over."""
-        if 0 <= now - self._swept < SECOND:
-            return
+        """Forget some of what is over."""
         self._swept = now
         self.sql.execute(
             "DELETE FROM counters WHERE key IN"
@@ -161,33 +198,6 @@ class _File:
             (now, _SWEPT),
         )
         self.sql.execute("DELETE FROM slots WHERE ends <= ?", (now,))
-
-
-class _Job:
-    """What one caller wants done, and where it waits: a request counted, slots kept, slots freed."""
-
-    __slots__ = ("asked", "freed", "future", "kept", "loop")
-
-    def __init__(
-        self, asked: Sequence[_Asked] = (), kept: Sequence[Lease] = (), freed: Sequence[Lease] = ()
-    ) -> None:
-        self.asked = asked
-        self.kept = kept
-        self.freed = freed
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Verdict | None] = self.loop.create_future()
-
-    def tell(self, result: Verdict | StoreError | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            self.loop.call_soon_threadsafe(self._tell, result)
-
-    def _tell(self, result: Verdict | StoreError | None) -> None:
-        if self.future.done():
-            return  # nobody waits any more
-        if isinstance(result, StoreError):
-            self.future.set_exception(result)
-        else:
-            self.future.set_result(result)
 
 
 class SqliteStore:
@@ -205,70 +215,82 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self.lease = lease
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._bundles: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
+        self._desk: Desk | None = None
         self._thread: threading.Thread | None = None
         self._file: _File | None = None
 
     async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
-        verdict = await self._do(_Job(asked=[(tallies, holder)]))
+        verdict = await self._do((tallies, holder))
         if verdict is None:
             raise StoreError("the store has not judged")
         return verdict
 
     async def renew(self, leases: Sequence[Lease]) -> None:
-        await self._do(_Job(kept=leases))
+        await self._do(kept=leases)
 
     async def release(self, leases: Sequence[Lease]) -> None:
-        await self._do(_Job(freed=leases))
+        await self._do(freed=leases)
 
     async def warnings(self) -> list[str]:
-        await self._do(_Job())
+        await self._do()
         return []
 
     async def close(self) -> None:
         if self._thread is not None:
-            self._jobs.put(None)
+            if self._desk is not None:
+                self._desk.hand_over()
+            self._bundles.put(None)
             await asyncio.to_thread(self._thread.join, 1.0)
 
-    async def _do(self, job: _Job) -> Verdict | None:
+    def _do(
+        self, asked: Asked | None = None, kept: Sequence[Lease] = (), freed: Sequence[Lease] = ()
+    ) -> asyncio.Future[Verdict | None]:
+        loop = asyncio.get_running_loop()
+        desk = self._desk
+        if desk is None or desk.loop is not loop:
+            desk = self._desk = Desk(loop, self._bundles)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="presign-store", daemon=True)
             self._thread.start()
-        self._jobs.put(job)
-        return await job.future
+        future: asyncio.Future[Verdict | None] = loop.create_future()
+        desk.put(Job(future, asked, kept, freed))
+        return future
 
     def _run(self) -> None:
         going = True
         while going:
-            jobs = [self._jobs.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(jobs) < BATCH:
-                    jobs.append(self._jobs.get_nowait())
-            going = None not in jobs
+            bundles, going = self._next()
             # Who does not wait any more must not be counted, if that can still be helped.
-            batch = [job for job in jobs if job is not None and not job.future.cancelled()]
+            batch = [job for one in bundles for job in one.jobs if not job.future.cancelled()]
             if batch:
                 self._settle(batch)
+            for one in bundles:
+                one.tell()
         if self._file is not None:
             self._file.sql.close()
 
-    def _settle(self, batch: list[_Job]) -> None:
+    def _next(self) -> tuple[list[Bundle], bool]:
+        """What has come, also while the last of it was written; and whether more will come."""
+        bundles: list[Bundle] = []
+        while not bundles or not (self._bundles.empty() or sum(len(one.jobs) for one in bundles) >= BATCH):
+            bundle = self._bundles.get()
+            if bundle is None:
+                return bundles, False
+            bundles.append(bundle)
+        return bundles, True
+
+    def _settle(self, batch: list[Job]) -> None:
         """Do all of it in one transaction. Nobody is told of anything before it is committed."""
         failure: StoreError | None = None
         verdicts: list[Verdict] = []
-        asked = [one for job in batch for one in job.asked]
+        asked = [job.asked for job in batch if job.asked is not None]
         try:
             file = self._opened()
             # A rate or a slot is over before a machine is up again.
-            file.be_durable(any(tally.kind == "count" for tallies, _ in asked for tally in tallies))
-            file.sql.execute("BEGIN IMMEDIATE")
-            try:
-                verdicts = self._write(file, batch, asked)
-                file.sql.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    file.sql.execute("ROLLBACK")
-                raise
+            kinds = {tally.kind for tallies, _ in asked for tally in tallies}
+            file.be_durable("count" in kinds)
+            verdicts = self._write(file, batch, asked, slots="slots" in kinds)
         except StoreError as error:
             failure = error
         except Exception as error:
@@ -276,18 +298,23 @@ class SqliteStore:
             self._let_go(error)
         said = iter(verdicts)
         for job in batch:
-            job.tell(failure or (next(said) if job.asked else None))
+            job.answer = failure or (None if job.asked is None else next(said))
 
-    def _write(self, file: _File, batch: list[_Job], asked: list[_Asked]) -> list[Verdict]:
-        now = self._clock()
-        file.hold([lease for job in batch for lease in job.kept], now + self.lease)
+    def _write(self, file: _File, batch: list[Job], asked: list[Asked], *, slots: bool) -> list[Verdict]:
+        kept = [lease for job in batch for lease in job.kept]
         freed = [lease for job in batch for lease in job.freed]
-        file.free(freed)
-        verdicts = file.admit(asked, now, self.lease) if asked else []
-        # What was asked for and given up in the same moment.
-        holders = {holder for _, holder in asked}
-        file.free([lease for lease in freed if lease[1] in holders])
-        file.sweep(now)
+        if asked and not (kept or freed or slots or file.is_to_be_swept(self._clock())):
+            return file.admit(asked, self._clock, self.lease)  # one statement: a transaction of its own
+        with file.transaction():
+            now = self._clock()
+            file.hold(kept, now + self.lease)
+            file.free(freed)
+            verdicts = file.admit(asked, self._clock, self.lease) if asked else []
+            # What was asked for and given up in the same moment.
+            holders = {holder for _, holder in asked}
+            file.free([lease for lease in freed if lease[1] in holders])
+            if file.is_to_be_swept(now):
+                file.sweep(now)
         return verdicts
 
     def _opened(self) -> _File:
