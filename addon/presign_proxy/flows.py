@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from copy import copy
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from mitmproxy import http
 from mitmproxy.connection import Client, Server
@@ -22,6 +22,8 @@ from .query import target
 from .replies import Reply
 from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact
 
+MAX_HOST: Final = 300
+"""Characters of a name or address: those of the longest name, in brackets or with a trailing dot."""
 # What mitmproxy itself needs on a granted request, and may take off: 100-continue, --proxyauth, and whether
 # the client's connection ends with it. None of it is sent.
 _CONSUMED = frozenset((EXPECT, PROXY_AUTHORIZATION))
@@ -29,6 +31,8 @@ _DIALS_ADDRESSES = (mode_specs.TransparentMode, mode_specs.LocalMode, mode_specs
 _TUNNELS = (mode_specs.RegularMode, mode_specs.UpstreamMode, mode_specs.Socks5Mode)
 
 _UNKNOWN_TO_1_0 = frozenset((b"transfer-encoding", b"connection"))
+
+_NO_HEADERS: Final = http.Headers()
 
 Snapshot = tuple[Any, ...]
 
@@ -110,6 +114,11 @@ def _speaks_h1(client: Client) -> bool:
 
 def _host(text: str) -> str:
     """mitmproxy shows `xn--` names decoded; connections are configured encoded."""
+    return _encoded(text) if len(text) <= MAX_HOST else ""
+
+
+@lru_cache(maxsize=1024)
+def _encoded(text: str) -> str:
     if not text.isascii():
         try:
             text = text.encode("idna").decode("ascii")
@@ -191,8 +200,8 @@ def wire_request(request: http.Request, forward: Forward, server: Server, *, has
     if has_body and not over_h2 and not any(name.lower() == b"content-length" for name, _ in fields):
         fields += ((b"Transfer-Encoding", b"chunked"),)
     # Shallow copies: mitmproxy's own constructor checks every field's type again, its copy() serialises.
-    copied = copy(request)
-    copied.data = copy(data)
+    copied = _twin(request)
+    copied.data = _twin(data)
     copied.data.path = target(sent.path, sent.query)
     copied.data.headers = _headers(fields)
     copied.data.content = copied.data.trailers = None
@@ -208,9 +217,16 @@ def is_unchanged(request: http.Request, taken: Snapshot) -> bool:
 
 def _headers(fields: Fields) -> http.Headers:
     """Headers of fields that are known to be pairs of bytes; the constructor would check each again."""
-    headers = http.Headers()
+    headers = _twin(_NO_HEADERS)
     headers.fields = fields
     return headers
+
+
+def _twin[T](one: T) -> T:
+    """A shallow copy, as `copy.copy` makes it of an object that says nothing of copying."""
+    made = object.__new__(type(one))
+    vars(made).update(vars(one))
+    return made
 
 
 def is_h1(version: bytes) -> bool:

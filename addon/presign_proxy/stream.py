@@ -9,7 +9,7 @@ masked before any flow holds it; and no error page of mitmproxy's answers a requ
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from mitmproxy.connection import Server
@@ -34,26 +34,33 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._hooks import HttpConnectHook, HttpRequestHeadersHook, HttpResponseHook
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpConnectHook,
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+)
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from . import flows, replies
 from .answers import Answer, refusal
 from .bodies import Body
 from .decisions import PassThrough
+from .dispatch import Begin
 from .errors import STATUS, Denied
 from .identity import new_request_id
 from .ledger import Arrival, Entry, Ledger
 from .masking import Mask
 from .policy import body_too_large
+from .sending import Commands
 
 logger = logging.getLogger(__name__)
-
-Commands = Generator[commands.Command, Any, None]
 
 LINGER: Final = 2.0
 """Seconds in which a client that is still uploading may read our answer before its connection closes."""
 
+_PROMPT: Final = (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook)
 _UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 
 
@@ -61,12 +68,14 @@ class GuardedStream(HttpStream):
     """A stream that forwards only what the ledger says may be forwarded."""
 
     ledger: Ledger
+    begin: Begin | None = None
     arrival: Arrival | None = None
     entry: Entry | None = None
     uploading = False
     answered = False
     invalid = False
     head_sent = False
+    dropped = False
     queued = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
@@ -99,10 +108,19 @@ class GuardedStream(HttpStream):
             self.arrival = None
 
     def handle_event(self, event: events.Event) -> Commands:
-        """Count what mitmproxy queues while it waits for a hook or an upstream."""
+        """Count what mitmproxy queues while it waits for a hook or an upstream; end with the stream."""
         if self._paused is not None and isinstance(event, RequestData):
             self.queued += len(event.data)
         yield from super().handle_event(event)
+        if self.dropped and self.child_layer is None:
+            self._come_apart()
+
+    def _come_apart(self) -> None:
+        """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
+        flow until all objects are searched for such circles. A wakeup may still come.
+        """
+        self.client_state = self.server_state = _nothing
+        self.context.layers.clear()
 
     # -- commands that come out ---------------------------------------------------------------------
 
@@ -119,7 +137,8 @@ class GuardedStream(HttpStream):
             if checked is None:
                 continue
             if isinstance(checked, commands.Command):
-                reply = yield checked
+                if not self._is_over_at_once(checked):
+                    reply = yield checked
                 if isinstance(command, HttpConnectHook):
                     checked = self._tunnelled()
                 elif isinstance(command, HttpRequestHeadersHook):
@@ -131,6 +150,16 @@ class GuardedStream(HttpStream):
                 stock.close()
                 yield from self._answer(checked)
                 return
+
+    def _is_over_at_once(self, command: commands.Command) -> bool:
+        """Whether a hook was run, here and now. Only a hook of this stream itself: one of a layer below has
+        paused that layer. Not before the body of a request, whose refusal depends on what has come of it.
+        """
+        if self.begin is None or type(command) not in _PROMPT or command.blocking is not True:
+            return False
+        if self.uploading and type(command) is HttpRequestHeadersHook:
+            return False
+        return self.begin(command)
 
     def _checked(self, command: commands.Command) -> commands.Command | Answer | None:
         """The command, its replacement, None to drop it, or the answer that takes its place. Never raises."""
@@ -147,6 +176,8 @@ class GuardedStream(HttpStream):
                 return self._send(command)
             elif isinstance(command, commands.Log):
                 return None  # "Streaming response from …", for every one
+            elif isinstance(command, DropStream):
+                self.dropped = True
         except Exception as error:
             logger.error("presign: failed at the wire (%s); the request is refused", type(error).__name__)
             return self._refusal("internal")
@@ -383,6 +414,7 @@ class GuardedStream(HttpStream):
             yield commands.CloseConnection(client)
         elif self.uploading:
             yield from self._stop_upload()
+        self.dropped = True
         yield DropStream(self.stream_id)
 
     def _stop_upload(self) -> Commands:
@@ -401,3 +433,8 @@ class GuardedStream(HttpStream):
     @property
     def http_layer(self) -> Any:
         return self.context.layers[self.context.layers.index(self) - 1]
+
+
+def _nothing(event: events.Event) -> Commands:  # noqa: ARG001 - as a state of mitmproxy's stream
+    """The state of a stream that is over."""
+    yield from ()

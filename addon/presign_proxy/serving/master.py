@@ -18,8 +18,10 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance, M
 
 from ..addon import PresignAddon
+from ..dispatch import prompt
 from ..guard import Guard
 from ..lifecycle import Lifecycle
+from . import shortcuts
 from .accepting import Acceptor
 from .plan import Plan
 
@@ -94,6 +96,8 @@ class GatewayMaster(Master):
         self.guard.alone = plan.workers == 1
         self.guard.observer.listens = False  # the supervisor does, for all of its workers
         addons.add(LastAnswers(self.guard.lifecycle), PresignAddon())
+        self.guard.begin = prompt(self.addons)
+        shortcuts.take()
 
     async def run(self) -> None:
         """Until `shutdown`. As mitmproxy does it, but it listens when it is told to."""
