@@ -60,7 +60,9 @@ logger = logging.getLogger(__name__)
 LINGER: Final = 2.0
 """Seconds in which a client that is still uploading may read our answer before its connection closes."""
 
-_PROMPT: Final = (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook)
+_PROMPT: Final = frozenset(
+    (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook)
+)
 _UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 
 
@@ -164,6 +166,8 @@ class GuardedStream(HttpStream):
     def _checked(self, command: commands.Command) -> commands.Command | Answer | None:
         """The command, its replacement, None to drop it, or the answer that takes its place. Never raises."""
         try:
+            if isinstance(command, SendHttp):
+                return self._send(command)
             if isinstance(command, HttpRequestHeadersHook | HttpConnectHook):
                 if self.arrival is None:
                     return self._refusal("internal")
@@ -172,8 +176,6 @@ class GuardedStream(HttpStream):
                     self.entry = entry
             elif isinstance(command, GetHttpConnection):
                 return self._connect(command)
-            elif isinstance(command, SendHttp):
-                return self._send(command)
             elif isinstance(command, commands.Log):
                 return None  # "Streaming response from …", for every one
             elif isinstance(command, DropStream):
