@@ -77,26 +77,26 @@ class GuardedStream(HttpStream):
     answered = False
     invalid = False
     head_sent = False
-    dropped = False
     queued = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, events.Wakeup):
-            yield commands.CloseConnection(self.context.client)
-            return
         if isinstance(event, RequestHeaders):
             self._arrive(event)
         elif isinstance(event, RequestEndOfMessage):
             self.uploading = False
         elif isinstance(event, RequestData):
             self.queued -= min(self.queued, len(event.data))
+        if isinstance(event, events.Wakeup):
+            return self._hang_up()
         if self.answered:
-            return
+            return _nothing(event)
         entry = self.entry
         if entry is not None and entry.guarded:
-            yield from self._granted(event, entry)
-        else:
-            yield from self._guard(super()._handle_event(event))
+            return self._granted(event, entry)
+        return self._guard(super()._handle_event(event))
+
+    def _hang_up(self) -> Commands:
+        yield commands.CloseConnection(self.context.client)
 
     def _arrive(self, event: RequestHeaders) -> None:
         """Note how the request came, before mitmproxy changes it. Without that it is refused."""
@@ -110,19 +110,18 @@ class GuardedStream(HttpStream):
             self.arrival = None
 
     def handle_event(self, event: events.Event) -> Commands:
-        """Count what mitmproxy queues while it waits for a hook or an upstream; end with the stream."""
+        """Count what mitmproxy queues while it waits for a hook or an upstream."""
         if self._paused is not None and isinstance(event, RequestData):
             self.queued += len(event.data)
-        yield from super().handle_event(event)
-        if self.dropped and self.child_layer is None:
-            self._come_apart()
+        return super().handle_event(event)
 
-    def _come_apart(self) -> None:
+    def come_apart(self) -> None:
         """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
         flow until all objects are searched for such circles. A wakeup may still come.
         """
-        self.client_state = self.server_state = _nothing
-        self.context.layers.clear()
+        if self.child_layer is None:
+            self.client_state = self.server_state = _nothing
+            self.context.layers.clear()
 
     # -- commands that come out ---------------------------------------------------------------------
 
@@ -179,7 +178,7 @@ class GuardedStream(HttpStream):
             elif isinstance(command, commands.Log):
                 return None  # "Streaming response from …", for every one
             elif isinstance(command, DropStream):
-                self.dropped = True
+                self.http_layer.ended.append(self)
         except Exception as error:
             logger.error("presign: failed at the wire (%s); the request is refused", type(error).__name__)
             return self._refusal("internal")
@@ -416,7 +415,7 @@ class GuardedStream(HttpStream):
             yield commands.CloseConnection(client)
         elif self.uploading:
             yield from self._stop_upload()
-        self.dropped = True
+        self.http_layer.ended.append(self)
         yield DropStream(self.stream_id)
 
     def _stop_upload(self) -> Commands:

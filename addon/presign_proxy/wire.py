@@ -51,9 +51,13 @@ class _Tamed(Http1Connection):
     """What mitmproxy's HTTP/1 leaves open on both sides."""
 
     def _handle_event(self, event: events.Event) -> Commands:
-        yield from super()._handle_event(event)
+        stock = super()._handle_event(event)
+        return self._bounded(stock) if isinstance(event, events.DataReceived) else stock
+
+    def _bounded(self, stock: Commands) -> Commands:
+        yield from stock
         # Chunk sizes, trailers and response heads are lines without an end, until they end.
-        if not isinstance(event, events.DataReceived) or len(self.buf) <= MAX_HEAD:
+        if len(self.buf) <= MAX_HEAD:
             return
         # Nobody who means well sends a megabyte of requests ahead.
         ahead = self.state == self.wait and len(self.buf) > MAX_HELD
@@ -237,6 +241,7 @@ class GuardedHttpLayer(HttpLayer):
 
     ledger: Ledger
     begin: Begin | None = None
+    ended: list[GuardedStream]
     quiet = False
     """Whether a credential has been sent from here: log lines may quote an upstream that echoes it."""
     broken = False
@@ -269,6 +274,8 @@ class GuardedHttpLayer(HttpLayer):
         server = self.connections.get(client)
         if isinstance(server, GuardedHttp2Server) and server.owed:
             yield from server.settle()
+        while self.ended:
+            self.ended.pop().come_apart()
 
     def _to_lane(self, event: LaneEvent) -> Commands:
         """Lead an event to the lane at the other end of a tunnel."""
@@ -381,6 +388,7 @@ def adopt(context: Context, ledger: Ledger, begin: Begin | None = None) -> None:
     for one in context.layers:
         if type(one) is HttpLayer:
             one.__class__ = GuardedHttpLayer
+            vars(one)["ended"] = []
         elif type(one) is layers.ClientTLSLayer:
             one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):
