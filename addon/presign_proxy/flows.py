@@ -13,6 +13,7 @@ from mitmproxy.net.http.http1.read import connection_close
 from mitmproxy.proxy import mode_specs
 
 from .answers import Answer
+from .clients import shown
 from .decisions import Forward
 from .hosts import parse_address, parse_host
 from .injectors import Outgoing
@@ -132,10 +133,10 @@ def _encoded(text: str) -> str:
 def listener_of(client: Client) -> tuple[str, int] | None:
     """The listener's address as a client would spell it; a flow that somebody made by hand has none."""
     try:
-        address, port = parse_address(client.sockname[0]), client.sockname[1]
+        host, port = client.sockname[0], client.sockname[1]
     except (TypeError, IndexError):
         return None
-    return (str(address), port) if address else None
+    return (shown(host), port) if parse_address(host) else None
 
 
 def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:
