@@ -333,3 +333,16 @@ def test_what_cannot_take_the_lane_is_served_and_refused_as_ever(served: Serve, 
     assert len(upstream.requests) == 4
     assert ask(served.port, good, {"Upgrade": "websocket", "Connection": "Upgrade"}).status in (400, 403)
     assert len(upstream.requests) == 4
+
+
+def test_hundreds_of_requests_sent_ahead_are_answered_one_by_one(served: Serve, upstream: Recorder) -> None:
+    """None of them is begun with inside the one before, however soon that is over."""
+    good, bad = wire(Grant(CONN).target("v1/models")), wire(Grant(CONN, paths="v2/*").target("v1/models"))
+    received = b""
+    with connect(served.port) as sock:
+        sock.sendall(bad * 150 + good + bad * 150 + good * 100)
+        while received.count(b"HTTP/1.1 ") < 401 and (data := sock.recv(65536)):
+            received += data
+    statuses = [piece[:3] for piece in received.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"403"] * 150 + [b"200"] + [b"403"] * 150 + [b"200"] * 100
+    assert len(upstream.requests) == 101

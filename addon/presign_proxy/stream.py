@@ -154,11 +154,13 @@ class GuardedStream(HttpStream):
 
     def _is_over_at_once(self, command: commands.Command) -> bool:
         """Whether a hook was run, here and now. Only a hook of this stream itself: one of a layer below has
-        paused that layer. Not before the body of a request, whose refusal depends on what has come of it.
+        paused that layer. Not before the body of a request, whose refusal depends on what has come of it; nor
+        for a request that was sent ahead, and begins inside the end of the answer before it: the upstream's
+        connection has not come to the end of that answer yet.
         """
         if self.begin is None or type(command) not in _PROMPT or command.blocking is not True:
             return False
-        if self.uploading and type(command) is HttpRequestHeadersHook:
+        if type(command) is HttpRequestHeadersHook and (self.uploading or not self.http_layer.listening):
             return False
         return self.begin(command)
 

@@ -242,6 +242,8 @@ class GuardedHttpLayer(HttpLayer):
     ledger: Ledger
     begin: Begin | None = None
     ended: list[GuardedStream]
+    listening = False
+    """Whether what is going on was brought about by what the client has just sent."""
     quiet = False
     """Whether a credential has been sent from here: log lines may quote an upstream that echoes it."""
     broken = False
@@ -259,6 +261,7 @@ class GuardedHttpLayer(HttpLayer):
 
     def _handle(self, event: events.Event) -> Commands:
         client = self.context.client
+        self.listening = isinstance(event, events.DataReceived) and event.connection is client
         if isinstance(event, events.Start):
             self.ledger.layers[client] = self
             # mitmproxy keeps a server that is already there.
