@@ -7,11 +7,14 @@ each event, though few of them listen. That is a third of what a request costs, 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from mitmproxy import exceptions, hooks
 from mitmproxy.addonmanager import AddonManager, safecall
+
+logger = logging.getLogger(__name__)
 
 Begin = Callable[[Any], bool]
 """Begins with a hook; whether that was all."""
@@ -69,8 +72,11 @@ class PromptAddonManager(DirectAddonManager):
         rest = vars(event).pop("rest", None)
         if rest is None:
             await super().trigger_event(event)
-        else:
+            return
+        try:
             await rest
+        except Exception as error:  # the hook is over all the same: what it has not decided on is refused
+            logger.error("presign: failed at a hook (%s)", type(error).__name__)
 
     async def _finish(self, waits: Awaitable[Any], others: Iterator[Callable[..., Any]], flow: Any) -> None:
         try:
