@@ -39,10 +39,11 @@ MAX_CLIENTS = GatewayConfig().max_clients
 # Every cache of the package: what limits it, and what one entry costs somebody without a presign.
 CACHES = {
     "clients.bucket": "1,024 addresses of clients with a good signature",
-    "clients._known_peer": "1,024 addresses of at most 64 characters",
     "clients._shown": "1,024 addresses of at most 64 characters",
+    "flows._encoded": "1,024 hosts of at most 300 characters",
     "hosts._is_loopback": "as hosts._parse_authority",
     "limits.rules._window": "the last eight days or months",
+    "hosts._parse_address": "1,024 addresses of at most 64 characters",
     "names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
     "hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
@@ -56,6 +57,7 @@ CACHES = {
     "registering._limits": "1,024 values that were configured",
     "registering._parse_upstream": "4,096 URLs that were configured",
     "presets.providers": "one table, of the package",
+    "serving.shortcuts._parsed": "1,024 authorities of at most 300 characters",
 }
 
 # Every collection that outlives a request, and what empties it.
@@ -63,6 +65,8 @@ COLLECTIONS = {
     "connections.Registry.connections": "one per connection of the registry",
     "connections.Registry._of_scheme": "one per connection of the registry",
     "dialling.Dialler._named": "weak: one per upstream connection",
+    "dispatch.PromptAddonManager._found": "one per hook that there is",
+    "dispatch.PromptAddonManager._seen": "one per addon",
     "document._Builder.problems": "one document, of its owner",
     "fetching.Fetcher._kept": "one per configured program",
     "fetching.Fetcher._flights": "one per configured program, while it runs",

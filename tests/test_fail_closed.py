@@ -1,6 +1,7 @@
 """Whatever fails, at start or at run time, denies or keeps the last good state (SPEC §10, 2)."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -63,8 +64,9 @@ DECIDING = (
     "arrival_of",
     "request_of",
     "Guard._decide",
-    "Dialler.pin",
 )
+# As above, of a request that has something to wait for.
+WAITING = ("Guard._wait", "Admission.complete", "Dialler.pin", "Limiter.admit")
 COMMITTING = (
     "Guard._commit",
     "Guard._grant",
@@ -141,6 +143,7 @@ TARGETS = {
     target.partition("@")[0]
     for group in (
         DECIDING,
+        WAITING,
         COMMITTING,
         SENDING,
         DIALLING,
@@ -158,9 +161,10 @@ TARGETS = {
 
 def config(port: int, **connections: Any) -> dict[str, Any]:
     lab = bearer_connection(f"http://127.0.0.1:{port}", LAB_SECRET)
+    counted = lab | {"limits": [{"rate": "1000/second", "burst": 100000}]}
     return {
         "gateway": {"hosts": [GATEWAY]},
-        "connections": {"conn_lab": lab, **connections},
+        "connections": {"conn_lab": lab, "conn_counted": counted, **connections},
         "audit": {"file": "audit.jsonl"},
     }
 
@@ -206,7 +210,9 @@ class Lab:
     upstream: Recorder
     switch: Path
     hits: Path
-    issuer: Issuer = field(default_factory=lambda: Issuer({"conn_lab": LAB_SECRET}))
+    issuer: Issuer = field(
+        default_factory=lambda: Issuer({"conn_lab": LAB_SECRET, "conn_counted": LAB_SECRET})
+    )
     serial: int = 0
 
     def arm(self, target: str) -> None:
@@ -227,7 +233,8 @@ class Lab:
 
     def send(self, shape: str, target: str, expires: int = FOREVER, path: str = "v1/models") -> Ended:
         """One presigned request while `target` fails; a tunnel is built before."""
-        url = self.issuer.url("conn_lab", path, expires=expires)
+        connection = "conn_counted" if target in WAITING else "conn_lab"
+        url = self.issuer.url(connection, path, expires=expires)
         if shape == "h2":
             with H2Client.through(self.gateway.port, GATEWAY, cafile=self.gateway.ca) as client:
                 self.arm(target)
@@ -250,9 +257,12 @@ class Lab:
         return statuses == (200, 403) and carried == [f"Bearer {REAL_SECRET}"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["hooks in tasks", "hooks at once"])
 def module_lab(
-    module_gateway: MakeGateway, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    module_gateway: MakeGateway,
+    upstream: Recorder,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Lab:
     place = tmp_path_factory.mktemp("faults")
     switch, hits = place / "switch", place / "hits"
@@ -263,7 +273,9 @@ def module_lab(
         "FAULT_HITS": str(hits),
         "FAULT_TARGETS": json.dumps(sorted(TARGETS)),
     }
-    watching = ("-s", str(SCRIPTS / "faults.py"), "--set", "flow_detail=4")
+    watching = ["-s", str(SCRIPTS / "faults.py"), "--set", "flow_detail=4"]
+    if request.param == "hooks at once" and "AS_SERVED" not in os.environ:  # else it is there
+        watching += ["-s", str(SCRIPTS / "promptly.py")]
     return Lab(module_gateway(config(upstream.port), *watching, env=env), upstream, switch, hits)
 
 
@@ -289,7 +301,7 @@ def lab(module_lab: Lab) -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("shape", ["get", "upload", "h2"])
-@pytest.mark.parametrize("target", [*DECIDING, *COMMITTING, *SENDING])
+@pytest.mark.parametrize("target", [*DECIDING, *WAITING, *COMMITTING, *SENDING])
 def test_a_failing_function_refuses_a_good_request(target: str, shape: str, lab: Lab) -> None:
     ended = lab.send(shape, target)
     assert not lab.upstream.touched
@@ -389,7 +401,7 @@ def test_a_tunnel_that_cannot_be_judged_is_refused(target: str, lab: Lab) -> Non
     assert refused.value.received.startswith(b"HTTP/1.1 500 ")
 
 
-@pytest.mark.parametrize("target", [*DECIDING, *COMMITTING, *SENDING])
+@pytest.mark.parametrize("target", [*DECIDING, *WAITING, *COMMITTING, *SENDING])
 def test_a_failing_function_leaves_no_signature_in_the_terminal(target: str, lab: Lab) -> None:
     """Only what prints of its own accord: mitmproxy shows every flow that ends, and this one was refused."""
     logged = len(lab.gateway.log())
@@ -439,7 +451,9 @@ class Scripted:
     gateway: Mitm
     script: Path
     upstream: Recorder
-    issuer: Issuer = field(default_factory=lambda: Issuer({"conn_lab": LAB_SECRET}))
+    issuer: Issuer = field(
+        default_factory=lambda: Issuer({"conn_lab": LAB_SECRET, "conn_counted": LAB_SECRET})
+    )
 
     def ours(self) -> Response:
         url = self.issuer.url("conn_lab", "v1/models")

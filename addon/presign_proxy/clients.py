@@ -31,7 +31,7 @@ def asker(request: Request, trusted: Sequence[Network]) -> Address | None:
     the CONNECT, and X-Forwarded-For inside is the client's own words. Nor is it the proxy's address: a list
     of clients that holds that would admit whomever it connects.
     """
-    if request.tunnelled and (peer := _peer(request.client)) is not None and is_in(peer, trusted):
+    if request.tunnelled and (peer := parse_address(request.client)) is not None and is_in(peer, trusted):
         return None
     return client_address(request.client, request.fields, trusted)
 
@@ -47,7 +47,7 @@ def client_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> Add
         peer: as the socket shows it.
         fields: the header of the request, its size checked.
     """
-    address = _peer(peer)
+    address = parse_address(peer)
     if address is None or not is_in(address, trusted):
         return address
     lines = [value for name, value in fields if name.lower() == _FORWARDED_FOR]
@@ -60,16 +60,6 @@ def client_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> Add
             return found
         address = found
     return address if len(hops) <= MAX_HOPS else None
-
-
-def _peer(text: str) -> Address | None:
-    """As a socket shows it: the few that there are speak many times."""
-    return _known_peer(text) if len(text) <= 64 else parse_address(text)
-
-
-@lru_cache(maxsize=1024)
-def _known_peer(text: str) -> Address | None:
-    return parse_address(text)
 
 
 def _parse_hop(text: str) -> Address | None:

@@ -131,6 +131,11 @@ class Forward:
         )
 
     @property
+    def waits(self) -> bool:
+        """Whether something is still to be waited for: its address, its limits, its credential."""
+        return self.resolve is not None or bool(self.tallies) or self.sent is None
+
+    @property
     def shown(self) -> Outgoing:
         """Made when somebody looks: on the express lane nobody does."""
         return self.connection.injector.placeholder(self.plain, f"presign:{self.connection.id}")

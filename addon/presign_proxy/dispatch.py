@@ -6,10 +6,18 @@ each event, though few of them listen. That is a third of what a request costs, 
 
 from __future__ import annotations
 
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from mitmproxy import exceptions, hooks
 from mitmproxy.addonmanager import AddonManager, safecall
+
+logger = logging.getLogger(__name__)
+
+Begin = Callable[[Any], bool]
+"""Begins with a hook; whether that was all."""
 
 
 class DirectAddonManager(AddonManager):
@@ -27,6 +35,74 @@ class DirectAddonManager(AddonManager):
                 return
 
 
+class PromptAddonManager(DirectAddonManager):
+    """For a program that knows all of its addons: begins with a hook at once, and most are over with that.
+
+    A task, a lock and two walks through all layers for each hook cost as much as all that the hooks do.
+    """
+
+    _seen: list[Any] | None = None
+    _found: dict[str, tuple[Callable[..., Any], ...]]
+    _updates: tuple[Callable[..., Any], ...] = ()
+
+    def begin(self, hook: Any) -> bool:
+        """Call who listens to a hook about a flow, as far as nobody waits. Whether that was all; if not,
+        the hook has to be triggered as ever, and goes on from there.
+
+        Raises what mitmproxy does not catch either.
+        """
+        listening = iter(self._listening(hook))
+        if self._updates:
+            return False
+        for listen in listening:
+            try:
+                waits = listen(hook.flow)
+            except exceptions.AddonHalt:
+                return True
+            except Exception:
+                with safecall():  # reports it
+                    raise
+            else:
+                if waits is not None and inspect.isawaitable(waits):
+                    hook.rest = self._finish(waits, listening, hook.flow)
+                    return False
+        return True
+
+    async def trigger_event(self, event: hooks.Hook) -> None:
+        rest = vars(event).pop("rest", None)
+        if rest is None:
+            await super().trigger_event(event)
+            return
+        try:
+            await rest
+        except Exception as error:  # the hook is over all the same: what it has not decided on is refused
+            logger.error("presign: failed at a hook (%s)", type(error).__name__)
+
+    async def _finish(self, waits: Awaitable[Any], others: Iterator[Callable[..., Any]], flow: Any) -> None:
+        try:
+            with safecall():
+                await waits
+            for listen in others:
+                with safecall():
+                    result = listen(flow)
+                    if result is not None and inspect.isawaitable(result):
+                        await result
+        except exceptions.AddonHalt:
+            return
+
+    def _listening(self, hook: hooks.Hook) -> tuple[Callable[..., Any], ...]:
+        """Who listens, in order; asked as the stock manager asks, whenever the addons are others."""
+        if self._seen != self.chain:
+            self._seen = list(self.chain)
+            self._found = {}
+            self._updates = self._listening(hooks.UpdateHook([]))
+        found = self._found.get(hook.name)
+        if found is None:
+            found = tuple([func for addon in self.chain for _, func in self._iter_hooks(addon, hook)])
+            self._found[hook.name] = found
+        return found
+
+
 def _is_deaf(addon: Any, name: str) -> bool:
     """Whether an addon has neither this hook nor addons below it, asked as the stock manager asks."""
     try:
@@ -39,3 +115,11 @@ def speed_up(addons: AddonManager) -> None:
     """Leaves a manager alone that is not mitmproxy's own."""
     if type(addons) is AddonManager:
         addons.__class__ = DirectAddonManager
+
+
+def prompt(addons: AddonManager) -> Begin | None:
+    """What begins with hooks at once; None for a manager that is not mitmproxy's own."""
+    if type(addons) is not DirectAddonManager:
+        return None
+    addons.__class__ = PromptAddonManager
+    return addons.begin  # type: ignore[no-any-return,attr-defined]

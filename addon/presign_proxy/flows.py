@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from copy import copy
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from mitmproxy import http
 from mitmproxy.connection import Client, Server
@@ -13,6 +13,7 @@ from mitmproxy.net.http.http1.read import connection_close
 from mitmproxy.proxy import mode_specs
 
 from .answers import Answer
+from .clients import shown
 from .decisions import Forward
 from .hosts import parse_address, parse_host
 from .injectors import Outgoing
@@ -22,6 +23,8 @@ from .query import target
 from .replies import Reply
 from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact
 
+MAX_HOST: Final = 300
+"""Characters of a name or address: those of the longest name, in brackets or with a trailing dot."""
 # What mitmproxy itself needs on a granted request, and may take off: 100-continue, --proxyauth, and whether
 # the client's connection ends with it. None of it is sent.
 _CONSUMED = frozenset((EXPECT, PROXY_AUTHORIZATION))
@@ -29,6 +32,8 @@ _DIALS_ADDRESSES = (mode_specs.TransparentMode, mode_specs.LocalMode, mode_specs
 _TUNNELS = (mode_specs.RegularMode, mode_specs.UpstreamMode, mode_specs.Socks5Mode)
 
 _UNKNOWN_TO_1_0 = frozenset((b"transfer-encoding", b"connection"))
+
+_NO_HEADERS: Final = http.Headers()
 
 Snapshot = tuple[Any, ...]
 
@@ -110,6 +115,11 @@ def _speaks_h1(client: Client) -> bool:
 
 def _host(text: str) -> str:
     """mitmproxy shows `xn--` names decoded; connections are configured encoded."""
+    return _encoded(text) if len(text) <= MAX_HOST else ""
+
+
+@lru_cache(maxsize=1024)
+def _encoded(text: str) -> str:
     if not text.isascii():
         try:
             text = text.encode("idna").decode("ascii")
@@ -123,10 +133,10 @@ def _host(text: str) -> str:
 def listener_of(client: Client) -> tuple[str, int] | None:
     """The listener's address as a client would spell it; a flow that somebody made by hand has none."""
     try:
-        address, port = parse_address(client.sockname[0]), client.sockname[1]
+        host, port = client.sockname[0], client.sockname[1]
     except (TypeError, IndexError):
         return None
-    return (str(address), port) if address else None
+    return (shown(host), port) if parse_address(host) else None
 
 
 def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:
@@ -191,8 +201,8 @@ def wire_request(request: http.Request, forward: Forward, server: Server, *, has
     if has_body and not over_h2 and not any(name.lower() == b"content-length" for name, _ in fields):
         fields += ((b"Transfer-Encoding", b"chunked"),)
     # Shallow copies: mitmproxy's own constructor checks every field's type again, its copy() serialises.
-    copied = copy(request)
-    copied.data = copy(data)
+    copied = _twin(request)
+    copied.data = _twin(data)
     copied.data.path = target(sent.path, sent.query)
     copied.data.headers = _headers(fields)
     copied.data.content = copied.data.trailers = None
@@ -208,9 +218,16 @@ def is_unchanged(request: http.Request, taken: Snapshot) -> bool:
 
 def _headers(fields: Fields) -> http.Headers:
     """Headers of fields that are known to be pairs of bytes; the constructor would check each again."""
-    headers = http.Headers()
+    headers = _twin(_NO_HEADERS)
     headers.fields = fields
     return headers
+
+
+def _twin[T](one: T) -> T:
+    """A shallow copy, as `copy.copy` makes it of an object that says nothing of copying."""
+    made = object.__new__(type(one))
+    vars(made).update(vars(one))
+    return made
 
 
 def is_h1(version: bytes) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from mitmproxy import command, ctx, exceptions, http
@@ -24,7 +24,7 @@ from .audit import Outcome
 from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
-from .dispatch import speed_up
+from .dispatch import Begin, speed_up
 from .document import ConfigError, Problem
 from .errors import STATUS
 from .fetching import Fetcher
@@ -38,11 +38,12 @@ from .keeper import Keeper
 from .lane import opening
 from .lane.express import Express
 from .lane.layer import with_lane
+from .layering import LayerGuard
 from .ledger import Entry, Ledger
 from .lifecycle import Lifecycle
 from .limits.limiter import Limiter
 from .masking import mask_for
-from .message import MAX_HEAD, is_sound
+from .message import MAX_HEAD, Request, is_sound
 from .observing.observer import Observer, hints, obstacle
 from .redaction import Redaction
 from .rewrite import redact
@@ -82,6 +83,7 @@ class Guard:
         )
         self._redaction = Redaction()
         self._front = Front()
+        self.begin: Begin | None = None  # with hooks at once, where that can be
         self.alone = True
         """Whether no other process serves the same clients."""
 
@@ -103,7 +105,7 @@ class Guard:
             found = cls()
             master.addons.chain.insert(0, found)
             # mitmproxy's own NextLayer chooses first; what it chose is then guarded.
-            master.addons.chain.append(LayerGuard(found))
+            master.addons.chain.append(LayerGuard(lambda asked: found.guard_layer(asked)))
             master.commands.collect_commands(found)
             found._redaction.install()
             speed_up(master.addons)
@@ -276,7 +278,7 @@ class Guard:
             nextlayer.layer = wire.Refuse(nextlayer.context)
         elif raw:
             self.ledger.paid_head(nextlayer.context.client)
-        wire.adopt(nextlayer.context, self.ledger)
+        wire.adopt(nextlayer.context, self.ledger, self.begin)
         if self._express.open and not raw:
             nextlayer.layer = with_lane(chosen, self._express)
 
@@ -312,19 +314,36 @@ class Guard:
         self._journal.write(decision, Outcome(status=answer.status))
         return answer
 
-    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+    def requestheaders(self, flow: http.HTTPFlow) -> Coroutine[Any, Any, None] | None:
+        """Decides at once; on what a grant has to wait for, in the coroutine that is returned."""
         entry = self.ledger.get(flow)
         decision: Decision = Deny("internal", "the decision failed", "json", Facts(new_request_id()))
+        waiting = None
         try:
-            decision = await self._decide(flow, entry)
+            arrival = entry.arrival if entry else flows.arrival_of(flow.request, tunnelled=True)
+            request = flows.request_of(flow, arrival)
+            decided = self._decide(flow, entry, request)
+            if entry is not None and isinstance(decided, Forward) and decided.waits:
+                waiting = self._wait(flow, entry, decided, request)
+            decision = decided
+        except Exception as error:
+            logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
+        finally:
+            if waiting is None:
+                self._commit(flow, entry, decision)
+        return waiting
+
+    async def _wait(self, flow: http.HTTPFlow, entry: Entry, forward: Forward, request: Request) -> None:
+        """Until it is over, nothing is committed, and the stream refuses the request."""
+        decision: Decision = Deny("internal", "the decision failed", forward.style, forward.facts)
+        try:
+            decision = await self._admission.complete(forward, request, flow.client_conn, entry.seat)
         except Exception as error:
             logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
         finally:
             self._commit(flow, entry, decision)
 
-    async def _decide(self, flow: http.HTTPFlow, entry: Entry | None) -> Decision:
-        arrival = entry.arrival if entry else flows.arrival_of(flow.request, tunnelled=True)
-        request = flows.request_of(flow, arrival)
+    def _decide(self, flow: http.HTTPFlow, entry: Entry | None, request: Request) -> Decision:
         decision = self._admission.decide(request)
         if entry is not None:
             # What was granted has passed the grammar; what was refused may not have come to it.
@@ -339,9 +358,9 @@ class Guard:
         if entry is None:
             # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
-        if not arrival.has_body and flows.promises_body(flow.request):
+        if not entry.arrival.has_body and flows.promises_body(flow.request):
             return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
-        return await self._admission.complete(decision, request, flow.client_conn, entry.seat)
+        return decision
 
     def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:
         """Apply a decision. Until the entry has it, the stream refuses the request."""
@@ -429,21 +448,3 @@ class Guard:
         else:
             self._journal.write(decision, outcome)
         self.ledger.retire(entry)
-
-
-class LayerGuard:
-    """Stands last in the master's chain: sees which layer was chosen."""
-
-    name = "presign_layers"
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-
-    def next_layer(self, nextlayer: NextLayer) -> None:
-        guarded = False
-        try:
-            self._guard.guard_layer(nextlayer)
-            guarded = True
-        finally:
-            if not guarded:
-                nextlayer.layer = wire.Refuse(nextlayer.context)

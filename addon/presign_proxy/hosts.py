@@ -56,6 +56,11 @@ def parse_authority(text: str, scheme: str) -> Origin | None:
 
 def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """An address as a socket shows it: without its scope, and IPv4 where it is IPv4 inside IPv6."""
+    return _parse_address(text) if len(text) <= 64 else None
+
+
+@lru_cache(maxsize=1024)
+def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

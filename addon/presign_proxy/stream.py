@@ -9,7 +9,7 @@ masked before any flow holds it; and no error page of mitmproxy's answers a requ
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from mitmproxy.connection import Server
@@ -34,26 +34,35 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._hooks import HttpConnectHook, HttpRequestHeadersHook, HttpResponseHook
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpConnectHook,
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+)
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from . import flows, replies
 from .answers import Answer, refusal
 from .bodies import Body
 from .decisions import PassThrough
+from .dispatch import Begin
 from .errors import STATUS, Denied
 from .identity import new_request_id
 from .ledger import Arrival, Entry, Ledger
 from .masking import Mask
 from .policy import body_too_large
+from .sending import Commands
 
 logger = logging.getLogger(__name__)
-
-Commands = Generator[commands.Command, Any, None]
 
 LINGER: Final = 2.0
 """Seconds in which a client that is still uploading may read our answer before its connection closes."""
 
+_PROMPT: Final = frozenset(
+    (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook)
+)
 _UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 
 
@@ -61,6 +70,7 @@ class GuardedStream(HttpStream):
     """A stream that forwards only what the ledger says may be forwarded."""
 
     ledger: Ledger
+    begin: Begin | None = None
     arrival: Arrival | None = None
     entry: Entry | None = None
     uploading = False
@@ -70,22 +80,23 @@ class GuardedStream(HttpStream):
     queued = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, events.Wakeup):
-            yield commands.CloseConnection(self.context.client)
-            return
         if isinstance(event, RequestHeaders):
             self._arrive(event)
         elif isinstance(event, RequestEndOfMessage):
             self.uploading = False
         elif isinstance(event, RequestData):
             self.queued -= min(self.queued, len(event.data))
+        if isinstance(event, events.Wakeup):
+            return self._hang_up()
         if self.answered:
-            return
+            return _nothing(event)
         entry = self.entry
         if entry is not None and entry.guarded:
-            yield from self._granted(event, entry)
-        else:
-            yield from self._guard(super()._handle_event(event))
+            return self._granted(event, entry)
+        return self._guard(super()._handle_event(event))
+
+    def _hang_up(self) -> Commands:
+        yield commands.CloseConnection(self.context.client)
 
     def _arrive(self, event: RequestHeaders) -> None:
         """Note how the request came, before mitmproxy changes it. Without that it is refused."""
@@ -102,7 +113,15 @@ class GuardedStream(HttpStream):
         """Count what mitmproxy queues while it waits for a hook or an upstream."""
         if self._paused is not None and isinstance(event, RequestData):
             self.queued += len(event.data)
-        yield from super().handle_event(event)
+        return super().handle_event(event)
+
+    def come_apart(self) -> None:
+        """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
+        flow until all objects are searched for such circles. A wakeup may still come.
+        """
+        if self.child_layer is None:
+            self.client_state = self.server_state = _nothing
+            self.context.layers.clear()
 
     # -- commands that come out ---------------------------------------------------------------------
 
@@ -119,7 +138,8 @@ class GuardedStream(HttpStream):
             if checked is None:
                 continue
             if isinstance(checked, commands.Command):
-                reply = yield checked
+                if not self._is_over_at_once(checked):
+                    reply = yield checked
                 if isinstance(command, HttpConnectHook):
                     checked = self._tunnelled()
                 elif isinstance(command, HttpRequestHeadersHook):
@@ -132,9 +152,23 @@ class GuardedStream(HttpStream):
                 yield from self._answer(checked)
                 return
 
+    def _is_over_at_once(self, command: commands.Command) -> bool:
+        """Whether a hook was run, here and now. Only a hook of this stream itself: one of a layer below has
+        paused that layer. Not before the body of a request, whose refusal depends on what has come of it; nor
+        for a request that was sent ahead, and begins inside the end of the answer before it: the upstream's
+        connection has not come to the end of that answer yet.
+        """
+        if self.begin is None or type(command) not in _PROMPT or command.blocking is not True:
+            return False
+        if type(command) is HttpRequestHeadersHook and (self.uploading or not self.http_layer.listening):
+            return False
+        return self.begin(command)
+
     def _checked(self, command: commands.Command) -> commands.Command | Answer | None:
         """The command, its replacement, None to drop it, or the answer that takes its place. Never raises."""
         try:
+            if isinstance(command, SendHttp):
+                return self._send(command)
             if isinstance(command, HttpRequestHeadersHook | HttpConnectHook):
                 if self.arrival is None:
                     return self._refusal("internal")
@@ -143,10 +177,10 @@ class GuardedStream(HttpStream):
                     self.entry = entry
             elif isinstance(command, GetHttpConnection):
                 return self._connect(command)
-            elif isinstance(command, SendHttp):
-                return self._send(command)
             elif isinstance(command, commands.Log):
                 return None  # "Streaming response from …", for every one
+            elif isinstance(command, DropStream):
+                self.http_layer.ended.append(self)
         except Exception as error:
             logger.error("presign: failed at the wire (%s); the request is refused", type(error).__name__)
             return self._refusal("internal")
@@ -383,6 +417,7 @@ class GuardedStream(HttpStream):
             yield commands.CloseConnection(client)
         elif self.uploading:
             yield from self._stop_upload()
+        self.http_layer.ended.append(self)
         yield DropStream(self.stream_id)
 
     def _stop_upload(self) -> Commands:
@@ -401,3 +436,8 @@ class GuardedStream(HttpStream):
     @property
     def http_layer(self) -> Any:
         return self.context.layers[self.context.layers.index(self) - 1]
+
+
+def _nothing(event: events.Event) -> Commands:  # noqa: ARG001 - as a state of mitmproxy's stream
+    """The state of a stream that is over."""
+    yield from ()

@@ -25,13 +25,15 @@ from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Htt
 
 from .answers import Answer, refusal
 from .chunks import StrictChunks
+from .dispatch import Begin
 from .flows import is_h1
 from .gates import MAX_HELD
 from .identity import new_request_id
 from .lane.layer import LaneEvent
 from .ledger import Ledger
 from .message import MAX_HEAD
-from .stream import Commands, GuardedStream
+from .sending import Commands, in_one_piece
+from .stream import GuardedStream
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +51,13 @@ class _Tamed(Http1Connection):
     """What mitmproxy's HTTP/1 leaves open on both sides."""
 
     def _handle_event(self, event: events.Event) -> Commands:
-        yield from super()._handle_event(event)
+        stock = super()._handle_event(event)
+        return self._bounded(stock) if isinstance(event, events.DataReceived) else stock
+
+    def _bounded(self, stock: Commands) -> Commands:
+        yield from stock
         # Chunk sizes, trailers and response heads are lines without an end, until they end.
-        if not isinstance(event, events.DataReceived) or len(self.buf) <= MAX_HEAD:
+        if len(self.buf) <= MAX_HEAD:
             return
         # Nobody who means well sends a megabyte of requests ahead.
         ahead = self.state == self.wait and len(self.buf) > MAX_HELD
@@ -234,6 +240,10 @@ class GuardedHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
     ledger: Ledger
+    begin: Begin | None = None
+    ended: list[GuardedStream]
+    listening = False
+    """Whether what is going on was brought about by what the client has just sent."""
     quiet = False
     """Whether a credential has been sent from here: log lines may quote an upstream that echoes it."""
     broken = False
@@ -251,6 +261,7 @@ class GuardedHttpLayer(HttpLayer):
 
     def _handle(self, event: events.Event) -> Commands:
         client = self.context.client
+        self.listening = isinstance(event, events.DataReceived) and event.connection is client
         if isinstance(event, events.Start):
             self.ledger.layers[client] = self
             # mitmproxy keeps a server that is already there.
@@ -259,13 +270,15 @@ class GuardedHttpLayer(HttpLayer):
             elif client.transport_protocol == "tcp":
                 self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.ledger))
         stock = self._to_lane(event) if isinstance(event, LaneEvent) else super()._handle_event(event)
-        for command in stock:
+        for command in in_one_piece(stock):
             if self.quiet and isinstance(command, commands.Log):
                 command.message = "presign: a message of the protocol layer is withheld"
             yield command
         server = self.connections.get(client)
         if isinstance(server, GuardedHttp2Server) and server.owed:
             yield from server.settle()
+        while self.ended:
+            self.ended.pop().come_apart()
 
     def _to_lane(self, event: LaneEvent) -> Commands:
         """Lead an event to the lane at the other end of a tunnel."""
@@ -316,7 +329,7 @@ class GuardedHttpLayer(HttpLayer):
 
     def make_stream(self, stream_id: int) -> Commands:
         stream = GuardedStream(self.context.fork(), stream_id)
-        stream.ledger = self.ledger
+        stream.ledger, stream.begin = self.ledger, self.begin
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
 
@@ -369,15 +382,20 @@ def _page(answer: Answer) -> bytes:
     return b"\r\n".join(head) + b"\r\n\r\n" + answer.body
 
 
-def adopt(context: Context, ledger: Ledger) -> None:
-    """Guard every stock HTTP layer of a connection."""
+def adopt(context: Context, ledger: Ledger, begin: Begin | None = None) -> None:
+    """Guard every stock HTTP layer of a connection.
+
+    Args:
+        begin: begins with a hook at once; None where each takes a task of mitmproxy's.
+    """
     for one in context.layers:
         if type(one) is HttpLayer:
             one.__class__ = GuardedHttpLayer
+            vars(one)["ended"] = []
         elif type(one) is layers.ClientTLSLayer:
             one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):
-            one.ledger = ledger
+            one.ledger, one.begin = ledger, begin
 
 
 def is_raw(chosen: layer.Layer | None) -> bool:

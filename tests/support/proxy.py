@@ -10,6 +10,7 @@ from support.process import Process, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "addon" / "presign.py"
+PROMPTLY = ROOT / "tests/support/scripts/promptly.py"
 FAKE_DNS = Path(__file__).resolve().parent / "fakedns"
 
 # What a developer's own shell may hold and no test means.
@@ -49,6 +50,8 @@ class Mitm(Process):
         argv += self._web_options()
         if config:
             argv += ["-s", script, "--set", f"presign_config={config}"]
+        if config and binary == "mitmdump" and "AS_SERVED" in os.environ:  # all else as under `presign serve`
+            argv += ["-s", PROMPTLY]
         super().__init__(
             [*argv, *args],
             port,

@@ -18,8 +18,10 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance, M
 
 from ..addon import PresignAddon
+from ..dispatch import prompt
 from ..guard import Guard
 from ..lifecycle import Lifecycle
+from . import shortcuts
 from .accepting import Acceptor
 from .plan import Plan
 
@@ -61,6 +63,20 @@ class GatewayServer(proxyserver.Proxyserver):
             one.close()
 
 
+class GatewayTls(tlsconfig.TlsConfig):
+    """mitmproxy's addon, which asks its certificate for a number with each request, and keeps that here."""
+
+    name = "tlsconfig"
+    _authority: Any = None
+    _path = ""
+
+    def crl_path(self) -> str:
+        authority = self.certstore.default_ca
+        if authority is not self._authority:
+            self._authority, self._path = authority, super().crl_path()
+        return self._path
+
+
 class LastAnswers:
     """Tells clients, while the gateway drains, that this was the last answer on their connection."""
 
@@ -89,11 +105,13 @@ class GatewayMaster(Master):
         super().__init__(Options())
         self.server = GatewayServer()
         addons: Any = self.addons
-        addons.add(disable_h2c.DisableH2C(), self.server, next_layer.NextLayer(), tlsconfig.TlsConfig())
+        addons.add(disable_h2c.DisableH2C(), self.server, next_layer.NextLayer(), GatewayTls())
         self.guard = Guard.install(self)
         self.guard.alone = plan.workers == 1
         self.guard.observer.listens = False  # the supervisor does, for all of its workers
         addons.add(LastAnswers(self.guard.lifecycle), PresignAddon())
+        self.guard.begin = prompt(self.addons)
+        shortcuts.take()
 
     async def run(self) -> None:
         """Until `shutdown`. As mitmproxy does it, but it listens when it is told to."""

@@ -1,0 +1,27 @@
+"""Looks at each layer that mitmproxy has chosen, after everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mitmproxy.proxy.layer import NextLayer
+
+from . import wire
+
+
+class LayerGuard:
+    """Stands last in the master's chain: sees which layer was chosen."""
+
+    name = "presign_layers"
+
+    def __init__(self, guard: Callable[[NextLayer], None]) -> None:
+        self._guard = guard
+
+    def next_layer(self, nextlayer: NextLayer) -> None:
+        guarded = False
+        try:
+            self._guard(nextlayer)
+            guarded = True
+        finally:
+            if not guarded:
+                nextlayer.layer = wire.Refuse(nextlayer.context)
