@@ -5,10 +5,14 @@ for the lane: nothing is lost, overtaken or piled up where the two meet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
+import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -43,6 +47,20 @@ def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
     assert "has crashed" not in log
     assert "Traceback" not in log
     assert not Traces([REAL_SECRET, *module_lab.issuer.issued]).found_in(log.encode())
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[Callable[[], None]]:
+    """A process that finds all at once what comes meanwhile."""
+
+    def go_on() -> None:
+        os.kill(pid, signal.SIGCONT)
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield go_on
+    finally:
+        go_on()
 
 
 def served(lab: LaneLab, client: Wire, api: Wire | None, *fields: str, path: str, body: bytes = b"") -> Wire:
@@ -147,6 +165,29 @@ def test_a_large_upload_that_went_beside_the_lane_arrives_whole(lab: LaneLab) ->
         assert beside.read_exactly(len(body), 10) == body
         beside.send(LEAST)
         assert client.read_response().endswith(b"ok")
+
+
+def test_an_upload_that_has_come_in_part_when_its_client_is_accepted_arrives_in_order(lab: LaneLab) -> None:
+    """mitmproxy's reader takes 64 KiB and waits for its turn with the next, while the lane begins; the sizes
+    are such that nothing is left in its buffer then, and still more comes.
+    """
+    body = b"".join(b"%07d " % number for number in range(40_000))
+    for first in range(66_000, 122_000, 500):
+        with stopped(lab.gateway.pid) as go_on, lab.client() as client:
+            client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            data = lab.post(body, path="upload")
+            client.send(data[:first])
+            time.sleep(0.005)
+            go_on()
+            pieces = [data[at : at + 300] for at in range(first, len(data), 300)]
+            sender = threading.Thread(target=lambda c=client, p=pieces: [c.send(one) for one in p])
+            sender.start()
+            api = lab.hand.accept()
+            assert b"/upload " in api.read_head()
+            assert api.read_exactly(len(body)) == body
+            sender.join()
+            api.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            assert client.read_response().endswith(b"ok")
 
 
 @pytest.mark.parametrize("how", ["closes", "half-closes", "resets"])

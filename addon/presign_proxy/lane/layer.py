@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -65,6 +66,7 @@ class Lane(layer.Layer):
         self._writer: Any = None
         self._reader: Any = None
         self._watchdog: Any = None
+        self._io: Any = None
         self._direct = False
         self._intake: Intake | None = None
         self._closing = False
@@ -132,7 +134,7 @@ class Lane(layer.Layer):
     def _start(self) -> None:
         self._express.ledger.layers[self.client] = self
         handler = handler_of(self.client)
-        io = handler.transports.get(self.client) if handler is not None else None
+        self._io = io = handler.transports.get(self.client) if handler is not None else None
         self._writer = io.writer if io is not None else None
         self._reader = io.reader if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
@@ -263,8 +265,14 @@ class Lane(layer.Layer):
     # -- beside mitmproxy -----------------------------------------------------------------------------
 
     def _take_over(self) -> None:
-        """From now on, without mitmproxy: it goes on where something comes that is not the lane's."""
-        if self._intake is None and self._served and self._direct and not (self._over or self._held):
+        """From now on, without mitmproxy: it goes on where something comes that is not the lane's.
+
+        Only in mitmproxy's task that reads: while another one tells what came, that one may wait for its turn
+        with what came next, which would be overtaken.
+        """
+        if self._intake is not None or not (self._served and self._direct) or self._over or self._held:
+            return
+        if asyncio.current_task() is self._io.handler:
             self._intake = Intake.over(self._writer, self._reader, self)
 
     def received(self, data: bytes) -> None:
