@@ -125,6 +125,35 @@ def test_a_client_that_sends_on_and_on_while_it_waits_fills_nothing_up(lab: Lane
             assert client.read_response().endswith(b"ok")
 
 
+def answer_all(api: Wire, answer: bytes) -> None:
+    """Whatever is asked, until nothing is."""
+    with contextlib.suppress(OSError):
+        while api.read_head(10):
+            api.send(answer)
+
+
+@pytest.mark.parametrize("client", ["client", "kept_client"])
+def test_a_client_that_asks_on_and_on_and_never_reads_fills_nothing_up(client: str, lab: LaneLab) -> None:
+    """Answers that have no body, so that nothing of them is ever held back piece by piece."""
+    answer = b"HTTP/1.1 204 No Content\r\nX-Much: %b\r\n\r\n" % (b"x" * 60_000)
+    with getattr(lab, client)() as sender:
+        before, one = lab.gateway.rss(), lab.head(f"X-Long: {'x' * 8000}", path="more")
+        sender.send(one)
+        api = lab.hand.accept()
+        threading.Thread(target=answer_all, args=(api, answer), daemon=True).start()
+        sender.sock.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(5000):
+                sender.send(one)
+        time.sleep(1)
+        assert lab.gateway.rss() - before < 16 * MIB
+        answered = 0
+        with contextlib.suppress(TimeoutError):  # all that was taken is answered, once it reads
+            while sender.read_head(0.5).startswith(b"HTTP/1.1 204"):
+                answered += 1
+        assert answered > 100
+
+
 @pytest.mark.parametrize("cut", [1, 10, len(FOREIGN) - 1, len(FOREIGN)])
 def test_what_is_not_for_the_lane_goes_on_beside_it_whole_and_in_order(cut: int, lab: LaneLab) -> None:
     with lab.client() as client:

@@ -71,7 +71,7 @@ class Lane(layer.Layer):
         self._intake: Intake | None = None
         self._closing = False
         self._foreign = False
-        self._held = self._shut = False
+        self._held = self._shut = self._waits = False
         self._owes = True
         self._unsent = 0
         self._origin: Origin | None = None
@@ -170,6 +170,8 @@ class Lane(layer.Layer):
                 if not self._passes_on(self._exchange):
                     break
                 continue
+            if self._waits_for_client():
+                break
             end = self._buffer.find(heads.END, 0, MAX_HEAD)
             if end >= 0:
                 if not self._begin(end + 4):
@@ -190,6 +192,17 @@ class Lane(layer.Layer):
         data, self._buffer = self._buffer, b""
         self._buffer = exchange.upload(data)
         return self._exchange is not exchange or bool(self._buffer)
+
+    def _waits_for_client(self) -> bool:
+        """Whether it has to take its answers first: those of all that it may send at once would pile up."""
+        if not self._waits and self.is_full:
+            self._waits = True
+            self.when_drained(self._go_on)
+        return self._waits
+
+    def _go_on(self) -> None:
+        self._waits = False
+        self._poke()
 
     def _begin(self, size: int) -> bool:
         """Take the next head out of the buffer, if it is for the lane."""
