@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import resource
@@ -304,6 +305,21 @@ def test_nobody_serves_once_the_supervisor_was_killed(pair: Serve) -> None:
     os.kill(pair.pid, signal.SIGKILL)
     assert eventually(lambda: not is_open(pair.port), 2)
     assert eventually(lambda: not any(map(is_alive, workers)), 2)
+
+
+def test_a_client_that_stays_is_served_on_the_lane_and_beside_it_in_order(
+    pair: Serve, upstream: Recorder
+) -> None:
+    """`TE` is not for the lane, which gives the connection back for good."""
+    body = b"".join(b"%07d " % number for number in range(50_000))
+    paths = [f"v1/models/{number}" for number in range(6)]
+    with connect(pair.port, timeout=PATIENT) as sock:
+        for path in paths:
+            fields = {"TE": "trailers"} if path == paths[4] else {}
+            sent = wire(Grant(CONN).target(path), fields, "POST", body=body)
+            assert parse_response(exchange(sock, sent)).status == 200
+    whole = hashlib.sha256(body).hexdigest()
+    assert [(one.target, one.sha256) for one in upstream.requests] == [(f"/{one}", whole) for one in paths]
 
 
 # -- draining ---------------------------------------------------------------------------------------------
