@@ -132,7 +132,7 @@ def answer_all(api: Wire, answer: bytes) -> None:
             api.send(answer)
 
 
-@pytest.mark.parametrize("client", ["client", "kept_client"])
+@pytest.mark.parametrize("client", ["client", "kept_client", "tls_client"])
 def test_a_client_that_asks_on_and_on_and_never_reads_fills_nothing_up(client: str, lab: LaneLab) -> None:
     """Answers that have no body, so that nothing of them is ever held back piece by piece."""
     answer = b"HTTP/1.1 204 No Content\r\nX-Much: %b\r\n\r\n" % (b"x" * 60_000)
