@@ -322,6 +322,23 @@ def test_a_client_that_stays_is_served_on_the_lane_and_beside_it_in_order(
     assert [(one.target, one.sha256) for one in upstream.requests] == [(f"/{one}", whole) for one in paths]
 
 
+def test_clients_that_are_gone_before_they_are_accepted_raise_no_alarm(pair: Serve) -> None:
+    """Nobody can tell where they are, and what they sent is still there."""
+    workers = pair.serving()
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        for _ in range(10):
+            with connect(pair.port) as sock:
+                sock.sendall(wire(Grant(CONN).target("v1/models")))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    assert all(get(pair) == 200 for _ in range(6))
+    assert "failed in the lane" not in pair.log()
+
+
 # -- draining ---------------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,11 @@ class Lane(layer.Layer):
 
     def _handle(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
+            peer: Any = self.client.peername
+            if peer is None:  # it was gone before it was accepted, and nothing is sent for it
+                self._closing = True
+                yield commands.CloseConnection(self.client)
+                return
             self._start()
             if not _is_h1(self.client):
                 yield from self._hand_over()
