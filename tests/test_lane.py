@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -581,6 +582,39 @@ def test_a_connection_that_was_verified_by_other_options_is_not_kept() -> None:
         for link in (in_use, await opening):
             pool.give_back(place, link)
             assert pool.take(place) is None
+
+    in_a_pool(work)
+
+
+class Holding:
+    """An exchange, as far as a link tells it whether to send on."""
+
+    def __init__(self) -> None:
+        self.held: list[bool] = []
+
+    def hold(self, on: bool) -> None:
+        self.held.append(on)
+
+
+def test_an_upload_over_a_connection_that_is_full_of_the_last_one_waits() -> None:
+    """An upstream may answer and then read the rest of the request, slowly."""
+
+    async def work(pool: Pool, place: Place, hand: ByHand) -> None:
+        first, second = Holding(), Holding()
+        link = await pool.open(place)
+        api = hand.accept()
+        link.begin(cast(Any, first))
+        link.write(bytes(16 * MIB))
+        assert first.held == [True]
+        link.reader = None  # its answer has come
+        pool.give_back(place, link)
+        assert pool.take(place) is link
+        link.begin(cast(Any, second))
+        assert second.held == [True]
+        await asyncio.to_thread(api.read_exactly, 16 * MIB, 20)
+        await asyncio.sleep(0.05)
+        assert second.held == [True, False]
+        link.close()
 
     in_a_pool(work)
 

@@ -265,7 +265,7 @@ def test_what_fails_while_it_is_served_keeps_nobody_waiting(target: str, shape: 
 def test_a_second_request_that_fails_is_never_sent(target: str, lab: Lab) -> None:
     with connect(lab.gateway.port) as sock:
         request = lab.request("get")
-        # Thrice, because the second is the first that does not come through mitmproxy's reader.
+        # Thrice, because the third is the first that does not come through mitmproxy's reader.
         for _ in range(2):
             assert ended(exchange(sock, request, PATIENCE)) == 200
         lab.arm(target)

@@ -5,10 +5,14 @@ for the lane: nothing is lost, overtaken or piled up where the two meet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
+import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -43,6 +47,20 @@ def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
     assert "has crashed" not in log
     assert "Traceback" not in log
     assert not Traces([REAL_SECRET, *module_lab.issuer.issued]).found_in(log.encode())
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[Callable[[], None]]:
+    """A process that finds all at once what comes meanwhile."""
+
+    def go_on() -> None:
+        os.kill(pid, signal.SIGCONT)
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield go_on
+    finally:
+        go_on()
 
 
 def served(lab: LaneLab, client: Wire, api: Wire | None, *fields: str, path: str, body: bytes = b"") -> Wire:
@@ -107,6 +125,35 @@ def test_a_client_that_sends_on_and_on_while_it_waits_fills_nothing_up(lab: Lane
             assert client.read_response().endswith(b"ok")
 
 
+def answer_all(api: Wire, answer: bytes) -> None:
+    """Whatever is asked, until nothing is."""
+    with contextlib.suppress(OSError):
+        while api.read_head(10):
+            api.send(answer)
+
+
+@pytest.mark.parametrize("client", ["client", "kept_client", "tls_client"])
+def test_a_client_that_asks_on_and_on_and_never_reads_fills_nothing_up(client: str, lab: LaneLab) -> None:
+    """Answers that have no body, so that nothing of them is ever held back piece by piece."""
+    answer = b"HTTP/1.1 204 No Content\r\nX-Much: %b\r\n\r\n" % (b"x" * 60_000)
+    with getattr(lab, client)() as sender:
+        before, one = lab.gateway.rss(), lab.head(f"X-Long: {'x' * 8000}", path="more")
+        sender.send(one)
+        api = lab.hand.accept()
+        threading.Thread(target=answer_all, args=(api, answer), daemon=True).start()
+        sender.sock.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(5000):
+                sender.send(one)
+        time.sleep(1)
+        assert lab.gateway.rss() - before < 16 * MIB
+        answered = 0
+        with contextlib.suppress(TimeoutError):  # all that was taken is answered, once it reads
+            while sender.read_head(0.5).startswith(b"HTTP/1.1 204"):
+                answered += 1
+        assert answered > 100
+
+
 @pytest.mark.parametrize("cut", [1, 10, len(FOREIGN) - 1, len(FOREIGN)])
 def test_what_is_not_for_the_lane_goes_on_beside_it_whole_and_in_order(cut: int, lab: LaneLab) -> None:
     with lab.client() as client:
@@ -147,6 +194,29 @@ def test_a_large_upload_that_went_beside_the_lane_arrives_whole(lab: LaneLab) ->
         assert beside.read_exactly(len(body), 10) == body
         beside.send(LEAST)
         assert client.read_response().endswith(b"ok")
+
+
+def test_an_upload_that_has_come_in_part_when_its_client_is_accepted_arrives_in_order(lab: LaneLab) -> None:
+    """mitmproxy's reader takes 64 KiB and waits for its turn with the next, while the lane begins; the sizes
+    are such that nothing is left in its buffer then, and still more comes.
+    """
+    body = b"".join(b"%07d " % number for number in range(40_000))
+    for first in range(66_000, 122_000, 500):
+        with stopped(lab.gateway.pid) as go_on, lab.client() as client:
+            client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            data = lab.post(body, path="upload")
+            client.send(data[:first])
+            time.sleep(0.005)
+            go_on()
+            pieces = [data[at : at + 300] for at in range(first, len(data), 300)]
+            sender = threading.Thread(target=lambda c=client, p=pieces: [c.send(one) for one in p])
+            sender.start()
+            api = lab.hand.accept()
+            assert b"/upload " in api.read_head()
+            assert api.read_exactly(len(body)) == body
+            sender.join()
+            api.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            assert client.read_response().endswith(b"ok")
 
 
 @pytest.mark.parametrize("how", ["closes", "half-closes", "resets"])

@@ -9,6 +9,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from support.lanes import CONNECTIONS, GATEWAY, SIGNING, config
 from support.leaks import FOREVER, Issuer
 from support.proxy import Mitm
 from support.puppet import eventually
-from support.raw import Response, connect, exchange, parse_response
+from support.raw import Response, connect, exchange, parse_response, send_raw
 from support.recorder import Recorder
 
 ISSUER = Issuer({f"conn_{number}": SIGNING for number in range(CONNECTIONS)})
@@ -161,3 +162,25 @@ def test_a_url_that_is_asked_for_without_a_pause_is_refused_once_its_last_second
     assert set(in_time) == {200}
     assert len(in_time) > 20
     assert set(late) == {403}
+
+
+def test_each_of_several_equal_requests_counts_against_its_limit(
+    module_gateway: MakeGateway, upstream: Recorder
+) -> None:
+    limited = config(upstream.url, limits=[{"rate": "6/day"}])
+    gateway = module_gateway(limited, "--set", "presign_lane=on")
+    turns = iter(range(10))
+    found = asked(gateway, head_of("x", "conn_3"), lambda: next(turns, None) is not None)
+    assert [response.status for _, response, _ in found] == [200] * 6 + [429] * 4
+    assert len(upstream.requests) == 6
+
+
+def test_a_url_that_is_good_for_one_use_is_good_for_one_however_many_ask_at_once(
+    module_gateway: MakeGateway, upstream: Recorder
+) -> None:
+    gateway = module_gateway(config(upstream.url, max_uses=1), "--set", "presign_lane=on")
+    head = head_of("x", "conn_4")
+    with ThreadPoolExecutor(8) as many:
+        answers = list(many.map(lambda _: parse_response(send_raw(gateway.port, head)).status, range(16)))
+    assert sorted(answers)[:2] == [200, 429]
+    assert len(upstream.requests) == 1

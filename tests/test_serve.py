@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import resource
@@ -347,6 +348,38 @@ def test_a_worker_that_was_still_starting_when_the_supervisor_was_killed_holds_n
     os.kill(served.pid, signal.SIGKILL)
     assert eventually(lambda: not is_open(served.port), 2)
     assert eventually(lambda: not any(map(is_alive, session_of(served.pid))), 2)
+
+
+def test_a_client_that_stays_is_served_on_the_lane_and_beside_it_in_order(
+    pair: Serve, upstream: Recorder
+) -> None:
+    """`TE` is not for the lane, which gives the connection back for good."""
+    body = b"".join(b"%07d " % number for number in range(50_000))
+    paths = [f"v1/models/{number}" for number in range(6)]
+    with connect(pair.port, timeout=PATIENT) as sock:
+        for path in paths:
+            fields = {"TE": "trailers"} if path == paths[4] else {}
+            sent = wire(Grant(CONN).target(path), fields, "POST", body=body)
+            assert parse_response(exchange(sock, sent)).status == 200
+    whole = hashlib.sha256(body).hexdigest()
+    assert [(one.target, one.sha256) for one in upstream.requests] == [(f"/{one}", whole) for one in paths]
+
+
+def test_clients_that_are_gone_before_they_are_accepted_raise_no_alarm(pair: Serve) -> None:
+    """Nobody can tell where they are, and what they sent is still there."""
+    workers = pair.serving()
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        for _ in range(10):
+            with connect(pair.port) as sock:
+                sock.sendall(wire(Grant(CONN).target("v1/models")))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    assert all(get(pair) == 200 for _ in range(6))
+    assert "failed in the lane" not in pair.log()
 
 
 # -- draining ---------------------------------------------------------------------------------------------

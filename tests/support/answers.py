@@ -144,7 +144,7 @@ BEHAVIOURS: dict[str, Callable[[Seen], Answer]] = {
     "sse": _sse,
     "echo": _echo,
     "download": _download,
-    "chunked": lambda request: Answer(stream=_pieces(b'{"ok"', b": ", b"true}")),
+    "chunked": lambda request: Answer(stream=_pieces(b'{"ok"', b": ", b"true}", pause=0.02)),
     "trailers": _trailers,
     "nocontent": lambda request: Answer(204, headers=(), body=b""),
     "notmodified": lambda request: Answer(304, headers=(("ETag", '"1"'),), body=b""),

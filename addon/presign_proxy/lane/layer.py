@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -65,11 +66,12 @@ class Lane(layer.Layer):
         self._writer: Any = None
         self._reader: Any = None
         self._watchdog: Any = None
+        self._io: Any = None
         self._direct = False
         self._intake: Intake | None = None
         self._closing = False
         self._foreign = False
-        self._held = self._shut = False
+        self._held = self._shut = self._waits = False
         self._owes = True
         self._unsent = 0
         self._origin: Origin | None = None
@@ -104,6 +106,11 @@ class Lane(layer.Layer):
 
     def _handle(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
+            peer: Any = self.client.peername
+            if peer is None:  # it was gone before it was accepted, and nothing is sent for it
+                self._closing = True
+                yield commands.CloseConnection(self.client)
+                return
             self._start()
             if not _is_h1(self.client):
                 yield from self._hand_over()
@@ -132,7 +139,7 @@ class Lane(layer.Layer):
     def _start(self) -> None:
         self._express.ledger.layers[self.client] = self
         handler = handler_of(self.client)
-        io = handler.transports.get(self.client) if handler is not None else None
+        self._io = io = handler.transports.get(self.client) if handler is not None else None
         self._writer = io.writer if io is not None else None
         self._reader = io.reader if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
@@ -168,6 +175,8 @@ class Lane(layer.Layer):
                 if not self._passes_on(self._exchange):
                     break
                 continue
+            if self._waits_for_client():
+                break
             end = self._buffer.find(heads.END, 0, MAX_HEAD)
             if end >= 0:
                 if not self._begin(end + 4):
@@ -188,6 +197,17 @@ class Lane(layer.Layer):
         data, self._buffer = self._buffer, b""
         self._buffer = exchange.upload(data)
         return self._exchange is not exchange or bool(self._buffer)
+
+    def _waits_for_client(self) -> bool:
+        """Whether it has to take its answers first: those of all that it may send at once would pile up."""
+        if not self._waits and self.is_full:
+            self._waits = True
+            self.when_drained(self._go_on)
+        return self._waits
+
+    def _go_on(self) -> None:
+        self._waits = False
+        self._poke()
 
     def _begin(self, size: int) -> bool:
         """Take the next head out of the buffer, if it is for the lane."""
@@ -263,8 +283,14 @@ class Lane(layer.Layer):
     # -- beside mitmproxy -----------------------------------------------------------------------------
 
     def _take_over(self) -> None:
-        """From now on, without mitmproxy: it goes on where something comes that is not the lane's."""
-        if self._intake is None and self._served and self._direct and not (self._over or self._held):
+        """From now on, without mitmproxy: it goes on where something comes that is not the lane's.
+
+        Only in mitmproxy's task that reads: while another one tells what came, that one may wait for its turn
+        with what came next, which would be overtaken.
+        """
+        if self._intake is not None or not (self._served and self._direct) or self._over or self._held:
+            return
+        if asyncio.current_task() is self._io.handler:
             self._intake = Intake.over(self._writer, self._reader, self)
 
     def received(self, data: bytes) -> None:

@@ -49,6 +49,7 @@ class Link(asyncio.Protocol):
         "_done",
         "_fields",
         "_framed",
+        "_full",
         "_outbox",
         "_parser",
         "_passed",
@@ -73,6 +74,7 @@ class Link(asyncio.Protocol):
         """Whose request is being sent, also where its response has come in full."""
         self.lost = False
         self.odd = False
+        self._full = False
         self.idle_since = 0.0
         self._asked: select.poll | None = None
         self.era: object = None
@@ -94,6 +96,8 @@ class Link(asyncio.Protocol):
     def begin(self, reader: Reader) -> None:
         self.reader = self.sender = reader
         self._forget()
+        if self._full:  # of the last request, whose answer came first: nobody would say so again
+            reader.hold(True)
 
     def is_silent(self) -> bool:
         """Whether nothing has come since it was last used, neither bytes nor its end.
@@ -197,10 +201,12 @@ class Link(asyncio.Protocol):
             listener.collapse(error)
 
     def pause_writing(self) -> None:
+        self._full = True
         if self.sender is not None:
             self.sender.hold(True)
 
     def resume_writing(self) -> None:
+        self._full = False
         if self.sender is not None:
             self.sender.hold(False)
 
