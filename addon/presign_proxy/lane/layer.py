@@ -202,12 +202,8 @@ class Lane(layer.Layer):
         """Whether it has to take its answers first: those of all that it may send at once would pile up."""
         if not self._waits and self.is_full:
             self._waits = True
-            self.when_drained(self._go_on)
+            self.when_drained(self.proceed)
         return self._waits
-
-    def _go_on(self) -> None:
-        self._waits = False
-        self._poke()
 
     def _begin(self, size: int) -> bool:
         """Take the next head out of the buffer, if it is for the lane."""
@@ -285,8 +281,7 @@ class Lane(layer.Layer):
     def _take_over(self) -> None:
         """From now on, without mitmproxy: it goes on where something comes that is not the lane's.
 
-        Only in mitmproxy's task that reads: while another one tells what came, that one may wait for its turn
-        with what came next, which would be overtaken.
+        Only in its task that reads: while another one tells what came, that one may hold what came next.
         """
         if self._intake is not None or not (self._served and self._direct) or self._over or self._held:
             return
@@ -364,7 +359,8 @@ class Lane(layer.Layer):
             self._intake.read(not shut)
 
     def proceed(self) -> None:
-        """The upstream is connected: go on with what has come meanwhile."""
+        """The upstream is connected, or the client takes its answers: go on with what has come meanwhile."""
+        self._waits = False
         if self._buffer:
             self._poke()
 
