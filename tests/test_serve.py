@@ -323,33 +323,6 @@ def test_a_worker_that_has_no_descriptors_left_serves_again_when_it_has(pair: Se
         os.kill(second, signal.SIGCONT)
 
 
-def test_nobody_serves_once_the_supervisor_was_killed(pair: Serve) -> None:
-    """The last one of those with this gateway."""
-    workers = pair.children()
-    os.kill(workers[0], signal.SIGSTOP)  # it could not even notice
-    os.kill(pair.pid, signal.SIGKILL)
-    assert eventually(lambda: not is_open(pair.port), 2)
-    assert eventually(lambda: not any(map(is_alive, workers)), 2)
-
-
-@pytest.mark.parametrize("at_once", [True, False], ids=["just_started", "importing"])
-def test_a_worker_that_was_still_starting_when_the_supervisor_was_killed_holds_nothing(
-    make_served: Callable[..., Serve], upstream: Recorder, tmp_path: Path, at_once: bool
-) -> None:
-    slow = tmp_path / "slow"
-    env = {"PYTHONPATH": f"{SLOW_IMPORT}:{ROOT / 'addon'}", "SLOW_IMPORT": str(slow)}
-    served = make_served(config_for(upstream), **env)
-    assert eventually(served.has_reserve, 2 * PATIENT)
-    slow.touch()
-    before = served.children()
-    os.kill(served.serving()[0], signal.SIGKILL)  # the reserve takes its place, and another one starts
-    assert eventually(lambda: set(served.children()) - set(before), PATIENT)
-    assert at_once or eventually(slow.read_text, PATIENT)
-    os.kill(served.pid, signal.SIGKILL)
-    assert eventually(lambda: not is_open(served.port), 2)
-    assert eventually(lambda: not any(map(is_alive, session_of(served.pid))), 2)
-
-
 def test_a_client_that_stays_is_served_on_the_lane_and_beside_it_in_order(
     pair: Serve, upstream: Recorder
 ) -> None:
@@ -380,6 +353,33 @@ def test_clients_that_are_gone_before_they_are_accepted_raise_no_alarm(pair: Ser
             os.kill(worker, signal.SIGCONT)
     assert all(get(pair) == 200 for _ in range(6))
     assert "failed in the lane" not in pair.log()
+
+
+def test_nobody_serves_once_the_supervisor_was_killed(pair: Serve) -> None:
+    """The last one of those with this gateway."""
+    workers = pair.children()
+    os.kill(workers[0], signal.SIGSTOP)  # it could not even notice
+    os.kill(pair.pid, signal.SIGKILL)
+    assert eventually(lambda: not is_open(pair.port), 2)
+    assert eventually(lambda: not any(map(is_alive, workers)), 2)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["just_started", "importing"])
+def test_a_worker_that_was_still_starting_when_the_supervisor_was_killed_holds_nothing(
+    make_served: Callable[..., Serve], upstream: Recorder, tmp_path: Path, at_once: bool
+) -> None:
+    slow = tmp_path / "slow"
+    env = {"PYTHONPATH": f"{SLOW_IMPORT}:{ROOT / 'addon'}", "SLOW_IMPORT": str(slow)}
+    served = make_served(config_for(upstream), **env)
+    assert eventually(served.has_reserve, 2 * PATIENT)
+    slow.touch()
+    before = served.children()
+    os.kill(served.serving()[0], signal.SIGKILL)  # the reserve takes its place, and another one starts
+    assert eventually(lambda: set(served.children()) - set(before), PATIENT)
+    assert at_once or eventually(slow.read_text, PATIENT)
+    os.kill(served.pid, signal.SIGKILL)
+    assert eventually(lambda: not is_open(served.port), 2)
+    assert eventually(lambda: not any(map(is_alive, session_of(served.pid))), 2)
 
 
 # -- draining ---------------------------------------------------------------------------------------------
