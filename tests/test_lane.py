@@ -84,6 +84,24 @@ def test_another_connection_gets_an_upstream_connection_of_its_own(lab: LaneLab)
         assert status(client.read_response()) == 200
 
 
+@pytest.mark.parametrize("off", [False, "off"])
+def test_where_the_pool_is_off_an_upstream_connection_stays_with_its_client(
+    off: Any, make_gateway: MakeGateway
+) -> None:
+    hand = ByHand()
+    lab = LaneLab(make_gateway(config(hand.url, pool=off), "--set", "presign_lane=on"), hand).fresh()
+    with lab.client() as one, lab.client() as other:
+        for client in (one, other):
+            client.send(lab.head())
+            api, _ = lab.serve()
+            assert client.read_response().endswith(b"ok")
+            client.send(lab.head())
+            assert b"GET /x " in api.read_head()
+            api.send(LEAST)
+            assert client.read_response().endswith(b"ok")
+    hand.stop()
+
+
 def test_two_exchanges_at_a_time_never_share_a_connection(lab: LaneLab) -> None:
     with lab.client() as one, lab.client() as other:
         one.send(lab.head(path="one"))

@@ -59,6 +59,8 @@ class Conduct:
     default_fields: Fields = ()
     connect_timeout: int = 10
     response_timeout: int = 600
+    pool: bool = True
+    """Whether clients share upstream connections."""
 
 
 @dataclass(frozen=True, slots=True)

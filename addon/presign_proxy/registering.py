@@ -160,6 +160,7 @@ class Registrar:
             tuple([(name.encode(), value.encode()) for name, value in headers.items()]),
             entry.timeouts.connect,
             entry.timeouts.response,
+            entry.pool in (True, "on"),
         )
 
     def _ceiling(self, at: Location, entry: PresignConnection) -> Ceiling:

@@ -274,6 +274,7 @@ class CommonConnection(Strict):
     cache: Literal["private", "pass"] = "private"
     on_client_credentials: Literal["replace", "reject"] = "replace"
     insecure_upstream: bool = False
+    pool: bool | Literal["on", "off"] = True
     timeouts: Timeouts = Timeouts()
     limits: list[LimitEntry] = Field(default_factory=list, max_length=16)
     max_uses: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None

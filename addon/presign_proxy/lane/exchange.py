@@ -112,7 +112,7 @@ class Exchange:
 
     def _sends_at_once(self) -> bool:
         """Send it on a connection that is there, if where it leads needs no judging."""
-        place = self._express.place_at_once(self.forward)
+        place = self._express.place_at_once(self._lane.client, self.forward)
         link = self._express.pool.take(place) if place is not None else None
         if place is None or link is None:
             return False

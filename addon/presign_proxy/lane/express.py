@@ -62,17 +62,17 @@ class Express:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def place_at_once(self, forward: Forward) -> Place | None:
+    def place_at_once(self, client: Any, forward: Forward) -> Place | None:
         """Where a grant leads, if that needs no judging."""
         origin = forward.origin
         if forward.resolve is not None or self._dialler.may_be_ours(origin.port):
             return None
-        return Place(forward.connection.id, origin, origin.host)
+        return _place(client, forward, origin.host)
 
     async def place(self, client: Any, forward: Forward) -> Place:
         """Where a grant leads. Raises Denied("upstream") where nothing may be led."""
         address = await self._dialler.address(client, forward)
-        return Place(forward.connection.id, forward.origin, address)
+        return _place(client, forward, address)
 
     def tick(self, now: float) -> None:
         """Twice a second: end what has lost its slot or waits for too long, and let go of what is idle.
@@ -94,3 +94,8 @@ class Express:
         self.pool.reset()
         for task in self._tasks:
             task.cancel()
+
+
+def _place(client: Any, forward: Forward, address: str) -> Place:
+    shared = forward.connection.conduct.pool
+    return Place(forward.connection.id, forward.origin, address, None if shared else client.id)

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..message import Origin
 from .link import Link
@@ -23,12 +23,14 @@ class Place(NamedTuple):
     """What connections have to share to be taken for each other.
 
     The id of the connection is part of it: some servers bind what a credential may do to the TCP connection
-    on which it came first. `address` is the judged one, where it was judged.
+    on which it came first. `address` is the judged one, where it was judged. `client`, where it is not None,
+    is the only one that may use it.
     """
 
     connection: str
     origin: Origin
     address: str
+    client: Any = None
 
 
 class Pool:
