@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,18 @@ def test_http2_requests_that_wait_for_a_limit_are_counted(client: H2Client, upst
 
 
 UPLOADS: list[tuple[str, bytes | None]] = [("GET", None), ("POST", b"x" * 100)]
+
+
+def test_http2_requests_that_are_taken_back_at_once_reach_no_upstream(
+    client: H2Client, upstream: Recorder
+) -> None:
+    """CVE-2023-44487: nothing is dialled for them either, however fast they come."""
+    target = Grant(CONN).target("v1/models")
+    for _ in range(20):
+        client.take_back(head(target))
+    assert client.request(head(target)).status == 200
+    time.sleep(0.3)
+    assert upstream.connections == len(upstream.requests) == 1
 
 
 def test_what_cannot_take_the_lane_is_served_and_refused_as_ever(served: Serve, upstream: Recorder) -> None:
