@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import subprocess
 import sys
 import time
@@ -89,6 +90,16 @@ def test_a_message_is_made_of_what_mitmproxy_lets_pass(name: str, value: object)
 
     stock = http.RequestData.__post_init__
     assert passes(shortcuts._checked(http.RequestData, stock)) == passes(stock)
+
+
+class Name(enum.StrEnum):
+    HOST = "Host"
+
+
+@pytest.mark.parametrize("name", ["host", b"HOST", Name.HOST, "none"])
+def test_header_fields_are_found_by_whatever_names_them(name: str | bytes) -> None:
+    headers = http.Headers([(b"host", b"a"), (b"Host", b"b")])
+    assert shortcuts._get_all(headers, name) == shortcuts._stock["get_all"](headers, name)
 
 
 # -- hooks ----------------------------------------------------------------------------------------------
