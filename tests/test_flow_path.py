@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,16 @@ def test_a_message_is_made_of_what_mitmproxy_lets_pass(name: str, value: object)
 
     stock = http.RequestData.__post_init__
     assert passes(shortcuts._checked(http.RequestData, stock)) == passes(stock)
+
+
+class Name(enum.StrEnum):
+    HOST = "Host"
+
+
+@pytest.mark.parametrize("name", ["host", b"HOST", Name.HOST, "none"])
+def test_header_fields_are_found_by_whatever_names_them(name: str | bytes) -> None:
+    headers = http.Headers([(b"host", b"a"), (b"Host", b"b")])
+    assert shortcuts._get_all(headers, name) == shortcuts._stock["get_all"](headers, name)
 
 
 # -- hooks ----------------------------------------------------------------------------------------------
@@ -312,6 +324,18 @@ def test_http2_requests_that_wait_for_a_limit_are_counted(client: H2Client, upst
 
 
 UPLOADS: list[tuple[str, bytes | None]] = [("GET", None), ("POST", b"x" * 100)]
+
+
+def test_http2_requests_that_are_taken_back_at_once_reach_no_upstream(
+    client: H2Client, upstream: Recorder
+) -> None:
+    """CVE-2023-44487: nothing is dialled for them either, however fast they come."""
+    target = Grant(CONN).target("v1/models")
+    for _ in range(20):
+        client.take_back(head(target))
+    assert client.request(head(target)).status == 200
+    time.sleep(0.3)
+    assert upstream.connections == len(upstream.requests) == 1
 
 
 def test_what_cannot_take_the_lane_is_served_and_refused_as_ever(served: Serve, upstream: Recorder) -> None:

@@ -156,13 +156,14 @@ class GuardedStream(HttpStream):
         """Whether a hook was run, here and now. Only a hook of this stream itself: one of a layer below has
         paused that layer. Not before the body of a request, whose refusal depends on what has come of it; nor
         for a request that was sent ahead, and begins inside the end of the answer before it: the upstream's
-        connection has not come to the end of that answer yet.
+        connection has not come to the end of that answer yet. Nor for one that was taken back in the same
+        breath, of which mitmproxy learns while a hook is under way: nothing is dialled for it.
         """
         if self.begin is None or type(command) not in _PROMPT or command.blocking is not True:
             return False
         if type(command) is HttpRequestHeadersHook and (self.uploading or not self.http_layer.listening):
             return False
-        return self.begin(command)
+        return not self.http_layer.is_reset(self.stream_id) and self.begin(command)
 
     def _checked(self, command: commands.Command) -> commands.Command | Answer | None:
         """The command, its replacement, None to drop it, or the answer that takes its place. Never raises."""

@@ -327,6 +327,11 @@ class GuardedHttpLayer(HttpLayer):
                 return waiting > MAX_HELD or stream_id in one.stream_queue
         return False
 
+    def is_reset(self, stream_id: int) -> bool:
+        """Whether a client over HTTP/2 wants no answer any more; its frames are read before they are told."""
+        client = self.connections.get(self.context.client)
+        return isinstance(client, Http2Server) and client.is_closed(stream_id)
+
     def make_stream(self, stream_id: int) -> Commands:
         stream = GuardedStream(self.context.fork(), stream_id)
         stream.ledger, stream.begin = self.ledger, self.begin

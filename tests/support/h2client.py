@@ -10,6 +10,7 @@ from typing import Self
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import h2.exceptions
 
@@ -98,6 +99,13 @@ class H2Client:
         while not reply.ended and self._receive(stream, reply, deadline):
             pass
         return reply
+
+    def take_back(self, headers: Fields) -> None:
+        """Send one request and its end, and reset it, in one segment."""
+        stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream, _encoded(headers), end_stream=True)
+        self._h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+        self._flush()
 
     def close(self) -> None:
         self._sock.close()

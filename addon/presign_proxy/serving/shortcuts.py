@@ -118,7 +118,7 @@ def _fork_so() -> None:
 
 def _get_all(headers: Any, name: Any) -> list[str]:
     """mitmproxy calls three functions for each field, and raises an exception inside for a missing one."""
-    if type(name) is str:
+    if isinstance(name, str):
         name = name.encode("utf-8", "surrogateescape")
     wanted, length = name.lower(), len(name)
     return [
