@@ -262,9 +262,9 @@ class Lab:
             assert not NEVER_UPSTREAM.fullmatch(name), name
             assert name not in nominated, name
             if one.folded:
-                assert (
-                    all((name, part.strip()) in sent for part in value.split(", ")) or (name, value) in sent
-                )
+                # Joined from several lines, each of which may have been a list itself.
+                sent_parts = {part.strip() for key, text in sent if key == name for part in text.split(",")}
+                assert all(part.strip() in sent_parts for part in value.split(",")), (name, value)
             else:
                 assert (name, value) in sent, (name, value)
 
