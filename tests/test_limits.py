@@ -392,6 +392,9 @@ def test_a_killed_gateway_keeps_its_slots_for_a_lease_and_a_stopped_one_gives_th
         assert good(third, asked) == 429
         assert first.stop(PATIENT) == 0  # in good order, and not killed
         assert eventually(lambda: good(third, asked) == 200, PATIENT)
+    assert eventually(
+        lambda: not client.zcard(slots), PATIENT
+    )  # the third one's is given back behind its answer
     begun = time.time()
     with streaming(second, asked):
         second.child.kill()
