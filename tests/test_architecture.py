@@ -25,6 +25,7 @@ MITMPROXY = {
     "housekeeping",
     "internals",
     "lane.express",
+    "lane.junction",
     "lane.layer",
     "layering",
     "sending",

@@ -201,8 +201,8 @@ def wire_request(request: http.Request, forward: Forward, server: Server, *, has
     if has_body and not over_h2 and not any(name.lower() == b"content-length" for name, _ in fields):
         fields += ((b"Transfer-Encoding", b"chunked"),)
     # Shallow copies: mitmproxy's own constructor checks every field's type again, its copy() serialises.
-    copied = _twin(request)
-    copied.data = _twin(data)
+    copied = twin(request)
+    copied.data = twin(data)
     copied.data.path = target(sent.path, sent.query)
     copied.data.headers = _headers(fields)
     copied.data.content = copied.data.trailers = None
@@ -218,12 +218,12 @@ def is_unchanged(request: http.Request, taken: Snapshot) -> bool:
 
 def _headers(fields: Fields) -> http.Headers:
     """Headers of fields that are known to be pairs of bytes; the constructor would check each again."""
-    headers = _twin(_NO_HEADERS)
+    headers = twin(_NO_HEADERS)
     headers.fields = fields
     return headers
 
 
-def _twin[T](one: T) -> T:
+def twin[T](one: T) -> T:
     """A shallow copy, as `copy.copy` makes it of an object that says nothing of copying."""
     made = object.__new__(type(one))
     vars(made).update(vars(one))

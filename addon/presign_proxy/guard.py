@@ -37,7 +37,7 @@ from .journal import Journal
 from .keeper import Keeper
 from .lane import opening
 from .lane.express import Express
-from .lane.layer import with_lane
+from .lane.junction import with_lane
 from .layering import LayerGuard
 from .ledger import Entry, Ledger
 from .lifecycle import Lifecycle

@@ -105,9 +105,7 @@ class Exchange:
 
     def begin(self) -> None:
         """Send the request, at once where nothing has to be waited for."""
-        forward = self.forward
-        waits = forward.resolve is not None or forward.tallies or forward.sent is None
-        if waits or not self._sends_at_once():
+        if self.forward.waits or not self._sends_at_once():
             self._run(self._prepare)
 
     def _sends_at_once(self) -> bool:

@@ -10,10 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from mitmproxy.connection import Client, ConnectionState
-from mitmproxy.proxy import commands, events, layer, mode_specs
+from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import ClientTLSLayer
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from ..decisions import Forward
 from ..flows import listener_of, may_tunnel
@@ -64,7 +62,6 @@ class Lane(layer.Layer):
         self._exchange: Exchange | None = None
         self._pending: list[commands.Command] = []
         self._writer: Any = None
-        self._reader: Any = None
         self._watchdog: Any = None
         self._io: Any = None
         self._direct = False
@@ -94,15 +91,23 @@ class Lane(layer.Layer):
         try:
             yield from self._handle(event)
         except Exception as error:
-            logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
-            if self._exchange is not None:
-                self._exchange.collapse(error)
-            self._closing, pending, self._pending = True, self._pending, []
-            self._buffer = b""
+            self._collapse(error)
+            pending, self._pending = self._pending, []
             with contextlib.suppress(Exception):
                 self._write_out()
             yield from pending
             yield commands.CloseConnection(self.client)
+
+    def _collapse(self, error: Exception) -> bool:
+        """Something of ours failed: take nothing more. Whether there was an exchange, which ends the
+        connection when it has answered.
+        """
+        _tell_of(error)
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.collapse(error)
+        self._closing, self._buffer = True, b""
+        return exchange is not None
 
     def _handle(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
@@ -112,7 +117,7 @@ class Lane(layer.Layer):
                 yield commands.CloseConnection(self.client)
                 return
             self._start()
-            if not _is_h1(self.client):
+            if not speaks_h1(self.client):
                 yield from self._hand_over()
         elif isinstance(event, events.DataReceived) and event.connection is self.client:
             if not self._closing:
@@ -141,7 +146,6 @@ class Lane(layer.Layer):
         handler = handler_of(self.client)
         self._io = io = handler.transports.get(self.client) if handler is not None else None
         self._writer = io.writer if io is not None else None
-        self._reader = io.reader if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
         self._watchdog = handler.timeout_watchdog if handler is not None else None
         if self.client.sni:
@@ -286,7 +290,7 @@ class Lane(layer.Layer):
         if self._intake is not None or not (self._served and self._direct) or self._over or self._held:
             return
         if asyncio.current_task() is self._io.handler:
-            self._intake = Intake.over(self._writer, self._reader, self)
+            self._intake = Intake.over(self._writer, self._io.reader, self)
 
     def received(self, data: bytes) -> None:
         """Take what the intake brings."""
@@ -299,12 +303,7 @@ class Lane(layer.Layer):
                 self._foreign = True
                 self._poke()
         except Exception as error:
-            logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
-            exchange = self._exchange
-            if exchange is not None:
-                exchange.collapse(error)
-            else:
-                self._closing, self._buffer = True, b""
+            if not self._collapse(error):
                 self._abort()
 
     # -- what the exchange does -----------------------------------------------------------------------
@@ -350,8 +349,9 @@ class Lane(layer.Layer):
     def _gate(self) -> None:
         """Read on, unless an upstream does not take it, or it would pile up here."""
         if self._intake is None:
-            if isinstance(self._reader, GatedReader):  # which looks at `held_bytes` itself
-                self._reader.hold(self._held)
+            reader = self._io.reader if self._io is not None else None
+            if isinstance(reader, GatedReader):  # which looks at `held_bytes` itself
+                reader.hold(self._held)
             return
         shut = self._held or len(self._buffer) > MAX_HELD
         if shut != self._shut:
@@ -405,7 +405,7 @@ class Lane(layer.Layer):
             if handler is not None and not self._over and self.client.state & ConnectionState.CAN_WRITE:
                 await handler.server_event(LaneEvent(self))
         except Exception as error:
-            logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
+            _tell_of(error)
             self._abort()
 
     # -- what the ledger asks -------------------------------------------------------------------------
@@ -423,28 +423,9 @@ class Lane(layer.Layer):
         return 0
 
 
-def with_lane(chosen: layer.Layer | None, express: Express) -> layer.Layer | None:
-    """What mitmproxy chose, with a lane in the place of its HTTP layer if one can stand there.
-
-    Where a client speaks TLS to the gateway itself, that layer stands behind the one for TLS.
-    """
-    if isinstance(chosen, ClientTLSLayer):
-        chosen.child_layer = with_lane(chosen.child_layer, express) or chosen.child_layer
-    elif isinstance(chosen, HttpLayer) and _may_take(chosen):
-        return Lane(chosen.context, chosen, express)
-    return chosen
+def _tell_of(error: Exception) -> None:
+    logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
 
 
-def _may_take(stock: HttpLayer) -> bool:
-    """Whether a lane can stand in for an HTTP layer: HTTP/1 over TCP, of a regular proxy."""
-    client = stock.context.client
-    return (
-        stock.mode in (HTTPMode.regular, HTTPMode.transparent)
-        and isinstance(client.proxy_mode, mode_specs.RegularMode)
-        and client.transport_protocol == "tcp"
-        and _is_h1(client)
-    )
-
-
-def _is_h1(client: Client) -> bool:
+def speaks_h1(client: Client) -> bool:
     return client.alpn in (None, b"", b"http/1.1")

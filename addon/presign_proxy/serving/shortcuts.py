@@ -20,6 +20,8 @@ from mitmproxy.optmanager import _Option, unset
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 
+from ..flows import twin
+
 logger = logging.getLogger(__name__)
 
 MAX_AUTHORITY: Final = 300
@@ -89,8 +91,7 @@ def _messages_are_checked() -> bool:
 
 def _fork(context: Context) -> Context:
     """mitmproxy makes a server, with a random id, only to put the one that is there in its place."""
-    fork = object.__new__(Context)
-    vars(fork).update(vars(context))
+    fork = twin(context)
     fork.layers = context.layers.copy()
     return fork
 
