@@ -27,8 +27,7 @@ from presign_proxy.lane.pool import MAX_IDLE, Place, Pool
 from presign_proxy.message import Origin
 from support.byhand import ByHand, Wire
 from support.lab import REAL_SECRET
-from support.lanes import GATEWAY, LEAST, LaneLab, config, is_closed
-from support.leaks import Traces
+from support.lanes import GATEWAY, LEAST, LaneLab, config, is_closed, lane_lab
 from support.proxy import Mitm
 from support.puppet import SCRIPTS, Puppeteer
 from support.raw import parse_response
@@ -40,22 +39,14 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\
 
 @pytest.fixture(scope="module")
 def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
-    hand = ByHand()
-    gateway = module_gateway(config(hand.url), "--set", "presign_lane=on", "--set", "tcp_timeout=2")
-    yield LaneLab(gateway, hand)
-    hand.stop()
+    with lane_lab(module_gateway, "--set", "tcp_timeout=2") as made:
+        yield made
 
 
 @pytest.fixture
 def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
-    """Every test leaves no crash and no secret in the log."""
-    logged = len(module_lab.gateway.log())
-    yield module_lab.fresh()
-    module_lab.hand.hang_up()
-    log = module_lab.gateway.log()[logged:]
-    assert "has crashed" not in log
-    assert "Traceback" not in log
-    assert not Traces([REAL_SECRET, *module_lab.issuer.issued]).found_in(log.encode())
+    with module_lab.checked() as checked:
+        yield checked
 
 
 def status(received: bytes) -> int:

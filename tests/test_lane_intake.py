@@ -20,10 +20,8 @@ import uvloop
 
 from conftest import MakeGateway
 from presign_proxy.lane.intake import Intake
-from support.byhand import ByHand, Wire
-from support.lab import REAL_SECRET
-from support.lanes import GATEWAY, LEAST, LaneLab, config, is_closed
-from support.leaks import Traces
+from support.byhand import Wire
+from support.lanes import GATEWAY, LEAST, LaneLab, is_closed, lane_lab
 from support.raw import parse_response
 
 MIB = 1024 * 1024
@@ -32,21 +30,14 @@ FOREIGN = f"GET /api/proxy/none/x HTTP/1.1\r\nHost: {GATEWAY}\r\n\r\n".encode()
 
 @pytest.fixture(scope="module")
 def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
-    hand = ByHand()
-    gateway = module_gateway(config(hand.url), "--set", "presign_lane=on")
-    yield LaneLab(gateway, hand)
-    hand.stop()
+    with lane_lab(module_gateway) as made:
+        yield made
 
 
 @pytest.fixture
 def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
-    logged = len(module_lab.gateway.log())
-    yield module_lab.fresh()
-    module_lab.hand.hang_up()
-    log = module_lab.gateway.log()[logged:]
-    assert "has crashed" not in log
-    assert "Traceback" not in log
-    assert not Traces([REAL_SECRET, *module_lab.issuer.issued]).found_in(log.encode())
+    with module_lab.checked() as checked:
+        yield checked
 
 
 @contextlib.contextmanager

@@ -1,13 +1,15 @@
 """A gateway with the lane open, an upstream by hand behind it, and a connection of its own for each test."""
 
+import contextlib
 import itertools
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from support.byhand import ByHand, Wire
-from support.lab import bearer_connection
-from support.leaks import FOREVER, Issuer
+from support.lab import REAL_SECRET, bearer_connection
+from support.leaks import FOREVER, Issuer, Traces
 from support.proxy import Mitm
 from support.puppet import eventually
 from support.raw import Tls, connect, connect_tls
@@ -44,6 +46,17 @@ class LaneLab:
     def fresh(self) -> "LaneLab":
         self.cid = f"conn_{next(self.numbers)}"
         return self
+
+    @contextlib.contextmanager
+    def checked(self) -> "Iterator[LaneLab]":
+        """Fresh for a test, which leaves no crash and no secret in the log."""
+        logged = len(self.gateway.log())
+        yield self.fresh()
+        self.hand.hang_up()
+        log = self.gateway.log()[logged:]
+        assert "has crashed" not in log
+        assert "Traceback" not in log
+        assert not Traces([REAL_SECRET, *self.issuer.issued]).found_in(log.encode())
 
     def head(self, *fields: str, method: str = "GET", path: str = "x", cid: str = "", **grant: Any) -> bytes:
         target = self.issuer.url(cid or self.cid, path, expires=grant.pop("expires", FOREVER), **grant)
@@ -103,6 +116,15 @@ class LaneLab:
         assert eventually(lambda: len(self.audit()) >= count), self.audit()
         assert len(self.audit()) == count
         return self.audit()
+
+
+@contextlib.contextmanager
+def lane_lab(make_gateway: Callable[..., Mitm], *options: str) -> Iterator[LaneLab]:
+    hand = ByHand()
+    try:
+        yield LaneLab(make_gateway(config(hand.url), "--set", "presign_lane=on", *options), hand)
+    finally:
+        hand.stop()
 
 
 def is_closed(wire: Wire, timeout: float = 2.0) -> bool:
