@@ -57,6 +57,7 @@ lock:
 	@uv --version >/dev/null || { echo 'make lock needs uv: https://docs.astral.sh/uv/'; exit 1; }
 	uv lock --default-index https://pypi.org/simple $(UPGRADE)
 	uv export --quiet --frozen --no-emit-project --no-dev --output-file requirements/run.txt
+	uv export --quiet --frozen --no-emit-project --no-dev --extra redis --extra uvloop --output-file requirements/serve.txt
 	uv export --quiet --frozen --no-emit-project --output-file requirements/test.txt
 
 clean:
