@@ -73,6 +73,7 @@ SHELLS = {
     "ledger",
     "observing.admin",
     "observing.observer",
+    "observing.probe",
     "observing.process",
     "options",
     "presets",

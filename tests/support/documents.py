@@ -13,3 +13,8 @@ def block(text: str, language: str, number: int = 0) -> str:
     found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     indent, body = found[number]
     return re.sub(f"^{indent}", "", body, flags=re.MULTILINE)
+
+
+def commands(text: str) -> list[str]:
+    """What stands behind a prompt, with continued lines joined."""
+    return re.findall(r"^\$ (.+)$", text.replace("\\\n", " "), re.MULTILINE)
