@@ -58,6 +58,7 @@ lock:
 	uv lock --default-index https://pypi.org/simple $(UPGRADE)
 	uv export --quiet --frozen --no-emit-project --no-dev --output-file requirements/run.txt
 	uv export --quiet --frozen --no-emit-project --no-dev --extra redis --extra uvloop --output-file requirements/serve.txt
+	uv export --quiet --frozen --no-emit-project --only-group build --output-file requirements/build.txt
 	uv export --quiet --frozen --no-emit-project --output-file requirements/test.txt
 
 clean:
