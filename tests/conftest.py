@@ -13,12 +13,37 @@ from support.answers import BEHAVIOURS
 from support.apis import ANSWERS, CA_VARIABLES, NAMES, connections
 from support.config import write_config
 from support.lab import lab_config, lab_dns
+from support.programs import closing_lines, needs
 from support.proxy import DnsAnswers, Mitm
 from support.recorder import Recorder
 
 # What a client reads of the environment, and a developer's own shell may hold.
 CLIENT_VARIABLES = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "AWS_", "GITHUB_", "GH_", "GIT_", "NODE_")
 TLS_NAMES = ("api.tls.test", "*.tls.test", "cdn.acme.com", "localhost", "127.0.0.1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*programs): skipped without these of support/programs.py")
+    # Tests start hundreds of processes. With this set, each would compile all of mitmproxy anew: two seconds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of the test starts something."""
+    for mark in item.iter_markers("needs"):
+        needs(*mark.args)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last lines of a run, below pytest's own: what was not tested, and how it would be."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # a worker of xdist: its reports go to the one that started it
+        return
+    skipped = [report.longrepr[-1] for report in reporter.stats.get("skipped", ())]
+    for line in closing_lines(skipped):
+        reporter.write_line(line)
 
 
 class MakeGateway(Protocol):

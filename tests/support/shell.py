@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.programs import needs
+
 ADDON = Path(__file__).resolve().parents[2] / "addon"
 MODULE = (sys.executable, "-m", "presign_proxy")
 _LIMIT = 30.0
@@ -81,6 +83,7 @@ class Shell:
 
     def bash(self, script: str, stdin: str = "", **env: str) -> Done:
         """Run a line of shell; what it prints and what it complains of are in `out`, in their order."""
+        needs("bash")
         done = subprocess.run(
             ["bash", "-c", script],
             input=stdin.encode(),
