@@ -2,7 +2,7 @@
 # and does nothing when .venv is up to date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test hostile lint lock clean ruff format-check mypy pytest
+.PHONY: help setup setup-run setup-all run test quick hostile lint lock clean ruff format-check mypy pytest pytest-quick
 
 PORT ?= 8080
 REQUESTS ?= 100000
@@ -19,19 +19,30 @@ each = @failed=; \
 help:
 	@echo 'make run     start the demo: a proxy, an upstream, and a presigned URL to try (PORT=8080)'
 	@echo 'make test    lint, then all tests (one step alone: make ruff, format-check, mypy, pytest)'
+	@echo 'make quick   the same without the tests that take long'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make setup-all  install the programs that some tests run (curl, redis-server, …), with apt-get'
 	@echo 'make hostile a hundred thousand mutated requests against six real HTTP parsers (REQUESTS=…)'
 	@echo 'make lock    write uv.lock and requirements/ again, from pyproject.toml'
 	@echo 'make clean   remove .venv and everything else that was generated'
 
 setup:
-	@tools/setup
+	@tools/setup test
 
-run: setup
+setup-run:
+	@tools/setup run
+
+setup-all:
+	@tools/setup --all
+
+run: setup-run
 	@PYTHONPATH=addon .venv/bin/python -m presign_proxy demo --port $(PORT)
 
 test: setup
 	$(call each,$(LINT) pytest)
+
+quick: setup
+	$(call each,$(LINT) pytest-quick)
 
 hostile: setup
 	@.venv/bin/python bench/hostile.py --requests $(REQUESTS)
@@ -50,6 +61,9 @@ mypy: setup
 
 pytest: setup
 	@.venv/bin/python -m pytest -n 2 --dist loadfile
+
+pytest-quick: setup
+	@.venv/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 # The index is named, so that a mirror set up on one machine does not end up in everybody's lock.
 # To move to newer versions: make lock UPGRADE=--upgrade
