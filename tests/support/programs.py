@@ -10,6 +10,7 @@ Run: python tests/support/programs.py prints the packages that `tools/setup --al
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -17,8 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 _NODE_MODULES = Path(__file__).resolve().parent / "node" / "node_modules"
-# Debian puts some servers where only root's PATH leads.
-_SYSTEM = "/usr/sbin:/usr/local/sbin:/sbin"
 _LACKS = "missing here: "
 
 
@@ -76,7 +75,13 @@ def find(name: str) -> str | None:
     """The path of a program of the table; None where it is missing."""
     if (path := PROGRAMS[name].path) is not None:
         return str(path) if path.exists() else None
-    return shutil.which(name) or shutil.which(name, path=_SYSTEM)
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(_beside()))
+
+
+def _beside() -> list[str]:
+    """The `sbin` beside each `bin` of the PATH: Debian puts servers there, off the PATH of users."""
+    places = map(Path, os.environ.get("PATH", "").split(os.pathsep))
+    return [str(place.with_name("sbin")) for place in places if place.name == "bin"]
 
 
 def missing(*names: str) -> list[str]:

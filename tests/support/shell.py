@@ -24,6 +24,16 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+# As pip writes it, both a shell's script and Python's: after #! a path must not hold a blank.
+_COMMAND = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
+from presign_proxy.cli import main
+
+main()
+"""
+
+
 @dataclass(frozen=True)
 class Done:
     """How a command ended. On a terminal, `out` is all that was to be seen there, and `err` is empty."""
@@ -51,7 +61,7 @@ class Shell:
         commands = directory / "bin"
         commands.mkdir()
         command = commands / "presign"
-        command.write_text(f"#!{sys.executable}\nfrom presign_proxy.cli import main\n\nmain()\n")
+        command.write_text(_COMMAND.format(python=sys.executable))
         command.chmod(0o755)
         self.env = {
             "PATH": os.pathsep.join([str(commands), os.environ.get("PATH", "")]),
