@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from support.programs import PROGRAMS, closing_lines
+from support.programs import PROGRAMS, closing_lines, only
 from support.proxy import ROOT
 
 TESTS = ROOT / "tests"
@@ -32,13 +31,8 @@ OTHER_REASONS = {
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
     """An environment in which only `sh` and `env` are found."""
-    for name in ("sh", "env"):
-        found = shutil.which(name)  # the two that every system has
-        assert found
-        (tmp_path / name).symlink_to(found)
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {
-        "PATH": str(tmp_path)
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return kept | {"PATH": str(only(tmp_path / "bin", "sh", "env"))}
 
 
 def python(bare: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -99,7 +93,7 @@ def calls(path: Path) -> list[str]:
 
 def test_no_test_looks_for_a_program_by_itself() -> None:
     looking = {path.name for path in FILES if "shutil.which" in calls(path)}
-    assert looking == {"programs.py", Path(__file__).name}
+    assert looking == {"programs.py"}
 
 
 def test_nothing_else_skips_a_test_but_for_the_reasons_that_are_known() -> None:

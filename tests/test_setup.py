@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from support.programs import PROGRAMS
+from support.programs import PROGRAMS, only
 from support.proxy import ROOT
 from support.shell import Shell
 
 LOCKS = ("uv.lock", "requirements/run.txt", "requirements/test.txt", "tests/support/node/package-lock.json")
+COREUTILS = ("sh", "env", "cat", "cksum", "dirname", "grep", "rm", "awk", "mktemp", "mkdir", "ln")
 UV = f"""echo "uv $1 $*" >>calls
 if [ "$1" = sync ]; then mkdir -p .venv/bin && ln -sf '{sys.executable}' .venv/bin/python; fi
 if [ -e "$HOME/interrupted" ]; then exit 1; fi
@@ -28,14 +29,11 @@ class Tree:
     """A clone, as far as tools/setup looks at it; `bin` is all of its PATH."""
 
     def __init__(self, directory: Path) -> None:
-        self.path, self.home, self.bin = directory / "a b", directory, directory / "bin"
-        self.bin.mkdir()
+        self.path, self.home = directory / "a b", directory
+        self.bin = only(directory / "bin", *COREUTILS)
         for name in (*LOCKS, "tools/setup", "tests/support/programs.py"):
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.path / name)
-        for name in ("sh", "env", "cat", "cksum", "dirname", "grep", "rm", "awk", "mktemp", "mkdir", "ln"):
-            if found := shutil.which(name):
-                (self.bin / name).symlink_to(found)
         self.play("uv", UV)
 
     def play(self, name: str, script: str) -> None:

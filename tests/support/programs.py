@@ -84,6 +84,15 @@ def _beside() -> list[str]:
     return [str(place.with_name("sbin")) for place in places if place.name == "bin"]
 
 
+def only(directory: Path, *names: str) -> Path:
+    """A directory to be all of a PATH: of this machine's commands it leads to these, as far as they are here."""
+    directory.mkdir()
+    for name in names:
+        if found := shutil.which(name):
+            (directory / name).symlink_to(found)
+    return directory
+
+
 def missing(*names: str) -> list[str]:
     return [name for name in names if find(name) is None]
 
