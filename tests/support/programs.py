@@ -85,7 +85,7 @@ def _beside() -> list[str]:
 
 
 def only(directory: Path, *names: str) -> Path:
-    """A directory to be all of a PATH: of this machine's commands it leads to these, as far as they are here."""
+    """Make a directory that serves as a whole PATH, with these commands of the machine and no other."""
     directory.mkdir()
     for name in names:
         if found := shutil.which(name):

@@ -15,7 +15,8 @@ from support.programs import needs
 
 ADDON = Path(__file__).resolve().parents[2] / "addon"
 MODULE = (sys.executable, "-m", "presign_proxy")
-_LIMIT = 30.0
+_LIMIT = 120.0
+"""Seconds that a story of many commands may take on a machine that has much else to do."""
 # The terminal that a new session has as its standard input becomes the one that Ctrl-C comes from.
 _TAKE_TERMINAL = """
 import fcntl, os, sys, termios
