@@ -6,6 +6,10 @@
 
 PORT ?= 8080
 REQUESTS ?= 100000
+# How many processes test at the same time.
+JOBS ?= 2
+# A file stays in one process, which keeps the gateways that its tests share; conftest.py says which file is first.
+PYTEST := .venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 LINT := ruff format-check mypy
 
 # $(call each,STEPS) runs every step, also after one has failed, and ends by naming those that did.
@@ -18,7 +22,7 @@ each = @failed=; \
 
 help:
 	@echo 'make run     start the demo: a proxy, an upstream, and a presigned URL to try (PORT=8080)'
-	@echo 'make test    lint, then all tests (one step alone: make ruff, format-check, mypy, pytest)'
+	@echo 'make test    lint, then all tests (JOBS=2; one step alone: make ruff, format-check, mypy, pytest)'
 	@echo 'make quick   the same without the tests that take long'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make setup-all  install the programs that some tests run (curl, redis-server, …), with apt-get'
@@ -60,10 +64,10 @@ mypy: setup
 	@.venv/bin/mypy
 
 pytest: setup
-	@.venv/bin/python -m pytest -n 2 --dist loadfile
+	@$(PYTEST)
 
 pytest-quick: setup
-	@.venv/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	@$(PYTEST) -m 'not slow'
 
 # The index is named, so that a mirror set up on one machine does not end up in everybody's lock.
 # To move to newer versions: make lock UPGRADE=--upgrade

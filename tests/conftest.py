@@ -19,6 +19,27 @@ from support.recorder import Recorder
 
 # What a client reads of the environment, and a developer's own shell may hold.
 CLIENT_VARIABLES = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "AWS_", "GITHUB_", "GH_", "GIT_", "NODE_")
+# By the time that they take together with their gateways; the order of all others does not matter.
+LONGEST_FIRST = (
+    "test_serve.py",
+    "test_limits.py",
+    "test_cli.py",
+    "test_fail_closed.py",
+    "test_lane.py",
+    "test_two_gateways.py",
+    "test_stores.py",
+    "test_admin.py",
+    "test_addressing.py",
+    "test_operations.py",
+    "test_operator.py",
+    "test_attacks_registry.py",
+    "test_flow_path.py",
+    "test_internals.py",
+    "test_streams.py",
+    "test_exhaustion.py",
+    "test_explain.py",
+    "test_lane_agrees.py",
+)
 TLS_NAMES = ("api.tls.test", "*.tls.test", "cdn.acme.com", "localhost", "127.0.0.1")
 
 
@@ -26,6 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*programs): skipped without these of support/programs.py")
     # Tests start hundreds of processes. With this set, each would compile all of mitmproxy anew: two seconds.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: at the end, no process waits long for another one."""
+    files = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: files.get(item.path.name, len(files)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import LONGEST_FIRST
 from support.programs import PROGRAMS, closing_lines, only
 from support.proxy import ROOT
 
@@ -81,6 +82,10 @@ def test_the_last_lines_count_each_test_once_and_name_all_that_it_lacked() -> No
 
 def test_what_setup_leaves_out_is_not_promised_by_it() -> None:
     assert "On Debian or Ubuntu: apt-get install golang-go" in closing_lines(["missing here: go"])
+
+
+def test_the_files_that_are_begun_first_are_there() -> None:
+    assert set(LONGEST_FIRST) <= {path.name for path in FILES}
 
 
 # -- the table is the only way -------------------------------------------------------------------------
