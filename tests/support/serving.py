@@ -92,7 +92,8 @@ class Serve(Process):
     def serving(self) -> list[int]:
         """Workers that were called to serve and live."""
         called = re.findall(r"worker (\d+) serves", self.log())
-        return [pid for pid in map(int, called) if pid in self.children()]
+        living = self.children() if called else []
+        return [pid for pid in map(int, called) if pid in living]
 
     def has_reserve(self) -> bool:
         """Whether all workers serve and one more is ready to."""
