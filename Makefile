@@ -2,10 +2,14 @@
 # and does nothing when .venv is up to date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test hostile lint lock clean ruff format-check mypy pytest
+.PHONY: help setup setup-run setup-all run test quick hostile lint lock clean ruff format-check mypy pytest pytest-quick
 
 PORT ?= 8080
 REQUESTS ?= 100000
+# How many processes test at the same time.
+JOBS ?= 2
+# A file stays in one process, which keeps the gateways that its tests share; conftest.py says which file is first.
+PYTEST := .venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 LINT := ruff format-check mypy
 
 # $(call each,STEPS) runs every step, also after one has failed, and ends by naming those that did.
@@ -18,20 +22,31 @@ each = @failed=; \
 
 help:
 	@echo 'make run     start the demo: a proxy, an upstream, and a presigned URL to try (PORT=8080)'
-	@echo 'make test    lint, then all tests (one step alone: make ruff, format-check, mypy, pytest)'
+	@echo 'make test    lint, then all tests (JOBS=2; one step alone: make ruff, format-check, mypy, pytest)'
+	@echo 'make quick   the same without the tests that take long'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make setup-all  install the programs that some tests run (curl, redis-server, …), with apt-get'
 	@echo 'make hostile a hundred thousand mutated requests against six real HTTP parsers (REQUESTS=…)'
 	@echo 'make lock    write uv.lock and requirements/ again, from pyproject.toml'
 	@echo 'make clean   remove .venv and everything else that was generated'
 
 setup:
-	@tools/setup
+	@tools/setup test
 
-run: setup
+setup-run:
+	@tools/setup run
+
+setup-all:
+	@tools/setup --all
+
+run: setup-run
 	@PYTHONPATH=addon .venv/bin/python -m presign_proxy demo --port $(PORT)
 
 test: setup
 	$(call each,$(LINT) pytest)
+
+quick: setup
+	$(call each,$(LINT) pytest-quick)
 
 hostile: setup
 	@.venv/bin/python bench/hostile.py --requests $(REQUESTS)
@@ -49,7 +64,10 @@ mypy: setup
 	@.venv/bin/mypy
 
 pytest: setup
-	@.venv/bin/python -m pytest -n 2 --dist loadfile
+	@$(PYTEST)
+
+pytest-quick: setup
+	@$(PYTEST) -m 'not slow'
 
 # The index is named, so that a mirror set up on one machine does not end up in everybody's lock.
 # To move to newer versions: make lock UPGRADE=--upgrade

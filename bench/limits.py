@@ -38,7 +38,8 @@ from presign_proxy.stores import Store  # noqa: E402
 from presign_proxy.stores.memory import MemoryStore  # noqa: E402
 from presign_proxy.stores.redis import RedisStore  # noqa: E402
 from presign_proxy.stores.sqlite import SqliteStore  # noqa: E402
-from support.redis import BINARY, WHY_NOT, RedisServer  # noqa: E402
+from support.programs import require  # noqa: E402
+from support.redis import RedisServer  # noqa: E402
 
 AT_ONCE = 64
 PING = "redis, bare PING"
@@ -187,8 +188,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=500)
     parser.add_argument("--keys", type=int, default=1_000_000)
     asked = parser.parse_args()
-    if BINARY is None:
-        sys.exit(WHY_NOT)
+    require("redis-server")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         plain = RedisServer(directory / "plain", appendfsync="everysec").start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,11 @@ from typing import Final, NamedTuple
 
 from throughput import SECRET, free_port, running
 
+from support.programs import PROGRAMS, find
+from support.serving import children_of
+
 CREDENTIAL: Final = "sk-real-0123456789abcdef"
-MODULE: Final = "/usr/lib/nginx/modules/ngx_http_js_module.so"
+MODULE: Final = PROGRAMS["njs"].path
 
 _NGINX = """
 {load}
@@ -141,7 +143,7 @@ def haproxy(directory: Path, behind: int) -> Iterator[tuple[int, int]]:
     key = base64.b64encode(SECRET.encode()).decode()
     label = r"PRESIGN-HMAC-SHA256\nconn_bench"
     path.write_text(_HAPROXY.format(port=port, upstream=behind, key=key, credential=CREDENTIAL, label=label))
-    with running("haproxy", "-q", "-db", "-f", str(path)) as process:
+    with running(str(find("haproxy")), "-q", "-db", "-f", str(path)) as process:
         listens(port)
         yield port, process.pid
 
@@ -152,7 +154,7 @@ def _nginx(
 ) -> Iterator[int]:
     path = directory / f"{name}.conf"
     path.write_text(_NGINX.format(directory=directory, name=name, body=body, log=log, load=load))
-    with running("nginx", "-c", str(path)) as process:
+    with running(str(find("nginx")), "-c", str(path)) as process:
         listens(port)
         yield process.pid
 
@@ -179,5 +181,4 @@ def certify(directory: Path) -> None:
 
 
 def children(pid: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [pid, *map(int, found.split())]
+    return [pid, *children_of(pid)]

@@ -28,6 +28,7 @@ import peers
 from throughput import CONFIG, ROOT, SECRET, cpu_seconds, free_port, mitmdump, running
 
 from presign_proxy import Signer
+from support.programs import require
 
 _STREAMING = """
 def requestheaders(flow):
@@ -328,6 +329,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--only", choices=PARTS)
     asked = parser.parse_args()
+    require("curl", "haproxy", "nginx", "njs", "wrk", "/proc")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         directory.chmod(0o755 if os.geteuid() == 0 else 0o700)

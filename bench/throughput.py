@@ -25,7 +25,7 @@ from pathlib import Path
 from load import requests_per_second
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "addon"))
+sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 
 from presign_proxy import Signer  # noqa: E402 - the path is set above
 

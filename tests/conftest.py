@@ -13,12 +13,64 @@ from support.answers import BEHAVIOURS
 from support.apis import ANSWERS, CA_VARIABLES, NAMES, connections
 from support.config import write_config
 from support.lab import lab_config, lab_dns
+from support.programs import closing_lines, needs
 from support.proxy import DnsAnswers, Mitm
 from support.recorder import Recorder
 
 # What a client reads of the environment, and a developer's own shell may hold.
 CLIENT_VARIABLES = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "AWS_", "GITHUB_", "GH_", "GIT_", "NODE_")
+# By the time that they take together with their gateways; the order of all others does not matter.
+LONGEST_FIRST = (
+    "test_serve.py",
+    "test_limits.py",
+    "test_cli.py",
+    "test_fail_closed.py",
+    "test_lane.py",
+    "test_two_gateways.py",
+    "test_stores.py",
+    "test_admin.py",
+    "test_addressing.py",
+    "test_operations.py",
+    "test_operator.py",
+    "test_attacks_registry.py",
+    "test_flow_path.py",
+    "test_internals.py",
+    "test_streams.py",
+    "test_exhaustion.py",
+    "test_explain.py",
+    "test_lane_agrees.py",
+)
 TLS_NAMES = ("api.tls.test", "*.tls.test", "cdn.acme.com", "localhost", "127.0.0.1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*programs): skipped without these of support/programs.py")
+    # Tests start hundreds of processes. With this set, each would compile all of mitmproxy anew: two seconds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: at the end, no process waits long for another one."""
+    files = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: files.get(item.path.name, len(files)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of the test starts something."""
+    for mark in item.iter_markers("needs"):
+        needs(*mark.args)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last lines of a run, below pytest's own: what was not tested, and how it would be."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # a worker of xdist: its reports go to the one that started it
+        return
+    skipped = [report.longrepr[-1] for report in reporter.stats.get("skipped", ())]
+    for line in closing_lines(skipped):
+        reporter.write_line(line)
 
 
 class MakeGateway(Protocol):

@@ -299,7 +299,7 @@ def test_the_key_of_another_registry_opens_nothing(
 # -- secrets ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+@pytest.mark.needs("/proc")
 def test_a_secret_is_neither_on_the_command_line_nor_on_the_screen_nor_in_the_environment(
     home: Shell,
 ) -> None:
@@ -402,7 +402,7 @@ def test_a_reader_that_has_enough_is_no_error(home: Shell) -> None:
         assert len(done.out) == 1, done.out
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.needs("/dev/full")
 def test_a_full_device_is_told_of(home: Shell) -> None:
     done = home.bash("presign connections list > /dev/full")
     assert (done.code, done.out) == (1, "presign: no space left on device\n")
@@ -595,6 +595,7 @@ def test_convert_needs_no_key_of_the_registry(home: Shell, run) -> None:
 # -- completion ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("bash")
 def test_the_shell_completes_verbs_options_and_connections(home: Shell, run) -> None:
     script = run("completion", "bash").out
     assert subprocess.run(["bash", "-n"], input=script.encode(), check=False).returncode == 0

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import os
-import shutil
 import ssl
 import subprocess
 import time
@@ -23,7 +22,7 @@ from support.proxy import Mitm
 from support.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("environment")
-needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
+needs_curl = pytest.mark.needs("curl")
 
 
 # -- curl ---------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Every recipe of docs/signing.md, cut out of the document and run: what it makes, the gateway takes.
 
-Python, node and bash are required; what else is missing here is skipped.
+A language that is missing here is skipped.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from support.documents import DOCS, block
 from support.lab import LAB_SECRET, REAL_SECRET
 from support.policy import VECTORS as VECTORS_2
 from support.policy import Policy
+from support.programs import needs
 from support.proxy import Mitm
 from support.raw import parse_response, send_raw
 from support.recorder import Recorder
@@ -34,7 +35,6 @@ from support.recorder import Recorder
 CALLERS = Path(__file__).parent / "support" / "recipes"
 VECTORS = json.loads((Path(__file__).parent / "data" / "seed_vectors.json").read_text("utf-8"))
 BASE = f"http://{GATEWAY}"
-REQUIRED = ("python", "js", "bash")
 PRESIGN, TOKEN, SOURCE = 0, 1, 2
 """Which of a language's blocks holds which recipe."""
 
@@ -103,14 +103,6 @@ class Call(NamedTuple):
     expires: int | None = None
 
 
-def need(language: str, *programs: str) -> None:
-    missing = [program for program in programs if not shutil.which(program)]
-    if missing and language in REQUIRED:
-        pytest.fail(f"{language} recipes have to be tested, but there is no {' and no '.join(missing)}")
-    if missing:
-        pytest.skip(f"there is no {' and no '.join(missing)} here")
-
-
 def python(calls: list[Call], _: Path, name: str, number: int) -> list[str]:
     scope: dict[str, Any] = {}
     exec(block(DOCS["signing.md"], "python", number), scope)  # noqa: S102 - our own document's
@@ -128,14 +120,14 @@ def python(calls: list[Call], _: Path, name: str, number: int) -> list[str]:
 
 
 def js(calls: list[Call], directory: Path, name: str, number: int) -> list[str]:
-    need("js", "node")
+    needs("node")
     (directory / "recipe.mjs").write_text(block(DOCS["signing.md"], "js", number), "utf-8")
     shutil.copy(CALLERS / "call.mjs", directory)
     return answers(calls, directory, "node", "call.mjs", name)
 
 
 def bash(calls: list[Call], directory: Path, *_: object) -> list[str]:
-    need("bash", "bash", "openssl")
+    needs("bash", "openssl")
     lines = [block(DOCS["signing.md"], "bash")]
     for args, expires in calls:
         words = " ".join(shlex.quote(arg if isinstance(arg, str) else ",".join(arg)) for arg in args)
@@ -146,7 +138,7 @@ def bash(calls: list[Call], directory: Path, *_: object) -> list[str]:
 
 
 def go(calls: list[Call], directory: Path, *_: object) -> list[str]:
-    need("go", "go")
+    needs("go")
     (directory / "recipe.go").write_text(block(DOCS["signing.md"], "go"), "utf-8")
     shutil.copy(CALLERS / "call.go", directory)
     build = ["go", "build", "-o", "call", "recipe.go", "call.go"]
@@ -155,14 +147,14 @@ def go(calls: list[Call], directory: Path, *_: object) -> list[str]:
 
 
 def ruby(calls: list[Call], directory: Path, *_: object) -> list[str]:
-    need("ruby", "ruby")
+    needs("ruby")
     (directory / "recipe.rb").write_text(block(DOCS["signing.md"], "ruby"), "utf-8")
     shutil.copy(CALLERS / "call.rb", directory)
     return answers(calls, directory, "ruby", "-w", "call.rb")
 
 
 def php(calls: list[Call], directory: Path, *_: object) -> list[str]:
-    need("php", "php")
+    needs("php")
     (directory / "recipe.php").write_text(block(DOCS["signing.md"], "php"), "utf-8")
     shutil.copy(CALLERS / "call.php", directory)
     return answers(
@@ -290,7 +282,7 @@ def policy_python(calls: list[Call], _: Path, name: str) -> list[Any]:
 
 
 def policy_js(calls: list[Call], directory: Path, name: str) -> list[Any]:
-    need("js", "node")
+    needs("node")
     (directory / "recipe.mjs").write_text(block(DOCS["signed-policy.md"], "js"), "utf-8")
     shutil.copy(CALLERS / "call.mjs", directory)
     return answers(calls, directory, "node", "call.mjs", name)
@@ -310,7 +302,7 @@ def test_policy_recipe_makes_the_vectors(
 
 
 def test_policy_recipe_of_bash_makes_the_vectors(tmp_path: Path) -> None:
-    need("bash", "bash", "openssl")
+    needs("bash", "openssl")
     lines = [block(DOCS["signed-policy.md"], "bash")]
     for one in SIGNABLE:
         grant, terms = one["grant"], one["terms"]

@@ -9,6 +9,7 @@ import gc
 import gzip
 import importlib
 import inspect
+import os
 import pkgutil
 import resource
 import time
@@ -27,6 +28,7 @@ from support.asking import SECRET, Grant, ask, wire
 from support.deciding import code, registry, request, signed
 from support.flood import as_bytes, as_request
 from support.lab import REAL_SECRET, bearer_connection
+from support.process import resident
 from support.proxy import Mitm
 from support.puppet import eventually
 from support.raw import Tls, connect, exchange, parse_response
@@ -210,21 +212,16 @@ def test_a_long_name_of_a_header_is_not_remembered() -> None:
     assert cache.cache_info().currsize < 50
 
 
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * resource.getpagesize()
-
-
 def test_requests_of_which_no_two_are_alike_take_no_memory_in_the_core() -> None:
     known = registry()
     for number in range(10_000):
         code(as_request(number), known)
     gc.collect()
-    before = resident()
+    before = resident(os.getpid())
     for number in range(10_000, 50_000):
         code(as_request(number), known)
     gc.collect()
-    assert resident() - before < 6 * MB
+    assert resident(os.getpid()) - before < 6 * MB
 
 
 # -- a real gateway -----------------------------------------------------------------------------------

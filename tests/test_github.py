@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from support.recorder import Recorder
 from support.seen import Seen
 
 pytestmark = pytest.mark.usefixtures("environment")
-needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
-needs_git = pytest.mark.skipif(not shutil.which("git"), reason="no git here")
+needs_curl = pytest.mark.needs("curl")
+needs_git = pytest.mark.needs("git")
 
 GRANT = Grant("conn_github", "GET,POST", "graphql,repos/*/issues")
 GIT_GRANT = Grant("conn_git", "GET,POST", "o/r.git/*")

@@ -28,14 +28,14 @@ from support.proxy import Mitm
 from support.puppet import SCRIPTS, eventually
 from support.raw import connect, parse_response, send_raw
 from support.recorder import Recorder
-from support.redis import BINARY, WHY_NOT, RedisServer
+from support.redis import RedisServer
 from support.seen import Seen
 from support.signing import source_url
 from test_core_limits import parsed
 
 PATIENT = 20.0
 """Seconds, a third of the lease of a slot; the machine may have much else to do."""
-needs_redis = pytest.mark.skipif(BINARY is None, reason=WHY_NOT)
+needs_redis = pytest.mark.needs("redis-server")
 LIMITS: dict[str, dict[str, Any]] = {
     "uses": {"max_uses": 10},
     "burst": {"limits": [{"rate": "10/day"}]},
@@ -313,6 +313,7 @@ def _database(gateway: Mitm) -> Path:
     return Path(url.partition("sqlite:///")[2].strip("'\""))
 
 
+@needs_redis
 def test_no_store_holds_a_url_a_path_a_signature_or_a_secret(
     gateway: Mitm, redis_server: RedisServer, make_gateway: Any, upstream: Recorder
 ) -> None:

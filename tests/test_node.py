@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ import pytest
 from support.apis import API, BAGGAGE, OWN_KEY, PLACES, check_sent, trust_only, with_password
 from support.asking import Grant
 from support.llm import TEXT, WORDS
+from support.programs import find
 from support.proxy import Mitm
 from support.recorder import Recorder
 
@@ -22,21 +22,18 @@ GRANT = Grant("conn_openai", "POST", "v1/chat/completions")
 
 
 def _version() -> tuple[int, ...]:
-    if not shutil.which("node"):
+    if not find("node"):
         return (0,)
     printed = subprocess.run(["node", "--version"], capture_output=True, check=False, text=True).stdout
     return tuple(map(int, printed.strip().removeprefix("v").split("."))) if printed else (0,)
 
 
 VERSION = _version()
-pytestmark = pytest.mark.skipif(VERSION == (0,), reason="no node here")
-needs_packages = pytest.mark.skipif(
-    not (NODE / "node_modules" / "openai").exists(),
-    reason="no node packages here: tools/setup had no npm, or no registry",
-)
+pytestmark = pytest.mark.needs("node")
+needs_packages = pytest.mark.needs("node packages")
 # From Node 24 on, and in late versions of 22, fetch honours HTTPS_PROXY when it is told to.
 needs_env_proxy = pytest.mark.skipif(
-    VERSION < (22, 21) or (23,) <= VERSION < (24,), reason="this node has no NODE_USE_ENV_PROXY"
+    (0,) < VERSION < (22, 21) or (23,) <= VERSION < (24,), reason="this node has no NODE_USE_ENV_PROXY"
 )
 
 

@@ -80,6 +80,7 @@ def owned(tmp_path: Path, make_gateway: Any, upstream: Recorder) -> Owned:
     return found
 
 
+@pytest.mark.needs("ps", "/proc")
 def test_the_process_table_shows_no_secret(owned: Owned) -> None:
     shown = subprocess.run(["ps", "-ww", "-e", "-o", "args"], capture_output=True, check=True).stdout
     assert str(owned.gateway.config).encode() in shown

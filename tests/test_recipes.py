@@ -29,10 +29,8 @@ PUBLISHED = {
     "source.ts": "f200b2b7378c249a7caca7c852046be59e99cfadbd060f4ad3cc8c99cabb6bc8",
 }
 
-needs_node = pytest.mark.skipif(not shutil.which("node"), reason="no node here")
-needs_curl = pytest.mark.skipif(
-    not (shutil.which("curl") and shutil.which("openssl")), reason="no curl or openssl"
-)
+needs_node = pytest.mark.needs("node")
+needs_bash = pytest.mark.needs("bash", "curl", "openssl")
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +68,11 @@ def test_javascript_recipe_reaches_the_upstream(recipe_gateway: Mitm, upstream: 
 
 
 def test_python_recipe_reaches_the_upstream(recipe_gateway: Mitm, upstream: Recorder) -> None:
-    pytest.importorskip("requests")
     run(recipe_gateway, sys.executable, RECIPES / "presign.py")
     check_chat_request(upstream)
 
 
-@needs_curl
+@needs_bash
 def test_bash_recipe_reaches_the_upstream(recipe_gateway: Mitm, upstream: Recorder) -> None:
     output = run(recipe_gateway, "bash", RECIPES / "presign.sh")
     assert json.loads(output) == {"ok": True}

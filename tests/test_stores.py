@@ -35,12 +35,12 @@ from presign_proxy.stores.opening import Choice
 from presign_proxy.stores.redis import RedisStore
 from presign_proxy.stores.sqlite import SqliteStore, _Judging
 from support.deciding import NOW
-from support.redis import BINARY, WHY_NOT, RedisServer
+from support.redis import RedisServer
 
 SLACK = 0.35
 """Seconds by which a shared machine may be late."""
 
-needs_redis = pytest.mark.skipif(BINARY is None, reason=WHY_NOT)
+needs_redis = pytest.mark.needs("redis-server")
 STORES = ["memory", "sqlite", pytest.param("redis", marks=needs_redis)]
 SHARED = STORES[1:]
 _numbers = itertools.count()

@@ -21,7 +21,6 @@ import pytest
 import trustme
 from mitmproxy.certs import CertStore
 
-from support import balancer, redis
 from support.asking import SECRET, Grant, code, wire
 from support.balancer import TRUSTED, Balancer
 from support.h2client import H2Client
@@ -35,10 +34,7 @@ from support.recorder import Recorder
 from support.redis import RedisServer
 from support.serving import CONN, Serve, takes_the_lane
 
-pytestmark = [
-    pytest.mark.skipif(balancer.BINARY is None, reason=balancer.WHY_NOT),
-    pytest.mark.skipif(redis.BINARY is None, reason=redis.WHY_NOT),
-]
+pytestmark = pytest.mark.needs("haproxy", "redis-server")
 GATEWAY = "presign.local"
 PATIENT = 20.0
 """Seconds; the machine may have much else to do."""

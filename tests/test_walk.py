@@ -59,6 +59,7 @@ def keys(upstream: Recorder) -> list[str | None]:
     return [seen.header("Authorization") for seen in upstream.requests]
 
 
+@pytest.mark.needs("bash", "curl")
 def test_what_was_signed_works_until_it_is_taken_back(
     shell: Shell, presign: Callable[..., str], walked: Mitm, upstream: Recorder
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_key_and_a_base_url_carry_the_same_grant(
     assert len(upstream.requests) == 3
 
 
+@pytest.mark.needs("bash", "curl")
 def test_the_environment_that_a_shell_gets_is_all_that_a_client_needs(
     shell: Shell, walked: Mitm, upstream: Recorder
 ) -> None:

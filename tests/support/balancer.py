@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,10 @@ from pathlib import Path
 import trustme
 
 from support.process import Process, free_port
+from support.programs import find, needs
 from support.proxy import ROOT
 from support.serving import Serve, is_open
 
-BINARY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
-WHY_NOT = "there is no haproxy here (apt-get install haproxy)"
 CONFIG = ROOT / "deploy" / "haproxy.cfg"
 TRUSTED, UNTRUSTED = "127.0.0.3", "127.0.0.4"
 """From where it talks to the gateways: of requests, of tunnels."""
@@ -28,7 +26,7 @@ class Balancer(Process):
     def __init__(
         self, directory: Path, gateways: Sequence[Serve], admin: Sequence[int], cert: trustme.LeafCert
     ) -> None:
-        assert BINARY is not None
+        needs("haproxy")
         self.tunnels = free_port()
         self._control = directory / "admin.sock"
         pem = directory / "front.pem"
@@ -36,7 +34,7 @@ class Balancer(Process):
         port = free_port()
         config = directory / "haproxy.cfg"
         config.write_text(self._adapted(port, pem, [one.port for one in gateways], admin), "utf-8")
-        argv = [BINARY, "-db", "-f", config]
+        argv = [str(find("haproxy")), "-db", "-f", config]
         super().__init__(argv, port, directory / "haproxy.log", dict(os.environ), cwd=directory)
 
     def _adapted(self, port: int, pem: Path, gateways: Sequence[int], admin: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from support.answers import Answer
+from support.programs import needs
 from support.seen import Seen
 
 AUTHOR = ("-c", "user.name=Somebody", "-c", "user.email=somebody@client.test")
@@ -34,6 +35,7 @@ def repository() -> Path:
 
 def run(*args: str | Path) -> str:
     """Run git; returns what it prints."""
+    needs("git")
     done = subprocess.run(["git", *args], capture_output=True, check=False, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout

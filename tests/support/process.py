@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from support.programs import needs
+
 STARTING = 60.0
 """Seconds in which a process has to listen, or to say why it does not. mitmdump takes one on a machine that
 has nothing else to do, and eight beside others; nobody waits for longer than it takes.
@@ -31,6 +33,7 @@ class StartFailed(Exception):
 
 def resident(pid: int) -> int:
     """Memory of a process, in bytes."""
+    needs("/proc")
     status = Path(f"/proc/{pid}/status").read_text("utf-8")
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 

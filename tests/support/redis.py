@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from support.process import free_port
-
-BINARY = shutil.which("redis-server")
-WHY_NOT = "there is no redis-server here (apt-get install redis-server)"
+from support.programs import find, needs
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 """What docs/limits.md asks for."""
@@ -45,10 +42,10 @@ class RedisServer:
         return self._child.pid
 
     def start(self) -> Self:
-        assert BINARY is not None
+        needs("redis-server")
         listen = {"port": "0", "tls-port": str(self.port)} if self._tls else {"port": str(self.port)}
         fixed = {"bind": "127.0.0.1", "dir": str(self.directory), "save": "", "daemonize": "no"} | listen
-        argv = [BINARY]
+        argv = [str(find("redis-server"))]
         for name, value in (fixed | self.settings).items():
             argv += [f"--{name}", *value.split(" ")] if value else [f"--{name}", ""]
         with (self.directory / "redis.log").open("ab") as log:

@@ -6,14 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from support.asking import Grant, wire
 from support.config import write_config
 from support.process import Process, free_port
+from support.programs import needs
 from support.proxy import _UNWANTED, ROOT
 from support.raw import connect, exchange
 from support.recorder import Recorder
@@ -47,6 +48,7 @@ class Serve(Process):
         port: int | None = None,
         **env: str,
     ) -> None:
+        needs("/proc")  # without it nobody can say how many workers serve
         self.directory, self.workers, self.systemd = directory, workers, systemd
         self.config = write_config(dict(config), directory)
         self.confdir = directory / "confdir"
@@ -90,7 +92,8 @@ class Serve(Process):
     def serving(self) -> list[int]:
         """Workers that were called to serve and live."""
         called = re.findall(r"worker (\d+) serves", self.log())
-        return [pid for pid in map(int, called) if pid in self.children()]
+        living = self.children() if called else []
+        return [pid for pid in map(int, called) if pid in living]
 
     def has_reserve(self) -> bool:
         """Whether all workers serve and one more is ready to."""
@@ -119,13 +122,12 @@ class Serve(Process):
 
 
 def children_of(pid: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-    return [int(one) for one in found.stdout.split()]
+    return [one.pid for one in _processes() if one.parent == pid]
 
 
 def is_stopped(pid: int) -> bool:
     """Whether a process has been stopped by a signal, and has noticed."""
-    return ") T " in Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    return _process(pid).state == "T"
 
 
 def places_of(pid: int, gateway: Serve) -> set[int]:
@@ -162,8 +164,7 @@ def takes_the_lane(gateway: Serve, upstream: Recorder) -> bool:
 
 def session_of(pid: int) -> list[int]:
     """All processes that a supervisor has started, also once it is gone."""
-    found = subprocess.run(["pgrep", "-s", str(pid)], capture_output=True, text=True, check=False)
-    return [int(one) for one in found.stdout.split()]
+    return [one.pid for one in _processes() if one.session == pid]
 
 
 def is_open(port: int) -> bool:
@@ -176,6 +177,30 @@ def is_open(port: int) -> bool:
 def is_alive(pid: int) -> bool:
     """Whether a process runs, and is not only waiting for its parent to notice its end."""
     try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+        return _process(pid).state != "Z"
     except OSError:
         return False
+
+
+class _Seen(NamedTuple):
+    """One process, as Linux shows it."""
+
+    pid: int
+    state: str
+    parent: int
+    session: int
+
+
+def _process(pid: int) -> _Seen:
+    """Raises OSError where there is none."""
+    # The name, in brackets, may hold anything.
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    return _Seen(pid, fields[0], int(fields[1]), int(fields[3]))
+
+
+def _processes() -> Iterator[_Seen]:
+    needs("/proc")
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):  # it has ended meanwhile
+                yield _process(int(entry.name))

@@ -11,14 +11,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.programs import needs
+
 ADDON = Path(__file__).resolve().parents[2] / "addon"
 MODULE = (sys.executable, "-m", "presign_proxy")
-_LIMIT = 30.0
-# The terminal that a new session has as its standard input becomes the one that Ctrl-C comes from.
+_LIMIT = 120.0
+"""Seconds that a story of many commands may take on a machine that has much else to do."""
+# The terminal that a new session has as its standard input becomes the one that Ctrl-C comes from. Where the tests
+# run in the background, all that they start would ignore Ctrl-C.
 _TAKE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+# As pip writes it, both a shell's script and Python's: after #! a path must not hold a blank.
+_COMMAND = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
+from presign_proxy.cli import main
+
+main()
 """
 
 
@@ -49,7 +64,7 @@ class Shell:
         commands = directory / "bin"
         commands.mkdir()
         command = commands / "presign"
-        command.write_text(f"#!{sys.executable}\nfrom presign_proxy.cli import main\n\nmain()\n")
+        command.write_text(_COMMAND.format(python=sys.executable))
         command.chmod(0o755)
         self.env = {
             "PATH": os.pathsep.join([str(commands), os.environ.get("PATH", "")]),
@@ -81,6 +96,7 @@ class Shell:
 
     def bash(self, script: str, stdin: str = "", **env: str) -> Done:
         """Run a line of shell; what it prints and what it complains of are in `out`, in their order."""
+        needs("bash")
         done = subprocess.run(
             ["bash", "-c", script],
             input=stdin.encode(),

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.programs import needs
 from support.shell import Done, Shell
 
 FORMS = {
@@ -89,6 +90,7 @@ def play(path: Path, shell: Shell, known: Mapping[str, str]) -> None:
 
 def _run(step: Step, shell: Shell, bound: Mapping[str, str]) -> Done:
     if step.typed:
+        needs("bash")
         return shell.terminal(["bash", "-c", step.command], step.typed, **bound)
     return shell.bash(step.command, "".join(f"{line}\n" for line in step.stdin), **bound)
 
