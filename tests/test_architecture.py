@@ -18,6 +18,7 @@ MITMPROXY = {
     "addon",
     "dialling",
     "dispatch",
+    "dumping",
     "flows",
     "fronting",
     "guard",
@@ -74,6 +75,7 @@ SHELLS = {
     "observing.admin",
     "observing.observer",
     "observing.process",
+    "observing.terminal",
     "options",
     "presets",
     "presets.own",
@@ -141,7 +143,7 @@ IMPURE |= {
 }
 # `http.HTTPStatus` is a table; `datetime` knows the calendar and is given the instant;
 # `secrets.token_bytes` fills a key ring once, when it is made.
-ALLOWED = {("answers", "http"), ("limits.rules", "datetime")}
+ALLOWED = {("answers", "http"), ("limits.rules", "datetime"), ("observing.units", "datetime")}
 
 
 def imports_of(path: Path) -> set[str]:

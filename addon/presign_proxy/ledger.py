@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 from .answers import Answer, Style
+from .audit import Outcome
 from .bodies import Body
 from .decisions import Decision, Deny, Facts, Forward
 from .errors import Denied
@@ -76,6 +77,8 @@ class Entry:
     request_id: str = ""
     style: Style = "json"
     seat: Seat = field(default_factory=Seat)
+    told: bool = False
+    """Whether the request has its line in the log, or was too many to get one."""
 
     @property
     def overruns(self) -> bool:
@@ -88,6 +91,19 @@ class Entry:
     def heard(self, status: int) -> None:
         """The head of the upstream's answer is there."""
         self.upstream_status, self.upstream_duration = status, time.monotonic() - self.started
+
+    def outcome(self, status: int | None, error: str | None, code: str | None = None) -> Outcome:
+        """How a granted exchange has ended: now, with this status, and why if not as it should."""
+        return Outcome(
+            status=status,
+            upstream_status=self.upstream_status,
+            bytes_in=self.uploaded,
+            bytes_out=self.body.size if self.body else 0,
+            duration=time.monotonic() - self.started,
+            code=self.failed or code,
+            error=error or self.why,
+            upstream_duration=self.upstream_duration,
+        )
 
     @property
     def grant(self) -> Forward | None:
@@ -121,6 +137,11 @@ class Ledger:
         entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
         entry.max_body = decision.terms.max_body  # also once the answer is there, and the grant let go of
         entry.decision = decision
+
+    def is_told(self, flow: Any) -> bool:
+        """Whether the request of this flow has been told of in a line."""
+        entry = self.get(flow)
+        return entry is not None and entry.told
 
     def retire(self, entry: Entry) -> None:
         """The exchange is over: let go of the credential; a UI may keep the flow for days."""
