@@ -1,4 +1,4 @@
-"""mitmdump's output, which has one line for a request of ours."""
+"""Who watches: people at mitmdump's output, which has one line for a request of ours, or at a UI."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from mitmproxy.addons.dumper import Dumper
 from mitmproxy.flow import Flow
 
+from .lane.opening import shows_flows
 from .ledger import Ledger
 from .observing.terminal import Terminal
 from .redaction import Redaction
@@ -23,12 +24,13 @@ class QuietDumper(Dumper):
 
 
 def attend(master: Any, terminal: Terminal, ledger: Ledger) -> None:
-    """Print lines as far as the options say now.
+    """Print lines, and keep bodies to be shown, as far as the program and its options say now.
 
     mitmdump's usual output (`flow_detail` 1) has one line for each request of ours. With more detail, or a
     filter, mitmproxy prints flows at length, and only a request without a flow gets a line. `mitmdump -q`
     has `flow_detail` 0. mitmproxy and mitmweb have no dumper, and show flows instead.
     """
+    ledger.shows_bodies = shows_flows(master)
     dumper, options = master.addons.get("dumper"), master.options
     detail = options.flow_detail if "flow_detail" in options else 0
     if not isinstance(dumper, Dumper) or not detail:

@@ -382,7 +382,7 @@ class Guard:
                 raise LookupError("a grant needs an entry")
             entry.mask = mask_for(decision.connection.injector)
             entry.snapshot = flows.show(flow, decision)
-            flow.comment, flow.marked = f"presign: granted by {decision.connection.id}", ":lock:"
+            flows.mark_grant(flow, decision)
             # Last of all: nothing that fails may come after it.
             self.ledger.grant(entry, decision)
         except Exception as error:
@@ -403,7 +403,7 @@ class Guard:
             entry.seat.let_go()
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
-        flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
+        flows.mark_refusal(flow, decision)
         duration = time.monotonic() - entry.started if entry is not None else 0.0
         self._tell(flow, entry, decision, Outcome(status=answer.status, duration=duration))
 
@@ -433,15 +433,18 @@ class Guard:
         entry = self.ledger.get(flow)
         if entry is not None and entry.grant is not None:
             status = failed or (flow.response.status_code if flow.response else None)
-            self._end(entry, entry.outcome(status, error, "upstream" if failed else None))
+            outcome = entry.outcome(status, error, "upstream" if failed else None)
+            flows.mark_end(flow, self._end(entry, outcome), outcome, entry.bodies)
+            entry.bodies = None
 
-    def _end(self, entry: Entry, outcome: Outcome) -> None:
-        """Write down how a granted exchange has ended, once."""
+    def _end(self, entry: Entry, outcome: Outcome) -> Decision | None:
+        """Write down how a granted exchange has ended, once. Returns what was decided at last."""
         decision: Decision | None = entry.decision
         if not isinstance(decision, Forward) or entry.stage == "done":
-            return
+            return None
         if (why := entry.withdrawn) is not None:
             decision = Deny(why.code, why.detail, decision.style, decision.facts)
         entry.told = True
         self._journal.write(decision, outcome, entry.client.peername)
         self.ledger.retire(entry)
+        return decision

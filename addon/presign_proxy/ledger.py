@@ -19,6 +19,7 @@ from .errors import Denied
 from .gates import MAX_BACKLOG, MAX_HELD
 from .limits.limiter import Seat
 from .masking import Mask
+from .observing.shown_bodies import ShownBodies
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 
@@ -79,6 +80,8 @@ class Entry:
     seat: Seat = field(default_factory=Seat)
     told: bool = False
     """Whether the request has its line in the log, or was too many to get one."""
+    bodies: ShownBodies | None = None
+    """What a UI is to show when the exchange has ended; None where there is no UI."""
 
     @property
     def overruns(self) -> bool:
@@ -123,6 +126,8 @@ class Ledger:
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
         # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
         self.cut: WeakSet[Any] = WeakSet()
+        self.shows_bodies = False
+        """Whether a UI is there to show the bodies of granted requests."""
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
         entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
@@ -136,6 +141,7 @@ class Ledger:
         self._granted.add(entry)
         entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
         entry.max_body = decision.terms.max_body  # also once the answer is there, and the grant let go of
+        entry.bodies = ShownBodies() if self.shows_bodies else None
         entry.decision = decision
 
     def is_told(self, flow: Any) -> bool:

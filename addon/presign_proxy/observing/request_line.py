@@ -1,6 +1,6 @@
-"""The line that people read of one request in mitmdump's output.
+"""What people read of one request: the line in mitmdump's output, and the comment on a flow.
 
-It holds no secret, no signature and no query value, and no path before the signature was good.
+Neither holds a secret, a signature or a query value; nor a path before the signature was good.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from ..audit import Outcome
 from ..clients import shown
 from ..decisions import Deny, Facts, Forward
-from .units import duration, printable, size, span
+from .units import duration, instant, printable, size, span
 
 Peer = tuple[Any, ...] | None
 """Address and port of a client, as its socket has them; None for a request that came by no socket."""
@@ -41,6 +41,18 @@ def line_of_refusal(deny: Deny, outcome: Outcome, peer: Peer, now: int, suppress
     more = f" [{suppressed} refusals before it are not shown]" if suppressed else ""
     status = outcome.status or "-"
     return f"{_place(peer)}: {_asked(facts)} {status} refused: {_reason(deny)} ({known}){more}"
+
+
+def comment_of_grant(forward: Forward, now: int) -> str:
+    facts = forward.facts
+    text = f"presign: granted by {forward.connection.id} ({_grant(facts, now)}"
+    return f"{text}, at {instant(facts.expires)})" if facts.expires else f"{text})"
+
+
+def comment_of_refusal(deny: Deny, now: int) -> str:
+    facts = deny.facts
+    known = [facts.connection, _grant(facts, now), facts.request_id]
+    return f"presign: refused: {_reason(deny)} ({', '.join(filter(None, known))})"
 
 
 def _reason(deny: Deny) -> str:
