@@ -18,6 +18,7 @@ MITMPROXY = {
     "addon",
     "dialling",
     "dispatch",
+    "dumping",
     "flows",
     "fronting",
     "guard",
@@ -75,6 +76,7 @@ SHELLS = {
     "observing.observer",
     "observing.probe",
     "observing.process",
+    "observing.terminal",
     "options",
     "presets",
     "presets.own",
@@ -142,7 +144,7 @@ IMPURE |= {
 }
 # `http.HTTPStatus` is a table; `datetime` knows the calendar and is given the instant;
 # `secrets.token_bytes` fills a key ring once, when it is made.
-ALLOWED = {("answers", "http"), ("limits.rules", "datetime")}
+ALLOWED = {("answers", "http"), ("limits.rules", "datetime"), ("observing.units", "datetime")}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -32,6 +32,8 @@ class Facts:
     """What its signer named the presign."""
     path: str | None = None
     verified: bool = False
+    expires: int | None = None
+    """Unix time, as it was signed, 0 for never; None where nothing was."""
 
     def again(self, request_id: str) -> Facts:
         """Of a request that is the same in all but its id."""
@@ -47,6 +49,7 @@ class Facts:
             self.id,
             self.path,
             self.verified,
+            self.expires,
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -13,12 +14,15 @@ from mitmproxy.net.http.http1.read import connection_close
 from mitmproxy.proxy import mode_specs
 
 from .answers import Answer
+from .audit import Outcome
 from .clients import shown
-from .decisions import Forward
+from .decisions import Decision, Deny, Forward
 from .hosts import parse_address, parse_host
 from .injectors import Outgoing
 from .ledger import Arrival
 from .message import Fields, Origin, Request
+from .observing.request_line import comment_of_grant, comment_of_refusal
+from .observing.shown_bodies import MAX_SHOWN, ShownBodies
 from .query import target
 from .replies import Reply
 from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact
@@ -288,3 +292,48 @@ def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -
     response.data.reason = reply.reason
     response.data.headers = _headers(fields)
     response.stream = True
+
+
+# -- what people see of a flow ------------------------------------------------------------------------
+
+
+def mark_grant(flow: http.HTTPFlow, forward: Forward) -> None:
+    flow.comment, flow.marked = comment_of_grant(forward, int(time.time())), ":lock:"
+
+
+def mark_refusal(flow: http.HTTPFlow, deny: Deny) -> None:
+    flow.comment, flow.marked = comment_of_refusal(deny, int(time.time())), ":no_entry:"
+
+
+def mark_end(
+    flow: http.HTTPFlow, decision: Decision | None, outcome: Outcome, bodies: ShownBodies | None
+) -> None:
+    """Put what an exchange has come to on its flow: its bodies, and in the comment what they are not.
+
+    Args:
+        decision: a refusal where what was granted was refused after all.
+        bodies: None where nobody is to see them.
+    """
+    if isinstance(decision, Deny):
+        mark_refusal(flow, decision)
+    why = [outcome.code, outcome.error] if isinstance(decision, Forward) else []
+    notes = [": ".join(filter(None, why)), *(_show_bodies(flow, bodies) if bodies is not None else ())]
+    flow.comment = "; ".join(filter(None, [flow.comment, *notes]))
+
+
+def _show_bodies(flow: http.HTTPFlow, bodies: ShownBodies) -> Iterator[str]:
+    """Put bodies on the messages that went through without being kept; yields what is missing of them."""
+    for name, message, body in (
+        ("request", flow.request, bodies.request),
+        ("response", flow.response, bodies.response),
+    ):
+        if message is None or message.data.content is not None:
+            continue
+        if not body.is_cut:
+            message.data.content = body.content()
+        elif b"content-encoding" in [field.lower() for field, _ in message.data.headers.fields]:
+            # Half of what is compressed cannot be read.
+            yield f"the {name} body of {body.size} bytes is compressed, and too long to be shown"
+        else:
+            message.data.content = body.content()
+            yield f"of the {name} body of {body.size} bytes the first {MAX_SHOWN} are shown"

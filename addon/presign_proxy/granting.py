@@ -68,6 +68,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     methods = policy.parse_list(presign.methods, "methods")
     paths = policy.parse_list(presign.paths, "paths")
     expires, terms = int(presign.expires), NO_TERMS
+    facts.expires = expires
     if written is not None:
         terms = parse_terms(written)
         facts.id = terms.id
@@ -229,9 +230,9 @@ def _admit_signed(
     key = _verify(registry, ring, message, source.signature or "", facts, now)
     if rules is None:
         raise Denied("invalid", "there is no such project")
-    facts.known = connection
+    facts.known, facts.expires = connection, int(exp) or 1
     # exp=0 is not "never" here but long past.
-    policy.check_expiry(int(exp) or 1, now)
+    policy.check_expiry(facts.expires, now)
     _check_revoked(registry, connection, key, facts)
     return sources.admit_signed(source.url, rules)
 

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
-from . import config, flows, internals, options, tunnels, wire
+from . import config, dumping, flows, internals, options, tunnels, wire
 from .admission import Admission
 from .answers import Answer, refusal
 from .audit import Outcome
@@ -143,7 +143,7 @@ class Guard:
         self._housekeeper.stop()
         self._fetcher.close()
         for entry in self.ledger.live():
-            self._end(entry, None, "the gateway was stopped")
+            self._end(entry, entry.outcome(None, "the gateway was stopped"))
         self._express.close()
         self.observer.close()
         self._journal.close()
@@ -161,6 +161,7 @@ class Guard:
         if ctx.options.presign_lane not in opening.CHOICES:
             raise exceptions.OptionsError(f"presign: presign_lane is one of {', '.join(opening.CHOICES)}")
         self._express.set_out(ctx.master)
+        dumping.attend(ctx.master, self._journal.terminal, self.ledger)
         deny = self.registry is not None and self.registry.deny_unsigned
         problems = list(options.unsafe(ctx.options, deny_unsigned=deny))
         self._admission.unsafe = bool(problems)
@@ -232,7 +233,7 @@ class Guard:
     def client_disconnected(self, client: Client) -> None:
         try:
             for entry in self.ledger.lost(client):
-                self._end(entry, None, "the gateway failed at the protocol")
+                self._end(entry, entry.outcome(None, "the gateway failed at the protocol"))
         finally:
             self.ledger.forget(client)
             hang_up(client)
@@ -308,10 +309,11 @@ class Guard:
             code = "malformed"  # mitmproxy tunnels in any case of letters, wherever the target points
         if code is None:
             return None
-        decision = Deny(code, "CONNECT", "json", Facts(new_request_id(), "CONNECT", request.client))
+        detail = f"CONNECT to {request.origin.host}:{request.origin.port}"
+        decision = Deny(code, detail, "json", Facts(new_request_id(), "CONNECT", request.client))
         answer = refusal(code, decision.request_id)
         flow.request.data.headers = http.Headers(redact(b"/", request.fields).fields)
-        self._journal.write(decision, Outcome(status=answer.status))
+        self._tell(flow, self.ledger.get(flow), decision, Outcome(status=answer.status))
         return answer
 
     def requestheaders(self, flow: http.HTTPFlow) -> Coroutine[Any, Any, None] | None:
@@ -380,7 +382,7 @@ class Guard:
                 raise LookupError("a grant needs an entry")
             entry.mask = mask_for(decision.connection.injector)
             entry.snapshot = flows.show(flow, decision)
-            flow.comment, flow.marked = f"presign: granted by {decision.connection.id}", ":lock:"
+            flows.mark_grant(flow, decision)
             # Last of all: nothing that fails may come after it.
             self.ledger.grant(entry, decision)
         except Exception as error:
@@ -401,9 +403,14 @@ class Guard:
             entry.seat.let_go()
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
-        flow.comment, flow.marked = f"presign: refused: {decision.code}", ":no_entry:"
+        flows.mark_refusal(flow, decision)
         duration = time.monotonic() - entry.started if entry is not None else 0.0
-        self._journal.write(decision, Outcome(status=answer.status, duration=duration))
+        self._tell(flow, entry, decision, Outcome(status=answer.status, duration=duration))
+
+    def _tell(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny, outcome: Outcome) -> None:
+        if entry is not None:
+            entry.told = True
+        self._journal.write(decision, outcome, flow.client_conn.peername)
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -424,27 +431,20 @@ class Guard:
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
         entry = self.ledger.get(flow)
-        if entry is not None:
+        if entry is not None and entry.grant is not None:
             status = failed or (flow.response.status_code if flow.response else None)
-            self._end(entry, status, error, "upstream" if failed else None)
+            outcome = entry.outcome(status, error, "upstream" if failed else None)
+            flows.mark_end(flow, self._end(entry, outcome), outcome, entry.bodies)
+            entry.bodies = None
 
-    def _end(self, entry: Entry, status: int | None, error: str | None, code: str | None = None) -> None:
-        """Write down how a granted exchange has ended, once."""
-        decision = entry.decision
+    def _end(self, entry: Entry, outcome: Outcome) -> Decision | None:
+        """Write down how a granted exchange has ended, once. Returns what was decided at last."""
+        decision: Decision | None = entry.decision
         if not isinstance(decision, Forward) or entry.stage == "done":
-            return
-        outcome = Outcome(
-            status=status,
-            upstream_status=entry.upstream_status,
-            bytes_in=entry.uploaded,
-            bytes_out=entry.body.size if entry.body else 0,
-            duration=time.monotonic() - entry.started,
-            code=entry.failed or code,
-            error=error or entry.why,
-            upstream_duration=entry.upstream_duration,
-        )
+            return None
         if (why := entry.withdrawn) is not None:
-            self._journal.write(Deny(why.code, why.detail, decision.style, decision.facts), outcome)
-        else:
-            self._journal.write(decision, outcome)
+            decision = Deny(why.code, why.detail, decision.style, decision.facts)
+        entry.told = True
+        self._journal.write(decision, outcome, entry.client.peername)
         self.ledger.retire(entry)
+        return decision

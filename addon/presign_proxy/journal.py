@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from .decisions import Deny, Forward
 from .document import ConfigError, Problem
 from .observing.figures import Snapshot
 from .observing.meter import Meter
+from .observing.request_line import Peer
+from .observing.terminal import Terminal
 from .schema import AuditConfig
 from .sinks import AuditSink, Lines
-
-logger = logging.getLogger(__name__)
 
 
 class Journal:
@@ -22,6 +21,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.meter = Meter()
+        self.terminal = Terminal()
         self._throttle = Throttle()
         self._sink: AuditSink | None = None
         self._required = False
@@ -57,11 +57,17 @@ class Journal:
         trouble = self._sink.trouble
         return f"the audit log cannot be written: {trouble}" if trouble else ""
 
-    def write(self, decision: Forward | Deny, outcome: Outcome) -> None:
+    def write(
+        self, decision: Forward | Deny, outcome: Outcome, peer: Peer = None, *, lane: bool = False
+    ) -> None:
+        """
+        Args:
+            peer: the client's end of its connection.
+            lane: whether the request was served without a flow.
+        """
         self.meter.count(decision, outcome)
         now, facts = time.time(), decision.facts
-        if isinstance(decision, Deny):
-            logger.info("presign: %s refused: %s: %s", facts.request_id, decision.code, decision.detail)
+        self.terminal.tell(decision, outcome, peer, now, lane=lane)
         if self._sink is None:
             return
         admitted = self._throttle.admit(record(decision, outcome, now), verified=facts.verified, now=now)

@@ -12,12 +12,14 @@ from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 from .answers import Answer, Style
+from .audit import Outcome
 from .bodies import Body
 from .decisions import Decision, Deny, Facts, Forward
 from .errors import Denied
 from .gates import MAX_BACKLOG, MAX_HELD
 from .limits.limiter import Seat
 from .masking import Mask
+from .observing.shown_bodies import ShownBodies
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 
@@ -76,6 +78,10 @@ class Entry:
     request_id: str = ""
     style: Style = "json"
     seat: Seat = field(default_factory=Seat)
+    told: bool = False
+    """Whether the request has its line in the log, or was too many to get one."""
+    bodies: ShownBodies | None = None
+    """What a UI is to show when the exchange has ended; None where there is no UI."""
 
     @property
     def overruns(self) -> bool:
@@ -88,6 +94,19 @@ class Entry:
     def heard(self, status: int) -> None:
         """The head of the upstream's answer is there."""
         self.upstream_status, self.upstream_duration = status, time.monotonic() - self.started
+
+    def outcome(self, status: int | None, error: str | None, code: str | None = None) -> Outcome:
+        """How a granted exchange has ended: now, with this status, and why if not as it should."""
+        return Outcome(
+            status=status,
+            upstream_status=self.upstream_status,
+            bytes_in=self.uploaded,
+            bytes_out=self.body.size if self.body else 0,
+            duration=time.monotonic() - self.started,
+            code=self.failed or code,
+            error=error or self.why,
+            upstream_duration=self.upstream_duration,
+        )
 
     @property
     def grant(self) -> Forward | None:
@@ -107,6 +126,8 @@ class Ledger:
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
         # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
         self.cut: WeakSet[Any] = WeakSet()
+        self.shows_bodies = False
+        """Whether a UI is there to show the bodies of granted requests."""
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
         entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
@@ -120,7 +141,13 @@ class Ledger:
         self._granted.add(entry)
         entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
         entry.max_body = decision.terms.max_body  # also once the answer is there, and the grant let go of
+        entry.bodies = ShownBodies() if self.shows_bodies else None
         entry.decision = decision
+
+    def is_told(self, flow: Any) -> bool:
+        """Whether the request of this flow has been told of in a line."""
+        entry = self.get(flow)
+        return entry is not None and entry.told
 
     def retire(self, entry: Entry) -> None:
         """The exchange is over: let go of the credential; a UI may keep the flow for days."""

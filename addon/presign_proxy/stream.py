@@ -232,6 +232,9 @@ class GuardedStream(HttpStream):
             return None  # mitmproxy would write it as the chunk that ends the body
         if isinstance(event, RequestTrailers) and getattr(command.connection, "alpn", None) != b"h2":
             return None  # mitmproxy has no way to write them over HTTP/1
+        if isinstance(event, RequestData | ResponseData) and entry is not None and entry.bodies is not None:
+            shown = entry.bodies.request if isinstance(event, RequestData) else entry.bodies.response
+            shown.add(event.data)
         if isinstance(event, RequestEndOfMessage) and entry is not None and entry.stage == "sending":
             entry.enter("waiting")
         elif isinstance(event, ResponseHeaders):

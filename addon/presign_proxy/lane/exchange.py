@@ -442,6 +442,7 @@ class Exchange:
             upstream_duration=self._waited,
         )
         try:
-            self._express.journal.write(refused or self.forward, outcome)
+            peer = self._lane.client.peername
+            self._express.journal.write(refused or self.forward, outcome, peer, lane=True)
         except Exception as error:
             logger.error("presign: failed to write the audit log (%s)", type(error).__name__)

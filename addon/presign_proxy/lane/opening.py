@@ -13,6 +13,7 @@ _ON_FLOWS: Final = (
     "anticomp",
     "block_list",
     "body_size_limit",
+    "dumper_filter",
     "hardump",
     "intercept",
     "keep_host_header",
@@ -48,6 +49,13 @@ def hindrances(options: Any, chosen: str) -> Iterator[str]:
     for name in names:
         if name in options and getattr(options, name) != options.default(name):
             yield name
+    if chosen != "on" and "flow_detail" in options and options.flow_detail > options.default("flow_detail"):
+        yield "flow_detail"  # header and bodies are printed of flows only
+
+
+def shows_flows(master: Any) -> bool:
+    """Whether this is mitmproxy or mitmweb, which show flows to people."""
+    return master.addons.get("view") is not None
 
 
 def is_open(master: Any, chosen: str) -> bool:
@@ -56,5 +64,5 @@ def is_open(master: Any, chosen: str) -> bool:
         return False
     if chosen == "on":
         return True
-    # mitmproxy and mitmweb show flows to people; other scripts expect their hooks to be called.
-    return master.addons.get("view") is None and len(getattr(master.options, "scripts", ())) <= 1
+    # Other scripts expect their hooks to be called.
+    return not shows_flows(master) and len(getattr(master.options, "scripts", ())) <= 1
