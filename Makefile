@@ -2,7 +2,8 @@
 # and does nothing when .venv is up to date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run setup-all run test quick hostile lint lock clean ruff format-check mypy pytest pytest-quick
+.PHONY: help setup setup-run setup-all run test quick hostile installed bounds container lint lock clean \
+  ruff format-check mypy pytest pytest-quick
 
 PORT ?= 8080
 REQUESTS ?= 100000
@@ -11,6 +12,7 @@ JOBS ?= 2
 # A file stays in one process, which keeps the gateways that its tests share; conftest.py says which file is first.
 PYTEST := .venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 LINT := ruff format-check mypy
+OLDEST_PYTHON := 3.12
 
 # $(call each,STEPS) runs every step, also after one has failed, and ends by naming those that did.
 each = @failed=; \
@@ -27,6 +29,9 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make setup-all  install the programs that some tests run (curl, redis-server, …), with apt-get'
 	@echo 'make hostile a hundred thousand mutated requests against six real HTTP parsers (REQUESTS=…)'
+	@echo 'make installed  from the built wheel to the first request, by pip, uv, pipx and make (needs a package index)'
+	@echo 'make bounds  a short test run against the oldest and the newest versions that are admitted (needs an index)'
+	@echo 'make container  build and run the image without a daemon (needs root and a Debian mirror)'
 	@echo 'make lock    write uv.lock and requirements/ again, from pyproject.toml'
 	@echo 'make clean   remove .venv and everything else that was generated'
 
@@ -50,6 +55,16 @@ quick: setup
 
 hostile: setup
 	@.venv/bin/python bench/hostile.py --requests $(REQUESTS)
+
+installed: setup
+	@.venv/bin/python -m pytest tests/install
+
+bounds: setup
+	@.venv/bin/python tools/bounds oldest
+	@.venv/bin/python tools/bounds newest
+
+container: setup
+	@.venv/bin/python -m pytest -m container tests/test_container_runs.py
 
 lint: setup
 	$(call each,$(LINT))
@@ -78,6 +93,8 @@ lock:
 	uv export --quiet --frozen --no-emit-project --no-dev --extra redis --extra uvloop --output-file requirements/serve.txt
 	uv export --quiet --frozen --no-emit-project --only-group build --output-file requirements/build.txt
 	uv export --quiet --frozen --no-emit-project --output-file requirements/test.txt
+	uv pip compile --quiet --resolution lowest-direct --python-version $(OLDEST_PYTHON) --universal --generate-hashes \
+	  --default-index https://pypi.org/simple pyproject.toml --extra redis --extra uvloop --output-file requirements/oldest.txt
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist tests/support/node/node_modules
