@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import presign_proxy
-from presign_proxy import message, policy
+from presign_proxy import grammar, message
 from presign_proxy.paths import pattern
 from presign_proxy.schema import GatewayConfig
 from support.answers import BEHAVIOURS, Answer
@@ -47,7 +47,7 @@ CACHES = {
     "names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
     "hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
-    "policy.parse_list": "4,096 lists that were signed: no key, no entry",
+    "grammar.parse_list": "4,096 lists that were signed: no key, no entry",
     "terms.parse": "4,096 policies that were signed: no key, no entry",
     "paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
     "injectors._slots_of": "256 names of headers that were configured",
@@ -198,7 +198,7 @@ def test_what_nobody_signed_is_remembered_nowhere_but_in_two_small_caches() -> N
     assert sizes["names._short_key"] <= 4096
     assert sizes["hosts._parse_authority"] <= 1024
     assert code(request(signed())) == "forward"
-    assert policy.parse_list.cache_info().currsize == 2
+    assert grammar.parse_list.cache_info().currsize == 2
     assert pattern.cache_info().currsize == 1
 
 

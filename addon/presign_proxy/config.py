@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from .certificate import Certificate, advice_on, files_of, read_certificate
-from .clients import parse_network
-from .connections import Network, Registry
+from .connections import Registry
 from .document import ConfigError, Document, Problem, read
 from .filling import Presets, with_presets
 from .hosts import is_loopback, parse_host
+from .networks import Network, parse_network
 from .permissions import writable_by_others
 from .plainly import explain
 from .presets.own import own_presets, read_presets

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, IPv6Network
-from typing import Final, overload
+from typing import overload
 
 from .errors import Denied
+from .grammar import ANY
 from .injectors import Injector, NoCredential
 from .keys import NO_KEYS, KeyRing
 from .limits.rules import Limit
 from .message import Fields, Origin
+from .networks import Network
 from .paths import Pattern, canonical_path, pattern
 from .secret import LateSecret
-
-Network = IPv4Network | IPv6Network
-
-ANY: Final = ("*",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from .connections import Ceiling, Conduct, Connection, Network, SourceRules, Upstream
+from .connections import Ceiling, Conduct, Connection, SourceRules, Upstream
 from .document import Document, Location, Problem
 from .errors import Denied
 from .hosts import is_loopback
@@ -24,6 +24,7 @@ from .keys import KeyRing, SigningKey
 from .limits.rules import Limit
 from .message import Origin
 from .names import header_key
+from .networks import Network
 from .paths import canonical_path, pattern
 from .rewrite import is_credential
 from .schema import (
@@ -39,7 +40,7 @@ from .schema import (
 )
 from .secret import LateSecret, Secret
 from .secrets import SecretError, resolve
-from .sources import SourceUrl, parse_url
+from .source_url import SourceUrl, parse_url
 
 WEAK_BYTES: Final = 16
 SHORT_BYTES: Final = 32

@@ -10,10 +10,11 @@ from typing import Final, NamedTuple
 
 import click
 
-from ..clients import parse_network
 from ..config import load
-from ..connections import ANY, Connection
+from ..connections import Connection
 from ..document import ConfigError
+from ..grammar import ANY
+from ..networks import parse_network
 from ..schema import SecretSource
 from ..secrets import SecretError, resolve
 from .desk import Desk

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..clients import parse_network
 from ..config import DEFAULT_PATH, Shape, locate, shape_of
 from ..connections import Connection, Registry
 from ..document import ConfigError, Document, Problem
 from ..draft import Draft
 from ..filling import Presets, with_presets
 from ..hosts import parse_host
+from ..networks import parse_network
 from ..plainly import explain
 from ..presets import providers
 from ..registering import Registrar

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from ..connections import Network
 from ..errors import Malformed
+from ..networks import Network
 from ..schema import duration, instant
 from ..terms import NO_TERMS, Terms, Written
 from ..terms import parse as parse_terms
