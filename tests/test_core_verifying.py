@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from presign_proxy import base64url, canonical, grammar
-from presign_proxy.connections import Ceiling
+from presign_proxy.ceiling import Ceiling
 from presign_proxy.decisions import Deny, Forward
 from presign_proxy.errors import Denied, Malformed
 from presign_proxy.grammar import parse_list

@@ -53,7 +53,7 @@ CACHES = {
     "injectors._slots_of": "256 names of headers that were configured",
     "masking.mask_for": "1,024 credentials that were configured",
     "registering._conduct": "1,024 values that were configured",
-    "registering._ceiling": "1,024 values that were configured",
+    "signing_parts._ceiling": "1,024 values that were configured",
     "registering._limits": "1,024 values that were configured",
     "registering._parse_upstream": "4,096 URLs that were configured",
     "presets.providers": "one table, of the package",
@@ -174,7 +174,7 @@ def _collections(owner: ast.ClassDef) -> Iterator[str]:
 
 def test_every_cache_is_bounded_and_accounted_for() -> None:
     found = cached()
-    assert set(found) | {"registering._conduct", "registering._ceiling"} == set(CACHES)
+    assert set(found) | {"registering._conduct", "signing_parts._ceiling"} == set(CACHES)
     for name, cache in found.items():
         no_arguments = not inspect.signature(cache.__wrapped__).parameters
         assert no_arguments or cache.cache_parameters()["maxsize"] <= 4096, name

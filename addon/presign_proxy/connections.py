@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import overload
 
+from .ceiling import Ceiling
 from .errors import Denied
-from .grammar import ANY
 from .injectors import Injector, NoCredential
 from .keys import NO_KEYS, KeyRing
 from .limits.rules import Limit
 from .message import Fields, Origin
 from .networks import Network
-from .paths import Pattern, canonical_path, pattern
+from .paths import canonical_path
 from .secret import LateSecret
 
 
@@ -31,18 +31,6 @@ class Upstream:
             return None
         rest = path[len(self.base) :]
         return rest if rest.startswith(b"/") else None
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """What a signature can only narrow."""
-
-    methods: tuple[str, ...] = ANY
-    paths: tuple[Pattern, ...] = (pattern("*"),)
-    max_lifetime: int | None = None
-    allow_no_expiry: bool = True
-    head_as_get: bool = False
-    allow_encoded_slash: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from . import grammar
-from .connections import Ceiling
+from .ceiling import Ceiling
 from .errors import Denied
 from .grammar import ANY
 from .message import Fields

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from .problems import Foreseen
+
 MAX_BYTES: Final = 512 * 1024 * 1024
 _BLOCK: Final = 1024 * 1024
 
 
-class StoreError(Exception):
+class StoreError(Foreseen):
     """A file that cannot be read or written. The text says what is wrong with it and what to do."""
 
 

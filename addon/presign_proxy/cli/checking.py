@@ -12,11 +12,11 @@ import click
 
 from ..config import load
 from ..connections import Connection
-from ..document import ConfigError
 from ..grammar import ANY
 from ..networks import parse_network
-from ..schema import SecretSource
+from ..problems import ConfigError
 from ..secrets import SecretError, resolve
+from ..values import SecretSource
 from .desk import Desk
 from .voice import DONE, REFUSED, Voice, counted, verb
 

@@ -12,11 +12,11 @@ import click
 
 from ..errors import Malformed
 from ..networks import Network
-from ..schema import duration, instant
 from ..terms import NO_TERMS, Terms, Written
 from ..terms import parse as parse_terms
-from .connecting import YEAR_10000, listed
-from .desk import Failure
+from ..values import duration, instant
+from .place import Failure
+from .values import YEAR_10000, listed
 
 _SIZE = re.compile(r"([0-9]{1,12})([KMG]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
