@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from .cli import VERBS, Verbs
+from .version import VERSION
 
 HERE: Final = ("sign", "convert", "completion")
 
@@ -42,7 +43,7 @@ def _elsewhere(name: str) -> click.Command:
 
 
 @click.group(cls=SignerVerbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="presign-signer", message="%(version)s")
+@click.version_option(VERSION, message="%(version)s")
 def signer() -> None:
     """Presigned URLs for any HTTP API: sign with a connection's signing secret, offline.
 

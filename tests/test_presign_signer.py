@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from presign_proxy.version import VERSION
 from support.shell import ADDON
 
 ROOT = Path(__file__).parents[1]
@@ -171,7 +172,8 @@ def test_both_distributions_have_one_version(installed: Installed) -> None:
         tomllib.loads((directory / "pyproject.toml").read_text("utf-8"))["project"]["version"]
         for directory in (ROOT, PROJECT)
     }
-    assert versions == {importlib.metadata.version("presign-proxy")}
+    assert versions == {VERSION}
+    assert importlib.metadata.version("presign-proxy") == VERSION
     assert installed.presign("--version").strip() in versions
 
 

@@ -15,18 +15,28 @@ from support.shell import Shell
 
 SECRET = "sk_startup_0123456789abcdef0123456789"
 SIGNING = {
-    *("base64url", "canonical", "carriers", "errors", "grammar", "hosts", "keys", "message", "networks"),
-    *("secret", "signer", "source_url", "terms", "tokens"),
+    *("base64url", "canonical", "carriers", "errors", "grammar", "keys", "networks", "secret", "signer"),
+    *("terms", "tokens"),
 }
 """What `Signer` needs: a few pure modules."""
-COMMAND = {"problems", "config_path", "cli", "cli.place", "cli.voice"}
+COMMAND = {"problems", "config_path", "version", "cli", "cli.place", "cli.voice"}
 BARE = {
     *(SIGNING | COMMAND),
     *("secrets", "values", "cli.completing", "cli.signing", "cli.terms", "cli.values"),
 }
 CONVERTING = {
     *BARE,
-    *("converting", "loosely", "names", "paths", "presenting", "presenting.curl", "presenting.shellwords"),
+    *(
+        "converting",
+        "hosts",
+        "loosely",
+        "message",
+        "names",
+        "paths",
+        "presenting",
+        "presenting.curl",
+        "presenting.shellwords",
+    ),
     *("presenting.urls", "query", "schemes", "schemes.presign", "schemes.source"),
     *("cli.asking", "cli.converting", "cli.pasting"),
 }
@@ -132,12 +142,12 @@ def test_who_converts_waits_for_click_alone(home: Shell, tmp_path: Path) -> None
     assert not modules & (NEVER | {"subprocess"})
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("completion", "zsh")])
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("completion", "zsh")])
 def test_who_asks_for_help_or_completion_waits_for_click_alone(
     home: Shell, arguments: tuple[str, ...]
 ) -> None:
     ours, others, modules = imported(home, command(*arguments))
-    assert ours == ({"cli"} if arguments == ("--help",) else {"cli", "cli.showing"})
+    assert ours == ({"cli", "version"} | ({"cli.showing"} if "zsh" in arguments else set()))
     assert others == {"click"}
     assert not modules & NEVER
 
@@ -153,7 +163,7 @@ def completed(shell: Shell, *words: str) -> tuple[set[str], list[str]]:
 def test_a_shell_completes_a_verb_without_importing_one(home: Shell) -> None:
     ours, words = completed(home, "presign", "re")
     assert words == ["revoke", "rekey"]
-    assert ours == {"presign_proxy.cli"}
+    assert ours == {"presign_proxy.cli", "presign_proxy.version"}
 
 
 def test_a_shell_completes_a_connection_without_a_model_of_the_configuration(home: Shell) -> None:

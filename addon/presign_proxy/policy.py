@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import grammar
 from .ceiling import Ceiling
 from .errors import Denied
 from .grammar import ANY
-from .message import Fields
 from .networks import Address, is_in
 from .paths import pattern, units
 from .terms import Terms
+
+if TYPE_CHECKING:
+    from .message import Fields
 
 _METHOD = re.compile(grammar.METHOD)
 NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})

@@ -13,7 +13,6 @@ from .errors import Denied, Malformed
 from .grammar import parse_list
 from .keys import mac, signature_id
 from .secret import Secret
-from .source_url import parse_source
 from .terms import NO_TERMS, Terms, Written, write
 from .tokens import format_token
 
@@ -165,6 +164,8 @@ class Signer:
 
         Raises ValueError for anything the gateway would refuse whatever the project allows.
         """
+        from .source_url import parse_source  # half of what signing imports, and few sign sources
+
         _check_time(expires_at)
         if not _EXTENSION.fullmatch(extension):
             raise ValueError("a format is 1 to 16 letters and digits")

@@ -42,16 +42,14 @@ class VaultError(Foreseen):
     """A file that cannot be opened. The text says why, and holds nothing from inside it."""
 
 
-@dataclass(frozen=True, slots=True)
-class VaultKey:
+class VaultKey(NamedTuple):
     """32 random bytes. `kid` is their JWK thumbprint (RFC 7638), as JOSE libraries compute it."""
 
     secret: Secret
     kid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Passphrase:
+class Passphrase(NamedTuple):
     """What a person remembers; a key is derived from it with the parameters of the file."""
 
     secret: Secret

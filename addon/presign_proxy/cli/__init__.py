@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from ..version import VERSION
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -107,7 +109,7 @@ class _Listing(click.Group):
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="presign-proxy", message="%(version)s")
+@click.version_option(VERSION, message="%(version)s")
 def main() -> None:
     """Presigned URLs for any HTTP API: who holds a signing secret mints them, the gateway puts the key on.
 
