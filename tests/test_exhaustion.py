@@ -117,6 +117,8 @@ COLLECTIONS = {
     "serving.worker.Worker._tasks": "one per order of the supervisor, until it is carried out",
     "serving.worker._Findings.errors": "one configuration, of its owner",
     "serving.worker._Findings.warnings": "one configuration, of its owner",
+    "signing_view.Files.entries": "two files, of their owner; in the command alone",
+    "signing_view.Files.revoked": "one file, of its owner; in the command alone",
     "sinks.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
     "sinks.AuditSink._unwritten": "a batch of the queue",
     "stores.desk.Desk._jobs": "one per granted request that waits for the store, for DEADLINE at most",
