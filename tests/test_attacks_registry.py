@@ -21,16 +21,16 @@ from click.testing import CliRunner, Result
 from presign_proxy.calm import load_calmly
 from presign_proxy.cli import main
 from presign_proxy.config import load
-from presign_proxy.document import ConfigError
 from presign_proxy.draft import Draft
 from presign_proxy.errors import Denied
 from presign_proxy.fetching import Fetcher
 from presign_proxy.keys import signature_id
+from presign_proxy.problems import ConfigError
 from presign_proxy.registry_file import Memory
-from presign_proxy.schema import SecretSource
 from presign_proxy.secret import LateSecret
 from presign_proxy.secrets import resolve
 from presign_proxy.storing import StoreError, write_private
+from presign_proxy.values import SecretSource
 from presign_proxy.vault import new_key, parse_key
 from support.asking import SECRET, Grant, wire
 from support.config import write_config

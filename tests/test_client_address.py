@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy.audit import Outcome, record
-from presign_proxy.clients import MAX_HOPS, bucket, client_address, parse_network, shown
+from presign_proxy.clients import MAX_HOPS, bucket, client_address, shown
 from presign_proxy.connections import Registry
 from presign_proxy.decisions import Deny, Forward
+from presign_proxy.networks import parse_network
 from support.deciding import GATEWAY, SECRET, ask, connection, request
 from support.policy import Policy
 

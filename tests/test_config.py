@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from presign_proxy.config import load, locate
+from presign_proxy.config import load
+from presign_proxy.config_path import locate
 from presign_proxy.connections import Connection
-from presign_proxy.document import ConfigError, parse
+from presign_proxy.document import parse
 from presign_proxy.injectors import BasicCredential, HeaderCredential, QueryCredential
+from presign_proxy.problems import ConfigError
 from presign_proxy.schema import Config
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy import base64url
-from presign_proxy.connections import Ceiling, Upstream
+from presign_proxy.ceiling import Ceiling
+from presign_proxy.connections import Upstream
 from presign_proxy.decisions import Forward
 from presign_proxy.errors import Malformed
 from presign_proxy.injectors import HeaderCredential, QueryCredential

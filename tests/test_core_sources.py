@@ -14,7 +14,7 @@ from presign_proxy.injectors import bearer
 from presign_proxy.message import Origin
 from presign_proxy.networks import is_public, judge
 from presign_proxy.secret import Secret
-from presign_proxy.sources import parse_url
+from presign_proxy.source_url import parse_url
 from support.deciding import NOW, SECRET, ask, code, project, registry, request, sent
 from support.signing import sign
 

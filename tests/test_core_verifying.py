@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from presign_proxy import base64url, canonical, grammar
-from presign_proxy.connections import Ceiling
+from presign_proxy.ceiling import Ceiling
 from presign_proxy.decisions import Deny, Forward
 from presign_proxy.errors import Denied, Malformed
+from presign_proxy.grammar import parse_list
 from presign_proxy.keys import KeyRing, SigningKey, signature_id
-from presign_proxy.policy import check_method, parse_list
+from presign_proxy.policy import check_method
 from presign_proxy.secret import Secret
 from presign_proxy.tokens import format_token, has_start, holds_token, parse_token
 from support.deciding import NOW, SECRET, ask, code, connection, project, registry, request, ring, sent

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import presign_proxy
-from presign_proxy import message, policy
+from presign_proxy import grammar, message
 from presign_proxy.paths import pattern
 from presign_proxy.schema import GatewayConfig
 from support.answers import BEHAVIOURS, Answer
@@ -49,13 +49,13 @@ CACHES = {
     "names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
     "hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
-    "policy.parse_list": "4,096 lists that were signed: no key, no entry",
+    "grammar.parse_list": "4,096 lists that were signed: no key, no entry",
     "terms.parse": "4,096 policies that were signed: no key, no entry",
     "paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
     "injectors._slots_of": "256 names of headers that were configured",
     "masking.mask_for": "1,024 credentials that were configured",
     "registering._conduct": "1,024 values that were configured",
-    "registering._ceiling": "1,024 values that were configured",
+    "signing_parts._ceiling": "1,024 values that were configured",
     "registering._limits": "1,024 values that were configured",
     "registering._parse_upstream": "4,096 URLs that were configured",
     "presets.providers": "one table, of the package",
@@ -119,6 +119,8 @@ COLLECTIONS = {
     "serving.worker.Worker._tasks": "one per order of the supervisor, until it is carried out",
     "serving.worker._Findings.errors": "one configuration, of its owner",
     "serving.worker._Findings.warnings": "one configuration, of its owner",
+    "signing_view.Files.entries": "two files, of their owner; in the command alone",
+    "signing_view.Files.revoked": "one file, of its owner; in the command alone",
     "sinks.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
     "sinks.AuditSink._unwritten": "a batch of the queue",
     "stores.desk.Desk._jobs": "one per granted request that waits for the store, for DEADLINE at most",
@@ -176,7 +178,7 @@ def _collections(owner: ast.ClassDef) -> Iterator[str]:
 
 def test_every_cache_is_bounded_and_accounted_for() -> None:
     found = cached()
-    assert set(found) | {"registering._conduct", "registering._ceiling"} == set(CACHES)
+    assert set(found) | {"registering._conduct", "signing_parts._ceiling"} == set(CACHES)
     for name, cache in found.items():
         no_arguments = not inspect.signature(cache.__wrapped__).parameters
         assert no_arguments or cache.cache_parameters()["maxsize"] <= 4096, name
@@ -200,7 +202,7 @@ def test_what_nobody_signed_is_remembered_nowhere_but_in_two_small_caches() -> N
     assert sizes["names._short_key"] <= 4096
     assert sizes["hosts._parse_authority"] <= 1024
     assert code(request(signed())) == "forward"
-    assert policy.parse_list.cache_info().currsize == 2
+    assert grammar.parse_list.cache_info().currsize == 2
     assert pattern.cache_info().currsize == 1
 
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presign_proxy.answers import refusal
-from presign_proxy.connections import Ceiling, Conduct, Registry, Upstream
+from presign_proxy.ceiling import Ceiling
+from presign_proxy.connections import Conduct, Registry, Upstream
 from presign_proxy.decisions import Deny, Forward
 from presign_proxy.explaining import explain
 from presign_proxy.explaining.explanation import Explanation, moment, render, shown, span

@@ -13,13 +13,13 @@ import pytest
 from presign_proxy import Signer
 from presign_proxy.config import Loaded, load
 from presign_proxy.connections import Connection
-from presign_proxy.document import ConfigError
 from presign_proxy.injectors import Outgoing
 from presign_proxy.masking import mask_for
 from presign_proxy.paths import canonical_path
 from presign_proxy.presets import providers
 from presign_proxy.presets.model import LABEL, Preset
 from presign_proxy.presets.table import markdown
+from presign_proxy.problems import ConfigError
 from presign_proxy.watching import version_of
 from support.config import write_config
 from support.deciding import NOW, registry

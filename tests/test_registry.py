@@ -10,9 +10,9 @@ import pytest
 
 from presign_proxy.config import Loaded, load
 from presign_proxy.decisions import Deny, Forward
-from presign_proxy.document import ConfigError
 from presign_proxy.gateway import decide
 from presign_proxy.keys import signature_id
+from presign_proxy.problems import ConfigError
 from presign_proxy.registry_file import Memory
 from presign_proxy.secret import LateSecret, Secret
 from presign_proxy.signer import Signer

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from presign_proxy import Signer, Terms
 from presign_proxy.answers import refusal
-from presign_proxy.clients import parse_network
 from presign_proxy.connections import Registry
 from presign_proxy.decisions import Deny, Forward
 from presign_proxy.keys import KeyRing, SigningKey
 from presign_proxy.message import Request
+from presign_proxy.networks import parse_network
 from presign_proxy.secret import Secret
 from presign_proxy.terms import parse as parse_terms
 from presign_proxy.tokens import parse_token

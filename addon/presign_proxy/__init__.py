@@ -1,6 +1,30 @@
-"""presign-proxy: presigned URLs for any HTTP API, as a mitmproxy addon."""
+"""presign-proxy: presigned URLs for any HTTP API, as a mitmproxy addon.
 
-from .signer import Signed, Signer
-from .terms import Terms
+`Signer`, `Signed` and `Terms` are imported when they are first asked for: the command `presign` and the addon
+import this package too, and need none of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .signer import Signed, Signer
+    from .terms import Terms
 
 __all__ = ["Signed", "Signer", "Terms"]
+
+_IN: Final = {"Signed": ".signer", "Signer": ".signer", "Terms": ".terms"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_IN[name], __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))

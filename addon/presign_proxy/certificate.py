@@ -12,8 +12,9 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from .document import Document, Problem
+from .document import Document
 from .permissions import writable_by_others
+from .problems import Problem
 from .schema import FrontConfig
 
 MAX_BYTES: Final = 256 * 1024

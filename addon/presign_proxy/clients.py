@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from .connections import Network
 from .hosts import parse_address
 from .message import Fields, Request
-
-Address = IPv4Address | IPv6Address
+from .networks import Address, Network, is_in
 
 MAX_HOPS: Final = 16
 """Trusted proxies in a row; a longer list is somebody's, not a network's."""
@@ -82,22 +80,6 @@ def shown(peer: str) -> str:
 def _shown(peer: str) -> str:
     address = parse_address(peer)
     return peer if address is None else str(address)
-
-
-def is_in(address: Address, networks: Sequence[Network]) -> bool:
-    return bool(networks) and any(address in network for network in networks)
-
-
-def parse_network(text: str) -> Network | None:
-    """A network with no bit set behind its prefix; None for anything else, and for IPv4 inside IPv6, in which
-    no client is ever found.
-    """
-    try:
-        network = ip_network(text)
-    except ValueError:
-        return None
-    mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None
-    return None if mapped or "%" in text else network
 
 
 @lru_cache(maxsize=1024)

@@ -11,23 +11,21 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from .certificate import Certificate, advice_on, files_of, read_certificate
-from .clients import parse_network
-from .connections import Network, Registry
-from .document import ConfigError, Document, Problem, read
+from .connections import Registry
+from .document import Document, read
 from .filling import Presets, with_presets
 from .hosts import is_loopback, parse_host
+from .networks import Network, parse_network
 from .permissions import writable_by_others
 from .plainly import explain
 from .presets.own import own_presets, read_presets
+from .problems import ConfigError, Problem
 from .registering import Registrar
 from .registry_file import Memory, Registered, problems_of_connections, read_registry
 from .revocations import Revocations
 from .schema import Config
 from .stores.opening import Choice, problem_of
 from .watching import Version, version_of
-
-DEFAULT_PATH: Final = "config.yaml"
-ENVIRONMENT: Final = "PRESIGN_CONFIG"
 
 UNSIGNED: Final = ("config", "explicit", "pass", "deny")
 """What the option `presign_unsigned` may say: as the file has it; the same, but deny where it says nothing;
@@ -63,14 +61,6 @@ class Loaded:
         more = len(self.warnings) - MAX_WARNINGS
         said = [f"and {more} more: presign check"] if more > 0 else []
         return [*map(str, self.warnings[:MAX_WARNINGS]), *said]
-
-
-def locate(option: str, environ: Mapping[str, str]) -> Path:
-    """Which file is meant: the option, else `$PRESIGN_CONFIG`, else `./config.yaml`."""
-    path = Path(option or environ.get(ENVIRONMENT) or DEFAULT_PATH)
-    with contextlib.suppress(RuntimeError):  # no such user: the file will not be found
-        path = path.expanduser()
-    return path.absolute()
 
 
 def load(

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, IPv6Network
-from typing import Final, overload
+from typing import overload
 
+from .ceiling import Ceiling
 from .errors import Denied
 from .injectors import Injector, NoCredential
 from .keys import NO_KEYS, KeyRing
 from .limits.rules import Limit
 from .message import Fields, Origin
-from .paths import Pattern, canonical_path, pattern
+from .networks import Network
+from .paths import canonical_path
 from .secret import LateSecret
-
-Network = IPv4Network | IPv6Network
-
-ANY: Final = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +31,6 @@ class Upstream:
             return None
         rest = path[len(self.base) :]
         return rest if rest.startswith(b"/") else None
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """What a signature can only narrow."""
-
-    methods: tuple[str, ...] = ANY
-    paths: tuple[Pattern, ...] = (pattern("*"),)
-    max_lifetime: int | None = None
-    allow_no_expiry: bool = True
-    head_as_get: bool = False
-    allow_encoded_slash: bool = False
 
 
 @dataclass(frozen=True, slots=True)

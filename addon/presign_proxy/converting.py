@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .carriers import API_PROXY, TOKEN_PATH
 from .errors import Denied
 from .keys import signature_id
 from .message import head_of
@@ -12,7 +13,7 @@ from .presenting.urls import Unreadable
 from .query import target
 from .schemes import presign as presign_scheme
 from .schemes import source as source_scheme
-from .schemes.presign import API_PROXY, TOKEN_PATH, Presign
+from .schemes.presign import Presign
 from .signer import Signed
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from .answers import Style
-from .connections import Connection, Network
+from .connections import Connection
 from .errors import Denied, Limited
 from .injectors import Fill, Outgoing
 from .limits.tally import Tally
 from .message import Fields, Origin
+from .networks import Network
 from .terms import NO_TERMS, Terms
 
 

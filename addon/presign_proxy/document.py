@@ -10,10 +10,9 @@ from typing import Any, Final
 
 import yaml
 
-from .watching import Version
+from .problems import ConfigError, Location, Problem
 
 Value = None | bool | int | str | list[Any] | dict[str, Any]
-Location = tuple[str | int, ...]
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 32
@@ -22,37 +21,6 @@ _INT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 # YAML 1.1 reads these as booleans, YAML 1.2 as text: whoever wrote one meant one of the two.
 _AMBIGUOUS: Final = frozenset(("yes", "no", "on", "off", "y", "n"))
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with a file; never a value from it."""
-
-    file: str
-    line: int
-    column: int
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
-        # Keys come from the file: nothing in them may move the cursor or start a line.
-        path = "".join(char if char.isprintable() else "?" for char in self.path[:200])
-        return where + (f"{path}: " if path else "") + self.message
-
-
-class ConfigError(Exception):
-    """A configuration that is not usable, with everything that is wrong with it.
-
-    `files` were read for it, if it came that far: a change of any may mend it.
-    """
-
-    def __init__(
-        self, problems: list[Problem], files: tuple[Path, ...] = (), version: Version | None = None
-    ) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
-        self.files, self.version = files, version
 
 
 @dataclass(slots=True)

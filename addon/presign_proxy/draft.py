@@ -13,8 +13,9 @@ from typing import Any, Final
 import yaml
 
 from . import grammar, members
-from .document import ConfigError, Problem, parse
-from .registry_file import read_payload
+from .document import parse
+from .problems import ConfigError, Problem
+from .registry_opening import read_payload
 from .storing import StoreError, lock, write_private
 from .vault import Opener, VaultError, seal
 

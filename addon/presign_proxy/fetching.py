@@ -15,9 +15,9 @@ from typing import Final
 from .commands import end_all
 from .decisions import Forward
 from .errors import Denied
-from .schema import SecretSource
 from .secret import LateSecret, Secret
 from .secrets import SecretError, name_of, resolve
+from .values import SecretSource
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .document import Document, Location, Problem
+from .document import Document
 from .presets.model import LABEL, VARIABLE
+from .problems import Location, Problem
 
 # Stand in where a problem was told, so that the rest can still be looked at. Such a configuration is never
 # used, and if it were: no name under .invalid resolves (RFC 6761, 6.4).

@@ -8,13 +8,15 @@ from typing import Final, NamedTuple
 
 from . import canonical, policy, sources
 from .clients import asker
-from .connections import Connection, Network, Registry, SourceRules, Upstream
+from .connections import Connection, Registry, SourceRules, Upstream
 from .decisions import Facts
 from .errors import Denied, Malformed
+from .grammar import parse_list
 from .hosts import parse_authority
 from .keys import NO_KEYS, KeyRing, SigningKey, signature_id
 from .message import Origin, Request
 from .names import header_key
+from .networks import Network
 from .paths import canonical_path
 from .schemes.presign import Presign
 from .schemes.source import Source
@@ -65,8 +67,8 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     upstream = known.upstream
     if upstream is None:
         raise Denied("invalid", "there is no such connection")
-    methods = policy.parse_list(presign.methods, "methods")
-    paths = policy.parse_list(presign.paths, "paths")
+    methods = parse_list(presign.methods, "methods")
+    paths = parse_list(presign.paths, "paths")
     expires, terms = int(presign.expires), NO_TERMS
     facts.expires = expires
     if written is not None:

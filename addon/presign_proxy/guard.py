@@ -25,7 +25,6 @@ from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
 from .dispatch import Begin, speed_up
-from .document import ConfigError, Problem
 from .errors import STATUS
 from .fetching import Fetcher
 from .fronting import Front
@@ -45,6 +44,7 @@ from .limits.limiter import Limiter
 from .masking import mask_for
 from .message import MAX_HEAD, Request, is_sound
 from .observing.observer import Observer, hints, obstacle
+from .problems import ConfigError, Problem
 from .redaction import Redaction
 from .rewrite import redact
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from .audit import Outcome, Throttle, record
 from .decisions import Deny, Forward
-from .document import ConfigError, Problem
 from .observing.figures import Snapshot
 from .observing.meter import Meter
 from .observing.request_line import Peer
 from .observing.terminal import Terminal
+from .problems import ConfigError, Problem
 from .schema import AuditConfig
 from .sinks import AuditSink, Lines
 

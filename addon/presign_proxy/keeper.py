@@ -12,8 +12,9 @@ from pathlib import Path
 
 from . import config
 from .calm import let_go, load_calmly
+from .config_path import locate
 from .connections import Registry
-from .document import ConfigError
+from .problems import ConfigError
 from .registry_file import Memory
 from .schema import GatewayConfig
 from .watching import Version
@@ -67,7 +68,7 @@ class Keeper:
         """
         if (option, unsigned) == self._asked:
             return
-        path = config.locate(option, os.environ)
+        path = locate(option, os.environ)
         self._memory = Memory()  # a reload may be at work with the other
         self._use(load_calmly(path, os.environ, unsigned, self._memory))
         # Only now: a refused option must not change which file is watched.

@@ -11,10 +11,10 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from .carriers import API_PROXY, TERMS
+from .carriers import NAMES as V1
 from .message import Request
 from .names import fold, header_key, param_key
-from .schemes.presign import API_PROXY, TERMS
-from .schemes.presign import NAMES as V1
 
 NAMES: Final = V1 | TERMS
 _FIELDS: Final = {name.lower().encode(): field for field, name in NAMES.items()}

@@ -1,15 +1,17 @@
-"""Which resolved addresses a source may be fetched from: those known to be public, and no others."""
+"""Networks of addresses: those that are written down, and those known to be public, from which alone a source
+may be fetched.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from .connections import Network
 from .errors import Denied
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 _NOT_PUBLIC_4: Final = tuple(
     ip_network(text)
@@ -46,6 +48,22 @@ _NOT_PUBLIC_6: Final = tuple(
         "3fff::/20",  # documentation, RFC 9637
     )
 )
+
+
+def is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return bool(networks) and any(address in network for network in networks)
+
+
+def parse_network(text: str) -> Network | None:
+    """A network with no bit set behind its prefix; None for anything else, and for IPv4 inside IPv6, in which
+    no client is ever found.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return None
+    mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None
+    return None if mapped or "%" in text else network
 
 
 def is_public(address: Address) -> bool:

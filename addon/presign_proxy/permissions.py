@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from .document import Problem
+from .problems import Problem
 
 
 def writable_by_others(path: Path) -> list[Problem]:

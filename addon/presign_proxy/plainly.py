@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from .document import Document, Location, Problem
+from .document import Document
+from .problems import Location, Problem
 
 # pydantic speaks to programmers; these are its few messages that people meet.
 _PLAINLY: Final = {

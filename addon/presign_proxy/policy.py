@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import grammar
-from .clients import Address, is_in
-from .connections import ANY, Ceiling
-from .errors import Denied, Malformed
-from .message import Fields
+from .ceiling import Ceiling
+from .errors import Denied
+from .grammar import ANY
+from .networks import Address, is_in
 from .paths import pattern, units
 from .terms import Terms
 
-MAX_ITEMS: Final = 64
+if TYPE_CHECKING:
+    from .message import Fields
+
 _METHOD = re.compile(grammar.METHOD)
-_ONLY_STARS = re.compile(r"/?\*+")
 NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """Methods no wildcard grants: a tunnel, and two that echo the credential."""
 _USUAL: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Well-formed, and none of those."""
-
-
-@lru_cache(maxsize=4096)  # only lists that were signed get here
-def parse_list(text: str, what: str) -> tuple[str, ...]:
-    """The items of a signed list. Raises Malformed.
-
-    Sorted, unique, no empty item; one that matches everything stands alone, so that a signer that embeds
-    somebody's `a,*` grants nothing at all rather than everything.
-    """
-    items = tuple(text.split(","))
-    if len(items) > MAX_ITEMS:
-        raise Malformed(f"{what} holds more than {MAX_ITEMS} items")
-    if "" in items:
-        raise Malformed(f"{what} holds an empty item")
-    if any(a >= b for a, b in pairwise(items)):
-        raise Malformed(f"{what} is not sorted by code point, or holds an item twice")
-    if len(items) > 1 and any(_ONLY_STARS.fullmatch(item) for item in items):
-        raise Malformed(f"{what} holds a wildcard beside other items")
-    if what == "methods" and items != ANY and not all(_METHOD.fullmatch(item) for item in items):
-        raise Malformed("methods holds something that is not an upper-case method")
-    return items
 
 
 def check_expiry(expires: int, now: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from .carriers import API_PROXY, TOKEN_PATH
 from .connections import Registry
 from .errors import Denied, Malformed
 from .hosts import is_loopback
 from .message import Head, Request
 from .schemes import presign as presign_scheme
 from .schemes import source as source_scheme
-from .schemes.presign import API_PROXY, TOKEN_PATH, Presign
+from .schemes.presign import Presign
 from .schemes.source import Source
 from .tokens import PREFIXES
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from .connections import Ceiling, Conduct, Connection, Network, SourceRules, Upstream
-from .document import Document, Location, Problem
+from .ceiling import Ceiling
+from .connections import Conduct, Connection, SourceRules, Upstream
+from .document import Document
 from .errors import Denied
 from .hosts import is_loopback
 from .injectors import (
@@ -20,11 +21,13 @@ from .injectors import (
     QueryCredential,
     bearer,
 )
-from .keys import KeyRing, SigningKey
+from .keys import KeyRing
 from .limits.rules import Limit
 from .message import Origin
 from .names import header_key
-from .paths import canonical_path, pattern
+from .networks import Network
+from .paths import canonical_path
+from .problems import Location, Problem
 from .rewrite import is_credential
 from .schema import (
     Auth,
@@ -34,15 +37,13 @@ from .schema import (
     ConnectionEntry,
     HeaderAuth,
     PresignConnection,
-    SecretSource,
     SourceConnection,
 )
 from .secret import LateSecret, Secret
 from .secrets import SecretError, resolve
-from .sources import SourceUrl, parse_url
-
-WEAK_BYTES: Final = 16
-SHORT_BYTES: Final = 32
+from .signing_parts import ceiling, key_ring
+from .source_url import SourceUrl, parse_url
+from .values import SecretSource
 
 _NO_URL: Final = "is not an http(s) URL without user name, query and fragment"
 _UNSET: Final = Secret("")
@@ -164,14 +165,7 @@ class Registrar:
         )
 
     def _ceiling(self, at: Location, entry: PresignConnection) -> Ceiling:
-        return _ceiling(
-            self._methods((*at, "allow", "methods"), entry.allow.methods),
-            tuple([pattern(text) for text in entry.allow.paths]),
-            entry.max_lifetime,
-            entry.allow_no_expiry,
-            entry.head_as_get,
-            entry.allow_encoded_slash,
-        )
+        return ceiling(entry, lambda message: self._wrong((*at, "allow", "methods"), message))
 
     def _limits(self, at: Location, entry: CommonConnection) -> tuple[Limit, ...]:
         limits = tuple([one.limit() for one in entry.limits])
@@ -180,11 +174,6 @@ class Registrar:
             if name in names[:index]:
                 self._wrong((*at, index), f"another limit counts the same ({name})")
         return _limits(limits)
-
-    def _methods(self, at: Location, methods: list[str]) -> tuple[str, ...]:
-        if "*" in methods and methods != ["*"]:
-            self._wrong(at, "'*' stands alone")
-        return tuple(methods)
 
     def _url(self, at: Location, text: str) -> SourceUrl | None:
         try:
@@ -288,26 +277,14 @@ class Registrar:
         )
 
     def _keys(self, at: Location, entry: CommonConnection) -> KeyRing:
-        keys: list[SigningKey] = []
-        for index, key in enumerate(entry.signing_keys):
-            place = (*at, index, "secret")
-            secret = self.secret(place, key.secret)
-            length = len(secret.reveal().encode())
-            if 0 < length < WEAK_BYTES and not key.weak:
-                self._wrong(
-                    place, f"is shorter than {WEAK_BYTES} bytes: take a longer one, or say weak: true"
-                )
-            elif 0 < length < SHORT_BYTES:
-                message = f"is shorter than {SHORT_BYTES} bytes"
-                self.warnings.append(self._document.problem(place, message))
-            name = key.id or f"k{index + 1}"
-            if any(name == other.id for other in keys):
-                self._wrong((*at, index, "id"), "another key has this id")
-            if length and any(secret.reveal() == other.secret.reveal() for other in keys):
-                # Revoking one of them would leave its URLs to the other.
-                self._wrong(place, "another key of this connection has the same secret")
-            keys.append(SigningKey(name, secret, key.not_after, key.added))
-        return KeyRing(tuple(keys))
+        return key_ring(
+            entry.signing_keys,
+            lambda index, source: self.secret((*at, index, "secret"), source),
+            lambda index, what, message: self._wrong((*at, index, what), message),
+            lambda index, message: self.warnings.append(
+                self._document.problem((*at, index, "secret"), message)
+            ),
+        )
 
 
 def _late(injector: Injector) -> tuple[LateSecret, ...]:
@@ -316,7 +293,6 @@ def _late(injector: Injector) -> tuple[LateSecret, ...]:
 
 # One object for all that are equal: most connections of a large registry differ in their secrets only.
 _conduct = lru_cache(maxsize=1024)(Conduct)
-_ceiling = lru_cache(maxsize=1024)(Ceiling)
 
 
 @lru_cache(maxsize=1024)

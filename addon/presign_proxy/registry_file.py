@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from json.decoder import JSONDecodeError
 from pathlib import Path
@@ -15,27 +15,24 @@ from pydantic import TypeAdapter, ValidationError
 
 from . import grammar, members
 from .connections import Connection
-from .document import ConfigError, Document, Problem, parse
+from .document import Document, parse
 from .filling import Presets, with_presets
-from .permissions import readable_by_others
 from .plainly import explain
+from .problems import ConfigError, Problem
 from .registering import Registrar
+from .registry_opening import openers_of, read_payload
 from .revocations import Revocations
 from .schema import (
     ConnectionEntry,
     ConnectionId,
-    KeySource,
     PresignConnection,
     RegistryConfig,
     RegistryFile,
     Revoked,
 )
-from .secrets import SecretError, checked, name_of, text_of
-from .storing import StoreError, read_private
-from .vault import Opener, Passphrase, VaultError, parse_key, unseal
+from .storing import StoreError
+from .vault import VaultError
 
-MAX_KEYS: Final = 4
-"""Keys that one source may hold, one a line."""
 _ENTRY: Final = TypeAdapter(dict[ConnectionId, ConnectionEntry])
 _ID = re.compile(grammar.CONNECTION_ID)
 _YAML: Final = (".yaml", ".yml")
@@ -68,51 +65,6 @@ class Registered:
     connections: dict[str, Connection] = field(default_factory=dict)
     revocations: Revocations = field(default_factory=Revocations)
     warnings: list[Problem] = field(default_factory=list)
-
-
-def openers_of(config: RegistryConfig, base: Path, environ: Mapping[str, str]) -> list[Opener] | None:
-    """The keys of the registry, the first of which encrypts; None for a plain one.
-
-    Raises VaultError, which names the source.
-    """
-    encrypted = config.file.endswith(".enc")
-    if config.key is None:
-        if encrypted:
-            raise VaultError("a registry that is called .enc needs a key: registry.key")
-        return None
-    if not encrypted:
-        raise VaultError("a registry with a key is called .enc, one without is called .yaml or .json")
-    return [opener for source in config.key for opener in _openers(source, base, environ)]
-
-
-def _openers(key: KeySource, base: Path, environ: Mapping[str, str]) -> list[Opener]:
-    source, where = key.source, name_of(key.source)
-    if source.file is not None and (problems := readable_by_others(base / source.file)):
-        raise VaultError(f"{where}: {problems[0].message}")
-    try:
-        text = text_of(source, base, environ)
-        if key.passphrase:
-            return [Passphrase(checked(text, where))]
-        lines = [checked(line, where) for line in text.split()]
-    except SecretError as error:
-        raise VaultError(str(error)) from None
-    if not 1 <= len(lines) <= MAX_KEYS:
-        raise VaultError(f"{where} is not set or empty, or holds more than {MAX_KEYS} keys")
-    try:
-        return [parse_key(line) for line in lines]
-    except VaultError as error:
-        raise VaultError(f"{where} {error}") from None
-
-
-def read_payload(path: Path, openers: Sequence[Opener] | None) -> bytes:
-    """The file's content, decrypted. Raises StoreError, VaultError."""
-    raw = read_private(path)
-    if openers is not None:
-        return unseal(raw, openers)
-    if not raw.strip():
-        # Not the same as saying nothing: a file that is just being written would open what was closed.
-        raise StoreError("is empty")
-    return raw
 
 
 def read_registry(

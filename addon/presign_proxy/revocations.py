@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .connections import Connection
 from .keys import KeyRing, SigningKey
+
+if TYPE_CHECKING:
+    from .connections import Connection
 
 EVERY: Final = "*"
 
@@ -33,12 +35,16 @@ class Revocations:
     def _applied(self, connection: Connection) -> Connection:
         if connection.id in self.connections:
             connection = replace(connection, revoked=True)
-        revoked = [self._is_revoked(connection.id, key) for key in connection.keys.keys]
-        if any(revoked):
-            keys = zip(connection.keys.keys, revoked, strict=True)
-            ring = KeyRing(tuple(replace(key, revoked=is_revoked) for key, is_revoked in keys))
-            connection = replace(connection, keys=ring)
-        return connection
+        keys = self.applied_to(connection.id, connection.keys)
+        return connection if keys is connection.keys else replace(connection, keys=keys)
+
+    def applied_to(self, connection: str, keys: KeyRing) -> KeyRing:
+        """The keys of a connection, with what is revoked marked as such."""
+        revoked = [self._is_revoked(connection, key) for key in keys.keys]
+        if not any(revoked):
+            return keys
+        pairs = zip(keys.keys, revoked, strict=True)
+        return KeyRing(tuple(replace(key, revoked=is_revoked) for key, is_revoked in pairs))
 
     def _is_revoked(self, connection: str, key: SigningKey) -> bool:
         if f"{connection}/{key.id}" in self.keys:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
@@ -12,9 +10,16 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator
 from . import grammar
 from .hosts import parse_host
 from .limits.model import LimitEntry
-
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+from .values import (
+    MAX_REGISTRY_KEYS,
+    REGISTRY_FILE,
+    KeySource,
+    SecretSource,
+    duration,
+    instant,
+    key_sources,
+    secret_source,
+)
 
 ConnectionId = Annotated[str, Field(pattern=f"^{grammar.CONNECTION_ID}$")]
 KeyId = Annotated[str, Field(pattern=f"^{grammar.KEY_ID}$")]
@@ -22,9 +27,6 @@ Method = Annotated[str, Field(pattern=rf"^(\*|{grammar.METHOD})$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 _HOST_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 _PREFIX = re.compile(r"[!-~][ -~]{0,62}[ =:]")
-_ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-DEFAULT_TTL: Final = 300
-MAX_REGISTRY_KEYS: Final = 4
 # Not headers that frame, route or end a message, and none of ours.
 _RESERVED: Final = frozenset(
     b"connection content-encoding content-length content-type expect host keep-alive proxy-authorization "
@@ -64,49 +66,6 @@ HeaderPrefix = Annotated[
 ]
 
 
-class SecretSource(NamedTuple):
-    """Where a secret value is: exactly one of the first four is set.
-
-    `ttl`: seconds for which what `exec` printed is good.
-    """
-
-    literal: str | None = None
-    env: str | None = None
-    file: str | None = None
-    exec: tuple[str, ...] | None = None
-    ttl: int = DEFAULT_TTL
-
-    def __repr__(self) -> str:
-        return "SecretSource(…)"
-
-
-def _secret_source(value: Any) -> SecretSource:
-    """The text itself, `{env: NAME}`, `{file: PATH}` or `{exec: [argv…], ttl: 5m}`."""
-    if isinstance(value, str) and value:
-        return SecretSource(literal=value)
-    if isinstance(value, dict):
-        return _reference(value)
-    raise ValueError("is a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
-
-
-def _reference(value: dict[str, Any]) -> SecretSource:
-    if value.keys() == {"env"} and isinstance(name := value["env"], str):
-        if not _ENV.fullmatch(name):
-            raise ValueError("env is the name of an environment variable, not a value")
-        return SecretSource(env=name)
-    if value.keys() == {"file"} and isinstance(path := value["file"], str) and path:
-        return SecretSource(file=path)
-    if "exec" in value and value.keys() <= {"exec", "ttl"}:
-        argv = value["exec"]
-        if not isinstance(argv, list) or not argv or not all(isinstance(one, str) for one in argv):
-            raise ValueError("exec is a list of texts, the program first: no shell reads it")
-        if not argv[0] or any("\0" in one for one in argv):
-            raise ValueError("exec names no program, or holds a NUL")
-        ttl = duration(value["ttl"]) if "ttl" in value else DEFAULT_TTL
-        return SecretSource(exec=tuple(argv), ttl=ttl)
-    raise ValueError("is a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
-
-
 _REFERENCES: Final[list[dict[str, Any]]] = [
     {
         "type": "object",
@@ -133,33 +92,9 @@ _REFERENCES: Final[list[dict[str, Any]]] = [
 
 SecretValue = Annotated[
     SecretSource,
-    PlainValidator(_secret_source),
+    PlainValidator(secret_source),
     WithJsonSchema({"oneOf": [{"type": "string", "minLength": 1}, *_REFERENCES]}),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class KeySource:
-    """Where a key of the registry is, or the passphrase from which one is derived."""
-
-    source: SecretSource
-    passphrase: bool = False
-
-
-def _key_source(value: Any) -> KeySource:
-    """`{env: NAME}`, `{file: PATH}`, `{exec: [argv…]}` or `{passphrase: …}` with one of those."""
-    if isinstance(value, dict) and value.keys() == {"passphrase"} and isinstance(value["passphrase"], dict):
-        return KeySource(_reference(value["passphrase"]), passphrase=True)
-    if isinstance(value, dict) and value.keys() != {"passphrase"}:
-        return KeySource(_reference(value))
-    raise ValueError("is {env: NAME}, {file: PATH}, {exec: [argv…]}, or {passphrase: …} with one of those")
-
-
-def _key_sources(value: Any) -> tuple[KeySource, ...]:
-    listed = value if isinstance(value, list) else [value]
-    if not 1 <= len(listed) <= MAX_REGISTRY_KEYS:
-        raise ValueError(f"is one key, or a list of 1 to {MAX_REGISTRY_KEYS} of them")
-    return tuple(map(_key_source, listed))
 
 
 _PASSPHRASE: Final = {
@@ -172,7 +107,7 @@ _ONE_KEY: Final = [*_REFERENCES, _PASSPHRASE]
 
 KeySources = Annotated[
     tuple[KeySource, ...],
-    PlainValidator(_key_sources),
+    PlainValidator(key_sources),
     WithJsonSchema(
         {
             "oneOf": [
@@ -189,29 +124,9 @@ KeySources = Annotated[
 ]
 
 
-def duration(value: Any) -> int:
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("is a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
-    seconds = int(match[1]) * _SECONDS[match[2]]
-    if seconds == 0:
-        raise ValueError("is longer than nothing")
-    return seconds
-
-
 Duration = Annotated[
     int, PlainValidator(duration), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"})
 ]
-
-
-def instant(value: Any) -> int:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError("is a point in time with its zone, as in 2027-01-01T00:00:00Z")
-    return int(moment.timestamp())
 
 
 Instant = Annotated[int, PlainValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})]
@@ -338,7 +253,7 @@ class GatewayConfig(Strict):
 
 
 class RegistryConfig(Strict):
-    file: Annotated[str, Field(pattern=r"^.+\.(enc|yaml|yml|json)$")]
+    file: Annotated[str, Field(pattern=f"^{REGISTRY_FILE}$")]
     key: KeySources | None = None
 
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from .commands import CommandError, output_of
-from .schema import SecretSource
+from .problems import Foreseen
 from .secret import Secret
+from .values import SecretSource
 
 MAX_BYTES: Final = 64 * 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class SecretError(Exception):
+class SecretError(Foreseen):
     """A secret that cannot be had. The text names the source, never the value."""
 
 
@@ -50,6 +50,8 @@ def text_of(source: SecretSource, base: Path, environ: Mapping[str, str]) -> str
     if source.file is not None:
         return _read(base / source.file)
     if source.exec is not None:
+        from .commands import CommandError, output_of  # most secrets need no subprocess
+
         try:
             return _text(output_of(source.exec, base, environ, MAX_BYTES), name_of(source))
         except CommandError as error:

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from . import base64url, canonical, grammar, policy
+from . import base64url, canonical, grammar
+from .carriers import MAX_LIST, TERMS
 from .errors import Denied, Malformed
+from .grammar import parse_list
 from .keys import mac, signature_id
-from .schemes.presign import MAX_LIST, TERMS
 from .secret import Secret
-from .sources import parse_source
 from .terms import NO_TERMS, Terms, Written, write
 from .tokens import format_token
 
@@ -142,7 +142,7 @@ class Signer:
             if len(lists[what].encode()) > MAX_LIST:
                 raise ValueError(f"{what}: more than {MAX_LIST} bytes")
             try:
-                policy.parse_list(lists[what], what)
+                parse_list(lists[what], what)
             except Malformed as error:
                 raise ValueError(error.detail) from None
         _check_time(expires_at)
@@ -164,6 +164,8 @@ class Signer:
 
         Raises ValueError for anything the gateway would refuse whatever the project allows.
         """
+        from .source_url import parse_source  # half of what signing imports, and few sign sources
+
         _check_time(expires_at)
         if not _EXTENSION.fullmatch(extension):
             raise ValueError("a format is 1 to 16 letters and digits")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from .problems import Foreseen
+
 MAX_BYTES: Final = 512 * 1024 * 1024
 _BLOCK: Final = 1024 * 1024
 
 
-class StoreError(Exception):
+class StoreError(Foreseen):
     """A file that cannot be read or written. The text says what is wrong with it and what to do."""
 
 
@@ -68,7 +69,7 @@ def write_private(path: Path, content: bytes) -> None:
     """
     if path.is_symlink():
         raise StoreError("is a symbolic link: name the file itself")
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}.draft")
     try:
         _write_draft(draft, content, like=path)
         draft.replace(path)

@@ -14,9 +14,8 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from . import grammar
-from .clients import parse_network
-from .connections import Network
 from .errors import Malformed
+from .networks import Network, parse_network
 
 MAX_CLIENTS: Final = 64
 """Networks of a list, as many as methods or paths."""

@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from .problems import Foreseen
 from .secret import Secret
 
 KEY_BYTES: Final = 32
@@ -37,20 +38,18 @@ _STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/***")
 _KEY_TEXT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-class VaultError(Exception):
+class VaultError(Foreseen):
     """A file that cannot be opened. The text says why, and holds nothing from inside it."""
 
 
-@dataclass(frozen=True, slots=True)
-class VaultKey:
+class VaultKey(NamedTuple):
     """32 random bytes. `kid` is their JWK thumbprint (RFC 7638), as JOSE libraries compute it."""
 
     secret: Secret
     kid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Passphrase:
+class Passphrase(NamedTuple):
     """What a person remembers; a key is derived from it with the parameters of the file."""
 
     secret: Secret

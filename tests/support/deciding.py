@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from presign_proxy.connections import Ceiling, Conduct, Connection, Registry, SourceRules, Upstream
+from presign_proxy.ceiling import Ceiling
+from presign_proxy.connections import Conduct, Connection, Registry, SourceRules, Upstream
 from presign_proxy.decisions import Decision, Deny, Forward
 from presign_proxy.gateway import decide
 from presign_proxy.hosts import parse_authority

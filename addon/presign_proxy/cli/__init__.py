@@ -3,47 +3,113 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-_VERBS: Final = {
-    "init": "starting:init",
-    "connections": "connecting:connections",
-    "presets": "presetting:presets",
-    "sign": "signing:sign",
-    "convert": "explaining:convert",
-    "verify": "explaining:verify",
-    "explain": "explaining:explain",
-    "check": "checking:check",
-    "revoke": "revoking:revoke",
-    "rekey": "vaulting:rekey",
-    "encrypt": "vaulting:encrypt",
-    "decrypt": "vaulting:decrypt",
-    "serve": "serving:serve",
-    "demo": "showing:demo",
-    "completion": "showing:completion",
-    "schema": "showing:schema",
+from ..version import VERSION
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+class Verb(NamedTuple):
+    """A verb: the module that holds it under its own name, and its help in one sentence.
+
+    A test holds the sentence against the verb's docstring.
+    """
+
+    module: str
+    help: str
+    hidden: bool = False
+
+
+VERBS: Final = {
+    "init": Verb("starting", "Write a configuration, a fresh registry key and an encrypted registry."),
+    "connections": Verb("connecting", "Add, show and change what is in the registry file."),
+    "presets": Verb("presetting", "The providers that `connections add --preset` knows, or one of them."),
+    "sign": Verb(
+        "signing",
+        "Sign a grant for PATH, relative to the connection: a URL, or one of the other forms (--as).",
+    ),
+    "convert": Verb(
+        "converting", "Carry the same grant another way, without the secret: URL, token, headers, …"
+    ),
+    "verify": Verb("explaining", "Say whether the gateway would grant a request."),
+    "explain": Verb(
+        "explaining",
+        "Say step by step what the gateway would do with a request, and why; name the usual mistakes.",
+    ),
+    "check": Verb("checking", "Look at everything a gateway would read at its start."),
+    "revoke": Verb(
+        "revoking",
+        "Revoke a URL, token or signature id (URL; - reads standard input), or what the options say.",
+    ),
+    "rekey": Verb(
+        "vaulting",
+        "Encrypt the registry anew: with a fresh key where the key is in a file, else with the first key.",
+    ),
+    "encrypt": Verb(
+        "vaulting",
+        "Make a plain registry (JSON or YAML; - reads JSON from standard input) the encrypted one.",
+    ),
+    "decrypt": Verb("vaulting", "Print the registry as JSON, all its secrets included."),
+    "serve": Verb("serving", "Run the gateway: several workers on one port, without a script, without a UI."),
+    "demo": Verb(
+        "showing", "Start a gateway in front of a built-in upstream, show what it does, keep serving."
+    ),
+    "completion": Verb(
+        "showing",
+        "Print what makes a shell complete verbs, options and connections:"
+        ' eval "$(presign completion bash)".',
+    ),
+    "schema": Verb("showing", "Print the JSON Schema of the configuration, for editors.", hidden=True),
 }
 
 
 class Verbs(click.Group):
-    """Imports a verb when it is used: mitmproxy and pydantic take a second, `--help` need not wait."""
+    """Imports a verb when it is used. To list verbs, for `--help` or for a shell, imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_VERBS)
+        return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        where = _VERBS.get(cmd_name)
-        if where is None:
+        verb = VERBS.get(cmd_name)
+        if verb is None:
             return None
-        module, _, name = where.partition(":")
-        found: click.Command = getattr(import_module(f".{module}", __name__), name)
+        found: click.Command = getattr(import_module(f".{verb.module}", __name__), cmd_name)
         return found
+
+    def _listed(self, ctx: click.Context) -> dict[str, click.Command]:
+        """Each verb as a command that knows its help and nothing else."""
+        return {
+            name: click.Command(name, help=VERBS[name].help, hidden=VERBS[name].hidden)
+            for name in self.list_commands(ctx)
+        }
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _Listing(commands=self._listed(ctx)).format_commands(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=command.get_short_help_str())
+            for name, command in self._listed(ctx).items()
+            if name.startswith(incomplete) and not command.hidden
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+class _Listing(click.Group):
+    """Commands in their own order; click sorts them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="presign-proxy", message="%(version)s")
+@click.version_option(VERSION, message="%(version)s")
 def main() -> None:
     """Presigned URLs for any HTTP API: who holds a signing secret mints them, the gateway puts the key on.
 

@@ -7,7 +7,7 @@ import sys
 import click
 
 from ..secrets import checked
-from .desk import Failure
+from .place import Failure
 
 MAX_LINE = 64 * 1024
 MAX_TEXT = 1 << 20

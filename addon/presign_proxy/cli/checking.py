@@ -10,12 +10,13 @@ from typing import Final, NamedTuple
 
 import click
 
-from ..clients import parse_network
 from ..config import load
-from ..connections import ANY, Connection
-from ..document import ConfigError
-from ..schema import SecretSource
+from ..connections import Connection
+from ..grammar import ANY
+from ..networks import parse_network
+from ..problems import ConfigError
 from ..secrets import SecretError, resolve
+from ..values import SecretSource
 from .desk import Desk
 from .voice import DONE, REFUSED, Voice, counted, verb
 

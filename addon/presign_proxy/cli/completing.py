@@ -5,22 +5,26 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from click.shell_completion import CompletionItem
-
 if TYPE_CHECKING:
     import click
+    from click.shell_completion import CompletionItem
 
 
 def complete_connections(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from .desk import Desk
+    from click.shell_completion import CompletionItem
+
+    from .configured import names_of
+    from .place import Place
 
     with suppress(Exception):
-        names = Desk.at(context.params.get("config")).entries
+        names = names_of(Place.at(context.params.get("config")))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return []
 
 
 def complete_presets(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     from .desk import Desk
 
     with suppress(Exception):

@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import click
@@ -18,11 +18,12 @@ from ..document import Document
 from ..draft import Draft, changing
 from ..keys import MAX_KEYS
 from ..presets.model import LABEL
-from ..schema import duration
+from ..values import duration
 from . import asking
 from .completing import complete_connections, complete_presets
 from .desk import Desk, Entry, Failure
 from .hiding import PLACES, masked
+from .values import YEAR_10000, instant, listed
 from .voice import Voice, table, verb
 
 _NUMBERED: Final = re.compile(r"k[0-9]{1,9}")
@@ -31,14 +32,6 @@ _NUMBERED: Final = re.compile(r"k[0-9]{1,9}")
 @click.group(name="connections")
 def connections() -> None:
     """Add, show and change what is in the registry file."""
-
-
-def instant(now: float | None = None) -> str:
-    return datetime.fromtimestamp(int(now or time.time()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-YEAR_10000: Final = 253_402_300_800
-"""Unix time; a moment from then on cannot be written down."""
 
 
 def new_secret() -> str:
@@ -163,11 +156,6 @@ def _described(options: dict[str, Any]) -> dict[str, Any]:
     if options["max_lifetime"]:
         data["max_lifetime"] = options["max_lifetime"]
     return data
-
-
-def listed(given: tuple[str, ...]) -> list[str]:
-    """What was given several times, or with commas, or both."""
-    return sorted({item for text in given for item in text.split(",") if item})
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -6,8 +6,6 @@ Offline: credentials are not read, and of the signing secrets only those of the 
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,27 +13,29 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..clients import parse_network
-from ..config import DEFAULT_PATH, Shape, locate, shape_of
+from ..config import Shape, shape_of
+from ..config_path import DEFAULT_PATH
 from ..connections import Connection, Registry
-from ..document import ConfigError, Document, Problem
+from ..document import Document
 from ..draft import Draft
 from ..filling import Presets, with_presets
 from ..hosts import parse_host
+from ..networks import parse_network
 from ..plainly import explain
 from ..presets import providers
+from ..problems import ConfigError, Problem
 from ..registering import Registrar
-from ..registry_file import openers_of, revocations_of
+from ..registry_file import revocations_of
+from ..registry_opening import openers_of
 from ..revocations import Revocations
 from ..schema import Config, ConnectionEntry, ConnectionId
 from ..vault import Opener, VaultError
+from .place import Failure, Place
+
+__all__ = ["Desk", "Entry", "Failure"]
 
 _MANY: Final = 2000
 _ENTRY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ConnectionId, ConnectionEntry])
-
-
-class Failure(Exception):
-    """It cannot be done; the text says why and what to do. Exit code 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,8 @@ class Entry:
     managed: bool
 
 
-class Desk:
+class Desk(Place):
     """The operator's view of one configuration, read when it is first asked for."""
-
-    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
-        self.path = path
-        self.environ = environ
-
-    @classmethod
-    def at(cls, config: Path | None) -> Desk:
-        return cls(locate(str(config or ""), os.environ), os.environ)
-
-    @property
-    def base(self) -> Path:
-        return self.path.parent
-
-    @property
-    def exists(self) -> bool:
-        return self.path.exists()
 
     @cached_property
     def _shape(self) -> Shape:

@@ -17,12 +17,12 @@ from ..presenting import Presented, parse
 from ..presenting.urls import Unreadable
 from ..registry_file import revocations_of
 from ..revocations import EVERY
-from ..schema import instant as parse_instant
+from ..values import instant as parse_instant
 from . import asking
 from .completing import complete_connections
-from .connecting import instant
 from .desk import Desk, Failure
 from .explaining import named
+from .values import instant
 from .voice import Voice, verb
 
 _GRACE: Final = 86_400

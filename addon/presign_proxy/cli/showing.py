@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import click
-from click.shell_completion import get_completion_class
 
 
 @click.command()
@@ -24,6 +23,8 @@ def demo(port: int, *, once: bool, as_json: bool) -> None:
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print what makes a shell complete verbs, options and connections: eval "$(presign completion bash)"."""
+    from click.shell_completion import get_completion_class
+
     found = get_completion_class(shell)
     if found is None:
         raise click.UsageError(f"{shell} is not known to click")

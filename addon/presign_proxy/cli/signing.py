@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from .. import policy
-from ..connections import Connection
 from ..errors import Denied
 from ..keys import SigningKey, signature_id
-from ..paths import canonical_path
-from ..schema import SecretSource, duration, instant
 from ..secret import Secret
 from ..secrets import resolve
 from ..signer import Signed, Signer
 from ..terms import NO_TERMS
+from ..values import SecretSource, duration, instant
 from .completing import complete_connections
-from .connecting import YEAR_10000, listed
-from .desk import Desk, Failure
+from .place import Failure, Place
 from .terms import as_json, policy_options, terms_of
-from .voice import Voice, verb
+from .values import YEAR_10000, listed
+from .voice import Voice, light_verb
+
+if TYPE_CHECKING:
+    from ..signing_view import SigningView
 
 FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
 BASE: Final = "http://127.0.0.1:8080"
@@ -44,8 +45,11 @@ class Known(NamedTuple):
     id: str
     secret: Secret
     key: str | None = None
-    connection: Connection | None = None
-    preset: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    view: SigningView | None = None
+
+    @property
+    def preset(self) -> Mapping[str, Any]:
+        return self.view.preset if self.view else {}
 
 
 class Form(NamedTuple):
@@ -75,8 +79,8 @@ class Form(NamedTuple):
 )
 @click.option("--secret-file", metavar="PATH", help="Sign without a configuration: the secret's file.")
 @policy_options
-@verb
-def sign(desk: Desk, voice: Voice, connection: str, path: str, **options: Any) -> None:
+@light_verb
+def sign(place: Place, voice: Voice, connection: str, path: str, **options: Any) -> None:
     """Sign a grant for PATH, relative to the connection: a URL, or one of the other forms (--as).
 
     url for curl and fetch; base-url for SDKs that take one; key in place of an API key, with HTTPS_PROXY set;
@@ -84,11 +88,11 @@ def sign(desk: Desk, voice: Voice, connection: str, path: str, **options: Any) -
     """
     secret_source = _secret_source(options["secret_env"], options["secret_file"])
     if secret_source is not None:
-        known = Known(connection, resolve(secret_source, Path.cwd(), desk.environ))
+        known = Known(connection, resolve(secret_source, Path.cwd(), place.environ))
     else:
-        known = _known(desk, connection, options["key_id"])
+        known = _known(place, connection, options["key_id"])
     expires_at = _expires_at(options["expires"], options["no_expiry"])
-    source = known.connection is not None and known.connection.source is not None
+    source = known.view is not None and known.view.formats is not None
     if source or (secret_source is not None and options["extension"]):
         _sign_source(voice, known, path, expires_at, options)
         return
@@ -102,7 +106,7 @@ def sign(desk: Desk, voice: Voice, connection: str, path: str, **options: Any) -
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     _hold_against(voice, known, grant, path)
-    if known.connection is not None and f"{known.id}/{terms.id}" in desk.revocations.ids:
+    if known.view is not None and f"{known.id}/{terms.id}" in known.view.revoked_ids:
         raise Failure(f"the gateway would answer revoked: what is signed as {terms.id} is; take another --id")
     form = Form(path, options["base"].rstrip("/"), options["ca"])
     data = {**described(grant, form, known.preset), "key": known.key}
@@ -117,27 +121,27 @@ def _secret_source(env: str | None, file: str | None) -> SecretSource | None:
     return SecretSource(file=str(Path(file).expanduser())) if file else None
 
 
-def _known(desk: Desk, name: str, key_id: str | None) -> Known:
-    entry = desk.entry(name)
-    connection = desk.connection(entry)
-    key = _signing_key(connection, key_id, int(time.time()))
-    preset = desk.presets.known.get(entry.data.get("preset") or "", {})
-    return Known(name, key.secret, key.id, connection, preset)
+def _known(place: Place, name: str, key_id: str | None) -> Known:
+    from .configured import view_of  # reads YAML and decrypts: a secret alone needs neither
+
+    view = view_of(place, name)
+    key = _signing_key(view, key_id, int(time.time()))
+    return Known(name, key.secret, key.id, view)
 
 
-def _signing_key(connection: Connection, key_id: str | None, now: int) -> SigningKey:
-    if connection.source is not None and not connection.source.signed:
+def _signing_key(view: SigningView, key_id: str | None, now: int) -> SigningKey:
+    if not view.signed:
         return SigningKey("", Secret("-"))
-    for key in connection.keys.keys:
+    for key in view.keys.keys:
         if key_id not in (None, key.id):
             continue
         if key.is_live(now) and not key.revoked:
             return key
         if key_id is not None:
-            raise Failure(f"the key {key.id} of {connection.id} is revoked, or past its not_after")
+            raise Failure(f"the key {key.id} of {view.id} is revoked, or past its not_after")
     if key_id is not None:
-        raise Failure(f"{connection.id} has no key {key_id[:64]!r}")
-    raise Failure(f"{connection.id} has no key in force: `presign connections rotate {connection.id}`")
+        raise Failure(f"{view.id} has no key {key_id[:64]!r}")
+    raise Failure(f"{view.id} has no key in force: `presign connections rotate {view.id}`")
 
 
 def _expires_at(text: str, never: bool) -> int:
@@ -162,10 +166,13 @@ def _expires_at(text: str, never: bool) -> int:
 
 def _hold_against(voice: Voice, known: Known, grant: Signed, path: str) -> None:
     """Refuse to mint what the gateway would refuse for ever; warn of what it refuses as things are."""
-    connection = known.connection
-    if connection is None:
+    view = known.view
+    if view is None:
         return
-    ceiling = connection.ceiling
+    from .. import policy
+    from ..paths import canonical_path
+
+    ceiling = view.ceiling
     try:
         policy.check_lifetime(int(grant.expires), int(time.time()), ceiling)
         for method in grant.methods.split(","):
@@ -177,12 +184,12 @@ def _hold_against(voice: Voice, known: Known, grant: Signed, path: str) -> None:
             policy.check_path(canonical, tuple(grant.paths.split(",")), ceiling)
     except Denied as denied:
         raise Failure(f"the gateway would answer {denied.code}: {denied.detail}") from None
-    if connection.revoked or not connection.enabled:
-        state = "revoked" if connection.revoked else "disabled"
+    if view.revoked or not view.enabled:
+        state = "revoked" if view.revoked else "disabled"
         voice.note(f"{known.id} is {state}: this works once it no longer is")
 
 
-def described(grant: Signed, form: Form, preset: dict[str, Any]) -> dict[str, Any]:
+def described(grant: Signed, form: Form, preset: Mapping[str, Any]) -> dict[str, Any]:
     """The grant in all its forms, as JSON."""
     expires = int(grant.expires)
     can_be_url = bool(form.path) and "*" not in form.path
@@ -201,7 +208,7 @@ def described(grant: Signed, form: Form, preset: dict[str, Any]) -> dict[str, An
     }
 
 
-def shown(grant: Signed, what: str, form: Form, preset: dict[str, Any]) -> list[str]:
+def shown(grant: Signed, what: str, form: Form, preset: Mapping[str, Any]) -> list[str]:
     """The grant in one form, as lines."""
     if what in ("token", "key"):
         return [grant.token]
@@ -227,13 +234,13 @@ def _url(grant: Signed, form: Form) -> str:
         raise click.UsageError(str(error)) from None
 
 
-def _base_url(grant: Signed, form: Form, preset: dict[str, Any]) -> str:
+def _base_url(grant: Signed, form: Form, preset: Mapping[str, Any]) -> str:
     """With its last slash: some SDKs ask for exactly what they are given, and `/p/TOKEN` is no path."""
     inner = preset.get("sdk_base") or ""
     return f"{form.base}/p/{grant.token}/{inner}"
 
 
-def _exports(grant: Signed, form: Form, preset: dict[str, Any]) -> list[str]:
+def _exports(grant: Signed, form: Form, preset: Mapping[str, Any]) -> list[str]:
     names = preset.get("env") or ["API_KEY"]
     ca = str(Path(form.ca).expanduser())
     # Node reads the proxy's variables only when it is told to (22.21, 24).
@@ -252,12 +259,12 @@ def _sign_source(voice: Voice, known: Known, url: str, expires_at: int, options:
         raise click.UsageError("a source URL has no policy: leave its options out")
     if options["form"] not in ("url", "curl"):
         raise click.UsageError(f"--as {options['form']} is for scheme presign")
-    rules = known.connection.source if known.connection else None
+    view = known.view
     extension = options["extension"] or url.partition("?")[0].rpartition(".")[2].lower()
-    if rules is not None and extension not in rules.formats:
-        raise Failure(f"{known.id} serves {', '.join(sorted(rules.formats))}: --format")
+    if view is not None and extension not in (formats := view.formats or ()):
+        raise Failure(f"{known.id} serves {', '.join(sorted(formats))}: --format")
     base = options["base"].rstrip("/")
-    if rules is not None and not rules.signed:
+    if view is not None and not view.signed:
         plain = f"{base}/v1/{known.id}/{url.partition('://')[2] or url}.{extension}"
         voice.tell(
             {"connection": known.id, "url": plain, "token": None, "headers": {}, "expires": None}, plain

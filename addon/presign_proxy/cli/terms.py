@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import click
 
-from ..connections import Network
 from ..errors import Malformed
-from ..schema import duration, instant
+from ..networks import Network
 from ..terms import NO_TERMS, Terms, Written
 from ..terms import parse as parse_terms
-from .connecting import YEAR_10000, listed
-from .desk import Failure
+from ..values import duration, instant
+from .place import Failure
+from .values import YEAR_10000, listed
 
 _SIZE = re.compile(r"([0-9]{1,12})([KMG]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}

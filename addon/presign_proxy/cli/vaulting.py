@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from ..document import ConfigError, Document, Problem
+from ..document import Document
 from ..draft import Draft, changing, from_json, naming, shaped
-from ..registry_file import MAX_KEYS, read_payload, revocations_of
+from ..problems import ConfigError, Problem
+from ..registry_file import revocations_of
+from ..registry_opening import MAX_KEYS, read_payload
 from ..secret import Secret
 from ..storing import MAX_BYTES, read_private, write_private
 from ..vault import Passphrase, VaultKey, kid_of, new_key, parse_key, seal

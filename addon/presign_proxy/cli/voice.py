@@ -12,17 +12,11 @@ from typing import Any, Final
 
 import click
 
-from ..document import ConfigError
-from ..secrets import SecretError
-from ..storing import StoreError
-from ..vault import VaultError
-from .desk import Desk, Failure
+from ..problems import Foreseen
+from .place import Place
 
 DONE: Final = 0
 REFUSED: Final = 1
-
-
-_FORESEEN: Final = (Failure, ConfigError, StoreError, VaultError, SecretError, OSError)
 
 
 def verb(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -30,17 +24,34 @@ def verb(function: Callable[..., int | None]) -> Callable[..., None]:
 
     What it returns is its exit code.
     """
+    return _verb(function, _desk)
 
+
+def light_verb(function: Callable[..., int | None]) -> Callable[..., None]:
+    """The same with a `Place` as its first argument: for a verb that may need no configuration.
+
+    To import what reads one takes longer than all that such a verb does.
+    """
+    return _verb(function, Place.at)
+
+
+def _desk(config: Path | None) -> Place:
+    from .desk import Desk
+
+    return Desk.at(config)
+
+
+def _verb(function: Callable[..., int | None], place: Callable[[Path | None], Place]) -> Callable[..., None]:
     @click.option("--config", "config", type=click.Path(path_type=Path), help="The configuration.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(function)
     def run(*args: Any, config: Path | None, as_json: bool, **kwargs: Any) -> None:
         _in_unicode(kwargs)
         try:
-            code = function(Desk.at(config), Voice(as_json), *args, **kwargs)
+            code = function(place(config), Voice(as_json), *args, **kwargs)
         except BrokenPipeError:
             raise  # whoever read has enough; click ends in silence
-        except _FORESEEN as error:
+        except (Foreseen, OSError) as error:
             code = _fail(error, as_json=not _is_full() and as_json)
         raise SystemExit(code or DONE)
 

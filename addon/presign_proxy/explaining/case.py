@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from .. import canonical, policy
+from .. import canonical
 from ..connections import Connection, Registry
 from ..decisions import Decision, Deny, Facts, Forward
 from ..errors import Denied, Malformed
 from ..gateway import decide
+from ..grammar import parse_list
 from ..hosts import parse_authority
 from ..message import Head, Request, head_of
 from ..recognition import is_gateway, recognise
@@ -148,8 +149,8 @@ def _malformed_at(case: Case) -> str:
     claim = case.claim
     if isinstance(claim, Presign):
         try:
-            policy.parse_list(claim.methods, "methods")
-            policy.parse_list(claim.paths, "paths")
+            parse_list(claim.methods, "methods")
+            parse_list(claim.paths, "paths")
         except Malformed:
             return "lists"
         try:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from .. import loosely
+from ..carriers import API_PROXY, MAX_LIST, TERMS, TOKEN_PATH
 from ..decisions import Deny, Forward
 from ..loosely import NAMES, Loose
 from ..message import Request
 from ..recognition import is_source_form
-from ..schemes.presign import API_PROXY, MAX_LIST, TERMS, TOKEN_PATH
 from ..schemes.source import Source
 from ..terms import Written
 from ..tokens import PREFIXES, has_start

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ..carriers import TERMS
 from ..clients import asker
-from ..schemes.presign import TERMS, Presign
+from ..schemes.presign import Presign
 from ..terms import NO_TERMS, Terms, parse
 from .case import Case
 from .explanation import Step, moment, printable, span

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from .. import policy
 from ..connections import Connection
+from ..grammar import parse_list
 from ..paths import Pattern, pattern, units
 from ..schemes.presign import Presign
 from . import spelling
@@ -82,7 +82,7 @@ def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
     if case.facts.path is None:
         return
     path = units(case.facts.path.encode("ascii")).removeprefix("/")
-    patterns = [pattern(text) for text in policy.parse_list(claim.paths, "paths")]
+    patterns = [pattern(text) for text in parse_list(claim.paths, "paths")]
     if any(one.matches(path) for one in patterns):
         yield Finding("ceiling", "The signature allows the path, the connection's own patterns do not.")
         return

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from .. import grammar
-from ..schemes.presign import TERMS
+from ..carriers import TERMS
 from ..terms import wrong_with
 from .explanation import Finding
 

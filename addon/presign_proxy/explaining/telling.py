@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
 
-from .. import policy, sources
-from ..connections import ANY, Connection
+from ..connections import Connection
 from ..errors import Denied
+from ..grammar import ANY, parse_list
 from ..keys import SigningKey
 from ..paths import Pattern, pattern, units
 from ..schemes.presign import Presign
 from ..schemes.source import Source
+from ..source_url import parse_url
 from ..terms import Written
 from . import limit_steps, policy_steps
 from .case import Case
@@ -247,7 +248,7 @@ def _patterns(case: Case) -> tuple[list[Pattern], tuple[Pattern, ...], str]:
     """Signed patterns, the connection's, and the units they are matched on."""
     claim, known = case.claim, case.connection
     paths = claim.paths if isinstance(claim, Presign) else ""
-    signed = [pattern(text) for text in policy.parse_list(paths, "paths")]
+    signed = [pattern(text) for text in parse_list(paths, "paths")]
     allowed = known.ceiling.paths if known else ()
     return signed, allowed, units((case.facts.path or "").encode("ascii")).removeprefix("/")
 
@@ -295,7 +296,7 @@ def _origin_refused(case: Case) -> Step:
 
 def _origin_of(url: str) -> str:
     try:
-        return str(sources.parse_url(url if "://" in url else f"https://{url}").origin)
+        return str(parse_url(url if "://" in url else f"https://{url}").origin)
     except Denied:
         return "no origin that can be read"
 

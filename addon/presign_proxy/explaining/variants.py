@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from ..canonical import POLICY_LABEL, PRESIGN_LABEL
-from ..schemes.presign import TERMS
+from ..carriers import TERMS
 from ..terms import Written
 
 _POLICY_ORDERS: Final = 720

@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..admission import Admission
-from ..document import ConfigError, Problem
 from ..journal import Journal
 from ..keeper import Keeper
 from ..lifecycle import Lifecycle, line_of
 from ..limits.limiter import Limiter
+from ..problems import ConfigError, Problem
 from ..schema import AdminConfig, HostPort
 from .admin import AdminServer, bound
 from .figures import Snapshot

@@ -9,11 +9,11 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from .. import grammar, loosely
-from ..clients import parse_network
+from ..carriers import API_PROXY, TOKEN_PATH
 from ..errors import Denied
 from ..message import Fields, Request
+from ..networks import parse_network
 from ..paths import canonical_path
-from ..schemes.presign import API_PROXY, TOKEN_PATH
 from ..tokens import has_start
 from . import curl
 from .urls import MAX_TEXT, Located, Unreadable, locate, looks_like_url

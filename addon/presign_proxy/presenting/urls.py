@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from ..carriers import API_PROXY, TOKEN_PATH
 from ..hosts import is_loopback, parse_address, parse_authority
 from ..message import Origin
-from ..schemes.presign import API_PROXY, TOKEN_PATH
 from ..schemes.source import FORM
 
 MAX_TEXT: Final = 256 * 1024

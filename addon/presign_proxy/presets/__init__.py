@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 
@@ -25,6 +25,6 @@ from typing import Any
 def providers() -> dict[str, dict[str, Any]]:
     """All built-in presets by name."""
     found: dict[str, dict[str, Any]] = json.loads(
-        files(__package__).joinpath("providers.json").read_text("utf-8")
+        Path(__file__).with_name("providers.json").read_text("utf-8")
     )
     return found

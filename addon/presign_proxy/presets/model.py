@@ -12,7 +12,7 @@ from ..names import header_key
 from ..paths import canonical_path
 from ..rewrite import is_credential
 from ..schema import HeaderName, HeaderPrefix, HeaderValue, ParamName, Strict
-from ..sources import parse_url
+from ..source_url import parse_url
 
 PresetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Text = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]

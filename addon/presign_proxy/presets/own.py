@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..document import ConfigError, Document, Problem, read
+from ..document import Document, read
 from ..filling import Presets
 from ..permissions import writable_by_others
 from ..plainly import explain
+from ..problems import ConfigError, Problem
 from ..schema import PRESETS_FILE
 from . import providers
 from .model import PresetsFile

@@ -15,6 +15,7 @@ import re
 from typing import Final, Literal, NamedTuple
 
 from .. import grammar
+from ..carriers import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from ..errors import Malformed
 from ..message import Head, Request
 from ..names import fold, param_key
@@ -23,27 +24,6 @@ from ..terms import Written, check_written
 from ..tokens import begins, has_start, holds_token, parse_token
 
 Carrier = Literal["query", "header", "path", "key"]
-
-MAX_LIST: Final = 8 * 1024
-"""Bytes of the methods and of the paths value."""
-
-NAMES: Final = {
-    "connection_id": "X-Presign-Connection",
-    "expires": "X-Presign-Expires",
-    "methods": "X-Presign-Methods",
-    "paths": "X-Presign-Paths",
-    "signature": "X-Presign-Signature",
-}
-"""How the fields of version 1 are called in query and header."""
-TERMS: Final = {
-    "not_before": "X-Presign-Not-Before",
-    "max_uses": "X-Presign-Max-Uses",
-    "client": "X-Presign-Client",
-    "max_body": "X-Presign-Max-Body",
-    "key": "X-Presign-Key",
-    "id": "X-Presign-Id",
-}
-"""Those of a signed policy, in the order in which they are signed; with any of them it is version 2."""
 
 _FIELDS: Final = {name.encode(): field for field, name in (NAMES | TERMS).items()}
 _HEADERS: Final = {name.lower(): field for name, field in _FIELDS.items()}
@@ -65,9 +45,6 @@ _AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
 # A piece without any of these cannot hide a name that some parser would find in it.
 _SUSPICIOUS = re.compile(rb"[;#?]|^[^=]*%|presign", re.IGNORECASE)
 _IN_PATH = re.compile(rb"x-presign-(?:" + b"|".join(name[10:].lower() for name in _FIELDS) + rb")\s{0,4}=")
-
-API_PROXY: Final = b"/api/proxy/"
-TOKEN_PATH: Final = b"/p/"
 
 
 class Slot(NamedTuple):

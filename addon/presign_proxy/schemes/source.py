@@ -13,9 +13,6 @@ from ..errors import Malformed
 from ..message import Request
 from ..query import hidden_names, target
 
-MAX_URL: Final = 2048
-"""Characters of a source URL."""
-
 PREFIX: Final = b"/v1/"
 FORM: Final = re.compile(rb"/v1/[^/?]*/")
 _FORM = re.compile(rf"/v1/({grammar.CONNECTION_ID})/(.+)".encode(), re.DOTALL)

@@ -1,0 +1,77 @@
+"""Connections of the configuration, for the verbs of a signer: the short way where it will do.
+
+The short way (`signing_view`) imports no pydantic and builds no model, which together take longer than all
+the rest of `presign sign`. Wherever it does not answer, `Desk` reads everything, and says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .. import signing_view
+from ..problems import ConfigError, Foreseen
+from ..signing_view import SigningView
+from .place import Place
+
+if TYPE_CHECKING:
+    from .desk import Desk
+
+
+def view_of(place: Place, name: str) -> SigningView:
+    """The connection of that name. Raises Failure, ConfigError."""
+    if place.exists and (view := signing_view.view_of(place.path, place.environ, name)):
+        return view
+    from .desk import Desk
+
+    desk = Desk(place.path, place.environ)
+    entry = desk.entry(name)
+    found = desk.connection(entry)
+    return SigningView(
+        name,
+        found.keys,
+        found.ceiling,
+        found.enabled,
+        found.revoked,
+        found.source.formats if found.source else None,
+        found.source is None or found.source.signed,
+        _preset(desk, name),
+        desk.revocations.ids,
+    )
+
+
+def preset_of(place: Place, name: str) -> Mapping[str, Any]:
+    """The preset of a connection; {} where it has none, or the configuration cannot be read."""
+    preset = signing_view.preset_of(place.path, place.environ, name)
+    if preset is not None:
+        return preset
+    from .desk import Desk
+
+    desk = Desk(place.path, place.environ)
+    with suppress(ConfigError):
+        return _preset(desk, name) if name in desk.entries else {}
+    return {}
+
+
+def _preset(desk: Desk, name: str) -> Mapping[str, Any]:
+    preset = desk.entries[name].data.get("preset")
+    return desk.presets.known.get(preset, {}) if isinstance(preset, str) else {}
+
+
+def base_path_of(place: Place, name: str) -> str:
+    """The base path of a connection's upstream; empty without such a connection. Raises ConfigError."""
+    from .desk import Desk
+
+    desk = Desk(place.path, place.environ)
+    upstream = desk.connection(desk.entry(name)).upstream if name in desk.entries else None
+    return upstream.base.decode() if upstream else ""
+
+
+def names_of(place: Place) -> Iterable[str]:
+    """All connections, for a shell to complete. Raises ConfigError."""
+    with suppress(signing_view.NotPlain, Foreseen, ValueError):
+        return signing_view.Files(place.path, place.environ).entries
+    from .desk import Desk
+
+    return Desk(place.path, place.environ).entries

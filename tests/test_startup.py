@@ -1,0 +1,198 @@
+"""What a start of the command imports, and that help needs no verb to be imported. Nothing here is timed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from presign_proxy.cli import VERBS, main
+from support.shell import Shell
+
+SECRET = "sk_startup_0123456789abcdef0123456789"
+SIGNING = {
+    *("base64url", "canonical", "carriers", "errors", "grammar", "keys", "networks", "secret", "signer"),
+    *("terms", "tokens"),
+}
+"""What `Signer` needs: a few pure modules."""
+COMMAND = {"problems", "config_path", "version", "cli", "cli.place", "cli.voice"}
+BARE = {
+    *(SIGNING | COMMAND),
+    *("secrets", "values", "cli.completing", "cli.signing", "cli.terms", "cli.values"),
+}
+CONVERTING = {
+    *BARE,
+    *(
+        "converting",
+        "hosts",
+        "loosely",
+        "message",
+        "names",
+        "paths",
+        "presenting",
+        "presenting.curl",
+        "presenting.shellwords",
+    ),
+    *("presenting.urls", "query", "schemes", "schemes.presign", "schemes.source"),
+    *("cli.asking", "cli.converting", "cli.pasting"),
+}
+CONFIGURED = {
+    *BARE,
+    *("ceiling", "document", "draft", "members", "paths", "permissions", "presets", "registry_opening"),
+    *("revocations", "signing_parts", "signing_view", "storing", "vault", "cli.configured", "policy"),
+}
+NEVER = {"asyncio", "ssl", "sqlite3", "multiprocessing", "http.client", "importlib.metadata"}
+
+_REPORT = """
+import json, sys
+try:
+    {what}
+except SystemExit as ended:
+    code = ended.code
+else:
+    code = 0
+print(json.dumps([code, sorted(sys.modules)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """An encrypted registry with one connection of a preset, a ceiling, two keys and revocations."""
+    shell = Shell(tmp_path_factory.mktemp("startup"), SIGNING_SECRET=SECRET)
+    assert shell.presign("init").code == 0
+    added = shell.presign("connections", "add", "conn_a", "--preset", "openai", stdin="sk-KEY-0123456789\n")
+    assert added.code == 0, added.all
+    assert shell.presign("connections", "rotate", "conn_a").code == 0
+    assert shell.presign("revoke", "--key", "conn_a/k1").code == 0
+    return shell
+
+
+def ran(shell: Shell, what: str) -> tuple[set[str], list[str]]:
+    """All modules that are there after this was run in a process of its own, and the lines it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", _REPORT.format(what=what)],
+        capture_output=True,
+        text=True,
+        cwd=shell.directory,
+        env=shell.env,
+    )
+    *lines, report = done.stdout.splitlines() or [""]
+    assert report.startswith("["), done.stdout + done.stderr
+    code, modules = json.loads(report)
+    assert code in (0, None), done.stdout + done.stderr
+    return set(modules), lines
+
+
+def imported(shell: Shell, what: str) -> tuple[set[str], set[str], set[str]]:
+    """Modules of ours, top-level packages of others, and all modules that running this imports."""
+    modules, _ = ran(shell, what)
+    ours = {name.removeprefix("presign_proxy.") for name in modules if name.startswith("presign_proxy.")}
+    tops = {name.partition(".")[0] for name in modules}
+    # What an environment puts into each of its processes is not imported by the command.
+    others = tops - sys.stdlib_module_names - {"presign_proxy", "__main__", "_virtualenv", "sitecustomize"}
+    return ours, others, modules
+
+
+def command(*arguments: str) -> str:
+    return f"sys.argv = ['presign', *{arguments!r}]; from presign_proxy.cli import main; main()"
+
+
+def test_the_package_imports_nothing_until_it_is_asked(home: Shell) -> None:
+    ours, others, _ = imported(home, "import presign_proxy")
+    assert (ours, others) == (set(), set())
+
+
+def test_a_program_that_signs_imports_pure_modules_alone(home: Shell) -> None:
+    ours, others, modules = imported(home, "from presign_proxy import Signed, Signer, Terms")
+    assert ours == SIGNING
+    assert others == set()
+    assert not modules & (NEVER | {"subprocess", "threading", "socket", "logging"})
+
+
+def test_who_signs_with_a_secret_alone_waits_for_click_alone(home: Shell) -> None:
+    ours, others, modules = imported(
+        home, command("sign", "conn_a", "v1/a", "--secret-env", "SIGNING_SECRET")
+    )
+    assert ours == BARE
+    assert others == {"click"}
+    assert not modules & (NEVER | {"subprocess"})
+
+
+def test_who_signs_by_connection_waits_for_no_model_of_the_configuration(home: Shell) -> None:
+    ours, others, modules = imported(home, command("sign", "conn_a", "v1/models"))
+    assert ours == CONFIGURED
+    assert {name for name in others if not name.startswith(("_", "cython"))} == {
+        "click",
+        "yaml",
+        "cryptography",
+    }
+    assert not modules & (NEVER | {"subprocess"})
+
+
+def test_who_converts_waits_for_click_alone(home: Shell, tmp_path: Path) -> None:
+    url = home.presign("sign", "conn_a", "v1/a", "--secret-env", "SIGNING_SECRET").out.strip()
+    elsewhere = Shell(tmp_path)
+    ours, others, modules = imported(elsewhere, command("convert", url))
+    assert ours == CONVERTING
+    assert others == {"click"}
+    assert not modules & (NEVER | {"subprocess"})
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("completion", "zsh")])
+def test_who_asks_for_help_or_completion_waits_for_click_alone(
+    home: Shell, arguments: tuple[str, ...]
+) -> None:
+    ours, others, modules = imported(home, command(*arguments))
+    assert ours == ({"cli", "version"} | ({"cli.showing"} if "zsh" in arguments else set()))
+    assert others == {"click"}
+    assert not modules & NEVER
+
+
+def completed(shell: Shell, *words: str) -> tuple[set[str], list[str]]:
+    """Modules of ours that are imported to complete the last word, and what is proposed."""
+    asked = {"_PRESIGN_COMPLETE": "zsh_complete", "COMP_WORDS": " ".join(words)}
+    asked["COMP_CWORD"] = str(len(words) - 1)
+    modules, lines = ran(shell, f"import os; os.environ.update({asked!r}); {command()}")
+    return {name for name in modules if name.startswith("presign_proxy.")}, lines[1::3]
+
+
+def test_a_shell_completes_a_verb_without_importing_one(home: Shell) -> None:
+    ours, words = completed(home, "presign", "re")
+    assert words == ["revoke", "rekey"]
+    assert ours == {"presign_proxy.cli", "presign_proxy.version"}
+
+
+def test_a_shell_completes_a_connection_without_a_model_of_the_configuration(home: Shell) -> None:
+    ours, words = completed(home, "presign", "sign", "con")
+    assert words == ["conn_a"]
+    assert "presign_proxy.schema" not in ours
+
+
+class Loaded(click.Group):
+    """The verbs, each imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def test_the_help_of_each_verb_is_what_the_verb_says_of_itself() -> None:
+    context = click.Context(main)
+    for name, verb in VERBS.items():
+        found = main.get_command(context, name)
+        assert found is not None
+        assert (found.name, found.get_short_help_str(1000), found.hidden) == (name, verb.help, verb.hidden)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_help_is_printed_as_if_every_verb_had_been_imported(width: int) -> None:
+    context = click.Context(main, terminal_width=width, max_content_width=width)
+    every = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    ours, clicks = context.make_formatter(), context.make_formatter()
+    main.format_commands(context, ours)
+    Loaded(commands={name: found for name, found in every.items() if found}).format_commands(context, clicks)
+    assert ours.getvalue() == clicks.getvalue()
+    assert "serve" in ours.getvalue()
