@@ -29,9 +29,16 @@ from .watching import Version, version_of
 DEFAULT_PATH: Final = "config.yaml"
 ENVIRONMENT: Final = "PRESIGN_CONFIG"
 
-UNSIGNED: Final = ("config", "explicit", "pass", "deny")
-"""What the option `presign_unsigned` may say: as the file has it; the same, but deny where it says nothing;
-or whatever the file says, pass or deny."""
+UNSIGNED: Final = ("config", "explicit", "closed", "pass", "deny")
+"""Values of the option `presign_unsigned`.
+
+config: as the file says, and pass where it says nothing. explicit: as the file says, and deny where it says
+nothing. closed: deny, and a file that says pass is refused. pass, deny: whatever the file says.
+"""
+_OPEN_PROXY: Final = (
+    "is pass: requests without a presign would make `presign serve` an open proxy, which reaches loopback "
+    "and everything that this machine reaches; write deny here, or start it with --unsigned pass as well"
+)
 
 
 MAX_WARNINGS: Final = 20
@@ -113,16 +120,15 @@ def load(
     of_front = files_of(config.gateway.tls, path.parent)
     files, version = [*files, *of_front], version + version_of(of_front)
     front = read_certificate(config.gateway.tls, path.parent, document, problems)
+    wanted = _wanted(config, unsigned, document, problems, warnings)
     if problems:
         problems.sort(key=lambda problem: (problem.file, problem.line, problem.column))
         raise ConfigError(problems, tuple(files), version)
     warnings = [*warnings, *_exposed(config, document), *advice_on(front, hosts, document)]
-    # Whatever is not plainly "pass" denies.
-    deny = _wanted(config, unsigned, document, warnings) != "pass"
     registry = Registry(
         revocations.applied(connections),
         hosts,
-        deny_unsigned=deny,
+        deny_unsigned=wanted != "pass",  # whatever is not plainly "pass" denies
         revoked_urls=revocations.urls,
         revoked_ids=revocations.ids,
         trusted_proxies=trusted,
@@ -130,13 +136,22 @@ def load(
     return Loaded(path, config, registry, tuple(warnings), tuple(files), version, store, front)
 
 
-def _wanted(config: Config, unsigned: str, document: Document, warnings: list[Problem]) -> str:
-    """What becomes of requests without a presign."""
+def _wanted(
+    config: Config, unsigned: str, document: Document, problems: list[Problem], warnings: list[Problem]
+) -> str:
+    """What becomes of requests without a presign: `unsigned` is one of `UNSIGNED`."""
+    at = ("gateway", "unsigned")
     said = config.gateway.unsigned if "unsigned" in config.gateway.model_fields_set else None
+    if unsigned == "closed":
+        if said == "pass":
+            problems.append(document.problem(at, _OPEN_PROXY))
+        return "deny"
     if unsigned == "explicit":
         if said == "pass":
             text = "is pass: whoever reaches the gateway has an open proxy"
-            warnings.append(document.problem(("gateway", "unsigned"), text))
+        else:
+            text = "does not say pass: requests without a presign are denied, --unsigned pass or not"
+        warnings.append(document.problem(at, text))
         return said or "deny"
     return config.gateway.unsigned if unsigned == "config" else unsigned
 

@@ -20,6 +20,8 @@ from .voice import Voice, verb
 _DEFAULT: Final = "127.0.0.1:8080"
 _FILES: Final = 65_536
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+# An open proxy takes two who say so: the configuration and the command line.
+_UNSIGNED: Final = {None: "closed", "pass": "explicit", "deny": "deny"}
 # Meant for this process: a program that prints a secret has no business with them.
 _OF_SYSTEMD: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 
@@ -71,6 +73,11 @@ def _duration(_: click.Context, __: click.Parameter, given: str) -> float:
     help="How long to serve on before that, while readiness already says no.",
 )
 @click.option(
+    "--unsigned",
+    type=click.Choice(["deny", "pass"]),
+    help="Requests without a presign: deny is the default; pass holds where the configuration says it too.",
+)
+@click.option(
     "--confdir",
     type=click.Path(file_okay=False, path_type=Path),
     default="~/.mitmproxy",
@@ -90,6 +97,7 @@ def serve(
     workers: int,
     drain: float,
     notice: float,
+    unsigned: str | None,
     confdir: Path,
     upstream_ca: Path | None,
 ) -> int:
@@ -112,6 +120,7 @@ def serve(
         workers=workers,
         drain=drain,
         notice=notice,
+        unsigned=_UNSIGNED[unsigned],
         upstream_ca=str(upstream_ca.absolute()) if upstream_ca else "",
         as_json=voice.as_json,
     )

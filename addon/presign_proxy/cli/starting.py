@@ -24,7 +24,8 @@ _CONFIG: Final = """\
 
 gateway:
   hosts: [presign.local]     # names under which the gateway itself is addressed; they need not resolve
-  unsigned: pass             # what is not presigned: pass (local development) | deny (egress gateway)
+  # Requests without a presign: mitmdump on a laptop lets them pass, `presign serve` denies them.
+  # unsigned: deny           # both deny them
 
 registry:
   file: connections.enc      # managed by `presign connections`

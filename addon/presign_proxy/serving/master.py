@@ -134,6 +134,6 @@ class GatewayMaster(Master):
         self.options.update(
             confdir=plan.confdir,
             presign_config=plan.config,
-            presign_unsigned="explicit",
+            presign_unsigned=plan.unsigned,
             **trust,
         )
