@@ -16,6 +16,7 @@ from .connections import Network, Registry
 from .document import ConfigError, Document, Problem, read
 from .filling import Presets, with_presets
 from .hosts import is_loopback, parse_host
+from .invocation import presign
 from .permissions import writable_by_others
 from .plainly import explain
 from .presets.own import own_presets, read_presets
@@ -68,7 +69,7 @@ class Loaded:
     def told(self) -> list[str]:
         """Its warnings, as many as people read."""
         more = len(self.warnings) - MAX_WARNINGS
-        said = [f"and {more} more: presign check"] if more > 0 else []
+        said = [f"and {more} more: `{presign('check', '--config', str(self.path))}`"] if more > 0 else []
         return [*map(str, self.warnings[:MAX_WARNINGS]), *said]
 
 

@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from .program import Program
+
 _VERBS: Final = {
     "init": "starting:init",
     "connections": "connecting:connections",
@@ -24,10 +26,12 @@ _VERBS: Final = {
     "demo": "showing:demo",
     "completion": "showing:completion",
     "schema": "showing:schema",
+    "example": "showing:example",
+    "script-path": "showing:script_path",
 }
 
 
-class Verbs(click.Group):
+class Verbs(Program):
     """Imports a verb when it is used: mitmproxy and pydantic take a second, `--help` need not wait."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature

@@ -23,6 +23,7 @@ from .completing import complete_connections
 from .connecting import instant
 from .desk import Desk, Failure
 from .explaining import named
+from .hints import quoted
 from .voice import Voice, verb
 
 _GRACE: Final = 86_400
@@ -111,7 +112,7 @@ def _what(
     now = instant()
     if key is not None:
         if not _KEY.fullmatch(key):
-            raise click.UsageError("--key is CONNECTION/KEY, as `presign connections list` shows them")
+            raise click.UsageError(f"--key is CONNECTION/KEY: {quoted('connections', 'list')} shows them")
         _known(desk, key.partition("/")[0], undo)
         return "keys", key, now
     if connection is not None:

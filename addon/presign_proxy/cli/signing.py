@@ -23,6 +23,7 @@ from ..terms import NO_TERMS
 from .completing import complete_connections
 from .connecting import YEAR_10000, listed
 from .desk import Desk, Failure
+from .hints import quoted
 from .terms import as_json, policy_options, terms_of
 from .voice import Voice, verb
 
@@ -137,7 +138,7 @@ def _signing_key(connection: Connection, key_id: str | None, now: int) -> Signin
             raise Failure(f"the key {key.id} of {connection.id} is revoked, or past its not_after")
     if key_id is not None:
         raise Failure(f"{connection.id} has no key {key_id[:64]!r}")
-    raise Failure(f"{connection.id} has no key in force: `presign connections rotate {connection.id}`")
+    raise Failure(f"{connection.id} has no key in force: {quoted('connections', 'rotate', connection.id)}")
 
 
 def _expires_at(text: str, never: bool) -> int:
