@@ -123,8 +123,9 @@ def load(
     front = read_certificate(config.gateway.tls, path.parent, document, problems)
     wanted = _wanted(config, unsigned, document, problems, warnings)
     if problems:
-        problems.sort(key=lambda problem: (problem.file, problem.line, problem.column))
-        raise ConfigError(problems, tuple(files), version)
+        once = list(dict.fromkeys(problems))  # several files may lie in one directory
+        once.sort(key=lambda problem: (problem.file, problem.line, problem.column))
+        raise ConfigError(once, tuple(files), version)
     warnings = [*warnings, *_exposed(config, document), *advice_on(front, hosts, document)]
     registry = Registry(
         revocations.applied(connections),

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,9 +57,9 @@ def _check_private(descriptor: int, path: Path) -> None:
     if found.st_size > MAX_BYTES:
         raise StoreError(f"is larger than {MAX_BYTES} bytes")
     if found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        raise StoreError(f"the file is readable by others: chmod go-r {path}")
+        raise StoreError(f"the file is readable by others: chmod go-r {shlex.quote(str(path))}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StoreError(f"the file is writable by others: chmod go-w {path}")
+        raise StoreError(f"the file is writable by others: chmod go-w {shlex.quote(str(path))}")
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -11,7 +11,8 @@ import click
 from .. import invocation
 from ..config import locate
 from ..draft import Draft, naming
-from ..permissions import writable_by_others
+from ..permissions import quoted as quoted_path
+from ..permissions import tightened, writable_by_others
 from ..secret import Secret
 from ..storing import lock, write_private
 from ..vault import Opener, Passphrase, new_key, parse_key
@@ -54,6 +55,8 @@ def init(desk: Desk, voice: Voice, key_env: str | None, env: str | None) -> None
         raise click.UsageError("--key-env or --passphrase")
     if not desk.base.is_dir():
         raise Failure(f"{desk.base}: there is no such directory")
+    if tightened(desk.base):
+        voice.note(f"Only you can write to {desk.base} now: chmod go-w {quoted_path(desk.base)}", "")
     if problems := [problem for problem in writable_by_others(desk.path) if problem.file != str(desk.path)]:
         raise Failure(str(problems[0]))
     registry, key_file = desk.base / _REGISTRY, desk.base / _KEY
