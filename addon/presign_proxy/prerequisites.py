@@ -6,6 +6,8 @@ Read by every Python: nothing newer than Python 3.6 may stand here, and in `__in
 import sys
 
 OLDEST = (3, 12)
+MITMPROXY = ((12, 2, 3), (13,))
+"""The oldest version that is supported, and the first that is not any more; as pyproject.toml has them."""
 
 
 def check_python() -> None:
@@ -30,3 +32,21 @@ def missing(error: ModuleNotFoundError) -> str:
         raise error
     what = f"presign: {sys.executable} has no package {name}"
     return f"{what}: install presign-proxy with pip, or, in a checkout, run tools/setup and .venv/bin/presign"
+
+
+def unsupported_mitmproxy(found: str = "") -> str:
+    """Why this mitmproxy cannot be used, or nothing. Raises ModuleNotFoundError where there is none.
+
+    Args:
+        found: its version; else that of the package which is installed.
+    """
+    if not found:
+        from importlib.metadata import version
+
+        found = version("mitmproxy")
+    numbers = tuple(int(part) if part.isdecimal() else 0 for part in found.split(".")[:3])
+    oldest, end = MITMPROXY
+    if oldest <= numbers < end:
+        return ""
+    wanted = f"mitmproxy>={'.'.join(map(str, oldest))},<{'.'.join(map(str, end))}"
+    return f"mitmproxy {found} is not supported: pip install '{wanted}'"

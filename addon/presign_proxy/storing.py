@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shlex
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+if sys.platform != "win32":
+    import fcntl
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 _BLOCK: Final = 1024 * 1024
@@ -28,6 +31,7 @@ def read_private(path: Path) -> bytes:
 
     Raises StoreError.
     """
+    _check_platform()
     try:
         # O_NONBLOCK, or a FIFO in its place would hang us.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -67,6 +71,7 @@ def write_private(path: Path, content: bytes) -> None:
 
     The caller holds `lock` where it read the file before. Raises StoreError; the old file is then as it was.
     """
+    _check_platform()
     if path.is_symlink():
         raise StoreError("is a symbolic link: name the file itself")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
@@ -109,6 +114,7 @@ def lock(path: Path) -> Iterator[None]:
 
     Also removes what a writer that was killed has left behind. Raises StoreError.
     """
+    _check_platform()
     beside = path.with_name(f".{path.name}.lock")
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -122,6 +128,12 @@ def lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_platform() -> None:
+    """Raises StoreError where no file can be kept from others in this way."""
+    if sys.platform == "win32":
+        raise StoreError("needs the file modes and locks of Linux or macOS: on Windows, use WSL")
 
 
 def _literally(name: str) -> str:

@@ -35,7 +35,7 @@ class Program(click.Group):
             try:
                 return super().main(args, name, complete_var or _COMPLETION, standalone_mode, **extra)
             finally:
-                if sys.stdout is not None:
+                if sys.stdout is not None and not sys.stdout.closed:
                     sys.stdout.flush()  # at the end of the interpreter it would be a traceback
         except ModuleNotFoundError as error:
             sys.exit(missing(error))

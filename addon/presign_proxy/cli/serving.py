@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from ..prerequisites import unsupported_mitmproxy
 from ..serving import listening
 from .desk import Desk, Failure
 from .voice import Voice, verb
@@ -112,11 +113,13 @@ def serve(
     if not desk.exists:
         _ = desk.config  # says what to do
     if sys.platform == "win32":
-        raise Failure("workers need signals and shared sockets, which Windows has not: use mitmdump")
+        raise Failure("serve needs the signals and sockets of Linux or macOS: on Windows, run it in WSL")
+    if why := unsupported_mitmproxy():
+        raise Failure(why)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to be told
     plan = Plan(
         config=str(desk.path),
-        confdir=str(confdir.expanduser().absolute()),
+        confdir=_directory(confdir),
         workers=workers,
         drain=drain,
         notice=notice,
@@ -131,6 +134,14 @@ def serve(
     _allow_many_files()
     open_log("gateway", as_json=voice.as_json)
     return asyncio.run(_supervise(plan, sockets, notify))
+
+
+def _directory(confdir: Path) -> str:
+    """Raises Failure."""
+    try:
+        return str(confdir.expanduser().absolute())
+    except RuntimeError:
+        raise Failure(f"{confdir}: there is no home directory; name one with --confdir DIR") from None
 
 
 def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:

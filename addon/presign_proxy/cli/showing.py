@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Final
 
 import click
 from click.shell_completion import get_completion_class
+
+from ..prerequisites import unsupported_mitmproxy
 
 _PACKAGE: Final = Path(__file__).parents[1]
 SCRIPT: Final = _PACKAGE / "mitmproxy_script/presign_addon.py"
@@ -21,6 +24,10 @@ _EXAMPLE: Final = "config.example.yaml"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def demo(port: int, *, once: bool, as_json: bool) -> None:
     """Start a gateway in front of a built-in upstream, show what it does, keep serving."""
+    if sys.platform == "win32":
+        raise click.ClickException("demo needs the signals of Linux or macOS: on Windows, run it in WSL")
+    if why := unsupported_mitmproxy():
+        raise click.ClickException(why)
     from .demo import run  # mitmproxy takes a second to import
 
     raise SystemExit(run(port, once=once, as_json=as_json))
