@@ -263,7 +263,7 @@ _ONLY_POSIX = ("fcntl", "resource", "pwd", "grp", "termios", "pty", "tty")
 _WINDOWS = f"""
 import sys
 import asyncio, click.shell_completion, click.termui, cryptography.hazmat.primitives.ciphers
-import importlib.metadata, json, pydantic, shutil, subprocess, tempfile, tornado.ioloop, yaml
+import importlib.metadata, json, pydantic.main, shutil, subprocess, tempfile, tornado.ioloop, yaml
 shutil.which = lambda *_: None
 for name in {_ONLY_POSIX}: sys.modules.pop(name, None)
 {_REFUSE.format(names=_ONLY_POSIX)}
