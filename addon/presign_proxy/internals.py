@@ -18,7 +18,7 @@ from mitmproxy.proxy import layer, layers, mode_servers, server
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1, _http2, _http_h2
 
-from .prerequisites import unsupported_mitmproxy
+from .prerequisites import INSTALL_MITMPROXY, unsupported_mitmproxy
 
 # Each with the parameters it is called or overridden with; None where only its being there counts.
 _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
@@ -106,6 +106,6 @@ def _source(function: Any) -> str:
 
 def _told(what: str) -> str:
     return (
-        f"presign: {what} of mitmproxy {version.VERSION} or its packages is not the one that the gateway "
-        "was tested with: install presign-proxy again, in an environment of its own"
+        f"presign: mitmproxy {version.VERSION} has changed {what}, which the gateway leans on: "
+        f"use a version that it was tested with: {INSTALL_MITMPROXY}"
     )

@@ -8,6 +8,7 @@ import sys
 OLDEST = (3, 12)
 MITMPROXY = ((12, 2, 3), (13,))
 """The oldest version that is supported, and the first that is not any more; as pyproject.toml has them."""
+INSTALL_MITMPROXY = "pip install 'mitmproxy>={},<{}'".format(*(".".join(map(str, one)) for one in MITMPROXY))
 
 
 def check_python() -> None:
@@ -48,5 +49,4 @@ def unsupported_mitmproxy(found: str = "") -> str:
     oldest, end = MITMPROXY
     if oldest <= numbers < end:
         return ""
-    wanted = f"mitmproxy>={'.'.join(map(str, oldest))},<{'.'.join(map(str, end))}"
-    return f"mitmproxy {found} is not supported: pip install '{wanted}'"
+    return f"mitmproxy {found} is not supported: {INSTALL_MITMPROXY}"
