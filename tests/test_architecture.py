@@ -53,6 +53,7 @@ SHELLS = {
     "filling",
     "permissions",
     "plainly",
+    "prerequisites",
     "gates",
     "journal",
     "keeper",
@@ -72,7 +73,9 @@ SHELLS = {
     "limits.limiter",
     "limits.model",
     "identity",
+    "invocation",
     "ledger",
+    "mitmproxy_script.presign_addon",
     "observing.admin",
     "observing.observer",
     "observing.probe",
@@ -195,11 +198,18 @@ def test_the_core_is_pure(path: Path) -> None:
     assert not inner_imports_of(path) & (MITMPROXY | SHELLS)
 
 
-def test_the_script_does_nothing_but_list_the_addon() -> None:
+@pytest.mark.parametrize("script", ["presign.py", "presign_proxy/mitmproxy_script/presign_addon.py"])
+def test_the_script_does_nothing_but_list_the_addon(script: str) -> None:
     """mitmproxy does not put it in sys.modules: classes and relative imports break there."""
-    tree = ast.parse((PACKAGE.parent / "presign.py").read_text("utf-8"))
+    tree = ast.parse((PACKAGE.parent / script).read_text("utf-8"))
     assert [type(node) for node in tree.body] == [ast.Expr, ast.ImportFrom, ast.Assign]
     assert len(tree.body) == 3
+
+
+def test_the_script_of_the_package_lies_alone() -> None:
+    """mitmproxy puts its directory first on sys.path: a file beside it would shadow what others import."""
+    beside = {path.name for path in (PACKAGE / "mitmproxy_script").iterdir()}
+    assert beside - {"__pycache__"} == {"presign_addon.py"}
 
 
 def functions() -> list[tuple[str, int]]:

@@ -100,7 +100,7 @@ def test_every_verb_and_every_option_is_documented() -> None:
     found = dict(verbs(main))
     assert len(found) > 15
     for name, command in found.items():
-        assert name.split()[-1] in re.findall(r"[a-z]+", text), name
+        assert name.split()[-1] in re.findall(r"[a-z-]+", text), name
         assert command.help, name
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.name not in ("help", "config", "as_json"):
@@ -109,7 +109,7 @@ def test_every_verb_and_every_option_is_documented() -> None:
 
 def test_every_verb_that_is_documented_exists() -> None:
     known = {name.removeprefix("presign ") for name, _ in verbs(main)}
-    said = re.findall(r"`presign ((?:connections )?[a-z]+)", DOCS["command.md"] + README)
+    said = re.findall(r"`presign ((?:connections )?[a-z-]+)", DOCS["command.md"] + README)
     assert said
     assert set(said) <= known | {"connections"}
 

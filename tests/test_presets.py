@@ -245,7 +245,7 @@ CREDENTIALS = {
     "no token": (entry("openai", {}), "conn.auth.token: is required"),
     "headers that are none": (entry("datadog", {"headers": KEY}), "conn.auth.headers: is a mapping"),
     "an almost right name": (entry("opena", {"token": KEY}), "conn.preset: there is no such preset: openai"),
-    "no name at all": (entry(KEY, {"token": KEY}), "conn.preset: there is no such preset: docs/presets.md"),
+    "no name at all": (entry(KEY, {"token": KEY}), "conn.preset: there is no such preset: `"),
     "words for a header that is not sent": (
         {
             "upstream": "https://api.example.com",

@@ -28,7 +28,7 @@ from support.config import write_config
 from support.lab import REAL_SECRET, bearer_connection
 from support.load import Load
 from support.process import StartFailed, free_port, resident
-from support.proxy import ROOT
+from support.proxy import ROOT, Mitm
 from support.puppet import eventually
 from support.raw import Tls, connect, connect_tls, exchange, parse_response
 from support.recorder import Recorder
@@ -44,6 +44,7 @@ from support.serving import (
     session_of,
     takes_the_lane,
 )
+from support.shell import Shell
 
 GATEWAY = "presign.local"
 SLOW_IMPORT = ROOT / "tests/support/slowimport"
@@ -144,6 +145,7 @@ def test_a_broken_configuration_is_told_and_nothing_ever_listens(
         ["--drain", "30"],
         ["--drain", "-1s"],
         ["--upstream-ca", "/nowhere"],
+        ["--unsigned", "maybe"],
         ["--nonsense"],
         ["argument"],
     ],
@@ -199,6 +201,90 @@ def test_a_start_that_is_interrupted_leaves_nothing_behind(
     assert "Traceback" not in served.log()
 
 
+# -- requests without a presign ---------------------------------------------------------------------------
+
+
+def unsigned(gateway: Serve, upstream: Recorder) -> tuple[int, str | None]:
+    """What becomes of a request without a presign to a service on this machine's loopback."""
+    return code(ask(gateway.port, f"{upstream.url}/v1/models", host=f"127.0.0.1:{upstream.port}"))
+
+
+def tunnel(gateway: Serve, upstream: Recorder) -> int:
+    """The status of a CONNECT to the same service."""
+    with connect(gateway.port) as sock:
+        place = f"127.0.0.1:{upstream.port}"
+        sock.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+        return int(sock.recv(65536).split()[1])
+
+
+def test_what_init_made_and_serve_runs_is_no_open_proxy(tmp_path: Path, upstream: Recorder) -> None:
+    made = Shell(tmp_path)
+    assert made.presign("init").code == 0
+    written = (made.directory / "config.yaml").read_text("utf-8")
+    with Serve(made.directory, {}, start_from=written) as served:
+        assert served.config.read_text("utf-8") == written
+        assert unsigned(served, upstream) == (403, "unsigned")
+        assert tunnel(served, upstream) == 403
+    assert not upstream.requests
+
+
+def test_the_file_that_init_made_lets_a_laptop_browse_through_mitmdump(
+    tmp_path: Path, upstream: Recorder
+) -> None:
+    made = Shell(tmp_path)
+    assert made.presign("init").code == 0
+    with Mitm(made.directory, made.directory / "config.yaml") as laptop:
+        answer = ask(laptop.port, f"{upstream.url}/v1/models", host=f"127.0.0.1:{upstream.port}")
+        assert answer.status == 200
+
+
+def test_the_example_configuration_run_by_serve_is_no_open_proxy(tmp_path: Path, upstream: Recorder) -> None:
+    example = (ROOT / "config.example.yaml").read_text("utf-8").replace("admin:", "# admin:")
+    with Serve(tmp_path, {}, start_from=example) as served:
+        assert unsigned(served, upstream) == (403, "unsigned")
+        assert tunnel(served, upstream) == 403
+
+
+def test_a_file_that_says_pass_is_not_served_without_the_flag(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    served = make_served(config_for(upstream, gateway={"unsigned": "pass"}), start=False)
+    with pytest.raises(StartFailed) as failed:
+        served.start()
+    assert failed.value.returncode == 1
+    (line,) = [line for line in failed.value.log.splitlines() if "unsigned" in line]
+    assert re.match(rf"presign: {served.config}:\d+:\d+: gateway.unsigned: is pass: ", line), line
+    assert "open proxy, which reaches loopback" in line
+    assert "write deny here" in line
+    assert "--unsigned pass" in line
+
+
+@pytest.mark.parametrize(
+    ("said", "flag", "answer"),
+    [
+        ("pass", "pass", (200, None)),
+        ("deny", "pass", (403, "unsigned")),
+        (None, "pass", (403, "unsigned")),
+        ("pass", "deny", (403, "unsigned")),
+    ],
+)
+def test_an_open_proxy_takes_the_file_and_the_flag(
+    said: str | None,
+    flag: str,
+    answer: tuple[int, str | None],
+    make_served: Callable[..., Serve],
+    upstream: Recorder,
+) -> None:
+    gateway = {"gateway": {"unsigned": said}} if said else {}
+    served = make_served(config_for(upstream, **gateway), "--unsigned", flag)
+    assert unsigned(served, upstream) == answer
+    assert get(served) == 200
+    if (said, flag) == ("pass", "pass"):
+        assert "gateway.unsigned: is pass: whoever reaches the gateway has an open proxy" in served.log()
+    elif flag == "pass":
+        assert "gateway.unsigned: does not say pass: requests without a presign are denied" in served.log()
+
+
 # -- two workers ------------------------------------------------------------------------------------------
 
 
@@ -212,22 +298,19 @@ def test_every_worker_serves(pair: Serve) -> None:
             os.kill(stopped, signal.SIGCONT)
 
 
-def test_requests_without_a_presign_are_denied_unless_the_file_says_pass(
-    pair: Serve, upstream: Recorder
-) -> None:
-    def unsigned() -> tuple[int, str | None]:
-        return code(ask(pair.port, f"{upstream.url}/v1/models", host=f"127.0.0.1:{upstream.port}"))
-
-    assert unsigned() == (403, "unsigned")
+def test_a_file_that_comes_to_say_pass_opens_nothing_and_is_told_of(pair: Serve, upstream: Recorder) -> None:
+    assert unsigned(pair, upstream) == (403, "unsigned")
     write_config(config_for(upstream, gateway={"unsigned": "pass"}), pair.directory)
     pair.signal(signal.SIGHUP)
-    pair.signal(signal.SIGHUP)
     try:
-        assert eventually(lambda: {unsigned() for _ in range(6)} == {(200, None)}, PATIENT)
-        assert pair.wait_for_log("gateway.unsigned: is pass: whoever reaches the gateway has an open proxy")
+        refused = rf"{pair.config}:\d+:\d+: gateway.unsigned: is pass: .* loopback .* --unsigned pass"
+        assert eventually(lambda: len(re.findall(refused, pair.log())) >= 2, PATIENT)  # in each worker
+        assert {unsigned(pair, upstream) for _ in range(6)} == {(403, "unsigned")}
+        assert get(pair) == 200  # the last good state stays
     finally:
         write_config(config_for(upstream), pair.directory)
-        assert eventually(lambda: {unsigned() for _ in range(6)} == {(403, "unsigned")}, PATIENT)
+        pair.signal(signal.SIGHUP)
+        assert eventually(lambda: pair.log().count(f"connections from {pair.config}") >= 2, PATIENT)
 
 
 def test_the_process_table_and_the_environment_of_workers_hold_no_secret(pair: Serve) -> None:

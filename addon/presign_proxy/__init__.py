@@ -4,10 +4,12 @@
 import this package too, and need none of them.
 """
 
-from __future__ import annotations
+from .prerequisites import check_python
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+check_python()  # before anything that an older Python cannot even read
+
+from importlib import import_module  # noqa: E402 - after the check
+from typing import TYPE_CHECKING, Any, Final  # noqa: E402 - after the check
 
 if TYPE_CHECKING:
     from .signer import Signed, Signer

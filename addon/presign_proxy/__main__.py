@@ -1,6 +1,12 @@
 """`python -m presign_proxy`: the command line."""
 
-from .cli import main
+import sys
+
+from .prerequisites import missing
 
 if __name__ == "__main__":
+    try:
+        from .cli import main
+    except ModuleNotFoundError as error:
+        sys.exit(missing(error))
     main()

@@ -35,7 +35,8 @@ class PresignAddon:
             str,
             "config",
             "What happens to requests that carry no presign: as the configuration says, pass or deny; "
-            "explicit: as it says, or deny where it says nothing.",
+            "explicit: as it says, or deny where it says nothing; "
+            "closed: deny, and a configuration that says pass is refused.",
             choices=UNSIGNED,
         )
         loader.add_option(

@@ -15,6 +15,7 @@ from .connections import Registry
 from .document import Document, read
 from .filling import Presets, with_presets
 from .hosts import is_loopback, parse_host
+from .invocation import presign
 from .networks import Network, parse_network
 from .permissions import writable_by_others
 from .plainly import explain
@@ -27,9 +28,16 @@ from .schema import Config
 from .stores.opening import Choice, problem_of
 from .watching import Version, version_of
 
-UNSIGNED: Final = ("config", "explicit", "pass", "deny")
-"""What the option `presign_unsigned` may say: as the file has it; the same, but deny where it says nothing;
-or whatever the file says, pass or deny."""
+UNSIGNED: Final = ("config", "explicit", "closed", "pass", "deny")
+"""Values of the option `presign_unsigned`.
+
+config: as the file says, and pass where it says nothing. explicit: as the file says, and deny where it says
+nothing. closed: deny, and a file that says pass is refused. pass, deny: whatever the file says.
+"""
+_OPEN_PROXY: Final = (
+    "is pass: requests without a presign would make `presign serve` an open proxy, which reaches loopback "
+    "and everything that this machine reaches; write deny here, or start it with --unsigned pass as well"
+)
 
 
 MAX_WARNINGS: Final = 20
@@ -59,7 +67,7 @@ class Loaded:
     def told(self) -> list[str]:
         """Its warnings, as many as people read."""
         more = len(self.warnings) - MAX_WARNINGS
-        said = [f"and {more} more: presign check"] if more > 0 else []
+        said = [f"and {more} more: `{presign('check', '--config', str(self.path))}`"] if more > 0 else []
         return [*map(str, self.warnings[:MAX_WARNINGS]), *said]
 
 
@@ -103,16 +111,16 @@ def load(
     of_front = files_of(config.gateway.tls, path.parent)
     files, version = [*files, *of_front], version + version_of(of_front)
     front = read_certificate(config.gateway.tls, path.parent, document, problems)
+    wanted = _wanted(config, unsigned, document, problems, warnings)
     if problems:
-        problems.sort(key=lambda problem: (problem.file, problem.line, problem.column))
-        raise ConfigError(problems, tuple(files), version)
+        once = list(dict.fromkeys(problems))  # several files may lie in one directory
+        once.sort(key=lambda problem: (problem.file, problem.line, problem.column))
+        raise ConfigError(once, tuple(files), version)
     warnings = [*warnings, *_exposed(config, document), *advice_on(front, hosts, document)]
-    # Whatever is not plainly "pass" denies.
-    deny = _wanted(config, unsigned, document, warnings) != "pass"
     registry = Registry(
         revocations.applied(connections),
         hosts,
-        deny_unsigned=deny,
+        deny_unsigned=wanted != "pass",  # whatever is not plainly "pass" denies
         revoked_urls=revocations.urls,
         revoked_ids=revocations.ids,
         trusted_proxies=trusted,
@@ -120,13 +128,22 @@ def load(
     return Loaded(path, config, registry, tuple(warnings), tuple(files), version, store, front)
 
 
-def _wanted(config: Config, unsigned: str, document: Document, warnings: list[Problem]) -> str:
-    """What becomes of requests without a presign."""
+def _wanted(
+    config: Config, unsigned: str, document: Document, problems: list[Problem], warnings: list[Problem]
+) -> str:
+    """What becomes of requests without a presign: `unsigned` is one of `UNSIGNED`."""
+    at = ("gateway", "unsigned")
     said = config.gateway.unsigned if "unsigned" in config.gateway.model_fields_set else None
+    if unsigned == "closed":
+        if said == "pass":
+            problems.append(document.problem(at, _OPEN_PROXY))
+        return "deny"
     if unsigned == "explicit":
         if said == "pass":
             text = "is pass: whoever reaches the gateway has an open proxy"
-            warnings.append(document.problem(("gateway", "unsigned"), text))
+        else:
+            text = "does not say pass: requests without a presign are denied, --unsigned pass or not"
+        warnings.append(document.problem(at, text))
         return said or "deny"
     return config.gateway.unsigned if unsigned == "config" else unsigned
 

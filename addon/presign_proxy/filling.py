@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .document import Document
+from .invocation import presign
 from .presets.model import LABEL, VARIABLE
 from .problems import Location, Problem
 
@@ -47,7 +48,7 @@ def with_presets(document: Document, presets: Presets) -> tuple[Any, list[Proble
 
 def _near(name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name[:64], known)
-    return f": {', '.join(near)}?" if near else ": docs/presets.md lists them"
+    return f": {', '.join(near)}?" if near else f": `{presign('presets')}` lists them"
 
 
 @dataclass(frozen=True, slots=True)

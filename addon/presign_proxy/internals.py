@@ -18,6 +18,8 @@ from mitmproxy.proxy import layer, layers, mode_servers, server
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1, _http2, _http_h2
 
+from .prerequisites import INSTALL_MITMPROXY, unsupported_mitmproxy
+
 # Each with the parameters it is called or overridden with; None where only its being there counts.
 _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (http.HttpLayer, "make_stream", ("stream_id",)),
@@ -81,6 +83,9 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
 
 def unknown() -> Iterator[str]:
     """What is not as it was when this was written and tested, as sentences."""
+    if why := unsupported_mitmproxy(version.VERSION):
+        yield f"presign: {why}"
+        return
     for owner, name, parameters in _METHODS:
         method = getattr(owner, name, None)
         found = tuple(inspect.signature(method).parameters)[1:] if method else None
@@ -102,5 +107,5 @@ def _source(function: Any) -> str:
 def _told(what: str) -> str:
     return (
         f"presign: mitmproxy {version.VERSION} has changed {what}, which the gateway leans on: "
-        "use a version that pyproject.toml allows"
+        f"use a version that it was tested with: {INSTALL_MITMPROXY}"
     )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import shlex
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from .problems import Foreseen
+
+if sys.platform != "win32":
+    import fcntl
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 _BLOCK: Final = 1024 * 1024
@@ -28,6 +32,7 @@ def read_private(path: Path) -> bytes:
 
     Raises StoreError.
     """
+    _check_platform()
     try:
         # O_NONBLOCK, or a FIFO in its place would hang us.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -57,9 +62,9 @@ def _check_private(descriptor: int, path: Path) -> None:
     if found.st_size > MAX_BYTES:
         raise StoreError(f"is larger than {MAX_BYTES} bytes")
     if found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        raise StoreError(f"the file is readable by others: chmod go-r {path}")
+        raise StoreError(f"the file is readable by others: chmod go-r {shlex.quote(str(path))}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StoreError(f"the file is writable by others: chmod go-w {path}")
+        raise StoreError(f"the file is writable by others: chmod go-w {shlex.quote(str(path))}")
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -67,6 +72,7 @@ def write_private(path: Path, content: bytes) -> None:
 
     The caller holds `lock` where it read the file before. Raises StoreError; the old file is then as it was.
     """
+    _check_platform()
     if path.is_symlink():
         raise StoreError("is a symbolic link: name the file itself")
     draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}.draft")
@@ -109,6 +115,7 @@ def lock(path: Path) -> Iterator[None]:
 
     Also removes what a writer that was killed has left behind. Raises StoreError.
     """
+    _check_platform()
     beside = path.with_name(f".{path.name}.lock")
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -122,6 +129,12 @@ def lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_platform() -> None:
+    """Raises StoreError where no file can be kept from others in this way."""
+    if sys.platform == "win32":
+        raise StoreError("needs the file modes and locks of Linux or macOS: on Windows, use WSL")
 
 
 def _literally(name: str) -> str:

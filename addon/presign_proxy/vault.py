@@ -36,6 +36,7 @@ _BASE64URL = re.compile(rb"[A-Za-z0-9_-]*")
 # To standard base64; what is standard only becomes something that is neither.
 _STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/***")
 _KEY_TEXT = re.compile(r"[A-Za-z0-9_-]{43}")
+_MAKES_ONE: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 class VaultError(Foreseen):
@@ -83,7 +84,7 @@ def parse_key(text: Secret) -> VaultKey:
     if not _KEY_TEXT.fullmatch(encoded) or _encode(raw := _decode(encoded.encode())) != encoded.encode():
         raise VaultError("is not 32 bytes in base64url (43 characters, no padding)")
     if len(set(raw)) < 8:
-        raise VaultError("is not random: `presign init` and `presign rekey` make a key")
+        raise VaultError(f"is not random: `{_MAKES_ONE}` prints one that is")
     jwk = json.dumps({"k": encoded, "kty": "oct"}, separators=(",", ":"))
     return VaultKey(text, _encode(hashlib.sha256(jwk.encode()).digest()).decode())
 

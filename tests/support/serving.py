@@ -35,7 +35,10 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 class Serve(Process):
-    """`presign serve` in a directory of its own. With `systemd` it is handed its socket, and can notify."""
+    """`presign serve` in a directory of its own. With `systemd` it is handed its socket, and can notify.
+
+    `start_from` is the text of a configuration, in the place of `config`.
+    """
 
     def __init__(
         self,
@@ -46,11 +49,17 @@ class Serve(Process):
         systemd: bool = False,
         program: tuple[str, ...] = PRESIGN,
         port: int | None = None,
+        start_from: str | None = None,
         **env: str,
     ) -> None:
         needs("/proc")  # without it nobody can say how many workers serve
         self.directory, self.workers, self.systemd = directory, workers, systemd
-        self.config = write_config(dict(config), directory)
+        self.config = directory / "config.yaml"
+        if start_from is None:
+            write_config(dict(config), directory)
+        else:
+            self.config.touch(mode=0o600)
+            self.config.write_text(start_from, "utf-8")
         self.confdir = directory / "confdir"
         self.ca = self.confdir / "mitmproxy-ca-cert.pem"
         port = port or free_port()

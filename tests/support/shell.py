@@ -17,8 +17,8 @@ ADDON = Path(__file__).resolve().parents[2] / "addon"
 MODULE = (sys.executable, "-m", "presign_proxy")
 _LIMIT = 120.0
 """Seconds that a story of many commands may take on a machine that has much else to do."""
-# The terminal that a new session has as its standard input becomes the one that Ctrl-C comes from. Where the tests
-# run in the background, all that they start would ignore Ctrl-C.
+# The terminal that a new session has as its standard input becomes the one that Ctrl-C comes from. Where the
+# tests run in the background, all that they start would ignore Ctrl-C.
 _TAKE_TERMINAL = """
 import fcntl, os, signal, sys, termios
 signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from ..version import VERSION
+from .program import Program
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -21,7 +22,6 @@ class Verb(NamedTuple):
 
     module: str
     help: str
-    hidden: bool = False
 
 
 VERBS: Final = {
@@ -63,11 +63,15 @@ VERBS: Final = {
         "Print what makes a shell complete verbs, options and connections:"
         ' eval "$(presign completion bash)".',
     ),
-    "schema": Verb("showing", "Print the JSON Schema of the configuration, for editors.", hidden=True),
+    "schema": Verb("showing", "Print the JSON Schema of the configuration, for editors."),
+    "example": Verb("showing", "Print a configuration to start from, with a remark to each of its parts."),
+    "script-path": Verb(
+        "showing", 'Print the path of the script for mitmproxy: mitmdump -s "$(presign script-path)".'
+    ),
 }
 
 
-class Verbs(click.Group):
+class Verbs(Program):
     """Imports a verb when it is used. To list verbs, for `--help` or for a shell, imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -77,15 +81,12 @@ class Verbs(click.Group):
         verb = VERBS.get(cmd_name)
         if verb is None:
             return None
-        found: click.Command = getattr(import_module(f".{verb.module}", __name__), cmd_name)
+        found: click.Command = getattr(import_module(f".{verb.module}", __name__), cmd_name.replace("-", "_"))
         return found
 
     def _listed(self, ctx: click.Context) -> dict[str, click.Command]:
         """Each verb as a command that knows its help and nothing else."""
-        return {
-            name: click.Command(name, help=VERBS[name].help, hidden=VERBS[name].hidden)
-            for name in self.list_commands(ctx)
-        }
+        return {name: click.Command(name, help=VERBS[name].help) for name in self.list_commands(ctx)}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _Listing(commands=self._listed(ctx)).format_commands(ctx, formatter)
@@ -96,7 +97,7 @@ class Verbs(click.Group):
         found = [
             CompletionItem(name, help=command.get_short_help_str())
             for name, command in self._listed(ctx).items()
-            if name.startswith(incomplete) and not command.hidden
+            if name.startswith(incomplete)
         ]
         return found + click.Command.shell_complete(self, ctx, incomplete)
 

@@ -70,8 +70,9 @@ def _unfetched(desk: Desk, known: dict[str, Connection]) -> Iterator[str]:
 def _of_all(desk: Desk, known: dict[str, Connection]) -> Iterator[Advice]:
     config = desk.config
     trusted = config.gateway.trusted_proxies
-    if config.gateway.unsigned == "pass":
-        yield Advice("gateway.unsigned", "pass: fine on a laptop; the egress gateway of others should deny")
+    if config.gateway.unsigned == "pass" and "unsigned" in config.gateway.model_fields_set:
+        text = "pass: fine on a laptop; `presign serve` refuses to start with it, unless told --unsigned pass"
+        yield Advice("gateway.unsigned", text)
     if any(network is not None and network.prefixlen == 0 for network in map(parse_network, trusted)):
         yield Advice("gateway.trusted_proxies", "trusts everybody: whoever asks may choose his address")
     if config.audit is None:

@@ -23,10 +23,12 @@ from . import asking
 from .completing import complete_connections, complete_presets
 from .desk import Desk, Entry, Failure
 from .hiding import PLACES, masked
+from .hints import command, quoted
 from .values import YEAR_10000, instant, listed
 from .voice import Voice, table, verb
 
 _NUMBERED: Final = re.compile(r"k[0-9]{1,9}")
+_PLAIN: Final = "plain.json"
 
 
 @click.group(name="connections")
@@ -109,9 +111,8 @@ def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **optio
         if name in draft.connections:  # while the key was asked for
             raise Failure(_there_is(name))
         if name in draft.revoked("connections"):
-            raise Failure(
-                f"{name} was revoked: take another name, or `presign revoke --undo --connection {name}`"
-            )
+            undo = quoted("revoke", "--undo", "--connection", name)
+            raise Failure(f"{name} was revoked: take another name, or {undo}")
         key = next(key for key in _names_of_keys() if f"{name}/{key}" not in draft.revoked("keys"))
         data["signing_keys"] = [{"id": key, "secret": own, "added": instant()}]
         entry = _check(desk, name, data, draft)
@@ -124,11 +125,11 @@ def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **optio
         f"{name} leads to {upstream}",
         *_shown_once(shown),
     )
-    voice.note(f"Next: presign sign {name} {shlex.quote(sample)}")
+    voice.note(f"Next: {command('sign', name, sample)}")
 
 
 def _there_is(name: str) -> str:
-    return f"there is a connection {name} already: `presign connections rotate {name}`, or another name"
+    return f"there is a connection {name} already: {quoted('connections', 'rotate', name)}, or another name"
 
 
 def _names_of_keys(after: int = 0) -> Iterator[str]:
@@ -168,7 +169,7 @@ def _variable(text: str) -> tuple[str, str]:
 def _auth(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
     known = desk.presets.known.get(options["preset"] or "", {})
     if options["preset"] and not known:
-        raise Failure(f"there is no preset {options['preset']}: `presign presets` shows them")
+        raise Failure(f"there is no preset {options['preset']}: {quoted('presets')} shows them")
     asks: dict[str, str] = known.get("auth", {}).get("asks", {})
     reference = _reference(options)
     if known:
@@ -217,7 +218,8 @@ def list_(desk: Desk, voice: Voice) -> None:
     rows = [_summary(desk, entry) for entry in desk.entries.values()]
     head = ("ID", "UPSTREAM", "AUTH", "KEYS", "STATE", "IN")
     lines = [(r["id"], r["upstream"], r["auth"], ",".join(r["keys"]), r["state"], r["file"]) for r in rows]
-    voice.tell(rows, *(table([head, *lines]) if rows else ["No connections yet: presign connections add"]))
+    none = f"No connections yet: {command('connections', 'add', '--preset', 'openai')}"
+    voice.tell(rows, *(table([head, *lines]) if rows else [none]))
 
 
 def _summary(desk: Desk, entry: Entry) -> dict[str, Any]:
@@ -372,7 +374,8 @@ def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
         if place is None:
             group = PLACES.get(filled.get("auth", {}).get("type", "none"), "")
             if len(auth.get(group) or {}) != 1:
-                raise Failure(f"{name} has several secrets: `presign decrypt`, change, `presign encrypt`")
+                before, after = quoted("decrypt", "--out", _PLAIN), quoted("encrypt", "--replace", _PLAIN)
+                raise Failure(f"{name} has several secrets: {before}, change that file, {after}")
             auth[group] = dict.fromkeys(auth[group], given)
         else:
             auth[place] = given

@@ -22,10 +22,11 @@ from mitmproxy.tools.main import mitmdump
 
 from ..signer import Signer
 from . import upstream
+from .hints import command
+from .showing import SCRIPT
 
 CONNECTION: Final = "conn_demo"
 LIFETIME: Final = 3600
-_SCRIPT: Final = "from presign_proxy.addon import PresignAddon\n\naddons = [PresignAddon()]\n"
 
 
 def run(port: int, *, once: bool, as_json: bool = False) -> int:
@@ -33,18 +34,16 @@ def run(port: int, *, once: bool, as_json: bool = False) -> int:
     port = port or _free_port()
     if _is_taken(port):
         click.echo(
-            f"Port {port} is in use: choose another one with --port (make run PORT=…); 0 picks one.", err=True
+            f"presign: port {port} is in use: `{command('demo', '--port', '0')}` picks a free one", err=True
         )
         return 1
     key, secret = f"sk-demo-{secrets.token_hex(16)}", f"sk_{secrets.token_hex(24)}"
     with tempfile.TemporaryDirectory(prefix="presign-demo-") as directory:
         config = _configure(Path(directory), upstream.start(key), key, secret)
-        script = Path(directory, "presign.py")
-        script.write_text(_SCRIPT)
         result: list[int] = []
         threading.Thread(target=_show, args=(port, secret, once, as_json, result), daemon=True).start()
         options = [f"presign_config={config}", f"confdir={directory}/mitmproxy"]
-        arguments = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(port), "-s", str(script)]
+        arguments = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(port), "-s", str(SCRIPT)]
         mitmdump([*arguments, *(part for option in options for part in ("--set", option))])
     return result[0] if result else 1
 

@@ -30,6 +30,7 @@ from ..registry_opening import openers_of
 from ..revocations import Revocations
 from ..schema import Config, ConnectionEntry, ConnectionId
 from ..vault import Opener, VaultError
+from .hints import quoted
 from .place import Failure, Place
 
 __all__ = ["Desk", "Entry", "Failure"]
@@ -54,7 +55,7 @@ class Desk(Place):
     @cached_property
     def _shape(self) -> Shape:
         if not self.exists:
-            hint = "`presign init` makes one" if self.path.name == DEFAULT_PATH else "is the path right?"
+            hint = f"{quoted('init')} makes one" if self.path.name == DEFAULT_PATH else "is the path right?"
             raise ConfigError([Problem(str(self.path), 0, 0, "", f"no such file; {hint}")])
         problems: list[Problem] = []
         shape = shape_of(self.path, self.environ, problems)
@@ -114,7 +115,9 @@ class Desk(Place):
         found = self.entries.get(name)
         if found is None:
             near = difflib.get_close_matches(name[:64], self.entries, 3)
-            hint = f"did you mean {', '.join(near)}?" if near else "`presign connections list` shows them"
+            hint = (
+                f"did you mean {', '.join(near)}?" if near else f"{quoted('connections', 'list')} shows them"
+            )
             raise Failure(f"there is no connection {name[:64]!r}: {hint}")
         return found
 

@@ -22,6 +22,7 @@ from . import asking
 from .completing import complete_connections
 from .desk import Desk, Failure
 from .explaining import named
+from .hints import quoted
 from .values import instant
 from .voice import Voice, verb
 
@@ -111,7 +112,7 @@ def _what(
     now = instant()
     if key is not None:
         if not _KEY.fullmatch(key):
-            raise click.UsageError("--key is CONNECTION/KEY, as `presign connections list` shows them")
+            raise click.UsageError(f"--key is CONNECTION/KEY: {quoted('connections', 'list')} shows them")
         _known(desk, key.partition("/")[0], undo)
         return "keys", key, now
     if connection is not None:

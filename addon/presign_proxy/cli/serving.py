@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from ..prerequisites import unsupported_mitmproxy
 from ..serving import listening
 from .desk import Desk, Failure
 from .voice import Voice, verb
@@ -20,6 +21,8 @@ from .voice import Voice, verb
 _DEFAULT: Final = "127.0.0.1:8080"
 _FILES: Final = 65_536
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+# An open proxy takes two who say so: the configuration and the command line.
+_UNSIGNED: Final = {None: "closed", "pass": "explicit", "deny": "deny"}
 # Meant for this process: a program that prints a secret has no business with them.
 _OF_SYSTEMD: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 
@@ -71,6 +74,11 @@ def _duration(_: click.Context, __: click.Parameter, given: str) -> float:
     help="How long to serve on before that, while readiness already says no.",
 )
 @click.option(
+    "--unsigned",
+    type=click.Choice(["deny", "pass"]),
+    help="Requests without a presign: deny is the default; pass holds where the configuration says it too.",
+)
+@click.option(
     "--confdir",
     type=click.Path(file_okay=False, path_type=Path),
     default="~/.mitmproxy",
@@ -90,6 +98,7 @@ def serve(
     workers: int,
     drain: float,
     notice: float,
+    unsigned: str | None,
     confdir: Path,
     upstream_ca: Path | None,
 ) -> int:
@@ -104,14 +113,17 @@ def serve(
     if not desk.exists:
         _ = desk.config  # says what to do
     if sys.platform == "win32":
-        raise Failure("workers need signals and shared sockets, which Windows has not: use mitmdump")
+        raise Failure("serve needs the signals and sockets of Linux or macOS: on Windows, run it in WSL")
+    if why := unsupported_mitmproxy():
+        raise Failure(why)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to be told
     plan = Plan(
         config=str(desk.path),
-        confdir=str(confdir.expanduser().absolute()),
+        confdir=_directory(confdir),
         workers=workers,
         drain=drain,
         notice=notice,
+        unsigned=_UNSIGNED[unsigned],
         upstream_ca=str(upstream_ca.absolute()) if upstream_ca else "",
         as_json=voice.as_json,
     )
@@ -122,6 +134,14 @@ def serve(
     _allow_many_files()
     open_log("gateway", as_json=voice.as_json)
     return asyncio.run(_supervise(plan, sockets, notify))
+
+
+def _directory(confdir: Path) -> str:
+    """Raises Failure."""
+    try:
+        return str(confdir.expanduser().absolute())
+    except RuntimeError:
+        raise Failure(f"{confdir}: there is no home directory; name one with --confdir DIR") from None
 
 
 def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:

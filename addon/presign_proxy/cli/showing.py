@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
+from typing import Final
 
 import click
+
+from ..prerequisites import unsupported_mitmproxy
+
+_PACKAGE: Final = Path(__file__).parents[1]
+SCRIPT: Final = _PACKAGE / "mitmproxy_script/presign_addon.py"
+"""What `mitmdump -s` loads, in a directory of its own: mitmproxy puts that on sys.path."""
+_EXAMPLE: Final = "config.example.yaml"
 
 
 @click.command()
@@ -13,6 +23,10 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def demo(port: int, *, once: bool, as_json: bool) -> None:
     """Start a gateway in front of a built-in upstream, show what it does, keep serving."""
+    if sys.platform == "win32":
+        raise click.ClickException("demo needs the signals of Linux or macOS: on Windows, run it in WSL")
+    if why := unsupported_mitmproxy():
+        raise click.ClickException(why)
     from .demo import run  # mitmproxy takes a second to import
 
     raise SystemExit(run(port, once=once, as_json=as_json))
@@ -32,9 +46,26 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(script)
 
 
-@click.command(hidden=True)
+@click.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
     from ..schema import Config
 
     click.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@click.command()
+def example() -> None:
+    """Print a configuration to start from, with a remark to each of its parts."""
+    # In a wheel it lies in the package, in a checkout beside `addon`.
+    for directory in (_PACKAGE, _PACKAGE.parents[1]):
+        if (path := directory / _EXAMPLE).is_file():
+            click.echo(path.read_text("utf-8"), nl=False)
+            return
+    raise click.ClickException(f"{_PACKAGE / _EXAMPLE} is missing: install presign-proxy again")
+
+
+@click.command("script-path")
+def script_path() -> None:
+    """Print the path of the script for mitmproxy: mitmdump -s "$(presign script-path)"."""
+    click.echo(SCRIPT)

@@ -19,6 +19,7 @@ from ..signer import Signed, Signer
 from ..terms import NO_TERMS
 from ..values import SecretSource, duration, instant
 from .completing import complete_connections
+from .hints import quoted
 from .place import Failure, Place
 from .terms import as_json, policy_options, terms_of
 from .values import YEAR_10000, listed
@@ -141,7 +142,7 @@ def _signing_key(view: SigningView, key_id: str | None, now: int) -> SigningKey:
             raise Failure(f"the key {key.id} of {view.id} is revoked, or past its not_after")
     if key_id is not None:
         raise Failure(f"{view.id} has no key {key_id[:64]!r}")
-    raise Failure(f"{view.id} has no key in force: `presign connections rotate {view.id}`")
+    raise Failure(f"{view.id} has no key in force: {quoted('connections', 'rotate', view.id)}")
 
 
 def _expires_at(text: str, never: bool) -> int:

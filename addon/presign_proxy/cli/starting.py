@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Final
 
 import click
 
+from .. import invocation
+from ..config_path import locate
 from ..draft import Draft, naming
-from ..permissions import writable_by_others
+from ..permissions import quoted as quoted_path
+from ..permissions import tightened, writable_by_others
 from ..secret import Secret
 from ..storing import lock, write_private
 from ..vault import Opener, Passphrase, new_key, parse_key
 from . import asking
 from .desk import Desk, Failure
+from .hints import command, quoted
 from .voice import Voice, verb
 
 MIN_PASSPHRASE: Final = 12
 _REGISTRY: Final = "connections.enc"
 _KEY: Final = "presign.key"
 _CONFIG: Final = """\
-# The configuration of presign-proxy; every key is in docs/configuration.md.
+# The configuration of presign-proxy. `presign example` prints one with every part of it, `presign schema` the
+# JSON Schema of all keys, and `presign check` says what is wrong with this one.
 
 gateway:
   hosts: [presign.local]     # names under which the gateway itself is addressed; they need not resolve
-  unsigned: pass             # what is not presigned: pass (local development) | deny (egress gateway)
+  # Requests without a presign: mitmdump on a laptop lets them pass, `presign serve` denies them.
+  # unsigned: deny           # both deny them
 
 registry:
   file: connections.enc      # managed by `presign connections`
@@ -48,6 +55,8 @@ def init(desk: Desk, voice: Voice, key_env: str | None, env: str | None) -> None
         raise click.UsageError("--key-env or --passphrase")
     if not desk.base.is_dir():
         raise Failure(f"{desk.base}: there is no such directory")
+    if tightened(desk.base):
+        voice.note(f"Only you can write to {desk.base} now: chmod go-w {quoted_path(desk.base)}", "")
     if problems := [problem for problem in writable_by_others(desk.path) if problem.file != str(desk.path)]:
         raise Failure(str(problems[0]))
     registry, key_file = desk.base / _REGISTRY, desk.base / _KEY
@@ -97,10 +106,19 @@ def _say(desk: Desk, voice: Voice, written: list[Path], text: str | None, env: s
     else:
         lines += [f"Keep a copy of {_KEY}, and do not commit it: it opens the registry."]
     voice.tell({"wrote": [str(path) for path in written], "key": text}, *lines)
-    voice.note(
-        "",
-        "Next:",
-        "  presign connections add --preset openai     # asks for the API key; presign presets lists others",
-        "  presign sign conn_openai v1/models          # a URL for an hour",
-        "  mitmdump --listen-host 127.0.0.1 -s addon/presign.py",
-    )
+    voice.note("", "Next:", *_next(desk))
+
+
+def _next(desk: Desk) -> list[str]:
+    """The first connection, the first URL, and the gateway: lines that can be pasted here."""
+    add = command("connections", "add", "--preset", "openai")
+    sign = command("sign", "conn_openai", "v1/models")
+    where = ["--set", f"presign_config={desk.path}"] if desk.path != locate("", desk.environ) else []
+    script = f'"$({invocation.presign("script-path")})"'
+    start = f"{invocation.mitmdump()} --listen-host 127.0.0.1 -s {script} {shlex.join(where)}".rstrip()
+    width = max(len(add), len(sign))
+    return [
+        f"  {add:<{width}}  # asks for the API key; {quoted('presets')} lists other providers",
+        f"  {sign:<{width}}  # a URL for an hour",
+        f"  {start}",
+    ]

@@ -16,6 +16,7 @@ from ..storing import MAX_BYTES, read_private, write_private
 from ..vault import Passphrase, VaultKey, kid_of, new_key, parse_key, seal
 from . import asking
 from .desk import Desk, Entry, Failure
+from .hints import quoted
 from .voice import Voice, counted, verb
 
 
@@ -96,7 +97,8 @@ def rekey(desk: Desk, voice: Voice, drop_old: bool) -> None:
     """Encrypt the registry anew: with a fresh key where the key is in a file, else with the first key."""
     openers, path = desk.openers, desk.registry_path
     if openers is None:
-        raise Failure("the registry is not encrypted: `presign encrypt`")
+        wanted = "`registry: {file: connections.enc, key: …}`"
+        raise Failure(f"the registry is not encrypted: write {wanted}, then {quoted('encrypt', str(path))}")
     with changing(path, openers) as draft:
         source = desk.config.registry.key[0] if desk.config.registry and desk.config.registry.key else None
         file = source.source.file if source and not source.passphrase else None

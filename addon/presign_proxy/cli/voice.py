@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import json
@@ -101,7 +102,7 @@ class Voice:
     def tell(self, data: Any, *lines: str) -> None:
         """The result: `data` as JSON, or the lines."""
         if self.as_json:
-            click.echo(json.dumps(data, ensure_ascii=False))
+            click.echo(json.dumps(data, ensure_ascii=not _is_unicode()))
         else:
             for line in lines:
                 click.echo(line)
@@ -111,6 +112,11 @@ class Voice:
         if not self.as_json:
             for line in lines:
                 click.echo(line, err=True)
+
+
+def _is_unicode() -> bool:
+    """Whether standard output takes every character. In JSON, one that was replaced would be another text."""
+    return codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name == "utf-8"
 
 
 def counted(number: int, what: str) -> str:

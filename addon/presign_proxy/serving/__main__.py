@@ -13,6 +13,10 @@ if __name__ == "__main__":
     # It holds the sockets from its first moment on, and reading mitmproxy takes seconds on a busy machine.
     end_with_parent(int(sys.argv[2]))
 
-    from presign_proxy.serving.worker import main
+    from presign_proxy.prerequisites import missing
 
+    try:
+        from presign_proxy.serving.worker import main
+    except ModuleNotFoundError as error:
+        sys.exit(missing(error))
     main(int(sys.argv[1]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,11 +131,14 @@ class GatewayMaster(Master):
 
         Raises OptionsError, OSError.
         """
-        Path(plan.confdir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        confdir = Path(plan.confdir)
+        confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (confdir / "mitmproxy-ca.pem").exists() and not os.access(confdir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), plan.confdir)
         trust = {"ssl_verify_upstream_trusted_ca": plan.upstream_ca} if plan.upstream_ca else {}
         self.options.update(
             confdir=plan.confdir,
             presign_config=plan.config,
-            presign_unsigned="explicit",
+            presign_unsigned=plan.unsigned,
             **trust,
         )

@@ -15,6 +15,7 @@ class Plan:
         workers: how many serve at a time.
         drain: seconds that requests under way may take once the gateway stops.
         notice: seconds between the word that it stops and the drain, in which it serves as ever.
+        unsigned: what becomes of requests without a presign: a value of the option `presign_unsigned`.
         upstream_ca: a file of authorities that upstreams are checked against, or empty.
         as_json: whether log lines are JSON.
     """
@@ -26,6 +27,7 @@ class Plan:
     upstream_ca: str = ""
     as_json: bool = False
     notice: float = 0.0
+    unsigned: str = "closed"
 
     def as_message(self) -> dict[str, Any]:
         return asdict(self)

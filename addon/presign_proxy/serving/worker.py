@@ -85,13 +85,21 @@ class Worker:
             self._master = GatewayMaster(self._plan)
             self._master.load(self._plan)
         except OSError as error:
-            found.errors.append(f"{error.filename}: {(error.strerror or 'failed').lower()}")
+            found.errors.append(self._failed(error))
         except (exceptions.OptionsError, ValueError) as error:
             found.errors += str(error).splitlines()
         finally:
             root.removeHandler(found)
             root.handlers += others
         return found
+
+    def _failed(self, error: OSError) -> str:
+        name, confdir = str(error.filename), self._plan.confdir
+        text = f"{name}: {(error.strerror or 'failed').lower()}"
+        # It is in the home directory unless told otherwise, which a service need not have.
+        if confdir.startswith(name) or name.startswith(confdir):
+            return f"{text}; name another directory with --confdir DIR"
+        return text
 
     async def _follow_orders(self) -> None:
         """Until the supervisor has gone, and with it the reason to be here, or the worker has drained."""
