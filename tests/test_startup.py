@@ -20,17 +20,9 @@ SIGNING = {
     *("terms", "tokens"),
 }
 """What `Signer` needs: a few pure modules."""
-COMMAND = {
-    "problems",
-    "config_path",
-    "invocation",
-    "version",
-    "cli",
-    "cli.hints",
-    "cli.place",
-    "cli.program",
-    "cli.voice",
-}
+START = {"cli", "cli.program", "invocation", "prerequisites", "version"}
+"""What each start imports."""
+COMMAND = START | {"problems", "config_path", "cli.hints", "cli.place", "cli.voice"}
 BARE = {
     *(SIGNING | COMMAND),
     *("secrets", "values", "cli.completing", "cli.signing", "cli.terms", "cli.values"),
@@ -158,7 +150,7 @@ def test_who_asks_for_help_or_completion_waits_for_click_alone(
     home: Shell, arguments: tuple[str, ...]
 ) -> None:
     ours, others, modules = imported(home, command(*arguments))
-    assert ours == ({"cli", "version"} | ({"cli.showing"} if "zsh" in arguments else set()))
+    assert ours == (START | ({"cli.showing"} if "zsh" in arguments else set()))
     assert others == {"click"}
     assert not modules & NEVER
 
@@ -174,7 +166,7 @@ def completed(shell: Shell, *words: str) -> tuple[set[str], list[str]]:
 def test_a_shell_completes_a_verb_without_importing_one(home: Shell) -> None:
     ours, words = completed(home, "presign", "re")
     assert words == ["revoke", "rekey"]
-    assert ours == {"presign_proxy.cli", "presign_proxy.version"}
+    assert ours == {f"presign_proxy.{name}" for name in START}
 
 
 def test_a_shell_completes_a_connection_without_a_model_of_the_configuration(home: Shell) -> None:

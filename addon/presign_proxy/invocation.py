@@ -85,7 +85,7 @@ def _is_on_path(name: str, path: str) -> bool:
 def _runs(path: str) -> bool:
     """Whether a path is that of a program; under Windows also without its ending.
 
-    `shutil.which` would do, but it takes longer to import than the rest of this, and every start waits for it.
+    `shutil.which` takes longer to import than all the rest here, and every start of the command would wait.
     """
     return any(
         Path(f"{path}{ending}").is_file() and os.access(f"{path}{ending}", os.X_OK) for ending in _ENDINGS
