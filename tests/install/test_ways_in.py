@@ -6,13 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from support.distribution import ROOT
-from support.environments import MINUTES, bare_environment, run
+from support.environments import MINUTES, PYTHON, bare_environment, run
 from support.process import Process, free_port
 from support.recorder import Recorder
 
@@ -76,13 +75,13 @@ def test_with_pip(pip_environment: Path, home: Path, upstream: Recorder) -> None
 
 def test_with_uv_tool_install(wheel: Path, clients: Path, home: Path, upstream: Recorder) -> None:
     commands = home / ".local/bin"
-    env = bare_environment(home, clients)
+    env = bare_environment(home, clients, PYTHON)
     run(["uv", "tool", "install", "--quiet", "--with-executables-from", "mitmproxy", str(wheel)], env, home)
     assert_it_works(Minute(commands, home), upstream)
 
 
 def test_with_pipx(wheel: Path, clients: Path, home: Path, upstream: Recorder) -> None:
-    env = bare_environment(home, clients)
+    env = bare_environment(home, clients, PYTHON)
     run(["pipx", "install", "--include-deps", str(wheel)], env, home)
     assert_it_works(Minute(home / ".local/bin", home), upstream)
 
@@ -93,7 +92,7 @@ def assert_it_shows(output: str) -> None:
 
 
 def test_with_uvx_and_nothing_installed(wheel: Path, clients: Path, home: Path) -> None:
-    env = bare_environment(home, clients)
+    env = bare_environment(home, clients, PYTHON)
     line = [
         "uvx",
         "--quiet",
@@ -127,8 +126,7 @@ def checkout(into: Path) -> Path:
 def test_from_a_checkout(tools: str, clients: Path, home: Path) -> None:
     """`make run` shows a request, and installs what it needs to run and nothing of the tests."""
     tree = checkout(home / "a clone")
-    python = Path(sys._base_executable).parent
-    env = bare_environment(home, python, *([clients] if tools == "uv" else []))
+    env = bare_environment(home, PYTHON, *([clients] if tools == "uv" else []))
     port = free_port()
     demo = Process(["make", "run", f"PORT={port}"], port, home / "output.log", env, tree)
     with demo.start(MINUTES):

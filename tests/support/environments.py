@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 # How the machine reaches its package index; nothing else of its environment is handed on.
 _OF_THE_INDEX = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "NO_PROXY", "HTTPS_PROXY")
 MINUTES = 10 * 60.0
+PYTHON = Path(sys._base_executable).parent
+"""Where a Python is that is new enough; what is installed must not need the one that runs the tests."""
 
 
 def bare_environment(home: Path, *directories: Path) -> dict[str, str]:
