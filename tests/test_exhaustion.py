@@ -56,6 +56,7 @@ CACHES = {
     "registering._ceiling": "1,024 values that were configured",
     "registering._limits": "1,024 values that were configured",
     "registering._parse_upstream": "4,096 URLs that were configured",
+    "query._any_of": "256 sets of names of parameters that were configured",
     "presets.providers": "one table, of the package",
     "serving.shortcuts._parsed": "1,024 authorities of at most 300 characters",
 }

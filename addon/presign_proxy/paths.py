@@ -11,10 +11,10 @@ import re
 import unicodedata
 from functools import lru_cache
 from typing import Final, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from . import grammar
 from .errors import Denied
+from .percent import decode, is_incomplete
 
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # RFC 3986, 3.3: neither a pchar nor a slash, so not legal in a path.
@@ -23,7 +23,6 @@ _ILLEGAL = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]")
 _PLAIN = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNIT = re.compile(rb"%([0-9A-Fa-f]{2})|([^%])|(%)", re.DOTALL)
-_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOUBLE_ENCODED = re.compile(rb"%25(?:[0-9A-Fa-f]{2}|[uU])")
 _ESCAPED_AGAIN = re.compile(r"%[0-9A-Fa-f]{2}")
 _CUT = re.compile(r"[;?#]")
@@ -46,7 +45,7 @@ def canonical_path(raw: bytes, *, allow_encoded_slash: bool = False) -> bytes:
         raise _refused("it does not begin with a slash")
     if b"\\" in raw or b"#" in raw or b"?" in raw:
         raise _refused("it holds a backslash, '#' or '?'")
-    if _BROKEN_ESCAPE.search(raw):
+    if is_incomplete(raw):
         raise _refused("it holds an incomplete percent-encoding")
     path = _encode(raw)
     if _DOUBLE_ENCODED.search(path):
@@ -73,7 +72,7 @@ def _escaped(match: re.Match[bytes]) -> bytes:
 
 def _check_segments(path: bytes) -> None:
     try:
-        text = unquote_to_bytes(path).decode("utf-8")  # strict: refuses overlong forms and surrogates
+        text = decode(path).decode("utf-8")  # strict: refuses overlong forms and surrogates
     except UnicodeDecodeError:
         raise _refused("it is not UTF-8") from None
     if _CONTROL.search(text):
