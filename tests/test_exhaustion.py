@@ -128,7 +128,8 @@ COLLECTIONS = {
     "stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
     "stores.sqlite._Judging.taken": "one per slot that a batch takes, until the next batch",
     "stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
-    "wire.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
+    "frames.FrameGate.sizes": "the heads of one turn, TURN_HEADS at most",
+    "http2.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
 }
 
 
