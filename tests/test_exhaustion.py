@@ -88,6 +88,7 @@ COLLECTIONS = {
     "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
     "ledger.Ledger.heads": "weak: one per client connection, of which there are gateway.max_clients",
     "ledger.Ledger.layers": "weak: one per client connection",
+    "ledger.Ledger._judged": "weak: one head per client connection, until the flow path takes it",
     "ledger.Ledger.cut": "weak: one per client connection, until it is closed",
     "ledger.Ledger.dials": "weak: one per upstream connection",
     "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",

@@ -33,7 +33,7 @@ from support.h2frames import (
     literal,
 )
 from support.lab import bearer_connection
-from support.proxy import Mitm
+from support.proxy import ROOT, Mitm
 from support.raw import connect, exchange
 from support.recorder import Recorder
 from support.serving import CONN, Serve
@@ -236,3 +236,63 @@ def test_a_good_request_beside_the_dearest_heads_is_served_on_the_lane(served: S
                 sock = open_.enter_context(connect(served.port, timeout=60))
                 sock.sendall(dear_over_h1("parameters"))
             assert exchange(kept, request, 60).startswith(b"HTTP/1.1 200")
+
+
+# -- once ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counting(module_gateway: MakeGateway, upstream: Recorder) -> Mitm:
+    """A gateway that says in its log what it decides; the lane is open all the same."""
+    config = {"connections": {CONN: bearer_connection(upstream.url, SECRET)}}
+    script = str(ROOT / "tests/support/scripts/counting.py")
+    return module_gateway(config, "-s", script, "--set", "presign_lane=on")
+
+
+LEFT = {
+    "a bad signature": (wire(Grant(CONN, secret="sk_of_somebody_else_0123456789").target("x")), b" 403 "),
+    "an unknown connection": (wire(Grant("conn_none").target("x")), b" 403 "),
+    "a malformed presign": (wire("/api/proxy/conn/x?X-Presign-Expires=1"), b" 400 "),
+    "another path than was signed": (wire(Grant(CONN, paths="v2/*").target("v1/models")), b" 403 "),
+    "no such form": (wire("/nothing/here"), b" 404 "),
+    "the dearest head": (dear_over_h1("parameters"), b" 400 "),
+    "more fields than are served": (
+        wire(Grant(CONN).target("v1/models"), [("X-A", "1")] * (MAX_FIELDS + 1)),
+        b" 431 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEFT)
+def test_what_the_lane_has_refused_is_neither_decided_nor_redacted_twice(case: str, counting: Mitm) -> None:
+    sent, status = LEFT[case]
+    before = len(counting.log())
+    with connect(counting.port, timeout=60) as sock:
+        assert status in exchange(sock, sent, 60)[:16]
+    told = counting.log()[before:]
+    assert told.count("counted: decide") == 1
+    assert told.count("counted: redact") == 1
+
+
+def test_somebody_elses_request_is_decided_on_once(counting: Mitm, upstream: Recorder) -> None:
+    before = len(counting.log())
+    with connect(counting.port, timeout=60) as sock:
+        asked = wire(f"http://127.0.0.1:{upstream.port}/v1/models", host=f"127.0.0.1:{upstream.port}")
+        assert b" 200 " in exchange(sock, asked, 60)[:16]
+    with connect(counting.port, timeout=60) as sock:
+        assert exchange(sock, wire(Grant(CONN).target("v1/models")), 60).startswith(b"HTTP/1.1 200")
+    assert counting.log()[before:].count("counted: decide") == 2
+
+
+def test_what_is_decided_for_one_request_is_not_used_for_the_next(counting: Mitm) -> None:
+    """Both in one segment: the second one is decided on by itself."""
+    bad = wire(Grant(CONN, secret="sk_of_somebody_else_0123456789").target("v1/models"))
+    before = len(counting.log())
+    with connect(counting.port, timeout=60) as sock:
+        sock.sendall(bad + wire(Grant(CONN).target("v1/models"), {"Connection": "close"}))
+        received = b""
+        while data := sock.recv(1 << 16):
+            received += data
+    assert received.startswith(b"HTTP/1.1 403")
+    assert b"HTTP/1.1 200" in received
+    assert counting.log()[before:].count("counted: decide") == 2

@@ -13,6 +13,7 @@ from presign_proxy.frames import (
     BURST,
     MAX_BLOCK_FIELDS,
     MAX_FRAME,
+    MAX_RESETS,
     RATE,
     TURN_FRAMES,
     TURN_HEADS,
@@ -116,6 +117,18 @@ def test_tokens_come_back_with_time_and_with_what_is_sent() -> None:
 
 def test_a_hundred_streams_may_be_reset_at_once() -> None:
     let_through(opened(frame(RST_STREAM, bytes(4), 0, 1) * 200))
+
+
+def test_resets_are_counted_against_answers_however_slowly_they_come() -> None:
+    gate = opened(frame(RST_STREAM, bytes(4), 0, 1) * MAX_RESETS)
+    let_through(gate, now=0.0)
+    for turn in range(100):
+        gate.answered()
+        gate.add(frame(RST_STREAM, bytes(4), 0, 1))
+        let_through(gate, now=turn / 1000)
+    gate.add(frame(RST_STREAM, bytes(4), 0, 1) * 4)
+    with pytest.raises(Excess):
+        let_through(gate, now=3.0)
 
 
 def test_uploads_pay_nothing() -> None:

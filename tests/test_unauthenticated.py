@@ -25,6 +25,7 @@ from presign_proxy import percent
 from presign_proxy.audit import Outcome, record
 from presign_proxy.connections import Registry
 from presign_proxy.decisions import Deny
+from presign_proxy.lane import heads
 from presign_proxy.message import MAX_FIELDS, Request, is_sound
 from presign_proxy.query import MAX_PARAMETERS, has_param, hides
 from presign_proxy.redaction import Redaction
@@ -254,3 +255,36 @@ def test_no_pattern_repeats_a_repetition() -> None:
         if nests(re._parser.parse(one.pattern, one.flags))  # type: ignore[attr-defined]
     }
     assert nested == set(NESTED)
+
+
+# -- a head that comes byte by byte -----------------------------------------------------------------------
+
+
+def test_a_head_that_comes_byte_by_byte_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is looked at with the three before it, not with all of them."""
+    seen = 0
+
+    class Counted:
+        def __init__(self, stock: re.Pattern[bytes]) -> None:
+            self._stock = stock
+
+        def search(self, data: bytes, at: int = 0) -> re.Match[bytes] | None:
+            nonlocal seen
+            seen += len(data) - at
+            return self._stock.search(data, at)
+
+    monkeypatch.setattr(heads, "_BARE_LF", Counted(heads._BARE_LF))
+    head = b"GET /" + b"a" * 8000
+    for end in range(20, len(head)):
+        assert heads.may_begin(head[:end], end - 1)
+    assert seen < 4 * len(head)
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_a_line_break_without_its_return_is_seen_wherever_a_head_was_cut(at: int) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\nX: y"
+    cut = head.index(b"\nX") - 6 + at
+    assert heads.may_begin(head[:14])
+    assert not heads.may_begin(head, min(cut, head.index(b"\nX")))
+    good = b"GET / HTTP/1.1\r\nHost: x"
+    assert heads.may_begin(good, min(cut, len(good)))

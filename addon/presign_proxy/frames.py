@@ -22,11 +22,15 @@ TURN_HEADS: Final = 8
 MAX_BLOCK_FIELDS: Final = 256
 """Fields of a head that is decoded at all, so that it can be answered; more end the connection."""
 BURST: Final = 1000
-"""Tokens of a client that has not used any: a hundred streams reset at once take half of them."""
+"""Tokens of a client that has not used any."""
 RATE: Final = 200
 """Tokens a client gets each second."""
 PER_ANSWER: Final = 5
-"""Tokens for each answer: browsers send a PRIORITY or two for a request, and may reset it."""
+"""Tokens for each answer: browsers send a PRIORITY or two for a request."""
+MAX_RESETS: Final = 200
+"""Requests that a client may reset before it has had an answer to others: twice as many as it can have under
+way. Each answer allows one more, and each second.
+"""
 BYTES_PER_TOKEN: Final = 1024
 """Bytes sent to a client for which it gets one: Go opens two windows for each four KiB."""
 
@@ -37,7 +41,7 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x9
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
 _HEAD: Final = 9
 _PREFACE: Final = 24
-_COST: Final = {_RST_STREAM: 5, _SETTINGS: 5}
+_COST: Final = {_SETTINGS: 5}
 _MAX_SETTINGS: Final = 6 * 64
 """Bytes of a SETTINGS frame; there are a dozen settings of six bytes, and each unknown one is kept."""
 _MAX_INTEGER: Final = 5
@@ -61,12 +65,13 @@ class Excess(Exception):
 class FrameGate:
     """Lets whole frames through, turn by turn."""
 
-    __slots__ = ("_begun", "_block", "_held", "_preface", "_since", "_tokens", "sizes")
+    __slots__ = ("_begun", "_block", "_held", "_preface", "_resets", "_since", "_tokens", "sizes")
 
     def __init__(self) -> None:
         self._held = bytearray()
         self._preface = _PREFACE
         self._tokens = float(BURST)
+        self._resets = 0.0
         self._since: float | None = None
         self._block = bytearray()
         self._begun = False
@@ -91,6 +96,11 @@ class FrameGate:
         """For what the client is sent."""
         self._tokens = min(self._tokens + tokens, BURST)
 
+    def answered(self) -> None:
+        """A request has its answer."""
+        self.earn(PER_ANSWER)
+        self._resets = max(self._resets - 1, 0)
+
     def take(self, now: float) -> bytes:
         """What goes through in this turn: whole frames, the first time behind the preface.
 
@@ -101,6 +111,7 @@ class FrameGate:
         """
         if self._since is not None:
             self.earn((now - self._since) * RATE)
+            self._resets = max(self._resets - (now - self._since), 0)
         self._since = now
         self.sizes.clear()
         end = min(self._preface, len(self._held))
@@ -128,6 +139,10 @@ class FrameGate:
             return
         if kind != _HEADERS:
             self._pay(_COST.get(kind, 1))
+        if kind == _RST_STREAM:
+            self._resets += 1
+            if self._resets > MAX_RESETS:
+                raise Excess("too many requests are reset")
         if kind == _SETTINGS and length > _MAX_SETTINGS:
             raise Excess("a SETTINGS frame holds too many settings")
         if kind == _HEADERS:

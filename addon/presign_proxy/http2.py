@@ -13,7 +13,7 @@ from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server, StreamState
 
 from .answers import refusal
-from .frames import BYTES_PER_TOKEN, ENHANCE_YOUR_CALM, MAX_FRAME, PER_ANSWER, Excess, FrameGate
+from .frames import BYTES_PER_TOKEN, ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
 from .gates import MAX_HELD
 from .identity import new_request_id
 from .message import MAX_FIELDS, MAX_HEAD
@@ -57,8 +57,8 @@ class GuardedHttp2Server(Http2Server):
             self.turn = None
             yield from self._take_turn()
         else:
-            if isinstance(event, ResponseHeaders):
-                self.gate.earn(PER_ANSWER)
+            if isinstance(event, ResponseHeaders) and self.is_open_for_us(event.stream_id):
+                self.gate.answered()
             yield from self._sent(super()._handle_event(event))
 
     def _take_turn(self) -> Commands:

@@ -36,10 +36,13 @@ from .stream import GuardedStream
 
 logger = logging.getLogger(__name__)
 
+MAX_LINES: Final = 1000
+"""Lines of a head over HTTP/1, ours or not; servers read a hundred fields."""
 MAX_HELLO: Final = 16 * 1024
 """Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
 _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
-_RAW: Final = re.compile(rb"[\x80-\xff]")
+_RAW: Final = re.compile(rb"([\x80-\xff])")
+_ESCAPED: Final = {bytes((octet,)): b"%%%02X" % octet for octet in range(0x80, 0x100)}
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
@@ -94,6 +97,8 @@ class GuardedHttp1Server(_Tamed, Http1Server):
     def __init__(self, context: Context, ledger: Ledger) -> None:
         super().__init__(context)
         self.ledger = ledger
+        self._endless = 0
+        """Bytes of the buffer in which no head ends."""
 
     def read_body(self, event: events.Event) -> Commands:
         if type(self.body_reader) is ChunkedReader:
@@ -102,12 +107,13 @@ class GuardedHttp1Server(_Tamed, Http1Server):
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         refused = False
-        if isinstance(event, events.DataReceived) and not event.data.isascii():
-            self._escape_absolute_form()
-        if isinstance(event, events.DataReceived) and self._holds_controls():
-            yield from self._refuse_head()
-            yield from self._owe()
-            return
+        if isinstance(event, events.DataReceived):
+            if not event.data.isascii():
+                self._escape_absolute_form()
+            if (code := self._fault()) is not None:
+                yield from self._refuse_head(code)
+                yield from self._owe()
+                return
         for command in super().read_headers(event):
             if isinstance(command, commands.SendData):
                 # mitmproxy's page quotes the request line, with its signature, and its own version.
@@ -122,20 +128,30 @@ class GuardedHttp1Server(_Tamed, Http1Server):
             elif isinstance(command, commands.Log):
                 command = commands.Log("presign: a request head could not be parsed", command.level)
             yield command
+        self._endless = min(self._endless, len(self.buf))
         yield from self._owe()
 
-    def _refuse_head(self) -> Commands:
-        yield commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
+    def _refuse_head(self, code: str = "malformed") -> Commands:
+        yield commands.SendData(self.conn, _page(refusal(code, new_request_id())))
         yield commands.CloseConnection(self.conn)
         self.state = self.done
 
-    def _holds_controls(self) -> bool:
-        """Whether a whole head has come and holds what mitmproxy strips, or takes for a space, before anybody
-        can look: with it `Transfer-Encoding: \\x0bchunked` is chunked to us and nothing to others.
+    def _fault(self) -> str | None:
+        """The code with which a whole head is refused before it is parsed.
+
+        For its size, because mitmproxy joins folded lines one by one; and for what mitmproxy strips, or takes
+        for a space, before anybody can look: with it `Transfer-Encoding: \\x0bchunked` is chunked to us and
+        nothing to others.
         """
         head = bytes(self.buf)
-        end = _HEAD_END.search(head)
-        return end is not None and _CONTROL.search(head, 0, end.end()) is not None
+        # What was looked at before holds no end: a head may come byte by byte.
+        end = _HEAD_END.search(head, max(self._endless - 3, 0))
+        self._endless = 0 if end else len(head)
+        if end is None:
+            return None
+        if end.end() > MAX_HEAD or head.count(b"\n", 0, end.end()) > MAX_LINES:
+            return "too_large"
+        return "malformed" if _CONTROL.search(head, 0, end.end()) else None
 
     def _escape_absolute_form(self) -> None:
         """Percent-encode raw UTF-8 in a request line that holds a whole URL, which mitmproxy refuses there
@@ -144,7 +160,9 @@ class GuardedHttp1Server(_Tamed, Http1Server):
         line, end, rest = bytes(self.buf).partition(b"\n")
         if end and _ABSOLUTE.match(line) and not line.isascii():
             self.buf = ReceiveBuffer()
-            self.buf += _RAW.sub(lambda match: b"%%%02X" % match[0][0], line) + end + rest
+            parts = _RAW.split(line)
+            parts[1::2] = map(_ESCAPED.__getitem__, parts[1::2])
+            self.buf += b"".join(parts) + end + rest
 
     def _owe(self) -> Commands:
         """Keep account of the head that is owed; its deadline runs on where that fails."""
