@@ -82,6 +82,18 @@ def test_a_flood_of_the_dearest_heads_over_http1_ends_no_worker(variant: str, at
     assert pids(attacked) == before
 
 
+@pytest.mark.parametrize("line", [b" x\r\n", b"a:b\r\n", b" \n"], ids=["folded", "short", "bare"])
+def test_a_head_of_thousands_of_folded_lines_is_refused_before_it_is_parsed(
+    line: bytes, attacked: Gateway
+) -> None:
+    """mitmproxy joins what is folded line by line, each time all that came before."""
+    head = b"GET /api/proxy/conn/x HTTP/1.1\r\nHost: presign.local\r\nX: y\r\n"
+    with connect(attacked.port, timeout=60) as sock:
+        sock.sendall(head + line * (60_000 // len(line)) + b"\r\n")
+        assert exchange(sock, b"", 60)[8:13] in (b" 431 ", b" 400 ")
+    assert good(attacked) == 200
+
+
 def test_a_field_that_a_table_repeats_is_refused_over_http2_and_ends_no_worker(attacked: Gateway) -> None:
     """27 bytes became 56 KB of head, a hundred times in one segment."""
     before = pids(attacked)

@@ -92,6 +92,9 @@ PLACES: dict[str, Place] = {
     "path": lambda text: request(b"/api/proxy/conn/" + text + f"?{SIGNED}".encode()),
     "path of none": lambda text: request(b"/" + text),
     "path elsewhere": lambda text: request(b"/" + text, host="api.example.com"),
+    "path elsewhere with a presign": lambda text: request(
+        b"/" + text + f"?{SIGNED}".encode(), host="api.example.com", scheme="https"
+    ),
     "connection": lambda text: request(b"/api/proxy/" + text + f"/x?{SIGNED}".encode()),
     "path token": lambda text: request(b"/p/ps1_" + text + b"." + b"0" * 64 + b"/x"),
     "source": lambda text: request(b"/v1/pk/" + text + b".png?exp=1&sig=" + b"0" * 64),
