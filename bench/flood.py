@@ -29,7 +29,7 @@ Flood = Callable[..., None]
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 
-from support.asking import SECRET, Grant, ask  # noqa: E402 - the path is set above
+from support.asking import SECRET, Grant  # noqa: E402 - the path is set above
 from support.asking import wire as wire_of  # noqa: E402
 from support.config import write_config  # noqa: E402
 from support.deciding import code, registry  # noqa: E402
@@ -185,7 +185,9 @@ def dear(count: int, directory: Path) -> None:
 
 def _asked(gateway: Mitm | Serve) -> float:
     started = time.monotonic()
-    assert ask(gateway.port, Grant("conn").target("v1/models"), {"Connection": "close"}).status == 200
+    with connect(gateway.port, timeout=60) as sock:
+        asked = wire_of(Grant("conn").target("v1/models"), {"Connection": "close"})
+        assert exchange(sock, asked, 60).startswith(b"HTTP/1.1 200")
     return time.monotonic() - started
 
 
