@@ -3,12 +3,17 @@
 First through the pure core, then through a real mitmdump, on eight connections, while one client who holds a
 presign goes on asking. Memory is read at each tenth.
 
-Run: .venv/bin/python bench/flood.py [--core 1000000] [--wire 50000]
+Then the dearest heads that were found: 60 KiB of `%&` over HTTP/1.1, a field that HPACK repeats over HTTP/2.
+Fifty connections send as many of these as of ordinary refused requests, to a mitmdump without the lane and to
+`presign serve` with two workers, and what one client waits beside each is compared.
+
+Run: .venv/bin/python bench/flood.py [--core 1000000] [--wire 50000] [--dear 500]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import resource
 import statistics
@@ -17,19 +22,24 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+Flood = Callable[..., None]
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 
-from support.asking import SECRET, Grant, ask  # noqa: E402 - the path is set above
+from support.asking import SECRET, Grant  # noqa: E402 - the path is set above
+from support.asking import wire as wire_of  # noqa: E402
 from support.config import write_config  # noqa: E402
 from support.deciding import code, registry  # noqa: E402
-from support.flood import as_bytes, as_request  # noqa: E402
+from support.flood import as_bytes, as_request, dear_over_h1, dear_over_h2  # noqa: E402
+from support.h2frames import RawH2, head_of  # noqa: E402
 from support.lab import bearer_connection  # noqa: E402
 from support.proxy import Mitm  # noqa: E402
 from support.raw import connect, exchange  # noqa: E402
 from support.recorder import Recorder  # noqa: E402
+from support.serving import Serve  # noqa: E402
 
 
 def resident() -> int:
@@ -101,9 +111,83 @@ def wire(count: int, directory: Path) -> None:
     upstream.stop()
 
 
-def _asked(gateway: Mitm) -> float:
+CROWD = 50
+REFUSED = "/api/proxy/conn/v1/models?X-Presign-Expires=1"
+
+
+def over_h1(port: int, count: int, *, dearest: bool) -> None:
+    asked = dear_over_h1("parameters") if dearest else wire_of(REFUSED)
+    for _ in range(count):
+        with contextlib.suppress(OSError), connect(port, timeout=60) as sock:
+            exchange(sock, asked, 60)
+
+
+def over_h2(port: int, count: int, *, dearest: bool) -> None:
+    """A segment of a hundred heads for each connection."""
+    for _ in range(-(-count // 100)):
+        with contextlib.suppress(OSError), RawH2(port, 60) as client:
+            if dearest:
+                client.send(dear_over_h2())
+            else:
+                for number in range(100):
+                    client.request(2 * number + 1, head_of(REFUSED.encode()))
+            ended = 0
+            for one in client.frames():
+                ended += one.stream > 0 and bool(one.flags & 1)
+                if ended == 100 or one.goaway is not None:
+                    break
+
+
+def beside(gateway: Mitm | Serve, flood: Flood, count: int, *, dearest: bool) -> list[float]:
+    """What a client with a presign waits for each request while fifty others send `count` refused ones."""
+    share = -(-count // CROWD)
+    crowd = [
+        threading.Thread(target=flood, args=(gateway.port, share), kwargs={"dearest": dearest})
+        for _ in range(CROWD)
+    ]
+    for thread in crowd:
+        thread.start()
+    waited = []
+    while any(thread.is_alive() for thread in crowd) or len(waited) < 50:
+        waited.append(_asked(gateway))
+    return waited
+
+
+def p99(waited: list[float]) -> float:
+    return sorted(waited)[int(len(waited) * 0.99)]
+
+
+def dear(count: int, directory: Path) -> None:
+    upstream = Recorder().start()
+    config = {"connections": {"conn": bearer_connection(upstream.url, SECRET)}}
+    flows = Mitm(directory, write_config(config, directory), "--set", "presign_lane=off")
+    (directory / "served").mkdir()
+    served = Serve(directory / "served", config, workers=2)
+    for name, gateway in (("mitmdump, flow path", flows), ("serve, two workers", served)):
+        with contextlib.ExitStack() as running:
+            running.callback(gateway.stop)
+            gateway.start(240)
+            before = sorted(served.serving()) if gateway is served else []
+            for protocol, flood in (("HTTP/1.1", over_h1), ("HTTP/2", over_h2)):
+                alone = [_asked(gateway) for _ in range(50)]
+                ordinary = beside(gateway, flood, count, dearest=False)
+                dearest = beside(gateway, flood, count, dearest=True)
+                print(
+                    f"{name}, {protocol}: p99 of a good request {p99(alone) * 1000:.0f} ms alone, "
+                    f"{p99(ordinary) * 1000:.0f} beside {count} ordinary refusals, {p99(dearest) * 1000:.0f} "
+                    f"beside as many of the dearest: {p99(dearest) / p99(ordinary):.1f} times",
+                    flush=True,
+                )
+            if gateway is served:
+                print(f"  the same workers: {before == sorted(served.serving())}")
+    upstream.stop()
+
+
+def _asked(gateway: Mitm | Serve) -> float:
     started = time.monotonic()
-    assert ask(gateway.port, Grant("conn").target("v1/models"), {"Connection": "close"}).status == 200
+    with connect(gateway.port, timeout=60) as sock:
+        asked = wire_of(Grant("conn").target("v1/models"), {"Connection": "close"})
+        assert exchange(sock, asked, 60).startswith(b"HTTP/1.1 200")
     return time.monotonic() - started
 
 
@@ -113,12 +197,16 @@ def main() -> None:
     )
     parser.add_argument("--core", type=int, default=1_000_000)
     parser.add_argument("--wire", type=int, default=50_000)
+    parser.add_argument("--dear", type=int, default=500)
     arguments = parser.parse_args()
     if arguments.core:
         core(arguments.core)
     if arguments.wire:
         with tempfile.TemporaryDirectory(prefix="presign-flood-") as directory:
             wire(arguments.wire, Path(directory))
+    if arguments.dear:
+        with tempfile.TemporaryDirectory(prefix="presign-flood-") as directory:
+            dear(arguments.dear, Path(directory))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ MITMPROXY = {
     "guard",
     "handlers",
     "housekeeping",
+    "http2",
     "internals",
     "lane.express",
     "lane.junction",

@@ -381,14 +381,14 @@ class Spared:
     search = __call__
 
 
-@pytest.mark.parametrize("name", ["fold", "hidden_names", "_CONTROL"])
+@pytest.mark.parametrize("name", ["decodings", "fold_decoded", "hides", "_CONTROL"])
 def test_a_presigned_url_is_not_searched_for_look_alikes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presign_scheme, name, Spared())
     assert code(request(f"{signed()}&limit=2&order=asc")) == "forward"
 
 
 @pytest.mark.parametrize("query", ["a=1&b=2", "q=resign", "q=presign&x=1", ""])
-@pytest.mark.parametrize("name", ["hidden_names", "_SUSPICIOUS"])
+@pytest.mark.parametrize("name", ["hides", "_SPELLED"])
 def test_a_query_that_holds_no_presign_is_not_taken_apart(
     query: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ CACHES = {
     "signing_parts._ceiling": "1,024 values that were configured",
     "registering._limits": "1,024 values that were configured",
     "registering._parse_upstream": "4,096 URLs that were configured",
+    "query._any_of": "256 sets of names of parameters that were configured",
     "presets.providers": "one table, of the package",
     "serving.shortcuts._parsed": "1,024 authorities of at most 300 characters",
 }
@@ -89,6 +90,7 @@ COLLECTIONS = {
     "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
     "ledger.Ledger.heads": "weak: one per client connection, of which there are gateway.max_clients",
     "ledger.Ledger.layers": "weak: one per client connection",
+    "ledger.Ledger._judged": "weak: one head per client connection, until the flow path takes it",
     "ledger.Ledger.cut": "weak: one per client connection, until it is closed",
     "ledger.Ledger.dials": "weak: one per upstream connection",
     "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
@@ -131,7 +133,8 @@ COLLECTIONS = {
     "stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
     "stores.sqlite._Judging.taken": "one per slot that a batch takes, until the next batch",
     "stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
-    "wire.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
+    "frames.FrameGate.sizes": "the heads of one turn, TURN_HEADS at most",
+    "http2.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
 }
 
 

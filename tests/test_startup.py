@@ -36,6 +36,7 @@ CONVERTING = {
         "message",
         "names",
         "paths",
+        "percent",
         "presenting",
         "presenting.curl",
         "presenting.shellwords",

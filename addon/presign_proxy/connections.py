@@ -165,9 +165,10 @@ class Registry:
 
     def addressed(self, origin: Origin, path: bytes) -> Connection | None:
         """The only connection whose upstream origin and base path a request to this URL would reach."""
-        with suppress(Denied):  # refused later, for its own reason
-            path = canonical_path(path)
         lengths, bases = self._bases.get(origin, (frozenset(), {}))
+        if any(lengths):
+            with suppress(Denied):  # refused later, for its own reason
+                path = canonical_path(path)
         reached = [
             bases[path[:length]]
             for length in lengths

@@ -27,7 +27,7 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
         registry: None while there is none: everything of ours is then unavailable.
         now: Unix time, whole seconds.
     """
-    facts = Facts(request_id, request.method.decode("ascii", "replace")[:32], request.client)
+    facts = Facts(request_id, request.method[:32].decode("ascii", "replace"), request.client)
     known = registry or _NO_REGISTRY
     gateway = is_gateway(known, request)
     style: Style = "bare" if gateway and is_source_form(known, request) else "json"
@@ -35,12 +35,17 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
     try:
         if registry is None:
             raise Denied("unavailable", "there is no registry")
+        # Before anything is looked for, unless it may be somebody else's: then only what is ours is measured.
+        may_pass = not gateway and not known.deny_unsigned
+        if not may_pass:
+            check_size(request, head)
         claim = recognise(known, request, head, gateway=gateway)
         if claim is None:
-            if known.deny_unsigned:
-                raise Denied("unsigned", "the request carries no presign")
-            return PASS
-        check_size(request, head)
+            if may_pass:
+                return PASS
+            raise Denied("unsigned", "the request carries no presign")
+        if may_pass:
+            check_size(request, head)
         check_grammar(request, head)
         if known.trusted_proxies:
             facts.client = _client(known, request)

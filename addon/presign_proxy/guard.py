@@ -346,7 +346,7 @@ class Guard:
             self._commit(flow, entry, decision)
 
     def _decide(self, flow: http.HTTPFlow, entry: Entry | None, request: Request) -> Decision:
-        decision = self._admission.decide(request)
+        decision = self.ledger.take_over(flow, request, self.registry) or self._admission.decide(request)
         if entry is not None:
             # What was granted has passed the grammar; what was refused may not have come to it.
             entry.ends_connection = isinstance(decision, Deny) and not is_sound(request)

@@ -35,6 +35,7 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (_http2.Http2Connection, "_handle_event", ("event",)),
     (_http2.Http2Connection, "protocol_error", ("message", "error_code")),
     (_http2.Http2Connection, "is_closed", ("stream_id",)),
+    (_http2.Http2Connection, "is_open_for_us", ("stream_id",)),
     (_http2.Http2Connection, "handle_h2_event", ("event",)),
     (layers.ClientTLSLayer, "receive_handshake_data", ("data",)),
     (layer.NextLayer, "data_client", ()),
@@ -42,6 +43,7 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (AddonManager, "invoke_addon", ("addon", "event")),
     (server.ConnectionHandler, "handle_connection", ("connection",)),
     (server.ConnectionHandler, "server_event", ("event",)),
+    (server.ConnectionHandler, "wakeup", ("request",)),
     (mode_servers.AsyncioServerInstance, "listen", ("host", "port")),
     (mode_servers.ServerInstance, "handle_stream", ("reader", "writer")),
     (server.TimeoutWatchdog, "register_activity", ()),
@@ -49,6 +51,7 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
 # What the code that we pass through must still do, as it is written there.
 _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (http.HttpLayer, "_handle_event", "self.connections.setdefault(self.context.client"),
+    (http.HttpLayer, "event_to_child", "isinstance(command, commands.RequestWakeup)"),
     (http.HttpLayer, "get_connection", "stack /= HttpClient(context)"),
     (http.HttpStream, "start_request_stream", "RequestHeaders(self.stream_id, self.flow.request"),
     (http.HttpStream, "state_wait_for_request_headers", "yield HttpRequestHeadersHook(self.flow)"),
@@ -62,6 +65,8 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (_http2.Http2Connection, "handle_h2_event", "if event.stream_id in self.streams:"),
     (_http_h2.BufferedH2Connection, "__init__", "self.stream_buffers = "),
     (H2Connection, "__init__", "self.incoming_buffer = "),
+    (H2Connection, "__init__", "self.decoder = "),
+    (type(H2Connection().decoder), "decode", "inflated_size > self.max_header_list_size"),
     (FrameBuffer, "__init__", "self._data = "),
     (layer.Layer, "__init__", "self._paused = None"),
     (layer.Layer, "__init__", "self._paused_event_queue = "),

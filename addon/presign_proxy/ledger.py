@@ -14,11 +14,13 @@ from weakref import WeakKeyDictionary, WeakSet
 from .answers import Answer, Style
 from .audit import Outcome
 from .bodies import Body
-from .decisions import Decision, Deny, Facts, Forward
+from .connections import Registry
+from .decisions import Decision, Deny, Facts, Forward, PassThrough
 from .errors import Denied
 from .gates import MAX_BACKLOG, MAX_HELD
 from .limits.limiter import Seat
 from .masking import Mask
+from .message import Request
 from .observing.shown_bodies import ShownBodies
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
@@ -44,6 +46,14 @@ class Arrival(NamedTuple):
     tunnelled: bool
     scheme: bytes = b""
     has_body: bool = True
+
+
+class Judged(NamedTuple):
+    """What the lane decided on a request that it does not serve: the flow path answers or passes it."""
+
+    request: Request
+    registry: Registry | None
+    decision: Deny | PassThrough
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -124,6 +134,7 @@ class Ledger:
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self.dials: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
+        self._judged: WeakKeyDictionary[Any, Judged] = WeakKeyDictionary()
         # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
         self.cut: WeakSet[Any] = WeakSet()
         self.shows_bodies = False
@@ -191,7 +202,19 @@ class Ledger:
         self.layers.pop(client, None)
         self.heads.pop(client, None)
         self.pins.pop(client, None)
+        self._judged.pop(client, None)
         self.cut.discard(client)
+
+    def hand_over(self, client: Any, judged: Judged) -> None:
+        """Keep what was decided on the next request of a client, so that nobody decides on it again."""
+        self._judged[client] = judged
+
+    def take_over(self, flow: Any, request: Request, registry: Registry | None) -> Deny | PassThrough | None:
+        """What was decided on this very request under this very registry; None where that is still to do."""
+        judged = self._judged.pop(flow.client_conn, None)
+        if judged is None or judged.registry is not registry or judged.request != request:
+            return None
+        return judged.decision
 
     def owe_head(self, client: Any) -> None:
         self.heads.setdefault(client, time.monotonic())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote_to_bytes
+
+from .percent import decodings
 
 # CGI maps every character that is not a letter or digit to one, and some frameworks cut at the ends.
 _FOLDED: Final = bytes(
@@ -12,8 +13,8 @@ _FOLDED: Final = bytes(
 )
 CACHED: Final = 64
 """Bytes of the longest name that is worth remembering; longer ones are an attack on the memory."""
-_DROPPED: Final = b" +\t\r\n\x00]"
-_ROUNDS: Final = 3
+DROPPED: Final = b" +\t\r\n\x00]"
+"""What frameworks drop at the ends of a parameter's name."""
 
 
 def header_key(name: bytes) -> bytes:
@@ -30,12 +31,14 @@ _short_key = lru_cache(maxsize=4096)(_key)
 
 def fold(raw: bytes) -> bytes:
     """Decoded as often as upstreams and the proxies before them may, lower-case, `-` for `_`."""
-    rounds = _ROUNDS
-    while raw.find(b"%") >= 0 and rounds:
-        raw, rounds = unquote_to_bytes(raw), rounds - 1
-    return raw.lower().replace(b"_", b"-")
+    return fold_decoded(decodings(raw)[-1] if raw.find(b"%") >= 0 else raw)
+
+
+def fold_decoded(text: bytes) -> bytes:
+    """What `fold` makes of a text that is decoded already."""
+    return text.lower().replace(b"_", b"-")
 
 
 def param_key(name: bytes) -> bytes:
     """The folded name of a query parameter: without `[]`; dots, blanks and NUL as frameworks read them."""
-    return fold(name).partition(b"[")[0].replace(b".", b"-").strip(_DROPPED)
+    return fold(name).partition(b"[")[0].replace(b".", b"-").strip(DROPPED)

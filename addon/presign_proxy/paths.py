@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from string import hexdigits
 from typing import Final, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from . import grammar
 from .errors import Denied
+from .percent import decode, is_incomplete
 
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # RFC 3986, 3.3: neither a pchar nor a slash, so not legal in a path.
@@ -22,8 +23,16 @@ _ILLEGAL = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]")
 # Nothing to decode, no ";", no segment that is empty or starts with a dot: canonical as it stands.
 _PLAIN = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+# Of each octet, what stands for it. No call for each: a path of 64 KiB may hold nothing that is legal.
+_LEGAL: Final = [
+    b"%%%02X" % octet if _ILLEGAL.fullmatch(bytes((octet,))) else bytes((octet,)) for octet in range(256)
+]
+_CANONICAL: Final = {
+    (a + b).encode(): bytes((octet,)) if (octet := int(a + b, 16)) in _UNRESERVED else b"%%%02X" % octet
+    for a in hexdigits
+    for b in hexdigits
+}
 _UNIT = re.compile(rb"%([0-9A-Fa-f]{2})|([^%])|(%)", re.DOTALL)
-_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOUBLE_ENCODED = re.compile(rb"%25(?:[0-9A-Fa-f]{2}|[uU])")
 _ESCAPED_AGAIN = re.compile(r"%[0-9A-Fa-f]{2}")
 _CUT = re.compile(r"[;?#]")
@@ -46,34 +55,29 @@ def canonical_path(raw: bytes, *, allow_encoded_slash: bool = False) -> bytes:
         raise _refused("it does not begin with a slash")
     if b"\\" in raw or b"#" in raw or b"?" in raw:
         raise _refused("it holds a backslash, '#' or '?'")
-    if _BROKEN_ESCAPE.search(raw):
+    if is_incomplete(raw):
         raise _refused("it holds an incomplete percent-encoding")
     path = _encode(raw)
     if _DOUBLE_ENCODED.search(path):
         raise _refused("it is percent-encoded twice")
     if b"%5C" in path or (b"%2F" in path and not allow_encoded_slash):
         raise _refused("it holds an encoded slash or backslash")
-    _check_segments(path)
+    _check_segments(decode(raw))  # as of the path itself: it is encoded once
     return path
 
 
 def _encode(raw: bytes) -> bytes:
     """Decode unreserved escapes, upper-case the rest, encode what may not stand in a path."""
-    return _ILLEGAL.sub(_escaped, _ESCAPE.sub(_canonical_escape, raw))
+    parts = _ESCAPE.split(raw)
+    if len(parts) > 1:
+        parts[1::2] = map(_CANONICAL.__getitem__, parts[1::2])
+        raw = b"".join(parts)
+    return b"".join(map(_LEGAL.__getitem__, raw)) if _ILLEGAL.search(raw) else raw
 
 
-def _canonical_escape(match: re.Match[bytes]) -> bytes:
-    octet = int(match[1], 16)
-    return bytes((octet,)) if octet in _UNRESERVED else b"%%%02X" % octet
-
-
-def _escaped(match: re.Match[bytes]) -> bytes:
-    return b"%%%02X" % ord(match[0])
-
-
-def _check_segments(path: bytes) -> None:
+def _check_segments(decoded: bytes) -> None:
     try:
-        text = unquote_to_bytes(path).decode("utf-8")  # strict: refuses overlong forms and surrogates
+        text = decoded.decode("utf-8")  # strict: refuses overlong forms and surrogates
     except UnicodeDecodeError:
         raise _refused("it is not UTF-8") from None
     if _CONTROL.search(text):
@@ -82,7 +86,7 @@ def _check_segments(path: bytes) -> None:
         if _FOLDED.search(text):
             raise _refused("it holds a character that folds to a dot or a slash")
         # One character at a time: runs of combining marks make normalising a whole text quadratic.
-        text = "".join(unicodedata.normalize("NFKC", char) for char in text)
+        text = text.translate({ord(char): unicodedata.normalize("NFKC", char) for char in set(text)})
         if _ESCAPED_AGAIN.search(text):
             raise _refused("it folds to something percent-encoded")
     *inner, last = text.split("/")[1:]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
-from string import hexdigits
+from functools import lru_cache
 from typing import Final
 
 from .errors import Malformed
-from .names import fold, param_key
+from .names import DROPPED, fold
+from .percent import decode, is_incomplete
 
-_OCTETS: Final = {(a + b).encode(): bytes.fromhex(a + b) for a in hexdigits for b in hexdigits}
-_HIDING: Final = re.compile(rb"[;#?]")
-"""Separators that some parsers know besides `&`, so behind which a name may hide."""
-_INNER: Final = re.compile(rb"[;#?&]")
+MAX_PARAMETERS: Final = 1000
+"""Parameters of a request of ours: PHP reads as many (max_input_vars), Tomcat ten times as many, and no API
+that is known has more than a hundred. Each is looked at by name, before anything is verified.
+"""
+# Separators that some parsers know besides `&`, so behind which a name may hide.
+_VALUES: Final = re.compile(rb"=[^;#?&]*")
+_INDEXES: Final = re.compile(rb"\[[^;#?&]*")
+
+
+def check_parameters(query: bytes | None) -> None:
+    """Raises Malformed over `MAX_PARAMETERS`."""
+    if query is not None and query.count(b"&") >= MAX_PARAMETERS:
+        raise Malformed(f"the query holds more than {MAX_PARAMETERS} parameters")
 
 
 def form_decode(value: bytes) -> str:
@@ -26,23 +36,42 @@ def form_decode(value: bytes) -> str:
             # What stands in every list first: none of it can be a part of another escape afterwards.
             value = value.replace(b"%2F", b"/").replace(b"%2C", b",").replace(b"%2A", b"*")
             if value.find(b"%") >= 0:
-                head, *rest = value.split(b"%")
-                value = head + b"".join([_OCTETS[part[:2]] + part[2:] for part in rest])
+                if is_incomplete(value):
+                    raise Malformed("a presign parameter holds an incomplete percent-encoding")
+                value = decode(value)
         return value.decode()
-    except KeyError:
-        raise Malformed("a presign parameter holds an incomplete percent-encoding") from None
     except UnicodeDecodeError:
         raise Malformed("a presign parameter is not UTF-8") from None
 
 
-def hidden_names(piece: bytes) -> list[bytes]:
-    """Folded names that some parser would find in one `&`-separated piece of a query: behind `;`, inside an
-    encoded `&`, before `[]`, with dots, blanks or NUL that a framework drops.
+def _names(query: bytes) -> bytes:
+    """All names that some parser would find in a query, folded, between separators.
+
+    A fixed number of searches, however many names there are. A separator is no part of an escape, so what is
+    decoded together is what each name decodes to. Separators that were encoded are decoded first, and what is
+    between them once more.
     """
-    found: list[bytes] = []
-    for part in _HIDING.split(piece):
-        found += [param_key(one) for one in _INNER.split(fold(part.partition(b"=")[0]))]
-    return found
+    return _INDEXES.sub(b"", fold(fold(_VALUES.sub(b"", query)))).replace(b".", b"-")
+
+
+def hides(query: bytes, text: bytes) -> bool:
+    """Whether a text, folded, stands in a name that some parser would find in a query or a piece of one:
+    behind `;`, inside an encoded `&`, before `[]`, with dots that a framework reads as underscores.
+    """
+    return _names(query).find(text) >= 0
+
+
+def has_param(query: bytes, names: frozenset[bytes]) -> bool:
+    """Whether some parser would find one of these folded names in a query or a piece of one."""
+    return bool(names) and _any_of(names).search(_names(query)) is not None
+
+
+@lru_cache(maxsize=256)  # only names that are configured get here
+def _any_of(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    """A search for one of the names between separators, be there blanks or NUL that a framework drops."""
+    any_name = b"|".join(re.escape(name) for name in sorted(names))
+    dropped = rb"[%b]*+" % re.escape(DROPPED)
+    return re.compile(rb"(?:^|[;#?&])%b(?:%b)%b(?![^;#?&])" % (dropped, any_name, dropped))
 
 
 def without(query: bytes | None, names: frozenset[bytes]) -> bytes | None:
@@ -50,9 +79,9 @@ def without(query: bytes | None, names: frozenset[bytes]) -> bytes | None:
 
     All other bytes stay, in order; None where nothing but those stood there.
     """
-    if query is None:
-        return None
-    kept = [piece for piece in query.split(b"&") if not names.intersection(hidden_names(piece))]
+    if query is None or not has_param(query, names):
+        return query
+    kept = [piece for piece in query.split(b"&") if not has_param(piece, names)]
     return b"&".join(kept) if kept else None
 
 

@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-_SIGNATURE = re.compile(r"[0-9a-fA-F]{64,}")
+# A run of digits is looked at once, from its beginning.
+_SIGNATURE = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{64,}")
 
 # Without its signature, a token is only a statement of what was granted.
 

@@ -10,10 +10,11 @@ from . import grammar
 from .connections import Connection
 from .errors import Malformed
 from .injectors import Outgoing, Slots
-from .message import Fields, Head, Request
-from .names import CACHED, fold, header_key
+from .message import MAX_FIELDS, Fields, Head, Request
+from .names import CACHED, fold_decoded, header_key
+from .percent import decodings
 from .query import without
-from .tokens import holds_token
+from .tokens import shows_token
 
 CREDENTIALS: Final = frozenset(
     b"authorization proxy-authorization x-api-key api-key apikey x-goog-api-key private-token job-token "
@@ -207,7 +208,7 @@ def _kept(fields: Fields, slots: Slots, connection: Connection) -> Fields:
             for field in fields
             if (key := _passing(field[0]))
             and key not in gone
-            and not (key == b"referer" and _tells(key, field[1]))
+            and not (key == b"referer" and _holds_presign(field[1]))
         ]
     )
 
@@ -252,25 +253,33 @@ class Redacted(NamedTuple):
     fields: Fields
 
 
+MAX_ESCAPES: Final = 256
+"""Escapes in a path or a header field that is looked at for what it tells; one that holds more is hidden."""
+
+
 def redact(target: bytes, fields: Fields) -> Redacted:
     """Without signature and credential. A signature that was refused here may be good elsewhere, so the
-    whole query goes.
+    whole query goes. Of a request with more fields than are served none is shown: nobody reads them all.
     """
     path, mark, _ = target.partition(b"?")
-    if b"x-presign" in fold(path) or holds_token(path):
+    if _may_hold_presign(path):
         path = b"/[redacted]"
-    shown = tuple(
-        (name, b"[redacted]" if _tells(header_key(name), value) else value) for name, value in fields
-    )
+    shown = () if len(fields) > MAX_FIELDS else tuple([_shown(name, value) for name, value in fields])
     return Redacted(path + b"?[redacted]" if mark else path, shown)
 
 
-def _tells(key: bytes, value: bytes) -> bool:
-    return (
-        key.startswith(b"x-presign")
-        or is_credential(key)
-        or key == b"cookie"
-        or b"x-presign" in (folded := fold(value))
-        or bool(_SIGNED_SOURCE.search(folded))
-        or holds_token(value)
-    )
+def _shown(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    key = header_key(name)
+    secret = key.startswith(b"x-presign") or is_credential(key) or key == b"cookie"
+    return name, b"[redacted]" if secret or _may_hold_presign(value) else value
+
+
+def _may_hold_presign(text: bytes) -> bool:
+    return text.count(b"%") > MAX_ESCAPES or _holds_presign(text)
+
+
+def _holds_presign(text: bytes) -> bool:
+    """Whether a text could hold a presign of any kind, however often it is encoded."""
+    texts = decodings(text)
+    folded = fold_decoded(texts[-1])
+    return b"x-presign" in folded or bool(_SIGNED_SOURCE.search(folded)) or any(map(shows_token, texts))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from . import base64url, grammar
 from .errors import Malformed
+from .percent import decodings
 from .terms import Written
 
 PREFIXES: Final = (b"ps1_", b"ps2_")
@@ -30,7 +30,7 @@ def parse_token(token: bytes) -> dict[str, str]:
     if not match:
         raise Malformed("the token is not of the form ps1_{base64url}.{signature}, or ps2_ with a policy")
     version, encoded, signature = match.groups()
-    values = base64url.decode(encoded, "the token").split("\n")
+    values = base64url.decode(encoded, "the token").split("\n", len(_POLICY))
     if version == b"1":
         if len(values) != 4:
             raise Malformed("the token does not hold exactly four fields")
@@ -80,16 +80,16 @@ def has_start(text: bytes) -> bool:
 
 
 def holds_token(text: bytes) -> bool:
-    """Whether something that could be a token stands anywhere in a text, percent-encoded or not.
+    """Whether something that could be a token stands anywhere in a text, percent-encoded or not."""
+    return any(map(shows_token, decodings(text)))
 
-    In linear time: a start, and somewhere behind it a dot with a signature.
+
+def shows_token(text: bytes) -> bool:
+    """The same for a text as it stands. In linear time: a start, and somewhere behind it a dot with a
+    signature.
     """
-    for _ in range(3):
-        for start in PREFIXES:
-            at = text.find(start)
-            if at >= 0 and _SIGNATURE.search(text, at):
-                return True
-        if text.find(b"%") < 0:
-            return False
-        text = unquote_to_bytes(text)
+    for start in PREFIXES:
+        at = text.find(start)
+        if at >= 0 and _SIGNATURE.search(text, at):
+            return True
     return False

@@ -10,8 +10,6 @@ import logging
 import re
 from typing import Any, Final
 
-import h2.events
-from h2.errors import ErrorCodes
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Connection
@@ -21,13 +19,14 @@ from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
-from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server, StreamState
+from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
 from .answers import Answer, refusal
 from .chunks import StrictChunks
 from .dispatch import Begin
 from .flows import is_h1
 from .gates import MAX_HELD
+from .http2 import GuardedHttp2Client, GuardedHttp2Server, unsent
 from .identity import new_request_id
 from .lane.layer import LaneEvent
 from .ledger import Ledger
@@ -37,12 +36,13 @@ from .stream import GuardedStream
 
 logger = logging.getLogger(__name__)
 
-FRAME: Final = 16 * 1024
-"""Bytes of an HTTP/2 frame, as RFC 9113, 4.2 has it for those who ask for nothing else."""
+MAX_LINES: Final = 1000
+"""Lines of a head over HTTP/1, ours or not; servers read a hundred fields."""
 MAX_HELLO: Final = 16 * 1024
 """Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
 _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
-_RAW: Final = re.compile(rb"[\x80-\xff]")
+_RAW: Final = re.compile(rb"([\x80-\xff])")
+_ESCAPED: Final = {bytes((octet,)): b"%%%02X" % octet for octet in range(0x80, 0x100)}
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
@@ -97,6 +97,8 @@ class GuardedHttp1Server(_Tamed, Http1Server):
     def __init__(self, context: Context, ledger: Ledger) -> None:
         super().__init__(context)
         self.ledger = ledger
+        self._endless = 0
+        """Bytes of the buffer in which no head ends."""
 
     def read_body(self, event: events.Event) -> Commands:
         if type(self.body_reader) is ChunkedReader:
@@ -105,12 +107,13 @@ class GuardedHttp1Server(_Tamed, Http1Server):
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         refused = False
-        if isinstance(event, events.DataReceived) and not event.data.isascii():
-            self._escape_absolute_form()
-        if isinstance(event, events.DataReceived) and self._holds_controls():
-            yield from self._refuse_head()
-            yield from self._owe()
-            return
+        if isinstance(event, events.DataReceived):
+            if not event.data.isascii():
+                self._escape_absolute_form()
+            if (code := self._fault()) is not None:
+                yield from self._refuse_head(code)
+                yield from self._owe()
+                return
         for command in super().read_headers(event):
             if isinstance(command, commands.SendData):
                 # mitmproxy's page quotes the request line, with its signature, and its own version.
@@ -125,20 +128,30 @@ class GuardedHttp1Server(_Tamed, Http1Server):
             elif isinstance(command, commands.Log):
                 command = commands.Log("presign: a request head could not be parsed", command.level)
             yield command
+        self._endless = min(self._endless, len(self.buf))
         yield from self._owe()
 
-    def _refuse_head(self) -> Commands:
-        yield commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
+    def _refuse_head(self, code: str = "malformed") -> Commands:
+        yield commands.SendData(self.conn, _page(refusal(code, new_request_id())))
         yield commands.CloseConnection(self.conn)
         self.state = self.done
 
-    def _holds_controls(self) -> bool:
-        """Whether a whole head has come and holds what mitmproxy strips, or takes for a space, before anybody
-        can look: with it `Transfer-Encoding: \\x0bchunked` is chunked to us and nothing to others.
+    def _fault(self) -> str | None:
+        """The code with which a whole head is refused before it is parsed.
+
+        For its size, because mitmproxy joins folded lines one by one; and for what mitmproxy strips, or takes
+        for a space, before anybody can look: with it `Transfer-Encoding: \\x0bchunked` is chunked to us and
+        nothing to others.
         """
         head = bytes(self.buf)
-        end = _HEAD_END.search(head)
-        return end is not None and _CONTROL.search(head, 0, end.end()) is not None
+        # What was looked at before holds no end: a head may come byte by byte.
+        end = _HEAD_END.search(head, max(self._endless - 3, 0))
+        self._endless = 0 if end else len(head)
+        if end is None:
+            return None
+        if end.end() > MAX_HEAD or head.count(b"\n", 0, end.end()) > MAX_LINES:
+            return "too_large"
+        return "malformed" if _CONTROL.search(head, 0, end.end()) else None
 
     def _escape_absolute_form(self) -> None:
         """Percent-encode raw UTF-8 in a request line that holds a whole URL, which mitmproxy refuses there
@@ -147,7 +160,9 @@ class GuardedHttp1Server(_Tamed, Http1Server):
         line, end, rest = bytes(self.buf).partition(b"\n")
         if end and _ABSOLUTE.match(line) and not line.isascii():
             self.buf = ReceiveBuffer()
-            self.buf += _RAW.sub(lambda match: b"%%%02X" % match[0][0], line) + end + rest
+            parts = _RAW.split(line)
+            parts[1::2] = map(_ESCAPED.__getitem__, parts[1::2])
+            self.buf += b"".join(parts) + end + rest
 
     def _owe(self) -> Commands:
         """Keep account of the head that is owed; its deadline runs on where that fails."""
@@ -160,56 +175,6 @@ class GuardedHttp1Server(_Tamed, Http1Server):
             logger.error("presign: failed to keep a deadline (%s)", type(error).__name__)
         if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
             yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
-
-
-class _Framed(Http2Connection):
-    """Frames no longer than was agreed: h2 looks at a length only once all of the frame is there, 16 MiB."""
-
-    def _handle_event(self, event: events.Event) -> Commands:
-        yield from super()._handle_event(event)
-        if isinstance(event, events.DataReceived) and self._waits_for_too_much():
-            self.h2_conn.incoming_buffer._data = bytearray()
-            yield from self.protocol_error("a frame is too large", ErrorCodes.FRAME_SIZE_ERROR)
-
-    def _waits_for_too_much(self) -> bool:
-        """What is left over begins with the frame whose end has not come yet."""
-        begun = self.h2_conn.incoming_buffer._data
-        return len(begun) >= 3 and int.from_bytes(begun[:3], "big") > self.h2_conn.max_inbound_frame_size
-
-
-class GuardedHttp2Server(_Framed, Http2Server):
-    """The client's side: heads in frames of ordinary size, and windows that open as uploads move on."""
-
-    def __init__(self, context: Context, http_layer: GuardedHttpLayer) -> None:
-        super().__init__(context)
-        self.http_layer = http_layer
-        self.owed: dict[int, int] = {}
-        settings = self.h2_conn.local_settings
-        # mitmproxy takes frames eight times as large, of which a head may have dozens, and opens windows
-        # of two gigabytes, so that it would have to keep what no upstream takes.
-        settings.max_frame_size = self.h2_conn.max_inbound_frame_size = FRAME
-        settings.initial_window_size = MAX_HELD
-        settings.acknowledge()
-
-    def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
-        if isinstance(event, h2.events.DataReceived) and self.http_layer.is_full(event.stream_id):
-            length = event.flow_controlled_length
-            self.owed[event.stream_id] = self.owed.get(event.stream_id, 0) + length
-            event.flow_controlled_length = 0
-        if isinstance(event, h2.events.StreamReset) and event.stream_id in self.http_layer.streams:
-            # Of a request that ends and is reset in one segment mitmproxy has forgotten the stream by now:
-            # it would go on for nobody, and HTTP/2 does not count it among those it allows at a time.
-            self.streams.setdefault(event.stream_id, StreamState.HEADERS_RECEIVED)
-        return (yield from super().handle_h2_event(event))
-
-    def settle(self) -> Commands:
-        """Open the windows of uploads that move again."""
-        for stream_id in [one for one in self.owed if not self.http_layer.is_full(one)]:
-            length = self.owed.pop(stream_id)
-            if length and not self.is_closed(stream_id):
-                self.h2_conn.acknowledge_received_data(length, stream_id)
-        if data := self.h2_conn.data_to_send():
-            yield commands.SendData(self.conn, data)
 
 
 class GuardedHttp1Client(_Tamed, Http1Client):
@@ -230,10 +195,6 @@ class GuardedHttp1Client(_Tamed, Http1Client):
                 return
             if not self.buf.maybe_extract_lines():
                 return
-
-
-class GuardedHttp2Client(_Framed, Http2Client):
-    """The upstream's side, which mitmproxy allows frames of 128 KiB."""
 
 
 class GuardedHttpLayer(HttpLayer):
@@ -261,7 +222,7 @@ class GuardedHttpLayer(HttpLayer):
 
     def _handle(self, event: events.Event) -> Commands:
         client = self.context.client
-        self.listening = isinstance(event, events.DataReceived) and event.connection is client
+        self.listening = self._is_heard(event)
         if isinstance(event, events.Start):
             self.ledger.layers[client] = self
             # mitmproxy keeps a server that is already there.
@@ -280,6 +241,14 @@ class GuardedHttpLayer(HttpLayer):
         while self.ended:
             self.ended.pop().come_apart()
 
+    def _is_heard(self, event: events.Event) -> bool:
+        """Whether an event is something that the client has sent."""
+        client = self.context.client
+        if isinstance(event, events.DataReceived):
+            return event.connection is client
+        turn = getattr(self.connections.get(client), "turn", None)
+        return isinstance(event, events.Wakeup) and event.command is turn
+
     def _to_lane(self, event: LaneEvent) -> Commands:
         """Lead an event to the lane at the other end of a tunnel."""
         for one in event.lane.context.layers:
@@ -295,9 +264,10 @@ class GuardedHttpLayer(HttpLayer):
         return not self.streams and not self.quiet
 
     def held_bytes(self) -> int:
-        """What an HTTP/1 client has sent and nobody has taken yet; an HTTP/2 client has its windows."""
-        if isinstance(self.connections.get(self.context.client), Http2Server):
-            return 0
+        """What a client has sent and nobody has taken yet; bodies over HTTP/2 have their windows."""
+        server = self.connections.get(self.context.client)
+        if isinstance(server, GuardedHttp2Server):
+            return server.gate.waiting
         return sum(getattr(stream, "queued", 0) for stream in self.streams.values())
 
     def backlog_of(self, server: Connection) -> int:
@@ -308,7 +278,7 @@ class GuardedHttpLayer(HttpLayer):
         if not isinstance(client, Http2Server) or getattr(server, "alpn", None) == b"h2":
             return 0
         return sum(
-            _unsent(client, stream_id)
+            unsent(client, stream_id)
             for stream_id, stream in self.streams.items()
             if getattr(stream, "flow", None) is not None and stream.flow.server_conn is server
         )
@@ -323,7 +293,7 @@ class GuardedHttpLayer(HttpLayer):
         upstream = self.connections.get(stream.context.server)
         for one in _descendants(upstream):
             if isinstance(one, Http2Client):
-                waiting = _unsent(one, one.our_stream_id.get(stream_id, 0))
+                waiting = unsent(one, one.our_stream_id.get(stream_id, 0))
                 return waiting > MAX_HELD or stream_id in one.stream_queue
         return False
 
@@ -359,11 +329,6 @@ class GuardedClientTLSLayer(layers.ClientTLSLayer):
             return (yield from super().receive_handshake_data(data))
         except Exception as error:
             return False, f"presign: failed at the handshake ({type(error).__name__})"
-
-
-def _unsent(side: Http2Connection, stream_id: int) -> int:
-    """Bytes that a peer's window keeps from being sent."""
-    return sum(len(piece.data) for piece in side.h2_conn.stream_buffers.get(stream_id, ()))
 
 
 def _descendants(top: layer.Layer | None) -> list[layer.Layer]:

@@ -3,6 +3,7 @@
 from presign_proxy.message import Request
 from support.asking import wire
 from support.deciding import GATEWAY, NOW, request
+from support.h2frames import END_HEADERS, END_STREAM, HEADERS, NEWEST, frame, head_of, literal
 from support.signing import base64url
 
 Field = tuple[str, str]
@@ -40,3 +41,27 @@ def as_request(number: int) -> Request:
 def as_bytes(number: int) -> bytes:
     target, fields, host = unlike(number)
     return wire(target, fields, host=host)
+
+
+# -- the dearest heads that were found ----------------------------------------------------------------
+
+DEAR = ("parameters", "header", "path", "escapes")
+"""Where 60 KiB of what is slow to decode stands."""
+
+
+def dear_over_h1(variant: str) -> bytes:
+    """A head of nearly 64 KiB."""
+    unit = b"a%41" if variant == "escapes" else b"%&"
+    filler = unit * (60_000 // len(unit))
+    parts = {"parameters": b"?X-Presign-Expires=1&" + filler, "escapes": b"?" + filler, "path": filler}
+    head = b"GET /api/proxy/conn/x" + parts.get(variant, b"") + b" HTTP/1.1\r\nHost: presign.local\r\n"
+    return head + (b"X-Long: " + filler + b"\r\n" if variant == "header" else b"") + b"\r\n"
+
+
+def dear_over_h2() -> bytes:
+    """A hundred heads of 56 KB in one segment: a field of 4,000 bytes, named again and again."""
+    head = head_of(b"/api/proxy/conn/x")
+    first = head + literal(b"x-a", b"%" * 4000, kept=True) + NEWEST * 13
+    blocks = [first] + [head + NEWEST * 14] * 99
+    ends = END_HEADERS | END_STREAM
+    return b"".join(frame(HEADERS, block, ends, 2 * n + 1) for n, block in enumerate(blocks))

@@ -64,15 +64,19 @@ def outgoing(head: RequestHead, origin: Origin, sent: Outgoing) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def may_begin(data: bytes) -> bool:
-    """Whether these first bytes can become a simple head, whose end is waited for."""
-    method, space, rest = data.partition(b" ")
+def may_begin(data: bytes, seen: int = 0) -> bool:
+    """Whether these first bytes can become a simple head, whose end is waited for.
+
+    Args:
+        seen: how many of them could, when there were no more.
+    """
+    method, space, rest = data[:32].partition(b" ")
     return (
         method.isalpha()
         and method.isupper()
         and len(method) < 20
         and (not space or rest[:1] in (b"", b"/"))
-        and not _BARE_LF.search(data)  # to mitmproxy two of these are an end
+        and not _BARE_LF.search(data, max(seen - 1, 0))  # to mitmproxy two of these are an end
     )
 
 

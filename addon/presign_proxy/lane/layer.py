@@ -13,11 +13,12 @@ from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from ..decisions import Forward
+from ..decisions import Deny, Forward, PassThrough
 from ..flows import listener_of, may_tunnel
 from ..gates import MAX_HELD, GatedReader
 from ..handlers import handler_of
 from ..hosts import parse_authority
+from ..ledger import Judged
 from ..message import MAX_HEAD, Origin, Request
 from . import heads
 from .exchange import Exchange
@@ -70,6 +71,8 @@ class Lane(layer.Layer):
         self._foreign = False
         self._held = self._shut = self._waits = False
         self._owes = True
+        self._looked_at = 0
+        """Bytes of the buffer in which no head ends."""
         self._unsent = 0
         self._origin: Origin | None = None
         self._listener = listener_of(context.client)
@@ -181,13 +184,16 @@ class Lane(layer.Layer):
                 continue
             if self._waits_for_client():
                 break
-            end = self._buffer.find(heads.END, 0, MAX_HEAD)
+            # What was looked at before is not looked at again: a head may come byte by byte.
+            seen, self._looked_at = self._looked_at, 0
+            end = self._buffer.find(heads.END, max(seen - 3, 0), MAX_HEAD)
             if end >= 0:
                 if not self._begin(end + 4):
                     return False
-            elif len(self._buffer) >= MAX_HEAD or not heads.may_begin(self._buffer):
+            elif len(self._buffer) >= MAX_HEAD or not heads.may_begin(self._buffer, seen):
                 return False
             else:
+                self._looked_at = len(self._buffer)
                 self._owes = True
                 self._express.ledger.owe_head(self.client)
                 break
@@ -232,6 +238,7 @@ class Lane(layer.Layer):
         if known is not None:
             again = express.admission.decide_again(known.forward)
             if not isinstance(again, Forward):
+                self._leave(known.request, again)
                 return None
             return Exchange(self, express, known.head, known.request, again, known.wire)
         head = heads.parse(raw)
@@ -240,11 +247,17 @@ class Lane(layer.Layer):
             return None
         decision = express.admission.decide(request, now)
         if not isinstance(decision, Forward):
+            self._leave(request, decision)
             return None
         wire = heads.outgoing(head, decision.origin, decision.sent) if decision.sent is not None else None
         if wire is not None and decision.resolve is None:
             express.recent.keep(key, Granted(head, request, decision, wire))
         return Exchange(self, express, head, request, decision, wire)
+
+    def _leave(self, request: Request, decision: Deny | PassThrough) -> None:
+        """Leave a request to the flow path, with what was decided on it."""
+        judged = Judged(request, self._express.admission.registry, decision)
+        self._express.ledger.hand_over(self.client, judged)
 
     def _request_of(self, head: RequestHead) -> Request | None:
         """The request as the core decides on it; as flows.request_of has it."""

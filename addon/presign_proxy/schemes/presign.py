@@ -18,12 +18,16 @@ from .. import grammar
 from ..carriers import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from ..errors import Malformed
 from ..message import Head, Request
-from ..names import fold, param_key
-from ..query import form_decode, hidden_names
+from ..names import fold_decoded, param_key
+from ..percent import decodings
+from ..query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from ..terms import Written, check_written
-from ..tokens import begins, has_start, holds_token, parse_token
+from ..tokens import begins, has_start, holds_token, parse_token, shows_token
 
 Carrier = Literal["query", "header", "path", "key"]
+
+_MAX_VALUE: Final = 3 * MAX_LIST
+"""Bytes of a value in a query, where each may be an escape."""
 
 _FIELDS: Final = {name.encode(): field for field, name in (NAMES | TERMS).items()}
 _HEADERS: Final = {name.lower(): field for name, field in _FIELDS.items()}
@@ -42,8 +46,9 @@ _NOT_BASE64: Final = bytes(
 # As some providers want their keys: `Authorization: Token token=…`.
 _TOKEN_PARAM: Final = b"token="
 _AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
-# A piece without any of these cannot hide a name that some parser would find in it.
-_SUSPICIOUS = re.compile(rb"[;#?]|^[^=]*%|presign", re.IGNORECASE)
+_SPELLED = re.compile(rb"(?:^|&)(?:" + b"|".join(_FIELDS) + rb")(?![^=&])")
+_HIDING = re.compile(rb"[;#?]")
+_LOOKALIKE: Final = b"x-presign"
 _IN_PATH = re.compile(rb"x-presign-(?:" + b"|".join(name[10:].lower() for name in _FIELDS) + rb")\s{0,4}=")
 
 
@@ -85,13 +90,13 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
     Raises Malformed.
     """
     raw_path, mark, raw_query = request.target.partition(b"?")
-    claimed, query = _from_query(raw_query if mark else None)
+    claimed, query, tokens = _from_query(raw_query if mark else None)
     found: list[tuple[Carrier, dict[str, str], Slot | None]] = []
     if claimed:
         found.append(("query", claimed, None))
     if headers := _from_headers(request, head):
         found.append(("header", headers, None))
-    for place, token in _key_tokens(request, head, query):
+    for place, token in _key_tokens(request, head, query if tokens else None):
         found.append(("key", parse_token(token), place))
         if place.kind == "param":
             query = _without_token(query)
@@ -163,20 +168,22 @@ def _why_expires(expires: str) -> str:
     return "expires is neither 0 nor a plain Unix time in seconds"
 
 
-def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None]:
-    """The presign fields of a raw query and the rest of it, byte for byte."""
+def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None, bool]:
+    """The presign fields of a raw query, the rest of it, byte for byte, and whether that may hold a token."""
     if query is None:
-        return {}, query
+        return {}, None, False
     # Spelled as it should be, it is ours; only a look-alike needs folding. Dots too: frameworks read them as
     # underscores.
     if query.find(b"X-Presign-") < 0:
         if query.find(b"%") < 0 and query.lower().find(b"resign") < 0:
-            return {}, query
-        if fold(query).replace(b".", b"-").find(b"x-presign") < 0:
-            return {}, query
+            return {}, query, has_start(query)
+        texts = decodings(query)
+        if fold_decoded(texts[-1]).replace(b".", b"-").find(_LOOKALIKE) < 0:
+            return {}, query, any(map(shows_token, texts))
+    if query.count(b"&") >= MAX_PARAMETERS:
+        return _from_crowd(query)
     fields: dict[str, str] = {}
     rest: list[bytes] = []
-    hiding = max(query.find(b";"), query.find(b"#"), query.find(b"?")) >= 0  # see hidden_names
     for piece in query.split(b"&"):
         name, equals, value = piece.partition(b"=")
         field = _FIELDS.get(name)
@@ -187,22 +194,33 @@ def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None]:
             raise Malformed("a presign parameter has no value")
         if field in fields:
             raise Malformed(f"{field} is given twice")
-        if hiding and any(b"x-presign" in found for found in hidden_names(piece)[1:]):
+        if len(value) > _MAX_VALUE:  # no other field is nearly as long
+            raise Malformed(f"a list is longer than {MAX_LIST} bytes")
+        if (behind := _HIDING.search(value)) and hides(value[behind.start() :], _LOOKALIKE):
             raise Malformed("a presign field is hidden behind another one")
         fields[field] = form_decode(value)
     if not rest:
-        return fields, None
+        return fields, None, False
     others = b"&".join(rest)
-    if hiding or others.find(b"%") >= 0 or others.lower().find(b"presign") >= 0:
-        _refuse_lookalikes(rest)
-    return fields, others
+    _refuse_lookalikes(others)
+    return fields, others, others.find(b"%") >= 0 or has_start(others)
 
 
-def _refuse_lookalikes(pieces: list[bytes]) -> None:
-    """Raises Malformed where one of the pieces that are not ours could be taken for one that is."""
-    for piece in pieces:
-        if _SUSPICIOUS.search(piece) and any(b"x-presign" in found for found in hidden_names(piece)):
-            raise Malformed("a query parameter looks like a presign field but is not spelled like one")
+def _from_crowd(query: bytes) -> tuple[dict[str, str], bytes, bool]:
+    """A query of more parameters than are taken apart: ours is refused, somebody else's is let alone."""
+    if _SPELLED.search(query):
+        check_parameters(query)
+    _refuse_lookalikes(query)
+    return {}, query, True
+
+
+def _refuse_lookalikes(query: bytes) -> None:
+    """Raises Malformed where a parameter that is not ours could be taken for one that is."""
+    # Without any of these it cannot hide a name that some parser would find in it.
+    if not (query.find(b"%") >= 0 or query.lower().find(b"presign") >= 0 or _HIDING.search(query)):
+        return
+    if hides(query, _LOOKALIKE):
+        raise Malformed("a query parameter looks like a presign field but is not spelled like one")
 
 
 def _from_headers(request: Request, head: Head) -> dict[str, str]:
@@ -229,7 +247,7 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
     """Tokens that stand where a credential would. Raises Malformed for one that stands anywhere else.
 
     Args:
-        query: the query without presign parameters.
+        query: the query without presign parameters; None where it holds no token.
     """
     found: list[tuple[Slot, bytes]] = []
     marked = has_start(head.values)
@@ -246,7 +264,8 @@ def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple
                 continue
             if (token := _token_in_value(name, value)) is not None:
                 found.append((Slot("header", name), token))
-    if query is not None and (query.find(b"%") >= 0 or has_start(query)) and holds_token(query):
+    if query is not None and holds_token(query):
+        check_parameters(query)
         for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
             if begins(value):
@@ -305,8 +324,9 @@ def _from_path(path: bytes, *, gateway: bool) -> tuple[str | None, bytes, dict[s
     if gateway and path.startswith(TOKEN_PATH):
         token, slash, rest = path[len(TOKEN_PATH) :].partition(b"/")
         return None, slash + rest, parse_token(token)
-    if (path.find(b"%") >= 0 or path.lower().find(b"resign") >= 0) and _IN_PATH.search(fold(path)):
+    texts = decodings(path)
+    if texts[-1].lower().find(b"resign") >= 0 and _IN_PATH.search(fold_decoded(texts[-1])):
         raise Malformed("a presign field stands in the path")
-    if holds_token(path):
+    if any(map(shows_token, texts)):
         raise Malformed("a token stands in the path of another host")
     return None, path, {}

@@ -11,7 +11,11 @@ from typing import Final, NamedTuple
 from .. import base64url, grammar
 from ..errors import Malformed
 from ..message import Request
-from ..query import hidden_names, target
+from ..query import check_parameters, has_param, target
+from ..source_url import MAX_URL
+
+_MAX_ENCODED: Final = 6 * MAX_URL
+"""Bytes of one in base64url with its format: four of UTF-8 a character, and a third more."""
 
 PREFIX: Final = b"/v1/"
 FORM: Final = re.compile(rb"/v1/[^/?]*/")
@@ -20,6 +24,10 @@ _SIGNED = re.compile(rf"([A-Za-z0-9_-]+)\.({grammar.EXTENSION})".encode())
 _PLAIN = re.compile(rf"(.+)\.({grammar.EXTENSION})".encode(), re.DOTALL)
 _EXP = re.compile(grammar.UNIX_TIME.encode())
 _SIG = re.compile(grammar.SIGNATURE.encode())
+_SIGNED_BY: Final = frozenset((b"sig", b"exp"))
+_NAMED: Final = _SIGNED_BY | {b"key"}
+_A_SIG = re.compile(rf"(?:^|&)sig={grammar.SIGNATURE}(?![^&])".encode())
+_AN_EXP = re.compile(rf"(?:^|&)exp={grammar.UNIX_TIME}(?![^&])".encode())
 
 
 class Source(NamedTuple):
@@ -48,7 +56,7 @@ def recognise(request: Request) -> Source | None:
         return _plain(project, rest)
     if set(fields) != {b"sig", b"exp"}:
         raise Malformed("one of sig and exp is missing")
-    signed = _SIGNED.fullmatch(rest)
+    signed = _SIGNED.fullmatch(rest) if len(rest) <= _MAX_ENCODED else None
     if signed is None:
         raise Malformed("the source is not base64url with a format")
     url, extension = base64url.decode(signed[1], "the source"), signed[2].decode("ascii")
@@ -76,32 +84,31 @@ def _is_signed(query: bytes | None) -> bool:
 
     More than one of either makes it malformed rather than somebody else's: the good one would leak.
     """
-    found = [piece.partition(b"=") for piece in (query or b"").split(b"&")]
-    return any(name == b"sig" and _SIG.fullmatch(value) for name, _, value in found) and any(
-        name == b"exp" and _EXP.fullmatch(value) for name, _, value in found
-    )
+    return query is not None and bool(_A_SIG.search(query) and _AN_EXP.search(query))
 
 
 def _fields(query: bytes | None, *, named: bool = False) -> tuple[dict[bytes, bytes], bytes | None]:
     """`sig` and `exp` (and `key`), each at most once and spelled so, and the rest of the query."""
-    names = {b"sig", b"exp", b"key"} if named else {b"sig", b"exp"}
+    names = _NAMED if named else _SIGNED_BY
     found: dict[bytes, bytes] = {}
     rest: list[bytes] = []
+    check_parameters(query)
     for piece in query.split(b"&") if query is not None else ():
         name, equals, value = piece.partition(b"=")
         if name not in names:
-            if not named and names.intersection(hidden_names(piece)):
-                raise Malformed("a parameter looks like sig or exp but is not spelled like it")
             rest.append(piece)
             continue
         if not equals or name in found:
             raise Malformed(f"{name.decode()} has no value or is given twice")
         found[name] = value
+    others = b"&".join(rest) if rest else None
+    if others is not None and not named and has_param(others, names):
+        raise Malformed("a parameter looks like sig or exp but is not spelled like it")
     if b"exp" in found and not _EXP.fullmatch(found[b"exp"]):
         raise Malformed("exp is not a plain Unix time in seconds")
     if b"sig" in found and not _SIG.fullmatch(found[b"sig"]):
         raise Malformed("sig is not 64 lower-case hex digits")
-    return found, b"&".join(rest) if rest else None
+    return found, others
 
 
 def _plain(project: str, rest: bytes) -> Source:

@@ -1,0 +1,228 @@
+"""What an HTTP/2 client may send: whole frames, so many in one turn, so many beside its requests.
+
+The protocol lets nine bytes of a client cost a server a hundred microseconds (SETTINGS, PING, RST_STREAM:
+CVE-2019-9511 to 9518, CVE-2023-44487), and one byte of a head stand for four thousand of an earlier one
+(RFC 7541, 6.1). So frames are counted before anything is made of them. A frame that costs more than it weighs
+takes tokens. A client gets some each second, and more for what it is answered; when it has none left, its
+connection is closed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .message import MAX_HEAD
+
+MAX_FRAME: Final = 16 * 1024
+"""Bytes of a frame, as RFC 9113, 4.2 has it for those who ask for nothing else."""
+TURN_FRAMES: Final = 64
+"""Frames that are handled before others have their turn."""
+TURN_HEADS: Final = 8
+"""Heads of these: each may become a request."""
+MAX_BLOCK_FIELDS: Final = 256
+"""Fields of a head that is decoded at all, so that it can be answered; more end the connection."""
+BURST: Final = 1000
+"""Tokens of a client that has not used any."""
+RATE: Final = 200
+"""Tokens a client gets each second."""
+PER_ANSWER: Final = 5
+"""Tokens for each answer: browsers send a PRIORITY or two for a request."""
+MAX_RESETS: Final = 200
+"""Requests that a client may reset before it has had an answer to others: twice as many as it can have under
+way. Each answer allows one more, and each second.
+"""
+BYTES_PER_TOKEN: Final = 1024
+"""Bytes sent to a client for which it gets one: Go opens two windows for each four KiB."""
+
+ENHANCE_YOUR_CALM: Final = 0xB
+FRAME_SIZE_ERROR: Final = 0x6
+
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x9
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
+_HEAD: Final = 9
+_PREFACE: Final = 24
+_COST: Final = {_SETTINGS: 5}
+_MAX_SETTINGS: Final = 6 * 64
+"""Bytes of a SETTINGS frame; there are a dozen settings of six bytes, and each unknown one is kept."""
+_MAX_INTEGER: Final = 5
+"""Bytes of an integer in HPACK: 28 bits, more than any head has bytes."""
+
+
+class Excess(Exception):
+    """The connection has to end.
+
+    Args:
+        why: in words of ours.
+        code: of the GOAWAY.
+    """
+
+    def __init__(self, why: str, code: int = ENHANCE_YOUR_CALM) -> None:
+        super().__init__(why)
+        self.why = why
+        self.code = code
+
+
+class FrameGate:
+    """Lets whole frames through, turn by turn."""
+
+    __slots__ = ("_begun", "_block", "_held", "_preface", "_resets", "_since", "_tokens", "sizes")
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._preface = _PREFACE
+        self._tokens = float(BURST)
+        self._resets = 0.0
+        self._since: float | None = None
+        self._block = bytearray()
+        self._begun = False
+        self.sizes: dict[int, int] = {}
+        """Bytes on the wire of the heads of the last turn, by stream."""
+
+    def add(self, data: bytes) -> None:
+        """Keep what has come."""
+        self._held += data
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and were not let through yet."""
+        return len(self._held)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a whole frame waits for its turn."""
+        return len(self._held) >= _HEAD and len(self._held) >= _HEAD + self._length(0)
+
+    def earn(self, tokens: float) -> None:
+        """For what the client is sent."""
+        self._tokens = min(self._tokens + tokens, BURST)
+
+    def answered(self) -> None:
+        """A request has its answer."""
+        self.earn(PER_ANSWER)
+        self._resets = max(self._resets - 1, 0)
+
+    def take(self, now: float) -> bytes:
+        """What goes through in this turn: whole frames, the first time behind the preface.
+
+        Args:
+            now: of a monotonic clock, in seconds.
+
+        Raises Excess.
+        """
+        if self._since is not None:
+            self.earn((now - self._since) * RATE)
+            self._resets = max(self._resets - (now - self._since), 0)
+        self._since = now
+        self.sizes.clear()
+        end = min(self._preface, len(self._held))
+        self._preface -= end
+        frames = 0
+        while frames < TURN_FRAMES and len(self.sizes) < TURN_HEADS and len(self._held) >= end + _HEAD:
+            length = self._length(end)
+            if length > MAX_FRAME:
+                raise Excess("a frame is too large", FRAME_SIZE_ERROR)
+            if len(self._held) < end + _HEAD + length:
+                break
+            self._look(end, length)
+            end, frames = end + _HEAD + length, frames + 1
+        taken = bytes(self._held[:end])
+        del self._held[:end]
+        return taken
+
+    def _length(self, at: int) -> int:
+        return int.from_bytes(self._held[at : at + 3], "big")
+
+    def _look(self, at: int, length: int) -> None:
+        """Count one frame."""
+        kind, flags = self._held[at + 3], self._held[at + 4]
+        if kind == _DATA and (length or flags & _END_STREAM):
+            return
+        if kind != _HEADERS:
+            self._pay(_COST.get(kind, 1))
+        if kind == _RST_STREAM:
+            self._resets += 1
+            if self._resets > MAX_RESETS:
+                raise Excess("too many requests are reset")
+        if kind == _SETTINGS and length > _MAX_SETTINGS:
+            raise Excess("a SETTINGS frame holds too many settings")
+        if kind == _HEADERS:
+            self._block, self._begun = bytearray(), True
+            start, end = _fragment(self._held, at + _HEAD, length, flags)
+            self._collect(at, start, end, flags)
+        elif kind == _CONTINUATION and self._begun:
+            self._collect(at, at + _HEAD, at + _HEAD + length, flags)
+
+    def _pay(self, tokens: int) -> None:
+        self._tokens -= tokens
+        if self._tokens < 0:
+            raise Excess("too many frames that are no requests")
+
+    def _collect(self, at: int, start: int, end: int, flags: int) -> None:
+        """Put a head together from its frames, and look at it once it is whole."""
+        self._block += self._held[start:end]
+        if len(self._block) > MAX_HEAD:
+            raise Excess("a head is too large")
+        if flags & _END_HEADERS:
+            self._begun = False
+            count_fields(bytes(self._block))
+            stream = int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF
+            self.sizes[stream] = len(self._block)
+
+
+def _fragment(held: bytearray, at: int, length: int, flags: int) -> tuple[int, int]:
+    """Where the fragment of a head begins and ends in a HEADERS frame (RFC 9113, 6.2)."""
+    start, end = at, at + length
+    if flags & _PADDED and length:
+        end -= held[at]
+        start += 1
+    if flags & _PRIORITY:
+        start += 5
+    return start, max(start, end)
+
+
+def count_fields(block: bytes) -> int:
+    """The fields of a head as HPACK has it, counted without decoding any (RFC 7541, 6).
+
+    A head that ends in the middle of a field is counted as far as it goes: the decoder refuses it.
+
+    Raises Excess over `MAX_BLOCK_FIELDS`, and for what a decoder could spend its time on without making a
+    field of it.
+    """
+    at = fields = updates = 0
+    try:
+        while at < len(block):
+            first = block[at]
+            if first & 0xE0 == 0x20:  # another size for the table: two at most (RFC 7541, 4.2)
+                updates += 1
+                _, at = _integer(block, at, 0x1F)
+                if updates > 2:
+                    raise Excess("a head changes the size of its table again and again")
+                continue
+            fields += 1
+            if fields > MAX_BLOCK_FIELDS:
+                raise Excess("a head has too many fields")
+            if first & 0x80:
+                _, at = _integer(block, at, 0x7F)
+                continue
+            index, at = _integer(block, at, 0x3F if first & 0x40 else 0x0F)
+            for _ in range(1 if index else 2):
+                length, at = _integer(block, at, 0x7F)
+                at += length
+    except IndexError:
+        return fields
+    return fields
+
+
+def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
+    """An integer and where it ends (RFC 7541, 5.1). Raises Excess, IndexError."""
+    value = block[at] & mask
+    at += 1
+    if value < mask:
+        return value, at
+    for shift in range(0, 7 * _MAX_INTEGER, 7):
+        octet = block[at]
+        at += 1
+        value += (octet & 0x7F) << shift
+        if octet < 0x80:
+            return value, at
+    raise Excess("a head holds a number that is too large")
