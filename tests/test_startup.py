@@ -15,6 +15,7 @@ from support.shell import Shell
 
 SECRET = "sk_startup_0123456789abcdef0123456789"
 SIGNING = {
+    "percent",
     "prerequisites",
     *("base64url", "canonical", "carriers", "errors", "grammar", "keys", "networks", "secret", "signer"),
     *("terms", "tokens"),
@@ -36,7 +37,6 @@ CONVERTING = {
         "message",
         "names",
         "paths",
-        "percent",
         "presenting",
         "presenting.curl",
         "presenting.shellwords",
