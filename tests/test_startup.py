@@ -41,7 +41,7 @@ CONVERTING = {
         "presenting.curl",
         "presenting.shellwords",
     ),
-    *("presenting.urls", "query", "schemes", "schemes.presign", "schemes.source"),
+    *("presenting.urls", "query", "schemes", "schemes.presign", "schemes.source", "source_url"),
     *("cli.asking", "cli.converting", "cli.pasting"),
 }
 CONFIGURED = {
