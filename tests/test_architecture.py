@@ -104,6 +104,7 @@ SHELLS = {
     "stores.opening",
     "stores.redis",
     "stores.sqlite",
+    "threads",
     "vault",
     "watching",
 }

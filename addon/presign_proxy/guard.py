@@ -115,10 +115,8 @@ class Guard:
 
     def arm(self) -> None:
         """The script is there: read the configuration and begin to verify."""
-        for problem in options.mistyped(ctx.options):
-            logger.error(problem)
         strange = list(internals.unknown())
-        for problem in strange:
+        for problem in [*options.mistyped(ctx.options), *strange]:
             logger.error(problem)
         self._admission.armed = not strange
         self._housekeeper.start()
@@ -142,6 +140,7 @@ class Guard:
         await self._limiter.close()
         self._housekeeper.stop()
         self._fetcher.close()
+        self._keeper.close()
         for entry in self.ledger.live():
             self._end(entry, None, "the gateway was stopped")
         self._express.close()
