@@ -81,6 +81,7 @@ SHELLS = {
     "redaction",
     "registering",
     "registry_file",
+    "resolver",
     "schema",
     "secrets",
     "serving",

@@ -80,6 +80,7 @@ class Guard:
             self._journal,
             lambda: self.ledger.in_flight + len(self._express.exchanges),
             lambda: (open_clients(), self._keeper.max_clients if is_listening() else 0),
+            self._dialler.figures,
         )
         self._redaction = Redaction()
         self._front = Front()
@@ -120,6 +121,7 @@ class Guard:
             logger.error(problem)
         self._admission.armed = not strange
         self._housekeeper.start()
+        self._dialler.start()
         self._watching = True
         self._admission.unsafe = True  # until the options have been looked at
         self.lifecycle.serve()  # as far as there is no fault
@@ -141,6 +143,7 @@ class Guard:
         self._housekeeper.stop()
         self._fetcher.close()
         self._keeper.close()
+        self._dialler.close()
         for entry in self.ledger.live():
             self._end(entry, None, "the gateway was stopped")
         self._express.close()
@@ -237,8 +240,7 @@ class Guard:
             hang_up(client)
 
     def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
-        handler = handler_of(client)
-        if handler is not None:
+        if (handler := handler_of(client)) is not None:
             gate(handler, connection, is_shut)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -422,8 +424,7 @@ class Guard:
             self._finish(flow, f"the upstream failed while {entry.stage}", status)
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
-        entry = self.ledger.get(flow)
-        if entry is not None:
+        if (entry := self.ledger.get(flow)) is not None:
             status = failed or (flow.response.status_code if flow.response else None)
             self._end(entry, status, error, "upstream" if failed else None)
 
