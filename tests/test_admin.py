@@ -481,7 +481,9 @@ def parts(**changed: Any) -> Observer:
     lifecycle.serve()
     if known.get("draining"):
         lifecycle.drain()
-    return Observer(lifecycle, keeper, limiter, journal, in_flight=lambda: 0, clients=lambda: (0, 1000))
+    return Observer(
+        lifecycle, keeper, limiter, journal, in_flight=lambda: 0, clients=lambda: (0, 1000), lookups=dict
+    )
 
 
 @pytest.mark.parametrize(

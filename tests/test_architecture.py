@@ -91,6 +91,7 @@ SHELLS = {
     "registering",
     "registry_file",
     "registry_opening",
+    "resolver",
     "schema",
     "secrets",
     "serving",
@@ -116,6 +117,7 @@ SHELLS = {
     "stores.opening",
     "stores.redis",
     "stores.sqlite",
+    "threads",
     "vault",
     "watching",
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from mitmproxy import ctx
@@ -14,14 +14,15 @@ from mitmproxy.proxy.mode_specs import UpstreamMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from . import networks
+from .clients import bucket
 from .connections import Registry
 from .decisions import Forward
 from .errors import Denied
 from .handlers import proxyserver
 from .hosts import parse_address
 from .ledger import Ledger
-
-RESOLVE_TIMEOUT: Final = 5.0
+from .observing.figures import Snapshot
+from .resolver import RESOLVE_TIMEOUT, Found, Resolver, TooManyLookups, mark_unsigned
 
 
 class Dialler:
@@ -37,9 +38,20 @@ class Dialler:
         """
         self._ledger = ledger
         self._store = store
+        self._resolver = Resolver()
         self._judged: frozenset[int] = frozenset()
         self._admin = admin
         self._named: WeakKeyDictionary[Any, Address] = WeakKeyDictionary()
+
+    def start(self) -> None:
+        """From now on, the names that this event loop connects to are looked up by the gateway."""
+        self._resolver.take_over(asyncio.get_running_loop())
+
+    def close(self) -> None:
+        self._resolver.close()
+
+    def figures(self) -> Snapshot:
+        return self._resolver.figures()
 
     async def pin(self, client: Any, forward: Forward) -> None:
         """Resolve and judge a source's host, and pin this client to the address. Raises Denied.
@@ -49,7 +61,9 @@ class Dialler:
         if forward.resolve is None:
             return
         host, port = forward.origin.host, forward.origin.port
-        address = networks.judge(await _resolve(host, port), forward.resolve)
+        client_address = bucket(parse_address(forward.facts.client))
+        found = self._resolver.source(host, port, forward.connection.id, client_address)
+        address = networks.judge(await _resolved(found), forward.resolve)
         if await self._is_forbidden([address], port):
             raise Denied("invalid", "the source is the gateway itself, or its store")
         self._ledger.pin(client, host, port, address)
@@ -76,8 +90,8 @@ class Dialler:
         pinned = self._ledger.pinned(client, host, port) if forward.resolve is not None else None
         if pinned is not None or not self.must_judge(port):
             return pinned or host
-        addresses = await _resolve(host, port)
-        if not addresses or await self._is_forbidden(addresses, port):
+        addresses = await _resolved(self._resolver.configured(host, port))
+        if await self._is_forbidden(addresses, port):
             raise Denied("upstream", "this is an address of the gateway itself, or of its store")
         return addresses[0]
 
@@ -92,13 +106,18 @@ class Dialler:
             self._named[data.server] = data.server.address
             data.server.address = (pinned, port)
             return
-        if registry is not None and registry.deny_unsigned and not registry.leads_to(host, port):
-            mode = data.client.proxy_mode
-            if not (isinstance(mode, UpstreamMode) and mode.address == (host, port)):
-                data.server.error = "this destination belongs to no connection"
-                return
+        mode = data.client.proxy_mode
+        known = (registry is not None and registry.leads_to(host, port)) or (
+            isinstance(mode, UpstreamMode) and mode.address == (host, port)
+        )
+        if registry is not None and registry.deny_unsigned and not known:
+            data.server.error = "this destination belongs to no connection"
+            return
+        if not known:
+            mark_unsigned(host, port)
         if self.must_judge(port):
-            await self._keep_away(data, host, port)
+            lookup = self._resolver.configured if known else self._resolver.unsigned
+            await self._keep_away(data, host, port, lookup(host, port))
 
     def connected(self, data: ServerConnectionHookData) -> None:
         named = self._named.pop(data.server, None)
@@ -107,13 +126,17 @@ class Dialler:
             # here the name comes back under which the connection was asked for, and is found for reuse.
             vars(data.server)["address"] = named
 
-    async def _keep_away(self, data: ServerConnectionHookData, host: str, port: int) -> None:
+    async def _keep_away(
+        self, data: ServerConnectionHookData, host: str, port: int, found: Awaitable[Found]
+    ) -> None:
         """Refuse what resolves to ourselves; dial the address that was judged, lest the name rebinds."""
         try:
-            addresses = await _resolve(host, port)
+            addresses = await _resolved(found)
         except Denied:
-            return  # dialling it will fail in the same way
-        if not addresses or await self._is_forbidden(addresses, port):
+            # Not left to be dialled: the name may be found by then, and lead to us.
+            data.server.error = "this host does not resolve, or not in time"
+            return
+        if await self._is_forbidden(addresses, port):
             data.server.error = "this is an address of the gateway itself, or of its store"
         else:
             self._named[data.server] = (host, port)
@@ -126,7 +149,7 @@ class Dialler:
         store = self._store()
         if store is None or store[1] != port:
             return False
-        theirs = await _resolve(*store[:2])
+        theirs = await _resolved(self._resolver.configured(*store[:2]))
         return bool(set(theirs) & set(addresses)) or (
             any(map(_is_local, theirs)) and any(map(_is_local, addresses))
         )
@@ -143,15 +166,22 @@ class Dialler:
         return ports
 
 
-async def _resolve(host: str, port: int) -> list[str]:
-    """All addresses of a host. Raises Denied("upstream")."""
-    loop = asyncio.get_running_loop()
+async def _resolved(found: Awaitable[Found]) -> list[str]:
+    """All addresses of a name. Raises Denied("upstream").
+
+    Also where too many names are being looked up: the upstream cannot be reached now. `limited` would speak
+    of a limit that the operator has set and the client may read about, `unavailable` of a gateway that is out
+    of order as a whole, which balancers and alerts act on.
+    """
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT):
-            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+            return [address for address, _ in await found]
+    except TimeoutError:
+        raise Denied("upstream", "the host did not resolve in time", status=504) from None
+    except TooManyLookups:
+        raise Denied("upstream", "too many names are being looked up") from None
+    except OSError:
         raise Denied("upstream", "the host does not resolve") from None
-    return [str(answer[4][0]) for answer in answers]
 
 
 def _is_local(address: str) -> bool:

@@ -80,6 +80,7 @@ class Guard:
             self._journal,
             lambda: self.ledger.in_flight + len(self._express.exchanges),
             lambda: (open_clients(), self._keeper.max_clients if is_listening() else 0),
+            self._dialler.figures,
         )
         self._redaction = Redaction()
         self._front = Front()
@@ -115,13 +116,12 @@ class Guard:
 
     def arm(self) -> None:
         """The script is there: read the configuration and begin to verify."""
-        for problem in options.mistyped(ctx.options):
-            logger.error(problem)
         strange = list(internals.unknown())
-        for problem in strange:
+        for problem in [*options.mistyped(ctx.options), *strange]:
             logger.error(problem)
         self._admission.armed = not strange
         self._housekeeper.start()
+        self._dialler.start()
         self._watching = True
         self._admission.unsafe = True  # until the options have been looked at
         self.lifecycle.serve()  # as far as there is no fault
@@ -142,6 +142,8 @@ class Guard:
         await self._limiter.close()
         self._housekeeper.stop()
         self._fetcher.close()
+        self._keeper.close()
+        self._dialler.close()
         for entry in self.ledger.live():
             self._end(entry, entry.outcome(None, "the gateway was stopped"))
         self._express.close()
@@ -239,8 +241,7 @@ class Guard:
             hang_up(client)
 
     def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
-        handler = handler_of(client)
-        if handler is not None:
+        if (handler := handler_of(client)) is not None:
             gate(handler, connection, is_shut)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -430,8 +431,7 @@ class Guard:
             self._finish(flow, f"the upstream failed while {entry.stage}", status)
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
-        entry = self.ledger.get(flow)
-        if entry is not None and entry.grant is not None:
+        if (entry := self.ledger.get(flow)) is not None and entry.grant is not None:
             status = failed or (flow.response.status_code if flow.response else None)
             outcome = entry.outcome(status, error, "upstream" if failed else None)
             flows.mark_end(flow, self._end(entry, outcome), outcome, entry.bodies)

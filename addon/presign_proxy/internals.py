@@ -74,6 +74,7 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (server.ConnectionHandler, "__init__", "self.transports = {}"),
     (server.ConnectionHandler, "__init__", "self.timeout_watchdog = "),
     (server.ConnectionHandler, "open_connection", "ServerConnectHook(hook_data)"),
+    (server.ConnectionHandler, "open_connection", "await asyncio.open_connection("),
     (server.ConnectionHandler, "handle_connection", "reader = self.transports[connection].reader"),
     (Server, "__setattr__", "address"),
     (tlsconfig.TlsConfig, "tls_start_client", "if tls_start.ssl_conn is not None"),

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import config
 from .calm import let_go, load_calmly
@@ -17,6 +18,7 @@ from .connections import Registry
 from .problems import ConfigError
 from .registry_file import Memory
 from .schema import GatewayConfig
+from .threads import Threads
 from .watching import Version
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Keeper:
         self._adopt = adopt
         self._watch = watch
         self._memory = Memory()
+        # Of its own: a revocation must not wait until names are looked up, or a metric is written.
+        self._thread = Threads(1, "presign-reload")
         self._asked: tuple[str, str] | None = None
         self.loaded: config.Loaded | None = None
         self.loaded_at = 0.0
@@ -89,7 +93,7 @@ class Keeper:
             return False
         result = "failed"
         try:
-            loaded = await asyncio.to_thread(load_calmly, current.path, os.environ, unsigned, self._memory)
+            loaded = await self._run(load_calmly, current.path, os.environ, unsigned, self._memory)
             if self.loaded is not current:
                 result = ""
                 return False  # an option has asked for something else meanwhile, and got it
@@ -105,5 +109,11 @@ class Keeper:
             if result:
                 self.reloads[result] += 1
                 self.stale = result == "failed"
-        await asyncio.to_thread(let_go, current.registry)
+        await self._run(let_go, current.registry)
         return True
+
+    async def _run[Result](self, work: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.wrap_future(self._thread.run(work, *arguments))
+
+    def close(self) -> None:
+        self._thread.close()

@@ -54,6 +54,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "presign_in_flight": Family("gauge", "Granted requests whose answer has not ended."),
     "presign_client_connections": Family("gauge", "Client connections that are open."),
     "presign_client_connections_max": Family("gauge", "Client connections that may be open."),
+    "presign_source_lookups": Family("gauge", "Names of sources that are being looked up."),
+    "presign_source_lookups_refused_total": Family(
+        "counter", "Requests whose source was not looked up, because too many others were."
+    ),
     "presign_limits_total": Family(
         "counter", "Requests that were held against limits, by what came of it.", ("outcome",)
     ),

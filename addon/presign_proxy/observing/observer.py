@@ -30,11 +30,13 @@ class Observer:
         journal: Journal,
         in_flight: Callable[[], int],
         clients: Callable[[], tuple[int, int]],
+        lookups: Callable[[], Snapshot],
     ) -> None:
         """
         Args:
             in_flight: how many granted requests have not ended, of all adapters.
             clients: how many client connections are open, and may be.
+            lookups: of names of sources.
         """
         self._lifecycle = lifecycle
         self._keeper = keeper
@@ -42,6 +44,7 @@ class Observer:
         self._journal = journal
         self._in_flight = in_flight
         self._clients = clients
+        self._lookups = lookups
         self._listening: tuple[HostPort, AdminServer] | None = None
         self._build = [_version("presign-proxy"), _version("mitmproxy")]
         self.listens = True
@@ -89,7 +92,7 @@ class Observer:
             "presign_ready": [[[], int(self.ready()[0])]],
             "presign_build_info": [[self._build, 1]],
         }
-        return found | self._journal.figures() | process_figures()
+        return found | self._lookups() | self._journal.figures() | process_figures()
 
     async def _figures(self) -> Snapshot:
         return self.figures()

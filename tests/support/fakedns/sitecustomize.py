@@ -2,13 +2,19 @@
 
 FAKE_DNS is JSON: name -> ["127.0.0.1", …], or name -> [["93.184.216.34"], ["127.0.0.1"]] for answers that
 change from call to call (the last one stays). `127.0.0.1#8001` replaces the port too, so that a name dialled
-at port 80 ends at a listener of the test. Every name asked for is appended to $FAKE_DNS_LOG, if set.
+at port 80 ends at a listener of the test. `hang:20` before the addresses keeps the calling thread for twenty
+seconds first, as the C library does with a server that is silent. `*.slow.test` is every name below.
+Every name asked for is appended to $FAKE_DNS_LOG, if set.
+
+$WITHOUT_UVLOOP makes a process one in which uvloop is not installed.
 """
 
 import json
 import os
 import socket
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +40,12 @@ class FakeDns:
         # As in DNS: case does not matter, and a final dot names the same host.
         key = name.lower().removesuffix(".")
         if key not in self._names:
+            key = "*." + key.partition(".")[2]
+        if key not in self._names:
             return self._real(host, port, *args, **named)
         given = dict(zip(("family", "type", "proto", "flags"), args, strict=False)) | named
         kind = given.get("type", 0) or socket.SOCK_STREAM
-        found = [_info(address, port, kind) for address in self._answer(key)]
+        found = [_info(address, port, kind) for address in _late(self._answer(key))]
         found = [info for info in found if given.get("family", 0) in (0, info[0])]
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -58,6 +66,14 @@ class FakeDns:
                 log.write(name + "\n")
 
 
+def _late(answer: list[str]) -> list[str]:
+    """The addresses of an answer, once it is due."""
+    if answer and answer[0].startswith("hang:"):
+        time.sleep(float(answer[0].removeprefix("hang:")))
+        return answer[1:]
+    return answer
+
+
 def _info(address: str, port: bytes | str | int | None, kind: int) -> Info:
     host, _, replaced = address.partition("#")
     number = int(replaced or port or 0)
@@ -66,6 +82,8 @@ def _info(address: str, port: bytes | str | int | None, kind: int) -> Info:
     return (socket.AF_INET, kind, socket.IPPROTO_TCP, "", (host, number))
 
 
+if "WITHOUT_UVLOOP" in os.environ:
+    sys.modules["uvloop"] = None  # type: ignore[assignment]
 if "FAKE_DNS" in os.environ:
     log = os.environ.get("FAKE_DNS_LOG")
     fake = FakeDns(json.loads(os.environ["FAKE_DNS"]), Path(log) if log else None)
