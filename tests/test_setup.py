@@ -1,11 +1,13 @@
-"""tools/setup: what it makes anew, what it keeps, and what it says where it may not install programs.
+"""The set-up of a work tree: what tools/setup makes anew, what it keeps, and what it may not install.
 
 It runs in a tree of its own. Only the commands that would download something are played by scripts.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pytest
 
 from support.programs import PROGRAMS, only
 from support.proxy import ROOT
-from support.shell import Shell
+from support.shell import Shell, Terminal
 
 LOCKS = ("uv.lock", "requirements/run.txt", "requirements/test.txt", "tests/support/node/package-lock.json")
 COREUTILS = ("sh", "env", "cat", "cksum", "dirname", "grep", "rm", "awk", "mktemp", "mkdir", "ln")
@@ -178,7 +180,7 @@ def test_a_machine_without_apt_says_what_debian_calls_them(tree: Tree) -> None:
     assert "redis-server" in done.stderr
 
 
-# -- the place ------------------------------------------------------------------------------------------
+# -- where the tests run ----------------------------------------------------------------------
 
 
 @pytest.mark.needs("bash")
@@ -189,3 +191,14 @@ def test_a_clone_below_a_directory_with_a_blank_runs_the_command(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "a b/bin" / Path(sys.executable).name))
     done = Shell(tmp_path).bash("presign --version")
     assert done.code == 0, done.out
+
+
+def test_ctrl_c_is_heard_where_the_tests_run_in_the_background(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Terminal([sys.executable, "-c", "input('name: ')"], tmp_path, os.environ) as terminal:
+            terminal.wait_for_question()
+            terminal.interrupt()
+            assert terminal.wait() != 0
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -38,9 +38,7 @@ PROGRAMS = {
     "curl": Program("curl", "a client of the gateway"),
     "git": Program("git", "cloning and pushing through the gateway"),
     # 81 MB to fetch and 464 MB on the disk, for two tests.
-    "go": Program(
-        "golang-go", "the recipe for Go", in_all=False, advice="make setup-all leaves it out: 464 MB"
-    ),
+    "go": Program("golang-go", "the recipe for Go", in_all=False, advice="not in make setup-all: 464 MB"),
     "haproxy": Program("haproxy", "two gateways behind a balancer"),
     "node": Program("nodejs", "the recipes for JavaScript, and node's own clients"),
     "npm": Program("npm", "the node packages"),

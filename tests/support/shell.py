@@ -18,8 +18,10 @@ MODULE = (sys.executable, "-m", "presign_proxy")
 _LIMIT = 120.0
 """Seconds that a story of many commands may take on a machine that has much else to do."""
 # The terminal that a new session has as its standard input becomes the one that Ctrl-C comes from.
+# Where the tests run in the background, all that they start would ignore Ctrl-C.
 _TAKE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
