@@ -131,11 +131,11 @@ SDKS: dict[str, Sdk] = {
     ),
     "google": Google(
         "conn_gemini",
-        "/v1beta/models/gemini:generateContent",
+        "/v1/models/gemini:generateContent",
         ("x-goog-api-key", REAL_SECRET),
         "GEMINI_API_KEY",
         "GOOGLE_GEMINI_BASE_URL",
-        streamed="/v1beta/models/gemini:streamGenerateContent?alt=sse",
+        streamed="/v1/models/gemini:streamGenerateContent?alt=sse",
     ),
 }
 
@@ -369,7 +369,7 @@ def test_google_key_in_a_header_for_an_api_that_takes_it_as_a_parameter(
         words = [(word, time.monotonic()) for word in SDKS["google"].stream(client) if word]
     assert "".join(word for word, _ in words) == TEXT
     (request,) = api.wait_for(1)
-    assert request.target == f"/v1beta/models/gemini:streamGenerateContent?alt=sse&key={REAL_SECRET}"
+    assert request.target == f"/v1/models/gemini:streamGenerateContent?alt=sse&key={REAL_SECRET}"
     check_sent(request, ("?key", REAL_SECRET))
 
 

@@ -49,12 +49,12 @@ def message(request: Seen) -> Answer:
 
 
 def content(request: Seen) -> Answer:
-    """POST /v1beta/models/{model}:generateContent"""
+    """POST /v1/models/{model}:generateContent"""
     return _json(_candidate(TEXT))
 
 
 def content_stream(request: Seen) -> Answer:
-    """POST /v1beta/models/{model}:streamGenerateContent?alt=sse"""
+    """POST /v1/models/{model}:streamGenerateContent?alt=sse"""
     return _events([f"data: {json.dumps(_candidate(word))}\n\n" for word in WORDS])
 
 

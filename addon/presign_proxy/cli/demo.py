@@ -95,7 +95,8 @@ def _tell(url: str, good: tuple[int, str], denied: tuple[int, str]) -> None:
 
 def _get(url: str) -> tuple[int, str]:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    # The port accepts before the addon is loaded, which took more than ten seconds on a busy machine.
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     try:
         connection.request("GET", f"{parts.path}?{parts.query}")
         response = connection.getresponse()
