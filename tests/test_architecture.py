@@ -18,6 +18,7 @@ MITMPROXY = {
     "addon",
     "dialling",
     "dispatch",
+    "endings",
     "flows",
     "fronting",
     "guard",
@@ -34,6 +35,7 @@ MITMPROXY = {
     "serving.shortcuts",
     "serving.worker",
     "stream",
+    "waits",
     "wire",
     "cli.demo",
 }

@@ -30,7 +30,7 @@ from .errors import STATUS
 from .fetching import Fetcher
 from .fronting import Front
 from .gates import gate
-from .handlers import handler_of, hang_up, is_listening, open_clients
+from .handlers import handler_of, hang_up, is_listening, open_clients, widen
 from .housekeeping import Housekeeper
 from .identity import new_request_id
 from .journal import Journal
@@ -57,7 +57,7 @@ class Guard:
     name = "presign_guard"
 
     def __init__(self) -> None:
-        self.ledger = Ledger()
+        self.ledger = Ledger(lambda forward, request: self._admission.confirm(forward, request))
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
@@ -224,6 +224,7 @@ class Guard:
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
+            widen(client)
             self._gate(client, client, lambda: self.ledger.holds_too_much(client))
 
     def tls_start_client(self, data: TlsData) -> None:
@@ -245,7 +246,6 @@ class Guard:
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         verdict = "the gateway failed to judge this connection"
         try:
-            self.ledger.dialling(data.client, data.server)
             await self._dialler.connect(data, self.registry)
             verdict = ""
         finally:
@@ -253,15 +253,11 @@ class Guard:
                 data.server.error = verdict
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
-        self._dialled(data)
+        self._dialler.connected(data)
         self._gate(data.client, data.server, lambda: self.ledger.is_behind(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
-        self._dialled(data)
-
-    def _dialled(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
-        self.ledger.dials.pop(data.server, None)
 
     def guard_layer(self, nextlayer: NextLayer) -> None:
         """Guard the HTTP layer that was chosen, or refuse another one where only HTTP is let through."""
@@ -360,6 +356,7 @@ class Guard:
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
         if not entry.arrival.has_body and flows.promises_body(flow.request):
             return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
+        entry.request = request
         return decision
 
     def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:
@@ -397,7 +394,7 @@ class Guard:
             more=decision.fields,
         )
         if entry is not None:
-            entry.answer, entry.decision = answer, decision
+            entry.answer, entry.decision, entry.request = answer, decision, None
             entry.seat.let_go()
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)

@@ -7,6 +7,7 @@ duplicates a flow. A copy of a granted flow has no entry here, and what has no e
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -16,12 +17,17 @@ from .bodies import Body
 from .decisions import Decision, Deny, Facts, Forward
 from .errors import Denied
 from .gates import MAX_BACKLOG, MAX_HELD
+from .handlers import abort
 from .limits.limiter import Seat
-from .masking import Mask
+from .masking import Mask, mask_for
+from .message import Request
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 
 MAX_PINS: Final = 256
+
+Confirm = Callable[[Forward, Request], Forward | Deny]
+"""Decides again on what was granted before; `Admission.confirm`."""
 
 # Stands where a grant was: nothing more is sent on the strength of it.
 _OVER: Final = Deny("internal", "the exchange is over", "json", Facts(""))
@@ -51,6 +57,10 @@ class Entry:
     arrival: Arrival
     client: Any = None
     decision: Decision | None = None
+    request: Request | None = None
+    """As it arrived, signature included; kept until its head has left."""
+    stream: Any = None
+    """Where it waits; gone with its end."""
     answer: Answer | None = None
     ends_connection: bool = True
     """Until it is known for HTTP that all read alike, nobody can tell where the next request begins."""
@@ -71,6 +81,10 @@ class Entry:
     """The exact reason, where there is more to say than the code does."""
     upstream_status: int | None = None
     uploaded: int = 0
+    uploading: bool = False
+    """Whether the body has not come in full."""
+    replied: bool = False
+    """Whether the upstream's answer has come in full."""
     guarded: bool = False
     upstream_duration: float | None = None
     request_id: str = ""
@@ -97,13 +111,14 @@ class Entry:
 class Ledger:
     """The entries of all live flows, and since when each client owes the head of a request."""
 
-    def __init__(self) -> None:
+    def __init__(self, confirm: Confirm) -> None:
+        """Args: confirm: asked in the moment in which a granted request leaves."""
+        self._confirm = confirm
         self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         # A UI keeps flows, and with them their entries, long after their exchanges.
         self._granted: WeakSet[Entry] = WeakSet()
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        self.dials: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
         # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
         self.cut: WeakSet[Any] = WeakSet()
@@ -122,12 +137,42 @@ class Ledger:
         entry.max_body = decision.terms.max_body  # also once the answer is there, and the grant let go of
         entry.decision = decision
 
+    def confirm(self, entry: Entry) -> Denied | None:
+        """Decide again on what is about to leave. Returns why it may not.
+
+        What was changed meanwhile leaves as it would be granted now, if that goes the same way.
+        """
+        grant, request, entry.request = entry.grant, entry.request, None
+        if grant is None or request is None:
+            return Denied("internal", "nothing was granted, or it has left before")
+        decided = self._confirm(grant, request)
+        if decided is grant:
+            return None
+        if isinstance(decided, Deny):
+            return Denied(decided.code, decided.detail, decided.status)
+        renewed = decided.filled_as(grant)
+        if renewed is None or (renewed.origin, renewed.resolve) != (grant.origin, grant.resolve):
+            return Denied("unavailable", "its connection was changed while it waited")
+        entry.decision, entry.mask = renewed, mask_for(renewed.connection.injector)
+        return None
+
     def retire(self, entry: Entry) -> None:
-        """The exchange is over: let go of the credential; a UI may keep the flow for days."""
+        """The exchange is over: let go of the credential; a UI may keep the flow for days.
+
+        Its slot is free once its upstream has nothing to do for it any more, and not before.
+        """
         self._granted.discard(entry)
-        entry.decision = _OVER
-        entry.seat.let_go()
+        entry.decision, entry.request, entry.stream = _OVER, None, None
+        if not entry.replied:
+            self.end_upstream(entry)
+        if not (entry.replied and entry.uploading):
+            entry.seat.let_go()
         entry.enter("done")
+
+    def end_upstream(self, entry: Entry) -> None:
+        """Close the connection on which an exchange goes on, unless it carries others too."""
+        if entry.server is not None and getattr(entry.server, "alpn", None) != b"h2":
+            abort(entry.client, entry.server)
 
     @property
     def in_flight(self) -> int:
@@ -171,15 +216,6 @@ class Ledger:
 
     def paid_head(self, client: Any) -> None:
         self.heads.pop(client, None)
-
-    def dialling(self, client: Any, server: Any) -> None:
-        """A connection is about to be made for a granted request of this client."""
-        for entry in self.live():
-            grant = entry.grant
-            if entry.client is client and grant is not None and entry.stage == "connecting":
-                if server.address and tuple(server.address[:2]) == (grant.origin.host, grant.origin.port):
-                    self.dials[server] = entry
-                    return
 
     def pin(self, client: Any, host: str, port: int, address: str) -> None:
         """Let this client's connections to a name go to the address that was judged last."""

@@ -34,6 +34,7 @@ from .ledger import Ledger
 from .message import MAX_HEAD
 from .sending import Commands, in_one_piece
 from .stream import GuardedStream
+from .waits import WaitingHttpLayer, descendants
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class GuardedHttp2Client(_Framed, Http2Client):
     """The upstream's side, which mitmproxy allows frames of 128 KiB."""
 
 
-class GuardedHttpLayer(HttpLayer):
+class GuardedHttpLayer(WaitingHttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
     ledger: Ledger
@@ -321,7 +322,7 @@ class GuardedHttpLayer(HttpLayer):
         if stream._paused is not None:
             return True
         upstream = self.connections.get(stream.context.server)
-        for one in _descendants(upstream):
+        for one in descendants(upstream):
             if isinstance(one, Http2Client):
                 waiting = _unsent(one, one.our_stream_id.get(stream_id, 0))
                 return waiting > MAX_HELD or stream_id in one.stream_queue
@@ -339,7 +340,7 @@ class GuardedHttpLayer(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
     def register_connection(self, command: Any) -> Commands:
-        for child in _descendants(self.connections.get(command.connection)):
+        for child in descendants(self.connections.get(command.connection)):
             if type(child) is Http1Client:
                 child.__class__ = GuardedHttp1Client
                 child.state = child.read_headers  # bound before, to the stock class
@@ -364,14 +365,6 @@ class GuardedClientTLSLayer(layers.ClientTLSLayer):
 def _unsent(side: Http2Connection, stream_id: int) -> int:
     """Bytes that a peer's window keeps from being sent."""
     return sum(len(piece.data) for piece in side.h2_conn.stream_buffers.get(stream_id, ()))
-
-
-def _descendants(top: layer.Layer | None) -> list[layer.Layer]:
-    found: list[layer.Layer] = []
-    while isinstance(top, layer.Layer):
-        found.append(top)
-        top = getattr(top, "child_layer", None)
-    return found
 
 
 def _is_of_another_version(command: commands.Command) -> bool:
@@ -412,7 +405,7 @@ def is_raw(chosen: layer.Layer | None) -> bool:
         layers.ServerTLSLayer,
         layers.modes.HttpProxy,
     )
-    return chosen is not None and any(not isinstance(one, allowed) for one in _descendants(chosen))
+    return chosen is not None and any(not isinstance(one, allowed) for one in descendants(chosen))
 
 
 _METHODS: Final = (

@@ -10,6 +10,7 @@ import httptools
 from ..injectors import Outgoing
 from ..message import MAX_FIELDS, MAX_HEAD, Fields, Origin
 from ..query import target
+from ..replies import Reply
 
 END: Final = b"\r\n\r\n"
 # mitmproxy strips these, or takes them for blanks, before anybody can look; see wire.GuardedHttp1Server.
@@ -20,6 +21,8 @@ _ELSEWHERE: Final = frozenset(
     (b"expect", b"upgrade", b"http2-settings", b"proxy-connection", b"trailer", b"te")
 )
 """Fields that ask for something the lane does not do."""
+_OURS: Final = frozenset((b"connection", b"transfer-encoding"))
+_LENGTHS: Final = frozenset(map(len, _OURS))
 
 
 class RequestHead(NamedTuple):
@@ -61,6 +64,21 @@ def outgoing(head: RequestHead, origin: Origin, sent: Outgoing) -> bytes:
     ]
     if head.length is None:
         lines.append(b"Transfer-Encoding: chunked")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def response(reply: Reply, *, chunked: bool, close: bool) -> bytes:
+    """The head as the client gets it, framed as its body is sent."""
+    lines = [b"HTTP/1.1 %d %b" % (reply.status, reply.reason)]
+    lines += [
+        b"%b: %b" % (name, value)
+        for name, value in reply.fields
+        if len(name) not in _LENGTHS or name.lower() not in _OURS
+    ]
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    if close:
+        lines.append(b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
