@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 from . import gateway
@@ -97,9 +98,11 @@ class Admission:
         again = gateway.decide(registry, request, now, forward.request_id)
         if isinstance(again, PassThrough):
             return Deny("invalid", "its connection is gone", forward.style, forward.facts)
-        if isinstance(again, Forward) and (why := self.obstacle or self._journal.obstacle):
+        if isinstance(again, Deny):  # of what was verified before, and by whom, is still known
+            return replace(again, style=forward.style, facts=forward.facts)
+        if why := self.obstacle or self._journal.obstacle:
             return Deny("unavailable", why, forward.style, forward.facts)
-        return forward if same and isinstance(again, Forward) else again
+        return forward if same else again
 
     async def complete(self, forward: Forward, request: Request, client: Any, seat: Seat) -> Forward | Deny:
         """Do what a grant waits for: judge its address, count it, fetch its credential.
