@@ -61,7 +61,6 @@ class EndingStream(WaitingStream):
         if not isinstance(command, SendHttp) or not isinstance(command.event, ResponseProtocolError):
             return
         if command.event.code is ErrorCode.KILL and not self.answered:
-            self.answered = True
             if self.entry is not None:
                 yield from self._cancel(self.entry)
             self._leave()
@@ -74,6 +73,7 @@ class EndingStream(WaitingStream):
             if entry.uploading:
                 self.ledger.end_upstream(entry)
             entry.seat.let_go()
+        self.answered = True  # what mitmproxy has queued meanwhile is not for anybody
         self.http_layer.ended.append(self)
 
     def _stop_upload(self) -> Commands:
