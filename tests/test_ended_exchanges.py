@@ -21,7 +21,7 @@ from support.h2streams import Streams, abort
 from support.holding import Holding
 from support.lab import bearer_connection
 from support.puppet import eventually
-from support.raw import connect, parse_response
+from support.raw import Tls, connect, parse_response
 from support.serving import Serve
 
 GATEWAY = "presign.local"
@@ -220,3 +220,39 @@ def test_what_a_drain_cuts_off_is_over_at_the_upstream_too(tmp_path: Path) -> No
                 served.signal(signal.SIGTERM)
                 served.ends(PATIENT)
                 assert lab.holds(0)
+
+
+# -- a client that says no more --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_client_that_shuts_its_writing_side_behind_its_request_is_answered(
+    lab: Lab, method: str, over_tls: bool
+) -> None:
+    before = lab.descriptors()
+    tls = Tls(GATEWAY, lab.gateway.ca) if over_tls else None
+    with Wire(connect(lab.gateway.port, tls)) as client:
+        body = b"x" * 1000 if method == "POST" else b""
+        client.send(wire(lab.target("answer"), method=method, body=body))
+        socket.socket.shutdown(client.sock, socket.SHUT_WR)
+        answers = client.read_to_end(PATIENT)
+        assert answers.count(b"HTTP/1.1 200 OK") == 1
+        assert answers.endswith(b"\r\n\r\nok")
+    assert lab.is_empty(before)
+
+
+def test_requests_in_one_go_are_all_answered_though_the_client_says_no_more(lab: Lab) -> None:
+    with Wire(connect(lab.gateway.port)) as client:
+        client.send(b"".join(wire(lab.target(f"{number}/answer")) for number in range(3)))
+        socket.socket.shutdown(client.sock, socket.SHUT_WR)
+        assert client.read_to_end(PATIENT).count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_client_that_says_no_more_in_the_middle_of_its_body_is_not_waited_for(lab: Lab) -> None:
+    with Wire(connect(lab.gateway.port)) as client:
+        head = wire(lab.target("answer"), {"Content-Length": "1000"}, method="POST")
+        client.send(head + b"x")
+        socket.socket.shutdown(client.sock, socket.SHUT_WR)
+        assert b"HTTP/1.1 200" not in client.read_to_end(PATIENT)
+    assert lab.holds(0)

@@ -8,7 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.connection import Client, Connection
@@ -49,6 +49,8 @@ from .redaction import Redaction
 from .rewrite import redact
 
 logger = logging.getLogger(__name__)
+
+_GONE: Final = "the client went away"
 
 
 class Guard:
@@ -232,8 +234,9 @@ class Guard:
 
     def client_disconnected(self, client: Client) -> None:
         try:
+            gone = client in self.ledger.gone
             for entry in self.ledger.lost(client):
-                self._end(entry, None, "the gateway failed at the protocol")
+                self._end(entry, None, _GONE if gone else "the gateway failed at the protocol")
         finally:
             self.ledger.forget(client)
             hang_up(client)
@@ -411,7 +414,7 @@ class Guard:
         entry = self.ledger.get(flow)
         gone = not flow.client_conn.connected or (flow.error and flow.error.msg == Error.KILLED_MESSAGE)
         if entry is None or gone:
-            self._finish(flow, "the client went away")
+            self._finish(flow, _GONE)
         elif entry.stage == "receiving":
             self._finish(flow, "the upstream broke off its response")
         else:

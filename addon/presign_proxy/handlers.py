@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections import defaultdict
 from typing import Any, Final
 
 from mitmproxy import ctx
-from mitmproxy.connection import Client, Connection
+from mitmproxy.connection import Client, Connection, ConnectionState
 
 MAX_CONNECTIONS: Final = 100
 """To one address, for one client: the streams that a client of HTTP/2 may have at a time."""
+
+
+PROBE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""Says nothing to a client that waits for its answer (RFC 9110, 15.2), and is answered with RST by the system
+of one that has closed its connection: both have ended what they say with the same FIN.
+"""
 
 
 def proxyserver() -> Any:
@@ -36,6 +43,10 @@ def widen(client: Client) -> None:
         handler.max_conns = defaultdict(lambda: asyncio.Semaphore(MAX_CONNECTIONS))
 
 
+def speaks_h1(client: Client) -> bool:
+    return client.alpn in (None, b"", b"http/1.1")
+
+
 def open_clients() -> int:
     """How many client connections are open."""
     server = proxyserver()
@@ -57,6 +68,23 @@ def cut(client: Client, connection: Connection) -> None:
     if io is not None and io.handler is not None:
         with contextlib.suppress(RuntimeError):
             io.handler.cancel("deadline")
+
+
+def may_be_there(client: Client) -> bool:
+    """Whether a client that says no more may still be waiting for an answer."""
+    return bool(client.state & ConnectionState.CAN_WRITE)
+
+
+def has_gone(client: Client) -> bool:
+    """Whether a client that says no more has closed its connection, as far as that has been found out."""
+    handler = handler_of(client)
+    io = handler.transports.get(client) if handler is not None else None
+    transport = getattr(io.writer, "transport", None) if io is not None else None
+    if transport is None or transport.is_closing():
+        return True
+    asked = select.poll()
+    asked.register(transport.get_extra_info("socket").fileno(), 0)
+    return any(found & (select.POLLERR | select.POLLHUP) for _, found in asked.poll(0))
 
 
 def abort(client: Client, connection: Connection) -> None:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.events import ConnectionClosed
 
-from .handlers import cut, handler_of
+from .handlers import cut, handler_of, has_gone
 from .ledger import Entry, Ledger
 from .waits import Overdue
 from .watching import Version, version_of
@@ -75,6 +75,7 @@ class Housekeeper:
         while True:
             await asyncio.sleep(TICK)
             try:
+                self._end_gone()
                 self._end_overdue(time.monotonic())
                 self._tick(time.monotonic())
                 await self._wake_overdue(time.monotonic())
@@ -112,6 +113,17 @@ class Housekeeper:
                 ended.state = ConnectionState.CLOSED
                 await handler.server_event(ConnectionClosed(ended))
         self._lost = WeakSet(lost)
+
+    def _end_gone(self) -> None:
+        """End clients that have closed their connections, where it was only known that they say no more."""
+        for client in list(self._ledger.mute):
+            if has_gone(client):
+                self._ledger.mute.discard(client)
+                self._ledger.gone.add(client)
+                layer = self._ledger.layers.get(client)
+                if layer is not None:
+                    layer.give_up()
+                cut(client, client)
 
     def _end_overdue(self, now: float) -> None:
         for client, since in list(self._ledger.heads.items()):

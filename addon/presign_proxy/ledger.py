@@ -122,6 +122,9 @@ class Ledger:
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
         # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
         self.cut: WeakSet[Any] = WeakSet()
+        # Clients that say no more, and wait for their answers; those of them that have gone.
+        self.mute: WeakSet[Any] = WeakSet()
+        self.gone: WeakSet[Any] = WeakSet()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
         entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
@@ -185,7 +188,9 @@ class Ledger:
 
     def lost(self, client: Any) -> list[Entry]:
         """Entries of granted requests of a client that was cut off."""
-        return [entry for entry in self.live() if entry.client is client] if client in self.cut else []
+        if client not in self.cut and client not in self.gone:
+            return []
+        return [entry for entry in self.live() if entry.client is client]
 
     def holds_too_much(self, client: Any) -> bool:
         """Whether what a client sent piles up here."""
@@ -209,7 +214,8 @@ class Ledger:
         self.layers.pop(client, None)
         self.heads.pop(client, None)
         self.pins.pop(client, None)
-        self.cut.discard(client)
+        for clients in (self.cut, self.mute, self.gone):
+            clients.discard(client)
 
     def owe_head(self, client: Any) -> None:
         self.heads.setdefault(client, time.monotonic())

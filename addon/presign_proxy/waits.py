@@ -1,4 +1,4 @@
-"""A wait for an upstream connection that can be given up.
+"""Waiting: for an upstream connection, which can be given up, and for the answer, which cannot.
 
 mitmproxy's stream sleeps until its connection is there. It does not hear that its client has reset it, it
 has no deadline, and what was dialled for it goes on being dialled. Here it stops waiting when its client has
@@ -14,8 +14,11 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, HttpStream, RegisterHttpConnection
 from mitmproxy.proxy.layers.http._events import RequestData, RequestEndOfMessage, RequestProtocolError
+from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client
 
+from .handlers import PROBE, may_be_there
+from .ledger import Ledger
 from .sending import Commands
 
 
@@ -77,6 +80,28 @@ def _room(client: Http2Client) -> int:
     return most - client.h2_conn.open_outbound_streams
 
 
+class WaitingHttp1Server(Http1Server):
+    """The client's side of HTTP/1. A client that ends what it says may still wait for an answer."""
+
+    ledger: Ledger
+
+    def wait(self, event: events.Event) -> Commands:
+        """In the middle of an answer a client cannot be asked whether it is there: it is taken to be gone."""
+        client = self.context.client
+        told = self.response is not None and self.response.status_code >= 200
+        askable = self.request is not None and self.request.is_http11 and not told
+        if not isinstance(event, events.ConnectionClosed) or not askable or not may_be_there(client):
+            yield from super().wait(event)
+            return
+        self.ledger.mute.add(client)
+        yield commands.SendData(client, PROBE)
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
+        yield from super().mark_done(request=request, response=response)
+        if response and self.state == self.read_headers and self.context.client in self.ledger.mute:
+            yield commands.CloseConnection(self.context.client)
+
+
 class WaitingHttpLayer(HttpLayer):
     """An HTTP layer that lets go of connections nobody waits for."""
 
@@ -112,6 +137,9 @@ class WaitingHttpLayer(HttpLayer):
             if not kept:
                 del self.waiting_for_establishment[connection]
                 yield commands.CloseConnection(self._forget(connection))
+
+    def give_up(self) -> None:
+        """The client has gone. Its streams are ended by the ledger."""
 
     def _forget(self, connection: Connection) -> Connection:
         """Answer no request with it, and hear nothing from it. Returns what is dialled for it, which is

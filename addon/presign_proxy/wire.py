@@ -34,7 +34,7 @@ from .ledger import Ledger
 from .message import MAX_HEAD
 from .sending import Commands, in_one_piece
 from .stream import GuardedStream
-from .waits import WaitingHttpLayer, descendants
+from .waits import WaitingHttp1Server, WaitingHttpLayer, descendants
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +90,8 @@ class _Tamed(Http1Connection):
             yield from self.mark_done(request=is_request, response=not is_request)
 
 
-class GuardedHttp1Server(_Tamed, Http1Server):
+class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
     """The client's side: heads of bounded size, owed within a deadline; no page or log line repeats them."""
-
-    ledger: Ledger
 
     def __init__(self, context: Context, ledger: Ledger) -> None:
         super().__init__(context)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import threading
 from typing import Self
 
@@ -11,7 +12,7 @@ STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n
 
 
 class Holding:
-    """Says nothing to a request for `wait`; begins an answer to one for `stream`. Answers all others."""
+    """Says nothing to a request for `wait`, begins an answer to `stream`, and gives one to `answer`."""
 
     def __init__(self) -> None:
         self.gauge = Gauge()
@@ -58,7 +59,9 @@ class Holding:
 
     async def _hold(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = head.split(b" ", 2)[1]
-        if path.endswith(b"/answer"):
+        if b"/answer" in path:
+            length = re.search(rb"(?i)content-length: *([0-9]+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
             await asyncio.sleep(1)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             return
