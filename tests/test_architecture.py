@@ -19,6 +19,7 @@ MITMPROXY = {
     "dialling",
     "dispatch",
     "dumping",
+    "endings",
     "flows",
     "fronting",
     "guard",
@@ -36,6 +37,7 @@ MITMPROXY = {
     "serving.shortcuts",
     "serving.worker",
     "stream",
+    "waits",
     "wire",
     "cli.demo",
 }

@@ -269,7 +269,7 @@ class KeptFlow:
 
 
 def test_a_flow_that_a_ui_keeps_is_not_looked_after_for_ever() -> None:
-    ledger, flow = Ledger(), KeptFlow()
+    ledger, flow = Ledger(lambda forward, _: forward), KeptFlow()
     entry = ledger.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
     assert ledger.live() == []
     ledger.grant(entry, sent(request(signed())))

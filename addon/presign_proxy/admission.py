@@ -5,8 +5,10 @@ The same for every adapter, so that a flow and a bare connection are judged alik
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from . import gateway
 from .connections import Registry
@@ -20,6 +22,9 @@ from .keeper import Keeper
 from .lifecycle import Lifecycle
 from .limits.limiter import Limiter, Seat
 from .message import Request
+
+ROUNDS: Final = 4
+"""How often a request is decided on again because the registry has changed while it waited."""
 
 
 class Admission:
@@ -78,6 +83,27 @@ class Admission:
             return "the script is gone or broken, or mitmproxy unknown"
         return "an option is unsafe" if self.unsafe else ""
 
+    def confirm(self, forward: Forward, request: Request) -> Forward | Deny:
+        """Decide again where the registry or the second is another one than when it was granted. To be called
+        in the moment in which the credential leaves, and after every wait.
+
+        Returns the very same grant where it still holds; another one under another registry. What was taken
+        on before a drain may go on.
+        """
+        now, registry = int(time.time()), self.registry
+        mark, second = forward.judged
+        same = registry is not None and registry.mark is mark
+        if same and second == now:
+            return forward
+        again = gateway.decide(registry, request, now, forward.request_id)
+        if isinstance(again, PassThrough):
+            return Deny("invalid", "its connection is gone", forward.style, forward.facts)
+        if isinstance(again, Deny):  # of what was verified before, and by whom, is still known
+            return replace(again, style=forward.style, facts=forward.facts)
+        if why := self.obstacle or self._journal.obstacle:
+            return Deny("unavailable", why, forward.style, forward.facts)
+        return forward if same else again
+
     async def complete(self, forward: Forward, request: Request, client: Any, seat: Seat) -> Forward | Deny:
         """Do what a grant waits for: judge its address, count it, fetch its credential.
 
@@ -85,21 +111,30 @@ class Admission:
             client: whose connections go to the judged address.
             seat: of the exchange; it is counted once, however often it is decided on.
         """
-        registry = self.registry
         try:
-            await self._dialler.pin(client, forward)
-            if not seat.counted:
-                seat.hold(await self._limiter.admit(forward))
-            if forward.sent is None:
-                forward = await self._fetcher.fill(forward)
-        except Denied as denied:
-            return denial(denied, forward.style, forward.facts)
-        if self.registry is registry:
-            return forward
-        # It waited, and may have been revoked meanwhile.
-        again = self.decide(request)
-        if isinstance(again, Forward):
-            return await self.complete(again, request, client, seat)
-        if isinstance(again, PassThrough):
-            return Deny("invalid", "its connection is gone", forward.style, forward.facts)
-        return again
+            async with asyncio.timeout(forward.connection.conduct.connect_timeout):
+                return await self._complete(forward, request, client, seat)
+        except TimeoutError:
+            why = "its address, limits or credential were not there in time"
+            return Deny("upstream", why, forward.style, forward.facts, status=504)
+
+    async def _complete(self, forward: Forward, request: Request, client: Any, seat: Seat) -> Forward | Deny:
+        for _ in range(ROUNDS):
+            try:
+                await self._dialler.pin(client, forward)
+                if not seat.counted:
+                    seat.hold(await self._limiter.admit(forward))
+                if forward.sent is None:
+                    forward = await self._fetcher.fill(forward)
+            except Denied as denied:
+                return denial(denied, forward.style, forward.facts)
+            confirmed = self.confirm(forward, request)
+            if confirmed is forward or isinstance(confirmed, Deny):
+                return confirmed
+            forward = confirmed
+        return restless(forward)
+
+
+def restless(forward: Forward) -> Deny:
+    """The refusal of what would have to be decided on again and again."""
+    return Deny("unavailable", "the configuration changes all the time", forward.style, forward.facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from .answers import Style
 from .connections import Connection
@@ -12,6 +12,7 @@ from .injectors import Fill, Outgoing
 from .limits.tally import Tally
 from .message import Fields, Origin
 from .networks import Network
+from .secret import LateSecret, Secret
 from .terms import NO_TERMS, Terms
 
 
@@ -93,6 +94,19 @@ def denial(denied: Denied, style: Style, facts: Facts) -> Deny:
     return Deny(denied.code, denied.detail, style, facts, status=denied.status)
 
 
+class Judged(NamedTuple):
+    """What a decision was a function of, besides the request. It holds for no other registry and second.
+
+    `registry` is the mark of the registry, which is not kept alive by it; `second` is Unix time.
+    """
+
+    registry: object
+    second: int
+
+
+_NEVER: Final = Judged(None, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """Ours and granted: the whole outgoing request, computed.
@@ -101,7 +115,7 @@ class Forward:
     goes to `origin` and nowhere else, None while its credential has not been fetched; `plain` is what both
     were made of. `resolve` says in which networks, besides public ones, the origin's
     address may lie; None where the origin comes from the registry and needs no judging. `tallies` are the
-    counters it must fit into before it is sent.
+    counters it must fit into before it is sent. `judged` says when it was granted, and under which registry.
     """
 
     connection: Connection
@@ -114,6 +128,7 @@ class Forward:
     gateway_prefix: bytes | None = None
     tallies: tuple[Tally, ...] = ()
     terms: Terms = NO_TERMS
+    judged: Judged = _NEVER
 
     @property
     def request_id(self) -> str:
@@ -132,6 +147,7 @@ class Forward:
             self.gateway_prefix,
             self.tallies,
             self.terms,
+            self.judged,
         )
 
     @property
@@ -149,6 +165,23 @@ class Forward:
         injector = self.connection.injector.filled(fill)
         connection = replace(self.connection, injector=injector)
         return replace(self, connection=connection, sent=injector.inject(self.plain))
+
+    def filled_as(self, other: Forward) -> Forward | None:
+        """The same grant with the secrets that were fetched for another one; None where they are not those of
+        the same programs.
+        """
+        if self.sent is not None:
+            return self
+        mine, theirs = self.connection.injector.secrets(), other.connection.injector.secrets()
+        asked = [late.argv for late in self.connection.late]
+        if asked != [late.argv for late in other.connection.late] or len(mine) != len(theirs):
+            return None
+        found: dict[tuple[str, ...], Secret] = {
+            late.argv: secret
+            for late, secret in zip(mine, theirs, strict=True)
+            if isinstance(late, LateSecret)
+        }
+        return self.filled(lambda secret: found[secret.argv] if isinstance(secret, LateSecret) else secret)
 
 
 Decision = PassThrough | Deny | Forward

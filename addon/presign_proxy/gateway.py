@@ -7,7 +7,7 @@ from typing import Final
 from .answers import Style
 from .clients import asker, bucket
 from .connections import Registry
-from .decisions import PASS, Decision, Facts, Forward, denial
+from .decisions import PASS, Decision, Facts, Forward, Judged, denial
 from .errors import Denied
 from .granting import Grant, grant_presign, grant_source
 from .limits.rules import Requester, tallies_of
@@ -83,6 +83,7 @@ def _forward(
         gateway_prefix=grant.prefix,
         terms=grant.terms,
         tallies=_tallies(registry, grant, request, facts, now),
+        judged=Judged(registry.mark, now),
     )
 
 

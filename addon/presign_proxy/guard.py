@@ -8,7 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy.connection import Client, Connection
@@ -29,7 +29,7 @@ from .errors import STATUS
 from .fetching import Fetcher
 from .fronting import Front
 from .gates import gate
-from .handlers import handler_of, hang_up, is_listening, open_clients
+from .handlers import handler_of, hang_up, is_listening, open_clients, widen
 from .housekeeping import Housekeeper
 from .identity import new_request_id
 from .journal import Journal
@@ -50,6 +50,8 @@ from .rewrite import redact
 
 logger = logging.getLogger(__name__)
 
+_GONE: Final = "the client went away"
+
 
 class Guard:
     """Stands first in the master's chain, so that no other addon sees a signature, and stays there."""
@@ -57,7 +59,7 @@ class Guard:
     name = "presign_guard"
 
     def __init__(self) -> None:
-        self.ledger = Ledger()
+        self.ledger = Ledger(lambda forward, request: self._admission.confirm(forward, request))
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
@@ -227,6 +229,7 @@ class Guard:
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
+            widen(client)
             self._gate(client, client, lambda: self.ledger.holds_too_much(client))
 
     def tls_start_client(self, data: TlsData) -> None:
@@ -234,8 +237,9 @@ class Guard:
 
     def client_disconnected(self, client: Client) -> None:
         try:
+            gone = client in self.ledger.gone
             for entry in self.ledger.lost(client):
-                self._end(entry, entry.outcome(None, "the gateway failed at the protocol"))
+                self._end(entry, entry.outcome(None, _GONE if gone else "the gateway failed at the protocol"))
         finally:
             self.ledger.forget(client)
             hang_up(client)
@@ -247,7 +251,6 @@ class Guard:
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         verdict = "the gateway failed to judge this connection"
         try:
-            self.ledger.dialling(data.client, data.server)
             await self._dialler.connect(data, self.registry)
             verdict = ""
         finally:
@@ -255,15 +258,11 @@ class Guard:
                 data.server.error = verdict
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
-        self._dialled(data)
+        self._dialler.connected(data)
         self._gate(data.client, data.server, lambda: self.ledger.is_behind(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
-        self._dialled(data)
-
-    def _dialled(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
-        self.ledger.dials.pop(data.server, None)
 
     def guard_layer(self, nextlayer: NextLayer) -> None:
         """Guard the HTTP layer that was chosen, or refuse another one where only HTTP is let through."""
@@ -363,6 +362,7 @@ class Guard:
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
         if not entry.arrival.has_body and flows.promises_body(flow.request):
             return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
+        entry.request = request
         return decision
 
     def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:
@@ -400,7 +400,7 @@ class Guard:
             more=decision.fields,
         )
         if entry is not None:
-            entry.answer, entry.decision = answer, decision
+            entry.answer, entry.decision, entry.request = answer, decision, None
             entry.seat.let_go()
         flows.hide(flow)
         flow.response = flows.response_of(answer, close=False)
@@ -422,7 +422,7 @@ class Guard:
         entry = self.ledger.get(flow)
         gone = not flow.client_conn.connected or (flow.error and flow.error.msg == Error.KILLED_MESSAGE)
         if entry is None or gone:
-            self._finish(flow, "the client went away")
+            self._finish(flow, _GONE)
         elif entry.stage == "receiving":
             self._finish(flow, "the upstream broke off its response")
         else:

@@ -13,8 +13,9 @@ from weakref import WeakSet
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.events import ConnectionClosed
 
-from .handlers import cut, handler_of
+from .handlers import cut, handler_of, has_gone
 from .ledger import Entry, Ledger
+from .waits import Overdue
 from .watching import Version, version_of
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,10 @@ class Housekeeper:
         while True:
             await asyncio.sleep(TICK)
             try:
+                self._end_gone()
                 self._end_overdue(time.monotonic())
                 self._tick(time.monotonic())
+                await self._wake_overdue(time.monotonic())
                 await self._tell_of_lost()
                 self._look_at_files()
             except Exception as error:
@@ -111,6 +114,17 @@ class Housekeeper:
                 await handler.server_event(ConnectionClosed(ended))
         self._lost = WeakSet(lost)
 
+    def _end_gone(self) -> None:
+        """End clients that have closed their connections, where it was only known that they say no more."""
+        for client in list(self._ledger.mute):
+            if has_gone(client):
+                self._ledger.mute.discard(client)
+                self._ledger.gone.add(client)
+                layer = self._ledger.layers.get(client)
+                if layer is not None:
+                    layer.give_up()
+                cut(client, client)
+
     def _end_overdue(self, now: float) -> None:
         for client, since in list(self._ledger.heads.items()):
             if now - since > HEAD_DEADLINE:
@@ -124,16 +138,14 @@ class Housekeeper:
                 cut(entry.client, entry.server)
             elif entry.seat.is_lost(now):
                 cut(entry.client, entry.server or entry.client)
-        for server, entry in list(self._ledger.dials.items()):
-            grant, begun = entry.grant, server.timestamp_start
-            # Waiting for one of mitmproxy's five connections to an address is not connecting yet, and
-            # cancelling it there would leave its request without any answer.
-            if grant is None or begun is None or server.connected:
-                continue
-            if time.time() - begun > grant.connection.conduct.connect_timeout:
+
+    async def _wake_overdue(self, now: float) -> None:
+        """Have those answered that wait too long for their connection: for a hook, a name, TCP or TLS."""
+        for entry in self._ledger.live():
+            handler = handler_of(entry.client)
+            if handler is not None and entry.stream is not None and _connects_for_too_long(entry, now):
                 entry.timed_out = True
-                self._ledger.dials.pop(server, None)
-                cut(entry.client, server)
+                await handler.server_event(Overdue(entry.stream))
 
 
 def _is_lost(entry: Entry) -> bool:
@@ -148,3 +160,9 @@ def _is_overdue(entry: Entry, now: float) -> bool:
     if entry.grant is None or entry.timed_out or entry.stage != "waiting" or entry.server is None:
         return False
     return now - entry.since > entry.grant.connection.conduct.response_timeout
+
+
+def _connects_for_too_long(entry: Entry, now: float) -> bool:
+    if entry.grant is None or entry.timed_out or entry.stage != "connecting":
+        return False
+    return now - entry.since > entry.grant.connection.conduct.connect_timeout

@@ -7,6 +7,7 @@ duplicates a flow. A copy of a granted flow has no entry here, and what has no e
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -18,14 +19,18 @@ from .connections import Registry
 from .decisions import Decision, Deny, Facts, Forward, PassThrough
 from .errors import Denied
 from .gates import MAX_BACKLOG, MAX_HELD
+from .handlers import abort
 from .limits.limiter import Seat
-from .masking import Mask
+from .masking import Mask, mask_for
 from .message import Request
 from .observing.shown_bodies import ShownBodies
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 
 MAX_PINS: Final = 256
+
+Confirm = Callable[[Forward, Request], Forward | Deny]
+"""Decides again on what was granted before; `Admission.confirm`."""
 
 # Stands where a grant was: nothing more is sent on the strength of it.
 _OVER: Final = Deny("internal", "the exchange is over", "json", Facts(""))
@@ -63,6 +68,10 @@ class Entry:
     arrival: Arrival
     client: Any = None
     decision: Decision | None = None
+    request: Request | None = None
+    """As it arrived, signature included; kept until its head has left."""
+    stream: Any = None
+    """Where it waits; gone with its end."""
     answer: Answer | None = None
     ends_connection: bool = True
     """Until it is known for HTTP that all read alike, nobody can tell where the next request begins."""
@@ -83,6 +92,10 @@ class Entry:
     """The exact reason, where there is more to say than the code does."""
     upstream_status: int | None = None
     uploaded: int = 0
+    uploading: bool = False
+    """Whether the body has not come in full."""
+    replied: bool = False
+    """Whether the upstream's answer has come in full."""
     guarded: bool = False
     upstream_duration: float | None = None
     request_id: str = ""
@@ -126,19 +139,23 @@ class Entry:
 class Ledger:
     """The entries of all live flows, and since when each client owes the head of a request."""
 
-    def __init__(self) -> None:
+    def __init__(self, confirm: Confirm) -> None:
+        """Args: confirm: asked in the moment in which a granted request leaves."""
+        self._confirm = confirm
         self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         # A UI keeps flows, and with them their entries, long after their exchanges.
         self._granted: WeakSet[Entry] = WeakSet()
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        self.dials: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
         self._judged: WeakKeyDictionary[Any, Judged] = WeakKeyDictionary()
         # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
         self.cut: WeakSet[Any] = WeakSet()
         self.shows_bodies = False
         """Whether a UI is there to show the bodies of granted requests."""
+        # Clients that say no more, and wait for their answers; those of them that have gone.
+        self.mute: WeakSet[Any] = WeakSet()
+        self.gone: WeakSet[Any] = WeakSet()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
         entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
@@ -160,12 +177,42 @@ class Ledger:
         entry = self.get(flow)
         return entry is not None and entry.told
 
+    def confirm(self, entry: Entry) -> Denied | None:
+        """Decide again on what is about to leave. Returns why it may not.
+
+        What was changed meanwhile leaves as it would be granted now, if that goes the same way.
+        """
+        grant, request, entry.request = entry.grant, entry.request, None
+        if grant is None or request is None:
+            return Denied("internal", "nothing was granted, or it has left before")
+        decided = self._confirm(grant, request)
+        if decided is grant:
+            return None
+        if isinstance(decided, Deny):
+            return Denied(decided.code, decided.detail, decided.status)
+        renewed = decided.filled_as(grant)
+        if renewed is None or (renewed.origin, renewed.resolve) != (grant.origin, grant.resolve):
+            return Denied("unavailable", "its connection was changed while it waited")
+        entry.decision, entry.mask = renewed, mask_for(renewed.connection.injector)
+        return None
+
     def retire(self, entry: Entry) -> None:
-        """The exchange is over: let go of the credential; a UI may keep the flow for days."""
+        """The exchange is over: let go of the credential; a UI may keep the flow for days.
+
+        Its slot is free once its upstream has nothing to do for it any more, and not before.
+        """
         self._granted.discard(entry)
-        entry.decision = _OVER
-        entry.seat.let_go()
+        entry.decision, entry.request, entry.stream = _OVER, None, None
+        if not entry.replied:
+            self.end_upstream(entry)
+        if not (entry.replied and entry.uploading):
+            entry.seat.let_go()
         entry.enter("done")
+
+    def end_upstream(self, entry: Entry) -> None:
+        """Close the connection on which an exchange goes on, unless it carries others too."""
+        if entry.server is not None and getattr(entry.server, "alpn", None) != b"h2":
+            abort(entry.client, entry.server)
 
     @property
     def in_flight(self) -> int:
@@ -178,7 +225,9 @@ class Ledger:
 
     def lost(self, client: Any) -> list[Entry]:
         """Entries of granted requests of a client that was cut off."""
-        return [entry for entry in self.live() if entry.client is client] if client in self.cut else []
+        if client not in self.cut and client not in self.gone:
+            return []
+        return [entry for entry in self.live() if entry.client is client]
 
     def holds_too_much(self, client: Any) -> bool:
         """Whether what a client sent piles up here."""
@@ -203,7 +252,8 @@ class Ledger:
         self.heads.pop(client, None)
         self.pins.pop(client, None)
         self._judged.pop(client, None)
-        self.cut.discard(client)
+        for clients in (self.cut, self.mute, self.gone):
+            clients.discard(client)
 
     def hand_over(self, client: Any, judged: Judged) -> None:
         """Keep what was decided on the next request of a client, so that nobody decides on it again."""
@@ -221,15 +271,6 @@ class Ledger:
 
     def paid_head(self, client: Any) -> None:
         self.heads.pop(client, None)
-
-    def dialling(self, client: Any, server: Any) -> None:
-        """A connection is about to be made for a granted request of this client."""
-        for entry in self.live():
-            grant = entry.grant
-            if entry.client is client and grant is not None and entry.stage == "connecting":
-                if server.address and tuple(server.address[:2]) == (grant.origin.host, grant.origin.port):
-                    self.dials[server] = entry
-                    return
 
     def pin(self, client: Any, host: str, port: int, address: str) -> None:
         """Let this client's connections to a name go to the address that was judged last."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
@@ -18,7 +18,6 @@ from mitmproxy.proxy.layers.http import (
     DropStream,
     GetHttpConnection,
     HTTPMode,
-    HttpStream,
     SendHttp,
 )
 from mitmproxy.proxy.layers.http._events import (
@@ -26,7 +25,6 @@ from mitmproxy.proxy.layers.http._events import (
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
-    RequestProtocolError,
     RequestTrailers,
     ResponseData,
     ResponseEndOfMessage,
@@ -41,24 +39,22 @@ from mitmproxy.proxy.layers.http._hooks import (
     HttpResponseHeadersHook,
     HttpResponseHook,
 )
-from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from . import flows, replies
 from .answers import Answer, refusal
 from .bodies import Body
 from .decisions import PassThrough
 from .dispatch import Begin
+from .endings import EndingStream, nothing
 from .errors import STATUS, Denied
 from .identity import new_request_id
-from .ledger import Arrival, Entry, Ledger
+from .ledger import Arrival, Entry
 from .masking import Mask
 from .policy import body_too_large
 from .sending import Commands
+from .waits import Overdue
 
 logger = logging.getLogger(__name__)
-
-LINGER: Final = 2.0
-"""Seconds in which a client that is still uploading may read our answer before its connection closes."""
 
 _PROMPT: Final = frozenset(
     (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook)
@@ -66,37 +62,37 @@ _PROMPT: Final = frozenset(
 _UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 
 
-class GuardedStream(HttpStream):
+class GuardedStream(EndingStream):
     """A stream that forwards only what the ledger says may be forwarded."""
 
-    ledger: Ledger
     begin: Begin | None = None
     arrival: Arrival | None = None
-    entry: Entry | None = None
-    uploading = False
-    answered = False
     invalid = False
     head_sent = False
-    queued = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, RequestHeaders):
             self._arrive(event)
         elif isinstance(event, RequestEndOfMessage):
-            self.uploading = False
+            self._has_uploaded()
         elif isinstance(event, RequestData):
             self.queued -= min(self.queued, len(event.data))
         if isinstance(event, events.Wakeup):
             return self._hang_up()
         if self.answered:
-            return _nothing(event)
+            return nothing(event)
+        if isinstance(event, Overdue):
+            return self._answer_late()
         entry = self.entry
         if entry is not None and entry.guarded:
             return self._granted(event, entry)
         return self._guard(super()._handle_event(event))
 
-    def _hang_up(self) -> Commands:
-        yield commands.CloseConnection(self.context.client)
+    def _answer_late(self) -> Commands:
+        """Its connection is not there in time."""
+        if self.entry is not None:
+            self.entry.why = "the upstream was not connected to in time"
+        yield from self._answer(self._refusal("upstream", 504))
 
     def _arrive(self, event: RequestHeaders) -> None:
         """Note how the request came, before mitmproxy changes it. Without that it is refused."""
@@ -108,20 +104,6 @@ class GuardedStream(HttpStream):
         except Exception as error:
             logger.error("presign: failed at an arrival (%s); the request is refused", type(error).__name__)
             self.arrival = None
-
-    def handle_event(self, event: events.Event) -> Commands:
-        """Count what mitmproxy queues while it waits for a hook or an upstream."""
-        if self._paused is not None and isinstance(event, RequestData):
-            self.queued += len(event.data)
-        return super().handle_event(event)
-
-    def come_apart(self) -> None:
-        """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
-        flow until all objects are searched for such circles. A wakeup may still come.
-        """
-        if self.child_layer is None:
-            self.client_state = self.server_state = _nothing
-            self.context.layers.clear()
 
     # -- commands that come out ---------------------------------------------------------------------
 
@@ -145,10 +127,12 @@ class GuardedStream(HttpStream):
                 elif isinstance(command, HttpRequestHeadersHook):
                     checked = self._decided()
                 else:
+                    yield from self._after(command)
                     continue
             if checked is not None:
                 # Whatever mitmproxy was going to do with this request, it does not.
                 stock.close()
+                yield from self._spare(command)
                 yield from self._answer(checked)
                 return
 
@@ -176,12 +160,13 @@ class GuardedStream(HttpStream):
                 entry = self.ledger.open(self.flow, self.arrival)
                 if isinstance(command, HttpRequestHeadersHook):
                     self.entry = entry
+                    entry.stream, entry.uploading = self, self.uploading
             elif isinstance(command, GetHttpConnection):
                 return self._connect(command)
             elif isinstance(command, commands.Log):
                 return None  # "Streaming response from …", for every one
             elif isinstance(command, DropStream):
-                self.http_layer.ended.append(self)
+                self._leave()
         except Exception as error:
             logger.error("presign: failed at the wire (%s); the request is refused", type(error).__name__)
             return self._refusal("internal")
@@ -256,6 +241,12 @@ class GuardedStream(HttpStream):
         server = command.connection
         if not same or not isinstance(server, Server) or not flows.reaches(server, grant):
             return self._changed(entry)
+        if not self.http_layer.has_room(server):
+            return self._refusal("unavailable")  # it would leave later, when nobody asks any more
+        entry.withdrawn = self.ledger.confirm(entry)
+        if entry.withdrawn is not None or (grant := entry.grant) is None:
+            why = entry.withdrawn or Denied("internal", "there is no grant")
+            return self._refusal(why.code, why.status)
         self.http_layer.quiet = True
         entry.enter("sending")
         entry.server = server
@@ -302,6 +293,7 @@ class GuardedStream(HttpStream):
             yield from self._receive_data(entry, event.data)
             return
         elif isinstance(event, ResponseEndOfMessage):
+            entry.replied = True
             yield from self._receive_data(entry, None)
             if self.answered:
                 return
@@ -371,13 +363,6 @@ class GuardedStream(HttpStream):
         yield from self._guard(super()._handle_event(error))
         self.answered = True
 
-    def _cancel(self, entry: Entry) -> Commands:
-        """Let go of the upstream: its connection must not be used again with an answer still in it."""
-        if entry.server is not None:
-            cancelled = RequestProtocolError(self.stream_id, "cancelled", ErrorCode.CANCEL)
-            yield SendHttp(cancelled, entry.server)
-            entry.server = None
-
     # -- answers of ours ------------------------------------------------------------------------------
 
     def _refusal(self, code: str, status: int | None = None) -> Answer:
@@ -423,25 +408,3 @@ class GuardedStream(HttpStream):
             yield from self._stop_upload()
         self.http_layer.ended.append(self)
         yield DropStream(self.stream_id)
-
-    def _stop_upload(self) -> Commands:
-        """Over HTTP/1 the rest is read and dropped for a moment, because closing at once may destroy our
-        answer in the client's buffers; over HTTP/2 the stream is reset without error (RFC 9113, 8.1).
-        """
-        server = self.http_layer.connections[self.context.client]
-        if isinstance(server, Http2Server):
-            server.streams.pop(self.stream_id, None)
-            if not server.is_closed(self.stream_id):
-                server.h2_conn.reset_stream(self.stream_id, 0)
-                yield commands.SendData(self.context.client, server.h2_conn.data_to_send())
-        else:
-            yield commands.RequestWakeup(LINGER)
-
-    @property
-    def http_layer(self) -> Any:
-        return self.context.layers[self.context.layers.index(self) - 1]
-
-
-def _nothing(event: events.Event) -> Commands:  # noqa: ARG001 - as a state of mitmproxy's stream
-    """The state of a stream that is over."""
-    yield from ()

@@ -33,6 +33,7 @@ from .ledger import Ledger
 from .message import MAX_HEAD
 from .sending import Commands, in_one_piece
 from .stream import GuardedStream
+from .waits import WaitingHttp1Server, WaitingHttpLayer, descendants
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +90,8 @@ class _Tamed(Http1Connection):
             yield from self.mark_done(request=is_request, response=not is_request)
 
 
-class GuardedHttp1Server(_Tamed, Http1Server):
+class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
     """The client's side: heads of bounded size, owed within a deadline; no page or log line repeats them."""
-
-    ledger: Ledger
 
     def __init__(self, context: Context, ledger: Ledger) -> None:
         super().__init__(context)
@@ -197,7 +196,7 @@ class GuardedHttp1Client(_Tamed, Http1Client):
                 return
 
 
-class GuardedHttpLayer(HttpLayer):
+class GuardedHttpLayer(WaitingHttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
     ledger: Ledger
@@ -291,7 +290,7 @@ class GuardedHttpLayer(HttpLayer):
         if stream._paused is not None:
             return True
         upstream = self.connections.get(stream.context.server)
-        for one in _descendants(upstream):
+        for one in descendants(upstream):
             if isinstance(one, Http2Client):
                 waiting = unsent(one, one.our_stream_id.get(stream_id, 0))
                 return waiting > MAX_HELD or stream_id in one.stream_queue
@@ -309,7 +308,7 @@ class GuardedHttpLayer(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
     def register_connection(self, command: Any) -> Commands:
-        for child in _descendants(self.connections.get(command.connection)):
+        for child in descendants(self.connections.get(command.connection)):
             if type(child) is Http1Client:
                 child.__class__ = GuardedHttp1Client
                 child.state = child.read_headers  # bound before, to the stock class
@@ -329,14 +328,6 @@ class GuardedClientTLSLayer(layers.ClientTLSLayer):
             return (yield from super().receive_handshake_data(data))
         except Exception as error:
             return False, f"presign: failed at the handshake ({type(error).__name__})"
-
-
-def _descendants(top: layer.Layer | None) -> list[layer.Layer]:
-    found: list[layer.Layer] = []
-    while isinstance(top, layer.Layer):
-        found.append(top)
-        top = getattr(top, "child_layer", None)
-    return found
 
 
 def _is_of_another_version(command: commands.Command) -> bool:
@@ -377,7 +368,7 @@ def is_raw(chosen: layer.Layer | None) -> bool:
         layers.ServerTLSLayer,
         layers.modes.HttpProxy,
     )
-    return chosen is not None and any(not isinstance(one, allowed) for one in _descendants(chosen))
+    return chosen is not None and any(not isinstance(one, allowed) for one in descendants(chosen))
 
 
 _METHODS: Final = (

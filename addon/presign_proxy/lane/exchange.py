@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 from .. import replies
+from ..admission import ROUNDS, restless
 from ..answers import Answer, refusal
 from ..audit import Outcome
 from ..bodies import Body
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 Stage = Literal["preparing", "connecting", "sending", "waiting", "receiving", "trailing", "done"]
 
-_OURS: Final = frozenset((b"connection", b"transfer-encoding"))
-_LENGTHS: Final = frozenset(map(len, _OURS))
 # After these a server and we may not agree where the request ended.
 _SUSPECT: Final = frozenset((400, 408, 411, 413, 414, 431, 501, 505))
 
@@ -55,6 +54,7 @@ class Exchange:
         "_mask",
         "_place",
         "_request",
+        "_rounds",
         "_started",
         "_status",
         "_task",
@@ -100,6 +100,7 @@ class Exchange:
         self._due = 0.0
         self._task: asyncio.Task[None] | None = None
         self._timed_out = False
+        self._rounds = 0
 
     # -- towards the upstream -------------------------------------------------------------------------
 
@@ -126,16 +127,19 @@ class Exchange:
             self._deny(completed)
             return
         if completed is not self.forward:
-            self.forward = completed
-            self._mask = mask_for(completed.connection.injector)
-            sent = completed.sent
-            self._wire = heads.outgoing(self._head, completed.origin, sent) if sent is not None else None
+            self._adopt(completed)
         if self.ended:
             return
         if self._sends_at_once():
             self._lane.proceed()
         else:
-            await self._connect(await self._express.place(self._lane.client, completed))
+            await self._connect(completed)
+
+    def _adopt(self, forward: Forward) -> None:
+        """Go on with another grant of the same request."""
+        self.forward, sent = forward, forward.sent
+        self._mask = Mask(()) if sent is None else mask_for(forward.connection.injector)
+        self._wire = None if sent is None else heads.outgoing(self._head, forward.origin, sent)
 
     def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         self._task = self._express.run(self._contained(work))
@@ -149,23 +153,19 @@ class Exchange:
         except Exception as error:
             self.collapse(error)
 
-    async def _connect(self, place: Place) -> None:
-        if self.ended:
-            return
+    async def _connect(self, forward: Forward) -> None:
         self.stage = "connecting"
-        link = self._express.pool.take(place)
-        if link is None:
-            try:
-                async with asyncio.timeout(self.forward.connection.conduct.connect_timeout):
-                    link = await self._express.pool.open(place)
-            except TimeoutError:
-                self._timed_out = True
-                self._fail("the upstream was not connected to in time")
-                return
-            except OSError as error:
-                self._fail(f"the upstream cannot be connected to ({type(error).__name__})")
-                return
-        self._connected(place, link)
+        try:
+            async with asyncio.timeout(forward.connection.conduct.connect_timeout):
+                place = await self._express.place(self._lane.client, forward)
+                link = self._express.pool.take(place) or await self._express.pool.open(place)
+        except TimeoutError:
+            self._timed_out = True
+            self._fail("the upstream was not connected to in time")
+        except OSError as error:
+            self._fail(f"the upstream cannot be connected to ({type(error).__name__})")
+        else:
+            self._connected(place, link)
 
     def _connected(self, place: Place, link: Link) -> None:
         if self.ended:
@@ -179,7 +179,12 @@ class Exchange:
         self._lane.proceed()
 
     def _send(self, place: Place, link: Link) -> None:
-        """Write the head, which holds the credential."""
+        """Write the head, which holds the credential, if it is granted in this very moment too."""
+        confirmed = self._express.admission.confirm(self.forward, self._request)
+        if confirmed is not self.forward:
+            self._express.pool.give_back(place, link)
+            self._go_round(confirmed)
+            return
         wire, self._wire = self._wire, None
         if wire is None:
             raise LookupError("the credential of this grant was not fetched, or is sent already")
@@ -189,6 +194,16 @@ class Exchange:
         link.write(wire)
         if self._upload.done:
             self._sent()
+
+    def _go_round(self, decided: Forward | Deny) -> None:
+        """What was granted before is refused now, or another registry grants it: wait for all of that."""
+        self._rounds += 1
+        if isinstance(decided, Deny) or self._rounds > ROUNDS:
+            self._deny(decided if isinstance(decided, Deny) else restless(decided))
+            return
+        self.stage = "preparing"
+        self._adopt(decided)
+        self._run(self._prepare)
 
     @property
     def ended(self) -> bool:
@@ -256,7 +271,10 @@ class Exchange:
         try:
             reply = replies.rewrite(Reply(status, reason, fields), self.forward, self._mask)
             bodyless = self._head.method == b"HEAD" or status in (204, 304)
-            head, chunked = self._head_of(reply, bodyless=bodyless)
+            chunked = not bodyless and (reply.chunked or reply.encoded)
+            if not (bodyless or chunked or reply.sized):
+                self._last = True  # it ends with the connection, there as here
+            head = heads.response(reply, chunked=chunked, close=self._closes)
             self._delivery.begin(head, Body(self._mask, encoded=reply.encoded), chunked=chunked)
         except Denied as denied:
             self._fail(denied.detail)
@@ -269,23 +287,6 @@ class Exchange:
         if status in _SUSPECT and self._link is not None:
             self._link.odd = True
         return not bodyless
-
-    def _head_of(self, reply: Reply, *, bodyless: bool) -> tuple[bytes, bool]:
-        """The head as the client gets it, and whether its body is to be sent in chunks."""
-        lines = [b"HTTP/1.1 %d %b" % (reply.status, reply.reason)]
-        lines += [
-            b"%b: %b" % (name, value)
-            for name, value in reply.fields
-            if len(name) not in _LENGTHS or name.lower() not in _OURS
-        ]
-        chunked = not bodyless and (reply.chunked or reply.encoded)
-        if chunked:
-            lines.append(b"Transfer-Encoding: chunked")
-        elif not bodyless and not reply.sized:
-            self._last = True  # it ends with the connection, there as here
-        if self._closes:
-            lines.append(b"Connection: close")
-        return b"\r\n".join(lines) + b"\r\n\r\n", chunked
 
     @property
     def _closes(self) -> bool:
@@ -317,13 +318,12 @@ class Exchange:
         """Response and request are over, or nobody wants the rest of the request."""
         whole = self._upload.done
         link, place = self._link, self._place
-        self._finish(Outcome(status=self._status), None)
         self._link = None
-        if link is not None and place is not None:
-            if whole:
-                self._express.pool.give_back(place, link)
-            else:
-                link.close()  # it would take the rest of the body for a request
+        if link is not None and not whole:
+            link.close()  # it would take the rest of the body for a request
+        self._finish(Outcome(status=self._status), None)
+        if link is not None and place is not None and whole:
+            self._express.pool.give_back(place, link)
         self._lane.over(self, close=self._closes or not whole)
 
     def lost(self) -> None:
@@ -352,8 +352,8 @@ class Exchange:
             limit=why.limit,
             more=why.fields,
         )
-        self._finish(Outcome(status=answer.status), why)
         self._let_go()
+        self._finish(Outcome(status=answer.status), why)
         self._answer(answer)
 
     def _fail(self, why: str, code: str = "upstream") -> None:
@@ -366,8 +366,8 @@ class Exchange:
         self._delivery.drop()
         status = 504 if self._timed_out else STATUS[code]
         answer = refusal(code, self.forward.request_id, self.forward.style, status)
-        self._finish(Outcome(status=answer.status, code=code, error=why), None)
         self._let_go()
+        self._finish(Outcome(status=answer.status, code=code, error=why), None)
         self._answer(answer)
 
     def _break(self, why: str, refused: Deny | None = None) -> None:
@@ -375,16 +375,16 @@ class Exchange:
         if self.ended:
             return
         self._delivery.flush()
-        self._finish(Outcome(status=self._status, error=why), refused)
         self._let_go()
+        self._finish(Outcome(status=self._status, error=why), refused)
         self._lane.over(self, close=True, now=True)
 
     def abandon(self, why: str) -> None:
         """The client has gone, or must go."""
         if self.ended:
             return
-        self._finish(Outcome(status=self._status, error=why), None)
         self._let_go()
+        self._finish(Outcome(status=self._status, error=why), None)
 
     def lose(self, why: str) -> None:
         """End it from outside."""
@@ -400,7 +400,7 @@ class Exchange:
             self._fail("the gateway failed", "internal")
         self.stage = "done"
         self._express.exchanges.discard(self)
-        for end in (self.seat.let_go, self._let_go):
+        for end in (self._let_go, self.seat.let_go):
             with contextlib.suppress(Exception):
                 end()
         self._lane.cut(self)
@@ -414,6 +414,7 @@ class Exchange:
             self._link.resume()
 
     def _let_go(self) -> None:
+        """End what the upstream does for it. Before its slot is free."""
         if self._link is not None:
             self._link.close()
             self._link = None

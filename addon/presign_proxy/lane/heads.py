@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httptools
 
 from ..injectors import Outgoing
-from ..message import MAX_FIELDS, MAX_HEAD, Fields, Origin
+from ..message import MAX_FIELDS, MAX_HEAD, Fields, Origin, Request
 from ..query import target
+from ..replies import Reply
 
 END: Final = b"\r\n\r\n"
 # mitmproxy strips these, or takes them for blanks, before anybody can look; see wire.GuardedHttp1Server.
@@ -20,6 +21,8 @@ _ELSEWHERE: Final = frozenset(
     (b"expect", b"upgrade", b"http2-settings", b"proxy-connection", b"trailer", b"te")
 )
 """Fields that ask for something the lane does not do."""
+_OURS: Final = frozenset((b"connection", b"transfer-encoding"))
+_LENGTHS: Final = frozenset(map(len, _OURS))
 
 
 class RequestHead(NamedTuple):
@@ -52,6 +55,29 @@ class _Collector:
         self.fields.append((name, value.strip(b" \t")))
 
 
+def request_of(
+    head: RequestHead,
+    origin: Origin,
+    names: tuple[tuple[str, str], ...],
+    listener: tuple[str, int] | None,
+    client: Any,
+    *,
+    tunnelled: bool,
+) -> Request:
+    """The request as the core decides on it; as flows.request_of has it."""
+    return Request(
+        method=head.method,
+        target=head.target,
+        fields=head.fields,
+        version=b"HTTP/1.1",
+        origin=origin,
+        names=names,
+        listener=listener,
+        client=client.peername[0],
+        tunnelled=tunnelled,
+    )
+
+
 def outgoing(head: RequestHead, origin: Origin, sent: Outgoing) -> bytes:
     """The head as it goes to the upstream: with the credential, framed as the body came."""
     lines = [
@@ -61,6 +87,21 @@ def outgoing(head: RequestHead, origin: Origin, sent: Outgoing) -> bytes:
     ]
     if head.length is None:
         lines.append(b"Transfer-Encoding: chunked")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def response(reply: Reply, *, chunked: bool, close: bool) -> bytes:
+    """The head as the client gets it, framed as its body is sent."""
+    lines = [b"HTTP/1.1 %d %b" % (reply.status, reply.reason)]
+    lines += [
+        b"%b: %b" % (name, value)
+        for name, value in reply.fields
+        if len(name) not in _LENGTHS or name.lower() not in _OURS
+    ]
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    if close:
+        lines.append(b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

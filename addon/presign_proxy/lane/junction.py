@@ -6,8 +6,9 @@ from mitmproxy.proxy import layer, mode_specs
 from mitmproxy.proxy.layers import ClientTLSLayer
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
+from ..handlers import speaks_h1
 from .express import Express
-from .layer import Lane, speaks_h1
+from .layer import Lane
 
 
 def with_lane(chosen: layer.Layer | None, express: Express) -> layer.Layer | None:

@@ -9,21 +9,20 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from ..decisions import Deny, Forward, PassThrough
 from ..flows import listener_of, may_tunnel
 from ..gates import MAX_HELD, GatedReader
-from ..handlers import handler_of
+from ..handlers import PROBE, handler_of, may_be_there, speaks_h1
 from ..hosts import parse_authority
 from ..ledger import Judged
 from ..message import MAX_HEAD, Origin, Request
 from . import heads
 from .exchange import Exchange
 from .express import Express
-from .heads import RequestHead
 from .intake import Intake
 from .recent import Granted, Key
 
@@ -67,7 +66,7 @@ class Lane(layer.Layer):
         self._io: Any = None
         self._direct = False
         self._intake: Intake | None = None
-        self._closing = False
+        self._closing = self._ended = False
         self._foreign = False
         self._held = self._shut = self._waits = False
         self._owes = True
@@ -128,15 +127,34 @@ class Lane(layer.Layer):
                 yield from self._next()
                 self._take_over()
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.client:
-            if self._exchange is not None:
-                self._exchange.abandon("the client went away")
-                self._exchange = None
-            yield commands.CloseConnection(self.client)
+            if not self._owes_answer():
+                self.give_up()
+                yield commands.CloseConnection(self.client)
         elif isinstance(event, LaneEvent):
             yield from self._next()
         elif isinstance(event, events.Wakeup):
             yield commands.CloseConnection(self.client)
         yield from self._flush()
+
+    def _owes_answer(self) -> bool:
+        """Whether the client has ended what it says, and may wait for an answer of which nothing has come. In
+        the middle of one it cannot be asked whether it is there, and is taken to be gone.
+        """
+        exchange = self._exchange
+        if exchange is None or exchange.is_sending or exchange.stage in ("receiving", "trailing"):
+            return False
+        if self._closing or not may_be_there(self.client):
+            return False
+        self._ended = True
+        self._express.ledger.mute.add(self.client)
+        self.send(PROBE)
+        return True
+
+    def give_up(self) -> None:
+        """The client has gone."""
+        if self._exchange is not None:
+            self._exchange.abandon("the client went away")
+            self._exchange = None
 
     def _flush(self) -> Commands:
         pending, self._pending, self._unsent = self._pending, [], 0
@@ -197,6 +215,8 @@ class Lane(layer.Layer):
                 self._owes = True
                 self._express.ledger.owe_head(self.client)
                 break
+        if self._ended and self._exchange is not None and self._exchange.is_sending:
+            self._exchange.lose("the client ended in the middle of its body")
         self._gate()
         return True
 
@@ -242,9 +262,16 @@ class Lane(layer.Layer):
                 return None
             return Exchange(self, express, known.head, known.request, again, known.wire)
         head = heads.parse(raw)
-        request = self._request_of(head) if head is not None else None
-        if head is None or request is None:
+        if head is None:
             return None
+        host = head.host.decode("latin-1")
+        origin = self._origin or parse_authority(host, "https" if self.client.tls else "http")
+        if origin is None:
+            return None
+        names = (("host", host), *self._sni)
+        request = heads.request_of(
+            head, origin, names, self._listener, self.client, tunnelled=self._tunnelled
+        )
         decision = express.admission.decide(request, now)
         if not isinstance(decision, Forward):
             self._leave(request, decision)
@@ -258,26 +285,6 @@ class Lane(layer.Layer):
         """Leave a request to the flow path, with what was decided on it."""
         judged = Judged(request, self._express.admission.registry, decision)
         self._express.ledger.hand_over(self.client, judged)
-
-    def _request_of(self, head: RequestHead) -> Request | None:
-        """The request as the core decides on it; as flows.request_of has it."""
-        host = head.host.decode("latin-1")
-        origin = self._origin
-        if origin is None:
-            origin = parse_authority(host, "https" if self.client.tls else "http")
-            if origin is None:
-                return None
-        return Request(
-            method=head.method,
-            target=head.target,
-            fields=head.fields,
-            version=b"HTTP/1.1",
-            origin=origin,
-            names=(("host", host), *self._sni),
-            listener=self._listener,
-            client=self.client.peername[0],
-            tunnelled=self._tunnelled,
-        )
 
     def _hand_over(self) -> Commands:
         """From here on it is mitmproxy's: nothing of what is in the buffer was sent anywhere."""
@@ -383,6 +390,7 @@ class Lane(layer.Layer):
             return
         self._exchange = None
         self.hold(False)
+        close = close or (self._ended and not self._buffer)
         if close:
             self._closing = True
             self._buffer = b""
@@ -438,7 +446,3 @@ class Lane(layer.Layer):
 
 def _tell_of(error: Exception) -> None:
     logger.error("presign: failed in the lane (%s); the client is cut off", type(error).__name__)
-
-
-def speaks_h1(client: Client) -> bool:
-    return client.alpn in (None, b"", b"http/1.1")

@@ -1,0 +1,102 @@
+"""How a stream ends, on every way: its upstream first, then its slot, then what refers back to it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http import DropStream, SendHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+
+from .ledger import Entry, Ledger
+from .sending import Commands
+from .waits import WaitingStream
+
+LINGER: Final = 2.0
+"""Seconds in which a client that is still uploading may read our answer before its connection closes."""
+
+
+class EndingStream(WaitingStream):
+    """A stream that leaves nothing behind: no upstream at work, no slot held, no cycle."""
+
+    ledger: Ledger
+    entry: Entry | None = None
+    answered = False
+
+    def come_apart(self) -> None:
+        """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
+        flow until all objects are searched for such circles. A wakeup may still come.
+        """
+        if self.entry is not None:
+            self.entry.stream = None
+        if self.child_layer is None:
+            self.client_state = self.server_state = nothing
+            self.context.layers.clear()
+
+    def _has_uploaded(self) -> None:
+        self.uploading = False
+        if self.entry is not None:
+            self.entry.uploading = False
+
+    def _cancel(self, entry: Entry) -> Commands:
+        """Let go of the upstream: its connection must not be used again with an answer still in it."""
+        self.ledger.end_upstream(entry)
+        if entry.server is not None:
+            yield SendHttp(_cancelled(self.stream_id), entry.server)
+            entry.server = None
+
+    def _spare(self, command: commands.Command) -> Commands:
+        """Close a connection on which a request was to be sent that is refused: nobody else would use it."""
+        if isinstance(command, SendHttp) and isinstance(command.event, RequestHeaders):
+            yield SendHttp(_cancelled(self.stream_id), command.connection)
+
+    def _after(self, command: commands.Command) -> Commands:
+        """mitmproxy forgets the upstream of a flow that somebody kills, and never drops its stream."""
+        if not isinstance(command, SendHttp) or not isinstance(command.event, ResponseProtocolError):
+            return
+        if command.event.code is ErrorCode.KILL and not self.answered:
+            if self.entry is not None:
+                yield from self._cancel(self.entry)
+            self._leave()
+            yield DropStream(self.stream_id)
+
+    def _leave(self) -> None:
+        """Nothing more comes of this stream. What is still uploaded has held its slot until now."""
+        entry = self.entry
+        if entry is not None and entry.guarded:
+            if entry.uploading:
+                self.ledger.end_upstream(entry)
+            entry.seat.let_go()
+        self.answered = True  # what mitmproxy has queued meanwhile is not for anybody
+        self.http_layer.ended.append(self)
+
+    def _stop_upload(self) -> Commands:
+        """Over HTTP/1 the rest is read and dropped for a moment, because closing at once may destroy our
+        answer in the client's buffers; over HTTP/2 the stream is reset without error (RFC 9113, 8.1).
+        """
+        server = self.http_layer.connections[self.context.client]
+        if isinstance(server, Http2Server):
+            server.streams.pop(self.stream_id, None)
+            if not server.is_closed(self.stream_id):
+                server.h2_conn.reset_stream(self.stream_id, 0)
+                yield commands.SendData(self.context.client, server.h2_conn.data_to_send())
+        else:
+            yield commands.RequestWakeup(LINGER)
+
+    def _hang_up(self) -> Commands:
+        yield commands.CloseConnection(self.context.client)
+
+
+def _cancelled(stream_id: int) -> RequestProtocolError:
+    return RequestProtocolError(stream_id, "cancelled", ErrorCode.CANCEL)
+
+
+def nothing(event: events.Event) -> Commands:  # noqa: ARG001 - as a state of mitmproxy's stream
+    """The state of a stream that is over."""
+    yield from ()

@@ -1,0 +1,258 @@
+"""An exchange ends with its client: its upstream, its slot, its descriptors, on whatever way it ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import MakeGateway
+from support.asking import SECRET, Grant, wire
+from support.byhand import Wire
+from support.h2streams import Streams, abort
+from support.holding import Holding
+from support.lab import bearer_connection
+from support.puppet import eventually
+from support.raw import Tls, connect, parse_response
+from support.serving import Serve
+
+GATEWAY = "presign.local"
+MOST = 60
+PATIENT = 30.0
+"""Seconds, of a machine that has much else to do."""
+CONFIG = {"limits": [{"concurrency": MOST}]}
+KILLING = """
+def responseheaders(flow):
+    flow.kill()
+"""
+
+
+@dataclass
+class Lab:
+    """A gateway, and an upstream that keeps what it is asked."""
+
+    gateway: Any
+    pid: int
+    upstream: Holding
+    cid: str = "conn_many"
+
+    def target(self, path: str) -> str:
+        return Grant(self.cid).target(path)
+
+    def streams(self, count: int, path: str) -> tuple[Streams, list[int]]:
+        client = Streams.through(self.gateway.port, GATEWAY, cafile=self.gateway.ca)
+        pseudo = [(":method", "GET"), (":scheme", "https"), (":authority", GATEWAY)]
+        return client, [client.begin([*pseudo, (":path", self.target(path))]) for _ in range(count)]
+
+    def descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def holds(self, count: int) -> bool:
+        return eventually(lambda: self.upstream.gauge.now == count, PATIENT)
+
+    def is_empty(self, descriptors: int) -> bool:
+        """Whether nothing is left: at the upstream, in the gateway's tables of descriptors, of its slots."""
+        assert self.holds(0), f"{self.upstream.gauge.now} requests are still at the upstream"
+        assert eventually(lambda: self.descriptors() <= descriptors, PATIENT), (
+            self.descriptors() - descriptors
+        )
+        self.has_free_slots()
+        return True
+
+    def has_free_slots(self) -> None:
+        """All of them: as many requests as may be get through at once, and no more than that ever did.
+
+        A slot is free a moment after its upstream has been let go of, so a refusal is asked for again.
+        """
+        with ExitStack() as clients:
+            deadline = time.monotonic() + PATIENT
+            while self.upstream.gauge.now < MOST and time.monotonic() < deadline:
+                client = clients.enter_context(Wire(connect(self.gateway.port)))
+                decided = partial(self._is_decided, client, self.upstream.gauge.total)
+                client.send(wire(self.target("wait")))
+                assert eventually(decided, PATIENT)
+            assert self.upstream.gauge.now == MOST
+            with Wire(connect(self.gateway.port)) as one_more:
+                one_more.send(wire(self.target("wait")))
+                assert parse_response(one_more.read_response(PATIENT)).status == 429
+        assert self.holds(0)
+        assert self.upstream.gauge.most <= MOST
+
+    def _is_decided(self, client: Wire, before: int) -> bool:
+        """Whether a request has come to the upstream, or was answered by the gateway."""
+        client.sock.setblocking(False)
+        try:
+            return bool(client.sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return self.upstream.gauge.total > before
+
+
+@pytest.fixture(scope="module")
+def holding() -> Iterator[Holding]:
+    with Holding() as upstream:
+        yield upstream
+
+
+def config(upstream: Holding, **more: Any) -> dict[str, Any]:
+    connection = bearer_connection(upstream.url, SECRET, **CONFIG, **more)
+    brief = {"timeouts": {"response": "1s"}}
+    return {
+        "gateway": {"hosts": [GATEWAY]},
+        "connections": {"conn_many": connection, "conn_brief": connection | brief},
+    }
+
+
+KINDS = ("mitmdump, lane", "mitmdump, flows", "serve")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def lab(
+    request: pytest.FixtureRequest,
+    module_gateway: MakeGateway,
+    holding: Holding,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Lab]:
+    if request.param == "serve":
+        shared = {"limits": {"store": "sqlite:///limits.db"}}
+        with Serve(tmp_path_factory.mktemp("serve"), config(holding) | shared) as served:
+            yield Lab(served, served.serving()[0], holding)
+            return
+    lane = "on" if request.param == "mitmdump, lane" else "off"
+    gateway = module_gateway(config(holding), "--set", f"presign_lane={lane}")
+    yield Lab(gateway, gateway.pid, holding)
+
+
+# -- HTTP/2 -------------------------------------------------------------------------------------------
+
+H2_ENDS: dict[str, Callable[[Streams, list[int]], None]] = {
+    "RST": lambda client, _: client.abort(),
+    "FIN": lambda client, _: client.shut(),
+    "close": lambda client, _: client.close(),
+    "RST_STREAM": lambda client, streams: client.reset(*streams),
+    "GOAWAY": lambda client, _: client.go_away(),
+    "close_notify": lambda client, _: client.say_goodbye(),
+}
+
+
+@pytest.mark.parametrize("path", ["wait", "stream"])
+@pytest.mark.parametrize("end", H2_ENDS)
+def test_no_stream_outlives_its_client_at_the_upstream(lab: Lab, end: str, path: str) -> None:
+    lab.has_free_slots()
+    before = lab.descriptors()
+    for count in (1, 5, 6, 50):
+        client, streams = lab.streams(count, path)
+        assert lab.holds(count)
+        H2_ENDS[end](client, streams)
+        assert lab.holds(0), f"{lab.upstream.gauge.now} of {count} are still at the upstream"
+        client.close()
+    assert lab.is_empty(before)
+
+
+def test_an_upstream_that_is_silent_for_too_long_is_let_go(lab: Lab) -> None:
+    before = lab.descriptors()
+    lab.cid = "conn_brief"
+    try:
+        client, streams = lab.streams(6, "wait")
+        with client:
+            assert [reply.status for reply in client.wait(streams, PATIENT)] == [504] * 6
+    finally:
+        lab.cid = "conn_many"
+    assert lab.is_empty(before)
+
+
+# -- HTTP/1.1 -----------------------------------------------------------------------------------------
+
+H1_ENDS: dict[str, Callable[[socket.socket], None]] = {"RST": abort, "FIN": socket.socket.close}
+
+
+@pytest.mark.parametrize("path", ["wait", "stream"])
+@pytest.mark.parametrize("end", H1_ENDS)
+def test_no_request_outlives_its_client_at_the_upstream(lab: Lab, end: str, path: str) -> None:
+    before = lab.descriptors()
+    for count in (1, 6, 50):
+        clients = [connect(lab.gateway.port) for _ in range(count)]
+        for client in clients:
+            client.sendall(wire(lab.target(path)))
+        assert lab.holds(count)
+        for client in clients:
+            H1_ENDS[end](client)
+        assert lab.holds(0), f"{lab.upstream.gauge.now} of {count} are still at the upstream"
+    assert lab.is_empty(before)
+
+
+# -- what only some can do -------------------------------------------------------------------------------
+
+
+def test_a_flow_that_a_script_kills_is_over_at_the_upstream_too(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    script = tmp_path / "killing.py"
+    script.write_text(KILLING, "utf-8")
+    with Holding() as upstream:
+        gateway = make_gateway(config(upstream) | {"gateway": {"hosts": [GATEWAY]}}, "-s", str(script))
+        lab = Lab(gateway, gateway.pid, upstream)
+        before = lab.descriptors()
+        client, streams = lab.streams(6, "stream")
+        with client:
+            replies = client.wait(streams, PATIENT)
+            assert [(reply.outcome, reply.detail) for reply in replies] == [("reset", "RST_STREAM 2")] * 6
+            assert upstream.gauge.total == 6
+            assert lab.holds(0)  # while the client stays
+        assert lab.is_empty(before)
+
+
+def test_what_a_drain_cuts_off_is_over_at_the_upstream_too(tmp_path: Path) -> None:
+    with Holding() as upstream:
+        shared = {"limits": {"store": "sqlite:///limits.db"}}
+        with Serve(tmp_path, config(upstream) | shared, "--drain", "1s") as served:
+            lab = Lab(served, served.serving()[0], upstream)
+            client, _ = lab.streams(6, "stream")
+            with client:
+                assert lab.holds(6)
+                served.signal(signal.SIGTERM)
+                served.ends(PATIENT)
+                assert lab.holds(0)
+
+
+# -- a client that says no more --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_client_that_shuts_its_writing_side_behind_its_request_is_answered(
+    lab: Lab, method: str, over_tls: bool
+) -> None:
+    before = lab.descriptors()
+    tls = Tls(GATEWAY, lab.gateway.ca) if over_tls else None
+    with Wire(connect(lab.gateway.port, tls)) as client:
+        body = b"x" * 1000 if method == "POST" else b""
+        client.send(wire(lab.target("answer"), method=method, body=body))
+        socket.socket.shutdown(client.sock, socket.SHUT_WR)
+        answers = client.read_to_end(PATIENT)
+        assert answers.count(b"HTTP/1.1 200 OK") == 1
+        assert answers.endswith(b"\r\n\r\nok")
+    assert lab.is_empty(before)
+
+
+def test_requests_in_one_go_are_all_answered_though_the_client_says_no_more(lab: Lab) -> None:
+    with Wire(connect(lab.gateway.port)) as client:
+        client.send(b"".join(wire(lab.target(f"{number}/answer")) for number in range(3)))
+        socket.socket.shutdown(client.sock, socket.SHUT_WR)
+        assert client.read_to_end(PATIENT).count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_client_that_says_no_more_in_the_middle_of_its_body_is_not_waited_for(lab: Lab) -> None:
+    with Wire(connect(lab.gateway.port)) as client:
+        head = wire(lab.target("answer"), {"Content-Length": "1000"}, method="POST")
+        client.send(head + b"x")
+        socket.socket.shutdown(client.sock, socket.SHUT_WR)
+        assert b"HTTP/1.1 200" not in client.read_to_end(PATIENT)
+    assert lab.holds(0)
