@@ -88,7 +88,8 @@ COLLECTIONS = {
     "ledger.Ledger.heads": "weak: one per client connection, of which there are gateway.max_clients",
     "ledger.Ledger.layers": "weak: one per client connection",
     "ledger.Ledger.cut": "weak: one per client connection, until it is closed",
-    "ledger.Ledger.dials": "weak: one per upstream connection",
+    "ledger.Ledger.mute": "weak: one per client connection, until it is closed",
+    "ledger.Ledger.gone": "weak: one per client connection, until it is closed",
     "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
     "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",
     "limits.limiter.Limiter.counts": "one per kind of event, of which there are five",
@@ -127,6 +128,7 @@ COLLECTIONS = {
     "stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
     "stores.sqlite._Judging.taken": "one per slot that a batch takes, until the next batch",
     "stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
+    "waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
     "wire.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
 }
 
