@@ -26,6 +26,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Htt
 from .answers import Answer, refusal
 from .chunks import StrictChunks
 from .dispatch import Begin
+from .endings import EndingHttp1Client
 from .flows import is_h1
 from .gates import MAX_HELD
 from .identity import new_request_id
@@ -211,7 +212,7 @@ class GuardedHttp2Server(_Framed, Http2Server):
             yield commands.SendData(self.conn, data)
 
 
-class GuardedHttp1Client(_Tamed, Http1Client):
+class GuardedHttp1Client(_Tamed, EndingHttp1Client):
     """The upstream's side: interim responses are not taken for the response, nothing it says is logged."""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
