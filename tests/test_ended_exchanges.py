@@ -16,7 +16,7 @@ import pytest
 
 from conftest import MakeGateway
 from support.asking import SECRET, Grant, wire
-from support.byhand import Wire
+from support.byhand import ByHand, Wire
 from support.h2streams import Streams, abort
 from support.holding import Holding
 from support.lab import bearer_connection
@@ -256,3 +256,41 @@ def test_a_client_that_says_no_more_in_the_middle_of_its_body_is_not_waited_for(
         socket.socket.shutdown(client.sock, socket.SHUT_WR)
         assert b"HTTP/1.1 200" not in client.read_to_end(PATIENT)
     assert lab.holds(0)
+
+
+# -- an upstream that says too much ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", ["a second answer", "its end"])
+def test_an_upstream_that_goes_on_after_its_answer_to_an_upload_ends_no_other_stream(
+    make_gateway: MakeGateway, more: str
+) -> None:
+    hand = ByHand()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    connections = {name: bearer_connection(hand.url, SECRET) for name in ("conn_up", "conn_down")}
+    gateway = make_gateway({"gateway": {"hosts": [GATEWAY]}, "connections": connections})
+    pseudo = ((":scheme", "https"), (":authority", GATEWAY))
+    with Streams.through(gateway.port, GATEWAY, cafile=gateway.ca) as client:
+        path = (":path", Grant("conn_up").target("up"))
+        upload = client.begin([(":method", "POST"), *pseudo, path], end=False)
+        client.send(upload, b"half")
+        api = hand.accept(PATIENT)
+        api.read_until(b"half\r\n", PATIENT)
+        path = (":path", Grant("conn_down").target("down"))
+        download = client.begin([(":method", "GET"), *pseudo, path])
+        other = hand.accept(PATIENT)
+        other.read_head(PATIENT)
+        api.send(answer)
+        while client.replies[upload].body != b"ok":
+            client.wait([upload], 0.05)
+        if more == "its end":
+            api.close()
+        else:
+            api.send(answer)
+            assert api.read_to_end(PATIENT) == b""
+        other.send(answer)
+        assert client.wait([download], PATIENT)[0].outcome == "200"
+        assert client.replies[download].ended
+        assert client.replies[upload].body == b"ok"
+    hand.stop()
+    assert "failed at the protocol" not in gateway.log()

@@ -92,7 +92,8 @@ COLLECTIONS = {
     "ledger.Ledger.layers": "weak: one per client connection",
     "ledger.Ledger._judged": "weak: one head per client connection, until the flow path takes it",
     "ledger.Ledger.cut": "weak: one per client connection, until it is closed",
-    "ledger.Ledger.dials": "weak: one per upstream connection",
+    "ledger.Ledger.mute": "weak: one per client connection, until it is closed",
+    "ledger.Ledger.gone": "weak: one per client connection, until it is closed",
     "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
     "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",
     "limits.limiter.Limiter.counts": "one per kind of event, of which there are five",
@@ -138,6 +139,7 @@ COLLECTIONS = {
     "stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
     "frames.FrameGate.sizes": "the heads of one turn, TURN_HEADS at most",
     "http2.GuardedHttp2Server.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
+    "waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
 }
 
 

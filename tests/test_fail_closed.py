@@ -134,7 +134,7 @@ PROTOCOL = (
     "GuardedStream._arrive",
     "GuardedStream._checked",
     "GuardedStream._decided",
-    "GuardedStream.handle_event",
+    "WaitingStream.handle_event",
 )
 # Where an answer passes on its way from mitmproxy's protocol to ours.
 RECEIVING = ("GuardedStream._receive_data",)

@@ -49,6 +49,7 @@ BEFORE = (
     "Exchange._connect",
     "Exchange._connected",
     "Exchange._send",
+    "Admission.confirm",
     "Express.run",
     "Express.place",
     "Dialler.address",
@@ -75,7 +76,7 @@ AFTER = (
     "Link.on_body",
     "Link.on_message_complete",
     "Exchange.head",
-    "Exchange._head_of",
+    "response",
     "Exchange.data",
     "Exchange.complete",
     "Delivery.pump",
@@ -115,6 +116,7 @@ SECOND = (
     "Exchange.__init__",
     "Exchange.begin",
     "Exchange._send",
+    "Admission.confirm",
     "Link.begin",
 )
 IN_PIECES = ("Exchange.received", "Delivery.pump", "Link._go_on", "Lane.send")

@@ -355,5 +355,5 @@ def test_a_stream_that_is_reset_while_it_waits_sends_nothing_and_takes_its_conne
         assert eventually(lambda: len(lab.audited()) == 1, PATIENT)
         assert api
         hello = api.read_to_end(PATIENT)
-        assert hello[:1] == b"\x16"
+        assert hello[:1] in (b"", b"\x16")  # no more than the beginning of a handshake
         assert client.wait([client.begin((*pseudo[:3], (":path", "/nothing")))], PATIENT)[0].status == 404

@@ -692,6 +692,7 @@ class Crowd(H2Client):
                 stream = getattr(event, "stream_id", None)
                 if stream in replies:
                     self._take(event, stream, replies[stream])
+        self._sock.settimeout(10)  # for what is sent next
 
 
 PIECE_OF_FRAME = 16 * 1024

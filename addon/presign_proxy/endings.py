@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import DropStream, SendHttp
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestHeaders,
     RequestProtocolError,
     ResponseProtocolError,
 )
+from mitmproxy.proxy.layers.http._http1 import Http1Client
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from .ledger import Entry, Ledger
@@ -91,6 +94,26 @@ class EndingStream(WaitingStream):
 
     def _hang_up(self) -> Commands:
         yield commands.CloseConnection(self.context.client)
+
+
+class EndingHttp1Client(Http1Client):
+    """The upstream's side, which may end its answer before the request is there in full."""
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
+        yield from super().mark_done(request=request, response=response)
+        if self.response_done and not self.request_done:
+            self.state = self.has_answered
+
+    def has_answered(self, event: events.Event) -> Commands:
+        """It says more, or ends. mitmproxy would take that for a second end of the answer, and fail at it,
+        with all streams of the client.
+        """
+        self.buf, self.state = ReceiveBuffer(), self.done
+        yield commands.CloseConnection(self.conn)
+        if isinstance(event, events.ConnectionEvent) and self.stream_id is not None:
+            code = self.ReceiveProtocolError.code
+            error = self.ReceiveProtocolError(self.stream_id, "it goes on after its answer", code=code)
+            yield ReceiveHttp(error)
 
 
 def _cancelled(stream_id: int) -> RequestProtocolError:

@@ -120,10 +120,11 @@ class Housekeeper:
             if has_gone(client):
                 self._ledger.mute.discard(client)
                 self._ledger.gone.add(client)
-                layer = self._ledger.layers.get(client)
-                if layer is not None:
-                    layer.give_up()
-                cut(client, client)
+                try:
+                    if (layer := self._ledger.layers.get(client)) is not None:
+                        layer.give_up()
+                finally:
+                    cut(client, client)
 
     def _end_overdue(self, now: float) -> None:
         for client, since in list(self._ledger.heads.items()):

@@ -24,6 +24,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 from .answers import Answer, refusal
 from .chunks import StrictChunks
 from .dispatch import Begin
+from .endings import EndingHttp1Client
 from .flows import is_h1
 from .gates import MAX_HELD
 from .http2 import GuardedHttp2Client, GuardedHttp2Server, unsent
@@ -176,7 +177,7 @@ class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
             yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
 
 
-class GuardedHttp1Client(_Tamed, Http1Client):
+class GuardedHttp1Client(_Tamed, EndingHttp1Client):
     """The upstream's side: interim responses are not taken for the response, nothing it says is logged."""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:

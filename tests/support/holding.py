@@ -62,6 +62,8 @@ class Holding:
         if b"/answer" in path:
             length = re.search(rb"(?i)content-length: *([0-9]+)", head)
             await reader.readexactly(int(length[1]) if length else 0)
+            if b"chunked" in head:
+                await reader.readuntil(b"0\r\n\r\n")
             await asyncio.sleep(1)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             return

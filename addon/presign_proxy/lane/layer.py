@@ -137,13 +137,11 @@ class Lane(layer.Layer):
         yield from self._flush()
 
     def _owes_answer(self) -> bool:
-        """Whether the client has ended what it says, and may wait for an answer of which nothing has come. In
-        the middle of one it cannot be asked whether it is there, and is taken to be gone.
-        """
+        """Whether a client that says no more may wait for an answer, of which nothing has come."""
+        # In the middle of one it cannot be asked whether it is there: it is taken to be gone.
         exchange = self._exchange
-        if exchange is None or exchange.is_sending or exchange.stage in ("receiving", "trailing"):
-            return False
-        if self._closing or not may_be_there(self.client):
+        late = exchange is None or exchange.is_sending or exchange.stage in ("receiving", "trailing")
+        if late or self._closing or not may_be_there(self.client):
             return False
         self._ended = True
         self._express.ledger.mute.add(self.client)
@@ -152,9 +150,12 @@ class Lane(layer.Layer):
 
     def give_up(self) -> None:
         """The client has gone."""
-        if self._exchange is not None:
-            self._exchange.abandon("the client went away")
-            self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            try:
+                exchange.abandon("the client went away")
+            except Exception as error:
+                exchange.collapse(error)
 
     def _flush(self) -> Commands:
         pending, self._pending, self._unsent = self._pending, [], 0
