@@ -117,7 +117,7 @@ class FrameGate:
         end = min(self._preface, len(self._held))
         self._preface -= end
         frames = 0
-        while frames < TURN_FRAMES and len(self.sizes) < TURN_HEADS and len(self._held) >= end + _HEAD:
+        while len(self._held) >= end + _HEAD and not self._ends_turn(frames, self._held[end + 3]):
             length = self._length(end)
             if length > MAX_FRAME:
                 raise Excess("a frame is too large", FRAME_SIZE_ERROR)
@@ -128,6 +128,14 @@ class FrameGate:
         taken = bytes(self._held[:end])
         del self._held[:end]
         return taken
+
+    def _ends_turn(self, frames: int, kind: int) -> bool:
+        """Whether the next frame is for the next turn. A reset never is: the request that it takes back, in the
+        same segment, is not to go anywhere meanwhile. There are `MAX_RESETS` of them.
+        """
+        if kind == _RST_STREAM:
+            return False
+        return frames >= TURN_FRAMES or (kind == _HEADERS and len(self.sizes) >= TURN_HEADS)
 
     def _length(self, at: int) -> int:
         return int.from_bytes(self._held[at : at + 3], "big")
