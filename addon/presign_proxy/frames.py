@@ -130,8 +130,8 @@ class FrameGate:
         return taken
 
     def _ends_turn(self, frames: int, kind: int) -> bool:
-        """Whether the next frame is for the next turn. A reset never is: the request that it takes back, in the
-        same segment, is not to go anywhere meanwhile. There are `MAX_RESETS` of them.
+        """Whether the next frame is for the next turn. A reset never is: the request that it takes back, in
+        the same segment, is not to go anywhere meanwhile. There are `MAX_RESETS` of them.
         """
         if kind == _RST_STREAM:
             return False
