@@ -37,7 +37,7 @@ from .stream import GuardedStream
 logger = logging.getLogger(__name__)
 
 MAX_READ: Final = 2 * MAX_HEAD
-"""Bytes of a head over HTTP/1 that is parsed: one that is a little too large is refused as its scheme wants."""
+"""Bytes of a head over HTTP/1 that is parsed: one a little too large is refused as its scheme wants."""
 MAX_LINES: Final = 1000
 """Lines of a head over HTTP/1, ours or not; servers read a hundred fields."""
 MAX_HELLO: Final = 16 * 1024
