@@ -157,8 +157,10 @@ def test_the_size_of_a_head_on_the_wire_is_known_by_its_stream() -> None:
     padded = bytes((5,)) + bytes(5) + block + bytes(5)
     gate = opened(frame(HEADERS, block[:50], 0, 1) + frame(CONTINUATION, block[50:], END_HEADERS, 1))
     gate.add(frame(HEADERS, padded, END_HEADERS | 0x28, 3))
+    trailers = literal(b"a", b"b")
+    gate.add(frame(HEADERS, trailers, END_HEADERS | 0x1, 1))
     gate.take(0)
-    assert gate.sizes == {1: len(block), 3: len(block)}
+    assert gate.sizes == {1: [len(block), len(trailers)], 3: [len(block)]}
 
 
 # -- fields, counted without being decoded ----------------------------------------------------------------

@@ -65,7 +65,7 @@ class Excess(Exception):
 class FrameGate:
     """Lets whole frames through, turn by turn."""
 
-    __slots__ = ("_begun", "_block", "_held", "_preface", "_resets", "_since", "_tokens", "sizes")
+    __slots__ = ("_begun", "_block", "_heads", "_held", "_preface", "_resets", "_since", "_tokens", "sizes")
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -75,8 +75,9 @@ class FrameGate:
         self._since: float | None = None
         self._block = bytearray()
         self._begun = False
-        self.sizes: dict[int, int] = {}
-        """Bytes on the wire of the heads of the last turn, by stream."""
+        self._heads = 0
+        self.sizes: dict[int, list[int]] = {}
+        """Bytes on the wire of the heads of the last turn, by stream: the request's, then its trailers'."""
 
     def add(self, data: bytes) -> None:
         """Keep what has come."""
@@ -114,6 +115,7 @@ class FrameGate:
             self._resets = max(self._resets - (now - self._since), 0)
         self._since = now
         self.sizes.clear()
+        self._heads = 0
         end = min(self._preface, len(self._held))
         self._preface -= end
         frames = 0
@@ -135,7 +137,7 @@ class FrameGate:
         """
         if kind == _RST_STREAM:
             return False
-        return frames >= TURN_FRAMES or (kind == _HEADERS and len(self.sizes) >= TURN_HEADS)
+        return frames >= TURN_FRAMES or (kind == _HEADERS and self._heads >= TURN_HEADS)
 
     def _length(self, at: int) -> int:
         return int.from_bytes(self._held[at : at + 3], "big")
@@ -174,7 +176,8 @@ class FrameGate:
             self._begun = False
             count_fields(bytes(self._block))
             stream = int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF
-            self.sizes[stream] = len(self._block)
+            self._heads += 1
+            self.sizes.setdefault(stream, []).append(len(self._block))
 
 
 def _fragment(held: bytearray, at: int, length: int, flags: int) -> tuple[int, int]:
