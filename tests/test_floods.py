@@ -23,6 +23,7 @@ from support.h2frames import (
     GOAWAY,
     HEADERS,
     NEWEST,
+    PADDED,
     PING,
     PRIORITY,
     RST_STREAM,
@@ -236,6 +237,10 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
     "RST_STREAM": lambda n: frame(RST_STREAM, (8).to_bytes(4, "big"), 0, 1),
     "empty DATA": lambda n: frame(DATA, b"", 0, 1),
     "unknown": lambda n: frame(0xBE, b""),
+    "DATA of one byte": lambda n: frame(DATA, b"x", 0, 1),
+    "padding": lambda n: frame(DATA, b"\0", PADDED, 1),
+    "the end of a body": lambda n: frame(DATA, b"", END_STREAM, 1),
+    "one head again and again": lambda n: frame(HEADERS, head_of(b"/x"), END_HEADERS | END_STREAM, 3),
 }
 
 

@@ -9,6 +9,7 @@ connection is closed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from .message import MAX_HEAD
@@ -65,9 +66,25 @@ class Excess(Exception):
 class FrameGate:
     """Lets whole frames through, turn by turn."""
 
-    __slots__ = ("_begun", "_block", "_heads", "_held", "_preface", "_resets", "_since", "_tokens", "sizes")
+    __slots__ = (
+        "_begun",
+        "_block",
+        "_heads",
+        "_held",
+        "_is_live",
+        "_preface",
+        "_resets",
+        "_since",
+        "_tokens",
+        "sizes",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, is_live: Callable[[int], bool]) -> None:
+        """
+        Args:
+            is_live: whether a stream has a request that is under way, and may have a body.
+        """
+        self._is_live = is_live
         self._held = bytearray()
         self._preface = _PREFACE
         self._tokens = float(BURST)
@@ -145,10 +162,15 @@ class FrameGate:
     def _look(self, at: int, length: int) -> None:
         """Count one frame."""
         kind, flags = self._held[at + 3], self._held[at + 4]
-        if kind == _DATA and (length or flags & _END_STREAM):
+        stream = int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF
+        if (
+            kind == _DATA
+            and (length or flags & _END_STREAM)
+            and (stream in self.sizes or self._is_live(stream))
+        ):
             return
-        if kind != _HEADERS:
-            self._pay(_COST.get(kind, 1))
+        # A request pays too: for each that is answered there is more than it took.
+        self._pay(_COST.get(kind, 1))
         if kind == _RST_STREAM:
             self._resets += 1
             if self._resets > MAX_RESETS:
@@ -158,16 +180,16 @@ class FrameGate:
         if kind == _HEADERS:
             self._block, self._begun = bytearray(), True
             start, end = _fragment(self._held, at + _HEAD, length, flags)
-            self._collect(at, start, end, flags)
+            self._collect(stream, start, end, flags)
         elif kind == _CONTINUATION and self._begun:
-            self._collect(at, at + _HEAD, at + _HEAD + length, flags)
+            self._collect(stream, at + _HEAD, at + _HEAD + length, flags)
 
     def _pay(self, tokens: int) -> None:
         self._tokens -= tokens
         if self._tokens < 0:
             raise Excess("too many frames that are no requests")
 
-    def _collect(self, at: int, start: int, end: int, flags: int) -> None:
+    def _collect(self, stream: int, start: int, end: int, flags: int) -> None:
         """Put a head together from its frames, and look at it once it is whole."""
         self._block += self._held[start:end]
         if len(self._block) > MAX_HEAD:
@@ -175,7 +197,6 @@ class FrameGate:
         if flags & _END_HEADERS:
             self._begun = False
             count_fields(bytes(self._block))
-            stream = int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF
             self._heads += 1
             self.sizes.setdefault(stream, []).append(len(self._block))
 

@@ -37,7 +37,7 @@ class GuardedHttp2Server(Http2Server):
         super().__init__(context)
         self.http_layer = http_layer
         self.owed: dict[int, int] = {}
-        self.gate = FrameGate()
+        self.gate = FrameGate(lambda stream_id: stream_id in http_layer.streams)
         self.turn: commands.RequestWakeup | None = None
         """The next one, while whole frames wait for it."""
         self._refused: int | None = None
