@@ -191,7 +191,7 @@ def test_the_configuration_for_the_container_loads_without_a_warning(tmp_path: P
     assert CliRunner().invoke(main, ["init", "--config", str(tmp_path / "config.yaml")]).exit_code == 0
     text = CONFIG.read_text("utf-8").replace("/run/secrets/presign_key", str(tmp_path / "presign.key"))
     (tmp_path / "config.yaml").write_text(text, "utf-8")
-    found = load(tmp_path / "config.yaml", {}, "explicit")
+    found = load(tmp_path / "config.yaml", {}, "closed")
     assert found.warnings == ()
     assert found.registry.deny_unsigned
 

@@ -408,7 +408,7 @@ def test_a_path_that_no_pattern_matches(what: str) -> None:
 
 def test_a_huge_field_costs_no_time() -> None:
     started = time.process_time()
-    assert names(url(paths=",".join(f"b{n}" for n in range(9000)))) == ["field_too_long"]
+    assert names(url(paths=",".join(f"b{n}" for n in range(5000)))) == ["field_too_long"]
     many = Registry(
         {f"c{n}": connection(f"c{n}", keys=ring(OTHER)) for n in range(6000)}, frozenset({GATEWAY})
     )

@@ -20,8 +20,10 @@ from support.h2frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     NEWEST,
+    PADDED,
     PING,
     PRIORITY,
     RST_STREAM,
@@ -143,6 +145,71 @@ def test_a_large_upload_with_a_head_that_is_too_large_is_refused_before_its_body
         assert b"malformed" in client.answer(3)
 
 
+# What may come in the same segment behind a head that is too large.
+BEHIND = {
+    "nothing": (END_HEADERS | END_STREAM, b""),
+    "its body": (END_HEADERS, frame(DATA, b"x" * 10, END_STREAM, 3)),
+    "its reset": (END_HEADERS | END_STREAM, frame(RST_STREAM, (8).to_bytes(4, "big"), 0, 3)),
+    "a piece of its body and its reset": (
+        END_HEADERS,
+        frame(DATA, b"x" * 10, 0, 3) + frame(RST_STREAM, (8).to_bytes(4, "big"), 0, 3),
+    ),
+    "its trailers": (END_HEADERS, frame(HEADERS, literal(b"a", b"b"), END_HEADERS | END_STREAM, 3)),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_a_head_that_is_too_large_costs_its_neighbours_nothing(behind: str, attacked: Gateway) -> None:
+    """h2 has closed its stream by the time it is answered; the whole connection was cut."""
+    flags, more = BEHIND[behind]
+    block = head_of(b"/api/proxy/conn/x", method=b"POST") + literal(b"x", b"y") * 150
+    slow = head_of(Grant(CONN).target("v1/slow").encode())
+    before = len(attacked.log())
+    with RawH2(attacked.port) as client:
+        client.send(
+            frame(HEADERS, slow, END_HEADERS | END_STREAM, 1) + frame(HEADERS, block, flags, 3) + more
+        )
+        found = {1: b"", 3: b""}
+        for one in client.frames():
+            assert one.goaway is None
+            if one.stream in found:
+                found[one.stream] += one.payload
+            if one.stream == 1 and one.flags & END_STREAM:
+                break
+        assert found[1]
+        assert (b"too_large" in found[3]) == ("reset" not in behind)
+        client.request(5, head_of(b"/api/proxy/conn/x"))
+        assert b"malformed" in client.answer(5)
+    assert "failed at the protocol" not in attacked.log()[before:]
+
+
+def test_a_goodbye_behind_a_head_that_is_too_large_is_no_failure(attacked: Gateway) -> None:
+    block = head_of(b"/api/proxy/conn/x") + literal(b"x", b"y") * 150
+    before = len(attacked.log())
+    with RawH2(attacked.port) as client:
+        client.send(frame(HEADERS, block, END_HEADERS | END_STREAM, 1) + frame(GOAWAY, bytes(8)))
+        list(client.frames())
+    assert "failed at the protocol" not in attacked.log()[before:]
+    assert good(attacked) == 200
+
+
+def test_trailers_in_the_segment_of_their_head_do_not_make_the_head_too_large(
+    attacked: Gateway, upstream: Recorder
+) -> None:
+    """A legal head was held against the size of its trailers on the wire."""
+    grant = Grant(CONN).target("v1/models").encode()
+    block = head_of(grant, method=b"POST") + literal(b"x-long", b"c" * 12_000)
+    with RawH2(attacked.port) as client:
+        client.send(
+            frame(HEADERS, block, END_HEADERS, 1)
+            + frame(DATA, b"hi", 0, 1)
+            + frame(HEADERS, literal(b"a", b"b"), END_HEADERS | END_STREAM, 1)
+        )
+        answer = client.answer(1)
+    assert b"too_large" not in answer
+    assert upstream.wait_for(1)[0].body == b"hi"
+
+
 def test_trailers_that_a_table_makes_large_end_the_connection(attacked: Gateway) -> None:
     grant = Grant(CONN).target("v1/models").encode()
     with RawH2(attacked.port) as client:
@@ -170,6 +237,10 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
     "RST_STREAM": lambda n: frame(RST_STREAM, (8).to_bytes(4, "big"), 0, 1),
     "empty DATA": lambda n: frame(DATA, b"", 0, 1),
     "unknown": lambda n: frame(0xBE, b""),
+    "DATA of one byte": lambda n: frame(DATA, b"x", 0, 1),
+    "padding": lambda n: frame(DATA, b"\0", PADDED, 1),
+    "the end of a body": lambda n: frame(DATA, b"", END_STREAM, 1),
+    "one head again and again": lambda n: frame(HEADERS, head_of(b"/x"), END_HEADERS | END_STREAM, 3),
 }
 
 

@@ -28,6 +28,7 @@ from support.h2frames import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    PADDED,
     PING,
     PREFACE,
     PRIORITY,
@@ -42,8 +43,9 @@ from support.h2frames import (
 from support.work import steps
 
 
-def opened(data: bytes = b"") -> FrameGate:
-    gate = FrameGate()
+def opened(data: bytes = b"", *, live: frozenset[int] = frozenset()) -> FrameGate:
+    """A gate with the preface behind it; the requests of the streams in `live` are under way."""
+    gate = FrameGate(live.__contains__)
     gate.add(PREFACE + data)
     return gate
 
@@ -68,7 +70,7 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES), max_size=12), st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_every_byte_comes_through_in_order_however_it_is_cut(parts: list[bytes], cuts: list[int]) -> None:
     sent = PREFACE + b"".join(parts)
-    gate, found, at = FrameGate(), b"", 0
+    gate, found, at = FrameGate(lambda _: True), b"", 0
     while at < len(sent):
         size = cuts[at % len(cuts)]
         gate.add(sent[at : at + size])
@@ -132,7 +134,36 @@ def test_resets_are_counted_against_answers_however_slowly_they_come() -> None:
 
 
 def test_uploads_pay_nothing() -> None:
-    let_through(opened(frame(DATA, b"x" * 10, 0, 1) * 20 * BURST))
+    let_through(opened(frame(DATA, b"x" * 10, 0, 1) * 20 * BURST, live=frozenset({1})))
+
+
+def test_an_upload_in_the_turn_of_its_head_pays_nothing() -> None:
+    head = frame(HEADERS, head_of(b"/"), END_HEADERS, 1)
+    gate = opened(frame(PING, bytes(8)) * (BURST - 1))
+    let_through(gate)
+    gate.add(head + frame(DATA, b"x", 0, 1) * (TURN_FRAMES - 1))
+    gate.take(0)
+    assert gate.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("payload", "flags"), [(b"x", 0), (b"", END_STREAM), (b"\0", PADDED)], ids=["a byte", "an end", "padding"]
+)
+def test_data_of_a_stream_that_was_answered_pays(payload: bytes, flags: int) -> None:
+    """It was free: 170,000 such frames a second cost a client ten bytes each, and a worker all its time."""
+    with pytest.raises(Excess):
+        let_through(opened(frame(DATA, payload, flags, 1) * (BURST + 1), live=frozenset({3})))
+
+
+def test_heads_pay_and_their_answers_bring_more() -> None:
+    gate = opened()
+    for n in range(3 * BURST):
+        gate.add(frame(HEADERS, head_of(b"/"), END_HEADERS | END_STREAM, 2 * n + 1))
+        let_through(gate)
+        gate.answered()
+    gate.add(b"".join(frame(HEADERS, head_of(b"/"), END_HEADERS | END_STREAM, 1) for _ in range(BURST + 1)))
+    with pytest.raises(Excess):
+        let_through(gate)
 
 
 def test_a_frame_over_its_size_is_refused_before_it_has_come() -> None:
@@ -157,8 +188,10 @@ def test_the_size_of_a_head_on_the_wire_is_known_by_its_stream() -> None:
     padded = bytes((5,)) + bytes(5) + block + bytes(5)
     gate = opened(frame(HEADERS, block[:50], 0, 1) + frame(CONTINUATION, block[50:], END_HEADERS, 1))
     gate.add(frame(HEADERS, padded, END_HEADERS | 0x28, 3))
+    trailers = literal(b"a", b"b")
+    gate.add(frame(HEADERS, trailers, END_HEADERS | 0x1, 1))
     gate.take(0)
-    assert gate.sizes == {1: len(block), 3: len(block)}
+    assert gate.sizes == {1: [len(block), len(trailers)], 3: [len(block)]}
 
 
 # -- fields, counted without being decoded ----------------------------------------------------------------

@@ -142,7 +142,7 @@ def start(
             directory = tmp_path_factory.mktemp("served")
             env |= {"FAKE_DNS": json.dumps(dns), "FAKE_DNS_LOG": str(directory / "dns.log")}
             env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "addon"), str(FAKE_DNS)])
-            found = Serve(directory, config, **env)
+            found = Serve(directory, config, "--unsigned", "pass", **env)
             started.callback(found.stop)
             return found.start()
 

@@ -674,7 +674,7 @@ class Crowd(H2Client):
         """Send `size` bytes on each, as fast as its window opens; the replies."""
         left = dict.fromkeys(streams, size)
         replies = {stream: H2Reply() for stream in streams}
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not all(reply.ended for reply in replies.values()) and time.monotonic() < deadline:
             for stream in [one for one in streams if left[one]]:
                 room = min(self._h2.local_flow_control_window(stream), PIECE_OF_FRAME, left[stream])

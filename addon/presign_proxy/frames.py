@@ -9,6 +9,7 @@ connection is closed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from .message import MAX_HEAD
@@ -65,9 +66,25 @@ class Excess(Exception):
 class FrameGate:
     """Lets whole frames through, turn by turn."""
 
-    __slots__ = ("_begun", "_block", "_held", "_preface", "_resets", "_since", "_tokens", "sizes")
+    __slots__ = (
+        "_begun",
+        "_block",
+        "_heads",
+        "_held",
+        "_is_live",
+        "_preface",
+        "_resets",
+        "_since",
+        "_tokens",
+        "sizes",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, is_live: Callable[[int], bool]) -> None:
+        """
+        Args:
+            is_live: whether a stream has a request that is under way, and may have a body.
+        """
+        self._is_live = is_live
         self._held = bytearray()
         self._preface = _PREFACE
         self._tokens = float(BURST)
@@ -75,8 +92,9 @@ class FrameGate:
         self._since: float | None = None
         self._block = bytearray()
         self._begun = False
-        self.sizes: dict[int, int] = {}
-        """Bytes on the wire of the heads of the last turn, by stream."""
+        self._heads = 0
+        self.sizes: dict[int, list[int]] = {}
+        """Bytes on the wire of the heads of the last turn, by stream: the request's, then its trailers'."""
 
     def add(self, data: bytes) -> None:
         """Keep what has come."""
@@ -114,10 +132,11 @@ class FrameGate:
             self._resets = max(self._resets - (now - self._since), 0)
         self._since = now
         self.sizes.clear()
+        self._heads = 0
         end = min(self._preface, len(self._held))
         self._preface -= end
         frames = 0
-        while frames < TURN_FRAMES and len(self.sizes) < TURN_HEADS and len(self._held) >= end + _HEAD:
+        while len(self._held) >= end + _HEAD and not self._ends_turn(frames, self._held[end + 3]):
             length = self._length(end)
             if length > MAX_FRAME:
                 raise Excess("a frame is too large", FRAME_SIZE_ERROR)
@@ -129,16 +148,29 @@ class FrameGate:
         del self._held[:end]
         return taken
 
+    def _ends_turn(self, frames: int, kind: int) -> bool:
+        """Whether the next frame is for the next turn. A reset never is: the request that it takes back, in
+        the same segment, is not to go anywhere meanwhile. There are `MAX_RESETS` of them.
+        """
+        if kind == _RST_STREAM:
+            return False
+        return frames >= TURN_FRAMES or (kind == _HEADERS and self._heads >= TURN_HEADS)
+
     def _length(self, at: int) -> int:
         return int.from_bytes(self._held[at : at + 3], "big")
 
     def _look(self, at: int, length: int) -> None:
         """Count one frame."""
         kind, flags = self._held[at + 3], self._held[at + 4]
-        if kind == _DATA and (length or flags & _END_STREAM):
+        stream = int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF
+        if (
+            kind == _DATA
+            and (length or flags & _END_STREAM)
+            and (stream in self.sizes or self._is_live(stream))
+        ):
             return
-        if kind != _HEADERS:
-            self._pay(_COST.get(kind, 1))
+        # A request pays too: for each that is answered there is more than it took.
+        self._pay(_COST.get(kind, 1))
         if kind == _RST_STREAM:
             self._resets += 1
             if self._resets > MAX_RESETS:
@@ -148,16 +180,16 @@ class FrameGate:
         if kind == _HEADERS:
             self._block, self._begun = bytearray(), True
             start, end = _fragment(self._held, at + _HEAD, length, flags)
-            self._collect(at, start, end, flags)
+            self._collect(stream, start, end, flags)
         elif kind == _CONTINUATION and self._begun:
-            self._collect(at, at + _HEAD, at + _HEAD + length, flags)
+            self._collect(stream, at + _HEAD, at + _HEAD + length, flags)
 
     def _pay(self, tokens: int) -> None:
         self._tokens -= tokens
         if self._tokens < 0:
             raise Excess("too many frames that are no requests")
 
-    def _collect(self, at: int, start: int, end: int, flags: int) -> None:
+    def _collect(self, stream: int, start: int, end: int, flags: int) -> None:
         """Put a head together from its frames, and look at it once it is whole."""
         self._block += self._held[start:end]
         if len(self._block) > MAX_HEAD:
@@ -165,8 +197,8 @@ class FrameGate:
         if flags & _END_HEADERS:
             self._begun = False
             count_fields(bytes(self._block))
-            stream = int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF
-            self.sizes[stream] = len(self._block)
+            self._heads += 1
+            self.sizes.setdefault(stream, []).append(len(self._block))
 
 
 def _fragment(held: bytearray, at: int, length: int, flags: int) -> tuple[int, int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import h2.events
+import h2.exceptions
 from h2.errors import ErrorCodes
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
@@ -35,10 +37,11 @@ class GuardedHttp2Server(Http2Server):
         super().__init__(context)
         self.http_layer = http_layer
         self.owed: dict[int, int] = {}
-        self.gate = FrameGate()
+        self.gate = FrameGate(lambda stream_id: stream_id in http_layer.streams)
         self.turn: commands.RequestWakeup | None = None
         """The next one, while whole frames wait for it."""
-        self._warned = False
+        self._refused: int | None = None
+        """The stream whose head was too large; nothing more of it is listened to."""
         settings = self.h2_conn.local_settings
         # mitmproxy takes frames eight times as large, of which a head may have dozens, and opens windows
         # of two gigabytes, so that it would have to keep what no upstream takes.
@@ -85,6 +88,9 @@ class GuardedHttp2Server(Http2Server):
         if isinstance(event, h2.events.RequestReceived | h2.events.TrailersReceived):
             if self._is_too_large(event):
                 return (yield from self._refuse_head(event))
+        if self._refused is not None and getattr(event, "stream_id", None) == self._refused:
+            self._pass_over(event)
+            return False
         if isinstance(event, h2.events.DataReceived) and self.http_layer.is_full(event.stream_id):
             length = event.flow_controlled_length
             self.owed[event.stream_id] = self.owed.get(event.stream_id, 0) + length
@@ -103,28 +109,40 @@ class GuardedHttp2Server(Http2Server):
         """
         fields = event.headers
         size = sum(len(name) + len(value) + 4 for name, value in fields)
-        sent = self.gate.sizes.get(event.stream_id, 0)
+        sizes = self.gate.sizes.get(event.stream_id)
+        sent = sizes.pop(0) if sizes else 0
         return len(fields) > MAX_FIELDS + PSEUDO or size > min(MAX_HEAD, 2 * sent + _FREE)
 
     def _refuse_head(self, event: Any) -> layer.CommandGenerator[bool]:
-        """Answer a head that is too large, without a flow. The second one ends the connection."""
-        if self._warned or isinstance(event, h2.events.TrailersReceived):
+        """Answer a head that is too large, without a flow. The second one ends the connection.
+
+        h2 has handled all frames of this turn by now: the client may have ended the stream, reset it, or said
+        goodbye. Others on the connection are not to suffer for that.
+        """
+        if self._refused is not None or isinstance(event, h2.events.TrailersReceived):
             yield from self.protocol_error("a head is too large", ENHANCE_YOUR_CALM)
             return True
-        self._warned = True
+        self._refused = event.stream_id
         answer = refusal("too_large", new_request_id())
         head = [
             (b":status", b"%d" % answer.status),
             *[(name.lower(), value) for name, value in answer.fields],
         ]
         bodyless = (b":method", b"HEAD") in event.headers
-        self.h2_conn.send_headers(event.stream_id, head, end_stream=bodyless)
-        if not bodyless:
-            self.h2_conn.send_data(event.stream_id, answer.body, end_stream=True)
-        if not event.stream_ended:
-            self.h2_conn.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            self.h2_conn.send_headers(event.stream_id, head, end_stream=bodyless)
+            if not bodyless:
+                self.h2_conn.send_data(event.stream_id, answer.body, end_stream=True)
+            if not self.is_closed(event.stream_id):
+                self.h2_conn.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
         yield commands.SendData(self.conn, self.h2_conn.data_to_send())
         return False
+
+    def _pass_over(self, event: h2.events.Event) -> None:
+        """Of what comes for a stream that was refused, only the connection's window is kept open."""
+        if isinstance(event, h2.events.DataReceived):
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                self.h2_conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
 
     def protocol_error(self, message: str, error_code: int = ErrorCodes.PROTOCOL_ERROR) -> Commands:
         """End the connection. What h2 says behind a colon quotes what the client sent, at any length."""

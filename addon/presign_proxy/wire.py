@@ -38,6 +38,8 @@ from .waits import WaitingHttp1Server, WaitingHttpLayer, descendants
 
 logger = logging.getLogger(__name__)
 
+MAX_READ: Final = 2 * MAX_HEAD
+"""Bytes of a head over HTTP/1 that is parsed: one a little too large is refused as its scheme wants."""
 MAX_LINES: Final = 1000
 """Lines of a head over HTTP/1, ours or not; servers read a hundred fields."""
 MAX_HELLO: Final = 16 * 1024
@@ -149,7 +151,7 @@ class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
         self._endless = 0 if end else len(head)
         if end is None:
             return None
-        if end.end() > MAX_HEAD or head.count(b"\n", 0, end.end()) > MAX_LINES:
+        if end.end() > MAX_READ or head.count(b"\n", 0, end.end()) > MAX_LINES:
             return "too_large"
         return "malformed" if _CONTROL.search(head, 0, end.end()) else None
 

@@ -13,6 +13,7 @@ import pytest
 from support.distribution import ROOT
 from support.environments import MINUTES, PYTHON, bare_environment, run
 from support.process import Process, free_port
+from support.programs import needs
 from support.recorder import Recorder
 
 KEY = "sk-KEY-OF-THE-FIRST-MINUTE"
@@ -54,6 +55,7 @@ class Minute:
 
 
 def assert_it_works(minute: Minute, upstream: Recorder) -> None:
+    needs("curl")
     url = minute.until_signed(upstream)
     with minute.gateway("presign serve --listen 127.0.0.1:PORT --confdir ./authority") as served:
         assert minute.status(url, served) == "200"
@@ -109,6 +111,7 @@ def test_with_uvx_and_nothing_installed(wheel: Path, clients: Path, home: Path) 
 
 def checkout(into: Path) -> Path:
     """The files that are part of the project, as a clone has them."""
+    needs("git")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
