@@ -35,7 +35,7 @@ BEFORE = (
     "Lane._advance",
     "Lane._begin",
     "Lane._granted",
-    "Lane._request_of",
+    "request_of",
     "Recent.find",
     "Recent.keep",
     "Recent.forget_before",
