@@ -357,32 +357,53 @@ def test_a_dump_of_mitmweb_holds_what_it_shows(make_gateway, upstream: Recorder)
 # -- without a process ---------------------------------------------------------------------------------
 
 
-def test_the_signature_of_a_presign_is_hidden_wherever_it_stands_in_a_body() -> None:
-    signature = "0123456789abcdef" * 4
-    for before in (
-        "https://h/?X-Presign-Signature=",
-        "X-Presign-Signature: ",
-        '"X-Presign-Signature":"',
-        "X-Presign-Signature%3D",
-        "x_presign_signature = '",
-        "ps1_Y29ubg.",
-        "/v1/pk/aHR0.png?sig=",
-        "sig%3D",
-    ):
-        body = ShownBody()
-        body.add(f"{before}{signature} and more".encode())
-        assert body.content() == f"{before}{'*' * 64} and more".encode()
+SPELLINGS = (
+    "https://h/?X-Presign-Signature=",
+    "X-Presign-Signature: ",
+    '"X-Presign-Signature":"',
+    '"X-Presign-Signature":            "',
+    "X-Presign-Signature%3D",
+    "X-Presign-Signature%253D",
+    "X%2DPresign%2DSignature%3D",
+    "X-Presign-Signature\\u003d",
+    "X-Presign-Signature&#61;",
+    "X-Presign-Signature&#x3D;",
+    "x_presign_signature = '",
+    "ps1_Y29ubg.",
+    "ps1_Y29ubg%2E",
+    "ps1_Y29ubg\\u002e",
+    "/v1/pk/aHR0.png?sig=",
+    "sig%3D",
+    "sig\\u003d",
+    '"sig": "',
+)
 
 
-def test_a_checksum_in_a_body_is_not_hidden() -> None:
-    for text in (
-        b"sha256:" + b"ab" * 32,
-        b'{"digest": "%b"}' % (b"0f" * 32),
-        b"bundle." + b"ab" * 32 + b".js",
-    ):
+@pytest.mark.parametrize("before", SPELLINGS)
+def test_the_signature_of_a_presign_is_hidden_wherever_it_stands_in_a_body(before: str) -> None:
+    signature = "5123456789abcdef" * 4
+    for text in (signature, signature.upper()):
         body = ShownBody()
-        body.add(text)
-        assert body.content() == text
+        body.add(f"{before}{text} and more".encode())
+        shown = body.content().decode()
+        assert shown.startswith(before)
+        assert shown.endswith("*" * 56 + " and more")
+        assert text[8:16] not in shown
+
+
+@pytest.mark.parametrize("digits", range(9, 65))
+def test_a_signature_of_which_a_body_holds_only_the_beginning_is_hidden(digits: int) -> None:
+    """63 of its 64 digits were shown where a body was cut."""
+    signature, before = b"0123456789abcdef" * 4, b"X-Presign-Signature="
+    body = ShownBody()
+    body.add(b"." * (MAX_SHOWN - len(before) - digits) + before + signature)
+    assert body.content().endswith(before + signature[:8] + b"*" * (digits - 8))
+
+
+def test_of_a_checksum_in_a_body_the_first_digits_are_shown() -> None:
+    body = ShownBody()
+    body.add(b"sha256:" + b"ab" * 32 + b" of 4b825dc642cb6eb9a060e54bf8d69288fbee4904")
+    assert body.content() == b"sha256:abababab" + b"*" * 56 + b" of 4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 
 def test_a_body_is_kept_up_to_its_bound() -> None:

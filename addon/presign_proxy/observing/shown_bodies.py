@@ -8,12 +8,13 @@ from typing import Final
 MAX_SHOWN: Final = 1024 * 1024
 """Bytes of one body. A UI keeps flows, and with them these bytes, until they are removed."""
 
-_TELLS: Final = re.compile(rb"presign[-_]signature|ps[12]_|sig(?:=|%3d)", re.IGNORECASE)
-# In a token the signature follows a dot; in a URL, a form or JSON, its name and a few separators.
-_SIGNATURE: Final = re.compile(
-    rb"(presign[-_]signature(?:%[0-9a-f]{2}|[^%0-9a-z]){1,8}|sig(?:=|%3d)|[0-9a-z_-]\.)[0-9a-f]{64}",
-    re.IGNORECASE,
-)
+_DIGITS: Final = 8
+"""Of a run of hexadecimal digits so many are shown: a checksum is recognised, a signature is not usable."""
+# Whatever stands before a signature, in whatever escapes: 64 digits are one, or as good as one.
+_SIGNATURE: Final = re.compile(rb"(?<![0-9a-f])([0-9a-f]{%d})([0-9a-f]{56,})" % _DIGITS, re.IGNORECASE)
+# Where a body is cut, its last digits may be the beginning of one.
+_BEGUN: Final = re.compile(rb"(?<![0-9a-f])([0-9a-f]{%d})([0-9a-f]+)\Z" % _DIGITS, re.IGNORECASE)
+_LONGEST: Final = 64
 
 
 class ShownBody:
@@ -36,9 +37,15 @@ class ShownBody:
         return self.size > MAX_SHOWN
 
     def content(self) -> bytes:
-        """Without the signature of a presign that is part of the body: it may be good."""
-        kept = bytes(self._kept)
-        return _SIGNATURE.sub(rb"\1" + b"*" * 64, kept) if _TELLS.search(kept) else kept
+        """Without most digits of what may be the signature of a presign: it may be good."""
+        shown = _SIGNATURE.sub(_hidden, bytes(self._kept))
+        if not self.is_cut:
+            return shown
+        return shown[:-_LONGEST] + _BEGUN.sub(_hidden, shown[-_LONGEST:])
+
+
+def _hidden(run: re.Match[bytes]) -> bytes:
+    return run[1] + b"*" * len(run[2])
 
 
 class ShownBodies:
