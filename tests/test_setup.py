@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from support.process import free_port
 from support.programs import PROGRAMS, only
 from support.proxy import ROOT
 from support.shell import Shell, Terminal
@@ -42,11 +43,9 @@ class Tree:
         (self.bin / name).write_text(f"#!/bin/sh\n{script}")
         (self.bin / name).chmod(0o755)
 
-    def setup(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv, env = (
-            [str(self.path / "tools/setup"), *arguments],
-            {"PATH": str(self.bin), "HOME": str(self.home)},
-        )
+    def setup(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        argv = [str(self.path / "tools/setup"), *arguments]
+        env = {"PATH": str(self.bin), "HOME": str(self.home), **settings}
         (self.path / "calls").write_text("")
         return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
@@ -127,6 +126,18 @@ def test_an_unknown_argument_is_refused(tree: Tree) -> None:
     done = tree.setup("--everything")
     assert (done.returncode, tree.calls()) == (2, [])
     assert "--everything" in done.stderr
+
+
+def test_without_a_network_one_sentence_says_what_is_missing(tree: Tree) -> None:
+    (tree.bin / "uv").unlink()
+    tree.play("python3", f'exec {sys.executable} "$@"\n')
+    done = tree.setup("run", PIP_INDEX_URL=f"http://127.0.0.1:{free_port()}/", PIP_RETRIES="0")
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("setup: the packages could not be installed")
+    assert "no package index was reached" in last
+    assert "Traceback" not in done.stderr
+    assert not (tree.path / ".venv/stamp").exists()
 
 
 # -- the programs ---------------------------------------------------------------------------------------
