@@ -124,6 +124,7 @@ def test_the_lane_is_what_is_watched(watched: Watched) -> None:
         for client in (one, other):
             exchange(client, wire(watched.grant().target("v1/models")))
         assert (watched.upstream.connections < 2) == watched.lane
+    watched.lines(2)
 
 
 def test_a_granted_request_leaves_one_line(watched: Watched) -> None:
@@ -176,6 +177,7 @@ def test_a_client_that_goes_away_leaves_one_line(watched: Watched) -> None:
     with Wire(connect(watched.gateway.port)) as client:
         client.send(wire(watched.grant().target("slow")))
         assert watched.upstream.wait_for_heads(1)
+    until(watched.gateway, " GET conn/slow ", watched.since)  # it might have had more to say
     (line,) = watched.lines()
     assert " GET conn/slow - 0b " in line
     assert line.endswith(": the client went away")
