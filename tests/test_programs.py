@@ -22,7 +22,7 @@ TABLE = TESTS / "support" / "programs.py"
 OTHER_REASONS = {
     "test_addressing.py": 1,
     "test_config.py": 2,
-    "test_container_runs.py": 3,
+    "test_container_runs.py": 2,
     "test_differential.py": 1,
     "test_node.py": 1,
     "test_sentences.py": 1,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from support.dockerfile import Instruction, Stage, context, pairs, parse
 from support.namespaces import Mount, Root, entering, first_child, furnished, isolated
+from support.programs import needs
 from support.proxy import ROOT
 
 CACHE = "CONTAINER_CACHE"
@@ -48,6 +49,7 @@ def debian(cache: Path) -> Path:
     draft = cache / f"debian-{SUITE}.draft"
     shutil.rmtree(draft, ignore_errors=True)
     wanted = "--include=python3,python3-venv,ca-certificates"
+    needs("debootstrap")
     argv = ["debootstrap", "--variant=minbase", wanted, SUITE, str(draft), MIRROR]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -36,6 +36,7 @@ class Program(NamedTuple):
 PROGRAMS = {
     "bash": Program("bash", "the command line in a shell, and its completion"),
     "curl": Program("curl", "a client of the gateway"),
+    "debootstrap": Program("debootstrap", "the container image, built without a daemon (make container)"),
     "git": Program("git", "cloning and pushing through the gateway"),
     # 81 MB to fetch and 464 MB on the disk, for two tests.
     "go": Program("golang-go", "the recipe for Go", in_all=False, advice="not in make setup-all: 464 MB"),
