@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import shlex
 import subprocess
 import sys
 import termios
@@ -11,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import preloaded
+from support.preloaded import ADDON
 from support.programs import needs
 
-ADDON = Path(__file__).resolve().parents[2] / "addon"
 MODULE = (sys.executable, "-m", "presign_proxy")
 _LIMIT = 120.0
 """Seconds that a story of many commands may take on a machine that has much else to do."""
@@ -29,7 +31,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 # As pip writes it, both a shell's script and Python's: after #! a path must not hold a blank.
 _COMMAND = """#!/bin/sh
-'''exec' "{python}" "$0" "$@"
+'''exec' {command} "$0" "$@"
 ' '''
 from presign_proxy.cli import main
 
@@ -64,7 +66,7 @@ class Shell:
         commands = directory / "bin"
         commands.mkdir()
         command = commands / "presign"
-        command.write_text(_COMMAND.format(python=sys.executable))
+        command.write_text(_COMMAND.format(command=shlex.join(preloaded.command())))
         command.chmod(0o755)
         self.env = {
             "PATH": os.pathsep.join([str(commands), os.environ.get("PATH", "")]),
@@ -79,19 +81,22 @@ class Shell:
     def presign(self, *arguments: str, stdin: str | bytes = b"", **env: str) -> Done:
         """Run one command, with its standard input given."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        child = self.start(*arguments, **env)
+        child = self._popen([*preloaded.command(*MODULE[1:]), *arguments], env)
         out, err = child.communicate(given, _LIMIT)
         return Done(child.returncode, out.decode(), err.decode())
 
     def start(self, *arguments: str, **env: str) -> "subprocess.Popen[bytes]":
         """Start one command, with pipes for all that it reads and writes."""
+        return self._popen([*MODULE, *arguments], env)
+
+    def _popen(self, argv: Sequence[str], env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [*MODULE, *arguments],
+            argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.directory,
-            env=self.env | env,
+            env={**self.env, **env},
         )
 
     def bash(self, script: str, stdin: str = "", **env: str) -> Done:
