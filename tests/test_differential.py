@@ -346,11 +346,13 @@ def hunt(
     assert not found, "\n\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "size"), rounds(REQUESTS * 80 // 100))
 def test_upstreams_parse_what_was_granted_and_nothing_else(number: int, size: int, lab: Lab) -> None:
     hunt(number, size, lab, lab.samples.sample(), lab.try_h1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "size"), rounds(REQUESTS * 15 // 100))
 def test_the_same_over_http2(number: int, size: int, lab: Lab) -> None:
     hunt(number, size, lab, h2_samples(lab.samples), lab.try_h2)

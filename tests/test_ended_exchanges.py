@@ -142,6 +142,7 @@ H2_ENDS: dict[str, Callable[[Streams, list[int]], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["wait", "stream"])
 @pytest.mark.parametrize("end", H2_ENDS)
 def test_no_stream_outlives_its_client_at_the_upstream(lab: Lab, end: str, path: str) -> None:
@@ -172,6 +173,7 @@ def test_an_upstream_that_is_silent_for_too_long_is_let_go(lab: Lab) -> None:
 H1_ENDS: dict[str, Callable[[socket.socket], None]] = {"RST": abort, "FIN": socket.socket.close}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["wait", "stream"])
 @pytest.mark.parametrize("end", H1_ENDS)
 def test_no_request_outlives_its_client_at_the_upstream(lab: Lab, end: str, path: str) -> None:

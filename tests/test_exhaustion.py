@@ -196,6 +196,7 @@ def test_every_collection_that_outlives_a_request_is_accounted_for() -> None:
     assert kept() == set(COLLECTIONS)
 
 
+@pytest.mark.slow
 def test_what_nobody_signed_is_remembered_nowhere_but_in_two_small_caches() -> None:
     """Names of headers and hosts; lists and patterns only once their signature was good."""
     caches = cached()
@@ -222,6 +223,7 @@ def test_a_long_name_of_a_header_is_not_remembered() -> None:
     assert cache.cache_info().currsize < 50
 
 
+@pytest.mark.slow
 def test_requests_of_which_no_two_are_alike_take_no_memory_in_the_core() -> None:
     known = registry()
     for number in range(10_000):
@@ -318,6 +320,7 @@ def _serves(gateway: Mitm) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_client_whose_head_comes_byte_by_byte_is_cut_and_others_are_served(gateway: Mitm) -> None:
     """A head that grows for ever is no head in time: bytes do not buy time."""
     head = wire(Grant("conn").target("v1/models"))
@@ -332,6 +335,7 @@ def test_a_client_whose_head_comes_byte_by_byte_is_cut_and_others_are_served(gat
         assert time.monotonic() - started < 14
 
 
+@pytest.mark.slow
 def test_a_tls_client_that_never_says_hello_is_cut(gateway: Mitm) -> None:
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)
     with connect(gateway.port) as slow:

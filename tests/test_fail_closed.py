@@ -525,6 +525,7 @@ def test_a_deleted_script_still_refuses_what_is_unsigned(scripted: Callable[...,
         connect_tls(lab.gateway.port, "other.test")
 
 
+@pytest.mark.slow
 def test_a_broken_script_refuses_what_is_ours_until_it_is_repaired(
     scripted: Callable[..., Scripted],
 ) -> None:

@@ -31,6 +31,8 @@ from support.tracing import (
     trace,
 )
 
+pytestmark = pytest.mark.slow
+
 ALL = bool(os.environ.get("ALL_FAULTS"))
 SAMPLE = 12
 """Of the calls of each kind of request; a quarter of it of its lines, and in each other way to fail."""

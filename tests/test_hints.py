@@ -127,6 +127,7 @@ def test_hints_name_the_configuration_that_the_command_was_given(
     assert place.run(place.hinted(f"connections show nothing {config}", "list")).out.startswith("ID ")
 
 
+@pytest.mark.slow
 def test_the_command_in_each_refusal_does_what_the_refusal_promises(
     places: dict[str, Callable[[Path], Place]], tmp_path: Path
 ) -> None:

@@ -228,6 +228,7 @@ def rounds(wanted: int) -> list[tuple[int, int]]:
     return [(SEED + number, size) for number, size in enumerate(sizes)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "size"), rounds(REQUESTS))
 def test_the_two_ways_agree(number: int, size: int, twins: Twins) -> None:
     found: list[str] = []

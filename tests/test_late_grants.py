@@ -204,6 +204,7 @@ ENDS: dict[str, tuple[Callable[[Lab, Grant], None], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("wait", WAITS)
 @pytest.mark.parametrize("end", ENDS)

@@ -26,6 +26,8 @@ from support.recorder import Recorder
 from support.serving import Serve
 from support.signing import source_url
 
+pytestmark = pytest.mark.slow
+
 HANG = 60
 """Seconds for which a name keeps its thread. Whatever a test waits for has to come before they are over."""
 GATEWAYS = ("mitmdump", "serve", "serve without uvloop")
@@ -171,7 +173,7 @@ def all_is_well(lab: Lab, project: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("size", [12, pytest.param(50, marks=pytest.mark.slow), 200])
+@pytest.mark.parametrize("size", [12, 50, 200])
 @pytest.mark.parametrize("clients", ["one client", "many clients"])
 def test_requests_for_a_name_that_hangs_hold_up_nobody_else(
     lab: Lab, path: str, size: int, clients: str

@@ -73,6 +73,7 @@ def test_a_short_signing_secret_is_warned_of_at_the_start(gateway: Mitm) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_clients_that_never_finish_their_heads_are_cut_and_others_served(
     upstream: Recorder, make_gateway
 ) -> None:

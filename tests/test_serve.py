@@ -259,6 +259,7 @@ def test_a_file_that_says_pass_is_not_served_without_the_flag(
     assert "--unsigned pass" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "flag", "answer"),
     [
@@ -447,6 +448,7 @@ def test_nobody_serves_once_the_supervisor_was_killed(pair: Serve) -> None:
     assert eventually(lambda: not any(map(is_alive, workers)), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [True, False], ids=["just_started", "importing"])
 def test_a_worker_that_was_still_starting_when_the_supervisor_was_killed_holds_nothing(
     make_served: Callable[..., Serve], upstream: Recorder, tmp_path: Path, at_once: bool
@@ -510,6 +512,7 @@ def test_the_deadline_of_a_drain_cuts_off_what_does_not_end(
     stuck.close()
 
 
+@pytest.mark.slow
 def test_with_a_notice_it_serves_on_while_readiness_says_no_and_then_drains(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
@@ -560,6 +563,7 @@ def test_a_second_signal_ends_at_once_and_leaves_a_free_port(
     assert not any(map(is_alive, workers))
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced(make_served: Callable[..., Serve], upstream: Recorder) -> None:
     impatient = (
         "import presign_proxy.serving.supervisor as one; one.SILENCE = 4.0;"
@@ -603,6 +607,7 @@ def test_as_many_clients_are_let_in_as_the_file_says_and_the_reserve_is_not_coun
     assert eventually(lambda: told(5), PATIENT)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_clients_that_come_and_go_leave_nothing_in_memory(
     make_served: Callable[..., Serve], upstream: Recorder

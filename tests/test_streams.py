@@ -341,6 +341,7 @@ def test_a_denied_upload_that_is_sent_all_the_same_is_not_kept(lab: Lab) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_denied_h2_upload_is_not_kept(lab: Lab) -> None:
     with lab.h2_client() as client, flat(lab.gateway, 10 * MIB):
         body = (PIECE for _ in range(200 * MIB // len(PIECE)))

@@ -34,7 +34,7 @@ from support.recorder import Recorder
 from support.redis import RedisServer
 from support.serving import CONN, Serve, takes_the_lane
 
-pytestmark = pytest.mark.needs("haproxy", "redis-server")
+pytestmark = [pytest.mark.needs("haproxy", "redis-server"), pytest.mark.slow]
 GATEWAY = "presign.local"
 PATIENT = 20.0
 """Seconds; the machine may have much else to do."""
@@ -271,7 +271,6 @@ def test_a_head_that_the_gateway_takes_gets_through_the_balancer(two: Two) -> No
 # -- coming and going -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_gateways_that_are_restarted_one_after_the_other_under_load_lose_no_request(two: Two) -> None:
     assert all(takes_the_lane(one, two.upstream) for one in two.gateways)
     with under_load(two) as load:
