@@ -21,6 +21,7 @@ MITMPROXY = {
     "dumping",
     "endings",
     "flows",
+    "first_bytes",
     "fronting",
     "guard",
     "handlers",

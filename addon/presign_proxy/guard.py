@@ -17,7 +17,7 @@ from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
-from . import config, dumping, flows, internals, options, tunnels, wire
+from . import config, dumping, first_bytes, flows, internals, options, tunnels, wire
 from .admission import Admission
 from .answers import Answer, refusal
 from .audit import Outcome
@@ -266,17 +266,17 @@ class Guard:
 
     def guard_layer(self, nextlayer: NextLayer) -> None:
         """Guard the HTTP layer that was chosen, or refuse another one where only HTTP is let through."""
-        chosen = nextlayer.layer
+        chosen = first_bytes.chosen_by(nextlayer)
         if chosen is None and len(nextlayer.data_client()) > MAX_HEAD:
-            nextlayer.layer = wire.Refuse(nextlayer.context)
+            nextlayer.layer = first_bytes.Refuse(nextlayer.context)
             return
-        if chosen is not None and wire.may_become_http(nextlayer):
+        if chosen is not None and first_bytes.may_become_http(nextlayer):
             nextlayer.context.layers.remove(chosen)
             nextlayer.layer = None  # asked again when more has come, or cut at the deadline
             return
-        raw = wire.is_raw(chosen)
+        raw = first_bytes.is_raw(chosen)
         if raw and (self.registry is None or self.registry.deny_unsigned):
-            nextlayer.layer = wire.Refuse(nextlayer.context)
+            nextlayer.layer = first_bytes.Refuse(nextlayer.context)
         elif raw:
             self.ledger.paid_head(nextlayer.context.client)
         wire.adopt(nextlayer.context, self.ledger, self.begin)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mitmproxy.proxy.layer import NextLayer
 
-from . import wire
+from . import first_bytes
 
 
 class LayerGuard:
@@ -24,4 +24,4 @@ class LayerGuard:
             guarded = True
         finally:
             if not guarded:
-                nextlayer.layer = wire.Refuse(nextlayer.context)
+                nextlayer.layer = first_bytes.Refuse(nextlayer.context)

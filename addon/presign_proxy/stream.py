@@ -25,6 +25,7 @@ from mitmproxy.proxy.layers.http._events import (
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
+    RequestProtocolError,
     RequestTrailers,
     ResponseData,
     ResponseEndOfMessage,
@@ -59,6 +60,7 @@ logger = logging.getLogger(__name__)
 _PROMPT: Final = frozenset(
     (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook)
 )
+_FRAMED_OTHERWISE: Final = "the body is not framed as HTTP/1.1 has it"
 _UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 
 
@@ -84,6 +86,8 @@ class GuardedStream(EndingStream):
         if isinstance(event, Overdue):
             return self._answer_late()
         entry = self.entry
+        if self._is_body_broken(event):
+            return self._refuse_body(event, entry)
         if entry is not None and entry.guarded:
             return self._granted(event, entry)
         return self._guard(super()._handle_event(event))
@@ -180,6 +184,9 @@ class GuardedStream(EndingStream):
         if entry.answer is not None:
             self.invalid = self.flow.error is not None
             return entry.answer
+        if entry.grant is not None and any(map(self._is_body_broken, self._paused_event_queue)):
+            entry.why = _FRAMED_OTHERWISE  # it came while the hook ran; mitmproxy would just hang up
+            return self._refusal("malformed")
         response = self.flow.response
         if entry.grant is not None and response is not None:
             # Another addon answered, such as proxyauth; a streamed request cannot wait for its body.
@@ -307,6 +314,23 @@ class GuardedStream(EndingStream):
                 yield from self._cut_upload(entry)
                 return
         yield from self._guard(super()._handle_event(event))
+
+    def _is_body_broken(self, event: events.Event) -> bool:
+        """Whether a body over HTTP/1 is not framed as it has to be; its client is still there to hear so."""
+        if not isinstance(event, RequestProtocolError) or event.code is not ErrorCode.GENERIC_CLIENT_ERROR:
+            return False
+        client = self.context.client
+        return client.connected and client.alpn != b"h2"
+
+    def _refuse_body(self, event: events.Event, entry: Entry | None) -> Commands:
+        """Answer, if nothing of an answer has begun, and close: nobody can tell where the next request is."""
+        if entry is not None and entry.guarded and not self.head_sent:
+            entry.why = _FRAMED_OTHERWISE
+            yield from self._cancel(entry)
+            yield from self._answer(self._refusal("malformed"))
+        else:
+            yield from self._guard(super()._handle_event(event))
+            yield from self._hang_up()
 
     def _receive_head(self, event: ResponseHeaders, entry: Entry) -> Answer | None:
         """Rewrite a response head before any flow holds it; the answer to give where that cannot be."""

@@ -25,6 +25,7 @@ from .answers import Answer, refusal
 from .chunks import StrictChunks
 from .dispatch import Begin
 from .endings import EndingHttp1Client
+from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
 from .flows import is_h1
 from .gates import MAX_HELD
 from .http2 import GuardedHttp2Client, GuardedHttp2Server, unsent
@@ -48,7 +49,8 @@ _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
 _RAW: Final = re.compile(rb"([\x80-\xff])")
 _ESCAPED: Final = {bytes((octet,)): b"%%%02X" % octet for octet in range(0x80, 0x100)}
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 
 
 class _Tamed(Http1Connection):
@@ -66,15 +68,16 @@ class _Tamed(Http1Connection):
         # Nobody who means well sends a megabyte of requests ahead.
         ahead = self.state == self.wait and len(self.buf) > MAX_HELD
         if ahead or self.state in (self.read_headers, self.read_body):
-            yield from self._overflow()
+            yield from self._break("a line without an end")
 
-    def _overflow(self) -> Commands:
+    def _break(self, why: str) -> Commands:
+        """Close it: nobody can tell where the next message would begin."""
         yield commands.CloseConnection(self.conn)
         self.buf = ReceiveBuffer()
         self.state = self.done
         if self.stream_id is not None and self.request is not None:
             code = self.ReceiveProtocolError.code
-            yield ReceiveHttp(self.ReceiveProtocolError(self.stream_id, "a line without an end", code=code))
+            yield ReceiveHttp(self.ReceiveProtocolError(self.stream_id, why, code=code))
 
     def read_body(self, event: events.Event) -> Commands:
         """mitmproxy crashes on trailers of a chunked body; they are fields nobody checked, and dropped. Of a
@@ -101,15 +104,23 @@ class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
         self.ledger = ledger
         self._endless = 0
         """Bytes of the buffer in which no head ends."""
+        self._empty_lines = 0
+        """How many were passed over since the last head."""
 
     def read_body(self, event: events.Event) -> Commands:
         if type(self.body_reader) is ChunkedReader:
             self.body_reader = StrictChunks()
-        yield from super().read_body(event)
+        reader = self.body_reader
+        for command in super().read_body(event):
+            if isinstance(command, commands.CloseConnection) and getattr(reader, "failed", False):
+                self.state = self.done  # what comes is not the next request; the stream answers, and closes
+            else:
+                yield command
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         refused = False
         if isinstance(event, events.DataReceived):
+            self._pass_over_empty_lines()
             if not event.data.isascii():
                 self._escape_absolute_form()
             if (code := self._fault()) is not None:
@@ -131,7 +142,15 @@ class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
                 command = commands.Log("presign: a request head could not be parsed", command.level)
             yield command
         self._endless = min(self._endless, len(self.buf))
+        if self.state != self.read_headers:
+            self._empty_lines = 0
         yield from self._owe()
+
+    def _pass_over_empty_lines(self) -> None:
+        size = size_of_empty_lines(bytes(self.buf))
+        if size and self._empty_lines < MAX_EMPTY_LINES:
+            self.buf.maybe_extract_at_most(size)
+            self._empty_lines += size // 2
 
     def _refuse_head(self, code: str = "malformed") -> Commands:
         yield commands.SendData(self.conn, _page(refusal(code, new_request_id())))
@@ -143,9 +162,11 @@ class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
 
         For its size, because mitmproxy joins folded lines one by one; and for what mitmproxy strips, or takes
         for a space, before anybody can look: with it `Transfer-Encoding: \\x0bchunked` is chunked to us and
-        nothing to others.
+        nothing to others. Also for lines that end in LF alone, at which others may go on reading.
         """
         head = bytes(self.buf)
+        if head[:1] == b"\n" or head[:2] == b"\r\n":
+            return "malformed"
         # What was looked at before holds no end: a head may come byte by byte.
         end = _HEAD_END.search(head, max(self._endless - 3, 0))
         self._endless = 0 if end else len(head)
@@ -183,11 +204,22 @@ class GuardedHttp1Client(_Tamed, EndingHttp1Client):
     """The upstream's side: interim responses are not taken for the response, nothing it says is logged."""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        if isinstance(event, events.DataReceived) and self.request is not None and self._has_no_status():
+            yield from self._break("it answers with a status that is none")
+            return
         self._drop_interim()
         for command in super().read_headers(event):
             if isinstance(command, commands.Log):
                 command = commands.Log("presign: unexpected data from an upstream", command.level)
             yield command
+
+    def _has_no_status(self) -> bool:
+        """Whether a whole status line has come whose status has not three digits. mitmproxy takes any number,
+        also one that it cannot write.
+        """
+        line, end, _ = bytes(self.buf).partition(b"\n")
+        parts = line.split(None, 2)
+        return bool(end) and (len(parts) < 2 or not _STATUS.fullmatch(parts[1]))
 
     def _drop_interim(self) -> None:
         """RFC 9110, 15.2: any number of 1xx may precede the response; 101 ends HTTP and is the response."""
@@ -195,7 +227,7 @@ class GuardedHttp1Client(_Tamed, EndingHttp1Client):
             start = bytes(self.buf)[:12]
             if not start.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) or start[9:12] == b"101":
                 return
-            if not self.buf.maybe_extract_lines():
+            if not self.buf.maybe_extract_lines() or self._has_no_status():
                 return
 
 
@@ -360,49 +392,3 @@ def adopt(context: Context, ledger: Ledger, begin: Begin | None = None) -> None:
             one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):
             one.ledger, one.begin = ledger, begin
-
-
-def is_raw(chosen: layer.Layer | None) -> bool:
-    """Whether a layer would carry anything but HTTP, or TLS with HTTP in it."""
-    allowed = (
-        HttpLayer,
-        layer.NextLayer,
-        layers.ClientTLSLayer,
-        layers.ServerTLSLayer,
-        layers.modes.HttpProxy,
-    )
-    return chosen is not None and any(not isinstance(one, allowed) for one in descendants(chosen))
-
-
-_METHODS: Final = (
-    b"GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK REPORT SEARCH"
-).split()
-_TARGET: Final = re.compile(rb"(?:[/*].*|h(?:t(?:t(?:p.*)?)?)?)?", re.IGNORECASE | re.DOTALL)
-
-
-def _begins_like_http(data: bytes) -> bool:
-    method, space, target = data.partition(b" ")
-    if not space:
-        return bool(method) and any(one.startswith(method) for one in _METHODS)
-    return method in _METHODS and _TARGET.fullmatch(target) is not None
-
-
-def may_become_http(asked: layer.NextLayer) -> bool:
-    """Whether raw TCP was chosen for what may be a request line whose end has not come yet.
-
-    mitmproxy takes a first segment without a line break for something else, and a presign is longer than
-    many a segment: it would be relayed as it is, signature included.
-    """
-    chosen = asked.layer
-    if type(chosen) is not layers.TCPLayer or chosen.flow is None or asked.data_server():
-        return False
-    data = asked.data_client()
-    return len(data) <= MAX_HEAD and b"\n" not in data and _begins_like_http(data)
-
-
-class Refuse(layer.Layer):
-    """Closes the connection: where only presigned requests are let through, all else is."""
-
-    def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, events.Start | events.DataReceived):
-            yield commands.CloseConnection(self.context.client)

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import select
 import socket
 import time
 from typing import Self
@@ -100,6 +101,10 @@ class ByHand:
         wire = Wire(self._listener.accept()[0])
         self._accepted.append(wire)
         return wire
+
+    def waits(self, timeout: float = 0.2) -> bool:
+        """Whether somebody has connected, and was not accepted yet."""
+        return bool(select.select([self._listener], [], [], timeout)[0])
 
     def hang_up(self) -> None:
         """Close every connection so far, accepted or waiting."""

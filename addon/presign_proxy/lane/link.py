@@ -233,6 +233,8 @@ class Link(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
+        if self._status < 100:
+            self._refuse()
         if self._wrong or self.reader is None or self._is_interim():
             return
         self._passed, self._barren = True, 0
