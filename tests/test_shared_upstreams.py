@@ -5,14 +5,21 @@ On the lane two clients share them; on the flow path it is one client, who may b
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
+import ssl
 import time
 from collections.abc import Iterator
 
 import pytest
+import trustme
 
 from conftest import MakeGateway
+from presign_proxy.lane.outbox import Outbox
+from presign_proxy.lane.pool import Place, Pool
+from presign_proxy.message import Origin
 from support.byhand import ByHand, Wire
 from support.careless import Careless
 from support.lab import REAL_SECRET
@@ -279,3 +286,49 @@ def test_a_request_without_a_grant_never_shares_an_upstream_connection_with_one(
         first.send(LEAST)
         assert client.read_response().endswith(b"ok")
         assert second.is_silent(0.05)
+
+
+# -- the pool, over TLS ---------------------------------------------------------------------------------
+
+ENDS = ("an answer", "a goodbye", "an answer that was read while reading was paused")
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["just now", "a moment ago"])
+@pytest.mark.parametrize("how", ENDS)
+def test_a_kept_connection_over_tls_on_which_something_has_come_is_not_used(
+    how: str, later: bool, ca: trustme.CA
+) -> None:
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.num_tickets = 0  # which would be something that has come
+    ca.issue_cert("localhost").configure_cert(server)
+    ca.configure_trust(client)
+
+    async def work(pool: Pool, hand: ByHand) -> None:
+        place = Place("conn", Origin("https", "localhost", hand.port), "127.0.0.1")
+        opening = asyncio.ensure_future(pool.open(place))
+        api = await asyncio.to_thread(lambda: server.wrap_socket(hand.accept().sock, server_side=True))
+        link = await opening
+        pool.give_back(place, link)
+        assert pool.take(place) is link
+        if "paused" in how:
+            link.pause()
+        if how == "a goodbye":
+            api.settimeout(0.05)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(api.unwrap) if later else api.unwrap()
+        else:
+            api.send(EVIL)
+        if "paused" in how:
+            await asyncio.sleep(0.05)
+            link.resume()
+        pool.give_back(place, link)
+        if later:
+            await asyncio.sleep(0.05)
+        assert pool.take(place) is None
+        api.close()
+
+    hand = ByHand()
+    try:
+        asyncio.run(work(Pool(lambda: client, time.monotonic, Outbox()), hand))
+    finally:
+        hand.stop()

@@ -52,6 +52,7 @@ class Link(asyncio.Protocol):
         "_fields",
         "_framed",
         "_full",
+        "_leaving",
         "_outbox",
         "_parser",
         "_passed",
@@ -80,7 +81,7 @@ class Link(asyncio.Protocol):
         self.odd = False
         self.spent = False
         """Whether its upstream may take what comes next for the rest of a request."""
-        self._full = False
+        self._full = self._leaving = False
         self._whole = True
         """Whether the request was written in full."""
         self.idle_since = 0.0
@@ -165,14 +166,15 @@ class Link(asyncio.Protocol):
             patience: seconds in which it has to take that.
         """
         transport = self.transport
-        if transport is None or self.lost or self.odd:
+        if transport is None or self.lost or self.odd or transport.is_closing():
             self.close()
             return
         self.reader = self.sender = None
-        self.odd = True
+        self.odd = self._leaving = True
         self._outbox.flush(transport)
-        transport.close()
-        if self._holds_unsent() or transport.get_extra_info("ssl_object") is not None:
+        waits = self._holds_unsent() or transport.get_extra_info("ssl_object") is not None
+        transport.close()  # over TLS this tells what was read before: to abort meanwhile fails
+        if waits:
             asyncio.get_running_loop().call_later(patience, transport.abort)
 
     # -- what asyncio calls ---------------------------------------------------------------------------
@@ -190,6 +192,8 @@ class Link(asyncio.Protocol):
                 listener.collapse(error)
 
     def _read(self, data: bytes) -> None:
+        if self._leaving:
+            return
         if self.reader is None:
             sender = self.sender
             self.close()  # nobody asked
