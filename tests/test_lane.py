@@ -511,8 +511,10 @@ def test_an_upload_behind_an_early_answer_is_passed_on_no_faster_than_it_is_read
                 got += len(api.sock.recv(MIB))
             except TimeoutError:
                 assert sent < size
+        assert api.read_to_end() == b""
         client.send(lab.head(path="next"))
-        assert b"/next " in api.read_head()
+        _, asked = lab.serve(LEAST)
+        assert b"/next " in asked
 
 
 # -- hand-over -------------------------------------------------------------------------------------------
