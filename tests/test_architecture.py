@@ -33,6 +33,7 @@ MITMPROXY = {
     "lane.layer",
     "layering",
     "sending",
+    "sharing",
     "serving.draining",
     "serving.master",
     "serving.shortcuts",

@@ -212,5 +212,5 @@ def test_bedrock_streams_word_by_word(
         if "contentBlockDelta" in event
     ]
     assert [word for word, _ in words] == list(WORDS)
-    assert words[-1][1] - words[0][1] > 0.1  # the upstream pauses for 0.15 s
+    assert words[-1][1] - words[0][1] > 0.1  # the upstream pauses for 0.5 s
     check_unsigned(*api.wait_for(1))

@@ -2,15 +2,20 @@
 
 import itertools
 import re
+import sys
 import time
+import unicodedata
 from urllib.parse import unquote, unquote_to_bytes
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from presign_proxy.decisions import Deny
 from presign_proxy.errors import Denied
-from presign_proxy.paths import canonical_path, pattern, units
+from presign_proxy.paths import HASHES, QUESTION_MARKS, SEMICOLONS, canonical_path, pattern, units
+from support.deciding import ask, code, request, signed
+from support.upstreams import readings
 
 CANONICAL = {
     b"/v1/models": b"/v1/models",
@@ -224,6 +229,82 @@ def test_a_pattern_matches(text: str, path: str) -> None:
 @pytest.mark.parametrize(("text", "path"), MISMATCHES)
 def test_a_pattern_does_not_match(text: str, path: str) -> None:
     assert not pattern(text).matches(units(path.encode()))
+
+
+# -- marks at which an upstream may end a path, or a segment ---------------------------------------------
+
+MARKS = [";", "%3B", "%3b", "%3F", "%3f", "%23", *map("".join, zip(SEMICOLONS, strict=True)), "？", "＃"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_suffix_that_was_signed_does_not_grant_what_stands_before_a_mark(mark: str) -> None:
+    assert code(request(signed("admin.jpg", paths="*.jpg"))) == "forward"
+    assert code(request(signed(f"admin{mark}x.jpg", paths="*.jpg"))) == "path_not_allowed"
+    assert code(request(signed(f"a/admin{mark}x/b.jpg", paths="a/*/b.jpg"))) == "path_not_allowed"
+
+
+@pytest.mark.parametrize("mark", ["%253B", "%253F", "%2523", "%25%33%42", "%2525233B"])
+def test_a_mark_that_is_encoded_twice_is_refused(mark: str) -> None:
+    assert code(request(signed(f"admin{mark}x.jpg", paths="*"))) == "path_not_allowed"
+
+
+def test_what_was_signed_with_a_mark_is_granted_as_it_was_signed() -> None:
+    for path in ("v1/models/x;y", "v1/models/x%3By", "v1/rooms/a%23b", "v1/why%3F"):
+        assert code(request(signed(path, paths=path))) == "forward"
+        assert code(request(signed(f"{path}/z", paths=f"{path}/*"))) == "forward"
+        assert code(request(signed(f"{path}/z;w/q", paths="v1/*"))) == "forward"
+        assert code(request(signed(f"{path}/a.jpg", paths=f"{path}/*.jpg"))) == "forward"
+        assert code(request(signed(f"{path}/a;.jpg", paths=f"{path}/*.jpg"))) == "path_not_allowed"
+        assert code(request(signed(path.partition("/")[0], paths=path))) == "path_not_allowed"
+
+
+def test_a_refusal_says_that_an_upstream_may_end_the_path_earlier() -> None:
+    decision = ask(request(signed("admin;x.jpg", paths="*.jpg")))
+    assert isinstance(decision, Deny)
+    assert "earlier" in decision.detail
+
+
+@given(
+    st.sampled_from(["*.jpg", "a*", "*/b", "a/*/b", "a;x/*b", "*a*b*", "a%3Fb*.jpg", "*"]),
+    st.lists(
+        st.sampled_from(["a", "b", "x", ";", "%3B", "%3F", "%23", "/", ".jpg", "；", "%EF%BC%9F"]), max_size=9
+    ),
+)
+def test_no_upstream_reads_a_path_that_was_not_signed(text: str, pieces: list[str]) -> None:
+    """Held against upstreams that decode, fold, cut and drop in every order, and against a naive matcher."""
+    try:
+        path = canonical_path(("/" + "".join(pieces)).encode())
+    except Denied:
+        return
+    if not pattern(text).matches(units(path)[1:]):
+        return
+    first, *others = text.split("*")
+    assert unquote(path.decode()).startswith(f"/{unquote(first)}")
+    # What stands before the first star is taken as written: so is it here, for every upstream.
+    free = path.decode()[1 + len(first) :]
+    signed_behind = re.compile(".*".join(["", *map(re.escape, others)]), re.DOTALL)
+    for reading in readings(free.encode()):
+        assert signed_behind.fullmatch(reading.decode()), (text, path, reading)
+
+
+def test_every_character_that_folds_to_a_mark_is_known() -> None:
+    folds: dict[str, set[str]] = {mark: set() for mark in ";?#"}
+    for point in range(0x80, sys.maxunicode + 1):
+        for mark in folds:
+            if mark in unicodedata.normalize("NFKC", chr(point)):
+                folds[mark].add(chr(point))
+    assert folds == {";": set(SEMICOLONS), "?": set(QUESTION_MARKS), "#": set(HASHES)}
+
+
+def test_a_path_made_of_marks_costs_no_time() -> None:
+    many = [pattern(f"*a{number}*/b") for number in range(64)]
+    started = time.process_time()
+    for mark in (";", "%3B", "%3F", "%EF%BC%9B"):
+        for size in (8000, 60000):
+            path = units((f"a{mark}a0/" * (size // len(f"a{mark}a0/")) + "b").encode())
+            assert not any(one.matches(path) for one in many[1:])
+            assert not any(pattern(f"*{mark}{one.text}").matches(path) for one in many)
+    assert time.process_time() - started < 5
 
 
 @given(st.text("ab*/", max_size=10), st.text("ab/", max_size=12))

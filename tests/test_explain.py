@@ -390,6 +390,7 @@ PATHS: dict[str, tuple[str, str, Registry | None, str]] = {
         registry(connection(upstream=Upstream(UPSTREAM, b"/v1"))),
         "base_in_pattern",
     ),
+    "ended the path in a parameter": ("admin;x.jpg", "*.jpg", None, "path_may_end_earlier"),
     "signed a template": ("users/7", "users/{id}", None, "other_pattern_language"),
     "asked beyond the ceiling": (
         "v2/x",

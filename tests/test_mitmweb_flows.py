@@ -128,6 +128,11 @@ def answer(web: Web, asked: bytes, *fields: bytes, body: bytes) -> bytes:
         return client.read_response()
 
 
+def hidden(body: bytes) -> bytes:
+    """As a page shows it: what is as long as a signature is shown in part, checksums included."""
+    return re.sub(rb"(?<![0-9a-f])([0-9a-f]{8})[0-9a-f]{56}(?![0-9a-f])", rb"\1" + b"*" * 56, body)
+
+
 def test_the_page_shows_what_was_sent_and_what_came_back(web: Web) -> None:
     body = b'{"model": "gpt-5-mini", "input": "hello"}'
     got = web.ask(
@@ -135,7 +140,7 @@ def test_the_page_shows_what_was_sent_and_what_came_back(web: Web) -> None:
     )
     assert b"POST" in got
     assert web.content("request") == body
-    assert web.content("response") == got
+    assert web.content("response") == hidden(got)
     flow = web.ended()
     assert (flow["request"]["contentLength"], flow["response"]["contentLength"]) == (len(body), len(got))
     assert "gpt-5-mini" in web.text("request")
@@ -149,7 +154,7 @@ def test_the_page_shows_bodies_of_requests_over_http2(web: Web) -> None:
         assert got.status == 200
     (shown,) = [flow for flow in web.page.flows() if flow["request"]["method"] == "POST"]
     at = f"/flows/{shown['id']}"
-    assert eventually(lambda: web.page.get(f"{at}/response/content.data") == got.body)
+    assert eventually(lambda: web.page.get(f"{at}/response/content.data") == hidden(got.body))
     assert web.page.get(f"{at}/request/content.data") == b"sent over HTTP/2"
 
 
@@ -275,7 +280,7 @@ def test_a_presign_inside_a_body_cannot_be_used(web: Web) -> None:
     shown = web.content("request")
     assert len(shown) == len(body)
     assert shown.startswith(b'{"url": "https://presign.local/api/proxy/conn/v1/other')
-    assert shown.count(b"*" * 64) == 2
+    assert shown.count(b"*" * 56) == 2
 
 
 # -- comments ------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def chat(program: Path, env: Mapping[str, str], *args: str) -> list[tuple[str, f
 
 def check_streamed(api: Recorder, lines: list[tuple[str, float]]) -> None:
     assert [word for word, _ in lines] == list(WORDS)
-    assert lines[-1][1] - lines[0][1] > 0.1  # the upstream pauses for 0.15 s
+    assert lines[-1][1] - lines[0][1] > 0.1  # the upstream pauses for 0.5 s
     check_sent(*api.wait_for(1))
 
 

@@ -14,11 +14,11 @@ from mitmproxy.proxy.layers.http._events import (
     RequestProtocolError,
     ResponseProtocolError,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Client
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from .ledger import Entry, Ledger
 from .sending import Commands
+from .sharing import SharingHttp1Client
 from .waits import WaitingStream
 
 LINGER: Final = 2.0
@@ -96,7 +96,7 @@ class EndingStream(WaitingStream):
         yield commands.CloseConnection(self.context.client)
 
 
-class EndingHttp1Client(Http1Client):
+class EndingHttp1Client(SharingHttp1Client):
     """The upstream's side, which may end its answer before the request is there in full."""
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:

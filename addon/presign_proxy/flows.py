@@ -26,6 +26,7 @@ from .observing.shown_bodies import MAX_SHOWN, ShownBodies
 from .query import target
 from .replies import Reply
 from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact
+from .schemes.source import BODY_OF_SOURCE
 
 MAX_HOST: Final = 300
 """Characters of a name or address: those of the longest name, in brackets or with a trailing dot."""
@@ -65,6 +66,14 @@ def promises_body(request: http.Request) -> bool:
         name.lower() == b"content-length" and value.strip() != b"0"
         for name, value in request.data.headers.fields
     )
+
+
+def framing_fault(request: http.Request, arrival: Arrival, forward: Forward) -> str:
+    """Why a granted request may not be sent as it is framed; empty where it may."""
+    if not arrival.has_body:
+        return "Content-Length without a body" if promises_body(request) else ""
+    # Over HTTP/2 nothing in the head announces a body. It may be empty, but that is known only later.
+    return BODY_OF_SOURCE if forward.facts.scheme == "source" else ""
 
 
 def hide(flow: http.HTTPFlow) -> None:

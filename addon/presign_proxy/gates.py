@@ -25,6 +25,12 @@ class GatedReader:
         self._reader = reader
         self._is_shut = is_shut
         self._held: asyncio.Future[None] | None = None
+        self._reading = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether all that was read was told, and nothing more is here."""
+        return self._reading and not self._reader._buffer and not self._reader.at_eof()
 
     def hold(self, on: bool) -> None:
         """Read no more until it is let go: for those who know when."""
@@ -42,6 +48,7 @@ class GatedReader:
                 await asyncio.sleep(_PAUSE)
             if self._held is not None:
                 await self._held
+            self._reading = True
             data: bytes = await self._reader.read(n)
             return data
         except Exception as error:
@@ -49,6 +56,8 @@ class GatedReader:
             # cannot do so before it has noted who reads, which it does when we first wait.
             await asyncio.sleep(0)
             raise OSError(f"reading failed ({type(error).__name__})") from None
+        finally:
+            self._reading = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)

@@ -19,7 +19,7 @@ from .names import header_key
 from .networks import Network
 from .paths import canonical_path
 from .schemes.presign import Presign
-from .schemes.source import Source
+from .schemes.source import Source, check_bodyless
 from .sources import Admitted
 from .terms import NO_TERMS, Terms
 from .terms import parse as parse_terms
@@ -196,6 +196,7 @@ def grant_source(
 ) -> Grant:
     """Verify a source URL and hold it against its project. Raises Denied."""
     facts.scheme, facts.carrier = "source", "query" if source.signature else "path"
+    check_bodyless(request.fields)
     connection = registry.get(source.project, "source", _NO_PROJECT)
     if source.signature is None:
         admitted = _admit_plain(registry, connection, source, facts)

@@ -360,8 +360,8 @@ class Guard:
         if entry is None:
             # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
-        if not entry.arrival.has_body and flows.promises_body(flow.request):
-            return Deny("malformed", "Content-Length without a body", decision.style, decision.facts)
+        if why := flows.framing_fault(flow.request, entry.arrival, decision):
+            return Deny("malformed", why, decision.style, decision.facts)
         entry.request = request
         return decision
 

@@ -87,6 +87,22 @@ def has_gone(client: Client) -> bool:
     return any(found & (select.POLLERR | select.POLLHUP) for _, found in asked.poll(0))
 
 
+def is_silent(client: Client, connection: Connection) -> bool:
+    """Whether nothing has come on a connection of a client's handler that was not told to its layers: neither
+    bytes nor its end. What came before a request would pass for its answer.
+    """
+    handler = handler_of(client)
+    io = handler.transports.get(connection) if handler is not None else None
+    if io is None or not getattr(io.reader, "is_waiting", False):
+        return False
+    transport = getattr(io.writer, "transport", None)
+    if transport is None or transport.is_closing():
+        return False
+    asked = select.poll()
+    asked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return not asked.poll(0)
+
+
 def abort(client: Client, connection: Connection) -> None:
     """Close one connection of a client's handler at once, whatever is still to be written to it."""
     handler = handler_of(client)

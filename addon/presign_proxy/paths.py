@@ -3,12 +3,17 @@
 A path is refused unless every decoder an upstream may run, none, one or two rounds of percent-decoding,
 `;parameters` dropped, `\\` read as `/`, full-width forms folded, finds the same segments in it. What is
 matched is what is forwarded: the canonical form, never the one received.
+
+A canonical path may hold `;`, and `;`, `?` and `#` encoded. Some upstreams end the path there, others drop
+the parameters of each segment. So a pattern matches such a path only where it matches every reading of it,
+see `Pattern.matches`.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 from string import hexdigits
 from typing import Final, NamedTuple
@@ -39,6 +44,14 @@ _CUT = re.compile(r"[;?#]")
 _CONTROL = re.compile(grammar.CONTROL)
 # Read as a dot, a slash or a backslash once a decoder folds compatibility forms or "best fit" code pages.
 _FOLDED = re.compile("[\u2024\u2025\u2044\u2215\u2216\u29f8\u29f9\ufe52\ufe68\uff0e\uff0f\uff3c\uff05]")
+
+# Of the units of a path (see `units`): what an upstream may take for `;`, `?` or `#` once it decodes, and
+# once it folds compatibility forms as well. A test holds the list against Unicode.
+SEMICOLONS: Final = "\u037e\ufe14\ufe54\uff1b"
+QUESTION_MARKS: Final = "\u2047\u2048\u2049\ufe16\ufe56\uff1f"
+HASHES: Final = "\ufe5f\uff03"
+_MAX_READ: Final = 8 * 1024
+"""Units of a path that is read in several ways: signed lists of patterns are no longer either."""
 
 
 def canonical_path(raw: bytes, *, allow_encoded_slash: bool = False) -> bytes:
@@ -128,6 +141,39 @@ def units(path: bytes) -> str:
     )
 
 
+def _any_of(octet: str, folded: str) -> str:
+    """What stands for one ASCII character in units: its escape, and each character that folds to it."""
+    return "|".join(units(_encode(char.encode("utf-8"))) for char in (f"%{ord(octet):02X}", *folded))
+
+
+_SEMICOLON: Final = f"(?:;|{_any_of(';', SEMICOLONS)})"
+_QUERY: Final = re.compile(_any_of("?", QUESTION_MARKS))
+_FRAGMENT: Final = re.compile(_any_of("#", HASHES))
+_ENDS: Final = (re.compile(";"), re.compile(_SEMICOLON), _QUERY, _FRAGMENT)
+# RFC 3986, 3.3. Servlet containers drop parameters before they decode, others after; then `%2F` ends one too.
+_PARAMETERS: Final = (
+    re.compile(";[^/]*"),
+    re.compile(f"{_SEMICOLON}[^/]*"),
+    re.compile(f"{_SEMICOLON}[^/{units(b'%2F')}]*"),
+)
+_MARK: Final = re.compile(f"{_SEMICOLON}|{_QUERY.pattern}|{_FRAGMENT.pattern}")
+
+
+def _readings(path: str) -> set[str]:
+    """What upstreams may take for these units of a path: cut at one of the marks, or without parameters, or
+    both, one after the other. A fixed number of them.
+    """
+    whole = {path, *_cut_at((_QUERY, _FRAGMENT), path)}
+    bare = {parameters.sub("", one) for one in whole for parameters in _PARAMETERS}
+    both = {cut for one in bare for cut in _cut_at((_QUERY, _FRAGMENT), one)}
+    return {*_cut_at(_ENDS, path), *bare, *both}
+
+
+def _cut_at(marks: Iterable[re.Pattern[str]], path: str) -> set[str]:
+    """The path up to the first of each of these marks."""
+    return {mark.split(path, maxsplit=1)[0] for mark in marks}
+
+
 class Pattern(NamedTuple):
     """A path pattern: literals between which `*` stands for any run of characters, `/` included."""
 
@@ -135,22 +181,45 @@ class Pattern(NamedTuple):
     literals: tuple[str, ...]
 
     def matches(self, path: str) -> bool:
-        """Whether it matches the units of a canonical path without its leading slash; in linear time."""
-        literals = self.literals
-        first, last = literals[0], literals[-1]
-        if len(literals) == 1:
+        """Whether it matches the units of a canonical path without its leading slash; in linear time.
+
+        What stands before the first `*` was written by the signer, `;` and `%23` included. Behind it the
+        holder chooses the path: there, every reading of it has to match as well.
+        """
+        first = self.literals[0]
+        if len(self.literals) == 1:
             return path == first
-        end = len(path) - len(last)
-        if end < len(first) or not path.startswith(first) or not path.endswith(last):
+        if not path.startswith(first):
             return False
-        start = len(first)
+        if self.literals[1:] == ("",):
+            return True  # it matches whatever is left of the rest, too
+        rest = path[len(first) :]
+        if not self._matches_rest(rest):
+            return False
+        # Escapes are not ASCII in units, so most paths need no search.
+        if (rest.isascii() and ";" not in rest) or not _MARK.search(rest):
+            return True
+        return len(rest) <= _MAX_READ and all(map(self._matches_rest, _readings(rest)))
+
+    def matches_as_sent(self, path: str) -> bool:
+        """Whether it matches the path as an upstream reads it that neither cuts it nor drops parameters."""
+        first, *others = self.literals
+        return path.startswith(first) and self._matches_rest(path[len(first) :]) if others else path == first
+
+    def _matches_rest(self, rest: str) -> bool:
+        """Whether all literals but the first match what stands behind that one."""
+        last = self.literals[-1]
+        end = len(rest) - len(last)
+        if end < 0 or not rest.endswith(last):
+            return False
+        start = 0
         # Taking the leftmost occurrence of each literal is never worse, so there is no backtracking.
-        for literal in literals[1:-1]:
-            found = path.find(literal, start, end)
+        for literal in self.literals[1:-1]:
+            found = rest.find(literal, start, end)
             if found < 0:
                 return False
             start = found + len(literal)
-        return True
+        return start <= end
 
 
 @lru_cache(maxsize=4096)  # only patterns that were signed or configured get here

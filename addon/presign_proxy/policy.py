@@ -10,10 +10,12 @@ from .ceiling import Ceiling
 from .errors import Denied
 from .grammar import ANY
 from .networks import Address, is_in
-from .paths import pattern, units
+from .paths import Pattern, pattern, units
 from .terms import Terms
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .message import Fields
 
 _METHOD = re.compile(grammar.METHOD)
@@ -74,7 +76,7 @@ def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> No
 
 
 def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
-    """Whether a signed and a configured pattern match.
+    """Whether a signed and a configured pattern match, in every way in which an upstream may read the path.
 
     Args:
         path: canonical, relative to the connection, with its leading slash.
@@ -84,9 +86,19 @@ def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
         if pattern(text).matches(compared):
             break
     else:
-        raise Denied("path_not_allowed", "no signed pattern matches the path")
+        raise Denied(
+            "path_not_allowed", f"no signed pattern matches the path{_why(map(pattern, signed), compared)}"
+        )
     for allowed in ceiling.paths:
         if allowed.matches(compared):
             break
     else:
-        raise Denied("path_not_allowed", "the connection's own patterns do not match the path")
+        why = _why(ceiling.paths, compared)
+        raise Denied("path_not_allowed", f"the connection's own patterns do not match the path{why}")
+
+
+def _why(patterns: Iterable[Pattern], path: str) -> str:
+    """What there is to say of a path that none of these matches."""
+    if any(one.matches_as_sent(path) for one in patterns):
+        return ", which an upstream may end earlier, at ; %3B %3F or %23"
+    return ""

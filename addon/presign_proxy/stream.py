@@ -241,8 +241,11 @@ class GuardedStream(EndingStream):
         if entry is None or entry.decision is None:
             return self._refusal("internal")
         grant = entry.grant
+        if grant is None and isinstance(entry.decision, PassThrough):
+            self.http_layer.own(command.connection, "")
+            return command
         if grant is None:
-            return command if isinstance(entry.decision, PassThrough) else self._refusal("internal")
+            return self._refusal("internal")
         same = flows.is_unchanged(self.flow.request, entry.snapshot)
         same &= event.end_stream or entry.arrival.has_body
         server = command.connection
@@ -255,6 +258,7 @@ class GuardedStream(EndingStream):
             why = entry.withdrawn or Denied("internal", "there is no grant")
             return self._refusal(why.code, why.status)
         self.http_layer.quiet = True
+        self.http_layer.own(server, grant.connection.id)
         entry.enter("sending")
         entry.server = server
         copy = flows.wire_request(self.flow.request, grant, server, has_body=not event.end_stream)

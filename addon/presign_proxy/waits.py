@@ -145,16 +145,26 @@ class WaitingHttpLayer(HttpLayer):
         """Answer no request with it, and hear nothing from it. Returns what is dialled for it, which is
         another proxy where one stands between.
         """
-        dialled: Connection = getattr(self.connections.get(connection), "tunnel_connection", connection)
+        dialled = self.dialled(connection)
         for one in {connection, dialled} - {self.context.server}:
             self.connections.pop(one, None)
         for command in [one for one in self.command_sources if getattr(one, "connection", None) is dialled]:
             del self.command_sources[command]
         return dialled
 
+    def dialled(self, connection: Connection) -> Connection:
+        """The connection below it, where another proxy stands between."""
+        found: Connection = getattr(self.connections.get(connection), "tunnel_connection", connection)
+        return found
+
+    def may_serve(self, connection: Connection, event: GetHttpConnection) -> bool:  # noqa: ARG002
+        """Whether what is asked for may be sent on a connection that is there."""
+        return True
+
     def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> Commands:
         """mitmproxy takes the first connection that leads there, and queues what has no room on it."""
-        full = [one for one in self.connections if not self.has_room(one)]
+        known = self.connections
+        full = [one for one in known if not (self.has_room(one) and self.may_serve(one, event))]
         if reuse and full:
             free = {one: child for one, child in self.connections.items() if one not in full}
             self.connections = {**free, **{one: self.connections[one] for one in full}}

@@ -34,8 +34,9 @@ from .lane.layer import LaneEvent
 from .ledger import Ledger
 from .message import MAX_HEAD
 from .sending import Commands, in_one_piece
+from .sharing import SharingHttpLayer
 from .stream import GuardedStream
-from .waits import WaitingHttp1Server, WaitingHttpLayer, descendants
+from .waits import WaitingHttp1Server, descendants
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ class GuardedHttp1Client(_Tamed, EndingHttp1Client):
                 return
 
 
-class GuardedHttpLayer(WaitingHttpLayer):
+class GuardedHttpLayer(SharingHttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
     ledger: Ledger

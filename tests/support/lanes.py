@@ -10,12 +10,18 @@ from typing import Any
 from support.byhand import ByHand, Wire
 from support.lab import REAL_SECRET, bearer_connection
 from support.leaks import FOREVER, Issuer, Traces
-from support.proxy import Mitm
+from support.proxy import PROMPTLY, Mitm
 from support.puppet import eventually
 from support.raw import Tls, connect, connect_tls
 
 GATEWAY = "presign.local"
 SIGNING = "sk_signing_secret_of_the_lane_0123456789"
+WAYS = {
+    "lane": ("--set", "presign_lane=on"),
+    "flows": ("--set", "presign_lane=off"),
+    "flows as served": ("--set", "presign_lane=off", "-s", str(PROMPTLY)),
+}
+"""Options of mitmdump for each way that a request may take."""
 CONNECTIONS = 500
 LEAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 """An answer after which its connection is as good as before."""
@@ -119,10 +125,10 @@ class LaneLab:
 
 
 @contextlib.contextmanager
-def lane_lab(make_gateway: Callable[..., Mitm], *options: str) -> Iterator[LaneLab]:
+def lane_lab(make_gateway: Callable[..., Mitm], *options: str, lane: str = "on") -> Iterator[LaneLab]:
     hand = ByHand()
     try:
-        yield LaneLab(make_gateway(config(hand.url), "--set", "presign_lane=on", *options), hand)
+        yield LaneLab(make_gateway(config(hand.url), "--set", f"presign_lane={lane}", *options), hand)
     finally:
         hand.stop()
 

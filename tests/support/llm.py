@@ -10,7 +10,7 @@ from support.seen import Seen
 
 WORDS = ("Hel", "lo")
 TEXT = "".join(WORDS)
-PAUSE = 0.15
+PAUSE = 0.5
 """Seconds between two events of a stream."""
 
 

@@ -430,6 +430,8 @@ class Verifier:
         form = re.fullmatch(rb"/v1/([A-Za-z0-9_-]{1,64})/([A-Za-z0-9_-]+)\.([A-Za-z0-9]+)", path)
         if not form or not self._is_source(form[1].decode()) or asked.method not in (b"GET", b"HEAD"):
             raise No
+        if asked.body or asked.all(b"transfer-encoding") or asked.all(b"content-length") not in ([], [b"0"]):
+            raise No
         project = self.connections[form[1].decode()]
         found: dict[bytes, bytes] = {}
         for piece in (query or b"").split(b"&"):

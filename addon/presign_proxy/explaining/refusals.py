@@ -93,7 +93,13 @@ def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
 
 def _pattern(one: Pattern, path: str, base: str) -> Iterator[Finding]:
     text = one.text
-    if base and one.matches(units(f"{base}/".encode()).removeprefix("/") + path):
+    if one.matches_as_sent(path):
+        yield Finding(
+            "path_may_end_earlier",
+            f'An upstream may end the path at ;, %3B, %3F or %23, or drop what follows ;, and "{text}" does '
+            "not match what is left. Sign this very path, without *.",
+        )
+    elif base and one.matches(units(f"{base}/".encode()).removeprefix("/") + path):
         yield Finding(
             "base_in_pattern",
             f'Patterns are relative to the connection\'s base path {base}: leave it out of "{text}".',

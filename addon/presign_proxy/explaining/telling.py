@@ -277,6 +277,9 @@ def _path_refused(case: Case) -> Step:
     whose, patterns = "signed pattern", tuple(signed)
     if any(one.matches(path) for one in signed):
         whose, patterns = "pattern of the connection itself", allowed
+    if any(one.matches_as_sent(path) for one in patterns):
+        text = f"No {whose} matches {case.facts.path} in every way in which an upstream may read it."
+        return Step("path", "refused", text, ("; %3B %3F %23 may end the path, or a segment, earlier.",))
     near = closest(patterns, path)
     lines = () if near is None else (f"Closest: {near}.",)
     return Step("path", "refused", f"No {whose} matches {case.facts.path}.", lines)

@@ -190,7 +190,7 @@ class Exchange:
             raise LookupError("the credential of this grant was not fetched, or is sent already")
         self._place, self._link = place, link
         self.stage = "sending"
-        link.begin(self)
+        link.begin(self, self._head.method, whole=self._upload.done)
         link.write(wire)
         if self._upload.done:
             self._sent()
@@ -230,7 +230,7 @@ class Exchange:
             # The upstream gets neither this piece nor the end of the body.
             return self._cut(denial(body_too_large(most), self.forward.style, self.forward.facts))
         if self._link is not None:
-            self._link.write(mine)
+            self._link.write(mine, whole=self._upload.done)
         if self._upload.done and self.stage == "sending":
             self._sent()
         elif self._upload.done and self.stage == "trailing":

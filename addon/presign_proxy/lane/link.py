@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import httptools
 
 from ..message import MAX_HEAD, Fields
+from ..reuse import reads_body
 from .outbox import Outbox
 
 MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
@@ -47,15 +48,18 @@ class Link(asyncio.Protocol):
         "_barren",
         "_bodyless",
         "_done",
+        "_early",
         "_fields",
         "_framed",
         "_full",
+        "_leaving",
         "_outbox",
         "_parser",
         "_passed",
         "_reason",
         "_size",
         "_status",
+        "_whole",
         "_wrong",
         "era",
         "idle_since",
@@ -63,6 +67,7 @@ class Link(asyncio.Protocol):
         "odd",
         "reader",
         "sender",
+        "spent",
         "transport",
     )
 
@@ -74,7 +79,11 @@ class Link(asyncio.Protocol):
         """Whose request is being sent, also where its response has come in full."""
         self.lost = False
         self.odd = False
-        self._full = False
+        self.spent = False
+        """Whether its upstream may take what comes next for the rest of a request."""
+        self._full = self._leaving = False
+        self._whole = True
+        """Whether the request was written in full."""
         self.idle_since = 0.0
         self._asked: select.poll | None = None
         self.era: object = None
@@ -88,16 +97,30 @@ class Link(asyncio.Protocol):
         self._size = self._status = 0
         # Bytes of which nothing could be passed on; the parser keeps a line until its end has come.
         self._barren = 0
-        self._passed = self._bodyless = self._done = self._wrong = False
+        self._passed = self._bodyless = self._done = self._wrong = self._early = False
         self._framed = True
 
     # -- what an exchange does ------------------------------------------------------------------------
 
-    def begin(self, reader: Reader) -> None:
+    def begin(self, reader: Reader, method: bytes, *, whole: bool) -> None:
+        """Args: whole: whether the request ends with its head, which is written next."""
         self.reader = self.sender = reader
         self._forget()
-        if self._full:  # of the last request, whose answer came first: nobody would say so again
-            reader.hold(True)
+        self._whole = whole
+        if not whole and not reads_body(method):
+            self.spent = True
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether another request may be sent on it, as far as is known without asking the socket."""
+        return not (self.lost or self.odd or self.spent or self._holds_unsent())
+
+    def _holds_unsent(self) -> bool:
+        """Whether something that was written has not left this process."""
+        transport = self.transport
+        return transport is not None and (
+            self._full or self._outbox.holds(transport) or transport.get_write_buffer_size() > 0
+        )
 
     def is_silent(self) -> bool:
         """Whether nothing has come since it was last used, neither bytes nor its end.
@@ -113,12 +136,16 @@ class Link(asyncio.Protocol):
             self._asked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not self._asked.poll(0)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, whole: bool = False) -> None:
+        """Args: whole: whether a request with a body ends with it."""
+        self._whole = self._whole or whole
         if self.transport is not None and not self.lost:
             self._outbox.write(self.transport, data)
 
     def pause(self) -> None:
         if self.transport is not None and not self.lost:
+            # TLS reads on, and keeps what no look at the socket shows.
+            self.spent = self.spent or self.transport.get_extra_info("ssl_object") is not None
             self.transport.pause_reading()
 
     def resume(self) -> None:
@@ -131,6 +158,24 @@ class Link(asyncio.Protocol):
         self.odd = True
         if self.transport is not None:
             self.transport.abort()
+
+    def leave(self, patience: float) -> None:
+        """End it; nothing more is read. An upstream that is still reading its request gets the rest of it.
+
+        Args:
+            patience: seconds in which it has to take that.
+        """
+        transport = self.transport
+        if transport is None or self.lost or self.odd or transport.is_closing():
+            self.close()
+            return
+        self.reader = self.sender = None
+        self.odd = self._leaving = True
+        self._outbox.flush(transport)
+        waits = self._holds_unsent() or transport.get_extra_info("ssl_object") is not None
+        transport.close()  # over TLS this tells what was read before: to abort meanwhile fails
+        if waits:
+            asyncio.get_running_loop().call_later(patience, transport.abort)
 
     # -- what asyncio calls ---------------------------------------------------------------------------
 
@@ -147,6 +192,8 @@ class Link(asyncio.Protocol):
                 listener.collapse(error)
 
     def _read(self, data: bytes) -> None:
+        if self._leaving:
+            return
         if self.reader is None:
             sender = self.sender
             self.close()  # nobody asked
@@ -183,6 +230,7 @@ class Link(asyncio.Protocol):
         reader.complete()
 
     def eof_received(self) -> bool:
+        self.spent = True  # TLS may take a while to close
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -215,6 +263,7 @@ class Link(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._passed:
             self._refuse()  # a second response to one request
+        self._early = not self._whole or self._holds_unsent()
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
@@ -238,6 +287,8 @@ class Link(asyncio.Protocol):
         if self._wrong or self.reader is None or self._is_interim():
             return
         self._passed, self._barren = True, 0
+        if self._early:
+            self.spent = True  # what is still sent may be left unread
         if not self._parser.should_keep_alive():
             # Also where nothing frames the body: then it ends with the connection (RFC 9112, 6.3).
             self.odd = True
@@ -261,7 +312,12 @@ class Link(asyncio.Protocol):
         if self._is_interim():
             self._fields, self._reason = [], b""
         elif self._passed:
+            if self._bodyless and self._status not in (204, 304) and self._is_chunked():
+                self._refuse()  # a last chunk where there is no body
             self._done = True
+
+    def _is_chunked(self) -> bool:
+        return any(name.lower() == b"transfer-encoding" for name, _ in self._fields)
 
 
 _FRAMING: Final = (b"content-length", b"transfer-encoding")

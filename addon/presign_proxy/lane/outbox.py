@@ -35,6 +35,10 @@ class Outbox:
                 asyncio.get_running_loop().call_soon(self._flush_all)
             self._waiting[transport] = [data]
 
+    def holds(self, transport: Any) -> bool:
+        """Whether something was written to it in this turn that has not gone out."""
+        return transport in self._waiting
+
     def flush(self, transport: Any) -> None:
         """Before somebody else writes to it, or closes it."""
         pieces = self._waiting.pop(transport, None)

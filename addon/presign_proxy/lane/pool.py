@@ -61,17 +61,17 @@ class Pool:
             self._count -= 1
             if not links:
                 del self._idle[place]
-            if link.odd or link.idle_since < oldest or not link.is_silent():
+            if not link.is_clean or link.idle_since < oldest or not link.is_silent():
                 link.close()
             else:
                 return link
         return None
 
     def give_back(self, place: Place, link: Link) -> None:
-        """Keep it, if nothing odd has happened on it."""
+        """Keep it, if it is certain that its upstream takes what comes next for a new request."""
         link.sender = None
-        if link.lost or link.odd or link.era is not self._era or self._count >= MAX_IDLE_ALL:
-            link.close()
+        if not link.is_clean or link.era is not self._era or self._count >= MAX_IDLE_ALL:
+            link.leave(IDLE)
             return
         links = self._idle.setdefault(place, deque())
         if len(links) >= MAX_IDLE:

@@ -10,13 +10,14 @@ from typing import Final, NamedTuple
 
 from .. import base64url, grammar
 from ..errors import Malformed
-from ..message import Request
+from ..message import Fields, Request
 from ..query import check_parameters, has_param, target
 from ..source_url import MAX_URL
 
 _MAX_ENCODED: Final = 6 * MAX_URL
 """Bytes of one in base64url with its format: four of UTF-8 a character, and a third more."""
 
+BODY_OF_SOURCE: Final = "a source is asked for without a body"
 PREFIX: Final = b"/v1/"
 FORM: Final = re.compile(rb"/v1/[^/?]*/")
 _FORM = re.compile(rf"/v1/({grammar.CONNECTION_ID})/(.+)".encode(), re.DOTALL)
@@ -61,6 +62,18 @@ def recognise(request: Request) -> Source | None:
         raise Malformed("the source is not base64url with a format")
     url, extension = base64url.decode(signed[1], "the source"), signed[2].decode("ascii")
     return Source(project, url, extension, fields[b"sig"].decode(), fields[b"exp"].decode())
+
+
+def check_bodyless(fields: Fields) -> None:
+    """Sources are asked for with GET and HEAD, whose bodies many upstreams do not read. Raises Malformed.
+
+    Args:
+        fields: well-formed, see `message.check_grammar`.
+    """
+    for name, value in fields:
+        key = name.lower()
+        if key == b"transfer-encoding" or (key == b"content-length" and value != b"0"):
+            raise Malformed(BODY_OF_SOURCE)
 
 
 def recognise_intercepted(request: Request) -> Source | None:
