@@ -55,7 +55,6 @@ class _Lines:
 
     def __init__(self) -> None:
         self.buf: Any = None
-        self._trailers: list[bytes] = []
         self._size = 0
 
     def maybe_extract_next_line(self) -> Any:
@@ -65,14 +64,13 @@ class _Lines:
         return line
 
     def maybe_extract_lines(self) -> list[bytes] | None:
-        """The trailers, without the ends of their lines."""
+        """None of the trailers, once they have ended: they are fields that nobody checked."""
         while (line := self._line(_NO_TRAILER)) is not None:
             if line == b"\r\n":
-                return self._trailers
+                return []
             self._size += len(line)
             if self._size > MAX_HEAD or not _TRAILER.fullmatch(line):
                 raise LocalProtocolError(_NO_TRAILER)
-            self._trailers.append(line[:-2])
         return None
 
     def _line(self, wrong: str) -> bytes | None:
