@@ -253,6 +253,25 @@ def test_all_that_an_event_loop_connects_to_is_looked_up_here(names: Names, run:
 
 
 @RUNNERS
+@pytest.mark.parametrize("error", [RuntimeError("odd"), ValueError("odd"), MemoryError()])
+def test_whatever_fails_while_a_connection_is_made_is_an_error_that_mitmproxy_hears_of(
+    names: Names, run: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears of an OSError alone: at any other its client waited for ever."""
+
+    def fail(host: str) -> bool:
+        raise error
+
+    async def work(hand: ByHand) -> None:
+        Resolver().take_over(asyncio.get_running_loop())
+        monkeypatch.setattr(resolver, "_is_address", fail)
+        with pytest.raises(OSError, match=type(error).__name__):
+            await asyncio.open_connection("127.0.0.1", hand.port)
+
+    with_upstream(run, work)
+
+
+@RUNNERS
 def test_a_name_that_an_unsigned_request_has_chosen_is_not_among_the_configured(
     names: Names, run: Any
 ) -> None:

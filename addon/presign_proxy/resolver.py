@@ -211,13 +211,21 @@ class Resolver:
             return
         self._loop, connect = loop, loop.create_connection
 
-        async def create_connection(factory: Any, host: Any = None, port: Any = None, **more: Any) -> Any:
+        async def look_up_and_connect(factory: Any, host: Any, port: Any, more: dict[str, Any]) -> Any:
             if not isinstance(host, str) or not isinstance(port, int) or _is_address(host):
                 return await connect(factory, host, port, **more)
             if more.get("ssl") and more.get("server_hostname") is None:
                 more["server_hostname"] = host
             lookups = self.unsigned if _UNSIGNED.get() == (host, port) else self.configured
             return await _first(await lookups(host, port), lambda address: connect(factory, *address, **more))
+
+        async def create_connection(factory: Any, host: Any = None, port: Any = None, **more: Any) -> Any:
+            try:
+                return await look_up_and_connect(factory, host, port, more)
+            except OSError:
+                raise
+            except Exception as error:  # of nothing but an OSError does mitmproxy hear
+                raise OSError(f"failed to connect ({type(error).__name__})") from None
 
         loop.create_connection = create_connection  # type: ignore[method-assign,assignment]
 
