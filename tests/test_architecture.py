@@ -98,6 +98,7 @@ SHELLS = {
     "resolver",
     "schema",
     "secrets",
+    "sockets",
     "serving",
     "serving.__main__",
     "serving.accepting",

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -124,6 +125,30 @@ def next_is_untouched(lab: LaneLab, client: Wire, api: Wire) -> None:
     assert b"GET /next " in asked
     assert client.read_response().endswith(b"\r\n\r\nmine")
     assert b"/next" not in api.read_to_end()
+
+
+def test_a_connection_that_has_taken_the_upload_in_part_serves_nobody_else(lab: LaneLab) -> None:
+    """The next head, with its credential, waited in the kernel until long after it had expired."""
+    listener, body = lab.hand._listener, b"x" * 1_000_000
+    before = listener.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    try:
+        with lab.client() as client:
+            client.send(lab.post(body))
+            api = lab.hand.accept()
+            api.read_head()
+            time.sleep(0.5)  # the gateway has read it all, and written it to where the upstream does not read
+            api.send(LEAST)
+            assert client.read_response().endswith(b"ok")
+            client.send(lab.head(path="next"))
+            _, asked = lab.serve()
+            assert b"GET /next " in asked
+            assert client.read_response().endswith(b"ok")
+        with contextlib.suppress(TimeoutError):
+            api.read_to_end(1)
+        assert b"/next" not in api.buffer
+    finally:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, before)
 
 
 @pytest.mark.parametrize("begun", [LEAST, LEAST[:20]], ids=["whole", "begun"])

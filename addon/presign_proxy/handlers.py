@@ -11,6 +11,8 @@ from typing import Any, Final
 from mitmproxy import ctx
 from mitmproxy.connection import Client, Connection, ConnectionState
 
+from .sockets import unsent
+
 MAX_CONNECTIONS: Final = 100
 """To one address, for one client: the streams that a client of HTTP/2 may have at a time."""
 
@@ -89,7 +91,8 @@ def has_gone(client: Client) -> bool:
 
 def is_silent(client: Client, connection: Connection) -> bool:
     """Whether nothing has come on a connection of a client's handler that was not told to its layers: neither
-    bytes nor its end. What came before a request would pass for its answer.
+    bytes nor its end. What came before a request would pass for its answer. Nor does anything wait to be
+    sent: the next request would wait behind it, for as long as the upstream likes.
     """
     handler = handler_of(client)
     io = handler.transports.get(connection) if handler is not None else None
@@ -98,9 +101,10 @@ def is_silent(client: Client, connection: Connection) -> bool:
     transport = getattr(io.writer, "transport", None)
     if transport is None or transport.is_closing():
         return False
+    descriptor = transport.get_extra_info("socket").fileno()
     asked = select.poll()
-    asked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return not asked.poll(0)
+    asked.register(descriptor, select.POLLIN)
+    return not asked.poll(0) and not unsent(descriptor)
 
 
 def abort(client: Client, connection: Connection) -> None:

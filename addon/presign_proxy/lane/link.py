@@ -10,6 +10,7 @@ import httptools
 
 from ..message import MAX_HEAD, Fields
 from ..reuse import reads_body
+from ..sockets import unsent
 from .outbox import Outbox
 
 MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
@@ -47,6 +48,7 @@ class Link(asyncio.Protocol):
         "_asked",
         "_barren",
         "_bodyless",
+        "_descriptor",
         "_done",
         "_early",
         "_fields",
@@ -86,6 +88,7 @@ class Link(asyncio.Protocol):
         """Whether the request was written in full."""
         self.idle_since = 0.0
         self._asked: select.poll | None = None
+        self._descriptor = -1
         self.era: object = None
         """Of the pool that opened it."""
         self._parser = httptools.HttpResponseParser(self)
@@ -126,15 +129,17 @@ class Link(asyncio.Protocol):
         """Whether nothing has come since it was last used, neither bytes nor its end.
 
         Asks the socket: what came a moment ago has not been read yet, and would pass for the answer to the
-        next request.
+        next request. What the upstream has not taken yet of the last request would hold up the next one, with
+        its credential, for as long as the upstream likes.
         """
         transport = self.transport
         if transport is None or self.lost or transport.is_closing():
             return False
         if self._asked is None:
             self._asked = select.poll()
-            self._asked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not self._asked.poll(0)
+            self._descriptor = transport.get_extra_info("socket").fileno()
+            self._asked.register(self._descriptor, select.POLLIN)
+        return not self._asked.poll(0) and not unsent(self._descriptor)
 
     def write(self, data: bytes, *, whole: bool = False) -> None:
         """Args: whole: whether a request with a body ends with it."""
