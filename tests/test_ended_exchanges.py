@@ -189,6 +189,21 @@ def test_no_request_outlives_its_client_at_the_upstream(lab: Lab, end: str, path
     assert lab.is_empty(before)
 
 
+def test_a_request_behind_another_does_not_outlive_its_client_at_the_upstream(lab: Lab) -> None:
+    """The second one was begun after its client had gone, and nobody was there to end it."""
+    before = lab.descriptors()
+    for end in (*H1_ENDS.values(), *H1_ENDS.values()):
+        clients = [connect(lab.gateway.port) for _ in range(6)]
+        for client in clients:
+            # The lane leaves what begins with an empty line to the path of flows.
+            client.sendall(b"\r\n" + wire(lab.target("wait")) + wire(lab.target("wait")))
+        assert lab.holds(6)
+        for client in clients:
+            end(client)
+        assert lab.holds(0), f"{lab.upstream.gauge.now} are still at the upstream"
+    assert lab.is_empty(before)
+
+
 # -- what only some can do -------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import Layer
@@ -97,6 +98,9 @@ class WaitingHttp1Server(Http1Server):
         yield commands.SendData(client, PROBE)
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
+        client = self.context.client
+        if client in self.ledger.gone or not client.connected:
+            self.buf = ReceiveBuffer()  # what it has sent ahead is for nobody, and would be ended by nobody
         yield from super().mark_done(request=request, response=response)
         if response and self.state == self.read_headers and self.context.client in self.ledger.mute:
             yield commands.CloseConnection(self.context.client)
