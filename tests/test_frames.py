@@ -155,6 +155,22 @@ def test_data_of_a_stream_that_was_answered_pays(payload: bytes, flags: int) -> 
         let_through(opened(frame(DATA, payload, flags, 1) * (BURST + 1), live=frozenset({3})))
 
 
+@pytest.mark.parametrize("size", [16, 50, 200, 1000])
+def test_a_client_may_open_two_windows_and_ping_for_each_piece_that_it_is_sent(size: int) -> None:
+    """Streams of small pieces, as of a language model, were cut after some seconds."""
+    gate = opened()
+    answer = frame(WINDOW_UPDATE, bytes(4), 0, 1) + frame(WINDOW_UPDATE, bytes(4)) + frame(PING, bytes(8))
+    for _ in range(3 * BURST):
+        gate.sent(frame(DATA, b"x" * size, 0, 1))
+        gate.add(answer)
+        let_through(gate)
+    with pytest.raises(Excess):  # nothing for pieces of a byte: the client asked for those
+        for _ in range(BURST):
+            gate.sent(frame(DATA, b"x", 0, 1))
+            gate.add(answer)
+            let_through(gate)
+
+
 def test_heads_pay_and_their_answers_bring_more() -> None:
     gate = opened()
     for n in range(3 * BURST):

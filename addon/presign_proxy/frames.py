@@ -34,6 +34,10 @@ way. Each answer allows one more, and each second.
 """
 BYTES_PER_TOKEN: Final = 1024
 """Bytes sent to a client for which it gets one: Go opens two windows for each four KiB."""
+PER_DATA: Final = 3
+"""Tokens for each frame of a body that is sent to a client: for two windows, and a PING that measures."""
+LEAST_DATA: Final = 16
+"""Bytes of such a frame; a client that opens its window byte by byte gets nothing for that."""
 
 ENHANCE_YOUR_CALM: Final = 0xB
 FRAME_SIZE_ERROR: Final = 0x6
@@ -113,6 +117,10 @@ class FrameGate:
     def earn(self, tokens: float) -> None:
         """For what the client is sent."""
         self._tokens = min(self._tokens + tokens, BURST)
+
+    def sent(self, data: bytes) -> None:
+        """Whole frames were sent to the client."""
+        self.earn(len(data) / BYTES_PER_TOKEN + PER_DATA * _frames_of_bodies(data))
 
     def answered(self) -> None:
         """A request has its answer."""
@@ -199,6 +207,15 @@ class FrameGate:
             count_fields(bytes(self._block))
             self._heads += 1
             self.sizes.setdefault(stream, []).append(len(self._block))
+
+
+def _frames_of_bodies(data: bytes) -> int:
+    found = at = 0
+    while at + _HEAD <= len(data):
+        length = int.from_bytes(data[at : at + 3], "big")
+        found += data[at + 3] == _DATA and length >= LEAST_DATA
+        at += _HEAD + length
+    return found
 
 
 def _fragment(held: bytearray, at: int, length: int, flags: int) -> tuple[int, int]:

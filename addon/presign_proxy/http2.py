@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server, StreamState
 
 from .answers import refusal
-from .frames import BYTES_PER_TOKEN, ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
+from .frames import ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
 from .gates import MAX_HELD
 from .identity import new_request_id
 from .message import MAX_FIELDS, MAX_HEAD
@@ -81,7 +81,7 @@ class GuardedHttp2Server(Http2Server):
         """Count what the client is sent: it opens windows for that."""
         for command in stock:
             if isinstance(command, commands.SendData):
-                self.gate.earn(len(command.data) / BYTES_PER_TOKEN)
+                self.gate.sent(command.data)
             yield command
 
     def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
