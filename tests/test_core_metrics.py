@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -191,6 +191,7 @@ snapshots = st.fixed_dictionaries(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(snapshots, max_size=5), st.lists(snapshots, max_size=5))
 def test_it_does_not_matter_in_which_order_or_groups_figures_are_added(
     some: list[Snapshot], others: list[Snapshot]
