@@ -243,7 +243,7 @@ def test_what_a_drain_cuts_off_is_over_at_the_upstream_too(tmp_path: Path) -> No
 
 
 def test_a_client_that_shuts_its_writing_side_behind_its_request_is_answered(lab: Lab) -> None:
-    before = lab.descriptors() + 3  # what the first requests of a gateway open; the four of here would be more
+    before = lab.descriptors() + 3  # what first requests open; the four of here would be more
     for tls in (None, Tls(GATEWAY, lab.gateway.ca)):
         for method, body in (("GET", b""), ("POST", b"x" * 1000)):
             with Wire(connect(lab.gateway.port, tls)) as client:
