@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from .decoding import Decoder
 from .masking import Mask, MaskedStream
+
+PATIENCE: Final = 0.02
+"""Seconds for which the end of a piece waits for what comes next."""
+TURN: Final = 1024 * 1024
+"""Bytes of a body that are passed on before others have their turn: one that is decoded may have no end."""
 
 
 class Body:
@@ -29,6 +35,15 @@ class Body:
     def _safe(self, piece: bytes) -> bytes:
         """What of it may go on now."""
         return self._masked(piece) if self._masked and piece else piece
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is held back that may go on if nothing more comes for a moment."""
+        return self._masked is not None and self._masked.is_short
+
+    def overdue(self) -> bytes:
+        """What was held back, now that nothing more has come."""
+        return self._masked.overdue() if self._masked is not None else b""
 
     def finish(self) -> Iterator[bytes]:
         """What was held back. Raises DecodingError where the body is not whole."""

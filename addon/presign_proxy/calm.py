@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from .config import Loaded, load
+from .acyclic import leave_out
+from .config import Loaded, build
 from .connections import Registry
 from .registry_file import Memory
+from .seeing import Seen, see
 
 _TURN: Final = 0.0005
 """Seconds; Python's own choice is 5 ms."""
-_LARGE: Final = 1000
-"""New connections from which on a garbage collection that walks through all of them would be noticed."""
 
 
 def load_calmly(path: Path, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
-    """As `config.load`. Collecting garbage meanwhile would walk through what is being made, again and again;
-    afterwards, many new connections are left out of it, since nothing in them refers back to itself.
-    Not after each small change: whatever else is alive then is left out too, and its cycles are never freed.
+    """As `config.load`."""
+    return build_calmly(see_calmly(path, environ, memory), environ, unsigned, memory)
+
+
+def see_calmly(path: Path, environ: Mapping[str, str], memory: Memory) -> Seen:
+    """As `seeing.see`."""
+    with _without_collecting(), _SHORT_TURNS:
+        return see(path, environ, memory)
+
+
+def build_calmly(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
+    """As `config.build`, without a garbage collection that walks through what is being made.
+
+    Later collections pass over the connections as well (`acyclic`): they would take a second for 100,000.
     """
-    was_enabled, memory.built = gc.isenabled(), 0
+    with _without_collecting(), _SHORT_TURNS:
+        loaded = build(seen, environ, unsigned, memory)
+        leave_out(memory.known.values())
+        leave_out(loaded.registry.connections.values())
+        leave_out(loaded.lent.read)
+        return loaded
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with _SHORT_TURNS:
-            loaded = load(path, environ, unsigned, memory)
-        if memory.built + len(loaded.config.connections) > _LARGE:
-            gc.freeze()
-        return loaded
+        yield
     finally:
         if was_enabled:
             gc.enable()

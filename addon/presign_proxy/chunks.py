@@ -1,4 +1,4 @@
-"""A chunked body of a request, read as RFC 9112, 7.1 has it and in no other way.
+"""Chunked bodies: those of requests are read as RFC 9112, 7.1 has it and in no other way.
 
 h11 takes blanks after a size, sizes of twenty digits, anything at all for an extension, and trailers whose
 lines end in LF alone. A balancer in front of the gateway that reads one of them otherwise sees the next
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, cast
 
+import h11
 from h11 import LocalProtocolError
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
@@ -18,6 +19,8 @@ from .message import MAX_HEAD
 
 MAX_LINE: Final = 8 * 1024
 """Bytes of the size of a chunk with its extension, or of one trailer."""
+MAX_JOINED: Final = 1024
+"""Chunks that are read in one go."""
 _NO_SIZE: Final = "the size of a chunk is not as HTTP/1.1 has it"
 _NO_TRAILER: Final = "a trailer is not as HTTP/1.1 has it"
 
@@ -84,3 +87,54 @@ class _Lines:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.buf, name)
+
+
+class JoinedChunks:
+    """A reader over another one. What is there at once is one piece, however many chunks it came in.
+
+    A chunk of one byte has six on the wire, and costs as much to pass on as one of 64 KiB.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._behind: Any = None
+        """What ends the chunks that were joined: the end of the body, or an error."""
+        self.lags = False
+        """Whether there may be more of them: others are to have their turn."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the body is not as it has to be, as far as was told."""
+        return self._behind is None and bool(getattr(self._reader, "failed", False))
+
+    def __call__(self, buf: Any) -> Any:
+        """The next event. Raises h11.ProtocolError."""
+        found, self._behind, self.lags = self._behind, None, False
+        if isinstance(found, Exception):
+            raise found
+        if found is not None:
+            return found
+        pieces: list[bytes] = []
+        while len(pieces) < MAX_JOINED:
+            event = self._next(buf, pieces)
+            if not isinstance(event, h11.Data):
+                if not pieces:
+                    return event
+                self._behind = event
+                break
+            pieces.append(bytes(event.data))
+        else:
+            self.lags = True
+        return h11.Data(data=b"".join(pieces))
+
+    def _next(self, buf: Any, pieces: list[bytes]) -> Any:
+        try:
+            return self._reader(buf)
+        except h11.ProtocolError as error:
+            if not pieces:
+                raise
+            return error
+
+    def read_eof(self) -> Any:
+        """What the end of the connection means. Raises h11.ProtocolError."""
+        return self._reader.read_eof()

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from .hosts import parse_address
-from .message import Fields, Request
+from .message import DEFAULT_PORT, Fields, Origin, Request
 from .networks import Address, Network, is_in
 
 MAX_HOPS: Final = 16
@@ -58,6 +58,23 @@ def client_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> Add
             return found
         address = found
     return address if len(hops) <= MAX_HOPS else None
+
+
+def public_origin(request: Request, trusted: Sequence[Network]) -> str:
+    """Where a client that is at the gateway has sent its request, as a URL begins; empty in reverse mode,
+    where that is not known.
+
+    A trusted proxy that ends TLS says so in X-Forwarded-Proto; what stands left of its word is the client's.
+    """
+    if request.reverse:
+        return ""
+    origin, peer = request.origin, parse_address(request.client)
+    if trusted and not request.tunnelled and peer is not None and is_in(peer, trusted):
+        lines = [value for name, value in request.fields if name.lower() == b"x-forwarded-proto"]
+        if lines and lines[-1].rpartition(b",")[2].strip().lower() == b"https":
+            port = 443 if origin.port == DEFAULT_PORT[origin.scheme] else origin.port
+            origin = Origin("https", origin.host, port)
+    return str(origin)
 
 
 def _parse_hop(text: str) -> Address | None:

@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from typing import Final
 
 CODINGS: Final = frozenset((b"gzip", b"x-gzip", b"deflate"))
-"""Codings that are decoded; identity was requested, and any other is refused."""
+"""Codings that are decoded."""
+UNREADABLE: Final = frozenset(b"br zstd compress x-compress dcb dcz exi pack200-gzip".split())
+"""Other codings that hide what is in a body (IANA, HTTP Content Coding Registry); identity was requested."""
 
 _PIECE: Final = 64 * 1024
+_SLICE: Final = 8 * 1024
+_MAGIC: Final = b"\x1f\x8b"
+_GZIP, _ZLIB, _BARE = 31, 15, -15
+"""zlib's names for the three: the size of the window, and what stands around it."""
 
 
 class DecodingError(Exception):
@@ -17,23 +23,55 @@ class DecodingError(Exception):
 
 
 class Decoder:
-    """Decodes gzip and zlib (RFC 9110, 8.4.1) in pieces of at most 64 KiB, however far a chunk expands."""
+    """Decodes gzip, zlib and bare deflate in pieces of at most 64 KiB, however far a chunk expands.
 
-    __slots__ = ("_zlib",)
+    RFC 9110, 8.4.1 calls zlib "deflate", and some servers send what the word says. Behind the end of a gzip
+    member another one may follow (RFC 1952, 2.2); anything else there is padding, and is dropped.
+    """
+
+    __slots__ = ("_begun", "_over", "_start", "_zlib")
 
     def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, as the header says
+        self._zlib = zlib.decompressobj(wbits=_GZIP)
+        self._start = b""
+        """What may be the first bytes of a stream, until they tell what it is."""
+        self._begun = self._over = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Raises DecodingError."""
+        # zlib copies what is left over at each end of a member, and after each piece.
+        for at in range(0, len(chunk), _SLICE):
+            yield from self._decoded(chunk[at : at + _SLICE])
+
+    def _decoded(self, chunk: bytes) -> Iterator[bytes]:
         try:
-            while chunk:
-                if self._zlib.eof:
-                    self._zlib = zlib.decompressobj(wbits=47)  # RFC 1952, 2.2: members follow one another
+            while chunk and not self._over:
+                if not self._begun:
+                    chunk = self._begin(chunk)
+                    continue
                 yield self._zlib.decompress(chunk, _PIECE)
                 chunk = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+                self._begun = not self._zlib.eof
         except zlib.error:
             raise DecodingError("the body is not valid gzip or zlib") from None
+
+    def _begin(self, chunk: bytes) -> bytes:
+        """Look at how a stream begins. Returns what is to be decoded, once two bytes are there."""
+        self._start += chunk
+        if len(self._start) < 2:
+            return b""
+        start, self._start = self._start, b""
+        if self._zlib.eof and start[:2] != _MAGIC:
+            self._over = True
+            return b""
+        if self._zlib.eof or start[:2] == _MAGIC:
+            self._zlib = zlib.decompressobj(wbits=_GZIP)
+        elif start[0] & 0x0F == 8 and int.from_bytes(start[:2], "big") % 31 == 0:  # RFC 1950, 2.2
+            self._zlib = zlib.decompressobj(wbits=_ZLIB)
+        else:
+            self._zlib = zlib.decompressobj(wbits=_BARE)
+        self._begun = True
+        return start
 
     def finish(self) -> None:
         """Raises DecodingError where the body ends too early."""

@@ -13,14 +13,15 @@ from mitmproxy.connection import Address
 from mitmproxy.proxy.mode_specs import UpstreamMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from . import networks
+from . import last_bytes, networks
 from .clients import bucket
 from .connections import Registry
 from .decisions import Forward
 from .errors import Denied
-from .handlers import proxyserver
+from .handlers import proxyserver, transport_of
 from .hosts import parse_address
 from .ledger import Ledger
+from .networks import Network
 from .observing.figures import Snapshot
 from .resolver import RESOLVE_TIMEOUT, Found, Resolver, TooManyLookups, mark_unsigned
 
@@ -111,7 +112,7 @@ class Dialler:
             isinstance(mode, UpstreamMode) and mode.address == (host, port)
         )
         if registry is not None and registry.deny_unsigned and not known:
-            data.server.error = "this destination belongs to no connection"
+            await self._judge_second_host(data, host, port, registry.second_host(host, port))
             return
         if not known:
             mark_unsigned(host, port)
@@ -119,7 +120,27 @@ class Dialler:
             lookup = self._resolver.configured if known else self._resolver.unsigned
             await self._keep_away(data, host, port, lookup(host, port))
 
+    async def _judge_second_host(
+        self, data: ServerConnectionHookData, host: str, port: int, allowed: tuple[Network, ...] | None
+    ) -> None:
+        """Dial the address of a host of `also` that was judged as that of a source; refuse any other."""
+        if allowed is None:
+            data.server.error = "this destination belongs to no connection"
+            return
+        try:
+            address = networks.judge(await _resolved(self._resolver.unsigned(host, port)), allowed)
+        except Denied:
+            data.server.error = "this host does not resolve, or not to public addresses only"
+            return
+        if await self._is_forbidden([address], port):
+            data.server.error = "this is an address of the gateway itself, or of its store"
+            return
+        self._named[data.server] = (host, port)
+        data.server.address = (address, port)
+
     def connected(self, data: ServerConnectionHookData) -> None:
+        if (transport := transport_of(data.client, data.server)) is not None:
+            last_bytes.keep(transport)
         named = self._named.pop(data.server, None)
         if named is not None:
             # The setter refuses once the connection is open, lest somebody mistakes it for a redirection;

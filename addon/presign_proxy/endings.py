@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from h11._receivebuffer import ReceiveBuffer
@@ -10,19 +11,34 @@ from mitmproxy.proxy.layers.http import DropStream, SendHttp
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
+    RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
     ResponseProtocolError,
 )
+from mitmproxy.proxy.layers.http._hooks import HttpResponseHook
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
+from . import flows
+from .answers import Answer, refusal
+from .errors import STATUS
+from .identity import new_request_id
 from .ledger import Entry, Ledger
 from .sending import Commands
 from .sharing import SharingHttp1Client
 from .waits import WaitingStream
 
+UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 LINGER: Final = 2.0
 """Seconds in which a client that is still uploading may read our answer before its connection closes."""
+
+
+@dataclass
+class UnreadableResponse(ResponseProtocolError):
+    """The upstream's answer has no one reading. Its text says why, and quotes nothing."""
 
 
 class EndingStream(WaitingStream):
@@ -31,6 +47,8 @@ class EndingStream(WaitingStream):
     ledger: Ledger
     entry: Entry | None = None
     answered = False
+    invalid = False
+    """Whether nobody can tell where the next request begins."""
 
     def come_apart(self) -> None:
         """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
@@ -90,7 +108,60 @@ class EndingStream(WaitingStream):
                 server.h2_conn.reset_stream(self.stream_id, 0)
                 yield commands.SendData(self.context.client, server.h2_conn.data_to_send())
         else:
+            server.state = server.drop
             yield commands.RequestWakeup(LINGER)
+
+    def _end_upload(self, entry: Entry) -> Commands:
+        """The answer is there, and nobody waits for the rest of the request."""
+        yield from self._cancel(entry)
+        server = self.http_layer.connections[self.context.client]
+        yield from self._stop_upload() if isinstance(server, Http2Server) else self._hang_up()
+        self._leave()
+        yield DropStream(self.stream_id)
+
+    def _refusal(self, code: str, status: int | None = None) -> Answer:
+        entry = self.entry
+        request_id = (entry.request_id if entry else "") or new_request_id()
+        if entry is not None and entry.guarded:
+            entry.failed = code
+        return refusal(code, request_id, entry.style if entry else "json", status)
+
+    def _answer(self, answer: Answer) -> Commands:
+        """Answer now, whatever of the request is still to come; nothing of it is kept."""
+        self.answered = True
+        if self.head_sent:
+            error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
+            yield SendHttp(error, self.context.client)
+            return
+        if self.entry is None or self.entry.decision is None:
+            flows.hide(self.flow)  # no hook of ours has seen it
+        # The rest of a small body may have come while the hook was running.
+        if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
+            self.uploading = False
+        over_h1 = flows.is_h1(self.flow.request.data.http_version)
+        # After a request that is invalid as HTTP nobody can tell where the next one begins.
+        last = answer.status == STATUS["malformed"] or self.entry is None or self.entry.ends_connection
+        close = over_h1 and (self.uploading or self.invalid or last)
+        response = flows.response_of(answer, close=close)
+        self.flow.response = response
+        if self.flow.error is None:
+            yield HttpResponseHook(self.flow)
+        head_only = self.flow.request.data.method == b"HEAD" or not answer.body
+        client = self.context.client
+        # What is sent is the answer, not what other addons have made of the flow by now.
+        response = flows.response_of(answer, close=close)
+        yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=head_only), client)
+        if not head_only:
+            yield SendHttp(ResponseData(self.stream_id, answer.body), client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        if close and (self.invalid or not self.uploading):
+            yield commands.CloseConnection(client)
+        elif self.uploading:
+            yield from self._stop_upload()
+        self.http_layer.ended.append(self)
+        yield DropStream(self.stream_id)
 
     def _hang_up(self) -> Commands:
         yield commands.CloseConnection(self.context.client)

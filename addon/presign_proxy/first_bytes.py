@@ -82,6 +82,19 @@ def chosen_by(asked: layer.NextLayer) -> layer.Layer | None:
     return asked.layer
 
 
+def is_undecided(asked: layer.NextLayer) -> bool:
+    """Whether more has to come first, or too much has come of what nobody could tell."""
+    chosen = asked.layer
+    if chosen is None and len(asked.data_client()) > MAX_HEAD:
+        asked.layer = Refuse(asked.context)
+        return True
+    if chosen is not None and may_become_http(asked):
+        asked.context.layers.remove(chosen)
+        asked.layer = None  # asked again when more has come, or cut at the deadline
+        return True
+    return False
+
+
 class Refuse(layer.Layer):
     """Closes the connection: where only presigned requests are let through, all else is."""
 

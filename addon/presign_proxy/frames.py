@@ -1,10 +1,10 @@
-"""What an HTTP/2 client may send: whole frames, so many in one turn, so many beside its requests.
+"""What a peer over HTTP/2 may send: whole frames, so many in one turn, so many beside its messages.
 
 The protocol lets nine bytes of a client cost a server a hundred microseconds (SETTINGS, PING, RST_STREAM:
 CVE-2019-9511 to 9518, CVE-2023-44487), and one byte of a head stand for four thousand of an earlier one
 (RFC 7541, 6.1). So frames are counted before anything is made of them. A frame that costs more than it weighs
 takes tokens. A client gets some each second, and more for what it is answered; when it has none left, its
-connection is closed.
+connection is closed. An upstream is held to the same, the other way round.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ TURN_FRAMES: Final = 64
 """Frames that are handled before others have their turn."""
 TURN_HEADS: Final = 8
 """Heads of these: each may become a request."""
+TURN_PIECES: Final = 8
+"""Short frames of bodies among these: each is passed on by itself, and costs as much as a long one."""
+SHORT: Final = 1024
+"""Bytes of a frame below which it is a short one."""
 MAX_BLOCK_FIELDS: Final = 256
 """Fields of a head that is decoded at all, so that it can be answered; more end the connection."""
 BURST: Final = 1000
@@ -34,6 +38,16 @@ way. Each answer allows one more, and each second.
 """
 BYTES_PER_TOKEN: Final = 1024
 """Bytes sent to a client for which it gets one: Go opens two windows for each four KiB."""
+TINY: Final = 16
+"""Bytes of a frame of a body below which it is a tiny one. There would be no end to those of one byte, or of
+padding alone: so many are let through in a second, and what is behind waits.
+"""
+MAX_TINY: Final = 1000
+"""Tiny frames that are let through at once."""
+TINY_RATE: Final = 500
+"""Tiny frames in each second."""
+TINY_DELAY: Final = 0.02
+"""Seconds until it is looked again whether a tiny frame may go on."""
 PER_DATA: Final = 3
 """Tokens for each frame of a body that is sent to a client: for two windows, and a PING that measures."""
 LEAST_DATA: Final = 16
@@ -45,7 +59,8 @@ FRAME_SIZE_ERROR: Final = 0x6
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x9
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
 _HEAD: Final = 9
-_PREFACE: Final = 24
+PREFACE: Final = 24
+"""Bytes that a client says before its first frame."""
 _COST: Final = {_SETTINGS: 5}
 _MAX_SETTINGS: Final = 6 * 64
 """Bytes of a SETTINGS frame; there are a dozen settings of six bytes, and each unknown one is kept."""
@@ -76,27 +91,48 @@ class FrameGate:
         "_heads",
         "_held",
         "_is_live",
+        "_max_frame",
+        "_paced",
+        "_pieces",
         "_preface",
         "_resets",
         "_since",
+        "_tiny",
         "_tokens",
+        "delay",
         "sizes",
     )
 
-    def __init__(self, is_live: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        is_live: Callable[[int], bool],
+        *,
+        preface: int = PREFACE,
+        max_frame: int = MAX_FRAME,
+        paced: bool = True,
+    ) -> None:
         """
         Args:
-            is_live: whether a stream has a request that is under way, and may have a body.
+            is_live: whether a stream has a message that is under way, and may have a body.
+            preface: bytes in front of the first frame.
+            max_frame: bytes of the longest frame that the peer was allowed.
+            paced: whether tiny frames wait for the clock. Those of an upstream do not: it may stream many
+                answers word by word.
         """
         self._is_live = is_live
         self._held = bytearray()
-        self._preface = _PREFACE
+        self._preface = preface
+        self._max_frame = max_frame
+        self._paced = paced
         self._tokens = float(BURST)
+        self._tiny = float(MAX_TINY)
+        self.delay = 0.0
+        """Seconds until the next turn."""
         self._resets = 0.0
         self._since: float | None = None
         self._block = bytearray()
         self._begun = False
-        self._heads = 0
+        self._heads = self._pieces = 0
         self.sizes: dict[int, list[int]] = {}
         """Bytes on the wire of the heads of the last turn, by stream: the request's, then its trailers'."""
 
@@ -138,19 +174,24 @@ class FrameGate:
         if self._since is not None:
             self.earn((now - self._since) * RATE)
             self._resets = max(self._resets - (now - self._since), 0)
+            self._tiny = min(self._tiny + (now - self._since) * TINY_RATE, MAX_TINY)
         self._since = now
         self.sizes.clear()
-        self._heads = 0
+        self._heads = self._pieces = 0
+        self.delay = 0.0
         end = min(self._preface, len(self._held))
         self._preface -= end
         frames = 0
         while len(self._held) >= end + _HEAD and not self._ends_turn(frames, self._held[end + 3]):
             length = self._length(end)
-            if length > MAX_FRAME:
+            if length > self._max_frame:
                 raise Excess("a frame is too large", FRAME_SIZE_ERROR)
             if len(self._held) < end + _HEAD + length:
                 break
-            self._look(end, length)
+            if not self._is_of_body(end, length):
+                self._look(end, length)
+            elif self._is_early(end, length):
+                break
             end, frames = end + _HEAD + length, frames + 1
         taken = bytes(self._held[:end])
         del self._held[:end]
@@ -162,21 +203,40 @@ class FrameGate:
         """
         if kind == _RST_STREAM:
             return False
-        return frames >= TURN_FRAMES or (kind == _HEADERS and self._heads >= TURN_HEADS)
+        too_many = frames >= TURN_FRAMES or self._pieces >= TURN_PIECES
+        return too_many or (kind == _HEADERS and self._heads >= TURN_HEADS)
+
+    def _stream(self, at: int) -> int:
+        return int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF
+
+    def _is_of_body(self, at: int, length: int) -> bool:
+        """Whether a frame is a piece, or the end, of a body that somebody takes."""
+        if self._held[at + 3] != _DATA or not (length or self._held[at + 4] & _END_STREAM):
+            return False
+        stream = self._stream(at)
+        return stream in self.sizes or self._is_live(stream)
+
+    def _is_early(self, at: int, length: int) -> bool:
+        """Whether a frame of a body is so short that it has to wait, in front of all that comes behind it."""
+        if length >= SHORT:
+            return False
+        self._pieces += 1
+        flags = self._held[at + 4]
+        padding = self._held[at + _HEAD] + 1 if flags & _PADDED and length else 0
+        if not self._paced or length - padding >= TINY or flags & _END_STREAM:
+            return False
+        if self._tiny < 1:
+            self.delay = TINY_DELAY
+            return True
+        self._tiny -= 1
+        return False
 
     def _length(self, at: int) -> int:
         return int.from_bytes(self._held[at : at + 3], "big")
 
     def _look(self, at: int, length: int) -> None:
-        """Count one frame."""
+        """Count one frame that is not of a body."""
         kind, flags = self._held[at + 3], self._held[at + 4]
-        stream = int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF
-        if (
-            kind == _DATA
-            and (length or flags & _END_STREAM)
-            and (stream in self.sizes or self._is_live(stream))
-        ):
-            return
         # A request pays too: for each that is answered there is more than it took.
         self._pay(_COST.get(kind, 1))
         if kind == _RST_STREAM:
@@ -188,9 +248,9 @@ class FrameGate:
         if kind == _HEADERS:
             self._block, self._begun = bytearray(), True
             start, end = _fragment(self._held, at + _HEAD, length, flags)
-            self._collect(stream, start, end, flags)
+            self._collect(self._stream(at), start, end, flags)
         elif kind == _CONTINUATION and self._begun:
-            self._collect(stream, at + _HEAD, at + _HEAD + length, flags)
+            self._collect(self._stream(at), at + _HEAD, at + _HEAD + length, flags)
 
     def _pay(self, tokens: int) -> None:
         self._tokens -= tokens

@@ -11,11 +11,25 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from .handlers import handler_of
+from .sockets import keep_asking
+
 MAX_HELD: Final = 1024 * 1024
 """Bytes held of what one client sent, before no more is read from it."""
 MAX_BACKLOG: Final = 4 * 1024 * 1024
-"""Bytes that wait for one client to take them, before no more is read from its upstreams."""
+"""Bytes of one answer that wait for a client to take them, before no more of it is read."""
+MAX_BACKLOGS: Final = 16 * 1024 * 1024
+"""Bytes of all answers together that wait for one client. Beyond it each of them has room for SHARE."""
+SHARE: Final = 64 * 1024
+"""Bytes of one answer that are read however many others wait. One that is not taken never stops another."""
 _PAUSE: Final = 0.05
+
+
+def is_too_much(waiting: int, together: int) -> bool:
+    """Whether no more of an answer is to be read: so much of it waits, and so much of all that its client
+    has asked for.
+    """
+    return waiting > MAX_BACKLOG or (waiting > SHARE and together > MAX_BACKLOGS)
 
 
 class GatedReader:
@@ -63,8 +77,13 @@ class GatedReader:
         return getattr(self._reader, name)
 
 
-def gate(handler: Any, connection: Any, is_shut: Callable[[], bool]) -> None:
-    """Put a gate before a connection of a handler, before its read loop begins."""
-    io = handler.transports.get(connection)
+def gate(client: Any, connection: Any, is_shut: Callable[[], bool]) -> None:
+    """Put a gate before a connection of a client's handler, before its read loop begins, and watch for its
+    peer.
+    """
+    handler = handler_of(client)
+    io = handler.transports.get(connection) if handler is not None else None
     if io is not None and io.reader is not None and connection.transport_protocol == "tcp":
         io.reader = GatedReader(io.reader, is_shut)
+        if (transport := getattr(io.writer, "transport", None)) is not None:
+            keep_asking(transport.get_extra_info("socket"))

@@ -6,22 +6,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.events import ConnectionClosed
 
-from .handlers import cut, handler_of, has_gone
+from .audit import GONE, Outcome
+from .half_closed import has_gone, is_quiet
+from .handlers import cut, handler_of, is_taken, keep_awake
 from .ledger import Entry, Ledger
-from .waits import Overdue
-from .watching import Version, version_of
+from .waits import Overdue, Stalled
 
 logger = logging.getLogger(__name__)
 
 TICK: Final = 0.5
-_LOOK: Final = 0.05
 HEAD_DEADLINE: Final = 10.0
 """Seconds in which a client must have sent the head of its request."""
 
@@ -30,37 +29,36 @@ class Housekeeper:
     """Ticks twice a second: ends what is overdue, and has a changed configuration read again."""
 
     def __init__(
-        self, ledger: Ledger, reload: Callable[[], Awaitable[None]], tick: Callable[[float], None]
+        self,
+        ledger: Ledger,
+        reload: Callable[[float], None],
+        tick: Callable[[float], None],
+        end: Callable[[Entry, Outcome], object],
     ) -> None:
+        """Args: end: writes down how a granted exchange has ended."""
         self._ledger = ledger
-        self._reload = reload
-        self._tick = tick
+        self._end = end
         self._task: asyncio.Task[None] | None = None
-        self._reloading: asyncio.Task[None] | None = None
         self._lost: WeakSet[Entry] = WeakSet()
-        self.asked = False
-        self.files: tuple[Path, ...] = ()
-        self.seen: Version | None = None
+        # What is revoked comes first, and none of them waits for what another one fails at.
+        self._steps: tuple[Callable[[float], Awaitable[None] | None], ...] = (
+            reload,
+            self._end_gone,
+            self._end_overdue,
+            tick,
+            self._wake_overdue,
+            self._ask_mute,
+            self._end_stalled,
+            self._tell_of_lost,
+        )
 
     def start(self) -> None:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
-        for task in (self._task, self._reloading):
-            if task is not None:
-                task.cancel()
-
-    def watch(self, files: tuple[Path, ...], version: Version | None) -> None:
-        """The files from which on a change is one, and as what they were read; no files: as before."""
-        if files:
-            self.files, self.seen = files, version
-
-    async def settled(self) -> None:
-        """Wait until what was asked for has been read."""
-        # What ends it is a tick.
-        while self.asked or (self._reloading is not None and not self._reloading.done()):  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)
+        if self._task is not None:
+            self._task.cancel()
 
     def make_room(self) -> bool:
         """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
@@ -74,32 +72,15 @@ class Housekeeper:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            try:
-                self._end_gone()
-                self._end_overdue(time.monotonic())
-                self._tick(time.monotonic())
-                await self._wake_overdue(time.monotonic())
-                await self._tell_of_lost()
-                self._look_at_files()
-            except Exception as error:
-                logger.error("presign: housekeeping failed (%s)", type(error).__name__)
+            for step in self._steps:
+                try:
+                    waited_for = step(time.monotonic())
+                    if waited_for is not None:
+                        await waited_for
+                except Exception as error:
+                    logger.error("presign: housekeeping failed (%s)", type(error).__name__)
 
-    def _look_at_files(self) -> None:
-        """One reload at a time; it may wait for programs, and no deadline waits for it."""
-        if self._reloading is not None and not self._reloading.done():
-            return
-        version = version_of(self.files)
-        if self.files and (self.asked or version != self.seen):
-            self.seen, self.asked = version, False
-            self._reloading = asyncio.get_running_loop().create_task(self._reload_once())
-
-    async def _reload_once(self) -> None:
-        try:
-            await self._reload()
-        except Exception as error:
-            logger.error("presign: the reload failed (%s)", type(error).__name__)
-
-    async def _tell_of_lost(self) -> None:
+    async def _tell_of_lost(self, _: float) -> None:
         """End exchanges whose upstream connection has ended without anybody's being told.
 
         Where writing to a connection fails, mitmproxy cancels its task, also while that waits for its turn to
@@ -114,17 +95,29 @@ class Housekeeper:
                 await handler.server_event(ConnectionClosed(ended))
         self._lost = WeakSet(lost)
 
-    def _end_gone(self) -> None:
-        """End clients that have closed their connections, where it was only known that they say no more."""
-        for client in list(self._ledger.mute):
-            if has_gone(client):
+    def _end_gone(self, _: float) -> None:
+        """End clients that have closed their connections, where nobody would be told of that."""
+        for client in self._ledger.unheard():
+            layer, mute = self._ledger.layers.get(client), client in self._ledger.mute
+            answering = layer is not None and layer.is_answering()
+            if has_gone(client) or (mute and answering and is_quiet(client)):
                 self._ledger.mute.discard(client)
+                self._ledger.deaf.discard(client)
                 self._ledger.gone.add(client)
                 try:
-                    if (layer := self._ledger.layers.get(client)) is not None:
+                    if layer is not None:
                         layer.give_up()
                 finally:
                     cut(client, client)
+
+    async def _ask_mute(self, now: float) -> None:
+        """Ask those again that wait for an answer: one may have closed its connection since."""
+        for client in self._ledger.mute.all():
+            handler, layer = handler_of(client), self._ledger.layers.get(client)
+            if handler is None or layer is None or not self._ledger.mute.is_due(client, now):
+                continue
+            if (asks := layer.ask()) is not None:
+                await handler.server_event(asks)
 
     def _end_overdue(self, now: float) -> None:
         for client, since in list(self._ledger.heads.items()):
@@ -133,8 +126,11 @@ class Housekeeper:
                 cut(client, client)
         for entry in self._ledger.live():
             if handler_of(entry.client) is None:
-                self._ledger.retire(entry)  # its client is gone, and nobody said so
-            elif _is_overdue(entry, now):
+                self._end(entry, entry.outcome(None, GONE))  # and nobody said so
+                continue
+            if self._ledger.is_waiting(entry):
+                keep_awake(entry.client)
+            if _is_overdue(entry, now):
                 entry.timed_out = True
                 cut(entry.client, entry.server)
             elif entry.seat.is_lost(now):
@@ -147,6 +143,28 @@ class Housekeeper:
             if handler is not None and entry.stream is not None and _connects_for_too_long(entry, now):
                 entry.timed_out = True
                 await handler.server_event(Overdue(entry.stream))
+
+    async def _end_stalled(self, now: float) -> None:
+        """Have those answered whose bodies stand still: no more is sent, or no more is taken."""
+        for entry in self._ledger.uploads():
+            handler, stream = handler_of(entry.client), entry.stream
+            if handler is None or stream is None or entry.stage not in _MOVING:
+                continue
+            held = stream.is_held or not (entry.server is None or is_taken(entry.client, entry.server))
+            if entry.held is not held:
+                entry.held, entry.moved = held, now  # until now it was the other's turn
+            if now - max(entry.since, entry.moved) <= entry.patience[held]:
+                continue
+            entry.moved = now  # told once
+            if held:
+                entry.timed_out = True
+                cut(entry.client, entry.server or entry.client)
+            else:
+                await handler.server_event(Stalled(stream))
+
+
+_MOVING: Final = ("sending", "receiving", "done")
+"""Stages in which the body of a request is passed on."""
 
 
 def _is_lost(entry: Entry) -> bool:

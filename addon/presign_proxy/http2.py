@@ -1,25 +1,30 @@
-"""mitmproxy's HTTP/2 connections, held to limits before anything is made of what comes."""
+"""mitmproxy's HTTP/2 connections, held to limits before anything is made of what comes, on both sides."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import h2.events
 import h2.exceptions
+import hpack
 from h2.errors import ErrorCodes
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http._events import ResponseHeaders
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseHeaders
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server, StreamState
 
 from .answers import refusal
+from .endings import UnreadableResponse
 from .frames import ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
 from .gates import MAX_HELD
 from .identity import new_request_id
 from .message import MAX_FIELDS, MAX_HEAD
+from .response_heads import MAX_RESPONSE_HEAD, TOO_LARGE
 from .sending import Commands
+from .windows import WindowedConnection, make_windowed
 
 if TYPE_CHECKING:
     from .wire import GuardedHttpLayer
@@ -28,61 +33,144 @@ PSEUDO: Final = 4
 """Fields of a request over HTTP/2 that are none of its header."""
 _FREE: Final = 8 * 1024
 """Bytes that a head over HTTP/2 may become, however few of it are sent."""
+_MAX_TABLE: Final = 4096
+"""Bytes of the table in which we keep what we have sent (RFC 7541, 4.2: a peer only allows for more)."""
 
 
-class GuardedHttp2Server(Http2Server):
-    """The client's side: frames by turns, heads of bounded size, and windows that open as uploads move on."""
+MAX_WINDOW: Final = MAX_HELD
+"""Bytes of one stream that a peer may send before any of them was passed on."""
 
-    def __init__(self, context: Context, http_layer: GuardedHttpLayer) -> None:
-        super().__init__(context)
-        self.http_layer = http_layer
-        self.owed: dict[int, int] = {}
-        self.gate = FrameGate(lambda stream_id: stream_id in http_layer.streams)
-        self.turn: commands.RequestWakeup | None = None
-        """The next one, while whole frames wait for it."""
-        self._refused: int | None = None
-        """The stream whose head was too large; nothing more of it is listened to."""
+
+class Client(Protocol):
+    """What an upstream's side asks of the HTTP layer."""
+
+    def is_behind(self, stream_id: int) -> bool:
+        """Whether the client does not take what has come for one of its streams."""
+
+
+_table_size: Any = vars(hpack.Encoder)["header_table_size"]
+
+
+class BoundedEncoder(hpack.Encoder):
+    """Writes heads. hpack keeps as much of them as the peer allows, four gigabytes, and searches all of that
+    for each field of the next head.
+    """
+
+    @property
+    def header_table_size(self) -> int:
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        _table_size.fset(self, min(value, _MAX_TABLE))
+
+
+class Settle(events.Event):
+    """What waited may have moved on: the windows of streams that move again are to be opened."""
+
+
+class _ByTurns(Http2Connection):
+    """Handles a bounded number of frames; the others once everybody else has had a turn. A stream gets no
+    further window while what has come for it is not taken.
+    """
+
+    gate: FrameGate
+    owed: dict[int, int]
+    """By stream, the bytes that its peer was not told to be taken."""
+    turn: commands.RequestWakeup | None = None
+    """The next one, while whole frames wait for it."""
+    _closed: events.ConnectionClosed | None = None
+    """Told to mitmproxy once all that came before was handled."""
+
+    def _bound(self, gate: FrameGate) -> None:
+        """Set the limits, before the first byte is sent."""
+        self.gate = gate
+        self.owed = {}
+        make_windowed(self.h2_conn)
+        self.h2_conn.encoder.__class__ = BoundedEncoder
         settings = self.h2_conn.local_settings
         # mitmproxy takes frames eight times as large, of which a head may have dozens, and opens windows
-        # of two gigabytes, so that it would have to keep what no upstream takes.
+        # of two gigabytes, so that it would have to keep what nobody takes.
         settings.max_frame_size = self.h2_conn.max_inbound_frame_size = MAX_FRAME
-        settings.initial_window_size = MAX_HELD
+        settings.initial_window_size = MAX_WINDOW
         settings.acknowledge()
-        # Up to here a head is decoded, so that one that is too large can be answered.
-        self.h2_conn.decoder.max_header_list_size = 2 * MAX_HEAD
+
+    def _is_held(self, stream_id: int) -> bool:
+        """Whether what comes for a stream only waits."""
+        raise NotImplementedError
+
+    def _receive_data(self, event: h2.events.DataReceived) -> None:
+        """Keep account of a piece of a body, whose window is opened later where it only waits."""
+        if self._is_held(event.stream_id):
+            length = event.flow_controlled_length
+            self.owed[event.stream_id] = self.owed.get(event.stream_id, 0) + length
+            event.flow_controlled_length = 0
+
+    def _settle(self) -> Commands:
+        """Open the windows of streams that move again."""
+        for stream_id in [one for one in self.owed if not self._is_held(one)]:
+            # A stream that has ended gives back what it holds of the connection's window.
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                self.h2_conn.acknowledge_received_data(self.owed.pop(stream_id), stream_id)
+        if data := self.h2_conn.data_to_send():
+            yield commands.SendData(self.conn, data)
 
     def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, events.DataReceived):
+        if isinstance(event, Settle):
+            yield from self._sent(self._settle())
+        elif isinstance(event, events.DataReceived):
             self.gate.add(event.data)
             if self.turn is None:
                 yield from self._take_turn()
-        elif isinstance(event, events.Wakeup):
+        elif isinstance(event, events.Wakeup) and event.command is self.turn:
             self.turn = None
             yield from self._take_turn()
+        elif isinstance(event, events.ConnectionClosed) and self.turn is not None:
+            self._closed = event
         else:
-            if isinstance(event, ResponseHeaders) and self.is_open_for_us(event.stream_id):
+            if isinstance(event, RequestHeaders) or (
+                isinstance(event, ResponseHeaders) and self.is_open_for_us(event.stream_id)
+            ):
                 self.gate.answered()
             yield from self._sent(super()._handle_event(event))
 
     def _take_turn(self) -> Commands:
-        """Handle a bounded number of frames; the others once everybody else has had a turn."""
         try:
             data = self.gate.take(time.monotonic())
         except Excess as excess:
-            yield from self.protocol_error(excess.why, excess.code)
+            yield from self._end(excess)
             return
         if data:
             yield from self._sent(super()._handle_event(events.DataReceived(self.conn, data)))
         if self.gate.is_ready:
-            self.turn = commands.RequestWakeup(0)
+            self.turn = commands.RequestWakeup(self.gate.delay)
             yield self.turn
+        elif self._closed is not None:
+            closed, self._closed = self._closed, None
+            yield from super()._handle_event(closed)
+
+    def _end(self, excess: Excess) -> Commands:
+        yield from self.protocol_error(excess.why, excess.code)
 
     def _sent(self, stock: Commands) -> Commands:
-        """Count what the client is sent: it opens windows for that."""
+        """Count what the peer is sent: it opens windows for that."""
         for command in stock:
             if isinstance(command, commands.SendData):
                 self.gate.sent(command.data)
             yield command
+
+
+class GuardedHttp2Server(_ByTurns, Http2Server):
+    """The client's side: heads of bounded size, and windows that open as uploads move on."""
+
+    def __init__(self, context: Context, http_layer: GuardedHttpLayer) -> None:
+        super().__init__(context)
+        self.http_layer = http_layer
+        self._bound(FrameGate(lambda stream_id: stream_id in http_layer.streams))
+        self._refused: int | None = None
+        """The stream whose head was too large; nothing more of it is listened to."""
+        # Up to here a head is decoded, so that one that is too large can be answered.
+        self.h2_conn.decoder.max_header_list_size = 2 * MAX_HEAD
 
     def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
         if isinstance(event, h2.events.RequestReceived | h2.events.TrailersReceived):
@@ -91,10 +179,8 @@ class GuardedHttp2Server(Http2Server):
         if self._refused is not None and getattr(event, "stream_id", None) == self._refused:
             self._pass_over(event)
             return False
-        if isinstance(event, h2.events.DataReceived) and self.http_layer.is_full(event.stream_id):
-            length = event.flow_controlled_length
-            self.owed[event.stream_id] = self.owed.get(event.stream_id, 0) + length
-            event.flow_controlled_length = 0
+        if isinstance(event, h2.events.DataReceived):
+            self._receive_data(event)
         if isinstance(event, h2.events.StreamReset) and event.stream_id in self.http_layer.streams:
             # Of a request that ends and is reset in one segment mitmproxy has forgotten the stream by now:
             # it would go on for nobody, and HTTP/2 does not count it among those it allows at a time.
@@ -148,33 +234,82 @@ class GuardedHttp2Server(Http2Server):
         """End the connection. What h2 says behind a colon quotes what the client sent, at any length."""
         yield from super().protocol_error(message.partition(":")[0], error_code)
 
-    def settle(self) -> Commands:
-        """Open the windows of uploads that move again."""
-        for stream_id in [one for one in self.owed if not self.http_layer.is_full(one)]:
-            length = self.owed.pop(stream_id)
-            if length and not self.is_closed(stream_id):
-                self.h2_conn.acknowledge_received_data(length, stream_id)
-        if data := self.h2_conn.data_to_send():
-            yield commands.SendData(self.conn, data)
+    def _is_held(self, stream_id: int) -> bool:
+        return self.http_layer.is_full(stream_id)
 
 
-class GuardedHttp2Client(Http2Client):
-    """The upstream's side: frames no longer than was agreed. h2 looks at a length only once all of the frame
-    is there, 16 MiB.
-    """
+class GuardedHttp2Client(_ByTurns, Http2Client):
+    """The upstream's side. What it sends is worked through no faster than others wait."""
 
-    def _handle_event(self, event: events.Event) -> Commands:
-        yield from super()._handle_event(event)
-        if isinstance(event, events.DataReceived) and self._waits_for_too_much():
-            self.h2_conn.incoming_buffer._data = bytearray()
-            yield from self.protocol_error("a frame is too large", ErrorCodes.FRAME_SIZE_ERROR)
+    interim: dict[int, int]
+    """Bytes of interim heads before an answer that is waited for."""
 
-    def _waits_for_too_much(self) -> bool:
-        """What is left over begins with the frame whose end has not come yet."""
-        begun = self.h2_conn.incoming_buffer._data
-        return len(begun) >= 3 and int.from_bytes(begun[:3], "big") > self.h2_conn.max_inbound_frame_size
+    def __init__(self, context: Context, http_layer: Client) -> None:
+        super().__init__(context)
+        self.http_layer = http_layer
+        self.interim = {}
+        self._bound(
+            FrameGate(
+                self.their_stream_id.__contains__,  # ended ones too: what is on its way when we reset one
+                preface=0,
+                paced=False,
+            )
+        )
+
+    def _is_held(self, stream_id: int) -> bool:
+        return self.http_layer.is_behind(self.their_stream_id[stream_id])
+
+    def _end(self, excess: Excess) -> Commands:
+        for command in self.protocol_error(excess.why, excess.code):
+            if isinstance(command, ReceiveHttp):
+                command.event.stream_id = self.their_stream_id[command.event.stream_id]
+            yield command
+
+    def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
+        """Interim heads are passed over, as many as on the lane; mitmproxy logs each of them."""
+        if isinstance(event, h2.events.ResponseReceived | h2.events.InformationalResponseReceived):
+            stream_id, fields = event.stream_id, event.headers or ()
+            size = self.interim.pop(stream_id, 0) + sum(len(name) + len(value) + 4 for name, value in fields)
+            if size > MAX_RESPONSE_HEAD and stream_id in self.streams:
+                return (yield from self._refuse(stream_id))
+            if isinstance(event, h2.events.InformationalResponseReceived):
+                waiting = self.streams.keys() | {stream_id}
+                self.interim = {one: sent for one, sent in self.interim.items() if one in waiting}
+                self.interim[stream_id] = size
+                return False
+        if isinstance(event, h2.events.DataReceived):
+            self._receive_data(event)
+        return (yield from super().handle_h2_event(event))
+
+    def _refuse(self, stream_id: int) -> layer.CommandGenerator[bool]:
+        """End one stream; others on the connection are not to suffer for it."""
+        del self.streams[stream_id]
+        if not self.is_closed(stream_id):
+            self.h2_conn.reset_stream(stream_id, ErrorCodes.CANCEL)
+            yield commands.SendData(self.conn, self.h2_conn.data_to_send())
+        code = self.ReceiveProtocolError.code
+        yield ReceiveHttp(UnreadableResponse(stream_id, TOO_LARGE, code=code))
+        return False
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for their turn."""
+        return self.gate.waiting if self.gate.is_ready else 0
 
 
 def unsent(side: Http2Connection, stream_id: int) -> int:
-    """Bytes that a peer's window keeps from being sent."""
-    return sum(len(piece.data) for piece in side.h2_conn.stream_buffers.get(stream_id, ()))
+    """Bytes of a stream that its peer's window keeps from being sent."""
+    return _windowed(side).waiting_of(stream_id)
+
+
+def all_unsent(side: Http2Connection) -> int:
+    """Bytes of all streams that a peer's windows keep from being sent."""
+    return _windowed(side).waiting
+
+
+def _windowed(side: Http2Connection) -> WindowedConnection:
+    """Its connection: there are no sides but the two above, which make it such a one."""
+    connection = side.h2_conn
+    if not isinstance(connection, WindowedConnection):
+        raise TypeError("a connection whose buffers nobody counts")
+    return connection

@@ -71,6 +71,11 @@ class Request(NamedTuple):
     tunnelled: bool = False
 
     @property
+    def is_proxied(self) -> bool:
+        """Whether the gateway is the client's proxy: it asked for a tunnel, or with a whole URL."""
+        return self.tunnelled or any(kind == "scheme" for kind, _ in self.names)
+
+    @property
     def path(self) -> bytes:
         return self.target.partition(b"?")[0]
 

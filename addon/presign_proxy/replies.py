@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import urljoin
 
 from .decisions import Forward
-from .decoding import CODINGS
+from .decoding import CODINGS, UNREADABLE
 from .errors import Denied
-from .hosts import parse_authority
+from .links import LINKS, Led, lead
 from .masking import Mask
 from .message import CONTROLS, TOKEN, Fields
-from .paths import canonical_path
+from .response_heads import UNFRAMED
 
 _ALWAYS: Final = frozenset(
     b"www-authenticate proxy-authenticate authentication-info proxy-authentication-info keep-alive "
@@ -24,7 +23,6 @@ _GATEWAY_FORM: Final = frozenset(
     b"report-to reporting-endpoints".split()
 )
 """Headers that speak for a whole origin, which in gateway form all upstreams share."""
-_LOCATIONS: Final = frozenset((b"location", b"content-location"))
 _COOKIES: Final = frozenset((b"set-cookie", b"set-cookie2"))
 _GONE: Final = {
     (gateway, cookies, cache): _ALWAYS
@@ -39,19 +37,13 @@ _GONE: Final = {
 """What is taken off: in gateway form or not, where cookies pass or not, where caching passes or not."""
 _NEVER_NOMINATED: Final = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 _SHARED_CACHING = re.compile(rb"(?:public|proxy-revalidate|s-maxage=.*)", re.IGNORECASE)
-_REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 307, 308))
-_URL = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE)
-_TAIL = re.compile(r"[?#].*")
-# A reference without controls, blanks and backslashes; with a scheme it has exactly two slashes and a host,
-# as it must have after two slashes without one. Browsers make a host of what follows any number of slashes.
-_REFERENCE = re.compile(
-    rb"(?:https?://[^/?#]|//[^/?#]|(?![A-Za-z][A-Za-z0-9+.-]*:|//))[!-\[\]-~]*", re.IGNORECASE
-)
 
 
 class Reply(NamedTuple):
     """A response head: status, reason phrase and fields; whether its body must be decoded to be masked, and
     whether its fields tell its length, or that it comes in chunks.
+
+    `links` are values of fields that hold a presign only on their way to the client.
     """
 
     status: int
@@ -60,6 +52,18 @@ class Reply(NamedTuple):
     encoded: bool = False
     sized: bool = False
     chunked: bool = False
+    links: tuple[Led, ...] = ()
+
+    @property
+    def sent(self) -> Reply:
+        """The head that the client gets, where nobody else sees it."""
+        return self._replace(fields=linked(self.fields, self.links)) if self.links else self
+
+
+def linked(fields: Fields, links: tuple[Led, ...]) -> Fields:
+    """Fields as the client gets them; a value that somebody has changed meanwhile stays as it is."""
+    sent = dict(links)
+    return tuple([(name, sent.get(value, value)) for name, value in fields])
 
 
 def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
@@ -70,16 +74,16 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     conduct = forward.connection.conduct
     gateway = forward.gateway_prefix is not None
     gone = _GONE[gateway, conduct.cookies, conduct.cache]
-    empty = reply.status in (204, 304)
+    empty = reply.status in UNFRAMED
     encoded = b"content-encoding" in names and bool(mask) and _is_encoded(reply)
     encoded = encoded and not empty and forward.facts.method != "HEAD"
-    if empty:
-        gone |= {b"transfer-encoding"}  # mitmproxy would end a body that is not there
+    gone |= UNFRAMED.get(reply.status, frozenset())
     if b"connection" in names:
         gone |= _nominated(reply.fields)
     if encoded:
         gone |= {b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest", b"etag"}
-    fields = _kept(reply, names, gone, forward)
+    links: list[Led] = []
+    fields = _kept(reply, names, gone, forward, mask, links)
     if not conduct.cache:
         cached = b"cache-control" in names
         fields.append((b"Cache-Control", _private(reply.fields) if cached else b"private"))
@@ -87,6 +91,7 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     if mask.mask(text) != text:
         fields = [(mask.mask(name), mask.mask(value)) for name, value in fields]
         reason = mask.mask(reason)
+        links = [Led(mask.mask(shown), mask.mask(sent)) for shown, sent in links]
     fields += _added(forward, gateway=gateway)
     return Reply(
         reply.status,
@@ -95,18 +100,30 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
         encoded,
         b"content-length" in names and b"content-length" not in gone,
         b"transfer-encoding" in names and b"transfer-encoding" not in gone,
+        tuple(links),
     )
 
 
 def _kept(
-    reply: Reply, names: list[bytes], gone: frozenset[bytes], forward: Forward
+    reply: Reply,
+    names: list[bytes],
+    gone: frozenset[bytes],
+    forward: Forward,
+    mask: Mask,
+    links: list[Led],
 ) -> list[tuple[bytes, bytes]]:
+    """The fields that go on; `links` are added to."""
     fields: list[tuple[bytes, bytes]] = []
+    named = forward.connection.conduct.url_headers
     for key, (name, value) in zip(names, reply.fields, strict=True):
         if key in gone or key.startswith(b"x-presign") or key.endswith(b"cdn-cache-control"):
             continue
-        if key in _LOCATIONS:
-            value = _location(key, value, reply.status, forward)
+        if key in LINKS or key in named:
+            # Rewriting takes escapes off, under which an echoed credential was not seen.
+            led = Led(*map(mask.mask, lead(key, value, reply.status, forward)))
+            value = led.shown
+            if led.sent != value:
+                links.append(led)
         elif key == b"connection":
             value = b"close" if b"close" in value.lower() else b"keep-alive"
         fields.append((name, value))
@@ -128,10 +145,6 @@ def _checked(reply: Reply) -> tuple[list[bytes], bytes]:
     values = b"\n".join([reply.reason, *[value for _, value in reply.fields]])
     if len(values.translate(None, CONTROLS)) != len(values) or values.count(b"\n") != len(reply.fields):
         raise Denied("upstream", "the upstream sends a control character in its head")
-    if b"transfer-encoding" in names:
-        for name, value in reply.fields:
-            if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                raise Denied("upstream", "the upstream encodes its body for the transfer")
     return names, b"%b\n%b" % (joined, values)
 
 
@@ -148,8 +161,9 @@ def _listed(fields: Fields, key: bytes) -> list[bytes]:
 
 def _is_encoded(reply: Reply) -> bool:
     """Raises Denied("upstream") for a coding that cannot be taken off: it would be passed on unread."""
-    codings = [token.lower() for token in _listed(reply.fields, b"content-encoding")]
-    codings = [coding for coding in codings if coding != b"identity"]
+    named = [token.lower() for token in _listed(reply.fields, b"content-encoding")]
+    # Of what is no coding of a body (aws-chunked, utf-8), servers have sent the name and nothing else.
+    codings = [coding for coding in named if coding in CODINGS | UNREADABLE]
     if not codings:
         return False
     if len(codings) > 1 or codings[0] not in CODINGS or reply.status == 206:
@@ -173,50 +187,3 @@ def _private(fields: Fields) -> bytes:
     if not any(token.lower() in (b"private", b"no-store") for token in tokens):
         tokens.insert(0, b"private")
     return b", ".join(tokens)
-
-
-def _location(key: bytes, value: bytes, status: int, forward: Forward) -> bytes:
-    """Where a redirect leads, in the form of URL the client used; never followed by us.
-
-    A client re-sends its headers, and a key token with them, to wherever it is redirected: away from the
-    upstream as the client addresses it, that is refused.
-    """
-    in_gateway = forward.gateway_prefix is not None
-    target = _on_upstream(value, forward)
-    upstream = forward.connection.upstream
-    below = upstream.relative(target.partition(b"?")[0].partition(b"#")[0]) if upstream and target else None
-    stays = target is not None if not in_gateway else below is not None
-    resent = forward.facts.carrier in ("header", "key") and not forward.connection.conduct.redirects
-    if resent and not stays and key == b"location" and status in _REDIRECTS:
-        raise Denied("upstream", "a redirect to another origin would take the presign with it")
-    if target is None or not in_gateway:
-        return value
-    if upstream is None or below is None:
-        # Absolute, because relative to the gateway it would lead to somebody else.
-        return str(forward.origin).encode("ascii") + target
-    rest = target[len(upstream.base) :]
-    if forward.gateway_prefix:
-        return forward.gateway_prefix + rest
-    # Relative to the URL of the client, which holds the token: it need not be repeated in a header.
-    depth = forward.plain.path[len(upstream.base) :].count(b"/") - 1
-    return (b"../" * depth or b"./") + rest.removeprefix(b"/")
-
-
-def _on_upstream(value: bytes, forward: Forward) -> bytes | None:
-    """Path, query and fragment of a reference that every client resolves to the upstream's own origin."""
-    match = _REFERENCE.fullmatch(value)
-    if match is None:
-        return None
-    try:
-        absolute = urljoin(f"{forward.origin}{forward.plain.path.decode('ascii')}", value.decode("ascii"))
-    except ValueError:
-        return None
-    found = _URL.fullmatch(absolute)
-    if found is None or parse_authority(found[2], found[1].lower()) != forward.origin:
-        return None
-    path = _TAIL.sub("", found[3])
-    tail = found[3][len(path) :]
-    try:
-        return canonical_path((path or "/").encode("ascii"), allow_encoded_slash=True) + tail.encode("ascii")
-    except Denied:
-        return None

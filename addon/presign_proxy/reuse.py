@@ -16,3 +16,12 @@ _BODY_IS_READ: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 def reads_body(method: bytes) -> bool:
     """Whether an upstream can be trusted to read the body of a request with this method to its end."""
     return method in _BODY_IS_READ
+
+
+def has_plain_answer(method: bytes) -> bool:
+    """Whether an upstream can be trusted to end its answer to this method where HTTP says that it ends.
+
+    Careless handlers answer HEAD as they answer GET. Such a body comes a moment after its head, and would be
+    read as the answer to the next request: somebody else's, in the words of whoever wrote that body.
+    """
+    return method != b"HEAD"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import socket
 import struct
-from typing import Final
+from typing import Any, Final
 
 _SIOCOUTQNSD: Final = 0x894B
 """linux/sockios.h; other systems have no such question."""
@@ -14,6 +16,22 @@ def unsent(descriptor: int) -> int:
     """Bytes that were written and cannot be sent, because the peer takes no more; 0 where nobody knows."""
     try:
         found = fcntl.ioctl(descriptor, _SIOCOUTQNSD, bytes(4))
-    except OSError:
+    except (OSError, ValueError):  # of a socket that is closed, or that is none
         return 0
     return int(struct.unpack("i", found)[0])
+
+
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds of silence, seconds between questions, and questions without an answer: two minutes in all."""
+
+
+def keep_asking(sock: Any) -> None:
+    """Have the system find out where a peer is gone for good that could not say so.
+
+    Nothing else would notice while both sides wait: an event stream may be silent for hours.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -9,7 +9,7 @@ masked before any flow holds it; and no error page of mitmproxy's answers a requ
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import time
 from typing import Final
 
 from mitmproxy.connection import Server
@@ -42,18 +42,19 @@ from mitmproxy.proxy.layers.http._hooks import (
 )
 
 from . import flows, replies
-from .answers import Answer, refusal
+from .answers import Answer
 from .bodies import Body
 from .decisions import PassThrough
 from .dispatch import Begin
-from .endings import EndingStream, nothing
-from .errors import STATUS, Denied
-from .identity import new_request_id
+from .downloads import DownloadingStream
+from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
+from .errors import Denied
 from .ledger import Arrival, Entry
 from .masking import Mask
-from .policy import body_too_large
+from .policy import body_too_large, body_too_late
+from .response_heads import UNFRAMED
 from .sending import Commands
-from .waits import Overdue
+from .waits import Drained, Overdue, Stalled
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +62,22 @@ _PROMPT: Final = frozenset(
     (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook)
 )
 _FRAMED_OTHERWISE: Final = "the body is not framed as HTTP/1.1 has it"
-_UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 
 
-class GuardedStream(EndingStream):
+class GuardedStream(DownloadingStream):
     """A stream that forwards only what the ledger says may be forwarded."""
 
     begin: Begin | None = None
     arrival: Arrival | None = None
-    invalid = False
-    head_sent = False
+    bodiless = False
+    """Whether its answer ends with its head."""
+
+    def handle_event(self, event: events.Event) -> Commands:
+        """Also while a hook is run, which keeps all else waiting."""
+        if isinstance(event, RequestProtocolError) and self.entry is not None:
+            if not self._is_body_broken(event):
+                self.entry.leave()
+        yield from super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, RequestHeaders):
@@ -79,17 +86,30 @@ class GuardedStream(EndingStream):
             self._has_uploaded()
         elif isinstance(event, RequestData):
             self.queued -= min(self.queued, len(event.data))
+        elif isinstance(event, ResponseHeaders):
+            flows.unframe(event.response)
+            self.bodiless = event.response.status_code in UNFRAMED
+        elif isinstance(event, ResponseData) and self.bodiless:
+            return nothing(event)  # over HTTP/2 it comes all the same, and would stand before the next answer
         if isinstance(event, events.Wakeup):
-            return self._hang_up()
+            return self._prompt() if event.command is self.prompting else self._hang_up()
+        if isinstance(event, Drained):
+            return self._resume()
         if self.answered:
             return nothing(event)
         if isinstance(event, Overdue):
             return self._answer_late()
+        if isinstance(event, Stalled):
+            return self._end_stalled()
         entry = self.entry
         if self._is_body_broken(event):
             return self._refuse_body(event, entry)
         if entry is not None and entry.guarded:
             return self._granted(event, entry)
+        if isinstance(event, ResponseHeaders) and entry is not None and entry.is_second:
+            if event.response.status_code == 101:
+                return self._answer(self._refusal("upstream"))  # of no protocol that was let through
+            event.response.stream = True
         return self._guard(super()._handle_event(event))
 
     def _answer_late(self) -> Commands:
@@ -97,6 +117,13 @@ class GuardedStream(EndingStream):
         if self.entry is not None:
             self.entry.why = "the upstream was not connected to in time"
         yield from self._answer(self._refusal("upstream", 504))
+
+    def _end_stalled(self) -> Commands:
+        """The client sends no more of its body."""
+        entry = self.entry
+        if entry is not None and self.uploading:
+            why = body_too_late(entry.patience[0])
+            yield from self._end_upload(entry) if entry.replied else self._cut_upload(entry, why)
 
     def _arrive(self, event: RequestHeaders) -> None:
         """Note how the request came, before mitmproxy changes it. Without that it is refused."""
@@ -179,6 +206,8 @@ class GuardedStream(EndingStream):
     def _decided(self) -> Answer | None:
         """The answer to give now that the hook has run; None to go on."""
         entry = self.entry
+        if entry is not None and entry.decision is None and entry.left:
+            return None  # mitmproxy looks for the end of its client next, and goes no further
         if entry is None or entry.decision is None:
             return self._refusal("internal")  # the hook did not run or did not finish
         if entry.answer is not None:
@@ -222,8 +251,9 @@ class GuardedStream(EndingStream):
             return self._send_head(command, event)
         if isinstance(event, RequestData) and not event.data:
             return None  # mitmproxy would write it as the chunk that ends the body
-        if isinstance(event, RequestTrailers) and getattr(command.connection, "alpn", None) != b"h2":
-            return None  # mitmproxy has no way to write them over HTTP/1
+        if isinstance(event, RequestTrailers | ResponseTrailers):
+            # mitmproxy has no way to write them over HTTP/1.
+            return command if getattr(command.connection, "alpn", None) == b"h2" else None
         if isinstance(event, RequestData | ResponseData) and entry is not None and entry.bodies is not None:
             shown = entry.bodies.request if isinstance(event, RequestData) else entry.bodies.response
             shown.add(event.data)
@@ -231,6 +261,9 @@ class GuardedStream(EndingStream):
             entry.enter("waiting")
         elif isinstance(event, ResponseHeaders):
             self.head_sent = event.response.status_code >= 200
+            if entry is not None and entry.links:
+                sent, entry.links = flows.linked_response(event.response, entry.links), ()
+                return SendHttp(ResponseHeaders(event.stream_id, sent, event.end_stream), command.connection)
         elif isinstance(event, ResponseProtocolError):
             return self._error_page(command, event, entry)
         return command
@@ -242,7 +275,10 @@ class GuardedStream(EndingStream):
             return self._refusal("internal")
         grant = entry.grant
         if grant is None and isinstance(entry.decision, PassThrough):
-            self.http_layer.own(command.connection, "")
+            server = command.connection
+            if entry.is_second and not (isinstance(server, Server) and server.tls and not server.via):
+                return self._refusal("upstream")  # another proxy would resolve its name, which nobody judged
+            self.http_layer.own(server, "")
             return command
         if grant is None:
             return self._refusal("internal")
@@ -301,23 +337,37 @@ class GuardedStream(EndingStream):
                 yield from self._answer(answer)
                 return
         elif isinstance(event, ResponseData):
-            yield from self._receive_data(entry, event.data)
+            entry.moved = time.monotonic()
+            yield from self._receive(entry, event)
             return
         elif isinstance(event, ResponseEndOfMessage):
             entry.replied = True
-            yield from self._receive_data(entry, None)
-            if self.answered:
-                return
+            yield from self._receive(entry, event)
+            return
         elif isinstance(event, ResponseProtocolError):
+            if isinstance(event, UnreadableResponse):
+                entry.why = event.message
             # mitmproxy's message quotes what the upstream sent, and with it an echoed credential.
-            event = ResponseProtocolError(event.stream_id, _UPSTREAM_FAILED, event.code)
+            event = ResponseProtocolError(event.stream_id, UPSTREAM_FAILED, event.code)
+        elif isinstance(event, RequestEndOfMessage) and self._is_short(entry):
+            yield from self._cut_upload(entry, Denied("malformed", "the body is not as long as announced"))
+            return
         elif isinstance(event, RequestData):
             entry.uploaded += len(event.data)
+            entry.moved = time.monotonic()
             self.flow.request.stream = True
             if entry.overruns:
-                yield from self._cut_upload(entry)
+                yield from self._cut_upload(entry, body_too_large(entry.max_body or 0))
                 return
         yield from self._guard(super()._handle_event(event))
+
+    def _is_short(self, entry: Entry) -> bool:
+        """Whether a body ends too early: where trailers follow, h2 does not hold it against its length."""
+        data = self.flow.request.data
+        if flows.is_h1(data.http_version) or not entry.arrival.has_body:
+            return False  # its own framing says so
+        length = flows.announced(data.headers.fields)
+        return length is not None and entry.uploaded < length
 
     def _is_body_broken(self, event: events.Event) -> bool:
         """Whether a body over HTTP/1 is not framed as it has to be; its client is still there to hear so."""
@@ -345,94 +395,23 @@ class GuardedStream(EndingStream):
             entry.heard(event.response.status_code)
             mask = entry.mask or Mask(())
             reply = replies.rewrite(flows.reply_of(event.response), grant, mask)
-            entry.body = Body(mask, encoded=reply.encoded)
+            entry.body, entry.links = Body(mask, encoded=reply.encoded), reply.links
             flows.put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
         except Denied as denied:
             logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
             entry.why = denied.detail
-            return self._refusal("upstream")
+            return self._refusal(denied.code)
         except Exception as error:
             logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
             return self._refusal("internal")
         entry.enter("receiving")
         return None
 
-    def _receive_data(self, entry: Entry, chunk: bytes | None) -> Commands:
-        """Pass a chunk on, decoded and masked; None ends the body."""
-        body = entry.body
-        if body is None:
-            yield from self._abort(entry)
-            return
-        pieces: Iterator[bytes] = body.finish() if chunk is None else body.feed(chunk)
-        while True:
-            try:
-                piece = next(pieces, None)
-            except Exception as error:
-                logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
-                yield from self._abort(entry)
-                return
-            if piece is None:
-                return
-            yield from self._guard(super()._handle_event(ResponseData(self.stream_id, piece)))
-
-    def _cut_upload(self, entry: Entry) -> Commands:
-        """More of a body has come than was signed: the upstream never gets the end of it, nor this piece."""
-        entry.withdrawn = body_too_large(entry.max_body or 0)
+    def _cut_upload(self, entry: Entry, why: Denied) -> Commands:
+        """Refuse a body half-way: the upstream never gets the end of it."""
+        entry.withdrawn = why
         if self.head_sent:
             yield from self._abort(entry)
             return
         yield from self._cancel(entry)
-        yield from self._answer(self._refusal("too_large", entry.withdrawn.status))
-
-    def _abort(self, entry: Entry) -> Commands:
-        """Break off a response whose head is out: the client sees that it is not whole."""
-        yield from self._cancel(entry)
-        error = ResponseProtocolError(self.stream_id, _UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
-        yield from self._guard(super()._handle_event(error))
-        self.answered = True
-
-    # -- answers of ours ------------------------------------------------------------------------------
-
-    def _refusal(self, code: str, status: int | None = None) -> Answer:
-        entry = self.entry
-        request_id = (entry.request_id if entry else "") or new_request_id()
-        if entry is not None and entry.guarded:
-            entry.failed = code
-        return refusal(code, request_id, entry.style if entry else "json", status)
-
-    def _answer(self, answer: Answer) -> Commands:
-        """Answer now, whatever of the request is still to come; nothing of it is kept."""
-        self.answered = True
-        if self.head_sent:
-            error = ResponseProtocolError(self.stream_id, _UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
-            yield SendHttp(error, self.context.client)
-            return
-        if self.entry is None or self.entry.decision is None:
-            flows.hide(self.flow)  # no hook of ours has seen it
-        # The rest of a small body may have come while the hook was running.
-        if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
-            self.uploading = False
-        over_h1 = flows.is_h1(self.flow.request.data.http_version)
-        # After a request that is invalid as HTTP nobody can tell where the next one begins.
-        last = answer.status == STATUS["malformed"] or self.entry is None or self.entry.ends_connection
-        close = over_h1 and (self.uploading or self.invalid or last)
-        response = flows.response_of(answer, close=close)
-        self.flow.response = response
-        if self.flow.error is None:
-            yield HttpResponseHook(self.flow)
-        head_only = self.flow.request.data.method == b"HEAD" or not answer.body
-        client = self.context.client
-        # What is sent is the answer, not what other addons have made of the flow by now.
-        response = flows.response_of(answer, close=close)
-        yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=head_only), client)
-        if not head_only:
-            yield SendHttp(ResponseData(self.stream_id, answer.body), client)
-        yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
-        self.client_state = self.server_state = self.state_errored
-        self.flow.live = False
-        if close and (self.invalid or not self.uploading):
-            yield commands.CloseConnection(client)
-        elif self.uploading:
-            yield from self._stop_upload()
-        self.http_layer.ended.append(self)
-        yield DropStream(self.stream_id)
+        yield from self._answer(self._refusal(why.code, why.status))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from .connections import Registry
 from .errors import Denied
 from .message import Request, head_of
 from .recognition import is_gateway
 from .schemes import presign as presign_scheme
+
+REASON: Final = b"Forbidden: no connection of the presign gateway leads there"
+"""Many clients show nothing of a refused tunnel but its status line."""
 
 
 def refused(registry: Registry | None, request: Request) -> str | None:
@@ -24,6 +29,7 @@ def refused(registry: Registry | None, request: Request) -> str | None:
         return "unsigned"
     origin = request.origin
     known = origin.host in registry.hosts or registry.leads_to(origin.host, origin.port)
+    known = known or registry.second_host(origin.host, origin.port) is not None
     if not registry.deny_unsigned or known or is_gateway(registry, request):
         return None
     return "unsigned"

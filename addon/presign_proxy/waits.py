@@ -10,30 +10,59 @@ from __future__ import annotations
 from typing import Any
 
 from h11._receivebuffer import ReceiveBuffer
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, HttpStream, RegisterHttpConnection
-from mitmproxy.proxy.layers.http._events import RequestData, RequestEndOfMessage, RequestProtocolError
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestData,
+    RequestEndOfMessage,
+    RequestProtocolError,
+)
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client
 
-from .handlers import PROBE, may_be_there
+from .half_closed import PROBE, may_be_there
 from .ledger import Ledger
 from .sending import Commands
 
 
-class Overdue(events.Event):
-    """A stream has waited for its connection for too long. Led to it by every layer above."""
+class _ForStream(events.Event):
+    """Led to its stream by every layer above."""
 
     def __init__(self, stream: WaitingStream) -> None:
         self.stream = stream
+
+
+class Overdue(_ForStream):
+    """A stream has waited for its connection for too long."""
+
+
+class StillThere(_ForStream):
+    """The client of a stream has long said no more: ask whether it is there."""
+
+
+class Departed(_ForStream):
+    """The client of a stream has gone."""
+
+
+class Stalled(_ForStream):
+    """Nothing more of the body of a request has come for too long."""
+
+
+class Drained(_ForStream):
+    """Others have had their turn, and the client has taken what there was of its answer."""
 
 
 class WaitingStream(HttpStream):
     """A stream that can be woken while it waits for its connection."""
 
     uploading = False
+    forsaken = False
+    """Whether it was told that its client has gone, or wants no answer any more."""
+    head_sent = False
+    """Whether the answer has begun."""
     queued = 0
     """Bytes of the body that mitmproxy keeps meanwhile."""
 
@@ -42,17 +71,41 @@ class WaitingStream(HttpStream):
         return self.context.layers[self.context.layers.index(self) - 1]
 
     @property
+    def is_held(self) -> bool:
+        """Whether the body waits for a hook, a connection or a window, and not for the client."""
+        return bool(self.http_layer.is_full(self.stream_id, 0))
+
+    @property
     def is_connecting(self) -> bool:
         return self._paused is not None and isinstance(self._paused.command, GetHttpConnection)
 
     def handle_event(self, event: events.Event) -> Commands:
         if self._paused is not None and isinstance(event, RequestData):
             self.queued += len(event.data)
+        if isinstance(event, Departed) and event.stream is self:
+            yield from self._depart()
+            return
+        self.forsaken |= isinstance(event, RequestProtocolError)
+        if isinstance(event, StillThere) and event.stream is self:
+            yield from self._ask()
+            return
         if isinstance(event, Overdue) and event.stream is self and not self.is_connecting:
             return
         if isinstance(event, Overdue | RequestProtocolError) and self.is_connecting:
             yield from self._stop_waiting()
         yield from super().handle_event(event)
+
+    def _depart(self) -> Commands:
+        """What mitmproxy tells a stream where its client ends; of one that said no more nobody knew then
+        whether it has gone. Where a tunnel goes on from here, this stream has nothing to end.
+        """
+        if not self.forsaken and self.child_layer is None:
+            code = ErrorCode.CLIENT_DISCONNECTED
+            yield from self.handle_event(RequestProtocolError(self.stream_id, "Client disconnected.", code))
+
+    def _ask(self) -> Commands:
+        if not self.head_sent and self.flow.request.is_http11:
+            yield commands.SendData(self.context.client, PROBE)
 
     def _stop_waiting(self) -> Commands:
         """From here on the stream is as it was before it asked for a connection, and hears events again."""
@@ -87,35 +140,71 @@ class WaitingHttp1Server(Http1Server):
     ledger: Ledger
 
     def wait(self, event: events.Event) -> Commands:
-        """In the middle of an answer a client cannot be asked whether it is there: it is taken to be gone."""
+        """A client of HTTP/1.0 cannot be asked whether it is there: it is taken to be gone."""
         client = self.context.client
-        told = self.response is not None and self.response.status_code >= 200
-        askable = self.request is not None and self.request.is_http11 and not told
+        askable = self.request is not None and self.request.is_http11
         if not isinstance(event, events.ConnectionClosed) or not askable or not may_be_there(client):
             yield from super().wait(event)
             return
         self.ledger.mute.add(client)
-        yield commands.SendData(client, PROBE)
+        if self.response is None:
+            yield commands.SendData(client, PROBE)
+
+    def drop(self, event: events.Event) -> Commands:  # noqa: ARG002 - as a state of mitmproxy's
+        """The rest of a refused upload comes: nobody takes it apart any more."""
+        self.buf = ReceiveBuffer()
+        yield from ()
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
         client = self.context.client
-        if client in self.ledger.gone or not client.connected:
+        if self.ledger.has_departed(client):
             self.buf = ReceiveBuffer()  # what it has sent ahead is for nobody, and would be ended by nobody
         yield from super().mark_done(request=request, response=response)
-        if response and self.state == self.read_headers and self.context.client in self.ledger.mute:
+        if response and client in self.ledger.mute:
+            yield from self._end_reading()
+
+    def _end_reading(self) -> Commands:
+        """All that had come is read: a client that says no more has asked for nothing else, or for half."""
+        if self.state == self.read_headers:
             yield commands.CloseConnection(self.context.client)
+        elif self.state == self.read_body:
+            self.ledger.mute.discard(self.context.client)
+            yield from self.state(events.ConnectionClosed(self.context.client))
 
 
 class WaitingHttpLayer(HttpLayer):
-    """An HTTP layer that lets go of connections nobody waits for."""
+    """An HTTP layer that lets go of connections nobody waits for, and of those that have ended."""
+
+    closed: set[Connection]
+    """Upstream connections whose end was told, and that may still be known."""
 
     def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, Overdue):
+        if isinstance(event, _ForStream):
             yield from self._to_stream(event)
         elif not self._is_of_forsaken(event):
             yield from super()._handle_event(event)
+            if isinstance(event, events.ConnectionClosed) and event.connection is not self.context.client:
+                self.closed.add(event.connection)
 
-    def _to_stream(self, event: Overdue) -> Commands:
+    def forget_closed(self) -> None:
+        """Let go of connections that have ended, before another one is opened.
+
+        mitmproxy keeps each that there ever was, and looks at all of them for each request: one client that
+        stays, and whose upstream does not, would take a worker to itself. Nothing more comes of a connection
+        whose end was told, and what is still sent to it goes nowhere. One that a stream refers to stays.
+        """
+        ended = {one for one in self.closed if one.state is ConnectionState.CLOSED}
+        if not ended:
+            return
+        used: set[Any] = set(self.waiting_for_establishment)
+        for stream in self.streams.values():
+            used |= {stream.context.server, getattr(getattr(stream, "flow", None), "server_conn", None)}
+        for one in list(self.connections):
+            if one not in used and self.dialled(one) in ended:
+                self._forget(one)
+        self.closed.intersection_update(map(self.dialled, self.connections))
+
+    def _to_stream(self, event: _ForStream) -> Commands:
         """Lead an event to its stream, be it at the other end of a tunnel."""
         for one in event.stream.context.layers:
             if isinstance(one, WaitingStream) and self.streams.get(one.stream_id) is one:
@@ -143,7 +232,21 @@ class WaitingHttpLayer(HttpLayer):
                 yield commands.CloseConnection(self._forget(connection))
 
     def give_up(self) -> None:
-        """The client has gone. Its streams are ended by the ledger."""
+        """The client has gone. Its streams are told of it, one by one."""
+
+    def departures(self) -> list[events.Event]:
+        """What tells them."""
+        return [Departed(one) for one in self.streams.values() if isinstance(one, WaitingStream)]
+
+    def ask(self) -> events.Event | None:
+        """What asks whether the client is there, in front of its answer."""
+        return next(
+            (StillThere(one) for one in self.streams.values() if isinstance(one, WaitingStream)), None
+        )
+
+    def is_answering(self) -> bool:
+        """Whether an answer has begun."""
+        return any(isinstance(one, WaitingStream) and one.head_sent for one in self.streams.values())
 
     def _forget(self, connection: Connection) -> Connection:
         """Answer no request with it, and hear nothing from it. Returns what is dialled for it, which is

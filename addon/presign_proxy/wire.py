@@ -15,20 +15,20 @@ from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HttpLayer
+from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layers.http import HttpClient, HttpLayer
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
-from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
 from .answers import Answer, refusal
-from .chunks import StrictChunks
+from .chunks import JoinedChunks, StrictChunks
 from .dispatch import Begin
-from .endings import EndingHttp1Client
 from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
 from .flows import is_h1
-from .gates import MAX_HELD
-from .http2 import GuardedHttp2Client, GuardedHttp2Server, unsent
+from .gates import MAX_BACKLOG, MAX_HELD, is_too_much
+from .http1 import TamedHttp1
+from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, all_unsent, unsent
 from .identity import new_request_id
 from .lane.layer import LaneEvent
 from .ledger import Ledger
@@ -36,6 +36,7 @@ from .message import MAX_HEAD
 from .sending import Commands, in_one_piece
 from .sharing import SharingHttpLayer
 from .stream import GuardedStream
+from .upstream_protocol import GuardedHttpClient
 from .waits import WaitingHttp1Server, descendants
 
 logger = logging.getLogger(__name__)
@@ -51,53 +52,9 @@ _RAW: Final = re.compile(rb"([\x80-\xff])")
 _ESCAPED: Final = {bytes((octet,)): b"%%%02X" % octet for octet in range(0x80, 0x100)}
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
-_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 
 
-class _Tamed(Http1Connection):
-    """What mitmproxy's HTTP/1 leaves open on both sides."""
-
-    def _handle_event(self, event: events.Event) -> Commands:
-        stock = super()._handle_event(event)
-        return self._bounded(stock) if isinstance(event, events.DataReceived) else stock
-
-    def _bounded(self, stock: Commands) -> Commands:
-        yield from stock
-        # Chunk sizes, trailers and response heads are lines without an end, until they end.
-        if len(self.buf) <= MAX_HEAD:
-            return
-        # Nobody who means well sends a megabyte of requests ahead.
-        ahead = self.state == self.wait and len(self.buf) > MAX_HELD
-        if ahead or self.state in (self.read_headers, self.read_body):
-            yield from self._break("a line without an end")
-
-    def _break(self, why: str) -> Commands:
-        """Close it: nobody can tell where the next message would begin."""
-        yield commands.CloseConnection(self.conn)
-        self.buf = ReceiveBuffer()
-        self.state = self.done
-        if self.stream_id is not None and self.request is not None:
-            code = self.ReceiveProtocolError.code
-            yield ReceiveHttp(self.ReceiveProtocolError(self.stream_id, why, code=code))
-
-    def read_body(self, event: events.Event) -> Commands:
-        """mitmproxy crashes on trailers of a chunked body; they are fields nobody checked, and dropped. Of a
-        body that is not well-formed it quotes a line in its log, which may be that of the next request.
-        """
-        try:
-            for command in super().read_body(event):
-                if isinstance(command, ReceiveHttp) and isinstance(command.event, self.ReceiveProtocolError):
-                    error = command.event
-                    text = "the body is not framed as HTTP/1 has it"
-                    command = ReceiveHttp(self.ReceiveProtocolError(error.stream_id, text, code=error.code))
-                yield command
-        except NotImplementedError:
-            yield ReceiveHttp(self.ReceiveEndOfMessage(self.stream_id or 0))
-            is_request = isinstance(self, Http1Server)
-            yield from self.mark_done(request=is_request, response=not is_request)
-
-
-class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
+class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
     """The client's side: heads of bounded size, owed within a deadline; no page or log line repeats them."""
 
     def __init__(self, context: Context, ledger: Ledger) -> None:
@@ -110,7 +67,8 @@ class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
 
     def read_body(self, event: events.Event) -> Commands:
         if type(self.body_reader) is ChunkedReader:
-            self.body_reader = StrictChunks()
+            joined: Any = JoinedChunks(StrictChunks())
+            self.body_reader = joined
         reader = self.body_reader
         for command in super().read_body(event):
             if isinstance(command, commands.CloseConnection) and getattr(reader, "failed", False):
@@ -201,37 +159,6 @@ class GuardedHttp1Server(_Tamed, WaitingHttp1Server):
             yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
 
 
-class GuardedHttp1Client(_Tamed, EndingHttp1Client):
-    """The upstream's side: interim responses are not taken for the response, nothing it says is logged."""
-
-    def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        if isinstance(event, events.DataReceived) and self.request is not None and self._has_no_status():
-            yield from self._break("it answers with a status that is none")
-            return
-        self._drop_interim()
-        for command in super().read_headers(event):
-            if isinstance(command, commands.Log):
-                command = commands.Log("presign: unexpected data from an upstream", command.level)
-            yield command
-
-    def _has_no_status(self) -> bool:
-        """Whether a whole status line has come whose status has not three digits. mitmproxy takes any number,
-        also one that it cannot write.
-        """
-        line, end, _ = bytes(self.buf).partition(b"\n")
-        parts = line.split(None, 2)
-        return bool(end) and (len(parts) < 2 or not _STATUS.fullmatch(parts[1]))
-
-    def _drop_interim(self) -> None:
-        """RFC 9110, 15.2: any number of 1xx may precede the response; 101 ends HTTP and is the response."""
-        while self.request is not None:
-            start = bytes(self.buf)[:12]
-            if not start.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) or start[9:12] == b"101":
-                return
-            if not self.buf.maybe_extract_lines() or self._has_no_status():
-                return
-
-
 class GuardedHttpLayer(SharingHttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
@@ -269,12 +196,25 @@ class GuardedHttpLayer(SharingHttpLayer):
         for command in in_one_piece(stock):
             if self.quiet and isinstance(command, commands.Log):
                 command.message = "presign: a message of the protocol layer is withheld"
+            elif isinstance(command, commands.OpenConnection):
+                self.forget_closed()
             yield command
-        server = self.connections.get(client)
-        if isinstance(server, GuardedHttp2Server) and server.owed:
-            yield from server.settle()
+        yield from self._settle()
         while self.ended:
             self.ended.pop().come_apart()
+
+    def _settle(self) -> Commands:
+        """Open the windows of what moves again, on both sides."""
+        for top in list(self.connections.values()):
+            if any(getattr(one, "owed", None) for one in descendants(top)):
+                yield from self.event_to_child(top, Settle())
+
+    def event_to_child(self, child: Layer, event: events.Event) -> Commands:
+        if isinstance(event, events.Start):
+            for one in descendants(child):
+                if type(one) is HttpClient:
+                    GuardedHttpClient.guard(one, self)
+        yield from super().event_to_child(child, event)
 
     def _is_heard(self, event: events.Event) -> bool:
         """Whether an event is something that the client has sent."""
@@ -306,19 +246,47 @@ class GuardedHttpLayer(SharingHttpLayer):
         return sum(getattr(stream, "queued", 0) for stream in self.streams.values())
 
     def backlog_of(self, server: Connection) -> int:
-        """What came from an upstream and an HTTP/2 client's window keeps from being sent; over HTTP/1 the
-        socket tells, and an upstream connection of several streams must not wait for one of them.
+        """Bytes that came from an upstream and wait: for their turn, or for an HTTP/2 client's window; to a
+        client over HTTP/1 the socket tells.
         """
+        rests = any(getattr(self.streams[one], "rests", False) for one in self._streams_of(server))
         client = self.connections.get(self.context.client)
-        if not isinstance(client, Http2Server) or getattr(server, "alpn", None) == b"h2":
-            return 0
-        return sum(
-            unsent(client, stream_id)
-            for stream_id, stream in self.streams.items()
-            if getattr(stream, "flow", None) is not None and stream.flow.server_conn is server
-        )
+        waiting = self._before_turn(server) + rests
+        if isinstance(client, Http2Server):
+            waiting += sum(unsent(client, one) for one in self._streams_of(server))
+        return waiting
 
-    def is_full(self, stream_id: int) -> bool:
+    def is_shut(self, server: Connection) -> bool:
+        """Whether nothing more is to be read from an upstream. One over HTTP/2 has its windows: no stream
+        holds up others.
+        """
+        if getattr(server, "alpn", None) == b"h2":
+            return self._before_turn(server) > MAX_BACKLOG
+        return any(self._takes_nothing(one) for one in self._streams_of(server))
+
+    def is_behind(self, stream_id: int) -> bool:
+        """Whether what comes for a stream only waits: for a hook, or for its client to take what there is."""
+        stream = self.streams.get(stream_id)
+        return stream is not None and (stream._paused is not None or self._takes_nothing(stream_id))
+
+    def _takes_nothing(self, stream_id: int) -> bool:
+        """Whether so much waits for the client that no more is wanted."""
+        if getattr(self.streams[stream_id], "rests", False):
+            return True  # whatever it comes to once it is unpacked
+        client = self.connections.get(self.context.client)
+        if not isinstance(client, Http2Server):
+            return False
+        return is_too_much(unsent(client, stream_id), all_unsent(client))
+
+    def _streams_of(self, server: Connection) -> list[int]:
+        streams = self.streams.items()
+        return [one for one, stream in streams if getattr(stream.flow, "server_conn", None) is server]
+
+    def _before_turn(self, server: Connection) -> int:
+        """Bytes of an upstream over HTTP/2 that wait for their turn."""
+        return sum(one.backlog for one in self._over_http2(server) if isinstance(one, GuardedHttp2Client))
+
+    def is_full(self, stream_id: int, most: int = MAX_HELD) -> bool:
         """Whether an upload waits: for a hook, for a connection, or for the window of its upstream."""
         stream = self.streams.get(stream_id)
         if stream is None:
@@ -329,7 +297,7 @@ class GuardedHttpLayer(SharingHttpLayer):
         for one in descendants(upstream):
             if isinstance(one, Http2Client):
                 waiting = unsent(one, one.our_stream_id.get(stream_id, 0))
-                return waiting > MAX_HELD or stream_id in one.stream_queue
+                return waiting > most or stream_id in one.stream_queue
         return False
 
     def is_reset(self, stream_id: int) -> bool:
@@ -342,15 +310,6 @@ class GuardedHttpLayer(SharingHttpLayer):
         stream.ledger, stream.begin = self.ledger, self.begin
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
-
-    def register_connection(self, command: Any) -> Commands:
-        for child in descendants(self.connections.get(command.connection)):
-            if type(child) is Http1Client:
-                child.__class__ = GuardedHttp1Client
-                child.state = child.read_headers  # bound before, to the stock class
-            elif type(child) is Http2Client:
-                child.__class__ = GuardedHttp2Client
-        yield from super().register_connection(command)
 
 
 class GuardedClientTLSLayer(layers.ClientTLSLayer):
@@ -388,7 +347,7 @@ def adopt(context: Context, ledger: Ledger, begin: Begin | None = None) -> None:
     for one in context.layers:
         if type(one) is HttpLayer:
             one.__class__ = GuardedHttpLayer
-            vars(one)["ended"] = []
+            vars(one).update(ended=[], closed=set())
         elif type(one) is layers.ClientTLSLayer:
             one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):
