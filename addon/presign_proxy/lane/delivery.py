@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ..bodies import Body
+from ..bodies import PATIENCE, TURN, Body
 
 if TYPE_CHECKING:
     from .layer import Lane
@@ -74,6 +74,7 @@ class Delivery:
         "_paused",
         "_pieces",
         "_source",
+        "_timer",
         "_waiting",
         "begun",
     )
@@ -83,10 +84,11 @@ class Delivery:
         self._source: Source = source
         self._body: Body | None = None
         self._chunked = False
-        self._incoming: deque[bytes] = deque()
+        self._incoming: list[bytes] = []
         self._pieces: Iterator[bytes] | None = None
         self._out: list[bytes] = []
         self._waiting = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._complete = self._finished = self._paused = False
         self.begun = False
         """Whether something of it has been sent to the client."""
@@ -113,6 +115,9 @@ class Delivery:
         collection, during which every client waits.
         """
         self._source = _OVER
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def drop(self) -> None:
         """Nothing of it is to be sent: an answer of ours takes its place."""
@@ -127,13 +132,18 @@ class Delivery:
         """Pass on what has come, as far as the client takes it: decoding may make a thousandfold of it."""
         if self._paused or self._source.ended:
             return
+        passed = 0
         try:
             while (piece := self._next_piece()) is not None:
                 self._put(piece)
+                passed += len(piece)
                 if self._lane.is_full:
-                    self._paused = True
-                    self._source.pause()
+                    self._pause()
                     self._lane.when_drained(self._resume)
+                    return
+                if passed >= TURN:
+                    self._pause()
+                    asyncio.get_running_loop().call_soon(self._resume)
                     return
         except Exception as error:
             logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
@@ -143,6 +153,20 @@ class Delivery:
             self._source.passed_on()
         else:
             self.flush()
+            if self._body is not None and self._body.waits and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._prompt)
+
+    def _prompt(self) -> None:
+        """Nothing more has come: pass on what was held back."""
+        self._timer = None
+        if self._paused or self._complete or self._source.ended or self._body is None:
+            return
+        try:
+            if safe := self._body.overdue():
+                self._put(safe)
+                self.flush()
+        except Exception as error:
+            self._source.collapse(error)
 
     def close(self) -> None:
         """Send the last of it."""
@@ -164,7 +188,10 @@ class Delivery:
         while body is not None:
             if self._pieces is None:
                 if self._incoming:
-                    self._pieces = body.feed(self._incoming.popleft())
+                    # Together: a piece costs as much as 64 KiB, and an upstream may send each byte as one.
+                    whole = b"".join(self._incoming)
+                    self._incoming.clear()
+                    self._pieces = body.feed(whole)
                 elif self._complete and not self._finished:
                     self._finished, self._pieces = True, body.finish()
                 else:
@@ -179,6 +206,10 @@ class Delivery:
         self._waiting += len(safe)
         if self._waiting >= PIECE:
             self.flush()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._source.pause()
 
     def _resume(self) -> None:
         self._paused = False

@@ -19,13 +19,15 @@ from ..errors import STATUS, Denied
 from ..limits.limiter import Seat
 from ..masking import Mask, mask_for
 from ..message import Fields, Request
-from ..policy import body_too_large
-from ..replies import Reply
+from ..policy import body_too_large, body_too_late
+from ..response_heads import UNFRAMED
 from . import heads
 from .delivery import Delivery
 from .heads import RequestHead
 from .link import Link
 from .pool import Place
+from .record import Record
+from .resending import may_be_sent_again
 from .uploads import UploadError, upload_of
 
 if TYPE_CHECKING:
@@ -53,15 +55,12 @@ class Exchange:
         "_link",
         "_mask",
         "_place",
+        "_record",
         "_request",
+        "_resent",
         "_rounds",
-        "_started",
-        "_status",
         "_task",
-        "_timed_out",
         "_upload",
-        "_upstream_status",
-        "_waited",
         "_wire",
         "forward",
         "seat",
@@ -87,19 +86,16 @@ class Exchange:
         self.seat = Seat()
         self.stage: Stage = "preparing"
         self._upload = upload_of(head.length)
-        self._started = time.monotonic()
+        self._record = Record()
         self._link: Link | None = None
         self._place: Place | None = None
         # Of what has not been fetched yet there is none.
         self._mask = Mask(()) if forward.sent is None else mask_for(forward.connection.injector)
         self._delivery = Delivery(lane, self)
         self._last = head.last
-        self._status: int | None = None
-        self._upstream_status: int | None = None
-        self._waited: float | None = None
+        self._resent = False
         self._due = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._timed_out = False
         self._rounds = 0
 
     # -- towards the upstream -------------------------------------------------------------------------
@@ -111,7 +107,7 @@ class Exchange:
 
     def _sends_at_once(self) -> bool:
         """Send it on a connection that is there, if where it leads needs no judging."""
-        place = self._express.place_at_once(self._lane.client, self.forward)
+        place = None if self._resent else self._express.place_at_once(self._lane.client, self.forward)
         link = self._express.pool.take(place) if place is not None else None
         if place is None or link is None:
             return False
@@ -158,10 +154,10 @@ class Exchange:
         try:
             async with asyncio.timeout(forward.connection.conduct.connect_timeout):
                 place = await self._express.place(self._lane.client, forward)
-                link = self._express.pool.take(place) or await self._express.pool.open(place)
+                pool = self._express.pool
+                link = (None if self._resent else pool.take(place)) or await pool.open(place)
         except TimeoutError:
-            self._timed_out = True
-            self._fail("the upstream was not connected to in time")
+            self._fail("the upstream was not connected to in time", status=504)
         except OSError as error:
             self._fail(f"the upstream cannot be connected to ({type(error).__name__})")
         else:
@@ -190,6 +186,7 @@ class Exchange:
             raise LookupError("the credential of this grant was not fetched, or is sent already")
         self._place, self._link = place, link
         self.stage = "sending"
+        self._upload.move()
         link.begin(self, self._head.method, whole=self._upload.done)
         link.write(wire)
         if self._upload.done:
@@ -223,12 +220,13 @@ class Exchange:
         """Pass on a piece of the body; returns what belongs to the next request."""
         try:
             mine, rest = self._upload.feed(data)
+            self._upload.move()
         except UploadError as error:
-            return self._cut(Deny("malformed", str(error), self.forward.style, self.forward.facts))
+            return self._cut(Denied("malformed", str(error)))
         most = self.forward.terms.max_body
         if most is not None and self._upload.size > most:
             # The upstream gets neither this piece nor the end of the body.
-            return self._cut(denial(body_too_large(most), self.forward.style, self.forward.facts))
+            return self._cut(body_too_large(most))
         if self._link is not None:
             self._link.write(mine, whole=self._upload.done)
         if self._upload.done and self.stage == "sending":
@@ -237,9 +235,9 @@ class Exchange:
             self._end()
         return rest
 
-    def _cut(self, why: Deny) -> bytes:
+    def _cut(self, denied: Denied) -> bytes:
         """Refuse a body half-way; nobody can tell where the next request begins."""
-        self._last = True
+        self._last, why = True, denial(denied, self.forward.style, self.forward.facts)
         if self._delivery.begun:
             self._break(why.detail, why)
         else:
@@ -251,39 +249,48 @@ class Exchange:
         self._due = time.monotonic() + self.forward.connection.conduct.response_timeout
 
     def check_time(self, now: float) -> None:
-        """End it where its upstream has been silent for too long."""
-        if self.stage != "waiting" or now <= self._due:
-            return
-        self._timed_out = True
+        """End it where its upstream has been silent for too long, or a body stands still."""
         try:
-            self._fail("the upstream did not answer in time")
+            self._lane.keep_awake()
+            if self.stage == "waiting" and now > self._due:
+                self._fail("the upstream did not answer in time", status=504)
+            elif self.is_sending and self._upload.stalls(now, self.forward.connection.conduct.patience):
+                self._stall()
         except Exception as error:
             self.collapse(error)
 
+    def _stall(self) -> None:
+        if self.stage == "trailing":
+            self._end()
+        elif self._upload.is_held:
+            self._fail("the upstream took no more of the body in time", status=504)
+        else:
+            self._cut(body_too_late(self.forward.connection.conduct.body_timeout))
+
     def hold(self, on: bool) -> None:
+        self._upload.hold(on)
         self._lane.hold(on)
 
     # -- towards the client ---------------------------------------------------------------------------
 
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
-        self._upstream_status = status
-        self._waited = time.monotonic() - self._started
+        self._record.hear(status)
         try:
-            reply = replies.rewrite(Reply(status, reason, fields), self.forward, self._mask)
-            bodyless = self._head.method == b"HEAD" or status in (204, 304)
+            reply = replies.rewrite(replies.Reply(status, reason, fields), self.forward, self._mask)
+            bodyless = self._head.method == b"HEAD" or status in UNFRAMED
             chunked = not bodyless and (reply.chunked or reply.encoded)
             if not (bodyless or chunked or reply.sized):
                 self._last = True  # it ends with the connection, there as here
-            head = heads.response(reply, chunked=chunked, close=self._closes)
+            head = heads.response(reply.sent, chunked=chunked, close=self._closes)
             self._delivery.begin(head, Body(self._mask, encoded=reply.encoded), chunked=chunked)
         except Denied as denied:
-            self._fail(denied.detail)
+            self._fail(denied.detail, denied.code)
             return False
         except Exception as error:
             logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
             self._fail("the gateway failed at the response", "internal")
             return False
-        self.stage, self._status = "receiving", status
+        self.stage, self._record.status = "receiving", status
         if status in _SUSPECT and self._link is not None:
             self._link.odd = True
         return not bodyless
@@ -297,6 +304,8 @@ class Exchange:
         self._delivery.add(piece)
 
     def received(self) -> None:
+        if not self._upload.done:
+            self._upload.move()
         self._delivery.pump()
 
     def complete(self) -> None:
@@ -321,21 +330,33 @@ class Exchange:
         self._link = None
         if link is not None and not whole:
             link.close()  # it would take the rest of the body for a request
-        self._finish(Outcome(status=self._status), None)
+        self._finish(Outcome(status=self._record.status), None)
         if link is not None and place is not None and whole:
             self._express.pool.give_back(place, link)
         self._lane.over(self, close=self._closes or not whole)
 
-    def lost(self) -> None:
-        """Never sent again, be it safe by its method: what was admitted once arrives once."""
+    def lost(self, why: str = "") -> None:
         if self.ended:
             return
         if self.stage == "trailing":
             self._end()  # nobody reads the rest
         elif self._delivery.has_head:
-            self._break("the upstream broke off its response")
-        else:
-            self._fail(f"the upstream failed while {self.stage}")
+            self._break(why or "the upstream broke off its response")
+        elif not self._send_again(why):
+            self._fail(why or f"the upstream failed while {self.stage}")
+
+    def _send_again(self, why: str) -> bool:
+        """Send it once more on a new connection, judged again as it leaves; whether that may be."""
+        link, sent = self._link, self.forward.sent
+        if why or self._resent or self.stage != "waiting" or link is None or sent is None:
+            return False
+        if not may_be_sent_again(self._head, self.forward, link):
+            return False
+        link.close()
+        self._link, self._resent = None, True
+        self._wire = heads.outgoing(self._head, self.forward.origin, sent)
+        self._run(lambda: self._connect(self.forward))
+        return True
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -344,19 +365,12 @@ class Exchange:
         if self.ended:
             return
         self._delivery.drop()
-        answer = refusal(
-            why.code,
-            why.request_id,
-            why.style,
-            why.status,
-            limit=why.limit,
-            more=why.fields,
-        )
+        answer = why.answer
         self._let_go()
         self._finish(Outcome(status=answer.status), why)
         self._answer(answer)
 
-    def _fail(self, why: str, code: str = "upstream") -> None:
+    def _fail(self, why: str, code: str = "upstream", status: int | None = None) -> None:
         """End it with an answer of ours, or by breaking off what has begun."""
         if self.ended:
             return
@@ -364,8 +378,7 @@ class Exchange:
             self._break(why)
             return
         self._delivery.drop()
-        status = 504 if self._timed_out else STATUS[code]
-        answer = refusal(code, self.forward.request_id, self.forward.style, status)
+        answer = refusal(code, self.forward.request_id, self.forward.style, status or STATUS[code])
         self._let_go()
         self._finish(Outcome(status=answer.status, code=code, error=why), None)
         self._answer(answer)
@@ -376,7 +389,7 @@ class Exchange:
             return
         self._delivery.flush()
         self._let_go()
-        self._finish(Outcome(status=self._status, error=why), refused)
+        self._finish(Outcome(status=self._record.status, error=why), refused)
         self._lane.over(self, close=True, now=True)
 
     def abandon(self, why: str) -> None:
@@ -384,7 +397,7 @@ class Exchange:
         if self.ended:
             return
         self._let_go()
-        self._finish(Outcome(status=self._status, error=why), None)
+        self._finish(Outcome(status=self._record.status, error=why), None)
 
     def lose(self, why: str) -> None:
         """End it from outside."""
@@ -423,10 +436,7 @@ class Exchange:
 
     def _answer(self, answer: Answer) -> None:
         close = self._closes or not self._upload.done
-        fields = answer.fields + (((b"Connection", b"close"),) if close else ())
-        lines = [b"HTTP/1.1 %d %b" % (answer.status, answer.reason), *[b"%b: %b" % field for field in fields]]
-        body = b"" if self._head.method == b"HEAD" else answer.body
-        self._lane.send(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        self._lane.send(heads.answer(answer, close=close, bodyless=self._head.method == b"HEAD"))
         self._lane.over(self, close=close)
 
     def _finish(self, outcome: Outcome, refused: Deny | None) -> None:
@@ -435,15 +445,6 @@ class Exchange:
         self._express.exchanges.discard(self)
         self._delivery.let_go()
         self.seat.let_go()
-        outcome = outcome._replace(
-            upstream_status=self._upstream_status,
-            bytes_in=self._upload.size,
-            bytes_out=self._delivery.size,
-            duration=time.monotonic() - self._started,
-            upstream_duration=self._waited,
-        )
-        try:
-            peer = self._lane.client.peername
-            self._express.journal.write(refused or self.forward, outcome, peer, lane=True)
-        except Exception as error:
-            logger.error("presign: failed to write the audit log (%s)", type(error).__name__)
+        size = (self._upload.size, self._delivery.size)
+        peer = self._lane.client.peername
+        self._record.write(self._express.journal, refused or self.forward, outcome, peer, size=size)

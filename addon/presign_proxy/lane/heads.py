@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import httptools
 
+from ..answers import Answer
 from ..injectors import Outgoing
 from ..message import MAX_FIELDS, MAX_HEAD, Fields, Origin, Request
 from ..query import target
@@ -103,6 +104,13 @@ def response(reply: Reply, *, chunked: bool, close: bool) -> bytes:
     if close:
         lines.append(b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def answer(of_ours: Answer, *, close: bool, bodyless: bool) -> bytes:
+    """An answer of ours, body included."""
+    fields = of_ours.fields + (((b"Connection", b"close"),) if close else ())
+    lines = [b"HTTP/1.1 %d %b" % (of_ours.status, of_ours.reason), *[b"%b: %b" % field for field in fields]]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if bodyless else of_ours.body)
 
 
 def may_begin(data: bytes, seen: int = 0) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,23 +12,23 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from ..decisions import Deny, Forward, PassThrough
-from ..flows import listener_of, may_tunnel
+from ..audit import GONE
 from ..gates import MAX_HELD, GatedReader
-from ..handlers import PROBE, handler_of, may_be_there, speaks_h1
-from ..hosts import parse_authority
-from ..ledger import Judged
-from ..message import MAX_HEAD, Origin, Request
+from ..half_closed import PROBE, may_be_there
+from ..handlers import handler_of, keep_awake, speaks_h1
+from ..message import MAX_HEAD
 from . import heads
 from .exchange import Exchange
 from .express import Express
 from .intake import Intake
-from .recent import Granted, Key
+from .judging import Judge
 
 logger = logging.getLogger(__name__)
 
 LINGER: Final = 1.0
 """Seconds for which the rest of a refused upload is dropped: closing at once may destroy our answer."""
+_ANSWERING: Final = ("receiving", "trailing")
+"""Stages of an exchange whose client has been sent a part of its answer."""
 HIGH: Final = 128 * 1024
 """Bytes that wait for the client to take them, before no more is read from its upstream."""
 
@@ -68,16 +67,12 @@ class Lane(layer.Layer):
         self._intake: Intake | None = None
         self._closing = self._ended = False
         self._foreign = False
-        self._held = self._shut = self._waits = False
+        self._held = self._shut = self._waits = self._lags = False
         self._owes = True
         self._looked_at = 0
         """Bytes of the buffer in which no head ends."""
         self._unsent = 0
-        self._origin: Origin | None = None
-        self._listener = listener_of(context.client)
-        self._sni: tuple[tuple[str, str], ...] = ()
-        self._tunnelled = False
-        self._place: tuple[Any, ...] = ()
+        self._judge: Judge | None = None
 
     def handle_event(self, event: events.Event) -> Commands:
         if self._over:
@@ -137,25 +132,43 @@ class Lane(layer.Layer):
         yield from self._flush()
 
     def _owes_answer(self) -> bool:
-        """Whether a client that says no more may wait for an answer, of which nothing has come."""
-        # In the middle of one it cannot be asked whether it is there: it is taken to be gone.
+        """Whether a client that says no more may wait for an answer."""
         exchange = self._exchange
-        late = exchange is None or exchange.is_sending or exchange.stage in ("receiving", "trailing")
-        if late or self._closing or not may_be_there(self.client):
+        nothing = (exchange.is_sending and not self._lags) if exchange is not None else not self._waits
+        if nothing or self._closing or not may_be_there(self.client):
             return False
         self._ended = True
         self._express.ledger.mute.add(self.client)
-        self.send(PROBE)
+        self.ask()
         return True
 
+    def ask(self) -> None:
+        """Ask a client that says no more whether it is there, in front of its answer."""
+        if self._exchange is not None and not self.is_answering():
+            self.send(PROBE)
+
+    def keep_awake(self) -> None:
+        """The client waits for its answer; one that says no more is asked instead."""
+        if not self._ended:
+            keep_awake(self.client)
+
+    def is_answering(self) -> bool:
+        """Whether an answer has begun."""
+        return self._waits or (self._exchange is not None and self._exchange.stage in _ANSWERING)
+
     def give_up(self) -> None:
-        """The client has gone."""
+        """The client has gone, and with it what it has sent ahead."""
+        self._closing, self._buffer = True, b""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             try:
-                exchange.abandon("the client went away")
+                exchange.abandon(GONE)
             except Exception as error:
                 exchange.collapse(error)
+
+    def departures(self) -> list[events.Event]:
+        """What is to be told beside: nothing."""
+        return []
 
     def _flush(self) -> Commands:
         pending, self._pending, self._unsent = self._pending, [], 0
@@ -170,21 +183,13 @@ class Lane(layer.Layer):
         self._writer = io.writer if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
         self._watchdog = handler.timeout_watchdog if handler is not None else None
-        if self.client.sni:
-            self._sni = (("sni", self.client.sni),)
-        server = self.context.server
-        if server.address is not None:
-            scheme = "https" if server.tls else "http"
-            self._origin = Origin(scheme, server.address[0].lower(), server.address[1])
-            self._tunnelled = may_tunnel(self.client)
-        peer = self.client.peername[0]
-        self._place = (self._origin, self._listener, self._sni, peer, self._tunnelled, bool(self.client.tls))
+        self._judge = Judge(self._express, self.client, self.context.server)
 
     # -- requests -------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
         """What the client sends: the body of the request that is being sent, or what comes after it."""
-        exchange = self._exchange
+        exchange, data = self._exchange, bytes(data)  # behind a CONNECT it is a bytearray
         if exchange is not None and exchange.is_sending and not self._buffer:
             data = exchange.upload(data)
         self._buffer = self._buffer + data if self._buffer else data
@@ -212,11 +217,14 @@ class Lane(layer.Layer):
             elif len(self._buffer) >= MAX_HEAD or not heads.may_begin(self._buffer, seen):
                 return False
             else:
+                if self._ended:
+                    self._end()  # it never gets more of a head
+                    break
                 self._looked_at = len(self._buffer)
                 self._owes = True
                 self._express.ledger.owe_head(self.client)
                 break
-        if self._ended and self._exchange is not None and self._exchange.is_sending:
+        if self._ended and not self._lags and self._exchange is not None and self._exchange.is_sending:
             self._exchange.lose("the client ended in the middle of its body")
         self._gate()
         return True
@@ -227,7 +235,20 @@ class Lane(layer.Layer):
             return False
         data, self._buffer = self._buffer, b""
         self._buffer = exchange.upload(data)
+        if self._buffer and self._exchange is exchange and exchange.is_sending:
+            self._lag()  # it is of this body: somebody else's turn
+            return False
         return self._exchange is not exchange or bool(self._buffer)
+
+    def _lag(self) -> None:
+        """Go on with a body in small chunks once everybody else has had a turn."""
+        if not self._lags:
+            self._lags = True
+            asyncio.get_running_loop().call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        self._lags = False
+        self._poke()
 
     def _waits_for_client(self) -> bool:
         """Whether it has to take its answers first: those of all that it may send at once would pile up."""
@@ -238,7 +259,9 @@ class Lane(layer.Layer):
 
     def _begin(self, size: int) -> bool:
         """Take the next head out of the buffer, if it is for the lane."""
-        granted = self._granted(self._buffer[:size]) if self._express.open else None
+        if not self._express.open or self._judge is None:
+            return False
+        granted = self._judge.granted(self._buffer[:size], self)
         if granted is None:
             return False
         if self._owes:
@@ -250,42 +273,6 @@ class Lane(layer.Layer):
         self._express.exchanges.add(granted)
         granted.begin()
         return True
-
-    def _granted(self, raw: bytes) -> Exchange | None:
-        """The exchange that a head begins, if it is simple and granted; of any other nothing is kept."""
-        express = self._express
-        now, key = int(time.time()), Key(raw, self._place)
-        known = express.recent.find(key, express.admission.registry, now)
-        if known is not None:
-            again = express.admission.decide_again(known.forward)
-            if not isinstance(again, Forward):
-                self._leave(known.request, again)
-                return None
-            return Exchange(self, express, known.head, known.request, again, known.wire)
-        head = heads.parse(raw)
-        if head is None:
-            return None
-        host = head.host.decode("latin-1")
-        origin = self._origin or parse_authority(host, "https" if self.client.tls else "http")
-        if origin is None:
-            return None
-        names = (("host", host), *self._sni)
-        request = heads.request_of(
-            head, origin, names, self._listener, self.client, tunnelled=self._tunnelled
-        )
-        decision = express.admission.decide(request, now)
-        if not isinstance(decision, Forward):
-            self._leave(request, decision)
-            return None
-        wire = heads.outgoing(head, decision.origin, decision.sent) if decision.sent is not None else None
-        if wire is not None and decision.resolve is None:
-            express.recent.keep(key, Granted(head, request, decision, wire))
-        return Exchange(self, express, head, request, decision, wire)
-
-    def _leave(self, request: Request, decision: Deny | PassThrough) -> None:
-        """Leave a request to the flow path, with what was decided on it."""
-        judged = Judged(request, self._express.admission.registry, decision)
-        self._express.ledger.hand_over(self.client, judged)
 
     def _hand_over(self) -> Commands:
         """From here on it is mitmproxy's: nothing of what is in the buffer was sent anywhere."""
@@ -300,6 +287,8 @@ class Lane(layer.Layer):
         yield from self._stock.handle_event(events.Start())
         if data:
             yield from self._stock.handle_event(events.DataReceived(self.client, data))
+        if self._ended:
+            yield from self._stock.handle_event(events.ConnectionClosed(self.client))
 
     # -- beside mitmproxy -----------------------------------------------------------------------------
 
@@ -308,7 +297,7 @@ class Lane(layer.Layer):
 
         Only in its task that reads: while another one tells what came, that one may hold what came next.
         """
-        if self._intake is not None or not (self._served and self._direct) or self._over or self._held:
+        if self._intake is not None or not (self._served and self._direct) or self._over or self._shut:
             return
         if asyncio.current_task() is self._io.handler:
             self._intake = Intake.over(self._writer, self._io.reader, self)
@@ -369,15 +358,16 @@ class Lane(layer.Layer):
 
     def _gate(self) -> None:
         """Read on, unless an upstream does not take it, or it would pile up here."""
+        shut = self._held or len(self._buffer) > MAX_HELD
+        if shut != self._shut:
+            self._shut = shut
+            (self._express.ledger.deaf.add if shut else self._express.ledger.deaf.discard)(self.client)
+            if self._intake is not None:
+                self._intake.read(not shut)
         if self._intake is None:
             reader = self._io.reader if self._io is not None else None
             if isinstance(reader, GatedReader):  # which looks at `held_bytes` itself
                 reader.hold(self._held)
-            return
-        shut = self._held or len(self._buffer) > MAX_HELD
-        if shut != self._shut:
-            self._shut = shut
-            self._intake.read(not shut)
 
     def proceed(self) -> None:
         """The upstream is connected, or the client takes its answers: go on with what has come meanwhile."""
@@ -393,21 +383,22 @@ class Lane(layer.Layer):
         self.hold(False)
         close = close or (self._ended and not self._buffer)
         if close:
-            self._closing = True
-            self._buffer = b""
-            linger = exchange.wants_more and not now
-            self._pending.append(
-                commands.RequestWakeup(LINGER) if linger else commands.CloseConnection(self.client)
-            )
+            self._end(LINGER if exchange.wants_more and not now else 0)
         if close or self._buffer:
             self._poke()
+
+    def _end(self, linger: float = 0) -> None:
+        """Take nothing more, and close the connection."""
+        self._closing, self._buffer = True, b""
+        close = commands.RequestWakeup(linger) if linger else commands.CloseConnection(self.client)
+        self._pending.append(close)
 
     def cut(self, exchange: Exchange) -> None:
         """End the connection whose exchange has failed, unless it is over and another one has begun."""
         if self._exchange not in (exchange, None):
             return
-        self._exchange, self._closing, self._buffer = None, True, b""
-        self._pending.append(commands.CloseConnection(self.client))
+        self._exchange = None
+        self._end()
         try:
             self._poke()
         except Exception:
@@ -443,6 +434,9 @@ class Lane(layer.Layer):
 
     def backlog_of(self, server: Any) -> int:  # noqa: ARG002 - a lane has none of mitmproxy's servers
         return 0
+
+    def is_shut(self, server: Any) -> bool:  # noqa: ARG002
+        return False
 
 
 def _tell_of(error: Exception) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import Final, Protocol
+from typing import Protocol
 
-import httptools
-
-from ..message import MAX_HEAD, Fields
-from ..reuse import reads_body
+from .. import last_bytes
+from ..message import Fields
+from ..response_heads import ResponseHead, Unreadable
+from ..reuse import has_plain_answer, reads_body
 from ..sockets import unsent
+from .incoming import Incoming
 from .outbox import Outbox
-
-MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
-"""Bytes of a head, those of interim heads and trailers included."""
 
 
 class Reader(Protocol):
@@ -31,8 +29,8 @@ class Reader(Protocol):
     def complete(self) -> None:
         """The response has ended, as its framing says."""
 
-    def lost(self) -> None:
-        """The connection ended, or said something else than HTTP, before the response did."""
+    def lost(self, why: str = "") -> None:
+        """The connection ended before the response did; or said something else than HTTP, and `why`."""
 
     def hold(self, on: bool) -> None:
         """Whether to send no more for now: the upstream does not take it."""
@@ -46,24 +44,15 @@ class Link(asyncio.Protocol):
 
     __slots__ = (
         "_asked",
-        "_barren",
-        "_bodyless",
         "_descriptor",
-        "_done",
         "_early",
-        "_fields",
-        "_framed",
         "_full",
+        "_incoming",
         "_leaving",
         "_outbox",
-        "_parser",
-        "_passed",
-        "_reason",
-        "_size",
-        "_status",
         "_whole",
-        "_wrong",
         "era",
+        "heard",
         "idle_since",
         "lost",
         "odd",
@@ -91,27 +80,26 @@ class Link(asyncio.Protocol):
         self._descriptor = -1
         self.era: object = None
         """Of the pool that opened it."""
-        self._parser = httptools.HttpResponseParser(self)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._reason = b""
-        self._size = self._status = 0
-        # Bytes of which nothing could be passed on; the parser keeps a line until its end has come.
-        self._barren = 0
-        self._passed = self._bodyless = self._done = self._wrong = self._early = False
-        self._framed = True
+        self._incoming = Incoming()
+        self._early = False
+        """Whether something of the response came before all of the request was sent."""
+        self.heard = False
+        """Whether anything came since the last request began."""
 
     # -- what an exchange does ------------------------------------------------------------------------
 
     def begin(self, reader: Reader, method: bytes, *, whole: bool) -> None:
         """Args: whole: whether the request ends with its head, which is written next."""
         self.reader = self.sender = reader
-        self._forget()
+        self._incoming, self._early, self.heard = Incoming(), False, False
         self._whole = whole
-        if not whole and not reads_body(method):
+        if not has_plain_answer(method) or not (whole or reads_body(method)):
             self.spent = True
+
+    @property
+    def was_kept(self) -> bool:
+        """Whether it was there before its request."""
+        return self.idle_since > 0
 
     @property
     def is_clean(self) -> bool:
@@ -161,8 +149,7 @@ class Link(asyncio.Protocol):
         """End it, whatever is still to come; nobody hears of it any more."""
         self.reader = self.sender = None
         self.odd = True
-        if self.transport is not None:
-            self.transport.abort()
+        self._abort()
 
     def leave(self, patience: float) -> None:
         """End it; nothing more is read. An upstream that is still reading its request gets the rest of it.
@@ -180,7 +167,12 @@ class Link(asyncio.Protocol):
         waits = self._holds_unsent() or transport.get_extra_info("ssl_object") is not None
         transport.close()  # over TLS this tells what was read before: to abort meanwhile fails
         if waits:
-            asyncio.get_running_loop().call_later(patience, transport.abort)
+            asyncio.get_running_loop().call_later(patience, self._abort)
+
+    def _abort(self) -> None:
+        """Unless it is over: to abort what was closed, flushed and is gone fails in asyncio."""
+        if self.transport is not None and not self.lost:
+            self.transport.abort()
 
     # -- what asyncio calls ---------------------------------------------------------------------------
 
@@ -205,34 +197,45 @@ class Link(asyncio.Protocol):
             if sender is not None:
                 sender.lost()
             return
-        self._barren += len(data)
+        incoming, wrong, self.heard = self._incoming, "", True
+        if incoming.is_between_heads:
+            self._early = not self._whole or self._holds_unsent()
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse()
-        if self._barren > MAX_RESPONSE_HEAD:
-            self._refuse()
-        self._go_on()
+            for piece in incoming.feed(data, self._hear):
+                self._pass_on(piece)
+        except Unreadable as error:
+            wrong = str(error)
+        self._go_on(wrong)
 
-    def _go_on(self) -> None:
-        """All of a segment has been parsed."""
+    def _pass_on(self, piece: bytes) -> None:
+        if self.reader is not None:  # else who heard the head, or a piece, has closed it
+            self.reader.data(piece)
+
+    def _hear(self, head: ResponseHead) -> bool:
+        """The final head has come. Returns whether it has a body."""
+        if self._early:
+            self.spent = True  # what is still sent may be left unread
+        if not head.keeps:
+            # Also where nothing frames the body: then it ends with the connection (RFC 9112, 6.3).
+            self.odd = True
         reader = self.reader
+        return reader is not None and reader.head(head.status, head.reason, head.fields)
+
+    def _go_on(self, wrong: str) -> None:
+        """All of a segment has been read."""
+        reader, incoming = self.reader, self._incoming
         if reader is None:
-            return  # who heard the head, or a piece, has closed it
-        if self._done:
-            self._end(reader)
-        elif self._wrong:
+            return
+        if incoming.done:
+            # What may have come behind it makes the connection odd, not the response.
+            self.odd |= not incoming.keeps
+            self.reader = None
+            reader.complete()
+        elif wrong:
             self.close()
-            reader.lost()
+            reader.lost(wrong)
         else:
             reader.received()
-
-    def _end(self, reader: Reader) -> None:
-        """The response is whole; what may have come behind it makes the connection odd, not the response."""
-        self.reader = None
-        if self._bodyless:
-            self._parser = httptools.HttpResponseParser(self)  # the old one waits for a body
-        reader.complete()
 
     def eof_received(self) -> bool:
         self.spent = True  # TLS may take a while to close
@@ -240,18 +243,28 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self._read_last(exc)
         reader, sender = self.reader, self.sender
         self.reader = self.sender = None
         listener = reader or sender
         if listener is None:
             return
         try:
-            if reader is not None and self._passed and not self._framed and exc is None:
+            if reader is not None and self._incoming.ends_with_connection and exc is None:
                 reader.complete()  # it ends with the connection (RFC 9112, 6.3)
             else:
                 listener.lost()
         except Exception as error:
             listener.collapse(error)
+
+    def _read_last(self, exc: Exception | None) -> None:
+        """What came before writing failed. Over TLS, whoever took it off the socket has told it before."""
+        transport = self.transport
+        if exc is None or transport is None or transport.get_extra_info("ssl_object") is not None:
+            return
+        for data in last_bytes.unread(transport):
+            if self.reader is not None:
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         self._full = True
@@ -262,67 +275,3 @@ class Link(asyncio.Protocol):
         self._full = False
         if self.sender is not None:
             self.sender.hold(False)
-
-    # -- what httptools calls -------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self._passed:
-            self._refuse()  # a second response to one request
-        self._early = not self._whole or self._holds_unsent()
-
-    def on_status(self, reason: bytes) -> None:
-        self._reason += reason
-        self._size += len(reason)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._passed:  # trailers are dropped: fields that nobody masks
-            self._fields.append((name, value.strip(b" \t")))
-        self._size += len(name) + len(value) + 4
-        if self._size > MAX_RESPONSE_HEAD:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        """What came is not a response, or more than one."""
-        self.odd = self._wrong = True
-
-    def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-        if self._status < 100:
-            self._refuse()
-        if self._wrong or self.reader is None or self._is_interim():
-            return
-        self._passed, self._barren = True, 0
-        if self._early:
-            self.spent = True  # what is still sent may be left unread
-        if not self._parser.should_keep_alive():
-            # Also where nothing frames the body: then it ends with the connection (RFC 9112, 6.3).
-            self.odd = True
-            names = {name.lower() for name, _ in self._fields}
-            self._framed = self._status in (204, 304) or not names.isdisjoint(_FRAMING)
-        self._bodyless = not self.reader.head(self._status, self._reason, tuple(self._fields))
-        self._done = self._bodyless
-
-    def _is_interim(self) -> bool:
-        """RFC 9110, 15.2: any number of them may precede the response; 101 ends HTTP and is the response."""
-        return 100 <= self._status < 200 and self._status != 101
-
-    def on_body(self, piece: bytes) -> None:
-        self._barren = 0
-        if self._bodyless or self._done:
-            self._refuse()  # a body where there is none
-        elif self.reader is not None:
-            self.reader.data(piece)
-
-    def on_message_complete(self) -> None:
-        if self._is_interim():
-            self._fields, self._reason = [], b""
-        elif self._passed:
-            if self._bodyless and self._status not in (204, 304) and self._is_chunked():
-                self._refuse()  # a last chunk where there is no body
-            self._done = True
-
-    def _is_chunked(self) -> bool:
-        return any(name.lower() == b"transfer-encoding" for name, _ in self._fields)
-
-
-_FRAMING: Final = (b"content-length", b"transfer-encoding")

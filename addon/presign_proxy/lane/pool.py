@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from .. import last_bytes
 from ..message import Origin
+from ..sockets import keep_asking
 from .link import Link
 from .outbox import Outbox
 
@@ -87,13 +89,15 @@ class Pool:
         secure, era = origin.scheme == "https", self._era
         if secure and self._tls is None:
             self._tls = self._context()
-        _, link = await asyncio.get_running_loop().create_connection(
+        transport, link = await asyncio.get_running_loop().create_connection(
             lambda: Link(self._outbox),
             place.address,
             origin.port,
             ssl=self._tls if secure else None,
             server_hostname=origin.host if secure else None,
         )
+        keep_asking(transport.get_extra_info("socket"))
+        last_bytes.keep(transport)
         link.era = era
         return link
 
