@@ -7,6 +7,7 @@ script it refuses all that is ours rather than letting it pass.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from mitmproxy import ctx
@@ -15,6 +16,9 @@ from mitmproxy.addonmanager import Loader
 from .config import UNSIGNED
 from .guard import Guard
 from .lane.opening import CHOICES as LANES
+from .serving.confdir import obstacle
+
+logger = logging.getLogger(__name__)
 
 
 class PresignAddon:
@@ -51,8 +55,11 @@ class PresignAddon:
     def configure(self, updated: Iterable[str]) -> None:  # noqa: ARG002 - the hook's signature
         # Called once by the script loader; changes of options reach the guard through the chain.
         guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.arm()
+        if guard is None:
+            return
+        if why := obstacle(ctx.options.confdir):
+            logger.error("presign: %s", why)
+        guard.arm()
 
     def done(self) -> None:
         guard = Guard.installed(ctx.master)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from . import gateway
 from .connections import Registry
-from .decisions import Decision, Deny, Forward, PassThrough, denial
+from .decisions import Decision, Deny, Facts, Forward, PassThrough, denial
 from .dialling import Dialler
 from .errors import Denied
 from .fetching import Fetcher
@@ -62,7 +62,11 @@ class Admission:
         """
         now = int(time.time()) if now is None else now
         decision = gateway.decide(self.registry, request, now, new_request_id())
-        return decision if isinstance(decision, PassThrough) else self._unless_hindered(decision)
+        if not isinstance(decision, PassThrough):
+            return self._unless_hindered(decision)
+        if decision.second and (why := self.obstacle):
+            return Deny("unavailable", why, "json", Facts(new_request_id(), client=request.client))
+        return decision
 
     def decide_again(self, forward: Forward) -> Decision:
         """What becomes of a request that differs in nothing from one that was granted in the same second,

@@ -29,6 +29,7 @@ def refusal(
     *,
     limit: str | None = None,
     more: Fields = (),
+    told: str | None = None,
 ) -> Answer:
     """The answer to a refused request.
 
@@ -38,6 +39,7 @@ def refusal(
             nothing (Motioness: "403 with no detail"): every refusal of the 400 class is 403 Forbidden.
         limit: the name of the limit that was reached.
         more: further fields; of the bare style only `Retry-After` is kept.
+        told: another sentence than the code's own.
     """
     status = status or STATUS[code]
     if style == "bare":
@@ -46,10 +48,12 @@ def refusal(
         reason = _reason(status)
         kept = tuple([field for field in more if field[0] == b"Retry-After"])
         return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)) + kept, reason)
-    error = {"code": code, "message": MESSAGE[code], "request_id": request_id}
+    message = told or MESSAGE[code]
+    error = {"code": code, "type": code, "message": message, "request_id": request_id}
     if limit is not None:
         error["limit"] = limit
-    body = json.dumps({"error": error}).encode()
+    # Outside of `error` too: gh, octokit and npm print `message` from there, Anthropic's SDK reads `type`.
+    body = json.dumps({"error": error, "message": message, "type": "error"}).encode()
     fields = (
         *_fields(b"application/json", len(body)),
         (b"X-Presign-Error", code.encode()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import overload
 
@@ -15,6 +16,7 @@ from .limits.rules import Limit
 from .message import Fields, Origin
 from .networks import Network
 from .paths import canonical_path
+from .revocations import Revocations
 from .secret import LateSecret
 
 
@@ -44,8 +46,18 @@ class Conduct:
     default_fields: Fields = ()
     connect_timeout: int = 10
     response_timeout: int = 600
+    body_timeout: int = 60
     pool: bool = True
     """Whether clients share upstream connections."""
+    challenge: bool = False
+    """Whether a request without a presign is asked for one, where it is denied."""
+    url_headers: frozenset[bytes] = frozenset()
+    """Lower-case names of response headers, besides those of `links.LINKS`, that hold a URL to ask next."""
+
+    @property
+    def patience(self) -> tuple[int, int]:
+        """Seconds in which more of a body has to come from the client, or to be taken by its upstream."""
+        return (self.body_timeout, self.response_timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,17 @@ class Connection:
     """Of each of its URLs."""
     late: tuple[LateSecret, ...] = ()
     """The secrets of the injector that are fetched when they are first needed."""
+    lacks: str = ""
+    """Why nothing is granted though it is registered: a secret of it cannot be had. Names the source only."""
+    also: tuple[Origin, ...] = ()
+    """Where requests without a presign may go although such are denied, never with the credential."""
+    networks: tuple[Network, ...] = ()
+    """In which those may lie, besides public ones."""
+
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """Of its signing keys."""
+        return frozenset([key.id for key in self.keys.keys])
 
     def without_credential(self) -> Connection:
         """The same project towards an origin that its credential must not reach."""
@@ -107,7 +130,9 @@ class Registry:
     __slots__ = (
         "_bases",
         "_destinations",
+        "_leading",
         "_of_scheme",
+        "also",
         "connections",
         "deny_unsigned",
         "hosts",
@@ -116,6 +141,7 @@ class Registry:
         "mark",
         "revoked_ids",
         "revoked_urls",
+        "since",
         "trusted_proxies",
     )
 
@@ -138,9 +164,14 @@ class Registry:
         self.revoked_urls = revoked_urls
         self.revoked_ids = revoked_ids
         self.trusted_proxies = trusted_proxies
+        self.since = Revocations()
+        """What was taken back since it was made: see `under`."""
         self.macs = max((len(connection.keys.keys) for connection in self.connections.values()), default=1)
         bases: dict[Origin, dict[bytes, Connection | None]] = {}
         intercepting: dict[Origin, list[Connection]] = {}
+        self._leading = [connection for connection in self.connections.values() if connection.also]
+        self.also = self._second_hosts()
+        """Origins that take unsigned requests, with the networks where each may lie besides public ones."""
         for connection in self.connections.values():
             self._of_scheme["source" if connection.source else "presign"][connection.id] = connection
             if connection.upstream:
@@ -155,6 +186,24 @@ class Registry:
         self._bases = {origin: (frozenset(map(len, found)), found) for origin, found in bases.items()}
         self.intercepting = {origin: tuple(found) for origin, found in intercepting.items()}
         self._destinations = frozenset((origin.host, origin.port) for origin in (*bases, *intercepting))
+
+    def under(self, since: Revocations) -> Registry:
+        """The same registry with these taken back; whatever was judged by this one is judged again.
+
+        At once, however many connections there are, and sharing all of them: this one is used no more.
+        """
+        found = copy(self)
+        found.mark, found.since = object(), since
+        found.also = found._second_hosts()
+        return found
+
+    def _second_hosts(self) -> dict[Origin, tuple[Network, ...]]:
+        found: dict[Origin, tuple[Network, ...]] = {}
+        for connection in self._leading:
+            if connection.enabled and not connection.revoked and connection.id not in self.since.connections:
+                for origin in connection.also:
+                    found[origin] = found.get(origin, ()) + connection.networks
+        return found
 
     @overload
     def get(self, connection_id: str, scheme: str) -> Connection | None: ...
@@ -186,6 +235,11 @@ class Registry:
                 connections.popitem()
         while self._bases:
             self._bases.popitem()
+        self._leading.clear()
+
+    def second_host(self, host: str, port: int) -> tuple[Network, ...] | None:
+        """In which networks a host may lie that takes unsigned requests; None for a host that does not."""
+        return self.also.get(Origin("https", host, port))
 
     def leads_to(self, host: str, port: int) -> bool:
         """Whether some connection has an upstream there, or fetches sources from there."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from .answers import Style
+from .answers import Answer, Style, refusal
 from .connections import Connection
 from .errors import Denied, Limited
 from .injectors import Fill, Outgoing
 from .limits.tally import Tally
-from .message import Fields, Origin
+from .message import Fields, Origin, Request
 from .networks import Network
 from .secret import LateSecret, Secret
 from .terms import NO_TERMS, Terms
@@ -62,14 +62,20 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class PassThrough:
-    """Not ours: forwarded as it is, without any credential."""
+    """Not ours: forwarded as it is, without any credential.
+
+    `second`: to a host that a connection lists in `also`, where all else that is not ours is denied. Its
+    bodies are passed on as they come.
+    """
+
+    second: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
     """Ours and refused, or unsigned where that is denied.
 
-    `detail` is for the audit log only; `limit` and `fields` are what the client is told of a limit.
+    `detail` is for the audit log only. The client is told which `limit` was reached, and gets the `fields`.
     """
 
     code: str
@@ -80,18 +86,34 @@ class Deny:
     fields: Fields = ()
     status: int | None = None
     """Another than the code's own."""
+    told: str | None = None
+    """The sentence that the client reads instead of the code's own."""
 
     @property
     def request_id(self) -> str:
         return self.facts.request_id
 
+    @property
+    def answer(self) -> Answer:
+        """What the client gets."""
+        return refusal(
+            self.code,
+            self.request_id,
+            self.style,
+            self.status,
+            limit=self.limit,
+            more=self.fields,
+            told=self.told,
+        )
+
 
 def denial(denied: Denied, style: Style, facts: Facts) -> Deny:
     """The decision that an exception stands for."""
     style = "bare" if denied.bare else style
-    if isinstance(denied, Limited):
-        return Deny(denied.code, denied.detail, style, facts, limit=denied.limit, fields=denied.fields)
-    return Deny(denied.code, denied.detail, style, facts, status=denied.status)
+    limit = denied.limit if isinstance(denied, Limited) else None
+    return Deny(
+        denied.code, denied.detail, style, facts, limit, denied.fields, status=denied.status, told=denied.told
+    )
 
 
 class Judged(NamedTuple):
@@ -105,6 +127,18 @@ class Judged(NamedTuple):
 
 
 _NEVER: Final = Judged(None, 0)
+
+
+class Asked(NamedTuple):
+    """What URLs that are handed out are made of: the request as it came, with what was signed.
+
+    `trusted` are the networks of proxies that say how the client came to them.
+    """
+
+    request: Request
+    methods: tuple[str, ...]
+    paths: tuple[str, ...]
+    trusted: tuple[Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +163,10 @@ class Forward:
     tallies: tuple[Tally, ...] = ()
     terms: Terms = NO_TERMS
     judged: Judged = _NEVER
+    asked: Asked | None = field(default=None, repr=False)
+    """None in scheme source."""
+    proxied: str = ""
+    """The scheme of the request where the gateway is the client's proxy; else empty."""
 
     @property
     def request_id(self) -> str:
@@ -148,6 +186,8 @@ class Forward:
             self.tallies,
             self.terms,
             self.judged,
+            self.asked,
+            self.proxied,
         )
 
     @property
@@ -187,3 +227,4 @@ class Forward:
 Decision = PassThrough | Deny | Forward
 
 PASS: Final = PassThrough()
+SECOND: Final = PassThrough(second=True)

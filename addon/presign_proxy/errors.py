@@ -18,10 +18,13 @@ STATUS: Final[dict[str, int]] = {
     "method_not_allowed": 403,
     "path_not_allowed": 403,
     "host_mismatch": 403,
+    "redirect_not_allowed": 403,
     "client_not_allowed": 403,
     "lifetime_too_long": 403,
     "no_expiry_not_allowed": 403,
     "not_found": 404,
+    "timeout": 408,
+    "upgrade_required": 426,
     "too_large": 431,
     "limited": 429,
     "internal": 500,
@@ -40,10 +43,14 @@ MESSAGE: Final[dict[str, str]] = {
     "method_not_allowed": "The method of this request is not among those that were signed and allowed.",
     "path_not_allowed": "The path of this request is not among those that were signed and allowed.",
     "host_mismatch": "The request is not addressed to the upstream of its connection.",
+    "redirect_not_allowed": "The upstream redirects to another origin, to which the client would send this "
+    "presign.",
     "client_not_allowed": "This presigned request may not be made from this address.",
     "lifetime_too_long": "The connection allows no presign that is valid for so long.",
     "no_expiry_not_allowed": "The connection allows no presign that never expires.",
     "not_found": "There is nothing here. Presigned URLs have the form /api/proxy/{connectionId}/{path}.",
+    "timeout": "The rest of this request did not come in time.",
+    "upgrade_required": "WebSocket is not served here: use HTTP without an upgrade.",
     "too_large": "The head or the body of this request is too large.",
     "limited": "A limit of this presigned request has been reached.",
     "internal": "The gateway failed to handle this request; it was not forwarded.",
@@ -60,22 +67,38 @@ class Denied(Exception):
         code: a key of `STATUS`.
         detail: the exact reason, for the audit log; never a secret, a signature or a query value.
         status: another than the code's own.
+        told: a constant sentence for the client instead of the code's own.
+        fields: of the answer.
     """
 
-    def __init__(self, code: str, detail: str, status: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        status: int | None = None,
+        *,
+        told: str | None = None,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
         self.status = status
+        self.told = told
+        self.fields = fields
         self.bare = False
         """Whether the answer may say nothing, because the request is of scheme source."""
 
 
 class Malformed(Denied):
-    """Ours, but its grammar is wrong: nothing of it was looked up or verified."""
+    """Ours, but its grammar is wrong: nothing of it was looked up or verified.
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("malformed", detail)
+    Args:
+        told: a constant sentence for the client, where the code's own would not help a holder.
+    """
+
+    def __init__(self, detail: str, told: str | None = None) -> None:
+        super().__init__("malformed", detail, told=told)
 
 
 class Limited(Denied):
@@ -87,6 +110,5 @@ class Limited(Denied):
     """
 
     def __init__(self, limit: str, fields: tuple[tuple[bytes, bytes], ...]) -> None:
-        super().__init__("limited", limit)
+        super().__init__("limited", limit, fields=fields)
         self.limit = limit
-        self.fields = fields

@@ -91,6 +91,8 @@ class Fetcher:
             flights = self._flights
             flights[late.argv] = flight
             flight.add_done_callback(lambda _: flights.pop(late.argv, None))
+            # Those who wait for it may have left: what it fails with is known to nobody then, and told above.
+            flight.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         # A client that leaves must not take away what others wait for.
         return await asyncio.shield(flight)
 

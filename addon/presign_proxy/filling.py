@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 from .document import Document
 from .invocation import presign
+from .likeness import did_you_mean
 from .presets.model import LABEL, VARIABLE
 from .problems import Location, Problem
 
@@ -17,6 +17,7 @@ from .problems import Location, Problem
 # used, and if it were: no name under .invalid resolves (RFC 6761, 6.4).
 _NOWHERE: Final = "https://preset.invalid"
 _NOTHING: Final = "-"
+_CONDUCT: Final = ("allow_encoded_slash", "challenge", "url_headers")
 _PLACES: Final = {"header": ("headers", "header"), "query": ("params", "param")}
 """By type: where a connection's auth holds secrets by name, and where the preset's says which name."""
 
@@ -47,8 +48,7 @@ def with_presets(document: Document, presets: Presets) -> tuple[Any, list[Proble
 
 
 def _near(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name[:64], known)
-    return f": {', '.join(near)}?" if near else f": `{presign('presets')}` lists them"
+    return ": " + (did_you_mean(name, known) or f"`{presign('presets')}` lists them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,9 @@ class _Filling:
                 name: value for name, value in preset.get("headers", {}).items() if name.lower() not in mine
             }
             filled["default_headers"] = {**known, **headers}
+        filled |= {key: preset[key] for key in _CONDUCT if key in preset and key not in entry}
+        if "also" in preset and not entry.keys() & {"also", "upstream"}:
+            filled["also"] = preset["also"]  # of the provider's own hosts, not of another installation
         auth, wanted = entry.get("auth"), preset["auth"]
         if isinstance(auth, dict) and auth.get("type", wanted["type"]) == wanted["type"]:
             typed = {**auth, "type": wanted["type"]}

@@ -16,16 +16,19 @@ from mitmproxy.proxy import mode_specs
 from .answers import Answer
 from .audit import Outcome
 from .clients import shown
-from .decisions import Decision, Deny, Forward
+from .decisions import Decision, Deny, Forward, PassThrough
 from .hosts import parse_address, parse_host
 from .injectors import Outgoing
-from .ledger import Arrival
+from .ledger import Arrival, Entry
+from .links import Led
 from .message import Fields, Origin, Request
 from .observing.request_line import comment_of_grant, comment_of_refusal
 from .observing.shown_bodies import MAX_SHOWN, ShownBodies
 from .query import target
-from .replies import Reply
-from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact
+from .replies import Reply, linked
+from .response_heads import UNFRAMED
+from .reuse import reads_body
+from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact, without_referers
 from .schemes.source import BODY_OF_SOURCE
 
 MAX_HOST: Final = 300
@@ -60,20 +63,31 @@ def arrival_of(request: http.Request, *, tunnelled: bool, has_body: bool = True)
     )
 
 
-def promises_body(request: http.Request) -> bool:
-    """Whether a Content-Length announces a body; over HTTP/2 there may be none all the same."""
-    return any(
-        name.lower() == b"content-length" and value.strip() != b"0"
-        for name, value in request.data.headers.fields
-    )
+def announced(fields: Fields) -> int | None:
+    """The bytes that Content-Length announces; over HTTP/2 there may be fewer all the same."""
+    lengths = [value.strip() for name, value in fields if name.lower() == b"content-length"]
+    return int(lengths[0]) if lengths and lengths[0].isdigit() else None
 
 
 def framing_fault(request: http.Request, arrival: Arrival, forward: Forward) -> str:
     """Why a granted request may not be sent as it is framed; empty where it may."""
     if not arrival.has_body:
-        return "Content-Length without a body" if promises_body(request) else ""
+        return "Content-Length without a body" if announced(request.data.headers.fields) else ""
     # Over HTTP/2 nothing in the head announces a body. It may be empty, but that is known only later.
     return BODY_OF_SOURCE if forward.facts.scheme == "source" else ""
+
+
+def second_fault(request: Request, entry: Entry | None) -> str:
+    """Why a request without a presign may not go to a host of `also`, as it came; empty where it may."""
+    if entry is None:
+        return "it is not a live request"
+    if is_h1(request.version):
+        return ""
+    if not entry.arrival.has_body:
+        return "Content-Length without a body" if announced(request.fields) else ""
+    # Over HTTP/1 it would go without an end, and be read as the next request.
+    told = any(name.lower() == b"content-length" for name, _ in request.fields)
+    return "" if told and request.method == b"PUT" else "a body without a length, or where no body belongs"
 
 
 def hide(flow: http.HTTPFlow) -> None:
@@ -83,6 +97,14 @@ def hide(flow: http.HTTPFlow) -> None:
     with contextlib.suppress(Exception):
         hidden = redact(data.path, data.headers.fields)
     data.path, data.headers = hidden.target, _headers(hidden.fields)
+
+
+def let_through(flow: http.HTTPFlow, decision: PassThrough) -> None:
+    """Make a request without a presign ready to go, as it came."""
+    data = flow.request.data
+    data.headers = _headers(without_referers(data.headers.fields))
+    if decision.second:
+        flow.request.stream = True
 
 
 def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
@@ -210,9 +232,11 @@ def wire_request(request: http.Request, forward: Forward, server: Server, *, has
     if sent is None:
         raise LookupError("the credential of this grant was not fetched")
     fields = _fields(sent, forward.origin, data.http_version)
-    over_h2 = server.alpn == b"h2"
-    if has_body and not over_h2 and not any(name.lower() == b"content-length" for name, _ in fields):
-        fields += ((b"Transfer-Encoding", b"chunked"),)
+    if server.alpn != b"h2" and not any(name.lower() == b"content-length" for name, _ in fields):
+        if has_body:
+            fields += ((b"Transfer-Encoding", b"chunked"),)
+        elif not is_h1(data.http_version) and reads_body(data.method):
+            fields += ((b"Content-Length", b"0"),)  # without it, some servers answer 411
     # Shallow copies: mitmproxy's own constructor checks every field's type again, its copy() serialises.
     copied = twin(request)
     copied.data = twin(data)
@@ -301,6 +325,21 @@ def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -
     response.data.reason = reply.reason
     response.data.headers = _headers(fields)
     response.stream = True
+
+
+def unframe(response: http.Response) -> None:
+    """Take off what tells of a body that an answer cannot have; mitmproxy would end one that is not there."""
+    if gone := UNFRAMED.get(response.status_code):
+        kept = tuple(field for field in response.data.headers.fields if field[0].lower() not in gone)
+        response.data.headers = _headers(kept)
+
+
+def linked_response(response: http.Response, links: tuple[Led, ...]) -> http.Response:
+    """The copy that is sent, whose links hold the client's own presign."""
+    sent = twin(response)
+    sent.data = twin(response.data)
+    sent.data.headers = _headers(linked(response.data.headers.fields, links))
+    return sent
 
 
 # -- what people see of a flow ------------------------------------------------------------------------

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
+from . import unsigned
 from .answers import Style
 from .clients import asker, bucket
 from .connections import Registry
-from .decisions import PASS, Decision, Facts, Forward, Judged, denial
+from .decisions import PASS, Asked, Decision, Facts, Forward, Judged, denial
 from .errors import Denied
 from .granting import Grant, grant_presign, grant_source
 from .limits.rules import Requester, tallies_of
 from .limits.tally import Tally
 from .message import Head, Request, check_grammar, check_size, head_of
-from .recognition import is_gateway, is_source_form, recognise
-from .rewrite import check_upgrade, outgoing
+from .recognition import at_another_name, is_gateway, is_source_form, recognise
+from .rewrite import check_meaning, check_upgrade, outgoing
 from .schemes.source import Source
 
 _NO_REGISTRY: Final = Registry({})
@@ -41,9 +42,7 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
             check_size(request, head)
         claim = recognise(known, request, head, gateway=gateway)
         if claim is None:
-            if may_pass:
-                return PASS
-            raise Denied("unsigned", "the request carries no presign")
+            return PASS if may_pass else unsigned.judge(known, request, head)
         if may_pass:
             check_size(request, head)
         check_grammar(request, head)
@@ -53,10 +52,19 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
             style = "bare"
             grant = grant_source(registry, request, claim, facts, now, gateway=gateway)
         else:
+            style = "json"
             grant = grant_presign(registry, request, claim, facts, now)
         return _forward(registry, grant, request, head, facts, style, now)
     except Denied as denied:
+        if not gateway and not _reaches_its_upstream(request, facts):
+            denied = at_another_name(request, denied)
         return denial(denied, style, facts)
+
+
+def _reaches_its_upstream(request: Request, facts: Facts) -> bool:
+    """Whether a good signature is for the very host that is asked: an API may have such paths itself."""
+    upstream = facts.known.upstream if facts.verified and facts.known else None
+    return upstream is not None and upstream.origin == request.origin
 
 
 def _client(registry: Registry, request: Request) -> str:
@@ -70,7 +78,10 @@ def _forward(
 ) -> Forward:
     """The whole outgoing request of a grant. Raises Denied."""
     check_upgrade(request, head, gateway=grant.gateway)
+    check_meaning(request, head)
     connection = grant.connection
+    if connection.lacks:  # before anything is made of a secret that is not there
+        raise Denied("unavailable", f"a secret of the connection cannot be had: {connection.lacks}")
     plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
     return Forward(
         connection=connection,
@@ -84,6 +95,8 @@ def _forward(
         terms=grant.terms,
         tallies=_tallies(registry, grant, request, facts, now),
         judged=Judged(registry.mark, now),
+        asked=Asked(request, grant.methods, grant.paths, registry.trusted_proxies) if grant.paths else None,
+        proxied=request.origin.scheme if request.is_proxied else "",
     )
 
 

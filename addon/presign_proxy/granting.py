@@ -35,8 +35,8 @@ class Grant(NamedTuple):
 
     `path` is canonical, the upstream's base included; `query` is without the presign. `networks`, where
     not None, says that the origin's address must be judged, and which networks count besides public ones.
-    `prefix` is what stands before the path in a gateway URL; `token_in`, the header a key token stood in;
-    `expires`, Unix time, 0 for never.
+    `prefix` is what stands before the path in a gateway URL; `token_in`, the headers a key token stood in;
+    `expires`, Unix time, 0 for never; `methods` and `paths` are what was signed, empty in scheme source.
     """
 
     connection: Connection
@@ -46,9 +46,11 @@ class Grant(NamedTuple):
     gateway: bool
     networks: tuple[Network, ...] | None = None
     prefix: bytes | None = None
-    token_in: bytes = b""
+    token_in: tuple[bytes, ...] = ()
     expires: int = 0
     terms: Terms = NO_TERMS
+    methods: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 def grant_presign(registry: Registry, request: Request, presign: Presign, facts: Facts, now: int) -> Grant:
@@ -86,7 +88,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     path = _relative_path(presign, known, upstream)
     facts.path = path.decode("ascii")
     policy.check_path(path, paths, known.ceiling)
-    _check_names(request, gateway=presign.gateway)
+    check_names(request, gateway=presign.gateway)
     if not presign.gateway and request.origin != upstream.origin:
         raise Denied("host_mismatch", "the request is addressed to another origin than the upstream")
     if terms.max_body is not None:
@@ -98,9 +100,11 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
         presign.query,
         presign.gateway,
         prefix=_gateway_prefix(request, presign),
-        token_in=presign.slot.name if presign.slot else b"",
+        token_in=tuple([name for kind, name in presign.slots if kind == "header"]),
         expires=expires,
         terms=terms,
+        methods=methods,
+        paths=paths,
     )
 
 
@@ -129,9 +133,11 @@ def _connection(registry: Registry, request: Request, presign: Presign) -> Conne
 
 
 def _check_revoked(registry: Registry, connection: Connection, key: SigningKey | None, facts: Facts) -> None:
-    if facts.signature in registry.revoked_urls:
+    since = registry.since
+    if facts.signature in registry.revoked_urls or facts.signature in since.urls:
         raise Denied("revoked", "this signature is revoked")
-    if facts.id is not None and f"{connection.id}/{facts.id}" in registry.revoked_ids:
+    named = f"{connection.id}/{facts.id}" if facts.id is not None else ""
+    if named in registry.revoked_ids or named in since.ids:
         raise Denied("revoked", "this id is revoked")
     if key is not None and key.revoked:
         raise Denied("revoked", "the signing key is revoked")
@@ -139,19 +145,17 @@ def _check_revoked(registry: Registry, connection: Connection, key: SigningKey |
         raise Denied("revoked", "the connection is revoked")
     if not connection.enabled:
         raise Denied("revoked", "the connection is disabled")
+    if since and since.is_revoked(connection.id, key):
+        raise Denied("revoked", "its connection or key was taken back; the registry is still to be read")
 
 
 def _check_slot(presign: Presign, connection: Connection) -> None:
     """A key token stands where the credential would: in Authorization, or where `auth` puts it."""
-    slot = presign.slot
-    if slot is None:
-        return
-    slots = connection.injector.slots
-    if slot.kind == "header" and (slot.name == b"authorization" or header_key(slot.name) in slots.headers):
-        return
-    if slot.kind == "param" and slot.name in slots.params:
-        return
-    raise Malformed("the token stands in a slot that the connection's credential does not fill")
+    filled = connection.injector.slots
+    for kind, name in presign.slots:
+        fits = name in filled.params if kind == "param" else header_key(name) in filled.headers
+        if not fits and (kind, name) != ("header", b"authorization"):
+            raise Malformed("the token stands in a slot that the connection's credential does not fill")
 
 
 def _relative_path(presign: Presign, connection: Connection, upstream: Upstream) -> bytes:
@@ -167,7 +171,7 @@ def _relative_path(presign: Presign, connection: Connection, upstream: Upstream)
     return relative
 
 
-def _check_names(request: Request, *, gateway: bool) -> None:
+def check_names(request: Request, *, gateway: bool) -> None:
     """Every name that the client gave (Host, :authority, SNI) agrees with where it is addressed."""
     for kind, name in request.names:
         if kind == "front-sni" and not gateway:
@@ -209,7 +213,7 @@ def grant_source(
     if rules is None or (source.format is not None and source.format not in rules.formats):
         raise Denied("invalid", "the project does not serve this format")
     policy.check_method(request.method, ("GET", "HEAD"), connection.ceiling)
-    _check_names(request, gateway=gateway)
+    check_names(request, gateway=gateway)
     return Grant(
         connection if admitted.exact else connection.without_credential(),
         url.origin,

@@ -7,11 +7,11 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from mitmproxy import command, ctx, exceptions, http
-from mitmproxy.connection import Client, Connection
+from mitmproxy.connection import Client
 from mitmproxy.flow import Error
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
@@ -19,8 +19,9 @@ from mitmproxy.tls import TlsData
 
 from . import config, dumping, first_bytes, flows, internals, options, tunnels, wire
 from .admission import Admission
-from .answers import Answer, refusal
-from .audit import Outcome
+from .adopting import Adoption
+from .answers import Answer
+from .audit import GONE, Outcome
 from .connections import Registry
 from .decisions import PASS, Decision, Deny, Facts, Forward, PassThrough
 from .dialling import Dialler
@@ -29,11 +30,11 @@ from .errors import STATUS
 from .fetching import Fetcher
 from .fronting import Front
 from .gates import gate
-from .handlers import handler_of, hang_up, is_listening, open_clients, widen
+from .handlers import hang_up, is_listening, open_clients, tell, widen
 from .housekeeping import Housekeeper
 from .identity import new_request_id
 from .journal import Journal
-from .keeper import Keeper
+from .keeper import Keeper, Reloaded
 from .lane import opening
 from .lane.express import Express
 from .lane.junction import with_lane
@@ -42,15 +43,14 @@ from .ledger import Entry, Ledger
 from .lifecycle import Lifecycle
 from .limits.limiter import Limiter
 from .masking import mask_for
-from .message import MAX_HEAD, Request, is_sound
+from .message import Request, is_sound
 from .observing.observer import Observer, hints, obstacle
-from .problems import ConfigError, Problem
+from .problems import ConfigError
 from .redaction import Redaction
+from .reloading import Reloader
 from .rewrite import redact
 
 logger = logging.getLogger(__name__)
-
-_GONE: Final = "the client went away"
 
 
 class Guard:
@@ -64,35 +64,41 @@ class Guard:
         self._fetcher = Fetcher()
         self._limiter = Limiter()
         self._dialler = Dialler(self.ledger, lambda: self._limiter.address, lambda: self.observer.port)
-        self._housekeeper = Housekeeper(self.ledger, self._reload, lambda now: self._express.tick(now))
-        self._keeper = Keeper(self._adopt, self._housekeeper.watch)
         self._journal = Journal()
+        self.keeper = Keeper(
+            lambda loaded: self.adoption.prepare(loaded),
+            lambda loaded, opened: self.adoption.adopt(loaded, opened),
+        )
+        self._reloader = Reloader(self.keeper, self._reload)
+        self._housekeeper = Housekeeper(
+            self.ledger, self._reloader.tick, lambda now: self._express.tick(now), self._end
+        )
         self.lifecycle = Lifecycle(
-            lambda: obstacle(self._admission, self._keeper, self._journal),
-            lambda: hints(self._keeper, self._limiter),
+            lambda: obstacle(self._admission, self.keeper, self._journal),
+            lambda: hints(self.keeper, self._limiter, self._reloader),
         )
         self._admission = Admission(
-            self._keeper, self._dialler, self._limiter, self._fetcher, self._journal, self.lifecycle
+            self.keeper, self._dialler, self._limiter, self._fetcher, self._journal, self.lifecycle
         )
         self._express = Express(self._admission, self._dialler, self._journal, self.ledger, self.lifecycle)
         self.observer = Observer(
             self.lifecycle,
-            self._keeper,
+            self.keeper,
             self._limiter,
             self._journal,
             lambda: self.ledger.in_flight + len(self._express.exchanges),
-            lambda: (open_clients(), self._keeper.max_clients if is_listening() else 0),
+            lambda: (open_clients(), self.keeper.max_clients if is_listening() else 0),
             self._dialler.figures,
+            lambda: self._reloader.trouble(time.monotonic()),
         )
         self._redaction = Redaction()
         self._front = Front()
+        self.adoption = Adoption(self.observer, self._journal, self._limiter, self._fetcher, self._front)
         self.begin: Begin | None = None  # with hooks at once, where that can be
-        self.alone = True
-        """Whether no other process serves the same clients."""
 
     @property
     def registry(self) -> Registry | None:
-        return self._keeper.registry
+        return self.keeper.registry
 
     # -- being installed ------------------------------------------------------------------------------
 
@@ -103,8 +109,7 @@ class Guard:
     @classmethod
     def install(cls, master: Any) -> Guard:
         """The master's guard. Not registered as an addon of the script, and so not removed with it."""
-        found = cls.installed(master)
-        if found is None:
+        if (found := cls.installed(master)) is None:
             found = cls()
             master.addons.chain.insert(0, found)
             # mitmproxy's own NextLayer chooses first; what it chose is then guarded.
@@ -123,6 +128,7 @@ class Guard:
             logger.error(problem)
         self._admission.armed = not strange
         self._housekeeper.start()
+        self._reloader.start()
         self._dialler.start()
         self._watching = True
         self._admission.unsafe = True  # until the options have been looked at
@@ -143,8 +149,9 @@ class Guard:
     async def done(self) -> None:
         await self._limiter.close()
         self._housekeeper.stop()
+        self._reloader.close()
         self._fetcher.close()
-        self._keeper.close()
+        self.keeper.close()
         self._dialler.close()
         for entry in self.ledger.live():
             self._end(entry, entry.outcome(None, "the gateway was stopped"))
@@ -180,42 +187,32 @@ class Guard:
             choices = ", ".join(config.UNSIGNED)
             raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
         try:
-            self._keeper.load(ctx.options.presign_config, unsigned)
+            if self.keeper.load(ctx.options.presign_config, unsigned):
+                self._reloader.watch()
         except ConfigError as error:
             raise exceptions.OptionsError(f"presign: the configuration is not usable:\n{error}") from None
 
-    def _adopt(self, loaded: config.Loaded) -> None:
-        """Make use of a new configuration. Raises ConfigError."""
-        if loaded.limited and loaded.store.is_private and not self.alone:
-            why = "counts in each worker by itself: choose a store that they share"
-            raise ConfigError([Problem(str(loaded.path), 0, 0, "limits.store", why)])
-        with self.observer.moving(loaded.config.admin, loaded.path):
-            self._journal.open(loaded.config.audit, loaded.path)
-        for name in options.keylogs():
-            logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
-        for warning in loaded.told:
-            logger.warning("presign: %s", warning)
-        self._limiter.use(loaded.store, needed=loaded.limited)
-        self._fetcher.forget(loaded.path.parent)
-        self._front.use(loaded.front, loaded.registry.hosts)
-
-    async def _reload(self) -> None:
-        if await self._keeper.reload(ctx.options.presign_unsigned):
+    async def _reload(self, still: float) -> Reloaded:
+        outcome = await self.keeper.reload(ctx.options.presign_unsigned, still)
+        if outcome.kind in ("ok", "lacks"):
+            self._reloader.watch()
             try:
                 self._check_options()
             except exceptions.OptionsError as error:
                 logger.error("presign: presigned requests are refused until this is mended: %s", error)
+        return outcome
 
     @command.command("presign.reload")
     def reload(self) -> None:
-        """Read the configuration again."""
-        self._housekeeper.asked = True
+        """Read the configuration again, and run the programs that print secrets again."""
+        self.keeper.run_anew()
+        self._reloader.asked = True
 
     async def reloaded(self) -> tuple[bool, str]:
         """Read the configuration again; returns once it was, whether it is in force, and why not."""
         self.reload()
-        await self._housekeeper.settled()
-        return not self._keeper.stale, self.lifecycle.ready()[1]
+        await self._reloader.settled()
+        return not self.keeper.stale, self.lifecycle.ready()[1]
 
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
@@ -225,28 +222,27 @@ class Guard:
     # -- connections ----------------------------------------------------------------------------------
 
     def client_connected(self, client: Client) -> None:
-        if open_clients() > self._keeper.max_clients and not self._housekeeper.make_room():
+        if open_clients() > self.keeper.max_clients and not self._housekeeper.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.ledger.owe_head(client)
             widen(client)
-            self._gate(client, client, lambda: self.ledger.holds_too_much(client))
+            gate(client, client, lambda: self.ledger.holds_too_much(client))
 
     def tls_start_client(self, data: TlsData) -> None:
         self._front.start(data)
 
-    def client_disconnected(self, client: Client) -> None:
+    async def client_disconnected(self, client: Client) -> None:
         try:
-            gone = client in self.ledger.gone
+            if (layer := self.ledger.layers.get(client)) is not None:
+                layer.give_up()  # it was told of the end of what the client says, and of no other
+                for event in layer.departures():
+                    await tell(client, event)
             for entry in self.ledger.lost(client):
-                self._end(entry, entry.outcome(None, _GONE if gone else "the gateway failed at the protocol"))
+                self._end(entry, entry.outcome(None, "the gateway failed at the protocol"))
         finally:
             self.ledger.forget(client)
             hang_up(client)
-
-    def _gate(self, client: Client, connection: Connection, is_shut: Callable[[], bool]) -> None:
-        if (handler := handler_of(client)) is not None:
-            gate(handler, connection, is_shut)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         verdict = "the gateway failed to judge this connection"
@@ -259,7 +255,7 @@ class Guard:
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
-        self._gate(data.client, data.server, lambda: self.ledger.is_behind(data.client, data.server))
+        gate(data.client, data.server, lambda: self.ledger.is_behind(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
@@ -267,12 +263,7 @@ class Guard:
     def guard_layer(self, nextlayer: NextLayer) -> None:
         """Guard the HTTP layer that was chosen, or refuse another one where only HTTP is let through."""
         chosen = first_bytes.chosen_by(nextlayer)
-        if chosen is None and len(nextlayer.data_client()) > MAX_HEAD:
-            nextlayer.layer = first_bytes.Refuse(nextlayer.context)
-            return
-        if chosen is not None and first_bytes.may_become_http(nextlayer):
-            nextlayer.context.layers.remove(chosen)
-            nextlayer.layer = None  # asked again when more has come, or cut at the deadline
+        if first_bytes.is_undecided(nextlayer):
             return
         raw = first_bytes.is_raw(chosen)
         if raw and (self.registry is None or self.registry.deny_unsigned):
@@ -311,7 +302,9 @@ class Guard:
             return None
         detail = f"CONNECT to {request.origin.host}:{request.origin.port}"
         decision = Deny(code, detail, "json", Facts(new_request_id(), "CONNECT", request.client))
-        answer = refusal(code, decision.request_id)
+        answer = decision.answer
+        if code == "unsigned":
+            answer = answer._replace(reason=tunnels.REASON)
         flow.request.data.headers = http.Headers(redact(b"/", request.fields).fields)
         self._tell(flow, self.ledger.get(flow), decision, Outcome(status=answer.status))
         return answer
@@ -337,13 +330,24 @@ class Guard:
 
     async def _wait(self, flow: http.HTTPFlow, entry: Entry, forward: Forward, request: Request) -> None:
         """Until it is over, nothing is committed, and the stream refuses the request."""
-        decision: Decision = Deny("internal", "the decision failed", forward.style, forward.facts)
+        decision: Decision | None = Deny("internal", "the decision failed", forward.style, forward.facts)
         try:
-            decision = await self._admission.complete(forward, request, flow.client_conn, entry.seat)
+            work = self._admission.complete(forward, request, flow.client_conn, entry.seat)
+            decision = await entry.unless_left(work)
         except Exception as error:
             logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
         finally:
-            self._commit(flow, entry, decision)
+            if decision is not None:
+                self._commit(flow, entry, decision)
+            else:
+                self._drop(flow, entry, forward)
+
+    def _drop(self, flow: http.HTTPFlow, entry: Entry, forward: Forward) -> None:
+        """Its client has gone before it was decided; its stream is told so next."""
+        entry.seat.let_go()
+        flows.hide(flow)
+        entry.request, entry.told = None, True
+        self._journal.write(forward, entry.outcome(None, GONE), flow.client_conn.peername)
 
     def _decide(self, flow: http.HTTPFlow, entry: Entry | None, request: Request) -> Decision:
         decision = self.ledger.take_over(flow, request, self.registry) or self._admission.decide(request)
@@ -351,7 +355,8 @@ class Guard:
             # What was granted has passed the grammar; what was refused may not have come to it.
             entry.ends_connection = isinstance(decision, Deny) and not is_sound(request)
         if isinstance(decision, PassThrough):
-            return decision
+            why = flows.second_fault(request, entry) if decision.second else ""
+            return Deny("malformed", why, "json", Facts(new_request_id())) if why else decision
         if flow.error is not None:
             # mitmproxy has rejected it, and not even filled in where it is addressed.
             return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
@@ -368,8 +373,9 @@ class Guard:
     def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:
         """Apply a decision. Until the entry has it, the stream refuses the request."""
         if isinstance(decision, PassThrough):
+            flows.let_through(flow, decision)  # where that fails, there is no decision, and it is refused
             if entry is not None:
-                entry.decision = PASS
+                entry.decision = decision
                 self._journal.meter.passed += 1
         elif isinstance(decision, Forward):
             self._grant(flow, entry, decision)
@@ -391,14 +397,7 @@ class Guard:
             self._refuse(flow, entry, Deny("internal", "the rewrite failed", decision.style, decision.facts))
 
     def _refuse(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny) -> None:
-        answer = refusal(
-            decision.code,
-            decision.request_id,
-            decision.style,
-            decision.status,
-            limit=decision.limit,
-            more=decision.fields,
-        )
+        answer = decision.answer
         if entry is not None:
             entry.answer, entry.decision, entry.request = answer, decision, None
             entry.seat.let_go()
@@ -421,14 +420,14 @@ class Guard:
     def error(self, flow: http.HTTPFlow) -> None:
         entry = self.ledger.get(flow)
         gone = not flow.client_conn.connected or (flow.error and flow.error.msg == Error.KILLED_MESSAGE)
-        if entry is None or gone:
-            self._finish(flow, _GONE)
+        if entry is None or gone or entry.left:
+            self._finish(flow, GONE)
         elif entry.stage == "receiving":
-            self._finish(flow, "the upstream broke off its response")
+            self._finish(flow, entry.why or "the upstream broke off its response")
         else:
             # The stream answers it so, once mitmproxy lets it.
             status = 504 if entry.timed_out else STATUS["upstream"]
-            self._finish(flow, f"the upstream failed while {entry.stage}", status)
+            self._finish(flow, entry.why or f"the upstream failed while {entry.stage}", status)
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
         if (entry := self.ledger.get(flow)) is not None and entry.grant is not None:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import select
 from collections import defaultdict
 from typing import Any, Final
 
 from mitmproxy import ctx
-from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.connection import Client, Connection
+from mitmproxy.proxy import events
 
 from .sockets import unsent
 
 MAX_CONNECTIONS: Final = 100
 """To one address, for one client: the streams that a client of HTTP/2 may have at a time."""
-
-
-PROBE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-"""Says nothing to a client that waits for its answer (RFC 9110, 15.2), and is answered with RST by the system
-of one that has closed its connection: both have ended what they say with the same FIN.
-"""
 
 
 def proxyserver() -> Any:
@@ -42,7 +38,9 @@ def widen(client: Client) -> None:
     """
     handler = handler_of(client)
     if handler is not None:
-        handler.max_conns = defaultdict(lambda: asyncio.Semaphore(MAX_CONNECTIONS))
+        # mitmproxy makes one outside of its own `try`. No code of ours runs there: what it raised would leave
+        # the client waiting.
+        handler.max_conns = defaultdict(functools.partial(asyncio.Semaphore, MAX_CONNECTIONS))
 
 
 def speaks_h1(client: Client) -> bool:
@@ -61,6 +59,12 @@ def is_listening() -> bool:
     return server is not None and any(server.servers)
 
 
+async def tell(client: Client, event: events.Event) -> None:
+    """Lead an event through the layers of a client's handler."""
+    if (handler := handler_of(client)) is not None:
+        await handler.server_event(event)
+
+
 def cut(client: Client, connection: Connection) -> None:
     """Close one connection of a client's handler, or stop dialling it; what was written still goes out."""
     handler = handler_of(client)
@@ -72,21 +76,29 @@ def cut(client: Client, connection: Connection) -> None:
             io.handler.cancel("deadline")
 
 
-def may_be_there(client: Client) -> bool:
-    """Whether a client that says no more may still be waiting for an answer."""
-    return bool(client.state & ConnectionState.CAN_WRITE)
-
-
-def has_gone(client: Client) -> bool:
-    """Whether a client that says no more has closed its connection, as far as that has been found out."""
+def transport_of(client: Client, connection: Connection) -> Any:
+    """The transport of one connection of a client's handler; None where there is none."""
     handler = handler_of(client)
-    io = handler.transports.get(client) if handler is not None else None
-    transport = getattr(io.writer, "transport", None) if io is not None else None
-    if transport is None or transport.is_closing():
-        return True
-    asked = select.poll()
-    asked.register(transport.get_extra_info("socket").fileno(), 0)
-    return any(found & (select.POLLERR | select.POLLHUP) for _, found in asked.poll(0))
+    io = handler.transports.get(connection) if handler is not None else None
+    return getattr(io.writer, "transport", None) if io is not None else None
+
+
+def is_taken(client: Client, connection: Connection) -> bool:
+    """Whether all that was written to one connection of a client's handler has left."""
+    transport = transport_of(client, connection)
+    return transport is None or not transport.get_write_buffer_size()
+
+
+def keep_awake(client: Client) -> None:
+    """A client that waits for more of its answer is not idle, however long that takes.
+
+    One that does not take what there is stays under mitmproxy's `tcp_timeout`.
+    """
+    handler, transport = handler_of(client), transport_of(client, client)
+    if handler is None or transport is None or transport.is_closing() or transport.get_write_buffer_size():
+        return
+    if not unsent(transport.get_extra_info("socket").fileno()):
+        handler.timeout_watchdog.register_activity()
 
 
 def is_silent(client: Client, connection: Connection) -> bool:
@@ -109,10 +121,7 @@ def is_silent(client: Client, connection: Connection) -> bool:
 
 def abort(client: Client, connection: Connection) -> None:
     """Close one connection of a client's handler at once, whatever is still to be written to it."""
-    handler = handler_of(client)
-    io = handler.transports.get(connection) if handler is not None else None
-    transport = getattr(io.writer, "transport", None) if io is not None else None
-    if transport is not None:
+    if (transport := transport_of(client, connection)) is not None:
         transport.abort()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
@@ -13,6 +14,7 @@ from .message import Fields
 from .names import header_key, param_key
 from .secret import Secret
 
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 REAL_PASSWORD: Final = 8
 """Characters from which on a Basic password is taken for the secret of the two."""
 
@@ -191,3 +193,17 @@ class QueryCredential:
 
     def filled(self, fill: Fill) -> QueryCredential:
         return QueryCredential(tuple((name, fill(secret)) for name, secret in self.params))
+
+
+def slips(credential: Injector) -> Iterator[str]:
+    """What was copied along with an API key, or in its place, in words that tell nothing of the key."""
+    held: list[tuple[str, str]] = []
+    if isinstance(credential, HeaderCredential):
+        held = [(words.decode(), secret.reveal()) for _, words, secret in credential.headers]
+    elif isinstance(credential, QueryCredential):
+        held = [("", secret.reveal()) for _, secret in credential.params]
+    for words, key in held:
+        if _VARIABLE.fullmatch(key):
+            yield "its API key is a $variable, which nothing replaces: write {env: NAME}"
+        if words.strip() and key.lower().startswith(words.lower()):
+            yield f"its API key begins with {words.strip()}, which the gateway adds"

@@ -11,6 +11,8 @@ from typing import Final
 
 _PACKAGE: Final = "presign_proxy"
 _NAMES: Final = ("presign", "presign-proxy")
+_OF_UV: Final = frozenset(("UV", "UV_RUN_RECURSION_DEPTH"))
+"""What `uv run` and `uvx` tell the programs that they start, beside a PATH that the shell has not."""
 _ENDINGS: Final = ("", ".exe") if os.name == "nt" else ("",)
 
 
@@ -67,8 +69,8 @@ def _name(path: str) -> str:
 
 
 def _is_on_path(name: str, path: str) -> bool:
-    """Whether the shell finds this very file under its name. `uv run` has a PATH that the shell has not."""
-    if "UV_RUN_RECURSION_DEPTH" in os.environ:
+    """Whether the shell finds this very file under its name."""
+    if not _OF_UV.isdisjoint(os.environ):
         return False
     places = (os.path.join(directory, name) for directory in os.get_exec_path())  # noqa: PTH118 - may be ""
     found = next(filter(_runs, places), None)

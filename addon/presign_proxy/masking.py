@@ -15,6 +15,10 @@ from .injectors import Injector
 
 MIN_LENGTH: Final = 8
 """Shorter values are not masked: they stand in ordinary text by chance."""
+MAX_SHOWN: Final = 3
+"""Bytes at the end of a piece that go on after a moment though a form may begin with them: somebody reads
+along, and many words end in such a letter. They tell next to nothing: most keys begin with three known ones.
+"""
 
 
 def forms(secret: bytes) -> frozenset[bytes]:
@@ -115,17 +119,38 @@ def mask_for(injector: Injector) -> Mask:
 
 
 class MaskedStream:
-    """Masks a body chunk by chunk; holds back only what may turn out to be the start of a secret."""
+    """Masks a body chunk by chunk; holds back only what may turn out to be the start of a secret.
 
-    __slots__ = ("_held", "_mask")
+    What was passed on while nothing more came is remembered: if it was such a start, the rest is masked.
+    """
+
+    __slots__ = ("_held", "_mask", "_passed")
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._held = b""
+        self._passed = b""
 
     def __call__(self, chunk: bytes) -> bytes:
         """The bytes that may go on; an empty chunk ends the body."""
-        data = self._mask.mask(self._held + chunk) if self._held or chunk else b""
-        keep = self._mask.tail(data) if chunk else 0
-        self._held = data[len(data) - keep :]
-        return data[: len(data) - keep]
+        before = len(self._passed)
+        data = self._passed + self._held + chunk if before or self._held else chunk
+        data = self._mask.mask(data)
+        cut = len(data) - (self._mask.tail(data) if chunk else 0)
+        start = max(cut, before)
+        self._passed, self._held = data[cut:before], data[start:]
+        return data[before:start]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether so little is held back that it may go on if nothing more comes."""
+        return bool(self._held) and len(self._passed) + len(self._held) <= MAX_SHOWN
+
+    def overdue(self) -> bytes:
+        """What may go on now that nothing more has come for a while: never more of a secret than `MAX_SHOWN`
+        bytes, in however many pieces it comes.
+        """
+        if not self.is_short:
+            return b""
+        found, self._passed, self._held = self._held, self._passed + self._held, b""
+        return found

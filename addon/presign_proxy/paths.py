@@ -4,6 +4,10 @@ A path is refused unless every decoder an upstream may run, none, one or two rou
 `;parameters` dropped, `\\` read as `/`, full-width forms folded, finds the same segments in it. What is
 matched is what is forwarded: the canonical form, never the one received.
 
+An escaped sub-delimiter, `:` or `@` (`v1%3A0`, `a%40b.c`) is the character itself to a pattern, and is
+forwarded as it was received: libraries differ in which of them they escape. Two are so in one direction only,
+see `_ONE_WAY`.
+
 A canonical path may hold `;`, and `;`, `?` and `#` encoded. Some upstreams end the path there, others drop
 the parameters of each segment. So a pattern matches such a path only where it matches every reading of it,
 see `Pattern.matches`.
@@ -19,7 +23,7 @@ from string import hexdigits
 from typing import Final, NamedTuple
 
 from . import grammar
-from .errors import Denied
+from .errors import MESSAGE, Denied
 from .percent import decode, is_incomplete
 
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -37,6 +41,8 @@ _CANONICAL: Final = {
     for a in hexdigits
     for b in hexdigits
 }
+_COMPARED_AS_ONE: Final = frozenset(b"!$&'()*,=:@")
+"""What may stand in a path as it is or escaped (RFC 3986, 3.3: sub-delims, `:`, `@`), and means the same."""
 _UNIT = re.compile(rb"%([0-9A-Fa-f]{2})|([^%])|(%)", re.DOTALL)
 _DOUBLE_ENCODED = re.compile(rb"%25(?:[0-9A-Fa-f]{2}|[uU])")
 _ESCAPED_AGAIN = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -50,6 +56,9 @@ _FOLDED = re.compile("[\u2024\u2025\u2044\u2215\u2216\u29f8\u29f9\ufe52\ufe68\uf
 SEMICOLONS: Final = "\u037e\ufe14\ufe54\uff1b"
 QUESTION_MARKS: Final = "\u2047\u2048\u2049\ufe16\ufe56\uff1f"
 HASHES: Final = "\ufe5f\uff03"
+_REFUSED: Final = "the path is refused: "
+_OWNER: Final = "It holds %2F: the connection's owner would have to set allow_encoded_slash."
+_SLASH: Final = f"{MESSAGE['path_not_allowed']} {_OWNER}"
 _MAX_READ: Final = 8 * 1024
 """Units of a path that is read in several ways: signed lists of patterns are no longer either."""
 
@@ -73,9 +82,12 @@ def canonical_path(raw: bytes, *, allow_encoded_slash: bool = False) -> bytes:
     path = _encode(raw)
     if _DOUBLE_ENCODED.search(path):
         raise _refused("it is percent-encoded twice")
-    if b"%5C" in path or (b"%2F" in path and not allow_encoded_slash):
-        raise _refused("it holds an encoded slash or backslash")
+    if b"%5C" in path:
+        raise _refused("it holds an encoded backslash")
     _check_segments(decode(raw))  # as of the path itself: it is encoded once
+    if b"%2F" in path and not allow_encoded_slash:
+        why = f"{_REFUSED}it holds an encoded slash, and the connection does not set allow_encoded_slash"
+        raise Denied("path_not_allowed", why, told=_SLASH)
     return path
 
 
@@ -125,20 +137,28 @@ def _is_dots(segment: str) -> bool:
 
 
 def _refused(why: str) -> Denied:
-    return Denied("path_not_allowed", f"the path is refused: {why}")
+    return Denied("path_not_allowed", f"{_REFUSED}{why}")
 
 
 def units(path: bytes) -> str:
-    """One character per unit of a canonical path: an escape is one unit, and equals no plain character.
+    """One character per unit of a canonical path: an escape is one unit, and equals no plain character, but
+    for those that are compared as one.
 
     Patterns are matched on units so that `*A9` does not match the second half of `%C3%A9`.
     """
     if path.find(b"%") < 0:
         return path.decode("ascii")
     return "".join(
-        chr(0x100 + int(escape, 16)) if escape else (plain or percent).decode("ascii")
+        _UNIT_OF[escape] if escape else (plain or percent).decode("ascii")
         for escape, plain, percent in _UNIT.findall(path)
     )
+
+
+_UNIT_OF: Final = {
+    (a + b).encode(): chr(octet) if (octet := int(a + b, 16)) in _COMPARED_AS_ONE else chr(0x100 + octet)
+    for a in hexdigits
+    for b in hexdigits
+}
 
 
 def _any_of(octet: str, folded: str) -> str:
@@ -174,32 +194,54 @@ def _cut_at(marks: Iterable[re.Pattern[str]], path: str) -> set[str]:
     return {mark.split(path, maxsplit=1)[0] for mark in marks}
 
 
+_ONE_WAY: Final = {";": units(b"%3B"), "+": units(b"%2B")}
+"""Characters that match their escape where they were signed. A signed escape does not match the character:
+upstreams may read a plain `;` as the end of a segment and a plain `+` as a blank, but not the escapes."""
+_READ_AS: Final[dict[str, dict[int, str]]] = {
+    plains: {ord(_ONE_WAY[plain]): plain for plain in plains} for plains in ("", ";", "+", ";+")
+}
+"""Tables for `str.translate`."""
+
+
 class Pattern(NamedTuple):
-    """A path pattern: literals between which `*` stands for any run of characters, `/` included."""
+    """A path pattern: literals between which `*` stands for any run of characters, `/` included.
+
+    `plains` are those of `;+` whose escapes in a path are read as the characters.
+    """
 
     text: str
     literals: tuple[str, ...]
+    plains: str = ""
 
     def matches(self, path: str) -> bool:
-        """Whether it matches the units of a canonical path without its leading slash; in linear time.
+        """Whether it matches the units of a canonical path without its leading slash; in linear time."""
+        if self._matches(path, _READ_AS[""]):
+            return True
+        return bool(self.plains) and not path.isascii() and self._matches(path, _READ_AS[self.plains])
+
+    def _matches(self, path: str, table: dict[int, str]) -> bool:
+        """The same, with the escapes of a table read as what they stand for.
 
         What stands before the first `*` was written by the signer, `;` and `%23` included. Behind it the
         holder chooses the path: there, every reading of it has to match as well.
         """
+        read = path.translate(table) if table else path  # unit by unit: positions stay
         first = self.literals[0]
         if len(self.literals) == 1:
-            return path == first
-        if not path.startswith(first):
+            return read == first
+        if not read.startswith(first):
             return False
         if self.literals[1:] == ("",):
             return True  # it matches whatever is left of the rest, too
-        rest = path[len(first) :]
-        if not self._matches_rest(rest):
+        if not self._matches_rest(read[len(first) :]):
             return False
+        rest = path[len(first) :]
         # Escapes are not ASCII in units, so most paths need no search.
         if (rest.isascii() and ";" not in rest) or not _MARK.search(rest):
             return True
-        return len(rest) <= _MAX_READ and all(map(self._matches_rest, _readings(rest)))
+        return len(rest) <= _MAX_READ and all(
+            self._matches_rest(one.translate(table)) for one in _readings(rest)
+        )
 
     def matches_as_sent(self, path: str) -> bool:
         """Whether it matches the path as an upstream reads it that neither cuts it nor drops parameters."""
@@ -225,5 +267,26 @@ class Pattern(NamedTuple):
 @lru_cache(maxsize=4096)  # only patterns that were signed or configured get here
 def pattern(text: str) -> Pattern:
     """Compile a pattern. One leading slash is ignored; literals are canonicalised as paths are."""
-    literals = text.removeprefix("/").split("*")
-    return Pattern(text, tuple(units(_encode(literal.encode("utf-8"))) for literal in literals))
+    literals = tuple(units(_encode(one.encode("utf-8"))) for one in text.removeprefix("/").split("*"))
+    whole = "".join(literals)
+    # An escape that was signed beside the plain character was told from it on purpose.
+    plains = "".join(plain for plain, escape in _ONE_WAY.items() if plain in whole and escape not in whole)
+    return Pattern(text, literals, plains)
+
+
+def meets(one: Pattern, other: Pattern) -> bool:
+    """Whether some text matches both patterns: for a signer's own patterns, in quadratic time."""
+    left, right = ("*".join(pattern.literals) for pattern in (one, other))
+    # From the end: whether what is left of both can be the same text.
+    below = [False] * len(right) + [True]
+    for at in range(len(right) - 1, -1, -1):
+        below[at] = right[at] == "*" and below[at + 1]
+    for char in reversed(left):
+        row = [False] * len(right) + [char == "*" and below[-1]]
+        for at in range(len(right) - 1, -1, -1):
+            if "*" in (char, right[at]):
+                row[at] = below[at] or row[at + 1]
+            else:
+                row[at] = char == right[at] and below[at + 1]
+        below = row
+    return below[0]

@@ -56,6 +56,10 @@ def body_too_large(signed: int) -> Denied:
     return Denied("too_large", f"the body is larger than the signed {signed} bytes", 413)
 
 
+def body_too_late(seconds: int) -> Denied:
+    return Denied("timeout", f"nothing more of the body came for {seconds} seconds")
+
+
 def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:
     if expires == 0:
         if not ceiling.allow_no_expiry or ceiling.max_lifetime is not None:

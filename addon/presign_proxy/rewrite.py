@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from . import grammar
 from .connections import Connection
-from .errors import Malformed
+from .errors import Denied, Malformed
 from .injectors import Outgoing, Slots
 from .message import MAX_FIELDS, Fields, Head, Request
 from .names import CACHED, fold_decoded, header_key
@@ -24,7 +24,10 @@ CREDENTIALS: Final = frozenset(
     b"x-goog-iam-authorization-token ocp-apim-subscription-key x-functions-key "
     b"access-token auth-token auth-key auth-password x-authentication x-authentication-key xauthorization "
     b"auth authentication token password passkey accesskey secretkey rest-key rest-sign proxy-user proxy-pwd "
-    b"x-pswd x-client-key x-gdata-key x-server-token x-firebase-token zotero-write-token app-key".split()
+    b"x-pswd x-client-key x-gdata-key x-server-token x-firebase-token zotero-write-token app-key "
+    b"x-vault-token x-consul-token x-nomad-token x-registry-auth x-registry-config x-honeycomb-team "
+    b"fastly-key circle-token x-postmark-server-token x-postmark-account-token x-figma-token "
+    b"x-subscription-token".split()
 )
 """Headers in which a client brings a credential of its own; see also `is_credential`."""
 _CREDENTIAL_PREFIXES: Final = (b"x-auth-", b"php-auth-", b"cf-access-")
@@ -77,17 +80,46 @@ OVERRIDES: Final = frozenset(
 )
 """Headers that change the method, the path, a second path (WebDAV) or a proxy setting behind our back."""
 
+_METHODS: Final = frozenset(
+    b"x-http-method x-http-method-override x-http-methodoverride x-method-override real-method "
+    b"x-ajax-real-method".split()
+)
+"""Of these, the headers in which clients send the method that they mean."""
+_DESTINATION: Final = b"destination"
+_TWO_PATHS: Final = frozenset((b"MOVE", b"COPY"))
+"""RFC 4918, 9.8 and 9.9: methods whose second path is in `Destination`."""
+_TAKES: Final = frozenset((b"copy", b"rename", b"move", b"fetch"))
+_FROM: Final = frozenset((b"source", b"from"))
+_LEADS: Final = (frozenset((b"symlink", b"target")), frozenset((b"object", b"manifest")))
+"""Words of the names of headers in which object stores are told of a second object (S3 and its kin, Google's,
+Azure's, Swift): one to copy or to move from, or to lead to.
+"""
+_MEANING: Final = (b"method", _DESTINATION, *sorted(_TAKES), b"symlink", b"manifest")
+"""Parts of the names of headers that may give a request another meaning."""
+NO_OVERRIDE: Final = "A header that overrides the method is not forwarded: send the method itself."
+NO_SECOND_PATH: Final = "MOVE and COPY with a Destination are not forwarded: only one path is signed."
+NO_COPY: Final = "A header that names a second object is not forwarded: only one path is signed."
+
 HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate te trailer transfer-encoding upgrade "
     b"http2-settings".split()
 )
 """RFC 9110, 7.6.1: for this connection only. The adapter frames the outgoing body anew."""
 
+_ORIGINAL: Final = (b"x-original", b"x-orig-")
+"""Front ends tell under these what a request was before they rewrote it; clients, what a file was called."""
+_OF_DATA: Final = frozenset(
+    b"file filename title type content mime media format encoding language charset length size width height "
+    b"duration date time timestamp created modified checksum hash digest md5 sha1 sha256 message image photo "
+    b"video audio document name id".split()
+)
+"""Words that make no address, no identity and no method, however they are put together; see `_WHOSE`."""
+_WHOSE: Final = frozenset((b"name", b"id"))
+"""Of these, the words that may be a person's where they stand alone."""
 _PREFIXES: Final = (
     b"forwarded-",
     b"x-forward",
-    b"x-orig-",
-    b"x-original",
+    *_ORIGINAL,
     b"x-rewrite-",
     b"x-presign",
     b"x-ssl-client",
@@ -138,6 +170,9 @@ _FRAMING: Final = frozenset((b"content-length", b"host", b"content-type", b"cont
 _SIGNED_SOURCE = re.compile(rf"sig={grammar.SIGNATURE}".encode())
 
 
+_WEBSOCKET: Final = b"websocket"
+_NO_WEBSOCKET: Final = ((b"Upgrade", b"HTTP/1.1"), (b"Connection", b"Upgrade"))
+"""RFC 9110, 15.5.22: which protocol is served instead."""
 _ASKS_FOR_MORE: Final = frozenset((b"upgrade", b"service-worker", b"expect"))
 PROXY_AUTHORIZATION: Final = b"proxy-authorization"
 EXPECT: Final = b"expect"
@@ -162,14 +197,35 @@ def nominated(fields: Fields) -> frozenset[bytes]:
     return names
 
 
+def check_meaning(request: Request, head: Head) -> None:
+    """Refuse a request that means more than its method and its path say. Raises Malformed.
+
+    A POST that is to be a DELETE would reach the upstream as a POST, and a MOVE would lead nowhere. Neither
+    may go on as it is: another method, and a second path, were not held against what was signed.
+    """
+    if not any(head.joined.find(part) >= 0 for part in _MEANING):
+        return
+    for name, value in request.fields:
+        key = header_key(name)
+        if key in _METHODS and value.strip().upper() != request.method:
+            raise Malformed(f"{key.decode()} asks for another method than the one that is sent", NO_OVERRIDE)
+        if key == _DESTINATION and request.method in _TWO_PATHS:
+            raise Malformed(f"{request.method.decode()} with destination has a second path", NO_SECOND_PATH)
+        words = frozenset(key.split(b"-"))
+        if (words & _TAKES and words & _FROM) or any(leads <= words for leads in _LEADS):
+            raise Malformed(f"{key.decode()} names a second path", NO_COPY)
+
+
 def check_upgrade(request: Request, head: Head, *, gateway: bool) -> None:
-    """Refuse to change protocols, and to register a script that would outlive the presign."""
+    """Refuse WebSocket, for which a client would wait in vain, and to register a script that would outlive
+    the presign. Other upgrades are offers that a server may ignore (RFC 9110, 7.8); they are taken off.
+    """
     if _ASKS_FOR_MORE.isdisjoint(head.names):
         return
     for name, value in request.fields:
         key = name.lower()
-        if key == b"upgrade" and value.strip().lower() != b"h2c":
-            raise Malformed("the connection does not allow protocol upgrades")
+        if key == b"upgrade" and _WEBSOCKET in [one.strip().lower() for one in value.split(b",")]:
+            raise Denied("upgrade_required", "WebSocket is not served", fields=_NO_WEBSOCKET)
         if key == b"service-worker" and gateway:
             raise Malformed("service workers are not served")
         if key == EXPECT and value.strip().lower() != b"100-continue":
@@ -177,14 +233,18 @@ def check_upgrade(request: Request, head: Head, *, gateway: bool) -> None:
 
 
 def outgoing(
-    request: Request, path: bytes, query: bytes | None, connection: Connection, token_in: bytes = b""
+    request: Request,
+    path: bytes,
+    query: bytes | None,
+    connection: Connection,
+    token_in: tuple[bytes, ...] = (),
 ) -> Outgoing:
     """The request as it goes to the upstream, without credential and `Host`.
 
     Args:
         path: the canonical path, base included.
         query: the query without the presign.
-        token_in: the lower-case header in which the presign itself stood, if it was a key token.
+        token_in: the lower-case headers in which the presign itself stood, if it was a key token.
     """
     slots = connection.injector.slots
     kept = _kept(request.fields, slots, connection)
@@ -225,23 +285,34 @@ def is_credential(key: bytes) -> bool:
 
 def _judged(name: bytes) -> bytes:
     key = header_key(name)
-    if key in _NEVER_PASSED or is_credential(key) or key.startswith(_PREFIXES) or key.endswith(_SUFFIXES):
+    if key in _NEVER_PASSED or is_credential(key) or key.endswith(_SUFFIXES):
+        return b""
+    if key.startswith(_PREFIXES) and not _tells_of_data(key):
         return b""
     # `Content_Length` is another length to an upstream that folds.
     return b"" if key in _FRAMING and name.lower() != key else key
 
 
+def _tells_of_data(key: bytes) -> bool:
+    """Whether a name speaks of what some data was originally, as `X-Original-Filename` does, and of nothing
+    that could be where a request goes or who sends it.
+    """
+    start, *words = key.removeprefix(b"x-").split(b"-")
+    return start in (b"original", b"orig") and not _WHOSE.issuperset(words) and _OF_DATA.issuperset(words)
+
+
 _short_passing = lru_cache(maxsize=4096)(_judged)
 
 
-def _reject(fields: Fields, query: bytes | None, slots: Slots, token_in: bytes) -> None:
+def _reject(fields: Fields, query: bytes | None, slots: Slots, token_in: tuple[bytes, ...]) -> None:
     """Raises Malformed where the client brings a credential of its own."""
     keys = [header_key(name) for name, _ in fields]
     brought = [
         key for key in keys if key in slots.headers or (key != PROXY_AUTHORIZATION and is_credential(key))
     ]
-    if token_in in brought:
-        brought.remove(token_in)  # once: that is the presign
+    for key in map(header_key, token_in):
+        if key in brought:
+            brought.remove(key)  # once: that is the presign
     if brought or without(query, slots.params) != query:
         raise Malformed("the client brings a credential of its own, the connection rejects that")
 
@@ -272,6 +343,15 @@ def _shown(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     key = header_key(name)
     secret = key.startswith(b"x-presign") or is_credential(key) or key == b"cookie"
     return name, b"[redacted]" if secret or _may_hold_presign(value) else value
+
+
+def without_referers(fields: Fields) -> Fields:
+    """The header of a request without a presign, for whoever it goes to. A client that follows a redirect may
+    tell there where it comes from, and that was a presigned URL.
+    """
+    return tuple(
+        [field for field in fields if header_key(field[0]) != b"referer" or not _may_hold_presign(field[1])]
+    )
 
 
 def _may_hold_presign(text: bytes) -> bool:

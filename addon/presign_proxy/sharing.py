@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers.http._events import HttpEvent, RequestHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client
 
 from .handlers import is_silent
-from .reuse import reads_body
+from .reuse import has_plain_answer, reads_body
 from .sending import Commands
 from .waits import WaitingHttpLayer, descendants
 
@@ -29,7 +29,8 @@ class SharingHttp1Client(Http1Client):
 
     def send(self, event: HttpEvent) -> Commands:
         if isinstance(event, RequestHeaders):
-            self.spent |= not event.end_stream and not reads_body(event.request.data.method)
+            method = event.request.data.method
+            self.spent |= not has_plain_answer(method) or not (event.end_stream or reads_body(method))
         yield from super().send(event)
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:

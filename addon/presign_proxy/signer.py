@@ -137,7 +137,8 @@ class Signer:
                 raise ValueError(f"{what} is a list of texts, not one text")
             listed = sorted(set(items))
             if any("," in item or _CONTROL.search(item) for item in listed):
-                raise ValueError(f"{what}: an item holds a comma or a control character")
+                hint = "; a comma in a path is signed as %2C" if what == "paths" else ""
+                raise ValueError(f"{what}: an item holds a comma or a control character{hint}")
             lists[what] = ",".join(listed)
             if len(lists[what].encode()) > MAX_LIST:
                 raise ValueError(f"{what}: more than {MAX_LIST} bytes")

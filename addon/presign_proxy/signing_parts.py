@@ -7,12 +7,11 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from .ceiling import Ceiling
-from .keys import KeyRing, SigningKey
+from .keys import WEAK_BYTES, KeyRing, SigningKey
 from .paths import pattern
 from .secret import Secret
 from .values import SecretSource
 
-WEAK_BYTES: Final = 16
 SHORT_BYTES: Final = 32
 
 
@@ -83,7 +82,8 @@ def key_ring(
         if length and any(secret.reveal() == other.secret.reveal() for other in keys):
             # Revoking one of them would leave its URLs to the other.
             wrong(index, "secret", "another key of this connection has the same secret")
-        keys.append(SigningKey(name, secret, entry.not_after, entry.added))
+        if length:  # nothing is ever verified with an empty secret
+            keys.append(SigningKey(name, secret, entry.not_after, entry.added))
     return KeyRing(tuple(keys))
 
 

@@ -17,6 +17,7 @@ from . import grammar
 from .ceiling import Ceiling
 from .document import read
 from .draft import Draft
+from .hosts import is_loopback, parse_authority
 from .keys import MAX_KEYS, KeyRing
 from .permissions import writable_by_others
 from .presets import providers
@@ -57,6 +58,10 @@ MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "allow_no_expiry": (bool,),
         "head_as_get": (bool,),
         "allow_encoded_slash": (bool,),
+        "also": (list,),
+        "allow_networks": (list,),
+        "challenge": (str,),
+        "url_headers": (list,),
     },
     "source": _COMMON
     | {
@@ -99,6 +104,8 @@ class SigningView(NamedTuple):
     signed: bool = True
     preset: Mapping[str, Any] = {}
     revoked_ids: frozenset[str] = frozenset()
+    local: bool = False
+    """Whether its upstream is on this machine."""
 
 
 class _Key(NamedTuple):
@@ -156,7 +163,7 @@ def view_of(path: Path, environ: Mapping[str, str], name: str) -> SigningView | 
         files = Files(path, environ)
         entry = _dict(files.entries.get(name))
         revocations, preset = _revocations(files.revoked), _preset(entry)
-        view = _view(name, entry, files.base, environ)
+        view = _view(name, {**_ceiling_of(preset), **entry}, files.base, environ)
     except (NotPlain, Foreseen, ValueError):
         return None
     return view._replace(
@@ -200,6 +207,11 @@ def _preset(entry: dict[str, Any]) -> Mapping[str, Any]:
     return providers()[entry["preset"]]
 
 
+def _ceiling_of(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """What a preset says of a connection's ceiling."""
+    return {key: preset[key] for key in ("allow_encoded_slash",) if key in preset}
+
+
 def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, str]) -> SigningView:
     scheme = entry.get("scheme", "presign")
     _only(_ID.fullmatch(name) is not None and isinstance(scheme, str) and scheme in MEMBERS)
@@ -214,7 +226,9 @@ def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, st
         return SigningView(name, _keys(listed, base, environ), Ceiling(), enabled, formats=formats)
     _only("auth" in entry and ("upstream" in entry or "preset" in entry))
     above = ceiling(_ceiling(entry), _refuse)
-    return SigningView(name, _keys(listed, base, environ), above, enabled)
+    origin = parse_authority(entry.get("upstream", "").partition("://")[2].partition("/")[0], "https")
+    local = origin is not None and is_loopback(origin.host)
+    return SigningView(name, _keys(listed, base, environ), above, enabled, local=local)
 
 
 def _refuse(*_: object) -> None:

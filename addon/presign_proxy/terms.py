@@ -8,7 +8,6 @@ token of version 2 in which all six are empty is too.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -44,8 +43,7 @@ class Written(NamedTuple):
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What was signed beyond methods, paths and expiry; None, or no network, where it was not.
 
     `not_before` is the first valid second (Unix time); `max_uses`, how many requests are admitted; `clients`,

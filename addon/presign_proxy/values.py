@@ -40,7 +40,7 @@ def secret_source(value: Any) -> SecretSource:
         return SecretSource(literal=value)
     if isinstance(value, dict):
         return _reference(value)
-    raise ValueError("is a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
+    raise ValueError("has to be a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
 
 
 def _reference(value: dict[str, Any]) -> SecretSource:
@@ -58,7 +58,7 @@ def _reference(value: dict[str, Any]) -> SecretSource:
             raise ValueError("exec names no program, or holds a NUL")
         ttl = duration(value["ttl"]) if "ttl" in value else DEFAULT_TTL
         return SecretSource(exec=tuple(argv), ttl=ttl)
-    raise ValueError("is a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
+    raise ValueError("has to be a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
 
 
 class KeySource(NamedTuple):
@@ -80,14 +80,14 @@ def _key_source(value: Any) -> KeySource:
 def key_sources(value: Any) -> tuple[KeySource, ...]:
     listed = value if isinstance(value, list) else [value]
     if not 1 <= len(listed) <= MAX_REGISTRY_KEYS:
-        raise ValueError(f"is one key, or a list of 1 to {MAX_REGISTRY_KEYS} of them")
+        raise ValueError(f"has to be one key, or a list of 1 to {MAX_REGISTRY_KEYS} of them")
     return tuple(map(_key_source, listed))
 
 
 def duration(value: Any) -> int:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("is a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
+        raise ValueError("has to be a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
     seconds = int(match[1]) * _SECONDS[match[2]]
     if seconds == 0:
         raise ValueError("is longer than nothing")
@@ -100,5 +100,5 @@ def instant(value: Any) -> int:
     except (TypeError, ValueError):
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ValueError("is a point in time with its zone, as in 2027-01-01T00:00:00Z")
+        raise ValueError("has to be a point in time with its zone, as in 2027-01-01T00:00:00Z")
     return int(moment.timestamp())

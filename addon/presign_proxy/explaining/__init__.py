@@ -14,8 +14,10 @@ from ..errors import MESSAGE
 from ..injectors import Outgoing
 from ..keys import signature_id
 from ..message import Request
+from ..rewrite import nominated
 from ..schemes.presign import Presign
 from ..schemes.source import Source
+from . import taken_off
 from .case import Case, open_case, refused_at
 from .diagnosis import diagnose
 from .explanation import Claimed, Explanation, Finding, Leaving, Step, Verdict, shown
@@ -47,7 +49,7 @@ def _verdict(case: Case) -> Verdict:
     if not isinstance(decision, Deny):
         return Verdict("pass")
     status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
-    message = MESSAGE[decision.code] if decision.style == "json" else ""
+    message = (decision.told or MESSAGE[decision.code]) if decision.style == "json" else ""
     return Verdict("deny", status, decision.code, shown(decision.detail), message)
 
 
@@ -82,16 +84,27 @@ def _steps(case: Case, leaving: Leaving | None) -> list[Step]:
         if step := told(case, name):
             steps.append(step)
     if leaving is not None:
-        steps.append(_forward_step(leaving))
+        steps.append(_forward_step(case, leaving))
     return steps
 
 
-def _forward_step(leaving: Leaving) -> Step:
+def _forward_step(case: Case, leaving: Leaving) -> Step:
     lines = [
         f"stripped: {', '.join(leaving.stripped) or 'nothing'}",
+        *_taken_off(case),
         *(f"added: {one}" for one in leaving.added),
     ]
     return Step("forward", "ok", f"{leaving.method} {leaving.url}", tuple(lines))
+
+
+def _taken_off(case: Case) -> tuple[str, ...]:
+    """Why each header of the client's own does not go on."""
+    decision, fields = case.decision, case.request.fields
+    if not isinstance(decision, Forward):
+        return ()
+    gone = Counter(fields) - Counter(decision.plain.fields)
+    names = [name for name, _ in gone if name.lower() != b"host"]
+    return taken_off.reasons(names, nominated(fields), decision.connection)
 
 
 def _leaving(case: Case, forward: Forward) -> Leaving:

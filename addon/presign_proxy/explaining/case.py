@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from .. import canonical
 from ..connections import Connection, Registry
 from ..decisions import Decision, Deny, Facts, Forward
 from ..errors import Denied, Malformed
@@ -13,6 +12,7 @@ from ..gateway import decide
 from ..grammar import parse_list
 from ..hosts import parse_authority
 from ..message import Head, Request, head_of
+from ..provenance import message_of
 from ..recognition import is_gateway, recognise
 from ..schemes.presign import Presign
 from ..schemes.source import Source
@@ -77,15 +77,7 @@ class Case:
     @property
     def message(self) -> bytes | None:
         """The canonical string of the claim; None where there is none."""
-        claim = self.claim
-        if isinstance(claim, Presign):
-            named = claim.connection_id or self.facts.connection or ""
-            if claim.written is not None:
-                return canonical.policy(named, claim.expires, claim.methods, claim.paths, claim.written)
-            return canonical.presign(named, claim.expires, claim.methods, claim.paths)
-        if isinstance(claim, Source) and claim.signature is not None:
-            return canonical.source(claim.project, claim.url, claim.exp or "")
-        return None
+        return None if self.claim is None else message_of(self.claim, self.facts.connection or "")
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -100,7 +92,7 @@ class Case:
             return isinstance(self.decision, Forward) and bool(self.decision.tallies)
         claim = self.claim if isinstance(self.claim, Presign) else None
         if step == "slot":
-            return claim is not None and claim.slot is not None
+            return claim is not None and bool(claim.slots)
         written = claim.written if claim is not None else None
         if step in _TERMS:
             return written is not None and bool(getattr(written, _TERMS[step]))
@@ -126,10 +118,10 @@ def refused_at(case: Case) -> str:
     decision, facts = case.decision, case.facts
     if not isinstance(decision, Deny):
         return ""
-    if case.claim is None:
-        return "address" if decision.code == "not_found" else "presign"
     if decision.code == "not_found":
-        return "path"
+        return "path" if case.gateway and case.claim is not None else "address"
+    if case.claim is None:
+        return "presign"
     if decision.code == "malformed":
         return _malformed_at(case) if facts.verified else _unverified_malformed_at(case)
     if decision.code == "too_large" and facts.verified:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from .. import loosely
-from ..carriers import API_PROXY, MAX_LIST, TERMS, TOKEN_PATH
+from ..carriers import API_PROXY, MAX_LIST, TERMS
 from ..decisions import Deny, Forward
 from ..loosely import NAMES, Loose
 from ..message import Request
-from ..recognition import is_source_form
+from ..recognition import has_gateway_form, is_source_form, is_source_of_another_name
 from ..schemes.source import Source
 from ..terms import Written
-from ..tokens import PREFIXES, has_start
+from ..tokens import has_start
 from . import spelling
 from .case import Case
 from .explanation import Finding
@@ -48,12 +48,12 @@ def _unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def _address(case: Case) -> Iterator[Finding]:
     request = case.request
-    token_paths = (TOKEN_PATH + start for start in PREFIXES)
-    if not case.gateway and request.path.startswith((API_PROXY, *token_paths)):
+    stray = has_gateway_form(request) or is_source_of_another_name(case.registry, request)
+    if not case.gateway and stray:
         yield Finding(
             "gateway_host_unknown",
             f"The path has the gateway's form, but {request.origin.host} is none of its names: list it under "
-            "gateway.hosts, or use one that is there.",
+            "gateway.hosts, or use one that is there. A published port is not the one that it listens on.",
         )
 
 
@@ -134,7 +134,7 @@ def _tokens(loose: Loose) -> Iterator[Finding]:
         payload, dot, _ = token[4:].partition(".")
         if "=" in payload:
             yield Finding("token_padding", "The base64url of the token has padding: leave the = out.")
-        if "+" in payload or "/" in payload:
+        if "+" in payload or "/" in payload.rstrip("/"):  # the last one may be of a path behind the token
             yield Finding(
                 "token_alphabet", "The token is in standard base64: base64url has - for + and _ for /."
             )

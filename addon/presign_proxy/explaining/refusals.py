@@ -12,8 +12,10 @@ from ..paths import Pattern, pattern, units
 from ..schemes.presign import Presign
 from . import spelling
 from .case import Case, refused_at
-from .explanation import Finding
+from .explanation import Finding, printable
 
+_ESCAPED: Final = {ord("+"): units(b"%2B"), ord(";"): units(b"%3B")}
+_SHOWN: Final = 60
 _LIFETIMES: Final = 1_000_000_000
 """A Unix time before 2001 is a lifetime that somebody took for one."""
 
@@ -80,6 +82,7 @@ def _methods(case: Case, claim: Presign) -> Iterator[Finding]:
 
 def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
     if case.facts.path is None:
+        yield from _doubled_slash(claim)
         return
     path = units(case.facts.path.encode("ascii")).removeprefix("/")
     patterns = [pattern(text) for text in parse_list(claim.paths, "paths")]
@@ -91,6 +94,16 @@ def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
         yield from _pattern(one, path, base)
 
 
+def _doubled_slash(claim: Presign) -> Iterator[Finding]:
+    """The usual reason why a path is refused: something was joined that had its slash already."""
+    path = claim.path.decode("ascii", "replace")
+    at = path.find("//")
+    if at >= 0:
+        where = f'behind "{printable(path[:at][-_SHOWN:])}"' if at else "at its beginning"
+        text = f"The path holds two slashes {where}: one of them is too many."
+        yield Finding("doubled_slash", text)
+
+
 def _pattern(one: Pattern, path: str, base: str) -> Iterator[Finding]:
     text = one.text
     if one.matches_as_sent(path):
@@ -98,6 +111,12 @@ def _pattern(one: Pattern, path: str, base: str) -> Iterator[Finding]:
             "path_may_end_earlier",
             f'An upstream may end the path at ;, %3B, %3F or %23, or drop what follows ;, and "{text}" does '
             "not match what is left. Sign this very path, without *.",
+        )
+    elif one.matches(path.translate(_ESCAPED)):
+        yield Finding(
+            "plain_where_escaped",
+            f'"{text}" holds %2B or %3B, the path a plain + or ;, which upstreams may read as a blank or as '
+            "the end of a segment: send it escaped, or sign it plain, which matches both.",
         )
     elif base and one.matches(units(f"{base}/".encode()).removeprefix("/") + path):
         yield Finding(
@@ -126,7 +145,7 @@ def _pattern(one: Pattern, path: str, base: str) -> Iterator[Finding]:
 
 
 def _folded(one: Pattern) -> Pattern:
-    return Pattern(one.text, tuple(literal.lower() for literal in one.literals))
+    return one._replace(literals=tuple(literal.lower() for literal in one.literals))
 
 
 def _hosts(case: Case, known: Connection) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
@@ -11,6 +10,7 @@ from ..connections import Connection
 from ..errors import Denied
 from ..grammar import ANY, parse_list
 from ..keys import SigningKey
+from ..likeness import alike
 from ..paths import Pattern, pattern, units
 from ..schemes.presign import Presign
 from ..schemes.source import Source
@@ -51,22 +51,31 @@ def _why(case: Case) -> str:
 
 
 def _address(case: Case) -> Step:
-    origin = case.request.origin
+    origin, names = case.request.origin, _own_names(case)
+    if case.gateway and case.request.listener is not None and origin.host not in case.registry.hosts:
+        text = f"{origin} is the gateway itself if it listens on port {origin.port}."
+        behind = f"Where that port is published or forwarded, list {origin.host} under gateway.hosts."
+        return Step("address", "note", text, (names, behind))
     if case.gateway:
         return Step("address", "ok", f"{origin} is the gateway itself.")
-    hosts = _listed(sorted(case.registry.hosts)) or "none"
     leads = case.registry.leads_to(origin.host, origin.port)
-    whose = (
-        "the API's own host: the request comes through the proxy"
-        if leads
-        else "no upstream of any connection"
-    )
-    return Step(
-        "address", "ok" if leads else "note", f"{origin} is {whose}.", (f"The gateway's own names: {hosts}.",)
-    )
+    second = case.registry.second_host(origin.host, origin.port) is not None
+    whose = "a second host of a connection (also)" if second else "no upstream of any connection"
+    if leads:
+        whose = "the API's own host: the request comes through the proxy"
+    return Step("address", "ok" if leads else "note", f"{origin} is {whose}.", (names,))
+
+
+def _own_names(case: Case) -> str:
+    return f"The gateway's own names: {_listed(sorted(case.registry.hosts)) or 'none'}."
 
 
 def _address_refused(case: Case) -> Step:
+    if not case.gateway:
+        text = (
+            f"{case.request.origin} is none of the gateway's names, though the path has the gateway's form."
+        )
+        return Step("address", "refused", text, (_own_names(case),))
     forms = ("/api/proxy/{connectionId}/{path}", "/p/{token}/{path}", "/v1/{projectKey}/{source}.{format}")
     return Step("address", "refused", f"{_why(case)} The forms are:", forms)
 
@@ -79,13 +88,13 @@ def _presign(case: Case) -> Step:
         how = "in plain text (allowlist mode)" if claim.signature is None else "signed with sig and exp"
         where = "a source URL of its own" if claim.format is not None else "the URL itself"
         return Step("presign", "ok", f"Scheme source: {where}, {how}.")
-    if claim.slot is None:
+    if not claim.slots:
         return Step("presign", "ok", f"Scheme presign, carried by {_CARRIERS[claim.carrier]}.")
-    kind = "the header" if claim.slot.kind == "header" else "the query parameter"
-    name = printable(claim.slot.name.decode("utf-8", "replace"))
-    return Step(
-        "presign", "ok", f"Scheme presign, carried as a token in place of the API key, in {kind} {name}."
+    kinds = {"header": "the header", "param": "the query parameter"}
+    places = " and ".join(
+        f"{kinds[kind]} {printable(name.decode('utf-8', 'replace'))}" for kind, name in claim.slots
     )
+    return Step("presign", "ok", f"Scheme presign, carried as a token in place of the API key, in {places}.")
 
 
 def _grammar(case: Case) -> Step:  # noqa: ARG001
@@ -119,7 +128,7 @@ def _similar(case: Case, named: str) -> str:
     source = isinstance(case.claim, Source)
     known = islice(case.registry.connections.values(), _MANY)
     ids = [one.id for one in known if (one.source is not None) == source]
-    if found := difflib.get_close_matches(named, ids, 3, 0.6):
+    if found := alike(named, ids):
         return f" Similar names: {_listed(found)}."
     return (
         f" There are: {_listed(ids[:8])}{', …' if len(ids) > 8 else ''}." if ids else " There is none at all."

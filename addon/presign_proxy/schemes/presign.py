@@ -18,7 +18,7 @@ from .. import grammar
 from ..carriers import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from ..errors import Malformed
 from ..message import Head, Request
-from ..names import fold_decoded, param_key
+from ..names import fold_decoded, header_key, param_key
 from ..percent import decodings
 from ..query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from ..terms import Written, check_written
@@ -76,7 +76,8 @@ class Presign(NamedTuple):
     gateway: bool
     path: bytes
     query: bytes | None
-    slot: Slot | None = None
+    slots: tuple[Slot, ...] = ()
+    """Where the token of carrier key stood: in several, where a client fills several from one key."""
     written: Written | None = None
     """The signed policy (version 2); None in version 1."""
 
@@ -91,34 +92,43 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
     """
     raw_path, mark, raw_query = request.target.partition(b"?")
     claimed, query, tokens = _from_query(raw_query if mark else None)
-    found: list[tuple[Carrier, dict[str, str], Slot | None]] = []
+    found: list[tuple[Carrier, dict[str, str]]] = []
     if claimed:
-        found.append(("query", claimed, None))
+        found.append(("query", claimed))
     if headers := _from_headers(request, head):
-        found.append(("header", headers, None))
-    for place, token in _key_tokens(request, head, query if tokens else None):
-        found.append(("key", parse_token(token), place))
-        if place.kind == "param":
-            query = _without_token(query)
+        found.append(("header", headers))
+    keys = _key_tokens(request, head, query if tokens else None)
+    # One key token may stand in several slots: some SDKs fill two of them from one key.
+    found += [("key", parse_token(token)) for token in dict.fromkeys([token for _, token in keys])]
+    slots = tuple([place for place, _ in keys])
+    if any(place.kind == "param" for place in slots):
+        query = _without_token(query)
     named, path, token_claim = _from_path(raw_path, gateway=gateway)
     if token_claim:
-        found.append(("path", token_claim, None))
+        found.append(("path", token_claim))
     if not found:
         if named is None:
             return None
         raise Malformed("the URL names a connection but no presign")
     if len(found) > 1:
-        raise Malformed("it carries more than one presign: " + ", ".join(carrier for carrier, _, _ in found))
-    carrier, fields, slot = found[0]
+        raise Malformed("it carries more than one presign: " + ", ".join(carrier for carrier, _ in found))
+    _check_once(slots)
+    carrier, fields = found[0]
     if named is not None and fields.setdefault("connection_id", named) != named:
         raise Malformed("two different connections are named")
-    return _checked(carrier, fields, slot, gateway, path, query)
+    return _checked(carrier, fields, slots, gateway, path, query)
+
+
+def _check_once(slots: tuple[Slot, ...]) -> None:
+    """Raises Malformed where a token stands in one slot twice, in whatever spelling."""
+    if len({(kind, header_key(name)) for kind, name in slots}) < len(slots):
+        raise Malformed("a slot holds the token twice")
 
 
 def _checked(
     carrier: Carrier,
     fields: dict[str, str],
-    slot: Slot | None,
+    slots: tuple[Slot, ...],
     gateway: bool,
     path: bytes,
     query: bytes | None,
@@ -147,7 +157,7 @@ def _checked(
     if len(fields) > len(_REQUIRED) + (connection_id is not None):
         written = _written(fields)
     return Presign(
-        carrier, connection_id, expires, methods, paths, signature, gateway, path, query, slot, written
+        carrier, connection_id, expires, methods, paths, signature, gateway, path, query, slots, written
     )
 
 
@@ -204,6 +214,17 @@ def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None, bool
     others = b"&".join(rest)
     _refuse_lookalikes(others)
     return fields, others, others.find(b"%") >= 0 or has_start(others)
+
+
+def in_query(query: bytes | None) -> bytes:
+    """The part of a query that is the presign, as it came; empty where there is none.
+
+    Args:
+        query: of a request that was granted, in which no field is hidden.
+    """
+    pieces = query.split(b"&") if query is not None else []
+    mine = [piece for piece in pieces if (parts := piece.partition(b"="))[0] in _FIELDS or begins(parts[2])]
+    return b"&".join(mine)
 
 
 def _from_crowd(query: bytes) -> tuple[dict[str, str], bytes, bool]:
@@ -323,7 +344,9 @@ def _from_path(path: bytes, *, gateway: bool) -> tuple[str | None, bytes, dict[s
         return named.decode("ascii", "replace"), slash + rest, {}
     if gateway and path.startswith(TOKEN_PATH):
         token, slash, rest = path[len(TOKEN_PATH) :].partition(b"/")
-        return None, slash + rest, parse_token(token)
+        # A base URL that ends in a slash, joined with a path that begins with one: the same path, and the
+        # one that is matched and sent. A third slash is refused, as is any other empty segment.
+        return None, slash + rest.removeprefix(b"/"), parse_token(token)
     texts = decodings(path)
     if texts[-1].lower().find(b"resign") >= 0 and _IN_PATH.search(fold_decoded(texts[-1])):
         raise Malformed("a presign field stands in the path")

@@ -64,6 +64,11 @@ def recognise(request: Request) -> Source | None:
     return Source(project, url, extension, fields[b"sig"].decode(), fields[b"exp"].decode())
 
 
+def names_signature(query: bytes | None) -> bool:
+    """Whether some parser would find `sig` or `exp` in a query."""
+    return query is not None and has_param(query, _SIGNED_BY)
+
+
 def check_bodyless(fields: Fields) -> None:
     """Sources are asked for with GET and HEAD, whose bodies many upstreams do not read. Raises Malformed.
 
