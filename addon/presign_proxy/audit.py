@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .clients import shown
 from .decisions import Deny, Facts, Forward
+
+GONE: Final = "the client went away"
+"""`error` of an exchange that nobody waits for any more."""
 
 
 class Outcome(NamedTuple):

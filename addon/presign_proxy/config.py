@@ -16,17 +16,18 @@ from .document import Document, read
 from .filling import Presets, with_presets
 from .hosts import is_loopback, parse_host
 from .invocation import presign
+from .lent import Lent
 from .networks import Network, parse_network
-from .permissions import writable_by_others
+from .permissions import readable_by_others, writable_by_others
 from .plainly import explain
 from .presets.own import own_presets, read_presets
 from .problems import ConfigError, Problem
 from .registering import Registrar
-from .registry_file import Memory, Registered, problems_of_connections, read_registry
+from .registry_file import Memory, Registered, problems_of_connections
 from .revocations import Revocations
 from .schema import Config
+from .seeing import Record, Seen, see
 from .stores.opening import Choice, problem_of
-from .watching import Version, version_of
 
 UNSIGNED: Final = ("config", "explicit", "closed", "pass", "deny")
 """Values of the option `presign_unsigned`.
@@ -52,9 +53,8 @@ class Loaded:
     config: Config
     registry: Registry
     warnings: tuple[Problem, ...]
-    files: tuple[Path, ...]
-    version: Version
-    """Of the files, taken before they were read."""
+    record: Record
+    lent: Lent
     store: Choice
     front: Certificate | None = None
 
@@ -82,40 +82,61 @@ def load(
 
     Raises ConfigError with every problem there is.
     """
+    memory = memory or Memory()
+    return build(see(path, environ, memory), environ, unsigned, memory)
+
+
+def build(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
+    """A configuration from its files as they were read. Raises ConfigError with every problem there is.
+
+    It is built until no program is missing whose secret it needs: those run between two times, all at once.
+    """
+    programs = memory.lent.programs
+    programs.begin()
+    while True:
+        memory.lent = memory.lent.anew()
+        try:
+            loaded = _built(seen, environ, unsigned, memory)
+        except ConfigError as error:
+            if programs.run(environ):
+                continue
+            once = list(dict.fromkeys(error.problems))  # several files may lie in one directory
+            once.sort(key=lambda problem: (problem.file, problem.line, problem.column))
+            raise ConfigError(once) from None
+        if not programs.run(environ):
+            programs.end()
+            return loaded
+
+
+def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
+    """As `build`, with what programs have printed by now."""
     problems: list[Problem] = []
-    shape = shape_of(path, environ, problems)
-    document, config, presets, own = shape.document, shape.config, shape.presets, shape.own
-    version = shape.version
-    registrar = Registrar(document, path.parent, environ)
+    path = seen.path
+    shape = shape_of(path, environ, problems, memory.lent, seen)
+    document, config, presets = shape.document, shape.config, shape.presets
+    registrar = Registrar(document, path.parent, environ, memory.lent)
     connections = registrar.connections(config.connections)
     hosts = _hosts(config, document, problems)
     store = _store(config, document, registrar, path.parent)
     trusted = _trusted(config, document, problems)
     problems += registrar.problems
-    warnings, files, revocations = registrar.warnings, [path, *own], Revocations()
+    if registrar.holds_secrets:
+        registrar.warnings += [
+            one._replace(message=f"holds secrets, and {one.message}") for one in readable_by_others(path)
+        ]
+    warnings, revocations = registrar.warnings, Revocations()
     if config.registry is not None:
-        other = path.parent / config.registry.file
-        files.append(other)
-        version += version_of([other])
-        problems += writable_by_others(other)
-        try:
-            found = read_registry(other, config.registry, environ, path.parent, presets, memory or Memory())
-        except ConfigError as error:
-            problems += error.problems
-            found = Registered()
+        found = _registered(seen, environ, presets, problems)
         for name in found.connections.keys() & connections.keys():
             at = ("connections", name)
             problems.append(document.problem(at, f"the registry file {config.registry.file} has this id too"))
         connections |= found.connections
-        revocations, warnings = found.revocations, [*warnings, *found.warnings]
-    of_front = files_of(config.gateway.tls, path.parent)
-    files, version = [*files, *of_front], version + version_of(of_front)
+        revocations, warnings = found.revocations, [*warnings, *found.warnings, *seen.warnings]
+    seen.look_at(files_of(config.gateway.tls, path.parent))
     front = read_certificate(config.gateway.tls, path.parent, document, problems)
     wanted = _wanted(config, unsigned, document, problems, warnings)
     if problems:
-        once = list(dict.fromkeys(problems))  # several files may lie in one directory
-        once.sort(key=lambda problem: (problem.file, problem.line, problem.column))
-        raise ConfigError(once, tuple(files), version)
+        raise ConfigError(problems)
     warnings = [*warnings, *_exposed(config, document), *advice_on(front, hosts, document)]
     registry = Registry(
         revocations.applied(connections),
@@ -125,7 +146,22 @@ def load(
         revoked_ids=revocations.ids,
         trusted_proxies=trusted,
     )
-    return Loaded(path, config, registry, tuple(warnings), tuple(files), version, store, front)
+    return Loaded(path, config, registry, tuple(warnings), seen.record(), memory.lent, store, front)
+
+
+def _registered(
+    seen: Seen, environ: Mapping[str, str], presets: Presets, problems: list[Problem]
+) -> Registered:
+    """The content of the registry; an empty one where it adds to the problems."""
+    if seen.registry is None:
+        problems += seen.wrong
+        return Registered()
+    problems += writable_by_others(seen.registry.path)
+    try:
+        return seen.registry.build(environ, seen.path.parent, presets)
+    except ConfigError as error:
+        problems += error.problems
+        return Registered()
 
 
 def _wanted(
@@ -149,24 +185,47 @@ def _wanted(
 
 
 class Shape(NamedTuple):
-    """A configuration whose shape is right, before any of its secrets is read; `own` are files of presets."""
+    """A configuration whose shape is right, before any of its secrets is read."""
 
     document: Document
     config: Config
     presets: Presets
-    own: list[Path]
-    version: Version
 
 
-def shape_of(path: Path, environ: Mapping[str, str], problems: list[Problem]) -> Shape:
-    """Read a configuration, adding to the problems. Raises ConfigError where its shape is wrong."""
+def shape_of(
+    path: Path,
+    environ: Mapping[str, str],
+    problems: list[Problem],
+    lent: Lent | None = None,
+    seen: Seen | None = None,
+) -> Shape:
+    """Hold a configuration against its shape, adding to the problems. Raises ConfigError where it is wrong.
+
+    Args:
+        lent: has secrets from outside; None where no program runs for it.
+        seen: where it was read before.
+    """
     problems += writable_by_others(path)
-    version = version_of([path])
-    document = _read(path, problems)
+    document = seen.document if seen is not None else _read_or_tell(path, problems)
+    if document is None:
+        raise ConfigError([*problems, *(seen.unread if seen is not None else ())])
+    if document.data is None:
+        # Not the same as saying nothing: a file that is just being written would open what was closed.
+        raise ConfigError([*problems, Problem(str(path), 0, 0, "", "is empty")])
     own = own_presets(document, path.parent)
-    version += version_of(own)
+    if seen is not None:
+        seen.look_at(own)
     presets = read_presets(own, problems)
-    return Shape(document, _validated(document, path, environ, problems, presets), presets, own, version)
+    config = _validated(document, path, environ, problems, presets, lent or Lent(strict=True))
+    return Shape(document, config, presets)
+
+
+def _read_or_tell(path: Path, problems: list[Problem]) -> Document:
+    """Raises ConfigError, with the problems that are known already."""
+    try:
+        return read(path)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
 
 
 def _store(config: Config, document: Document, registrar: Registrar, base: Path) -> Choice:
@@ -192,20 +251,13 @@ def _exposed(config: Config, document: Document) -> list[Problem]:
     return [document.problem(("admin", "listen"), why)]
 
 
-def _read(path: Path, problems: list[Problem]) -> Document:
-    """Raises ConfigError, with the problems that are known already."""
-    try:
-        document = read(path)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
-    if document.data is None:
-        # Not the same as saying nothing: a file that is just being written would open what was closed.
-        raise ConfigError([*problems, Problem(str(path), 0, 0, "", "is empty")])
-    return document
-
-
 def _validated(
-    document: Document, path: Path, environ: Mapping[str, str], problems: list[Problem], presets: Presets
+    document: Document,
+    path: Path,
+    environ: Mapping[str, str],
+    problems: list[Problem],
+    presets: Presets,
+    lent: Lent,
 ) -> Config:
     """The document as a model. Raises ConfigError, with the problems that are known already."""
     data, ill_filled = with_presets(document, presets)
@@ -214,12 +266,12 @@ def _validated(
         return Config.model_validate(data)
     except ValidationError as error:
         problems += explain(document, error)
-        problems += _problems_of_the_rest(data, document, path, environ)
+        problems += _problems_of_the_rest(data, document, path, environ, lent)
         raise ConfigError(problems) from None
 
 
 def _problems_of_the_rest(
-    data: Any, document: Document, path: Path, environ: Mapping[str, str]
+    data: Any, document: Document, path: Path, environ: Mapping[str, str], lent: Lent
 ) -> list[Problem]:
     """What else is wrong where the shape is right, so that all is told at once."""
     problems: list[Problem] = []
@@ -228,7 +280,7 @@ def _problems_of_the_rest(
         given = gateway.get(key) if isinstance(gateway, dict) else None
         with contextlib.suppress(ValidationError):
             check(Config.model_validate({"gateway": {key: given}}), document, problems)
-    return problems + problems_of_connections(data, document, path.parent, environ)
+    return problems + problems_of_connections(data, document, path.parent, environ, lent)
 
 
 def _hosts(config: Config, document: Document, problems: list[Problem]) -> frozenset[str]:

@@ -13,7 +13,11 @@ ENVIRONMENT: Final = "PRESIGN_CONFIG"
 
 def locate(option: str, environ: Mapping[str, str]) -> Path:
     """Which file is meant: the option, else `$PRESIGN_CONFIG`, else `./config.yaml`."""
-    path = Path(option or environ.get(ENVIRONMENT) or DEFAULT_PATH)
-    with contextlib.suppress(RuntimeError):  # no such user: the file will not be found
-        path = path.expanduser()
-    return path.absolute()
+    return expanded(option or environ.get(ENVIRONMENT) or DEFAULT_PATH).absolute()
+
+
+def expanded(path: str) -> Path:
+    """A path whose `~` is the home directory; as it is where there is none, or no such user."""
+    with contextlib.suppress(RuntimeError):  # the file will not be found, and is told with what was typed
+        return Path(path).expanduser()
+    return Path(path)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from .carriers import API_PROXY, TOKEN_PATH
 from .errors import Denied
-from .keys import signature_id
 from .message import head_of
 from .presenting import Presented
 from .presenting.urls import Unreadable
@@ -14,6 +13,7 @@ from .query import target
 from .schemes import presign as presign_scheme
 from .schemes import source as source_scheme
 from .schemes.presign import Presign
+from .schemes.source import Source
 from .signer import Signed
 
 
@@ -48,27 +48,21 @@ def signed_from(presented: Presented, *, connection: str | None = None, base: st
     return Converted(signed, None if presented.path_assumed else _path(presign, base))
 
 
-def revocable(presented: Presented) -> tuple[str, int]:
-    """Signature id and expiry (Unix time, 0 for never) of whatever a request carries, of either scheme.
+def claimed(presented: Presented) -> Presign | Source:
+    """What a request carries, signed by either scheme, at whichever host. Nothing is verified.
 
-    Nothing is verified. Raises Unreadable.
+    Raises Unreadable.
     """
+    request = presented.request
+    gateway = request.path.startswith((API_PROXY, TOKEN_PATH))
     try:
-        presign = presign_scheme.recognise(
-            presented.request,
-            head_of(presented.request),
-            gateway=presented.request.path.startswith((API_PROXY, TOKEN_PATH)),
-        )
-        if presign is not None:
-            return signature_id(presign.signature), int(presign.expires)
-        source = source_scheme.recognise(presented.request)
-        if source is None:
-            source = source_scheme.recognise_intercepted(presented.request)
+        found: Presign | Source | None = presign_scheme.recognise(request, head_of(request), gateway=gateway)
+        found = found or source_scheme.recognise(request) or source_scheme.recognise_intercepted(request)
     except Denied as denied:
         raise Unreadable(f"it is not well-formed: {denied.detail}") from None
-    if source is None or source.signature is None:
+    if found is None or found.signature is None:
         raise Unreadable("it carries no signature")
-    return signature_id(source.signature), int(source.exp or "0")
+    return found
 
 
 def _recognised(presented: Presented) -> Presign:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from .problems import ConfigError, Location, Problem
+from .wholeness import Form, form_of
 
 Value = None | bool | int | str | list[Any] | dict[str, Any]
 
@@ -20,16 +20,43 @@ MAX_DEPTH: Final = 32
 _INT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 # YAML 1.1 reads these as booleans, YAML 1.2 as text: whoever wrote one meant one of the two.
 _AMBIGUOUS: Final = frozenset(("yes", "no", "on", "off", "y", "n"))
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_WORDS: Final[dict[str | int, str]] = {
+    "unsigned": "pass or deny",
+    "cookies": "strip or pass",
+    "redirects": "safe or pass",
+    "cache": "private or pass",
+    "on_client_credentials": "replace or reject",
+}
+"""Keys that take other words than true and false, where people write no or off."""
+_QUOTED = re.compile(r"'([^']*)'|\"[^\"]*\"")
+_SIGN = re.compile(r"[^\w\s]{1,3}")
+"""What YAML is made of, such as `,` and `}`; never a part of a value that would tell something."""
+_NO_START: Final = "did not find expected <document start>"
+"""What the parser says of text behind a document."""
+_REST: Final = "; what is behind it was not looked at"
 
 
-@dataclass(slots=True)
 class Document:
     """A parsed document: its data, and the position (line, column, from 1) of each value and key."""
 
-    file: str
-    data: Value = None
-    marks: dict[Location, tuple[int, int]] = field(default_factory=dict)
+    __slots__ = ("data", "file", "marks", "raw")
+
+    def __init__(
+        self,
+        file: str,
+        data: Value = None,
+        marks: dict[Location, tuple[int, int]] | None = None,
+        raw: bytes = b"",
+    ) -> None:
+        """Args: raw: what was parsed, for those who have to tell one content from another."""
+        self.file = file
+        self.data = data
+        self.marks = {} if marks is None else marks
+        self.raw = raw
+
+    @property
+    def form(self) -> Form:
+        return form_of(self.raw, self.data)
 
     def problem(self, location: Location, message: str) -> Problem:
         """A problem at a location, or at the nearest enclosing one that stands in the file."""
@@ -68,15 +95,32 @@ def parse(raw: bytes, file: str) -> Document:
         # PyYAML's own text would print the offending line, and a secret with it.
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        why = _QUOTED.sub("…", error.problem or "it cannot be parsed")
-        builder.problems.append(Problem(file, line, column, "", f"is not valid YAML: {why}"))
+        if error.problem == _NO_START and builder.document.marks:
+            text = "this stands below the end mark `...`: write it above that line"
+        else:
+            why = _QUOTED.sub(_sign_or_nothing, error.problem or "it cannot be parsed") + _begun(error)
+            text = f"is not valid YAML: {why}{_REST}"
+        builder.problems.append(Problem(file, line, column, "", text))
     except _NotOurs as error:
         builder.problems.append(Problem(file, *error.position, "", f"is not accepted: {error.why}"))
     except yaml.YAMLError:
         builder.problems.append(Problem(file, 1, 1, "", "is not valid YAML: a character that is not allowed"))
     if builder.problems:
         raise ConfigError(builder.problems)
+    builder.document.raw = raw
     return builder.document
+
+
+def _sign_or_nothing(quoted: re.Match[str]) -> str:
+    return quoted[0] if quoted[1] and _SIGN.fullmatch(quoted[1]) else "…"
+
+
+def _begun(error: yaml.MarkedYAMLError) -> str:
+    """Where that begins which is not complete: a bracket or a quote is seldom missing where it is missed."""
+    begun, missed = error.context_mark, error.problem_mark
+    if begun is None or missed is None or begun.line == missed.line:
+        return ""
+    return f", for what begins at {begun.line + 1}:{begun.column + 1}"
 
 
 class _NotOurs(Exception):
@@ -107,7 +151,8 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self._wrong(event, (), "holds more than one document")
+                    why = "holds more than one document: nothing stands below the end mark `...`"
+                    self._wrong(event, (), why)
                     return
             elif isinstance(event, yaml.NodeEvent):
                 self.document.data = self._node(event, events, ())
@@ -168,6 +213,7 @@ class _Builder:
         if text in ("true", "false"):
             return text == "true"
         if text.lower() in _AMBIGUOUS or text.lower() in ("true", "false", "null"):
-            self._wrong(event, at, "is ambiguous: write true or false, or put it in quotes")
+            words = _WORDS.get(at[-1], "true or false") if at else "true or false"
+            self._wrong(event, at, f"is ambiguous: write {words}, or put it in quotes")
             return text
         return int(text) if _INT.fullmatch(text) else text

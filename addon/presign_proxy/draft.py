@@ -14,13 +14,17 @@ import yaml
 
 from . import grammar, members
 from .document import parse
+from .notice import write_notice
 from .problems import ConfigError, Problem
 from .registry_opening import read_payload
 from .storing import StoreError, lock, write_private
+from .taken_back import Present, present
 from .vault import Opener, VaultError, seal
 
 _YAML: Final = (".yaml", ".yml")
 _HEAD: Final = "# Written by `presign connections`, which keeps no comments.\n"
+_END: Final = "...\n"
+"""YAML's own end of a document: a file that was cut off does not have it (`wholeness`)."""
 _ID: Final = re.compile(grammar.CONNECTION_ID)
 
 
@@ -31,15 +35,18 @@ class Draft:
         self.path = path
         self.openers = openers
         self._data = data
+        self._before: Present = {}
 
     @classmethod
     def read(cls, path: Path, openers: Sequence[Opener] | None) -> Draft:
         """Raises ConfigError."""
         with naming(path):
-            payload = read_payload(path, openers)
-        if openers is None and path.suffix in _YAML:
-            return cls(path, openers, shaped(parse(payload, str(path)).data, path))
-        return cls(path, openers, shaped(from_json(payload, path), path))
+            payload = read_payload(path, openers).plain
+        is_yaml = openers is None and path.suffix in _YAML
+        data = parse(payload, str(path)).data if is_yaml else from_json(payload, path)
+        found = cls(path, openers, shaped(data, path))
+        found._before = present(data) or {}
+        return found
 
     @property
     def connections(self) -> dict[str, Any]:
@@ -71,17 +78,25 @@ class Draft:
         others = "".join(f",\n{_json(name)}:{_json(entry)}" for name, entry in rest.items())
         return f'{{"connections":{{\n{connections}\n}}{others}\n}}\n'.encode()
 
+    def instead_of(self, other: Draft) -> None:
+        """What the other one had and this one has not is removed."""
+        self._before = other._before
+
     def write(self) -> None:
-        """Raises ConfigError; the old file is then as it was."""
+        """The file, and the notice of what it takes back.
+
+        Raises ConfigError; the old file is then as it was.
+        """
         if self.openers is None and self.path.suffix in _YAML:
             plain = json.loads(self.payload)  # what occurs twice would be written as an alias
-            content = (_HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).encode()
+            content = (_HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True) + _END).encode()
         elif self.openers is None:
             content = self.payload
         else:
             content = seal(self.payload, self.openers[0])
         with naming(self.path):
             write_private(self.path, content)
+            write_notice(self.path, content, self._data, self._before)
 
 
 @contextlib.contextmanager
@@ -109,17 +124,16 @@ def shaped(data: Any, path: Path) -> dict[str, Any]:
         raise ConfigError([Problem(str(path), 0, 0, "", "is not a registry: it has no connections")])
     entries, revoked = data.get("connections"), data.get("revoked")
     wrong = [(name, "is not a key of a registry") for name in data.keys() - {"connections", "revoked"}]
-    wrong += [
-        (name, "is a mapping") for name in ("connections", "revoked") if not _is_mapping(data.get(name))
-    ]
+    sections = {"connections": entries, "revoked": revoked}
+    wrong += [(name, "has to be a mapping") for name, found in sections.items() if not _is_mapping(found)]
     for name, entry in entries.items() if isinstance(entries, dict) else ():
         if not _ID.fullmatch(name):
             wrong.append(("connections", "a connection id is 1 to 64 of A-Z a-z 0-9 _ -"))
         elif not isinstance(entry, dict):
-            wrong.append((f"connections.{name}", "is a mapping"))
+            wrong.append((f"connections.{name}", "has to be a mapping"))
     for name, section in revoked.items() if isinstance(revoked, dict) else ():
         if not _is_mapping(section):
-            wrong.append((f"revoked.{name}", "is a mapping"))
+            wrong.append((f"revoked.{name}", "has to be a mapping"))
     if wrong:
         raise ConfigError([Problem(str(path), 0, 0, where, why) for where, why in sorted(wrong)])
     return data

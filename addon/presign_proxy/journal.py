@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from .audit import Outcome, Throttle, record
 from .decisions import Deny, Forward
@@ -11,9 +14,24 @@ from .observing.figures import Snapshot
 from .observing.meter import Meter
 from .observing.request_line import Peer
 from .observing.terminal import Terminal
+from .permissions import why_not
 from .problems import ConfigError, Problem
 from .schema import AuditConfig
-from .sinks import AuditSink, Lines
+from .sinks import AuditSink, Lines, try_out
+
+
+class Opened(NamedTuple):
+    """A place for records, for `Journal.use`; `sink` is None for no log, or where it is open already."""
+
+    place: tuple[str | None, Path]
+    sink: AuditSink | None
+    is_new: bool
+    is_required: bool
+
+    def discard(self) -> None:
+        """It is not used after all."""
+        if self.sink is not None:
+            self.sink.stop()
 
 
 class Journal:
@@ -28,8 +46,8 @@ class Journal:
         self._opened: tuple[str | None, Path] | None = None
         self._lines = Lines()
 
-    def open(self, wanted: AuditConfig | None, path: Path) -> None:
-        """Go on in the file that is wanted; where it cannot be had, the last one stays.
+    def opened(self, wanted: AuditConfig | None, path: Path) -> Opened:
+        """Open the file that is wanted, unless it is open already; in any thread.
 
         Args:
             wanted: None for no audit log.
@@ -37,17 +55,20 @@ class Journal:
 
         Raises ConfigError.
         """
-        asked = (wanted.file if wanted else None, path.parent)
-        if asked != self._opened:
-            try:
-                sink = AuditSink(wanted.file, path.parent, self._lines) if wanted else None
-            except (OSError, ValueError) as error:
-                why = (getattr(error, "strerror", None) or "cannot be opened").lower()
-                raise ConfigError([Problem(str(path), 0, 0, "audit.file", why)]) from None
+        place = (wanted.file if wanted else None, path.parent)
+        is_new, sink = place != self._opened, None
+        if is_new and wanted is not None:
+            with _naming(wanted, path):
+                sink = AuditSink(wanted.file, path.parent, self._lines)
+        return Opened(place, sink, is_new=is_new, is_required=wanted is not None and wanted.required)
+
+    def use(self, opened: Opened) -> None:
+        """Go on there."""
+        if opened.is_new:
             if self._sink is not None:
                 self._sink.stop()  # not waited for: its disk may be what is wrong
-            self._sink, self._opened = sink, asked
-        self._required = wanted is not None and wanted.required
+            self._sink, self._opened = opened.sink, opened.place
+        self._required = opened.is_required
 
     @property
     def obstacle(self) -> str:
@@ -89,3 +110,24 @@ class Journal:
     def close(self) -> None:
         if self._sink is not None:
             self._sink.close()
+
+
+def try_file(wanted: AuditConfig | None, path: Path) -> None:
+    """Whether `Journal.opened` can be: raises the same ConfigError. Nothing is left behind."""
+    if wanted is not None and wanted.file != "-":
+        with _naming(wanted, path):
+            try_out(path.parent / wanted.file)
+
+
+@contextlib.contextmanager
+def _naming(wanted: AuditConfig | None, path: Path) -> Iterator[None]:
+    """Say in which configuration the file stands that cannot be opened. Raises ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        why = why_not(path.parent / (wanted.file if wanted else ""), error)
+    except ValueError:
+        why = "is not a path"
+    else:
+        return
+    raise ConfigError([Problem(str(path), 0, 0, "audit.file", why)])

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from os import urandom  # `secrets` is the same, and imports `random`, which takes longer than to sign
 from typing import Final, NamedTuple
 
 from .secret import Secret
 
 MAX_KEYS: Final = 4
+WEAK_BYTES: Final = 16
+"""Of a secret; a gateway takes a shorter one only where its key says `weak: true`."""
+_GUESSABLE_BYTES: Final = 6
 MIN_BEGINNING: Final = 8
 """Bytes of a signature from which on it is not matched by chance."""
 
 
-@dataclass(frozen=True, slots=True)
-class SigningKey:
+class SigningKey(NamedTuple):
     """One signing secret.
 
     `added` is when it was made, None where nobody knows; `not_after`, its last valid second, None for no
@@ -60,6 +61,15 @@ _DECOYS: Final = tuple(_block(urandom(32)) for _ in range(MAX_KEYS))
 
 def _revealed(key: SigningKey) -> bytes:
     return key.secret.reveal().encode()
+
+
+def is_weak(secret: Secret) -> bool:
+    return len(secret.reveal().encode()) < WEAK_BYTES
+
+
+def is_guessable(secret: Secret) -> bool:
+    """Whether anybody who has a URL finds the secret by trying."""
+    return len(secret.reveal().encode()) < _GUESSABLE_BYTES
 
 
 class Try(NamedTuple):

@@ -6,8 +6,9 @@ duplicates a flow. A copy of a granted flow has no entry here, and what has no e
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -18,9 +19,11 @@ from .bodies import Body
 from .connections import Registry
 from .decisions import Decision, Deny, Facts, Forward, PassThrough
 from .errors import Denied
-from .gates import MAX_BACKLOG, MAX_HELD
+from .gates import MAX_HELD
+from .half_closed import HalfClosed
 from .handlers import abort
 from .limits.limiter import Seat
+from .links import Led
 from .masking import Mask, mask_for
 from .message import Request
 from .observing.shown_bodies import ShownBodies
@@ -78,6 +81,8 @@ class Entry:
     snapshot: tuple[Any, ...] = ()
     mask: Mask | None = None
     body: Body | None = None
+    links: tuple[Led, ...] = ()
+    """Values of the response head that the flow does not show as the client gets them."""
     stage: Stage = "deciding"
     started: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
@@ -92,8 +97,16 @@ class Entry:
     """The exact reason, where there is more to say than the code does."""
     upstream_status: int | None = None
     uploaded: int = 0
+    moved: float = 0.0
+    """When something of the body, or of the answer, came last."""
+    held: bool = False
+    """Whether its upstream did not take it when that was looked at last."""
+    patience: tuple[int, int] = (0, 0)
+    """`Conduct.patience`."""
     uploading: bool = False
     """Whether the body has not come in full."""
+    left: bool = False
+    """Whether the client wants no answer any more: it has gone, or has reset its stream."""
     replied: bool = False
     """Whether the upstream's answer has come in full."""
     guarded: bool = False
@@ -105,11 +118,35 @@ class Entry:
     """Whether the request has its line in the log, or was too many to get one."""
     bodies: ShownBodies | None = None
     """What a UI is to show when the exchange has ended; None where there is no UI."""
+    waiting: asyncio.Task[Any] | None = None
+    """Waits for what it takes to decide."""
 
     @property
     def overruns(self) -> bool:
         """Whether more of the body has come than was signed."""
         return self.max_body is not None and self.uploaded > self.max_body
+
+    def leave(self) -> None:
+        """Its client wants no answer any more: nothing is waited for on its behalf."""
+        self.left = True
+        if self.waiting is not None:
+            self.waiting.cancel()
+
+    async def unless_left[Found](self, work: Coroutine[Any, Any, Found]) -> Found | None:
+        """What comes of it; None where the client has gone meanwhile."""
+        task = self.waiting = asyncio.current_task()
+        try:
+            if self.left:  # before the hook was run
+                work.close()
+                return None
+            return await work
+        except asyncio.CancelledError:
+            if not self.left or task is None:
+                raise
+            task.uncancel()  # what else this task does goes on
+            return None
+        finally:
+            self.waiting = None
 
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
@@ -132,6 +169,11 @@ class Entry:
         )
 
     @property
+    def is_second(self) -> bool:
+        """Whether it goes without a presign to a host of `also`."""
+        return isinstance(self.decision, PassThrough) and self.decision.second
+
+    @property
     def grant(self) -> Forward | None:
         return self.decision if isinstance(self.decision, Forward) else None
 
@@ -145,6 +187,8 @@ class Ledger:
         self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         # A UI keeps flows, and with them their entries, long after their exchanges.
         self._granted: WeakSet[Entry] = WeakSet()
+        # Those that were answered before all of their body had come.
+        self._trailing: WeakSet[Entry] = WeakSet()
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
@@ -153,9 +197,12 @@ class Ledger:
         self.cut: WeakSet[Any] = WeakSet()
         self.shows_bodies = False
         """Whether a UI is there to show the bodies of granted requests."""
-        # Clients that say no more, and wait for their answers; those of them that have gone.
-        self.mute: WeakSet[Any] = WeakSet()
+        # Clients that say no more, and wait for their answers; those of them, and all, that have gone.
+        self.mute = HalfClosed()
         self.gone: WeakSet[Any] = WeakSet()
+        # Clients on the lane from which nothing is read for now, neither their end.
+        self.deaf: WeakSet[Any] = WeakSet()
+        self._departed: WeakSet[Any] = WeakSet()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
         entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
@@ -169,6 +216,7 @@ class Ledger:
         self._granted.add(entry)
         entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
         entry.max_body = decision.terms.max_body  # also once the answer is there, and the grant let go of
+        entry.patience = decision.connection.conduct.patience
         entry.bodies = ShownBodies() if self.shows_bodies else None
         entry.decision = decision
 
@@ -202,10 +250,13 @@ class Ledger:
         Its slot is free once its upstream has nothing to do for it any more, and not before.
         """
         self._granted.discard(entry)
-        entry.decision, entry.request, entry.stream = _OVER, None, None
+        entry.decision, entry.request = _OVER, None
         if not entry.replied:
             self.end_upstream(entry)
-        if not (entry.replied and entry.uploading):
+        if entry.replied and entry.uploading:
+            self._trailing.add(entry)
+        else:
+            entry.stream = None
             entry.seat.let_go()
         entry.enter("done")
 
@@ -223,9 +274,25 @@ class Ledger:
         """Entries of granted requests whose exchange goes on."""
         return list(self._granted)
 
+    def is_waiting(self, entry: Entry) -> bool:
+        """Whether it is its upstream's turn, and its client is there to take what comes."""
+        layer = self.layers.get(entry.client)
+        held = layer is not None and entry.server is not None and layer.backlog_of(entry.server)
+        return not held and entry.client not in self.mute
+
+    def uploads(self) -> list[Entry]:
+        """Entries of granted requests whose body has not come in full, answered or not."""
+        return [entry for entry in (*self._granted, *self._trailing) if entry.uploading]
+
+    def unheard(self) -> set[Any]:
+        """Clients that may have gone without anybody's having been told: those that say no more, and those
+        that are not listened to while an upstream takes no more of what they send.
+        """
+        return {*self.mute.all(), *self.deaf, *(entry.client for entry in self.uploads())}
+
     def lost(self, client: Any) -> list[Entry]:
         """Entries of granted requests of a client that was cut off."""
-        if client not in self.cut and client not in self.gone:
+        if client not in self.cut:
             return []
         return [entry for entry in self.live() if entry.client is client]
 
@@ -237,7 +304,7 @@ class Ledger:
     def is_behind(self, client: Any, server: Any) -> bool:
         """Whether a client does not take what came from one upstream connection."""
         layer = self.layers.get(client)
-        return layer is not None and layer.backlog_of(server) > MAX_BACKLOG
+        return layer is not None and layer.is_shut(server)
 
     def idle_stranger(self) -> Any:
         """The oldest client that was never granted anything and asks for nothing now; None if none is."""
@@ -252,8 +319,14 @@ class Ledger:
         self.heads.pop(client, None)
         self.pins.pop(client, None)
         self._judged.pop(client, None)
-        for clients in (self.cut, self.mute, self.gone):
+        self.mute.discard(client)
+        for clients in (self.cut, self.gone, self.deaf):
             clients.discard(client)
+        self._departed.add(client)
+
+    def has_departed(self, client: Any) -> bool:
+        """Whether a client is known to have gone, also while its upstreams are still being ended."""
+        return client in self.gone or client in self._departed
 
     def hand_over(self, client: Any, judged: Judged) -> None:
         """Keep what was decided on the next request of a client, so that nobody decides on it again."""

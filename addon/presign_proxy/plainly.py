@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .document import Document
+from .forms import in_words
+from .likeness import did_you_mean
 from .problems import Location, Problem
 
+MAPPING: Final = "has to be a mapping, as in {key: value}"
 # pydantic speaks to programmers; these are its few messages that people meet.
 _PLAINLY: Final = {
     "missing": "is required",
     "extra_forbidden": "is not a key that is known here",
     "union_tag_not_found": "is required: one of bearer, basic, header, query",
     "union_tag_invalid": "is not one of bearer, basic, header, query",
-    "bool_type": "is true or false",
-    "string_type": "is text: put it in quotes",
-    "int_type": "is a whole number",
-    "list_type": "is a list",
-    "dict_type": "is a mapping",
-    "model_type": "is a mapping",
-    "model_attributes_type": "is a mapping",
+    "bool_type": "has to be true or false",
+    "string_type": "has to be text: put it in quotes",
+    "int_type": "has to be a whole number",
+    "list_type": "has to be a list, as in [a, b]",
+    "dict_type": MAPPING,
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
 }
 
 
@@ -33,6 +37,21 @@ def explain(document: Document, error: ValidationError, within: Location = ()) -
     """
     details = error.errors(include_input=False, include_url=False)
     return [_explain(document, (*within, *detail["loc"]), detail) for detail in details]
+
+
+def _said(detail: Any) -> str:
+    """The message alone."""
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "literal_error":
+            return f"has to be {context['expected'].replace(chr(39), '')}"
+        case "greater_than_equal":
+            return f"has to be {context['ge']} or more"
+        case "less_than_equal":
+            return f"has to be {context['le']} or less"
+        case "string_pattern_mismatch":
+            return in_words(context["pattern"])
+    return _PLAINLY.get(detail["type"], str(detail["msg"]).removeprefix("Value error, "))
 
 
 def _explain(document: Document, where: Location, detail: Any) -> Problem:
@@ -50,8 +69,19 @@ def _explain(document: Document, where: Location, detail: Any) -> Problem:
         # Any other step is the tag of a union, which is not in the file.
     at: Location = tuple(location)
     if detail["type"] == "union_tag_invalid" and len(at) == 2:
-        return document.problem((*at, "scheme"), "is presign or source")
+        return document.problem((*at, "scheme"), "has to be presign or source")
     if detail["type"].startswith("union_tag"):
         at = (*at, "type")
-    message = _PLAINLY.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    message = _said(detail)
+    if detail["type"] == "extra_forbidden" and (hint := did_you_mean(str(where[-1]), _keys())):
+        message += f": {hint}"
     return document.problem(at, message[:1].lower() + message[1:])
+
+
+@lru_cache(maxsize=1)
+def _keys() -> tuple[str, ...]:
+    """All keys that there are anywhere in a configuration."""
+    from . import schema
+
+    models = [one for one in vars(schema).values() if isinstance(one, type) and issubclass(one, BaseModel)]
+    return tuple(sorted({name for model in models for name in model.model_fields}))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .watching import Version
+from typing import Final, NamedTuple
 
 Location = tuple[str | int, ...]
+
+UNCONFIRMED: Final[list[str]] = []
+"""Sentences about files that were written, of which the disk has not confirmed that they stay. The command
+prints them last, whatever it did.
+"""
 
 
 class Foreseen(Exception):
@@ -33,14 +33,8 @@ class Problem(NamedTuple):
 
 
 class ConfigError(Foreseen):
-    """A configuration that is not usable, with everything that is wrong with it.
+    """A configuration that is not usable, with everything that is wrong with it."""
 
-    `files` were read for it, if it came that far: a change of any may mend it.
-    """
-
-    def __init__(
-        self, problems: list[Problem], files: tuple[Path, ...] = (), version: Version | None = None
-    ) -> None:
+    def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
-        self.files, self.version = files, version

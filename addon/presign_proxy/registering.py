@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from .ceiling import Ceiling
 from .connections import Conduct, Connection, SourceRules, Upstream
 from .document import Document
 from .errors import Denied
-from .hosts import is_loopback
+from .hosts import is_loopback, parse_authority
 from .injectors import (
     BasicCredential,
     HeaderCredential,
@@ -22,12 +23,15 @@ from .injectors import (
     bearer,
 )
 from .keys import KeyRing
+from .lent import Lent
 from .limits.rules import Limit
 from .message import Origin
 from .names import header_key
 from .networks import Network
 from .paths import canonical_path
+from .permissions import readable_by_others
 from .problems import Location, Problem
+from .programs import Missing
 from .rewrite import is_credential
 from .schema import (
     Auth,
@@ -40,7 +44,7 @@ from .schema import (
     SourceConnection,
 )
 from .secret import LateSecret, Secret
-from .secrets import SecretError, resolve
+from .secrets import SecretError, name_of, resolve
 from .signing_parts import ceiling, key_ring
 from .source_url import SourceUrl, parse_url
 from .values import SecretSource
@@ -53,12 +57,22 @@ class Registrar:
     """Turns the entries of one file into connections, collecting every problem and warning on the way."""
 
     def __init__(
-        self, document: Document, base: Path, environ: Mapping[str, str], *, offline: bool = False
+        self,
+        document: Document,
+        base: Path,
+        environ: Mapping[str, str],
+        lent: Lent | None = None,
+        *,
+        offline: bool = False,
     ) -> None:
         """
         Args:
+            lent: has secrets from outside. Where a program of one is missing, the secret is empty, and that
+                is no problem. None where nobody reads the file again: each is had where it is needed.
             offline: leave credentials where they are: for looking at requests, not for forwarding them.
         """
+        self._lent = lent
+        self._lacks: list[str] | None = None
         self._offline = offline
         self._document = document
         self._base = base
@@ -67,18 +81,31 @@ class Registrar:
         self.warnings: list[Problem] = []
         self.contained = True
         """Whether nothing outside of the file was read for its connections."""
+        self.holds_secrets = False
+        """Whether some secret stands in the file itself."""
 
     def connections(self, entries: Mapping[str, ConnectionEntry]) -> dict[str, Connection]:
         """All connections by id; only to be used where no problem was found."""
-        return {
-            name: self._presign(name, entry)
-            if isinstance(entry, PresignConnection)
-            else self._source(name, entry)
-            for name, entry in entries.items()
-        }
+        return {name: self._connection(name, entry) for name, entry in entries.items()}
+
+    def _connection(self, name: str, entry: ConnectionEntry) -> Connection:
+        self._lacks = [] if self._lent is not None and not self._lent.strict else None
+        found = (
+            self._presign(name, entry) if isinstance(entry, PresignConnection) else self._source(name, entry)
+        )
+        lacks, self._lacks = self._lacks, None
+        return replace(found, lacks=lacks[0]) if lacks else found
 
     def _wrong(self, at: Location, message: str) -> None:
         self.problems.append(self._document.problem(at, message))
+
+    def _wrong_secret(self, at: Location, source: SecretSource, message: str) -> None:
+        """Only its connection suffers, unless the secret stands in the file itself, which is to be mended."""
+        if self._lent is None or self._lacks is None or source.literal is not None:  # or not of a connection
+            self._wrong(at, message)
+        else:
+            self._lacks.append(f"{name_of(source)}: {message}" if message.startswith("is ") else message)
+            self._lent.lacking.append(self._document.problem(at, message))
 
     def _presign(self, name: str, entry: PresignConnection) -> Connection:
         at: Location = ("connections", name)
@@ -100,6 +127,8 @@ class Registrar:
             enabled=entry.enabled,
             limits=self._limits((*at, "limits"), entry),
             max_uses=entry.max_uses,
+            also=_second_hosts(tuple(entry.also)),
+            networks=self._networks((*at, "allow_networks"), entry.allow_networks),
         )
 
     def _source(self, name: str, entry: SourceConnection) -> Connection:
@@ -161,7 +190,10 @@ class Registrar:
             tuple([(name.encode(), value.encode()) for name, value in headers.items()]),
             entry.timeouts.connect,
             entry.timeouts.response,
+            entry.timeouts.body,
             entry.pool in (True, "on"),
+            isinstance(entry, PresignConnection) and entry.challenge != "none",
+            frozenset([one.lower().encode() for one in getattr(entry, "url_headers", ())]),
         )
 
     def _ceiling(self, at: Location, entry: PresignConnection) -> Ceiling:
@@ -221,14 +253,28 @@ class Registrar:
                 self._wrong((*at, index), "is not a network, as in 10.0.0.0/8")
         return tuple(found)
 
-    def secret(self, at: Location, source: SecretSource) -> Secret:
-        """What a secret value of the file is; an empty one, and a problem, where it cannot be had."""
+    def secret(self, at: Location, source: SecretSource, *, lend: bool = False) -> Secret:
+        """What a secret value of the file is; an empty one, and a problem, where it cannot be had.
+
+        Args:
+            lend: take that of the last time where it cannot be had now.
+        """
         self.contained = self.contained and source.literal is not None
+        self.holds_secrets = self.holds_secrets or source.literal is not None
+        if source.file is not None:
+            self._warn_of_file(at, self._base / source.file)
         try:
+            if self._lent is not None:
+                return self._lent.secret(source, self._base, self._environ)
             return resolve(source, self._base, self._environ)
+        except Missing:
+            return _UNSET  # and all is read again, once it has run
         except SecretError as error:
-            self._wrong(at, str(error))
-            return _UNSET
+            self._wrong_secret(at, source, str(error))
+            return self._lent.of_the_last_time(source) if lend and self._lent is not None else _UNSET
+
+    def _warn_of_file(self, at: Location, path: Path) -> None:
+        self.warnings += [self._document.problem(at, one.message) for one in readable_by_others(path)]
 
     def _credential(self, at: Location, source: SecretSource) -> Secret:
         """A secret that is only needed once a request was granted, and so may be fetched then."""
@@ -242,7 +288,7 @@ class Registrar:
             try:
                 secret.reveal().encode("latin-1")
             except UnicodeEncodeError:
-                self._wrong(at, "holds characters that no header can carry")
+                self._wrong_secret(at, source, "holds characters that no header can carry")
         return secret
 
     def _injector(self, at: Location, auth: Auth) -> Injector:
@@ -254,7 +300,11 @@ class Registrar:
             name = self._credential((*at, "username"), auth.username) if auth.username else _UNSET
             password = self._credential((*at, "password"), auth.password) if auth.password else _UNSET
             if not isinstance(name, LateSecret) and ":" in name.reveal():
-                self._wrong((*at, "username"), "holds a colon, which Basic cannot carry")
+                self._wrong_secret(
+                    (*at, "username"),
+                    auth.username or SecretSource(),
+                    "holds a colon, which Basic cannot carry",
+                )
             return BasicCredential(name, password)
         if isinstance(auth, HeaderAuth):
             pairs = auth.headers.items()
@@ -279,12 +329,19 @@ class Registrar:
     def _keys(self, at: Location, entry: CommonConnection) -> KeyRing:
         return key_ring(
             entry.signing_keys,
-            lambda index, source: self.secret((*at, index, "secret"), source),
-            lambda index, what, message: self._wrong((*at, index, what), message),
+            lambda index, source: self.secret((*at, index, "secret"), source, lend=True),
+            lambda index, what, message: self._wrong_key((*at, index, what), entry, message),
             lambda index, message: self.warnings.append(
                 self._document.problem((*at, index, "secret"), message)
             ),
         )
+
+    def _wrong_key(self, at: Location, entry: CommonConnection, message: str) -> None:
+        *_, index, what = at
+        if what == "secret":
+            self._wrong_secret(at, entry.signing_keys[int(index)].secret, message)
+        else:
+            self._wrong(at, message)
 
 
 def _late(injector: Injector) -> tuple[LateSecret, ...]:
@@ -298,6 +355,12 @@ _conduct = lru_cache(maxsize=1024)(Conduct)
 @lru_cache(maxsize=1024)
 def _limits(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
     return limits
+
+
+@lru_cache(maxsize=1024)
+def _second_hosts(texts: tuple[str, ...]) -> tuple[Origin, ...]:
+    found = [parse_authority(text, "https") for text in texts]
+    return tuple(dict.fromkeys([origin for origin in found if origin is not None]))
 
 
 @lru_cache(maxsize=4096)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from .notice import digest_of
 from .permissions import readable_by_others
 from .secrets import SecretError, checked, name_of, text_of
 from .storing import StoreError, read_private
@@ -60,12 +61,19 @@ def _openers(key: KeySource, base: Path, environ: Mapping[str, str]) -> list[Ope
         raise VaultError(f"{where} {error}") from None
 
 
-def read_payload(path: Path, openers: Sequence[Opener] | None) -> bytes:
-    """The file's content, decrypted. Raises StoreError, VaultError."""
+class Payload(NamedTuple):
+    """The content of a registry, decrypted. `digest`: of the file as it is on the disk."""
+
+    plain: bytes
+    digest: str
+
+
+def read_payload(path: Path, openers: Sequence[Opener] | None) -> Payload:
+    """Raises StoreError, VaultError."""
     raw = read_private(path)
     if openers is not None:
-        return unseal(raw, openers)
+        return Payload(unseal(raw, openers), digest_of(raw))
     if not raw.strip():
         # Not the same as saying nothing: a file that is just being written would open what was closed.
         raise StoreError("is empty")
-    return raw
+    return Payload(raw, digest_of(raw))

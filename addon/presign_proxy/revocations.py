@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .keys import KeyRing, SigningKey
 
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
 EVERY: Final = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Revocations:
+class Revocations(NamedTuple):
     """`urls` are signature ids, `keys` are `{connection}/{key}`, `ids` `{connection}/{id}` of presigns with a
     name; `added_before` maps a connection, or `EVERY`, to a Unix time.
     """
@@ -23,8 +21,28 @@ class Revocations:
     urls: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
     connections: frozenset[str] = frozenset()
-    added_before: Mapping[str, int] = field(default_factory=dict)
+    added_before: Mapping[str, int] = {}
     ids: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.urls or self.keys or self.connections or self.added_before or self.ids)
+
+    def __or__(self, other: Revocations) -> Revocations:
+        """What either says: never less than one of them."""
+        bounds = dict(self.added_before)
+        for name, bound in other.added_before.items():
+            bounds[name] = max(bound, bounds.get(name, 0))
+        return Revocations(
+            self.urls | other.urls,
+            self.keys | other.keys,
+            self.connections | other.connections,
+            bounds,
+            self.ids | other.ids,
+        )
+
+    def is_revoked(self, connection: str, key: SigningKey | None) -> bool:
+        """Whether a connection, or this key of it, is revoked."""
+        return connection in self.connections or (key is not None and self._is_revoked(connection, key))
 
     def applied(self, connections: Mapping[str, Connection]) -> dict[str, Connection]:
         """The connections, with what is revoked marked as such."""
@@ -33,6 +51,8 @@ class Revocations:
         return {name: self._applied(connection) for name, connection in connections.items()}
 
     def _applied(self, connection: Connection) -> Connection:
+        from dataclasses import replace  # a signer needs none, and it is slow to import
+
         if connection.id in self.connections:
             connection = replace(connection, revoked=True)
         keys = self.applied_to(connection.id, connection.keys)
@@ -44,7 +64,7 @@ class Revocations:
         if not any(revoked):
             return keys
         pairs = zip(keys.keys, revoked, strict=True)
-        return KeyRing(tuple(replace(key, revoked=is_revoked) for key, is_revoked in pairs))
+        return KeyRing(tuple(key._replace(revoked=is_revoked) for key, is_revoked in pairs))
 
     def _is_revoked(self, connection: str, key: SigningKey) -> bool:
         if f"{connection}/{key.id}" in self.keys:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from . import grammar
-from .hosts import parse_host
+from .hosts import parse_authority, parse_host
 from .limits.model import LimitEntry
 from .values import (
     MAX_REGISTRY_KEYS,
@@ -38,7 +38,7 @@ def _header_name(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(
         r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,126}[A-Za-z0-9])?", value
     ):
-        raise ValueError("is the name of a header: letters and digits, with - between them")
+        raise ValueError("has to be the name of a header: letters and digits, with - between them")
     folded = value.lower().replace("_", "-")
     if folded in _RESERVED or folded.startswith("x-presign"):
         raise ValueError("is a header that the gateway itself has to set")
@@ -55,7 +55,7 @@ HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,1024}$")]
 
 def _header_prefix(value: Any) -> str:
     if not isinstance(value, str) or not _PREFIX.fullmatch(value):
-        raise ValueError("is the words before the key, with the blank, = or : between them")
+        raise ValueError("has to be the words before the key, with the blank, = or : between them")
     return value
 
 
@@ -177,6 +177,42 @@ class Allow(Strict):
 class Timeouts(Strict):
     connect: Duration = 10
     response: Duration = 600
+    body: Duration = 60
+
+
+def _also_host(value: Any) -> str:
+    if not isinstance(value, str) or parse_authority(value, "https") is None:
+        raise ValueError("has to be a host, as in objects.example.com, or HOST:PORT; no scheme, path or *")
+    return value
+
+
+# What frames an answer, what the gateway takes off or sets, and Refresh, in which a URL is but a part.
+_NO_URLS: Final = re.compile(
+    "connection|content-(encoding|length|security-policy|type)|date|etag|keep-alive|proxy-.*|refresh|server|"
+    "set-cookie2?|trailer|transfer-encoding|upgrade|vary|via|www-authenticate|x-presign-.*",
+    re.IGNORECASE,
+)
+_URL_HEADER: Final = re.compile("[A-Za-z][A-Za-z0-9-]{0,99}")
+
+
+def _url_header(value: Any) -> str:
+    if not isinstance(value, str) or not _URL_HEADER.fullmatch(value) or _NO_URLS.fullmatch(value):
+        raise ValueError("is the name of a response header that holds one URL, and has no other meaning")
+    return value
+
+
+AlsoHost = Annotated[
+    str,
+    PlainValidator(_also_host),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9._:\\[\\]-]{1,300}$"}),
+]
+
+
+UrlHeader = Annotated[
+    str,
+    PlainValidator(_url_header),
+    WithJsonSchema({"type": "string", "pattern": f"^{_URL_HEADER.pattern}$"}),
+]
 
 
 class CommonConnection(Strict):
@@ -209,6 +245,10 @@ class PresignConnection(CommonConnection):
     allow_no_expiry: bool = True
     head_as_get: bool = False
     allow_encoded_slash: bool = False
+    also: list[AlsoHost] = Field(default_factory=list, max_length=50)
+    allow_networks: list[str] = Field(default_factory=list)
+    challenge: Literal["none", "basic"] = "none"
+    url_headers: list[UrlHeader] = Field(default_factory=list, max_length=20)
 
 
 class SourceConnection(CommonConnection):
@@ -315,7 +355,7 @@ def _host_port(value: Any) -> HostPort:
     match = _HOST_PORT.fullmatch(value) if isinstance(value, str) else None
     host = parse_host(match[1]) if match else None
     if match is None or host is None or not 0 < int(match[2]) < 65536:
-        raise ValueError("is HOST:PORT, as in 127.0.0.1:9464")
+        raise ValueError("has to be HOST:PORT, as in 127.0.0.1:9464")
     return HostPort(host, int(match[2]))
 
 

@@ -12,6 +12,8 @@ from .secret import Secret
 from .values import SecretSource
 
 MAX_BYTES: Final = 64 * 1024
+# Names are words with _ between them; a key in the place of a name is one long run of everything.
+_KEY = re.compile(r"(?=[A-Za-z]*[0-9])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{16}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -34,6 +36,8 @@ def resolve(source: SecretSource, base: Path, environ: Mapping[str, str]) -> Sec
 
 def name_of(source: SecretSource) -> str:
     """What to call the source in an error; of a program only its name, the arguments may be secret."""
+    if source.env is not None and _KEY.search(source.env):
+        return "the environment variable (its name is wanted here, and what was said looks like a secret)"
     if source.env is not None:
         return f"the environment variable {source.env}"
     if source.file is not None:

@@ -8,12 +8,19 @@ import json
 import logging
 import os
 import stat
+import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from .permissions import tried
+
+if sys.platform != "win32":
+    import fcntl
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +33,8 @@ INTERVAL: Final = 0.2
 STUCK: Final = 2.0
 """Seconds after which a write that has not come back counts as failed."""
 _BATCH: Final = 1000
+_PIPE: Final = 4096
+"""Bytes that a pipe takes in one piece (PIPE_BUF of Linux; macOS has 512)."""
 
 
 # Made once: json.dumps makes one anew whenever it is told more than what to write.
@@ -46,6 +55,7 @@ class LineFile:
         self._part = 0
         """Bytes of the next line that are in the file already: the disk was full in the middle of it."""
         self._end = 0
+        self._begins_behind_half = path is not None and not _ends_whole(path)
 
     def append(self, lines: list[bytes]) -> tuple[int, OSError | None]:
         """Write lines, each with its end. Returns how many are in the file, and why not the others; the first
@@ -55,8 +65,9 @@ class LineFile:
         try:
             self._follow()
             at, data = self._resumed(), memoryview(b"".join(lines))
-            while at < len(data):
-                at += os.write(self._descriptor, data[at:])
+            with self._alone():
+                while at < len(data):
+                    at += os.write(self._descriptor, self._piece(data[at:]))
         except OSError as error:
             failure = error
         if at is None:
@@ -68,6 +79,31 @@ class LineFile:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _piece(self, data: memoryview) -> memoryview:
+        """What to write at once: whole lines that a pipe takes in one piece, for the log goes there too."""
+        if self._path is not None or len(data) <= _PIPE:
+            return data
+        return data[: bytes(data[:_PIPE]).rfind(b"\n") + 1 or _PIPE]
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other workers from writing between two parts of what does not fit into a pipe at once.
+
+        Standard error is one pipe for all of them; files are written by one call, at their end.
+        """
+        if self._path is not None or sys.platform == "win32":
+            yield
+            return
+        locked = False
+        with contextlib.suppress(OSError):  # it may be something that knows no locks
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+            locked = True
+        try:
+            yield
+        finally:
+            if locked:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def _follow(self) -> None:
         """Leave a file that has been moved away. Raises OSError."""
@@ -82,18 +118,28 @@ class LineFile:
             opened = _opened(self._path)
             os.close(self._descriptor)
             self._descriptor, self._part = opened, 0
+            self._begins_behind_half = not _ends_whole(self._path)
 
     def _resumed(self) -> int:
         """How much of the first line not to write again. Raises OSError.
 
         Where somebody else has written behind it (workers share a file), the half line is ended instead.
         """
+        if self._begins_behind_half:
+            # Of a process that the disk, or its end, kept from finishing it: only that line is lost.
+            os.write(self._descriptor, b"\n")
+            self._begins_behind_half = False
         part, size = self._part, os.fstat(self._descriptor).st_size
         if part and size != self._end:
             if size:
                 os.write(self._descriptor, b"\n")
             self._part = part = 0
         return part
+
+
+def try_out(path: Path) -> None:
+    """What `LineFile` would do with a path, leaving nothing behind. Raises OSError, ValueError."""
+    tried(path, _opened)
 
 
 def _opened(path: Path) -> int:
@@ -108,6 +154,18 @@ def _opened(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _ends_whole(path: Path) -> bool:
+    """Whether a file ends with the end of a line, as far as that can be seen."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            size = os.lseek(descriptor, 0, os.SEEK_END)
+            return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+        finally:
+            os.close(descriptor)
+    return True
 
 
 def _check(found: os.stat_result) -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -59,8 +58,7 @@ class Passphrase(NamedTuple):
 Opener = VaultKey | Passphrase
 
 
-@dataclass(frozen=True, slots=True)
-class _Cost:
+class _Cost(NamedTuple):
     """Parameters of Argon2id; the defaults are the second recommendation of RFC 9106, section 4."""
 
     salt: bytes
