@@ -12,7 +12,7 @@ from weakref import finalize
 
 from ..decisions import Forward
 from ..errors import Denied, Limited
-from ..stores import Lease, NoRoom, Store, StoreError
+from ..stores import Declined, Lease, Store, StoreError
 from ..stores.memory import MemoryStore
 from ..stores.opening import Choice
 from .breaker import Breaker
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 DEADLINE: Final = 0.25
 """Seconds that a request waits for the store at most."""
+_BETWEEN: Final = 60.0
+"""Seconds between two complaints of the same kind."""
 _RENEWALS: Final = 4
 """In a lease: two may fail before a slot counts as lost."""
 
@@ -62,6 +64,10 @@ class Slot:
         """Free it; from any thread, and once, however often it is called."""
         self._limiter.release(self)
 
+    def release_now(self) -> None:
+        """Free it before anything else is admitted: what a client has sent ahead comes next. In the loop."""
+        self._limiter.release_now(self)
+
 
 class Seat:
     """Of one exchange: whether it was counted, and its slot. Freed with it at the latest."""
@@ -78,8 +84,9 @@ class Seat:
             finalize(self, slot.release)
 
     def let_go(self) -> None:
+        """Free its slot. In the event loop."""
         if self.slot is not None:
-            self.slot.release()
+            self.slot.release_now()
 
     def is_lost(self, now: float) -> bool:
         return self.slot is not None and self.slot.is_lost(now)
@@ -98,6 +105,7 @@ class Limiter:
         self._store: Store = MemoryStore()
         self._breaker = Breaker()
         self._deadline = Deadline(DEADLINE)
+        self._complained = float("-inf")
         self._untold: Store | None = None
         """What is wrong with it could not be looked at yet."""
         self._held: dict[Slot, None] = {}
@@ -178,8 +186,9 @@ class Limiter:
         try:
             with self._deadline.wait():
                 verdict = await store.admit(tallies, holder)
-        except NoRoom:
+        except Declined as error:
             self._has_worked(breaker)
+            self._complain(str(error), now)
             raise
         except (StoreError, TimeoutError) as error:
             why = str(error) or f"no answer within {DEADLINE:g} s"
@@ -198,7 +207,13 @@ class Limiter:
             logger.warning("presign: the limit store works again")
         if self._untold is not None:
             store, self._untold = self._untold, None
-            self._do(self._tell(store))
+            self._do(self._tell(store, again=True))
+
+    def _complain(self, why: str, now: float) -> None:
+        """Say why some requests are refused that could be counted elsewhere: once a minute, not for each."""
+        if now - self._complained > _BETWEEN:
+            self._complained = now
+            logger.error("presign: some limits cannot be counted, their requests are answered 503: %s", why)
 
     def _has_failed(self, breaker: Breaker, why: str) -> None:
         self.counts["store_failures"] += 1
@@ -217,9 +232,10 @@ class Limiter:
     def release(self, slot: Slot) -> None:
         """Free a slot; from any thread, and once, however often it is called."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._release, slot)
+            self._loop.call_soon_threadsafe(self.release_now, slot)
 
-    def _release(self, slot: Slot) -> None:
+    def release_now(self, slot: Slot) -> None:
+        """Free a slot, once, however often it is called; where the loop runs in which it was taken."""
         if slot in self._held:
             del self._held[slot]
             self._give_back(slot.store, slot.leases)
@@ -271,19 +287,20 @@ class Limiter:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, store: Store) -> None:
-        """What is wrong with a store at the start."""
+    async def _tell(self, store: Store, *, again: bool = False) -> None:
+        """Log what is wrong with a store: at the start, and once again when it first works."""
         try:
             async with asyncio.timeout(8 * DEADLINE):
                 for warning in await store.warnings():
                     logger.warning("presign: %s", warning)
         except TimeoutError:
-            self._fails_to_tell(store, "it does not answer")
+            self._fails_to_tell(None if again else store, "it does not answer")
         except StoreError as error:
-            self._fails_to_tell(store, str(error))
+            self._fails_to_tell(None if again else store, str(error))
 
-    def _fails_to_tell(self, store: Store, why: str) -> None:
+    def _fails_to_tell(self, store: Store | None, why: str) -> None:
         # No error: mitmproxy would not start where there is one, and the store may come up after us.
+        # Looked at again once, and not with each request that it counts.
         self._untold = store
         logger.warning("presign: the limit store cannot be used yet: %s", why)
 
@@ -299,7 +316,7 @@ class Limiter:
         if self._renewing is not None:
             self._renewing.cancel()
         for slot in list(self._held):
-            self._release(slot)
+            self.release_now(slot)
         if self._releasing:
             await asyncio.wait(self._releasing, timeout=DEADLINE)
         await self._store.close()

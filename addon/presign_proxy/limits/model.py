@@ -19,7 +19,7 @@ MOST_PER_SECOND: Final = 10_000
 def _rate(value: Any) -> tuple[int, int]:
     match = re.fullmatch(_RATE, value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("is a rate, as in 60/minute: a number, and second, minute, hour or day")
+        raise ValueError("has to be a rate, as in 60/minute: a number, and second, minute, hour or day")
     count, period = int(match[1]), _PERIODS[match[2]]
     if count > MOST_PER_SECOND * period:
         raise ValueError(f"is more than {MOST_PER_SECOND} a second: leave the limit out")
@@ -29,7 +29,7 @@ def _rate(value: Any) -> tuple[int, int]:
 def _quota(value: Any) -> tuple[int, Calendar]:
     match = re.fullmatch(_QUOTA, value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("is a quota, as in 1000/month: a number, and day or month")
+        raise ValueError("has to be a quota, as in 1000/month: a number, and day or month")
     return int(match[1]), "day" if match[2] == "day" else "month"
 
 

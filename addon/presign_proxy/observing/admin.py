@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.netutil import bind_sockets
 
 from ..hosts import parse_address, parse_authority
+from ..problems import Foreseen
 from .figures import Snapshot
 from .rendering import CONTENT_TYPE, render
 
@@ -53,9 +55,25 @@ Ready = Callable[[], tuple[bool, str]]
 """Whether requests are served, and a line about it."""
 
 
+PORT_PATIENCE: Final = 5.0
+"""Seconds for which a start waits for the port: who was there before may be ending."""
+
+
+class CannotListen(Foreseen):
+    """Nothing can listen there. The text says where and why; `is_taken`: because something else does."""
+
+    def __init__(self, host: str, port: int, error: OSError | UnicodeError) -> None:
+        why = (getattr(error, "strerror", None) or "it is no address of this machine").lower()
+        super().__init__(f"cannot listen on {f'[{host}]' if ':' in host else host}:{port}: {why}")
+        self.is_taken = getattr(error, "errno", None) == errno.EADDRINUSE
+
+
 def bound(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen there. Raises OSError."""
-    return bind_sockets(port, host)
+    """Sockets that listen there. Raises CannotListen."""
+    try:
+        return bind_sockets(port, host)
+    except (OSError, UnicodeError) as error:
+        raise CannotListen(host, port, error) from None
 
 
 class AdminServer:

@@ -75,6 +75,16 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "presign_config_stale": Family(
         "gauge", "1 while the files on disk are broken and older ones are in force.", (), "max"
     ),
+    "presign_config_stale_since_timestamp_seconds": Family(
+        "gauge", "Since when files on disk are newer than what is in force; 0 where they are not.", (), "max"
+    ),
+    "presign_config_version_info": Family("gauge", "Which configuration is in force.", ("version",), "max"),
+    "presign_config_files_hang": Family(
+        "gauge", "1 while a file system with files of the configuration does not answer.", (), "max"
+    ),
+    "presign_connections_lacking_secrets": Family(
+        "gauge", "Secrets that cannot be had, whose connections are answered 503.", (), "max"
+    ),
     "presign_connections": Family("gauge", "Connections of the registry.", (), "max"),
     "presign_ready": Family("gauge", "Whether presigned requests are served.", (), "min"),
     "presign_audit_lines_total": Family("counter", "Audit lines that were written."),
@@ -124,6 +134,7 @@ class Totals:
     def __init__(self) -> None:
         self._living: dict[Hashable, Snapshot] = {}
         self._gone: Snapshot = {}
+        self._named: set[str] = set()
 
     def update(self, worker: Hashable, snapshot: Snapshot) -> None:
         """The newest snapshot of a worker.
@@ -131,28 +142,31 @@ class Totals:
         Args:
             worker: a name that no other process has ever had.
         """
-        self._living[worker] = snapshot
+        self._living[worker] = self._folded(snapshot)
 
     def lost(self, worker: Hashable) -> None:
         """A worker has ended, and will not be heard of again."""
         last = self._living.pop(worker, None)
         if last is not None:
             counted = {name: series for name, series in last.items() if _is_counted(name)}
-            self._gone = add([self._gone, self._folded(counted)])
+            self._gone = add([self._gone, counted])
 
     def total(self, *more: Snapshot) -> Snapshot:
         """Of all workers there ever were, and of `more`."""
         return add([self._gone, *self._living.values(), *more])
 
     def _folded(self, last: Snapshot) -> Snapshot:
-        """Every worker may have named connections of its own: what is kept of the dead stays bounded."""
+        """Every worker may have named connections of its own: all together, so many are named.
+
+        What a connection is counted as is decided once, when it is first heard of. If the end of a worker
+        changed it, its counter would go back.
+        """
         name = "presign_connection_requests_total"
-        known = {labels[0] for labels, _ in self._gone.get(name, ())}
         series = []
         for (connection, *rest), value in last.get(name, ()):
-            if connection not in known and len(known) >= MAX_CONNECTIONS:
+            if connection not in self._named and len(self._named) >= MAX_CONNECTIONS:
                 connection = OTHER
-            known.add(connection)
+            self._named.add(connection)
             series.append([[connection, *rest], value])
         return add([{**last, name: []}, *({name: [one]} for one in series)])
 

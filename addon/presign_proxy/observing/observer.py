@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import socket
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,10 +16,13 @@ from ..keeper import Keeper
 from ..lifecycle import Lifecycle, line_of
 from ..limits.limiter import Limiter
 from ..problems import ConfigError, Problem
+from ..reloading import Reloader
 from ..schema import AdminConfig, HostPort
-from .admin import AdminServer, bound
+from .admin import PORT_PATIENCE, AdminServer, CannotListen, bound
 from .figures import Snapshot
 from .process import process_figures
+
+logger = logging.getLogger(__name__)
 
 
 class Observer:
@@ -31,20 +37,23 @@ class Observer:
         in_flight: Callable[[], int],
         clients: Callable[[], tuple[int, int]],
         lookups: Callable[[], Snapshot],
+        hangs: Callable[[], str],
     ) -> None:
         """
         Args:
             in_flight: how many granted requests have not ended, of all adapters.
             clients: how many client connections are open, and may be.
             lookups: of names of sources.
+            hangs: what of the files that are looked at does not answer; empty where all do.
         """
         self._lifecycle = lifecycle
         self._keeper = keeper
         self._limiter = limiter
         self._journal = journal
         self._in_flight = in_flight
-        self._clients = clients
+        self.clients = clients
         self._lookups = lookups
+        self._hangs = hangs
         self._listening: tuple[HostPort, AdminServer] | None = None
         self._build = [_version("presign-proxy"), _version("mitmproxy")]
         self.listens = True
@@ -77,7 +86,7 @@ class Observer:
         counts = limiter.counts
         outcomes = ("admitted", "limited", "failed", "opened")
         registry = keeper.registry
-        clients, max_clients = self._clients()
+        clients, max_clients = self.clients()
         found: Snapshot = {
             "presign_in_flight": [[[], self._in_flight()]],
             "presign_client_connections": [[[], clients]],
@@ -88,6 +97,10 @@ class Observer:
             "presign_config_reloads_total": [[[result], count] for result, count in keeper.reloads.items()],
             "presign_config_last_success_timestamp_seconds": [[[], keeper.loaded_at]],
             "presign_config_stale": [[[], int(keeper.stale)]],
+            "presign_config_stale_since_timestamp_seconds": [[[], keeper.newer.since if keeper.newer else 0]],
+            "presign_config_version_info": [[[keeper.loaded.record.version], 1]] if keeper.loaded else [],
+            "presign_config_files_hang": [[[], int(bool(self._hangs()))]],
+            "presign_connections_lacking_secrets": [[[], len(keeper.lacking)]],
             "presign_connections": [[[], len(registry.connections) if registry else 0]],
             "presign_ready": [[[], int(self.ready()[0])]],
             "presign_build_info": [[self._build, 1]],
@@ -113,10 +126,9 @@ class Observer:
             yield
             return
         try:
-            sockets = bound(*address) if address else []
-        except (OSError, UnicodeError) as error:
-            why = (getattr(error, "strerror", None) or "cannot be listened on").lower()
-            raise ConfigError([Problem(str(path), 0, 0, "admin.listen", why)]) from None
+            sockets = self._bound(address) if address else []
+        except CannotListen as error:
+            raise ConfigError([Problem(str(path), 0, 0, "admin.listen", str(error))]) from None
         try:
             yield
         except BaseException:
@@ -127,6 +139,21 @@ class Observer:
         if address is not None:
             server = AdminServer(sockets, address.host, self._figures, self.ready)
             self._listening = address, server
+
+    def _bound(self, address: HostPort) -> list[socket.socket]:
+        """Raises CannotListen. At the start, who was there before may be ending; a reload is tried again."""
+        until = time.monotonic() + (0 if self._keeper.loaded else PORT_PATIENCE)
+        told = False
+        while True:
+            try:
+                return bound(*address)
+            except CannotListen as error:
+                if not error.is_taken or time.monotonic() > until:
+                    raise
+                if not told:
+                    logger.warning("presign: admin.listen: %s; it is tried again", error)
+                told = True
+            time.sleep(0.1)  # nobody is served yet who would wait
 
     def close(self) -> None:
         if self._listening is not None:
@@ -141,14 +168,15 @@ def obstacle(admission: Admission, keeper: Keeper, journal: Journal) -> str:
     return admission.obstacle or journal.obstacle
 
 
-def hints(keeper: Keeper, limiter: Limiter) -> str:
+def hints(keeper: Keeper, limiter: Limiter, reloader: Reloader) -> str:
     """What to mend though they are.
 
     A broken change keeps the last good configuration in force, and so the gateway in rotation: every gateway
     reads the same broken file, and a balancer that took them all out would end the service.
     """
-    found = ["stale configuration"] if keeper.stale else []
-    return ", ".join([*found, "limit store down"] if limiter.is_down else found)
+    now = time.monotonic()
+    found = [keeper.trouble(now), reloader.trouble(now), "limit store down" if limiter.is_down else ""]
+    return ", ".join(filter(None, found))
 
 
 def _version(name: str) -> str:

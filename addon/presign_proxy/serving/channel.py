@@ -1,4 +1,8 @@
-"""Small messages between the supervisor and one worker, both ways; its end tells of the other's end."""
+"""Messages between the supervisor and one worker, both ways; its end tells of the other's end.
+
+Each is JSON in a line, of any size: thousands of problems at a start are long, and so are the figures of
+thousands of connections.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ from typing import Any, Final
 
 Message = dict[str, Any]
 
-MAX_MESSAGE: Final = 1024 * 1024
-"""Bytes of one, as JSON in a line; a longer one ends the channel."""
+_BLOCK: Final = 1024 * 1024
+"""Bytes that are read at a time."""
 
 
 class Channel:
@@ -20,26 +24,46 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._read = bytearray()
 
     @classmethod
     async def over(cls, sock: socket.socket) -> Channel:
-        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=MAX_MESSAGE)
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=_BLOCK)
+        # So that `sent` means sent.
+        writer.transport.set_write_buffer_limits(0)
         return cls(reader, writer)
 
     async def receive(self) -> Message | None:
         """The next message; None once the other side has gone."""
         try:
-            line = await self._reader.readline()
-            found = json.loads(line) if line.endswith(b"\n") else None
+            line = await self._line()
+            found = json.loads(line) if line else None
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
+
+    async def _line(self) -> bytes:
+        """The next line; nothing where the other side has gone before its end."""
+        looked_at = 0
+        while (end := self._read.find(b"\n", looked_at)) < 0:
+            looked_at = len(self._read)
+            if not (more := await self._reader.read(_BLOCK)):
+                return b""
+            self._read += more
+        line = bytes(self._read[:end])
+        del self._read[: end + 1]
+        return line
 
     def send(self, message: Message) -> None:
         """Never waits, and never fails: where nobody reads any more, the end of the channel says so."""
         with contextlib.suppress(OSError, RuntimeError):
             if not self._writer.is_closing():
                 self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def sent(self) -> None:
+        """Wait until the other side can read all that was sent, or has gone: before this process ends."""
+        with contextlib.suppress(OSError, RuntimeError):
+            await self._writer.drain()
 
     def close(self) -> None:
         with contextlib.suppress(OSError, RuntimeError):

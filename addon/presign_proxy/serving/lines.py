@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from typing import Any
+
+from .flood import BoundedHandler
 
 
 class Lines(logging.Formatter):
@@ -20,10 +21,20 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         level, text = record.levelname.lower(), super().format(record).removeprefix("presign: ")
+        client = _address_of(getattr(record, "client", None))
         if self._as_json:
             said: dict[str, Any] = {"time": at, "level": level, "process": self._name, "message": text}
+            said |= {"client": client} if client else {}
             return json.dumps(said, ensure_ascii=False)
-        return f"{at} {level} {self._name}: {text}"
+        return f"{at} {level} {self._name}: {client + ': ' if client else ''}{text}"
+
+
+def _address_of(peer: Any) -> str:
+    """HOST:PORT of the client that mitmproxy names in a record; empty where it names none."""
+    if not isinstance(peer, tuple) or len(peer) < 2:
+        return ""
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 def open_log(name: str, *, as_json: bool) -> None:
@@ -32,7 +43,7 @@ def open_log(name: str, *, as_json: bool) -> None:
     Args:
         name: of the process.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = BoundedHandler()
     handler.setFormatter(Lines(name, as_json=as_json))
     root = logging.getLogger()
     root.addHandler(handler)

@@ -21,7 +21,9 @@ _ADDRESS: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]*|\*|\[[0-9A-Fa-f:.%a-z]+\
 
 
 class ListenError(Exception):
-    """There is nothing to listen on; the text says why and what to do."""
+    """There is nothing to listen on; the text says why and what to do. `is_taken`: something else listens."""
+
+    is_taken = False
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -48,7 +50,9 @@ def bind(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for one in found:
             one.close()
-        raise ListenError(told((host, port), error)) from None
+        failure = ListenError(told((host, port), error))
+        failure.is_taken = error.errno == errno.EADDRINUSE
+        raise failure from None
     if not found:
         raise ListenError(f"cannot listen on {host or '*'}: no such address here")
     return found

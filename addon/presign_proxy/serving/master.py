@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
+import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from ..addon import PresignAddon
 from ..dispatch import prompt
 from ..guard import Guard
 from ..lifecycle import Lifecycle
-from . import shortcuts
+from . import confdir, shortcuts
 from .accepting import Acceptor
 from .plan import Plan
+from .room import Room
 
 
 class SharedListener(AsyncioServerInstance[M]):
@@ -34,12 +34,13 @@ class SharedListener(AsyncioServerInstance[M]):
     A subclass of a mode that is left open: mitmproxy makes those of a given one wherever that is asked for.
     """
 
-    def __init__(self, mode: Any, manager: Any, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, mode: Any, manager: Any, sockets: Sequence[socket.socket], room: Room) -> None:
         super().__init__(mode, manager)
         self._given = sockets
+        self._room = room
 
     async def listen(self, host: str, port: int) -> list[Any]:  # noqa: ARG002 - mitmproxy's signature
-        return [Acceptor(one, self.handle_stream) for one in self._given]
+        return [Acceptor(one, self.handle_stream, self._room) for one in self._given]
 
     def make_top_layer(self, context: Context) -> Layer:
         return layers.modes.HttpProxy(context)
@@ -49,13 +50,28 @@ class GatewayServer(proxyserver.Proxyserver):
     """mitmproxy's proxy server, which listens when it is told to."""
 
     name = "proxyserver"
+    _room: Room | None = None
 
-    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+    @contextlib.contextmanager
+    def register_connection(self, connection_id: Any, handler: Any) -> Iterator[None]:
+        """As mitmproxy does, whose server calls it for each client; and the other workers see it."""
+        with super().register_connection(connection_id, handler):
+            self._tell()
+            yield
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._room is not None:
+            self._room.tell()
+
+    async def serve(self, sockets: Sequence[socket.socket], room: Room) -> None:
         """Accept on these sockets from now on."""
         mode = mode_specs.ProxyMode.parse("regular")
-        listener: Any = SharedListener(mode, self, sockets)
+        listener: Any = SharedListener(mode, self, sockets, room)
         self.servers._instances = {mode: listener}
         await listener.start()
+        self._room = room
+        room.tell()
 
     def acceptors(self) -> list[Acceptor]:
         return [one for listener in self.servers for one in getattr(listener, "_servers", ())]
@@ -109,7 +125,8 @@ class GatewayMaster(Master):
         addons: Any = self.addons
         addons.add(disable_h2c.DisableH2C(), self.server, next_layer.NextLayer(), GatewayTls())
         self.guard = Guard.install(self)
-        self.guard.alone = plan.workers == 1
+        self.guard.keeper.strict = not plan.again
+        self.guard.adoption.alone = plan.workers == 1
         self.guard.observer.listens = False  # the supervisor does, for all of its workers
         addons.add(LastAnswers(self.guard.lifecycle), PresignAddon())
         self.guard.begin = prompt(self.addons)
@@ -126,15 +143,17 @@ class GatewayMaster(Master):
         finally:
             await self.done()
 
+    def clients(self) -> tuple[int, int]:
+        """How many client connections are open or about to be, and may be."""
+        count, most = self.guard.observer.clients()
+        return count + sum(one.arriving for one in self.server.acceptors()), most
+
     def load(self, plan: Plan) -> None:
         """Read everything. What is wrong is logged as an error, as mitmproxy does it.
 
         Raises OptionsError, OSError.
         """
-        confdir = Path(plan.confdir)
-        confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (confdir / "mitmproxy-ca.pem").exists() and not os.access(confdir, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), plan.confdir)
+        confdir.prepare(Path(plan.confdir))
         trust = {"ssl_verify_upstream_trusted_ca": plan.upstream_ca} if plan.upstream_ca else {}
         self.options.update(
             confdir=plan.confdir,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from ..lifecycle import line_of
-from ..observing.admin import AdminServer, bound
+from ..observing.admin import AdminServer, CannotListen, bound
 from ..observing.figures import Snapshot, Totals
 
 logger = logging.getLogger(__name__)
@@ -19,16 +19,17 @@ class Overseer:
     def __init__(self, ready: Callable[[], tuple[bool, str]]) -> None:
         self._ready = ready
         self._totals = Totals()
-        self._asked: tuple[str, int] | None = None
+        self._address: tuple[str, int] | None = None
         self._server: AdminServer | None = None
+        self.trouble = ""
+        """Why it does not listen where it should, as a sentence; empty where it does."""
 
     def heard(self, worker: Hashable, report: dict[str, Any]) -> None:
         """A worker has said how it is."""
         figures = report.get("figures")
         if isinstance(figures, dict):
             self._totals.update(worker, figures)
-        address = report.get("admin")
-        self._listen((str(address[0]), int(address[1])) if address else None)
+        self.listen(report.get("admin"))
 
     def lost(self, worker: Hashable) -> None:
         self._totals.lost(worker)
@@ -38,19 +39,30 @@ class Overseer:
             self._server.close()
             self._server = None
 
-    def _listen(self, address: tuple[str, int] | None) -> None:
-        if address == self._asked:
+    def listen(self, place: Any) -> None:
+        """Listen where a worker says: HOST and PORT, or nothing. Each report says it again.
+
+        Where that cannot be, it stays where it was until it can.
+        """
+        address = (str(place[0]), int(place[1])) if place else None
+        if address == self._address:
+            self.trouble = ""
             return
-        self._asked = address
         try:
             sockets = bound(*address) if address else []
-        except (OSError, UnicodeError) as error:
-            why = (getattr(error, "strerror", None) or "cannot be listened on").lower()
-            logger.error("admin.listen: %s; the gateway serves without it", why)
+        except CannotListen as error:
+            self._fails(f"admin.listen: {error}")
             return
         self.close()
+        self._address, self.trouble = address, ""
         if address is not None:
             self._server = AdminServer(sockets, address[0], self._figures, lambda: line_of(self._ready()))
+
+    def _fails(self, why: str) -> None:
+        """Told once."""
+        if why != self.trouble:
+            logger.warning("%s; it is tried again", why)
+        self.trouble = why
 
     async def _figures(self) -> Snapshot:
         return self._totals.total()

@@ -18,6 +18,8 @@ class Plan:
         unsigned: what becomes of requests without a presign: a value of the option `presign_unsigned`.
         upstream_ca: a file of authorities that upstreams are checked against, or empty.
         as_json: whether log lines are JSON.
+        again: whether the gateway has served before: a secret that cannot be had then stops its connection,
+            and not the new worker.
     """
 
     config: str
@@ -28,6 +30,7 @@ class Plan:
     as_json: bool = False
     notice: float = 0.0
     unsigned: str = "closed"
+    again: bool = False
 
     def as_message(self) -> dict[str, Any]:
         return asdict(self)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from .channel import Channel, Message
+from .room import RoomTable
 
 Stage = Literal["starting", "spare", "called", "serving", "draining", "gone"]
 
@@ -26,8 +27,10 @@ _HELD: Final = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
 class WorkerProcess:
     """Starts with everything read and nothing accepted: a spare, until it is called to serve."""
 
-    def __init__(self, child: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], channel: Channel, row: int) -> None:
         self._child = child
+        self.row = row
+        """In the table of who has room."""
         self.channel = channel
         self.stage: Stage = "starting"
         self.said: Message = {}
@@ -43,26 +46,31 @@ class WorkerProcess:
         cls,
         hello: Message,
         sockets: Sequence[socket.socket],
+        table: RoomTable,
         changed: Callable[[WorkerProcess, Message], None],
     ) -> WorkerProcess:
         """Start a program of its own, never a fork of this one, that inherits the sockets.
 
         Args:
             hello: the first message to it.
+            table: in which it has a row, until it has ended.
             changed: told of each of its messages, and of its end by an empty one.
 
         Raises OSError.
         """
+        row = table.take()
         ours, theirs = socket.socketpair()
+        listening = [one.fileno() for one in sockets]
         try:
-            child = _spawn(theirs, sockets)
+            child = _spawn(theirs.fileno(), [*listening, table.descriptor])
         except BaseException:
+            table.give_back(row)
             ours.close()
             raise
         finally:
             theirs.close()
-        found = cls(child, await Channel.over(ours))
-        found.channel.send(hello | {"sockets": [one.fileno() for one in sockets]})
+        found = cls(child, await Channel.over(ours), row)
+        found.channel.send(hello | {"sockets": listening, "room": table.descriptor, "row": row})
         found._following = asyncio.create_task(found._follow(changed))
         return found
 
@@ -127,19 +135,18 @@ _LAST_WORDS: Final = 3.0
 """Seconds that a worker has to end in, once it has hung up."""
 
 
-def _spawn(channel: socket.socket, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
+def _spawn(channel: int, shared: Sequence[int]) -> subprocess.Popen[bytes]:
     """Nothing but numbers on its command line; its environment is ours.
 
     As a file, and with -P: `-m` would look for every module in the working directory first.
     """
     flags: list[Any] = ["-P", *(["-" + "O" * sys.flags.optimize] if sys.flags.optimize else [])]
-    inherited = [channel.fileno(), *(one.fileno() for one in sockets)]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         return subprocess.Popen(  # noqa: S603 - this interpreter, and a file of this package
-            [sys.executable, *flags, str(_MAIN), str(channel.fileno()), str(os.getpid())],
+            [sys.executable, *flags, str(_MAIN), str(channel), str(os.getpid())],
             stdin=subprocess.DEVNULL,
-            pass_fds=inherited,
+            pass_fds=[channel, *shared],
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

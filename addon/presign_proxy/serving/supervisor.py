@@ -16,12 +16,14 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from . import listening
+from ..observing.admin import PORT_PATIENCE
+from . import listening, orphans
 from .channel import Message
 from .notifying import Notifier
 from .overseeing import Overseer
 from .plan import Plan
 from .process import WorkerProcess
+from .room import RoomTable
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ STARTING: Final = 120.0
 """Seconds in which a worker must have read everything."""
 SILENCE: Final = 20.0
 """Seconds for which a worker may say nothing; it reports every second."""
+MUTE: Final = 2.5
+"""Seconds without a report after which a worker is not taken for ready: two of them are missing."""
 GRACE: Final = 3.0
 """Seconds beyond the deadline of a drain in which workers end by themselves."""
 _MAX_PAUSE: Final = 30.0
@@ -48,12 +52,14 @@ class Supervisor:
         self._sockets = sockets
         self._notifier = notifier
         self._workers: list[WorkerProcess] = []
+        self._table = RoomTable()
         self._overseer = Overseer(self.ready)
         self._changed = asyncio.Event()
         self._stopping: float | None = None
         self._leaving = False
         self._ended_by: int | None = None
         self._served = False
+        self._admin_wanted = 0.0
         self.failed: list[str] = []
         """Why there never was a worker that served."""
         self._failures = 0
@@ -67,11 +73,16 @@ class Supervisor:
         """Whether the gateway should be sent requests, and why not."""
         if self._leaving:
             return False, "draining"
-        reports = [one.said.get("ready") or (False, "starting") for one in self._of("serving")]
+        now = time.monotonic()
+        serving = self._of("serving")
+        # What a worker that hangs or was stopped said last says nothing of now.
+        mute = [one for one in serving if now - one.heard > MUTE]
+        reports = [one.said.get("ready") or (False, "starting") for one in serving if one not in mute]
+        told = [f"worker {one.pid} has said nothing for {now - one.heard:.0f} s" for one in mute]
         good = [why for is_ready, why in reports if is_ready]
         if not good:
-            return False, reports[0][1] if reports else "starting"
-        return True, next((why for why in good if why != "serving"), "serving")
+            return False, ", ".join(told) or (reports[0][1] if reports else "starting")
+        return True, ", ".join([*[why for why in good if why != "serving"][:1], *told]) or "serving"
 
     def reports(self) -> Iterator[tuple[int, Message]]:
         """What each worker that serves has said last, by process id."""
@@ -121,24 +132,38 @@ class Supervisor:
             for one in self._workers:
                 one.heard = now
         self._last = now
+        orphans.bury([one.pid for one in self._workers])
         self._end_the_silent(now)
         if self._stopping is not None:
             if now > self._stopping:
                 for one in self._workers:
                     one.kill("did not end in time")
             return
+        if not self._served and self._overseer.trouble:
+            self._wait_for_admin(now)
+            return
         missing = self._plan.workers - len(self._of("called", "serving"))
         for spare in self._of("spare")[: max(0, missing)]:
             spare.call()
         # The first one makes what the others find: the certificate authority, the store.
         wanted = self._plan.workers + 1 if self._served else 1
-        while len(self._of("starting", "spare", "called", "serving")) < wanted and not self._must_wait():
+        # Not where it has failed: what cannot be started would be tried without end, and no signal heard.
+        while not self.failed and self._count_of_live() < wanted and not self._must_wait():
             await self._start_one()
 
+    def _wait_for_admin(self, now: float) -> None:
+        """Nobody is served before those who ask for readiness can be answered."""
+        self._admin_wanted = self._admin_wanted or now
+        if now - self._admin_wanted > PORT_PATIENCE:
+            self.failed = [self._overseer.trouble]
+
+    def _count_of_live(self) -> int:
+        return len(self._of("starting", "spare", "called", "serving"))
+
     async def _start_one(self) -> None:
-        hello = {"do": "start", "plan": self._plan.as_message()}
+        hello = {"do": "start", "plan": self._plan.as_message() | {"again": self._served}}
         try:
-            worker = await WorkerProcess.start(hello, self._sockets, self._told)
+            worker = await WorkerProcess.start(hello, self._sockets, self._table, self._told)
         except OSError as error:
             self._lost(f"a worker cannot be started: {(error.strerror or 'it failed').lower()}", [])
             return
@@ -167,6 +192,7 @@ class Supervisor:
             if self._served:
                 logger.info("worker %d is in reserve", worker.pid)
             else:
+                self._overseer.listen(message.get("admin"))
                 for line in message.get("warnings", ()):
                     logger.warning("%s", line)
         elif said == "serving" and worker.stage == "called":
@@ -190,6 +216,7 @@ class Supervisor:
 
     def _buried(self, worker: WorkerProcess) -> None:
         self._workers.remove(worker)
+        self._table.give_back(worker.row)
         self._overseer.lost(worker)
         self._reloaded(worker)
         if self._stopping is not None:
@@ -203,7 +230,7 @@ class Supervisor:
     def _lost(self, what: str, why: list[str]) -> None:
         """Replace a worker: the first time at once, ever later where its successors do not live either."""
         if not self._served:
-            self.failed = why or [f"{what} before it could serve"]
+            self.failed = self.failed or why or [f"{what} before it could serve"]
             return
         self._not_before = max(self._not_before, self._next_start(time.monotonic()))
         pause = max(0.0, self._not_before - time.monotonic())
@@ -278,3 +305,5 @@ class Supervisor:
         ends = time.monotonic() + GRACE
         while self._workers and time.monotonic() < ends:  # noqa: ASYNC110 - it is over soon
             await asyncio.sleep(0.01)
+        if not self._workers:
+            self._table.close()

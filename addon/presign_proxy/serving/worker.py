@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from mitmproxy import exceptions
 
+from ..spares import limit_of_serve, shortage
 from . import listening
 from .channel import Channel, Message
 from .draining import Drain
 from .lines import open_log
 from .master import GatewayMaster
 from .plan import Plan
+from .room import Room
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Worker:
         self._channel = channel
         self._plan = Plan("", "", 1, 0)
         self._sockets: list[socket.socket] = []
+        self._room: Room | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
 
@@ -63,11 +66,15 @@ class Worker:
         found = self._load()
         if found.errors:
             self._channel.send({"is": "failed", "why": found.errors})
+            await self._channel.sent()
             return 1
+        found.warnings += self._shortage()
         _settle()
+        self._room = Room(hello["room"], hello["row"], self._master.clients)
         self._do(self._report())
         running = self._do(self._master.run())
-        self._channel.send({"is": "loaded", "warnings": found.warnings})
+        admin = self._master.guard.observer.address
+        self._channel.send({"is": "loaded", "warnings": found.warnings, "admin": admin})
         orders = self._do(self._follow_orders())
         await asyncio.wait({running, orders}, return_when=asyncio.FIRST_COMPLETED)
         self._accept_no_more()
@@ -93,6 +100,12 @@ class Worker:
             root.handlers += others
         return found
 
+    def _shortage(self) -> list[str]:
+        """That there are too few descriptors, before the night in which that is noticed."""
+        loaded = self._master.guard.keeper.loaded
+        few = shortage(loaded.config.gateway.max_clients, limit_of_serve()) if loaded else ""
+        return [few] if few else []
+
     def _failed(self, error: OSError) -> str:
         name, confdir = str(error.filename), self._plan.confdir
         text = f"{name}: {(error.strerror or 'failed').lower()}"
@@ -115,11 +128,14 @@ class Worker:
 
     async def _serve(self) -> bool:
         """Whether that can be: two gateways may bind one port, and only one of them listen on it."""
+        if self._room is None:
+            return False  # nothing was read yet
         try:
-            await self._master.server.serve(self._sockets)
+            await self._master.server.serve(self._sockets, self._room)
         except OSError as error:
             why = listening.told(self._sockets[0].getsockname(), error)
             self._channel.send({"is": "failed", "why": [why]})
+            await self._channel.sent()
             return False
         self._channel.send({"is": "serving"})
         return True
@@ -142,6 +158,8 @@ class Worker:
         self._master.shutdown()
 
     def _accept_no_more(self) -> None:
+        if self._room is not None:
+            self._room.close()
         self._master.server.stop_accepting()
         listening.close(self._sockets)
 
@@ -152,6 +170,8 @@ class Worker:
 
     def _told(self) -> Message:
         """How this worker is, for the admin listener, which the supervisor has."""
+        if self._room is not None and self._master.server.acceptors():
+            self._room.tell()  # the configuration may let more in than before
         return {
             "ready": self._master.guard.lifecycle.ready(),
             "connections": len(self._master.server.connections),

@@ -13,8 +13,12 @@ class StoreError(Exception):
     """The store is down, slow, full or damaged. Its text is for the operator, and holds no secret."""
 
 
-class NoRoom(StoreError):
-    """It works, but begins no new counter. No reason to leave it alone: others have theirs."""
+class Declined(StoreError):
+    """It works, but does not count this. No reason to leave it alone: it may count for others."""
+
+
+class NoRoom(Declined):
+    """It begins no new counter."""
 
 
 Lease = tuple[str, str]

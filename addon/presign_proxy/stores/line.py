@@ -33,11 +33,12 @@ class Line:
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._retired = False
         self._listening = self._loop.create_task(self._listen())
 
     @property
     def is_open(self) -> bool:
-        return not self._closed and self._connection.is_connected
+        return not self._closed and not self._retired and self._connection.is_connected
 
     async def ask(self, *commands: Command) -> list[Any]:
         """The answers to commands that are sent in one piece; an error reply is an exception among them.
@@ -86,12 +87,20 @@ class Line:
                 future, _ = self._waiting.popleft()
                 if not future.done():
                     future.set_result(answer)
+                if self._retired and not self._waiting:
+                    return
         except (RedisError, OSError, ValueError) as error:
             why = type(error).__name__
         finally:
             self.close(why)
             with contextlib.suppress(Exception):
                 await self._connection.disconnect(nowait=True)
+
+    def retire(self) -> None:
+        """Ask nothing more on it, and give it up once all that was asked is answered."""
+        self._retired = True
+        if not self._waiting:
+            self.close()
 
     def close(self, why: str = "it was closed") -> None:
         """Give it up: nobody who waits gets an answer."""

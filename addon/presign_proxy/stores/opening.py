@@ -53,6 +53,20 @@ class Choice:
         parts = urlsplit(self.url)
         return parts.hostname or "localhost", parts.port or 6379
 
+    @property
+    def obstacle(self) -> str:
+        """Why a file cannot be counted in, as the gateway warns of it at its start. Redis is not asked."""
+        return SqliteStore(self.path).obstacle() if self.path is not None else ""
+
+    @property
+    def refusal(self) -> str:
+        """Why a store that answers cannot count; empty where it can, or says nothing for a second."""
+        if not self.url.startswith("redis"):
+            return ""
+        from .redis import refusal  # an extra, and a second to import
+
+        return refusal(self.url, self.password, self.base / self.ca if self.ca else None)
+
     def open(self) -> Store:
         """Raises StoreError where it cannot be meant so; whether it works is seen when it is used."""
         if self.is_private:

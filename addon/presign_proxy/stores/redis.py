@@ -11,13 +11,27 @@ from typing import Any, Final
 from ..limits.tally import GRACE, LEASE, Tally, Weighed
 from ..limits.verdict import Verdict
 from ..secret import Secret
-from . import Lease, StoreError
+from . import Declined, Lease, StoreError
 
 try:
     from redis.asyncio import ConnectionPool
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import NoScriptError, RedisError
+    from redis.client import Redis
+    from redis.exceptions import (
+        AskError,
+        AuthenticationError,
+        ClusterCrossSlotError,
+        ClusterError,
+        MasterDownError,
+        NoPermissionError,
+        NoScriptError,
+        OutOfMemoryError,
+        ReadOnlyError,
+        RedisError,
+        TryAgainError,
+    )
+    from redis.retry import Retry as RetryInTurn
 
     from .line import Command, Line
 except ImportError:  # an extra
@@ -28,6 +42,9 @@ DIALLING: Final = 1.0
 _ADMIT: Final = (Path(__file__).parent / "admit.lua").read_text("utf-8")
 _DURABLE: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 _OLDEST: Final = 7
+LOOKING: Final = 0.5
+"""Seconds for a look at the store before anything is served."""
+A_CLUSTER: Final = "is a Redis Cluster, of which each node keeps a part: name one Redis that keeps all"
 
 
 class RedisStore:
@@ -50,11 +67,7 @@ class RedisStore:
 
         Raises StoreError where the URL is none, or the extra is not installed.
         """
-        if ConnectionPool is None:
-            raise StoreError("redis:// needs an extra: pip install 'presign-proxy[redis]'")
-        more: dict[str, Any] = {"ssl_ca_certs": str(ca)} if ca else {}
-        if password is not None:
-            more["password"] = password.reveal()
+        more = _options(password, ca)
         try:
             # Of its pool only what it knows of URLs is used.
             self._pool = ConnectionPool.from_url(
@@ -93,7 +106,8 @@ class RedisStore:
             if not isinstance(answer, NoScriptError):
                 return list(_good(answer))
         sha, answer = await self._ask(("SCRIPT", "LOAD", _ADMIT), ("EVAL", _ADMIT, *arguments))
-        self._script = _bytes(_good(sha))
+        # Who may not load it may have it evaluated: what was counted then must not count as a failure.
+        self._script = None if isinstance(sha, RedisError) else _bytes(sha)
         return list(_good(answer))
 
     async def renew(self, leases: Sequence[Lease]) -> None:
@@ -120,9 +134,10 @@ class RedisStore:
         with _failures():
             found = []
             told, durable = await self._ask(("INFO", "server"), ("CONFIG", "GET", *_DURABLE))
-            version = _version(_bytes(_good(told)))
-            if version < _OLDEST:
-                found.append(f"the store is version {version}; it has to be {_OLDEST} or later")
+            if isinstance(told, NoPermissionError):
+                found.append(f"the store does not tell its version; it has to be {_OLDEST} or later")
+            else:
+                found += _faults(_bytes(_good(told)))
             if isinstance(durable, RedisError):
                 return [*found, "the store does not tell its configuration: it may lose counts"]
             said = _pairs(durable)
@@ -140,6 +155,21 @@ class RedisStore:
     # -- the connection -------------------------------------------------------------------------------
 
     async def _ask(self, *commands: Command) -> list[Any]:
+        """The answers. Where the server has become a replica, those of whoever is at its address now.
+
+        A replica has done nothing of what would change anything; what it did do (to load a script, to tell
+        something) may be done again.
+        """
+        line = await self._connected()
+        answers = await line.ask(*commands)
+        if any(isinstance(answer, (ReadOnlyError, MasterDownError)) for answer in answers):
+            if self._line is line:
+                self._line = None  # others may wait for its answers still
+            line.retire()
+            answers = await (await self._connected()).ask(*commands)
+        return answers
+
+    async def _connected(self) -> Line:
         line = self._line
         if line is None or not line.is_open:
             if self._dialling is None or self._dialling.done():
@@ -149,7 +179,7 @@ class RedisStore:
             if isinstance(dialled, StoreError):
                 raise dialled
             line = dialled
-        return await line.ask(*commands)
+        return line
 
     async def _dial(self) -> Line | StoreError:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -161,9 +191,37 @@ class RedisStore:
                 await connection.disconnect(nowait=True)
             if not isinstance(error, Exception):
                 raise
-            return StoreError(f"the store failed ({type(error).__name__})")
+            return _told(error)
         self._line = Line(connection)
         return self._line
+
+
+def _options(password: Secret | None, ca: Path | None) -> dict[str, Any]:
+    """What goes with the URL. Raises StoreError where the extra is not installed."""
+    if ConnectionPool is None:
+        raise StoreError("redis:// needs an extra: pip install 'presign-proxy[redis]'")
+    more: dict[str, Any] = {"ssl_ca_certs": str(ca)} if ca else {}
+    return more if password is None else more | {"password": password.reveal()}
+
+
+def refusal(url: str, password: Secret | None = None, ca: Path | None = None) -> str:
+    """Why a store that answers cannot count, as a sentence without subject; empty where it does not answer.
+
+    Waits for `LOOKING` seconds at most for each step. The arguments are those of `RedisStore`.
+    """
+    try:
+        options = _options(password, ca)
+        with Redis.from_url(
+            url,
+            socket_timeout=LOOKING,
+            socket_connect_timeout=LOOKING,
+            retry=RetryInTurn(NoBackoff(), 0),
+            **options,
+        ) as client:
+            info = client.execute_command("INFO", "server")
+    except (StoreError, RedisError, OSError, ValueError):
+        return ""
+    return A_CLUSTER if isinstance(info, dict) and info.get("redis_mode") == "cluster" else ""
 
 
 def _good(answer: Any) -> Any:
@@ -182,6 +240,16 @@ def _version(info: bytes) -> int:
     return int(line.partition(b":")[2].partition(b".")[0])
 
 
+def _faults(info: bytes) -> list[str]:
+    """What is wrong with a server that tells this of itself."""
+    found, version = [], _version(info)
+    if version < _OLDEST:
+        found.append(f"the store is version {version}; it has to be {_OLDEST} or later")
+    if b"redis_mode:cluster" in info.split():
+        found.append(f"the store {A_CLUSTER}")
+    return found
+
+
 def _pairs(answer: Any) -> dict[str, str]:
     """A map, which the older protocol writes as a list."""
     pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
@@ -195,5 +263,21 @@ def _failures() -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (RedisError, OSError, ValueError, TypeError) as error:
-        raise StoreError(f"the store failed ({type(error).__name__})") from None
+    except (RedisError, OSError, ValueError, TypeError, AttributeError) as error:
+        # The last three: an answer that is not of the kind that was asked for.
+        raise _told(error) from None
+
+
+def _told(error: Exception) -> StoreError:
+    """What an error of the server means for the operator."""
+    if isinstance(error, (ReadOnlyError, MasterDownError)):
+        return StoreError("the store is a replica, which counts nothing")
+    if isinstance(error, (AskError, ClusterError, ClusterCrossSlotError, TryAgainError)):
+        return Declined(f"the store {A_CLUSTER}")
+    if isinstance(error, NoPermissionError):
+        return StoreError("the store forbids its user a command that is needed")
+    if isinstance(error, AuthenticationError):
+        return StoreError("the store does not take the user and password")
+    if isinstance(error, OutOfMemoryError):
+        return StoreError("the store has no memory left")
+    return StoreError(f"the store failed ({type(error).__name__})")

@@ -16,6 +16,7 @@ from typing import Final
 
 from ..limits.tally import LEASE, SECOND, Tally, forgettable_at, weigh
 from ..limits.verdict import Verdict
+from ..permissions import tried, why_not
 from . import Lease, StoreError
 from .desk import BATCH, Asked, Bundle, Desk, Job
 
@@ -108,13 +109,18 @@ class _Judging:
         return {key: (states[key], forgettable_at(tally, states[key])) for key, tally in changed.items()}
 
 
+def _made(path: Path) -> int:
+    """Raises OSError."""
+    # Made here, so that nobody else can ever read who used what. SQLite's own two files copy its mode.
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 class _File:
     """The open database. Used by one thread."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError, sqlite3.Error, StoreError."""
-        # Made here, so that nobody else can ever read who used what. SQLite's own two files copy its mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(_made(path))
         self.identity = _identity(path)
         self.sql = sqlite3.connect(path, timeout=BUSY, isolation_level=None, cached_statements=32)
         self._judging = _Judging((), {}, lambda: 0)
@@ -294,7 +300,7 @@ class SqliteStore:
         except StoreError as error:
             failure = error
         except Exception as error:
-            failure = StoreError(f"{self._path.name}: {_told(error)}")
+            failure = StoreError(self._told(error))
             self._let_go(error)
         said = iter(verdicts)
         for job in batch:
@@ -336,6 +342,20 @@ class SqliteStore:
                 if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
                     raise
             time.sleep(0.01)
+
+    def obstacle(self) -> str:
+        """Why it cannot be used, as requests would be told; empty where it can. No file is made."""
+        try:
+            tried(self._path, _made)
+            if self._path.exists():
+                self._open().sql.close()
+        except Exception as error:
+            return str(error) if isinstance(error, StoreError) else self._told(error)
+        return ""
+
+    def _told(self, error: Exception) -> str:
+        why = why_not(self._path, error) if isinstance(error, OSError) else _told(error)
+        return f"{self._path.name}: {why}"
 
     def _let_go(self, error: Exception) -> None:
         """Open it anew next time, unless it was merely locked."""
