@@ -17,6 +17,10 @@ def view_of(place: Place, name: str) -> NoReturn:  # noqa: ARG001 - the interfac
     )
 
 
+def owners_of(place: Place, url: str) -> NoReturn:
+    view_of(place, url)
+
+
 def preset_of(place: Place, name: str) -> Mapping[str, Any]:  # noqa: ARG001
     return {}
 

@@ -56,6 +56,6 @@ def main() -> None:
     if find_spec("presign_proxy") is None:
         signer()
         return
-    from presign_proxy.cli import main as whole
+    from presign_proxy.__main__ import main as whole
 
     whole()

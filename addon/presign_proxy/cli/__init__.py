@@ -40,7 +40,7 @@ VERBS: Final = {
         "explaining",
         "Say step by step what the gateway would do with a request, and why; name the usual mistakes.",
     ),
-    "check": Verb("checking", "Look at everything a gateway would read at its start."),
+    "check": Verb("checking", "Look at everything a gateway would read or open at its start."),
     "revoke": Verb(
         "revoking",
         "Revoke a URL, token or signature id (URL; - reads standard input), or what the options say.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import click
@@ -13,11 +13,13 @@ import click
 from ..config import load
 from ..connections import Connection
 from ..grammar import ANY
+from ..injectors import slips
 from ..networks import parse_network
-from ..problems import ConfigError
+from ..problems import ConfigError, Problem
 from ..secrets import SecretError, resolve
 from ..values import SecretSource
 from .desk import Desk
+from .serving import directory, listen_option
 from .voice import DONE, REFUSED, Voice, counted, verb
 
 _SOON: Final = 14 * 86_400
@@ -33,9 +35,27 @@ class Advice(NamedTuple):
 @click.command()
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
 @click.option("--exec", "run", is_flag=True, help="Run the programs that print credentials, too.")
+@listen_option("Where `presign serve` is to listen: warn where it could not.")
+@click.option(
+    "--confdir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="What `presign serve` is given: fail where it could not make its certificate authority there.",
+)
 @verb
-def check(desk: Desk, voice: Voice, strict: bool, run: bool) -> int:
-    """Look at everything a gateway would read at its start. For CI: exit code 1 where it would not start."""
+def check(
+    desk: Desk,
+    voice: Voice,
+    strict: bool,
+    run: bool,
+    addresses: tuple[tuple[str, int], ...],
+    confdir: Path | None,
+) -> int:
+    """Look at everything a gateway would read or open at its start.
+
+    For CI: exit code 1 where it would not start. Run it as the user that the gateway runs as.
+    """
+    from . import startup  # what serves takes a while to import
+
     if not desk.exists:
         _ = desk.config  # says what to do
     try:
@@ -47,15 +67,23 @@ def check(desk: Desk, voice: Voice, strict: bool, run: bool) -> int:
         voice.tell(found, *(f"error    {line}" for line in problems), "", counted(len(problems), "error"))
         return REFUSED
     known = loaded.registry.connections
-    errors = list(_unfetched(desk, known)) if run else []
+    errors = list(startup.errors(loaded, directory(confdir) if confdir else None))
+    errors += _unfetched(desk, known) if run else []
     advice = [*_of_all(desk, known), *(one for each in known.values() for one in _of_one(each, time.time()))]
     warnings = [str(warning) for warning in loaded.warnings] + [f"{one.about}: {one.text}" for one in advice]
+    warnings += [_unmarked(path) for path, form in loaded.record.forms.items() if form.ending != "marked"]
+    warnings += startup.warnings(loaded, addresses)
     lines = [f"error    {line}" for line in errors] + [f"warning  {line}" for line in warnings]
     counts = {"connection": len(known), "error": len(errors), "warning": len(warnings)}
     summary = ", ".join(counted(number, what) for what, number in counts.items())
     ok = not errors and not (strict and warnings)
     voice.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
     return DONE if ok else REFUSED
+
+
+def _unmarked(path: Path) -> str:
+    why = "has no end mark: write `...` as its last line, so that no copy that is cut off comes into force"
+    return str(Problem(str(path), 0, 0, "", why))
 
 
 def _unfetched(desk: Desk, known: dict[str, Connection]) -> Iterator[str]:
@@ -77,8 +105,6 @@ def _of_all(desk: Desk, known: dict[str, Connection]) -> Iterator[Advice]:
         yield Advice("gateway.trusted_proxies", "trusts everybody: whoever asks may choose his address")
     if config.audit is None:
         yield Advice("audit", "is not set: nobody will know who used what")
-    elif config.audit.file != "-" and not os.access((desk.base / config.audit.file).parent, os.W_OK):
-        yield Advice("audit.file", "lies in a directory that cannot be written")
     upstreams = Counter(c.upstream for c in known.values() if c.upstream and c.enabled)
     for upstream, count in upstreams.items():
         if count > 1:
@@ -96,6 +122,8 @@ def _of_one(connection: Connection, now: float) -> Iterator[Advice]:
             yield Advice(connection.id, "has no max_lifetime: a URL may be signed to live for ever")
         if ceiling.methods == ANY and [pattern.text for pattern in ceiling.paths] == ["*"]:
             yield Advice(connection.id, "has no allow: whoever signs may do all that its key may do")
+    if not connection.late:  # what programs print was not asked for
+        yield from (Advice(connection.id, text) for text in slips(connection.injector))
     if connection.keys.keys and not live:
         yield Advice(connection.id, "has no signing key in force: nothing can be signed or verified")
     ends = [key for key in live if key.not_after is not None and key.not_after - now < _SOON]

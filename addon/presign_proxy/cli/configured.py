@@ -10,10 +10,15 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .. import signing_view
+from ..hosts import is_loopback
 from ..problems import ConfigError, Foreseen
-from ..signing_view import SigningView
 from .place import Place
+from .quick_yaml import import_yaml
+
+import_yaml()  # before the others do
+
+from .. import signing_view  # noqa: E402 - it imports yaml
+from ..signing_view import SigningView  # noqa: E402 - it imports yaml
 
 if TYPE_CHECKING:
     from .desk import Desk
@@ -38,6 +43,7 @@ def view_of(place: Place, name: str) -> SigningView:
         found.source is None or found.source.signed,
         _preset(desk, name),
         desk.revocations.ids,
+        found.upstream is not None and is_loopback(found.upstream.origin.host),
     )
 
 
@@ -66,6 +72,28 @@ def base_path_of(place: Place, name: str) -> str:
     desk = Desk(place.path, place.environ)
     upstream = desk.connection(desk.entry(name)).upstream if name in desk.entries else None
     return upstream.base.decode() if upstream else ""
+
+
+def upstream_of(place: Place, name: str) -> str:
+    """The URL of a connection's upstream, without a slash at its end. Raises Failure, ConfigError."""
+    from .desk import Desk
+
+    desk = Desk(place.path, place.environ)
+    upstream = desk.connection(desk.entry(name)).upstream
+    return f"{upstream.origin}{upstream.base.decode()}" if upstream else ""
+
+
+def owners_of(place: Place, url: str) -> list[str]:
+    """The connections whose upstream a URL of an API begins like. Raises Failure, ConfigError."""
+    from .desk import Desk
+
+    desk = Desk(place.path, place.environ)
+    owners = []
+    for name, entry in desk.entries.items():
+        upstream = desk.connection(entry).upstream
+        if upstream is not None and url.startswith(f"{upstream.origin}{upstream.base.decode()}/"):
+            owners.append(name)
+    return owners
 
 
 def names_of(place: Place) -> Iterable[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +20,11 @@ from ..presets.model import LABEL
 from ..values import duration
 from . import asking
 from .completing import complete_connections, complete_presets
+from .credential import absent, auth_of
 from .desk import Desk, Entry, Failure
 from .hiding import PLACES, masked
-from .hints import command, quoted
+from .hints import command, no_preset, quoted
+from .methods import methods_of, slips
 from .values import YEAR_10000, instant, listed
 from .voice import Voice, table, verb
 
@@ -105,7 +106,8 @@ def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **optio
     if name in desk.entries:
         raise Failure(_there_is(name))
     data = _described(options)
-    data["auth"] = _auth(desk, name, options)
+    _ask_for_variables(desk, data)
+    data["auth"] = auth_of(desk, name, options)
     own = asking.secret(f"signing secret of {name}") if import_secret else new_secret()
     with _changing(desk) as draft:
         if name in draft.connections:  # while the key was asked for
@@ -125,6 +127,8 @@ def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **optio
         f"{name} leads to {upstream}",
         *_shown_once(shown),
     )
+    voice.note(*(f"--methods {question}" for question in slips(data.get("allow", {}).get("methods", ()))))
+    voice.note(*absent(desk, options))
     voice.note(f"Next: {command('sign', name, sample)}")
 
 
@@ -151,7 +155,8 @@ def _described(options: dict[str, Any]) -> dict[str, Any]:
             data["vars"] = dict(_variable(text) for text in options["variables"])
     else:
         data["upstream"] = options["upstream"]
-    allow = {what: listed(options[what]) for what in ("methods", "paths") if options[what]}
+    ceiling = {"methods": methods_of(options["methods"]), "paths": listed(options["paths"])}
+    allow = {what: found for what, found in ceiling.items() if found}
     if allow:
         data["allow"] = allow
     if options["max_lifetime"]:
@@ -166,46 +171,22 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _auth(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    known = desk.presets.known.get(options["preset"] or "", {})
-    if options["preset"] and not known:
-        raise Failure(f"there is no preset {options['preset']}: {quoted('presets')} shows them")
-    asks: dict[str, str] = known.get("auth", {}).get("asks", {})
-    reference = _reference(options)
-    if known:
-        if not asks:
-            return {"token": reference or asking.secret(f"API key of {name} ({known['name']})")}
-        kind, places, about = known["auth"]["type"], list(asks), asks
-    else:
-        kind, places = options["kind"], list(options["places"])
-        if kind is None:
-            raise click.UsageError("--auth is required: bearer, basic, header or query")
-        if kind in PLACES and not places:
-            raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
-        places = ["token"] if kind == "bearer" else ["username", "password"] if kind == "basic" else places
-        about = dict.fromkeys(places, "")
-    if reference and len(places) > 1:
-        raise click.UsageError("several secrets are needed: write them as references into the file yourself")
-    given = {place: reference or asking.secret(_question(name, place, about[place])) for place in places}
-    return {"type": kind, **({PLACES[kind]: given} if kind in PLACES else given)}
-
-
-def _question(name: str, place: str, about: str) -> str:
-    what = "API key" if place == "token" else place
-    return f"{what} of {name}" + (f" ({about})" if about else "")
-
-
-def _reference(options: dict[str, Any]) -> dict[str, Any] | None:
-    given = {kind: options[f"credential_{kind}"] for kind in ("env", "file", "exec")}
-    said = {kind: value for kind, value in given.items() if value}
-    if len(said) > 1:
-        raise click.UsageError("one place for the key: --credential-env, -file or -exec")
-    if "exec" in said:
-        try:
-            said["exec"] = shlex.split(said["exec"])
-        except ValueError:
-            raise click.UsageError("--credential-exec has a quote without its other half") from None
-    return said or None
+def _ask_for_variables(desk: Desk, data: dict[str, Any]) -> None:
+    """Before the key is asked for, which would have to be given again. Raises Failure, UsageError."""
+    preset = data.get("preset")
+    if preset is None:
+        return
+    if preset not in desk.presets.known:
+        raise Failure(no_preset(preset, desk.presets.known))
+    given = data.get("vars", {})
+    for name, variable in desk.presets.known[preset].get("vars", {}).items():
+        if name in given:
+            continue
+        if not asking.somebody_is_there():
+            raise click.UsageError(f"--var {name}=VALUE is required: {variable['about']}")
+        given[name] = _variable(f"{name}={click.prompt(variable['about'], err=True)}")[1]
+    if given:
+        data["vars"] = given
 
 
 # -- look ---------------------------------------------------------------------------------------------
@@ -227,7 +208,7 @@ def _summary(desk: Desk, entry: Entry) -> dict[str, Any]:
     filled = desk.filled(entry)
     auth = filled.get("auth") or {}
     origins = ", ".join(filled.get("allowed_origins") or []) or "any public origin"
-    keys = [key.get("id", f"k{n}") for n, key in enumerate(filled.get("signing_keys") or [], 1)]
+    keys = [key.get("id") or f"k{n}" for n, key in enumerate(filled.get("signing_keys") or [], 1)]
     return {
         "id": entry.id,
         "scheme": filled.get("scheme", "presign"),
@@ -306,7 +287,7 @@ def _keys(desk: Desk, name: str, data: dict[str, Any], draft: Draft) -> list[dic
     if not found:
         raise Failure(f"{name} has no signing keys: nothing is signed for it")
     # An id that is not said goes by the place, which is about to change.
-    return [{"id": f"k{place}", **key} for place, key in enumerate(found, 1)]
+    return [key | {"id": key.get("id") or f"k{place}"} for place, key in enumerate(found, 1)]
 
 
 def _kept(name: str, keys: list[dict[str, Any]], drop: tuple[str, ...], now: float) -> list[dict[str, Any]]:

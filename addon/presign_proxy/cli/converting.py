@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from ..converting import signed_from
 from ..presenting.urls import Unreadable
+from .environment import CA
 from .pasting import Pasted, presented_by
 from .place import Failure, Place
-from .signing import BASE, CA, FORMS, Form, described, shown
+from .signing import FORMS, Form, base_option, check_ca, described, remarks, shown
 from .voice import Voice, light_verb
+
+OF_A_PATH: Final = ("url", "curl", "headers")
+"""Forms that are for one path, or are printed with one. In JSON, there is always a URL."""
 
 
 @click.command(cls=Pasted)
@@ -20,9 +24,9 @@ from .voice import Voice, light_verb
 @click.option(
     "--as", "form", type=click.Choice(FORMS), default="token", show_default=True, help="Its new form."
 )
-@click.option("--path", metavar="PATH", help="For a URL: the path, with query, if the text names none.")
+@click.option("--path", metavar="PATH", help="--as url, curl, headers: the path, with query.")
 @click.option("--connection", metavar="ID", help="Where the text names none.")
-@click.option("--base", default=BASE, show_default=True, metavar="URL", help="Where the gateway is.")
+@base_option
 @click.option("--ca", default=CA, show_default=True, metavar="PATH", help="--as env: the gateway's CA.")
 @light_verb
 def convert(place: Place, voice: Voice, what: str, form: str, connection: str | None, **options: Any) -> None:
@@ -30,6 +34,9 @@ def convert(place: Place, voice: Voice, what: str, form: str, connection: str | 
 
     Needs no configuration; nothing is verified.
     """
+    check_ca(form, options["ca"])
+    if options["path"] and form not in OF_A_PATH and not voice.as_json:
+        raise click.UsageError(f"--path is for --as {', '.join(OF_A_PATH)}: {form} names no path")
     presented = presented_by(what)
     try:
         base = _base_path(place, connection)
@@ -37,9 +44,10 @@ def convert(place: Place, voice: Voice, what: str, form: str, connection: str | 
     except Unreadable as error:
         raise Failure(str(error)) from None
     wanted = options["path"] or path or _only_path(signed.paths)
-    how = Form(wanted.removeprefix("/"), options["base"].rstrip("/"), options["ca"])
+    how = Form(wanted.removeprefix("/"), options["base"], options["ca"])
     preset = _preset(place, signed.connection_id)
     voice.tell(described(signed, how, preset), *shown(signed, form, how, preset))
+    voice.note(*remarks(signed, form, how, preset))
 
 
 def _only_path(paths: str) -> str:

@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import secrets
+import select
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -40,12 +42,15 @@ def run(port: int, *, once: bool, as_json: bool = False) -> int:
     key, secret = f"sk-demo-{secrets.token_hex(16)}", f"sk_{secrets.token_hex(24)}"
     with tempfile.TemporaryDirectory(prefix="presign-demo-") as directory:
         config = _configure(Path(directory), upstream.start(key), key, secret)
-        result: list[int] = []
+        result: list[int | BaseException] = []
         threading.Thread(target=_show, args=(port, secret, once, as_json, result), daemon=True).start()
         options = [f"presign_config={config}", f"confdir={directory}/mitmproxy"]
         arguments = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(port), "-s", str(SCRIPT)]
         mitmdump([*arguments, *(part for option in options for part in ("--set", option))])
-    return result[0] if result else 1
+    ended = result[-1] if result else 1
+    if isinstance(ended, BaseException):
+        raise ended
+    return ended
 
 
 def _configure(directory: Path, upstream_port: int, key: str, secret: str) -> Path:
@@ -57,12 +62,38 @@ def _configure(directory: Path, upstream_port: int, key: str, secret: str) -> Pa
     }
     path = directory / "config.yaml"
     path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump({"connections": {CONNECTION: connection}}))
+    path.write_text(yaml.safe_dump({"connections": {CONNECTION: connection}}, explicit_end=True))
     return path
 
 
-def _show(port: int, secret: str, once: bool, as_json: bool, result: list[int]) -> None:
-    """Wait for the gateway, print a URL and what becomes of two requests."""
+def _show(port: int, secret: str, once: bool, as_json: bool, result: list[int | BaseException]) -> None:
+    """Show the requests, and stop the gateway where that was all, where it failed, or once nobody reads on.
+
+    Args:
+        result: the exit code is put there, or what the command is to fail with.
+    """
+    try:
+        result.append(_shown(port, secret, once=once, as_json=as_json))
+        if result == [0] and not once:
+            _wait_for_the_reader_to_go()
+            raise BrokenPipeError
+    except BaseException as error:  # told by the thread that waits for the gateway
+        result.append(error)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait_for_the_reader_to_go() -> None:
+    """Returns once a pipe to which was written has no reader any more; of anything else, never."""
+    descriptor = sys.stdout.fileno()
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        threading.Event().wait()
+    watched = select.poll()
+    watched.register(descriptor, 0)  # that it is broken is told always
+    watched.poll()
+
+
+def _shown(port: int, secret: str, *, once: bool, as_json: bool) -> int:
+    """Wait for the gateway, print a URL and what becomes of two requests. Returns the exit code."""
     while not _is_taken(port):
         time.sleep(0.05)
     grant = Signer(CONNECTION, secret).sign(["GET"], ["v1/hello*"], expires_at=int(time.time()) + LIFETIME)
@@ -75,15 +106,12 @@ def _show(port: int, secret: str, once: bool, as_json: bool, result: list[int]) 
     else:
         _tell(url, good, denied)
     ok = (good[0], denied[0]) == (200, 403)
-    result.append(0 if ok else 1)
-    if once or not ok:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return
-    if not as_json:
+    if ok and not once and not as_json:
         click.echo(
             f"Serving on http://127.0.0.1:{port}; the upstream's key never left this process. Ctrl-C stops."
         )
     sys.stdout.flush()
+    return 0 if ok else 1
 
 
 def _tell(url: str, good: tuple[int, str], denied: tuple[int, str]) -> None:

@@ -5,7 +5,6 @@ Offline: credentials are not read, and of the signing secrets only those of the 
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..document import Document
 from ..draft import Draft
 from ..filling import Presets, with_presets
 from ..hosts import parse_host
+from ..likeness import did_you_mean
 from ..networks import parse_network
 from ..plainly import explain
 from ..presets import providers
@@ -114,10 +114,7 @@ class Desk(Place):
         """Raises Failure."""
         found = self.entries.get(name)
         if found is None:
-            near = difflib.get_close_matches(name[:64], self.entries, 3)
-            hint = (
-                f"did you mean {', '.join(near)}?" if near else f"{quoted('connections', 'list')} shows them"
-            )
+            hint = did_you_mean(name, self.entries) or f"{quoted('connections', 'list')} shows them"
             raise Failure(f"there is no connection {name[:64]!r}: {hint}")
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from .. import invocation
@@ -17,3 +19,11 @@ def command(*arguments: str) -> str:
 def quoted(*arguments: str) -> str:
     """The same inside a sentence."""
     return f"`{command(*arguments)}`"
+
+
+def no_preset(name: str, known: Iterable[str]) -> str:
+    """There is none of that name; the nearest ones, or where they are listed."""
+    from ..likeness import did_you_mean
+
+    hint = did_you_mean(name, known) or f"{quoted('presets')} shows them"
+    return f"there is no preset {name[:64]!r}: {hint}"

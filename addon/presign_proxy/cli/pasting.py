@@ -13,11 +13,14 @@ from .place import Failure
 
 
 class Pasted(click.Command):
-    """Takes a curl command line as it is: from the word `curl` on, everything is one text."""
+    """Takes a curl command line as it is: from the word `curl` on, everything is one text.
+
+    Not of `--as curl`, which is the form that is wanted.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "curl" in args:
-            at = args.index("curl")
+        begins = (at for at, word in enumerate(args) if word == "curl" and args[at - 1 : at] != ["--as"])
+        if (at := next(begins, None)) is not None:
             args = [*args[:at], shlex.join(args[at:])]
         return super().parse_args(ctx, args)
 
@@ -28,8 +31,18 @@ def _text(given: str) -> str:
 
 
 def presented_by(given: str, **wanted: str | None) -> Presented:
-    """What a text presents, `wanted` being said beside it. Raises Failure."""
+    """What a text presents, `wanted` being said beside it. Raises Failure, UsageError.
+
+    What the text leaves no room for is refused: the answer would be about another request than was meant.
+    """
     try:
-        return parse(_text(given), **{name: value for name, value in wanted.items() if value is not None})
+        found = parse(_text(given), **{name: value for name, value in wanted.items() if value is not None})
     except Unreadable as error:
         raise Failure(str(error)) from None
+    if wanted.get("path") is not None and found.kind in ("url", "curl"):
+        raise click.UsageError("--path is for a token and for headers: the URL names its path")
+    if wanted.get("url") is not None and found.kind != "headers":
+        raise click.UsageError("--to is for headers")
+    if wanted.get("url") is not None and wanted.get("path") is not None:
+        raise click.UsageError("--to or --path: the URL names its path")
+    return found

@@ -9,6 +9,7 @@ import click
 from ..presets.table import markdown
 from .completing import complete_presets
 from .desk import Desk, Failure
+from .hints import no_preset
 from .voice import Voice, table, verb
 
 
@@ -21,7 +22,7 @@ def presets(desk: Desk, voice: Voice, name: str | None, as_markdown: bool) -> No
     known = desk.presets.known
     if name is not None:
         if name not in known:
-            raise Failure(f"there is no preset {name[:64]!r}")
+            raise Failure(no_preset(name, known))
         known = {name: known[name]}
     if as_markdown:
         click.echo(markdown(known), nl=False)

@@ -5,23 +5,27 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
 from .. import grammar
-from ..converting import revocable
+from ..connections import Connection
+from ..converting import claimed
 from ..draft import Draft, changing
-from ..explaining import explain
+from ..keys import signature_id
 from ..presenting import Presented, parse
 from ..presenting.urls import Unreadable
+from ..problems import ConfigError
+from ..provenance import maker, meant
 from ..registry_file import revocations_of
 from ..revocations import EVERY
+from ..schemes.presign import Presign
+from ..schemes.source import Source
 from ..values import instant as parse_instant
 from . import asking
 from .completing import complete_connections
 from .desk import Desk, Failure
-from .explaining import named
 from .hints import quoted
 from .values import instant
 from .voice import Voice, verb
@@ -65,17 +69,23 @@ def revoke(
     """Revoke a URL, token or signature id (URL; - reads standard input), or what the options say.
 
     It takes effect within a second and survives restarts; it holds for connections of the configuration too.
+    A URL or token that no signing key here made is not revoked: exit code 1.
     """
     if sum(one is not None for one in (url, key, name, added_before or connection)) != 1:
         raise click.UsageError("one of: URL, --key, --id, --connection, --added-before")
     openers = desk.openers
+    if url == "-":
+        url = asking.text()  # before the lock: whoever types may be long, and others wait
     with changing(desk.registry_path, openers) as draft:
         revocations_of(draft.content("revoked"), draft.path)  # says what is wrong with it
         _forget_expired(draft, time.time())
         if name is not None:
-            section, what, value = "ids", _presign_id(desk, name, undo=undo), instant()
+            target = Target("ids", _presign_id(desk, name, undo=undo), instant())
+        elif url is not None:
+            target = _signature(desk, url, undo=undo)
         else:
-            section, what, value = _what(desk, url, connection, key, added_before, undo=undo)
+            target = _what(desk, connection, key, added_before, undo=undo)
+        section, what, value, remarks = target
         revoked = draft.revoked(section)
         if undo:
             value = revoked.pop(what, None)
@@ -87,6 +97,8 @@ def revoke(
     state = "no longer revoked" if undo else "revoked"
     said = f"{_named(section, what, value)} is {state}; gateways notice within a second."
     voice.tell({"revoked": not undo, "what": section, "id": what}, said)
+    if not undo:
+        voice.note(*remarks)
 
 
 def _later(before: Any, value: Any) -> Any:
@@ -99,38 +111,101 @@ def _later(before: Any, value: Any) -> Any:
         raise Failure(f"what is revoked already {error}") from None
 
 
+class Target(NamedTuple):
+    """What is to be revoked: a section of the registry, a name in it, its value; and remarks on it."""
+
+    section: str
+    name: str
+    value: Any
+    remarks: tuple[str, ...] = ()
+
+
 def _what(
-    desk: Desk,
-    url: str | None,
-    connection: str | None,
-    key: str | None,
-    added_before: str | None,
-    *,
-    undo: bool,
-) -> tuple[str, str, Any]:
-    """Section, name in it, and value."""
+    desk: Desk, connection: str | None, key: str | None, added_before: str | None, *, undo: bool
+) -> Target:
     now = instant()
     if key is not None:
         if not _KEY.fullmatch(key):
             raise click.UsageError(f"--key is CONNECTION/KEY: {quoted('connections', 'list')} shows them")
-        _known(desk, key.partition("/")[0], undo)
-        return "keys", key, now
+        _known_key(desk, *key.split("/"), undo=undo)
+        return Target("keys", key, now)
     if connection is not None:
         _known(desk, connection, undo)
     if added_before is not None:
-        return "added_before", connection or EVERY, _instant(added_before)
-    if connection is not None:
-        return "connections", connection, now
-    text = (asking.text() if url == "-" else url or "").strip()
+        return Target("added_before", connection or EVERY, _instant(added_before))
+    return Target("connections", connection or "", now)
+
+
+def _signature(desk: Desk, given: str, *, undo: bool) -> Target:
+    """A signature id, or the URL or token that bears the signature. Raises Failure."""
+    now = instant()
+    text = given.strip()
     if _SIGNATURE_ID.fullmatch(text):
-        return "urls", text, {"at": now}
+        return Target("urls", text, {"at": now})
     try:
         presented = parse(text)
-        signature, expires = revocable(presented)
+        claim = claimed(presented)
     except Unreadable as error:
         raise Failure(f"{error}; a signature id has 32 hex digits, the audit log shows it") from None
-    forgotten = {"expires": expires} if expires and _is_genuine(desk, presented) else {}
-    return "urls", signature, {"at": now, **forgotten}
+    name = signature_id(claim.signature or "")
+    if undo:
+        return Target("urls", name, None)
+    genuine, remarks = _checked(desk, presented, claim, name)
+    # Unless it is what was signed, its expiry is anybody's, and would end the revocation.
+    expires = _expires(claim) if genuine else 0
+    return Target("urls", name, {"at": now} | ({"expires": expires} if expires else {}), remarks)
+
+
+def _expires(claim: Presign | Source) -> int:
+    return int(claim.expires if isinstance(claim, Presign) else claim.exp or "0")
+
+
+def _checked(
+    desk: Desk, presented: Presented, claim: Presign | Source, name: str
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether it is what was signed, and what to say of it. False where its keys are not to be had here.
+
+    Raises Failure where no key here made it: to say that it is revoked would be wrong, because the URL that
+    was meant would still be good.
+    """
+    known, left_out = _candidates(desk, presented, claim)
+    made = maker(known, claim)
+    if made is None and left_out:
+        return False, ("Whether it was signed here could not be checked:", *left_out)
+    if made is None:
+        raise Failure(_unsigned([one.id for one in known], name))
+    connection, key = made
+    now, remarks = time.time(), []
+    if not key.is_live(int(now)):
+        remarks.append(f"It was not valid any more: its key {connection.id}/{key.id} has ended.")
+    if 0 < _expires(claim) < now:
+        remarks.append("It was not valid any more: it has expired.")
+    return True, tuple(remarks)
+
+
+def _unsigned(names: list[str], signature: str) -> str:
+    whose = f"no signing key of {' or '.join(names)}" if names else "no signing key"
+    return (
+        f"{whose} made this signature: nothing was revoked\n"
+        "The gateway refuses it as it is: it was changed, or made with another key or one that was dropped.\n"
+        f"To refuse this signature on whatever it stands: {quoted('revoke', signature)}"
+    )
+
+
+def _candidates(
+    desk: Desk, presented: Presented, claim: Presign | Source
+) -> tuple[list[Connection], list[str]]:
+    """For what it may have been signed, and why others were left out. Raises Failure."""
+    named = claim.connection_id if isinstance(claim, Presign) else claim.project
+    if not named:
+        registry, left_out = desk.registry()
+        return meant(registry, presented.request, claim), left_out
+    try:
+        return [desk.connection(desk.entry(named))], []
+    except ConfigError as error:
+        return [], list(map(str, error.problems))
+    except Failure as failure:
+        raise Failure(f"{failure}\nNothing was revoked.") from None
 
 
 def _presign_id(desk: Desk, name: str, *, undo: bool) -> str:
@@ -140,19 +215,23 @@ def _presign_id(desk: Desk, name: str, *, undo: bool) -> str:
     return name
 
 
-def _is_genuine(desk: Desk, presented: Presented) -> bool:
-    """Whether it is what was signed. Elsewise its expiry is anybody's, and would end the revocation."""
-    registry, _ = desk.registry(named(presented.request))
-    steps = explain(registry, presented.request, int(time.time())).steps
-    return any(step.name == "signature" and step.outcome == "ok" for step in steps)
-
-
 def _known(desk: Desk, name: str, undo: bool) -> None:
     """A mistyped connection is told of; what was revoked may be undone also after the connection is gone."""
     if not _ID.fullmatch(name):
         raise click.UsageError("a connection id is 1 to 64 of A-Z a-z 0-9 _ -")
     if not undo:
         desk.entry(name)
+
+
+def _known_key(desk: Desk, name: str, key: str, *, undo: bool) -> None:
+    """A mistyped key is told of: its URLs would live on."""
+    _known(desk, name, undo)
+    if undo:
+        return
+    entry = desk.model(desk.entry(name))
+    ids = [one.id or f"k{index}" for index, one in enumerate(entry.signing_keys, 1)]
+    if key not in ids:
+        raise Failure(f"{name} has no key {key}, it has {', '.join(ids) or 'none'}: nothing was revoked")
 
 
 def _instant(text: str) -> str:
@@ -166,8 +245,15 @@ def _instant(text: str) -> str:
 
 
 def _forget_expired(draft: Draft, now: float) -> None:
+    """Forget what is over by this clock, and was over by most clocks that have revoked something before.
+
+    A clock that is ahead must not forget what is still good, for it will be set right. So it counts no
+    further than the middle one of the instants at which the URLs here were revoked.
+    """
     urls = draft.revoked("urls")
-    for name in [name for name, one in urls.items() if 0 < one.get("expires", 0) < now - _GRACE]:
+    known = sorted(parse_instant(one["at"]) for one in urls.values())
+    over = min(now, known[len(known) // 2]) - _GRACE if known else 0.0
+    for name in [name for name, one in urls.items() if 0 < (one.get("expires") or 0) < over]:
         del urls[name]
 
 

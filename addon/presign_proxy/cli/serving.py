@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +15,11 @@ import click
 
 from ..prerequisites import unsupported_mitmproxy
 from ..serving import listening
+from ..spares import raise_limit
 from .desk import Desk, Failure
 from .voice import Voice, verb
 
 _DEFAULT: Final = "127.0.0.1:8080"
-_FILES: Final = 65_536
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 # An open proxy takes two who say so: the configuration and the command line.
 _UNSIGNED: Final = {None: "closed", "pass": "explicit", "deny": "deny"}
@@ -27,7 +27,8 @@ _UNSIGNED: Final = {None: "closed", "pass": "explicit", "deny": "deny"}
 _OF_SYSTEMD: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 
 
-def _address(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+def _parsed(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """The addresses of `--listen`. Raises BadParameter."""
     try:
         return tuple(map(listening.parse_address, given))
     except ValueError as error:
@@ -41,15 +42,15 @@ def _duration(_: click.Context, __: click.Parameter, given: str) -> float:
     return float(int(number) * _SECONDS[unit])
 
 
+def listen_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--listen`, which gives the addresses to the parameter of that name."""
+    return click.option(
+        "--listen", "addresses", metavar="HOST:PORT", multiple=True, callback=_parsed, help=text
+    )
+
+
 @click.command()
-@click.option(
-    "--listen",
-    "addresses",
-    metavar="HOST:PORT",
-    multiple=True,
-    callback=_address,
-    help=f"Where clients connect; may be given several times.  [default: {_DEFAULT}]",
-)
+@listen_option(f"Where clients connect; may be given several times.  [default: {_DEFAULT}]")
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
@@ -119,7 +120,7 @@ def serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to be told
     plan = Plan(
         config=str(desk.path),
-        confdir=_directory(confdir),
+        confdir=str(directory(confdir)),
         workers=workers,
         drain=drain,
         notice=notice,
@@ -131,15 +132,15 @@ def serve(
     notify = os.environ.get("NOTIFY_SOCKET", "")
     for name in _OF_SYSTEMD:
         os.environ.pop(name, None)
-    _allow_many_files()
+    raise_limit()
     open_log("gateway", as_json=voice.as_json)
     return asyncio.run(_supervise(plan, sockets, notify))
 
 
-def _directory(confdir: Path) -> str:
+def directory(confdir: Path) -> Path:
     """Raises Failure."""
     try:
-        return str(confdir.expanduser().absolute())
+        return confdir.expanduser().absolute()
     except RuntimeError:
         raise Failure(f"{confdir}: there is no home directory; name one with --confdir DIR") from None
 
@@ -156,18 +157,6 @@ def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
     except listening.ListenError as error:
         raise Failure(str(error)) from None
     return found
-
-
-def _allow_many_files() -> None:
-    """Two for each client: its connection, and that to its upstream. The usual limit is a thousand."""
-    import resource
-
-    with contextlib.suppress(OSError, ValueError):
-        few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # "Without limit" is more than some kernels give.
-        wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
-        if few != resource.RLIM_INFINITY and few < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 async def _supervise(plan: Any, sockets: list[socket.socket], notify: str) -> int:

@@ -12,8 +12,8 @@ from ..problems import ConfigError, Problem
 from ..registry_file import revocations_of
 from ..registry_opening import MAX_KEYS, read_payload
 from ..secret import Secret
-from ..storing import MAX_BYTES, read_private, write_private
-from ..vault import Passphrase, VaultKey, kid_of, new_key, parse_key, seal
+from ..storing import MAX_BYTES, read_private, remove_drafts, write_private
+from ..vault import Passphrase, VaultKey, kid_of, new_key, parse_key
 from . import asking
 from .desk import Desk, Entry, Failure
 from .hints import quoted
@@ -27,7 +27,7 @@ def decrypt(desk: Desk, voice: Voice, out: Path | None) -> None:
     """Print the registry as JSON, all its secrets included."""
     openers = desk.openers
     with naming(desk.registry_path):
-        payload = read_payload(desk.registry_path, openers)
+        payload = read_payload(desk.registry_path, openers).plain
     if out is None:
         click.echo(payload, nl=False)
         return
@@ -54,6 +54,7 @@ def encrypt(desk: Desk, voice: Voice, source: Path, replace: bool) -> None:
             if before.connections and not replace:
                 has = counted(len(before.connections), "connection")
                 raise Failure(f"{target.name} has {has} already; --replace puts the new ones in their place")
+            draft.instead_of(before)
             _write(desk, draft)
     else:
         _write(desk, draft)
@@ -114,6 +115,7 @@ def rekey(desk: Desk, voice: Voice, drop_old: bool) -> None:
 def _with_key_file(file: Path, draft: Draft, drop_old: bool) -> str:
     """At every moment the key file holds a key that opens the registry."""
     with naming(file):
+        remove_drafts(file)  # of one that was killed: nobody else writes it while the registry is locked
         older = read_private(file).decode("utf-8").split()
     kid = kid_of(draft.path.read_bytes())
     current = next((text for text in older if _key(text).kid == kid), None)
@@ -148,6 +150,6 @@ def _with_first(draft: Draft) -> str | None:
             "the registry is encrypted with the first key already: put a new one before it in registry.key,"
             " as a list [{env: NEW}, {env: OLD}]"
         )
-    with naming(draft.path):
-        write_private(draft.path, seal(draft.payload, first))
+    draft.openers = [first]
+    draft.write()
     return None if isinstance(first, Passphrase) else first.kid

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from ..problems import Foreseen
+from ..problems import UNCONFIRMED, Foreseen
 from .place import Place
 
 DONE: Final = 0
@@ -54,6 +54,8 @@ def _verb(function: Callable[..., int | None], place: Callable[[Path | None], Pl
             raise  # whoever read has enough; click ends in silence
         except (Foreseen, OSError) as error:
             code = _fail(error, as_json=not _is_full() and as_json)
+        while UNCONFIRMED:
+            click.echo(f"presign: {UNCONFIRMED.pop(0)}", err=True)
         raise SystemExit(code or DONE)
 
     return run

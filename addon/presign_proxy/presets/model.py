@@ -11,7 +11,7 @@ from ..errors import Denied
 from ..names import header_key
 from ..paths import canonical_path
 from ..rewrite import is_credential
-from ..schema import HeaderName, HeaderPrefix, HeaderValue, ParamName, Strict
+from ..schema import AlsoHost, HeaderName, HeaderPrefix, HeaderValue, ParamName, Strict, UrlHeader
 from ..source_url import parse_url
 
 PresetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -27,9 +27,9 @@ LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 _OF_TYPE: Final[dict[str, frozenset[str]]] = {
     "bearer": frozenset(),
-    "basic": frozenset(("username", "password", "asks")),
-    "header": frozenset(("header", "prefix", "asks")),
-    "query": frozenset(("param", "asks")),
+    "basic": frozenset(("username", "password", "asks", "public")),
+    "header": frozenset(("header", "prefix", "asks", "public")),
+    "query": frozenset(("param", "asks", "public")),
 }
 _NAMES: Final[dict[str, TypeAdapter[str]]] = {
     "basic": TypeAdapter(Literal["username", "password"]),
@@ -64,6 +64,7 @@ class PresetAuth(Strict):
     username: FixedPart | None = None
     password: FixedPart | None = None
     asks: dict[str, Text] = Field(default={}, min_length=2, max_length=8)
+    public: list[str] = Field(default=[])
 
     @field_validator("asks")
     @classmethod
@@ -81,6 +82,8 @@ class PresetAuth(Strict):
             raise ValueError("names one place for the key, or asks for several secrets")
         if (self.prefix or self.username or self.password) and self.asks:
             raise ValueError("asks for several secrets, so nothing in them is fixed")
+        if not set(self.public) <= set(self.asks) or (self.asks and len(self.public) == len(self.asks)):
+            raise ValueError("public names some of what it asks for, not all of it")
         if self.username and self.password:
             raise ValueError("leaves no place for the key")
         try:
@@ -102,6 +105,10 @@ class Preset(Strict):
     sample: str | None = None
     env: list[EnvName] = Field(default=[])
     sdk_base: str = ""
+    allow_encoded_slash: bool = False
+    also: list[AlsoHost] = Field(default=[], max_length=50)
+    challenge: Literal["none", "basic"] = "none"
+    url_headers: list[UrlHeader] = Field(default=[], max_length=20)
     vars: dict[VarName, HostVariable] = Field(default={})
 
     @field_validator("headers")
@@ -116,7 +123,7 @@ class Preset(Strict):
     @classmethod
     def _is_relative(cls, path: str | None) -> str | None:
         if path and not _is_canonical(path):
-            raise ValueError("is a path in its canonical form, without its leading slash and a query")
+            raise ValueError("has to be a path in its canonical form, without its leading slash and a query")
         return path
 
     @field_validator("env")

@@ -1,0 +1,79 @@
+"""The credential of a connection that is added: asked for, or a reference to where it is kept."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ..secrets import name_of
+from ..values import SecretSource
+from . import asking
+from .desk import Desk
+from .hiding import PLACES
+
+_WHERE: Final = "The gateway needs it where it runs."
+
+
+def auth_of(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The member `auth` of a new connection. Raises UsageError."""
+    known = desk.presets.known.get(options["preset"] or "", {})
+    asks: dict[str, str] = known.get("auth", {}).get("asks", {})
+    reference = _reference(options)
+    if known:
+        if not asks:
+            return {"token": reference or asking.secret(f"API key of {name} ({known['name']})")}
+        kind, places, about = known["auth"]["type"], list(asks), asks
+    else:
+        kind, places = options["kind"], list(options["places"])
+        if kind is None:
+            raise click.UsageError("--auth is required: bearer, basic, header or query")
+        if kind in PLACES and not places:
+            raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
+        places = ["token"] if kind == "bearer" else ["username", "password"] if kind == "basic" else places
+        about = dict.fromkeys(places, "")
+    if reference and len(places) > 1:
+        raise click.UsageError("several secrets are needed: write them as references into the file yourself")
+    given = {place: reference or asking.secret(_question(name, place, about[place])) for place in places}
+    return {"type": kind, **({PLACES[kind]: given} if kind in PLACES else given)}
+
+
+def _question(name: str, place: str, about: str) -> str:
+    what = "API key" if place == "token" else place
+    return f"{what} of {name}" + (f" ({about})" if about else "")
+
+
+def _reference(options: dict[str, Any]) -> dict[str, Any] | None:
+    given = {kind: options[f"credential_{kind}"] for kind in ("env", "file", "exec")}
+    said = {kind: value for kind, value in given.items() if value}
+    if len(said) > 1:
+        raise click.UsageError("one place for the key: --credential-env, -file or -exec")
+    if "exec" in said:
+        try:
+            said["exec"] = shlex.split(said["exec"])
+        except ValueError:
+            raise click.UsageError("--credential-exec has a quote without its other half") from None
+    return said or None
+
+
+def absent(desk: Desk, options: dict[str, Any]) -> Iterator[str]:
+    """What is not where `auth_of` refers to. It may be elsewhere: the gateway is another process or machine.
+
+    Nothing is read.
+    """
+    env, file = options["credential_env"], options["credential_file"]
+    if env and not desk.environ.get(env):
+        yield f"Not set here: {name_of(SecretSource(env=env))}. {_WHERE}"
+    if file and not _is_there(path := desk.base / file):
+        yield f"Not found here: the file {path}. {_WHERE}"
+
+
+def _is_there(path: Path) -> bool:
+    """The connection is written by now: nothing may fail."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
