@@ -7,8 +7,8 @@
 
 PORT ?= 8080
 REQUESTS ?= 100000
-# How many processes test at the same time.
-JOBS ?= 2
+# How many processes test at the same time: most tests wait for something, so two cores carry four.
+JOBS ?= 4
 # A file stays in one process, which keeps the gateways that its tests share; conftest.py says which file is first.
 PYTEST := .venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 LINT := ruff format-check mypy
@@ -24,7 +24,7 @@ each = @failed=; \
 
 help:
 	@echo 'make run     start the demo: a proxy, an upstream, and a presigned URL to try (PORT=8080)'
-	@echo 'make test    lint, then the tests (JOBS=2; one step alone: make ruff, format-check, mypy, pytest)'
+	@echo 'make test    lint, then the tests (JOBS=4; one step alone: make ruff, format-check, mypy, pytest)'
 	@echo 'make slow    the tests that take longest, which make test leaves out'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make setup-all  install the programs that some tests run (curl, redis-server, …), with apt-get'

@@ -58,7 +58,7 @@ def commands(presign: Path) -> dict[str, list[str]]:
 def prepared(directory: Path) -> tuple[Path, dict[str, str]]:
     """The command and its environment, in a directory with a configuration and an encrypted registry."""
     presign = directory / "presign"
-    presign.write_text("from presign_proxy.cli import main\n\nmain()\n")
+    presign.write_text("from presign_proxy.__main__ import main\n\nmain()\n")
     left_out = ("PYTHONDONTWRITEBYTECODE", "PRESIGN_CONFIG")
     env = {name: value for name, value in os.environ.items() if name not in left_out}
     env |= {"PYTHONPATH": str(ADDON), "PYTHONPYCACHEPREFIX": str(directory / "compiled"), "SIGNING": SECRET}

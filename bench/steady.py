@@ -8,7 +8,13 @@ everybody hangs up.
 Exit code 1 where a request failed, a process goes on growing in the second half, descriptors are left, or
 somebody was hung up on who had waited for less than the ten minutes that mitmproxy gives.
 
+With `--reloads`, one URL is revoked each second, or as soon as the last one is, in an encrypted registry of
+`--connections`: each time the registry is written as the command writes it, and all workers read it again.
+How long a revoked URL is still served from the moment in which all was written is printed, median and worst.
+Exit code 1 where that is more than a second.
+
 Run: .venv/bin/python bench/steady.py [--minutes 10] [--idle 1000] [--active 200] [--rate 150] [--workers 1]
+     [--reloads] [--connections 1000]
 """
 
 from __future__ import annotations
@@ -28,9 +34,15 @@ from pathlib import Path
 from typing import Final
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests"), str(ROOT / "bench")]
 
-from support.asking import SECRET, Grant, wire  # noqa: E402 - the path is set above
+from registry import entries  # noqa: E402 - the path is set above
+
+from presign_proxy.draft import Draft  # noqa: E402
+from presign_proxy.keys import signature_id  # noqa: E402
+from presign_proxy.secret import Secret  # noqa: E402
+from presign_proxy.vault import new_key, parse_key  # noqa: E402
+from support.asking import SECRET, Grant, wire  # noqa: E402
 from support.lab import bearer_connection  # noqa: E402
 from support.process import resident  # noqa: E402
 from support.recorder import Recorder  # noqa: E402
@@ -60,6 +72,10 @@ class Told:
     failed: list[str] = field(default_factory=list)
     lengths: list[float] = field(default_factory=list)
     """Seconds for which clients waited that were hung up on."""
+    took: list[float] = field(default_factory=list)
+    """Seconds of each small answer."""
+    delays: list[float] = field(default_factory=list)
+    """Seconds for which a revoked URL was still served."""
 
 
 class Client:
@@ -72,10 +88,13 @@ class Client:
         self._asked = 0
 
     async def ask(self, kind: str) -> None:
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._ask(kind)
             self._told.answered[kind] += 1
+            if kind == "answer":
+                self._told.took.append(time.monotonic() - begun)
         except (OSError, ValueError, EOFError, TimeoutError) as error:
             self._told.failed.append(f"{kind}: {type(error).__name__} {error}"[:200])
             self.close()
@@ -190,6 +209,42 @@ class Watch:
         return wrong
 
 
+class Revoking:
+    """Revokes one URL after the other, and looks how long each is still served."""
+
+    def __init__(self, draft: Draft, port: int, told: Told) -> None:
+        self._draft = draft
+        self._port = port
+        self._told = told
+
+    async def run(self) -> None:
+        expires = int(time.time()) + 86_400
+        while True:
+            begun, expires = time.monotonic(), expires + 1  # another URL
+            grant = Grant(CONN, expires=expires)
+            signature = grant.query.rpartition("=")[2]
+            if not await self._is_served(grant):
+                self._told.failed.append("a URL was refused that is not revoked")
+            self._draft.revoked("urls")[signature_id(signature)] = {"at": "2026-01-01T00:00:00Z"}
+            await asyncio.to_thread(self._draft.write)
+            written = time.monotonic()
+            while await self._is_served(grant):  # noqa: ASYNC110 - another process decides
+                await asyncio.sleep(0.01)
+            self._told.delays.append(time.monotonic() - written)
+            await asyncio.sleep(max(0.0, begun + 1.0 - time.monotonic()))
+
+    async def _is_served(self, grant: Grant) -> bool:
+        """By each worker that is asked: several times, since any may answer."""
+        for _ in range(4):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.write(wire(grant.target("v1/models"), {"Connection": "close"}))
+            head = await reader.read(16)
+            writer.close()
+            if b" 200 " in head:
+                return True
+        return False
+
+
 async def load(port: int, asked: argparse.Namespace, watch: Watch, told: Told) -> None:
     idle = [Client(port, told) for _ in range(asked.idle)]
     for client in idle:
@@ -247,11 +302,34 @@ def judged(told: Told, watch: Watch) -> list[str]:
         print(f"  {failure}")
     if told.lengths:
         print(f"hung up on while they waited: {len(told.lengths)}, after {min(told.lengths):.0f} s and more")
+    if len(told.took) > 100:
+        shown = [
+            f"{one * 1e3:.1f}" for one in (statistics.median(told.took), _p99(told.took), max(told.took))
+        ]
+        print("small answers, ms: median {}, p99 {}, worst {}".format(*shown))
+    if told.delays:
+        median, worst = statistics.median(told.delays), max(told.delays)
+        print(f"{len(told.delays)} URLs revoked, served for s: median {median:.2f}, worst {worst:.2f}")
+        if worst > 1.0:
+            wrong.append("a revocation took more than a second")
     if told.failed:
         wrong.append("requests failed")
     if any(length < HELD for length in told.lengths):
         wrong.append("clients were hung up on too early")
     return wrong
+
+
+def _p99(found: list[float]) -> float:
+    return statistics.quantiles(found, n=100)[98]
+
+
+def registered(directory: Path, count: int, connection: dict[str, object], key: str) -> Draft:
+    """An encrypted registry of so many connections."""
+    content = {CONN: connection} | (entries(count - 1) if count > 1 else {})
+    draft = Draft(directory / "connections.enc", [parse_key(Secret(key))], {"connections": content})
+    directory.chmod(0o700)
+    draft.write()
+    return draft
 
 
 def main() -> int:
@@ -263,22 +341,31 @@ def main() -> int:
     parser.add_argument("--active", type=int, default=200)
     parser.add_argument("--rate", type=float, default=150.0, help="requests a second, of all together")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--reloads", action="store_true", help="revoke a URL each second")
+    parser.add_argument("--connections", type=int, default=1000, help="of the registry, with --reloads")
     asked = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a client and an upstream at each end
     told, upstream = Told(), Recorder().start()
+    connection = bearer_connection(upstream.url, SECRET)
     config = {
         "gateway": {"max_clients": asked.idle + asked.active + 100},
-        "connections": {CONN: bearer_connection(upstream.url, SECRET)},
         "audit": {"file": "audit.jsonl"},
     }
+    key, draft = new_key().reveal(), None
     with tempfile.TemporaryDirectory(prefix="presign-steady-") as directory:
-        gateway = Serve(Path(directory), config, workers=asked.workers).start()
+        if asked.reloads:
+            draft = registered(Path(directory), asked.connections, connection, key)
+            config["registry"] = {"file": "connections.enc", "key": {"env": "PRESIGN_KEY"}}
+        else:
+            config["connections"] = {CONN: connection}
+        gateway = Serve(Path(directory), config, workers=asked.workers, PRESIGN_KEY=key).start(120)
         try:
             while not gateway.has_reserve():
                 time.sleep(0.1)
             watch = Watch(gateway)
-            asyncio.run(measured(gateway, asked, watch, told, upstream))
+            revoking = Revoking(draft, gateway.port, told) if draft is not None else None
+            asyncio.run(measured(gateway, asked, watch, told, upstream, revoking))
             wrong = judged(told, watch)
         finally:
             gateway.stop()
@@ -289,7 +376,12 @@ def main() -> int:
 
 
 async def measured(
-    gateway: Serve, asked: argparse.Namespace, watch: Watch, told: Told, upstream: Recorder
+    gateway: Serve,
+    asked: argparse.Namespace,
+    watch: Watch,
+    told: Told,
+    upstream: Recorder,
+    revoking: Revoking | None,
 ) -> None:
     async def forget() -> None:
         """What the upstream has recorded."""
@@ -297,9 +389,14 @@ async def measured(
             upstream.clear()
             await asyncio.sleep(EVERY)
 
-    forgetting = asyncio.create_task(forget())
+    beside = [asyncio.create_task(forget())]
+    if revoking is not None:
+        beside.append(asyncio.create_task(revoking.run()))
     await load(gateway.port, asked, watch, told)
-    forgetting.cancel()
+    for task in beside:
+        if task.done():
+            task.result()  # says why it has ended
+        task.cancel()
     await watch.settle()
 
 

@@ -1,5 +1,6 @@
 """Real processes for every test: recording upstreams, and gateways that are stopped again."""
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -11,33 +12,60 @@ import trustme
 
 from support.answers import BEHAVIOURS
 from support.apis import ANSWERS, CA_VARIABLES, NAMES, connections
+from support.byhand import ByHand
 from support.config import write_config
 from support.lab import lab_config, lab_dns
 from support.programs import closing_lines, needs
 from support.proxy import DnsAnswers, Mitm
 from support.recorder import Recorder
+from support.serving import Serve
 
 # What a client reads of the environment, and a developer's own shell may hold.
 CLIENT_VARIABLES = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "AWS_", "GITHUB_", "GH_", "GIT_", "NODE_")
 # By the time that they take together with their gateways; the order of all others does not matter.
 LONGEST_FIRST = (
-    "test_serve.py",
-    "test_limits.py",
+    # of those that are slow
+    "test_reloads.py",
+    "test_sentences.py",
+    "test_serve_faults.py",
+    "test_operator.py",
+    "test_hints.py",
+    "test_mounted.py",
+    "test_early_answers.py",
+    "test_operations.py",
+    # of the others
     "test_cli.py",
+    "test_ended_exchanges.py",
+    "test_departed_clients.py",
+    "test_serve.py",
     "test_fail_closed.py",
     "test_lane.py",
-    "test_two_gateways.py",
+    "test_framing.py",
+    "test_stalled_bodies.py",
+    "test_limits.py",
+    "test_floods.py",
     "test_stores.py",
-    "test_admin.py",
-    "test_addressing.py",
-    "test_operations.py",
-    "test_operator.py",
+    "test_closed_streams.py",
     "test_attacks_registry.py",
-    "test_flow_path.py",
     "test_internals.py",
+    "test_addressing.py",
+    "test_hostile.py",
+    "test_sdks.py",
+    "test_transcripts.py",
+    "test_terminal.py",
+    "test_unauthenticated.py",
+    "test_admin.py",
+    "test_shared_upstreams.py",
+    "test_lane_faults.py",
+    "test_late_grants.py",
+    "test_line_ends.py",
+    "test_answers.py",
     "test_streams.py",
-    "test_exhaustion.py",
-    "test_explain.py",
+    "test_lane_intake.py",
+    "test_urls.py",
+    "test_forwarding.py",
+    "test_other_addons.py",
+    "test_processes.py",
     "test_lane_agrees.py",
 )
 TLS_NAMES = ("api.tls.test", "*.tls.test", "cdn.acme.com", "localhost", "127.0.0.1")
@@ -60,6 +88,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture of the test starts something."""
     for mark in item.iter_markers("needs"):
         needs(*mark.args)
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand tests need not be looked through again at each collection of garbage: half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
@@ -99,6 +133,14 @@ def ca_pem(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.cert_pem.write_to_path(str(path))
     return path
+
+
+@pytest.fixture(scope="module")
+def hand() -> Iterator[ByHand]:
+    """An upstream that a test plays itself, shared by those of a file."""
+    upstream = ByHand()
+    yield upstream
+    upstream.stop()
 
 
 @pytest.fixture(scope="session")
@@ -208,8 +250,31 @@ def _gateways(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path) -> Generat
             directory = tmp_path_factory.mktemp("gateway")
             path = write_config(config, directory) if isinstance(config, dict) else config
             trust = ("--set", f"ssl_verify_upstream_trusted_ca={ca_pem}")
-            mitm = Mitm(directory, path, *trust, *args, env=env, dns=dns, binary=binary)
+            kind = _kind()
+            mitm = kind(directory, path, *trust, *args, env=env, dns=dns, binary=binary)
             started.callback(mitm.stop)
             return mitm.start() if start else mitm
+
+        yield make
+
+
+def _kind() -> type[Mitm]:
+    """Where the code is changed in the process that runs the tests, the gateway is in it too."""
+    if "PRESIGN_WITHIN" not in os.environ:
+        return Mitm
+    from support.within import Within
+
+    return Within
+
+
+@pytest.fixture(scope="module")
+def make_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Serve]]:
+    """Starts `presign serve`; all that was started ends with the module."""
+    with ExitStack() as started:
+
+        def make(config: dict[str, Any], *args: str, start: bool = True, **options: Any) -> Serve:
+            found = Serve(tmp_path_factory.mktemp("served"), config, *args, **options)
+            started.callback(found.stop)
+            return found.start() if start else found
 
         yield make

@@ -15,6 +15,7 @@ from conftest import MakeGateway
 from support.asking import SECRET, Grant, ask, code, in_an_hour, wire
 from support.h2client import H2Client
 from support.lab import REAL_SECRET, bearer_connection
+from support.machine import needs_ipv6
 from support.proxy import Mitm
 from support.raw import (
     Response,
@@ -212,13 +213,10 @@ def check_forwarded(upstream: Recorder, target: str) -> None:
     assert b"ps1_" not in request.raw
 
 
+@needs_ipv6
 def test_gateway_answers_on_an_ipv6_listener(
     make_gateway: MakeGateway, config: dict[str, Any], trap: dict[str, list[str]], tls_upstream: Recorder
 ) -> None:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("no IPv6 here")
     gateway = make_gateway(config, dns=trap, start=False)
     gateway.argv += ["--mode", f"regular@127.0.0.1:{gateway.port}", "--mode", f"regular@::1:{gateway.port}"]
     gateway.start()
@@ -691,7 +689,7 @@ def test_path_token_is_forwarded(path: str, front: Mitm, tls_upstream: Recorder)
 def test_path_token_outside_a_gateway_host_is_refused(front: Mitm, tls_upstream: Recorder) -> None:
     host = f"127.0.0.1:{tls_upstream.port}"
     response = ask(front.port, f"http://{host}/p/{API.token}/v1/models", host=host)
-    assert code(response) in (MALFORMED, INVALID)
+    assert code(response) == (404, "not_found")
     assert not tls_upstream.touched
 
 
@@ -1172,7 +1170,7 @@ def test_websocket_upgrade_is_denied(egress: Mitm, tls_upstream: Recorder) -> No
     check_unsigned(ask_tls(egress, "api.tls.test", port, wire("/v1/realtime", WEBSOCKET, host=host)))
     presigned = wire("/v1/realtime", WEBSOCKET | API.headers, host=host)
     response = ask_tls(egress, "api.tls.test", port, presigned)
-    assert code(response) == MALFORMED
+    assert code(response) == (426, "upgrade_required")
     assert not tls_upstream.connections
 
 

@@ -18,10 +18,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from presign_proxy.connections import Registry
+from presign_proxy.keeper import Newer
 from presign_proxy.lifecycle import Lifecycle
 from presign_proxy.observing import admin
 from presign_proxy.observing.figures import FAMILIES
 from presign_proxy.observing.observer import Observer, hints, obstacle
+from support import audit_log
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.documents import DOCS, ROOT
@@ -117,8 +119,7 @@ def shows(port: int, *sample: str, value: float, timeout: float = 5.0) -> bool:
 
 
 def audit_lines(gateway: Mitm, name: str = "audit.jsonl") -> list[dict[str, Any]]:
-    whole, _, _ = (gateway.directory / name).read_text("utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    return audit_log.audit_lines(gateway.directory / name)
 
 
 def src(url: str) -> str:
@@ -220,7 +221,7 @@ def test_requests_are_counted_and_written_down_as_the_schema_says(
         (ask(gateway.port, Grant("conn", secret="sk_" + "x" * 40).target("v1/models")), 403),
         (ask(gateway.port, Grant("conn_nobody").target("v1/models")), 403),
         (ask(gateway.port, Grant("conn_dead").target("v1/models")), 502),
-        (ask(gateway.port, "/api/proxy/conn/v1/redirect", API.headers), 502),
+        (ask(gateway.port, "/api/proxy/conn/v1/redirect", API.headers), 403),
         (ask(gateway.port, Grant("conn_limited").target("v1/models")), 200),
         (ask(gateway.port, Grant("conn_limited").target("v1/models")), 429),
         (ask(gateway.port, src(f"{upstream.url}/a.png"), host="presign.local"), 200),
@@ -241,7 +242,7 @@ def test_requests_are_counted_and_written_down_as_the_schema_says(
     assert requests("query", "expired", "deny", "presign", "4xx") == 1
     assert requests("query", "invalid", "deny", "presign", "4xx") == 2
     assert requests("query", "upstream", "forward", "presign", "5xx") == 1
-    assert requests("header", "upstream", "forward", "presign", "5xx") == 1
+    assert requests("header", "redirect_not_allowed", "forward", "presign", "4xx") == 1
     assert requests("query", "limited", "deny", "presign", "4xx") == 1
     assert requests("", "malformed", "deny", "", "4xx") == 1
     assert more("presign_connection_requests_total", "", "conn", "forward") == 3
@@ -257,7 +258,7 @@ def test_requests_are_counted_and_written_down_as_the_schema_says(
     assert metrics(gateway.admin)["presign_in_flight",] == 0
     assert eventually(lambda: len(audit_lines(gateway)) >= 12)
     (refused,) = [line for line in audit_lines(gateway) if line["upstream_status"] == 302]
-    assert (refused["code"], refused["status"]) == ("upstream", 502)
+    assert (refused["code"], refused["status"]) == ("redirect_not_allowed", 403)
     assert "redirect" in refused["detail"]
     for line in audit_lines(gateway):
         assert violations(line) == [], line
@@ -308,6 +309,7 @@ def test_a_client_that_goes_away_and_a_refused_tunnel_have_lines_as_the_schema_s
     assert violations(gone) == violations(tunnel) == []
 
 
+@pytest.mark.slow
 def test_a_gateway_that_is_stopped_writes_down_what_was_in_flight(
     upstream: Recorder, make_gateway: Any
 ) -> None:
@@ -427,6 +429,7 @@ def test_a_scraper_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) ->
 # -- what changes while it runs ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_broken_change_is_told_and_keeps_the_gateway_in_rotation(
     upstream: Recorder, make_gateway: Any
 ) -> None:
@@ -435,7 +438,8 @@ def test_a_broken_change_is_told_and_keeps_the_gateway_in_rotation(
     gateway = watched(make_gateway(content), port)
     assert ready(port) == (200, "ready")
     write_config({"nonsense": True}, gateway.directory)
-    assert eventually(lambda: ready(port) == (200, "ready: stale configuration"))
+    assert eventually(lambda: ready(port)[1].startswith("ready: stale configuration: version "))
+    assert ready(port)[0] == 200
     found = metrics(port)
     assert found["presign_config_stale",] == 1
     assert found["presign_ready",] == 1
@@ -444,8 +448,10 @@ def test_a_broken_change_is_told_and_keeps_the_gateway_in_rotation(
 
     with socket.create_server(("127.0.0.1", taken)):  # where it cannot listen, it stays where it was
         write_config(config(upstream, taken), gateway.directory)
-        assert gateway.wait_for_log("admin.listen: address already in use")
-        assert ready(port) == (200, "ready: stale configuration")
+        assert gateway.wait_for_log(
+            f"admin.listen: cannot listen on 127.0.0.1:{taken}: address already in use"
+        )
+        assert ready(port)[1].startswith("ready: stale configuration")
 
     write_config(config(upstream, other), gateway.directory)
     assert eventually(lambda: answers(other))
@@ -472,17 +478,34 @@ def parts(**changed: Any) -> Observer:
         "registry": Registry({}),
         "stale": False,
         "is_down": False,
+        "hangs": "",
     } | changed
     admission = SimpleNamespace(obstacle=known["obstacle"])
-    keeper = SimpleNamespace(registry=known["registry"], stale=known["stale"], loaded=None)
+    newer = Newer(0.0, "x") if known["stale"] else None
+    keeper = SimpleNamespace(
+        registry=known["registry"],
+        loaded=None,
+        newer=newer,
+        trouble=lambda _: "stale configuration" if newer else "",
+    )
+    reloader = SimpleNamespace(trouble=lambda _: known["hangs"])
     limiter = SimpleNamespace(is_down=known["is_down"])
     journal = SimpleNamespace(obstacle=known["journal"])
-    lifecycle = Lifecycle(lambda: obstacle(admission, keeper, journal), lambda: hints(keeper, limiter))
+    lifecycle = Lifecycle(
+        lambda: obstacle(admission, keeper, journal), lambda: hints(keeper, limiter, reloader)
+    )
     lifecycle.serve()
     if known.get("draining"):
         lifecycle.drain()
     return Observer(
-        lifecycle, keeper, limiter, journal, in_flight=lambda: 0, clients=lambda: (0, 1000), lookups=dict
+        lifecycle,
+        keeper,
+        limiter,
+        journal,
+        in_flight=lambda: 0,
+        clients=lambda: (0, 1000),
+        lookups=dict,
+        hangs=str,
     )
 
 
@@ -492,6 +515,7 @@ def parts(**changed: Any) -> Observer:
         ({}, True, "ready"),
         ({"stale": True}, True, "ready: stale configuration"),
         ({"is_down": True}, True, "ready: limit store down"),
+        ({"hangs": "the disk is silent"}, True, "ready: the disk is silent"),
         ({"stale": True, "is_down": True}, True, "ready: stale configuration, limit store down"),
         ({"registry": None}, False, "not ready: no usable configuration"),
         ({"draining": True, "stale": True}, False, "not ready: draining"),
@@ -510,12 +534,25 @@ def test_a_balancer_is_told_whether_to_send_requests_and_why_not(
     assert said.partition(": ")[0] in DOCS["observing.md"]
 
 
+@pytest.mark.slow
 def test_an_admin_port_that_is_taken_is_said_at_the_start(upstream: Recorder, make_gateway: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        content = config(upstream, taken.getsockname()[1])
-        status, log = make_gateway(content, start=False).run()
+        port = taken.getsockname()[1]
+        status, log = make_gateway(config(upstream, port), start=False).run()
     assert status == 1
-    assert "admin.listen: address already in use" in log
+    assert f"admin.listen: cannot listen on 127.0.0.1:{port}: address already in use" in log
+
+
+def test_an_admin_port_that_the_last_gateway_still_holds_is_waited_for(
+    upstream: Recorder, make_gateway: Any
+) -> None:
+    """A restart failed where the one before had not quite ended."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        gateway = make_gateway(config(upstream, port), start=False)
+        gateway._spawn()
+        assert gateway.wait_for_log("it is tried again", 30)
+    assert eventually(lambda: answers(port), 30), gateway.log()
 
 
 # -- an audit log that is required ------------------------------------------------------------------------
@@ -551,6 +588,7 @@ def full(upstream: Recorder, make_gateway: Any) -> Any:
     return make
 
 
+@pytest.mark.slow
 def test_with_a_full_disk_nothing_is_granted_that_cannot_be_written_down(full: Any) -> None:
     gateway = full(150, required=True)
     ids = [ask(gateway.port, API.target("v1/models")).header("x-presign-request-id")]
@@ -577,6 +615,7 @@ def test_with_a_full_disk_nothing_is_granted_that_cannot_be_written_down(full: A
     assert found["presign_audit_lines_total",] == 4
 
 
+@pytest.mark.slow
 def test_with_a_full_disk_requests_go_on_where_the_log_is_not_required(full: Any) -> None:
     gateway = full(0)
     for _ in range(3):
@@ -589,6 +628,7 @@ def test_with_a_full_disk_requests_go_on_where_the_log_is_not_required(full: Any
     assert shows(gateway.admin, "presign_audit_up", value=1)
 
 
+@pytest.mark.slow
 def test_an_audit_log_that_is_a_pipe_is_said_at_the_start(upstream: Recorder, make_gateway: Any) -> None:
     gateway = make_gateway(config(upstream, free_port()), start=False)
     os.mkfifo(gateway.directory / "audit.jsonl")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import MakeGateway
+from support import audit_log
 from support.asking import SECRET, Grant, ask, code, in_an_hour, wire
 from support.h2client import H2Client
 from support.lab import REAL_SECRET, bearer_connection
@@ -168,7 +169,12 @@ REFUSALS: dict[str, tuple[int, str, str, Asked]] = {
     "an upstream with another's certificate": (502, "upstream", "GET", at_api(Grant("conn_untrusted"))),
     "an upstream that talks nonsense": (502, "upstream", "GET", at_api(API, "v1/garbage")),
     "an upstream that hangs up": (502, "upstream", "GET", at_api(API, "v1/close")),
-    "an upstream that redirects to somebody else": (502, "upstream", "GET", at_api(API, "v1/redirect")),
+    "an upstream that redirects to somebody else": (
+        403,
+        "redirect_not_allowed",
+        "GET",
+        at_api(API, "v1/redirect"),
+    ),
     "an upstream that takes too long": (504, "upstream", "GET", at_api(Grant("conn_slow"), "v1/slow")),
 }
 
@@ -189,9 +195,9 @@ def test_refusal_has_its_status_code_and_shape(name: str, gateway: Mitm) -> None
     if method == "HEAD":
         return
     error = json.loads(response.body)["error"]
-    assert json.loads(response.body) == {"error": error}
-    assert error.keys() == {"code", "message", "request_id"}
-    assert error["code"] == expected
+    assert json.loads(response.body) == {"error": error, "message": error["message"], "type": "error"}
+    assert error.keys() == {"code", "type", "message", "request_id"}
+    assert error["code"] == error["type"] == expected
     assert error["request_id"] == response.header("x-presign-request-id")
     assert re.fullmatch(r"req_[0-9A-Za-z_-]{8,64}", error["request_id"])
     assert response.header("content-length") == str(len(response.body))
@@ -518,9 +524,7 @@ def test_gateway_whose_script_was_deleted_refuses_in_both_schemes(
 
 
 def audit_lines(gateway: Mitm) -> list[dict[str, Any]]:
-    text = (gateway.directory / "audit.jsonl").read_text("utf-8")
-    whole, _, _ = text.rpartition("\n")  # the last line may still be being written
-    return [json.loads(line) for line in whole.splitlines()]
+    return audit_log.audit_lines(gateway.directory / "audit.jsonl")
 
 
 def audited(gateway: Mitm, request_id: str | None) -> dict[str, Any]:
@@ -538,7 +542,9 @@ def test_refusal_is_audited_once_with_the_id_of_its_answer(name: str, gateway: M
     status, expected, method, _ = REFUSALS[name]
     line = audited(gateway, refused(gateway, name).header("x-presign-request-id"))
     assert (line["status"], line["method"]) == (status, method)
-    if status < 500:
+    if expected == "redirect_not_allowed":  # the upstream was asked
+        assert (line["decision"], line["code"]) == ("forward", expected)
+    elif status < 500:
         assert (line["decision"], line["code"]) == ("deny", expected)
         assert line["detail"]
     assert line["client"] == "127.0.0.1"

@@ -76,6 +76,20 @@ def plain(shell: Shell, registry: Any) -> None:
         (shell.directory / name).chmod(0o600)
 
 
+# -- signing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["v1/points/52.5,13.4", "v1/points/52.5%2C13.4", "/v1/a,b?at=1,2"])
+def test_a_path_with_a_comma_is_signed_as_it_is_typed(
+    path: str, home: Shell, run: Callable[..., Done]
+) -> None:
+    """It was a usage error: a comma ends an item of a list."""
+    signed = json.loads(run("sign", "conn_a", path, "--json").out)
+    assert signed["paths"] == [path.partition("?")[0].removeprefix("/").replace(",", "%2C")]
+    for spelling in (signed["url"], signed["url"].replace("5,1", "5%2c1")):
+        assert run("verify", spelling).code == 0
+
+
 # -- JSON ---------------------------------------------------------------------------------------------
 
 
@@ -95,7 +109,18 @@ def test_json_on_every_verb_is_one_object_with_the_keys_that_are_documented(
     assert listed.keys() == {"id", "scheme", "upstream", "auth", "keys", "state", "file"}
     assert said("connections", "show", "conn_a").keys() == listed.keys() | {"entry"}
     signed = said("sign", "conn_a", "v1/a")
-    grant = {"connection", "methods", "paths", "expires", "expires_at", "url", "base_url", "token", "headers"}
+    grant = {
+        "connection",
+        "methods",
+        "paths",
+        "expires",
+        "expires_at",
+        "url",
+        "base_url",
+        "token",
+        "headers",
+        "send_to",
+    }
     assert signed.keys() == grant | {"signature_id", "key"}
     converted = said("convert", signed["token"], "--path", "v1/a")
     assert converted == {name: signed[name] for name in converted}
@@ -560,15 +585,6 @@ def test_a_key_without_an_id_keeps_the_one_that_its_place_gave_it(shell: Shell, 
     ]
 
 
-def test_a_revoked_url_with_another_expiry_written_on_it_stays_revoked(home: Shell, run) -> None:
-    """Whoever holds it may well write an expiry of long ago on the copy that is found and revoked."""
-    url = run("sign", "conn_a", "v1/a", "--expires", "30d").out.strip()
-    signed = url.partition("X-Presign-Expires=")[2].partition("&")[0]
-    run("revoke", url.replace(signed, "1000000000"))
-    run("revoke", "0" * 32)
-    assert run("verify", url, code=1).out == "Refused: 403 revoked: this signature is revoked.\n"
-
-
 def test_what_has_expired_is_forgotten_when_something_else_is_revoked(shell: Shell, run) -> None:
     urls = {"0" * 32: {"at": "2020-01-01T00:00:00Z", "expires": 1}, "1" * 32: {"at": "2020-01-01T00:00:00Z"}}
     plain(shell, {"connections": {"a": GOOD}, "revoked": {"urls": urls}})
@@ -625,3 +641,19 @@ def test_other_shells_have_a_completion_too(run: Callable[..., Done], shell_name
 def test_completion_says_nothing_where_there_is_no_configuration(shell: Shell) -> None:
     env = {"_PRESIGN_COMPLETE": "bash_complete", "COMP_WORDS": "presign sign c", "COMP_CWORD": "2"}
     assert shell.bash("presign", **env).out.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("sign", "conn_a", "v1/models", "--secret-file", "~nobody-of-that-name/secret"),
+        ("sign", "conn_a", "v1/models", "--as", "env", "--ca", "~nobody-of-that-name/ca.pem"),
+    ],
+)
+def test_a_home_of_nobody_is_told_as_a_file_that_is_not_there(
+    argv: tuple[str, ...], home: Shell, runner: Runner
+) -> None:
+    """It was a traceback, as it was for a user without a home."""
+    done = runner.run(Case(argv))
+    assert "~nobody-of-that-name/" in done.all
+    assert "Traceback" not in done.all

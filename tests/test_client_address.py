@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy.audit import Outcome, record
-from presign_proxy.clients import MAX_HOPS, bucket, client_address, shown
+from presign_proxy.clients import MAX_HOPS, bucket, client_address, public_origin, shown
 from presign_proxy.connections import Registry
 from presign_proxy.decisions import Deny, Forward
 from presign_proxy.networks import parse_network
@@ -190,3 +190,25 @@ def test_what_a_client_claims_of_itself_is_not_forwarded() -> None:
     decision = decided("10.0.0.1", b"203.0.113.9")
     assert isinstance(decision, Forward)
     assert b"203.0.113.9" not in b"".join(value for _, value in decision.sent.fields)
+
+
+def public(client: str, *said: str, trusted: Any = PROXIES, **more: Any) -> str:
+    fields = tuple((b"X-Forwarded-Proto", line.encode()) for line in said)
+    asked = request("/", *fields, client=client)
+    return public_origin(asked._replace(**more), trusted)
+
+
+def test_only_a_trusted_proxy_says_that_it_was_asked_over_tls() -> None:
+    plain, secure = f"http://{GATEWAY}", f"https://{GATEWAY}"
+    assert public("10.0.0.1", "https") == secure
+    assert public("10.0.0.1", "http, HTTPS ") == secure
+    assert public("10.0.0.1", "http", "https") == secure
+    assert public("10.0.0.1") == plain
+    assert public("10.0.0.1", "https", "http") == plain
+    assert public("10.0.0.1", "https, http") == plain
+    assert public("10.0.0.1", "https", trusted=()) == plain
+    assert public("203.0.113.9", "https") == plain
+    assert public("unknown", "https") == plain
+    # Inside a tunnel the client speaks, whoever it comes through.
+    assert public("10.0.0.1", "https", tunnelled=True) == plain
+    assert public("10.0.0.1", "https", reverse=True) == ""

@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from presign_proxy.connections import Conduct
+from presign_proxy.names import header_key
+from presign_proxy.presets import providers
+from presign_proxy.rewrite import is_credential
 from support import thirdparty
 from support.deciding import code, connection, registry, request, sent, signed
 
@@ -29,9 +32,42 @@ def test_a_credential_of_the_clients_own_is_rejected_where_the_connection_says_s
             assert code(request(signed(), (name.encode(), b"sk-mine")), known) == "malformed", name
 
 
+def test_a_key_of_the_clients_own_for_any_provider_of_a_preset_is_a_credential() -> None:
+    """Whatever the connection itself fills: beside it, a second key would reach the upstream."""
+    auths = [preset["auth"] for preset in providers().values() if preset["auth"]["type"] == "header"]
+    headers = {auth["header"] for auth in auths if "header" in auth} | {
+        name for auth in auths for name in auth.get("asks", ())
+    }
+    assert len(headers) > 20
+    passing = [name for name in headers if not is_credential(header_key(name.encode()))]
+    assert passing == ["X-Algolia-Application-Id"]  # which is in every page that searches
+
+
 @pytest.mark.parametrize("name", NAMES["kept"].split())
 def test_a_header_of_the_apis_own_stays(name: str) -> None:
     assert (name.encode(), b"v") in sent(request(signed(), (name.encode(), b"v"))).sent.fields
+
+
+def documented() -> list[str]:
+    """Names of headers in the table of what is taken off; `…` stands for any word."""
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
+    table = page.partition("### What is taken off a request")[2].partition("A header that would")[0]
+    rows = [re.sub(r"\(.*?\)", "", row) for row in table.splitlines() if row.startswith("| ")]
+    return [
+        name.replace("…", "word") for row in rows for name in re.findall(r"`([A-Za-z-]+…?|…[A-Za-z-]+)`", row)
+    ]
+
+
+def test_every_header_that_the_documentation_names_is_taken_off() -> None:
+    names = documented()
+    assert len(names) > 40
+    for name in names:
+        value = b"http://presign.local/?X-Presign-Signature=attacker" if name == "Referer" else b"attacker"
+        asked = request(signed(), (name.encode(), value))
+        if name.startswith("X-Presign-"):
+            assert code(asked) == "malformed"
+        else:
+            assert not [one for _, one in sent(asked).sent.fields if b"attacker" in one], name
 
 
 # -- PortSwigger/param-miner ----------------------------------------------------------------------------

@@ -14,9 +14,11 @@ from presign_proxy.config import load
 from presign_proxy.config_path import locate
 from presign_proxy.connections import Connection
 from presign_proxy.document import parse
+from presign_proxy.forms import FORMS
 from presign_proxy.injectors import BasicCredential, HeaderCredential, QueryCredential
+from presign_proxy.presets.model import PresetsFile
 from presign_proxy.problems import ConfigError
-from presign_proxy.schema import Config
+from presign_proxy.schema import Config, RegistryFile
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"
 KEY = "sk-REALSECRET-0123456789"
@@ -116,8 +118,8 @@ YAML = {
     "a: b: sk-REALSECRET-0123456789\n": "is not valid YAML",
     "[" * 5000: "is not",
     "a: \x00": "is not valid YAML",
-    "- 1\n": "is a mapping",
-    "text\n": "is a mapping",
+    "- 1\n": "has to be a mapping",
+    "text\n": "has to be a mapping",
 }
 
 
@@ -160,7 +162,7 @@ WRONG = {
     "no keys": (api(signing_keys=[]), "is required: without a signing key"),
     "five keys": (api(signing_keys=[{"secret": SECRET}] * 5), "at most 4"),
     "a weak secret": (api(signing_keys=[{"secret": "sk_your_secret"}]), "is shorter than 16 bytes"),
-    "an empty secret": (api(signing_keys=[{"secret": ""}]), "is a secret"),
+    "an empty secret": (api(signing_keys=[{"secret": ""}]), "has to be a secret"),
     "a key twice": (api(signing_keys=[{"id": "k", "secret": SECRET}] * 2), "another key has this id"),
     "a time without zone": (
         api(signing_keys=[{"secret": SECRET, "not_after": "2027-01-01"}]),
@@ -172,40 +174,43 @@ WRONG = {
     "a header of ours": (api(auth={"type": "header", "headers": {"X-Presign-Key": "9"}}), "has to set"),
     "a strange header": (
         api(auth={"type": "header", "headers": {"X-Token-": "9"}}),
-        "is the name of a header",
+        "has to be the name of a header",
     ),
     "a header twice": (
         api(auth={"type": "header", "headers": {"X-T": "9", "x-t": "9"}}),
         "names a header twice",
     ),
-    "a parameter with a blank": (api(auth={"type": "query", "params": {"a b": "9"}}), "should match"),
+    "a parameter with a blank": (
+        api(auth={"type": "query", "params": {"a b": "9"}}),
+        "name of a query parameter",
+    ),
     "a line break in a key": (api(auth={"type": "bearer", "token": "a\nb"}), "line break"),
     "a key no header carries": (api(auth={"type": "bearer", "token": "☃"}), "no header can carry"),
     "a pasted key for a variable": (api(auth={"type": "bearer", "token": {"env": KEY}}), "not a value"),
-    "two sources": (api(auth={"type": "bearer", "token": {"env": "A", "file": "b"}}), "is a secret"),
-    "a method in lower case": (api(allow={"methods": ["get"]}), "should match"),
+    "two sources": (api(auth={"type": "bearer", "token": {"env": "A", "file": "b"}}), "has to be a secret"),
+    "a method in lower case": (api(allow={"methods": ["get"]}), "has to be a method in capitals, as in GET"),
     "a wildcard beside methods": (api(allow={"methods": ["GET", "*"]}), "stands alone"),
-    "a number for a duration": (api(max_lifetime=60), "is a duration"),
+    "a number for a duration": (api(max_lifetime=60), "has to be a duration"),
     "no time at all": (api(max_lifetime="0s"), "longer than nothing"),
     "an unknown preset": (api(preset="nope"), "there is no such preset"),
-    "an unknown scheme": (api(scheme="magic"), "is presign or source"),
-    "a rate without a period": (api(limits=[{"rate": "60"}]), "is a rate, as in 60/minute"),
+    "an unknown scheme": (api(scheme="magic"), "has to be presign or source"),
+    "a rate without a period": (api(limits=[{"rate": "60"}]), "has to be a rate, as in 60/minute"),
     "a rate beyond what can be counted": (api(limits=[{"rate": "20000/second"}]), "more than 10000 a second"),
-    "a quota by the hour": (api(limits=[{"quota": "5/hour"}]), "is a quota, as in 1000/month"),
-    "nobody at the same time": (api(limits=[{"concurrency": 0}]), "greater than or equal to 1"),
-    "a burst of nothing": (api(limits=[{"rate": "1/second", "burst": 0}]), "greater than or equal to 1"),
+    "a quota by the hour": (api(limits=[{"quota": "5/hour"}]), "has to be a quota, as in 1000/month"),
+    "nobody at the same time": (api(limits=[{"concurrency": 0}]), "has to be 1 or more"),
+    "a burst of nothing": (api(limits=[{"rate": "1/second", "burst": 0}]), "has to be 1 or more"),
     "a limit of two kinds": (api(limits=[{"rate": "1/second", "quota": "5/day"}]), "not a key that is known"),
     "a limit of no kind": (api(limits=[{"per": "url"}]), "rate: is required"),
     "a limit per nobody": (
         api(limits=[{"concurrency": 1, "per": "planet"}]),
-        "limits.0.per: input should be",
+        "limits.0.per: has to be connection, url or client",
     ),
     "two limits that count the same": (
         api(limits=[{"rate": "1/second"}, {"rate": "9/second", "burst": 2}]),
         "limits.1: another limit counts the same (rate-1s-connection)",
     ),
-    "no uses at all": (api(max_uses=0), "greater than or equal to 1"),
-    "text for a boolean": (api(enabled="true"), "is true or false"),
+    "no uses at all": (api(max_uses=0), "has to be 1 or more"),
+    "text for a boolean": (api(enabled="true"), "has to be true or false"),
 }
 
 
@@ -226,7 +231,7 @@ WRONG_SOURCES = {
     "an origin with a path": ({"allowed_origins": ["https://a.example/x"]}, "leave the path out"),
     "51 origins": ({"allowed_origins": [f"https://{n}.example" for n in range(51)]}, "at most 50"),
     "a strange network": ({"allow_networks": ["10.0.0.1/8"]}, "is not a network"),
-    "a port over 65535": ({"ports": [65536]}, "less than or equal to 65535"),
+    "a port over 65535": ({"ports": [65536]}, "has to be 65535 or less"),
     "intercept nothing": ({"intercept": True}, "needs allowed_origins"),
     "a credential in the clear": (
         {"allowed_origins": ["http://a.example"], "auth": {"type": "bearer", "token": KEY}},
@@ -355,7 +360,7 @@ def test_a_short_secret_is_warned_of(write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clients", "expected"), [(0, "greater than"), (30_001, "less than"), ("9", "number")]
+    ("clients", "expected"), [(0, "has to be 1 or more"), (30_001, "30000 or less"), ("9", "number")]
 )
 def test_a_number_of_clients_that_cannot_be_is_told(write, clients: object, expected: str) -> None:
     (problem,) = problems(write({"gateway": {"max_clients": clients}}))
@@ -380,7 +385,7 @@ def test_a_registry_file_adds_its_connections(write) -> None:
     path = write({"registry": {"file": "registry.yaml"}, "connections": {"conn_a": api()}})
     loaded = load(path, {})
     assert sorted(loaded.registry.connections) == ["conn_a", "conn_b"]
-    assert [file.name for file in loaded.files] == ["config.yaml", "registry.yaml"]
+    assert [file.name for file in loaded.record.files] == ["config.yaml", "registry.yaml"]
     write(json.dumps({"connections": {"conn_c": api()}}), "registry.json")
     assert "conn_c" in load(write({"registry": {"file": "registry.json"}}), {}).registry.connections
 
@@ -416,7 +421,7 @@ def test_an_admin_listener_on_loopback_is_not(write, listen: str) -> None:
     ["9464", ":9464", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:9464", "a b:1", "127.1:9464", 9464],
 )
 def test_an_admin_listener_that_is_nowhere_is_refused(write, listen: str) -> None:
-    assert "admin.listen: is HOST:PORT" in problems(write({"admin": {"listen": listen}}))[0]
+    assert "admin.listen: has to be HOST:PORT" in problems(write({"admin": {"listen": listen}}))[0]
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "X_Api_Key"])
@@ -432,3 +437,47 @@ def test_default_headers_carry_no_credential(write, name: str) -> None:
 @pytest.mark.parametrize("unsigned", ["Deny", "maybe", ""])
 def test_an_unknown_word_for_unsigned_denies(write, unsigned: str) -> None:
     assert load(write({"gateway": {"unsigned": "pass"}}), {}, unsigned).registry.deny_unsigned
+
+
+@pytest.mark.parametrize("name", ["Refresh", "set-cookie", "Transfer-Encoding", "X Next", "X-Next:", "", "*"])
+def test_a_header_with_a_meaning_of_its_own_is_no_url_header(write, name: str) -> None:
+    path = write({"connections": {"conn": api(url_headers=["X-Next", name])}})
+    with pytest.raises(ConfigError, match="url_headers"):
+        load(path, {})
+
+
+SYNTAX = {
+    "a: [b\nc: d\n": (
+        "2:2: is not valid YAML: did not find expected ',' or ']', for what begins at 1:4;"
+        " what is behind it was not looked at"
+    ),
+    "a: {b: ${C}}\n": "1:9: is not valid YAML: did not find expected ',' or '}';",
+    "a: b\n...  # the end\nc: d\n": "3:1: this stands below the end mark `...`: write it above that line",
+    "%YAML 1.1\na: b\n": "2:1: is not valid YAML: did not find expected <document start>;",
+    'a: "b\nc: d\n': "3:1: is not valid YAML: found unexpected end of stream, for what begins at 1:4;",
+}
+
+
+@pytest.mark.parametrize("text", SYNTAX)
+def test_who_forgot_a_bracket_is_told_which_and_that_more_may_follow(write, text: str) -> None:
+    (problem,) = problems(write(text))
+    assert problem.startswith(SYNTAX[text]), problem
+
+
+def patterns_of(schema: object) -> set[str]:
+    """Every regular expression that pydantic itself holds a text against."""
+    if isinstance(schema, list | tuple):
+        return {found for one in schema for found in patterns_of(one)}
+    if not isinstance(schema, dict):
+        return set()
+    own = {schema["pattern"]} if schema.get("type") == "str" and "pattern" in schema else set()
+    return own | {found for one in schema.values() for found in patterns_of(one)}
+
+
+def test_no_regular_expression_is_shown_to_who_mistyped_a_text() -> None:
+    schemas = [
+        Config.__pydantic_core_schema__,
+        RegistryFile.__pydantic_core_schema__,
+        PresetsFile.__pydantic_core_schema__,
+    ]
+    assert patterns_of(schemas) == {f"^{form}$" for form in FORMS}

@@ -5,19 +5,37 @@ said of that which is not spelled as it should be.
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
+from presign_proxy.connections import Conduct, Registry
 from presign_proxy.decisions import Deny
+from presign_proxy.injectors import HeaderCredential
 from presign_proxy.message import Request, head_of
 from presign_proxy.schemes import presign as presign_scheme
 from presign_proxy.schemes.presign import Presign, Slot, recognise
-from support.deciding import GATEWAY, NOW, SECRET, ask, code, connection, registry, request, sent, signed
+from presign_proxy.secret import Secret
+from support.deciding import (
+    GATEWAY,
+    KEY,
+    NOW,
+    SECRET,
+    ask,
+    code,
+    connection,
+    project,
+    registry,
+    request,
+    sent,
+    signed,
+)
 from support.signing import presign_headers, presign_query, token
 
 AT = {"host": "api.example.com", "scheme": "https"}
 AWAY = {"host": "other.test"}
 TOKEN = token(SECRET, "conn", NOW + 60, "GET", "v1/*").encode()
+OTHER_TOKEN = token(SECRET, "conn", NOW + 61, "GET", "v1/*").encode()
 HEADERS = {
     name.encode(): value.encode()
     for name, value in presign_headers(SECRET, "conn", NOW + 60, "GET", "v1/*").items()
@@ -32,9 +50,9 @@ def read(asked: Request) -> Presign:
     return found
 
 
-def told(asked: Request) -> str:
+def told(asked: Request, known: Registry | None = None) -> str:
     """What the audit log is told of a malformed request."""
-    decision = ask(asked)
+    decision = ask(asked, known)
     assert isinstance(decision, Deny)
     assert decision.code == "malformed"
     return decision.detail
@@ -56,30 +74,30 @@ def test_each_carrier_is_read_for_what_it_says() -> None:
     slot = Slot("header", b"authorization")
     query = signed("v1/models").partition("?")[2]
     for asked, differing in (
-        (request(signed()), {"carrier": "query", "gateway": True, "query": None, "slot": None}),
+        (request(signed()), {"carrier": "query", "gateway": True, "query": None, "slots": ()}),
         (
             request(f"/api/proxy/conn/v1/models?a=1&{query}&&b=%20"),
-            {"carrier": "query", "gateway": True, "query": b"a=1&&b=%20", "slot": None},
+            {"carrier": "query", "gateway": True, "query": b"a=1&&b=%20", "slots": ()},
         ),
         (
             request("/v1/models?", *HEADERS.items(), **AT),
-            {"carrier": "header", "gateway": False, "query": b"", "slot": None},
+            {"carrier": "header", "gateway": False, "query": b"", "slots": ()},
         ),
         (
             request(b"/p/" + TOKEN + b"/v1/models?x"),
-            {"carrier": "path", "gateway": True, "query": b"x", "slot": None},
+            {"carrier": "path", "gateway": True, "query": b"x", "slots": ()},
         ),
         (
             request("/v1/models", bearer, **AT),
-            {"carrier": "key", "gateway": False, "query": None, "slot": slot},
+            {"carrier": "key", "gateway": False, "query": None, "slots": (slot,)},
         ),
         (
             request(b"/v1/models?a&Key[]=" + TOKEN + b"&b=2", **AT),
-            {"carrier": "key", "gateway": False, "query": b"a&b=2", "slot": Slot("param", b"key")},
+            {"carrier": "key", "gateway": False, "query": b"a&b=2", "slots": (Slot("param", b"key"),)},
         ),
         (
             request(b"/v1/models?key=" + TOKEN, **AT),
-            {"carrier": "key", "gateway": False, "query": None, "slot": Slot("param", b"key")},
+            {"carrier": "key", "gateway": False, "query": None, "slots": (Slot("param", b"key"),)},
         ),
     ):
         found = read(asked)._asdict()
@@ -321,12 +339,87 @@ def test_what_people_look_for_is_no_token(query: str) -> None:
         (b"a=1;key=" + TOKEN, QUERY),
         (TOKEN, QUERY),
         (b"key=ps1_x." + SIGNATURE.encode(), "the token does|the token is|the base64url of the token"),
-        (b"key=" + TOKEN + b"&key=" + TOKEN, "it carries more than one presign: key, key"),
+        (b"key=" + TOKEN + b"&key=" + TOKEN, "a slot holds the token twice"),
+        (b"key=" + TOKEN + b"&key=" + OTHER_TOKEN, "it carries more than one presign: key, key"),
     ],
 )
 def test_the_audit_log_says_where_in_a_query_a_token_stood(query: bytes, why: str) -> None:
     detail = told(request(b"/v1/models?b=1&" + query, **AT))
     assert any(detail.startswith(one) for one in why.split("|"))
+
+
+# -- one key in several slots, and at the gateway ---------------------------------------------------------
+
+BEARER = (b"Authorization", b"Bearer " + TOKEN)
+API_KEY = (b"X-Api-Key", TOKEN)
+
+
+def keyed(**more: Any) -> Registry:
+    """A connection whose key goes into X-Api-Key."""
+    return registry(connection(injector=HeaderCredential(((b"X-Api-Key", b"", Secret(KEY)),)), **more))
+
+
+@pytest.mark.parametrize("reject", [False, True])
+def test_a_client_that_fills_two_slots_from_one_key_is_served(reject: bool) -> None:
+    known = keyed(conduct=Conduct(reject_client_credentials=reject))
+    for fields in ((BEARER, API_KEY), (API_KEY, BEARER), ((b"Authorization", basic(b"u:" + TOKEN)), API_KEY)):
+        forward = sent(request("/v1/models", *fields, **AT), known)
+        assert forward.sent is not None
+        assert b"ps1_" not in repr(forward.sent).encode()
+        assert [value for name, value in forward.sent.fields if name == b"X-Api-Key"] == [KEY.encode()]
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ((BEARER, (b"X-Api-Key", OTHER_TOKEN)), "it carries more than one presign: key, key"),
+        ((BEARER, API_KEY, (b"Api-Key", TOKEN)), "the token stands in a slot"),
+        ((BEARER, (b"X-Other", TOKEN)), "the token stands in a slot"),
+        ((BEARER, BEARER), "a slot holds the token twice"),
+        ((API_KEY, (b"X_Api_Key", TOKEN)), "a slot holds the token twice"),
+        ((BEARER, API_KEY, *HEADERS.items()), "it carries more than one presign: header, key"),
+    ],
+)
+def test_another_token_or_another_slot_beside_a_key_token_is_malformed(
+    fields: tuple[tuple[bytes, bytes], ...], why: str
+) -> None:
+    assert told(request("/v1/models", *fields, **AT), keyed()).startswith(why)
+
+
+def test_a_key_of_the_clients_own_beside_a_key_token_is_rejected_where_the_connection_says_so() -> None:
+    known = keyed(conduct=Conduct(reject_client_credentials=True))
+    assert told(request("/v1/models", BEARER, (b"X-Api-Key", b"mine"), **AT), known).startswith("the client")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/chat/completions", "/v1/x/y.png", "/v1/", "/v1/pk/a.png"]
+)
+def test_an_sdk_that_takes_a_host_only_needs_no_path_of_the_gateways(path: str) -> None:
+    known = registry(connection(), project())
+    assert sent(request(path, BEARER), known).plain.path == path.encode()
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/models", "/v1%2Fmodels", "/v1/../v2/models"])
+def test_a_key_token_at_the_gateway_grants_no_more_than_was_signed(path: str) -> None:
+    assert code(request(path, BEARER)) == "path_not_allowed"
+
+
+def test_nothing_but_a_key_token_is_taken_at_any_path_of_the_gateway() -> None:
+    for path in ("/v1", "/models", "/"):
+        assert code(request(path)) == "not_found"
+        assert code(request(path, *HEADERS.items())) == "not_found"
+        assert code(request(f"{path}?{presign_query(SECRET, 'conn', NOW + 60, 'GET', '*')}")) == "not_found"
+        assert code(request(path, (b"X-Api-Key", TOKEN))) != "forward"  # not this connection's slot
+    assert code(request("/api/proxy/other/v1/models", BEARER)) == "malformed"
+    assert code(request(b"/p/" + TOKEN + b"/v1/models", BEARER)) == "malformed"
+
+
+@pytest.mark.parametrize("query", ["sig=1&exp=2", "exp=1900000000", "SIG=0", "a=1;sig=0"])
+def test_a_key_token_beside_a_source_signature_is_malformed_and_bare(query: str) -> None:
+    known = registry(connection(), project())
+    decision = ask(request(f"/v1/pk/a.png?{query}", BEARER), known)
+    assert isinstance(decision, Deny)
+    assert (decision.code, decision.style) == ("malformed", "bare")
 
 
 # -- the path ---------------------------------------------------------------------------------------------
@@ -344,7 +437,7 @@ def test_at_the_gateway_nothing_but_its_own_forms_holds_a_presign() -> None:
 
 
 def test_a_token_or_a_field_in_the_path_of_another_host_is_malformed() -> None:
-    assert told(request(b"/p/" + TOKEN + b"/v1", **AWAY)) == PATH
+    assert told(request(b"/q/" + TOKEN + b"/v1", **AWAY)) == PATH
     assert told(request(b"/x/%70s1_" + TOKEN[4:], **AWAY)) == PATH
     assert told(request("/x;X-Presign-Paths=1", **AWAY)) == "a presign field stands in the path"
 

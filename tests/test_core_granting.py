@@ -5,6 +5,8 @@ agree, and where does it go?
 from __future__ import annotations
 
 import hmac
+import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,7 @@ from presign_proxy.injectors import HeaderCredential, QueryCredential, bearer
 from presign_proxy.keys import KeyRing, SigningKey, signature_id
 from presign_proxy.message import Origin, Request
 from presign_proxy.secret import Secret
+from support.asking import Grant
 from support.deciding import (
     GATEWAY,
     KEY,
@@ -75,7 +78,7 @@ def test_what_a_revoked_key_signed_opens_nothing(target: str, known: Connection)
     other = SigningKey("other", Secret("sk_another_0123456789abcdef0123456789"))
     changed = replace(known, keys=KeyRing((other, stolen)))
     assert code(request(target), registry(changed)) == "revoked"
-    changed = replace(known, keys=KeyRing((SigningKey("k", Secret(SECRET)), replace(other, revoked=True))))
+    changed = replace(known, keys=KeyRing((SigningKey("k", Secret(SECRET)), other._replace(revoked=True))))
     assert code(request(target), registry(changed)) == "forward"
 
 
@@ -188,7 +191,7 @@ def test_a_pattern_is_relative_to_the_base_path_in_either_form() -> None:
 
 def test_an_encoded_slash_passes_where_the_connection_allows_it() -> None:
     known = connection()
-    allowing = replace(known, ceiling=replace(known.ceiling, allow_encoded_slash=True))
+    allowing = replace(known, ceiling=known.ceiling._replace(allow_encoded_slash=True))
     assert code(request(signed("v1/a%2Fb"))) == "path_not_allowed"
     assert code(request(signed("v1/a%2Fb")), registry(allowing)) == "forward"
 
@@ -280,3 +283,73 @@ def test_an_upstream_is_no_source() -> None:
     """A connection of the other scheme is none, whatever it signed."""
     target = source_url(SECRET, "conn", "https://cdn.acme.com/a.png", NOW + 60, "png")
     assert code(request(target)) == "invalid"
+
+
+# -- the gateway's form at a host that is not the gateway ---------------------------------------------------
+
+FORMS: dict[str, Callable[[Grant], tuple[str, tuple[tuple[str, str], ...]]]] = {
+    "query": lambda grant: (f"/api/proxy/{grant.connection}/v1/models?{grant.query}", ()),
+    "header": lambda grant: (f"/api/proxy/{grant.connection}/v1/models", tuple(grant.headers.items())),
+    "path": lambda grant: (f"/p/{grant.token}/v1/models", ()),
+    "key": lambda grant: (
+        f"/api/proxy/{grant.connection}/v1/models",
+        (("Authorization", f"Bearer {grant.token}"),),
+    ),
+}
+
+
+def at(host: str, carrier: str, grant: Grant) -> Request:
+    target, fields = FORMS[carrier](grant)
+    return request(target, *((name.encode(), value.encode()) for name, value in fields), host=host)
+
+
+@pytest.mark.parametrize("carrier", FORMS)
+@pytest.mark.parametrize("host", ["localhost:9000", "presign-gateway", "gateway.svc.cluster.local:8080"])
+def test_a_name_that_the_gateway_does_not_know_is_told(host: str, carrier: str) -> None:
+    """It was "no signing key of the connection made this signature", with a good one."""
+    refused = ask(at(host, carrier, Grant("conn", expires=NOW + 60, secret=SECRET)))
+    assert isinstance(refused, Deny)
+    assert refused.code == "not_found"
+    assert host.partition(":")[0] in refused.detail
+    assert "gateway.hosts" in json.loads(refused.answer.body)["error"]["message"]
+
+
+@pytest.mark.parametrize("carrier", FORMS)
+def test_the_gateways_form_elsewhere_tells_nobody_which_connections_and_upstreams_there_are(
+    carrier: str,
+) -> None:
+    """Without a good signature, every guess gets one answer."""
+    bodies = set()
+    for host in ("api.example.com", "elsewhere.example", "localhost:9000"):
+        for name in ("conn", "conn_other"):
+            refused = ask(at(host, carrier, Grant(name, expires=NOW + 60, secret="sk_wrong")))
+            assert isinstance(refused, Deny)
+            bodies.add((refused.answer.status, refused.answer.body))
+    assert len(bodies) == 1
+
+
+def test_a_source_at_a_name_that_the_gateway_does_not_know_is_told_to_the_operator() -> None:
+    """The client reads the same as everybody without a presign."""
+    known = registry(project(), deny=True)
+    told = ask(request(SOURCE, host="gateway-service:8080"), known)
+    other = ask(request(SOURCE.replace("/pk/", "/pk_other/"), host="gateway-service:8080"), known)
+    assert isinstance(told, Deny)
+    assert isinstance(other, Deny)
+    assert told.detail.startswith("gateway-service:8080 is none of the gateway's names")
+    assert other.detail == "the request carries no presign"
+    assert told.answer == other.answer
+    assert code(request(SOURCE, host="elsewhere.example"), registry(project())) == "pass"
+
+
+def test_an_api_may_have_paths_like_the_gateways_own() -> None:
+    def to_itself(paths: str) -> Request:
+        grant = Grant("conn", expires=NOW + 60, secret=SECRET, paths=paths)
+        return request(
+            "/api/proxy/x/y",
+            *((name.encode(), value.encode()) for name, value in grant.headers.items()),
+            host="api.example.com",
+            scheme="https",
+        )
+
+    assert code(to_itself("api/*")) == "forward"
+    assert code(to_itself("v1/*")) == "path_not_allowed"

@@ -219,6 +219,30 @@ def test_a_worker_that_is_restarted_takes_no_counter_back(story: list[tuple[str,
     assert before == sum(happens == "count" for _, happens in story)
 
 
+def test_no_counter_goes_back_when_a_worker_dies_that_named_more_than_there_is_room_for() -> None:
+    """Prometheus takes that for a restart, and adds all of it once more."""
+    totals = Totals()
+
+    def update(worker: str, names: range, count: int) -> None:
+        series = [[[f"c{number}", "forward", ""], count] for number in names]
+        totals.update(worker, {"presign_connection_requests_total": series})
+
+    def total() -> dict[tuple[str, ...], int]:
+        return {tuple(labels): value for labels, value in totals.total()["presign_connection_requests_total"]}
+
+    update("a", range(MAX_CONNECTIONS - 10), 5)
+    totals.lost("a")
+    update("b", range(MAX_CONNECTIONS - 10, MAX_CONNECTIONS + 500), 7)
+    update("c", range(MAX_CONNECTIONS + 400, MAX_CONNECTIONS + 600), 9)
+    before = total()
+    assert len(before) <= MAX_CONNECTIONS + 1
+    for worker in ("b", "c"):
+        totals.lost(worker)
+        after = total()
+        assert {name: value for name, value in before.items() if after.get(name, 0) < value} == {}
+        before = after
+
+
 def test_workers_that_die_for_ever_leave_a_bounded_memory() -> None:
     totals = Totals()
     for worker in range(5):

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from presign_proxy.ceiling import Ceiling
 from presign_proxy.decisions import Deny
 from presign_proxy.errors import Denied
 from presign_proxy.paths import HASHES, QUESTION_MARKS, SEMICOLONS, canonical_path, pattern, units
-from support.deciding import ask, code, request, signed
+from support.deciding import ask, code, connection, registry, request, sent, signed
 from support.upstreams import readings
 
 CANONICAL = {
@@ -176,12 +177,12 @@ def test_canonical_means_canonical(raw: bytes) -> None:
     assert unquote(path.decode()).encode() == unquote_to_bytes(b"/" + raw)
 
 
-def test_an_escape_is_one_unit_and_equals_no_character_and_no_other_escape() -> None:
+def test_an_escape_is_one_unit_and_equals_no_other_escape_and_no_character_but_a_delimiter() -> None:
     """Else a signed `*A9` would match half of an `é`, or a plain letter some escaped octet."""
     escapes = [units(b"%%%02X" % octet) for octet in range(256)]
     assert {len(unit) for unit in escapes} == {1}
     assert len(set(escapes)) == 256
-    assert not [unit for unit in escapes if unit.isascii()]
+    assert {unit for unit in escapes if unit.isascii()} == set("!$&'()*,=:@")
     assert units(b"/a%C3%A9b") == f"/a{escapes[0xC3]}{escapes[0xA9]}b"
 
 
@@ -203,6 +204,13 @@ MATCHES = [
     ("*a*", "a"),
     ("*a*b*", "ab"),
     ("*a*a*", "aa"),
+    ("v1/%2A", "v1/*"),
+    ("v1/a+b;c", "v1/a%2Bb;c"),
+    ("v1/a+b;c", "v1/a%2Bb%3Bc"),
+    ("+*", "%2B1"),
+    ("*+1/*", "a%2B1/b"),
+    ("a;x/*", "a%3Bx/y"),
+    ("é+/%C3", "%C3%A9%2B/%C3"),
 ]
 MISMATCHES = [
     ("v1/chat/*", "v1/chat"),
@@ -218,6 +226,24 @@ MISMATCHES = [
     ("*%2F*", "a/b"),
     ("", "a"),
     ("v1/%zz", "v1/zz"),
+    ("v1/*", "v1%2Fa"),
+    ("v1%2F*", "v1/a"),
+    ("a%2Bb", "a+b"),
+    ("a%3Bb", "a;b"),
+    ("a%3Bb", "a"),
+    ("a%2Bb*", "a+b"),
+    ("*%3Bb", "x;b"),
+    ("*;b", "x%3Bb"),
+    ("*;b*c", "x%3Bb;c"),
+    ("a%3Fb", "a?b"),
+    ("a%23b", "a#b"),
+    ("a%25b", "a%b"),
+    ("a%20b", "a+b"),
+    ("a+b", "a%20b"),
+    ("a%3B+", "a;+"),
+    ("a%3B;", "a;%3B"),
+    ("%2A", "x"),
+    ("v1%2C*", "v1"),
 ]
 
 
@@ -229,6 +255,44 @@ def test_a_pattern_matches(text: str, path: str) -> None:
 @pytest.mark.parametrize(("text", "path"), MISMATCHES)
 def test_a_pattern_does_not_match(text: str, path: str) -> None:
     assert not pattern(text).matches(units(path.encode()))
+
+
+# -- delimiters that libraries escape, or not -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plain", "!$&'()*,=:@")
+def test_a_delimiter_that_a_library_escapes_is_granted_and_forwarded_as_it_came(plain: str) -> None:
+    escape = f"%{ord(plain):02X}"
+    spelled = plain if plain not in "*," else escape  # which would be a wildcard, or end the item
+    for written in (spelled, escape):
+        for came in (plain, escape, escape.lower()):
+            asked = request(signed(f"v1/a{came}b/c", paths=f"v1/a{written}b/*"))
+            assert code(asked) == "forward", (written, came)
+            assert sent(asked).plain.path == f"/v1/a{came.upper() if came != plain else came}b/c".encode()
+            assert code(request(signed(f"v1/a{came}b", paths=f"v1/a{written}b"))) == "forward"
+            assert code(request(signed(f"v1/a{came}c", paths=f"v1/a{written}b"))) == "path_not_allowed"
+
+
+@pytest.mark.parametrize("plain", "+;")
+def test_an_escape_that_was_signed_does_not_grant_what_upstreams_read_as_something_else(plain: str) -> None:
+    """A plain `+` is a blank to some, a plain `;` the end of a segment."""
+    escape = f"%{ord(plain):02X}"
+    assert code(request(signed(f"v1/a{escape}b", paths=f"v1/a{plain}b"))) == "forward"
+    assert code(request(signed(f"v1/a{escape}b", paths=f"v1/a{escape}b"))) == "forward"
+    assert code(request(signed(f"v1/a{plain}b", paths=f"v1/a{escape}b"))) == "path_not_allowed"
+    assert code(request(signed("v1/a b".replace(" ", "%20"), paths="v1/a+b"))) == "path_not_allowed"
+
+
+def test_a_ceiling_is_held_against_either_spelling() -> None:
+    known = registry(connection(ceiling=Ceiling(paths=(pattern("model/a:0/*"), pattern("x@y")))))
+    for path, granted in (
+        ("model/a%3A0/b", True),
+        ("x%40y", True),
+        ("model/a%3A1/b", False),
+        ("x%40", False),
+    ):
+        asked = request(signed(path, paths="*"))
+        assert code(asked, known) == ("forward" if granted else "path_not_allowed")
 
 
 # -- marks at which an upstream may end a path, or a segment ---------------------------------------------
@@ -248,6 +312,42 @@ def test_a_mark_that_is_encoded_twice_is_refused(mark: str) -> None:
     assert code(request(signed(f"admin{mark}x.jpg", paths="*"))) == "path_not_allowed"
 
 
+@pytest.mark.parametrize("path", [
+    b"a.jpg;/b.jpg%3Bq;z.jpg",  # before they are decoded: what is left ends in q
+    b"a.jpg%3Bx/b%3By%2Fc.jpg",  # after they are decoded, the slash left as it is: in b
+    b"a.jpg%3Bx%2Fb%3By.jpg",  # the slash decoded too: in b
+    b"a.jpg%3Bx;/b.jpg",  # it ends at the first plain semicolon: in x
+    b"a.jpg;x/b;y.jpg", b"a.jpg;x?.jpg".replace(b"?", b"%3Fx"), b"x%23.jpg", b"x%3F.jpg", b"x;.jpg",
+])  # fmt: skip
+def test_a_suffix_is_not_met_where_any_reader_that_drops_parameters_finds_another_end(path: bytes) -> None:
+    assert not pattern("*.jpg").matches(units(path))
+
+
+@pytest.mark.parametrize(
+    "path", [b"a.jpg;b.jpg", b"a.jpg;x/b.jpg", b"a.jpg%3Bb.jpg", b"a.jpg%3Fb.jpg", b"a.jpg"]
+)
+def test_a_suffix_is_met_where_every_reader_finds_it(path: bytes) -> None:
+    assert pattern("*.jpg").matches(units(path))
+
+
+def test_a_long_path_without_marks_is_read_in_one_way() -> None:
+    assert pattern("v1/*").matches(units(b"v1/" + b";x" * 20_000))
+    assert pattern("v1/*.jpg").matches(units(b"v1/" + b"%C3%A9" * 5000 + b".jpg"))
+
+
+@pytest.mark.parametrize(("path", "met"), [
+    ("x%3B.jpg", True), ("x.png", False), ("exact", True), ("w2/x%3B.jpg", True), ("jpg", False),
+    ("x%3B.png", False), ("w2/x.jpg%3Bb", False),
+])  # fmt: skip
+def test_a_path_is_said_to_end_earlier_only_where_that_is_why(path: str, met: bool) -> None:
+    """A pattern that an upstream that reads it as it is sent would meet."""
+    patterns = [pattern(one) for one in ("*.jpg", "exact", "w2/*.jpg")]
+    assert any(one.matches_as_sent(units(path.encode())) for one in patterns) is met
+    assert pattern("*.jpg").matches_as_sent(units(b".jpg"))
+    assert not pattern("a*.jpg").matches_as_sent(units(b"x.jpg"))
+    assert not pattern("exact").matches_as_sent(units(b"exactly"))
+
+
 def test_what_was_signed_with_a_mark_is_granted_as_it_was_signed() -> None:
     for path in ("v1/models/x;y", "v1/models/x%3By", "v1/rooms/a%23b", "v1/why%3F"):
         assert code(request(signed(path, paths=path))) == "forward"
@@ -265,9 +365,28 @@ def test_a_refusal_says_that_an_upstream_may_end_the_path_earlier() -> None:
 
 
 @given(
-    st.sampled_from(["*.jpg", "a*", "*/b", "a/*/b", "a;x/*b", "*a*b*", "a%3Fb*.jpg", "*"]),
+    st.sampled_from(
+        [
+            "*.jpg",
+            "a*",
+            "*/b",
+            "a/*/b",
+            "a;x/*b",
+            "*a*b*",
+            "a%3Fb*.jpg",
+            "*",
+            "*;b",
+            "a+*;*b",
+            "*%3Bb",
+            "*,b",
+            "*%2Bb",
+        ]
+    ),
     st.lists(
-        st.sampled_from(["a", "b", "x", ";", "%3B", "%3F", "%23", "/", ".jpg", "；", "%EF%BC%9F"]), max_size=9
+        st.sampled_from(
+            ["a", "b", "x", ";", "%3B", "%3F", "%23", "/", ".jpg", "；", "%EF%BC%9F", ",", "%2C", "+", "%2B"]
+        ),
+        max_size=9,
     ),
 )
 def test_no_upstream_reads_a_path_that_was_not_signed(text: str, pieces: list[str]) -> None:
@@ -282,9 +401,9 @@ def test_no_upstream_reads_a_path_that_was_not_signed(text: str, pieces: list[st
     assert unquote(path.decode()).startswith(f"/{unquote(first)}")
     # What stands before the first star is taken as written: so is it here, for every upstream.
     free = path.decode()[1 + len(first) :]
-    signed_behind = re.compile(".*".join(["", *map(re.escape, others)]), re.DOTALL)
+    signed_behind = re.compile(".*".join(["", *(re.escape(unquote(one)) for one in others)]), re.DOTALL)
     for reading in readings(free.encode()):
-        assert signed_behind.fullmatch(reading.decode()), (text, path, reading)
+        assert signed_behind.fullmatch(unquote(reading.decode())), (text, path, reading)
 
 
 def test_every_character_that_folds_to_a_mark_is_known() -> None:
@@ -339,3 +458,11 @@ def test_every_octet_is_either_itself_or_an_escape() -> None:
         except Denied:
             continue
         assert unquote_to_bytes(path) == unquote_to_bytes(raw)
+
+
+@pytest.mark.parametrize(("length", "matches"), [(8 * 1024, True), (8 * 1024 + 1, False)])
+def test_a_path_that_is_read_in_several_ways_is_so_long_and_no_longer(length: int, matches: bool) -> None:
+    """Each way costs its length."""
+    rest = "a/x;c/".ljust(length, "x")
+    assert pattern("v1/*/*x").matches(f"v1/{rest}") is matches
+    assert pattern("v1/*/*x").matches("v1/a/" + "x" * length)

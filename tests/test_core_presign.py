@@ -312,7 +312,8 @@ def test_a_token_in_a_query_that_no_credential_fills_never_passes_through(query:
 
 
 def test_a_token_in_the_path_of_another_host_never_passes_through() -> None:
-    assert code(request(b"/p/" + TOKEN + b"/v1/models", host="other.test")) == "malformed"
+    assert code(request(b"/p/" + TOKEN + b"/v1/models", host="other.test")) == "not_found"
+    assert code(request(b"/a/" + TOKEN + b"/v1/models", host="other.test")) == "malformed"
 
 
 @pytest.mark.parametrize(

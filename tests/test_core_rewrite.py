@@ -1,12 +1,15 @@
 """What is taken off a request, and what is put on."""
 
+import json
+
 import pytest
 
 from presign_proxy.connections import Conduct
+from presign_proxy.decisions import Deny
 from presign_proxy.injectors import BasicCredential, HeaderCredential, QueryCredential
 from presign_proxy.rewrite import redact
 from presign_proxy.secret import Secret
-from support.deciding import KEY, NOW, SECRET, code, connection, registry, request, sent, signed
+from support.deciding import KEY, NOW, SECRET, ask, code, connection, registry, request, sent, signed
 from support.signing import token
 
 GONE = [
@@ -30,15 +33,20 @@ GONE = [
     "Proxy-Connection",
     "TE",
     "Trailer",
-    "X-HTTP-Method-Override",
-    "X-Method-Override",
     "X-Original-URL",
+    "X-Original-Name",
+    "X-Original-User-Id",
+    "X-Original-Content-Host",
+    "X-Vault-Token",
+    "X-Consul-Token",
+    "X-Nomad-Token",
+    "X-Registry-Auth",
+    "x_vault_token",
     "X-Rewrite-URL",
     "X_Api_Key",
     "X.Api.Key",
     "Authorization_",
     "X_Forwarded_For",
-    "x_http_method_override",
     "Content_Length",
     "Transfer_Encoding",
     "Transfer---Encoding",
@@ -62,6 +70,12 @@ KEPT = [
     "Range",
     "If-None-Match",
     "Idempotency-Key",
+    "X-Original-Filename",
+    "X-Original-Content-Type",
+    "X-Orig-File-Name",
+    "X-User-Name",
+    "Token-Count",
+    "X-Vault-Namespace",
 ]
 
 
@@ -164,11 +178,79 @@ def test_cookies_pass_only_where_the_connection_says_so() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "field", [(b"Upgrade", b"websocket"), (b"Service-Worker", b"script"), (b"Expect", b"200-ok")]
-)
+@pytest.mark.parametrize("field", [(b"Service-Worker", b"script"), (b"Expect", b"200-ok")])
 def test_nothing_is_granted_that_outlives_the_request(field: tuple[bytes, bytes]) -> None:
     assert code(request(signed(), field)) == "malformed"
+
+
+OVERRIDES = [
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+    "x_http_method_override",
+    "Real-Method",
+]
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_a_post_that_is_to_be_a_delete_does_not_go_on_as_a_post(name: str) -> None:
+    """The header was taken off in silence, and the upstream took a bare POST."""
+    for value in (b"DELETE", b"PATCH", b"", b"POST, DELETE"):
+        refused = ask(request(signed(methods="*"), (name.encode(), value), method="POST"))
+        assert isinstance(refused, Deny)
+        assert refused.code == "malformed"
+        assert name.lower().replace("_", "-") in refused.detail
+        assert "overrides the method" in json.loads(refused.answer.body)["error"]["message"]
+    # It says what the request is anyway.
+    assert sent(request(signed(methods="*"), (name.encode(), b" post "), method="POST")).sent.fields == (
+        (b"Accept-Encoding", b"identity"),
+        (b"Authorization", b"Bearer " + KEY.encode()),
+    )
+
+
+def test_nobody_without_a_signature_learns_what_is_not_forwarded() -> None:
+    asked = request(signed(methods="*")[:-64] + "0" * 64, (b"X-HTTP-Method", b"DELETE"), method="POST")
+    assert code(asked) == "invalid"
+
+
+@pytest.mark.parametrize("method", ["MOVE", "COPY"])
+def test_a_move_does_not_lead_nowhere(method: str) -> None:
+    for name in (b"Destination", b"destination", b"DESTINATION_"):
+        refused = ask(request(signed(methods="*"), (name, b"/v1/other"), method=method))
+        assert isinstance(refused, Deny)
+        assert refused.code == "malformed"
+        assert f"{method} with destination" in refused.detail
+        assert "Destination" in json.loads(refused.answer.body)["error"]["message"]
+    assert code(request(signed(methods="*"), method=method)) == "forward"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Amz-Copy-Source",
+        "x-amz-copy-source-range",
+        "X-Goog-Copy-Source",
+        "x-ms-copy-source",
+        "X_Amz_Copy_Source",
+        "x-oss-copy-source",
+        "X-Amz-Rename-Source",
+        "X-Copy-From",
+        "X-Copy-From-Account",
+        "x-ms-file-rename-source",
+        "x-qs-move-source",
+        "X-Symlink-Target",
+        "x-oss-symlink-target",
+        "X-Object-Manifest",
+    ],
+)
+def test_an_object_that_was_not_signed_is_not_copied_to_one_that_was(name: str) -> None:
+    """The holder of a URL for one object could read every other one of the bucket with it."""
+    field = (name.encode(), b"/bucket/secret")
+    refused = ask(request(signed(methods="*"), field, method="PUT"))
+    assert isinstance(refused, Deny)
+    assert (refused.code, "names a second path" in refused.detail) == ("malformed", True)
+    # Where the bucket is in the host or in the base path, it would be outside of all that can be signed.
+    assert code(request(signed(methods="*", paths="*"), field, method="PUT")) == "malformed"
 
 
 def test_a_refused_request_shows_nothing_that_could_be_used() -> None:

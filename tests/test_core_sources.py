@@ -9,10 +9,11 @@ import pytest
 
 from presign_proxy.connections import SourceRules
 from presign_proxy.decisions import Deny
-from presign_proxy.errors import Denied
+from presign_proxy.errors import Denied, Malformed
 from presign_proxy.injectors import bearer
 from presign_proxy.message import Origin
 from presign_proxy.networks import is_public, judge
+from presign_proxy.schemes import source as scheme
 from presign_proxy.secret import Secret
 from presign_proxy.source_url import parse_url
 from support.deciding import NOW, SECRET, ask, code, project, registry, request, sent
@@ -347,10 +348,12 @@ def test_public_addresses_and_allowed_networks_are_dialled() -> None:
     assert judge(["93.184.216.34", "2606:2800:220:1::1"], ()) == "93.184.216.34"
     assert judge(["10.0.0.5"], (ipaddress.ip_network("10.0.0.0/8"),)) == "10.0.0.5"
     for strange in ("fe80::1%eth0", "localhost", "127.1", ""):
-        with pytest.raises(Denied):
+        with pytest.raises(Denied) as denied:
             judge([strange], ())
-    with pytest.raises(Denied):
+        assert denied.value.code == "invalid"
+    with pytest.raises(Denied) as denied:
         judge([], ())
+    assert denied.value.code == "upstream"
 
 
 def test_nothing_is_public_that_python_calls_private() -> None:
@@ -385,3 +388,30 @@ def test_rules_grant_nothing_by_default() -> None:
 @pytest.mark.parametrize("path", ["/a/../b", "/%2e%2e/b", "/a/.", "/a%20b%"])
 def test_a_signed_source_that_browsers_would_fetch_elsewhere_is_refused(path: str) -> None:
     assert code(request(source(f"https://cdn.acme.com{path}")), registry(project())) == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_refused"),
+    [
+        (b"Transfer-Encoding", b"chunked", True),
+        (b"content-length", b"1", True),
+        (b"Content-Length", b"0", False),
+        (b"X-Length", b"1", False),
+    ],
+)
+def test_a_source_is_asked_for_without_a_body(name: bytes, value: bytes, is_refused: bool) -> None:
+    if is_refused:
+        with pytest.raises(Malformed):
+            scheme.check_bodyless(((b"Accept", b"*/*"), (name, value)))
+    else:
+        scheme.check_bodyless(((name, value),))
+
+
+@pytest.mark.parametrize(("count", "is_refused"), [(1000, False), (1001, True)])
+def test_a_source_with_more_parameters_than_are_read_is_malformed(count: int, is_refused: bool) -> None:
+    query = b"&".join([b"a=1"] * count)
+    if is_refused:
+        with pytest.raises(Malformed):
+            scheme._fields(query)
+    else:
+        assert scheme._fields(query) == ({}, query)

@@ -14,9 +14,10 @@ from presign_proxy.ceiling import Ceiling
 from presign_proxy.decisions import Deny, Forward
 from presign_proxy.errors import Denied, Malformed
 from presign_proxy.grammar import parse_list
-from presign_proxy.keys import KeyRing, SigningKey, signature_id
+from presign_proxy.keys import KeyRing, SigningKey, is_guessable, is_weak, signature_id
 from presign_proxy.policy import check_method
 from presign_proxy.secret import Secret
+from presign_proxy.signer import Signer
 from presign_proxy.tokens import format_token, has_start, holds_token, parse_token
 from support.deciding import NOW, SECRET, ask, code, connection, project, registry, request, ring, sent
 from support.signing import base64url as encoded
@@ -392,3 +393,19 @@ def test_a_gateway_url_without_a_path_is_not_found(target: str) -> None:
     else:
         asked = request(f"{target}?{presign_target(SECRET, 'conn', '', NOW, 'GET', '*').partition('?')[2]}")
     assert code(asked) == "not_found"
+
+
+def test_a_signer_says_how_a_comma_in_a_path_is_signed() -> None:
+    signer = Signer("conn", SECRET)
+    with pytest.raises(ValueError, match="signed as %2C"):
+        signer.sign(["GET"], ["v1/a,b"], expires_at=NOW + 60)
+    grant = signer.sign(["GET"], ["v1/a%2Cb"], expires_at=NOW + 60)
+    assert code(request(grant.url("v1/a,b", ""))) == "forward"
+
+
+@pytest.mark.parametrize(("size", "weak", "guessable"), [
+    (5, True, True), (6, True, False), (15, True, False), (16, False, False),
+])  # fmt: skip
+def test_a_secret_is_weak_and_guessable_by_its_bytes(size: int, weak: bool, guessable: bool) -> None:
+    for text in ("x" * size, "é" * (size // 2) + "x" * (size % 2)):
+        assert (is_weak(Secret(text)), is_guessable(Secret(text))) == (weak, guessable)

@@ -242,3 +242,10 @@ def test_a_grant_that_is_printed_cannot_be_used() -> None:
             grant.url(path)
     with pytest.raises(ValueError):
         Signer("conn", "")
+
+
+def test_each_fault_that_is_documented_names_a_test_that_exists() -> None:
+    section = (ROOT / "docs/running.md").read_text("utf-8").partition("\n### Faults")[2].partition("\n## ")[0]
+    named = re.findall(r"`(tests/test_\w+\.py)::(test_\w+)`", section)
+    assert len(named) > 20
+    assert not [one for one in named if f"def {one[1]}(" not in (ROOT / one[0]).read_text("utf-8")]

@@ -333,6 +333,25 @@ def test_an_unknown_connection_is_told_with_its_neighbours() -> None:
     assert [finding.name for finding in found.findings] == ["other_connection_key"]
 
 
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("v1//models", 'behind "/v1"'),
+        ("/v1/models", "at its beginning"),
+        ("v1/models//", 'behind "/v1/models"'),
+    ],
+)
+def test_a_doubled_slash_is_named_wherever_it_stands(path: str, where: str) -> None:
+    found = explained(parse(BASE + presign_target(SECRET, "conn", path, EXPIRES, "GET", "*")).request)
+    assert [(one.name, one.text) for one in found.findings] == [
+        ("doubled_slash", f"The path holds two slashes {where}: one of them is too many.")
+    ]
+
+
+def test_a_token_that_was_cut_is_not_said_to_be_in_another_base64() -> None:
+    assert "token_alphabet" not in names("ps1_abc")
+
+
 def test_several_carriers_are_named() -> None:
     both = "\n".join(
         f"{name}: {value}" for name, value in presign_headers(SECRET, "conn", EXPIRES, "GET", "v1/*").items()
@@ -382,6 +401,7 @@ def test_a_token_that_is_not_well_formed(what: str) -> None:
 PATHS: dict[str, tuple[str, str, Registry | None, str]] = {
     "asked for the folder itself": ("v1/chat", "v1/chat/*", None, "without_slash"),
     "asked with a slash at the end": ("v1/models/", "v1/models", None, "trailing_slash"),
+    "signed a plus escaped, asked for a plain one": ("v1/+49", "v1/%2B49", None, "plain_where_escaped"),
     "asked in other case": ("v1/Models", "v1/models", None, "case_of_path"),
     "asked below a pattern without a star": ("v1/models/gpt", "v1/models", None, "no_wildcard"),
     "signed with the base path": (
@@ -448,6 +468,16 @@ def test_hosts_are_told() -> None:
     assert names(f"http://api.example.com/v1/models?{query}") == ["other_scheme"]
     assert names(f"https://elsewhere.example/v1/models?{query}") == ["other_upstream"]
     assert names(f"https://elsewhere.example{signed()}")[0] == "gateway_host_unknown"
+    stranger = explained(parse(f"http://gateway-service:8080{signed()}").request)
+    assert stranger.verdict.code == "not_found"
+    assert "none of the gateway's names" in step(stranger, "address")
+    pk = registry(project(), deny=True)
+    source = source_url(SECRET, "pk", "https://cdn.acme.com/a.png", NOW + 60, "png")
+    assert "gateway_host_unknown" in names(f"http://gateway-service:8080{source}", pk)
+    # Only the operator knows whether that is the port it listens on.
+    published = step(explained(parse(f"http://localhost:9000{signed()}").request), "address")
+    assert "if it listens on port 9000" in published
+    assert "list localhost under gateway.hosts" in published
 
 
 def test_other_refusals_after_the_signature_are_told() -> None:
@@ -476,6 +506,26 @@ def test_a_good_request_is_told_to_the_end() -> None:
     assert "mine" not in "\n".join(render(found))
     assert found.claimed.key == "k1"
     assert render(found)[0] == "Granted: the gateway forwards it with the credential."
+
+
+def test_a_header_that_is_taken_off_is_named_with_what_it_can_carry() -> None:
+    given = {
+        "Cookie": "a=b",
+        "X-Vault-Token": "mine",
+        "X-Forwarded-For": "192.0.2.1",
+        "X-Original-Host": "a",
+        "X-Original-Filename": "a.pdf",
+        "Connection": "X-Hop",
+        "X-Hop": "1",
+        "X-Kept": "1",
+    }
+    fields = " ".join(f"-H '{name}: {value}'" for name, value in given.items())
+    told = step(explained(parse(f"curl {fields} '{BASE}{signed()}'").request), "forward")
+    assert "taken off, can carry a credential: Cookie, X-Vault-Token\n" in told
+    assert "taken off, can carry who asks, or where it goes: X-Forwarded-For, X-Original-Host\n" in told
+    assert "taken off, for this hop only: Connection, X-Hop\n" in told
+    assert "X-Kept" not in told
+    assert "X-Original-Filename" not in told
 
 
 def test_a_connection_whose_credential_was_not_fetched_is_explained() -> None:
@@ -676,6 +726,7 @@ STEPS = {
     "path_not_allowed": {"path"},
     "not_found": {"path", "address"},
     "host_mismatch": {"host"},
+    "upgrade_required": {"forward"},
 }
 CEILINGS = st.builds(
     Ceiling,

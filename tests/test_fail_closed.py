@@ -13,6 +13,7 @@ import pytest
 
 from conftest import MakeGateway
 from support.answers import BEHAVIOURS, Answer
+from support.audit_log import audit_lines
 from support.config import write_config
 from support.h2client import H2Client, H2Reply
 from support.lab import LAB_SECRET, REAL_SECRET, bearer_connection
@@ -137,7 +138,7 @@ PROTOCOL = (
     "WaitingStream.handle_event",
 )
 # Where an answer passes on its way from mitmproxy's protocol to ours.
-RECEIVING = ("GuardedStream._receive_data",)
+RECEIVING = ("DownloadingStream._receive",)
 
 TARGETS = {
     target.partition("@")[0]
@@ -369,7 +370,7 @@ def test_a_failing_protocol_hangs_up_on_a_client_that_is_talking(lab: Lab) -> No
     """One in twenty kept its connection: mitmproxy forgets to close it while its task waits for its turn to
     report what it has read, here that the client has taken a part of the answer.
     """
-    assert not any(lab.send("h2", "GuardedStream._receive_data").hung for _ in range(30))
+    assert not any(lab.send("h2", "DownloadingStream._receive").hung for _ in range(30))
 
 
 @pytest.mark.parametrize("shape", ["get", "upload", "h2"])
@@ -384,7 +385,7 @@ def test_what_was_granted_is_in_the_audit_log_also_where_the_protocol_fails(
     audit = lab.gateway.directory / "audit.jsonl"
 
     def found() -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in audit.read_text().splitlines()]
+        lines = audit_lines(audit)
         return [line for line in lines if line["request_id"] == asked[0].decode()]
 
     assert eventually(found)
@@ -409,6 +410,7 @@ def test_a_failing_function_leaves_no_signature_in_the_terminal(target: str, lab
     assert not Traces(lab.issuer.issued).found_in(lab.gateway.log()[logged:].encode())
 
 
+@pytest.mark.slow
 def test_a_request_that_fails_right_after_a_slow_start_ends_only_itself(
     make_gateway: MakeGateway, upstream: Recorder, tmp_path: Path
 ) -> None:
@@ -503,6 +505,7 @@ def scripted(
         assert "has crashed" not in gateway.log()
 
 
+@pytest.mark.slow
 def test_a_deleted_script_refuses_what_is_ours(scripted: Callable[..., Scripted]) -> None:
     lab = scripted()
     lab.script.unlink()
@@ -512,6 +515,7 @@ def test_a_deleted_script_refuses_what_is_ours(scripted: Callable[..., Scripted]
     assert lab.not_ours().status == 200
 
 
+@pytest.mark.slow
 def test_a_deleted_script_still_refuses_what_is_unsigned(scripted: Callable[..., Scripted]) -> None:
     lab = scripted(unsigned="deny")
     assert lab.not_ours().status == 403
@@ -565,6 +569,7 @@ def refused_start(make_gateway: MakeGateway, config_file: Path | dict[str, Any] 
     return log
 
 
+@pytest.mark.slow
 def test_a_broken_configuration_refuses_to_start_and_says_all_that_is_wrong(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
@@ -579,6 +584,7 @@ def test_a_broken_configuration_refuses_to_start_and_says_all_that_is_wrong(
     assert re.search(rf"{re.escape(str(path))}:8:[0-9]+: connections\.conn_lab\.signing_keys\.0\.secret", log)
 
 
+@pytest.mark.slow
 def test_an_unclosed_quote_beside_a_secret_is_reported_without_it(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
@@ -589,10 +595,12 @@ def test_an_unclosed_quote_beside_a_secret_is_reported_without_it(
     assert re.search(rf"{re.escape(str(path))}:[0-9]+:[0-9]+: is not valid YAML", log)
 
 
+@pytest.mark.slow
 def test_a_missing_configuration_refuses_to_start(make_gateway: MakeGateway, tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere.yaml") in refused_start(make_gateway, tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option", ["ssl_insecure=true", "proxy_debug=true", "validate_inbound_headers=false"]
 )
@@ -601,6 +609,7 @@ def test_an_unsafe_option_refuses_to_start(option: str, make_gateway: MakeGatewa
     assert f"option {name} must be" in refused_start(make_gateway, config(1), "--set", option)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["presign_conifg=x", "presign_unsined=deny"])
 def test_a_mistyped_option_refuses_to_start(option: str, make_gateway: MakeGateway) -> None:
     assert option.partition("=")[0] in refused_start(make_gateway, config(1), "--set", option)

@@ -293,6 +293,31 @@ def test_a_hundred_requests_at_once_with_pings_and_windows_are_all_answered(atta
     assert done == {2 * n + 1 for n in range(100)}
 
 
+def test_an_upload_in_single_bytes_arrives_whole_by_the_clock(attacked: Gateway, upstream: Recorder) -> None:
+    """Each byte costs a worker as much as sixteen KiB: eight clients made all others wait half a second."""
+    target, body = Grant(CONN).target("v1/bytes").encode(), bytes(range(256)) * 6
+    with RawH2(attacked.port, 60) as client:
+        client.send(frame(HEADERS, head_of(target, method=b"POST"), END_HEADERS, 1))
+        client.send(
+            b"".join(frame(DATA, bytes([one]), 0, 1) for one in body) + frame(DATA, b"", END_STREAM, 1)
+        )
+        assert client.answer(1)
+    (request,) = [one for one in upstream.requests if one.target.endswith("/v1/bytes")]
+    assert request.body == body
+
+
+def test_a_body_that_trailers_end_before_its_length_is_refused(attacked: Gateway, upstream: Recorder) -> None:
+    """h2 holds a body against its length only where a DATA frame ends it."""
+    target = Grant(CONN).target("v1/short").encode()
+    head = head_of(target, method=b"POST") + literal(b"content-length", b"1000")
+    with RawH2(attacked.port, 30) as client:
+        client.send(frame(HEADERS, head, END_HEADERS, 1) + frame(DATA, b"abc", 0, 1))
+        client.send(frame(HEADERS, literal(b"x-trailer", b"y"), END_HEADERS | END_STREAM, 1))
+        client.answer(1)
+    assert good(attacked) == 200
+    assert not [one for one in upstream.requests if one.target.endswith("/v1/short") and one.complete]
+
+
 def test_a_client_that_pings_as_a_keepalive_does_is_answered_each_time(attacked: Gateway) -> None:
     with RawH2(attacked.port) as client:
         for n in range(300):
@@ -355,6 +380,20 @@ def test_what_the_lane_has_refused_is_neither_decided_nor_redacted_twice(case: s
     told = counting.log()[before:]
     assert told.count("counted: decide") == 1
     assert told.count("counted: redact") == 1
+
+
+def test_of_equal_heads_in_one_second_two_are_decided_on_and_the_others_known(counting: Mitm) -> None:
+    """On connections of their own, as long as they come from one address."""
+    request = wire(Grant(CONN).target("v1/models"))
+    for _ in range(10):  # a machine that is busy may take longer than a second for them
+        time.sleep(1.02 - time.time() % 1)
+        second, before = int(time.time()), len(counting.log())
+        for _ in range(4):
+            with connect(counting.port, timeout=60) as sock:
+                assert exchange(sock, request, 60).startswith(b"HTTP/1.1 200")
+        if int(time.time()) == second:
+            break
+    assert counting.log()[before:].count("counted: decide") == 2
 
 
 def test_somebody_elses_request_is_decided_on_once(counting: Mitm, upstream: Recorder) -> None:

@@ -6,17 +6,28 @@ import contextlib
 
 import pytest
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy.frames import (
     BURST,
+    BYTES_PER_TOKEN,
+    ENHANCE_YOUR_CALM,
+    LEAST_DATA,
     MAX_BLOCK_FIELDS,
     MAX_FRAME,
     MAX_RESETS,
+    MAX_TINY,
+    PER_ANSWER,
+    PER_DATA,
     RATE,
+    SHORT,
+    TINY,
+    TINY_RATE,
     TURN_FRAMES,
     TURN_HEADS,
+    TURN_PIECES,
     Excess,
     FrameGate,
     count_fields,
@@ -53,8 +64,16 @@ def opened(data: bytes = b"", *, live: frozenset[int] = frozenset()) -> FrameGat
 def let_through(gate: FrameGate, now: float = 0.0) -> bytes:
     found = gate.take(now)
     while gate.is_ready:
+        now += gate.delay
         found += gate.take(now)
     return found
+
+
+def test_the_bounds_are_those_that_the_documents_name() -> None:
+    assert (TURN_FRAMES, TURN_HEADS, MAX_FRAME, MAX_BLOCK_FIELDS) == (64, 8, 16_384, 256)
+    assert (BURST, RATE, BYTES_PER_TOKEN, PER_DATA, LEAST_DATA, PER_ANSWER) == (1000, 200, 1024, 3, 16, 5)
+    assert (MAX_RESETS, SHORT, TINY, MAX_TINY, TINY_RATE) == (200, 1024, 16, 1000, 500)
+    assert ENHANCE_YOUR_CALM == ErrorCodes.ENHANCE_YOUR_CALM
 
 
 PIECES = [
@@ -141,7 +160,7 @@ def test_an_upload_in_the_turn_of_its_head_pays_nothing() -> None:
     head = frame(HEADERS, head_of(b"/"), END_HEADERS, 1)
     gate = opened(frame(PING, bytes(8)) * (BURST - 1))
     let_through(gate)
-    gate.add(head + frame(DATA, b"x", 0, 1) * (TURN_FRAMES - 1))
+    gate.add(head + frame(DATA, b"x" * SHORT, 0, 1) * (TURN_FRAMES - 1))
     gate.take(0)
     assert gate.waiting == 0
 
@@ -183,9 +202,109 @@ def test_heads_pay_and_their_answers_bring_more() -> None:
 
 
 def test_a_frame_over_its_size_is_refused_before_it_has_come() -> None:
-    with pytest.raises(Excess) as refused:
+    with pytest.raises(Excess, match=r"^a frame is too large$") as refused:
         opened((MAX_FRAME + 1).to_bytes(3, "big") + bytes(6)).take(0)
     assert refused.value.code == 6
+    largest = frame(DATA, bytes(MAX_FRAME), 0, 1)
+    assert opened(largest, live=frozenset({1})).take(0) == PREFACE + largest
+
+
+def test_answers_and_seconds_before_any_reset_allow_for_no_more_of_them() -> None:
+    """Neither stores up what was not used."""
+    for answers, now in ((0, 0.0), (50, 0.0), (0, 500.0), (50, 500.0)):
+        gate = opened()
+        gate.take(0.0)
+        for _ in range(answers):
+            gate.answered()
+        gate.take(now)
+        gate.add(frame(RST_STREAM, bytes(4), 0, 1) * MAX_RESETS)
+        let_through(gate, now)
+        gate.add(frame(RST_STREAM, bytes(4), 0, 1))
+        with pytest.raises(Excess, match=r"^too many requests are reset$"):
+            gate.take(now)
+
+
+def test_an_empty_frame_alone_is_ready() -> None:
+    gate = opened(frame(SETTINGS) * (TURN_FRAMES + 1))
+    gate.take(0)
+    assert gate.waiting == len(frame(SETTINGS))
+    assert gate.is_ready
+    assert gate.take(0) == frame(SETTINGS)
+
+
+def test_behind_as_many_heads_as_a_turn_has_other_frames_still_go_through() -> None:
+    heads = b"".join(frame(HEADERS, head_of(b"/"), 5, 2 * n + 1) for n in range(TURN_HEADS))
+    assert opened(heads + frame(PING, bytes(8))).take(0) == PREFACE + heads + frame(PING, bytes(8))
+
+
+def test_a_continuation_of_no_head_is_none() -> None:
+    gate = opened(frame(CONTINUATION, b"\x82", END_HEADERS, 1))
+    gate.take(0)
+    assert gate.sizes == {}
+
+
+def test_the_sizes_of_a_turn_are_forgotten_with_the_next() -> None:
+    gate = opened(frame(HEADERS, head_of(b"/"), END_HEADERS, 1))
+    gate.take(0)
+    assert gate.sizes
+    gate.take(0)
+    assert gate.sizes == {}
+
+
+def test_a_head_that_ends_its_stream_is_not_whole_by_that() -> None:
+    block = head_of(b"/")
+    gate = opened(frame(HEADERS, block[:9], END_STREAM, 1))
+    gate.take(0)
+    assert gate.sizes == {}
+    gate.add(frame(CONTINUATION, block[9:], END_HEADERS, 1))
+    gate.take(0)
+    assert gate.sizes == {1: [len(block)]}
+
+
+def test_streams_with_large_numbers_are_told_apart() -> None:
+    """A body is free only on the stream that is under way; the first bit means nothing (RFC 9113, 4.1)."""
+    live = 0x0100_0001
+    piece = b"x" * SHORT
+    let_through(opened(frame(DATA, piece, 0, live | 1 << 31) * 2 * BURST, live=frozenset({live})))
+    with pytest.raises(Excess):
+        let_through(opened(frame(DATA, piece, 0, 1) * (BURST + 1), live=frozenset({live})))
+
+
+def test_empty_pieces_of_a_body_pay_and_its_end_does_not() -> None:
+    """There is no end to those that hold nothing."""
+    with pytest.raises(Excess, match=r"^too many frames that are no requests$"):
+        let_through(opened(frame(DATA, b"", 0, 1) * (BURST + 1), live=frozenset({1})))
+    let_through(opened(frame(DATA, b"", END_STREAM, 1) * (BURST + 1), live=frozenset({1})))
+
+
+def test_the_last_piece_of_a_body_does_not_wait_for_the_clock() -> None:
+    """Nothing comes behind it, so there is no end to it that has to be slowed down."""
+    last = frame(DATA, b"x", END_STREAM, 1)
+    let_through(gate := opened(frame(DATA, b"x", 0, 1) * MAX_TINY, live=frozenset({1})))
+    gate.add(last)
+    assert gate.take(0.0) == last
+    assert gate.delay == 0
+
+
+def test_two_hundred_settings_are_let_through_at_once() -> None:
+    let_through(gate := opened(frame(SETTINGS) * 200))
+    gate.add(frame(SETTINGS))
+    with pytest.raises(Excess):
+        gate.take(0.0)
+
+
+def test_a_settings_frame_holds_sixty_four_at_most() -> None:
+    opened(frame(SETTINGS, bytes(6 * 64))).take(0)
+    with pytest.raises(Excess, match=r"^a SETTINGS frame holds too many settings$"):
+        opened(frame(SETTINGS, bytes(6 * 65))).take(0)
+    with pytest.raises(Excess):
+        opened(frame(SETTINGS, bytes(6 * 64 + 1))).take(0)
+
+
+def test_a_number_of_five_bytes_is_counted_and_one_of_six_is_refused() -> None:
+    assert count_fields(b"\xff" + b"\x80" * 4 + b"\x01") == 1
+    with pytest.raises(Excess, match=r"^a head holds a number that is too large$"):
+        count_fields(b"\xff" + b"\x80" * 5 + b"\x01")
 
 
 def test_a_head_in_endless_continuations_is_refused() -> None:
@@ -265,3 +384,193 @@ def test_counting_takes_a_bounded_number_of_steps(unit: bytes, size: int) -> Non
             count_fields(unit * (size // len(unit)))
 
     assert steps(count) < 40 * MAX_BLOCK_FIELDS
+
+
+# -- pieces of bodies ------------------------------------------------------------------------------------
+
+TINY_FRAMES = {
+    "one byte": frame(DATA, b"x", 0, 1),
+    "padding alone": frame(DATA, bytes([255]) + bytes(255), PADDED, 1),
+}
+
+
+def turns(gate: FrameGate, now: float) -> list[int]:
+    """Bytes that go through, turn by turn, until none do."""
+    found = []
+    while data := gate.take(now):
+        found.append(len(data))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["one byte", "padding alone"])
+def test_a_body_in_single_bytes_goes_on_by_the_clock_and_ends_nothing(kind: str) -> None:
+    piece = TINY_FRAMES[kind]
+    gate = opened(piece * 3000 + frame(PING, bytes(8)), live=frozenset({1}))
+    assert sum(turns(gate, 0.0)) == len(PREFACE) + MAX_TINY * len(piece)
+    assert gate.is_ready
+    assert gate.delay > 0
+    assert sum(turns(gate, 1.0)) == TINY_RATE * len(piece)
+    passed = sum(sum(turns(gate, float(second))) for second in range(2, 6))
+    assert passed == (3000 - MAX_TINY - TINY_RATE) * len(piece) + len(frame(PING, bytes(8)))
+    assert not gate.is_ready
+
+
+def test_short_pieces_of_a_body_go_through_a_few_at_a_time() -> None:
+    piece = frame(DATA, b"x" * TINY, 0, 1)
+    gate = opened(piece * 100, live=frozenset({1}))
+    assert turns(gate, 0.0) == [len(PREFACE) + TURN_PIECES * len(piece)] + [TURN_PIECES * len(piece)] * 11 + [
+        4 * len(piece)
+    ]
+    assert gate.delay == 0
+
+
+def test_long_pieces_of_a_body_go_through_many_at_a_time() -> None:
+    piece = frame(DATA, b"x" * SHORT, 0, 1)
+    gate = opened(piece * TURN_FRAMES, live=frozenset({1}))
+    assert turns(gate, 0.0) == [len(PREFACE) + TURN_FRAMES * len(piece)]
+
+
+def test_a_head_of_too_many_fields_ends_the_connection_before_it_is_decoded() -> None:
+    with pytest.raises(Excess, match=r"^a head has too many fields$"):
+        opened(frame(HEADERS, b"\x82" * (MAX_BLOCK_FIELDS + 1), END_HEADERS, 1)).take(0)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_head_of_such_a_size_is_let_through(more: int) -> None:
+    block = literal(b"x", b"y" * (MAX_HEAD - 10))
+    block = literal(b"x", b"y" * (2 * MAX_HEAD - 10 - len(block) + more))
+    assert len(block) == MAX_HEAD + more
+    pieces = [block[at : at + MAX_FRAME] for at in range(0, len(block), MAX_FRAME)]
+    data = frame(HEADERS, pieces[0], 0, 1)
+    data += b"".join(frame(CONTINUATION, piece, 0, 1) for piece in pieces[1:])
+    data += frame(CONTINUATION, b"", END_HEADERS, 1)
+    if more:
+        with pytest.raises(Excess, match=r"^a head is too large$"):
+            let_through(opened(data))
+    else:
+        assert let_through(opened(data)) == PREFACE + data
+
+
+def test_what_continues_a_head_that_is_whole_is_no_part_of_it() -> None:
+    gate = opened(frame(HEADERS, b"\x82", END_HEADERS, 1) + frame(CONTINUATION, b"\x82", END_HEADERS, 1))
+    gate.take(0)
+    assert gate.sizes == {1: [1]}
+
+
+def test_a_head_that_says_to_be_padded_and_holds_nothing_is_let_through() -> None:
+    """h2 says what is wrong with it."""
+    empty = frame(HEADERS, b"", END_HEADERS | PADDED, 1)
+    assert opened(empty).take(0) == PREFACE + empty
+
+
+@pytest.mark.parametrize(
+    ("sent", "tokens"),
+    [
+        (frame(DATA, bytes(16), 0, 1), 3),
+        (frame(DATA, bytes(16), END_STREAM, 1), 3),
+        (frame(DATA, bytes(15), 0, 1), 0),
+        (frame(HEADERS, bytes(16), 0, 1), 0),
+        (frame(HEADERS, bytes(16), END_HEADERS, 1), 0),
+        (frame(DATA, bytes(16), 0, 1) + frame(PING, bytes(8)) + frame(DATA, bytes(16), 0, 3), 6),
+        (frame(DATA, bytes(2 * 1024 - 9), 0, 1), 5),
+    ],
+)
+def test_only_pieces_of_bodies_bring_tokens_by_themselves(sent: bytes, tokens: int) -> None:
+    """Three of them each, and one for each KiB of all that is sent."""
+    let_through(gate := opened(frame(PING, bytes(8)) * BURST))
+    gate.sent(sent)
+    gate.add(frame(PING, bytes(8)) * tokens)
+    let_through(gate)
+    gate.add(frame(PING, bytes(8)))
+    with pytest.raises(Excess):
+        gate.take(0.0)
+
+
+def passes_at_once(piece: bytes, *, paced: bool = True) -> bool:
+    """Whether half again as many of a piece as of tiny ones go through without waiting for the clock."""
+    gate = FrameGate(lambda _: True, preface=0, paced=paced)
+    gate.add(piece * (MAX_TINY + MAX_TINY // 2))
+    turns(gate, 0.0)
+    assert (gate.waiting == 0) == (gate.delay == 0)
+    return gate.waiting == 0
+
+
+@pytest.mark.parametrize(("size", "passes"), [(TINY, True), (TINY - 1, False)])
+@pytest.mark.parametrize("padding", [None, 0, 3, 255])
+def test_a_piece_of_sixteen_bytes_is_none_of_the_tiny_ones_whatever_surrounds_it(
+    padding: int | None, size: int, passes: bool
+) -> None:
+    """Its first byte is not the length of any padding where there is none."""
+    body = b"\xff" * size
+    if padding is None:
+        assert passes_at_once(frame(DATA, body, 0, 1)) is passes
+    else:
+        padded = bytes((padding,)) + body + bytes(padding)
+        assert passes_at_once(frame(DATA, padded, PADDED, 1)) is passes
+
+
+def test_an_upstream_may_stream_letter_by_letter() -> None:
+    assert passes_at_once(frame(DATA, b"x", 0, 1), paced=False)
+
+
+def test_an_end_that_says_to_be_padded_and_holds_nothing_is_let_through() -> None:
+    """h2 says what is wrong with it."""
+    end = frame(DATA, b"", END_STREAM | PADDED, 1)
+    assert opened(end, live=frozenset({1})).take(0.0) == PREFACE + end
+
+
+def test_what_stands_between_the_frames_of_a_head_is_no_part_of_it() -> None:
+    block = head_of(b"/")
+    gate = opened(frame(HEADERS, block[:9], 0, 1) + frame(PING, bytes(8)))
+    gate.add(frame(CONTINUATION, block[9:], END_HEADERS, 1))
+    gate.take(0)
+    assert gate.sizes == {1: [len(block)]}
+
+
+def test_a_long_frame_of_another_kind_is_no_settings() -> None:
+    other = frame(0xBE, bytes(1000))
+    assert opened(other).take(0.0) == PREFACE + other
+
+
+HEADS = {
+    "two sizes of the table": (b"\x20\x20\x82", 1),
+    "a size of the table of one byte": (b"\x3e\x82", 1),
+    "an odd size of the table": (b"\x21\x82\x82\x82", 3),
+    "a size of the table of two bytes": (b"\x3f\x01\x82", 1),
+    "an index of one byte": (b"\xfe\x82", 2),
+    "an index whose second byte is the largest": (b"\xff\x7f\x82", 2),
+    "an index of two bytes": (b"\xff\x01\x82", 2),
+    "a name by an index of four bits": (b"\x0e\x01v\x82", 2),
+    "a name by an index of four bits and a byte": (b"\x0f\x10\x01v\x82", 2),
+    "the same for a field that nobody may keep": (b"\x1f\x10\x01v\x82", 2),
+    "a name by an index of six bits": (b"\x7e\x01v\x82", 2),
+    "a name by an index of six bits and a byte": (b"\x7f\x10\x01v\x82", 2),
+    "a name in full": (b"\x00\x01n\x01v\x82", 2),
+    "a name in full that is kept": (b"\x40\x01n\x01v\x82", 2),
+    "a value of 126 bytes": (b"\x0e\x7e" + b"v" * 126 + b"\x82", 2),
+    "a value of 127 bytes": (b"\x0e\x7f\x00" + b"v" * 127 + b"\x82", 2),
+    "a value of 300 bytes": (b"\x0e\x7f\xad\x01" + b"v" * 300 + b"\x82", 2),
+    "as many fields as there may be": (b"\x82" * MAX_BLOCK_FIELDS, MAX_BLOCK_FIELDS),
+    "a field that is cut off": (b"\x82\x0f", 2),
+    "a value that is cut off": (b"\x82\x0e\x05v", 2),
+}
+
+
+@pytest.mark.parametrize("what", HEADS)
+def test_each_form_of_a_field_is_counted_as_one(what: str) -> None:
+    """A field that is read too short or too long hides those behind it."""
+    block, count = HEADS[what]
+    assert count_fields(block) == count
+
+
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [
+        (b"\x20\x20\x20", "a head changes the size of its table again and again"),
+        (b"\x82" * 257, "a head has too many fields"),
+    ],
+)
+def test_what_is_too_much_in_a_head_is_told_in_words_of_ours(block: bytes, why: str) -> None:
+    with pytest.raises(Excess) as refused:
+        count_fields(block)
+    assert (refused.value.why, str(refused.value), refused.value.code) == (why, why, ENHANCE_YOUR_CALM)

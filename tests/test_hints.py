@@ -21,6 +21,9 @@ from support.process import Process, free_port
 from support.proxy import ROOT
 from support.shell import Done
 
+# Each begins with a directory that has nothing, and ends with a gateway.
+pytestmark = pytest.mark.slow
+
 KEY = "sk-KEY-0123456789"
 CHECKOUT = Path(sys.executable).parent
 """Of an editable installation."""
@@ -127,7 +130,38 @@ def test_hints_name_the_configuration_that_the_command_was_given(
     assert place.run(place.hinted(f"connections show nothing {config}", "list")).out.startswith("ID ")
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("uv", ["UV", "UV_RUN_RECURSION_DEPTH"])
+def test_what_uvx_started_names_itself_as_the_shell_finds_it(uv: str, scripts: Path, tmp_path: Path) -> None:
+    """Its own PATH begins with an environment of which the shell knows nothing."""
+    place = Place(tmp_path, "presign-proxy")
+    started = f"{uv}=1 PATH={shlex.quote(str(scripts))}:$PATH presign-proxy"
+    shown = place.run(f"{started} init")
+    assert shown.code == 0, shown.all
+    add, sign, start = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
+    assert place.run(add, KEY + "\n").code == 0
+    assert place.works(sign).startswith("http://127.0.0.1:8080/api/proxy/conn_openai/")
+    (script,) = re.findall(r'"\$\((.*)\)"', start)
+    assert Path(place.works(script).strip()).is_file()
+    assert shlex.split(start)[0] == str(scripts / "mitmdump")
+
+
+def test_a_configuration_says_how_it_is_checked_by_its_own_name(
+    places: dict[str, Callable[[Path], Place]], tmp_path: Path
+) -> None:
+    place = places["pip, on the PATH"](tmp_path)
+    for name in ("config.yaml", "my gateway.yaml", "two\nlines.yaml"):
+        directory = place.directory / name.replace("\n", "")
+        directory.mkdir(mode=0o700)
+        assert place.presign(f"init --config {shlex.quote(str(directory / name))}").code == 0
+        head = (directory / name).read_text("utf-8").partition("\ngateway:")[0]
+        assert all(line.startswith("#") for line in head.splitlines() if line), head
+        if "\n" in name:
+            continue
+        (line,) = [one for one in re.findall(r"`([^`]+)`", head) if "check" in one]
+        (directory / name).write_text("nonsense: 1\n", "utf-8")
+        assert name in place.run(f"cd {shlex.quote(str(directory))} && {line}").out
+
+
 def test_the_command_in_each_refusal_does_what_the_refusal_promises(
     places: dict[str, Callable[[Path], Place]], tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ BREAKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BREAKERS)
 def test_a_mitmproxy_that_has_changed_does_not_start(how: str, make_gateway: Any, tmp_path: Path) -> None:
     """A script before ours plays the new release."""
@@ -166,6 +167,7 @@ def test_set_at_the_prompt_cannot_set_an_unsafe_option(name: str, console: Puppe
     assert f"option {name} must be" in console.tell("execute", line=f"set {name} {value}").get("error", "")
 
 
+@pytest.mark.slow
 def test_an_option_that_was_saved_unsafe_refuses_the_start(make_gateway: Any) -> None:
     """`config.yaml` of mitmproxy itself, in its confdir."""
     for name, value in UNSAFE.items():

@@ -39,7 +39,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\
 
 @pytest.fixture(scope="module")
 def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
-    with lane_lab(module_gateway, "--set", "tcp_timeout=2") as made:
+    with lane_lab(module_gateway, "--set", "tcp_timeout=4") as made:
         yield made
 
 
@@ -75,6 +75,7 @@ def test_another_connection_gets_an_upstream_connection_of_its_own(lab: LaneLab)
         assert status(client.read_response()) == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("off", [False, "off"])
 def test_where_the_pool_is_off_an_upstream_connection_stays_with_its_client(
     off: Any, make_gateway: MakeGateway
@@ -320,16 +321,16 @@ def test_a_chunk_that_is_broken_ends_the_answer(lab: LaneLab) -> None:
         got = client.read_to_end()
         assert b"0\r\n\r\n" not in got
     (line,) = lab.audited()
-    assert line["detail"] == "the upstream broke off its response"
+    assert line["detail"] == "the body of the upstream's answer is not framed as HTTP/1.1 has it"
 
 
 # -- an upstream that closes what is kept ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "sent", [("POST", b""), ("POST", b"body"), ("DELETE", b""), ("GET", b""), ("GET", b"body")]
+    "sent", [("POST", b""), ("POST", b"body"), ("PUT", b""), ("DELETE", b""), ("GET", b"body")]
 )
-def test_what_was_admitted_once_is_sent_once_also_where_a_kept_connection_was_closed(
+def test_what_is_not_safe_is_sent_once_also_where_a_kept_connection_was_closed(
     sent: tuple[str, bytes], lab: LaneLab
 ) -> None:
     method, body = sent
@@ -433,6 +434,8 @@ def test_chunks_go_both_ways_however_they_are_cut(cut: int, client: str, lab: La
         assert parse_response(received).body == b"hello0123456789"
         sender.send(lab.head(path="next"))
         assert b"/next " in api.read_head()
+        api.send(LEAST)
+        assert sender.read_response().endswith(b"\r\n\r\nok")
 
 
 CHUNKS = (b"3 \r\nabc\r\n", b"0x3\r\nabc\r\n", b"+3\r\nabc\r\n", b"3\nabc\n", b"3\r\nabcd\r\n",
@@ -485,7 +488,7 @@ def test_an_upload_behind_an_early_answer_is_passed_on_no_faster_than_it_is_read
         client.send(lab.head(f"Content-Length: {size}", method="POST"))
         api, _ = lab.serve(LEAST)
         assert client.read_response().endswith(b"ok")
-        client.sock.settimeout(1)
+        client.sock.settimeout(0.5)
         sent = 0
         with pytest.raises(TimeoutError):
             while sent < size:
@@ -773,6 +776,7 @@ SHUT = (("presign_lane=auto", "save_stream_file=+flows"),)
 OPEN: tuple[tuple[str, ...], ...] = ((),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [*SHUT, *OPEN], ids=" ".join)
 def test_the_lane_is_open_or_shut_as_the_options_say(
     options: tuple[str, ...], lab: LaneLab, make_gateway: MakeGateway
@@ -781,6 +785,7 @@ def test_the_lane_is_open_or_shut_as_the_options_say(
     assert is_lane(make_gateway(config(lab.hand.url), *arguments), lab) is (options in OPEN)
 
 
+@pytest.mark.slow
 def test_another_script_shuts_the_lane_and_options_move_it_at_run_time(
     lab: LaneLab, make_gateway: MakeGateway
 ) -> None:
@@ -803,6 +808,7 @@ def test_another_script_shuts_the_lane_and_options_move_it_at_run_time(
         assert status(client.read_head()) == 407
 
 
+@pytest.mark.slow
 def test_a_lane_that_is_shut_is_left_at_the_next_request(lab: LaneLab, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(config(lab.hand.url), "-s", str(SCRIPTS / "puppet.py"), "--set", "presign_lane=on")
     other = LaneLab(gateway, lab.hand, cid="conn_0")
@@ -819,6 +825,7 @@ def test_a_lane_that_is_shut_is_left_at_the_next_request(lab: LaneLab, make_gate
         assert client.read_response().endswith(b"ok")
 
 
+@pytest.mark.slow
 def test_an_unknown_word_for_the_lane_is_refused_at_the_start(make_gateway: MakeGateway) -> None:
     returncode, log = make_gateway(
         config("http://127.0.0.1:9"), "--set", "presign_lane=sometimes", start=False
@@ -830,6 +837,7 @@ def test_an_unknown_word_for_the_lane_is_refused_at_the_start(make_gateway: Make
 # -- limits ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_uses_and_slots_are_exact(make_gateway: MakeGateway, upstream: Recorder) -> None:
     limited = config(upstream.url, timeouts={"response": "20s"})
     limited["connections"] = {
@@ -865,6 +873,7 @@ def ask_once(lab: LaneLab, path: str) -> int:
 # -- upstreams over TLS ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_upstream_whose_certificate_is_wrong_is_sent_nothing(
     make_gateway: MakeGateway, make_recorder: Callable[..., Recorder], ca: trustme.CA, tls_upstream: Recorder
 ) -> None:
@@ -900,6 +909,7 @@ def test_an_upstream_whose_certificate_is_wrong_is_sent_nothing(
     hand.stop()
 
 
+@pytest.mark.slow
 def test_an_upstream_that_takes_no_connection_is_answered_for_in_time(
     lab: LaneLab, make_gateway: MakeGateway
 ) -> None:

@@ -16,6 +16,7 @@ import os
 import random
 import re
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -360,6 +361,9 @@ RESPONSES = {
     "echo in the body": OK + f"Content-Length: {len(REAL)}\r\n\r\n{REAL}".encode(),
     "echo in a cut body": OK + f"Content-Length: 99\r\n\r\n{REAL[:-3]}".encode(),
     "gzip": OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(b"hello", mtime=0)) + gzip.compress(b"hello", mtime=0),
+    "gzip with padding": OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % (len(gzip.compress(b"hello", mtime=0)) + 9) + gzip.compress(b"hello", mtime=0) + bytes(9),
+    "bare deflate": OK + b"Content-Encoding: deflate\r\nContent-Length: 7\r\n\r\n" + zlib.compress(b"hello")[2:-4],
+    "aws-chunked": OK + b"Content-Encoding: aws-chunked\r\nContent-Length: 2\r\n\r\nok",
     "gzip that is none": OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok",
     "cookies and more": OK + b"Set-Cookie: a=b\r\nWWW-Authenticate: x\r\nConnection: X-Gone\r\nX-Gone: y\r\nKeep-Alive: 5\r\nContent-Length: 2\r\n\r\nok",
     "a redirect inside": b"HTTP/1.1 302 Found\r\nLocation: /v1/y?z\r\nContent-Length: 0\r\n\r\n",

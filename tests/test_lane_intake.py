@@ -308,3 +308,55 @@ def test_all_but_data_is_told_to_mitmproxy(run: Any) -> None:
         writer.close()
 
     run(work())
+
+
+@RUNNERS
+def test_a_client_that_says_no_more_is_told_to_mitmproxy_and_may_still_be_answered(run: Any) -> None:
+    async def work() -> None:
+        loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+        theirs.setblocking(False)
+        reader = asyncio.StreamReader()
+        transport, stock = await loop.connect_accepted_socket(lambda: Heard(reader), ours)
+        writer = asyncio.StreamWriter(transport, stock, reader, loop)
+        assert Intake.over(writer, reader, Taken()) is not None
+        theirs.shutdown(socket.SHUT_WR)
+        assert await reader.read() == b""
+        writer.write(b"answer")
+        assert await loop.sock_recv(theirs, 10) == b"answer"
+        assert not writer.is_closing()
+        transport.abort()
+        await writer.wait_closed()
+        theirs.close()
+
+    async def bounded() -> None:
+        await asyncio.wait_for(work(), 5)
+
+    run(bounded())
+
+
+class Bufferless:
+    """Like a reader of mitmproxy's that is written in Rust: what it holds nobody can see."""
+
+    @staticmethod
+    def at_eof() -> bool:
+        return False
+
+
+@RUNNERS
+def test_what_is_read_otherwise_than_by_asyncio_stays_as_it_is(run: Any) -> None:
+    async def work() -> None:
+        loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+        reader = asyncio.StreamReader()
+        transport, stock = await loop.connect_accepted_socket(lambda: Heard(reader), ours)
+        writer: Any = asyncio.StreamWriter(transport, stock, reader, loop)
+        assert Intake.over(writer, Bufferless(), Taken()) is None
+        assert transport.get_protocol() is stock
+        other = asyncio.Protocol()
+        transport.set_protocol(other)
+        assert Intake.over(writer, reader, Taken()) is None
+        assert transport.get_protocol() is other
+        transport.set_protocol(stock)
+        transport.abort()
+        theirs.close()
+
+    run(work())

@@ -6,7 +6,6 @@ Wherever these send a request again, its bytes are the same.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from presign_proxy.decisions import Forward
 from presign_proxy.lane import recent
 from presign_proxy.lane.heads import parse
 from presign_proxy.lane.recent import Granted, Key, Recent
+from support.audit_log import audit_lines
 from support.deciding import NOW, ask, registry, request, signed
 from support.lanes import CONNECTIONS, GATEWAY, SIGNING, config
 from support.leaks import FOREVER, Issuer
@@ -28,6 +28,7 @@ from support.raw import Response, connect, exchange, parse_response, send_raw
 from support.recorder import Recorder
 
 ISSUER = Issuer({f"conn_{number}": SIGNING for number in range(CONNECTIONS)})
+MIB = 1024 * 1024
 PLACE: tuple[Any, ...] = (None, ("127.0.0.1", 8080), (), "203.0.113.9", False, False)
 
 
@@ -83,6 +84,7 @@ def test_a_head_that_differs_in_one_byte_is_judged_anew(at: int) -> None:
 
 
 def test_nobody_fills_the_memory_with_heads() -> None:
+    assert (recent.MAX * recent.MAX_SIZE, recent.MAX_SIZE, recent.MAX_SEEN) == (MIB, 4096, 4096)
     found, known = filled(KEY)
     for number in range(2 * recent.MAX):
         twice(found, KEY._replace(raw=b"%d" % number))
@@ -92,9 +94,13 @@ def test_nobody_fills_the_memory_with_heads() -> None:
     long = KEY._replace(raw=bytes(recent.MAX_SIZE + 1))
     twice(found, long)
     assert found.find(long, known, NOW) is None
+    twice(found, KEY._replace(raw=bytes(recent.MAX_SIZE)))
+    assert found.find(KEY._replace(raw=bytes(recent.MAX_SIZE)), known, NOW) is not None
     for number in range(2 * recent.MAX_SEEN):
         found.keep(KEY._replace(raw=b"%d" % number), granted())
     assert len(found._seen) == recent.MAX_SEEN
+    assert found.find(KEY, known, NOW + 1) is None
+    assert not found._seen
 
 
 def test_what_was_asked_for_once_is_not_kept() -> None:
@@ -146,7 +152,7 @@ def test_each_of_several_equal_requests_has_an_id_and_a_line_of_its_own(
     assert len(upstream.requests) == 50
 
     def told() -> set[str]:
-        lines = map(json.loads, (gateway.directory / "audit.jsonl").read_text().splitlines())
+        lines = audit_lines(gateway.directory / "audit.jsonl")
         return {line["request_id"] for line in lines if line["decision"] == "forward"}
 
     assert eventually(lambda: told() == ids, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from presign_proxy.draft import Draft
 from presign_proxy.keys import signature_id
 from presign_proxy.vault import new_key, parse_key
 from support.asking import SECRET, Grant, in_an_hour, wire
+from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire
 from support.config import write_config
 from support.h2streams import Streams
@@ -138,8 +138,7 @@ class Lab:
 
     def audited(self) -> list[dict[str, Any]]:
         path = self.gateway.directory / "audit.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        return [line for line in map(json.loads, lines) if line["connection"] == self.cid]
+        return [line for line in audit_lines(path) if line["connection"] == self.cid]
 
 
 @pytest.fixture(scope="module")

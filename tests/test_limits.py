@@ -313,6 +313,7 @@ def _database(gateway: Mitm) -> Path:
     return Path(url.partition("sqlite:///")[2].strip("'\""))
 
 
+@pytest.mark.slow
 @needs_redis
 def test_no_store_holds_a_url_a_path_a_signature_or_a_secret(
     gateway: Mitm, redis_server: RedisServer, make_gateway: Any, upstream: Recorder
@@ -344,6 +345,7 @@ def rewrite(gateway: Mitm, config: dict[str, Any]) -> None:
     assert eventually(lambda: gateway.log().count("connections from") > seen)
 
 
+@pytest.mark.slow
 def test_a_reload_while_a_request_waits_does_not_count_it_twice(
     upstream: Recorder, make_gateway: Any, tmp_path: Path
 ) -> None:
@@ -363,6 +365,7 @@ def test_a_reload_while_a_request_waits_does_not_count_it_twice(
     assert good(gateway, asked) == 429
 
 
+@pytest.mark.slow
 @needs_redis
 def test_a_change_of_the_store_leaves_no_slot_behind(
     upstream: Recorder, make_gateway: Any, redis_server: RedisServer, tmp_path: Path
@@ -381,6 +384,7 @@ def test_a_change_of_the_store_leaves_no_slot_behind(
 # -- gateways and stores that go away -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_redis
 def test_a_killed_gateway_keeps_its_slots_for_a_lease_and_a_stopped_one_gives_them_back(
     upstream: Recorder, make_gateway: Any, redis_server: RedisServer
@@ -408,6 +412,7 @@ def test_a_killed_gateway_keeps_its_slots_for_a_lease_and_a_stopped_one_gives_th
         assert good(third, asked) == 200
 
 
+@pytest.mark.slow
 @needs_redis
 def test_a_stream_whose_slot_cannot_be_renewed_is_broken_off_unless_it_may_go_on(
     upstream: Recorder, make_gateway: Any, tmp_path: Path
@@ -438,6 +443,7 @@ def test_a_stream_whose_slot_cannot_be_renewed_is_broken_off_unless_it_may_go_on
         server.stop()
 
 
+@pytest.mark.slow
 @needs_redis
 def test_a_gateway_starts_without_its_redis_and_serves_as_soon_as_it_is_there(
     upstream: Recorder, make_gateway: Any, tmp_path: Path
@@ -461,6 +467,7 @@ def test_a_gateway_starts_without_its_redis_and_serves_as_soon_as_it_is_there(
         server.stop()
 
 
+@pytest.mark.slow
 @needs_redis
 def test_clients_that_hang_up_at_once_do_not_make_the_gateway_leave_its_store_alone(
     upstream: Recorder, make_gateway: Any, redis_server: RedisServer
@@ -480,6 +487,7 @@ def test_clients_that_hang_up_at_once_do_not_make_the_gateway_leave_its_store_al
 # -- the store is no destination ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_redis
 @pytest.mark.parametrize("unsigned", ["pass", "deny"])
 def test_nothing_leads_to_the_store(

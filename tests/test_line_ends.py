@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,6 @@ class Lab:
 
     def upload(self, body: bytes) -> bytes:
         return self.by_hand(headers={"Transfer-Encoding": "chunked"}, method="POST") + body
-
-
-@pytest.fixture(scope="module")
-def hand() -> Iterator[ByHand]:
-    upstream = ByHand()
-    yield upstream
-    upstream.stop()
 
 
 @pytest.fixture(scope="module", params=["lane", "flows", "serve"])
@@ -128,33 +122,40 @@ FRAMED = {
 }
 
 
-@pytest.mark.parametrize("body", FRAMED)
-def test_a_chunked_body_that_is_framed_otherwise_ends_here(body: str, lab: Lab) -> None:
+def test_a_chunked_body_that_is_framed_otherwise_ends_here(lab: Lab) -> None:
     """Its head was long gone, with the credential, and no answer ever came."""
     lab.hand.hang_up()
-    with lab.client() as client:
-        client.send(lab.upload(FRAMED[body]))
-        answer = client.read_to_end(PATIENT)
-        assert answer.startswith(b"HTTP/1.1 400 "), answer
-        if lab.hand.waits():
+    with ExitStack() as stack:
+        clients = {body: stack.enter_context(lab.client()) for body in FRAMED}
+        for body, client in clients.items():
+            client.send(lab.upload(FRAMED[body]))
+        for body, client in clients.items():
+            answer = client.read_to_end(PATIENT)
+            assert answer.startswith(b"HTTP/1.1 400 "), (body, answer)
+        while lab.hand.waits():
             with lab.hand.accept(PATIENT) as api:
                 received = api.read_to_end(PATIENT)  # its connection is closed too
             assert not received.endswith(b"0\r\n\r\n")
 
 
-@pytest.mark.parametrize(
-    "piece", [b"\nabc\r\n0\r\n\r\n", b"\r\nabc\r\n0\r\n\n", b"\r\nabc\r\n0\r\nX: b\n\r\n"]
-)
-def test_a_body_that_goes_wrong_once_its_head_has_left_is_answered_and_its_upstream_let_go(
-    piece: bytes, lab: Lab
-) -> None:
+WRONG = [b"\nabc\r\n0\r\n\r\n", b"\r\nabc\r\n0\r\n\n", b"\r\nabc\r\n0\r\nX: b\n\r\n"]
+
+
+def test_a_body_that_goes_wrong_once_its_head_has_left_is_answered_and_its_upstream_let_go(lab: Lab) -> None:
     lab.hand.hang_up()
-    with lab.client() as client:
-        client.send(lab.upload(b"2\r\nab\r\n3"))
-        with lab.hand.accept(PATIENT) as api:
-            api.read_until(b"ab\r\n", PATIENT)
+    with ExitStack() as stack:
+        clients, apis = [stack.enter_context(lab.client()) for _ in WRONG], []
+        for client in clients:
+            client.send(lab.upload(b"2\r\nab\r\n3"))
+        for _ in WRONG:
+            apis.append(stack.enter_context(lab.hand.accept(PATIENT)))
+            apis[-1].read_until(b"ab\r\n", PATIENT)
+        for client, piece in zip(clients, WRONG, strict=True):
             client.send(piece)
-            assert client.read_to_end(PATIENT).startswith(b"HTTP/1.1 400 ")
+        for client, piece in zip(clients, WRONG, strict=True):
+            answer = client.read_to_end(PATIENT)
+            assert answer.startswith(b"HTTP/1.1 400 "), (piece, answer)
+        for api in apis:
             assert not api.read_to_end(PATIENT).endswith(b"0\r\n\r\n")
 
 

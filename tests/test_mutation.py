@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 from support.mutants import mutants, path_of
+from support.suites import CORE, SHELLS, UNMEASURED, suites
 from support.survivors import FILE, reasons
 
+TESTS = Path(__file__).parent
 SOURCE = """
 def holds(text: str) -> bool:
     if "ps1_" in text:
@@ -53,3 +59,46 @@ def test_an_entry_is_read_with_its_reason() -> None:
 
 def test_every_survivor_has_a_reason() -> None:
     assert [name for name, why in reasons(FILE.read_text("utf-8")).items() if len(why) < 10] == []
+
+
+SHELL = """
+async def write(path):
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    await sync(descriptor)
+    sql.execute("BEGIN IMMEDIATE")
+    logger.error("written")
+    raise StoreError("cannot be written")
+    return min(1, count)
+"""
+
+
+def test_a_shell_has_mutants_of_its_own() -> None:
+    found = {str(one) for one in mutants("storing", SHELL)}
+    for after in (
+        "`await sync(descriptor)` → `pass`",
+        "→ `descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, 384)`",
+        f"→ `descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, {0o666})`",
+        "→ `sql.execute('BEGIN')`",
+        "→ `return max(1, count)`",
+    ):
+        assert [one for one in found if one.endswith(after)], after
+    assert not [one for one in found if "logger" in one or "writtenX" in one]
+    assert not [one for one in found if one.endswith("os.O_WRONLY | os.O_NOFOLLOW, 384)`")], "changes nothing"
+
+
+def test_every_module_of_a_table_and_all_of_its_tests_are_there() -> None:
+    """A suite whose tests are gone would let every mutant live."""
+    for suite in suites([*CORE, *SHELLS, *UNMEASURED]):
+        assert [module for module in suite.modules if not path_of(module).exists()] == []
+        for argument in suite.tests:
+            file, _, name = argument.partition("::")
+            text = (TESTS.parent / file).read_text("utf-8")
+            assert f"def {name.partition('[')[0]}(" in text if name else "def test_" in text, argument
+
+
+def test_a_mutant_is_really_put_in_place() -> None:
+    """Each of them survived once: conftest.py had frozen all functions, so the tool found none to change."""
+    command = [sys.executable, "tools/mutate", "--only=return self._found.get(key)", "lane.recent"]
+    run = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False, timeout=240)
+    assert "1 of 1 killed" in run.stdout, run.stdout + run.stderr
+    assert run.returncode == 0

@@ -218,14 +218,14 @@ def test_a_disk_that_does_not_come_back_holds_up_nobody_but_is_told(
     answering, journal = threading.Event(), Journal()
     monkeypatch.setattr(sinks, "STUCK", 0.1)
     monkeypatch.setattr(LineFile, "append", lambda self, lines: (answering.wait(5), len(lines), None)[1:])
-    journal.open(AuditConfig(file="audit.jsonl", required=True), tmp_path / "config.yaml")
+    journal.use(journal.opened(AuditConfig(file="audit.jsonl", required=True), tmp_path / "config.yaml"))
     assert journal.obstacle == ""
     begun = time.monotonic()
     journal.write(sent(request(signed())), Outcome(200))
     assert eventually(lambda: journal.obstacle == "the audit log cannot be written: no answer from the disk")
-    journal.open(AuditConfig(file="other.jsonl", required=True), tmp_path / "config.yaml")
+    journal.use(journal.opened(AuditConfig(file="other.jsonl", required=True), tmp_path / "config.yaml"))
     assert journal.obstacle == ""
-    journal.open(None, tmp_path / "config.yaml")
+    journal.use(journal.opened(None, tmp_path / "config.yaml"))
     assert time.monotonic() - begun < 3
     answering.set()
 
@@ -233,12 +233,12 @@ def test_a_disk_that_does_not_come_back_holds_up_nobody_but_is_told(
 def test_only_a_required_audit_log_refuses_requests(tmp_path: Path) -> None:
     journal, path = Journal(), tmp_path / "config.yaml"
     (tmp_path / "logs").mkdir()
-    journal.open(AuditConfig(file="logs/audit.jsonl"), path)
+    journal.use(journal.opened(AuditConfig(file="logs/audit.jsonl"), path))
     (tmp_path / "logs").rename(tmp_path / "away")
     journal.write(sent(request(signed())), Outcome(200))
     assert eventually(lambda: journal.figures()["presign_audit_up"] == [[[], 0]])
     assert journal.obstacle == ""
-    journal.open(AuditConfig(file="logs/audit.jsonl", required=True), path)
+    journal.use(journal.opened(AuditConfig(file="logs/audit.jsonl", required=True), path))
     assert journal.obstacle == "the audit log cannot be written: no such file or directory"
     (tmp_path / "away").rename(tmp_path / "logs")
     assert eventually(lambda: journal.obstacle == "")

@@ -20,6 +20,9 @@ from support.raw import connect, parse_response, send_raw
 from support.recorder import Recorder
 from support.signing import presign_target
 
+# Each starts a gateway in a state of its own: out of descriptors, with logs of keys, behind odd names.
+pytestmark = pytest.mark.slow
+
 GATEWAY = {"gateway": {"hosts": ["presign.local"]}}
 
 
@@ -72,8 +75,6 @@ def test_a_short_signing_secret_is_warned_of_at_the_start(gateway: Mitm) -> None
     assert "signing_keys.0.secret: is shorter than 32 bytes" in gateway.log()
 
 
-@pytest.mark.slow
-@pytest.mark.slow
 def test_clients_that_never_finish_their_heads_are_cut_and_others_served(
     upstream: Recorder, make_gateway
 ) -> None:

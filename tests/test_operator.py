@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -17,10 +16,14 @@ from presign_proxy.draft import Draft
 from presign_proxy.keys import signature_id
 from presign_proxy.vault import new_key, parse_key
 from support.asking import SECRET, Grant, wire
+from support.audit_log import audit_lines
 from support.config import write_config
 from support.proxy import Mitm
 from support.raw import Response, parse_response, send_raw
 from support.recorder import Recorder
+
+# Most start a gateway, change something under it, and start it again.
+pytestmark = pytest.mark.slow
 
 KEY = "sk-PRINTED-by-a-program-0123456789"
 REGISTRY_KEY = new_key()
@@ -118,7 +121,7 @@ def test_a_program_that_fails_is_502_told_once_and_asked_less_and_less(
     log = gateway.log()
     assert log.count("are answered 502: the program sh ended with exit code 7; run it by hand") == 1
     assert KEY not in log
-    audit = [json.loads(line) for line in (gateway.directory / "audit.jsonl").read_text().splitlines()]
+    audit = audit_lines(gateway.directory / "audit.jsonl")
     assert audit[0]["code"] == "upstream"
     assert "the program sh ended with exit code 7" in audit[0]["detail"]
 

@@ -232,9 +232,10 @@ def test_what_sign_mints_is_granted_in_every_form(run: Callable[..., Done]) -> N
     for form in ("url", "headers", "token", "base-url", "key", "curl"):
         minted = run("sign", "conn_a", "v1/a", *FLAGS, "--as", form).out
         given = f"{minted.strip()}v1/a" if form == "base-url" else minted
-        verdict = said(run("verify", "-", "--path", "v1/a", "--from", "203.0.113.9", "--json", stdin=given))
+        path = () if form in ("url", "base-url", "curl") else ("--path", "v1/a")
+        verdict = said(run("verify", "-", *path, "--from", "203.0.113.9", "--json", stdin=given))
         assert verdict["decision"] == "forward", form
-        refused = run("verify", "-", "--path", "v1/a", "--from", "203.0.113.8", "--json", stdin=given, code=1)
+        refused = run("verify", "-", *path, "--from", "203.0.113.8", "--json", stdin=given, code=1)
         assert said(refused)["code"] == "client_not_allowed", form
     assert "ps2_" in run("sign", "conn_a", "v1/a", *FLAGS, "--as", "env").out
     assert "terms" not in said(run("sign", "conn_a", "v1/a", "--json"))

@@ -16,6 +16,7 @@ import trustme
 from conftest import TLS_NAMES, MakeGateway
 from presign_proxy.draft import Draft
 from support.asking import SECRET, Grant, ask, code, wire
+from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire
 from support.config import write_config
 from support.h2client import H2Client
@@ -38,8 +39,7 @@ def policy(connection: str = "conn", **terms: str) -> Policy:
 
 
 def audit_of(gateway: Mitm) -> list[dict[str, Any]]:
-    path = gateway.directory / "audit.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return audit_lines(gateway.directory / "audit.jsonl")
 
 
 def chunk(data: bytes) -> bytes:
@@ -329,6 +329,7 @@ def test_each_refusal_says_its_own_code(lab: Lab) -> None:
 # -- who asks --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_x_forwarded_for_is_believed_of_a_trusted_proxy_only(
     lab: Lab, upstream: Recorder, make_gateway: MakeGateway
 ) -> None:
@@ -366,6 +367,7 @@ def test_x_forwarded_for_is_believed_of_a_trusted_proxy_only(
     assert clients == ["203.0.113.9", "203.0.113.9", "198.51.100.7", "127.0.0.1", "127.0.0.1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", ["on", "off"])
 def test_nobody_is_believed_inside_a_tunnel_of_a_trusted_proxy(
     upstream: Recorder, make_gateway: MakeGateway, lane: str
@@ -390,6 +392,7 @@ def test_nobody_is_believed_inside_a_tunnel_of_a_trusted_proxy(
         assert parse_response(exchange(sock, office)).status == 200
 
 
+@pytest.mark.slow
 def test_a_revoked_id_is_refused_at_once_while_others_live_on(
     upstream: Recorder, make_gateway: MakeGateway
 ) -> None:

@@ -42,6 +42,8 @@ VALUES = {
     "domain": "my-company",
     "org": "my-company",
     "project": "abcdefghijklmnopqrst",
+    "region": "eu-central-1",
+    "registry": "123456789012",
     "resource": "my-company-2",
     "site": "my-company",
     "stack": "mystack",
@@ -163,6 +165,42 @@ def test_a_provider_loads_and_its_key_goes_where_it_is_wanted(tmp_path: Path, na
     assert defaults == preset.get("headers", {})
 
 
+@pytest.mark.parametrize("name", ["github", "gitlab", "npm", "gcs"])
+def test_an_encoded_slash_is_a_part_of_a_name_where_the_provider_has_such_names(
+    tmp_path: Path, name: str
+) -> None:
+    for given, expected in (({}, "forward"), ({"allow_encoded_slash": False}, "path_not_allowed")):
+        known = registry(one(tmp_path, {**complete(name), **given}))
+        target = presign_target(SIGNING, "conn", "x/a%2Fb", NOW + 60, "GET", "x/*")
+        assert answer(asked(target), known) == expected
+
+
+def test_a_preset_opens_second_hosts_beside_its_own_upstream_only(tmp_path: Path) -> None:
+    hosts = [origin.host for origin in one(tmp_path, complete("github")).also]
+    assert "objects.githubusercontent.com" in hosts
+    elsewhere = complete("github") | {"upstream": "https://github.corp.example"}
+    assert one(tmp_path, elsewhere).also == ()
+    assert one(tmp_path, complete("github") | {"also": []}).also == ()
+    mine = complete("openai") | {"also": ["files.example.com", "FILES.example.com:8443"]}
+    assert [str(origin) for origin in one(tmp_path, mine).also] == [
+        "https://files.example.com",
+        "https://files.example.com:8443",
+    ]
+
+
+@pytest.mark.parametrize(
+    "host", ["*.example.com", "https://files.example.com", "files.example.com/x", "", "a b", "x:0", 7]
+)
+def test_a_second_host_is_a_name_and_no_pattern(tmp_path: Path, host: Any) -> None:
+    assert any("also" in line for line in problems(tmp_path, complete("openai") | {"also": [host]}))
+
+
+@pytest.mark.parametrize("name", providers())
+def test_each_public_part_of_a_credential_has_a_secret_beside_it(name: str) -> None:
+    auth = providers()[name]["auth"]
+    assert set(auth.get("public", ())) < set(auth.get("asks", {"": ""}))
+
+
 @pytest.mark.parametrize("name", providers())
 def test_the_sample_of_a_provider_can_be_signed_and_is_granted(tmp_path: Path, name: str) -> None:
     sample = providers()[name]["sample"]
@@ -243,8 +281,11 @@ CREDENTIALS = {
         "conn.auth.token: goes into username, which is given too",
     ),
     "no token": (entry("openai", {}), "conn.auth.token: is required"),
-    "headers that are none": (entry("datadog", {"headers": KEY}), "conn.auth.headers: is a mapping"),
-    "an almost right name": (entry("opena", {"token": KEY}), "conn.preset: there is no such preset: openai"),
+    "headers that are none": (entry("datadog", {"headers": KEY}), "conn.auth.headers: has to be a mapping"),
+    "an almost right name": (
+        entry("opena", {"token": KEY}),
+        "conn.preset: there is no such preset: did you mean openai?",
+    ),
     "no name at all": (entry(KEY, {"token": KEY}), "conn.preset: there is no such preset: `"),
     "words for a header that is not sent": (
         {
@@ -260,7 +301,7 @@ CREDENTIALS = {
             "auth": {"type": "header", "headers": {"X-A": KEY}, "prefix": {"X-A": "Key"}},
             "signing_keys": [{"secret": SIGNING}],
         },
-        "conn.auth.prefix.X-A: is the words before the key",
+        "conn.auth.prefix.X-A: has to be the words before the key",
     ),
     "words with a line break": (
         {
@@ -268,7 +309,7 @@ CREDENTIALS = {
             "auth": {"type": "header", "headers": {"X-A": KEY}, "prefix": {"X-A": "a\r\nX-B: "}},
             "signing_keys": [{"secret": SIGNING}],
         },
-        "conn.auth.prefix.X-A: is the words before the key",
+        "conn.auth.prefix.X-A: has to be the words before the key",
     ),
 }
 
@@ -372,9 +413,15 @@ VARIABLES = {
         entry("openai", {"token": KEY}, vars={"resource": "a1"}),
         ["vars.resource: is not a variable of this preset, which has none"],
     ),
-    "a number": (entry("azure-openai", {"token": KEY}, vars={"resource": 12}), ["vars.resource: is text"]),
-    "a list": (entry("azure-openai", {"token": KEY}, vars=["a1"]), ["vars: is a mapping"]),
-    "nothing": (entry("azure-openai", {"token": KEY}, vars={"resource": None}), ["vars.resource: is text"]),
+    "a number": (
+        entry("azure-openai", {"token": KEY}, vars={"resource": 12}),
+        ["vars.resource: has to be text"],
+    ),
+    "a list": (entry("azure-openai", {"token": KEY}, vars=["a1"]), ["vars: has to be a mapping"]),
+    "nothing": (
+        entry("azure-openai", {"token": KEY}, vars={"resource": None}),
+        ["vars.resource: has to be text"],
+    ),
     "beside an upstream": (
         entry("azure-openai", {"token": KEY}, vars={"resource": "a1"}, upstream="https://a.example"),
         ["vars.resource: has no effect beside an upstream"],
@@ -457,16 +504,17 @@ def test_a_registry_file_may_name_presets_of_ones_own(tmp_path: Path) -> None:
     path = write_config({"presets": "presets.yaml", "registry": {"file": "registry.yaml"}}, tmp_path)
     found = load(path, {})
     assert list(found.registry.connections) == ["other"]
-    assert [file.name for file in found.files] == ["config.yaml", "presets.yaml", "registry.yaml"]
-    assert found.version == version_of(found.files)
+    names = [file.name for file in found.record.files]
+    assert names == ["config.yaml", "registry.yaml", "presets.yaml"]
+    assert tuple(found.record.files.values()) == version_of(found.record.files)
 
 
 def test_a_changed_file_of_presets_is_another_version(tmp_path: Path) -> None:
     found = loaded(tmp_path, entry("acme", {"token": KEY}, vars={"tenant": "blue"}), acme())
-    assert [file.name for file in found.files] == ["config.yaml", "presets.yaml"]
-    assert found.version == version_of(found.files)
+    assert [file.name for file in found.record.files] == ["config.yaml", "presets.yaml"]
+    assert tuple(found.record.files.values()) == version_of(found.record.files)
     write_config({"presets": acme(upstream="https://{tenant}.acme.example")}, tmp_path, "presets.yaml")
-    assert found.version != version_of(found.files)
+    assert tuple(found.record.files.values()) != version_of(found.record.files)
 
 
 WRONG: dict[str, tuple[Any, str]] = {
@@ -474,7 +522,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         {**acme(), "openai": acme(upstream="https://evil.example", vars=None)["acme"]},
         "presets.openai: is the name of a built-in preset",
     ),
-    "a strange name": ({"Acme Inc": acme()["acme"]}, "should match pattern"),
+    "a strange name": ({"Acme Inc": acme()["acme"]}, "has to be 1 to 64 of a-z 0-9 -"),
     "an unknown key": (acme(colour="blue"), "acme.colour: is not a key that is known here"),
     "no upstream": (acme(upstream=None), "acme.upstream: is required"),
     "no auth": (acme(auth=None), "acme.auth: is required"),
@@ -540,13 +588,13 @@ WRONG: dict[str, tuple[Any, str]] = {
         acme(vars={"tenant": {"about": "x"}}),
         "vars.tenant.pattern: is required",
     ),
-    "a sample with a query": (acme(sample="a?b=1"), "acme.sample: is a path in its canonical form"),
-    "an absolute sample": (acme(sample="/a"), "acme.sample: is a path in its canonical form"),
-    "a sample that climbs": (acme(sample="a/../b"), "acme.sample: is a path in its canonical form"),
+    "a sample with a query": (acme(sample="a?b=1"), "acme.sample: has to be a path in its canonical form"),
+    "an absolute sample": (acme(sample="/a"), "acme.sample: has to be a path in its canonical form"),
+    "a sample that climbs": (acme(sample="a/../b"), "acme.sample: has to be a path in its canonical form"),
     "a documentation of no kind": (acme(docs="javascript:x"), "acme.docs: "),
     "a value where a variable is named": (acme(env=[KEY]), "acme.env.0: "),
     "no presets": ({}, "presets: "),
-    "a list": ("presets: [1]\n", "presets: is a mapping"),
+    "a list": ("presets: [1]\n", "presets: has to be a mapping"),
     "nothing": ("", "is empty"),
     "another key": ("presets: {}\nconnections: {}\n", "connections: is not a key that is known here"),
     "not YAML": (f'presets: "{KEY}\n', "is not valid YAML"),

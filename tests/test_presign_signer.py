@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.version import VERSION
+from support.distribution import build, metadata_of, unpack
 from support.shell import ADDON
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +85,8 @@ for one in vectors["source_url"]:
     signer = Signer(one["project_key"], one["signing_secret"])
     grant = signer.sign_source(one["source_url"], one["format"], expires_at=one["expires"])
     made.append([grant.url(""), grant.signature])
-others = sorted({name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names - {"__main__"})
+tops = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
+others = sorted(tops - {"__main__", "sitecustomize"})  # Debian's Python has one
 print(json.dumps([heavy, others, made]))
 """
 
@@ -187,6 +189,30 @@ def test_its_wheel_holds_the_files_of_presign_proxy_as_they_are(installed: Insta
             assert wheel.read(name) == source.read_bytes(), name
     assert set(own) < names
     assert not [name for name in names if "pycache" in name]
+
+
+def test_its_source_archive_is_enough_to_build_the_same_wheel(installed: Installed, tmp_path: Path) -> None:
+    tree = unpack(build("sdist", tmp_path / "sdist", PROJECT), tmp_path / "unpacked")
+    again = build("wheel", tmp_path / "wheel", tree)
+    assert contents(again) == contents(installed.wheel)
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/RECORD")}
+
+
+def test_what_a_package_index_shows_of_it(installed: Installed) -> None:
+    metadata = metadata_of(installed.wheel)
+    urls = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL", []))
+    assert urls.keys() >= {"Homepage", "Documentation", "Changelog", "Issues"}
+    base = f"{urls['Homepage']}/blob/main/"
+    files = [url.removeprefix(base) for url in urls.values() if url.startswith(base)]
+    assert files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    licence = next(data for name, data in contents(installed.wheel).items() if name.endswith("/LICENSE"))
+    assert licence == (ROOT / "LICENSE").read_bytes()
 
 
 _IMPORT_ALL = """

@@ -23,6 +23,9 @@ from support.puppet import eventually
 from support.raw import connect, exchange, parse_response
 from support.recorder import Recorder
 
+# Each lists the processes of a gateway of its own.
+pytestmark = pytest.mark.slow
+
 LITERAL = "sk-LITERAL-in-the-registry-0123456789"
 FROM_ENV = "sk-FROM-the-environment-0123456789"
 PRINTED = "sk-PRINTED-by-a-program-0123456789"

@@ -242,7 +242,7 @@ BROKEN = {
     "a length": b"HTTP/1.1 200 OK\r\nContent-Length: " + RAW + b"\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: " + RAW + b"\r\n\r\n",
     "a transfer coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + RAW + b"\r\n\r\n",
-    "a content coding": b"HTTP/1.1 200 OK\r\nContent-Encoding: " + RAW + b"\r\nContent-Length: 0\r\n\r\n",
+    "a content coding": b"HTTP/1.1 200 OK\r\nContent-Encoding: br, " + RAW + b"\r\nContent-Length: 0\r\n\r\n",
     "a protocol": b"HTTP/1.1 101 Switching\r\nUpgrade: " + RAW + b"\r\nConnection: upgrade\r\n\r\n",
     "a control": b"HTTP/1.1 200 OK\r\nX-Echo: \x01" + RAW + b"\r\nContent-Length: 0\r\n\r\n",
 }

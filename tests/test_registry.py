@@ -289,6 +289,18 @@ def test_two_keys_with_one_secret_are_refused(tmp_path: Path) -> None:
     assert "signing_keys.1.secret: another key of this connection has the same secret" in text
 
 
+@pytest.mark.parametrize(("count", "is_read"), [(1, True), (4, True), (5, False)])
+def test_a_registry_has_so_many_keys_and_no_more(count: int, is_read: bool, tmp_path: Path) -> None:
+    write(tmp_path, {"connections": {"conn": entry()}})
+    texts = [*(new_key().reveal() for _ in range(count - 1)), TEXT.reveal()]
+    path = write_config({"registry": {"file": "connections.enc", "key": {"env": "KEYS"}}}, tmp_path)
+    if is_read:
+        assert code(load(path, {"KEYS": "\n".join(texts)})) == "granted"
+    else:
+        with pytest.raises(ConfigError, match="KEYS is not set or empty, or holds more than 4 keys"):
+            load(path, {"KEYS": "\n".join(texts)})
+
+
 # -- many ---------------------------------------------------------------------------------------------
 
 

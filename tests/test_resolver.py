@@ -292,6 +292,159 @@ def test_a_name_that_an_unsigned_request_has_chosen_is_not_among_the_configured(
     with_upstream(run, work)
 
 
+@pytest.mark.parametrize("named", [None, "other.test"])
+def test_the_certificate_is_held_against_the_name_that_was_asked_for(
+    names: Names, named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not against the address that was found, nor instead of a name that was given."""
+    names.answers["api.test"] = ["127.0.0.1"]
+    asked: list[tuple[Any, ...]] = []
+
+    async def work() -> None:
+        loop, known = asyncio.get_running_loop(), Resolver()
+
+        async def connect(_: Any, host: Any, port: Any, **more: Any) -> Any:
+            asked.append((host, port, more.get("server_hostname")))
+
+        monkeypatch.setattr(loop, "create_connection", connect)
+        known.take_over(loop)
+        given = {"server_hostname": named} if named else {}
+        await loop.create_connection(asyncio.Protocol, "api.test", 443, ssl=True, **given)
+        await loop.create_connection(asyncio.Protocol, "api.test", 80)
+        known.close()
+
+    asyncio.run(work())
+    assert asked == [("127.0.0.1", 443, named or "api.test"), ("127.0.0.1", 80, None)]
+
+
+def test_what_is_no_name_and_port_is_left_to_the_loop(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, Any]] = []
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def connect(_: Any, host: Any, port: Any, **more: Any) -> Any:
+            asked.append((host, port))
+
+        monkeypatch.setattr(loop, "create_connection", connect)
+        Resolver().take_over(loop)
+        for host, port in ((None, None), (None, 80), ("api.test", None), ("api.test", "http"), (b"x", 80)):
+            await loop.create_connection(asyncio.Protocol, host, port)
+        await loop.create_connection(asyncio.Protocol, "127.0.0.1", 80)
+
+    asyncio.run(work())
+    assert asked == [
+        (None, None),
+        (None, 80),
+        ("api.test", None),
+        ("api.test", "http"),
+        (b"x", 80),
+        ("127.0.0.1", 80),
+    ]
+    assert names.asked == []
+
+
+def test_every_address_but_one_may_refuse() -> None:
+    tried: list[str] = []
+
+    async def connect(address: tuple[str, int]) -> str:
+        tried.append(address[0])
+        if address[0] != "d":
+            raise ConnectionRefusedError
+        return "connected"
+
+    found = asyncio.run(resolver._first((("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1)), connect))
+    assert found == "connected"
+    assert tried == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("kind", ["configured", "unsigned"])
+def test_all_who_wait_for_a_configured_name_wait_for_one_look_up(names: Names, kind: str) -> None:
+    async def work() -> None:
+        known = Resolver()
+        tasks = [asyncio.ensure_future(getattr(known, kind)("a.hang", 80)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        names.released.set()
+        assert len(set(await asyncio.gather(*tasks))) == 1
+        known.close()
+
+    asyncio.run(work())
+    assert names.asked == ["a.hang"]
+
+
+@pytest.mark.parametrize("late", [0.0, 0.001])
+def test_at_its_deadline_a_name_that_hangs_is_not_waited_for_again(names: Names, late: float) -> None:
+    async def work() -> None:
+        clock = Clock()
+        known = Resolver(clock)
+        first = waiting(known, "a.hang", "pk", "client")
+        await settle(known, 1)
+        clock.now += resolver.RESOLVE_TIMEOUT + late
+        with pytest.raises(TimeoutError, match="not found in time"):
+            await known.source("a.hang", 443, "pk", "client")
+        clock.now -= late + 0.5
+        second = waiting(known, "a.hang", "pk", "client")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not second.done(), "half a second is left"
+        names.released.set()
+        assert await first == await second
+        known.close()
+
+    asyncio.run(work())
+
+
+def test_a_resolver_that_is_closed_ends_all_waiting_and_its_threads(names: Names) -> None:
+    async def work() -> None:
+        known = Resolver()
+        tasks = [
+            waiting(known, "a.hang", "pk", "client"),
+            asyncio.ensure_future(known.configured("b.hang", 80)),
+            asyncio.ensure_future(known.unsigned("c.hang", 80)),
+        ]
+        await settle(known, 1)
+        known.close()
+        await asyncio.wait(tasks, timeout=10)
+        assert [task.cancelled() for task in tasks] == [True] * 3
+        names.released.set()
+
+    before = set(threading.enumerate())
+    asyncio.run(work())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_what_was_found_last_is_kept_longest(names: Names) -> None:
+    async def work() -> None:
+        clock = Clock()
+        known = Resolver(clock)
+        await known.source("first.test", 80, "pk", "client")
+        for number in range(MAX_KEPT - 1):
+            await known.source(f"{number}.test", 80, "pk", "client")
+        clock.now += resolver.KEEP
+        await known.source("first.test", 80, "pk", "client")
+        await known.source("new.test", 80, "pk", "client")
+        asked = len(names.asked)
+        await known.source("first.test", 80, "pk", "client")
+        assert len(names.asked) == asked
+        known.close()
+
+    asyncio.run(work())
+
+
+def test_so_many_names_and_threads_and_no_other_number() -> None:
+    """Documented, and what a machine has to be able to bear."""
+    assert (resolver.SOURCES, resolver.OTHERS, resolver.MAX_WAITING, resolver.MAX_KEPT) == (
+        128,
+        32,
+        1024,
+        1024,
+    )
+    assert (SOURCES_OF_CONNECTION, SOURCES_OF_CLIENT) == (32, 16)
+    assert (resolver.RESOLVE_TIMEOUT, resolver.KEEP) == (5.0, 2.0)
+
+
 # -- threads ------------------------------------------------------------------------------------------
 
 
@@ -302,6 +455,17 @@ def test_a_thread_that_is_free_is_used_again() -> None:
         idents.add(threads.run(threading.get_ident).result(10))
         time.sleep(0.05)  # it says that it is free after it has answered
     assert len(idents) == 1
+    threads.close()
+
+
+def test_so_many_threads_are_started_and_no_more() -> None:
+    threads, release = Threads(2, "counted"), threading.Event()
+    running = [threads.run(release.wait, 30) for _ in range(5)]
+    named = [one for one in threading.enumerate() if one.name.startswith("counted-")]
+    assert sorted(one.name for one in named) == ["counted-0", "counted-1"]
+    assert all(one.daemon for one in named), "the end of the process waits for none of them"
+    release.set()
+    assert [one.result(10) for one in running] == [True] * 5
     threads.close()
 
 

@@ -20,6 +20,9 @@ from support.process import free_port
 from support.proxy import ROOT
 from support.shell import MODULE, Done, Shell, Terminal
 
+# Each starts Python, most of them in an environment of its own.
+pytestmark = pytest.mark.slow
+
 KEY = "sk-KEY-0123456789"
 
 
@@ -256,6 +259,19 @@ def test_a_home_that_cannot_be_written_is_told_with_the_option_that_helps(shell:
     one_sentence(shell.presign("serve", *listen, HOME="/proc/none"), "/proc/none", "--confdir DIR")
     done = shell.presign("demo", "--once", "--port", "0", HOME="/proc/none")
     assert done.code == 0, done.all
+
+
+def test_mitmdump_in_a_home_that_cannot_be_written_says_what_to_add(shell: Shell) -> None:
+    """mitmproxy itself has nothing but a traceback for it."""
+    assert shell.presign("init").code == 0
+    mitmdump = Path(sys.executable).parent / "mitmdump"
+    line = f'{mitmdump} --listen-host 127.0.0.1 --listen-port {free_port()} -s "$(presign script-path)"'
+    home = shell.directory / "no directory"  # what root may not write into either
+    home.touch()
+    started = shell.bash(line, HOME=str(home))
+    assert started.code == 1
+    told = f"presign: {home}: not a directory; name another directory with --set confdir=DIR"
+    assert started.out.count(told) == 1, started.out
 
 
 _ONLY_POSIX = ("fcntl", "resource", "pwd", "grp", "termios", "pty", "tty")

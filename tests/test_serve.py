@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from support.serving import (
     CONN,
     PRESIGN,
     Serve,
+    config_for,
     environment,
     is_alive,
     is_open,
@@ -50,22 +51,6 @@ GATEWAY = "presign.local"
 SLOW_IMPORT = ROOT / "tests/support/slowimport"
 PATIENT = 15.0
 """Seconds; the machine may have much else to do."""
-
-
-def config_for(upstream: Recorder, **more: Any) -> dict[str, Any]:
-    return {"connections": {CONN: bearer_connection(upstream.url, SECRET)}} | more
-
-
-@pytest.fixture(scope="module")
-def make_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Serve]]:
-    with ExitStack() as started:
-
-        def make(config: dict[str, Any], *args: str, start: bool = True, **options: Any) -> Serve:
-            found = Serve(tmp_path_factory.mktemp("served"), config, *args, **options)
-            started.callback(found.stop)
-            return found.start() if start else found
-
-        yield make
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +95,7 @@ def is_whole(sock: socket.socket) -> bool:
 # -- starting ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_broken_configuration_is_told_and_nothing_ever_listens(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
@@ -132,6 +118,52 @@ def test_a_broken_configuration_is_told_and_nothing_ever_listens(
     for line in checked.stdout.splitlines():
         if line.startswith("error "):
             assert line.removeprefix("error").strip() in log
+
+
+@pytest.mark.slow
+def test_an_admin_port_that_stays_taken_is_told_and_nothing_ever_listens(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        admin = f"127.0.0.1:{port_of(taken)}"
+        gateway = make_served(config_for(upstream, admin={"listen": admin}), start=False)
+        status, log = gateway.run()
+    assert status == 1
+    assert f"presign: admin.listen: cannot listen on {admin}: address already in use" in log
+    assert "listening on" not in log
+
+
+def test_an_admin_port_that_the_last_gateway_still_holds_is_waited_for(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        admin = f"127.0.0.1:{port_of(taken)}"
+        gateway = make_served(config_for(upstream, admin={"listen": admin}), start=False)
+        gateway._spawn()
+        assert gateway.wait_for_log("it is tried again", PATIENT)
+    assert gateway.wait_for_log("listening on 127.0.0.1", PATIENT)
+    assert get(gateway) == 200
+    assert exchange(connect(port_at(admin)), b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(
+        b"HTTP/1.1 200"
+    )
+
+
+def test_an_admin_port_that_is_taken_at_a_reload_leaves_the_listener_where_it_was(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    first = f"127.0.0.1:{free_port()}"
+    gateway = make_served(config_for(upstream, admin={"listen": first}))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        second = f"127.0.0.1:{port_of(taken)}"
+        write_config(config_for(upstream, admin={"listen": second}), gateway.directory)
+        assert gateway.wait_for_log(f"cannot listen on {second}", PATIENT)
+        assert is_open(port_at(first))
+    assert eventually(lambda: is_open(port_at(second)), PATIENT)
+    assert not is_open(port_at(first))
+
+
+def port_at(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 @pytest.mark.parametrize(
@@ -174,6 +206,7 @@ def test_a_port_that_is_taken_and_a_host_that_is_none_are_told_in_a_sentence(tmp
             assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_counters_that_workers_do_not_share_are_refused(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
@@ -217,6 +250,7 @@ def tunnel(gateway: Serve, upstream: Recorder) -> int:
         return int(sock.recv(65536).split()[1])
 
 
+@pytest.mark.slow
 def test_what_init_made_and_serve_runs_is_no_open_proxy(tmp_path: Path, upstream: Recorder) -> None:
     made = Shell(tmp_path)
     assert made.presign("init").code == 0
@@ -228,6 +262,7 @@ def test_what_init_made_and_serve_runs_is_no_open_proxy(tmp_path: Path, upstream
     assert not upstream.requests
 
 
+@pytest.mark.slow
 def test_the_file_that_init_made_lets_a_laptop_browse_through_mitmdump(
     tmp_path: Path, upstream: Recorder
 ) -> None:
@@ -238,6 +273,7 @@ def test_the_file_that_init_made_lets_a_laptop_browse_through_mitmdump(
         assert answer.status == 200
 
 
+@pytest.mark.slow
 def test_the_example_configuration_run_by_serve_is_no_open_proxy(tmp_path: Path, upstream: Recorder) -> None:
     example = (ROOT / "config.example.yaml").read_text("utf-8").replace("admin:", "# admin:")
     with Serve(tmp_path, {}, start_from=example) as served:
@@ -245,6 +281,7 @@ def test_the_example_configuration_run_by_serve_is_no_open_proxy(tmp_path: Path,
         assert tunnel(served, upstream) == 403
 
 
+@pytest.mark.slow
 def test_a_file_that_says_pass_is_not_served_without_the_flag(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
@@ -470,6 +507,7 @@ def test_a_worker_that_was_still_starting_when_the_supervisor_was_killed_holds_n
 # -- draining ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_lets_what_is_under_way_end_and_takes_nothing_new(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
@@ -499,6 +537,7 @@ def test_sigterm_lets_what_is_under_way_end_and_takes_nothing_new(
     assert "Traceback" not in served.log()
 
 
+@pytest.mark.slow
 def test_the_deadline_of_a_drain_cuts_off_what_does_not_end(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
@@ -540,6 +579,7 @@ def test_with_a_notice_it_serves_on_while_readiness_says_no_and_then_drains(
     assert patient.ends() == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once_and_leaves_a_free_port(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
@@ -648,6 +688,7 @@ def issuer_seen(port: int, name: str, cafile: Path) -> str:
         return str(found["serialNumber"])
 
 
+@pytest.mark.slow
 def test_systemd_hands_over_the_socket_and_gateway_names_answer_with_their_own_certificate(
     make_served: Callable[..., Serve], upstream: Recorder, ca: trustme.CA, ca_pem: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from conftest import MakeGateway
 from support.asking import in_an_hour
+from support.audit_log import audit_lines
 from support.byhand import Wire
 from support.h2client import H2Client
 from support.lanes import GATEWAY, WAYS
@@ -71,7 +71,7 @@ def last_line(gateway: Mitm | Serve) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
 
     def found() -> bool:
-        lines[:] = map(json.loads, path.read_text("utf-8").splitlines()) if path.exists() else []
+        lines[:] = audit_lines(path)
         return bool(lines)
 
     assert eventually(found)

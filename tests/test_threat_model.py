@@ -38,7 +38,7 @@ def rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line][1:]
 
 
-@pytest.mark.parametrize("name", ["threat-model.md", "security-testing.md"])
+@pytest.mark.parametrize("name", ["threat-model.md", "security-testing.md", "running.md"])
 def test_every_test_that_is_named_exists(name: str) -> None:
     named = NAMED.findall(DOCS[name])
     assert [f"{file}::{test}" for file, test in named if test not in names_in(file)] == []

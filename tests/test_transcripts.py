@@ -18,6 +18,7 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
 def test_the_story_goes_as_it_is_told(story: Path, shell: Shell) -> None:
     play(story, shell, {"here": str(shell.directory), "port": str(free_port())})

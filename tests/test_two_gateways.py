@@ -22,6 +22,7 @@ import trustme
 from mitmproxy.certs import CertStore
 
 from support.asking import SECRET, Grant, code, wire
+from support.audit_log import audit_lines
 from support.balancer import TRUSTED, Balancer
 from support.h2client import H2Client
 from support.lab import bearer_connection
@@ -113,8 +114,7 @@ def share_authority(gateways: list[Serve]) -> None:
 
 
 def audited(gateway: Serve) -> list[dict[str, Any]]:
-    file = gateway.directory / "audit.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return audit_lines(gateway.directory / "audit.jsonl")
 
 
 def config(upstream: Recorder, store: RedisServer, admin: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,19 +78,17 @@ def test_what_to_type_is_quoted_where_the_path_has_a_blank(shell: Shell) -> None
 
 
 @pytest.fixture
-def of_a_stranger(tmp_path: Path) -> Iterator[Path]:
+def of_a_stranger() -> Iterator[Path]:
     """A directory that somebody without a name owns, whose group has one."""
     if os.geteuid() != 0:
         pytest.skip("takes root")
-    # With xdist there is one directory more up to /tmp.
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        if parent.stat().st_uid != os.geteuid() or parent == Path("/tmp"):
-            break
-        parent.chmod(parent.stat().st_mode | 0o711)
-    directory = tmp_path / "strange"
-    directory.mkdir()
-    os.chown(directory, 12345, NOBODY)
-    yield directory
+    # Not below pytest's own directory, which each run of pytest on this machine shuts to others again.
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o711)
+        directory = Path(place) / "strange"
+        directory.mkdir()
+        os.chown(directory, 12345, NOBODY)
+        yield directory
 
 
 # Everything is imported before: the Python of the tests may lie where another user cannot read it.

@@ -21,6 +21,7 @@ from joserfc.jwk import OctKey
 from presign_proxy.secret import Secret
 from presign_proxy.storing import StoreError, lock, read_private, write_private
 from presign_proxy.vault import Passphrase, VaultError, VaultKey, new_key, parse_key, seal, unseal
+from support.serving import environment
 
 PAYLOAD = b'{"connections": {}}'
 PHRASE = Passphrase(Secret("correct horse battery staple"))
@@ -290,7 +291,11 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
     child = subprocess.run(
-        [sys.executable, "-c", WRITE_UNDER_LIMIT, str(file)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", WRITE_UNDER_LIMIT, str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
     )
     assert child.stdout == "refused: cannot be written: file too large\n", child.stderr
     assert file.read_bytes() == b"old"
@@ -326,7 +331,8 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_file(file: Path) -
     write_private(file, b"0 " * 40_000 + b"end")
     numbers = set()
     for round_ in range(24):
-        child = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(file)], stdout=subprocess.PIPE)
+        argv = [sys.executable, "-c", WRITE_FOR_EVER, str(file)]
+        child = subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment())
         assert child.stdout is not None
         child.stdout.readline()
         time.sleep(0.003 * round_)
@@ -347,7 +353,8 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_file(file: Path) -
 def test_two_commands_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "count"
     write_private(path, b"0")
-    children = [subprocess.Popen([sys.executable, "-c", COUNT, str(path)]) for _ in range(4)]
+    argv = [sys.executable, "-c", COUNT, str(path)]
+    children = [subprocess.Popen(argv, env=environment()) for _ in range(4)]
     assert [child.wait() for child in children] == [0] * 4
     assert read_private(path) == b"200"
 

@@ -95,18 +95,15 @@ def assert_it_shows(output: str) -> None:
 
 def test_with_uvx_and_nothing_installed(wheel: Path, clients: Path, home: Path) -> None:
     env = bare_environment(home, clients, PYTHON)
-    line = [
-        "uvx",
-        "--quiet",
-        "--find-links",
-        str(wheel.parent),
-        "presign-proxy",
-        "demo",
-        "--port",
-        "0",
-        "--once",
-    ]
-    assert_it_shows(run(line, env, home))
+    uvx = ["uvx", "--quiet", "--find-links", str(wheel.parent), "presign-proxy"]
+    assert_it_shows(run([*uvx, "demo", "--port", "0", "--once"], env, home))
+    # What it says comes next is for the shell, which finds nothing of what uvx has on its PATH.
+    (here := home / "gateway").mkdir(mode=0o700)
+    run([*uvx, "init"], env, here)
+    listed = run([*uvx, "connections", "list"], env, here)
+    add = listed.strip().removeprefix("No connections yet: ")
+    run(["/bin/sh", "-c", add], bare_environment(home), here, f"{KEY}\n")
+    assert "conn_openai" in run([*uvx, "connections", "list"], env, here)
 
 
 def checkout(into: Path) -> Path:

@@ -20,5 +20,7 @@ def write_config(config: dict[str, Any], directory: Path, name: str = "config.ya
     draft.chmod(0o600)
     # PyYAML writes an alias for an object that occurs twice, and the product refuses aliases.
     plain = json.loads(json.dumps(config))
-    draft.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    draft.write_text(
+        yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, explicit_end=True), encoding="utf-8"
+    )
     return draft.replace(path)

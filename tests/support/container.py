@@ -309,6 +309,8 @@ class Container:
         return self._child.returncode, self.log()
 
     def stop(self) -> None:
-        if self._child is not None and self._child.poll() is None:
+        if self._child is None:
+            return
+        if self._child.poll() is None:
             self._child.kill()  # and by --kill-child all that is inside
-            self._child.wait()
+        self._child.communicate()  # Closes the pipe to its input, also where it has ended by itself.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from support.byhand import ByHand, Wire
 from support.raw import Tls, connect
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -126,3 +128,20 @@ class RawH2:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def read_frame(wire: Wire, timeout: float = 5.0) -> Frame:
+    """The next frame that comes on one end of a connection."""
+    head = wire.read_exactly(9, timeout)
+    payload = wire.read_exactly(int.from_bytes(head[:3], "big"), timeout)
+    return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
+
+
+def accept_h2(hand: ByHand, context: ssl.SSLContext, settings: bytes = b"", timeout: float = 5.0) -> Wire:
+    """The upstream's end of a connection over HTTP/2, of which the preface was read."""
+    plain = hand.accept(timeout)
+    plain.sock.settimeout(timeout)
+    wire = Wire(context.wrap_socket(plain.sock, server_side=True))
+    wire.send(frame(SETTINGS, settings) + frame(SETTINGS, b"", ACK))
+    wire.read_exactly(len(PREFACE), timeout)
+    return wire

@@ -11,8 +11,14 @@ from support.crowd import Gauge
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"
 
 
+DROPS = 10
+LARGE = 1_000_000
+
+
 class Holding:
-    """Says nothing to a request for `wait`, begins an answer to `stream`, and gives one to `answer`."""
+    """Says nothing to a request for `wait`, begins an answer to `stream`, and gives one to `answer`, a large
+    one to `large`, and one byte by byte to `drip`.
+    """
 
     def __init__(self) -> None:
         self.gauge = Gauge()
@@ -66,6 +72,16 @@ class Holding:
                 await reader.readuntil(b"0\r\n\r\n")
             await asyncio.sleep(1)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            return
+        if b"/drip" in path:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % DROPS)
+            for _ in range(DROPS):
+                writer.write(b".")
+                await asyncio.sleep(0.5)
+            return
+        if b"/large" in path:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (LARGE, b"." * LARGE))
+            await writer.drain()
             return
         if path.endswith(b"/stream"):
             writer.write(STREAM)

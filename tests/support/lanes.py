@@ -2,17 +2,19 @@
 
 import contextlib
 import itertools
-import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire
 from support.lab import REAL_SECRET, bearer_connection
 from support.leaks import FOREVER, Issuer, Traces
 from support.proxy import PROMPTLY, Mitm
 from support.puppet import eventually
 from support.raw import Tls, connect, connect_tls
+from support.serving import Serve
 
 GATEWAY = "presign.local"
 SIGNING = "sk_signing_secret_of_the_lane_0123456789"
@@ -22,14 +24,14 @@ WAYS = {
     "flows as served": ("--set", "presign_lane=off", "-s", str(PROMPTLY)),
 }
 """Options of mitmdump for each way that a request may take."""
-CONNECTIONS = 500
+CONNECTIONS = 160 if "PRESIGN_WITHIN" in os.environ else 500
 LEAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 """An answer after which its connection is as good as before."""
 
 
 def config(upstream: str, **more: Any) -> dict[str, Any]:
     """Many connections to one upstream, which share no connection with each other; `more` goes to each."""
-    conduct = {"timeouts": {"connect": "2s", "response": "1s"}}
+    conduct = {"timeouts": {"connect": "2s", "response": "2s"}}
     found = {
         f"conn_{number}": bearer_connection(upstream, SIGNING, **{**conduct, **more})
         for number in range(CONNECTIONS)
@@ -41,7 +43,7 @@ def config(upstream: str, **more: Any) -> dict[str, Any]:
 class LaneLab:
     """Hands out connections that nobody has used before."""
 
-    gateway: Mitm
+    gateway: Mitm | Serve
     hand: ByHand
     issuer: Issuer = field(
         default_factory=lambda: Issuer({f"conn_{number}": SIGNING for number in range(CONNECTIONS)})
@@ -115,8 +117,7 @@ class LaneLab:
     def audit(self) -> list[dict[str, Any]]:
         """The lines of this test's connection."""
         path = self.gateway.directory / "audit.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        return [line for line in map(json.loads, lines) if line["connection"] == self.cid]
+        return [line for line in audit_lines(path) if line["connection"] == self.cid]
 
     def audited(self, count: int = 1) -> list[dict[str, Any]]:
         assert eventually(lambda: len(self.audit()) >= count), self.audit()

@@ -3,21 +3,62 @@
 A mutant is known by its function and by what its statement was and became, not by a line, so it is the same
 one after code around it has moved. Not changed: annotations and types, docstrings, and the text of details,
 which is for people to read.
+
+A shell has more mutants: an awaited call that is left out, one of several flags that is missing, another
+word of SQL, a file mode that lets others in, `min` for `max`. What it logs is for people, and left as it is.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .suites import SHELLS, UNMEASURED
+
 PACKAGE = Path(__file__).resolve().parents[2] / "addon" / "presign_proxy"
 
 # Calls whose text arguments are for people.
 _TOLD = {"Denied", "Malformed", "_refused", "ValueError", "_why_expires"}
+# The same in shells, wherever in the call the text stands.
+_TOLD_BY_SHELLS = {
+    "CommandError",
+    "LookupError",
+    "NoRoom",
+    "OSError",
+    "Problem",
+    "SecretError",
+    "StoreError",
+    "TimeoutError",
+    "TooManyLookups",
+    "VaultError",
+    "_lost",
+    "UsageError",
+    "_wrong",
+    "gaierror",
+}
+_SQL = re.compile(r"(?m)^ *(SELECT|INSERT|DELETE|BEGIN|PRAGMA|CREATE|COMMIT|ROLLBACK)\b|\b(FROM|WHERE)\b")
+# What weakens a statement and leaves it one.
+_WEAKER = (
+    ("BEGIN IMMEDIATE", "BEGIN"),
+    ("COMMIT", "ROLLBACK"),
+    ("ROLLBACK", "COMMIT"),
+    ("synchronous = FULL", "synchronous = OFF"),
+    ("journal_mode = WAL", "journal_mode = DELETE"),
+    (" PRIMARY KEY", ""),
+    (", PRIMARY KEY (key, holder)", ""),
+    (" AND ends > ?", " AND ends >= ?"),
+    (" > 0", " >= 0"),
+    (" <= ?", " < ?"),
+    (" <= ?", " >= ?"),
+    (" IN ", " NOT IN "),
+)
+_MODES = (0o600, 0o700)
+_OTHERS = 0o066
 _COMPARED: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq,),
     ast.NotEq: (ast.Eq,),
@@ -69,9 +110,9 @@ def path_of(module: str) -> Path:
 def mutants(module: str, source: str | None = None) -> Iterator[Mutant]:
     """Every mutant of a module, in the order of its text."""
     seen: Counter[tuple[str, str, str]] = Counter()
-    for place, (where, statement, node) in enumerate(list(_places(_parsed(module, source)))):
+    for place, (where, statement, node) in enumerate(list(_places(_parsed(module, source), module))):
         before = _short(statement)
-        for number, change in enumerate(_changes(node)):
+        for number, change in enumerate(_all_changes(node, module)):
             after = _changed(statement, statement, node, change)[1]
             seen[where, before, after] += 1
             again = seen[where, before, after]
@@ -81,8 +122,8 @@ def mutants(module: str, source: str | None = None) -> Iterator[Mutant]:
 def tree_of(mutant: Mutant) -> ast.Module:
     """The whole module with that change in it."""
     tree = _parsed(mutant.module)
-    _, statement, node = list(_places(tree))[mutant.place]
-    return _changed(tree, statement, node, list(_changes(node))[mutant.change])[0]
+    _, statement, node = list(_places(tree, mutant.module))[mutant.place]
+    return _changed(tree, statement, node, list(_all_changes(node, mutant.module))[mutant.change])[0]
 
 
 def _parsed(module: str, source: str | None = None) -> ast.Module:
@@ -107,13 +148,14 @@ def _changed(
     return ast.fix_missing_locations(changed), _short(owner)
 
 
-def _places(tree: ast.Module) -> Iterator[tuple[str, ast.stmt, ast.AST]]:
+def _places(tree: ast.Module, module: str) -> Iterator[tuple[str, ast.stmt, ast.AST]]:
     """Every node that may be changed, with the function and the statement it stands in."""
+    is_shell = module in SHELLS or module in UNMEASURED
 
     def walk(node: ast.AST, where: str, statement: ast.stmt | None) -> Iterator[tuple[str, Any, ast.AST]]:
         if isinstance(node, ast.stmt):
             statement = node
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             where = f"{where}.{node.name}".strip(".")
         if statement is not None:
             yield where or "module", statement, node
@@ -121,7 +163,11 @@ def _places(tree: ast.Module) -> Iterator[tuple[str, ast.stmt, ast.AST]]:
             if name in ("annotation", "returns", "type_comment"):
                 continue
             for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST) and not _is_for_people(node, child):
+                if (
+                    isinstance(child, ast.AST)
+                    and not _is_for_people(node, child)
+                    and not (is_shell and _is_told_by_a_shell(node, child))
+                ):
                     yield from walk(child, where, statement)
 
     yield from walk(tree, "", None)
@@ -138,6 +184,74 @@ def _is_for_people(parent: ast.AST, child: ast.AST) -> bool:
         at = parent.args.index(child) if child in parent.args else -1
         return at == (1 if parent.func.id == "Denied" else 0)
     return False
+
+
+def _is_told_by_a_shell(parent: ast.AST, child: ast.AST) -> bool:
+    """What is logged or printed as help, the words of an error, names of threads, and what types check."""
+    if isinstance(parent, ast.Assign) and child is parent.value:
+        return _is_type(parent.targets[0])
+    if isinstance(child, ast.keyword):
+        return child.arg in ("name", "help", "metavar") and isinstance(
+            child.value, ast.Constant | ast.JoinedStr
+        )
+    if isinstance(child, ast.Expr):
+        return _called(child.value) == "logger"
+    if isinstance(parent, ast.ClassDef) and isinstance(child, ast.Call):
+        return _called(child) == "dataclass"
+    if isinstance(parent, ast.Call) and isinstance(child, ast.JoinedStr | ast.Constant):
+        is_text = isinstance(child, ast.JoinedStr) or isinstance(child.value, str)
+        return is_text and _called(parent) in _TOLD_BY_SHELLS
+    return False
+
+
+def _is_type(target: ast.expr) -> bool:
+    """Whether a name is that of a type, in capitals and small letters: `Opener = VaultKey | Passphrase`."""
+    return isinstance(target, ast.Name) and target.id[0].isupper() and not target.id.isupper()
+
+
+def _called(node: ast.AST) -> str:
+    """The name of what is called: of a method its own, of one of the logger `logger`."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"))):
+            return "logger"
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return name
+    return ""
+
+
+def _all_changes(node: ast.AST, module: str) -> Iterator[Callable[[Any], ast.AST]]:
+    yield from _changes(node)
+    if module in SHELLS or module in UNMEASURED:
+        yield from _changes_of_shells(node)
+
+
+def _changes_of_shells(node: ast.AST) -> Iterator[Callable[[Any], ast.AST]]:
+    match node:
+        case ast.Expr(value=ast.Await(value=ast.Call())):
+            yield lambda _: ast.Pass()
+        case ast.BinOp(op=ast.BitOr(), left=left, right=right):
+            if not _is_idle(right):
+                yield lambda twin: twin.left
+            if not _is_idle(left) and not isinstance(left, ast.BinOp):
+                yield lambda twin: twin.right
+        case ast.Constant(value=str() as text) if _SQL.search(text):
+            for was, becomes in _WEAKER:
+                if was in text:
+                    yield (
+                        lambda twin, was=was, becomes=becomes: (
+                            setattr(twin, "value", twin.value.replace(was, becomes, 1)) or twin
+                        )
+                    )
+        case ast.Constant(value=int() as number) if number in _MODES:
+            yield lambda twin: setattr(twin, "value", twin.value | _OTHERS) or twin
+        case ast.Call(func=ast.Name(id="min" | "max" as name)):
+            other = "max" if name == "min" else "min"
+            yield lambda twin: setattr(twin.func, "id", other) or twin
+
+
+def _is_idle(node: ast.AST) -> bool:
+    """A flag that changes nothing: `O_RDONLY` is 0, and Python opens no descriptor to be inherited."""
+    return isinstance(node, ast.Attribute) and node.attr in ("O_RDONLY", "O_CLOEXEC")
 
 
 def _changes(node: ast.AST) -> Iterator[Callable[[Any], ast.AST]]:

@@ -179,7 +179,7 @@ class Samples:
 HARMLESS = (
     b"Accept: */*", b"X-Custom: a, b", b"X-Utf8: caf\xc3\xa9", b"Cookie: a=b", b"X-Forwarded-For: 1.2.3.4",
     b"Authorization-X: q", b"Referer: http://x/?X-Presign-Signature=1", b"Accept-Encoding: gzip", b"TE: trailers",
-    b"Expect: 100-continue", b"Connection: close", b"Content-Type: text/plain", b"X-HTTP-Method-Override: PUT",
+    b"Expect: 100-continue", b"Connection: close", b"Content-Type: text/plain", b"X-Forwarded-Proto: https",
 )  # fmt: skip
 
 # -- the request line ---------------------------------------------------------------------------------

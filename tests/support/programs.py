@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 _NODE_MODULES = Path(__file__).resolve().parent / "node" / "node_modules"
 _LACKS = "missing here: "
+ALL = "TESTS_NEED_ALL"
+"""Where this is in the environment, a test fails that lacks what `tools/setup --all` installs."""
 
 
 class Program(NamedTuple):
@@ -35,6 +37,7 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "bash": Program("bash", "the command line in a shell, and its completion"),
+    "cc": Program("gcc", "a file system that hangs, as a library that is loaded first"),
     "curl": Program("curl", "a client of the gateway"),
     "debootstrap": Program("debootstrap", "the container image, built without a daemon (make container)"),
     "git": Program("git", "cloning and pushing through the gateway"),
@@ -97,10 +100,12 @@ def missing(*names: str) -> list[str]:
 
 
 def needs(*names: str) -> None:
-    """Skip the test that runs, where one of these programs is missing."""
+    """Skip the test that runs, where one of these programs is missing; fail it where all are to be there."""
     if lacking := missing(*names):
         import pytest
 
+        if os.environ.get(ALL) and any(PROGRAMS[name].in_all for name in lacking):
+            pytest.fail(_LACKS + ", ".join(lacking), pytrace=False)
         pytest.skip(_LACKS + ", ".join(lacking))
 
 

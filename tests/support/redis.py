@@ -30,6 +30,10 @@ class RedisServer:
         self.port = free_port()
         self._tls = tls
         self.settings = DURABLE | {name.replace("_", "-"): value for name, value in settings.items()}
+        self.bus_port = free_port()
+        """For the other nodes of a cluster; Redis would take its port and 10,000, which may be somebody's."""
+        if "cluster-enabled" in self.settings:
+            self.settings["cluster-port"] = str(self.bus_port)
         self._child: subprocess.Popen[bytes] | None = None
 
     @property

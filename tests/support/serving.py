@@ -11,8 +11,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support.asking import Grant, wire
+from support.asking import SECRET, Grant, wire
 from support.config import write_config
+from support.lab import bearer_connection
 from support.process import Process, free_port
 from support.programs import needs
 from support.proxy import _UNWANTED, ROOT
@@ -21,6 +22,13 @@ from support.recorder import Recorder
 
 PRESIGN = (sys.executable, "-m", "presign_proxy")
 CONN = "conn_served"
+
+
+def config_for(upstream: Recorder, **more: Any) -> dict[str, Any]:
+    """One connection, `CONN`, to this upstream."""
+    return {"connections": {CONN: bearer_connection(upstream.url, SECRET)}} | more
+
+
 HAND_OVER = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)

@@ -55,7 +55,8 @@ class Done:
 class Shell:
     """A directory, and what is run in it; of the environment only what is given and what Python needs.
 
-    `presign` stands on the PATH, as an installation would put it there.
+    `presign` stands on the PATH, as an installation would put it there. So does `python3`: there are machines
+    that have a Python under another name only.
     """
 
     def __init__(self, directory: Path, **env: str) -> None:
@@ -68,6 +69,7 @@ class Shell:
         command = commands / "presign"
         command.write_text(_COMMAND.format(command=shlex.join(preloaded.command())))
         command.chmod(0o755)
+        (commands / "python3").symlink_to(sys.executable)
         self.env = {
             "PATH": os.pathsep.join([str(commands), os.environ.get("PATH", "")]),
             "PYTHONPATH": str(ADDON),

@@ -231,11 +231,16 @@ class Verifier:
             source = re.match(rb"/v1/([^/?]*)/", raw_path)
             project = source is not None and self._is_source(source[1].decode("latin-1"))
             at_gateway = raw_path.startswith((b"/api/proxy/", b"/p/ps1_")) or project
+        by_key = False
         if at_gateway and re.match(rb"/v1/[^/?]*/", raw_path):
-            return self._source(asked, raw_path, query, now)
+            by_key = not way.reverse and self._is_by_key(asked, query)
+            if not by_key:
+                return self._source(asked, raw_path, query, now)
         named: str | None = None
         token: bytes | None = None
-        if at_gateway:
+        if at_gateway and not raw_path.startswith((b"/api/proxy/", b"/p/")):
+            by_key = True  # a key token names its connection, so that the path is the API's own
+        elif at_gateway:
             form = re.fullmatch(rb"/(api/proxy|p)/([^/]*)(/.*)", raw_path)
             if not form:
                 raise No
@@ -245,6 +250,8 @@ class Verifier:
                 named = form[2].decode("ascii")
             raw_path = form[3]
         fields, query = self._presign(asked, query, token)
+        if by_key and "slot" not in fields:
+            raise No
         if fields.setdefault("Connection", named or fields.get("Connection", "")) != (
             named or fields["Connection"]
         ):
@@ -257,6 +264,12 @@ class Verifier:
         self._slot(connection, fields)
         scheme, host, port, base = split_url(connection["upstream"])
         self._methods(connection, asked.method, fields["Methods"])
+        if any(
+            folded(header) in ("x-http-method-override", "x-http-method", "x-method-override")
+            and value.strip().upper() != asked.method
+            for header, value in asked.fields
+        ):
+            raise No
         path = canonical(raw_path)
         if not at_gateway:
             if origin != (scheme, host, port) or not path.startswith(base + "/"):
@@ -371,6 +384,10 @@ class Verifier:
                     claims.append(token_fields(rest_value) | {"slot": "authorization"})
         if in_header:
             claims.append(in_header)
+        slots = [claim.get("slot", "") for claim in claims]
+        same = len({tuple(sorted((claim | {"slot": ""}).items())) for claim in claims}) == 1
+        if len(claims) > 1 and same and all(slots) and len(set(slots)) == len(slots):
+            claims = [claims[0] | {"slot": "\n".join(slots)}]  # the same token where several SDKs put it
         if len(claims) != 1:
             raise No
         # Where nothing is left of a query, its question mark goes too.
@@ -378,14 +395,23 @@ class Verifier:
             return claims[0], query
         return claims[0], b"&".join(rest) if rest else None
 
+    def _is_by_key(self, asked: Asked, query: bytes | None) -> bool:
+        """Whether a key token stands on it, and nothing of a source's signature."""
+        names = [folded_name(piece) for piece in query.split(b"&")] if query is not None else []
+        try:
+            fields, _ = self._presign(asked, query, None)
+        except No:
+            return False
+        return "slot" in fields and not {"sig", "exp"} & set(names)
+
     def _slot(self, connection: Mapping[str, Any], fields: dict[str, str]) -> None:
-        slot = fields.get("slot")
         auth = connection["auth"]
         own = {name.lower() for name in auth.get("headers", {})} | {
             "?" + name for name in auth.get("params", {})
         }
-        if slot is not None and slot != "authorization" and slot not in own:
-            raise No
+        for slot in fields.get("slot", "authorization").split("\n"):
+            if slot != "authorization" and slot not in own:
+                raise No
 
     # -- SPEC §2: verifying ---------------------------------------------------------------------------
 
@@ -570,7 +596,13 @@ def canonical(raw: bytes) -> str:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """`*` is any run of characters; an escape is one character."""
+    """`*` is any run of characters; an escape is one character, and some are the plain ones (SPEC §2)."""
+
+    def is_same(signed: str, sent: str) -> bool:
+        escapes = [f"%{ord(char):02X}" for char in "!$&'()*,=:@"]
+        plain = [one if one not in escapes else chr(int(one[1:], 16)) for one in (signed, sent)]
+        return plain[0] == plain[1] or (signed, sent) in ((";", "%3B"), ("+", "%2B"))
+
     units = re.findall(r"%[0-9A-F]{2}|.", path.removeprefix("/"))
     parts = re.findall(r"%[0-9A-F]{2}|.", spelled(pattern.encode().removeprefix(b"/")))
     reached = {0}
@@ -578,5 +610,5 @@ def matches(pattern: str, path: str) -> bool:
         if part == "*":
             reached = set(range(min(reached), len(units) + 1)) if reached else reached
         else:
-            reached = {at + 1 for at in reached if at < len(units) and units[at] == part}
+            reached = {at + 1 for at in reached if at < len(units) and is_same(part, units[at])}
     return len(units) in reached

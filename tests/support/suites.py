@@ -1,0 +1,224 @@
+"""Which tests belong to which module: the two tables of `tools/mutate`.
+
+The core is one suite: any of its fast tests may kill a mutant of any of its modules. A shell does one kind of
+I/O, and has a suite of its own: files, or single tests of files that are slow as a whole. They run in the
+process that holds the mutant, so they use real files, sockets and servers, but call the module themselves, or
+have a gateway in a thread of that process (support.within).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+CORE: Final = (
+    "canonical",
+    "keys",
+    "policy",
+    "terms",
+    "clients",
+    "paths",
+    "granting",
+    "tokens",
+    "base64url",
+    "grammar",
+    "schemes.presign",
+    "schemes.source",
+)
+CORE_TESTS: Final = (
+    "test_core_verifying.py",
+    "test_core_granting.py",
+    "test_core_timing.py",
+    "test_core_presign.py",
+    "test_core_carriers.py",
+    "test_core_paths.py",
+    "test_core_sources.py",
+    "test_core_rewrite.py",
+    "test_core_replies.py",
+    "test_core_limits.py",
+    "test_core_hiding.py",
+    "test_core_terms.py",
+    "test_signed_policy.py",
+    "test_client_address.py",
+    "test_convert.py",
+    "test_properties.py",
+)
+_LANE: Final = (
+    "test_lane.py::test_clients_share_upstream_connections",
+    "test_lane.py::test_another_connection_gets_an_upstream_connection_of_its_own",
+    "test_lane.py::test_where_the_pool_is_off_an_upstream_connection_stays_with_its_client",
+    "test_lane.py::test_two_exchanges_at_a_time_never_share_a_connection",
+    "test_lane.py::test_a_connection_on_which_more_was_said_serves_nobody_else",
+    "test_lane.py::test_a_body_after_the_answer_to_head_is_nobodys_answer",
+    "test_lane.py::test_what_an_upstream_says_on_an_idle_connection_is_nobodys_answer",
+    "test_lane.py::test_an_answer_that_came_before_its_request_is_nobodys",
+    "test_lane.py::test_an_answer_that_came_before_the_first_request_is_an_error",
+    "test_lane.py::test_an_upstream_that_accepts_and_closes_is_answered_for_at_once",
+    "test_lane.py::test_an_answer_that_is_not_http_is_answered_by_us",
+    "test_lane.py::test_interim_answers_without_end_are_ended",
+    "test_lane.py::test_some_interim_answers_are_passed_over",
+    "test_lane.py::test_an_answer_that_breaks_off_is_not_whole",
+    "test_lane.py::test_a_chunk_that_is_broken_ends_the_answer",
+    "test_lane.py::test_an_answer_that_has_begun_is_not_asked_for_again",
+    "test_lane.py::test_events_arrive_at_once",
+    "test_lane.py::test_chunks_go_both_ways_however_they_are_cut",
+    "test_lane.py::test_an_early_answer_reaches_a_client_that_is_still_uploading",
+    "test_lane.py::test_what_follows_a_presigned_request_in_one_segment_is_answered_after_it",
+    "test_lane.py::test_what_is_not_for_the_lane_is_answered_at_once",
+    "test_lane.py::test_a_client_that_goes_while_it_uploads_ends_the_upload",
+    "test_lane.py::test_a_client_that_goes_between_its_requests_leaves_the_connection_to_others",
+)
+_ENDS = "test_what_ends_while_it_waits_is_refused_and_its_credential_stays_here"
+_MOVES = "test_an_upstream_that_moves_while_its_request_waits_is_not_sent_the_credential_of_the_old_one"
+_CHANGED = "test_a_credential_that_is_changed_while_its_request_waits_is_sent_as_it_is_now"
+_ELSEWHERE = "test_a_change_elsewhere_takes_nothing_from_a_request_that_waits"
+_LATE: Final = (
+    f"test_late_grants.py::{_ENDS}[its URL is revoked-TLS with the upstream-lane]",
+    f"test_late_grants.py::{_ENDS}[its connection is removed-TLS with the upstream-lane]",
+    f"test_late_grants.py::{_MOVES}[lane]",
+    f"test_late_grants.py::{_CHANGED}[TLS with the upstream-lane]",
+    f"test_late_grants.py::{_CHANGED}[a program-lane]",
+    f"test_late_grants.py::{_ELSEWHERE}[TLS with the upstream-lane]",
+    "test_late_grants.py::test_what_is_waited_for_in_vain_is_answered_504[TLS with the upstream-lane]",
+)
+"""Those on the lane that wait for a second; the others wait for four."""
+_POOL: Final = (
+    "test_lane.py::test_a_kept_connection_on_which_something_has_just_come_is_not_used",
+    "test_lane.py::test_a_connection_that_was_verified_by_other_options_is_not_kept",
+    "test_lane.py::test_a_connection_that_has_not_taken_the_last_upload_in_full_is_not_kept",
+    "test_lane.py::test_a_pool_has_an_end",
+)
+_INTAKE: Final = (
+    "test_lane_intake.py::test_a_client_is_served_again_and_again_with_bodies_and_without",
+    "test_lane_intake.py::test_a_head_that_comes_byte_by_byte_on_a_kept_connection_is_served",
+    "test_lane_intake.py::test_requests_that_come_at_once_on_a_kept_connection_are_served_in_order",
+    "test_lane_intake.py::test_what_is_not_for_the_lane_goes_on_beside_it_whole_and_in_order",
+    "test_lane_intake.py::test_a_client_that_went_beside_the_lane_is_served_there",
+    "test_lane_intake.py::test_bytes_that_mitmproxy_holds_already_are_not_overtaken",
+    "test_lane_intake.py::test_all_but_data_is_told_to_mitmproxy",
+    "test_lane_intake.py::test_a_client_that_says_no_more_is_told_to_mitmproxy_and_may_still_be_answered",
+    "test_lane_intake.py::test_what_is_read_otherwise_than_by_asyncio_stays_as_it_is",
+)
+_RECENT: Final = (
+    "test_lane_recent.py::test_a_grant_is_forgotten_with_its_second",
+    "test_lane_recent.py::test_a_grant_is_forgotten_with_its_registry",
+    "test_lane_recent.py::test_the_same_bytes_from_elsewhere_are_judged_anew",
+    "test_lane_recent.py::test_a_head_that_differs_in_one_byte_is_judged_anew",
+    "test_lane_recent.py::test_nobody_fills_the_memory_with_heads",
+    "test_lane_recent.py::test_what_was_asked_for_once_is_not_kept",
+)
+_DECIDED_ONCE: Final = (
+    "test_floods.py::test_what_the_lane_has_refused_is_neither_decided_nor_redacted_twice",
+    "test_floods.py::test_of_equal_heads_in_one_second_two_are_decided_on_and_the_others_known",
+)
+SHELLS: Final[dict[str, tuple[str, ...]]] = {
+    "permissions": ("test_permissions.py",),
+    "storing": ("test_storing.py",),
+    "vault": (
+        "test_vault.py::test_joserfc_opens_what_we_wrote",
+        "test_vault.py::test_we_open_what_joserfc_wrote",
+        "test_vault.py::test_what_is_sealed_is_unsealed",
+        "test_vault.py::test_joserfc_opens_a_file_with_the_key_that_a_passphrase_gave",
+        "test_vault.py::test_no_byte_can_be_changed",
+        "test_vault.py::test_no_byte_can_be_cut_off_or_added",
+        "test_vault.py::test_a_header_that_was_forged_is_refused",
+        "test_vault.py::test_hostile_parameters_are_refused_before_anything_is_derived",
+        "test_vault.py::test_a_header_that_names_a_parameter_twice_is_refused",
+        "test_vault.py::test_what_is_no_registry_is_refused",
+        "test_vault.py::test_the_wrong_key_and_the_wrong_passphrase_are_told_apart_from_nothing_else",
+        "test_vault.py::test_what_is_no_key_is_refused_without_repeating_it",
+        "test_vault_bounds.py",
+    ),
+    "sinks": ("test_sinks.py",),
+    "audit": ("test_sinks.py",),
+    "stores.sqlite": (
+        "test_sqlite_store.py",
+        "test_stores.py::test_a_store_goes_on_in_another_loop_than_the_one_that_has_ended",
+    ),
+    "stores.desk": ("test_sqlite_store.py",),
+    "stores.redis": ("test_redis_store.py",),
+    "stores.line": ("test_redis_store.py",),
+    "secrets": ("test_secrets.py",),
+    "commands": ("test_secrets.py",),
+    "dialling": ("test_dialling.py",),
+    "resolver": ("test_resolver.py",),
+    "threads": ("test_resolver.py",),
+    "networks": ("test_core_sources.py", "test_client_address.py", "test_dialling.py"),
+    "serving.supervisor": ("test_supervisor.py",),
+    "serving.process": ("test_supervisor.py",),
+    "serving.channel": ("test_supervisor.py",),
+    "revocations": ("test_revocations.py",),
+    "cli.revoking": (
+        "test_revoke_verb.py",
+        "test_revoking.py",
+        "test_attacks_registry.py::test_an_expired_revoked_url_is_forgotten",
+    ),
+    "registry_file": ("test_registry.py", "test_registry_files.py"),
+    "registry_opening": ("test_registry.py",),
+    "draft": ("test_draft.py",),
+    "stores.memory": ("test_memory_store.py",),
+    "stores.opening": ("test_memory_store.py",),
+    "serving.draining": ("test_draining.py",),
+    "serving.listening": ("test_listening.py",),
+    "observing.admin": ("test_admin_listener.py",),
+    "frames": ("test_frames.py",),
+    "http2": ("test_http2_sides.py",),
+    "upstream_protocol": ("test_upstream_protocol.py",),
+    "half_closed": ("test_half_closed.py",),
+    "gates": ("test_gates.py",),
+    "sockets": ("test_sockets.py", "test_half_closed.py"),
+    "last_bytes": ("test_last_bytes.py",),
+    "keeper": ("test_keeper.py",),
+    "lane.heads": ("test_lane_heads.py",),
+    "lane.opening": ("test_lane_opening.py",),
+    "lane.junction": ("test_lane_opening.py",),
+    "lane.trust": ("test_lane_opening.py",),
+    "lane.judging": ("test_lane_addressing.py", *_DECIDED_ONCE),
+    "lane.recent": _RECENT,
+    "lane.pool": ("test_lane_pool.py", *_POOL),
+    "lane.outbox": ("test_lane_pool.py",),
+    "lane.uploads": ("test_lane_uploads.py",),
+    "lane.delivery": ("test_lane_delivery.py",),
+    "lane.link": ("test_lane_link.py",),
+    "lane.intake": _INTAKE,
+}
+
+
+UNMEASURED: Final[dict[str, tuple[str, ...]]] = {
+    "lane.exchange": ("test_lane_ends.py", *_LATE, *_LANE),
+    "lane.layer": ("test_lane_ends.py", "test_lane_addressing.py", *_INTAKE),
+}
+"""Shells of which nobody knows yet how many of their mutants are killed, for that takes hours. They are tried
+where they are named.
+"""
+
+
+class Suite(NamedTuple):
+    """Modules, the tests that are to notice a change of them, and the share that they have to notice.
+
+    `together`: of all modules; else of each.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    wanted: float
+    together: bool = False
+
+
+def suites(modules: list[str]) -> list[Suite]:
+    """The suites of the given modules, with those modules only. Raises KeyError for one that has none.
+
+    Shells with the same tests are one suite: to run these before anything is changed takes long.
+    """
+    core = tuple(one for one in modules if one in CORE)
+    found = [Suite("core", core, _files(CORE_TESTS), 0.95, together=True)] if core else []
+    known = SHELLS | UNMEASURED
+    shells = dict.fromkeys(known[one] for one in modules if one not in core)
+    for tests in shells:
+        same = tuple(one for one in modules if one not in core and known[one] == tests)
+        found.append(Suite(", ".join(same), same, _files(tests), 0.9))
+    return found
+
+
+def _files(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"tests/{name}" for name in names)
