@@ -246,3 +246,22 @@ def test_help_is_printed_as_if_every_verb_had_been_imported(width: int) -> None:
     Loaded(commands={name: found for name, found in every.items() if found}).format_commands(context, clicks)
     assert ours.getvalue() == clicks.getvalue()
     assert "serve" in ours.getvalue()
+
+
+def test_what_was_imported_is_not_searched_for_garbage_at_the_end(home: Shell) -> None:
+    """Registered first, so it is told last: by then nothing is left to be searched."""
+    tell = "import atexit, gc; atexit.register(lambda: print(len(gc.get_objects()), flush=True));"
+    left = {}
+    for name, what in {
+        "python": "",
+        "presign": "from presign_proxy.__main__ import main; sys.argv = ['presign', '--version']; main()",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; {tell}{what}"],
+            capture_output=True,
+            text=True,
+            cwd=home.directory,
+            env=home.env,
+        )
+        left[name] = int(done.stdout.split()[-1])
+    assert left["presign"] < 100 < left["python"]

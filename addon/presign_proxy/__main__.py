@@ -1,5 +1,6 @@
 """The command `presign` as a program of its own: what pip installs, and `python -m presign_proxy`."""
 
+import atexit
 import gc
 import sys
 
@@ -14,6 +15,8 @@ Python searches every few hundred, and finds nothing in modules that are just be
 
 def main() -> None:
     gc.set_threshold(_FEW)
+    # At its end Python would search all that was imported: a fifth of the time that `presign sign` takes.
+    atexit.register(gc.freeze)
     try:
         from .cli import main as command
     except ModuleNotFoundError as error:
