@@ -8,10 +8,12 @@ everybody hangs up.
 Exit code 1 where a request failed, a process goes on growing in the second half, descriptors are left, or
 somebody was hung up on who had waited for less than the ten minutes that mitmproxy gives.
 
-With `--reloads`, one URL is revoked each second, or as soon as the last one is, in an encrypted registry of
-`--connections`: each time the registry is written as the command writes it, and all workers read it again.
-How long a revoked URL is still served from the moment in which all was written is printed, median and worst.
-Exit code 1 where that is more than a second.
+With `--reloads`, something is taken back each second, or as soon as the last one is, in an encrypted
+registry of `--connections`: in turn a URL, a signing key and a connection are revoked, a connection is
+disabled, one is removed, and a key is replaced. Each time the registry is written as the command writes
+it, by another process, and all workers read it again. How long such a URL is still served from the moment
+in which all was written is printed, median and worst of each kind. Exit code 1 where that is more than a
+second.
 
 Run: .venv/bin/python bench/steady.py [--minutes 10] [--idle 1000] [--active 200] [--rate 150] [--workers 1]
      [--reloads] [--connections 1000]
@@ -22,6 +24,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
+import itertools
+import multiprocessing
 import random
 import resource
 import statistics
@@ -29,6 +34,8 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -38,7 +45,7 @@ sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests"), str(ROOT / "bench")]
 
 from registry import entries  # noqa: E402 - the path is set above
 
-from presign_proxy.draft import Draft  # noqa: E402
+from presign_proxy.draft import Draft, changing  # noqa: E402
 from presign_proxy.keys import signature_id  # noqa: E402
 from presign_proxy.secret import Secret  # noqa: E402
 from presign_proxy.vault import new_key, parse_key  # noqa: E402
@@ -48,6 +55,7 @@ from support.process import resident  # noqa: E402
 from support.recorder import Recorder  # noqa: E402
 from support.serving import CONN, Serve  # noqa: E402
 
+AT: Final = "2026-01-01T00:00:00Z"
 EVERY: Final = 5.0
 """Seconds between two looks at the processes."""
 KEPT: Final = 50
@@ -74,8 +82,8 @@ class Told:
     """Seconds for which clients waited that were hung up on."""
     took: list[float] = field(default_factory=list)
     """Seconds of each small answer."""
-    delays: list[float] = field(default_factory=list)
-    """Seconds for which a revoked URL was still served."""
+    delays: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds for which a URL was still served that had been taken back, by how."""
 
 
 class Client:
@@ -209,29 +217,59 @@ class Watch:
         return wrong
 
 
-class Revoking:
-    """Revokes one URL after the other, and looks how long each is still served."""
+def _revoke_url(draft: Draft, grant: Grant) -> None:
+    signature = grant.query.rpartition("=")[2]
+    draft.revoked("urls")[signature_id(signature)] = {"at": AT}
 
-    def __init__(self, draft: Draft, port: int, told: Told) -> None:
-        self._draft = draft
+
+def _replace_key(draft: Draft, grant: Grant) -> None:
+    entry = draft.connections[grant.connection]
+    entry["signing_keys"] = [{"id": "k2", "secret": f"{SECRET}-2"}]
+
+
+TAKE_BACK: Final[dict[str, Callable[[Draft, Grant], object]]] = {
+    "URL revoked": _revoke_url,
+    "key revoked": lambda draft, grant: draft.revoked("keys").update({f"{grant.connection}/k1": {"at": AT}}),
+    "connection revoked": lambda draft, grant: draft.revoked("connections").update(
+        {grant.connection: {"at": AT}}
+    ),
+    "connection disabled": lambda draft, grant: draft.connections[grant.connection].update(enabled=False),
+    "connection removed": lambda draft, grant: draft.connections.pop(grant.connection),
+    "key replaced": _replace_key,
+}
+
+
+def take_back(path: Path, key: str, how: str, grant: Grant) -> None:
+    """What a command does between its lock and its end; in a process of its own."""
+    with changing(path, [parse_key(Secret(key))]) as draft:
+        TAKE_BACK[how](draft, grant)
+        draft.write()
+
+
+class Revoking:
+    """Takes back one URL after the other, and looks how long each is still served."""
+
+    def __init__(self, registry: Path, key: str, port: int, told: Told) -> None:
+        self._command = functools.partial(take_back, registry, key)
         self._port = port
         self._told = told
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
         expires = int(time.time()) + 86_400
-        while True:
-            begun, expires = time.monotonic(), expires + 1  # another URL
-            grant = Grant(CONN, expires=expires)
-            signature = grant.query.rpartition("=")[2]
-            if not await self._is_served(grant):
-                self._told.failed.append("a URL was refused that is not revoked")
-            self._draft.revoked("urls")[signature_id(signature)] = {"at": "2026-01-01T00:00:00Z"}
-            await asyncio.to_thread(self._draft.write)
-            written = time.monotonic()
-            while await self._is_served(grant):  # noqa: ASYNC110 - another process decides
-                await asyncio.sleep(0.01)
-            self._told.delays.append(time.monotonic() - written)
-            await asyncio.sleep(max(0.0, begun + 1.0 - time.monotonic()))
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            for number, how in enumerate(itertools.cycle(TAKE_BACK)):
+                begun = time.monotonic()
+                conn = CONN if how == "URL revoked" else f"taken_{number}"
+                grant = Grant(conn, expires=expires + number)  # another URL
+                if not await self._is_served(grant):
+                    self._told.failed.append(f"{how}: refused before")
+                await loop.run_in_executor(process, self._command, how, grant)
+                written = time.monotonic()
+                while await self._is_served(grant):  # noqa: ASYNC110 - another process decides
+                    await asyncio.sleep(0.01)
+                self._told.delays[how].append(time.monotonic() - written)
+                await asyncio.sleep(max(0.0, begun + 1.0 - time.monotonic()))
 
     async def _is_served(self, grant: Grant) -> bool:
         """By each worker that is asked: several times, since any may answer."""
@@ -307,11 +345,11 @@ def judged(told: Told, watch: Watch) -> list[str]:
             f"{one * 1e3:.1f}" for one in (statistics.median(told.took), _p99(told.took), max(told.took))
         ]
         print("small answers, ms: median {}, p99 {}, worst {}".format(*shown))
-    if told.delays:
-        median, worst = statistics.median(told.delays), max(told.delays)
-        print(f"{len(told.delays)} URLs revoked, served for s: median {median:.2f}, worst {worst:.2f}")
+    for how, delays in told.delays.items():
+        median, worst = statistics.median(delays), max(delays)
+        print(f"{how}: {len(delays)} times, served for s: median {median:.2f}, worst {worst:.2f}")
         if worst > 1.0:
-            wrong.append("a revocation took more than a second")
+            wrong.append(f"{how}: more than a second")
     if told.failed:
         wrong.append("requests failed")
     if any(length < HELD for length in told.lengths):
@@ -323,13 +361,15 @@ def _p99(found: list[float]) -> float:
     return statistics.quantiles(found, n=100)[98]
 
 
-def registered(directory: Path, count: int, connection: dict[str, object], key: str) -> Draft:
-    """An encrypted registry of so many connections."""
-    content = {CONN: connection} | (entries(count - 1) if count > 1 else {})
-    draft = Draft(directory / "connections.enc", [parse_key(Secret(key))], {"connections": content})
+def registered(directory: Path, asked: argparse.Namespace, connection: dict[str, object], key: str) -> Path:
+    """An encrypted registry of so many connections, and one for each that will be taken back."""
+    content = {CONN: connection} | (entries(asked.connections - 1) if asked.connections > 1 else {})
+    keyed = connection | {"signing_keys": [{"id": "k1", "secret": SECRET}]}
+    content |= {f"taken_{number}": keyed for number in range(int(asked.minutes * 60) + 2)}
+    registry = directory / "connections.enc"
     directory.chmod(0o700)
-    draft.write()
-    return draft
+    Draft(registry, [parse_key(Secret(key))], {"connections": content}).write()
+    return registry
 
 
 def main() -> int:
@@ -341,7 +381,7 @@ def main() -> int:
     parser.add_argument("--active", type=int, default=200)
     parser.add_argument("--rate", type=float, default=150.0, help="requests a second, of all together")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--reloads", action="store_true", help="revoke a URL each second")
+    parser.add_argument("--reloads", action="store_true", help="take something back each second")
     parser.add_argument("--connections", type=int, default=1000, help="of the registry, with --reloads")
     asked = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -352,10 +392,10 @@ def main() -> int:
         "gateway": {"max_clients": asked.idle + asked.active + 100},
         "audit": {"file": "audit.jsonl"},
     }
-    key, draft = new_key().reveal(), None
+    key, registry = new_key().reveal(), None
     with tempfile.TemporaryDirectory(prefix="presign-steady-") as directory:
         if asked.reloads:
-            draft = registered(Path(directory), asked.connections, connection, key)
+            registry = registered(Path(directory), asked, connection, key)
             config["registry"] = {"file": "connections.enc", "key": {"env": "PRESIGN_KEY"}}
         else:
             config["connections"] = {CONN: connection}
@@ -364,7 +404,7 @@ def main() -> int:
             while not gateway.has_reserve():
                 time.sleep(0.1)
             watch = Watch(gateway)
-            revoking = Revoking(draft, gateway.port, told) if draft is not None else None
+            revoking = Revoking(registry, key, gateway.port, told) if registry is not None else None
             asyncio.run(measured(gateway, asked, watch, told, upstream, revoking))
             wrong = judged(told, watch)
         finally:
