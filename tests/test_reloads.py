@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from presign_proxy.draft import Draft
+from presign_proxy.secret import Secret
 from presign_proxy.storing import write_private
+from presign_proxy.vault import new_key, parse_key
 from support.asking import SECRET, Grant, ask, wire
 from support.config import write_config
 from support.hanging import Hanging
@@ -30,6 +33,8 @@ from support.serving import PRESIGN, Serve, environment, is_stopped
 pytestmark = pytest.mark.slow
 
 OTHER = "sk_other_secret_of_these_tests_0123456789"
+KEY = new_key().reveal()
+"""Of an encrypted registry."""
 SOON = 5.0
 """Seconds in which a test waits for what is to happen within one: the machine may be busy."""
 
@@ -48,7 +53,7 @@ class Night:
             capture_output=True,
             text=True,
             timeout=60,
-            env=environment(),
+            env=environment(PRESIGN_KEY=KEY),
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -94,16 +99,21 @@ def make_night(tmp_path: Path, upstream: Recorder) -> Iterator[MakeNight]:
             content = {"connections": registered or {}}
             file = f"registry.{kind}"
             text = json.dumps(content) if kind == "json" else ""
-            config = {
+            config: dict[str, Any] = {
                 "registry": {"file": file},
                 "admin": {"listen": f"127.0.0.1:{admin}"},
                 "connections": {"conn_inline": bearer_connection(upstream.url, SECRET)} | inline,
             }
-            if kind == "json":
+            if kind == "enc":
+                config["registry"]["key"] = {"env": "PRESIGN_KEY"}
+                Draft(directory / file, [parse_key(Secret(KEY))], content).write()
+            elif kind == "json":
                 write_private(directory / file, text.encode())
             else:
                 write_config(content, directory, file)
-            gateway = Serve(directory, config, workers=workers, **(hanging.env if hanging else {}))
+            gateway = Serve(
+                directory, config, workers=workers, PRESIGN_KEY=KEY, **(hanging.env if hanging else {})
+            )
             started.callback(gateway.stop)
             night = Night(gateway.start(), admin)
             assert eventually(lambda: suppressed(night.ready), SOON)
@@ -166,6 +176,33 @@ def test_what_is_taken_out_is_refused_though_the_configuration_is_broken_elsewhe
     write_private(registry, text.replace("connections:", "nonsense: {}\nconnections:", 1).encode())
     os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: night.status("conn_a")[0] == 403, SOON)
+    assert night.status("conn_inline") == (200, None)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "revoke --connection conn_a",
+        "revoke --key conn_a/k1",
+        "connections disable conn_a",
+        "connections remove conn_a --yes",
+        "connections rotate conn_a --drop k1",
+    ],
+)
+def test_what_is_taken_out_of_an_encrypted_registry_is_refused_though_the_configuration_is_broken(
+    verb: str, make_night: MakeNight, upstream: Recorder
+) -> None:
+    keyed = bearer_connection(upstream.url, SECRET, signing_keys=[{"id": "k1", "secret": SECRET}])
+    night = make_night({"conn_a": keyed}, kind="enc")
+    assert night.status("conn_a") == (200, None)
+    (pid,) = night.gateway.serving()
+    os.kill(pid, signal.SIGSTOP)  # it sees both changes as one
+    night.presign(*verb.split())
+    text = night.gateway.config.read_text("utf-8")
+    write_private(night.gateway.config, f"nonsense: {{}}\n{text}".encode())
+    os.kill(pid, signal.SIGCONT)
+    assert eventually(lambda: night.status("conn_a")[0] == 403, SOON)
+    assert night.says("nonsense")
     assert night.status("conn_inline") == (200, None)
 
 
