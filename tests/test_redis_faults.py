@@ -253,7 +253,10 @@ def test_a_reload_never_waits_for_the_store(make_redis: Callable[..., RedisServe
 
 
 def slotted(number: int, most: int = 3) -> Any:
-    tallies = (Tally("{conn}:slots", "slots", "concurrency", most), Tally("{conn}:uses", "count", "uses", 99))
+    tallies = (
+        Tally("concurrency", "slots", "{conn}:slots", most),
+        Tally("uses", "count", "{conn}:uses", 999),
+    )
     return SimpleNamespace(tallies=tallies, request_id=f"req_{number}")
 
 
@@ -282,6 +285,28 @@ def test_a_store_that_stood_still_for_a_moment_keeps_no_slot_of_what_was_refused
         assert await asyncio.to_thread(eventually, lambda: not server.client().zcard("{conn}:slots"), 20)
         held = [await admitted(limiter, slotted(number)) for number in range(200, 203)]
         assert len({*held}) == 3
+
+    run(work, server.url)
+
+
+@pytest.mark.parametrize("how", ["freeze", "kill"])
+def test_a_slot_whose_request_ends_while_the_store_is_away_is_free_once_it_is_back(
+    how: str, make_redis: Callable[..., RedisServer]
+) -> None:
+    """Each was taken for a minute. With a short pause every minute nobody was served at all."""
+    server = make_redis(appendonly="yes", appendfsync="always")
+
+    async def work(limiter: Limiter) -> None:
+        slots = [await limiter.admit(slotted(number)) for number in range(3)]
+        server.freeze() if how == "freeze" else server.kill()
+        for slot in slots:
+            assert slot is not None
+            slot.release()
+        while limiter.counts["store_failures"] < 3:  # noqa: ASYNC110 - to give back has failed
+            await asyncio.sleep(0.01)
+        server.thaw() if how == "freeze" else await asyncio.to_thread(server.start)
+        assert await asyncio.to_thread(eventually, lambda: not server.client().zcard("{conn}:slots"), 20)
+        assert await admitted(limiter, slotted(3)) is not None
 
     run(work, server.url)
 
