@@ -250,3 +250,74 @@ def test_a_reload_never_waits_for_the_store(make_redis: Callable[..., RedisServe
     assert server.client(socket_timeout=0.2).connection_pool  # nobody was asked; it could not have answered
     server.thaw()
     assert server.client().info("stats")["total_connections_received"] <= 2
+
+
+def slotted(number: int, most: int = 3) -> Any:
+    tallies = (
+        Tally("concurrency", "slots", "{conn}:slots", most),
+        Tally("uses", "count", "{conn}:uses", 999),
+    )
+    return SimpleNamespace(tallies=tallies, request_id=f"req_{number}")
+
+
+def test_a_store_that_stood_still_for_a_moment_keeps_no_slot_of_what_was_refused_meanwhile(
+    make_redis: Callable[..., RedisServer],
+) -> None:
+    """It reads later what it was asked before, and took a slot for each, which nobody was to give back: for a
+    minute everybody was answered 429.
+    """
+    server = make_redis()
+
+    async def work(limiter: Limiter) -> None:
+        slot = await limiter.admit(slotted(0))
+        assert slot is not None
+        slot.release()
+        server.freeze()
+        try:
+            refused = await asyncio.gather(
+                *[limiter.admit(slotted(number)) for number in range(1, 101)], return_exceptions=True
+            )
+            while limiter.counts["store_failures"] < 200:  # noqa: ASYNC110 - to give back has failed as well
+                await asyncio.sleep(0.01)
+        finally:
+            server.thaw()
+        assert [type(one) for one in refused] == [Denied] * 100
+        assert await asyncio.to_thread(eventually, lambda: not server.client().zcard("{conn}:slots"), 20)
+        held = [await admitted(limiter, slotted(number)) for number in range(200, 203)]
+        assert len({*held}) == 3
+
+    run(work, server.url)
+
+
+@pytest.mark.parametrize("how", ["freeze", "kill"])
+def test_a_slot_whose_request_ends_while_the_store_is_away_is_free_once_it_is_back(
+    how: str, make_redis: Callable[..., RedisServer]
+) -> None:
+    """Each was taken for a minute. With a short pause every minute nobody was served at all."""
+    server = make_redis(appendonly="yes", appendfsync="always")
+
+    async def work(limiter: Limiter) -> None:
+        slots = [await limiter.admit(slotted(number)) for number in range(3)]
+        server.freeze() if how == "freeze" else server.kill()
+        for slot in slots:
+            assert slot is not None
+            slot.release()
+        while limiter.counts["store_failures"] < 3:  # noqa: ASYNC110 - to give back has failed
+            await asyncio.sleep(0.01)
+        server.thaw() if how == "freeze" else await asyncio.to_thread(server.start)
+        assert await asyncio.to_thread(eventually, lambda: not server.client().zcard("{conn}:slots"), 20)
+        assert await admitted(limiter, slotted(3)) is not None
+
+    run(work, server.url)
+
+
+async def admitted(limiter: Limiter, asked: Any) -> Any:
+    """Its slot, as soon as the limiter asks the store again."""
+    for _ in range(200):
+        try:
+            return await limiter.admit(asked)
+        except Limited:
+            raise
+        except Denied:
+            await asyncio.sleep(0.05)
+    raise TimeoutError

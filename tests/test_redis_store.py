@@ -174,6 +174,42 @@ def test_the_answer_to_somebody_who_went_away_reaches_nobody_else() -> None:
     run(work)
 
 
+def test_what_nobody_waits_for_is_taken_back_behind_it_on_the_same_connection() -> None:
+    async def work() -> None:
+        async with a_line() as (hand, known):
+            lost = asking(known.ask(("TAKE",), undo=[("FREE",)]))
+            await hand.heard(1)
+            lost.cancel()
+            other = asking(known.ask(("NEXT",)))
+            await hand.heard(3)
+            assert hand.asked[-3:] == [[b"TAKE"], [b"FREE"], [b"NEXT"]]
+            hand.say(b":1\r\n:2\r\n:3\r\n")
+            assert await other == [3]  # and not what was answered to what was taken back
+
+    run(work)
+
+
+def test_a_connection_that_uvloop_has_just_closed_is_a_store_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was answered 500, and ended the renewing of all slots."""
+
+    async def closed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    async def work() -> None:
+        async with by_hand() as (_, port):
+            store = RedisStore(f"redis://127.0.0.1:{port}")
+            known = await store._connected()
+            monkeypatch.setattr(known._connection, "send_packed_command", closed)
+            with pytest.raises(StoreError, match=r"^the store failed \(RuntimeError\)$"):
+                await store.admit((Tally("uses", "count", "uses", 9),), "req_1")
+            assert not known.is_open
+            await store.close()
+
+    run(work)
+
+
 @pytest.mark.parametrize(("waited", "is_open"), [(0.1, True), (0.19, True), (0.21, False)])
 def test_a_connection_that_has_said_nothing_for_long_is_given_up_with_the_first_who_gives_up(
     waited: float, is_open: bool, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from .answers import Answer
 from .audit import Outcome
 from .clients import shown
 from .decisions import Decision, Deny, Forward, PassThrough
+from .disclosure import discloses
 from .hosts import parse_address, parse_host
 from .injectors import Outgoing
 from .ledger import Arrival, Entry
@@ -28,7 +29,7 @@ from .query import target
 from .replies import Reply, linked
 from .response_heads import UNFRAMED
 from .reuse import reads_body
-from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact, without_referers
+from .rewrite import EXPECT, PROXY_AUTHORIZATION, Redacted, redact, without_presigns
 from .schemes.source import BODY_OF_SOURCE
 
 MAX_HOST: Final = 300
@@ -97,12 +98,17 @@ def hide(flow: http.HTTPFlow) -> None:
     with contextlib.suppress(Exception):
         hidden = redact(data.path, data.headers.fields)
     data.path, data.headers = hidden.target, _headers(hidden.fields)
+    # Whoever puts a token there meant it for another place, where it may be good.
+    if discloses(data.method):
+        data.method = b"[redacted]"
+    if discloses(data.authority) or discloses(data.host.encode("utf-8", "replace")):
+        data.authority, data.host = b"", "redacted"
 
 
 def let_through(flow: http.HTTPFlow, decision: PassThrough) -> None:
     """Make a request without a presign ready to go, as it came."""
     data = flow.request.data
-    data.headers = _headers(without_referers(data.headers.fields))
+    data.headers = _headers(without_presigns(data.headers.fields))
     if decision.second:
         flow.request.stream = True
 

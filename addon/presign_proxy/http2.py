@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import h2.events
@@ -36,6 +38,9 @@ _FREE: Final = 8 * 1024
 _MAX_TABLE: Final = 4096
 """Bytes of the table in which we keep what we have sent (RFC 7541, 4.2: a peer only allows for more)."""
 
+
+_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
+NO_STATUS: Final = "the upstream's answer has a status that is no number of three digits"
 
 MAX_WINDOW: Final = MAX_HELD
 """Bytes of one stream that a peer may send before any of them was passed on."""
@@ -271,30 +276,37 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
             stream_id, fields = event.stream_id, event.headers or ()
             size = self.interim.pop(stream_id, 0) + sum(len(name) + len(value) + 4 for name, value in fields)
             if size > MAX_RESPONSE_HEAD and stream_id in self.streams:
-                return (yield from self._refuse(stream_id))
+                return (yield from self._refuse(stream_id, TOO_LARGE))
             if isinstance(event, h2.events.InformationalResponseReceived):
                 waiting = self.streams.keys() | {stream_id}
                 self.interim = {one: sent for one, sent in self.interim.items() if one in waiting}
                 self.interim[stream_id] = size
                 return False
+            if not _has_status(fields) and stream_id in self.streams:
+                return (yield from self._refuse(stream_id, NO_STATUS))
         if isinstance(event, h2.events.DataReceived):
             self._receive_data(event)
         return (yield from super().handle_h2_event(event))
 
-    def _refuse(self, stream_id: int) -> layer.CommandGenerator[bool]:
+    def _refuse(self, stream_id: int, why: str) -> layer.CommandGenerator[bool]:
         """End one stream; others on the connection are not to suffer for it."""
         del self.streams[stream_id]
         if not self.is_closed(stream_id):
             self.h2_conn.reset_stream(stream_id, ErrorCodes.CANCEL)
             yield commands.SendData(self.conn, self.h2_conn.data_to_send())
         code = self.ReceiveProtocolError.code
-        yield ReceiveHttp(UnreadableResponse(stream_id, TOO_LARGE, code=code))
+        yield ReceiveHttp(UnreadableResponse(stream_id, why, code=code))
         return False
 
     @property
     def backlog(self) -> int:
         """Bytes that wait for their turn."""
         return self.gate.waiting if self.gate.is_ready else 0
+
+
+def _has_status(fields: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a status is three digits (RFC 9113, 8.3.2): mitmproxy takes what Python calls a number."""
+    return all(name != b":status" or _STATUS.fullmatch(value) for name, value in fields[:PSEUDO])
 
 
 def unsent(side: Http2Connection, stream_id: int) -> int:

@@ -16,11 +16,14 @@ from .response_heads import UNFRAMED
 _ALWAYS: Final = frozenset(
     b"www-authenticate proxy-authenticate authentication-info proxy-authentication-info keep-alive "
     b"proxy-connection te trailer upgrade surrogate-control x-accel-expires x-accel-redirect "
-    b"x-sendfile".split()
+    b"x-sendfile nel report-to reporting-endpoints content-security-policy-report-only expect-ct "
+    b"public-key-pins public-key-pins-report-only".split()
 )
+"""Among them all that makes a browser report: what it tells a third party holds the URL of the page, and with
+it the presign.
+"""
 _GATEWAY_FORM: Final = frozenset(
-    b"service-worker-allowed strict-transport-security alt-svc clear-site-data x-content-type-options nel "
-    b"report-to reporting-endpoints".split()
+    b"service-worker-allowed strict-transport-security alt-svc clear-site-data x-content-type-options".split()
 )
 """Headers that speak for a whole origin, which in gateway form all upstreams share."""
 _COOKIES: Final = frozenset((b"set-cookie", b"set-cookie2"))
@@ -36,6 +39,9 @@ _GONE: Final = {
 }
 """What is taken off: in gateway form or not, where cookies pass or not, where caching passes or not."""
 _NEVER_NOMINATED: Final = frozenset((b"connection", b"content-length", b"transfer-encoding"))
+_POLICY: Final = b"content-security-policy"
+_REPORTING = re.compile(rb"(?:(?<=[;,])|^)[ \t]*report-(?:uri|to)(?![^ \t;,])[^;,]*", re.IGNORECASE)
+"""Directives of a policy that say who is told where it was broken (CSP, level 3, 6.5)."""
 _SHARED_CACHING = re.compile(rb"(?:public|proxy-revalidate|s-maxage=.*)", re.IGNORECASE)
 
 
@@ -124,6 +130,8 @@ def _kept(
             value = led.shown
             if led.sent != value:
                 links.append(led)
+        elif key == _POLICY:
+            value = _REPORTING.sub(b"", value)
         elif key == b"connection":
             value = b"close" if b"close" in value.lower() else b"keep-alive"
         fields.append((name, value))

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from . import grammar
 from .connections import Connection
+from .disclosure import MAX_ESCAPES, discloses
 from .errors import Denied, Malformed
 from .injectors import Outgoing, Slots
 from .message import MAX_FIELDS, Fields, Head, Request
@@ -269,6 +270,7 @@ def _kept(fields: Fields, slots: Slots, connection: Connection) -> Fields:
             if (key := _passing(field[0]))
             and key not in gone
             and not (key == b"referer" and _holds_presign(field[1]))
+            and not discloses(field[1])
         ]
     )
 
@@ -324,10 +326,6 @@ class Redacted(NamedTuple):
     fields: Fields
 
 
-MAX_ESCAPES: Final = 256
-"""Escapes in a path or a header field that is looked at for what it tells; one that holds more is hidden."""
-
-
 def redact(target: bytes, fields: Fields) -> Redacted:
     """Without signature and credential. A signature that was refused here may be good elsewhere, so the
     whole query goes. Of a request with more fields than are served none is shown: nobody reads them all.
@@ -342,19 +340,26 @@ def redact(target: bytes, fields: Fields) -> Redacted:
 def _shown(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     key = header_key(name)
     secret = key.startswith(b"x-presign") or is_credential(key) or key == b"cookie"
-    return name, b"[redacted]" if secret or _may_hold_presign(value) else value
+    hidden = secret or _may_hold_presign(value) or discloses(value)
+    return b"[redacted]" if discloses(name) else name, b"[redacted]" if hidden else value
 
 
-def without_referers(fields: Fields) -> Fields:
-    """The header of a request without a presign, for whoever it goes to. A client that follows a redirect may
-    tell there where it comes from, and that was a presigned URL.
+def without_presigns(fields: Fields) -> Fields:
+    """The header of a request without a presign, for whoever it goes to. A client may tell there where it is
+    or comes from, and that was a presigned URL: in `Referer`, in `HX-Current-URL`, in a cookie.
     """
     return tuple(
-        [field for field in fields if header_key(field[0]) != b"referer" or not _may_hold_presign(field[1])]
+        [
+            field
+            for field in fields
+            if not discloses(field[1])
+            and (header_key(field[0]) != b"referer" or not _may_hold_presign(field[1]))
+        ]
     )
 
 
 def _may_hold_presign(text: bytes) -> bool:
+    """One that holds more escapes than are looked at is hidden."""
     return text.count(b"%") > MAX_ESCAPES or _holds_presign(text)
 
 

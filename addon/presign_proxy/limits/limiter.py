@@ -26,6 +26,10 @@ DEADLINE: Final = 0.25
 """Seconds that a request waits for the store at most."""
 _BETWEEN: Final = 60.0
 """Seconds between two complaints of the same kind."""
+_AGAIN: Final = 1.0
+"""Seconds between two attempts to free what could not be freed."""
+MAX_OWED: Final = 10_000
+"""Slots for which that is tried; further ones are free when their leases end."""
 _RENEWALS: Final = 4
 """In a lease: two may fail before a slot counts as lost."""
 
@@ -113,6 +117,9 @@ class Limiter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._releasing: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
+        self._owed: dict[tuple[Store, Lease], float] = {}
+        """Slots that could not be freed, and until when they are held at most."""
+        self._repaying: asyncio.Task[None] | None = None
         self.counts: Counter[str] = Counter()
         """What happened since the start: admitted, limited, failed, opened (passed without being counted)."""
 
@@ -251,11 +258,34 @@ class Limiter:
             task.add_done_callback(self._releasing.discard)
 
     async def _send_back(self, store: Store, leases: Sequence[Lease]) -> None:
+        if await self._is_released(store, leases):
+            return
+        until = self._clock() + store.lease / SECOND
+        for lease in leases[: MAX_OWED - len(self._owed)]:
+            self._owed[store, lease] = until
+        if self._repaying is None or self._repaying.done():
+            self._repaying = asyncio.get_running_loop().create_task(self._repay())
+
+    async def _is_released(self, store: Store, leases: Sequence[Lease]) -> bool:
         try:
             with self._deadline.wait():
                 await store.release(leases)
         except (StoreError, TimeoutError):
-            self.counts["store_failures"] += 1  # its lease ends by itself
+            self.counts["store_failures"] += 1
+            return False
+        return True
+
+    async def _repay(self) -> None:
+        """Free what could not be freed, until the store does it, or the leases end by themselves."""
+        while self._owed:
+            await asyncio.sleep(_AGAIN)
+            for store in {store for store, _ in self._owed}:
+                now = self._clock()
+                mine = {lease: until for (one, lease), until in self._owed.items() if one is store}
+                live = [lease for lease, until in mine.items() if until > now]
+                gone = mine if not live or await self._is_released(store, live) else mine.keys() - live
+                for lease in gone:
+                    self._owed.pop((store, lease), None)
 
     async def _renew(self) -> None:
         """Keep what is held, as long as anything is."""
@@ -307,14 +337,20 @@ class Limiter:
     async def _leave(self, store: Store) -> None:
         """Close a store when nothing needs it any more."""
         await asyncio.sleep(2 * DEADLINE)
-        while any(slot.store is store for slot in self._held):  # noqa: ASYNC110 - it happens once in a life
+        while self._needs(store):  # noqa: ASYNC110 - it happens once in a life
             await asyncio.sleep(1)
         await store.close()
+
+    def _needs(self, store: Store) -> bool:
+        """Whether something is held there, or still to be freed."""
+        return any(slot.store is store for slot in self._held) or any(one is store for one, _ in self._owed)
 
     async def close(self) -> None:
         """The process is about to end: give back what is held."""
         if self._renewing is not None:
             self._renewing.cancel()
+        if self._repaying is not None:
+            self._repaying.cancel()
         for slot in list(self._held):
             self.release_now(slot)
         if self._releasing:

@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 from .. import grammar
 from ..carriers import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
+from ..disclosure import discloses
 from ..errors import Malformed
 from ..message import Head, Request
 from ..names import fold_decoded, header_key, param_key
@@ -90,6 +91,8 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
 
     Raises Malformed.
     """
+    if discloses(request.method):
+        raise Malformed("a presign stands where the method does")
     raw_path, mark, raw_query = request.target.partition(b"?")
     claimed, query, tokens = _from_query(raw_query if mark else None)
     found: list[tuple[Carrier, dict[str, str]]] = []

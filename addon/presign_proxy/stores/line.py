@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hiredis import pack_command
@@ -15,6 +16,9 @@ from . import StoreError
 
 PATIENCE: Final = 0.2
 """Seconds without an answer after which whoever gives up waiting gives up the connection as well."""
+
+LINGER: Final = 60.0
+"""Seconds for which a connection that was given up may still answer: as long as what it was asked holds."""
 
 Command = tuple[str | bytes | int, ...]
 
@@ -34,22 +38,26 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._retired = False
+        self._undoing: set[asyncio.Task[None]] = set()
+        self._lingering: asyncio.TimerHandle | None = None
         self._listening = self._loop.create_task(self._listen())
 
     @property
     def is_open(self) -> bool:
         return not self._closed and not self._retired and self._connection.is_connected
 
-    async def ask(self, *commands: Command) -> list[Any]:
+    async def ask(self, *commands: Command, undo: Sequence[Command] = ()) -> list[Any]:
         """The answers to commands that are sent in one piece; an error reply is an exception among them.
 
-        Raises StoreError where there is no answer: what was asked may have been done.
+        Args:
+            undo: what is asked behind them where nobody waits for their answers any more.
+
+        Raises StoreError where there is no answer: what was asked may have been done, or be done yet.
         """
         if not self.is_open:
             raise StoreError("the store has closed the connection")
         asked_at = self._loop.time()
-        # hiredis's own: the connection's is written in Python, and took a quarter of an admission.
-        packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]
+        packed = _packed(commands)
         mine = [self._loop.create_future() for _ in commands]
         self._waiting.extend([(future, asked_at) for future in mine])
         try:
@@ -58,20 +66,56 @@ class Line:
             answers = [await future for future in mine]
         except asyncio.CancelledError:
             self._given_up(asked_at)
+            self._undo(undo)
             raise
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:  # the last: of uvloop, where it was just closed
             self.close(type(error).__name__)
             raise
         if answers and isinstance(answers[-1], StoreError):
+            self._undo(undo)
             raise answers[-1]
         return answers
+
+    def _undo(self, commands: Sequence[Command]) -> None:
+        """Ask for it on this very connection, and wait for nothing. A store that stood still reads what it
+        was asked once it goes on, and does it; on another connection it might read this before.
+        """
+        if not commands or self._closed or not self._connection.is_connected:
+            return
+        answered = self._loop.create_future()
+        answered.set_result(None)
+        self._waiting.extend([(answered, self._loop.time()) for _ in commands])
+        sent = asyncio.Task(self._send(_packed(commands)), loop=self._loop, eager_start=True)
+        if not sent.done():
+            self._undoing.add(sent)
+            sent.add_done_callback(self._undoing.discard)
+
+    async def _send(self, packed: bytes) -> None:
+        try:
+            await self._connection.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError, RuntimeError) as error:
+            self.close(type(error).__name__)
 
     def _given_up(self, asked_at: float) -> None:
         """Somebody waits no longer. The answer is dropped when it comes, unless none has come for long."""
         if not self._connection.is_connected:
             self.close("it was cut while asking")
         elif self._waiting and self._waiting[0][1] <= asked_at < self._loop.time() - PATIENCE:
-            self.close("no answer")
+            self._forsake("no answer")
+
+    def _forsake(self, why: str) -> None:
+        """Nobody waits for its answers, and nothing new is asked; what takes back is, see `_undo`."""
+        self._retired = True
+        self._fail(why)
+        if self._lingering is None:
+            self._lingering = self._loop.call_later(LINGER, self.close)
+
+    def _fail(self, why: str) -> None:
+        """Tell all who wait that there is no answer."""
+        for future, _ in self._waiting:
+            if not future.done():
+                # Not set_exception: who has stopped waiting would leave it for the log.
+                future.set_result(StoreError(f"the store failed ({why})"))
 
     async def _listen(self) -> None:
         why = "it was closed"
@@ -107,10 +151,14 @@ class Line:
         if self._closed:
             return
         self._closed = True
-        for future, _ in self._waiting:
-            if not future.done():
-                # Not set_exception: who has stopped waiting would leave it for the log.
-                future.set_result(StoreError(f"the store failed ({why})"))
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._fail(why)
         self._waiting.clear()
         if asyncio.current_task() is not self._listening:
             self._listening.cancel()
+
+
+def _packed(commands: Sequence[Command]) -> bytes:
+    # hiredis's own: the connection's is written in Python, and took a quarter of an admission.
+    return b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]

@@ -92,20 +92,21 @@ class RedisStore:
         arguments: list[str | int] = [holder, self.lease, GRACE, self.now]
         for tally in tallies:
             arguments += (tally.kind, tally.limit, tally.interval or tally.until)
+        undo = [("ZREM", tally.key, holder) for tally in tallies if tally.kind == "slots"]
         with _failures():
-            said = await self._evaluate((len(keys), *keys, *arguments))
+            said = await self._evaluate((len(keys), *keys, *arguments), undo)
             if len(said) != 3 * len(keys):
                 raise StoreError("the store answers something else than was asked")
             triples = zip(*(iter(said),) * 3, strict=True)
             return Verdict(tuple([Weighed(fits == 1, 0, left, wait) for fits, left, wait in triples]))
 
-    async def _evaluate(self, arguments: Command) -> list[int]:
+    async def _evaluate(self, arguments: Command, undo: Sequence[Command]) -> list[int]:
         """The script; sent along where the server does not have it any more, having counted nothing then."""
         if self._script is not None:
-            (answer,) = await self._ask(("EVALSHA", self._script, *arguments))
+            (answer,) = await self._ask(("EVALSHA", self._script, *arguments), undo=undo)
             if not isinstance(answer, NoScriptError):
                 return list(_good(answer))
-        sha, answer = await self._ask(("SCRIPT", "LOAD", _ADMIT), ("EVAL", _ADMIT, *arguments))
+        sha, answer = await self._ask(("SCRIPT", "LOAD", _ADMIT), ("EVAL", _ADMIT, *arguments), undo=undo)
         # Who may not load it may have it evaluated: what was counted then must not count as a failure.
         self._script = None if isinstance(sha, RedisError) else _bytes(sha)
         return list(_good(answer))
@@ -154,19 +155,19 @@ class RedisStore:
 
     # -- the connection -------------------------------------------------------------------------------
 
-    async def _ask(self, *commands: Command) -> list[Any]:
+    async def _ask(self, *commands: Command, undo: Sequence[Command] = ()) -> list[Any]:
         """The answers. Where the server has become a replica, those of whoever is at its address now.
 
         A replica has done nothing of what would change anything; what it did do (to load a script, to tell
         something) may be done again.
         """
         line = await self._connected()
-        answers = await line.ask(*commands)
+        answers = await line.ask(*commands, undo=undo)
         if any(isinstance(answer, (ReadOnlyError, MasterDownError)) for answer in answers):
             if self._line is line:
                 self._line = None  # others may wait for its answers still
             line.retire()
-            answers = await (await self._connected()).ask(*commands)
+            answers = await (await self._connected()).ask(*commands, undo=undo)
         return answers
 
     async def _connected(self) -> Line:
@@ -263,8 +264,9 @@ def _failures() -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (RedisError, OSError, ValueError, TypeError, AttributeError) as error:
-        # The last three: an answer that is not of the kind that was asked for.
+    except (RedisError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        # RuntimeError: uvloop's, of a connection that was just closed. The last three: an answer that is not
+        # of the kind that was asked for.
         raise _told(error) from None
 
 
