@@ -28,7 +28,7 @@ PATIENT = 30.0
 LONG = "10m"
 """Of all deadlines of a request: none of them ends it here."""
 LEAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-CONNECTIONS = 80
+CONNECTIONS = 100
 WAYS = {
     "lane": (b"", False),
     "flows": (b"\r\n", False),
@@ -220,6 +220,30 @@ def test_nothing_is_sent_for_a_client_that_has_gone_while_its_credential_was_fet
             lab.path("go").touch()
             lab.is_served(other)
         lab.told()
+
+
+@pytest.mark.parametrize("size", [10, 3 * 1024 * 1024], ids=["a few bytes", "more than is held"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_is_reset_in_the_middle_of_its_body_while_its_credential_is_fetched_frees_its_slot(
+    lab: Lab, way: str, size: int
+) -> None:
+    """Of a body that nobody takes yet, no more is read than is held. So nobody heard of its end before the
+    program had ended.
+    """
+    grant = lab.fresh("slow")
+    client = lab.asks(way, grant, method="POST", headers={"Content-Length": str(2 * size)})
+    assert eventually(lab.path("began").exists, PATIENT)
+    client.sock.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        client.send(bytes(size))
+    still = lab.holds(client)
+    time.sleep(0.2)  # as far as it is read at all
+    reset(client)
+    assert eventually(lambda: not still(), PATIENT)
+    with lab.next_one() as other:
+        lab.path("go").touch()
+        lab.is_served(other)
+    lab.told()
 
 
 def test_a_stream_that_is_reset_while_its_credential_is_fetched_frees_its_slot(lab: Lab) -> None:
