@@ -416,3 +416,29 @@ def test_nothing_is_sent_for_a_client_that_has_gone_while_another_addon_waited(
     lab.is_served(lab.next_one())
     lab.told()
     hand.hang_up()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_tunnel_that_carries_no_http_ends_with_its_client(
+    taken: bool, make_gateway: MakeGateway, hand: ByHand
+) -> None:
+    """Where the other side took nothing, nothing was read of the client either, nor its end: both stayed."""
+    gateway = make_gateway({"gateway": {"hosts": [GATEWAY], "unsigned": "pass"}, "connections": {}})
+    client = Wire(connect(gateway.port))
+    client.send(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n\r\n" % hand.port)
+    assert client.read_head(PATIENT).startswith(b"HTTP/1.1 200 ")
+    client.send(b"\x00\x01\x02 no HTTP")
+    with hand.accept(PATIENT) as other:
+        assert other.read_exactly(11, PATIENT) == b"\x00\x01\x02 no HTTP"
+        inode = f"socket:[{_inode(hand.port, other.sock.getpeername()[1])}]"
+
+        def held() -> bool:
+            return inode in {str(one.readlink()) for one in _links(gateway.pid)}
+
+        assert held()
+        if not taken:
+            client.sock.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                client.send(bytes(64 * 1024 * 1024))
+        reset(client)
+        assert eventually(lambda: not held(), PATIENT)

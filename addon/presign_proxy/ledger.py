@@ -204,6 +204,8 @@ class Ledger:
         self.deaf: WeakSet[Any] = WeakSet()
         # The same on the flow path: so much of what they have sent waits here.
         self._full: WeakSet[Any] = WeakSet()
+        # Clients of tunnels that carry no HTTP, which are told of an end only, be it a reset.
+        self.raw: WeakSet[Any] = WeakSet()
         self._departed: WeakSet[Any] = WeakSet()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
@@ -290,7 +292,13 @@ class Ledger:
         """Clients that may have gone without anybody's having been told: those that say no more, and those
         that are not listened to while nobody takes more of what they send.
         """
-        return {*self.mute.all(), *self.deaf, *self._full, *(entry.client for entry in self.uploads())}
+        return {
+            *self.mute.all(),
+            *self.deaf,
+            *self._full,
+            *self.raw,
+            *(entry.client for entry in self.uploads()),
+        }
 
     def lost(self, client: Any) -> list[Entry]:
         """Entries of granted requests of a client that was cut off."""
@@ -324,7 +332,7 @@ class Ledger:
         self.pins.pop(client, None)
         self._judged.pop(client, None)
         self.mute.discard(client)
-        for clients in (self.cut, self.gone, self.deaf, self._full):
+        for clients in (self.cut, self.gone, self.deaf, self._full, self.raw):
             clients.discard(client)
         self._departed.add(client)
 
