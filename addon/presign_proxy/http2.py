@@ -152,10 +152,15 @@ class _ByTurns(Http2Connection):
             yield from self._sent(super()._handle_event(event))
 
     def close_connection(self, msg: str) -> Commands:
-        """Nothing is told to a side that has ended, nor does it open a window."""
+        """Nothing is told to a side that has ended, nor does it open a window. What waited to be sent is for
+        nobody: it would be kept until all objects are searched for circles.
+        """
         self.owed.clear()
         self.http_layer.owing.discard(self.conn)
+        self.gate.forget()
+        self._closed = None
         yield from super().close_connection(msg)
+        _windowed(self).forget()
 
     def _forget_ended(self) -> None:
         """mitmproxy keeps each stream that there ever was, for as long as its connection lasts."""

@@ -105,6 +105,11 @@ class WindowedConnection(BufferedH2Connection):
         """The bytes that may be sent: none where the window is below zero. What h2 counts stays as it is."""
         return max(0, super().local_flow_control_window(stream_id))
 
+    def forget(self) -> None:
+        """Let go of all that waits: its connection has ended."""
+        self.stream_buffers.clear()
+        self.stream_trailers.clear()
+
     def waiting_of(self, stream_id: int) -> int:
         """Bytes of a stream that its peer's window keeps from being sent."""
         found: Any = self.stream_buffers.get(stream_id)
