@@ -28,7 +28,7 @@ PATIENT = 30.0
 LONG = "10m"
 """Of all deadlines of a request: none of them ends it here."""
 LEAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-CONNECTIONS = 80
+CONNECTIONS = 100
 WAYS = {
     "lane": (b"", False),
     "flows": (b"\r\n", False),
@@ -222,6 +222,30 @@ def test_nothing_is_sent_for_a_client_that_has_gone_while_its_credential_was_fet
         lab.told()
 
 
+@pytest.mark.parametrize("size", [10, 3 * 1024 * 1024], ids=["a few bytes", "more than is held"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_is_reset_in_the_middle_of_its_body_while_its_credential_is_fetched_frees_its_slot(
+    lab: Lab, way: str, size: int
+) -> None:
+    """Of a body that nobody takes yet, no more is read than is held. So nobody heard of its end before the
+    program had ended.
+    """
+    grant = lab.fresh("slow")
+    client = lab.asks(way, grant, method="POST", headers={"Content-Length": str(2 * size)})
+    assert eventually(lab.path("began").exists, PATIENT)
+    client.sock.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        client.send(bytes(size))
+    still = lab.holds(client)
+    time.sleep(0.2)  # as far as it is read at all
+    reset(client)
+    assert eventually(lambda: not still(), PATIENT)
+    with lab.next_one() as other:
+        lab.path("go").touch()
+        lab.is_served(other)
+    lab.told()
+
+
 def test_a_stream_that_is_reset_while_its_credential_is_fetched_frees_its_slot(lab: Lab) -> None:
     grant = lab.fresh("slow")
     with Streams.through(lab.gateway.port, GATEWAY, cafile=lab.gateway.ca) as client:
@@ -392,3 +416,29 @@ def test_nothing_is_sent_for_a_client_that_has_gone_while_another_addon_waited(
     lab.is_served(lab.next_one())
     lab.told()
     hand.hang_up()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_tunnel_that_carries_no_http_ends_with_its_client(
+    taken: bool, make_gateway: MakeGateway, hand: ByHand
+) -> None:
+    """Where the other side took nothing, nothing was read of the client either, nor its end: both stayed."""
+    gateway = make_gateway({"gateway": {"hosts": [GATEWAY], "unsigned": "pass"}, "connections": {}})
+    client = Wire(connect(gateway.port))
+    client.send(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n\r\n" % hand.port)
+    assert client.read_head(PATIENT).startswith(b"HTTP/1.1 200 ")
+    client.send(b"\x00\x01\x02 no HTTP")
+    with hand.accept(PATIENT) as other:
+        assert other.read_exactly(11, PATIENT) == b"\x00\x01\x02 no HTTP"
+        inode = f"socket:[{_inode(hand.port, other.sock.getpeername()[1])}]"
+
+        def held() -> bool:
+            return inode in {str(one.readlink()) for one in _links(gateway.pid)}
+
+        assert held()
+        if not taken:
+            client.sock.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                client.send(bytes(64 * 1024 * 1024))
+        reset(client)
+        assert eventually(lambda: not held(), PATIENT)

@@ -99,6 +99,8 @@ COLLECTIONS = {
     "ledger.Ledger._trailing": "weak: one per granted exchange whose body has not come in full",
     "ledger.Ledger.gone": "weak: one per client connection, until it is closed",
     "ledger.Ledger.deaf": "weak: one per client connection, until it is listened to again or closed",
+    "ledger.Ledger._full": "weak: the same",
+    "ledger.Ledger.raw": "weak: one per client connection, until it is closed",
     "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
     "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",
     "limits.limiter.Limiter.counts": "one per kind of event, of which there are five",

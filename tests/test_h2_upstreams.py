@@ -19,6 +19,7 @@ from support.h2frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     PADDED,
     PING,
@@ -255,3 +256,43 @@ def test_an_upstream_over_http2_is_not_asked_for_more_than_the_client_takes(lab:
                 upstream.send(frame(DATA, b"", END_STREAM, 1))
     assert windows.sent == 16 * MB
     assert took.result() > 15 * MB  # what came before stream 3 was answered was not counted
+
+
+@pytest.mark.parametrize(
+    "status", [b"+200", b"0200", b"2_00", b"-1", b"20", b"099", b"1000", b"+103", "２００".encode()]
+)
+def test_an_answer_whose_status_is_none_fails_alone(status: bytes, lab: Lab) -> None:
+    """`+200` was 200; `1000` was passed over, as an interim answer."""
+    with RawH2(lab.gateway.port) as client:
+        lab.ask(client, 1)
+        lab.ask(client, 3)
+        with lab.accept() as upstream:
+            read(upstream, HEADERS)
+            read(upstream, HEADERS)
+            upstream.send(frame(HEADERS, literal(b":status", status), END_HEADERS, 1))
+            upstream.send(frame(HEADERS, OK, END_HEADERS, 3) + frame(DATA, b"three", END_STREAM, 3))
+            found: dict[int, bytes] = {1: b"", 3: b""}
+            for one in client.frames():
+                found[one.stream] = found.get(one.stream, b"") + one.payload
+                if one.stream == 3 and is_last(one):
+                    break
+    assert b"upstream" in found[1]
+    assert found[3].endswith(b"three")
+
+
+def test_an_upstream_that_says_goodbye_in_the_middle_of_an_answer_ends_nothing_else(lab: Lab) -> None:
+    """Its client was cut off, with what it had under way elsewhere: the frames of the answer waited for a
+    hook when the end came, and a side that had ended was to open windows for them.
+    """
+    with RawH2(lab.gateway.port) as client:
+        for round_ in range(5):
+            mine, elsewhere = 4 * round_ + 1, 4 * round_ + 3
+            lab.ask(client, mine)
+            with lab.accept() as upstream:
+                read(upstream, HEADERS)
+                goodbye = frame(GOAWAY, (1).to_bytes(4, "big") + bytes(4))
+                upstream.send(frame(HEADERS, OK, END_HEADERS, 1) + frame(DATA, b"half", 0, 1) + goodbye)
+                upstream.close()
+                client.answer(mine)
+            client.request(elsewhere, head_of(Grant("conn").target("v1/models").encode()))
+            assert client.answer(elsewhere)

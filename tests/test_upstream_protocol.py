@@ -23,6 +23,9 @@ from presign_proxy.upstream_protocol import GuardedHttpClient
 class Above:
     """The HTTP layer, as far as an upstream's side asks it."""
 
+    def __init__(self) -> None:
+        self.owing: set[Any] = set()
+
     def is_behind(self, _: int) -> bool:
         return False
 

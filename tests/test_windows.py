@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Data
 
 from conftest import TLS_NAMES, MakeGateway
-from presign_proxy.windows import Waiting, WindowedConnection, make_windowed
+from presign_proxy.windows import Buffers, WindowedConnection, make_windowed
 from support.asking import SECRET, Grant
 from support.byhand import ByHand, Wire
 from support.h2frames import (
@@ -22,8 +22,10 @@ from support.h2frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     PING,
+    RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
     Frame,
@@ -35,10 +37,12 @@ from support.h2frames import (
 )
 from support.lab import bearer_connection
 from support.proxy import Mitm
+from support.work import steps
 
 CID, PLAIN = "conn_h2", "conn_plain"
 OK = b"\x88"
 INITIAL_WINDOW, MAX_FRAME = 4, 5
+HEAD = [(":method", "PUT"), (":scheme", "https"), (":authority", "a"), (":path", "/")]
 
 
 @dataclass
@@ -164,9 +168,7 @@ def begun() -> WindowedConnection:
     make_windowed(connection)
     connection.initiate_connection()
     connection.receive_data(setting(INITIAL_WINDOW, 0))
-    connection.send_headers(
-        1, [(":method", "PUT"), (":scheme", "https"), (":authority", "a"), (":path", "/")]
-    )
+    connection.send_headers(1, HEAD)
     assert isinstance(connection, WindowedConnection)
     return connection
 
@@ -188,7 +190,8 @@ def test_a_body_in_single_bytes_that_waits_is_no_pile_of_pieces() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 40000), st.integers(0, 3000))))
 def test_what_waits_is_what_came_in_its_order(steps: list[tuple[int, int]]) -> None:
-    waiting, came, went = Waiting(), b"", b""
+    buffers, came, went = Buffers(), b"", b""
+    waiting = buffers[1]
     for number, (size, taken) in enumerate(steps):
         piece = bytes((number % 256,)) * size
         came += piece
@@ -197,9 +200,75 @@ def test_what_waits_is_what_came_in_its_order(steps: list[tuple[int, int]]) -> N
         went += first.data[:taken]
         if first.data[taken:]:
             waiting.appendleft(SendH2Data(first.data[taken:], first.end_stream))
-        assert waiting.size == len(came) - len(went)
+        assert waiting.size == buffers.size == len(came) - len(went)
     waiting.append(SendH2Data(b"", True))
     rest = [waiting.popleft() for _ in range(len(waiting))]
     assert went + b"".join(one.data for one in rest) == came
     assert [one.end_stream for one in rest] == [False] * (len(rest) - 1) + [True]
     assert all(len(one.data) <= 1 << 14 for one in rest)
+
+
+def test_what_waits_on_a_hundred_streams_is_not_added_up_for_each_byte_that_comes() -> None:
+    """99 streams that nobody took cost seven percent of a core: each event asked each of them, and added up
+    all of them for each.
+    """
+    one, many = begun(), begun()
+    one.send_data(1, b"x")
+    for stream in range(1, 200, 2):
+        if stream > 1:
+            many.send_headers(stream, HEAD)
+        many.send_data(stream, b"x")
+    assert (one.waiting, many.waiting) == (1, 100)
+    assert steps(lambda: many.waiting) == steps(lambda: one.waiting)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["send", "stream", "all", "reset", "is reset"]), st.integers(0, 2000)))
+)
+def test_what_waits_on_all_streams_is_the_sum_whatever_becomes_of_them(turns: list[tuple[str, int]]) -> None:
+    connection, live = begun(), [1]
+    for number, (what, size) in enumerate(turns):
+        stream = live[number % len(live)]
+        if what == "send":
+            connection.send_data(stream, bytes(size))
+        elif what == "stream" and size:
+            connection.receive_data(opened(size, stream))
+        elif what == "all":
+            connection.receive_data(setting(INITIAL_WINDOW, size))
+        elif what == "reset":
+            connection.reset_stream(stream)
+        elif what == "is reset":
+            connection.receive_data(frame(RST_STREAM, bytes(4), 0, stream))
+        if "reset" in what:
+            live.remove(stream)
+        if not live:
+            live = [connection.get_next_available_stream_id()]
+            connection.send_headers(live[0], HEAD)
+        assert connection.waiting == sum(map(connection.waiting_of, connection.stream_buffers))
+    connection.receive_data(frame(GOAWAY, bytes(8)))
+    assert connection.waiting == 0
+
+
+def test_trailers_that_wait_behind_a_body_go_with_their_stream() -> None:
+    connection = begun()
+    connection.send_headers(3, HEAD)
+    for stream in (1, 3):
+        connection.send_data(stream, b"x")
+        connection.send_trailers(stream, [("a", "b")])
+    connection.reset_stream(1)
+    connection.receive_data(frame(RST_STREAM, bytes(4), 0, 3))
+    assert connection.stream_trailers == {}
+
+
+def test_a_body_ends_for_a_peer_that_opens_its_window_for_the_last_byte_and_no_further(lab: Lab) -> None:
+    """Its end waited behind a window that nobody had a reason to open."""
+    with RawH2(lab.gateway.port) as client:
+        client.send(setting(INITIAL_WINDOW, 0))
+        client.request(1, head_of(Grant(CID).target("v1/things").encode()))
+        with lab.accept() as upstream:
+            there = Seen(frames_of(upstream)).wait(lambda it: it.begun)
+            upstream.send(frame(HEADERS, OK, END_HEADERS, 1) + frame(DATA, bytes(8000), 0, 1))
+            upstream.send(frame(DATA, b"", END_STREAM, 1) + frame(PING, bytes(8)))
+            there.wait(lambda it: it.ponged)
+            client.send(opened(8000))
+            assert Seen(client.frames()).wait(lambda it: it.ended).body == 8000

@@ -283,16 +283,24 @@ def _fields(outgoing: Outgoing, origin: Origin, version: bytes) -> Fields:
     return tuple((name.lower(), value) for name, value in outgoing.fields)
 
 
+def why_not_through_another(forward: Forward) -> str:
+    """Why a request may not go through another proxy (`--mode upstream:…`); empty where it may."""
+    if forward.origin.scheme != "https":
+        return "an http upstream is not reached through another proxy, which would be shown the credential"
+    if forward.resolve is not None:
+        return "a source is not fetched through another proxy, which would resolve a name that nobody judges"
+    return ""
+
+
 def reaches(server: Server, forward: Forward) -> bool:
     """Whether a connection leads where the grant says, under TLS for that very name if it is https."""
     origin = forward.origin
-    if server.via is not None and forward.resolve is not None:
-        return False  # another proxy resolves the name, and nobody judges the address
+    if server.via is not None and why_not_through_another(forward):
+        return False
     if server.address is None or tuple(server.address[:2]) != (origin.host, origin.port):
         return False
     if origin.scheme != "https":
-        # Through another proxy, an http request would be shown to that proxy.
-        return not server.tls and server.via is None
+        return not server.tls
     return server.tls and server.sni == origin.host
 
 

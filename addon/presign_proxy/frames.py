@@ -140,6 +140,11 @@ class FrameGate:
         """Keep what has come."""
         self._held += data
 
+    def forget(self) -> None:
+        """Let go of what has come: its connection has ended."""
+        self._held.clear()
+        self._block.clear()
+
     @property
     def waiting(self) -> int:
         """Bytes that have come and were not let through yet."""

@@ -270,6 +270,7 @@ class Guard:
             nextlayer.layer = first_bytes.Refuse(nextlayer.context)
         elif raw:
             self.ledger.paid_head(nextlayer.context.client)
+            self.ledger.raw.add(nextlayer.context.client)
         wire.adopt(nextlayer.context, self.ledger, self.begin)
         if self._express.open and not raw:
             nextlayer.layer = with_lane(chosen, self._express)

@@ -14,7 +14,7 @@ from mitmproxy.proxy.events import ConnectionClosed
 
 from .audit import GONE, Outcome
 from .half_closed import has_gone, is_quiet
-from .handlers import cut, handler_of, is_taken, keep_awake
+from .handlers import cut, handler_of, hang_up, is_taken, keep_awake
 from .ledger import Entry, Ledger
 from .waits import Overdue, Stalled
 
@@ -108,6 +108,8 @@ class Housekeeper:
                     if layer is not None:
                         layer.give_up()
                 finally:
+                    if client in self._ledger.raw:
+                        hang_up(client)  # what waits for the other end of its tunnel would keep that open
                     cut(client, client)
 
     async def _ask_mute(self, now: float) -> None:

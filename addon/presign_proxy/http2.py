@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import h2.events
 import h2.exceptions
 import hpack
 from h2.errors import ErrorCodes
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseHeaders
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server, StreamState
 
@@ -24,7 +24,7 @@ from .frames import ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
 from .gates import MAX_HELD
 from .identity import new_request_id
 from .message import MAX_FIELDS, MAX_HEAD
-from .response_heads import MAX_RESPONSE_HEAD, TOO_LARGE
+from .response_heads import MAX_RESPONSE_HEAD, NO_STATUS, TOO_LARGE
 from .sending import Commands
 from .windows import WindowedConnection, make_windowed
 
@@ -35,19 +35,25 @@ PSEUDO: Final = 4
 """Fields of a request over HTTP/2 that are none of its header."""
 _FREE: Final = 8 * 1024
 """Bytes that a head over HTTP/2 may become, however few of it are sent."""
+_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 _MAX_TABLE: Final = 4096
 """Bytes of the table in which we keep what we have sent (RFC 7541, 4.2: a peer only allows for more)."""
 
-
-_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
-NO_STATUS: Final = "the upstream's answer has a status that is no number of three digits"
 
 MAX_WINDOW: Final = MAX_HELD
 """Bytes of one stream that a peer may send before any of them was passed on."""
 
 
+MAX_ENDED: Final = 100
+"""Streams of a connection that have ended and are still known: what a peer had sent before it heard of that
+is no flood.
+"""
+
+
 class Client(Protocol):
     """What an upstream's side asks of the HTTP layer."""
+
+    owing: set[Connection]
 
     def is_behind(self, stream_id: int) -> bool:
         """Whether the client does not take what has come for one of its streams."""
@@ -84,6 +90,9 @@ class _ByTurns(Http2Connection):
     """By stream, the bytes that its peer was not told to be taken."""
     turn: commands.RequestWakeup | None = None
     """The next one, while whole frames wait for it."""
+    http_layer: GuardedHttpLayer | Client
+    _telling: bool = False
+    """Whether frames are being handled: h2 knows of their ends, and the streams do not yet."""
     _closed: events.ConnectionClosed | None = None
     """Told to mitmproxy once all that came before was handled."""
 
@@ -109,6 +118,7 @@ class _ByTurns(Http2Connection):
         if self._is_held(event.stream_id):
             length = event.flow_controlled_length
             self.owed[event.stream_id] = self.owed.get(event.stream_id, 0) + length
+            self.http_layer.owing.add(self.conn)
             event.flow_controlled_length = 0
 
     def _settle(self) -> Commands:
@@ -117,6 +127,8 @@ class _ByTurns(Http2Connection):
             # A stream that has ended gives back what it holds of the connection's window.
             with contextlib.suppress(h2.exceptions.ProtocolError):
                 self.h2_conn.acknowledge_received_data(self.owed.pop(stream_id), stream_id)
+        if not self.owed:
+            self.http_layer.owing.discard(self.conn)
         if data := self.h2_conn.data_to_send():
             yield commands.SendData(self.conn, data)
 
@@ -139,6 +151,24 @@ class _ByTurns(Http2Connection):
                 self.gate.answered()
             yield from self._sent(super()._handle_event(event))
 
+    def close_connection(self, msg: str) -> Commands:
+        """Nothing is told to a side that has ended, nor does it open a window. What waited to be sent is for
+        nobody: it would be kept until all objects are searched for circles.
+        """
+        self.owed.clear()
+        self.http_layer.owing.discard(self.conn)
+        self.gate.forget()
+        self._closed = None
+        yield from super().close_connection(msg)
+        _windowed(self).forget()
+
+    def _forget_ended(self) -> None:
+        """mitmproxy keeps each stream that there ever was, for as long as its connection lasts."""
+        if not self._telling and len(self.streams) > 2 * MAX_ENDED:
+            for stream_id in list(self.streams):
+                if self.is_closed(stream_id):
+                    del self.streams[stream_id]
+
     def _take_turn(self) -> Commands:
         try:
             data = self.gate.take(time.monotonic())
@@ -146,7 +176,10 @@ class _ByTurns(Http2Connection):
             yield from self._end(excess)
             return
         if data:
+            self._forget_ended()
+            self._telling = True
             yield from self._sent(super()._handle_event(events.DataReceived(self.conn, data)))
+            self._telling = False
         if self.gate.is_ready:
             self.turn = commands.RequestWakeup(self.gate.delay)
             yield self.turn
@@ -170,7 +203,7 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
 
     def __init__(self, context: Context, http_layer: GuardedHttpLayer) -> None:
         super().__init__(context)
-        self.http_layer = http_layer
+        self.http_layer: GuardedHttpLayer = http_layer
         self._bound(FrameGate(lambda stream_id: stream_id in http_layer.streams))
         self._refused: int | None = None
         """The stream whose head was too large; nothing more of it is listened to."""
@@ -255,14 +288,44 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
         self.interim = {}
         self._bound(
             FrameGate(
-                self.their_stream_id.__contains__,  # ended ones too: what is on its way when we reset one
+                # Ended ones too: what is on its way when we reset one.
+                lambda stream_id: stream_id in self.their_stream_id,
                 preface=0,
                 paced=False,
             )
         )
 
     def _is_held(self, stream_id: int) -> bool:
-        return self.http_layer.is_behind(self.their_stream_id[stream_id])
+        theirs = self.their_stream_id.get(stream_id)
+        return theirs is not None and self.http_layer.is_behind(theirs)
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        """Only a head begins a stream: mitmproxy notes a number for whatever comes, which the next request
+        gets too.
+        """
+        if isinstance(event, RequestHeaders):
+            self._forget_ended()
+        elif isinstance(event, HttpEvent) and not self._knows(event.stream_id):
+            return
+        yield from super()._handle_event(event)
+
+    def _knows(self, stream_id: int) -> bool:
+        """Whether a stream of the client's was begun here, or waits for that."""
+        return stream_id in self.our_stream_id or stream_id in self.stream_queue
+
+    def _forget_ended(self) -> None:
+        super()._forget_ended()
+        known = self.their_stream_id
+        if self._telling or len(known) <= 2 * (MAX_ENDED + self.h2_conn.open_outbound_streams):
+            return
+        kept = set(list(known)[-MAX_ENDED:])
+        self.their_stream_id = {
+            ours: theirs
+            for ours, theirs in known.items()
+            if ours in kept or not self.is_closed(ours) or ours in self.owed
+        }
+        self.our_stream_id = {theirs: ours for ours, theirs in self.their_stream_id.items()}
+        self.streams = {ours: state for ours, state in self.streams.items() if ours in self.their_stream_id}
 
     def _end(self, excess: Excess) -> Commands:
         for command in self.protocol_error(excess.why, excess.code):
@@ -275,15 +338,14 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
         if isinstance(event, h2.events.ResponseReceived | h2.events.InformationalResponseReceived):
             stream_id, fields = event.stream_id, event.headers or ()
             size = self.interim.pop(stream_id, 0) + sum(len(name) + len(value) + 4 for name, value in fields)
-            if size > MAX_RESPONSE_HEAD and stream_id in self.streams:
-                return (yield from self._refuse(stream_id, TOO_LARGE))
+            why = TOO_LARGE if size > MAX_RESPONSE_HEAD else "" if _has_status(fields) else NO_STATUS
+            if why and stream_id in self.streams:
+                return (yield from self._refuse(stream_id, why))
             if isinstance(event, h2.events.InformationalResponseReceived):
                 waiting = self.streams.keys() | {stream_id}
                 self.interim = {one: sent for one, sent in self.interim.items() if one in waiting}
                 self.interim[stream_id] = size
                 return False
-            if not _has_status(fields) and stream_id in self.streams:
-                return (yield from self._refuse(stream_id, NO_STATUS))
         if isinstance(event, h2.events.DataReceived):
             self._receive_data(event)
         return (yield from super().handle_h2_event(event))
@@ -304,9 +366,12 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
         return self.gate.waiting if self.gate.is_ready else 0
 
 
-def _has_status(fields: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether a status is three digits (RFC 9113, 8.3.2): mitmproxy takes what Python calls a number."""
-    return all(name != b":status" or _STATUS.fullmatch(value) for name, value in fields[:PSEUDO])
+def _has_status(fields: Any) -> bool:
+    """Whether an answer has one status of three digits. mitmproxy takes `+200` and `2_00` for 200, too, and
+    h2 takes `1000` for an interim one.
+    """
+    found = [value for name, value in fields if name == b":status"]
+    return len(found) == 1 and _STATUS.fullmatch(found[0]) is not None
 
 
 def unsent(side: Http2Connection, stream_id: int) -> int:

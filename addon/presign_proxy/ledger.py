@@ -202,6 +202,10 @@ class Ledger:
         self.gone: WeakSet[Any] = WeakSet()
         # Clients on the lane from which nothing is read for now, neither their end.
         self.deaf: WeakSet[Any] = WeakSet()
+        # The same on the flow path: so much of what they have sent waits here.
+        self._full: WeakSet[Any] = WeakSet()
+        # Clients of tunnels that carry no HTTP, which are told of an end only, be it a reset.
+        self.raw: WeakSet[Any] = WeakSet()
         self._departed: WeakSet[Any] = WeakSet()
 
     def open(self, flow: Any, arrival: Arrival) -> Entry:
@@ -286,9 +290,15 @@ class Ledger:
 
     def unheard(self) -> set[Any]:
         """Clients that may have gone without anybody's having been told: those that say no more, and those
-        that are not listened to while an upstream takes no more of what they send.
+        that are not listened to while nobody takes more of what they send.
         """
-        return {*self.mute.all(), *self.deaf, *(entry.client for entry in self.uploads())}
+        return {
+            *self.mute.all(),
+            *self.deaf,
+            *self._full,
+            *self.raw,
+            *(entry.client for entry in self.uploads()),
+        }
 
     def lost(self, client: Any) -> list[Entry]:
         """Entries of granted requests of a client that was cut off."""
@@ -299,7 +309,9 @@ class Ledger:
     def holds_too_much(self, client: Any) -> bool:
         """Whether what a client sent piles up here."""
         layer = self.layers.get(client)
-        return layer is not None and layer.held_bytes() > MAX_HELD
+        full = layer is not None and layer.held_bytes() > MAX_HELD
+        (self._full.add if full else self._full.discard)(client)
+        return full
 
     def is_behind(self, client: Any, server: Any) -> bool:
         """Whether a client does not take what came from one upstream connection."""
@@ -320,7 +332,7 @@ class Ledger:
         self.pins.pop(client, None)
         self._judged.pop(client, None)
         self.mute.discard(client)
-        for clients in (self.cut, self.gone, self.deaf):
+        for clients in (self.cut, self.gone, self.deaf, self._full, self.raw):
             clients.discard(client)
         self._departed.add(client)
 

@@ -23,6 +23,7 @@ UNFRAMED: Final = {
 """Answers that end with their head, whatever it says, and the fields that must not stand there: some clients
 would wait for a body (RFC 9110, 8.6; RFC 9112, 6.1). A 304 may tell the length of what it speaks of.
 """
+NO_STATUS: Final = "the upstream's answer has no status of three digits"
 TOO_LARGE: Final = "the head of the upstream's answer is too large"
 
 # None of these repetitions gives back what it has taken: a head is read once, whatever is wrong with it.

@@ -242,6 +242,10 @@ class GuardedStream(DownloadingStream):
             return self._refusal("internal")
         if entry.grant is not None and not flows.is_unchanged(self.flow.request, entry.snapshot):
             return self._changed(entry)
+        if entry.grant is not None and self.flow.server_conn.via is not None:
+            if why := flows.why_not_through_another(entry.grant):
+                entry.why = why
+                return self._refusal("upstream")
         entry.enter("connecting")
         return command
 

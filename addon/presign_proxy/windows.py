@@ -8,9 +8,10 @@ now.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from typing import Any, Final
 
+import h2.events
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Data
 
 _JOINED: Final = 1024
@@ -22,16 +23,21 @@ _LONGEST: Final = 16 * 1024
 class Waiting(deque[SendH2Data]):
     """Pieces of one body, in their order. mitmproxy changes it by the three methods below alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: Buffers) -> None:
+        """Args: buffers: which count it."""
         super().__init__()
         self.size = 0
         """Bytes of all of them."""
+        self._buffers = buffers
 
     def append(self, piece: SendH2Data) -> None:
         data, end_stream = piece
-        self.size += len(data)
+        self._count(len(data))
         last = self[-1] if self else None
-        if last is not None and not last.end_stream and len(last.data) + len(data) <= _JOINED:
+        # An end alone never waits: mitmproxy sends nothing once a window is used up, and the peer that knows
+        # how long the body is opens it for no more than that.
+        joined = not data or (last is not None and len(last.data) + len(data) <= _JOINED)
+        if last is not None and not last.end_stream and joined:
             super().pop()
             super().append(SendH2Data(last.data + data, end_stream))
             return
@@ -41,21 +47,68 @@ class Waiting(deque[SendH2Data]):
         super().append(SendH2Data(data, end_stream))
 
     def appendleft(self, piece: SendH2Data) -> None:
-        self.size += len(piece.data)
+        self._count(len(piece.data))
         super().appendleft(piece)
 
     def popleft(self) -> SendH2Data:
         piece = super().popleft()
-        self.size -= len(piece.data)
+        self._count(-len(piece.data))
         return piece
+
+    def _count(self, size: int) -> None:
+        self.size += size
+        self._buffers.size += size
+
+
+class Buffers(dict[int, Waiting]):
+    """What waits on each stream of a connection. mitmproxy changes it by the methods below alone."""
+
+    size = 0
+    """Bytes of all of them, which are not added up again each time that somebody asks."""
+
+    def __missing__(self, stream_id: int) -> Waiting:
+        found = self[stream_id] = Waiting(self)
+        return found
+
+    def __setitem__(self, stream_id: int, waiting: Waiting) -> None:
+        self.size += waiting.size
+        super().__setitem__(stream_id, waiting)
+
+    def __delitem__(self, stream_id: int) -> None:
+        self.pop(stream_id)
+
+    def pop(self, stream_id: int, *default: Any) -> Any:
+        found = super().pop(stream_id, *default)
+        self.size -= found.size if isinstance(found, Waiting) else 0
+        return found
+
+    def clear(self) -> None:
+        self.size = 0
+        super().clear()
 
 
 class WindowedConnection(BufferedH2Connection):
     """mitmproxy's connection, whose windows are never below zero to it, and whose buffers are counted."""
 
+    def receive_data(self, data: Any) -> list[h2.events.Event]:
+        found: list[h2.events.Event] = super().receive_data(data)
+        for event in found:
+            if isinstance(event, h2.events.StreamReset):
+                self.stream_trailers.pop(event.stream_id or 0, None)
+        return found
+
+    def reset_stream(self, stream_id: int, error_code: int = 0) -> None:
+        self.stream_trailers.pop(stream_id, None)  # mitmproxy keeps them with the connection
+        super().reset_stream(stream_id, error_code)
+
     def local_flow_control_window(self, stream_id: int) -> int:
         """The bytes that may be sent: none where the window is below zero. What h2 counts stays as it is."""
         return max(0, super().local_flow_control_window(stream_id))
+
+    def forget(self) -> None:
+        """Let go of all that waits: its connection has ended."""
+        self.stream_buffers.clear()
+        self.stream_trailers.clear()
 
     def waiting_of(self, stream_id: int) -> int:
         """Bytes of a stream that its peer's window keeps from being sent."""
@@ -65,11 +118,12 @@ class WindowedConnection(BufferedH2Connection):
     @property
     def waiting(self) -> int:
         """Bytes of all streams that the peer's windows keep from being sent."""
-        return sum(map(self.waiting_of, self.stream_buffers))
+        buffers: Any = self.stream_buffers
+        return int(buffers.size)
 
 
 def make_windowed(connection: BufferedH2Connection) -> None:
     """Before the first byte is sent."""
     connection.__class__ = WindowedConnection
-    buffers: Any = defaultdict(Waiting)
+    buffers: Any = Buffers()
     connection.stream_buffers = buffers

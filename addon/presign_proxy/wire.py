@@ -165,6 +165,8 @@ class GuardedHttpLayer(SharingHttpLayer):
     ledger: Ledger
     begin: Begin | None = None
     ended: list[GuardedStream]
+    owing: set[Connection]
+    """Those over HTTP/2 whose peers are owed windows."""
     listening = False
     """Whether what is going on was brought about by what the client has just sent."""
     quiet = False
@@ -205,9 +207,11 @@ class GuardedHttpLayer(SharingHttpLayer):
 
     def _settle(self) -> Commands:
         """Open the windows of what moves again, on both sides."""
-        for top in list(self.connections.values()):
-            if any(getattr(one, "owed", None) for one in descendants(top)):
+        for one in list(self.owing):
+            if (top := self.connections.get(one)) is not None:
                 yield from self.event_to_child(top, Settle())
+            else:
+                self.owing.discard(one)
 
     def event_to_child(self, child: Layer, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
@@ -347,7 +351,7 @@ def adopt(context: Context, ledger: Ledger, begin: Begin | None = None) -> None:
     for one in context.layers:
         if type(one) is HttpLayer:
             one.__class__ = GuardedHttpLayer
-            vars(one).update(ended=[], closed=set())
+            vars(one).update(ended=[], closed=set(), owing=set())
         elif type(one) is layers.ClientTLSLayer:
             one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):
