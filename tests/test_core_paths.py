@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from presign_proxy.ceiling import Ceiling
 from presign_proxy.decisions import Deny
-from presign_proxy.errors import Denied
+from presign_proxy.errors import MESSAGE, Denied
 from presign_proxy.paths import HASHES, QUESTION_MARKS, SEMICOLONS, canonical_path, pattern, units
 from support.deciding import ask, code, connection, registry, request, sent, signed
 from support.upstreams import readings
@@ -108,6 +108,17 @@ def test_a_path_that_two_parsers_read_differently_is_refused(raw: bytes) -> None
     with pytest.raises(Denied) as denied:
         canonical_path(raw)
     assert denied.value.code == "path_not_allowed"
+
+
+def test_who_sends_an_encoded_slash_is_told_whose_it_is_to_allow_that() -> None:
+    with pytest.raises(Denied) as denied:
+        canonical_path(b"/repos/a%2fb")
+    why = "it holds an encoded slash, and the connection does not set allow_encoded_slash"
+    owner = "It holds %2F: the connection's owner would have to set allow_encoded_slash."
+    assert (denied.value.detail, denied.value.told) == (
+        f"the path is refused: {why}",
+        f"{MESSAGE['path_not_allowed']} {owner}",
+    )
 
 
 def test_an_encoded_slash_can_be_allowed_but_not_for_climbing() -> None:

@@ -180,11 +180,19 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "lane.delivery": ("test_lane_delivery.py",),
     "lane.link": ("test_lane_link.py",),
     "lane.intake": _INTAKE,
+    "lane.express": ("test_lane_express.py",),
+    "waits": ("test_waits.py", "test_waits_connections.py"),
+    "housekeeping": ("test_housekeeping.py", "test_housekeeping_bodies.py"),
+    "lane.exchange": (
+        "test_lane_exchange.py",
+        "test_lane_exchange_bodies.py",
+        "test_lane_exchange_ends.py",
+        "test_lane_exchange_failures.py",
+    ),
 }
 
 
 UNMEASURED: Final[dict[str, tuple[str, ...]]] = {
-    "lane.exchange": ("test_lane_ends.py", *_LATE, *_LANE),
     "lane.layer": ("test_lane_ends.py", "test_lane_addressing.py", *_INTAKE),
 }
 """Shells of which nobody knows yet how many of their mutants are killed, for that takes hours. They are tried
