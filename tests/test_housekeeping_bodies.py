@@ -170,6 +170,24 @@ def test_an_upstream_that_was_lost_only_for_a_moment_is_left_alone(lab: Lab) -> 
     run(work)
 
 
+def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: Lab) -> None:
+    async def work() -> None:
+        entries = [lost(lab, "no socket") for _ in range(3)]
+        await lab.keeper._tell_of_lost(NOW)
+        first, second, third = lab.ledger.live()
+
+        async def event(_: Any) -> None:
+            first.client.told.append("told")
+            second.client.is_there = False
+
+        first.client.server_event = event
+        await lab.keeper._tell_of_lost(NOW)
+        assert (len(first.client.told), len(second.client.told), len(third.client.told)) == (1, 0, 1)
+        assert {first, second, third} == set(entries)
+
+    run(work)
+
+
 def test_what_it_has_seen_lost_keeps_nothing_alive(lab: Lab) -> None:
     async def work() -> None:
         entry = lost(lab, "no socket")

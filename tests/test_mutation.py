@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.mutants import mutants, path_of
-from support.suites import CORE, SHELLS, UNMEASURED, suites
+from support.suites import CORE, SHELLS, suites
 from support.survivors import FILE, reasons
 
 TESTS = Path(__file__).parent
@@ -90,7 +90,7 @@ def test_a_shell_has_mutants_of_its_own() -> None:
 
 def test_every_module_of_a_table_and_all_of_its_tests_are_there() -> None:
     """A suite whose tests are gone would let every mutant live."""
-    for suite in suites([*CORE, *SHELLS, *UNMEASURED]):
+    for suite in suites([*CORE, *SHELLS]):
         assert [module for module in suite.modules if not path_of(module).exists()] == []
         for argument in suite.tests:
             file, _, name = argument.partition("::")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from mitmproxy.connection import ConnectionState
+from mitmproxy.http import Response
 from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestProtocolError
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
@@ -56,10 +57,10 @@ def test_a_stream_that_waits_for_a_hook_does_not_connect() -> None:
     lab.hooks = False
     stream = lab.ask()
     assert stream.is_connecting is False
+    paused = stream._paused
     list(stream.handle_event(Overdue(stream)))
-    assert stream._paused is not None, "a hook is waited for all the same"
     list(stream.handle_event(gone(stream)))
-    assert stream._paused is not None
+    assert stream._paused is paused, "a hook is waited for all the same"
 
 
 def test_what_comes_of_a_body_while_a_stream_waits_is_counted() -> None:
@@ -303,6 +304,16 @@ def test_the_end_of_a_request_ends_no_answer_of_a_client_that_says_no_more() -> 
     lab.server.state = lab.server.read_headers
     assert lab.play(lab.server.mark_done(request=True)) == []
     assert lab.play(lab.server.mark_done()) == []
+
+
+def test_a_body_behind_an_early_answer_is_not_taken_for_the_next_request() -> None:
+    lab = Lab()
+    lab.say("POST http://api.example/ HTTP/1.1\nHost: api.example\nContent-Length: 99\n\nabc")
+    lab.server.response = Response.make(413)
+    assert lab.play(lab.server.mark_done(response=True)) == []
+    assert lab.server.request is not None
+    lab.say("GET http://api.example/smuggled HTTP/1.1\nHost: api.example\n\n")
+    assert list(lab.layer.streams) == [1]
 
 
 def test_what_a_client_that_has_gone_has_sent_ahead_is_for_nobody() -> None:

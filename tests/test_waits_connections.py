@@ -349,6 +349,31 @@ def test_who_is_to_have_a_new_connection_gets_one() -> None:
     assert len(lab.opening) == 1
 
 
+def test_who_is_to_have_a_new_connection_gets_one_also_where_another_one_is_full() -> None:
+    lab = Lab()
+    kept(lab, room=0)
+    kept(lab, room=5)
+    one = Asked()
+    command = wanted()
+    lab.layer.command_sources[command] = one
+    lab.play(lab.layer.get_connection(command, reuse=False))
+    assert one.got == []
+    assert len(lab.opening) == 1
+
+
+def test_streams_of_http2_share_no_connection_over_http1() -> None:
+    lab = Lab()
+    lab.client.alpn = b"h2"
+    waiting = [Asked() for _ in range(3)]
+    for one in waiting:
+        want(lab, one)
+    server = lab.opening[0].connection
+    lab.opened()
+    assert waiting[0].got == [(server, None)]
+    assert [one.got for one in waiting[1:]] == [[], []]
+    assert len(lab.opening) == 2
+
+
 def test_order_is_kept_where_nothing_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab()
     kept(lab, "b.example")
