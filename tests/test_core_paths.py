@@ -327,11 +327,17 @@ def test_a_mark_that_is_encoded_twice_is_refused(mark: str) -> None:
     b"a.jpg;/b.jpg%3Bq;z.jpg",  # before they are decoded: what is left ends in q
     b"a.jpg%3Bx/b%3By%2Fc.jpg",  # after they are decoded, the slash left as it is: in b
     b"a.jpg%3Bx%2Fb%3By.jpg",  # the slash decoded too: in b
+    b"a.jpg%3Bx%2Fb%3BX.jpg",  # … whatever is in it
     b"a.jpg%3Bx;/b.jpg",  # it ends at the first plain semicolon: in x
     b"a.jpg;x/b;y.jpg", b"a.jpg;x?.jpg".replace(b"?", b"%3Fx"), b"x%23.jpg", b"x%3F.jpg", b"x;.jpg",
 ])  # fmt: skip
 def test_a_suffix_is_not_met_where_any_reader_that_drops_parameters_finds_another_end(path: bytes) -> None:
     assert not pattern("*.jpg").matches(units(path))
+
+
+def test_an_escape_that_was_signed_beside_its_character_takes_nothing_from_another_character() -> None:
+    assert pattern("a+b;c%3Bd").matches(units(b"a%2Bb;c%3Bd"))
+    assert not pattern("a+b;c%3Bd").matches(units(b"a%2Bb%3Bc%3Bd"))
 
 
 @pytest.mark.parametrize(

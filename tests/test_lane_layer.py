@@ -26,7 +26,7 @@ def test_a_client_that_was_gone_before_it_was_accepted_is_closed(monkeypatch: py
         lab = Lab(monkeypatch, peername=None).start()
         assert [type(one) for one in lab.done] == [commands.CloseConnection]
         assert lab.client not in lab.ledger.layers
-        lab.say(head())
+        assert lab.say(head()) == []
         assert (lab.judged, lab.stock.told) == ([], [])
 
     run(work)
@@ -84,6 +84,8 @@ def test_a_head_that_is_granted_begins_an_exchange(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.ledger.owe_head(lab.client)
         assert (lab.lane.is_idle(), lab.lane.is_idle_stranger()) == (True, True)
+        assert lab.lane.is_answering() is False
+        assert lab.handle(LaneEvent(lab.lane)) == []
         assert lab.say(head()) == []
         assert lab.judged == [head()]
         assert lab.last.told == ["begin"]

@@ -92,7 +92,9 @@ def test_a_client_that_says_no_more_and_waits_for_nothing_is_let_go(why: str, st
     story(work)
 
 
-def test_all_that_was_sent_ahead_is_answered_before_the_end(story: Story) -> None:
+def test_all_that_was_sent_ahead_is_answered_before_the_end(
+    story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head("a") + head("b") + head("c")[:9])
         assert lab.shut() == []
@@ -104,6 +106,7 @@ def test_all_that_was_sent_ahead_is_answered_before_the_end(story: Story) -> Non
         await lab.settle()
         assert lab.is_closed, "half a head is not waited for"
         assert len(lab.judged) == 2
+        assert caplog.text == ""
 
     story(work)
 
@@ -130,6 +133,24 @@ def test_a_body_that_was_there_at_the_end_is_passed_on(story: Story) -> None:
         await lab.settle()
         assert first.body == b"123456789"
         assert first.told == ["begin"]
+
+    story(work)
+
+
+def test_a_body_that_was_there_at_the_end_and_ends_its_exchange_ends_the_connection(story: Story) -> None:
+    async def work(lab: Lab) -> None:
+        lab.say(head("a", 9))
+        lab.last.step = 8
+        lab.say(b"12345678")
+        lab.last.stage = "connecting"
+        lab.say(b"9")
+        lab.shut()
+        lab.last.stage = "trailing"
+        lab.last.on_upload = lambda: lab.over(0)
+        lab.lane.proceed()
+        await lab.settle()
+        assert lab.last.body == b"123456789"
+        assert lab.is_closed
 
     story(work)
 

@@ -104,6 +104,7 @@ def test_what_has_come_meanwhile_goes_on_once_an_exchange_proceeds(story: Story)
         lab.lane.proceed()
         await lab.settle()
         assert (lab.last.body, lab.lane.held_bytes()) == (b"hello", len(head()))
+        assert not lab.lane._lags, "what is behind it waits for its answer"
         lab.over()
         await lab.settle()
         assert lab.judged[1:] == [head("b")]
@@ -130,6 +131,24 @@ def test_an_upload_that_ends_its_exchange_leaves_what_is_behind_it_to_the_next(s
         lab.lane.proceed()
         await lab.settle()
         assert lab.judged[1:] == [head("b")]
+
+    story(work)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_is_behind_the_last_request_is_for_nobody(waits: bool, story: Story) -> None:
+    async def work(lab: Lab) -> None:
+        lab.say(head("a", 5))
+        lab.last.stage = "connecting" if waits else "trailing"
+        lab.last.on_upload = lambda: lab.over(0, close=True)
+        lab.say(b"hello" + head("smuggled"))
+        lab.last.stage = "trailing"
+        lab.lane.proceed()
+        await lab.settle()
+        assert lab.last.body == b"hello"
+        assert lab.judged == [head("a", 5)]
+        assert lab.is_closed
+        assert lab.stock.told == []
 
     story(work)
 
@@ -163,6 +182,7 @@ def test_a_client_that_sends_ahead_takes_its_answers_first(story: Story) -> None
         assert lab.judged == [head("a")]
         assert lab.lane.is_answering()
         lab.handle(LaneEvent(lab.lane))
+        await lab.settle()
         assert len(lab.drains) == 1, "waited for once"
         lab.waiting = 0
         lab.handle(LaneEvent(lab.lane))

@@ -321,8 +321,7 @@ def test_an_upstream_that_has_said_how_many_streams_it_takes_is_believed() -> No
 
 def test_who_finds_the_first_connection_full_gets_another_one_that_is_not() -> None:
     lab = Lab()
-    full, free = kept(lab, room=0), kept(lab, room=1)
-    lab.layer.connections[full].provisional_max_concurrency = -1
+    full, free = kept(lab, room=-1), kept(lab, room=1)
     one = Asked()
     want(lab, one)
     assert one.got == [(free, None)]
@@ -351,7 +350,7 @@ def test_who_is_to_have_a_new_connection_gets_one() -> None:
 
 def test_who_is_to_have_a_new_connection_gets_one_also_where_another_one_is_full() -> None:
     lab = Lab()
-    kept(lab, room=0)
+    kept(lab, room=-1)
     kept(lab, room=5)
     one = Asked()
     command = wanted()

@@ -196,7 +196,7 @@ class Lane(layer.Layer):
 
     def _next(self) -> Commands:
         """Begin with what has come, or hand it over."""
-        if not self._over and (self._foreign or not self._advance()):
+        if self._foreign or not self._advance():
             yield from self._hand_over()
 
     def _advance(self) -> bool:
@@ -235,10 +235,10 @@ class Lane(layer.Layer):
             return False
         data, self._buffer = self._buffer, b""
         self._buffer = exchange.upload(data)
-        if self._buffer and self._exchange is exchange and exchange.is_sending:
+        if self._buffer and exchange.is_sending:
             self._lag()  # it is of this body: somebody else's turn
             return False
-        return self._exchange is not exchange or bool(self._buffer)
+        return True
 
     def _lag(self) -> None:
         """Go on with a body in small chunks once everybody else has had a turn."""
@@ -427,7 +427,7 @@ class Lane(layer.Layer):
         return self._exchange is None
 
     def is_idle_stranger(self) -> bool:
-        return self._exchange is None and not self._served
+        return not self._served
 
     def held_bytes(self) -> int:
         return len(self._buffer)
