@@ -137,6 +137,22 @@ def test_a_body_that_was_there_at_the_end_is_passed_on(story: Story) -> None:
     story(work)
 
 
+def test_what_was_sent_ahead_behind_a_body_in_small_chunks_is_answered_before_the_end(story: Story) -> None:
+    async def work(lab: Lab) -> None:
+        lab.say(head("a", 9))
+        first = lab.last
+        first.step = 2
+        lab.say(b"123456789" + head("b"))
+        first.stage = "trailing"
+        first.on_upload = lambda: first.left or lab.over(0)
+        lab.shut()
+        await lab.settle()
+        assert first.body == b"123456789"
+        assert lab.judged == [head("a", 9), head("b")]
+
+    story(work)
+
+
 def test_a_body_that_was_there_at_the_end_and_ends_its_exchange_ends_the_connection(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head("a", 9))

@@ -104,7 +104,7 @@ def test_what_has_come_meanwhile_goes_on_once_an_exchange_proceeds(story: Story)
         lab.lane.proceed()
         await lab.settle()
         assert (lab.last.body, lab.lane.held_bytes()) == (b"hello", len(head()))
-        assert not lab.lane._lags, "what is behind it waits for its answer"
+        assert len(lab.tasks) == 1, "what is behind it waits for its answer, and for no turn"
         lab.over()
         await lab.settle()
         assert lab.judged[1:] == [head("b")]
