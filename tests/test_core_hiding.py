@@ -95,6 +95,12 @@ def test_a_list_in_which_some_parser_finds_another_field_is_malformed_whoever_si
     assert granted("X-Pre=*") == "forward"
 
 
+@pytest.mark.parametrize("name", ["x_presign_expires", "X.Presign.Key", "x-presign-id"])
+def test_a_first_parameter_that_is_called_resign_hides_no_field(name: str) -> None:
+    assert code(request("/v1/models?resign=1", **API)) == "pass"
+    assert code(request(f"/v1/models?resign=1&{name}=1", **API)) == "malformed"
+
+
 @pytest.mark.parametrize("name", [*NAMES.values(), *TERMS.values()])
 @pytest.mark.parametrize("at", [0, 500, 1000])
 def test_a_field_among_too_many_parameters_is_refused_for_those(at: int, name: str) -> None:

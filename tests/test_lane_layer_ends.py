@@ -29,6 +29,7 @@ def test_a_client_that_says_no_more_is_asked_and_answered_and_let_go(story: Stor
         assert lab.written + lab.output == PROBE
         assert lab.client in lab.ledger.mute
         assert lab.last.told == ["begin"]
+        assert lab.handle(LaneEvent(lab.lane)) == [], "it is waited for"
         lab.lane.keep_awake()
         assert lab.kept_awake == 0, "it is asked instead"
         lab.lane.send(b"answer")
@@ -36,6 +37,7 @@ def test_a_client_that_says_no_more_is_asked_and_answered_and_let_go(story: Stor
         await lab.settle()
         assert lab.output == PROBE + b"answer"
         assert lab.is_closed
+        assert lab.handle(LaneEvent(lab.lane)) == [], "once"
 
     story(work)
 
@@ -179,6 +181,7 @@ def test_a_client_that_says_no_more_while_it_takes_its_answers_may_still_be_serv
         await lab.settle()
         assert lab.shut() == []
         assert PROBE not in lab.written + lab.output
+        assert lab.handle(LaneEvent(lab.lane)) == []
         lab.waiting = 0
         lab.drains[0].set_result(None)
         await lab.settle()
