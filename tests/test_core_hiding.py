@@ -109,3 +109,13 @@ def test_a_field_among_too_many_parameters_is_refused_for_those(at: int, name: s
     decision = ask(request(f"/api/proxy/conn/v1/models?{'&'.join(pieces)}"))
     assert isinstance(decision, Deny)
     assert (decision.code, decision.detail) == ("malformed", "the query holds more than 1000 parameters")
+
+
+@pytest.mark.parametrize("whole", [ONE, TWO])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_token_beside_a_presign_in_the_query_is_not_passed_on(first: bool, whole: str) -> None:
+    target, _, query = signed().partition("?")
+    for spelled in (whole, f"%70{whole[1:]}"):
+        pieces = [f"key={spelled}", query]
+        assert code(request(f"{target}?{'&'.join(pieces if first else pieces[::-1])}")) == "malformed"
+    assert code(request(f"{target}?{query}&key=%70")) == "forward"
