@@ -96,6 +96,21 @@ def test_a_list_in_which_some_parser_finds_another_field_is_malformed_whoever_si
 
 
 @pytest.mark.parametrize("name", ["x_presign_expires", "X.Presign.Key", "x-presign-id"])
+def test_too_many_parameters_hide_no_field_and_no_token(name: str) -> None:
+    crowd = "&".join(["a=1"] * 1001)
+    assert code(request(f"/v1/models?{crowd}", **API)) == "pass"
+    for hidden in (f"{name}=1", f"key={ONE}", f"key=%70{ONE[1:]}"):
+        assert code(request(f"/v1/models?{crowd}&{hidden}", **API)) == "malformed"
+
+
+@pytest.mark.parametrize("name", ["x_presign_expires", "X.Presign.Key", "x-presign-id"])
+def test_a_first_parameter_that_is_called_presign_hides_no_field(name: str) -> None:
+    target, _, query = signed().partition("?")
+    assert code(request(f"{target}?presign=1&{query}")) == "forward"
+    assert code(request(f"{target}?presign=1&{name}=1&{query}")) == "malformed"
+
+
+@pytest.mark.parametrize("name", ["x_presign_expires", "X.Presign.Key", "x-presign-id"])
 def test_a_first_parameter_that_is_called_resign_hides_no_field(name: str) -> None:
     assert code(request("/v1/models?resign=1", **API)) == "pass"
     assert code(request(f"/v1/models?resign=1&{name}=1", **API)) == "malformed"
@@ -115,7 +130,7 @@ def test_a_field_among_too_many_parameters_is_refused_for_those(at: int, name: s
 @pytest.mark.parametrize("first", [True, False])
 def test_a_token_beside_a_presign_in_the_query_is_not_passed_on(first: bool, whole: str) -> None:
     target, _, query = signed().partition("?")
-    for spelled in (whole, f"%70{whole[1:]}"):
-        pieces = [f"key={spelled}", query]
+    for token_in_it in (f"key={whole}", f"key=%70{whole[1:]}", f"%6Bey=%70{whole[1:]}"):
+        pieces = [token_in_it, query]
         assert code(request(f"{target}?{'&'.join(pieces if first else pieces[::-1])}")) == "malformed"
     assert code(request(f"{target}?{query}&key=%70")) == "forward"
