@@ -487,3 +487,16 @@ def test_a_query_that_holds_no_presign_is_not_taken_apart(
 ) -> None:
     monkeypatch.setattr(presign_scheme, name, Spared())
     assert code(request(f"/v1/models?{query}", **AWAY)) == "pass"
+
+
+@pytest.mark.parametrize("field", ["methods", "paths"])
+def test_a_list_is_measured_in_bytes_however_few_characters_they_are(field: str) -> None:
+    longest = {"methods": "GET", "paths": "v1/*"}
+    longest[field] = "\U0001d11e" * (LIST // 4)
+    for more, expected in (("", False), ("a", True)):
+        given = longest | {field: longest[field] + more}
+        headers = presign_headers(SECRET, "conn", NOW + 60, given["methods"], given["paths"])
+        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+        decision = ask(request("/api/proxy/conn/v1/models", *fields))
+        assert isinstance(decision, Deny)
+        assert (decision.detail == f"a list is longer than {LIST} bytes") is expected

@@ -6,9 +6,11 @@ import base64
 
 import pytest
 
+from presign_proxy.carriers import NAMES, TERMS
+from presign_proxy.decisions import Deny
 from presign_proxy.message import Request
 from presign_proxy.tokens import has_start, holds_token
-from support.deciding import NOW, SECRET, code, request, signed
+from support.deciding import NOW, SECRET, ask, code, request, signed
 from support.policy import Policy
 from support.signing import presign_headers, presign_params, token
 
@@ -79,3 +81,56 @@ def test_a_field_behind_a_separator_is_malformed_wherever_the_first_one_stands(
     assert told(f"a{separator}b,v1/*") == "forward"
     assert told(f"a{separator}X-Presign-Methods=*,v1/*") == "malformed"
     assert told(f"a{separator}b{separator}X-Presign-Methods=*,v1/*") == "malformed"
+
+
+@pytest.mark.parametrize(("mark", "escape"), [(";", "%3B"), ("?", "%3F")])
+def test_a_list_in_which_some_parser_finds_another_field_is_malformed_whoever_signed_it(
+    mark: str, escape: str
+) -> None:
+    def granted(more: str) -> str:
+        asked = signed(paths=f"v1/*,x{mark}{more}").replace(escape, mark).replace("%3D", "=")
+        return code(request(asked))
+
+    assert granted("X-Presign-Paths=*") == "malformed"
+    assert granted("X-Pre=*") == "forward"
+
+
+@pytest.mark.parametrize("name", ["x_presign_expires", "X.Presign.Key", "x-presign-id"])
+def test_too_many_parameters_hide_no_field_and_no_token(name: str) -> None:
+    crowd = "&".join(["a=1"] * 1001)
+    assert code(request(f"/v1/models?{crowd}", **API)) == "pass"
+    for hidden in (f"{name}=1", f"key={ONE}", f"key=%70{ONE[1:]}"):
+        assert code(request(f"/v1/models?{crowd}&{hidden}", **API)) == "malformed"
+
+
+@pytest.mark.parametrize("name", ["x_presign_expires", "X.Presign.Key", "x-presign-id"])
+def test_a_first_parameter_that_is_called_presign_hides_no_field(name: str) -> None:
+    target, _, query = signed().partition("?")
+    assert code(request(f"{target}?presign=1&{query}")) == "forward"
+    assert code(request(f"{target}?presign=1&{name}=1&{query}")) == "malformed"
+
+
+@pytest.mark.parametrize("name", ["x_presign_expires", "X.Presign.Key", "x-presign-id"])
+def test_a_first_parameter_that_is_called_resign_hides_no_field(name: str) -> None:
+    assert code(request("/v1/models?resign=1", **API)) == "pass"
+    assert code(request(f"/v1/models?resign=1&{name}=1", **API)) == "malformed"
+
+
+@pytest.mark.parametrize("name", [*NAMES.values(), *TERMS.values()])
+@pytest.mark.parametrize("at", [0, 500, 1000])
+def test_a_field_among_too_many_parameters_is_refused_for_those(at: int, name: str) -> None:
+    pieces = ["a=1"] * 1000
+    pieces.insert(at, f"{name}=1")
+    decision = ask(request(f"/api/proxy/conn/v1/models?{'&'.join(pieces)}"))
+    assert isinstance(decision, Deny)
+    assert (decision.code, decision.detail) == ("malformed", "the query holds more than 1000 parameters")
+
+
+@pytest.mark.parametrize("whole", [ONE, TWO])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_token_beside_a_presign_in_the_query_is_not_passed_on(first: bool, whole: str) -> None:
+    target, _, query = signed().partition("?")
+    for token_in_it in (f"key={whole}", f"key=%70{whole[1:]}", f"%6Bey=%70{whole[1:]}"):
+        pieces = [token_in_it, query]
+        assert code(request(f"{target}?{'&'.join(pieces if first else pieces[::-1])}")) == "malformed"
+    assert code(request(f"{target}?{query}&key=%70")) == "forward"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from presign_proxy.ceiling import Ceiling
 from presign_proxy.decisions import Deny
-from presign_proxy.errors import Denied
+from presign_proxy.errors import MESSAGE, Denied
 from presign_proxy.paths import HASHES, QUESTION_MARKS, SEMICOLONS, canonical_path, pattern, units
 from support.deciding import ask, code, connection, registry, request, sent, signed
 from support.upstreams import readings
@@ -108,6 +108,17 @@ def test_a_path_that_two_parsers_read_differently_is_refused(raw: bytes) -> None
     with pytest.raises(Denied) as denied:
         canonical_path(raw)
     assert denied.value.code == "path_not_allowed"
+
+
+def test_who_sends_an_encoded_slash_is_told_whose_it_is_to_allow_that() -> None:
+    with pytest.raises(Denied) as denied:
+        canonical_path(b"/repos/a%2fb")
+    why = "it holds an encoded slash, and the connection does not set allow_encoded_slash"
+    owner = "It holds %2F: the connection's owner would have to set allow_encoded_slash."
+    assert (denied.value.detail, denied.value.told) == (
+        f"the path is refused: {why}",
+        f"{MESSAGE['path_not_allowed']} {owner}",
+    )
 
 
 def test_an_encoded_slash_can_be_allowed_but_not_for_climbing() -> None:
@@ -316,11 +327,17 @@ def test_a_mark_that_is_encoded_twice_is_refused(mark: str) -> None:
     b"a.jpg;/b.jpg%3Bq;z.jpg",  # before they are decoded: what is left ends in q
     b"a.jpg%3Bx/b%3By%2Fc.jpg",  # after they are decoded, the slash left as it is: in b
     b"a.jpg%3Bx%2Fb%3By.jpg",  # the slash decoded too: in b
+    b"a.jpg%3Bx%2Fb%3BX.jpg",  # … whatever is in it
     b"a.jpg%3Bx;/b.jpg",  # it ends at the first plain semicolon: in x
     b"a.jpg;x/b;y.jpg", b"a.jpg;x?.jpg".replace(b"?", b"%3Fx"), b"x%23.jpg", b"x%3F.jpg", b"x;.jpg",
 ])  # fmt: skip
 def test_a_suffix_is_not_met_where_any_reader_that_drops_parameters_finds_another_end(path: bytes) -> None:
     assert not pattern("*.jpg").matches(units(path))
+
+
+def test_an_escape_that_was_signed_beside_its_character_takes_nothing_from_another_character() -> None:
+    assert pattern("a+b;c%3Bd").matches(units(b"a%2Bb;c%3Bd"))
+    assert not pattern("a+b;c%3Bd").matches(units(b"a%2Bb%3Bc%3Bd"))
 
 
 @pytest.mark.parametrize(

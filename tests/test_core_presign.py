@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy import base64url
+from presign_proxy.carriers import NAMES
 from presign_proxy.ceiling import Ceiling
 from presign_proxy.connections import Upstream
-from presign_proxy.decisions import Forward
+from presign_proxy.decisions import Deny, Forward
 from presign_proxy.errors import Malformed
 from presign_proxy.injectors import HeaderCredential, QueryCredential
 from presign_proxy.keys import KeyRing, SigningKey
@@ -525,3 +526,13 @@ def test_base64url_has_one_spelling_for_each_text(encoded: str) -> None:
     else:
         with pytest.raises(Malformed):
             base64url.decode(encoded.encode(), "it")
+
+
+@pytest.mark.parametrize("field", ["expires", "methods", "paths", "signature"])
+def test_a_presign_that_lacks_a_field_is_told_which(field: str) -> None:
+    path, _, query = signed().partition("?")
+    kept = [one for one in query.split("&") if one.partition("=")[0] != NAMES[field]]
+    assert len(kept) == len(query.split("&")) - 1
+    decision = ask(request(f"{path}?{'&'.join(kept)}"))
+    assert isinstance(decision, Deny)
+    assert (decision.code, decision.detail) == ("malformed", f"the presign has no {field}")

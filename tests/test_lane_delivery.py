@@ -148,13 +148,16 @@ def test_a_response_that_is_not_chunked_has_no_end_of_its_own() -> None:
     story(work)
 
 
-def test_what_was_put_in_and_is_dropped_is_never_sent() -> None:
+def test_what_was_put_in_and_let_go_of_is_never_sent() -> None:
+    """An answer of ours has taken its place."""
+
     async def work(client: Client) -> None:
         delivery = client.begin()
-        delivery.drop()
-        assert not delivery.has_head
-        delivery.flush()
-        assert (client.sent, delivery.begun) == ([], False)
+        delivery.add(b"some")
+        delivery.let_go()
+        delivery.pump()
+        delivery.end()
+        assert (client.sent, client.told, delivery.begun) == ([], [], False)
 
     story(work)
 

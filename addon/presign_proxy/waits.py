@@ -160,7 +160,7 @@ class WaitingHttp1Server(Http1Server):
         if self.ledger.has_departed(client):
             self.buf = ReceiveBuffer()  # what it has sent ahead is for nobody, and would be ended by nobody
         yield from super().mark_done(request=request, response=response)
-        if response and client in self.ledger.mute:
+        if client in self.ledger.mute:
             yield from self._end_reading()
 
     def _end_reading(self) -> Commands:

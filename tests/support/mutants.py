@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .suites import SHELLS, UNMEASURED
+from .suites import SHELLS
 
 PACKAGE = Path(__file__).resolve().parents[2] / "addon" / "presign_proxy"
 
@@ -150,7 +150,7 @@ def _changed(
 
 def _places(tree: ast.Module, module: str) -> Iterator[tuple[str, ast.stmt, ast.AST]]:
     """Every node that may be changed, with the function and the statement it stands in."""
-    is_shell = module in SHELLS or module in UNMEASURED
+    is_shell = module in SHELLS
 
     def walk(node: ast.AST, where: str, statement: ast.stmt | None) -> Iterator[tuple[str, Any, ast.AST]]:
         if isinstance(node, ast.stmt):
@@ -221,7 +221,7 @@ def _called(node: ast.AST) -> str:
 
 def _all_changes(node: ast.AST, module: str) -> Iterator[Callable[[Any], ast.AST]]:
     yield from _changes(node)
-    if module in SHELLS or module in UNMEASURED:
+    if module in SHELLS:
         yield from _changes_of_shells(node)
 
 

@@ -42,45 +42,6 @@ CORE_TESTS: Final = (
     "test_convert.py",
     "test_properties.py",
 )
-_LANE: Final = (
-    "test_lane.py::test_clients_share_upstream_connections",
-    "test_lane.py::test_another_connection_gets_an_upstream_connection_of_its_own",
-    "test_lane.py::test_where_the_pool_is_off_an_upstream_connection_stays_with_its_client",
-    "test_lane.py::test_two_exchanges_at_a_time_never_share_a_connection",
-    "test_lane.py::test_a_connection_on_which_more_was_said_serves_nobody_else",
-    "test_lane.py::test_a_body_after_the_answer_to_head_is_nobodys_answer",
-    "test_lane.py::test_what_an_upstream_says_on_an_idle_connection_is_nobodys_answer",
-    "test_lane.py::test_an_answer_that_came_before_its_request_is_nobodys",
-    "test_lane.py::test_an_answer_that_came_before_the_first_request_is_an_error",
-    "test_lane.py::test_an_upstream_that_accepts_and_closes_is_answered_for_at_once",
-    "test_lane.py::test_an_answer_that_is_not_http_is_answered_by_us",
-    "test_lane.py::test_interim_answers_without_end_are_ended",
-    "test_lane.py::test_some_interim_answers_are_passed_over",
-    "test_lane.py::test_an_answer_that_breaks_off_is_not_whole",
-    "test_lane.py::test_a_chunk_that_is_broken_ends_the_answer",
-    "test_lane.py::test_an_answer_that_has_begun_is_not_asked_for_again",
-    "test_lane.py::test_events_arrive_at_once",
-    "test_lane.py::test_chunks_go_both_ways_however_they_are_cut",
-    "test_lane.py::test_an_early_answer_reaches_a_client_that_is_still_uploading",
-    "test_lane.py::test_what_follows_a_presigned_request_in_one_segment_is_answered_after_it",
-    "test_lane.py::test_what_is_not_for_the_lane_is_answered_at_once",
-    "test_lane.py::test_a_client_that_goes_while_it_uploads_ends_the_upload",
-    "test_lane.py::test_a_client_that_goes_between_its_requests_leaves_the_connection_to_others",
-)
-_ENDS = "test_what_ends_while_it_waits_is_refused_and_its_credential_stays_here"
-_MOVES = "test_an_upstream_that_moves_while_its_request_waits_is_not_sent_the_credential_of_the_old_one"
-_CHANGED = "test_a_credential_that_is_changed_while_its_request_waits_is_sent_as_it_is_now"
-_ELSEWHERE = "test_a_change_elsewhere_takes_nothing_from_a_request_that_waits"
-_LATE: Final = (
-    f"test_late_grants.py::{_ENDS}[its URL is revoked-TLS with the upstream-lane]",
-    f"test_late_grants.py::{_ENDS}[its connection is removed-TLS with the upstream-lane]",
-    f"test_late_grants.py::{_MOVES}[lane]",
-    f"test_late_grants.py::{_CHANGED}[TLS with the upstream-lane]",
-    f"test_late_grants.py::{_CHANGED}[a program-lane]",
-    f"test_late_grants.py::{_ELSEWHERE}[TLS with the upstream-lane]",
-    "test_late_grants.py::test_what_is_waited_for_in_vain_is_answered_504[TLS with the upstream-lane]",
-)
-"""Those on the lane that wait for a second; the others wait for four."""
 _POOL: Final = (
     "test_lane.py::test_a_kept_connection_on_which_something_has_just_come_is_not_used",
     "test_lane.py::test_a_connection_that_was_verified_by_other_options_is_not_kept",
@@ -180,16 +141,22 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "lane.delivery": ("test_lane_delivery.py",),
     "lane.link": ("test_lane_link.py",),
     "lane.intake": _INTAKE,
+    "lane.layer": (
+        "test_lane_layer.py",
+        "test_lane_layer_order.py",
+        "test_lane_layer_ends.py",
+        "test_lane_layer_beside.py",
+    ),
+    "lane.express": ("test_lane_express.py",),
+    "waits": ("test_waits.py", "test_waits_connections.py"),
+    "housekeeping": ("test_housekeeping.py", "test_housekeeping_bodies.py"),
+    "lane.exchange": (
+        "test_lane_exchange.py",
+        "test_lane_exchange_bodies.py",
+        "test_lane_exchange_ends.py",
+        "test_lane_exchange_failures.py",
+    ),
 }
-
-
-UNMEASURED: Final[dict[str, tuple[str, ...]]] = {
-    "lane.exchange": ("test_lane_ends.py", *_LATE, *_LANE),
-    "lane.layer": ("test_lane_ends.py", "test_lane_addressing.py", *_INTAKE),
-}
-"""Shells of which nobody knows yet how many of their mutants are killed, for that takes hours. They are tried
-where they are named.
-"""
 
 
 class Suite(NamedTuple):
@@ -212,10 +179,9 @@ def suites(modules: list[str]) -> list[Suite]:
     """
     core = tuple(one for one in modules if one in CORE)
     found = [Suite("core", core, _files(CORE_TESTS), 0.95, together=True)] if core else []
-    known = SHELLS | UNMEASURED
-    shells = dict.fromkeys(known[one] for one in modules if one not in core)
+    shells = dict.fromkeys(SHELLS[one] for one in modules if one not in core)
     for tests in shells:
-        same = tuple(one for one in modules if one not in core and known[one] == tests)
+        same = tuple(one for one in modules if one not in core and SHELLS[one] == tests)
         found.append(Suite(", ".join(same), same, _files(tests), 0.9))
     return found
 

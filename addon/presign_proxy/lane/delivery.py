@@ -111,17 +111,15 @@ class Delivery:
         self._incoming.append(piece)
 
     def let_go(self) -> None:
-        """Its exchange is over, and is freed at once: what refers to each other waits for a garbage
-        collection, during which every client waits.
+        """Its exchange is over: what was not sent never is, for an answer of ours may be in its place.
+
+        It is freed at once: what refers to each other waits for a garbage collection, during which every
+        client waits.
         """
         self._source = _OVER
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def drop(self) -> None:
-        """Nothing of it is to be sent: an answer of ours takes its place."""
-        self._out.clear()
 
     def end(self) -> None:
         """All of it has come."""

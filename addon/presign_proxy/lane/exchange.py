@@ -15,7 +15,7 @@ from ..answers import Answer, refusal
 from ..audit import Outcome
 from ..bodies import Body
 from ..decisions import Deny, Forward, denial
-from ..errors import STATUS, Denied
+from ..errors import Denied
 from ..limits.limiter import Seat
 from ..masking import Mask, mask_for
 from ..message import Fields, Request
@@ -364,7 +364,6 @@ class Exchange:
         """Refuse what was granted before it was known whole: its limits, its credential, its body."""
         if self.ended:
             return
-        self._delivery.drop()
         answer = why.answer
         self._let_go()
         self._finish(Outcome(status=answer.status), why)
@@ -377,8 +376,7 @@ class Exchange:
         if self._delivery.begun:
             self._break(why)
             return
-        self._delivery.drop()
-        answer = refusal(code, self.forward.request_id, self.forward.style, status or STATUS[code])
+        answer = refusal(code, self.forward.request_id, self.forward.style, status)
         self._let_go()
         self._finish(Outcome(status=answer.status, code=code, error=why), None)
         self._answer(answer)

@@ -196,7 +196,7 @@ class Lane(layer.Layer):
 
     def _next(self) -> Commands:
         """Begin with what has come, or hand it over."""
-        if not self._over and (self._foreign or not self._advance()):
+        if self._foreign or not self._advance():
             yield from self._hand_over()
 
     def _advance(self) -> bool:
@@ -218,12 +218,14 @@ class Lane(layer.Layer):
                 return False
             else:
                 if self._ended:
-                    self._end()  # it never gets more of a head
+                    self._buffer = b""  # it never gets more of a head
                     break
                 self._looked_at = len(self._buffer)
                 self._owes = True
                 self._express.ledger.owe_head(self.client)
                 break
+        if self._ended and self._exchange is None and not (self._buffer or self._closing):
+            self._end()  # all that it has sent is answered
         if self._ended and not self._lags and self._exchange is not None and self._exchange.is_sending:
             self._exchange.lose("the client ended in the middle of its body")
         self._gate()
@@ -235,10 +237,10 @@ class Lane(layer.Layer):
             return False
         data, self._buffer = self._buffer, b""
         self._buffer = exchange.upload(data)
-        if self._buffer and self._exchange is exchange and exchange.is_sending:
+        if self._buffer and exchange.is_sending:
             self._lag()  # it is of this body: somebody else's turn
             return False
-        return self._exchange is not exchange or bool(self._buffer)
+        return True
 
     def _lag(self) -> None:
         """Go on with a body in small chunks once everybody else has had a turn."""
@@ -381,10 +383,10 @@ class Lane(layer.Layer):
             return
         self._exchange = None
         self.hold(False)
-        close = close or (self._ended and not self._buffer)
         if close:
             self._end(LINGER if exchange.wants_more and not now else 0)
-        if close or self._buffer:
+        # What it has sent ahead may be in the hands of who passes the rest of a body on.
+        if close or self._ended or self._buffer:
             self._poke()
 
     def _end(self, linger: float = 0) -> None:
@@ -427,7 +429,7 @@ class Lane(layer.Layer):
         return self._exchange is None
 
     def is_idle_stranger(self) -> bool:
-        return self._exchange is None and not self._served
+        return not self._served
 
     def held_bytes(self) -> int:
         return len(self._buffer)

@@ -1,0 +1,128 @@
+"""A housekeeper with clients that note what is told to them, and what is cut of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mitmproxy.connection import ConnectionState, Server
+
+from presign_proxy import housekeeping as module
+from presign_proxy.connections import Conduct
+from presign_proxy.housekeeping import Housekeeper
+from presign_proxy.ledger import Arrival, Entry, Ledger
+from support.deciding import request, sent, signed
+
+PATIENCE = 5.0
+NOW = 1000.0
+CONDUCT = Conduct(connect_timeout=10, response_timeout=60, body_timeout=30)
+
+
+class Client:
+    """A client with its handler: what is told to it, and what is cut of it."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.cut: list[Any] = []
+        self.awake = 0
+        self.transports: dict[Any, Any] = {}
+        self.is_there = True
+        self.has_gone = self.is_quiet = False
+        self.has_taken = True
+
+    async def server_event(self, event: Any) -> None:
+        self.told.append(event)
+
+
+class Layer:
+    def __init__(self) -> None:
+        self.answering = False
+        self.asks: Any = "asks"
+        self.given_up = 0
+        self.fails = False
+        self.backlog = 0
+
+    def is_answering(self) -> bool:
+        return self.answering
+
+    def ask(self) -> Any:
+        return self.asks
+
+    def give_up(self) -> None:
+        self.given_up += 1
+        if self.fails:
+            raise ZeroDivisionError
+
+    def backlog_of(self, _: Any) -> int:
+        return self.backlog
+
+
+class Lab:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        confirm: Any = None
+        self.ledger = Ledger(confirm)
+        self.ended: list[Any] = []
+        self.reloaded: list[float] = []
+        self.ticked: list[float] = []
+        self.keeper: Any = Housekeeper(
+            self.ledger,
+            self.reloaded.append,
+            self.ticked.append,
+            lambda entry, outcome: self.ended.append((entry, outcome)),
+        )
+        self.flows: list[Any] = []
+        patch.setattr(module, "handler_of", lambda client: client if client.is_there else None)
+        patch.setattr(module, "cut", lambda client, connection: client.cut.append(connection))
+        patch.setattr(module, "keep_awake", self._keep_awake)
+        patch.setattr(module, "has_gone", lambda client: client.has_gone)
+        patch.setattr(module, "is_quiet", lambda client: client.is_quiet)
+        patch.setattr(module, "is_taken", self._is_taken)
+
+    @staticmethod
+    def _keep_awake(client: Client) -> None:
+        client.awake += 1
+
+    @staticmethod
+    def _is_taken(client: Client, server: Any) -> bool:
+        assert server is not None
+        return client.has_taken
+
+    def granted(self, stage: str = "waiting", **state: Any) -> Entry:
+        """The entry of a granted request of a client of its own, in this stage since `NOW`."""
+        flow: Any = Layer()
+        flow.client_conn = Client()
+        self.flows.append(flow)
+        entry = self.ledger.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
+        grant = sent(request(signed()))
+        self.ledger.grant(entry, replace(grant, connection=replace(grant.connection, conduct=CONDUCT)))
+        entry.server = Server(address=("api.example", 443))
+        entry.server.state = ConnectionState.OPEN
+        entry.stream = SimpleNamespace(is_held=False)
+        entry.stage, entry.since = stage, NOW  # type: ignore[assignment]
+        for name, value in state.items():
+            setattr(entry, name, value)
+        return entry
+
+    def mute(self) -> tuple[Client, Layer]:
+        """A client that says no more, and its layer."""
+        client, layer = Client(), Layer()
+        self.ledger.mute.add(client)
+        self.ledger.layers[client] = layer
+        return client, layer
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await work()
+
+    asyncio.run(main())
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    while not is_so():  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0.001)

@@ -1,0 +1,201 @@
+"""What all lanes of a process share: where a request is led, what is ended in time, and what a drain ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trustme
+from mitmproxy import ctx
+from mitmproxy.options import Options
+
+from presign_proxy.connections import Conduct
+from presign_proxy.lane.express import Express
+from presign_proxy.lane.pool import Place
+from support.exchanging import granted, story
+
+CLIENT: Any = SimpleNamespace(id="client 1")
+
+
+class Noting:
+    """Notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given: self.told.append((name, *given))
+
+
+class Dialler:
+    def __init__(self) -> None:
+        self.refreshed = 0
+        self.ours: set[int] = set()
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def may_be_ours(self, port: int) -> bool:
+        return port in self.ours
+
+    async def address(self, client: Any, forward: Any) -> str:
+        assert client is CLIENT
+        return "192.0.2.9"
+
+
+class Exchange:
+    """One that is under way."""
+
+    def __init__(self, *, is_lost: bool = False) -> None:
+        self.told: list[Any] = []
+        self.seat = SimpleNamespace(is_lost=lambda now: is_lost and now == 7.0)
+
+    def lose(self, why: str) -> None:
+        self.told.append(("lose", why))
+
+    def check_time(self, now: float) -> None:
+        self.told.append(("check", now))
+
+    def abandon(self, why: str) -> None:
+        self.told.append(("abandon", why))
+
+
+class Lab:
+    def __init__(self) -> None:
+        self.dialler = Dialler()
+        self.lifecycle = SimpleNamespace(draining=False)
+        self.admission = SimpleNamespace(registry="the registry")
+        others: list[Any] = [self.admission, self.dialler, None, None, self.lifecycle]
+        self.express: Any = Express(*others)
+        self.express.pool, self.express.recent = Noting(), Noting()
+
+
+def master(**options: Any) -> Any:
+    found = Options()
+    found.add_option("presign_lane", str, "auto", "")
+    found.update(**options)
+    return SimpleNamespace(options=found, addons=SimpleNamespace(get=lambda _: None))
+
+
+def test_nothing_takes_the_lane_before_the_options_are_known() -> None:
+    assert Lab().express.open is False
+
+
+@pytest.mark.parametrize(("chosen", "opens"), [("auto", True), ("off", False)])
+def test_what_is_verified_anew_is_connected_to_anew(chosen: str, opens: bool) -> None:
+    """Connections were verified by the options of before, and the gateway may listen elsewhere now."""
+    lab = Lab()
+    lab.express.set_out(master(presign_lane=chosen))
+    assert lab.express.open is opens
+    assert lab.express.pool.told == [("reset",)]
+    assert lab.dialler.refreshed == 1
+
+
+def test_a_drain_makes_each_answer_the_last_one() -> None:
+    lab = Lab()
+    assert lab.express.draining is False
+    lab.lifecycle.draining = True
+    assert lab.express.draining is True
+
+
+def test_an_upstream_is_verified_with_the_authorities_that_the_options_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    options = SimpleNamespace(
+        ssl_verify_upstream_trusted_ca=str(tmp_path / "ca.pem"), ssl_verify_upstream_trusted_confdir=None
+    )
+    monkeypatch.setattr(ctx, "options", options, raising=False)
+    context = Lab().express._context()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert len(context.get_ca_certs()) == 1
+
+
+def test_who_is_led_to_a_named_upstream_needs_no_judging() -> None:
+    lab, forward = Lab(), granted()
+    expected = Place(forward.connection.id, forward.origin, "api.example.com", None)
+    assert lab.express.place_at_once(CLIENT, forward) == expected
+
+
+@pytest.mark.parametrize("why", ["its address is to be judged", "the gateway listens at that port"])
+def test_who_might_be_led_to_the_gateway_itself_is_judged_first(why: str) -> None:
+    async def work() -> None:
+        lab = Lab()
+        forward = granted(resolve=()) if "judged" in why else granted()
+        if "listens" in why:
+            lab.dialler.ours.add(443)
+        assert lab.express.place_at_once(CLIENT, forward) is None
+        expected = Place(forward.connection.id, forward.origin, "192.0.2.9", None)
+        assert await lab.express.place(CLIENT, forward) == expected
+
+    story(work)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_connection_that_is_not_to_be_shared_stays_with_its_client(shared: bool) -> None:
+    place = Lab().express.place_at_once(CLIENT, granted(conduct=Conduct(pool=shared)))
+    assert place.client == (None if shared else "client 1")
+
+
+def test_what_has_lost_its_slot_is_ended_and_what_has_not_may_be_late() -> None:
+    lab = Lab()
+    lost, other = Exchange(is_lost=True), Exchange()
+    lab.express.exchanges |= {lost, other}
+    lab.express.tick(7.0)
+    assert lost.told == [("lose", "its slot was lost")]
+    assert other.told == [("check", 7.0)]
+
+
+def test_twice_a_second_what_is_idle_is_let_go_of_and_what_was_granted_before_is_forgotten() -> None:
+    lab = Lab()
+    before = int(time.time())
+    lab.express.tick(7.0)
+    assert lab.express.pool.told == [("sweep",)]
+    ((name, registry, now),) = lab.express.recent.told
+    assert (name, registry) == ("forget_before", "the registry")
+    assert before <= now <= int(time.time())
+    assert lab.dialler.refreshed == 1
+
+
+def test_an_exchange_that_ends_others_as_it_ends_breaks_no_tick() -> None:
+    lab = Lab()
+    first, second = Exchange(), Exchange()
+    lab.express.exchanges |= {first, second}
+    first.check_time = second.check_time = lambda _: lab.express.exchanges.clear()  # type: ignore[method-assign]
+    lab.express.tick(7.0)
+    lab.express.exchanges |= {first, second}
+    first.abandon = second.abandon = lambda _: lab.express.exchanges.clear()  # type: ignore[method-assign]
+    lab.express.close()
+
+
+def test_a_gateway_that_is_stopped_ends_what_is_under_way_and_what_waits() -> None:
+    async def work() -> None:
+        lab = Lab()
+        exchange = Exchange()
+        lab.express.exchanges.add(exchange)
+        task = lab.express.run(asyncio.sleep(60))
+        assert lab.express._tasks == {task}, "asyncio itself would let it be collected"
+        lab.express.close()
+        assert exchange.told == [("abandon", "the gateway was stopped")]
+        assert lab.express.pool.told == [("reset",)]
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    story(work)
+
+
+def test_what_was_waited_for_is_let_go_of() -> None:
+    async def work() -> None:
+        lab = Lab()
+        task = lab.express.run(asyncio.sleep(0))
+        await task
+        await asyncio.sleep(0)
+        assert lab.express._tasks == set()
+
+    story(work)
