@@ -91,7 +91,8 @@ def test_a_list_in_which_some_parser_finds_another_field_is_malformed_whoever_si
         asked = signed(paths=f"v1/*,x{mark}{more}").replace(escape, mark).replace("%3D", "=")
         return code(request(asked))
 
-    assert granted("X-Presign-Paths=*") == "malformed"
+    for name in ("X-Presign-Paths", "x-presign-paths"):
+        assert granted(f"{name}=*") == "malformed"
     assert granted("X-Pre=*") == "forward"
 
 
@@ -134,3 +135,18 @@ def test_a_token_beside_a_presign_in_the_query_is_not_passed_on(first: bool, who
         pieces = [token_in_it, query]
         assert code(request(f"{target}?{'&'.join(pieces if first else pieces[::-1])}")) == "malformed"
     assert code(request(f"{target}?{query}&key=%70")) == "forward"
+
+
+def test_a_field_in_a_path_is_found_behind_its_escapes() -> None:
+    assert code(request("/v1/x-p%72esign-key=1", **API)) == "malformed"
+    assert code(request("/v1/x-p%72esign", **API)) == "pass"
+
+
+def test_two_slashes_behind_a_token_in_the_path_are_one() -> None:
+    assert code(request(f"/p/{ONE}//v1/models")) == "forward"
+
+
+def test_a_token_among_too_many_parameters_is_refused_before_it_is_read() -> None:
+    decision = ask(request(f"/v1/models?{'&'.join(['a=1'] * 1001)}&key={ONE}", **API))
+    assert isinstance(decision, Deny)
+    assert decision.detail == "the query holds more than 1000 parameters"

@@ -107,6 +107,13 @@ def path_of(module: str) -> Path:
     return PACKAGE / (module.replace(".", "/") + ".py")
 
 
+def statements(module: str) -> set[str]:
+    """How the names of a module's mutants begin: what is changed, and where."""
+    places = _places(_parsed(module, None), module)
+    changed = {id(statement): (where, statement) for where, statement, _ in places}
+    return {f"{module} {where}: `{_short(statement)}`" for where, statement in changed.values()}
+
+
 def mutants(module: str, source: str | None = None) -> Iterator[Mutant]:
     """Every mutant of a module, in the order of its text."""
     seen: Counter[tuple[str, str, str]] = Counter()
