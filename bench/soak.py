@@ -68,6 +68,7 @@ ANSWERS = (
     "sse",
     "download?bytes=300000",
 )
+SAFE = ("GET", "HEAD", "OPTIONS")
 BROKEN = ("garbage", "rawecho", "close")
 """How the upstream fails; the gateway answers these with 502."""
 
@@ -99,7 +100,11 @@ class Judge(SeenLog):
         super().__init__()
         self._verdicts = verdicts
         self._granted: dict[str, str] = {}
+        self._came: dict[str, tuple[str, int]] = {}
+        """Safe requests that came once, and how often the upstream had been restarted by then."""
+        self.restarts = 0
         self.arrived = 0
+        self.came_again = 0
 
     def grant(self, method: str, target: str) -> None:
         with self._changed:
@@ -108,13 +113,26 @@ class Judge(SeenLog):
     def started(self, request: Seen) -> None:
         with self._changed:
             self.arrived += 1
-            granted = self._granted.pop(request.target, None)
+            first = self._granted.pop(request.target, None)
+            granted = first or self._again(request.target)
+            if first in SAFE:
+                self._came[request.target] = (first, self.restarts)
         if granted != request.method:
             self._verdicts.failed("forwarded without a grant", request.raw)
         elif request.all("authorization") != [f"Bearer {REAL_SECRET}"]:
             self._verdicts.failed("forwarded with another credential", request.headers)
         if USABLE.search(request.everything):
             self._verdicts.failed("a presign at the upstream", request.raw)
+
+    def _again(self, target: str) -> str | None:
+        """The method of a safe request that had no answer, because the upstream hung up or was restarted: the
+        lane sends it once more (docs/answers.md), and no third time.
+        """
+        method, restarts = self._came.pop(target, ("", 0))
+        if not method or not (target.endswith("/close") or restarts != self.restarts):
+            return None
+        self.came_again += 1
+        return method
 
     def finished(self, request: Seen) -> None:
         request.complete = True
@@ -144,6 +162,7 @@ class Upstreams:
 
     def restart(self, pause: float) -> None:
         self._up, self._down = False, time.monotonic()
+        self.judge.restarts += 1
         self.good.stop()
         time.sleep(pause)
         self.good = self._start(self.judge, self.good.port, self.good.tls_port, self._cert)
@@ -546,6 +565,7 @@ class Soak:
         print(f"descriptors: {self.idle} before the load, {left} after it")
         arrived = self.upstreams.judge.arrived, self.upstreams.nobody.arrived
         print(f"requests at the upstream: {arrived[0]}, at the one that nothing leads to: {arrived[1]}")
+        print(f"of them once more, since the upstream gave no answer: {self.upstreams.judge.came_again}")
         for what, count in sorted(self.verdicts.answers.items()):
             print(f"  {count:8} {what}")
         if rss["end"] > 1.1 * rss["start"] + 5:
