@@ -15,6 +15,7 @@ from presign_proxy.ceiling import Ceiling
 from presign_proxy.decisions import Deny
 from presign_proxy.errors import MESSAGE, Denied
 from presign_proxy.paths import HASHES, QUESTION_MARKS, SEMICOLONS, canonical_path, pattern, units
+from presign_proxy.policy import check_path
 from support.deciding import ask, code, connection, registry, request, sent, signed
 from support.upstreams import readings
 
@@ -119,6 +120,18 @@ def test_who_sends_an_encoded_slash_is_told_whose_it_is_to_allow_that() -> None:
         f"the path is refused: {why}",
         f"{MESSAGE['path_not_allowed']} {owner}",
     )
+
+
+END = ", which an upstream may end earlier, at ; %3B %3F or %23"
+
+
+@pytest.mark.parametrize(("path", "why"), [(b"/v1/a;b.jpg", END), (b"/v1/a.png", "")])
+def test_a_path_that_would_match_but_for_an_early_end_says_so(path: bytes, why: str) -> None:
+    for signed_for, allowed, whose in (("*.jpg", "*", "no signed pattern matches"), ("*", "*.jpg", "own")):
+        with pytest.raises(Denied) as denied:
+            check_path(path, (signed_for,), Ceiling(paths=(pattern(allowed),)))
+        assert whose in denied.value.detail
+        assert denied.value.detail.endswith(f" the path{why}")
 
 
 def test_an_encoded_slash_can_be_allowed_but_not_for_climbing() -> None:
