@@ -69,6 +69,7 @@ SHELLS = {
     "plainly",
     "prerequisites",
     "gates",
+    "goodbyes",
     "journal",
     "keeper",
     "last_bytes",

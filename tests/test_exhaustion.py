@@ -168,6 +168,8 @@ COLLECTIONS = {
     "stores.sqlite._Judging.taken": "one per slot that a batch takes, until the next batch",
     "stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
     "http2.GuardedHttp2Client.interim": "a number for each stream that is under way",
+    "http2.GuardedHttp2Client.streams": "mitmproxy's: one per stream that is open, and MAX_ENDED more",
+    "http2.GuardedHttp2Client.turned_away": "requests of one client that a goodbye overtook, for one event",
     "frames.FrameGate.sizes": "the heads of one turn, TURN_HEADS at most",
     "http2._ByTurns.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
     "waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",

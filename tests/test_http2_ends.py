@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import h2.events
 import pytest
 from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http._events import (
     RequestData,
+    RequestEndOfMessage,
     RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
@@ -14,7 +16,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 
 from presign_proxy.http2 import MAX_ENDED, Settle
-from support.h2frames import GOAWAY, PING, frame
+from support.h2frames import GOAWAY, PING, SETTINGS, frame
 from support.h2sides import Side, answers, ask
 
 MANY = 5 * MAX_ENDED
@@ -140,3 +142,56 @@ def test_what_waited_for_a_window_goes_with_its_connection(of: str) -> None:
     side.handle(events.ConnectionClosed(side.conn))
     assert (side.side.h2_conn.waiting, side.side.h2_conn.stream_buffers) == (0, {})
     assert side.side.gate.waiting == 0
+
+
+def goodbye(last: int) -> bytes:
+    return frame(GOAWAY, last.to_bytes(4, "big") + bytes(4))
+
+
+def test_a_request_that_waited_for_room_is_told_of_the_goodbye_and_never_sent() -> None:
+    """It would have been sent as soon as another one had ended."""
+    side = Side("upstream")
+    side.say(frame(SETTINGS, b"\x00\x03" + (10).to_bytes(4, "big")))
+    for number in range(11):
+        ask(side, 2 * number + 1)
+    assert list(side.side.stream_queue) == [21]
+    side.say(goodbye(2**31 - 1))
+    assert [one.stream_id for one in side.told(ResponseProtocolError)] == [21]
+    side.handle(RequestData(21, b"for nobody"))
+    ask(side, 23)
+    assert [one.stream_id for one in side.told(ResponseProtocolError)] == [21, 23]
+    for stream in range(1, 21, 2):
+        assert not side.closes()
+        side.handle(RequestEndOfMessage(stream))
+        answers(side, stream)
+        side.peer.end_stream(stream)
+        side.flush()
+    assert [one.stream_id for one in side.told(ResponseEndOfMessage)] == list(range(1, 21, 2))
+    assert len(side.told(ResponseProtocolError)) == 2
+    assert len(side.of(h2.events.RequestReceived)) == 10
+    assert side.closes()
+    assert (side.side.stream_queue, side.side.turned_away, side.side.streams) == ({}, [], {})
+
+
+def test_a_connection_that_is_left_waits_for_an_upload_behind_its_answer() -> None:
+    side = Side("upstream")
+    ask(side)
+    answers(side, 1, b"early")
+    side.peer.end_stream(1)
+    side.say(side.peer.data_to_send() + goodbye(1))
+    assert not side.closes()
+    side.handle(RequestEndOfMessage(1))
+    assert len(side.of(h2.events.StreamEnded)) == 1
+    assert side.closes()
+    assert side.told(ResponseProtocolError) == []
+
+
+def test_a_goodbye_that_names_fewer_streams_ends_those_and_one_that_names_more_none() -> None:
+    side = Side("upstream")
+    for stream in (1, 3, 5):
+        ask(side, stream)
+    for last, ended in ((2**31 - 1, []), (3, [5]), (2**31 - 1, [5]), (1, [5, 3]), (0, [5, 3, 1])):
+        assert not side.closes()
+        side.say(goodbye(last))
+        assert [one.stream_id for one in side.told(ResponseProtocolError)] == ended
+    assert side.closes()

@@ -22,6 +22,7 @@ from .answers import refusal
 from .endings import UnreadableResponse
 from .frames import ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
 from .gates import MAX_HELD
+from .goodbyes import NOT_TAKEN, Goodbye, hear_goodbyes
 from .identity import new_request_id
 from .message import MAX_FIELDS, MAX_HEAD
 from .response_heads import MAX_RESPONSE_HEAD, NO_STATUS, TOO_LARGE
@@ -281,11 +282,17 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
 
     interim: dict[int, int]
     """Bytes of interim heads before an answer that is waited for."""
+    leaving = False
+    """Whether the upstream has said goodbye: no stream is begun here, and those there are go on."""
+    turned_away: list[int]
+    """Streams of the client's that came too late for that, until they are told."""
 
     def __init__(self, context: Context, http_layer: Client) -> None:
         super().__init__(context)
         self.http_layer = http_layer
         self.interim = {}
+        self.turned_away = []
+        hear_goodbyes(self.h2_conn)
         self._bound(
             FrameGate(
                 # Ended ones too: what is on its way when we reset one.
@@ -303,11 +310,42 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
         """Only a head begins a stream: mitmproxy notes a number for whatever comes, which the next request
         gets too.
         """
+        if isinstance(event, RequestHeaders) and self.leaving:
+            self.turned_away.append(event.stream_id)
+            yield from self._leave()
+            return
         if isinstance(event, RequestHeaders):
             self._forget_ended()
         elif isinstance(event, HttpEvent) and not self._knows(event.stream_id):
             return
         yield from super()._handle_event(event)
+        if self.leaving:
+            yield from self._leave()
+
+    def _leave(self) -> Commands:
+        """Tell those who came too late, and close once no stream is open: no answer is on its way any more,
+        and none that has come is still to be told.
+        """
+        while self.turned_away:
+            code = self.ReceiveProtocolError.code
+            yield ReceiveHttp(UnreadableResponse(self.turned_away.pop(), NOT_TAKEN, code=code))
+        if self.conn.connected and not self._telling and not self.h2_conn.open_outbound_streams:
+            self.streams = {}  # all of them have ended: there is nobody to be told
+            yield from self.close_connection(NOT_TAKEN)
+
+    def _hear_goodbye(self, event: Goodbye) -> layer.CommandGenerator[bool]:
+        """End what the upstream has not taken; it is not sent again, which nobody has granted. A second
+        goodbye may name fewer streams: what the first one has ended stays so.
+        """
+        self.leaving = True
+        if event.error_code != ErrorCodes.NO_ERROR:
+            yield from self.close_connection("the upstream ended the connection")
+            return True
+        self.turned_away += self.stream_queue
+        self.stream_queue.clear()
+        for stream_id in [one for one in self.streams if one > event.last_stream_id]:
+            yield from self._refuse(stream_id, NOT_TAKEN)
+        return False
 
     def _knows(self, stream_id: int) -> bool:
         """Whether a stream of the client's was begun here, or waits for that."""
@@ -335,6 +373,8 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
 
     def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
         """Interim heads are passed over, as many as on the lane; mitmproxy logs each of them."""
+        if isinstance(event, Goodbye):
+            return (yield from self._hear_goodbye(event))
         if isinstance(event, h2.events.ResponseReceived | h2.events.InformationalResponseReceived):
             stream_id, fields = event.stream_id, event.headers or ()
             size = self.interim.pop(stream_id, 0) + sum(len(name) + len(value) + 4 for name, value in fields)

@@ -83,6 +83,8 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (_http_h2.BufferedH2Connection, "stream_window_updated", "self.stream_buffers[stream_id].appendleft("),
     (H2Connection, "send_data", "frame_size > self.local_flow_control_window(stream_id)"),
     (H2Connection, "__init__", "self.incoming_buffer = "),
+    (H2Connection, "__init__", "GoAwayFrame: self._receive_goaway_frame"),
+    (H2Connection, "_receive_frame", "frames, events = self._frame_dispatch_table[frame.__class__](frame)"),
     (H2Connection, "__init__", "self.decoder = "),
     (H2Connection, "__init__", "self.encoder = "),
     (type(H2Connection().decoder), "decode", "inflated_size > self.max_header_list_size"),

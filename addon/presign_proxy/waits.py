@@ -275,8 +275,14 @@ class WaitingHttpLayer(HttpLayer):
         if reuse and full:
             free = {one: child for one, child in self.connections.items() if one not in full}
             self.connections = {**free, **{one: self.connections[one] for one in full}}
-            reuse = any(map(event.connection_spec_matches, free))
+            # One that has ended serves nobody: mitmproxy would go on to those that are full.
+            reuse = any(self._is_there(one) and event.connection_spec_matches(one) for one in free)
         yield from super().get_connection(event, reuse=reuse)
+
+    def _is_there(self, connection: Connection) -> bool:
+        """Whether a connection is open, or asked for."""
+        asked_for = connection in self.waiting_for_establishment
+        return asked_for or connection.connected or connection.error is not None
 
     def has_room(self, connection: Connection) -> bool:
         """Whether one more request can be sent on a connection at once."""

@@ -290,6 +290,11 @@ class GuardedHttpLayer(SharingHttpLayer):
         """Bytes of an upstream over HTTP/2 that wait for their turn."""
         return sum(one.backlog for one in self._over_http2(server) if isinstance(one, GuardedHttp2Client))
 
+    def has_room(self, connection: Connection) -> bool:
+        """Also whether its upstream has not said goodbye."""
+        upstream = self._over_http2(connection)
+        return super().has_room(connection) and not any(getattr(one, "leaving", False) for one in upstream)
+
     def is_full(self, stream_id: int, most: int = MAX_HELD) -> bool:
         """Whether an upload waits: for a hook, for a connection, or for the window of its upstream."""
         stream = self.streams.get(stream_id)

@@ -1,0 +1,34 @@
+"""An upstream's GOAWAY over HTTP/2, which ends no stream that the upstream goes on with (RFC 9113, 6.8).
+
+For h2 it ends the connection: every frame behind it is an error, which takes all of its segment with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import h2.events
+from h2.connection import H2Connection
+from hyperframe.frame import GoAwayFrame
+
+NOT_TAKEN: Final = "the upstream said goodbye before it took the request"
+
+
+@dataclass
+class Goodbye(h2.events.Event):
+    """What a GOAWAY says, beside a text of the upstream's that nobody reads."""
+
+    error_code: int
+    last_stream_id: int
+    """Streams with greater numbers were not processed."""
+
+
+def hear_goodbyes(connection: H2Connection) -> None:
+    """Have a connection tell of each GOAWAY and go on. Before the first byte comes."""
+    table: Any = vars(connection)["_frame_dispatch_table"]
+    table[GoAwayFrame] = _heard
+
+
+def _heard(frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+    return [], [Goodbye(frame.error_code, frame.last_stream_id)]
