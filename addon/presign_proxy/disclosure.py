@@ -30,7 +30,8 @@ _SIGNED: Final = re.compile(rf"sig{_EQUALS}{grammar.SIGNATURE}".encode())
 _UNTIL: Final = re.compile(rf"exp{_EQUALS}[0-9]".encode())
 _LONGEST_PLAIN: Final = 96
 """Letters of base64 in a row that hold no presign; the shortest takes more."""
-_is_long = re.compile(rb".{%d}" % (_LONGEST_PLAIN + 1)).match
+# Tried only behind a blank: a text of many short words costs a step for each.
+_long = re.compile(rb" ([^ ]{%d,})" % (_LONGEST_PLAIN + 1)).findall
 # Of each twelfth byte of a text, eight in a row are of such a run: quick to see, and seldom so by chance.
 _has_run = re.compile(rb"[^ ]{8}").search
 _LETTERS: Final = bytes(
@@ -66,7 +67,7 @@ def _runs(text: bytes) -> list[bytes]:
     if 0 < text.count(b"%") <= MAX_ESCAPES:  # of base64 only `+`, `/` and `=` are ever escaped
         text = decodings(text)[-1]
     letters = text.translate(_LETTERS)
-    return [*filter(_is_long, letters.split())] if _has_run(letters[::12]) else []
+    return _long(b" " + letters) if _has_run(letters[::12]) else []
 
 
 def _decoded(runs: list[bytes]) -> Iterator[bytes]:

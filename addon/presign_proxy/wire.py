@@ -32,6 +32,7 @@ from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, all_unsent, u
 from .identity import new_request_id
 from .lane.layer import LaneEvent
 from .ledger import Ledger
+from .lines import is_ambiguous
 from .message import MAX_HEAD
 from .sending import Commands, in_one_piece
 from .sharing import SharingHttpLayer
@@ -51,7 +52,6 @@ _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
 _RAW: Final = re.compile(rb"([\x80-\xff])")
 _ESCAPED: Final = {bytes((octet,)): b"%%%02X" % octet for octet in range(0x80, 0x100)}
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
 
 
 class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
@@ -119,9 +119,8 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
     def _fault(self) -> str | None:
         """The code with which a whole head is refused before it is parsed.
 
-        For its size, because mitmproxy joins folded lines one by one; and for what mitmproxy strips, or takes
-        for a space, before anybody can look: with it `Transfer-Encoding: \\x0bchunked` is chunked to us and
-        nothing to others. Also for lines that end in LF alone, at which others may go on reading.
+        For its size, because mitmproxy joins folded lines one by one; and for what others could read in
+        another way, because mitmproxy strips it before anybody can look.
         """
         head = bytes(self.buf)
         if head[:1] == b"\n" or head[:2] == b"\r\n":
@@ -133,7 +132,7 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
             return None
         if end.end() > MAX_READ or head.count(b"\n", 0, end.end()) > MAX_LINES:
             return "too_large"
-        return "malformed" if _CONTROL.search(head, 0, end.end()) else None
+        return "malformed" if is_ambiguous(head[: end.end()]) else None
 
     def _escape_absolute_form(self) -> None:
         """Percent-encode raw UTF-8 in a request line that holds a whole URL, which mitmproxy refuses there

@@ -9,14 +9,12 @@ import httptools
 
 from ..answers import Answer
 from ..injectors import Outgoing
+from ..lines import has_bare_lf, is_ambiguous
 from ..message import MAX_FIELDS, MAX_HEAD, Fields, Origin, Request
 from ..query import target
 from ..replies import Reply
 
 END: Final = b"\r\n\r\n"
-# mitmproxy strips these, or takes them for blanks, before anybody can look; see wire.GuardedHttp1Server.
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _ELSEWHERE: Final = frozenset(
     (b"expect", b"upgrade", b"http2-settings", b"proxy-connection", b"trailer", b"te")
@@ -125,13 +123,13 @@ def may_begin(data: bytes, seen: int = 0) -> bool:
         and method.isupper()
         and len(method) < 20
         and (not space or rest[:1] in (b"", b"/"))
-        and not _BARE_LF.search(data, max(seen - 1, 0))  # to mitmproxy two of these are an end
+        and not has_bare_lf(data, seen)  # to mitmproxy two of these are an end
     )
 
 
 def parse(raw: bytes) -> RequestHead | None:
     """A whole head, with the blank line that ends it; None where it is not simple."""
-    if len(raw) > MAX_HEAD or _CONTROL.search(raw):
+    if len(raw) > MAX_HEAD or is_ambiguous(raw):
         return None
     found = _Collector()
     parser = httptools.HttpRequestParser(found)
