@@ -21,7 +21,7 @@ SIGNING = {
     *("terms", "tokens"),
 }
 """What `Signer` needs: a few pure modules."""
-START = {"__main__", "cli", "cli.program", "invocation", "prerequisites", "version"}
+START = {"__main__", "cli", "cli.program", "cli.quick_click", "invocation", "prerequisites", "version"}
 """What each start imports."""
 COMMAND = START | {"problems", "config_path", "cli.hints", "cli.place", "cli.voice"}
 BARE = {
@@ -41,6 +41,7 @@ CONVERTING = {
     *BARE,
     *(
         "converting",
+        "disclosure",
         "hosts",
         "loosely",
         "message",
@@ -157,7 +158,22 @@ def test_who_signs_by_connection_waits_for_no_model_of_the_configuration(home: S
         "yaml",
         "cryptography",
     }
-    assert not modules & (NEVER | {"subprocess", "dataclasses"})
+    assert not modules & (NEVER | {"subprocess", "dataclasses", "inspect", "ast"})
+
+
+CLEANED = """
+from presign_proxy.cli import main
+import inspect, click
+assert click.core.inspect is not inspect and inspect.signature and inspect.__spec__.name == "inspect"
+clean = click.core.inspect.cleandoc
+for text in ("", "one", "  one ", "one\\n    two\\n      three\\n", "\\tone", "\\n  one\\n  two"):
+    assert clean(text) == inspect.cleandoc(text), text
+assert click.core.inspect.isfunction(main.main) == inspect.isfunction(main.main)
+"""
+
+
+def test_click_gets_of_inspect_what_it_asks_for(home: Shell) -> None:
+    imported(home, f"exec({CLEANED!r})")
 
 
 READ_BY_PYTHON = """

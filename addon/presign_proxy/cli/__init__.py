@@ -5,10 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import click
+from .quick_click import import_click
 
-from ..version import VERSION
-from .program import Program
+import_click()
+
+import click  # noqa: E402 - as it was just imported
+
+from ..version import VERSION  # noqa: E402 - behind click
+from .program import Program  # noqa: E402 - behind click
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
