@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import h2.events
-from h2.connection import H2Connection
-from hyperframe.frame import GoAwayFrame
+from h2.connection import GoAwayFrame, H2Connection  # type: ignore[attr-defined]  # of hyperframe
 
 NOT_TAKEN: Final = "the upstream said goodbye before it took the request"
 
