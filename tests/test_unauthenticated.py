@@ -10,6 +10,8 @@ import ast
 import importlib
 import pkgutil
 import re
+import threading
+import time
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -54,6 +56,24 @@ def refuse(asked: Request, rules: Registry) -> None:
         redact(asked.target, asked.fields)
         Redaction.redact(f"refused: {decision.code}: {decision.detail}")
         assert len(str(record(decision, Outcome(status=403), 1.0))) < 1000
+
+
+def test_what_another_thread_does_meanwhile_counts_for_no_step() -> None:
+    """Upstreams of other tests run in this process; one of them came in between."""
+    over = threading.Event()
+
+    def busy() -> None:
+        while not over.is_set():
+            sum(range(50))
+
+    work = partial(time.sleep, 0.1)
+    alone, other = steps(work), threading.Thread(target=busy)
+    other.start()
+    try:
+        assert steps(work) == alone
+    finally:
+        over.set()
+        other.join()
 
 
 @pytest.mark.parametrize("deny", [False, True], ids=["pass", "deny"])

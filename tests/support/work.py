@@ -6,6 +6,7 @@ A clock on a shared machine says little. The number of steps is the same each ti
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,13 @@ _EVENTS = sys.monitoring.events.LINE | sys.monitoring.events.CALL
 
 
 def steps(call: Callable[[], Any]) -> int:
-    """Lines that are run and calls that are made, those into C included."""
-    count = 0
+    """Lines that this thread runs and calls that it makes, those into C included, whatever others do."""
+    count, mine = 0, threading.get_ident()
 
     def one(*_: object) -> None:
         nonlocal count
-        count += 1
+        if threading.get_ident() == mine:
+            count += 1
 
     sys.monitoring.use_tool_id(_TOOL, "work")
     try:
