@@ -287,12 +287,14 @@ class GuardedHttpLayer(SharingHttpLayer):
 
     def _before_turn(self, server: Connection) -> int:
         """Bytes of an upstream over HTTP/2 that wait for their turn."""
-        return sum(one.backlog for one in self._over_http2(server) if isinstance(one, GuardedHttp2Client))
+        return sum(one.backlog for one in self._guarded(server))
 
     def has_room(self, connection: Connection) -> bool:
         """Also whether its upstream has not said goodbye."""
-        upstream = self._over_http2(connection)
-        return super().has_room(connection) and not any(getattr(one, "leaving", False) for one in upstream)
+        return super().has_room(connection) and not any(one.leaving for one in self._guarded(connection))
+
+    def _guarded(self, connection: Connection) -> list[GuardedHttp2Client]:
+        return [one for one in self._over_http2(connection) if isinstance(one, GuardedHttp2Client)]
 
     def is_full(self, stream_id: int, most: int = MAX_HELD) -> bool:
         """Whether an upload waits: for a hook, for a connection, or for the window of its upstream."""
