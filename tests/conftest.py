@@ -15,6 +15,7 @@ from support.apis import ANSWERS, CA_VARIABLES, NAMES, connections
 from support.byhand import ByHand
 from support.config import write_config
 from support.lab import lab_config, lab_dns
+from support.lanes import LaneLab, lane_lab
 from support.programs import closing_lines, needs
 from support.proxy import DnsAnswers, Mitm
 from support.recorder import Recorder
@@ -196,6 +197,20 @@ def make_gateway(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path) -> Iter
 def module_gateway(tmp_path_factory: pytest.TempPathFactory, ca_pem: Path) -> Iterator[MakeGateway]:
     """Gateways for all tests of one file: starting one costs more than a second."""
     yield from _gateways(tmp_path_factory, ca_pem)
+
+
+@pytest.fixture(scope="module")
+def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
+    """A gateway that opens its lane, in front of an upstream that a test plays."""
+    with lane_lab(module_gateway) as made:
+        yield made
+
+
+@pytest.fixture
+def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
+    """The same for one test, which leaves nothing behind."""
+    with module_lab.checked() as checked:
+        yield checked
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,17 @@ from conftest import TLS_NAMES, MakeGateway
 from presign_proxy.response_heads import MAX_RESPONSE_HEAD, TOO_LARGE
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
-from support.h2frames import DATA, END_HEADERS, END_STREAM, HEADERS, accept_h2, frame, literal, read_frame
+from support.h2frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    accept_h2,
+    frame,
+    h2_context,
+    literal,
+    next_of,
+)
 from support.h2streams import Streams
 from support.lab import bearer_connection
 from support.proxy import PROMPTLY
@@ -64,8 +74,7 @@ class Lab:
 
 def is_asked(api: Wire) -> None:
     """Read until the head of a request has come over HTTP/2."""
-    while read_frame(api, PATIENT).kind != HEADERS:
-        pass
+    next_of(api, HEADERS, PATIENT)
 
 
 @pytest.fixture(scope="module", params=["mitmdump", "mitmdump, as served", "serve"])
@@ -77,9 +86,7 @@ def module_lab(
     ca_pem: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Lab]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(*TLS_NAMES).configure_cert(context)
-    context.set_alpn_protocols(["h2"])
+    context = h2_context(ca.issue_cert(*TLS_NAMES))
     config = {
         "gateway": {"hosts": [GATEWAY], "unsigned": "pass"},
         "connections": {

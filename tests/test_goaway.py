@@ -28,7 +28,8 @@ from support.h2frames import (
     WINDOW_UPDATE,
     accept_h2,
     frame,
-    read_frame,
+    h2_context,
+    next_of,
 )
 from support.h2streams import Streams
 from support.lab import bearer_connection
@@ -106,9 +107,7 @@ def ports_of(pid: int) -> set[int]:
 
 @pytest.fixture(scope="module")
 def lab(module_gateway: MakeGateway, ca: trustme.CA) -> Iterator[Lab]:
-    hand, context = ByHand(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(*TLS_NAMES).configure_cert(context)
-    context.set_alpn_protocols(["h2"])
+    hand, context = ByHand(), h2_context(ca.issue_cert(*TLS_NAMES))
     url, nginx = f"https://localhost:{hand.port}", free_port()
     connections = {
         CID: bearer_connection(url, SECRET),
@@ -130,9 +129,7 @@ def begin(client: Streams, upstream: Wire, *names: str) -> list[int]:
 
 
 def wait_for(upstream: Wire, kind: int) -> bytes:
-    while (found := read_frame(upstream, 10)).kind != kind:
-        pass
-    return found.payload
+    return next_of(upstream, kind, 10).payload
 
 
 def settle(upstream: Wire, said: bytes = b"") -> None:

@@ -31,8 +31,10 @@ from support.h2frames import (
     RawH2,
     accept_h2,
     frame,
+    h2_context,
     head_of,
     literal,
+    next_of,
     read_frame,
 )
 from support.lab import bearer_connection
@@ -67,22 +69,13 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(module_gateway: MakeGateway, upstream: Recorder, ca: trustme.CA) -> Iterator[Lab]:
-    hand, context = ByHand(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(*TLS_NAMES).configure_cert(context)
-    context.set_alpn_protocols(["h2"])
+    hand, context = ByHand(), h2_context(ca.issue_cert(*TLS_NAMES))
     connections = {
         CID: bearer_connection(f"https://localhost:{hand.port}", SECRET),
         "conn": bearer_connection(upstream.url, SECRET),
     }
     yield Lab(module_gateway({"connections": connections}), hand, context)
     hand.stop()
-
-
-def read(wire: Wire, kind: int) -> Frame:
-    """The next frame of a kind."""
-    while (found := read_frame(wire)).kind != kind:
-        pass
-    return found
 
 
 def is_last(found: Frame) -> bool:
@@ -108,7 +101,7 @@ def test_an_upstream_that_floods_with_small_frames_is_left(kind: str, lab: Lab) 
     with RawH2(lab.gateway.port, 5) as client:
         lab.ask(client)
         with lab.accept() as upstream:
-            read(upstream, HEADERS)
+            next_of(upstream, HEADERS)
             if kind != "interim heads":
                 upstream.send(frame(HEADERS, OK, END_HEADERS, 1))
             with contextlib.suppress(ConnectionError):
@@ -124,7 +117,7 @@ def test_a_body_in_single_bytes_comes_whole_and_ends_nothing(lab: Lab) -> None:
     with RawH2(lab.gateway.port) as client:
         lab.ask(client)
         with lab.accept() as upstream:
-            read(upstream, HEADERS)
+            next_of(upstream, HEADERS)
             upstream.send(frame(HEADERS, OK, END_HEADERS, 1) + b"".join(pieces))
             upstream.send(frame(DATA, b"", END_STREAM, 1))
             assert client.answer(1).endswith(body)
@@ -138,7 +131,7 @@ def test_an_answer_in_many_frames_is_whole_though_its_upstream_closes_behind_it(
     with RawH2(lab.gateway.port) as client:
         lab.ask(client)
         with lab.accept() as upstream:
-            read(upstream, HEADERS)
+            next_of(upstream, HEADERS)
             upstream.send(
                 frame(HEADERS, OK, END_HEADERS, 1)
                 + frame(DATA, piece, flags, 1) * 1000
@@ -155,7 +148,7 @@ def test_a_flood_ends_the_very_requests_of_its_connection(lab: Lab) -> None:
         client.answer(1)
         lab.ask(client, 3)
         with lab.accept() as upstream:
-            assert read(upstream, HEADERS).stream == 1
+            assert next_of(upstream, HEADERS).stream == 1
             with contextlib.suppress(OSError):
                 upstream.send(frame(PING, bytes(8)) * 20_000)
             assert b"upstream" in client.answer(3)
@@ -187,7 +180,7 @@ def test_an_upstream_with_a_table_without_end_is_sent_heads_from_a_small_one(lab
             for stream in range(1, 60, 2):
                 if stream > 1:
                     lab.ask(client, stream)
-                decoder.decode(read(upstream, HEADERS).payload, raw=True)
+                decoder.decode(next_of(upstream, HEADERS).payload, raw=True)
                 upstream.send(frame(HEADERS, OK, END_HEADERS | END_STREAM, stream))
                 client.answer(stream)
     assert decoder.header_table_size <= 4096
@@ -267,8 +260,8 @@ def test_an_answer_whose_status_is_none_fails_alone(status: bytes, lab: Lab) -> 
         lab.ask(client, 1)
         lab.ask(client, 3)
         with lab.accept() as upstream:
-            read(upstream, HEADERS)
-            read(upstream, HEADERS)
+            next_of(upstream, HEADERS)
+            next_of(upstream, HEADERS)
             upstream.send(frame(HEADERS, literal(b":status", status), END_HEADERS, 1))
             upstream.send(frame(HEADERS, OK, END_HEADERS, 3) + frame(DATA, b"three", END_STREAM, 3))
             found: dict[int, bytes] = {1: b"", 3: b""}
@@ -289,7 +282,7 @@ def test_an_upstream_that_says_goodbye_in_the_middle_of_an_answer_ends_nothing_e
             mine, elsewhere = 4 * round_ + 1, 4 * round_ + 3
             lab.ask(client, mine)
             with lab.accept() as upstream:
-                read(upstream, HEADERS)
+                next_of(upstream, HEADERS)
                 goodbye = frame(GOAWAY, (1).to_bytes(4, "big") + bytes(4))
                 upstream.send(frame(HEADERS, OK, END_HEADERS, 1) + frame(DATA, b"half", 0, 1) + goodbye)
                 upstream.close()

@@ -43,12 +43,6 @@ def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
         yield made
 
 
-@pytest.fixture
-def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
-    with module_lab.checked() as checked:
-        yield checked
-
-
 def status(received: bytes) -> int:
     return int(received[9:12])
 

@@ -2,30 +2,16 @@
 
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from conftest import MakeGateway
 from support.byhand import Wire
 from support.lab import REAL_SECRET
-from support.lanes import GATEWAY, LEAST, LaneLab, lane_lab
+from support.lanes import GATEWAY, LEAST, LaneLab
 from support.leaks import FOREVER
 from support.raw import connect, connect_tls
 
 LOCAL = "127.0.0.1"
-
-
-@pytest.fixture(scope="module")
-def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
-    with lane_lab(module_gateway) as made:
-        yield made
-
-
-@pytest.fixture
-def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
-    with module_lab.checked() as checked:
-        yield checked
 
 
 def tunnel(lab: LaneLab, host: str, port: int) -> Wire:

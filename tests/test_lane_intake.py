@@ -18,26 +18,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from conftest import MakeGateway
 from presign_proxy.lane.intake import Intake
 from support.byhand import Wire
-from support.lanes import GATEWAY, LEAST, LaneLab, is_closed, lane_lab
+from support.lanes import GATEWAY, LEAST, LaneLab, is_closed
 from support.raw import parse_response
 
 MIB = 1024 * 1024
 FOREIGN = f"GET /api/proxy/none/x HTTP/1.1\r\nHost: {GATEWAY}\r\n\r\n".encode()
-
-
-@pytest.fixture(scope="module")
-def module_lab(module_gateway: MakeGateway) -> Iterator[LaneLab]:
-    with lane_lab(module_gateway) as made:
-        yield made
-
-
-@pytest.fixture
-def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
-    with module_lab.checked() as checked:
-        yield checked
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import trustme
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
 from support.h2client import H2Client, H2Reply
+from support.h2frames import h2_context
 from support.leaks import forms, fully_quoted
 from support.proxy import Mitm
 from support.raw import connect, parse_response
@@ -80,9 +80,7 @@ class H2ByHand:
     def __init__(self, cert: trustme.LeafCert) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        cert.configure_cert(self._context)
-        self._context.set_alpn_protocols(["h2"])
+        self._context = h2_context(cert)
         self.script: Callable[[h2.connection.H2Connection, int], bytes | None] = lambda *_: None
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -34,12 +34,6 @@ def module_lab(
         yield LaneLab(module_gateway(settings, *WAYS["lane"]), hand)
 
 
-@pytest.fixture
-def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
-    with module_lab.checked() as lab:
-        yield lab
-
-
 def close(api: Wire, how: str) -> None:
     if how == "reset":
         api.sock.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER 0

@@ -47,12 +47,6 @@ def module_lab(request: pytest.FixtureRequest, module_gateway: MakeGateway) -> I
         yield made
 
 
-@pytest.fixture
-def lab(module_lab: LaneLab) -> Iterator[LaneLab]:
-    with module_lab.checked() as checked:
-        yield checked
-
-
 def framed(lab: LaneLab, method: str, framing: str, body: bytes, path: str = "x") -> bytes:
     if framing == "chunked":
         head = lab.head("Transfer-Encoding: chunked", method=method, path=path)

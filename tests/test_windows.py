@@ -32,6 +32,7 @@ from support.h2frames import (
     RawH2,
     accept_h2,
     frame,
+    h2_context,
     head_of,
     read_frame,
 )
@@ -58,9 +59,7 @@ class Lab:
 
 @pytest.fixture(scope="module", params=["mitmdump", "as served"])
 def lab(request: pytest.FixtureRequest, module_gateway: MakeGateway, ca: trustme.CA) -> Iterator[Lab]:
-    hand, plain, context = ByHand(), ByHand(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(*TLS_NAMES).configure_cert(context)
-    context.set_alpn_protocols(["h2"])
+    hand, plain, context = ByHand(), ByHand(), h2_context(ca.issue_cert(*TLS_NAMES))
     connections = {
         CID: bearer_connection(f"https://localhost:{hand.port}", SECRET),
         PLAIN: bearer_connection(f"http://127.0.0.1:{plain.port}", SECRET),

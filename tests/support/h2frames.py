@@ -8,6 +8,8 @@ import ssl
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import trustme
+
 from support.byhand import ByHand, Wire
 from support.raw import Tls, connect
 
@@ -135,6 +137,21 @@ def read_frame(wire: Wire, timeout: float = 5.0) -> Frame:
     head = wire.read_exactly(9, timeout)
     payload = wire.read_exactly(int.from_bytes(head[:3], "big"), timeout)
     return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
+
+
+def next_of(wire: Wire, kind: int, timeout: float = 5.0) -> Frame:
+    """The next frame of a kind; what comes before it is passed over."""
+    while (found := read_frame(wire, timeout)).kind != kind:
+        pass
+    return found
+
+
+def h2_context(cert: trustme.LeafCert) -> ssl.SSLContext:
+    """Of an upstream that speaks HTTP/2 alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    cert.configure_cert(context)
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 def accept_h2(hand: ByHand, context: ssl.SSLContext, settings: bytes = b"", timeout: float = 5.0) -> Wire:
