@@ -16,6 +16,7 @@ from conftest import MakeGateway
 from support.asking import SECRET, Grant, wire
 from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire
+from support.descriptors import links_of
 from support.h2streams import Streams, abort
 from support.lab import REAL_SECRET, bearer_connection
 from support.puppet import eventually
@@ -70,7 +71,7 @@ class Lab:
         inode = f"socket:[{_inode(client.sock.getsockname()[1], self.gateway.port)}]"
 
         def still() -> bool:
-            return inode in {str(one.readlink()) for one in _links(self.pid)}
+            return inode in links_of(self.pid)
 
         assert still()
         return still
@@ -111,10 +112,6 @@ class Lab:
         gone, served = found
         assert (gone["decision"], gone["code"], gone["detail"]) == ("forward", None, "the client went away")
         assert served["status"] == 200
-
-
-def _links(pid: int) -> Iterator[Path]:
-    return (one for one in Path(f"/proc/{pid}/fd").iterdir() if one.is_symlink())
 
 
 def _inode(remote: int, local: int) -> str:
@@ -433,7 +430,7 @@ def test_a_tunnel_that_carries_no_http_ends_with_its_client(
         inode = f"socket:[{_inode(hand.port, other.sock.getpeername()[1])}]"
 
         def held() -> bool:
-            return inode in {str(one.readlink()) for one in _links(gateway.pid)}
+            return inode in links_of(gateway.pid)
 
         assert held()
         if not taken:

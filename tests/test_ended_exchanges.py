@@ -18,6 +18,7 @@ import pytest
 from conftest import MakeGateway
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
+from support.descriptors import links_of
 from support.h2streams import Streams, abort
 from support.holding import DROPS, LARGE, Holding
 from support.lab import bearer_connection
@@ -63,9 +64,7 @@ class Lab:
         return self.descriptors()
 
     def _has_store(self) -> bool:
-        found = [
-            str(entry.readlink()) for entry in Path(f"/proc/{self.pid}/fd").iterdir() if entry.is_symlink()
-        ]
+        found = links_of(self.pid)
         return all(any(name.endswith(end) for name in found) for end in ("-wal", "-shm"))
 
     def holds(self, count: int) -> bool:

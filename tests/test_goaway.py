@@ -18,6 +18,7 @@ from presign_proxy.goodbyes import NOT_TAKEN
 from support.asking import SECRET, Grant
 from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire
+from support.descriptors import links_of
 from support.h2frames import (
     DATA,
     END_HEADERS,
@@ -95,12 +96,7 @@ class Lab:
 
 def ports_of(pid: int) -> set[int]:
     """The own ports of a process's connections."""
-    links = set()
-    for one in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            links.add(str(one.readlink()))
-        except OSError:
-            continue
+    links = links_of(pid)
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text("ascii").splitlines()[1:]]
     return {int(row[1].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in links}
 

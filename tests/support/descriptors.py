@@ -1,9 +1,10 @@
-"""What this process holds open."""
+"""What a process holds open."""
 
 from __future__ import annotations
 
 import gc
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,3 +20,15 @@ def descriptors() -> list[int]:
             continue  # the one with which the directory was read
         found.append(number)
     return sorted(found)
+
+
+def links_of(pid: int) -> set[str]:
+    """What another process has open, as `/proc` names it: paths, and sockets as `socket:[inode]`.
+
+    A descriptor that is closed while they are read is not open.
+    """
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(entry.readlink()))
+    return found

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
+from support.descriptors import links_of
 from support.lab import bearer_connection
 from support.process import Process, free_port
 from support.programs import needs
@@ -149,17 +150,10 @@ def is_stopped(pid: int) -> bool:
 
 def places_of(pid: int, gateway: Serve) -> set[int]:
     """The ports of those clients whose connection one process holds."""
-    links = [_link(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+    links = links_of(pid)
     lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text("ascii").splitlines()[1:]]
     ends = [(_port(line[1]), _port(line[2])) for line in lines if f"socket:[{line[9]}]" in links]
     return {client for here, client in ends if here == gateway.port and client}
-
-
-def _link(path: Path) -> str:
-    try:
-        return str(path.readlink())
-    except OSError:  # closed meanwhile
-        return ""
 
 
 def _port(address: str) -> int:
