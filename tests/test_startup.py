@@ -68,8 +68,6 @@ CONFIGURED = {
         "cli.configured",
         "cli.quick_yaml",
         "policy",
-        "hosts",
-        "message",
     ),
 }
 NEVER = {"asyncio", "ssl", "sqlite3", "multiprocessing", "http.client", "importlib.metadata"}

@@ -17,7 +17,6 @@ from . import grammar
 from .ceiling import Ceiling
 from .document import read
 from .draft import Draft
-from .hosts import is_loopback, parse_authority
 from .keys import MAX_KEYS, KeyRing
 from .permissions import writable_by_others
 from .presets import providers
@@ -232,6 +231,8 @@ def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, st
 
 
 def _is_local(upstream: str) -> bool:
+    from .hosts import is_loopback, parse_authority  # of a preset nobody asks, for no provider is local
+
     origin = parse_authority(upstream.partition("://")[2].partition("/")[0], "https")
     return origin is not None and is_loopback(origin.host)
 
