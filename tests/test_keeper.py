@@ -17,9 +17,10 @@ import pytest
 
 from presign_proxy import keeper as module
 from presign_proxy.keeper import Keeper, Newer, Reloaded
-from presign_proxy.notice import Notice, digest_of, place_of
+from presign_proxy.notice import Notice, place_of
 from presign_proxy.observing.units import instant as stamp
 from presign_proxy.problems import ConfigError, Problem
+from presign_proxy.registry_opening import digest_of
 from presign_proxy.revocations import Revocations
 from support.config import write_config
 from support.lab import bearer_connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from presign_proxy.gateway import decide
 from presign_proxy.keys import signature_id
 from presign_proxy.problems import ConfigError
 from presign_proxy.registry_file import Memory
+from presign_proxy.registry_opening import read_payload
 from presign_proxy.secret import LateSecret, Secret
 from presign_proxy.signer import Signer
 from presign_proxy.storing import write_private
@@ -190,6 +192,15 @@ def test_a_connection_whose_secret_is_elsewhere_is_always_read_again(tmp_path: P
     second = load(path, ENVIRON, memory=memory).registry.connections["conn"]
     assert second.injector.rendered() == (b"sk-ROTATED-0123456789",)
     assert first.injector.rendered() == (KEY.encode(),)
+
+
+def test_a_content_is_told_from_others_by_the_file_as_it_is_on_the_disk(tmp_path: Path) -> None:
+    key = parse_key(new_key())
+    plain = b'{"connections": {}}'
+    for name, raw, openers in (("plain.json", plain, None), ("some.enc", seal(plain, key), [key])):
+        write_private(tmp_path / name, raw)
+        found = read_payload(tmp_path / name, openers)
+        assert found == (plain, hashlib.sha256(raw).hexdigest()[:32])
 
 
 @pytest.mark.parametrize("indent", [None, 2])

@@ -31,6 +31,7 @@ from presign_proxy.lane import heads
 from presign_proxy.message import MAX_FIELDS, Request, is_sound
 from presign_proxy.query import MAX_PARAMETERS, has_param, hides
 from presign_proxy.redaction import Redaction
+from presign_proxy.regexes import LateRegex
 from presign_proxy.rewrite import MAX_ESCAPES, redact
 from support.adverse import PLACES, SIZES, UNITS, repeated
 from support.deciding import ask, code, connection, project, registry, request, signed
@@ -234,8 +235,8 @@ NESTED = {
 }
 
 
-def patterns() -> dict[str, re.Pattern[Any]]:
-    found: dict[str, re.Pattern[Any]] = {}
+def patterns() -> dict[str, re.Pattern[Any] | LateRegex]:
+    found: dict[str, re.Pattern[Any] | LateRegex] = {}
     for info in pkgutil.walk_packages([str(PACKAGE)], "presign_proxy."):
         name = info.name.removeprefix("presign_proxy.")
         if name.partition(".")[0] in {"cli", "explaining", "presenting", "presets", "stores"}:
@@ -243,7 +244,9 @@ def patterns() -> dict[str, re.Pattern[Any]]:
         if not name.endswith("__main__"):
             module = importlib.import_module(info.name)
             found |= {
-                f"{name}.{key}": one for key, one in vars(module).items() if isinstance(one, re.Pattern)
+                f"{name}.{key}": one
+                for key, one in vars(module).items()
+                if isinstance(one, re.Pattern | LateRegex)
             }
     return found
 

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.kdf import argon2
 
 from presign_proxy import vault
 from presign_proxy.secret import Secret
@@ -41,7 +42,7 @@ def derived(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
         def derive(self, _: bytes) -> bytes:
             return bytes(32)
 
-    monkeypatch.setattr(vault, "Argon2id", Cheap)
+    monkeypatch.setattr(argon2, "Argon2id", Cheap)
     return found
 
 

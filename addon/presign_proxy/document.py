@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
 from .problems import ConfigError, Location, Problem
-from .wholeness import Form, form_of
+from .regexes import late
+
+if TYPE_CHECKING:
+    from .wholeness import Form
 
 Value = None | bool | int | str | list[Any] | dict[str, Any]
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 32
 
-_INT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_INT = late(r"-?(?:0|[1-9][0-9]{0,17})")
 # YAML 1.1 reads these as booleans, YAML 1.2 as text: whoever wrote one meant one of the two.
 _AMBIGUOUS: Final = frozenset(("yes", "no", "on", "off", "y", "n"))
 _WORDS: Final[dict[str | int, str]] = {
@@ -28,8 +31,8 @@ _WORDS: Final[dict[str | int, str]] = {
     "on_client_credentials": "replace or reject",
 }
 """Keys that take other words than true and false, where people write no or off."""
-_QUOTED = re.compile(r"'([^']*)'|\"[^\"]*\"")
-_SIGN = re.compile(r"[^\w\s]{1,3}")
+_QUOTED = late(r"'([^']*)'|\"[^\"]*\"")
+_SIGN = late(r"[^\w\s]{1,3}")
 """What YAML is made of, such as `,` and `}`; never a part of a value that would tell something."""
 _NO_START: Final = "did not find expected <document start>"
 """What the parser says of text behind a document."""
@@ -56,6 +59,8 @@ class Document:
 
     @property
     def form(self) -> Form:
+        from .wholeness import form_of  # only what stays in force is remembered
+
         return form_of(self.raw, self.data)
 
     def problem(self, location: Location, message: str) -> Problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from json.decoder import JSONDecodeError
 from pathlib import Path
@@ -14,8 +13,8 @@ import yaml
 
 from . import grammar, members
 from .document import parse
-from .notice import write_notice
 from .problems import ConfigError, Problem
+from .regexes import late
 from .registry_opening import read_payload
 from .storing import StoreError, lock, write_private
 from .taken_back import Present, present
@@ -25,7 +24,7 @@ _YAML: Final = (".yaml", ".yml")
 _HEAD: Final = "# Written by `presign connections`, which keeps no comments.\n"
 _END: Final = "...\n"
 """YAML's own end of a document: a file that was cut off does not have it (`wholeness`)."""
-_ID: Final = re.compile(grammar.CONNECTION_ID)
+_ID: Final = late(grammar.CONNECTION_ID)
 
 
 class Draft:
@@ -87,6 +86,8 @@ class Draft:
 
         Raises ConfigError; the old file is then as it was.
         """
+        from .notice import write_notice  # most who read a registry do not write it
+
         if self.openers is None and self.path.suffix in _YAML:
             plain = json.loads(self.payload)  # what occurs twice would be written as an alias
             content = (_HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True) + _END).encode()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
 from .errors import Malformed
+from .regexes import late
 
 CONNECTION_ID: Final = r"[A-Za-z0-9_-]{1,64}"
 """Of a connection or a project."""
@@ -31,8 +31,8 @@ ANY: Final = ("*",)
 MAX_ITEMS: Final = 64
 """Of a list."""
 
-_METHOD = re.compile(METHOD)
-_ONLY_STARS = re.compile(r"/?\*+")
+_METHOD = late(METHOD)
+_ONLY_STARS = late(r"/?\*+")
 
 
 @lru_cache(maxsize=4096)  # only lists that were signed get here

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .message import DEFAULT_PORT, Origin
+from .regexes import late
 
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/?#\\\s]+)(?::([0-9]{1,5}))?")
+if TYPE_CHECKING:
+    import ipaddress  # below, only where there may be an address: a signer seldom has one, and would wait
+
+_LABEL = late(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_AUTHORITY = late(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/?#\\\s]+)(?::([0-9]{1,5}))?")
 # A last label that starts like a number makes resolvers read the whole name as an address, in octal,
 # hexadecimal or with missing parts (WHATWG URL, 3.5): only the dotted quad is let through.
-_NUMERIC: Final = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
+_NUMERIC: Final = late(r"(?:0x[0-9a-f]*|[0-9]+)")
 
 
 def parse_host(text: str) -> str | None:
@@ -24,6 +26,8 @@ def parse_host(text: str) -> str | None:
     """
     host = text.lower()
     if host.startswith("[") and host.endswith("]"):
+        import ipaddress
+
         try:
             return ipaddress.IPv6Address(host[1:-1]).compressed
         except ValueError:
@@ -32,6 +36,8 @@ def parse_host(text: str) -> str | None:
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
         return None
     if _NUMERIC.fullmatch(host.rpartition(".")[2]):
+        import ipaddress
+
         try:
             return str(ipaddress.IPv4Address(host))
         except ValueError:
@@ -61,6 +67,8 @@ def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 @lru_cache(maxsize=1024)
 def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    import ipaddress
+
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -77,6 +85,10 @@ def is_loopback(host: str) -> bool:
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
+    if ":" not in host and not host[-1:].isdigit():
+        return False  # a name
+    import ipaddress
+
     try:
         address = ipaddress.ip_address(host)
         return address.is_loopback or address.is_unspecified

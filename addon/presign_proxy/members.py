@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from json.decoder import JSONDecodeError
 from typing import Any
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+from .regexes import late
 
-_PLAIN_KEY = re.compile(r'"([A-Za-z0-9_-]+)"[ \t\r\n]*:[ \t\r\n]*')
-_NEXT = re.compile(r"[ \t\r\n]*([,}])[ \t\r\n]*")
+_SPACE = late(r"[ \t\r\n]*")
+
+_PLAIN_KEY = late(r'"([A-Za-z0-9_-]+)"[ \t\r\n]*:[ \t\r\n]*')
+_NEXT = late(r"[ \t\r\n]*([,}])[ \t\r\n]*")
 
 Take = Callable[[str, int], int]
 

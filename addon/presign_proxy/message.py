@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final, NamedTuple
 
 from .errors import Denied, Malformed
+from .regexes import late
 
 Fields = tuple[tuple[bytes, bytes], ...]
 """Header fields in the order they were received: (name, value), case and bytes kept."""
@@ -24,7 +24,7 @@ _BAD_IN_TARGET: Final = bytes((*range(0x21), 0x7F)) + b"#"
 # RFC 9112, 2.3: a higher minor version is read as 1.1. HTTP/0.9 has no fields, so no Host either.
 _VERSIONS: Final = frozenset((b"HTTP/2.0", b"HTTP/3", *(b"HTTP/1.%d" % minor for minor in range(10))))
 # RFC 9112, 6.3; and 18 digits, because beyond 63 bits every parser has an overflow of its own.
-_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+_LENGTH = late(rb"0|[1-9][0-9]{0,17}")
 _CHUNKED: Final = [b"chunked"]
 
 

@@ -8,7 +8,6 @@ its digest. As soon as a gateway has read that, it needs the notice no more; unt
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from .permissions import writable_by_others
+from .registry_opening import digest_of
 from .revocations import Revocations
 from .storing import StoreError, read_private, write_private
 from .taken_back import Present, is_disabled, keys_of, removed, said
@@ -36,11 +36,6 @@ class Notice(NamedTuple):
 
 def place_of(registry: Path) -> Path:
     return registry.with_name(f"{registry.name}.revoked")
-
-
-def digest_of(raw: bytes) -> str:
-    """What tells one content of a file from every other one: 32 hex digits."""
-    return hashlib.sha256(raw).hexdigest()[:32]
 
 
 def read_notice(path: Path) -> Notice:

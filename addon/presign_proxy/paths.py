@@ -19,37 +19,37 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
-from string import hexdigits
 from typing import Final, NamedTuple
 
 from . import grammar
 from .errors import MESSAGE, Denied
-from .percent import decode, is_incomplete
+from .percent import HEX_DIGITS, decode, is_incomplete
+from .regexes import late
 
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # RFC 3986, 3.3: neither a pchar nor a slash, so not legal in a path.
 _ILLEGAL = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]")
 # Nothing to decode, no ";", no segment that is empty or starts with a dot: canonical as it stands.
-_PLAIN = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PLAIN = late(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?")
+_ESCAPE = late(rb"%([0-9A-Fa-f]{2})")
 # Of each octet, what stands for it. No call for each: a path of 64 KiB may hold nothing that is legal.
 _LEGAL: Final = [
     b"%%%02X" % octet if _ILLEGAL.fullmatch(bytes((octet,))) else bytes((octet,)) for octet in range(256)
 ]
 _CANONICAL: Final = {
     (a + b).encode(): bytes((octet,)) if (octet := int(a + b, 16)) in _UNRESERVED else b"%%%02X" % octet
-    for a in hexdigits
-    for b in hexdigits
+    for a in HEX_DIGITS
+    for b in HEX_DIGITS
 }
 _COMPARED_AS_ONE: Final = frozenset(b"!$&'()*,=:@")
 """What may stand in a path as it is or escaped (RFC 3986, 3.3: sub-delims, `:`, `@`), and means the same."""
-_UNIT = re.compile(rb"%([0-9A-Fa-f]{2})|([^%])|(%)", re.DOTALL)
-_DOUBLE_ENCODED = re.compile(rb"%25(?:[0-9A-Fa-f]{2}|[uU])")
-_ESCAPED_AGAIN = re.compile(r"%[0-9A-Fa-f]{2}")
-_CUT = re.compile(r"[;?#]")
-_CONTROL = re.compile(grammar.CONTROL)
+_UNIT = late(rb"%([0-9A-Fa-f]{2})|([^%])|(%)", re.DOTALL)
+_DOUBLE_ENCODED = late(rb"%25(?:[0-9A-Fa-f]{2}|[uU])")
+_ESCAPED_AGAIN = late(r"%[0-9A-Fa-f]{2}")
+_CUT = late(r"[;?#]")
+_CONTROL = late(grammar.CONTROL)
 # Read as a dot, a slash or a backslash once a decoder folds compatibility forms or "best fit" code pages.
-_FOLDED = re.compile("[\u2024\u2025\u2044\u2215\u2216\u29f8\u29f9\ufe52\ufe68\uff0e\uff0f\uff3c\uff05]")
+_FOLDED = late("[\u2024\u2025\u2044\u2215\u2216\u29f8\u29f9\ufe52\ufe68\uff0e\uff0f\uff3c\uff05]")
 
 # Of the units of a path (see `units`): what an upstream may take for `;`, `?` or `#` once it decodes, and
 # once it folds compatibility forms as well. A test holds the list against Unicode.
@@ -156,8 +156,8 @@ def units(path: bytes) -> str:
 
 _UNIT_OF: Final = {
     (a + b).encode(): chr(octet) if (octet := int(a + b, 16)) in _COMPARED_AS_ONE else chr(0x100 + octet)
-    for a in hexdigits
-    for b in hexdigits
+    for a in HEX_DIGITS
+    for b in HEX_DIGITS
 }
 
 
@@ -167,16 +167,16 @@ def _any_of(octet: str, folded: str) -> str:
 
 
 _SEMICOLON: Final = f"(?:;|{_any_of(';', SEMICOLONS)})"
-_QUERY: Final = re.compile(_any_of("?", QUESTION_MARKS))
-_FRAGMENT: Final = re.compile(_any_of("#", HASHES))
-_ENDS: Final = (re.compile(";"), re.compile(_SEMICOLON), _QUERY, _FRAGMENT)
+_QUERY: Final = late(_any_of("?", QUESTION_MARKS))
+_FRAGMENT: Final = late(_any_of("#", HASHES))
+_ENDS: Final = (late(";"), late(_SEMICOLON), _QUERY, _FRAGMENT)
 # RFC 3986, 3.3. Servlet containers drop parameters before they decode, others after; then `%2F` ends one too.
 _PARAMETERS: Final = (
-    re.compile(";[^/]*"),
-    re.compile(f"{_SEMICOLON}[^/]*"),
-    re.compile(f"{_SEMICOLON}[^/{units(b'%2F')}]*"),
+    late(";[^/]*"),
+    late(f"{_SEMICOLON}[^/]*"),
+    late(f"{_SEMICOLON}[^/{units(b'%2F')}]*"),
 )
-_MARK: Final = re.compile(f"{_SEMICOLON}|{_QUERY.pattern}|{_FRAGMENT.pattern}")
+_MARK: Final = late(f"{_SEMICOLON}|{_QUERY.pattern}|{_FRAGMENT.pattern}")
 
 
 def _readings(path: str) -> set[str]:

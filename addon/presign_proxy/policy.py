@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from . import grammar
 from .ceiling import Ceiling
 from .errors import Denied
 from .grammar import ANY
-from .networks import Address, is_in
 from .paths import Pattern, pattern, units
+from .regexes import late
 from .terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .message import Fields
+    from .networks import Address
 
-_METHOD = re.compile(grammar.METHOD)
+_METHOD = late(grammar.METHOD)
 NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """Methods no wildcard grants: a tunnel, and two that echo the credential."""
 _USUAL: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -41,6 +41,8 @@ def check_client(terms: Terms, address: Address | None) -> None:
     """Only for terms that list clients; an address nobody knows is in no network."""
     if address is None:
         raise Denied("client_not_allowed", "nobody can tell from which address it comes")
+    from .networks import is_in  # a signer judges no client, and it is slow to import
+
     if not is_in(address, terms.clients):
         raise Denied("client_not_allowed", "it comes from an address outside of the signed networks")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from .notice import digest_of
 from .permissions import readable_by_others
 from .secrets import SecretError, checked, name_of, text_of
 from .storing import StoreError, read_private
@@ -59,6 +59,11 @@ def _openers(key: KeySource, base: Path, environ: Mapping[str, str]) -> list[Ope
         return [parse_key(line) for line in lines]
     except VaultError as error:
         raise VaultError(f"{where} {error}") from None
+
+
+def digest_of(raw: bytes) -> str:
+    """What tells one content of a file from every other one: 32 hex digits."""
+    return hashlib.sha256(raw).hexdigest()[:32]
 
 
 class Payload(NamedTuple):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from .problems import Foreseen
+from .regexes import late
 from .secret import Secret
 from .values import SecretSource
 
 MAX_BYTES: Final = 64 * 1024
 # Names are words with _ between them; a key in the place of a name is one long run of everything.
-_KEY = re.compile(r"(?=[A-Za-z]*[0-9])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{16}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_KEY = late(r"(?=[A-Za-z]*[0-9])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{16}")
+_CONTROL = late(r"[\x00-\x1f\x7f]")
 
 
 class SecretError(Foreseen):

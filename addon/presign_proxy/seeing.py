@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from . import taken_back
 from .connections import Registry
 from .document import Document, read
-from .notice import Notice, digest_of, place_of, read_notice
+from .notice import Notice, place_of, read_notice
 from .permissions import writable_by_others
 from .problems import ConfigError, Problem
 from .registry_file import Memory, SeenRegistry, see_registry
+from .registry_opening import digest_of
 from .revocations import Revocations
 from .schema import RegistryConfig
 from .storing import StoreError

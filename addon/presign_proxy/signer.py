@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
-from urllib.parse import urlencode
 
 from . import base64url, canonical, grammar
 from .carriers import MAX_LIST, TERMS
 from .errors import Denied, Malformed
 from .grammar import parse_list
 from .keys import mac, signature_id
+from .percent import query
+from .regexes import late
 from .secret import Secret
 from .terms import NO_TERMS, Terms, Written, write
 from .tokens import format_token
 
-_ID = re.compile(grammar.CONNECTION_ID)
-_PATH = re.compile(r"(?!//|[A-Za-z][A-Za-z0-9+.-]*://)[^\s#\\\x00-\x20\x7f]*")
-_EXTENSION = re.compile(grammar.EXTENSION)
-_CONTROL = re.compile(grammar.CONTROL)
+_ID = late(grammar.CONNECTION_ID)
+_PATH = late(r"(?!//|[A-Za-z][A-Za-z0-9+.-]*://)[^\s#\\\x00-\x20\x7f]*")
+_EXTENSION = late(grammar.EXTENSION)
+_CONTROL = late(grammar.CONTROL)
 
 
 class Signed(NamedTuple):
@@ -76,7 +76,7 @@ class Signed(NamedTuple):
             raise ValueError("a path is relative, percent-encoded and without fragment")
         fields = {name: value for name, value in self.headers.items() if name != "X-Presign-Connection"}
         mark = "&" if "?" in path else "?"
-        target = f"{path.removeprefix('/')}{mark}{urlencode(fields)}"
+        target = f"{path.removeprefix('/')}{mark}{query(fields)}"
         return f"{base.rstrip('/')}/api/proxy/{self.connection_id}/{target}"
 
 

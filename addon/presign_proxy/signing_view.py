@@ -17,11 +17,11 @@ from . import grammar
 from .ceiling import Ceiling
 from .document import read
 from .draft import Draft
-from .hosts import is_loopback, parse_authority
 from .keys import MAX_KEYS, KeyRing
 from .permissions import writable_by_others
 from .presets import providers
 from .problems import Foreseen
+from .regexes import late
 from .registry_opening import openers_of
 from .revocations import Revocations
 from .secret import Secret
@@ -77,11 +77,11 @@ MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     },
 }
 """The members of an entry by scheme, each with the types that it is plain with."""
-_ID = re.compile(grammar.CONNECTION_ID)
-_KEY_ID = re.compile(grammar.KEY_ID)
-_METHOD = re.compile(rf"\*|{grammar.METHOD}")
-_EXTENSION = re.compile(grammar.EXTENSION)
-_FILE = re.compile(REGISTRY_FILE)
+_ID = late(grammar.CONNECTION_ID)
+_KEY_ID = late(grammar.KEY_ID)
+_METHOD = late(rf"\*|{grammar.METHOD}")
+_EXTENSION = late(grammar.EXTENSION)
+_FILE = late(REGISTRY_FILE)
 
 
 class NotPlain(Exception):
@@ -226,9 +226,15 @@ def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, st
         return SigningView(name, _keys(listed, base, environ), Ceiling(), enabled, formats=formats)
     _only("auth" in entry and ("upstream" in entry or "preset" in entry))
     above = ceiling(_ceiling(entry), _refuse)
-    origin = parse_authority(entry.get("upstream", "").partition("://")[2].partition("/")[0], "https")
-    local = origin is not None and is_loopback(origin.host)
+    local = "upstream" in entry and _is_local(entry["upstream"])
     return SigningView(name, _keys(listed, base, environ), above, enabled, local=local)
+
+
+def _is_local(upstream: str) -> bool:
+    from .hosts import is_loopback, parse_authority  # of a preset nobody asks, for no provider is local
+
+    origin = parse_authority(upstream.partition("://")[2].partition("/")[0], "https")
+    return origin is not None and is_loopback(origin.host)
 
 
 def _refuse(*_: object) -> None:

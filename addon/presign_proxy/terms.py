@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import grammar
 from .errors import Malformed
-from .networks import Network, parse_network
+from .regexes import late
+
+if TYPE_CHECKING:
+    from .networks import Network
 
 MAX_CLIENTS: Final = 64
 """Networks of a list, as many as methods or paths."""
@@ -28,7 +31,7 @@ _GRAMMAR: Final = {
     "id": (grammar.PRESIGN_ID, "is not 1 to 64 of A-Z a-z 0-9 _ -"),
 }
 # All six at once: none of them holds a line break, so each stands on its line or nothing matches.
-_WRITTEN = re.compile("\n".join(f"(?:{form})?" for form, _ in _GRAMMAR.values()))
+_WRITTEN = late("\n".join(f"(?:{form})?" for form, _ in _GRAMMAR.values()))
 _MAX_TEXT: Final = 8 * 1024
 
 
@@ -104,6 +107,8 @@ def _networks(text: str) -> tuple[Network, ...]:
 
 def _network(text: str) -> Network:
     """A network in its one spelling: RFC 4632 for IPv4, RFC 5952 for IPv6, no bit set behind the prefix."""
+    from .networks import parse_network  # most presigns list no networks, and it is slow to import
+
     network = parse_network(text)
     if network is None or str(network) != text:
         raise Malformed("client holds something that is not a network in its canonical form")

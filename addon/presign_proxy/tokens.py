@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from . import base64url, grammar
 from .errors import Malformed
 from .percent import decodings
+from .regexes import late
 from .terms import Written
 
 PREFIXES: Final = (b"ps1_", b"ps2_")
 """Of version 1, and of version 2, which holds a signed policy."""
-_TOKEN = re.compile(rf"ps([12])_([A-Za-z0-9_-]+)\.({grammar.SIGNATURE})".encode())
+_TOKEN = late(rf"ps([12])_([A-Za-z0-9_-]+)\.({grammar.SIGNATURE})".encode())
 # Ten fields take nineteen characters at least.
-_BEGINS = re.compile(rb"ps1_|ps2_[A-Za-z0-9_-]{16}")
-_SIGNATURE = re.compile(rf"\.{grammar.SIGNATURE}".encode())
+_BEGINS = late(rb"ps1_|ps2_[A-Za-z0-9_-]{16}")
+_SIGNATURE = late(rf"\.{grammar.SIGNATURE}".encode())
 _POLICY: Final = ("connection_id", "expires", "methods", "paths", *Written._fields)
 
 

@@ -5,13 +5,14 @@ Plain functions: each returns what a value means, or raises a ValueError whose t
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
+from .regexes import late
+
+_DURATION = late(r"([0-9]{1,9})(s|m|h|d|w)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_ENV = late(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 DEFAULT_TTL: Final = 300
 MAX_REGISTRY_KEYS: Final = 4
 REGISTRY_FILE: Final = r".+\.(enc|yaml|yml|json)"

@@ -11,15 +11,14 @@ import binascii
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from .problems import Foreseen
+from .regexes import late
 from .secret import Secret
 
 KEY_BYTES: Final = 32
@@ -30,11 +29,11 @@ _BLOCK: Final = 768 * 1024
 """Bytes at a time, a multiple of 3: between two blocks, other threads run."""
 
 _KNOWN: Final = frozenset(("alg", "enc", "kid", "typ", "cty", "argon2id"))
-_KID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_BASE64URL = re.compile(rb"[A-Za-z0-9_-]*")
+_KID = late(r"[A-Za-z0-9_.-]{1,64}")
+_BASE64URL = late(rb"[A-Za-z0-9_-]*")
 # To standard base64; what is standard only becomes something that is neither.
 _STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/***")
-_KEY_TEXT = re.compile(r"[A-Za-z0-9_-]{43}")
+_KEY_TEXT = late(r"[A-Za-z0-9_-]{43}")
 _MAKES_ONE: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
@@ -238,6 +237,8 @@ def _parse_cost(found: Any) -> _Cost:
 
 
 def _derive(passphrase: str, cost: _Cost) -> bytes:
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # a random key needs no derivation
+
     derivation = Argon2id(
         salt=cost.salt, length=KEY_BYTES, iterations=cost.t, lanes=cost.p, memory_cost=cost.m
     )

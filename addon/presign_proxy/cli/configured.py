@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..hosts import is_loopback
 from ..problems import ConfigError, Foreseen
 from .place import Place
 from .quick_yaml import import_yaml
@@ -28,6 +27,7 @@ def view_of(place: Place, name: str) -> SigningView:
     """The connection of that name. Raises Failure, ConfigError."""
     if place.exists and (view := signing_view.view_of(place.path, place.environ, name)):
         return view
+    from ..hosts import is_loopback
     from .desk import Desk
 
     desk = Desk(place.path, place.environ)

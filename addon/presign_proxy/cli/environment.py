@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from ..config_path import expanded
 from ..signer import Signed
@@ -75,6 +74,8 @@ def _remarks(public: list[str], base: str, ca: str) -> Iterator[str]:
         yield f"{name} is no secret: leave your own in it."
     yield "What is to be asked beside the proxy needs the system's authorities too: put them and"
     yield f"{shlex.quote(ca)} into one file, and name that with --ca."
+    from urllib.parse import urlsplit  # of all forms, this one alone needs it
+
     host, _, port = urlsplit(base).netloc.rpartition(":")
     store = "-storetype PKCS12 -keystore presign.p12 -storepass presign"
     yield f"Java: keytool -importcert -noprompt -alias presign -file {shlex.quote(ca)} {store}"

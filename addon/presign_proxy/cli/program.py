@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -87,6 +86,8 @@ def _prepare_signals() -> None:
     From now on SIGTERM ends it, as it ends any other process, until `serve` has a better answer.
     """
     if os.getpid() == 1:
+        import signal  # seldom needed, and slow to import
+
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
@@ -114,6 +115,8 @@ def _end_unread() -> NoReturn:
     """The reader has enough: end as every other program then does, by SIGPIPE, which Python ignores."""
     _let_go_of_output()
     if sys.platform != "win32":
+        import signal
+
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
     sys.exit(1)

@@ -1,28 +1,15 @@
-"""PyYAML, imported without the one regular expression that takes longer than the rest of it.
+"""PyYAML, imported without compiling the regular expressions of its reader and resolver in Python.
 
-Its reader in Python, which nothing here uses, compiles an expression over all of Unicode when it is imported:
-that is a fifth of all that `presign sign` does.
+Nothing here uses them: libyaml parses, and each scalar is read by our own rules. One of them is over all of
+Unicode, and takes longer than the rest of the import.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from typing import Any, Final
 
-_LAST: Final = "\U0010ffff"
-"""A class of characters up to this one takes long."""
-
-
-class _Later:
-    """A regular expression that is compiled when it is first searched for; `re` keeps it from then on."""
-
-    def __init__(self, pattern: str, flags: int) -> None:
-        self._pattern = pattern
-        self._flags = flags
-
-    def search(self, text: str) -> re.Match[str] | None:
-        return re.compile(self._pattern, self._flags).search(text)
+from ..regexes import late
 
 
 def import_yaml() -> None:
@@ -30,13 +17,7 @@ def import_yaml() -> None:
     if "yaml" in sys.modules:
         return
     compiled = re.compile
-
-    def compile_later(pattern: Any, flags: int = 0) -> Any:
-        if isinstance(pattern, str) and _LAST in pattern:
-            return _Later(pattern, flags)
-        return compiled(pattern, flags)
-
-    vars(re)["compile"] = compile_later
+    vars(re)["compile"] = late
     try:
         import yaml  # noqa: F401 - for the others
     finally:

@@ -15,6 +15,7 @@ import click
 from ..config_path import expanded
 from ..errors import Denied
 from ..keys import WEAK_BYTES, SigningKey, is_guessable, is_weak, signature_id
+from ..regexes import late
 from ..secret import Secret
 from ..secrets import name_of, resolve
 from ..signer import Signed, Signer
@@ -32,7 +33,7 @@ from .voice import Voice, light_verb
 if TYPE_CHECKING:
     from ..signing_view import SigningView
 
-_SCHEME = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
+_SCHEME = late(r"https?://[^/?#]+", re.IGNORECASE)
 FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
 _HOUR: Final = "1h"
 BASE: Final = "http://127.0.0.1:8080"

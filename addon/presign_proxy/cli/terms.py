@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ..errors import Malformed
-from ..networks import Network
+from ..regexes import late
 from ..terms import NO_TERMS, Terms, Written
 from ..terms import parse as parse_terms
 from ..values import duration, instant
 from .place import Failure
 from .values import YEAR_10000, listed
 
-_SIZE = re.compile(r"([0-9]{1,12})([KMG]?)", re.IGNORECASE)
+if TYPE_CHECKING:
+    from ..networks import Network
+
+_SIZE = late(r"([0-9]{1,12})([KMG]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 _OPTIONS: Final = (
@@ -69,6 +71,8 @@ def _moment(text: str) -> int:
 
 
 def _network(text: str) -> Network:
+    import ipaddress  # few presigns list networks, and it is slow to import
+
     try:
         return ipaddress.ip_network(text)
     except ValueError:
