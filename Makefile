@@ -7,8 +7,8 @@
 
 PORT ?= 8080
 REQUESTS ?= 100000
-# How many processes test at the same time: most tests wait for something, so two cores carry four.
-JOBS ?= 4
+# How many processes test at the same time: most tests wait for something, so two cores carry six.
+JOBS ?= 6
 # A file stays in one process, which keeps the gateways that its tests share; conftest.py says which file is first.
 PYTEST := .venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 LINT := ruff format-check mypy

@@ -36,12 +36,12 @@ LONGEST_FIRST = (
     "test_operations.py",
     # of the others
     "test_cli.py",
+    "test_framing.py",
     "test_ended_exchanges.py",
     "test_departed_clients.py",
     "test_serve.py",
     "test_fail_closed.py",
     "test_lane.py",
-    "test_framing.py",
     "test_stalled_bodies.py",
     "test_limits.py",
     "test_floods.py",

@@ -137,7 +137,8 @@ def config(hand: ByHand) -> dict[str, Any]:
     return {"gateway": {"hosts": [GATEWAY]}, "connections": found, "audit": {"file": "audit.jsonl"}}
 
 
-@pytest.fixture(scope="module", params=["mitmdump", "serve"])
+# `make test` asks the workers of `serve`, whose ways are the same; `make slow` asks mitmdump too.
+@pytest.fixture(scope="module", params=[pytest.param("mitmdump", marks=pytest.mark.slow), "serve"])
 def module_lab(
     request: pytest.FixtureRequest,
     module_gateway: MakeGateway,

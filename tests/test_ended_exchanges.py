@@ -125,7 +125,8 @@ def config(upstream: Holding, **more: Any) -> dict[str, Any]:
 KINDS = ("mitmdump, lane", "mitmdump, flows", "serve")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+# A worker of `serve` takes the lane as mitmdump does: `make slow` asks both.
+@pytest.fixture(scope="module", params=[pytest.param(KINDS[0], marks=pytest.mark.slow), *KINDS[1:]])
 def lab(
     request: pytest.FixtureRequest,
     module_gateway: MakeGateway,

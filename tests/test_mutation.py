@@ -133,6 +133,7 @@ def test_a_word_that_the_tool_does_not_know_starts_no_run(asked: list[str], told
     assert " tried " not in run.stdout
 
 
+@pytest.mark.slow
 def test_a_mutant_is_really_put_in_place() -> None:
     """Each of them survived once: conftest.py had frozen all functions, so the tool found none to change."""
     command = [sys.executable, "tools/mutate", "--only=return self._found.get(key)", "lane.recent"]

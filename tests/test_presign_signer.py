@@ -91,6 +91,7 @@ print(json.dumps([heavy, others, made]))
 """
 
 
+@pytest.mark.slow
 def test_it_signs_every_url_of_the_seeds_with_nothing_else_installed(installed: Installed) -> None:
     vectors = Path(__file__).parent / "data" / "seed_vectors.json"
     done = installed.run("python", "-I", "-c", _SIGN_ALL, json.dumps(HEAVY), str(vectors))

@@ -65,6 +65,7 @@ def test_a_machine_without_any_program_skips_by_name_and_says_how_to_get_them(ba
     assert "go: not in make setup-all: 464 MB" in last
 
 
+@pytest.mark.slow
 def test_where_all_programs_are_to_be_there_a_test_that_lacks_one_fails(bare: dict[str, str]) -> None:
     """As in CI: a server that could not be installed took whole suites along, and the run was green."""
     asked = ["-m", "pytest", "-p", "no:cacheprovider", "tests/test_doc_recipes.py"]

@@ -128,6 +128,7 @@ def test_an_unknown_argument_is_refused(tree: Tree) -> None:
     assert "--everything" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_network_one_sentence_says_what_is_missing(tree: Tree) -> None:
     (tree.bin / "uv").unlink()
     tree.play("python3", f'exec {sys.executable} "$@"\n')

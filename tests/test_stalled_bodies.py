@@ -56,7 +56,8 @@ class Lab:
         return [(":method", "POST"), (":scheme", "https"), (":authority", GATEWAY), (":path", target)]
 
 
-@pytest.fixture(scope="module", params=["lane", "flows", "serve"])
+# A worker of `serve` takes the lane as mitmdump does: `make slow` asks both.
+@pytest.fixture(scope="module", params=[pytest.param("lane", marks=pytest.mark.slow), "flows", "serve"])
 def shared(
     request: pytest.FixtureRequest,
     module_gateway: MakeGateway,

@@ -95,6 +95,7 @@ def test_what_is_sealed_is_unsealed(tail: bytes, filler: int) -> None:
     assert unseal(seal(payload, key), [key]) == payload
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_saves_never_share_a_nonce(key: VaultKey) -> None:
     assert len({seal(b"{}", key).split(b".")[2] for _ in range(100_000)}) == 100_000
 

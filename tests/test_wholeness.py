@@ -177,6 +177,7 @@ def stalling(
         yield gateway, text, lambda: ask(gateway.port, Grant("conn_a").target("v1/models")).status
 
 
+@pytest.mark.slow
 def test_a_copy_that_stalls_before_the_ceiling_lifts_it_for_nobody(
     stalling: tuple[Serve, str, Callable[[], int]],
 ) -> None:
