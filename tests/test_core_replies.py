@@ -514,6 +514,34 @@ def test_an_echoed_key_is_masked_in_every_part_of_the_head() -> None:
     assert dict(found.fields)[b"X-Echo"] == b"Bearer " + b"*" * len(raw)
 
 
+def test_a_key_that_is_echoed_once_among_thousands_of_fields_costs_one_search() -> None:
+    """Each field was searched for each form: one answer kept a worker for most of a second."""
+    asked: list[bytes] = []
+
+    class Counting(Mask):
+        def mask(self, data: bytes) -> bytes:
+            asked.append(data)
+            return super().mask(data)
+
+    raw = KEY.encode()
+    fields = ((b"X-Echo", raw), *[(b"x", b"")] * 5000, (raw, raw))
+    found = rewrite(Reply(200, b"OK", fields), by_query(), Counting((raw,)))
+    assert raw not in repr(found).encode()
+    assert found.fields[: len(fields)] == (
+        (b"X-Echo", b"*" * len(raw)),
+        *[(b"x", b"")] * 5000,
+        (b"*" * len(raw), b"*" * len(raw)),
+    )
+    assert len(asked) < 5
+
+
+def test_a_key_in_the_reason_alone_is_masked() -> None:
+    raw = KEY.encode()
+    forward = by_query(cache=True)
+    found = rewrite(Reply(200, raw, ()), forward, mask_for(forward.connection.injector))
+    assert raw not in repr(found).encode()
+
+
 HARD = "sk+R3AL/S=cr&t<'\"~!ü9"
 FORMS = {
     "raw": HARD.encode(),

@@ -42,6 +42,13 @@ TELLING = {
     "escaped three times": ("X-Page", quote(quote(quote(URL, safe=""), safe=""), safe="")),
     "JSON": ("X-Page", '{"headers": {"X-Presign-Signature": "' + API.headers["X-Presign-Signature"] + '"}}'),
     "JSON in JSON": ("X-Page", r"{\"x-presign-signature\":\"" + API.headers["X-Presign-Signature"] + r"\"}"),
+    "JSON as Gson writes it": ("X-Page", '{"page": "' + URL.replace("=", r"\u003d") + '"}'),
+    "JSON as Gson writes it, in JSON": ("X-Page", r"{\"page\":\"" + URL.replace("=", r"\\u003D") + r"\"}"),
+    "a source, in JSON as Gson writes it": ("X-Page", SOURCE.replace("=", r"\u003d")),
+    "a list of names and values": (
+        "X-Page",
+        '[{"name": "X-Presign-Signature", "value": "' + API.headers["X-Presign-Signature"] + '"}]',
+    ),
     "base64": ("X-Page", in_base64(URL)),
     "base64 for URLs, behind letters": (
         "X-Page",

@@ -324,3 +324,39 @@ def test_a_redirect_over_http2_takes_the_presign_along(lab: Lab, answers: Callab
         found = dict(client.request([*head, (":path", grant.target("v1/scripted"))]).headers)
     assert found["location"] == f"/api/proxy/conn_base/v1/x?{grant.query}"
     assert found["operation-location"] == f"https://presign.local/api/proxy/conn_base/v1/y?{grant.query}"
+
+
+@pytest.mark.parametrize("name", ["Link", "Content-Location"])
+def test_an_upstream_that_hands_out_hundreds_of_urls_is_not_passed_on(
+    name: str, lab: Lab, answers: Callable[..., None]
+) -> None:
+    """Each was looked at: 20,000 in one answer kept everybody else waiting for three seconds."""
+    value = f"<{'>,<'.join('abcd')}>" if name == "Link" else "/base/v1/x"
+    each = 4 if name == "Link" else 1
+    target = Grant("conn_base").target("v1/scripted")
+    answers(200, *[(name, value)] * (256 // each))
+    assert lab.ask(target).status == 200
+    answers(200, *[(name, value)] * (256 // each + 1))
+    assert code(lab.ask(target)) == (502, "upstream")
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("allowed", ["*", "v1/*"])
+def test_a_base_url_that_is_joined_twice_tells_nobody_its_token(
+    allowed: str, escaped: bool, lab: Lab
+) -> None:
+    """The second token was a part of the path: for the upstream, in dumps of flows and in the audit log."""
+    grant = Grant("conn_api", paths=allowed)
+    token = grant.token
+    inner = token.replace("ps1_", "%70s1_") if escaped else token
+    for target in (
+        f"/p/{token}/p/{inner}/v1/x",
+        f"/api/proxy/conn_api/p/{inner}/v1/x?{grant.query}",
+        f"/api/proxy/conn_api/v1/X-Presign-Signature={'0' * 64}?{grant.query}",
+    ):
+        response = lab.ask(target)
+        assert code(response) == (400, "malformed")
+        assert not lab.upstream.touched
+        signature = token.partition(".")[2]
+        assert signature not in json.dumps(lab.audited(response))
+        assert signature not in lab.gateway.log()

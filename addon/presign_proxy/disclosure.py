@@ -24,8 +24,11 @@ MAX_ESCAPES: Final = 256
 """Escapes in a path or a header field that is looked at for what it tells."""
 MAX_RUNS: Final = 32
 """Long runs of base64 in one text that are decoded; one that holds more is taken for one that tells."""
-_EQUALS: Final = r"(?:=|%(?:25){0,3}3d)"
-_FIELD: Final = re.compile(rf"x-presign-signature[^a-z]{{0,12}}?(?:3d)?{grammar.SIGNATURE}".encode())
+_EQUALS: Final = r"(?:=|(?:%(?:25){0,3}|\\{1,4}u00)3d)"
+# In lists of fields the value has a name of its own, as in HAR; some write `=` as `\u003d` in JSON, as Gson.
+_FIELD: Final = re.compile(
+    rb"x-presign-signature(?:[^a-z]{0,12}value)?[^a-z]{0,12}?(?:(?:u00)?3d)?" + grammar.SIGNATURE.encode()
+)
 _SIGNED: Final = re.compile(rf"sig{_EQUALS}{grammar.SIGNATURE}".encode())
 _UNTIL: Final = re.compile(rf"exp{_EQUALS}[0-9]".encode())
 _LONGEST_PLAIN: Final = 96

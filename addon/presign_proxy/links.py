@@ -23,6 +23,8 @@ LINKS: Final = frozenset(
 """Response headers that hold URLs for the client to ask next."""
 MAX_LINKS: Final = 32
 """URLs in one `Link` header; of a longer one, which no API sends, none is led through the gateway."""
+MAX_URLS: Final = 256
+"""URLs in all such headers of an answer. Each costs a look at what was signed: a head has room for 20,000."""
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 307, 308))
 _URL = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE)
 _TAIL = re.compile(r"[?#].*")
@@ -42,6 +44,11 @@ class Led(NamedTuple):
 
     shown: bytes
     sent: bytes
+
+
+def weight(key: bytes, value: bytes) -> int:
+    """How many URLs of a header are looked at."""
+    return min(value.count(b"<"), MAX_LINKS) if key == b"link" else 1
 
 
 def lead(key: bytes, value: bytes, status: int, forward: Forward) -> Led:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from .decisions import Forward
 from .decoding import CODINGS, UNREADABLE
 from .errors import Denied
-from .links import LINKS, Led, lead
+from .links import LINKS, MAX_URLS, Led, lead, weight
 from .masking import Mask
 from .message import CONTROLS, TOKEN, Fields
 from .response_heads import UNFRAMED
@@ -95,7 +95,7 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
         fields.append((b"Cache-Control", _private(reply.fields) if cached else b"private"))
     reason = reply.reason
     if mask.mask(text) != text:
-        fields = [(mask.mask(name), mask.mask(value)) for name, value in fields]
+        fields = _masked(fields, mask)
         reason = mask.mask(reason)
         links = [Led(mask.mask(shown), mask.mask(sent)) for shown, sent in links]
     fields += _added(forward, gateway=gateway)
@@ -110,6 +110,16 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     )
 
 
+def _masked(fields: list[tuple[bytes, bytes]], mask: Mask) -> list[tuple[bytes, bytes]]:
+    """All fields masked in one go: one by one, each costs a search for each form, and there may be 60,000.
+    A mask is as long as what it hides, and no field holds the line break that stands between them.
+    """
+    if not fields:
+        return []
+    pieces = mask.mask(b"\n".join([piece for field in fields for piece in field])).split(b"\n")
+    return list(zip(pieces[::2], pieces[1::2], strict=True))
+
+
 def _kept(
     reply: Reply,
     names: list[bytes],
@@ -120,11 +130,14 @@ def _kept(
 ) -> list[tuple[bytes, bytes]]:
     """The fields that go on; `links` are added to."""
     fields: list[tuple[bytes, bytes]] = []
-    named = forward.connection.conduct.url_headers
+    named, urls = forward.connection.conduct.url_headers, 0
     for key, (name, value) in zip(names, reply.fields, strict=True):
         if key in gone or key.startswith(b"x-presign") or key.endswith(b"cdn-cache-control"):
             continue
         if key in LINKS or key in named:
+            urls += weight(key, value)
+            if urls > MAX_URLS:  # a redirect may not pass unseen, so nothing of the head does
+                raise Denied("upstream", "the upstream hands out more URLs than are looked at")
             # Rewriting takes escapes off, under which an echoed credential was not seen.
             led = Led(*map(mask.mask, lead(key, value, reply.status, forward)))
             value = led.shown

@@ -344,15 +344,26 @@ def _from_path(path: bytes, *, gateway: bool) -> tuple[str | None, bytes, dict[s
     """Connection named in the path, the path behind the gateway prefix, and the claim of a path token."""
     if gateway and path.startswith(API_PROXY):
         named, slash, rest = path[len(API_PROXY) :].partition(b"/")
+        _refuse_in_path(rest, "a token stands in the path that goes to the upstream")
         return named.decode("ascii", "replace"), slash + rest, {}
     if gateway and path.startswith(TOKEN_PATH):
         token, slash, rest = path[len(TOKEN_PATH) :].partition(b"/")
+        _refuse_in_path(rest, "a token stands in the path that goes to the upstream")
         # A base URL that ends in a slash, joined with a path that begins with one: the same path, and the
         # one that is matched and sent. A third slash is refused, as is any other empty segment.
         return None, slash + rest.removeprefix(b"/"), parse_token(token)
+    _refuse_in_path(path, "a token stands in the path of another host")
+    return None, path, {}
+
+
+def _refuse_in_path(path: bytes, why: str) -> None:
+    """A path is sent to the upstream, shown in flows and written to the audit log, as it is. A base URL that
+    is joined twice has the token in it. Raises Malformed.
+    """
+    if path.find(b"%") < 0 and not has_start(path) and path.lower().find(b"resign") < 0:
+        return
     texts = decodings(path)
     if texts[-1].lower().find(b"resign") >= 0 and _IN_PATH.search(fold_decoded(texts[-1])):
         raise Malformed("a presign field stands in the path")
     if any(map(shows_token, texts)):
-        raise Malformed("a token stands in the path of another host")
-    return None, path, {}
+        raise Malformed(why)
