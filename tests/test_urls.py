@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import pytest
 
@@ -314,6 +314,35 @@ def test_a_dump_of_flows_holds_no_presign_that_an_answer_hands_out(
     held = dump.read_bytes()
     assert b"presign:conn_base" in held
     assert not [signature for signature in signatures if signature.encode() in held]
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+@pytest.mark.parametrize("carrier", ["query", "path", "none"])
+def test_a_page_that_is_told_where_to_return_to_is_not_told_a_presign(
+    carrier: str, rounds: int, lab: Lab
+) -> None:
+    """`?return_to=` took the presigned URL of the page before to the upstream, the terminal and the dump."""
+    grant, before = Grant("conn_api"), Grant("conn_api", paths="before/*")
+    value = f"https://presign.local{before.target('before/x')}"
+    for _ in range(rounds):
+        value = quote(value, safe="")
+    target = {
+        "query": grant.target(f"v1/x?return_to={value}"),
+        "path": f"/p/{grant.token}/v1/x?return_to={value}",
+        "none": f"/v1/x?return_to={value}",
+    }[carrier]
+    response = lab.ask(target)
+    assert code(response) == (400, "malformed")
+    assert not lab.upstream.touched
+    signature = before.token.rpartition(".")[2]
+    assert signature not in json.dumps(lab.audited(response))
+    assert signature not in lab.gateway.log()
+
+
+def test_a_query_may_name_the_fields_of_a_presign(lab: Lab) -> None:
+    """As somebody's search for them does: only a signature behind its name gives something away."""
+    target = Grant("conn_api").target("v1/x?q=what+is%20the+name+X-Presign-Signature%3D")
+    assert "what+is%20the" in lab.sent(target).target
 
 
 def test_a_redirect_over_http2_takes_the_presign_along(lab: Lab, answers: Callable[..., None]) -> None:

@@ -54,9 +54,14 @@ def discloses(text: bytes) -> bool:
     return len(runs) > MAX_RUNS or any(map(_shows, _decoded(runs)))
 
 
+def shows_signature(folded: bytes) -> bool:
+    """Whether a signature of scheme presign stands in a text that is folded, behind its name."""
+    return folded.find(b"x-presign-signature") >= 0 and _FIELD.search(folded) is not None
+
+
 def _shows(text: bytes) -> bool:
     folded = fold_decoded(text)
-    if folded.find(b"x-presign-signature") >= 0 and _FIELD.search(folded):
+    if shows_signature(folded):
         return True
     if folded.find(b"sig") >= 0 and _SIGNED.search(folded) and _UNTIL.search(folded):
         return True

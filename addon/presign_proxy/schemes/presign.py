@@ -16,10 +16,10 @@ from typing import Final, Literal, NamedTuple
 
 from .. import grammar
 from ..carriers import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
-from ..disclosure import discloses
+from ..disclosure import discloses, shows_signature
 from ..errors import Malformed
 from ..message import Head, Request
-from ..names import fold_decoded, header_key, param_key
+from ..names import fold, fold_decoded, header_key, param_key
 from ..percent import decodings
 from ..query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from ..terms import Written, check_written
@@ -239,12 +239,17 @@ def _from_crowd(query: bytes) -> tuple[dict[str, str], bytes, bool]:
 
 
 def _refuse_lookalikes(query: bytes) -> None:
-    """Raises Malformed where a parameter that is not ours could be taken for one that is."""
+    """Raises Malformed where a parameter that is not ours could be taken for one that is, or tells a presign.
+
+    The rest of a query is sent to the upstream, shown in flows and written to dumps of them, as it is.
+    """
     # Without any of these it cannot hide a name that some parser would find in it.
     if not (query.find(b"%") >= 0 or query.lower().find(b"presign") >= 0 or _HIDING.search(query)):
         return
     if hides(query, _LOOKALIKE):
         raise Malformed("a query parameter looks like a presign field but is not spelled like one")
+    if shows_signature(fold(query)):
+        raise Malformed("a query parameter tells a presigned URL")
 
 
 def _from_headers(request: Request, head: Head) -> dict[str, str]:
