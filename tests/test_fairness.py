@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 from h2.errors import ErrorCodes
 
 from conftest import MakeGateway
 from support.answers import BEHAVIOURS, Answer
-from support.asking import SECRET, Grant, ask, wire
-from support.h2frames import DATA, END_STREAM, GOAWAY, HEADERS, RST_STREAM, RawH2, frame, head_of
+from support.asking import SECRET, Grant, ask
+from support.h2frames import END_STREAM, GOAWAY, HEADERS, RST_STREAM, RawH2, frame, head_of
 from support.lab import bearer_connection
 from support.proxy import Mitm
-from support.raw import connect
 from support.recorder import Recorder
 
 CID = "conn_shared"
 MB = 1024 * 1024
-WAYS = {"lane": {}, "flows": {"TE": "trailers", "Connection": "close"}}
+ON_FLOWS = {"TE": "trailers", "Connection": "close"}
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +40,6 @@ def asked(upstream: Recorder, name: str) -> list[int]:
     return [number for number, path in enumerate(found) if path.endswith(f"/{name}")]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_request_beside_five_clients_that_begin_ninety_each_does_not_wait_for_all_of_them(
-    way: str, gateway: Mitm, upstream: Recorder
-) -> None:
-    """It was the last of all: those were begun with by eights, of each client, in each turn."""
-    upstream.clear()
-    with ExitStack() as stack:
-        clients = [stack.enter_context(RawH2(gateway.port)) for _ in range(5)]
-        honest = stack.enter_context(connect(gateway.port))
-        for client in clients:
-            client.send(packet(90))
-        honest.sendall(wire(Grant(CID).target("v1/models"), WAYS[way]))
-        assert honest.recv(1000).startswith(b"HTTP/1.1 200 ")
-        upstream.wait_for_heads(451, 60)
-    (place,) = asked(upstream, "models")
-    assert len(asked(upstream, "large")) == 450
-    assert place < 225
-
-
 def test_ten_clients_that_begin_a_hundred_requests_each_and_leave_have_hardly_any_of_them_sent(
     gateway: Mitm, upstream: Recorder
 ) -> None:
@@ -73,7 +51,7 @@ def test_ten_clients_that_begin_a_hundred_requests_each_and_leave_have_hardly_an
         client.send(packet(100))
         client.close()
     for _ in range(30):
-        assert ask(gateway.port, Grant(CID).target("v1/models"), WAYS["flows"]).status == 200
+        assert ask(gateway.port, Grant(CID).target("v1/models"), ON_FLOWS).status == 200
     assert len(asked(upstream, "large")) < 100
     assert "failed" not in gateway.log()[logged:]
 
@@ -109,30 +87,3 @@ def test_what_was_refused_is_served_when_it_is_asked_for_again(gateway: Mitm) ->
                 break
         client.request(301, head_of(Grant(CID).target("v1/models").encode()))
         assert client.answer(301).endswith(b'{"ok": true}')
-
-
-def test_ten_clients_that_take_nothing_of_seventy_answers_each_fill_no_memory(
-    gateway: Mitm, upstream: Recorder
-) -> None:
-    """Half a gigabyte was kept for them."""
-    upstream.clear()
-    before = gateway.rss()
-    with ExitStack() as stack:
-        clients = [stack.enter_context(RawH2(gateway.port)) for _ in range(10)]
-        for client in clients:
-            client.send(packet(70))
-        upstream.wait_for_heads(700, 90)
-        last, now = 0, gateway.rss()
-        while now > last:
-            time.sleep(1)
-            last, now = now, gateway.rss()
-        assert now - before < 64 * MB + 700 * 350 * 1024
-        # Nobody is stuck for it: what comes next has its share.
-        newcomer = stack.enter_context(RawH2(gateway.port))
-        newcomer.request(1, head_of(Grant(CID).target("large").encode()))
-        received = 0
-        for one in newcomer.frames():
-            received += len(one.payload) if one.kind == DATA else 0
-            if received >= 65_535:
-                break
-        assert received == 65_535
