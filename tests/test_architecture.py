@@ -118,6 +118,7 @@ SHELLS = {
     "schema",
     "secrets",
     "seeing",
+    "sips",
     "sockets",
     "spares",
     "serving",
@@ -148,6 +149,7 @@ SHELLS = {
     "stores.redis",
     "stores.sqlite",
     "threads",
+    "turns",
     "vault",
     "watching",
 }

@@ -78,6 +78,8 @@ COLLECTIONS = {
     "fetching.Fetcher._flights": "one per configured program, while it runs",
     "housekeeping.Housekeeper._lost": "weak: granted exchanges whose upstream connection has ended",
     "keeper.Keeper.reloads": "two results",
+    "shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
+    "turns.Turns._row": "one per client connection over HTTP/2, or per upstream connection of its streams",
     "lane.delivery.Delivery._out": "one response, in pieces of 64 KiB",
     "lane.delivery.Delivery._incoming": "one segment of a response, as the socket gave it",
     "lane.express.Express.exchanges": "one per granted exchange, until it ends",

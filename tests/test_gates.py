@@ -26,15 +26,31 @@ def test_of_one_client_a_mebibyte_is_held() -> None:
         (0, 0, False),
         (4 * MIB, 4 * MIB, False),
         (4 * MIB + 1, 4 * MIB + 1, True),
-        (64 * 1024 + 1, 16 * MIB, False),
-        (64 * 1024 + 1, 16 * MIB + 1, True),
-        (64 * 1024, 16 * MIB + 1, False),
-        (64 * 1024, 900 * MIB, False),
+        (16 * 1024 + 1, 16 * MIB, False),
+        (16 * 1024 + 1, 16 * MIB + 1, True),
+        (16 * 1024, 16 * MIB + 1, False),
+        (16 * 1024, 900 * MIB, False),
     ],
 )
 def test_of_an_answer_that_is_not_taken_so_much_waits(waiting: int, together: int, is_much: bool) -> None:
     """The last: a client that takes nothing of a thousand answers stops none of those that it takes."""
     assert is_too_much(waiting, together) is is_much
+
+
+@pytest.mark.parametrize(
+    ("waiting", "together", "room", "is_much"),
+    [
+        (16 * 1024 + 1, MIB, MIB, False),
+        (16 * 1024 + 1, MIB + 1, MIB, True),
+        (16 * 1024, MIB + 1, MIB, False),
+        (16 * 1024 + 1, 16 * MIB + 1, 60 * MIB, True),
+        (16 * 1024 + 1, 16 * 1024 + 1, 0, True),
+    ],
+)
+def test_a_client_has_less_room_where_others_take_nothing_either(
+    waiting: int, together: int, room: int, is_much: bool
+) -> None:
+    assert is_too_much(waiting, together, room) is is_much
 
 
 class Lab:

@@ -36,10 +36,9 @@ from presign_proxy.frames import BURST, PER_ANSWER, TURN_FRAMES
 from presign_proxy.http2 import (
     BoundedEncoder,
     Settle,
-    all_unsent,
-    unsent,
 )
 from presign_proxy.message import MAX_FIELDS, MAX_HEAD
+from presign_proxy.windows import all_unsent, unsent
 from support.h2frames import END_HEADERS, END_STREAM, HEADERS, PING, frame, head_of, literal
 from support.h2sides import HEAD, Side, answers, ask
 
@@ -102,7 +101,7 @@ def test_what_a_client_did_wrong_is_told_without_what_it_sent() -> None:
 # -- turns ------------------------------------------------------------------------------------------------
 
 
-def test_what_is_behind_a_turn_waits_for_the_next_and_an_end_behind_that() -> None:
+def test_what_is_behind_a_turn_waits_for_the_next() -> None:
     side = Side("client")
     side.begin(end=False)
     before = len(side.of(h2.events.PingAckReceived))
@@ -114,14 +113,29 @@ def test_what_is_behind_a_turn_waits_for_the_next_and_an_end_behind_that() -> No
     assert turn.delay == 0
     assert side.side.turn is turn
     side.say(pings[-1])
-    side.handle(events.ConnectionClosed(side.conn))
     assert len(side.of(h2.events.PingAckReceived)) == TURN_FRAMES
-    assert not side.told(RequestProtocolError)
     side.handle(events.Wakeup(turn))
     assert len(side.of(h2.events.PingAckReceived)) == TURN_FRAMES + 5
     assert side.side.turn is None
-    assert len(side.told(RequestProtocolError)) == 1
     assert len(side.wakeups()) == 1
+
+
+def test_an_upstream_that_closes_behind_its_answer_is_heard_to_the_end() -> None:
+    side = Side("upstream")
+    ask(side)
+    answers(side)
+    for _ in range(TURN_FRAMES):
+        side.peer.send_data(1, b"x" * 2000)
+    side.peer.end_stream(1)
+    side.flush()
+    assert side.side.turn is not None
+    side.handle(events.ConnectionClosed(side.conn))
+    assert not side.told(ResponseProtocolError)
+    side.handle(events.Wakeup(side.side.turn))
+    assert len(side.told(ResponseData)) == TURN_FRAMES
+    assert [one.stream_id for one in side.told(ResponseEndOfMessage)] == [1]
+    assert side.side.turn is None
+    assert side.closes()
 
 
 def test_the_end_of_a_client_that_waits_for_no_turn_is_told_at_once() -> None:

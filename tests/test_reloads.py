@@ -321,7 +321,7 @@ def test_a_gateway_that_starts_with_too_few_descriptors_says_so(
         env=environment(),
         check=False,
     )
-    assert "1000 clients take up to 2256 open files in each worker, and 500 are allowed" in done.stdout
+    assert "1000 clients take up to 3256 open files in each worker, and 500 are allowed" in done.stdout
     night.gateway.stop()
     few = Serve(
         night.directory,
@@ -330,7 +330,7 @@ def test_a_gateway_that_starts_with_too_few_descriptors_says_so(
         start_from=night.gateway.config.read_text("utf-8"),
     )
     with few.start():
-        assert few.wait_for_log("1000 clients take up to 2256 open files in each worker, and 500 are allowed")
+        assert few.wait_for_log("1000 clients take up to 3256 open files in each worker, and 500 are allowed")
 
 
 @pytest.mark.needs("/proc")

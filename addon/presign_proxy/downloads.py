@@ -25,10 +25,10 @@ from .bodies import PATIENCE, TURN
 from .endings import UPSTREAM_FAILED, EndingStream
 from .gates import is_too_much
 from .handlers import handler_of, transport_of
-from .http2 import all_unsent, unsent
 from .ledger import Entry
 from .sending import Commands
 from .waits import Drained
+from .windows import all_unsent, unsent
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,8 @@ class DownloadingStream(EndingStream):
         socket = transport.get_write_buffer_size() if transport is not None else 0
         server: Any = self.http_layer.connections.get(client)
         if isinstance(server, Http2Server):
-            return is_too_much(socket + unsent(server, self.stream_id), socket + all_unsent(server))
+            room = self.ledger.shares.room
+            return is_too_much(socket + unsent(server, self.stream_id), socket + all_unsent(server), room)
         return is_too_much(socket, socket)
 
     async def _rest(self) -> None:

@@ -86,6 +86,7 @@ class FrameGate:
     """Lets whole frames through, turn by turn."""
 
     __slots__ = (
+        "_begins",
         "_begun",
         "_block",
         "_heads",
@@ -99,6 +100,7 @@ class FrameGate:
         "_since",
         "_tiny",
         "_tokens",
+        "barred",
         "delay",
         "sizes",
     )
@@ -110,6 +112,7 @@ class FrameGate:
         preface: int = PREFACE,
         max_frame: int = MAX_FRAME,
         paced: bool = True,
+        begins: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
@@ -118,8 +121,13 @@ class FrameGate:
             max_frame: bytes of the longest frame that the peer was allowed.
             paced: whether tiny frames wait for the clock. Those of an upstream do not: it may stream many
                 answers word by word.
+            begins: asked before each head that begins a stream; where it says no, that head waits, and all
+                that is behind it.
         """
         self._is_live = is_live
+        self._begins = begins
+        self.barred = False
+        """Whether the last turn has ended before a stream that was not to be begun with in it."""
         self._held = bytearray()
         self._preface = preface
         self._max_frame = max_frame
@@ -183,7 +191,7 @@ class FrameGate:
         self._since = now
         self.sizes.clear()
         self._heads = self._pieces = 0
-        self.delay = 0.0
+        self.delay, self.barred = 0.0, False
         end = min(self._preface, len(self._held))
         self._preface -= end
         frames = 0
@@ -191,7 +199,7 @@ class FrameGate:
             length = self._length(end)
             if length > self._max_frame:
                 raise Excess("a frame is too large", FRAME_SIZE_ERROR)
-            if len(self._held) < end + _HEAD + length:
+            if len(self._held) < end + _HEAD + length or self._is_barred(end):
                 break
             if not self._is_of_body(end, length):
                 self._look(end, length)
@@ -210,6 +218,13 @@ class FrameGate:
             return False
         too_many = frames >= TURN_FRAMES or self._pieces >= TURN_PIECES
         return too_many or (kind == _HEADERS and self._heads >= TURN_HEADS)
+
+    def _is_barred(self, at: int) -> bool:
+        """Whether a frame would begin a stream out of turn. Trailers begin none."""
+        if self._held[at + 3] == _HEADERS:
+            stream = self._stream(at)
+            self.barred = not (stream in self.sizes or self._is_live(stream) or self._begins())
+        return self.barred
 
     def _stream(self, at: int) -> int:
         return int.from_bytes(self._held[at + 5 : at + 9], "big") & 0x7FFFFFFF

@@ -59,7 +59,7 @@ class Guard:
     name = "presign_guard"
 
     def __init__(self) -> None:
-        self.ledger = Ledger(lambda forward, request: self._admission.confirm(forward, request))
+        self.ledger = Ledger(lambda *asked: self._admission.confirm(*asked), lambda: self.keeper.max_clients)
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
@@ -255,7 +255,7 @@ class Guard:
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
-        gate(data.client, data.server, lambda: self.ledger.is_behind(data.client, data.server))
+        gate(data.client, data.server, *self.ledger.gating(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)

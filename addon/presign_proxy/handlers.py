@@ -18,6 +18,9 @@ from .sockets import unsent
 MAX_CONNECTIONS: Final = 100
 """To one address, for one client: the streams that a client of HTTP/2 may have at a time."""
 
+_calls: Final[set[asyncio.Task[None]]] = set()
+"""Those under way: the event loop alone would let go of them."""
+
 
 def proxyserver() -> Any:
     """mitmproxy's addon of that name; None where there is none."""
@@ -63,6 +66,13 @@ async def tell(client: Client, event: events.Event) -> None:
     """Lead an event through the layers of a client's handler."""
     if (handler := handler_of(client)) is not None:
         await handler.server_event(event)
+
+
+def call(turn: Any) -> None:
+    """Tell a side of HTTP/2 that it is its turn; one whose client has gone is told nothing."""
+    task = asyncio.get_running_loop().create_task(tell(turn.side.conn, turn))
+    _calls.add(task)
+    task.add_done_callback(_calls.discard)
 
 
 def cut(client: Client, connection: Connection) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import h2.events
 import h2.exceptions
-import hpack
 from h2.errors import ErrorCodes
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
@@ -19,6 +17,7 @@ from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseHeaders
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server, StreamState
 
 from .answers import refusal
+from .encoder import BoundedEncoder
 from .endings import UnreadableResponse
 from .frames import ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
 from .gates import MAX_HELD
@@ -27,7 +26,9 @@ from .identity import new_request_id
 from .message import MAX_FIELDS, MAX_HEAD
 from .response_heads import MAX_RESPONSE_HEAD, NO_STATUS, TOO_LARGE
 from .sending import Commands
-from .windows import WindowedConnection, make_windowed
+from .shares import MAX_STREAMS
+from .statuses import has_status
+from .windows import make_windowed, windowed
 
 if TYPE_CHECKING:
     from .wire import GuardedHttpLayer
@@ -36,19 +37,11 @@ PSEUDO: Final = 4
 """Fields of a request over HTTP/2 that are none of its header."""
 _FREE: Final = 8 * 1024
 """Bytes that a head over HTTP/2 may become, however few of it are sent."""
-_STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
-_MAX_TABLE: Final = 4096
-"""Bytes of the table in which we keep what we have sent (RFC 7541, 4.2: a peer only allows for more)."""
-
-
+_UNCOUNTED: Final = 2**31 - 1
 MAX_WINDOW: Final = MAX_HELD
 """Bytes of one stream that a peer may send before any of them was passed on."""
-
-
 MAX_ENDED: Final = 100
-"""Streams of a connection that have ended and are still known: what a peer had sent before it heard of that
-is no flood.
-"""
+"""Streams of a connection that have ended and are still known: what its peer had sent by then is no flood."""
 
 
 class Client(Protocol):
@@ -60,25 +53,15 @@ class Client(Protocol):
         """Whether the client does not take what has come for one of its streams."""
 
 
-_table_size: Any = vars(hpack.Encoder)["header_table_size"]
-
-
-class BoundedEncoder(hpack.Encoder):
-    """Writes heads. hpack keeps as much of them as the peer allows, four gigabytes, and searches all of that
-    for each field of the next head.
-    """
-
-    @property
-    def header_table_size(self) -> int:
-        return self.header_table.maxsize
-
-    @header_table_size.setter
-    def header_table_size(self, value: int) -> None:
-        _table_size.fset(self, min(value, _MAX_TABLE))
-
-
 class Settle(events.Event):
     """What waited may have moved on: the windows of streams that move again are to be opened."""
+
+
+class Turn(events.Event):
+    """It is the turn of a client to begin with a stream."""
+
+    def __init__(self, side: GuardedHttp2Server) -> None:
+        self.side = side
 
 
 class _ByTurns(Http2Connection):
@@ -89,7 +72,7 @@ class _ByTurns(Http2Connection):
     gate: FrameGate
     owed: dict[int, int]
     """By stream, the bytes that its peer was not told to be taken."""
-    turn: commands.RequestWakeup | None = None
+    turn: commands.RequestWakeup | Turn | None = None
     """The next one, while whole frames wait for it."""
     http_layer: GuardedHttpLayer | Client
     _telling: bool = False
@@ -161,7 +144,7 @@ class _ByTurns(Http2Connection):
         self.gate.forget()
         self._closed = None
         yield from super().close_connection(msg)
-        _windowed(self).forget()
+        windowed(self).forget()
 
     def _forget_ended(self) -> None:
         """mitmproxy keeps each stream that there ever was, for as long as its connection lasts."""
@@ -182,11 +165,14 @@ class _ByTurns(Http2Connection):
             yield from self._sent(super()._handle_event(events.DataReceived(self.conn, data)))
             self._telling = False
         if self.gate.is_ready:
-            self.turn = commands.RequestWakeup(self.gate.delay)
-            yield self.turn
+            yield from self._wait()
         elif self._closed is not None:
             closed, self._closed = self._closed, None
             yield from super()._handle_event(closed)
+
+    def _wait(self) -> Commands:
+        self.turn = wakeup = commands.RequestWakeup(self.gate.delay)
+        yield wakeup
 
     def _end(self, excess: Excess) -> Commands:
         yield from self.protocol_error(excess.why, excess.code)
@@ -205,13 +191,59 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
     def __init__(self, context: Context, http_layer: GuardedHttpLayer) -> None:
         super().__init__(context)
         self.http_layer: GuardedHttpLayer = http_layer
-        self._bound(FrameGate(lambda stream_id: stream_id in http_layer.streams))
+        self.h2_conn.local_settings.max_concurrent_streams = MAX_STREAMS
+        self._bound(FrameGate(lambda stream_id: stream_id in http_layer.streams, begins=self._may_begin))
+        self._called = self._begun = False
         self._refused: int | None = None
         """The stream whose head was too large; nothing more of it is listened to."""
-        # Up to here a head is decoded, so that one that is too large can be answered.
+        # Up to here a head is decoded, so that a larger one can be answered.
         self.h2_conn.decoder.max_header_list_size = 2 * MAX_HEAD
 
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, Turn):
+            self.turn, self._called = None, True
+            yield from self._take_turn()
+            return
+        if isinstance(event, events.ConnectionClosed):
+            # Nobody takes an answer any more: what waited for its turn is not begun with.
+            self.gate.forget()
+            self._leave_row()
+        yield from super()._handle_event(event)
+        if isinstance(event, events.Start):
+            # The client was told of MAX_STREAMS. h2 would cut off one that has not heard of that yet.
+            self.h2_conn.local_settings.max_concurrent_streams = _UNCOUNTED
+            self.h2_conn.local_settings.acknowledge()
+
+    def _take_turn(self) -> Commands:
+        self._begun = False
+        yield from super()._take_turn()
+        self._called = False
+
+    def _may_begin(self) -> bool:
+        """Whether this is a turn to begin with a stream, and none was begun with in it."""
+        if self._begun:
+            return False
+        self._begun = self._called or self.http_layer.ledger.turns.take()
+        return self._begun
+
+    def _wait(self) -> Commands:
+        if not self.gate.barred:
+            return (yield from super()._wait())
+        self.turn = turn = Turn(self)
+        self.http_layer.ledger.turns.wait(turn)
+
+    def _leave_row(self) -> None:
+        if isinstance(self.turn, Turn):
+            self.http_layer.ledger.turns.leave(self.turn)
+        self.turn = None
+
+    def close_connection(self, msg: str) -> Commands:
+        self._leave_row()
+        yield from super().close_connection(msg)
+
     def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
+        if isinstance(event, h2.events.RequestReceived) and not self._has_room():
+            return self._turn_away(event)
         if isinstance(event, h2.events.RequestReceived | h2.events.TrailersReceived):
             if self._is_too_large(event):
                 return (yield from self._refuse_head(event))
@@ -225,6 +257,18 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
             # it would go on for nobody, and HTTP/2 does not count it among those it allows at a time.
             self.streams.setdefault(event.stream_id, StreamState.HEADERS_RECEIVED)
         return (yield from super().handle_h2_event(event))
+
+    def _has_room(self) -> bool:
+        """Whether one more stream may be begun with. h2 has counted it."""
+        if self.h2_conn.open_inbound_streams > MAX_STREAMS:
+            return False
+        return self.http_layer.ledger.shares.may_begin(len(self.http_layer.streams))
+
+    def _turn_away(self, event: Any) -> bool:
+        """Refuse a stream in such a way that its client knows it may ask again (RFC 9113, 8.7)."""
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            self.h2_conn.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+        return False
 
     def _is_too_large(self, event: Any) -> bool:
         """Whether a head, or the trailers, became more than is served, or than what was sent accounts for.
@@ -378,7 +422,7 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
         if isinstance(event, h2.events.ResponseReceived | h2.events.InformationalResponseReceived):
             stream_id, fields = event.stream_id, event.headers or ()
             size = self.interim.pop(stream_id, 0) + sum(len(name) + len(value) + 4 for name, value in fields)
-            why = TOO_LARGE if size > MAX_RESPONSE_HEAD else "" if _has_status(fields) else NO_STATUS
+            why = TOO_LARGE if size > MAX_RESPONSE_HEAD else "" if has_status(fields) else NO_STATUS
             if why and stream_id in self.streams:
                 return (yield from self._refuse(stream_id, why))
             if isinstance(event, h2.events.InformationalResponseReceived):
@@ -404,29 +448,3 @@ class GuardedHttp2Client(_ByTurns, Http2Client):
     def backlog(self) -> int:
         """Bytes that wait for their turn."""
         return self.gate.waiting if self.gate.is_ready else 0
-
-
-def _has_status(fields: Any) -> bool:
-    """Whether an answer has one status of three digits. mitmproxy takes `+200` and `2_00` for 200, too, and
-    h2 takes `1000` for an interim one.
-    """
-    found = [value for name, value in fields if name == b":status"]
-    return len(found) == 1 and _STATUS.fullmatch(found[0]) is not None
-
-
-def unsent(side: Http2Connection, stream_id: int) -> int:
-    """Bytes of a stream that its peer's window keeps from being sent."""
-    return _windowed(side).waiting_of(stream_id)
-
-
-def all_unsent(side: Http2Connection) -> int:
-    """Bytes of all streams that a peer's windows keep from being sent."""
-    return _windowed(side).waiting
-
-
-def _windowed(side: Http2Connection) -> WindowedConnection:
-    """Its connection: there are no sides but the two above, which make it such a one."""
-    connection = side.h2_conn
-    if not isinstance(connection, WindowedConnection):
-        raise TypeError("a connection whose buffers nobody counts")
-    return connection

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
+from . import gates, handlers
 from .answers import Answer, Style
 from .audit import Outcome
 from .bodies import Body
@@ -27,10 +28,14 @@ from .links import Led
 from .masking import Mask, mask_for
 from .message import Request
 from .observing.shown_bodies import ShownBodies
+from .shares import STREAMS, Shares, streams_of
+from .turns import Turns
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 
 MAX_PINS: Final = 256
+READS: Final = 4
+"""Pieces of answers to clients over HTTP/2 that are read in one turn of the event loop."""
 
 Confirm = Callable[[Forward, Request], Forward | Deny]
 """Decides again on what was granted before; `Admission.confirm`."""
@@ -181,9 +186,17 @@ class Entry:
 class Ledger:
     """The entries of all live flows, and since when each client owes the head of a request."""
 
-    def __init__(self, confirm: Confirm) -> None:
-        """Args: confirm: asked in the moment in which a granted request leaves."""
+    def __init__(self, confirm: Confirm, clients: Callable[[], int] = lambda: STREAMS) -> None:
+        """
+        Args:
+            confirm: asked in the moment in which a granted request leaves.
+            clients: how many there may be.
+        """
         self._confirm = confirm
+        self.shares = Shares(lambda: streams_of(clients()))
+        # In which streams over HTTP/2 are begun with, and in which answers to them are read.
+        self.turns = Turns(handlers.call)
+        self.reads = Turns(gates.call, READS)
         self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         # A UI keeps flows, and with them their entries, long after their exchanges.
         self._granted: WeakSet[Entry] = WeakSet()
@@ -318,6 +331,12 @@ class Ledger:
         layer = self.layers.get(client)
         return layer is not None and layer.is_shut(server)
 
+    def gating(self, client: Any, server: Any) -> tuple[Callable[[], bool], Turns | None]:
+        """What keeps an upstream connection from being read, and in which turns it is: the only one of a
+        client over HTTP/1 needs none.
+        """
+        return lambda: self.is_behind(client, server), self.reads if client.alpn == b"h2" else None
+
     def idle_stranger(self) -> Any:
         """The oldest client that was never granted anything and asks for nothing now; None if none is."""
         for client, layer in list(self.layers.items()):
@@ -328,6 +347,7 @@ class Ledger:
     def forget(self, client: Any) -> None:
         """A client is gone. Its layers refer back to it, so that weak keys alone would keep both for ever."""
         self.layers.pop(client, None)
+        self.shares.forget(client)
         self.heads.pop(client, None)
         self.pins.pop(client, None)
         self._judged.pop(client, None)

@@ -288,7 +288,7 @@ class GatewayConfig(Strict):
     tls: FrontConfig | None = None
     unsigned: Literal["pass", "deny"] = "pass"
     trusted_proxies: list[str] = Field(default_factory=list)
-    # Of each process. One that asks takes two descriptors, of which `presign serve` allows itself 65,536.
+    # Of each process. One that asks takes three descriptors, of which `presign serve` allows itself 65,536.
     max_clients: int = Field(default=1000, ge=1, le=30_000)
 
 

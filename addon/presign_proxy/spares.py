@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from .shares import streams_of
+
 FILES: Final = 65_536
 """Open files of a process that are enough for all that can be configured; the usual limit is a thousand."""
 COUNT: Final = 16
@@ -15,7 +17,7 @@ COUNT: Final = 16
 SHARE: Final = 16
 """Of what a process may open, one in so many is kept at most: a small limit is for clients first."""
 FOR_EACH_CLIENT: Final = 2
-"""Its connection, and that to its upstream."""
+"""Its connection, and that to its upstream. Further streams over HTTP/2 have more of these."""
 FOR_THE_REST: Final = 256
 """Look-ups of names, the limit store, logs, shared upstream connections, and those that are kept."""
 
@@ -71,7 +73,7 @@ def _limit() -> int:
 
 def needed(max_clients: int) -> int:
     """Descriptors that a process needs for so many clients."""
-    return FOR_EACH_CLIENT * max_clients + FOR_THE_REST
+    return FOR_EACH_CLIENT * max_clients + streams_of(max_clients) + FOR_THE_REST
 
 
 def shortage(max_clients: int, limit: int) -> str:

@@ -12,6 +12,7 @@ from collections import deque
 from typing import Any, Final
 
 import h2.events
+from mitmproxy.proxy.layers.http._http2 import Http2Connection
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Data
 
 _JOINED: Final = 1024
@@ -127,3 +128,21 @@ def make_windowed(connection: BufferedH2Connection) -> None:
     connection.__class__ = WindowedConnection
     buffers: Any = Buffers()
     connection.stream_buffers = buffers
+
+
+def unsent(side: Http2Connection, stream_id: int) -> int:
+    """Bytes of a stream that its peer's window keeps from being sent."""
+    return windowed(side).waiting_of(stream_id)
+
+
+def all_unsent(side: Http2Connection) -> int:
+    """Bytes of all streams that a peer's windows keep from being sent."""
+    return windowed(side).waiting
+
+
+def windowed(side: Http2Connection) -> WindowedConnection:
+    """Its connection: there are no sides but the two above, which make it such a one."""
+    connection = side.h2_conn
+    if not isinstance(connection, WindowedConnection):
+        raise TypeError("a connection whose buffers nobody counts")
+    return connection

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
@@ -28,17 +28,18 @@ from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
 from .flows import is_h1
 from .gates import MAX_BACKLOG, MAX_HELD, is_too_much
 from .http1 import TamedHttp1
-from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, all_unsent, unsent
+from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, Turn
 from .identity import new_request_id
 from .lane.layer import LaneEvent
 from .ledger import Ledger
 from .lines import is_ambiguous
 from .message import MAX_HEAD
 from .sending import Commands, in_one_piece
-from .sharing import SharingHttpLayer
+from .sharing import SharingHttp1Client, SharingHttpLayer
 from .stream import GuardedStream
 from .upstream_protocol import GuardedHttpClient
 from .waits import WaitingHttp1Server, descendants
+from .windows import all_unsent, unsent
 
 logger = logging.getLogger(__name__)
 
@@ -193,8 +194,7 @@ class GuardedHttpLayer(SharingHttpLayer):
                 self.connections.setdefault(client, GuardedHttp2Server(self.context.fork(), self))
             elif client.transport_protocol == "tcp":
                 self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.ledger))
-        stock = self._to_lane(event) if isinstance(event, LaneEvent) else super()._handle_event(event)
-        for command in in_one_piece(stock):
+        for command in in_one_piece(self._led(event)):
             if self.quiet and isinstance(command, commands.Log):
                 command.message = "presign: a message of the protocol layer is withheld"
             elif isinstance(command, commands.OpenConnection):
@@ -203,6 +203,21 @@ class GuardedHttpLayer(SharingHttpLayer):
         yield from self._settle()
         while self.ended:
             self.ended.pop().come_apart()
+        if isinstance(server := self.connections.get(client), GuardedHttp2Server):
+            gone = client.state is ConnectionState.CLOSED
+            self.ledger.shares.note(client, *((0, 0) if gone else (len(self.streams), all_unsent(server))))
+
+    def _led(self, event: events.Event) -> Commands:
+        """What comes of an event where it belongs."""
+        if isinstance(event, LaneEvent):
+            yield from self._to_streams(event, event.lane.context)
+        elif isinstance(event, Turn) and self.connections.get(self.context.client) is not event.side:
+            yield from self._to_streams(event, event.side.context)
+        elif isinstance(event, Turn):
+            if event.side.turn is event:  # else its client has gone meanwhile
+                yield from self.event_to_child(event.side, event)
+        else:
+            yield from super()._handle_event(event)
 
     def _settle(self) -> Commands:
         """Open the windows of what moves again, on both sides."""
@@ -225,11 +240,11 @@ class GuardedHttpLayer(SharingHttpLayer):
         if isinstance(event, events.DataReceived):
             return event.connection is client
         turn = getattr(self.connections.get(client), "turn", None)
-        return isinstance(event, events.Wakeup) and event.command is turn
+        return turn is not None and turn in (event, getattr(event, "command", None))
 
-    def _to_lane(self, event: LaneEvent) -> Commands:
-        """Lead an event to the lane at the other end of a tunnel."""
-        for one in event.lane.context.layers:
+    def _to_streams(self, event: events.Event, context: Context) -> Commands:
+        """Lead an event to what is at the other end of a tunnel."""
+        for one in context.layers:
             if isinstance(one, GuardedStream) and self.streams.get(one.stream_id) is one:
                 yield from self.event_to_child(one, event)
 
@@ -279,9 +294,15 @@ class GuardedHttpLayer(SharingHttpLayer):
         client = self.connections.get(self.context.client)
         if not isinstance(client, Http2Server):
             return False
-        return is_too_much(unsent(client, stream_id), all_unsent(client))
+        return is_too_much(unsent(client, stream_id), all_unsent(client), self.ledger.shares.room)
 
     def _streams_of(self, server: Connection) -> list[int]:
+        """Those whose answers come on an upstream connection. A client over HTTP/2 may have a hundred, with
+        as many connections, each of which asks again and again.
+        """
+        for one in descendants(self.connections.get(server)):
+            if isinstance(one, SharingHttp1Client):
+                return [one.stream_id] if one.stream_id in self.streams else []
         streams = self.streams.items()
         return [one for one, stream in streams if getattr(stream.flow, "server_conn", None) is server]
 

@@ -16,6 +16,8 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
 
 from presign_proxy.http2 import GuardedHttp2Client, GuardedHttp2Server
+from presign_proxy.shares import Shares
+from presign_proxy.turns import Turns
 
 HEAD = [(":method", "POST"), (":scheme", "https"), (":authority", "x"), (":path", "/")]
 
@@ -27,6 +29,16 @@ class Layer:
         self.streams: dict[int, Any] = {}
         self.held: set[int] = set()
         self.owing: set[Any] = set()
+        self.shares = Shares()
+        self.called: list[Any] = []
+        """Those whose turn has come, and who were not told yet."""
+        self.ends: list[Any] = []
+        """What is called at the end of this turn of the event loop."""
+        self.turns = Turns(self.called.append, later=self.ends.append)
+
+    @property
+    def ledger(self) -> Any:
+        return self
 
     def is_full(self, stream_id: int) -> bool:
         return stream_id in self.held
@@ -75,8 +87,20 @@ class Side:
         self.commands += found
         return found
 
-    def say(self, data: bytes) -> list[Any]:
-        return self.handle(events.DataReceived(self.conn, data))
+    def say(self, data: bytes, *, turns: bool = True) -> list[Any]:
+        """Args: turns: whether the turns of the event loop pass that this takes."""
+        found = self.handle(events.DataReceived(self.conn, data))
+        while turns and self.layer.ends:
+            found += self.turn()
+        return found
+
+    def turn(self) -> list[Any]:
+        """The next turn of the event loop, as far as streams are begun with in it."""
+        ends, self.layer.ends[:] = list(self.layer.ends), []
+        for end in ends:
+            end()
+        called, self.layer.called[:] = list(self.layer.called), []
+        return [command for one in called for command in self.handle(one)]
 
     def flush(self) -> list[Any]:
         return self.say(self.peer.data_to_send())

@@ -1,0 +1,26 @@
+"""Writes the heads that a peer over HTTP/2 is sent, and keeps few of them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import hpack
+
+_MAX_TABLE: Final = 4096
+"""Bytes of the table in which we keep what we have sent (RFC 7541, 4.2: a peer only allows for more)."""
+
+_table_size: Any = vars(hpack.Encoder)["header_table_size"]
+
+
+class BoundedEncoder(hpack.Encoder):
+    """Writes heads. hpack keeps as much of them as the peer allows, four gigabytes, and searches all of that
+    for each field of the next head.
+    """
+
+    @property
+    def header_table_size(self) -> int:
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        _table_size.fset(self, min(value, _MAX_TABLE))

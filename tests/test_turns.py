@@ -1,0 +1,159 @@
+"""Who goes on in which turn of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from presign_proxy import gates
+from presign_proxy.gates import GatedReader
+from presign_proxy.ledger import READS
+from presign_proxy.turns import Turns
+
+
+class Loop:
+    """An event loop whose turns pass when a test says so."""
+
+    def __init__(self, each: int = 1) -> None:
+        self.later: list[Callable[[], None]] = []
+        self.called: list[str] = []
+        self.turns = Turns(self.called.append, each, self.later.append)
+
+    def turn(self) -> list[str]:
+        """Those who are called in the next turn."""
+        later, self.later[:] = list(self.later), []
+        self.called.clear()
+        for one in later:
+            one()
+        return list(self.called)
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_so_many_go_on_at_once_and_the_others_in_the_next_turn(each: int) -> None:
+    loop = Loop(each)
+    assert [loop.turns.take() for _ in range(each + 1)] == [True] * each + [False]
+    assert loop.turn() == []
+    assert loop.turns.take()
+
+
+def test_those_who_wait_are_called_one_after_the_other_in_their_order() -> None:
+    loop = Loop()
+    for one in ("first", "second", "third"):
+        loop.turns.wait(one)
+    assert [loop.turn() for _ in range(4)] == [["first"], ["second"], ["third"], []]
+    assert loop.later == [], "nobody waits: the event loop may sleep"
+
+
+def test_so_many_are_called_in_one_turn() -> None:
+    loop = Loop(2)
+    for one in ("first", "second", "third"):
+        loop.turns.wait(one)
+    assert [loop.turn() for _ in range(2)] == [["first", "second"], ["third"]]
+
+
+def test_nobody_overtakes_those_who_wait() -> None:
+    loop = Loop()
+    loop.turns.wait("first")
+    loop.turns.wait("second")
+    assert not loop.turns.take()
+    loop.turn()
+    assert not loop.turns.take(), "the second is still there"
+    loop.turn()
+    assert not loop.turns.take(), "this turn was that of the second"
+    loop.turn()
+    assert loop.turns.take()
+
+
+def test_who_waits_again_stands_behind_the_others() -> None:
+    loop = Loop()
+    loop.turns.wait("greedy")
+    loop.turns.wait("other")
+    assert loop.turn() == ["greedy"]
+    loop.turns.wait("greedy")
+    assert [loop.turn(), loop.turn()] == [["other"], ["greedy"]]
+
+
+def test_who_has_left_is_not_called_and_takes_nobodys_turn() -> None:
+    loop = Loop()
+    for one in ("gone", "first"):
+        loop.turns.wait(one)
+    loop.turns.leave("gone")
+    loop.turns.leave("gone")
+    assert loop.turn() == ["first"]
+
+
+def test_the_turns_are_those_of_the_event_loop_that_runs() -> None:
+    async def main() -> list[int]:
+        called: list[int] = []
+        turns, seen = Turns(called.append), []
+        for one in range(3):
+            turns.wait(one)
+        for _ in range(4):
+            seen.append(len(called))
+            await asyncio.sleep(0)
+        return seen
+
+    assert asyncio.run(main()) == [0, 1, 2, 3]
+
+
+def test_in_one_turn_a_bounded_number_of_answers_is_read() -> None:
+    """Seven hundred upstreams that all have something to say were heard before anybody else."""
+
+    async def main() -> list[int]:
+        turns, heard, seen = Turns(gates.call, READS), [], []
+
+        async def read(number: int) -> None:
+            stream = asyncio.StreamReader()
+            stream.feed_data(b"x" * 100)
+            await GatedReader(stream, lambda: False, turns).read(100)
+            heard.append(number)
+
+        tasks = [asyncio.create_task(read(number)) for number in range(3 * READS)]
+        while len(heard) < len(tasks):
+            before = len(heard)
+            await asyncio.sleep(0)
+            seen.append(len(heard) - before)
+        assert heard == list(range(3 * READS))
+        return seen
+
+    assert max(asyncio.run(main())) <= READS
+
+
+def test_what_was_read_and_not_told_yet_is_nothing_to_wait_for() -> None:
+    """A connection with something to tell is not silent: it would pass for the next answer."""
+
+    async def main() -> None:
+        turns = Turns(gates.call)
+        stream = asyncio.StreamReader()
+        gated = GatedReader(stream, lambda: False, turns)
+        task = asyncio.create_task(gated.read(100))
+        await asyncio.sleep(0)
+        assert gated.is_waiting
+        turns.wait(asyncio.get_running_loop().create_future())
+        turns.wait(asyncio.get_running_loop().create_future())
+        stream.feed_data(b"x")
+        await asyncio.sleep(0)
+        assert not gated.is_waiting
+        assert await task == b"x"
+
+    asyncio.run(main())
+
+
+def test_who_is_cancelled_in_the_row_leaves_it() -> None:
+    async def main() -> None:
+        turns = Turns(gates.call)
+        stream = asyncio.StreamReader()
+        stream.feed_data(b"x")
+        assert turns.take()
+        task = asyncio.create_task(GatedReader(stream, lambda: False, turns).read(1))
+        turns.wait(first := asyncio.get_running_loop().create_future())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await first
+        assert not turns._row
+
+    asyncio.run(main())
