@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 import pytest
 
 from conftest import MakeGateway
-from presign_proxy.lane.incoming import Incoming
-from presign_proxy.response_chunks import MAX_LINE, ResponseChunks
+from presign_proxy.lane.incoming import TURN_HEADS, Incoming
+from presign_proxy.response_chunks import MAX_LINE, TURN_CHUNKS, ResponseChunks
 from presign_proxy.response_heads import MAX_RESPONSE_HEAD, HeadSearch, Unreadable
 from support.byhand import ByHand
 from support.h2client import H2Client
@@ -287,7 +287,9 @@ def read(answer: bytes, size: int) -> bytes | None:
     incoming, found = Incoming(), b""
     try:
         for at in range(0, len(answer), size):
-            found += b"".join(incoming.feed(answer[at : at + size], lambda head: head.status != 204))
+            found += incoming.feed(answer[at : at + size], lambda head: head.status != 204)
+            while incoming.lags:
+                found += incoming.feed(b"", lambda head: head.status != 204)
             if incoming.done:
                 return found
     except Unreadable:
@@ -318,8 +320,53 @@ def test_what_is_written_anew_is_regular_and_says_the_same(how: str) -> None:
     assert again[0] == found[0]._replace(regular=True, keeps=again[0].keeps)
 
 
-@pytest.mark.parametrize("size", [1024, 4096, 16384])
-def test_chunks_cost_a_constant_for_each_byte(size: int) -> None:
-    """Counted in lines and pieces that are looked at, for the smallest chunks there are."""
+@pytest.mark.parametrize("unit", [b"1\r\nx\r\n", b"1\nx\n", b"1;\r\nx\r\n"], ids=["plain", "LF", "extended"])
+def test_so_many_chunks_are_read_before_others_have_their_turn(unit: bytes) -> None:
+    """Counted for the smallest chunks there are: a quarter of a mebibyte of them kept everybody waiting."""
+    chunks, sizes = ResponseChunks(), []
+    body, size = unit * (5 * TURN_CHUNKS) + b"0\r\n\r\nrest", 5 * TURN_CHUNKS
+    while not chunks.done:
+        sizes.append(len(chunks.feed(body)))
+        body = b""
+    assert (sum(sizes), chunks.rest, chunks.lags) == (size, b"rest", False)
+    assert max(sizes) <= TURN_CHUNKS
+
+
+def test_trailers_are_read_by_turns_as_well() -> None:
+    chunks, turns = ResponseChunks(), 1
+    chunks.feed(b"0\r\n" + b"x\n" * (4 * TURN_CHUNKS) + b"\r\n")
+    while chunks.lags:
+        turns += 1
+        chunks.feed(b"")
+    assert chunks.done
+    assert turns > 4
+
+
+def test_interim_heads_are_read_by_turns() -> None:
+    incoming, heard = Incoming(), []
+    incoming.feed(b"HTTP/1.1 100\r\n\r\n" * (3 * TURN_HEADS) + OK + SIZED, lambda _: not heard.append(1))
+    turns = 1
+    while incoming.lags:
+        turns += 1
+        incoming.feed(b"", lambda _: not heard.append(1))
+    assert (turns, len(heard), incoming.done, incoming.keeps) == (4, 1, True, True)
+
+
+def test_what_comes_while_chunks_wait_for_their_turn_stays_behind_them() -> None:
     chunks = ResponseChunks()
-    assert sum(1 for _ in chunks.feed(b"1\r\nx\r\n" * size)) == size
+    found = chunks.feed(b"1\r\na\r\n" * (2 * TURN_CHUNKS))
+    assert chunks.waiting == 6 * TURN_CHUNKS
+    found += chunks.feed(b"1\r\nb\r\n0\r\n\r\n")
+    while chunks.lags:
+        found += chunks.feed(b"")
+    assert found == b"a" * (2 * TURN_CHUNKS) + b"b"
+    assert chunks.done
+
+
+def test_what_was_good_in_front_of_a_broken_chunk_is_told_in_the_turn_before() -> None:
+    chunks = ResponseChunks()
+    assert chunks.feed(b"1\r\na\r\nnothing\r\n") == b"a"
+    assert chunks.lags
+    with pytest.raises(Unreadable):
+        chunks.feed(b"")
+    assert not chunks.lags

@@ -70,7 +70,7 @@ AFTER = (
     "Link.data_received",
     "Link._go_on",
     "Link._hear",
-    "Link._pass_on",
+    "Link._pace",
     "Incoming.feed",
     "HeadSearch.find",
     "parse",

@@ -13,6 +13,9 @@ PATIENCE: Final = 0.02
 TURN: Final = 1024 * 1024
 """Bytes of a body that are passed on before others have their turn: one that is decoded may have no end."""
 
+LEAST: Final = 16 * 1024
+"""What a piece of it counts for at least, be it empty: it may have taken as long as one of so many bytes."""
+
 
 class Body:
     """Takes chunks from the upstream and yields what may go to the client."""
@@ -25,10 +28,10 @@ class Body:
         self.size = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Raises DecodingError."""
+        """A piece may be empty where the body is decoded. Raises DecodingError."""
         self.size += len(chunk)
         if self._decoder is not None:
-            return filter(None, map(self._safe, self._decoder.feed(chunk)))
+            return map(self._safe, self._decoder.feed(chunk))
         safe = self._safe(chunk)
         return iter((safe,) if safe else ())
 

@@ -13,6 +13,8 @@ UNREADABLE: Final = frozenset(b"br zstd compress x-compress dcb dcz exi pack200-
 
 _PIECE: Final = 64 * 1024
 _SLICE: Final = 8 * 1024
+_MEMBERS: Final = 16
+"""Members of a body that become one piece: one that holds a byte, or none, costs as much as 16 KiB."""
 _MAGIC: Final = b"\x1f\x8b"
 _GZIP, _ZLIB, _BARE = 31, 15, -15
 """zlib's names for the three: the size of the window, and what stands around it."""
@@ -23,7 +25,8 @@ class DecodingError(Exception):
 
 
 class Decoder:
-    """Decodes gzip, zlib and bare deflate in pieces of at most 64 KiB, however far a chunk expands.
+    """Decodes gzip, zlib and bare deflate in pieces of at most 64 KiB, however far a chunk expands. A piece
+    may be empty: it has taken its time all the same.
 
     RFC 9110, 8.4.1 calls zlib "deflate", and some servers send what the word says. Behind the end of a gzip
     member another one may follow (RFC 1952, 2.2); anything else there is padding, and is dropped.
@@ -44,16 +47,26 @@ class Decoder:
             yield from self._decoded(chunk[at : at + _SLICE])
 
     def _decoded(self, chunk: bytes) -> Iterator[bytes]:
+        made: list[bytes] = []
+        room = _PIECE
         try:
             while chunk and not self._over:
                 if not self._begun:
                     chunk = self._begin(chunk)
                     continue
-                yield self._zlib.decompress(chunk, _PIECE)
+                made.append(self._zlib.decompress(chunk, room))
+                room -= len(made[-1])
                 chunk = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
                 self._begun = not self._zlib.eof
+                if not room or len(made) >= _MEMBERS:
+                    yield b"".join(made)
+                    made, room = [], _PIECE
         except zlib.error:
+            if made:
+                yield b"".join(made)
             raise DecodingError("the body is not valid gzip or zlib") from None
+        if made:
+            yield b"".join(made)
 
     def _begin(self, chunk: bytes) -> bytes:
         """Look at how a stream begins. Returns what is to be decoded, once two bytes are there."""

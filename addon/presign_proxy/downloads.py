@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
-from .bodies import PATIENCE, TURN
+from .bodies import LEAST, PATIENCE, TURN
 from .endings import UPSTREAM_FAILED, EndingStream
 from .gates import is_too_much
 from .handlers import handler_of, transport_of
@@ -78,8 +78,9 @@ class DownloadingStream(EndingStream):
                     yield from self._guard(super()._handle_event(self._ending))
                     return
                 continue
-            yield from self._guard(super()._handle_event(ResponseData(self.stream_id, piece)))
-            passed += len(piece)
+            if piece:
+                yield from self._guard(super()._handle_event(ResponseData(self.stream_id, piece)))
+            passed += max(len(piece), LEAST)
             if passed >= TURN or self._is_behind():
                 self._resting = asyncio.get_running_loop().create_task(self._rest())
                 return

@@ -7,10 +7,11 @@ from typing import cast
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http._events import RequestProtocolError
 
 from .endings import EndingHttp1Client, UnreadableResponse
 from .http1 import TamedHttp1
-from .response_chunks import FRAMED_OTHERWISE, ChunksForMitmproxy
+from .response_chunks import FRAMED_OTHERWISE, ChunksForMitmproxy, ResponseChunks
 from .response_heads import MAX_RESPONSE_HEAD, HeadSearch, Unreadable
 from .sending import Commands
 
@@ -23,6 +24,49 @@ class GuardedHttp1Client(TamedHttp1, EndingHttp1Client):
     framed_otherwise = FRAMED_OTHERWISE
     heads: HeadSearch | None = None
     """Of the answer that is waited for."""
+    turn: commands.RequestWakeup | None = None
+    """The next one, while chunks of the answer wait for it."""
+    _closed: events.ConnectionClosed | None = None
+    """Told to mitmproxy once all that came before was read."""
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        """What comes while chunks wait for their turn stays behind them."""
+        if isinstance(event, events.Wakeup):
+            if event.command is self.turn:
+                self.turn = None
+                yield from self._take_turn()
+        elif self.turn is not None and isinstance(event, events.DataReceived):
+            self.buf += event.data
+        elif self.turn is not None and isinstance(event, events.ConnectionClosed):
+            self._closed = event
+        else:
+            if isinstance(event, RequestProtocolError):
+                self._forget()
+            yield from super()._handle_event(event)
+
+    def _take_turn(self) -> Commands:
+        if self.state == self.read_body:
+            yield from super()._handle_event(events.DataReceived(self.conn, b""))
+        if self.turn is None and self._closed is not None:
+            closed, self._closed = self._closed, None
+            yield from super()._handle_event(closed)
+
+    def _forget(self) -> None:
+        """Nobody waits for the answer any more, nor for what has come of it."""
+        if self.turn is not None and (chunks := self._chunks) is not None:
+            chunks.forget()
+            self.buf = ReceiveBuffer()
+
+    @property
+    def _chunks(self) -> ResponseChunks | None:
+        reader = getattr(self, "body_reader", None)
+        return reader.chunks if isinstance(reader, ChunksForMitmproxy) else None
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for their turn."""
+        chunks = self._chunks
+        return chunks.waiting + len(self.buf) if chunks is not None and self.turn is not None else 0
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         if isinstance(event, events.DataReceived) and self.request is not None:
@@ -62,8 +106,12 @@ class GuardedHttp1Client(TamedHttp1, EndingHttp1Client):
         if type(self.body_reader) is ChunkedReader:
             self.body_reader = cast(ChunkedReader, ChunksForMitmproxy())
         yield from super().read_body(event)
+        chunks = self._chunks
+        if chunks is not None and chunks.lags and self.turn is None:
+            self.turn = commands.RequestWakeup(0)
+            yield self.turn
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
-        if response and isinstance(reader := getattr(self, "body_reader", None), ChunksForMitmproxy):
-            self.spent |= not reader.chunks.regular
+        if response and (chunks := self._chunks) is not None:
+            self.spent |= not chunks.regular
         yield from super().mark_done(request=request, response=response)

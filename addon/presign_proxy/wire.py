@@ -26,8 +26,9 @@ from .chunks import JoinedChunks, StrictChunks
 from .dispatch import Begin
 from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
 from .flows import is_h1
-from .gates import MAX_BACKLOG, MAX_HELD, is_too_much
+from .gates import MAX_BACKLOG, MAX_HELD, SHARE, is_too_much
 from .http1 import TamedHttp1
+from .http1_client import GuardedHttp1Client
 from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, Turn
 from .identity import new_request_id
 from .lane.layer import LaneEvent
@@ -280,6 +281,8 @@ class GuardedHttpLayer(SharingHttpLayer):
         """
         if getattr(server, "alpn", None) == b"h2":
             return self._before_turn(server) > MAX_BACKLOG
+        if self._before_turn(server) > SHARE:
+            return True
         return any(self._takes_nothing(one) for one in self._streams_of(server))
 
     def is_behind(self, stream_id: int) -> bool:
@@ -307,8 +310,9 @@ class GuardedHttpLayer(SharingHttpLayer):
         return [one for one, stream in streams if getattr(stream.flow, "server_conn", None) is server]
 
     def _before_turn(self, server: Connection) -> int:
-        """Bytes of an upstream over HTTP/2 that wait for their turn."""
-        return sum(one.backlog for one in self._guarded(server))
+        """Bytes of an upstream that wait for their turn."""
+        layers = descendants(self.connections.get(server))
+        return sum(one.backlog for one in layers if isinstance(one, GuardedHttp1Client | GuardedHttp2Client))
 
     def has_room(self, connection: Connection) -> bool:
         """Also whether its upstream has not said goodbye."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ..bodies import PATIENCE, TURN, Body
+from ..bodies import LEAST, PATIENCE, TURN, Body
 
 if TYPE_CHECKING:
     from .layer import Lane
@@ -133,8 +133,9 @@ class Delivery:
         passed = 0
         try:
             while (piece := self._next_piece()) is not None:
-                self._put(piece)
-                passed += len(piece)
+                if piece:
+                    self._put(piece)
+                passed += max(len(piece), LEAST)
                 if self._lane.is_full:
                     self._pause()
                     self._lane.when_drained(self._resume)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from ..response_chunks import ResponseChunks
 from ..response_heads import HeadSearch, ResponseHead
+
+TURN_HEADS: Final = 64
+"""Interim heads that are read before others have their turn."""
 
 
 class _Body(Protocol):
@@ -17,8 +20,12 @@ class _Body(Protocol):
     rest: bytes
     """What came behind its end."""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Raises Unreadable."""
+    @property
+    def lags(self) -> bool:
+        """Whether more is here than was read: feed it again, be it with nothing, once others had a turn."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What of it is the body's. Raises Unreadable."""
 
 
 class _Sized:
@@ -31,12 +38,15 @@ class _Sized:
         self.done = not length
         self.regular, self.rest = True, b""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    @property
+    def lags(self) -> bool:
+        return False
+
+    def feed(self, data: bytes) -> bytes:
         mine = data if len(data) <= self._left else data[: self._left]
         self._left -= len(mine)
         self.done, self.rest = not self._left, data[len(mine) :]
-        if mine:
-            yield mine
+        return mine
 
 
 class _Endless:
@@ -47,18 +57,24 @@ class _Endless:
     def __init__(self) -> None:
         self.done, self.regular, self.rest = False, False, b""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        yield data
+    @property
+    def lags(self) -> bool:
+        return False
+
+    def feed(self, data: bytes) -> bytes:
+        return data
 
 
 class Incoming:
     """Reads one response, and says where it ends."""
 
-    __slots__ = ("_body", "_buffer", "_heads")
+    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._heads = HeadSearch()
+        self._heads_lag = False
+        """Whether a whole head may wait for its turn."""
         self._body: _Body | None = None
 
     @property
@@ -82,26 +98,35 @@ class Incoming:
         """Whether the response is whole if its connection ends now."""
         return isinstance(self._body, _Endless)
 
-    def feed(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> Iterator[bytes]:
-        """What is in the body, piece by piece. Raises Unreadable.
+    @property
+    def lags(self) -> bool:
+        """Whether more is here than was read: feed it again, be it with nothing, once others had a turn."""
+        return self._heads_lag if self._body is None else self._body.lags
+
+    def feed(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> bytes:
+        """What is in the body, as much as fits into a turn. Raises Unreadable.
 
         Args:
             heard: is told of the final head; returns whether it has a body.
         """
         if self._body is None:
             data = self._pass_heads(self._buffer + data if self._buffer else data, heard)
-        if self._body is not None:
-            yield from self._body.feed(data)
+        return self._body.feed(data) if self._body is not None else b""
 
     def _pass_heads(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> bytes:
         """What is behind the final head, if that is there."""
         at = 0
-        while at < len(data) and (found := self._heads.find(data, at)) is not None:
+        for _ in range(TURN_HEADS):
+            if at >= len(data) or (found := self._heads.find(data, at)) is None:
+                self._heads_lag = False
+                break
             head, at = found
             if not head.is_interim:
                 self._buffer = b""
                 self._body = _body_of(head) if heard(head) else _Sized(0)
                 return data[at:]
+        else:
+            self._heads_lag = at < len(data)
         self._buffer = data[at:]
         return b""
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from .. import last_bytes
+from ..bodies import TURN
 from ..message import Fields
 from ..response_heads import ResponseHead, Unreadable
 from ..reuse import has_plain_answer, reads_body
 from ..sockets import unsent
 from .incoming import Incoming
 from .outbox import Outbox
+
+_FULL: Final = 128 * 1024
+"""Bytes of a segment behind which uvloop reads on, up to 32 times in one turn: it was as long as could be."""
 
 
 class Reader(Protocol):
@@ -46,10 +51,17 @@ class Link(asyncio.Protocol):
         "_asked",
         "_descriptor",
         "_early",
+        "_ending",
         "_full",
+        "_held",
         "_incoming",
+        "_lags",
+        "_late",
         "_leaving",
         "_outbox",
+        "_paced",
+        "_run",
+        "_secure",
         "_whole",
         "era",
         "heard",
@@ -81,6 +93,18 @@ class Link(asyncio.Protocol):
         self.era: object = None
         """Of the pool that opened it."""
         self._incoming = Incoming()
+        self._held = self._lags = self._paced = False
+        """Whether no more is wanted for now; whether what has come is read on in its next turn; whether more
+        is taken off the socket in the next one.
+        """
+        self._secure = False
+        """Whether it is over TLS."""
+        self._run = 0
+        """Bytes that came in long segments, one after the other."""
+        self._late: list[bytes] = []
+        """What came while that turn was waited for."""
+        self._ending: tuple[Exception | None] | None = None
+        """How the connection was lost meanwhile."""
         self._early = False
         """Whether something of the response came before all of the request was sent."""
         self.heard = False
@@ -136,14 +160,24 @@ class Link(asyncio.Protocol):
             self._outbox.write(self.transport, data)
 
     def pause(self) -> None:
-        if self.transport is not None and not self.lost:
-            # TLS reads on, and keeps what no look at the socket shows.
-            self.spent = self.spent or self.transport.get_extra_info("ssl_object") is not None
-            self.transport.pause_reading()
+        self._held = True
+        self._stop_reading()
 
     def resume(self) -> None:
-        if self.transport is not None and not self.lost:
-            self.transport.resume_reading()
+        self._held = False
+        self._read_on()
+
+    def _stop_reading(self) -> None:
+        transport = self.transport
+        if transport is not None and not (self.lost or transport.is_closing()):
+            self.spent |= self._secure  # TLS reads on, and keeps what no look at the socket shows
+            transport.pause_reading()
+
+    def _read_on(self) -> None:
+        """Unless no more is wanted, or more is here than was read, or it is others' turn."""
+        transport, waits = self.transport, self._held or self._lags or self._paced
+        if transport is not None and not (waits or self.lost or transport.is_closing()):
+            transport.resume_reading()
 
     def close(self) -> None:
         """End it, whatever is still to come; nobody hears of it any more."""
@@ -164,7 +198,7 @@ class Link(asyncio.Protocol):
         self.reader = self.sender = None
         self.odd = self._leaving = True
         self._outbox.flush(transport)
-        waits = self._holds_unsent() or transport.get_extra_info("ssl_object") is not None
+        waits = self._holds_unsent() or self._secure
         transport.close()  # over TLS this tells what was read before: to abort meanwhile fails
         if waits:
             asyncio.get_running_loop().call_later(patience, self._abort)
@@ -178,11 +212,19 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # of a stream
+        self._secure = transport.get_extra_info("ssl_object") is not None
 
     def data_received(self, data: bytes) -> None:
+        if self._lags:
+            self._late.append(data)  # TLS had taken it off the socket before
+        else:
+            self._contained(self._read, data)
+
+    def _contained(self, work: Callable[..., None], *data: bytes) -> None:
+        """Do it, and end what waits for it where that fails: nobody else would hear of it."""
         listener = self.reader or self.sender
         try:
-            self._read(data)
+            work(*data)
         except Exception as error:
             self.close()
             if listener is not None:
@@ -201,15 +243,52 @@ class Link(asyncio.Protocol):
         if incoming.is_between_heads:
             self._early = not self._whole or self._holds_unsent()
         try:
-            for piece in incoming.feed(data, self._hear):
-                self._pass_on(piece)
+            piece = incoming.feed(data, self._hear)
+            if piece and self.reader is not None:  # else who heard the head has closed it
+                self.reader.data(piece)
+            if incoming.lags and self.reader is not None:
+                self._lag()
         except Unreadable as error:
             wrong = str(error)
         self._go_on(wrong)
+        self._pace(len(data))
 
-    def _pass_on(self, piece: bytes) -> None:
-        if self.reader is not None:  # else who heard the head, or a piece, has closed it
-            self.reader.data(piece)
+    def _pace(self, size: int) -> None:
+        """Let others have a turn before more is taken off the socket: behind a mebibyte; and over TLS behind
+        each segment, for its records may hold a byte each, which nobody can tell from here.
+
+        An answer that is not over ends with a later segment, which comes once TLS has told all that it had
+        taken: so the connection may be used again, other than after `pause`.
+        """
+        self._run = self._run + size if size >= _FULL else 0
+        transport, over = self.transport, self.reader is None or self.lost
+        if over or self._lags or self._paced or transport is None or transport.is_closing():
+            return
+        if self._secure or self._run >= TURN:
+            self._run, self._paced = 0, True
+            transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._contained, self._end_pace)
+
+    def _end_pace(self) -> None:
+        self._paced = False
+        self._read_on()
+
+    def _lag(self) -> None:
+        """Read on with what has come once everybody else has had a turn, and nothing new before."""
+        self._lags = True
+        self._stop_reading()
+        asyncio.get_running_loop().call_soon(self._contained, self._catch_up)
+
+    def _catch_up(self) -> None:
+        self._lags = False
+        late, self._late = b"".join(self._late), []
+        if self.reader is not None:
+            self._read(late)
+        if self._lags:
+            return
+        self._read_on()
+        if self._ending is not None:
+            self._tell_end(*self._ending)
 
     def _hear(self, head: ResponseHead) -> bool:
         """The final head has come. Returns whether it has a body."""
@@ -244,6 +323,12 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._read_last(exc)
+        if self._lags:
+            self._ending = (exc,)  # it is told of behind what came before
+        else:
+            self._tell_end(exc)
+
+    def _tell_end(self, exc: Exception | None) -> None:
         reader, sender = self.reader, self.sender
         self.reader = self.sender = None
         listener = reader or sender
@@ -260,7 +345,7 @@ class Link(asyncio.Protocol):
     def _read_last(self, exc: Exception | None) -> None:
         """What came before writing failed. Over TLS, whoever took it off the socket has told it before."""
         transport = self.transport
-        if exc is None or transport is None or transport.get_extra_info("ssl_object") is not None:
+        if exc is None or transport is None or self._secure:
             return
         for data in last_bytes.unread(transport):
             if self.reader is not None:
