@@ -36,6 +36,10 @@ def test_names_that_are_all_as_near_are_no_answer() -> None:
     assert did_you_mean("conn_x", ["conn_a", "conn_b", "conn_c"]) == ""
 
 
+def test_who_writes_a_known_name_in_the_wrong_place_is_not_asked_whether_it_was_meant() -> None:
+    assert did_you_mean("revoked", ["revoked", "upstream"]) == ""
+
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "SEARCH")
 
 

@@ -575,6 +575,26 @@ def test_an_answer_for_another_number_of_counters_admits_nobody(count: int) -> N
     run(work)
 
 
+@pytest.mark.parametrize(
+    "value", [b"$1\r\n1\r\n", b"$-1\r\n", b"*1\r\n:1\r\n"], ids=["text", "nothing", "a list"]
+)
+@pytest.mark.parametrize("fits", [b":0\r\n", b":1\r\n"], ids=["refused", "admitted"])
+def test_an_answer_of_something_else_than_numbers_counts_as_a_store_that_fails(
+    fits: bytes, value: bytes
+) -> None:
+    async def work() -> None:
+        async with by_hand() as (hand, port):
+            hand.says = lambda command: (
+                b"$3\r\nsha\r\n" if command[0] == b"SCRIPT" else b"*3\r\n" + fits + 2 * value
+            )
+            store = RedisStore(f"redis://127.0.0.1:{port}")
+            with pytest.raises(StoreError, match="answers something else than was asked"):
+                await store.admit([USES], "h")
+            await store.close()
+
+    run(work)
+
+
 def test_what_is_asked_of_the_script() -> None:
     async def work() -> list[list[bytes]]:
         async with by_hand() as (hand, port):

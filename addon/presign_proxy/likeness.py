@@ -19,7 +19,7 @@ def alike(name: str, known: Iterable[str]) -> list[str]:
     """The names that `name` may have been meant for, nearest first; at most two, and none for a guess."""
     if len(name) > _LONGEST:
         return []
-    known = list(known)
+    known = [other for other in known if other != name]  # that one is meant, in another place
     near = _slipped(name, known, 2 if len(name) >= _LONG else 1)
     if not near and len(name) >= _PART:
         near = [other for other in known if name.lower() in other.lower() or _within(other, name)]

@@ -95,7 +95,8 @@ class RedisStore:
         undo = [("ZREM", tally.key, holder) for tally in tallies if tally.kind == "slots"]
         with _failures():
             said = await self._evaluate((len(keys), *keys, *arguments), undo)
-            if len(said) != 3 * len(keys):
+            # Who reads a verdict counts with it: what is no number would fail there, as a fault of ours.
+            if len(said) != 3 * len(keys) or not all(isinstance(one, int) for one in said):
                 raise StoreError("the store answers something else than was asked")
             triples = zip(*(iter(said),) * 3, strict=True)
             return Verdict(tuple([Weighed(fits == 1, 0, left, wait) for fits, left, wait in triples]))
