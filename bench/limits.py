@@ -32,12 +32,12 @@ import redis.asyncio  # noqa: E402 - the path is set above
 from throughput import cpu_seconds  # noqa: E402
 
 from presign_proxy.errors import Denied  # noqa: E402
+from presign_proxy.limits.counter import SECOND, Tally  # noqa: E402
 from presign_proxy.limits.limiter import Limiter  # noqa: E402
-from presign_proxy.limits.tally import SECOND, Tally  # noqa: E402
-from presign_proxy.stores import Store  # noqa: E402
-from presign_proxy.stores.memory import MemoryStore  # noqa: E402
-from presign_proxy.stores.redis import RedisStore  # noqa: E402
-from presign_proxy.stores.sqlite import SqliteStore  # noqa: E402
+from presign_proxy.limits.stores.memory import MemoryStore  # noqa: E402
+from presign_proxy.limits.stores.redis import RedisStore  # noqa: E402
+from presign_proxy.limits.stores.sqlite import SqliteStore  # noqa: E402
+from presign_proxy.limits.stores.store import Store  # noqa: E402
 from support.programs import require  # noqa: E402
 from support.redis import RedisServer  # noqa: E402
 

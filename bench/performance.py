@@ -213,7 +213,7 @@ class House:
         if not lane:  # serve has no such option, on purpose: whoever loads the package may still say so
             (self.directory / "without").mkdir(exist_ok=True)
             (self.directory / "without/sitecustomize.py").write_text(
-                "import presign_proxy.lane.opening as o\no.is_open = lambda master, chosen: False\n"
+                "import presign_proxy.mitm.lane.availability as o\no.is_open = lambda master, chosen: False\n"
             )
             environment["PYTHONPATH"] += f":{self.directory}/without"
         with log.open("wb") as output:

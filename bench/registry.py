@@ -29,13 +29,13 @@ from load import requests_per_second  # noqa: E402 - the path is set above
 from throughput import mitmdump, running  # noqa: E402
 
 from presign_proxy import Signer  # noqa: E402
-from presign_proxy.calm import load_calmly  # noqa: E402
-from presign_proxy.connections import Registry  # noqa: E402
-from presign_proxy.draft import Draft  # noqa: E402
-from presign_proxy.message import Origin  # noqa: E402
-from presign_proxy.registry_file import Memory  # noqa: E402
-from presign_proxy.secret import Secret  # noqa: E402
-from presign_proxy.vault import VaultKey, new_key, parse_key, unseal  # noqa: E402
+from presign_proxy.config.load_beside import load_calmly  # noqa: E402
+from presign_proxy.config.registry_file.edit import Draft  # noqa: E402
+from presign_proxy.config.registry_file.encryption import VaultKey, new_key, parse_key, unseal  # noqa: E402
+from presign_proxy.config.registry_file.read import Memory  # noqa: E402
+from presign_proxy.core.registry import Registry  # noqa: E402
+from presign_proxy.http.message import Origin  # noqa: E402
+from presign_proxy.signing.secret import Secret  # noqa: E402
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"
 CONFIG = "registry: {file: connections.enc, key: {env: PRESIGN_KEY}}\ngateway: {unsigned: pass}\n"

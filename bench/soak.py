@@ -37,8 +37,8 @@ sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 
 import trustme  # noqa: E402 - the path is set above
 
-from presign_proxy.draft import Draft  # noqa: E402
-from presign_proxy.vault import new_key, parse_key  # noqa: E402
+from presign_proxy.config.registry_file.edit import Draft  # noqa: E402
+from presign_proxy.config.registry_file.encryption import new_key, parse_key  # noqa: E402
 from support.asking import Grant, wire  # noqa: E402
 from support.config import write_config  # noqa: E402
 from support.h2client import H2Client  # noqa: E402

@@ -45,10 +45,10 @@ sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests"), str(ROOT / "bench")]
 
 from registry import entries  # noqa: E402 - the path is set above
 
-from presign_proxy.draft import Draft, changing  # noqa: E402
-from presign_proxy.keys import signature_id  # noqa: E402
-from presign_proxy.secret import Secret  # noqa: E402
-from presign_proxy.vault import new_key, parse_key  # noqa: E402
+from presign_proxy.config.registry_file.edit import Draft, changing  # noqa: E402
+from presign_proxy.config.registry_file.encryption import new_key, parse_key  # noqa: E402
+from presign_proxy.signing.keys import signature_id  # noqa: E402
+from presign_proxy.signing.secret import Secret  # noqa: E402
 from support.asking import SECRET, Grant, wire  # noqa: E402
 from support.lab import bearer_connection  # noqa: E402
 from support.process import resident  # noqa: E402

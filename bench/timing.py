@@ -34,14 +34,15 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "addon"))
 
-from presign_proxy.connections import Connection, Registry, SourceRules, Upstream
-from presign_proxy.decisions import Deny, Forward
-from presign_proxy.gateway import decide
-from presign_proxy.injectors import bearer
-from presign_proxy.keys import KeyRing, SigningKey
-from presign_proxy.message import Origin, Request
-from presign_proxy.secret import Secret
-from presign_proxy.signer import Signer
+from presign_proxy.core.connection import Connection, SourceRules, Upstream
+from presign_proxy.core.credentials import bearer
+from presign_proxy.core.decide import decide
+from presign_proxy.core.decision import Deny, Forward
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.message import Origin, Request
+from presign_proxy.signing.keys import KeyRing, SigningKey
+from presign_proxy.signing.secret import Secret
+from presign_proxy.signing.signer import Signer
 
 BOUND: Final = 4.5
 NOW: Final = 1_800_000_000

@@ -22,13 +22,15 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 
-from presign_proxy import clients, frames, names, paths, percent, query, tokens  # noqa: E402 - the path is set above
-from presign_proxy.connections import Registry  # noqa: E402
+from presign_proxy.core.registry import Registry  # noqa: E402
+from presign_proxy.core.rewrite_request import redact  # noqa: E402
 from presign_proxy.errors import Denied  # noqa: E402
-from presign_proxy.lane import heads  # noqa: E402
-from presign_proxy.message import head_of, is_sound  # noqa: E402
-from presign_proxy.redaction import Redaction  # noqa: E402
-from presign_proxy.rewrite import redact  # noqa: E402
+from presign_proxy.http import client_address, field_names, paths, percent, query  # noqa: E402 - the path is set above
+from presign_proxy.http.message import head_of, is_sound  # noqa: E402
+from presign_proxy.mitm.flow import http2_frames  # noqa: E402 - the path is set above
+from presign_proxy.mitm.lane import request_head  # noqa: E402
+from presign_proxy.observe.log_redaction import Redaction  # noqa: E402
+from presign_proxy.signing import tokens  # noqa: E402 - the path is set above
 from support.adverse import PLACES, SIZES, UNITS, repeated  # noqa: E402
 from support.deciding import ask, connection, project, registry  # noqa: E402
 
@@ -48,8 +50,8 @@ def functions() -> dict[str, Call]:
     found: dict[str, Call] = {
         "percent.decode": percent.decode,
         "percent.decodings": percent.decodings,
-        "names.fold": names.fold,
-        "names.header_key": names.header_key,
+        "names.fold": field_names.fold,
+        "names.header_key": field_names.header_key,
         "query.form_decode": query.form_decode,
         "query.hides": lambda text: query.hides(text, b"x-presign"),
         "query.has_param": lambda text: query.has_param(text, FEW),
@@ -60,17 +62,17 @@ def functions() -> dict[str, Call]:
         "rewrite.redact, a field": lambda text: redact(b"/", ((b"x", text),)),
         "rewrite.redact, a name": lambda text: redact(b"/", ((text, b"x"),)),
         "redaction of a log line": lambda text: Redaction.redact(text.decode("latin-1")),
-        "clients.client_address": lambda text: clients.client_address(
+        "clients.client_address": lambda text: client_address.client_address(
             "203.0.113.9", ((b"X-Forwarded-For", text),), TRUSTED
         ),
-        "lane.heads.parse, a target": lambda text: heads.parse(
+        "lane.heads.parse, a target": lambda text: request_head.parse(
             b"GET /" + text + b" HTTP/1.1\r\nHost: x\r\n\r\n"
         ),
-        "lane.heads.parse, Connection": lambda text: heads.parse(
+        "lane.heads.parse, Connection": lambda text: request_head.parse(
             b"GET / HTTP/1.1\r\nHost: x\r\nConnection: " + text + b"\r\n\r\n"
         ),
-        "lane.heads.may_begin": lambda text: heads.may_begin(b"GET /" + text),
-        "frames.count_fields": frames.count_fields,
+        "lane.heads.may_begin": lambda text: request_head.may_begin(b"GET /" + text),
+        "frames.count_fields": http2_frames.count_fields,
     }
     for place, made in PLACES.items():
         found[f"decide and refuse: {place}"] = lambda text, made=made: _refuse(made(text), rules)
@@ -90,7 +92,7 @@ def took(call: Call, text: bytes) -> float:
     found = []
     for _ in range(3):
         started = time.process_time()
-        with contextlib.suppress(Denied, frames.Excess):
+        with contextlib.suppress(Denied, http2_frames.Excess):
             call(text)
         found.append(time.process_time() - started)
     return min(found)

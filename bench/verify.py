@@ -19,18 +19,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "addon"))
 
-from presign_proxy.connections import Connection, Registry, Upstream
-from presign_proxy.decisions import Facts, Forward
-from presign_proxy.gateway import decide
-from presign_proxy.granting import Grant, grant_presign
-from presign_proxy.injectors import bearer
-from presign_proxy.keys import KeyRing, SigningKey
-from presign_proxy.message import Origin, Request, check_grammar, check_size, head_of
-from presign_proxy.recognition import is_gateway, recognise
-from presign_proxy.schemes.presign import Presign
-from presign_proxy.secret import Secret
-from presign_proxy.signer import Signer
-from presign_proxy.terms import NO_TERMS, Terms
+from presign_proxy.core.connection import Connection, Upstream
+from presign_proxy.core.credentials import bearer
+from presign_proxy.core.decide import decide
+from presign_proxy.core.decision import Facts, Forward
+from presign_proxy.core.grant import Grant, grant_presign
+from presign_proxy.core.recognise import is_gateway, recognise
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.message import Origin, Request, check_grammar, check_size, head_of
+from presign_proxy.signing.keys import KeyRing, SigningKey
+from presign_proxy.signing.presign_scheme import Presign
+from presign_proxy.signing.secret import Secret
+from presign_proxy.signing.signed_policy import NO_TERMS, Terms
+from presign_proxy.signing.signer import Signer
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000

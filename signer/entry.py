@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from .cli import VERBS, Verbs
+from .cli.main import VERBS, Verbs
 from .version import VERSION
 
 HERE: Final = ("sign", "convert", "completion")

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from presign_proxy.connections import Registry
-from presign_proxy.keeper import Newer
-from presign_proxy.lifecycle import Lifecycle
-from presign_proxy.observing import admin
-from presign_proxy.observing.figures import FAMILIES
-from presign_proxy.observing.observer import Observer, hints, obstacle
+from presign_proxy.config.live import Newer
+from presign_proxy.core.registry import Registry
+from presign_proxy.gateway.lifecycle import Lifecycle
+from presign_proxy.gateway.status import Observer, hints, obstacle
+from presign_proxy.observe import admin_server as admin
+from presign_proxy.observe.metrics import FAMILIES
 from support import audit_log
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.observing import admin
+from presign_proxy.observe import admin_server
 
 HOST = "127.0.0.1"
 PATIENCE = 3.0
@@ -23,9 +23,9 @@ class Desk:
         self.ready = (True, "ready")
         self.asked = 0
         self.wait: asyncio.Event | None = None
-        self.sockets = admin.bound(HOST, 0)
+        self.sockets = admin_server.bound(HOST, 0)
         self.port = int(self.sockets[0].getsockname()[1])
-        self.server = admin.AdminServer(self.sockets, host, self.figures, lambda: self.ready)
+        self.server = admin_server.AdminServer(self.sockets, host, self.figures, lambda: self.ready)
 
     async def figures(self) -> Any:
         self.asked += 1
@@ -232,7 +232,7 @@ def test_many_who_ask_at_once_cost_one_rendering() -> None:
 
 def test_a_head_over_its_size_is_not_answered_with_figures() -> None:
     async def work(desk: Desk) -> None:
-        for size, answered in ((7000, True), (admin.MAX_HEAD + 1000, False)):
+        for size, answered in ((7000, True), (admin_server.MAX_HEAD + 1000, False)):
             answer = await desk.ask("/livez", "GET", None, f"X: {'a' * size}")
             assert (status(answer) == 200) is answered
 
@@ -259,7 +259,7 @@ def test_one_answer_and_the_connection_ends() -> None:
 
 
 def test_a_head_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "HEAD_DEADLINE", 0.2)
+    monkeypatch.setattr(admin_server, "HEAD_DEADLINE", 0.2)
 
     async def work(desk: Desk) -> None:
         assert await desk.say(b"GET /livez HTTP/1.1\r\nHost") == b""
@@ -269,8 +269,8 @@ def test_a_head_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_who_does_not_read_is_cut_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "DEADLINE", 0.3)
-    monkeypatch.setattr(admin, "HEAD_DEADLINE", 60)
+    monkeypatch.setattr(admin_server, "DEADLINE", 0.3)
+    monkeypatch.setattr(admin_server, "HEAD_DEADLINE", 60)
 
     async def work(desk: Desk) -> None:
         _, idle = await asyncio.open_connection(HOST, desk.port)
@@ -286,7 +286,7 @@ def test_who_does_not_read_is_cut_and_nobody_else(monkeypatch: pytest.MonkeyPatc
 def test_of_too_many_who_say_nothing_the_oldest_goes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(admin, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(admin_server, "MAX_CONNECTIONS", 3)
 
     async def work(desk: Desk) -> None:
         waiting = []
@@ -351,8 +351,8 @@ def test_once_it_is_closed_nobody_is_answered_and_nothing_listens() -> None:
     ("2001:db8::7", "[2001:db8::7]"),
 ])  # fmt: skip
 def test_an_address_that_is_none_of_this_machine_is_told(host: str, said: str) -> None:
-    with pytest.raises(admin.CannotListen) as caught:
-        admin.bound(host, 1)
+    with pytest.raises(admin_server.CannotListen) as caught:
+        admin_server.bound(host, 1)
     assert str(caught.value).startswith(f"cannot listen on {said}:1: ")
     assert not caught.value.is_taken
     del caught
@@ -363,12 +363,12 @@ def test_an_address_that_is_none_of_this_machine_is_told(host: str, said: str) -
 def test_a_port_that_is_taken_is_told_so() -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(admin.CannotListen) as caught:
-            admin.bound(HOST, port)
+        with pytest.raises(admin_server.CannotListen) as caught:
+            admin_server.bound(HOST, port)
     assert str(caught.value) == f"cannot listen on {HOST}:{port}: address already in use"
     assert caught.value.is_taken
     del caught
     gc.collect()
-    assert str(admin.CannotListen("a", 1, UnicodeError())) == (
+    assert str(admin_server.CannotListen("a", 1, UnicodeError())) == (
         "cannot listen on a:1: it is no address of this machine"
     )

@@ -16,10 +16,10 @@ import trustme
 import uvloop
 
 from conftest import TLS_NAMES, MakeGateway
-from presign_proxy.decoding import Decoder
-from presign_proxy.lane.link import Link
-from presign_proxy.lane.outbox import Outbox
-from presign_proxy.response_chunks import TURN_CHUNKS
+from presign_proxy.core.content_coding import Decoder
+from presign_proxy.mitm.lane.upstream import Link
+from presign_proxy.mitm.lane.write_batch import Outbox
+from presign_proxy.mitm.response_chunks import TURN_CHUNKS
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
 from support.lab import REAL_SECRET, bearer_connection

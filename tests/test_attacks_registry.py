@@ -18,20 +18,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from presign_proxy.calm import load_calmly
-from presign_proxy.cli import main
-from presign_proxy.config import load
-from presign_proxy.draft import Draft
+from presign_proxy.cli.main import main
+from presign_proxy.config.load import load
+from presign_proxy.config.load_beside import load_calmly
+from presign_proxy.config.registry_file.edit import Draft
+from presign_proxy.config.registry_file.encryption import new_key, parse_key
+from presign_proxy.config.registry_file.read import Memory
+from presign_proxy.config.registry_file.storage import StoreError, write_private
+from presign_proxy.config.secret_sources import resolve
+from presign_proxy.config.values import SecretSource
 from presign_proxy.errors import Denied
-from presign_proxy.fetching import Fetcher
-from presign_proxy.keys import signature_id
+from presign_proxy.gateway.credential_fetch import Fetcher
 from presign_proxy.problems import ConfigError
-from presign_proxy.registry_file import Memory
-from presign_proxy.secret import LateSecret
-from presign_proxy.secrets import resolve
-from presign_proxy.storing import StoreError, write_private
-from presign_proxy.values import SecretSource
-from presign_proxy.vault import new_key, parse_key
+from presign_proxy.signing.keys import signature_id
+from presign_proxy.signing.secret import LateSecret
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
 from support.proxy import Mitm
@@ -159,7 +159,7 @@ def test_a_program_that_cannot_even_be_run_is_not_tried_with_every_request(
         tries += 1
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("presign_proxy.fetching.resolve", no_thread)
+    monkeypatch.setattr("presign_proxy.gateway.credential_fetch.resolve", no_thread)
 
     async def ask_often() -> None:
         fetcher = Fetcher()
@@ -358,7 +358,7 @@ def test_rekeying_on_a_full_disk_again_and_again_loses_no_key(
         raise StoreError("cannot be written: no space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr("presign_proxy.draft.write_private", full)
+        disk.setattr("presign_proxy.config.registry_file.edit.write_private", full)
         for _ in range(5):
             assert command(tmp_path, "rekey").exit_code == 1
     assert command(tmp_path, "connections", "list").exit_code == 0
@@ -408,7 +408,7 @@ def test_two_who_add_a_connection_of_one_name_do_not_overwrite_each_other(
         ).write()
         return "sk-SECOND-0123456789"
 
-    monkeypatch.setattr("presign_proxy.cli.asking.secret", asked_slowly)
+    monkeypatch.setattr("presign_proxy.cli.prompts.secret", asked_slowly)
     assert command(tmp_path, *arguments).exit_code == 1
     assert KEY in (tmp_path / "connections.enc", command(tmp_path, "decrypt").stdout)[1]
 

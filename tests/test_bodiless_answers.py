@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from conftest import TLS_NAMES, MakeGateway
-from presign_proxy.response_heads import MAX_RESPONSE_HEAD, TOO_LARGE
+from presign_proxy.http.response_head import MAX_RESPONSE_HEAD, TOO_LARGE
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
 from support.h2frames import (

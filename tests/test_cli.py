@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.draft import Draft
-from presign_proxy.secret import Secret
-from presign_proxy.vault import parse_key
+from presign_proxy.config.registry_file.edit import Draft
+from presign_proxy.config.registry_file.encryption import parse_key
+from presign_proxy.signing.secret import Secret
 from support.forking import Case, Runner
 from support.shell import MODULE, Done, Shell, Terminal
 

@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy.audit import Outcome, record
-from presign_proxy.clients import MAX_HOPS, bucket, client_address, public_origin, shown
-from presign_proxy.connections import Registry
-from presign_proxy.decisions import Deny, Forward
-from presign_proxy.networks import parse_network
+from presign_proxy.core.decision import Deny, Forward
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.client_address import MAX_HOPS, bucket, client_address, public_origin, shown
+from presign_proxy.http.networks import parse_network
+from presign_proxy.observe.audit_record import Outcome, record
 from support.deciding import GATEWAY, SECRET, ask, connection, request
 from support.policy import Policy
 

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from presign_proxy.config import load
-from presign_proxy.config_path import locate
-from presign_proxy.connections import Connection
-from presign_proxy.document import parse
-from presign_proxy.forms import FORMS
-from presign_proxy.injectors import BasicCredential, HeaderCredential, QueryCredential
-from presign_proxy.presets.model import PresetsFile
+from presign_proxy.config.forms import FORMS
+from presign_proxy.config.load import load
+from presign_proxy.config.path import locate
+from presign_proxy.config.presets.model import PresetsFile
+from presign_proxy.config.schema.config import Config
+from presign_proxy.config.schema.registry import RegistryFile
+from presign_proxy.config.strict_yaml import parse
+from presign_proxy.core.connection import Connection
+from presign_proxy.core.credentials import BasicCredential, HeaderCredential, QueryCredential
 from presign_proxy.problems import ConfigError
-from presign_proxy.schema import Config, RegistryFile
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"
 KEY = "sk-REALSECRET-0123456789"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from presign_proxy.cli import main
-from presign_proxy.config import load
+from presign_proxy.cli.main import main
+from presign_proxy.config.load import load
 from support import container
 from support.compose import HOST, services
 from support.dockerfile import Ignored, Stage, context, parse
@@ -93,8 +93,8 @@ def test_a_secret_that_lies_in_a_work_tree_is_not_sent_to_a_build(tmp_path: Path
     shutil.copy(ROOT / ".dockerignore", tmp_path)
     package = "addon/presign_proxy"
     wanted = [
-        f"{package}/cli/signing.py",
-        f"{package}/presets/providers.json",
+        f"{package}/cli/sign.py",
+        f"{package}/config/presets/providers.json",
         "requirements/serve.txt",
         "requirements/build.txt",
         "config.example.yaml",

@@ -216,9 +216,9 @@ def test_it_can_write_where_the_documents_say(gateway: Container, path: str) -> 
 def test_all_that_is_imported_was_compiled_when_the_image_was_made(gateway: Container) -> None:
     """On a read-only root each start would compile it again."""
     modules = [
-        "presign_proxy.serving.worker",
-        "presign_proxy.cli.serving",
-        "presign_proxy.stores.redis",
+        "presign_proxy.serve.worker",
+        "presign_proxy.cli.serve",
+        "presign_proxy.limits.stores.redis",
         "uvloop",
     ]
     assert gateway.execute(["python", "-c", UNCOMPILED, *modules]) == (0, "[]\n")

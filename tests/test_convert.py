@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from presign_proxy.connections import Upstream
-from presign_proxy.converting import signed_from
-from presign_proxy.presenting import Unreadable, parse
-from presign_proxy.signer import Signed, Signer
+from presign_proxy.core.connection import Upstream
+from presign_proxy.explain.convert import signed_from
+from presign_proxy.explain.input.paste import Unreadable, parse
+from presign_proxy.signing.signer import Signed, Signer
 from support.deciding import GATEWAY, NOW, SECRET, UPSTREAM, ask, code, connection, registry, ring, signed
 from support.signing import presign_headers, presign_params, source_url, token
 

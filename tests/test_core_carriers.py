@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.connections import Conduct, Registry
-from presign_proxy.decisions import Deny
-from presign_proxy.injectors import HeaderCredential
-from presign_proxy.message import Request, head_of
-from presign_proxy.schemes import presign as presign_scheme
-from presign_proxy.schemes.presign import Presign, Slot, recognise
-from presign_proxy.secret import Secret
+from presign_proxy.core.connection import Conduct
+from presign_proxy.core.credentials import HeaderCredential
+from presign_proxy.core.decision import Deny
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.message import Request, head_of
+from presign_proxy.signing import presign_scheme
+from presign_proxy.signing.presign_scheme import Presign, Slot, recognise
+from presign_proxy.signing.secret import Secret
 from support.deciding import (
     GATEWAY,
     KEY,

@@ -11,13 +11,14 @@ from dataclasses import replace
 
 import pytest
 
-from presign_proxy import keys
-from presign_proxy.connections import Connection, Registry, Upstream
-from presign_proxy.decisions import Deny
-from presign_proxy.injectors import HeaderCredential, QueryCredential, bearer
-from presign_proxy.keys import KeyRing, SigningKey, signature_id
-from presign_proxy.message import Origin, Request
-from presign_proxy.secret import Secret
+from presign_proxy.core.connection import Connection, Upstream
+from presign_proxy.core.credentials import HeaderCredential, QueryCredential, bearer
+from presign_proxy.core.decision import Deny
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.message import Origin, Request
+from presign_proxy.signing import keys
+from presign_proxy.signing.keys import KeyRing, SigningKey, signature_id
+from presign_proxy.signing.secret import Secret
 from support.asking import Grant
 from support.deciding import (
     GATEWAY,

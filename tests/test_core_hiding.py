@@ -6,10 +6,10 @@ import base64
 
 import pytest
 
-from presign_proxy.carriers import NAMES, TERMS
-from presign_proxy.decisions import Deny
-from presign_proxy.message import Request
-from presign_proxy.tokens import has_start, holds_token
+from presign_proxy.core.decision import Deny
+from presign_proxy.http.message import Request
+from presign_proxy.signing.carriers import NAMES, TERMS
+from presign_proxy.signing.tokens import has_start, holds_token
 from support.deciding import NOW, SECRET, ask, code, request, signed
 from support.policy import Policy
 from support.signing import presign_headers, presign_params, token

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from presign_proxy.decisions import Deny, Forward
-from presign_proxy.limits.breaker import PAUSE, THRESHOLD, Breaker
+from presign_proxy.core.decision import Deny, Forward
+from presign_proxy.limits.circuit_breaker import PAUSE, THRESHOLD, Breaker
+from presign_proxy.limits.counter import GRACE, SECOND, Tally, Weighed, forgettable_at, weigh
 from presign_proxy.limits.rules import Concurrency, Quota, Rate, Requester, tallies_of
-from presign_proxy.limits.tally import GRACE, SECOND, Tally, Weighed, forgettable_at, weigh
 from presign_proxy.limits.verdict import FOREVER, Verdict, fields, reached
 from support.deciding import NOW, SECRET, ask, connection, project, registry, request, signed
 from support.signing import presign_headers, presign_params, source_url, token

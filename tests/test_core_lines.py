@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy.disclosure import discloses
-from presign_proxy.lane.heads import may_begin, parse
-from presign_proxy.lines import has_bare_lf, is_ambiguous
+from presign_proxy.http.head_lines import has_bare_lf, is_ambiguous
+from presign_proxy.mitm.lane.request_head import may_begin, parse
+from presign_proxy.signing.disclosure import discloses
 
 # As a pattern says it. It takes a step of the interpreter for each byte.
 AMBIGUOUS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")

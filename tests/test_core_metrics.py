@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from presign_proxy.audit import Outcome
-from presign_proxy.decisions import Deny, Facts
+from presign_proxy.core.decision import Deny, Facts
 from presign_proxy.errors import STATUS
-from presign_proxy.observing.figures import BUCKETS, FAMILIES, MAX_CONNECTIONS, OTHER, Snapshot, Totals, add
-from presign_proxy.observing.meter import LIMITS, Meter
-from presign_proxy.observing.process import process_figures
-from presign_proxy.observing.rendering import render
+from presign_proxy.observe.audit_record import Outcome
+from presign_proxy.observe.meter import LIMITS, Meter
+from presign_proxy.observe.metrics import BUCKETS, FAMILIES, MAX_CONNECTIONS, OTHER, Snapshot, Totals, add
+from presign_proxy.observe.process import process_figures
+from presign_proxy.observe.prometheus import render
 from support.deciding import ask, connection, registry, request, sent, signed
 from support.documents import DOCS, ROOT
 

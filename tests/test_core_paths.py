@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy.ceiling import Ceiling
-from presign_proxy.decisions import Deny
+from presign_proxy.core.ceiling import Ceiling
+from presign_proxy.core.decision import Deny
+from presign_proxy.core.policy import check_path
 from presign_proxy.errors import MESSAGE, Denied
-from presign_proxy.paths import HASHES, QUESTION_MARKS, SEMICOLONS, canonical_path, pattern, units
-from presign_proxy.policy import check_path
+from presign_proxy.http.paths import HASHES, QUESTION_MARKS, SEMICOLONS, canonical_path, pattern, units
 from support.deciding import ask, code, connection, registry, request, sent, signed
 from support.upstreams import readings
 

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy import base64url
-from presign_proxy.carriers import NAMES
-from presign_proxy.ceiling import Ceiling
-from presign_proxy.connections import Upstream
-from presign_proxy.decisions import Deny, Forward
+from presign_proxy.core.ceiling import Ceiling
+from presign_proxy.core.connection import Upstream
+from presign_proxy.core.credentials import HeaderCredential, QueryCredential
+from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.errors import Malformed
-from presign_proxy.injectors import HeaderCredential, QueryCredential
-from presign_proxy.keys import KeyRing, SigningKey
-from presign_proxy.message import Origin
-from presign_proxy.paths import pattern
-from presign_proxy.query import form_decode
-from presign_proxy.secret import Secret
+from presign_proxy.http.message import Origin
+from presign_proxy.http.paths import pattern
+from presign_proxy.http.query import form_decode
+from presign_proxy.signing import base64url
+from presign_proxy.signing.carriers import NAMES
+from presign_proxy.signing.keys import KeyRing, SigningKey
+from presign_proxy.signing.secret import Secret
 from support.deciding import (
     GATEWAY,
     KEY,
@@ -424,7 +424,7 @@ def test_a_head_over_its_caps_is_too_large() -> None:
 
 
 def test_without_a_registry_nothing_is_let_through() -> None:
-    from presign_proxy.gateway import decide
+    from presign_proxy.core.decide import decide
 
     for asked in (request(signed()), request("/", host="other.test"), request("/v1/pk/x.png")):
         decision = decide(None, asked, NOW, "req_test")
@@ -459,13 +459,14 @@ def test_a_huge_path_that_looks_like_a_presign_costs_no_time() -> None:
 
 
 def test_random_names_leave_nothing_in_memory() -> None:
-    from presign_proxy import names, rewrite
+    from presign_proxy.core import rewrite_request
+    from presign_proxy.http import field_names
 
     for n in range(50):
-        rewrite.redact(b"/", ((f"x{n}".encode() * 5000, b"v"),))
-    before = names._short_key.cache_info().currsize
-    rewrite.redact(b"/", ((b"y" * 65, b"v"),))
-    assert names._short_key.cache_info().currsize == before
+        rewrite_request.redact(b"/", ((f"x{n}".encode() * 5000, b"v"),))
+    before = field_names._short_key.cache_info().currsize
+    rewrite_request.redact(b"/", ((b"y" * 65, b"v"),))
+    assert field_names._short_key.cache_info().currsize == before
 
 
 @pytest.mark.parametrize(

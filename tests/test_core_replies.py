@@ -14,16 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy.bodies import Body
-from presign_proxy.connections import Conduct, Registry, Upstream
-from presign_proxy.decisions import Forward
-from presign_proxy.decoding import DecodingError
+from presign_proxy.core.connection import Conduct, Upstream
+from presign_proxy.core.content_coding import DecodingError
+from presign_proxy.core.credentials import BasicCredential, QueryCredential
+from presign_proxy.core.decision import Forward
+from presign_proxy.core.masking import MAX_SHOWN, Mask, MaskedStream, mask_for
+from presign_proxy.core.registry import Registry
+from presign_proxy.core.response_body import Body
+from presign_proxy.core.rewrite_response import Reply, rewrite
 from presign_proxy.errors import Denied
-from presign_proxy.injectors import BasicCredential, QueryCredential
-from presign_proxy.masking import MAX_SHOWN, Mask, MaskedStream, mask_for
-from presign_proxy.message import Origin
-from presign_proxy.replies import Reply, rewrite
-from presign_proxy.secret import Secret
+from presign_proxy.http.message import Origin
+from presign_proxy.signing.secret import Secret
 from support.deciding import GATEWAY, KEY, NOW, SECRET, code, connection, registry, request, sent, signed
 from support.signing import presign_headers, token
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from presign_proxy.connections import Conduct
-from presign_proxy.decisions import Deny
-from presign_proxy.injectors import BasicCredential, HeaderCredential, QueryCredential
-from presign_proxy.rewrite import redact
-from presign_proxy.secret import Secret
+from presign_proxy.core.connection import Conduct
+from presign_proxy.core.credentials import BasicCredential, HeaderCredential, QueryCredential
+from presign_proxy.core.decision import Deny
+from presign_proxy.core.rewrite_request import redact
+from presign_proxy.signing.secret import Secret
 from support.deciding import KEY, NOW, SECRET, ask, code, connection, registry, request, sent, signed
 from support.signing import token
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from presign_proxy.connections import SourceRules
-from presign_proxy.decisions import Deny
+from presign_proxy.core.connection import SourceRules
+from presign_proxy.core.credentials import bearer
+from presign_proxy.core.decision import Deny
 from presign_proxy.errors import Denied, Malformed
-from presign_proxy.injectors import bearer
-from presign_proxy.message import Origin
-from presign_proxy.networks import is_public, judge
-from presign_proxy.schemes import source as scheme
-from presign_proxy.secret import Secret
-from presign_proxy.source_url import parse_url
+from presign_proxy.http.message import Origin
+from presign_proxy.http.networks import is_public, judge
+from presign_proxy.signing import source_scheme as scheme
+from presign_proxy.signing.secret import Secret
+from presign_proxy.signing.source_url import parse_url
 from support.deciding import NOW, SECRET, ask, code, project, registry, request, sent
 from support.signing import sign
 
@@ -66,7 +66,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("how", REFUSED)
 def test_a_source_that_is_not_signed_as_published_is_refused_without_a_word(how: str) -> None:
-    from presign_proxy.answers import refusal
+    from presign_proxy.core.answers import refusal
 
     decision = ask(request(REFUSED[how]), registry(project()))
     answer = refusal(decision.code, "req", decision.style)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from presign_proxy.errors import Malformed
-from presign_proxy.terms import MAX_CLIENTS, Terms, Written, check_written, parse, wrong_with
+from presign_proxy.signing.signed_policy import MAX_CLIENTS, Terms, Written, check_written, parse, wrong_with
 
 WRONG = {
     "not_before": ("0", "is not a plain Unix time in seconds"),

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import keys
-from presign_proxy.connections import Registry
-from presign_proxy.decisions import Deny
-from presign_proxy.message import Request
+from presign_proxy.core.decision import Deny
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.message import Request
+from presign_proxy.signing import keys
 from support.deciding import NOW, SECRET, ask, connection, project, registry, request, ring
 from support.signing import presign_target, source_url
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import base64url, canonical, grammar
-from presign_proxy.ceiling import Ceiling
-from presign_proxy.decisions import Deny, Forward
+from presign_proxy.core.ceiling import Ceiling
+from presign_proxy.core.decision import Deny, Forward
+from presign_proxy.core.policy import check_method
 from presign_proxy.errors import Denied, Malformed
-from presign_proxy.grammar import parse_list
-from presign_proxy.keys import KeyRing, SigningKey, is_guessable, is_weak, signature_id
-from presign_proxy.policy import check_method
-from presign_proxy.secret import Secret
-from presign_proxy.signer import Signer
-from presign_proxy.tokens import format_token, has_start, holds_token, parse_token
+from presign_proxy.signing import base64url, canonical, grammar
+from presign_proxy.signing.grammar import parse_list
+from presign_proxy.signing.keys import KeyRing, SigningKey, is_guessable, is_weak, signature_id
+from presign_proxy.signing.secret import Secret
+from presign_proxy.signing.signer import Signer
+from presign_proxy.signing.tokens import format_token, has_start, holds_token, parse_token
 from support.deciding import NOW, SECRET, ask, code, connection, project, registry, request, ring, sent
 from support.signing import base64url as encoded
 from support.signing import presign_target, sign, source_url, token

@@ -17,15 +17,16 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from presign_proxy import dialling, resolver
-from presign_proxy.connections import Registry
-from presign_proxy.decisions import Forward
-from presign_proxy.dialling import Dialler
+from presign_proxy.core.decision import Forward
+from presign_proxy.core.registry import Registry
 from presign_proxy.errors import Denied
-from presign_proxy.ledger import Ledger
-from presign_proxy.message import Origin
-from presign_proxy.networks import parse_network
-from presign_proxy.resolver import TooManyLookups
+from presign_proxy.gateway import resolver
+from presign_proxy.gateway.resolver import TooManyLookups
+from presign_proxy.http.message import Origin
+from presign_proxy.http.networks import parse_network
+from presign_proxy.mitm import dialling
+from presign_proxy.mitm.dialling import Dialler
+from presign_proxy.mitm.flow.state import Ledger
 from support.deciding import connection, registry, request, sent, signed
 
 PUBLIC = "93.184.216.34"

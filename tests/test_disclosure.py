@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from conftest import MakeGateway
-from presign_proxy import disclosure
-from presign_proxy.disclosure import discloses
+from presign_proxy.signing import disclosure
+from presign_proxy.signing.disclosure import discloses
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Grant, ask, code
 from support.h2client import H2Client

@@ -39,9 +39,9 @@ REQUIRED = names(PROJECT["dependencies"])
 EXTRAS = names([line for extra in PROJECT["optional-dependencies"].values() for line in extra])
 # Imported only once a configuration or an option asks for the extra, and `try`ed there.
 OF_EXTRAS = {
-    "presign_proxy/serving/worker.py",
-    "presign_proxy/stores/line.py",
-    "presign_proxy/stores/redis.py",
+    "presign_proxy/serve/worker.py",
+    "presign_proxy/limits/stores/redis_pipeline.py",
+    "presign_proxy/limits/stores/redis.py",
 }
 
 

@@ -19,8 +19,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from presign_proxy.connections import Registry
-from presign_proxy.message import Origin
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.message import Origin
 from support import signing
 from support.deciding import GATEWAY, NOW, SECRET, code, connection, project, registry, request, ring
 from support.documents import DOCS, block

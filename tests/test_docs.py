@@ -17,24 +17,21 @@ import pytest
 import yaml
 
 from presign_proxy import Signer
-from presign_proxy.cli import main
-from presign_proxy.config import load
-from presign_proxy.errors import MESSAGE, STATUS
-from presign_proxy.presets import providers
-from presign_proxy.presets.model import HostVariable, Preset, PresetAuth
-from presign_proxy.schema import (
-    AdminConfig,
-    AuditConfig,
+from presign_proxy.cli.main import main
+from presign_proxy.config.load import load
+from presign_proxy.config.presets.builtin import providers
+from presign_proxy.config.presets.model import HostVariable, Preset, PresetAuth
+from presign_proxy.config.schema.config import AdminConfig, AuditConfig, Config, GatewayConfig
+from presign_proxy.config.schema.connections import (
     BasicAuth,
     BearerAuth,
-    Config,
-    GatewayConfig,
     HeaderAuth,
     PresignConnection,
     QueryAuth,
     SigningKeyEntry,
     SourceConnection,
 )
+from presign_proxy.errors import MESSAGE, STATUS
 from support.deciding import NOW, SECRET, code, connection, registry, request
 from support.documents import DOCS, README, ROOT, block
 
@@ -185,7 +182,7 @@ def test_every_key_is_documented(model) -> None:
 
 
 def test_every_option_and_preset_is_documented() -> None:
-    source = (ROOT / "addon/presign_proxy/addon.py").read_text("utf-8")
+    source = (ROOT / "addon/presign_proxy/mitm/addon.py").read_text("utf-8")
     for name in re.findall(r'"(presign_\w+)"', source):
         assert f"`{name}`" in DOCS["configuration.md"]
     for name in providers():

@@ -17,12 +17,13 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy.server import ConnectionIO
 
-from presign_proxy.addon import PresignAddon
-from presign_proxy.guard import Guard
-from presign_proxy.serving import draining, listening
-from presign_proxy.serving.draining import Drain
-from presign_proxy.serving.master import GatewayServer
-from presign_proxy.serving.room import Room, RoomTable
+from presign_proxy.mitm.addon import PresignAddon
+from presign_proxy.mitm.guard import Guard
+from presign_proxy.serve import drain as draining
+from presign_proxy.serve import listeners
+from presign_proxy.serve.capacity import Room, RoomTable
+from presign_proxy.serve.drain import Drain
+from presign_proxy.serve.master import GatewayServer
 from support.config import write_config
 from support.handling import Handled, with_client
 from support.lanes import GATEWAY, LEAST, SIGNING, config
@@ -92,7 +93,7 @@ async def served(folder: Path) -> AsyncIterator[Lab]:
     master.addons.add(disable_h2c.DisableH2C(), server, next_layer.NextLayer(), tlsconfig.TlsConfig())
     master.addons.add(PresignAddon())
     options.update(presign_config=str(path), presign_lane="on")
-    (sock,) = listening.bind(HOST, 0)
+    (sock,) = listeners.bind(HOST, 0)
     table = RoomTable()
     await server.serve([sock], Room(table.descriptor, table.take(), lambda: (0, 1000)))
     lab = Lab(master, server, api, sock)

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 import presign_proxy
-from presign_proxy import grammar, message
-from presign_proxy.paths import pattern
-from presign_proxy.schema import GatewayConfig
+from presign_proxy.config.schema.config import GatewayConfig
+from presign_proxy.http import message
+from presign_proxy.http.paths import pattern
+from presign_proxy.signing import grammar
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Grant, ask, wire
 from support.deciding import code, registry, request, signed
@@ -40,141 +41,159 @@ MAX_CLIENTS = GatewayConfig().max_clients
 
 # Every cache of the package: what limits it, and what one entry costs somebody without a presign.
 CACHES = {
-    "clients.bucket": "1,024 addresses of clients with a good signature",
-    "clients._shown": "1,024 addresses of at most 64 characters",
-    "flows._encoded": "1,024 hosts of at most 300 characters",
-    "hosts._is_loopback": "as hosts._parse_authority",
+    "http.client_address.bucket": "1,024 addresses of clients with a good signature",
+    "http.client_address._shown": "1,024 addresses of at most 64 characters",
+    "mitm.flow.adapter._encoded": "1,024 hosts of at most 300 characters",
+    "http.hosts._is_loopback": "as http.hosts._parse_authority",
     "limits.rules._window": "the last eight days or months",
-    "hosts._parse_address": "1,024 addresses of at most 64 characters",
-    "names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
-    "rewrite._short_passing": "as names._short_key; and only names of requests that were granted",
-    "hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
-    "grammar.parse_list": "4,096 lists that were signed: no key, no entry",
-    "terms.parse": "4,096 policies that were signed: no key, no entry",
-    "plainly._keys": "the keys that a configuration may have",
-    "paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
-    "injectors._slots_of": "256 names of headers that were configured",
-    "masking.mask_for": "1,024 credentials that were configured",
-    "registering._conduct": "1,024 values that were configured",
-    "signing_parts._ceiling": "1,024 values that were configured",
-    "registering._limits": "1,024 values that were configured",
-    "registering._parse_upstream": "4,096 URLs that were configured",
-    "registering._second_hosts": "1,024 lists that were configured",
-    "query._any_of": "256 sets of names of parameters that were configured",
-    "presets.providers": "one table, of the package",
-    "serving.shortcuts._parsed": "1,024 authorities of at most 300 characters",
+    "http.hosts._parse_address": "1,024 addresses of at most 64 characters",
+    "http.field_names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
+    "core.rewrite_request._short_passing": (
+        "as http.field_names._short_key; and only names of requests that were granted"
+    ),
+    "http.hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",
+    "signing.grammar.parse_list": "4,096 lists that were signed: no key, no entry",
+    "signing.signed_policy.parse": "4,096 policies that were signed: no key, no entry",
+    "config.validation._keys": "the keys that a configuration may have",
+    "http.paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
+    "core.credentials._slots_of": "256 names of headers that were configured",
+    "core.masking.mask_for": "1,024 credentials that were configured",
+    "config.build_connections._conduct": "1,024 values that were configured",
+    "config.signing_parts._ceiling": "1,024 values that were configured",
+    "config.build_connections._limits": "1,024 values that were configured",
+    "config.build_connections._parse_upstream": "4,096 URLs that were configured",
+    "config.build_connections._second_hosts": "1,024 lists that were configured",
+    "http.query._any_of": "256 sets of names of parameters that were configured",
+    "config.presets.builtin.providers": "one table, of the package",
+    "mitm.patches._parsed": "1,024 authorities of at most 300 characters",
 }
 
 # Every collection that outlives a request, and what empties it.
 COLLECTIONS = {
-    "connections.Registry.connections": "one per connection of the registry",
-    "connections.Registry._of_scheme": "one per connection of the registry",
-    "dialling.Dialler._named": "weak: one per upstream connection",
-    "dispatch.PromptAddonManager._found": "one per hook that there is",
-    "dispatch.PromptAddonManager._seen": "one per addon",
-    "document._Builder.problems": "one document, of its owner",
-    "draft.Draft._before": "one per connection of the registry; in the command alone",
-    "fetching.Fetcher._kept": "one per configured program",
-    "fetching.Fetcher._flights": "one per configured program, while it runs",
-    "housekeeping.Housekeeper._lost": "weak: granted exchanges whose upstream connection has ended",
-    "keeper.Keeper.reloads": "two results",
-    "shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
-    "turns.Turns._row": "one per client connection over HTTP/2, or per upstream connection of its streams",
-    "lane.delivery.Delivery._out": "one response, in pieces of 64 KiB",
-    "lane.delivery.Delivery._incoming": "one segment of a response, as the socket gave it",
-    "lane.express.Express.exchanges": "one per granted exchange, until it ends",
-    "lane.express.Express._tasks": "one per granted exchange that waits, for as long",
-    "lane.heads._Collector.fields": "one head, of MAX_HEAD at most",
-    "lane.layer.Lane._pending": "what one event of a client brings about",
-    "lane.outbox.Outbox._waiting": "one per transport written to in one turn of the loop",
-    "lane.pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
-    "lane.recent.Recent._found": "MAX heads of MAX_SIZE bytes, for a second",
-    "lane.recent.Recent._seen": "MAX_SEEN numbers, for a second",
-    "ledger.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
-    "ledger.Ledger._granted": "weak: one per granted exchange, until it ends",
-    "ledger.Ledger.heads": "weak: one per client connection, of which there are gateway.max_clients",
-    "ledger.Ledger.layers": "weak: one per client connection",
-    "ledger.Ledger._judged": "weak: one head per client connection, until the flow path takes it",
-    "ledger.Ledger.cut": "weak: one per client connection, until it is closed",
-    "half_closed.HalfClosed._since": "weak: one per client connection, until it is closed",
-    "ledger.Ledger._departed": "weak: one per client connection, until it is freed",
-    "ledger.Ledger._trailing": "weak: one per granted exchange whose body has not come in full",
-    "ledger.Ledger.gone": "weak: one per client connection, until it is closed",
-    "ledger.Ledger.deaf": "weak: one per client connection, until it is listened to again or closed",
-    "ledger.Ledger._full": "weak: the same",
-    "ledger.Ledger.raw": "weak: one per client connection, until it is closed",
-    "ledger.Ledger.pins": "weak: one per client connection, of MAX_PINS names each; granted sources only",
+    "core.registry.Registry.connections": "one per connection of the registry",
+    "core.registry.Registry._of_scheme": "one per connection of the registry",
+    "mitm.dialling.Dialler._named": "weak: one per upstream connection",
+    "mitm.hook_dispatch.PromptAddonManager._found": "one per hook that there is",
+    "mitm.hook_dispatch.PromptAddonManager._seen": "one per addon",
+    "config.strict_yaml._Builder.problems": "one document, of its owner",
+    "config.registry_file.edit.Draft._before": "one per connection of the registry; in the command alone",
+    "gateway.credential_fetch.Fetcher._kept": "one per configured program",
+    "gateway.credential_fetch.Fetcher._flights": "one per configured program, while it runs",
+    "mitm.deadlines.Housekeeper._lost": "weak: granted exchanges whose upstream connection has ended",
+    "config.live.Keeper.reloads": "two results",
+    "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
+    "mitm.turns.Turns._row": (
+        "one per client connection over HTTP/2, or per upstream connection of its streams"
+    ),
+    "mitm.lane.response.Delivery._out": "one response, in pieces of 64 KiB",
+    "mitm.lane.response.Delivery._incoming": "one segment of a response, as the socket gave it",
+    "mitm.lane.shared.Express.exchanges": "one per granted exchange, until it ends",
+    "mitm.lane.shared.Express._tasks": "one per granted exchange that waits, for as long",
+    "mitm.lane.request_head._Collector.fields": "one head, of MAX_HEAD at most",
+    "mitm.lane.layer.Lane._pending": "what one event of a client brings about",
+    "mitm.lane.write_batch.Outbox._waiting": "one per transport written to in one turn of the loop",
+    "mitm.lane.upstream_pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
+    "mitm.lane.grant_cache.Recent._found": "MAX heads of MAX_SIZE bytes, for a second",
+    "mitm.lane.grant_cache.Recent._seen": "MAX_SEEN numbers, for a second",
+    "mitm.flow.state.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
+    "mitm.flow.state.Ledger._granted": "weak: one per granted exchange, until it ends",
+    "mitm.flow.state.Ledger.heads": "weak: one per client connection, of which there are gateway.max_clients",
+    "mitm.flow.state.Ledger.layers": "weak: one per client connection",
+    "mitm.flow.state.Ledger._judged": "weak: one head per client connection, until the flow path takes it",
+    "mitm.flow.state.Ledger.cut": "weak: one per client connection, until it is closed",
+    "mitm.half_closed.HalfClosed._since": "weak: one per client connection, until it is closed",
+    "mitm.flow.state.Ledger._departed": "weak: one per client connection, until it is freed",
+    "mitm.flow.state.Ledger._trailing": "weak: one per granted exchange whose body has not come in full",
+    "mitm.flow.state.Ledger.gone": "weak: one per client connection, until it is closed",
+    "mitm.flow.state.Ledger.deaf": "weak: one per client connection, until it is listened to again or closed",
+    "mitm.flow.state.Ledger._full": "weak: the same",
+    "mitm.flow.state.Ledger.raw": "weak: one per client connection, until it is closed",
+    "mitm.flow.state.Ledger.pins": (
+        "weak: one per client connection, of MAX_PINS names each; granted sources only"
+    ),
     "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",
     "limits.limiter.Limiter.counts": "one per kind of event, of which there are five",
     "limits.limiter.Limiter._held": "one per granted exchange that takes a slot, until it ends",
     "limits.limiter.Limiter._owed": "MAX_OWED; one per slot that the store did not free",
     "limits.limiter.Limiter._releasing": "one per slot that is being given back, for DEADLINE at most",
     "limits.limiter.Limiter._tasks": "two per change of the store, of the owner",
-    "observing.admin._Server._open": "MAX_CONNECTIONS; then the oldest goes",
-    "observing.figures.Totals._living": "one per worker that runs",
-    "observing.figures.Totals._named": "MAX_CONNECTIONS",
-    "observing.figures.Totals._gone": "the metrics there are; MAX_CONNECTIONS, and one for others",
-    "observing.meter.Meter._connections": "MAX_CONNECTIONS by the codes there are; good signatures only",
-    "observing.meter.Meter._named": "MAX_CONNECTIONS; good signatures only",
-    "observing.meter.Meter._requests": "codes, schemes, carriers, classes of status: few",
-    "observing.observer.Observer._build": "two names",
-    "programs.Programs._asked": "one per configured program",
-    "programs.Programs._failed": "one per configured program",
-    "programs.Programs._kept": "one per configured program",
-    "programs.Programs._missing": "one per configured program, until it has run",
-    "registering.Registrar.problems": "one configuration, of its owner",
-    "registering.Registrar.warnings": "one configuration, of its owner",
-    "registry_file.SeenRegistry._problems": "one configuration, of its owner",
-    "registry_file._Builder.known": "one per connection of the registry",
-    "registry_file._Builder._problems": "one configuration, of its owner",
-    "registry_file._Entries.fresh": "one per connection of the registry, until it is built",
-    "registry_file._Entries.kept": "one per connection of the registry, until it is built",
-    "registry_file._Entries.names": "one per connection of the registry, until it is built",
-    "registry_file._Entries.sections": "one configuration, of its owner",
-    "registry_file._Entries._problems": "one configuration, of its owner",
-    "reloading.Reloader._files": "one per file of the configuration",
-    "reloading.Reloader._secrets": "one per file of a secret",
-    "resolver.Resolver._shares": "two per name that is being looked up, of SOURCES",
-    "resolver._Lookups._flights": "SOURCES, or MAX_WAITING of the other kinds, until their threads end",
-    "resolver._Lookups._kept": "MAX_KEPT of each kind",
-    "seeing.Seen.files": "one per file of the configuration",
-    "seeing.Seen.unread": "one configuration, of its owner",
-    "seeing.Seen.warnings": "one configuration, of its owner",
-    "seeing.Seen.wrong": "one configuration, of its owner",
-    "serving.room.RoomTable._taken": "one per worker that lives",
-    "spares.Spares._held": "COUNT descriptors",
-    "serving.accepting.Acceptor._arriving": "one per connection that is just being accepted",
-    "serving.accepting.Acceptor._tasks": "one per connection that is just being accepted",
-    "serving.flood.BoundedHandler._written": "OF_ALL lines, each of a kind; emptied each minute",
-    "serving.master.GatewayServer._instances": "the one listener",
-    "serving.process.WorkerProcess.said": "one report, of MAX_MESSAGE at most",
-    "serving.process.WorkerProcess.failure": "what one worker found wrong with the configuration",
-    "serving.supervisor.Supervisor._reloading": "one per worker",
-    "serving.supervisor.Supervisor._workers": "one per worker",
-    "serving.supervisor.Supervisor.failed": "what the first worker found wrong with the configuration",
-    "serving.worker.Worker._sockets": "one per address that is listened on",
-    "serving.worker.Worker._tasks": "one per order of the supervisor, until it is carried out",
-    "serving.worker._Findings.errors": "one configuration, of its owner",
-    "serving.worker._Findings.warnings": "one configuration, of its owner",
-    "signing_view.Files.entries": "two files, of their owner; in the command alone",
-    "signing_view.Files.revoked": "one file, of its owner; in the command alone",
-    "sinks.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
-    "sinks.AuditSink._unwritten": "a batch of the queue",
-    "stores.desk.Desk._jobs": "one per granted request that waits for the store, for DEADLINE at most",
-    "stores.line.Line._undoing": "one per request given up while the connection takes nothing, for LINGER",
-    "stores.line.Line._waiting": "one per request that waits, for DEADLINE; LINGER once it is given up",
-    "stores.memory.MemoryStore._counters": "MAX_COUNTERS, all of them of granted requests",
-    "stores.memory.MemoryStore._due": "one per counter that ends",
-    "stores.memory.MemoryStore._earliest": "one per concurrency of which a slot is held",
-    "stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
-    "stores.sqlite._Judging.taken": "one per slot that a batch takes, until the next batch",
-    "stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
-    "http2.GuardedHttp2Client.interim": "a number for each stream that is under way",
-    "http2.GuardedHttp2Client.streams": "mitmproxy's: one per stream that is open, and MAX_ENDED more",
-    "http2.GuardedHttp2Client.turned_away": "requests of one client that a goodbye overtook, for one event",
-    "frames.FrameGate.sizes": "the heads of one turn, TURN_HEADS at most",
-    "http2._ByTurns.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
-    "waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
+    "observe.admin_server._Server._open": "MAX_CONNECTIONS; then the oldest goes",
+    "observe.metrics.Totals._living": "one per worker that runs",
+    "observe.metrics.Totals._named": "MAX_CONNECTIONS",
+    "observe.metrics.Totals._gone": "the metrics there are; MAX_CONNECTIONS, and one for others",
+    "observe.meter.Meter._connections": "MAX_CONNECTIONS by the codes there are; good signatures only",
+    "observe.meter.Meter._named": "MAX_CONNECTIONS; good signatures only",
+    "observe.meter.Meter._requests": "codes, schemes, carriers, classes of status: few",
+    "gateway.status.Observer._build": "two names",
+    "config.secret_programs.Programs._asked": "one per configured program",
+    "config.secret_programs.Programs._failed": "one per configured program",
+    "config.secret_programs.Programs._kept": "one per configured program",
+    "config.secret_programs.Programs._missing": "one per configured program, until it has run",
+    "config.build_connections.Registrar.problems": "one configuration, of its owner",
+    "config.build_connections.Registrar.warnings": "one configuration, of its owner",
+    "config.registry_file.read.SeenRegistry._problems": "one configuration, of its owner",
+    "config.registry_file.read._Builder.known": "one per connection of the registry",
+    "config.registry_file.read._Builder._problems": "one configuration, of its owner",
+    "config.registry_file.read._Entries.fresh": "one per connection of the registry, until it is built",
+    "config.registry_file.read._Entries.kept": "one per connection of the registry, until it is built",
+    "config.registry_file.read._Entries.names": "one per connection of the registry, until it is built",
+    "config.registry_file.read._Entries.sections": "one configuration, of its owner",
+    "config.registry_file.read._Entries._problems": "one configuration, of its owner",
+    "config.reload.Reloader._files": "one per file of the configuration",
+    "config.reload.Reloader._secrets": "one per file of a secret",
+    "gateway.resolver.Resolver._shares": "two per name that is being looked up, of SOURCES",
+    "gateway.resolver._Lookups._flights": (
+        "SOURCES, or MAX_WAITING of the other kinds, until their threads end"
+    ),
+    "gateway.resolver._Lookups._kept": "MAX_KEPT of each kind",
+    "config.read_files.Seen.files": "one per file of the configuration",
+    "config.read_files.Seen.unread": "one configuration, of its owner",
+    "config.read_files.Seen.warnings": "one configuration, of its owner",
+    "config.read_files.Seen.wrong": "one configuration, of its owner",
+    "serve.capacity.RoomTable._taken": "one per worker that lives",
+    "config.descriptors.Spares._held": "COUNT descriptors",
+    "serve.acceptor.Acceptor._arriving": "one per connection that is just being accepted",
+    "serve.acceptor.Acceptor._tasks": "one per connection that is just being accepted",
+    "serve.log_flood.BoundedHandler._written": "OF_ALL lines, each of a kind; emptied each minute",
+    "serve.master.GatewayServer._instances": "the one listener",
+    "serve.worker_process.WorkerProcess.said": "one report, of MAX_MESSAGE at most",
+    "serve.worker_process.WorkerProcess.failure": "what one worker found wrong with the configuration",
+    "serve.supervisor.Supervisor._reloading": "one per worker",
+    "serve.supervisor.Supervisor._workers": "one per worker",
+    "serve.supervisor.Supervisor.failed": "what the first worker found wrong with the configuration",
+    "serve.worker.Worker._sockets": "one per address that is listened on",
+    "serve.worker.Worker._tasks": "one per order of the supervisor, until it is carried out",
+    "serve.worker._Findings.errors": "one configuration, of its owner",
+    "serve.worker._Findings.warnings": "one configuration, of its owner",
+    "config.signing_view.Files.entries": "two files, of their owner; in the command alone",
+    "config.signing_view.Files.revoked": "one file, of its owner; in the command alone",
+    "observe.audit_file.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
+    "observe.audit_file.AuditSink._unwritten": "a batch of the queue",
+    "limits.stores.sqlite_batches.Desk._jobs": (
+        "one per granted request that waits for the store, for DEADLINE at most"
+    ),
+    "limits.stores.redis_pipeline.Line._undoing": (
+        "one per request given up while the connection takes nothing, for LINGER"
+    ),
+    "limits.stores.redis_pipeline.Line._waiting": (
+        "one per request that waits, for DEADLINE; LINGER once it is given up"
+    ),
+    "limits.stores.memory.MemoryStore._counters": "MAX_COUNTERS, all of them of granted requests",
+    "limits.stores.memory.MemoryStore._due": "one per counter that ends",
+    "limits.stores.memory.MemoryStore._earliest": "one per concurrency of which a slot is held",
+    "limits.stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
+    "limits.stores.sqlite._Judging.taken": "one per slot that a batch takes, until the next batch",
+    "limits.stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
+    "mitm.flow.http2.GuardedHttp2Client.interim": "a number for each stream that is under way",
+    "mitm.flow.http2.GuardedHttp2Client.streams": (
+        "mitmproxy's: one per stream that is open, and MAX_ENDED more"
+    ),
+    "mitm.flow.http2.GuardedHttp2Client.turned_away": (
+        "requests of one client that a goodbye overtook, for one event"
+    ),
+    "mitm.flow.http2_frames.FrameGate.sizes": "the heads of one turn, TURN_HEADS at most",
+    "mitm.flow.http2._ByTurns.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
+    "mitm.flow.waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
 }
 
 
@@ -221,7 +240,7 @@ def _collections(owner: ast.ClassDef) -> Iterator[str]:
 
 def test_every_cache_is_bounded_and_accounted_for() -> None:
     found = cached()
-    assert set(found) | {"registering._conduct", "signing_parts._ceiling"} == set(CACHES)
+    assert set(found) | {"config.build_connections._conduct", "config.signing_parts._ceiling"} == set(CACHES)
     for name, cache in found.items():
         no_arguments = not inspect.signature(cache.__wrapped__).parameters
         assert no_arguments or cache.cache_parameters()["maxsize"] <= 4096, name
@@ -241,17 +260,21 @@ def test_what_nobody_signed_is_remembered_nowhere_but_in_two_small_caches() -> N
         assert code(as_request(number)) not in ("forward", "pass", "internal")
     sizes = {name: cache.cache_info().currsize for name, cache in caches.items()}
     filled = {name for name, size in sizes.items() if size}
-    assert filled == {"names._short_key", "hosts._parse_authority", "injectors._slots_of"}
-    assert sizes["injectors._slots_of"] == 1  # of the one connection that there is
-    assert sizes["names._short_key"] <= 4096
-    assert sizes["hosts._parse_authority"] <= 1024
+    assert filled == {
+        "http.field_names._short_key",
+        "http.hosts._parse_authority",
+        "core.credentials._slots_of",
+    }
+    assert sizes["core.credentials._slots_of"] == 1  # of the one connection that there is
+    assert sizes["http.field_names._short_key"] <= 4096
+    assert sizes["http.hosts._parse_authority"] <= 1024
     assert code(request(signed())) == "forward"
     assert grammar.parse_list.cache_info().currsize == 2
     assert pattern.cache_info().currsize == 1
 
 
 def test_a_long_name_of_a_header_is_not_remembered() -> None:
-    cache = cached()["names._short_key"]
+    cache = cached()["http.field_names._short_key"]
     cache.cache_clear()
     for number in range(50):
         code(request("/api/proxy/conn/x?X-Presign-Expires=1", (b"x" * 60_000 + b"%d" % number, b"1")))

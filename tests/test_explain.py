@@ -16,18 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from presign_proxy.answers import refusal
-from presign_proxy.ceiling import Ceiling
-from presign_proxy.connections import Conduct, Registry, Upstream
-from presign_proxy.decisions import Deny, Forward
-from presign_proxy.explaining import explain
-from presign_proxy.explaining.explanation import Explanation, moment, render, shown, span
-from presign_proxy.injectors import QueryCredential
-from presign_proxy.keys import KeyRing, SigningKey, signature_id
-from presign_proxy.message import Origin, Request
-from presign_proxy.paths import pattern
-from presign_proxy.presenting import Unreadable, parse
-from presign_proxy.secret import LateSecret, Secret
+from presign_proxy.core.answers import refusal
+from presign_proxy.core.ceiling import Ceiling
+from presign_proxy.core.connection import Conduct, Upstream
+from presign_proxy.core.credentials import QueryCredential
+from presign_proxy.core.decision import Deny, Forward
+from presign_proxy.core.registry import Registry
+from presign_proxy.explain.explain import explain
+from presign_proxy.explain.explanation import Explanation, moment, render, shown, span
+from presign_proxy.explain.input.paste import Unreadable, parse
+from presign_proxy.http.message import Origin, Request
+from presign_proxy.http.paths import pattern
+from presign_proxy.signing.keys import KeyRing, SigningKey, signature_id
+from presign_proxy.signing.secret import LateSecret, Secret
 from support.deciding import (
     GATEWAY,
     KEY,
@@ -530,7 +531,7 @@ def test_a_header_that_is_taken_off_is_named_with_what_it_can_carry() -> None:
 
 def test_a_connection_whose_credential_was_not_fetched_is_explained() -> None:
     late = LateSecret(("false",), 60)
-    from presign_proxy.injectors import bearer
+    from presign_proxy.core.credentials import bearer
 
     known = registry(connection(injector=bearer(late), late=(late,)))
     assert explained(parse(BASE + signed()).request, known).verdict.granted

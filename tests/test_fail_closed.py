@@ -417,7 +417,7 @@ def test_a_request_that_fails_right_after_a_slow_start_ends_only_itself(
     """Until its start is over, mitmproxy exits at whatever logs an error; its port accepts long before."""
     script = tmp_path / "slow.py"
     script.write_text(
-        "import time\nfrom presign_proxy import gateway\n"
+        "import time\nfrom presign_proxy.core import decide as gateway\n"
         "def decide(*_):\n    raise ValueError\n"
         "gateway.decide = decide\n"
         "time.sleep(1)\n"

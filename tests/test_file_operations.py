@@ -10,8 +10,8 @@ from pathlib import Path
 from test_architecture import inner_imports_of
 
 PACKAGE = Path(__file__).parents[1] / "addon/presign_proxy"
-OFFLINE = ("cli", "explaining", "presenting")
-"""Packages of the command, which is a process of its own."""
+OFFLINE = ("cli.", "explain.")
+"""Rooms of the command, which is a process of its own."""
 BY_NAME = {"open", "os.open", "os.stat", "os.lstat", "os.listdir", "os.scandir", "os.readlink", "os.unlink"}
 BY_NAME |= {"os.rename", "os.replace", "os.mkdir", "os.makedirs", "os.chmod", "os.access", "os.utime"}
 BY_NAME |= {
@@ -54,39 +54,37 @@ START = "at the start, before anybody is served"
 ALONE = "in a thread of its own, which nobody waits for"
 COMMAND = "the command writes it, and no gateway does"
 KNOWN: dict[str, tuple[str, set[str]]] = {
-    "certificate": (READS, {"os.fstat", "path.open"}),
-    "commands": ("a program's output, in the thread that waits for its secret", {"os.read"}),
-    "config_path": (START, {"Path(path).expanduser"}),
-    "document": (READS, {"path.open"}),
-    "invocation": (READS, {"Path(f'{path}{ending}').is_file", "Path(found).samefile", "os.access"}),
-    "lane.exchange": ("opens a connection to an upstream, and no file", {"pool.open"}),
-    "last_bytes": ("what a socket has received; a socket that has nothing says so", {"os.read"}),
+    "config.tls_certificate": (READS, {"os.fstat", "path.open"}),
+    "config.secret_commands": ("a program's output, in the thread that waits for its secret", {"os.read"}),
+    "config.path": (START, {"Path(path).expanduser"}),
+    "config.strict_yaml": (READS, {"path.open"}),
+    "config.invocation": (READS, {"Path(f'{path}{ending}').is_file", "Path(found).samefile", "os.access"}),
+    "mitm.lane.exchange": ("opens a connection to an upstream, and no file", {"pool.open"}),
+    "mitm.last_bytes": ("what a socket has received; a socket that has nothing says so", {"os.read"}),
+    "file_access": (READS, {"beside.unlink", "directory.is_dir", "os.path.lexists"}),
     "limits.limiter": ("makes a store, which opens its file in its own thread", {"choice.open"}),
-    "notice": (COMMAND, {"path.exists", "path.unlink"}),
-    "permissions": (
+    "config.registry_file.notice": (COMMAND, {"path.exists", "path.unlink"}),
+    "config.permissions": (
         READS,
         {
             "Path('/proc/self/uid_map').read_bytes",
             "Path('/proc/sys/kernel/overflowuid').read_bytes",
-            "beside.unlink",
             "current.lstat",
             "current.readlink",
-            "directory.is_dir",
             "nearest.stat",
             "one.exists",
             "os.fstat",
             "os.open",
-            "os.path.lexists",
             "os.scandir",
             "path.resolve",
             "path.stat",
             "place.stat",
         },
     ),
-    "presets": (START, {"Path(__file__).with_name('providers.json').read_text"}),
-    "secrets": (READS, {"path.open"}),
-    "serving.__main__": (START, {"Path(__file__).resolve"}),
-    "serving.confdir": (
+    "config.presets.builtin": (START, {"Path(__file__).with_name('providers.json').read_text"}),
+    "config.secret_sources": (READS, {"path.open"}),
+    "serve.__main__": (START, {"Path(__file__).resolve"}),
+    "gateway.authority_directory": (
         START,
         {
             "(directory / _AUTHORITY).exists",
@@ -96,11 +94,11 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
             "os.path.lexists",
         },
     ),
-    "sinks": (ALONE, {"os.fstat", "os.open", "os.write", "path.lstat"}),
-    "stores.opening": (READS, {"choice.open"}),
-    "stores.redis": ("as the module is imported", {"(Path(__file__).parent / 'admit.lua').read_text"}),
-    "stores.sqlite": (ALONE, {"os.open", "path.stat"}),
-    "storing": (
+    "observe.audit_file": (ALONE, {"os.fstat", "os.open", "os.write", "path.lstat"}),
+    "limits.stores.open": (READS, {"choice.open"}),
+    "limits.stores.redis": ("as the module is imported", {"(Path(__file__).parent / 'admit.lua').read_text"}),
+    "limits.stores.sqlite": (ALONE, {"os.open", "path.stat"}),
+    "config.registry_file.storage": (
         READS,
         {
             "(like if like.exists() else like.parent).stat",
@@ -115,31 +113,34 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
             "path.parent.glob",
         },
     ),
-    "watching": (ALONE, {"path.stat"}),
+    "config.file_versions": (ALONE, {"path.stat"}),
 }
 """By module: why what it does is done where nobody waits for it, and all that it does."""
-HARMLESS = {"lane.exchange", "last_bytes", "limits.limiter"}
+HARMLESS = {"mitm.lane.exchange", "mitm.last_bytes", "limits.limiter"}
 """Do nothing with files themselves, and may be used by everybody."""
 USERS = {
-    "addon": "looks where mitmproxy's authority is, as mitmdump loads the script",
-    "config": READS,
-    "draft": COMMAND,
-    "fetching": "resolves secrets in threads of its own",
-    "filling": READS,
-    "fronting": "uses a certificate that was read",
-    "journal": "opens its file in the thread of reloads (`opened`); the sink writes in its own",
-    "keeper": "has everything read in its thread (`_run`), but for `load`: at the start, and by an option",
-    "lent": READS,
-    "plainly": READS,
-    "presets.own": READS,
-    "programs": "runs them in threads of its own; the thread of reloads waits for them",
-    "registering": READS,
-    "registry_file": READS,
-    "registry_opening": READS,
-    "reloading": "looks and reads in the threads of its lookouts",
-    "seeing": READS,
-    "serving.master": START,
-    "signing_view": COMMAND,
+    "mitm.addon": "looks where mitmproxy's authority is, as mitmdump loads the script",
+    "config.load": READS,
+    "gateway.adopt": "hands on a certificate that was read",
+    "config.registry_file.edit": COMMAND,
+    "gateway.credential_fetch": "resolves secrets in threads of its own",
+    "config.presets.apply": READS,
+    "mitm.tls": "uses a certificate that was read",
+    "observe.audit_log": "opens its file in the thread of reloads (`opened`); the sink writes in its own",
+    "config.live": (
+        "has everything read in its thread (`_run`), but for `load`: at the start, and by an option"
+    ),
+    "config.outside_secrets": READS,
+    "config.validation": READS,
+    "config.presets.custom": READS,
+    "config.secret_programs": "runs them in threads of its own; the thread of reloads waits for them",
+    "config.build_connections": READS,
+    "config.registry_file.read": READS,
+    "config.registry_file.open": READS,
+    "config.reload": "looks and reads in the threads of its lookouts",
+    "config.read_files": READS,
+    "serve.master": START,
+    "config.signing_view": COMMAND,
 }
 """Modules that use one of those above, and why nobody waits for it."""
 

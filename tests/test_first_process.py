@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.sinks import LineFile
+from presign_proxy.observe.audit_file import LineFile
 from support.asking import SECRET
 from support.config import write_config
 from support.lab import bearer_connection
@@ -112,7 +112,7 @@ def test_half_a_line_on_a_full_disk_spoils_no_line_of_the_next_process(small_dis
 
 WRITER = """
 import sys
-from presign_proxy.sinks import LineFile
+from presign_proxy.observe.audit_file import LineFile
 file = LineFile(None)
 first = int(sys.argv[1])
 texts = [b"x" * (9000 if at % 7 == 0 else 300) for at in range(400)]

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from conftest import MakeGateway
-from presign_proxy.message import MAX_FIELDS, MAX_HEAD
+from presign_proxy.http.message import MAX_FIELDS, MAX_HEAD
 from support.asking import SECRET, Grant, ask, wire
 from support.flood import DEAR, dear_over_h1, dear_over_h2
 from support.h2frames import (

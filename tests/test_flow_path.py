@@ -21,9 +21,9 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
 from mitmproxy.test.tflow import tclient_conn, tflow, tserver_conn
 
 from conftest import MakeGateway
-from presign_proxy.dispatch import prompt, speed_up
-from presign_proxy.sending import SMALL, in_one_piece
-from presign_proxy.serving import shortcuts
+from presign_proxy.mitm import patches
+from presign_proxy.mitm.flow.coalesce import SMALL, in_one_piece
+from presign_proxy.mitm.hook_dispatch import prompt, speed_up
 from support.asking import SECRET, Grant, ask, wire
 from support.h2client import H2Client
 from support.lab import REAL_SECRET, bearer_connection
@@ -41,7 +41,7 @@ GATEWAY = "presign.local"
 def taking(before: str) -> str:
     """What is said when the shortcuts are taken in a process in which `before` was run."""
     code = "import logging; logging.basicConfig(level=20, format='%(message)s')\n"
-    code += f"{before}\nfrom presign_proxy.serving import shortcuts\nshortcuts.take()\n"
+    code += f"{before}\nfrom presign_proxy.mitm import patches as shortcuts\nshortcuts.take()\n"
     run = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, check=True)
     return run.stderr.decode()
 
@@ -89,7 +89,7 @@ def test_a_message_is_made_of_what_mitmproxy_lets_pass(name: str, value: object)
         return True
 
     stock = http.RequestData.__post_init__
-    assert passes(shortcuts._checked(http.RequestData, stock)) == passes(stock)
+    assert passes(patches._checked(http.RequestData, stock)) == passes(stock)
 
 
 class Name(enum.StrEnum):
@@ -99,7 +99,7 @@ class Name(enum.StrEnum):
 @pytest.mark.parametrize("name", ["host", b"HOST", Name.HOST, "none"])
 def test_header_fields_are_found_by_whatever_names_them(name: str | bytes) -> None:
     headers = http.Headers([(b"host", b"a"), (b"Host", b"b")])
-    assert shortcuts._get_all(headers, name) == shortcuts._stock["get_all"](headers, name)
+    assert patches._get_all(headers, name) == patches._stock["get_all"](headers, name)
 
 
 # -- hooks ----------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_what_is_sent_in_a_row_is_sent_together_and_nothing_overtakes_it() -> No
 
 COUNTING = """
 import gc
-from presign_proxy.stream import GuardedStream
+from presign_proxy.mitm.flow.stream import GuardedStream
 
 gc.disable()
 

@@ -10,7 +10,8 @@ from h2.errors import ErrorCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy.frames import (
+from presign_proxy.http.message import MAX_HEAD
+from presign_proxy.mitm.flow.http2_frames import (
     BURST,
     BYTES_PER_TOKEN,
     ENHANCE_YOUR_CALM,
@@ -32,7 +33,6 @@ from presign_proxy.frames import (
     FrameGate,
     count_fields,
 )
-from presign_proxy.message import MAX_HEAD
 from support.h2frames import (
     CONTINUATION,
     DATA,

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 import pytest
 
 from conftest import MakeGateway
-from presign_proxy.lane.incoming import TURN_HEADS, Incoming
-from presign_proxy.response_chunks import MAX_LINE, TURN_CHUNKS, ResponseChunks
-from presign_proxy.response_heads import MAX_RESPONSE_HEAD, HeadSearch, Unreadable
+from presign_proxy.http.response_head import MAX_RESPONSE_HEAD, HeadSearch, Unreadable
+from presign_proxy.mitm.lane.response_reader import TURN_HEADS, Incoming
+from presign_proxy.mitm.response_chunks import MAX_LINE, TURN_CHUNKS, ResponseChunks
 from support.byhand import ByHand
 from support.h2client import H2Client
 from support.lanes import GATEWAY, WAYS, LaneLab, config, is_closed

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mitmproxy.proxy.server import ConnectionIO
 
-from presign_proxy.gates import MAX_HELD, GatedReader, gate, is_too_much
+from presign_proxy.mitm.backpressure import MAX_HELD, GatedReader, gate, is_too_much
 from support.handling import PATIENCE, Handled, with_client
 
 MIB = 1024 * 1024

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from conftest import TLS_NAMES, MakeGateway
-from presign_proxy.goodbyes import NOT_TAKEN
+from presign_proxy.mitm.flow.goaway import NOT_TAKEN
 from support.asking import SECRET, Grant
 from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire

@@ -11,8 +11,8 @@ import h11
 import pytest
 from mitmproxy.connection import ConnectionState
 
-from presign_proxy import half_closed as module
-from presign_proxy.half_closed import PROBE, HalfClosed, has_gone, is_quiet, may_be_there
+from presign_proxy.mitm import half_closed as module
+from presign_proxy.mitm.half_closed import PROBE, HalfClosed, has_gone, is_quiet, may_be_there
 from support.handling import PATIENCE, Handled, with_client
 
 

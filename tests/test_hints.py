@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from presign_proxy.secret import Secret
-from presign_proxy.vault import parse_key
+from presign_proxy.config.registry_file.encryption import parse_key
+from presign_proxy.signing.secret import Secret
 from support.asking import ask, code
 from support.installed import install
 from support.process import Process, free_port

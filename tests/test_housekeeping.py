@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import housekeeping as module
-from presign_proxy.audit import GONE
-from presign_proxy.housekeeping import HEAD_DEADLINE
-from presign_proxy.waits import Overdue
+from presign_proxy.mitm import deadlines as module
+from presign_proxy.mitm.deadlines import HEAD_DEADLINE
+from presign_proxy.mitm.flow.waits import Overdue
+from presign_proxy.observe.audit_record import GONE
 from support.keeping import NOW, Client, Lab, Layer, run, until
 
 

@@ -10,9 +10,9 @@ import pytest
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.events import ConnectionClosed
 
-from presign_proxy import housekeeping as module
-from presign_proxy.ledger import Entry
-from presign_proxy.waits import Stalled
+from presign_proxy.mitm import deadlines as module
+from presign_proxy.mitm.flow.state import Entry
+from presign_proxy.mitm.flow.waits import Stalled
 from support.keeping import NOW, Lab, run
 
 

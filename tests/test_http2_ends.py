@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 
-from presign_proxy.http2 import MAX_ENDED, Settle
+from presign_proxy.mitm.flow.http2 import MAX_ENDED, Settle
 from support.h2frames import GOAWAY, PING, SETTINGS, frame
 from support.h2sides import Side, answers, ask
 

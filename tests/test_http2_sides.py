@@ -31,14 +31,11 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 
-from presign_proxy import http2 as module
-from presign_proxy.frames import BURST, PER_ANSWER, TURN_FRAMES
-from presign_proxy.http2 import (
-    BoundedEncoder,
-    Settle,
-)
-from presign_proxy.message import MAX_FIELDS, MAX_HEAD
-from presign_proxy.windows import all_unsent, unsent
+from presign_proxy.http.message import MAX_FIELDS, MAX_HEAD
+from presign_proxy.mitm.flow import http2 as module
+from presign_proxy.mitm.flow.http2 import BoundedEncoder, Settle
+from presign_proxy.mitm.flow.http2_frames import BURST, PER_ANSWER, TURN_FRAMES
+from presign_proxy.mitm.flow.http2_windows import all_unsent, unsent
 from support.h2frames import END_HEADERS, END_STREAM, HEADERS, PING, frame, head_of, literal
 from support.h2sides import HEAD, Side, answers, ask
 

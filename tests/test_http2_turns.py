@@ -12,7 +12,7 @@ from mitmproxy.proxy.layers.http._events import (
     RequestTrailers,
 )
 
-from presign_proxy.shares import Shares
+from presign_proxy.limits.client_shares import Shares
 from support.h2frames import END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, frame, head_of
 from support.h2sides import HEAD, Side
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import internals
+from presign_proxy.mitm import self_test
 from support.asking import Grant, ask
 from support.lab import LAB_SECRET, lab_config
 from support.mitmweb import MitmWeb
@@ -17,8 +17,8 @@ from support.proxy import SCRIPT, Mitm
 from support.puppet import SCRIPTS, Puppeteer, eventually
 from support.recorder import Recorder
 
-LEANED_ON = sorted({(owner.__name__, owner, name) for owner, name, _ in internals._METHODS}, key=str)
-READ = sorted({(owner.__name__, owner, name) for owner, name, _ in internals._SOURCES}, key=str)
+LEANED_ON = sorted({(owner.__name__, owner, name) for owner, name, _ in self_test._METHODS}, key=str)
+READ = sorted({(owner.__name__, owner, name) for owner, name, _ in self_test._SOURCES}, key=str)
 
 
 def named(rows: list[tuple[str, Any, str]]) -> Any:
@@ -37,17 +37,17 @@ def test_a_method_that_is_gone_is_named(owner: Any, name: str, monkeypatch: pyte
     for one in owner.__mro__[:-1]:
         if name in vars(one):
             monkeypatch.delattr(one, name)
-    assert changed(list(internals.unknown()), owner, name)
+    assert changed(list(self_test.unknown()), owner, name)
 
 
 @named(
-    [row for row in LEANED_ON if any(row[1:] == (o, n) and p is not None for o, n, p in internals._METHODS)]
+    [row for row in LEANED_ON if any(row[1:] == (o, n) and p is not None for o, n, p in self_test._METHODS)]
 )
 def test_a_method_that_takes_other_arguments_is_named(
     owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, name, lambda self, something, new: None)
-    assert changed(list(internals.unknown()), owner, name)
+    assert changed(list(self_test.unknown()), owner, name)
 
 
 @named(READ)
@@ -55,7 +55,7 @@ def test_code_that_does_something_else_is_named(
     owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, name, lambda self, *args, **more: None)
-    assert changed(list(internals.unknown()), owner, name)
+    assert changed(list(self_test.unknown()), owner, name)
 
 
 @named(READ)
@@ -63,7 +63,7 @@ def test_code_that_is_gone_is_named(owner: Any, name: str, monkeypatch: pytest.M
     for one in owner.__mro__[:-1]:
         if name in vars(one):
             monkeypatch.delattr(one, name)
-    told = list(internals.unknown())
+    told = list(self_test.unknown())
     # Every class has an `__init__`; then it is the one of `object`, which cannot be read.
     assert changed(told, owner, name)
 
@@ -75,7 +75,7 @@ def test_code_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("could not get source code")
 
     monkeypatch.setattr(inspect, "getsource", unreadable)
-    told = list(internals.unknown())
+    told = list(self_test.unknown())
     assert all(changed(told, owner, name) for _, owner, name in READ)
 
 

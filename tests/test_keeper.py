@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import keeper as module
-from presign_proxy.keeper import Keeper, Newer, Reloaded
-from presign_proxy.notice import Notice, place_of
-from presign_proxy.observing.units import instant as stamp
+from presign_proxy.config import live as module
+from presign_proxy.config.live import Keeper, Newer, Reloaded
+from presign_proxy.config.registry_file.notice import Notice, place_of
+from presign_proxy.config.registry_file.open import digest_of
+from presign_proxy.core.revocations import Revocations
 from presign_proxy.problems import ConfigError, Problem
-from presign_proxy.registry_opening import digest_of
-from presign_proxy.revocations import Revocations
+from presign_proxy.units import instant as stamp
 from support.config import write_config
 from support.lab import bearer_connection
 

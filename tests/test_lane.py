@@ -22,9 +22,9 @@ import pytest
 import trustme
 
 from conftest import MakeGateway
-from presign_proxy.lane.outbox import Outbox
-from presign_proxy.lane.pool import MAX_IDLE, Place, Pool
-from presign_proxy.message import Origin
+from presign_proxy.http.message import Origin
+from presign_proxy.mitm.lane.upstream_pool import MAX_IDLE, Place, Pool
+from presign_proxy.mitm.lane.write_batch import Outbox
 from support.byhand import ByHand, Wire
 from support.lab import REAL_SECRET
 from support.lanes import GATEWAY, LEAST, LaneLab, config, is_closed, lane_lab

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.bodies import TURN, Body
-from presign_proxy.lane import delivery as module
-from presign_proxy.lane.delivery import PIECE, Delivery
-from presign_proxy.masking import Mask
+from presign_proxy.core.masking import Mask
+from presign_proxy.core.response_body import TURN, Body
+from presign_proxy.mitm.lane import response as module
+from presign_proxy.mitm.lane.response import PIECE, Delivery
 
 SECRET = b"sk-REALSECRET-0123456789"
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.admission import ROUNDS
-from presign_proxy.connections import Conduct
+from presign_proxy.core.connection import Conduct
 from presign_proxy.errors import Denied
+from presign_proxy.gateway.admission import ROUNDS
 from support.deciding import KEY
 from support.exchanging import REFUSED, Lab, Link, granted, story
 

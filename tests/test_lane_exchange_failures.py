@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.errors import Denied
-from presign_proxy.lane import exchange as module
+from presign_proxy.mitm.lane import exchange as module
 from support.exchanging import REFUSED, Lab, Link, granted, story
 
 
@@ -109,7 +109,7 @@ def test_a_redirect_that_is_not_allowed_keeps_its_own_code(monkeypatch: pytest.M
         def refuse(*_: Any) -> Any:
             raise Denied("redirect_not_allowed", "elsewhere")
 
-        monkeypatch.setattr(module.replies, "rewrite", refuse)
+        monkeypatch.setattr(module.rewrite_response, "rewrite", refuse)
         assert lab.say_head(status=302) is False
         assert lab.line.code == "redirect_not_allowed"
         assert status(lab) == 403
@@ -121,7 +121,7 @@ def test_a_failure_of_ours_at_an_answer_is_answered(monkeypatch: pytest.MonkeyPa
     async def work() -> None:
         lab = Lab()
         link = lab.begin()
-        monkeypatch.setattr(module.heads, "response", lambda *_, **__: 1 // 0)
+        monkeypatch.setattr(module.request_head, "response", lambda *_, **__: 1 // 0)
         assert lab.say_head() is False
         assert (status(lab), lab.line.code) == (500, "internal")
         assert lab.line.error == "the gateway failed at the response"

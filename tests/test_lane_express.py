@@ -14,9 +14,9 @@ import trustme
 from mitmproxy import ctx
 from mitmproxy.options import Options
 
-from presign_proxy.connections import Conduct
-from presign_proxy.lane.express import Express
-from presign_proxy.lane.pool import Place
+from presign_proxy.core.connection import Conduct
+from presign_proxy.mitm.lane.shared import Express
+from presign_proxy.mitm.lane.upstream_pool import Place
 from support.exchanging import granted, story
 
 CLIENT: Any = SimpleNamespace(id="client 1")

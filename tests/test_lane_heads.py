@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.answers import Answer
-from presign_proxy.injectors import Outgoing
-from presign_proxy.lane import heads
-from presign_proxy.lane.heads import RequestHead, may_begin, parse
-from presign_proxy.message import MAX_FIELDS, MAX_HEAD, Origin
-from presign_proxy.replies import Reply
+from presign_proxy.core.answers import Answer
+from presign_proxy.core.credentials import Outgoing
+from presign_proxy.core.rewrite_response import Reply
+from presign_proxy.http.message import MAX_FIELDS, MAX_HEAD, Origin
+from presign_proxy.mitm.lane import request_head
+from presign_proxy.mitm.lane.request_head import RequestHead, may_begin, parse
 
 ORIGIN = Origin("https", "api.example", 443)
 
@@ -28,8 +28,8 @@ def framed(*lines: str, **more: Any) -> tuple[int | None, bool]:
 
 
 def test_a_simple_head_is_read_as_it_stands() -> None:
-    assert head().endswith(heads.END)
-    assert len(heads.END) == 4
+    assert head().endswith(request_head.END)
+    assert len(request_head.END) == 4
     assert parse(head("X-One:  a b \t", "x-two:", "X-Three: XaX")) == RequestHead(
         b"GET",
         b"/x?y=1",
@@ -211,7 +211,7 @@ def test_a_request_is_decided_on_as_it_came() -> None:
     one = given("X: y")
     client = SimpleNamespace(peername=("192.0.2.1", 4711))
     for tunnelled in (True, False):
-        request = heads.request_of(
+        request = request_head.request_of(
             one,
             ORIGIN,
             (("host", "presign.local"),),
@@ -232,11 +232,13 @@ def sent(*fields: tuple[bytes, bytes], query: bytes | None = None) -> Outgoing:
 def test_what_goes_to_the_upstream_has_one_host_and_the_framing_that_came() -> None:
     credential = (b"Authorization", b"Bearer sk")
     sized = given("Content-Length: 5")
-    assert heads.outgoing(sized, ORIGIN, sent(credential, (b"Content-Length", b"5"))) == (
+    assert request_head.outgoing(sized, ORIGIN, sent(credential, (b"Content-Length", b"5"))) == (
         b"POST /v1/x HTTP/1.1\r\nHost: api.example\r\nAuthorization: Bearer sk\r\nContent-Length: 5\r\n\r\n"
     )
     chunked = given("Transfer-Encoding: chunked")
-    assert heads.outgoing(chunked, Origin("http", "api.example", 81), sent(credential, query=b"a=b")) == (
+    assert request_head.outgoing(
+        chunked, Origin("http", "api.example", 81), sent(credential, query=b"a=b")
+    ) == (
         b"POST /v1/x?a=b HTTP/1.1\r\nHost: api.example:81\r\nAuthorization: Bearer sk\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
     )
@@ -255,10 +257,13 @@ def test_what_the_client_gets_is_framed_by_us() -> None:
         ),
     )
     kept = b"HTTP/1.1 200 Fine\r\nX: y\r\nten-letter: as long as connection\r\nContent-Length: 4\r\n"
-    assert heads.response(reply, chunked=False, close=False) == kept + b"\r\n"
-    assert heads.response(reply, chunked=True, close=False) == kept + b"Transfer-Encoding: chunked\r\n\r\n"
-    assert heads.response(reply, chunked=False, close=True) == kept + b"Connection: close\r\n\r\n"
-    assert heads.response(reply, chunked=True, close=True) == (
+    assert request_head.response(reply, chunked=False, close=False) == kept + b"\r\n"
+    assert (
+        request_head.response(reply, chunked=True, close=False)
+        == kept + b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    assert request_head.response(reply, chunked=False, close=True) == kept + b"Connection: close\r\n\r\n"
+    assert request_head.response(reply, chunked=True, close=True) == (
         kept + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     )
 
@@ -266,6 +271,6 @@ def test_what_the_client_gets_is_framed_by_us() -> None:
 def test_an_answer_of_ours_has_its_body_but_for_head() -> None:
     ours = Answer(502, b"Bad Gateway", ((b"Content-Length", b"2"),), b"no")
     start = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n"
-    assert heads.answer(ours, close=False, bodyless=False) == start + b"\r\nno"
-    assert heads.answer(ours, close=False, bodyless=True) == start + b"\r\n"
-    assert heads.answer(ours, close=True, bodyless=False) == start + b"Connection: close\r\n\r\nno"
+    assert request_head.answer(ours, close=False, bodyless=False) == start + b"\r\nno"
+    assert request_head.answer(ours, close=False, bodyless=True) == start + b"\r\n"
+    assert request_head.answer(ours, close=True, bodyless=False) == start + b"Connection: close\r\n\r\nno"

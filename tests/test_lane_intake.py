@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from presign_proxy.lane.intake import Intake
+from presign_proxy.mitm.lane.client_reader import Intake
 from support.byhand import Wire
 from support.lanes import GATEWAY, LEAST, LaneLab, is_closed
 from support.raw import parse_response

@@ -8,8 +8,8 @@ import pytest
 from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
 
-from presign_proxy.lane.layer import LaneEvent
-from presign_proxy.message import MAX_HEAD
+from presign_proxy.http.message import MAX_HEAD
+from presign_proxy.mitm.lane.layer import LaneEvent
 from support.lane_layers import FOREIGN, Lab, Story, head, run, with_lane
 
 

@@ -8,9 +8,9 @@ import pytest
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
 
-from presign_proxy.audit import GONE
-from presign_proxy.half_closed import PROBE
-from presign_proxy.lane.layer import LINGER, LaneEvent
+from presign_proxy.mitm.half_closed import PROBE
+from presign_proxy.mitm.lane.layer import LINGER, LaneEvent
+from presign_proxy.observe.audit_record import GONE
 from support.lane_layers import FOREIGN, Lab, Story, head, with_lane
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.gates import MAX_HELD
-from presign_proxy.lane.layer import LaneEvent
+from presign_proxy.mitm.backpressure import MAX_HELD
+from presign_proxy.mitm.lane.layer import LaneEvent
 from support.lane_layers import FOREIGN, Lab, Story, head, run, with_lane
 
 

@@ -13,8 +13,8 @@ import pytest
 import trustme
 
 from conftest import TLS_NAMES
-from presign_proxy.lane.link import Link
-from presign_proxy.lane.outbox import Outbox
+from presign_proxy.mitm.lane.upstream import Link
+from presign_proxy.mitm.lane.write_batch import Outbox
 
 PATIENCE = 5.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -349,7 +349,7 @@ def test_what_the_upstream_has_not_taken_makes_it_unusable() -> None:
     """The next request would wait behind it, with its credential, for as long as the upstream likes."""
 
     async def work(lab: Lab) -> None:
-        from presign_proxy.sockets import unsent
+        from presign_proxy.mitm.tcp import unsent
 
         descriptor = lab.link.transport.get_extra_info("socket").fileno()  # type: ignore[union-attr]
         while not unsent(descriptor):

@@ -21,10 +21,10 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tools.dump import DumpMaster
 
-from presign_proxy.lane import trust
-from presign_proxy.lane.junction import with_lane
-from presign_proxy.lane.layer import Lane
-from presign_proxy.lane.opening import CHOICES, hindrances, is_open, shows_flows
+from presign_proxy.mitm.lane import upstream_tls
+from presign_proxy.mitm.lane.attach import with_lane
+from presign_proxy.mitm.lane.availability import CHOICES, hindrances, is_open, shows_flows
+from presign_proxy.mitm.lane.layer import Lane
 
 
 def with_master(work: Callable[[Any], None], **options: Any) -> None:
@@ -249,7 +249,7 @@ def serving(ca: trustme.CA, name: str = "api.example") -> ssl.SSLContext:
 
 
 def trusting(**options: Any) -> ssl.SSLContext:
-    return trust.context(Options(**options))
+    return upstream_tls.context(Options(**options))
 
 
 def test_an_upstream_is_believed_only_by_the_authority_that_the_options_name(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trustme
 
-from presign_proxy.lane import pool as module
-from presign_proxy.lane.outbox import SMALL, Outbox
-from presign_proxy.lane.pool import IDLE, MAX_IDLE, MAX_IDLE_ALL, Place, Pool
-from presign_proxy.message import Origin
+from presign_proxy.http.message import Origin
+from presign_proxy.mitm.lane import upstream_pool as module
+from presign_proxy.mitm.lane.upstream_pool import IDLE, MAX_IDLE, MAX_IDLE_ALL, Place, Pool
+from presign_proxy.mitm.lane.write_batch import SMALL, Outbox
 
 PATIENCE = 3.0
 

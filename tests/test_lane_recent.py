@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from conftest import MakeGateway
-from presign_proxy.decisions import Forward
-from presign_proxy.lane import recent
-from presign_proxy.lane.heads import parse
-from presign_proxy.lane.recent import Granted, Key, Recent
+from presign_proxy.core.decision import Forward
+from presign_proxy.mitm.lane import grant_cache
+from presign_proxy.mitm.lane.grant_cache import Granted, Key, Recent
+from presign_proxy.mitm.lane.request_head import parse
 from support.audit_log import audit_lines
 from support.deciding import NOW, ask, registry, request, signed
 from support.lanes import CONNECTIONS, GATEWAY, SIGNING, config
@@ -84,21 +84,25 @@ def test_a_head_that_differs_in_one_byte_is_judged_anew(at: int) -> None:
 
 
 def test_nobody_fills_the_memory_with_heads() -> None:
-    assert (recent.MAX * recent.MAX_SIZE, recent.MAX_SIZE, recent.MAX_SEEN) == (MIB, 4096, 4096)
+    assert (grant_cache.MAX * grant_cache.MAX_SIZE, grant_cache.MAX_SIZE, grant_cache.MAX_SEEN) == (
+        MIB,
+        4096,
+        4096,
+    )
     found, known = filled(KEY)
-    for number in range(2 * recent.MAX):
+    for number in range(2 * grant_cache.MAX):
         twice(found, KEY._replace(raw=b"%d" % number))
-    kept = [n for n in range(2 * recent.MAX) if found.find(KEY._replace(raw=b"%d" % n), known, NOW)]
-    assert len(kept) == recent.MAX - 1
+    kept = [n for n in range(2 * grant_cache.MAX) if found.find(KEY._replace(raw=b"%d" % n), known, NOW)]
+    assert len(kept) == grant_cache.MAX - 1
     found, known = filled(KEY)
-    long = KEY._replace(raw=bytes(recent.MAX_SIZE + 1))
+    long = KEY._replace(raw=bytes(grant_cache.MAX_SIZE + 1))
     twice(found, long)
     assert found.find(long, known, NOW) is None
-    twice(found, KEY._replace(raw=bytes(recent.MAX_SIZE)))
-    assert found.find(KEY._replace(raw=bytes(recent.MAX_SIZE)), known, NOW) is not None
-    for number in range(2 * recent.MAX_SEEN):
+    twice(found, KEY._replace(raw=bytes(grant_cache.MAX_SIZE)))
+    assert found.find(KEY._replace(raw=bytes(grant_cache.MAX_SIZE)), known, NOW) is not None
+    for number in range(2 * grant_cache.MAX_SEEN):
         found.keep(KEY._replace(raw=b"%d" % number), granted())
-    assert len(found._seen) == recent.MAX_SEEN
+    assert len(found._seen) == grant_cache.MAX_SEEN
     assert found.find(KEY, known, NOW + 1) is None
     assert not found._seen
 

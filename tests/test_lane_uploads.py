@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from presign_proxy.lane import uploads
-from presign_proxy.lane.uploads import Chunked, Sized, UploadError, upload_of
-from presign_proxy.message import MAX_HEAD
+from presign_proxy.http.message import MAX_HEAD
+from presign_proxy.mitm.lane import request_body
+from presign_proxy.mitm.lane.request_body import Chunked, Sized, UploadError, upload_of
 
 
 class Now:
@@ -20,7 +20,7 @@ class Now:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Now:
     found = Now()
-    monkeypatch.setattr(uploads, "time", found)
+    monkeypatch.setattr(request_body, "time", found)
     return found
 
 

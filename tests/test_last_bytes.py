@@ -15,8 +15,8 @@ import pytest
 import trustme
 
 from conftest import TLS_NAMES
-from presign_proxy import last_bytes as module
-from presign_proxy.last_bytes import keep, unread
+from presign_proxy.mitm import last_bytes as module
+from presign_proxy.mitm.last_bytes import keep, unread
 
 PATIENCE = 5.0
 ANSWER = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"

@@ -22,7 +22,7 @@ FEW = 4
 """Connections: the client's, its upstream's, the one before, and that of a tunnel."""
 COUNTING = """
 import gc
-from presign_proxy.wire import GuardedHttpLayer
+from presign_proxy.mitm.flow.http_layer import GuardedHttpLayer
 
 
 def client_disconnected(client):

@@ -14,9 +14,9 @@ import pytest
 import trustme
 
 from conftest import TLS_NAMES, MakeGateway
-from presign_proxy.draft import Draft
-from presign_proxy.keys import signature_id
-from presign_proxy.vault import new_key, parse_key
+from presign_proxy.config.registry_file.edit import Draft
+from presign_proxy.config.registry_file.encryption import new_key, parse_key
+from presign_proxy.signing.keys import signature_id
 from support.asking import SECRET, Grant, in_an_hour, wire
 from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire

@@ -1,6 +1,6 @@
 """What a balancer is told of a gateway, from its start to its end."""
 
-from presign_proxy.lifecycle import Lifecycle
+from presign_proxy.gateway.lifecycle import Lifecycle
 
 
 def test_a_gateway_is_ready_between_its_start_and_its_drain() -> None:

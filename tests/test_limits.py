@@ -302,7 +302,7 @@ def test_a_request_that_is_refused_for_another_reason_uses_up_nothing(gateway: M
         assert ask(gateway.port, asked.target("v1/models"), host="evil.test").status in (400, 403, 404)
     with contextlib.closing(sqlite3.connect(_database(gateway))) as store:
         keys = [key for (key,) in store.execute("SELECT key FROM counters")]
-    from presign_proxy.keys import signature_id
+    from presign_proxy.signing.keys import signature_id
 
     assert not any(signature_id(asked.query.rpartition("=")[2]) in key for key in keys)
 

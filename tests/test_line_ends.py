@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import MakeGateway
-from presign_proxy.first_bytes import MAX_EMPTY_LINES
+from presign_proxy.mitm.flow.first_bytes import MAX_EMPTY_LINES
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
 from support.lab import bearer_connection

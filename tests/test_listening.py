@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from presign_proxy.serving import listening
-from presign_proxy.serving.listening import ListenError, bind, close, handed_over, parse_address, told
+from presign_proxy.serve import listeners
+from presign_proxy.serve.listeners import ListenError, bind, close, handed_over, parse_address, told
 from support.descriptors import descriptors
 from support.machine import needs_ipv6
 
@@ -85,7 +85,7 @@ def test_every_address_gets_a_socket_of_its_own_on_the_same_port() -> None:
     assert len({one.getsockname()[1] for one in found}) == 1
     assert families[socket.AF_INET6].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
     port = found[0].getsockname()[1]
-    assert sorted(listening.addresses_of(found)) == [f"0.0.0.0:{port}", f"[::]:{port}"]
+    assert sorted(listeners.addresses_of(found)) == [f"0.0.0.0:{port}", f"[::]:{port}"]
     close(found)
 
 

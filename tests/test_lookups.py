@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.resolver import SOURCES_OF_CLIENT, SOURCES_OF_CONNECTION
+from presign_proxy.gateway.resolver import SOURCES_OF_CLIENT, SOURCES_OF_CONNECTION
 from support.asking import SECRET, Grant, ask, wire
 from support.config import write_config
 from support.lab import bearer_connection

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.limits.tally import GRACE, LEASE, SECOND, Tally
-from presign_proxy.secret import Secret
-from presign_proxy.stores import NoRoom
-from presign_proxy.stores.memory import MAX_COUNTERS, MemoryStore
-from presign_proxy.stores.opening import Choice, problem_of
-from presign_proxy.stores.redis import RedisStore
-from presign_proxy.stores.sqlite import SqliteStore
+from presign_proxy.limits.counter import GRACE, LEASE, SECOND, Tally
+from presign_proxy.limits.stores.memory import MAX_COUNTERS, MemoryStore
+from presign_proxy.limits.stores.open import Choice, problem_of
+from presign_proxy.limits.stores.redis import RedisStore
+from presign_proxy.limits.stores.sqlite import SqliteStore
+from presign_proxy.limits.stores.store import NoRoom
+from presign_proxy.signing.secret import Secret
 
 BASE = Path("/srv/presign")
 NOW = 1_800_000_000 * SECOND
@@ -297,7 +297,7 @@ def test_a_url_that_can_be_meant_so_has_no_problem(tmp_path: Path, ca_pem: Path)
 
 
 def test_a_redis_whose_library_is_not_there_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("presign_proxy.stores.redis.ConnectionPool", None)
+    monkeypatch.setattr("presign_proxy.limits.stores.redis.ConnectionPool", None)
     assert problem_of(Choice("redis://h", BASE)) == (
         "redis:// needs an extra: pip install 'presign-proxy[redis]'"
     )

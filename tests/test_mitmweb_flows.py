@@ -14,7 +14,7 @@ import pytest
 from mitmproxy import http
 from mitmproxy.io import FlowReader
 
-from presign_proxy.observing.shown_bodies import MAX_SHOWN, ShownBody
+from presign_proxy.mitm.flow.shown_bodies import MAX_SHOWN, ShownBody
 from support.answers import PIECE
 from support.asking import Grant, wire
 from support.byhand import ByHand, Wire

@@ -27,8 +27,9 @@ FILES = ("config.yaml", "connections.enc", "presign.key", "api_key")
 # Everything is imported before: the Python of the tests may lie where another user cannot read it.
 _AS_ANOTHER = """
 import grp, json, os, pwd, sys
-from presign_proxy import commands
-from presign_proxy.cli import checking, configured, desk, main, signing, startup
+from presign_proxy.config import secret_commands
+from presign_proxy.cli import check, check_startup, configured, sign, workspace
+from presign_proxy.cli.main import main
 from presign_proxy.prerequisites import unsupported_mitmproxy
 unsupported_mitmproxy()
 os.setgroups([int(sys.argv[2])])

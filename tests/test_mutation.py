@@ -47,8 +47,8 @@ def test_the_text_of_details_is_not_changed() -> None:
 
 
 def test_a_mutant_of_every_line_that_decides() -> None:
-    found = {line for mutant in mutants("policy") for line in mutant.lines}
-    lines = path_of("policy").read_text("utf-8").splitlines()
+    found = {line for mutant in mutants("core.policy") for line in mutant.lines}
+    lines = path_of("core.policy").read_text("utf-8").splitlines()
     deciding = [n for n, line in enumerate(lines, 1) if line.strip().startswith(("if ", "elif ", "raise "))]
     assert len(deciding) > 10
     assert set(deciding) <= found
@@ -82,7 +82,7 @@ async def write(path):
 
 
 def test_a_shell_has_mutants_of_its_own() -> None:
-    found = {str(one) for one in mutants("storing", SHELL)}
+    found = {str(one) for one in mutants("config.registry_file.storage", SHELL)}
     for after in (
         "`await sync(descriptor)` → `pass`",
         "→ `descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, 384)`",
@@ -111,20 +111,20 @@ def mutate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, timeout=240)
 
 
-@pytest.mark.parametrize("asked", [["--help"], ["-h"], ["paths", "--help"]])
+@pytest.mark.parametrize("asked", [["--help"], ["-h"], ["http.paths", "--help"]])
 def test_who_asks_for_help_gets_it_and_no_run_that_takes_hours(asked: list[str]) -> None:
     run = mutate(*asked)
     assert run.returncode == 0
-    assert "tools/mutate --only=fsync storing" in run.stdout
+    assert "tools/mutate --only=fsync config.registry_file.storage" in run.stdout
     assert " tried " not in run.stdout
 
 
 @pytest.mark.parametrize(("asked", "told"), [
     (["pathes"], "no such module: pathes"),
-    (["paths", "lane.exchnge", "--list"], "no such module: lane.exchnge"),
+    (["http.paths", "mitm.lane.exchnge", "--list"], "no such module: mitm.lane.exchnge"),
     (["version"], "no suite for version: "),
-    (["--lst", "paths"], "no such option: --lst"),
-    (["--only", "paths"], "no such option: --only;"),
+    (["--lst", "http.paths"], "no such option: --lst"),
+    (["--only", "http.paths"], "no such option: --only;"),
 ])  # fmt: skip
 def test_a_word_that_the_tool_does_not_know_starts_no_run(asked: list[str], told: str) -> None:
     run = mutate(*asked)
@@ -136,7 +136,7 @@ def test_a_word_that_the_tool_does_not_know_starts_no_run(asked: list[str], told
 @pytest.mark.slow
 def test_a_mutant_is_really_put_in_place() -> None:
     """Each of them survived once: conftest.py had frozen all functions, so the tool found none to change."""
-    command = [sys.executable, "tools/mutate", "--only=return self._found.get(key)", "lane.recent"]
+    command = [sys.executable, "tools/mutate", "--only=return self._found.get(key)", "mitm.lane.grant_cache"]
     run = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False, timeout=240)
     assert "1 of 1 killed" in run.stdout, run.stdout + run.stderr
     assert run.returncode == 0

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from presign_proxy import internals, sinks
-from presign_proxy.audit import Outcome, Throttle
-from presign_proxy.journal import Journal
-from presign_proxy.ledger import Arrival, Ledger
-from presign_proxy.redaction import Redaction
-from presign_proxy.schema import AuditConfig
-from presign_proxy.sinks import KEPT_FOR_PERMITS, MAX_QUEUED, AuditSink, LineFile
+from presign_proxy.config.schema.config import AuditConfig
+from presign_proxy.mitm import self_test
+from presign_proxy.mitm.flow.state import Arrival, Ledger
+from presign_proxy.observe import audit_file
+from presign_proxy.observe.audit_file import KEPT_FOR_PERMITS, MAX_QUEUED, AuditSink, LineFile
+from presign_proxy.observe.audit_log import Journal
+from presign_proxy.observe.audit_record import Outcome, Throttle
+from presign_proxy.observe.log_redaction import Redaction
 from support.deciding import request, sent, signed
 from support.puppet import eventually
 
@@ -99,7 +100,7 @@ class FullDisk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.room = 10**9
         self._write = os.write
-        monkeypatch.setattr(sinks.os, "write", self.write)
+        monkeypatch.setattr(audit_file.os, "write", self.write)
 
     def write(self, descriptor: int, data: bytes) -> int:
         if not self.room:
@@ -216,7 +217,7 @@ def test_a_disk_that_does_not_come_back_holds_up_nobody_but_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering, journal = threading.Event(), Journal()
-    monkeypatch.setattr(sinks, "STUCK", 0.1)
+    monkeypatch.setattr(audit_file, "STUCK", 0.1)
     monkeypatch.setattr(LineFile, "append", lambda self, lines: (answering.wait(5), len(lines), None)[1:])
     journal.use(journal.opened(AuditConfig(file="audit.jsonl", required=True), tmp_path / "config.yaml"))
     assert journal.obstacle == ""
@@ -254,14 +255,14 @@ def test_unverified_refusals_cannot_fill_the_disk() -> None:
 
 
 def test_the_mitmproxy_that_is_installed_is_known() -> None:
-    assert list(internals.unknown()) == []
+    assert list(self_test.unknown()) == []
 
 
 def test_a_mitmproxy_that_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from mitmproxy.proxy.layers.http import HttpLayer
 
     monkeypatch.setattr(HttpLayer, "make_stream", lambda self, other: None)
-    assert "HttpLayer.make_stream" in next(internals.unknown())
+    assert "HttpLayer.make_stream" in next(self_test.unknown())
 
 
 class KeptFlow:

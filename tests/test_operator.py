@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.draft import Draft
-from presign_proxy.keys import signature_id
-from presign_proxy.vault import new_key, parse_key
+from presign_proxy.config.registry_file.edit import Draft
+from presign_proxy.config.registry_file.encryption import new_key, parse_key
+from presign_proxy.signing.keys import signature_id
 from support.asking import SECRET, Grant, wire
 from support.audit_log import audit_lines
 from support.config import write_config

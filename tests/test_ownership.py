@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from presign_proxy.config import load
-from presign_proxy.permissions import writable_by_others
+from presign_proxy.config.load import load
+from presign_proxy.config.permissions import writable_by_others
+from presign_proxy.config.registry_file.storage import lock, write_private
 from presign_proxy.problems import ConfigError
-from presign_proxy.storing import lock, write_private
 from support.asking import SECRET
 from support.config import write_config
 from support.machine import needs_root
@@ -33,14 +33,15 @@ ENTRY = {
 # What it runs lies in the home directory of root, perhaps, where the service's user can read nothing.
 AS_SERVICE = """
 import grp, os, pwd, sys
-from presign_proxy.cli import connecting, revoking, vaulting, main
+from presign_proxy.cli import connections as connecting, revoke as revoking, registry_file as vaulting
+from presign_proxy.cli.main import main
 os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
 main(sys.argv[2:])
 """
 # As file systems over a network fail: the file has its new name, and the directory cannot be synced.
 FAILING = """
 import errno, os, stat, sys
-from presign_proxy.cli import main
+from presign_proxy.cli.main import main
 sync = os.fsync
 def fsync(descriptor):
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy import percent
+from presign_proxy.http import percent
 
 
 def test_each_character_is_written_as_the_standard_library_writes_it() -> None:

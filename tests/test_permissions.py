@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from presign_proxy import permissions
-from presign_proxy.permissions import readable_by_others, tightened, writable_by_others
+from presign_proxy.config import permissions
+from presign_proxy.config.permissions import readable_by_others, tightened, writable_by_others
 from support.descriptors import descriptors
 from support.machine import needs_root
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.carriers import TERMS
-from presign_proxy.connections import Registry
-from presign_proxy.explaining import explain
-from presign_proxy.explaining.explanation import Explanation
+from presign_proxy.core.registry import Registry
+from presign_proxy.explain.explain import explain
+from presign_proxy.explain.explanation import Explanation
+from presign_proxy.explain.input.paste import parse
 from presign_proxy.limits.rules import Concurrency, Quota, Rate
-from presign_proxy.presenting import parse
+from presign_proxy.signing.carriers import TERMS
 from support.deciding import GATEWAY, NOW, SECRET, connection, registry, signed
 from support.forking import Case, Runner
 from support.policy import ORDER, Policy

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from conftest import TLS_NAMES, MakeGateway
-from presign_proxy.draft import Draft
+from presign_proxy.config.registry_file.edit import Draft
 from support.asking import SECRET, Grant, ask, code, wire
 from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire

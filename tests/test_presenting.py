@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy.presenting import Presented, Unreadable, parse
-from presign_proxy.presenting.shellwords import split
+from presign_proxy.explain.input.paste import Presented, Unreadable, parse
+from presign_proxy.explain.input.shell_words import split
 from support.deciding import GATEWAY, NOW, SECRET, code, signed
 from support.signing import presign_headers, presign_params, token
 

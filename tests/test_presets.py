@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from presign_proxy import Signer
-from presign_proxy.config import Loaded, load
-from presign_proxy.connections import Connection
-from presign_proxy.injectors import Outgoing
-from presign_proxy.masking import mask_for
-from presign_proxy.paths import canonical_path
-from presign_proxy.presets import providers
-from presign_proxy.presets.model import LABEL, Preset
-from presign_proxy.presets.table import markdown
+from presign_proxy.config.file_versions import version_of
+from presign_proxy.config.load import Loaded, load
+from presign_proxy.config.presets.builtin import providers
+from presign_proxy.config.presets.model import LABEL, Preset
+from presign_proxy.config.presets.table import markdown
+from presign_proxy.core.connection import Connection
+from presign_proxy.core.credentials import Outgoing
+from presign_proxy.core.masking import mask_for
+from presign_proxy.http.paths import canonical_path
 from presign_proxy.problems import ConfigError
-from presign_proxy.watching import version_of
 from support.config import write_config
 from support.deciding import NOW, registry
 from support.deciding import code as answer
@@ -101,7 +101,7 @@ def problems(tmp_path: Path, connection: dict[str, Any], own: Any = None) -> lis
 
 
 def test_there_are_many_and_each_is_there_once() -> None:
-    text = (ROOT / "addon/presign_proxy/presets/providers.json").read_text("utf-8")
+    text = (ROOT / "addon/presign_proxy/config/presets/providers.json").read_text("utf-8")
     pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=lambda found: found)
     names = [name for name, _ in pairs]
     assert len(names) >= 45
@@ -653,8 +653,8 @@ def test_a_file_of_presets_that_is_none_is_no_traceback(tmp_path: Path, named: A
 def test_the_page_of_presets_is_the_data() -> None:
     """Generated; write it again with:
 
-    PYTHONPATH=addon .venv/bin/python -c "from presign_proxy.presets import providers, table; \
-print(table.markdown(providers()), end='')" > docs/presets.md
+    PYTHONPATH=addon .venv/bin/python -c "from presign_proxy.config.presets import builtin, table; \
+print(table.markdown(builtin.providers()), end='')" > docs/presets.md
     """
     written = (ROOT / "docs/presets.md").read_text("utf-8")
     assert written == markdown(providers())

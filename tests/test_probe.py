@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from presign_proxy.observing import admin, probe
+from presign_proxy.observe import admin_server, probe
 from support.documents import ROOT
 from support.process import free_port
 
-ARGV = (sys.executable, "-m", "presign_proxy.observing.probe")
+ARGV = (sys.executable, "-m", "presign_proxy.observe.probe")
 
 
 def run(*arguments: str, directory: Path = ROOT, **environ: str) -> tuple[int, str]:
@@ -31,8 +31,8 @@ def asked(ready: bool, said: str, **environ: str) -> tuple[int, str]:
     """What the program says of a real admin listener."""
 
     async def ask() -> tuple[int, str]:
-        sockets = admin.bound("127.0.0.1", 0)
-        server = admin.AdminServer(
+        sockets = admin_server.bound("127.0.0.1", 0)
+        server = admin_server.AdminServer(
             sockets, "127.0.0.1", lambda: pytest.fail("no figures"), lambda: (ready, said)
         )
         try:

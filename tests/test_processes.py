@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.draft import Draft
-from presign_proxy.vault import new_key, parse_key
+from presign_proxy.config.registry_file.edit import Draft
+from presign_proxy.config.registry_file.encryption import new_key, parse_key
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
 from support.leaks import Traces
@@ -153,7 +153,7 @@ def test_a_client_learns_nothing_of_an_exception(
     """Whatever raises in us: the answer has no text of it, the log no value of it."""
     script = tmp_path / "raising.py"
     script.write_text(
-        "from presign_proxy import gateway\n"
+        "from presign_proxy.core import decide as gateway\n"
         "def decide(registry, request, *_):\n"
         "    raise ValueError(f'{request.target!r} and {registry.connections}')\n"
         "gateway.decide = decide\n",

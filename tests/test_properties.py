@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl, quote, unquote_plus
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from presign_proxy.answers import refusal
-from presign_proxy.decisions import Deny, Forward, PassThrough
+from presign_proxy.core.answers import refusal
+from presign_proxy.core.decision import Deny, Forward, PassThrough
 from presign_proxy.errors import STATUS
-from presign_proxy.message import Origin, Request
+from presign_proxy.http.message import Origin, Request
 from support.deciding import GATEWAY, KEY, NOW, SECRET, ask, connection, registry, request
 from support.signing import presign_query, sign
 

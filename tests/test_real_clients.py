@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from conftest import MakeGateway
-from presign_proxy.explaining import explain
-from presign_proxy.explaining.explanation import render
+from presign_proxy.explain.explain import explain
+from presign_proxy.explain.explanation import render
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Given, Grant, ask, code, wire
 from support.audit_log import audit_lines

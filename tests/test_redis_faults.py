@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.calm import load_calmly
+from presign_proxy.config.load_beside import load_calmly
+from presign_proxy.config.registry_file.read import Memory
 from presign_proxy.errors import Denied, Limited
+from presign_proxy.limits.counter import Tally
 from presign_proxy.limits.limiter import Limiter
-from presign_proxy.limits.tally import Tally
-from presign_proxy.registry_file import Memory
-from presign_proxy.secret import Secret
-from presign_proxy.stores.opening import Choice
+from presign_proxy.limits.stores.open import Choice
+from presign_proxy.signing.secret import Secret
 from support.config import write_config
 from support.lab import bearer_connection
 from support.process import StartFailed

@@ -14,11 +14,12 @@ import pytest
 from redis.asyncio import Connection
 from redis.exceptions import ResponseError
 
-from presign_proxy.limits.tally import LEASE, SECOND, Tally
-from presign_proxy.secret import Secret
-from presign_proxy.stores import StoreError, line, redis
-from presign_proxy.stores.line import Line
-from presign_proxy.stores.redis import RedisStore
+from presign_proxy.limits.counter import LEASE, SECOND, Tally
+from presign_proxy.limits.stores import redis, redis_pipeline
+from presign_proxy.limits.stores.redis import RedisStore
+from presign_proxy.limits.stores.redis_pipeline import Line
+from presign_proxy.limits.stores.store import StoreError
+from presign_proxy.signing.secret import Secret
 from support.deciding import NOW
 from support.redis import RedisServer
 
@@ -214,7 +215,7 @@ def test_a_connection_that_uvloop_has_just_closed_is_a_store_that_failed(
 def test_a_connection_that_has_said_nothing_for_long_is_given_up_with_the_first_who_gives_up(
     waited: float, is_open: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert line.PATIENCE == 0.2
+    assert redis_pipeline.PATIENCE == 0.2
 
     async def work() -> None:
         async with a_line() as (_, known):

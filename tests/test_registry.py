@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.config import Loaded, load
-from presign_proxy.decisions import Deny, Forward
-from presign_proxy.gateway import decide
-from presign_proxy.keys import signature_id
+from presign_proxy.config.load import Loaded, load
+from presign_proxy.config.registry_file.encryption import Passphrase, new_key, parse_key, seal
+from presign_proxy.config.registry_file.open import read_payload
+from presign_proxy.config.registry_file.read import Memory
+from presign_proxy.config.registry_file.storage import write_private
+from presign_proxy.core.decide import decide
+from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.problems import ConfigError
-from presign_proxy.registry_file import Memory
-from presign_proxy.registry_opening import read_payload
-from presign_proxy.secret import LateSecret, Secret
-from presign_proxy.signer import Signer
-from presign_proxy.storing import write_private
-from presign_proxy.vault import Passphrase, new_key, parse_key, seal
+from presign_proxy.signing.keys import signature_id
+from presign_proxy.signing.secret import LateSecret, Secret
+from presign_proxy.signing.signer import Signer
 from support.config import write_config
 from support.deciding import NOW, request
 
@@ -385,7 +385,7 @@ def test_a_signing_secret_of_a_program_is_there_at_start(tmp_path: Path) -> None
 def test_a_program_that_fails_is_told_of_without_its_arguments(
     tmp_path: Path, argv: list[str], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("presign_proxy.commands.TIMEOUT", 1.0)
+    monkeypatch.setattr("presign_proxy.config.secret_commands.TIMEOUT", 1.0)
     content = {"connections": {"conn": entry(signing_keys=[{"secret": {"exec": argv}}])}}
     with pytest.raises(ConfigError) as error:
         load(write(tmp_path, content), {**ENVIRON, "PATH": "/usr/bin:/bin"})

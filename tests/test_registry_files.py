@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.config import Loaded, load
+from presign_proxy.config.load import Loaded, load
+from presign_proxy.config.registry_file.encryption import new_key, parse_key, seal
+from presign_proxy.config.registry_file.read import Memory, revocations_of
+from presign_proxy.config.registry_file.storage import write_private
 from presign_proxy.problems import ConfigError, Problem
-from presign_proxy.registry_file import Memory, revocations_of
-from presign_proxy.storing import write_private
-from presign_proxy.vault import new_key, parse_key, seal
 from support.config import write_config
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"

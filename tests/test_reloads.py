@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.draft import Draft
-from presign_proxy.secret import Secret
-from presign_proxy.storing import write_private
-from presign_proxy.vault import new_key, parse_key
+from presign_proxy.config.registry_file.edit import Draft
+from presign_proxy.config.registry_file.encryption import new_key, parse_key
+from presign_proxy.config.registry_file.storage import write_private
+from presign_proxy.signing.secret import Secret
 from support.asking import SECRET, Grant, ask, wire
 from support.config import write_config
 from support.hanging import Hanging

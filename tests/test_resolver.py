@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from presign_proxy import resolver
-from presign_proxy.resolver import (
+from presign_proxy.config.threads import Threads
+from presign_proxy.gateway import resolver
+from presign_proxy.gateway.resolver import (
     MAX_KEPT,
     MAX_WAITING,
     SOURCES,
@@ -23,7 +24,6 @@ from presign_proxy.resolver import (
     Resolver,
     TooManyLookups,
 )
-from presign_proxy.threads import Threads
 from support.byhand import ByHand
 
 RUNNERS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.keys import KeyRing, SigningKey
-from presign_proxy.revocations import EVERY, Revocations
-from presign_proxy.secret import Secret
+from presign_proxy.core.revocations import EVERY, Revocations
+from presign_proxy.signing.keys import KeyRing, SigningKey
+from presign_proxy.signing.secret import Secret
 from support.deciding import SECRET, connection
 
 

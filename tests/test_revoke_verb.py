@@ -13,10 +13,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from presign_proxy.cli import main, revoking
+from presign_proxy.cli import revoke as revoking
+from presign_proxy.cli.main import main
 from presign_proxy.cli.values import instant
-from presign_proxy.keys import signature_id
-from presign_proxy.storing import write_private
+from presign_proxy.config.registry_file.storage import write_private
+from presign_proxy.signing.keys import signature_id
 from support.asking import SECRET, Grant
 from support.config import write_config
 
@@ -217,7 +218,7 @@ def test_a_clock_that_is_ahead_forgets_no_live_revocation(place: Path) -> None:
     put(place, {"urls": {"a" * 32: live, "b" * 32: live, "c" * 32: live}})
     program = (
         "import time; now = time.time; time.time = lambda: now() + 3e8\n"
-        "import sys; from presign_proxy.cli import main; main(sys.argv[1:])"
+        "import sys; from presign_proxy.cli.main import main; main(sys.argv[1:])"
     )
     for name in ("d", "e"):
         done = subprocess.run(

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import pytest
 
 from conftest import MakeGateway
-from presign_proxy.connections import Connection
-from presign_proxy.decisions import Deny, PassThrough
-from presign_proxy.message import Origin
+from presign_proxy.core.connection import Connection
+from presign_proxy.core.decision import Deny, PassThrough
+from presign_proxy.http.message import Origin
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Grant, code, wire
 from support.byhand import Wire

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.config import Loaded, build, load
+from presign_proxy.config.load import Loaded, build, load
+from presign_proxy.config.read_files import see
+from presign_proxy.config.registry_file.read import Memory
+from presign_proxy.config.registry_file.storage import write_private
+from presign_proxy.config.secret_programs import AT_ONCE, Missing, Programs
+from presign_proxy.config.secret_sources import SecretError
+from presign_proxy.config.values import SecretSource
 from presign_proxy.problems import ConfigError
-from presign_proxy.programs import AT_ONCE, Missing, Programs
-from presign_proxy.registry_file import Memory
-from presign_proxy.secrets import SecretError
-from presign_proxy.seeing import see
-from presign_proxy.storing import write_private
-from presign_proxy.values import SecretSource
 from support.asking import SECRET
 from support.config import write_config
 from support.puppet import eventually

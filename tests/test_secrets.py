@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import commands, secrets
-from presign_proxy.commands import CommandError, end_all, output_of
-from presign_proxy.secrets import MAX_BYTES, SecretError, checked, name_of, resolve, text_of
-from presign_proxy.values import SecretSource
+from presign_proxy.config import secret_commands, secret_sources
+from presign_proxy.config.secret_commands import CommandError, end_all, output_of
+from presign_proxy.config.secret_sources import MAX_BYTES, SecretError, checked, name_of, resolve, text_of
+from presign_proxy.config.values import SecretSource
 from support.descriptors import descriptors
 from support.puppet import eventually
 
@@ -44,7 +44,7 @@ def refusal(base: Path, **kind: Any) -> str:
 def nothing_is_left() -> Iterator[None]:
     before, others = descriptors(), children()
     yield
-    assert set() == commands._RUNNING
+    assert set() == secret_commands._RUNNING
     assert descriptors() == before
     assert children() == others
 
@@ -160,8 +160,8 @@ def failure(base: Path, *argv: str, limit: int = 100) -> str:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert commands.TIMEOUT == 10.0
-    monkeypatch.setattr(commands, "TIMEOUT", 0.3)
+    assert secret_commands.TIMEOUT == 10.0
+    monkeypatch.setattr(secret_commands, "TIMEOUT", 0.3)
 
 
 def test_a_program_gets_its_arguments_as_they_are_and_no_shell(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_what_is_left_of_its_time_is_waited_for_in_milliseconds(
 ) -> None:
     waits: list[float] = []
     sizes: list[int] = []
-    poll, read = commands.select.poll, os.read
+    poll, read = secret_commands.select.poll, os.read
 
     class Counted:
         def __init__(self) -> None:
@@ -296,9 +296,9 @@ def test_what_is_left_of_its_time_is_waited_for_in_milliseconds(
             sizes.append(size)
         return read(descriptor, size)
 
-    monkeypatch.setattr(commands.select, "poll", Counted)
+    monkeypatch.setattr(secret_commands.select, "poll", Counted)
     monkeypatch.setattr(os, "read", counted)
-    monkeypatch.setattr(commands, "time", SimpleNamespace(monotonic=lambda: 50.0))
+    monkeypatch.setattr(secret_commands, "time", SimpleNamespace(monotonic=lambda: 50.0))
     assert run(tmp_path, "sh", "-c", "printf abc; sleep 0.1; printf def") == b"abcdef"
     assert set(waits) == {10_000.0}
     assert sizes[0] == 101, "one byte more than is allowed, to see that there is one"
@@ -315,7 +315,7 @@ def test_the_pipe_of_a_program_is_closed_at_once_and_not_when_memory_is_collecte
         return kept[-1]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(commands.subprocess, "Popen", keeping)
+        patched.setattr(secret_commands.subprocess, "Popen", keeping)
         run(tmp_path, "echo", "sk")
     assert kept[0].stdout is not None
     assert kept[0].stdout.closed
@@ -325,7 +325,7 @@ def begun(base: Path, *argv: str) -> tuple[threading.Thread, list[str]]:
     said: list[str] = []
     thread = threading.Thread(target=lambda: said.append(failure(base, *argv)))
     thread.start()
-    assert eventually(lambda: commands._RUNNING)
+    assert eventually(lambda: secret_commands._RUNNING)
     return thread, said
 
 
@@ -346,9 +346,9 @@ def test_a_program_that_has_ended_is_not_signalled_again(
     assert run(tmp_path, "echo", "sk") == b"sk\n"
     child = subprocess.Popen(["true"])
     child.wait()
-    commands._RUNNING.add(child)  # type: ignore[arg-type]
+    secret_commands._RUNNING.add(child)  # type: ignore[arg-type]
     end_all()
-    commands._RUNNING.discard(child)  # type: ignore[arg-type]
+    secret_commands._RUNNING.discard(child)  # type: ignore[arg-type]
     assert signalled == []
 
 
@@ -360,7 +360,7 @@ def test_a_group_that_is_gone_already_is_no_error(tmp_path: Path, monkeypatch: p
         raise ProcessLookupError(errno.ESRCH, "No such process")
 
     monkeypatch.setattr(os, "killpg", gone)
-    monkeypatch.setattr(commands, "TIMEOUT", 0.2)
+    monkeypatch.setattr(secret_commands, "TIMEOUT", 0.2)
     assert failure(tmp_path, "sleep", "60") == "did not end within 0 s"
     thread, said = begun(tmp_path, "sleep", "60")
     end_all()
@@ -372,16 +372,16 @@ def test_a_program_is_run_only_for_what_it_alone_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_: list[Sequence[str]] = []
-    output: Callable[..., bytes] = commands.output_of
+    output: Callable[..., bytes] = secret_commands.output_of
 
     def counted(argv: Sequence[str], *more: Any) -> bytes:
         run_.append(argv)
         return output(argv, *more)
 
-    monkeypatch.setattr(commands, "output_of", counted)
+    monkeypatch.setattr(secret_commands, "output_of", counted)
     (tmp_path / "key").write_text("sk")
     value(tmp_path, literal="sk"), value(tmp_path, env="TOKEN"), value(tmp_path, file="key")
     assert run_ == []
     value(tmp_path, exec=("echo", "sk"))
     assert run_ == [("echo", "sk")]
-    assert secrets.MAX_BYTES == MAX_BYTES
+    assert secret_sources.MAX_BYTES == MAX_BYTES

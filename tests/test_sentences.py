@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from presign_proxy.cli import main
+from presign_proxy.cli.main import main
 from presign_proxy.prerequisites import MITMPROXY, OLDEST
 from support.process import free_port
 from support.proxy import ROOT
@@ -60,7 +60,7 @@ def verbs(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
 # One process for all lines: each is a command.
 _EACH_LINE = """
 import sys
-from presign_proxy.cli import main
+from presign_proxy.cli.main import main
 for line in sys.stdin.read().splitlines():
     try:
         main(line.split())
@@ -284,7 +284,7 @@ shutil.which = lambda *_: None
 for name in {_ONLY_POSIX}: sys.modules.pop(name, None)
 {_REFUSE.format(names=_ONLY_POSIX)}
 sys.platform, sys.argv = "win32", ["presign"]
-from presign_proxy.cli import main
+from presign_proxy.cli.main import main
 """
 
 

@@ -22,7 +22,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from presign_proxy.cli import main
+from presign_proxy.cli.main import main
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.lab import REAL_SECRET, bearer_connection
@@ -606,8 +606,8 @@ def test_a_second_signal_ends_at_once_and_leaves_a_free_port(
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced(make_served: Callable[..., Serve], upstream: Recorder) -> None:
     impatient = (
-        "import presign_proxy.serving.supervisor as one; one.SILENCE = 4.0;"
-        "from presign_proxy.cli import main; main()"
+        "import presign_proxy.serve.supervisor as one; one.SILENCE = 4.0;"
+        "from presign_proxy.cli.main import main; main()"
     )
     served = make_served(config_for(upstream), program=(sys.executable, "-c", impatient))
     assert eventually(served.has_reserve, 2 * PATIENT)

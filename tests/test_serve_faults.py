@@ -13,8 +13,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from presign_proxy.serving import flood
-from presign_proxy.serving.flood import BoundedHandler
+from presign_proxy.serve import log_flood
+from presign_proxy.serve.log_flood import BoundedHandler
 from support.asking import SECRET, Grant, ask, wire
 from support.lab import bearer_connection
 from support.puppet import eventually
@@ -40,14 +40,14 @@ def test_aborted_handshakes_are_told_with_an_address_and_do_not_flood_the_log(
     before = len(gateway.log().splitlines())
     context = ssl.create_default_context()  # trusts no authority of ours: each handshake ends in an alert
     names = set()
-    for _ in range(flood.OF_A_KIND + 40):
+    for _ in range(log_flood.OF_A_KIND + 40):
         with connect(gateway.port) as plain, contextlib.suppress(ssl.SSLError, ConnectionError):
             names.add(f"127.0.0.1:{plain.getsockname()[1]}: Client TLS handshake failed")
             context.wrap_socket(plain, server_hostname="presign.local")
-    assert eventually(lambda: len(gateway.log().splitlines()) - before >= flood.OF_A_KIND, PATIENT)
+    assert eventually(lambda: len(gateway.log().splitlines()) - before >= log_flood.OF_A_KIND, PATIENT)
     assert ask(gateway.port, Grant(CONN).target("v1/models")).status == 200
     said = gateway.log().splitlines()[before:]
-    assert len(said) <= flood.OF_A_KIND
+    assert len(said) <= log_flood.OF_A_KIND
     assert all(any(name in line for name in names) for line in said), said[:3]
 
 
@@ -60,14 +60,14 @@ def test_a_log_says_how_much_it_left_out_and_a_flood_hides_nothing_else() -> Non
     for number in range(500):
         logger.warning("client %d went away", number)
     logger.error("the disk is full")
-    assert len(written.getvalue().splitlines()) == flood.OF_A_KIND + 1
+    assert len(written.getvalue().splitlines()) == log_flood.OF_A_KIND + 1
     for number in range(5000):
         logger.warning("%s", chr(200 + number % 900) * (1 + number // 900))  # of five thousand kinds
-    assert len(written.getvalue().splitlines()) == flood.OF_ALL
-    now[0] += flood.WINDOW + 1
+    assert len(written.getvalue().splitlines()) == log_flood.OF_ALL
+    now[0] += log_flood.WINDOW + 1
     logger.warning("client 1 went away")
     left_out, last = written.getvalue().splitlines()[-2:]
-    assert left_out == f"{5501 - flood.OF_ALL} more lines like those before were left out"
+    assert left_out == f"{5501 - log_flood.OF_ALL} more lines like those before were left out"
     assert last == "client 1 went away"
 
 
@@ -75,7 +75,7 @@ def test_what_was_left_out_is_told_at_the_end() -> None:
     written = io.StringIO()
     handler = BoundedHandler()
     handler.setStream(written)
-    for _ in range(flood.OF_A_KIND + 3):
+    for _ in range(log_flood.OF_A_KIND + 3):
         handler.handle(logging.LogRecord("a", logging.ERROR, "", 1, "again", (), None))
     handler.close()
     assert written.getvalue().splitlines()[-1].startswith("3 more lines")

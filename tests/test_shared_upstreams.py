@@ -18,9 +18,9 @@ import pytest
 import trustme
 
 from conftest import MakeGateway
-from presign_proxy.lane.outbox import Outbox
-from presign_proxy.lane.pool import Place, Pool
-from presign_proxy.message import Origin
+from presign_proxy.http.message import Origin
+from presign_proxy.mitm.lane.upstream_pool import Place, Pool
+from presign_proxy.mitm.lane.write_batch import Outbox
 from support.byhand import ByHand, Wire
 from support.careless import Careless
 from support.lab import REAL_SECRET

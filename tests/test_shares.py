@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from presign_proxy.shares import MAX_STREAMS, MAX_WAITING, STREAMS, Shares, streams_of
-from presign_proxy.spares import FILES, needed
+from presign_proxy.config.descriptors import FILES, needed
+from presign_proxy.limits.client_shares import MAX_STREAMS, MAX_WAITING, STREAMS, Shares, streams_of
 
 MIB = 1024 * 1024
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.presets import providers
+from presign_proxy.config.presets.builtin import providers
 from support.config import write_config
 from support.shell import Shell
 

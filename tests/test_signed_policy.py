@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presign_proxy import Signer, Terms
-from presign_proxy.answers import refusal
-from presign_proxy.connections import Registry
-from presign_proxy.decisions import Deny, Forward
-from presign_proxy.keys import KeyRing, SigningKey
-from presign_proxy.message import Request
-from presign_proxy.networks import parse_network
-from presign_proxy.secret import Secret
-from presign_proxy.terms import parse as parse_terms
-from presign_proxy.tokens import parse_token
+from presign_proxy.core.answers import refusal
+from presign_proxy.core.decision import Deny, Forward
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.message import Request
+from presign_proxy.http.networks import parse_network
+from presign_proxy.signing.keys import KeyRing, SigningKey
+from presign_proxy.signing.secret import Secret
+from presign_proxy.signing.signed_policy import parse as parse_terms
+from presign_proxy.signing.tokens import parse_token
 from support import policy_vectors
 from support.deciding import GATEWAY, NOW, SECRET, ask, code, connection, registry, request
 from support.policy import ORDER, VECTORS, Policy

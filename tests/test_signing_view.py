@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from presign_proxy import signing_view
 from presign_proxy.cli import configured
-from presign_proxy.cli.desk import Desk
 from presign_proxy.cli.place import Failure, Place
+from presign_proxy.cli.workspace import Desk
+from presign_proxy.config import signing_view
+from presign_proxy.config.schema.config import Config
+from presign_proxy.config.schema.connections import PresignConnection, SourceConnection
+from presign_proxy.config.schema.registry import Revoked
+from presign_proxy.config.signing_view import MEMBERS, SECTIONS, SigningView
 from presign_proxy.problems import ConfigError
-from presign_proxy.schema import Config, PresignConnection, Revoked, SourceConnection
-from presign_proxy.signing_view import MEMBERS, SECTIONS, SigningView
 
 SECRETS = ("sk_first_0123456789abcdef0123456789abcdef", "sk_second_0123456789abcdef0123456789abc")
 PRESIGN: dict[str, Any] = {

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import sinks
-from presign_proxy.audit import Outcome, Throttle, record
-from presign_proxy.decisions import Deny
-from presign_proxy.sinks import AuditSink, LineFile, Lines
+from presign_proxy.core.decision import Deny
+from presign_proxy.observe import audit_file
+from presign_proxy.observe.audit_file import AuditSink, LineFile, Lines
+from presign_proxy.observe.audit_record import Outcome, Throttle, record
 from support.deciding import NOW, ask, request, sent, signed
 from support.descriptors import descriptors
 from support.puppet import eventually
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 def make_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AuditSink]]:
     """Sinks that write at once, and are closed."""
     made: list[AuditSink] = []
-    monkeypatch.setattr(sinks, "INTERVAL", 0.005)
+    monkeypatch.setattr(audit_file, "INTERVAL", 0.005)
 
     def make(file: str = "audit.jsonl", *more: Any) -> AuditSink:
         made.append(AuditSink(file, tmp_path, *more))
@@ -77,7 +77,7 @@ def test_a_link_that_comes_after_the_look_is_not_followed(
     victim = tmp_path / "victim"
     if kind == "link":
         victim.write_bytes(b"mine")
-    check = sinks._check
+    check = audit_file._check
 
     def slow(found: os.stat_result) -> None:
         check(found)
@@ -85,7 +85,7 @@ def test_a_link_that_comes_after_the_look_is_not_followed(
         path.symlink_to(victim)
 
     path.touch()
-    monkeypatch.setattr(sinks, "_check", slow)
+    monkeypatch.setattr(audit_file, "_check", slow)
     with pytest.raises(OSError, match="symbolic link"):
         LineFile(path)
     assert victim.read_bytes() == b"mine" if kind == "link" else not victim.exists()
@@ -94,7 +94,7 @@ def test_a_link_that_comes_after_the_look_is_not_followed(
 def test_a_pipe_that_comes_after_the_look_is_neither_waited_for_nor_written_to(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = sinks._check
+    check = audit_file._check
     looked: list[int] = []
 
     def slow(found: os.stat_result) -> None:
@@ -102,10 +102,10 @@ def test_a_pipe_that_comes_after_the_look_is_neither_waited_for_nor_written_to(
         looked.append(found.st_ino)
         path.unlink()
         os.mkfifo(path)
-        monkeypatch.setattr(sinks, "_check", check)
+        monkeypatch.setattr(audit_file, "_check", check)
 
     path.touch()
-    monkeypatch.setattr(sinks, "_check", slow)
+    monkeypatch.setattr(audit_file, "_check", slow)
     before = descriptors()
     with pytest.raises(OSError, match="No such device or address"):
         LineFile(path)
@@ -120,19 +120,19 @@ def test_a_pipe_that_somebody_reads_is_not_written_to_either(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was opened is judged again: the look before was at something else."""
-    check = sinks._check
+    check = audit_file._check
 
     def slow(found: os.stat_result) -> None:
         check(found)
         path.unlink()
         os.mkfifo(path)
         readers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-        monkeypatch.setattr(sinks, "_check", check)
+        monkeypatch.setattr(audit_file, "_check", check)
 
     readers: list[int] = []
     path.touch()
     before = descriptors()
-    monkeypatch.setattr(sinks, "_check", slow)
+    monkeypatch.setattr(audit_file, "_check", slow)
     with pytest.raises(OSError, match="a pipe, not a file") as error:
         LineFile(path)
     assert error.value.errno == errno.EINVAL
@@ -171,7 +171,7 @@ def test_a_file_that_is_rotated_is_left_and_its_descriptor_closed(
 def test_a_file_that_is_where_it_was_is_not_opened_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = LineFile(path)
     opened: list[Path] = []
-    monkeypatch.setattr(sinks, "_opened", opened.append)
+    monkeypatch.setattr(audit_file, "_opened", opened.append)
     assert file.append([b"1\n"]) == (1, None)
     assert opened == []
     file.close()
@@ -191,7 +191,7 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.takes = [10**9]
         self._write = os.write
-        monkeypatch.setattr(sinks.os, "write", self.write)
+        monkeypatch.setattr(audit_file.os, "write", self.write)
 
     def write(self, descriptor: int, data: bytes) -> int:
         most = self.takes.pop(0) if len(self.takes) > 1 else self.takes[0]
@@ -291,7 +291,7 @@ def test_records_are_written_in_order_one_a_line(path: Path, make_sink: Callable
 def test_what_is_queued_when_it_is_closed_is_written(
     path: Path, make_sink: Callable[..., AuditSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks, "INTERVAL", 30)
+    monkeypatch.setattr(audit_file, "INTERVAL", 30)
     sink = make_sink()
     before = len(descriptors())
     for number in range(1500):
@@ -380,14 +380,14 @@ def test_a_disk_that_gives_no_answer_is_trouble_after_two_seconds(
 ) -> None:
     now = [1000.0]
     sink = make_sink()
-    monkeypatch.setattr(sinks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(audit_file.time, "monotonic", lambda: now[0])
     sink.write({"n": 1})
     monkeypatch.undo()
-    assert sinks.STUCK == 2.0
+    assert audit_file.STUCK == 2.0
     sink._since = 1000.0
     for at, trouble in ((1001.9, ""), (1002.0, ""), (1002.1, "no answer from the disk")):
         with monkeypatch.context() as patched:
-            patched.setattr(sinks.time, "monotonic", lambda at=at: at)
+            patched.setattr(audit_file.time, "monotonic", lambda at=at: at)
             assert sink.trouble == trouble
     sink._since = 0.0
 
@@ -404,7 +404,7 @@ def test_a_write_that_came_back_is_no_trouble(make_sink: Callable[..., AuditSink
 def test_a_write_under_way_is_timed_from_its_beginning(
     disk: Stuck, make_sink: Callable[..., AuditSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks, "STUCK", 0.01)
+    monkeypatch.setattr(audit_file, "STUCK", 0.01)
     sink = make_sink()
     sink.write({"n": 1})
     assert eventually(lambda: sink.trouble == "no answer from the disk")
@@ -457,7 +457,7 @@ def test_a_disk_that_fails_without_words_is_told_of_too(
 def test_a_disk_that_fails_is_left_alone_until_the_next_time(
     disk: Stuck, make_sink: Callable[..., AuditSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks, "INTERVAL", 0.2)
+    monkeypatch.setattr(audit_file, "INTERVAL", 0.2)
     disk.fails = OSError(errno.EIO, "Input/output error")
     disk.go_on.set()
     sink = make_sink()
@@ -470,8 +470,8 @@ def test_a_disk_that_fails_is_left_alone_until_the_next_time(
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch, make_sink: Callable[..., AuditSink]) -> AuditSink:
     """A sink that nobody empties any more, for ten records, four of them of refusals."""
-    monkeypatch.setattr(sinks, "MAX_QUEUED", 10)
-    monkeypatch.setattr(sinks, "KEPT_FOR_PERMITS", 6)
+    monkeypatch.setattr(audit_file, "MAX_QUEUED", 10)
+    monkeypatch.setattr(audit_file, "KEPT_FOR_PERMITS", 6)
     sink = make_sink()
     sink.close()
     return sink
@@ -504,8 +504,8 @@ def test_refusals_leave_places_free_for_what_was_forwarded(full: AuditSink) -> N
 
 
 def test_ten_thousand_records_wait_and_half_of_them_may_be_refusals() -> None:
-    assert (sinks.MAX_QUEUED, sinks.KEPT_FOR_PERMITS) == (10_000, 5_000)
-    assert sinks.INTERVAL == 0.2
+    assert (audit_file.MAX_QUEUED, audit_file.KEPT_FOR_PERMITS) == (10_000, 5_000)
+    assert audit_file.INTERVAL == 0.2
 
 
 def test_what_is_lost_at_the_end_is_counted(disk: Stuck, make_sink: Callable[..., AuditSink]) -> None:

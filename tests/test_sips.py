@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import last_bytes
-from presign_proxy.sips import LIMIT, PIECE, Sips, sip
+from presign_proxy.mitm import last_bytes
+from presign_proxy.mitm.small_reads import LIMIT, PIECE, Sips, sip
 
 LARGE = 4 * 1024 * 1024
 

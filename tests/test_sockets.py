@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 
-from presign_proxy.sockets import keep_asking, unsent
+from presign_proxy.mitm.tcp import keep_asking, unsent
 from support.handling import Handled, with_client
 
 

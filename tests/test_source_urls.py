@@ -13,7 +13,7 @@ import pytest
 import urllib3
 
 from presign_proxy.errors import Denied
-from presign_proxy.source_url import SourceUrl, parse_source
+from presign_proxy.signing.source_url import SourceUrl, parse_source
 from support import thirdparty
 
 Read = tuple[str, str, int, str]

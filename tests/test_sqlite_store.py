@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.limits.tally import GRACE, LEASE, SECOND, Tally
-from presign_proxy.stores import StoreError, desk, sqlite
-from presign_proxy.stores.desk import Bundle, Desk, Job
-from presign_proxy.stores.sqlite import SqliteStore, _File, _Judging
+from presign_proxy.limits.counter import GRACE, LEASE, SECOND, Tally
+from presign_proxy.limits.stores import sqlite, sqlite_batches
+from presign_proxy.limits.stores.sqlite import SqliteStore, _File, _Judging
+from presign_proxy.limits.stores.sqlite_batches import Bundle, Desk, Job
+from presign_proxy.limits.stores.store import StoreError
 from support.deciding import NOW
 from support.descriptors import descriptors
 
@@ -754,7 +755,7 @@ class Turns:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.waiting: list[Callable[[], None]] = []
         self.now = 100.0
-        monkeypatch.setattr(desk, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(sqlite_batches, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.bundles: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.desk = Desk(self, self.bundles)  # type: ignore[arg-type]
 
@@ -795,7 +796,7 @@ def test_jobs_are_gathered_no_longer_than_the_disk_takes(
     late: float, is_over: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = Turns(monkeypatch)
-    assert desk._GATHERING == 0.002
+    assert sqlite_batches._GATHERING == 0.002
     turns.now = 0.0
     turns.put()
     turns.now += late
@@ -816,7 +817,7 @@ def test_the_time_of_a_job_begins_when_it_comes(before: float, monkeypatch: pyte
 
 def test_what_is_enough_for_one_piece_is_handed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = Turns(monkeypatch)
-    assert desk.BATCH == 256
+    assert sqlite_batches.BATCH == 256
     turns.put(255)
     turns.turn()
     assert turns.sizes() == []

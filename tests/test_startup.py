@@ -10,64 +10,97 @@ from pathlib import Path
 import click
 import pytest
 
-from presign_proxy.cli import VERBS, main
-from support.shell import Shell
+from presign_proxy.cli.main import VERBS, main
+from support.shell import ADDON, Shell
 
 SECRET = "sk_startup_0123456789abcdef0123456789"
 SIGNING = {
-    "percent",
+    "http.percent",
     "prerequisites",
-    *("base64url", "canonical", "carriers", "errors", "grammar", "keys", "regexes", "secret", "signer"),
-    *("terms", "tokens"),
+    *(
+        "signing.base64url",
+        "signing.canonical",
+        "signing.carriers",
+        "errors",
+        "signing.grammar",
+        "signing.keys",
+        "regexes",
+        "signing.secret",
+        "signing.signer",
+    ),
+    *("signing.signed_policy", "signing.tokens"),
 }
 """What `Signer` needs: a few pure modules."""
-START = {"__main__", "cli", "cli.program", "cli.quick_click", "invocation", "prerequisites", "version"}
+START = {
+    "__main__",
+    "cli.main",
+    "cli.program",
+    "cli.quick_click",
+    "config.invocation",
+    "prerequisites",
+    "version",
+}
 """What each start imports."""
-COMMAND = START | {"problems", "config_path", "cli.hints", "cli.place", "cli.voice"}
+COMMAND = START | {"problems", "config.path", "cli.hints", "cli.place", "cli.output"}
 BARE = {
     *(SIGNING | COMMAND),
     *(
-        "secrets",
-        "values",
-        "cli.completing",
+        "config.secret_sources",
+        "config.values",
+        "cli.completion",
         "cli.environment",
         "cli.methods",
-        "cli.signing",
-        "cli.terms",
+        "cli.sign",
+        "cli.policy_options",
         "cli.values",
     ),
 }
 CONVERTING = {
     *BARE,
     *(
-        "converting",
-        "disclosure",
-        "hosts",
-        "loosely",
-        "message",
-        "names",
-        "networks",
-        "paths",
-        "presenting",
-        "presenting.curl",
-        "presenting.shellwords",
+        "explain.convert",
+        "signing.disclosure",
+        "http.hosts",
+        "explain.input.lenient",
+        "http.message",
+        "http.field_names",
+        "http.networks",
+        "http.paths",
+        "explain.input.paste",
+        "explain.input.curl",
+        "explain.input.shell_words",
     ),
-    *("presenting.urls", "query", "schemes", "schemes.presign", "schemes.source", "source_url"),
-    *("cli.asking", "cli.converting", "cli.pasting"),
+    *(
+        "explain.input.urls",
+        "http.query",
+        "signing.presign_scheme",
+        "signing.source_scheme",
+        "signing.source_url",
+    ),
+    *("cli.prompts", "cli.convert", "cli.paste"),
 }
 CONFIGURED = {
     *BARE,
-    *("ceiling", "document", "draft", "members", "paths", "permissions", "presets", "registry_opening"),
     *(
-        "revocations",
-        "signing_parts",
-        "signing_view",
-        "storing",
-        "taken_back",
-        "vault",
+        "core.ceiling",
+        "config.strict_yaml",
+        "config.registry_file.edit",
+        "config.strict_json",
+        "http.paths",
+        "config.permissions",
+        "config.presets.builtin",
+        "config.registry_file.open",
+    ),
+    *(
+        "core.revocations",
+        "config.signing_parts",
+        "config.signing_view",
+        "config.registry_file.storage",
+        "config.registry_file.taken_back",
+        "config.registry_file.encryption",
         "cli.configured",
         "cli.quick_yaml",
-        "policy",
+        "core.policy",
     ),
 }
 NEVER = {"asyncio", "ssl", "sqlite3", "multiprocessing", "http.client", "importlib.metadata"}
@@ -98,6 +131,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     return shell
 
 
+ROOMS = {".".join(face.relative_to(ADDON).parts[:-1]) for face in ADDON.rglob("__init__.py")}
+"""Their faces are empty."""
+
+
+def ours_of(modules: set[str]) -> set[str]:
+    return {
+        name.removeprefix("presign_proxy.") for name in modules - ROOMS if name.startswith("presign_proxy.")
+    }
+
+
 def ran(shell: Shell, what: str) -> tuple[set[str], list[str]]:
     """All modules that are there after this was run in a process of its own, and the lines it printed."""
     done = subprocess.run(
@@ -117,7 +160,7 @@ def ran(shell: Shell, what: str) -> tuple[set[str], list[str]]:
 def imported(shell: Shell, what: str) -> tuple[set[str], set[str], set[str]]:
     """Modules of ours, top-level packages of others, and all modules that running this imports."""
     modules, _ = ran(shell, what)
-    ours = {name.removeprefix("presign_proxy.") for name in modules if name.startswith("presign_proxy.")}
+    ours = ours_of(modules)
     tops = {name.partition(".")[0] for name in modules}
     # What an environment puts into each of its processes is not imported by the command.
     others = tops - sys.stdlib_module_names - {"presign_proxy", "__main__", "_virtualenv", "sitecustomize"}
@@ -161,7 +204,7 @@ def test_who_signs_by_connection_waits_for_no_model_of_the_configuration(home: S
 
 
 CLEANED = """
-from presign_proxy.cli import main
+from presign_proxy.cli.main import main
 import inspect, click
 assert click.core.inspect is not inspect and inspect.signature and inspect.__spec__.name == "inspect"
 clean = click.core.inspect.cleandoc
@@ -215,7 +258,7 @@ def test_who_asks_for_help_or_completion_waits_for_click_alone(
     home: Shell, arguments: tuple[str, ...]
 ) -> None:
     ours, others, modules = imported(home, command(*arguments))
-    assert ours == (START | ({"cli.showing"} if "zsh" in arguments else set()))
+    assert ours == (START | ({"cli.show"} if "zsh" in arguments else set()))
     assert others == {"click"}
     assert not modules & NEVER
 
@@ -225,19 +268,19 @@ def completed(shell: Shell, *words: str) -> tuple[set[str], list[str]]:
     asked = {"_PRESIGN_COMPLETE": "zsh_complete", "COMP_WORDS": " ".join(words)}
     asked["COMP_CWORD"] = str(len(words) - 1)
     modules, lines = ran(shell, f"import os; os.environ.update({asked!r}); {command()}")
-    return {name for name in modules if name.startswith("presign_proxy.")}, lines[1::3]
+    return ours_of(modules), lines[1::3]
 
 
 def test_a_shell_completes_a_verb_without_importing_one(home: Shell) -> None:
     ours, words = completed(home, "presign", "re")
     assert words == ["revoke", "rekey"]
-    assert ours == {f"presign_proxy.{name}" for name in START}
+    assert ours == START
 
 
 def test_a_shell_completes_a_connection_without_a_model_of_the_configuration(home: Shell) -> None:
     ours, words = completed(home, "presign", "sign", "con")
     assert words == ["conn_a"]
-    assert "presign_proxy.schema" not in ours
+    assert "config.schema.config" not in ours
 
 
 class Loaded(click.Group):

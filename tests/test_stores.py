@@ -24,16 +24,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from presign_proxy.errors import Denied, Limited
+from presign_proxy.limits.counter import LEASE, SECOND, SLOT_WAIT, Tally
 from presign_proxy.limits.deadline import Deadline
 from presign_proxy.limits.limiter import DEADLINE, Limiter
-from presign_proxy.limits.tally import LEASE, SECOND, SLOT_WAIT, Tally
-from presign_proxy.secret import Secret
-from presign_proxy.stores import NoRoom, Store, StoreError
-from presign_proxy.stores.desk import Job
-from presign_proxy.stores.memory import MemoryStore
-from presign_proxy.stores.opening import Choice
-from presign_proxy.stores.redis import RedisStore
-from presign_proxy.stores.sqlite import SqliteStore, _Judging
+from presign_proxy.limits.stores.memory import MemoryStore
+from presign_proxy.limits.stores.open import Choice
+from presign_proxy.limits.stores.redis import RedisStore
+from presign_proxy.limits.stores.sqlite import SqliteStore, _Judging
+from presign_proxy.limits.stores.sqlite_batches import Job
+from presign_proxy.limits.stores.store import NoRoom, Store, StoreError
+from presign_proxy.signing.secret import Secret
 from support.deciding import NOW
 from support.redis import RedisServer
 
@@ -305,9 +305,9 @@ def test_three_processes_with_four_hundred_each_are_exactly_ten(
     child = f"""
 import asyncio, sys
 from pathlib import Path
-from presign_proxy.limits.tally import Tally
-from presign_proxy.stores import StoreError
-from presign_proxy.stores.opening import Choice
+from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.stores.store import StoreError
+from presign_proxy.limits.stores.open import Choice
 async def one(store, number, key={tally.key!r}):
     for _ in range(50):  # somebody else may hold the lock of the file for longer than a request may wait
         try:
@@ -1094,7 +1094,7 @@ def test_a_file_that_is_deleted_while_it_is_used_is_made_again_for_all(tmp_path:
 STARTING = """
 import os, sys, time
 from pathlib import Path
-from presign_proxy.stores.sqlite import SqliteStore, _Judging
+from presign_proxy.limits.stores.sqlite import SqliteStore, _Judging
 directory, failed = Path(DIRECTORY), 0
 for number in range(15):
     gun = time.monotonic() + 0.02
@@ -1150,9 +1150,9 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
 FULL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
-from presign_proxy.limits.tally import Tally
-from presign_proxy.stores import StoreError
-from presign_proxy.stores.sqlite import SqliteStore, _Judging
+from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.stores.store import StoreError
+from presign_proxy.limits.stores.sqlite import SqliteStore, _Judging
 async def main():
     store = SqliteStore(Path(sys.argv[1]))
     uses = Tally("u", "count", "the one that counts", 1000)
@@ -1190,8 +1190,8 @@ def test_a_full_disk_refuses_and_loses_no_count(tmp_path: Path) -> None:
 KILLED = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
-from presign_proxy.limits.tally import Tally
-from presign_proxy.stores import sqlite
+from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.stores import sqlite
 TALLIES = [Tally("u", "count", "uses", 6), Tally("r", "rate", "rate", 6, 3600_000_000)]
 if WITH_SLOTS:
     TALLIES.append(Tally("s", "slots", "slots", 50))

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from presign_proxy import storing
-from presign_proxy.storing import StoreError, lock, read_private, write_private
+from presign_proxy.config.registry_file import storage
+from presign_proxy.config.registry_file.storage import StoreError, lock, read_private, write_private
 from support.descriptors import descriptors
 from support.machine import needs_root
 
@@ -289,7 +289,7 @@ def test_a_file_that_only_its_owner_can_open_is_read(file: Path, bits: int) -> N
 
 
 def test_a_file_is_as_large_as_it_may_be_and_no_larger(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing, "MAX_BYTES", 3)
+    monkeypatch.setattr(storage, "MAX_BYTES", 3)
     assert read_private(file) == b"old"
     file.write_bytes(b"more")
     with pytest.raises(StoreError, match=r"^is larger than 3 bytes$"):
@@ -299,7 +299,7 @@ def test_a_file_is_as_large_as_it_may_be_and_no_larger(file: Path, monkeypatch: 
 def test_a_large_file_is_refused_before_any_of_it_is_read(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storing, "MAX_BYTES", 2)
+    monkeypatch.setattr(storage, "MAX_BYTES", 2)
     monkeypatch.setattr(os, "fdopen", None)
     with pytest.raises(StoreError, match=r"^is larger than 2 bytes$"):
         read_private(file)
@@ -309,7 +309,7 @@ def test_a_large_file_is_refused_before_any_of_it_is_read(
 def test_a_file_that_grows_while_it_is_read_is_not_cut_off(
     file: Path, grown: bytes, is_refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storing, "MAX_BYTES", 3)
+    monkeypatch.setattr(storage, "MAX_BYTES", 3)
     look = os.fstat
 
     def slow(descriptor: int) -> os.stat_result:
@@ -328,7 +328,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_cut_off(
 
 
 def test_half_a_gigabyte_is_what_a_registry_may_have() -> None:
-    assert storing.MAX_BYTES == 512 * 1024 * 1024
+    assert storage.MAX_BYTES == 512 * 1024 * 1024
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_a_platform_without_modes_and_locks_is_refused(file: Path, monkeypatch: 
     attempts = [lambda: read_private(file), lambda: write_private(file, b""), lambda: lock(file).__enter__()]
     for attempt in attempts:
         with monkeypatch.context() as patched:
-            patched.setattr(storing.sys, "platform", "win32")
+            patched.setattr(storage.sys, "platform", "win32")
             with pytest.raises(StoreError, match=r"use WSL$"):
                 attempt()
     assert file.read_bytes() == b"old"

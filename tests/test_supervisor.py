@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.serving import process, supervisor
-from presign_proxy.serving.channel import Channel
-from presign_proxy.serving.notifying import Notifier
-from presign_proxy.serving.plan import Plan
-from presign_proxy.serving.process import WorkerProcess
-from presign_proxy.serving.room import RoomTable
-from presign_proxy.serving.supervisor import Supervisor
+from presign_proxy.serve import supervisor, worker_process
+from presign_proxy.serve.capacity import RoomTable
+from presign_proxy.serve.channel import Channel
+from presign_proxy.serve.plan import Plan
+from presign_proxy.serve.supervisor import Supervisor
+from presign_proxy.serve.systemd import Notifier
+from presign_proxy.serve.worker_process import WorkerProcess
 from support.descriptors import descriptors
 
 WORKER = Path(__file__).parent / "support" / "scripts" / "worker.py"
@@ -41,8 +41,8 @@ GOOD = {
 @pytest.fixture(autouse=True)
 def script(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that are processes, and start at once."""
-    assert process._MAIN.name == "__main__.py"
-    monkeypatch.setattr(process, "_MAIN", WORKER)
+    assert worker_process._MAIN.name == "__main__.py"
+    monkeypatch.setattr(worker_process, "_MAIN", WORKER)
 
 
 @pytest.fixture
@@ -199,8 +199,8 @@ def test_a_worker_that_was_killed_says_what_for_or_by_what(orders: Callable[...,
 def test_a_worker_that_hangs_up_and_does_not_end_is_ended(
     orders: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert process._LAST_WORDS == 3.0
-    monkeypatch.setattr(process, "_LAST_WORDS", 0.1)
+    assert worker_process._LAST_WORDS == 3.0
+    monkeypatch.setattr(worker_process, "_LAST_WORDS", 0.1)
 
     async def work() -> None:
         async with started(orders(start=["hang up", "hang"])) as (worker, said, _):
@@ -214,8 +214,8 @@ def test_a_worker_is_as_optimised_as_its_supervisor(
     orders: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under -O no assertion is run; a worker with others than its supervisor would be another program."""
-    here = SimpleNamespace(flags=SimpleNamespace(optimize=2), executable=process.sys.executable)
-    monkeypatch.setattr(process, "sys", here)
+    here = SimpleNamespace(flags=SimpleNamespace(optimize=2), executable=worker_process.sys.executable)
+    monkeypatch.setattr(worker_process, "sys", here)
 
     async def work() -> None:
         path = orders()
@@ -275,10 +275,10 @@ def test_a_worker_that_cannot_be_started_leaves_nothing_open(
 
     async def work() -> None:
         path, table = orders(), RoomTable()
-        monkeypatch.setattr(process.socket, "socketpair", pair)
+        monkeypatch.setattr(worker_process.socket, "socketpair", pair)
         async with started(path):
             assert pairs[1].fileno() == -1, "the worker's end is the worker's alone, or its end were not seen"
-        monkeypatch.setattr(process.subprocess, "Popen", fail)
+        monkeypatch.setattr(worker_process.subprocess, "Popen", fail)
         with pytest.raises(PermissionError):
             await WorkerProcess.start({"plan": plan(path).as_message()}, [], table, lambda *_: None)
         assert table.take() == 0, "its row is another one's"
@@ -412,7 +412,7 @@ class Team:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, workers: int = 2, **more: Any) -> None:
         self.clock = Clock()
         # Not that of the event loop, which would wait for ever.
-        for module in (supervisor, process):
+        for module in (supervisor, worker_process):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self.clock))
         self.notifier = Told()
         self.sock = socket.socket()

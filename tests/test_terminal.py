@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.audit import Outcome
-from presign_proxy.decisions import Deny, Facts
-from presign_proxy.observing import terminal
-from presign_proxy.observing.terminal import Terminal
-from presign_proxy.observing.units import duration, instant, printable, size, span
+from presign_proxy.core.decision import Deny, Facts
+from presign_proxy.observe import terminal
+from presign_proxy.observe.audit_record import Outcome
+from presign_proxy.observe.terminal import Terminal
+from presign_proxy.units import duration, instant, printable, size, span
 from support.answers import BEHAVIOURS, Answer
 from support.asking import Grant, wire
 from support.byhand import Wire

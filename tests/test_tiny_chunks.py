@@ -8,8 +8,8 @@ import pytest
 from h11._receivebuffer import ReceiveBuffer
 
 from conftest import MakeGateway
-from presign_proxy.chunks import MAX_JOINED, JoinedChunks, StrictChunks
-from presign_proxy.lane.uploads import Chunked, UploadError
+from presign_proxy.mitm.chunked import MAX_JOINED, JoinedChunks, StrictChunks
+from presign_proxy.mitm.lane.request_body import Chunked, UploadError
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
 from support.lab import bearer_connection

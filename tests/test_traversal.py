@@ -7,9 +7,9 @@ from urllib.parse import quote_from_bytes
 
 import pytest
 
-from presign_proxy.decisions import Forward
+from presign_proxy.core.decision import Forward
 from presign_proxy.errors import Denied
-from presign_proxy.paths import canonical_path
+from presign_proxy.http.paths import canonical_path
 from support import thirdparty
 from support.deciding import NOW, SECRET, ask, connection, registry, request
 from support.signing import presign_headers

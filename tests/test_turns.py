@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from presign_proxy import gates
-from presign_proxy.gates import GatedReader
-from presign_proxy.ledger import READS
-from presign_proxy.turns import Turns
+from presign_proxy.mitm import backpressure
+from presign_proxy.mitm.backpressure import GatedReader
+from presign_proxy.mitm.flow.state import READS
+from presign_proxy.mitm.turns import Turns
 
 
 class Loop:
@@ -102,7 +102,7 @@ def test_in_one_turn_a_bounded_number_of_answers_is_read() -> None:
     """Seven hundred upstreams that all have something to say were heard before anybody else."""
 
     async def main() -> list[int]:
-        turns, heard, seen = Turns(gates.call, READS), [], []
+        turns, heard, seen = Turns(backpressure.call, READS), [], []
 
         async def read(number: int) -> None:
             stream = asyncio.StreamReader()
@@ -125,7 +125,7 @@ def test_what_was_read_and_not_told_yet_is_nothing_to_wait_for() -> None:
     """A connection with something to tell is not silent: it would pass for the next answer."""
 
     async def main() -> None:
-        turns = Turns(gates.call)
+        turns = Turns(backpressure.call)
         stream = asyncio.StreamReader()
         gated = GatedReader(stream, lambda: False, turns)
         task = asyncio.create_task(gated.read(100))
@@ -143,7 +143,7 @@ def test_what_was_read_and_not_told_yet_is_nothing_to_wait_for() -> None:
 
 def test_who_is_cancelled_in_the_row_leaves_it() -> None:
     async def main() -> None:
-        turns = Turns(gates.call)
+        turns = Turns(backpressure.call)
         stream = asyncio.StreamReader()
         stream.feed_data(b"x")
         assert turns.take()

@@ -94,7 +94,8 @@ def of_a_stranger() -> Iterator[Path]:
 # Everything is imported before: the Python of the tests may lie where another user cannot read it.
 _AS_ANOTHER = """
 import grp, os, pwd, sys
-from presign_proxy.cli import main, starting
+from presign_proxy.cli.main import main
+from presign_proxy.cli import init as starting
 os.setgroups([])
 os.setgid(int(sys.argv[2]))
 os.setuid(int(sys.argv[1]))

@@ -15,9 +15,9 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpClient, RegisterHttpConnection
 from mitmproxy.proxy.layers.http._http3 import Http3Client
 
-from presign_proxy.http1_client import GuardedHttp1Client
-from presign_proxy.http2 import GuardedHttp2Client
-from presign_proxy.upstream_protocol import GuardedHttpClient
+from presign_proxy.mitm.flow.http1_client import GuardedHttp1Client
+from presign_proxy.mitm.flow.http2 import GuardedHttp2Client
+from presign_proxy.mitm.flow.upstream_protocol import GuardedHttpClient
 
 
 class Above:

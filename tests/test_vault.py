@@ -18,9 +18,17 @@ from hypothesis import strategies as st
 from joserfc import jwe
 from joserfc.jwk import OctKey
 
-from presign_proxy.secret import Secret
-from presign_proxy.storing import StoreError, lock, read_private, write_private
-from presign_proxy.vault import Passphrase, VaultError, VaultKey, new_key, parse_key, seal, unseal
+from presign_proxy.config.registry_file.encryption import (
+    Passphrase,
+    VaultError,
+    VaultKey,
+    new_key,
+    parse_key,
+    seal,
+    unseal,
+)
+from presign_proxy.config.registry_file.storage import StoreError, lock, read_private, write_private
+from presign_proxy.signing.secret import Secret
 from support.serving import environment
 
 PAYLOAD = b'{"connections": {}}'
@@ -306,7 +314,7 @@ def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
 WRITE_UNDER_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
-from presign_proxy.storing import StoreError, write_private
+from presign_proxy.config.registry_file.storage import StoreError, write_private
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
@@ -318,7 +326,7 @@ except StoreError as error:
 WRITE_FOR_EVER = """
 import sys
 from pathlib import Path
-from presign_proxy.storing import lock, write_private
+from presign_proxy.config.registry_file.storage import lock, write_private
 path, number = Path(sys.argv[1]), 0
 print("ready", flush=True)
 while True:
@@ -363,7 +371,7 @@ def test_two_commands_at_once_lose_nothing(tmp_path: Path) -> None:
 COUNT = """
 import sys
 from pathlib import Path
-from presign_proxy.storing import lock, read_private, write_private
+from presign_proxy.config.registry_file.storage import lock, read_private, write_private
 path = Path(sys.argv[1])
 for _ in range(50):
     with lock(path):

@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.kdf import argon2
 
-from presign_proxy import vault
-from presign_proxy.secret import Secret
-from presign_proxy.vault import Passphrase, VaultError, VaultKey, kid_of, new_key, parse_key, seal, unseal
+from presign_proxy.config.registry_file import encryption
+from presign_proxy.config.registry_file.encryption import (
+    Passphrase,
+    VaultError,
+    VaultKey,
+    kid_of,
+    new_key,
+    parse_key,
+    seal,
+    unseal,
+)
+from presign_proxy.signing.secret import Secret
 
 PHRASE = Passphrase(Secret("correct horse battery staple"))
 COST: dict[str, Any] = {"salt": base64.urlsafe_b64encode(bytes(range(16))).rstrip(b"=").decode()}
@@ -144,7 +153,7 @@ def padded(length: int) -> bytes:
 
 
 def test_a_header_is_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vault, "_MAX_HEADER", 100)
+    monkeypatch.setattr(encryption, "_MAX_HEADER", 100)
     with pytest.raises(VaultError, match="was changed or cut off"):
         unseal(forged(None, raw=padded(100)), [key_of(1)])
     with pytest.raises(VaultError, match="header is not readable"):
@@ -152,7 +161,7 @@ def test_a_header_is_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_four_kilobytes_are_enough_for_a_header() -> None:
-    assert vault._MAX_HEADER == 4096
+    assert encryption._MAX_HEADER == 4096
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"7", b"", b"{", b"\xff", b"[" * 2900])
@@ -249,7 +258,7 @@ def test_a_new_key_is_32_bytes_that_nobody_knows() -> None:
     made = {new_key().reveal() for _ in range(50)}
     assert len(made) == 50
     assert {len(base64.urlsafe_b64decode(text + "=")) for text in made} == {32}
-    assert vault.KEY_BYTES == 32
+    assert encryption.KEY_BYTES == 32
 
 
 # -- the file -----------------------------------------------------------------------------------------
@@ -257,24 +266,24 @@ def test_a_new_key_is_32_bytes_that_nobody_knows() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 29, 30, 31, 60, 61, 89, 90, 91])
 def test_a_payload_of_any_number_of_blocks_comes_back(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vault, "_BLOCK", 30)
+    monkeypatch.setattr(encryption, "_BLOCK", 30)
     payload = os.urandom(size)
     assert unseal(seal(payload, key_of(1)), [key_of(1)]) == payload
 
 
 def test_large_files_are_worked_on_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two, other threads run."""
-    assert vault._BLOCK == 768 * 1024
+    assert encryption._BLOCK == 768 * 1024
     sizes: list[int] = []
-    decode = vault._decode
+    decode = encryption._decode
 
     def counted(encoded: bytes) -> bytes:
         sizes.append(len(encoded))
         return decode(encoded)
 
-    monkeypatch.setattr(vault, "_BLOCK", 30)
+    monkeypatch.setattr(encryption, "_BLOCK", 30)
     sealed = seal(bytes(300), key_of(1))
-    monkeypatch.setattr(vault, "_decode", counted)
+    monkeypatch.setattr(encryption, "_decode", counted)
     unseal(sealed, [key_of(1)])
     assert sizes.count(40) == 10
     assert max(sizes) < 150

@@ -13,8 +13,8 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestProtocolError
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 
-from presign_proxy.half_closed import PROBE
-from presign_proxy.waits import Departed, Overdue, Stalled, StillThere, descendants
+from presign_proxy.mitm.flow.waits import Departed, Overdue, Stalled, StillThere, descendants
+from presign_proxy.mitm.half_closed import PROBE
 from support.waiting import Lab, closed, sent
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

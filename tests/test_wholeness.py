@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from presign_proxy.document import parse
-from presign_proxy.draft import from_json
-from presign_proxy.notice import read_notice, write_notice
+from presign_proxy.config.registry_file.edit import from_json
+from presign_proxy.config.registry_file.encryption import VaultError, new_key, parse_key, seal, unseal
+from presign_proxy.config.registry_file.notice import read_notice, write_notice
+from presign_proxy.config.registry_file.storage import StoreError, write_private
+from presign_proxy.config.strict_yaml import parse
+from presign_proxy.config.whole_file import LONG, NEVER, STILL, Form, ending_of, patience
 from presign_proxy.problems import ConfigError
-from presign_proxy.storing import StoreError, write_private
-from presign_proxy.vault import VaultError, new_key, parse_key, seal, unseal
-from presign_proxy.wholeness import LONG, NEVER, STILL, Form, ending_of, patience
 from support.asking import SECRET, Grant, ask
 from support.lab import bearer_connection
 from support.recorder import Recorder

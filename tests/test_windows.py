@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Data
 
 from conftest import TLS_NAMES, MakeGateway
-from presign_proxy.windows import Buffers, WindowedConnection, make_windowed
+from presign_proxy.mitm.flow.http2_windows import Buffers, WindowedConnection, make_windowed
 from support.asking import SECRET, Grant
 from support.byhand import ByHand, Wire
 from support.h2frames import (

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from presign_proxy.keys import KeyRing, SigningKey, mac
-from presign_proxy.secret import Secret
-from presign_proxy.vault import VaultError, VaultKey, _decrypt, unseal
+from presign_proxy.config.registry_file.encryption import VaultError, VaultKey, _decrypt, unseal
+from presign_proxy.signing.keys import KeyRing, SigningKey, mac
+from presign_proxy.signing.secret import Secret
 from support import thirdparty
 
 Vector = dict[str, Any]

@@ -12,12 +12,12 @@ from importlib import import_module  # noqa: E402 - after the check
 from typing import TYPE_CHECKING, Any, Final  # noqa: E402 - after the check
 
 if TYPE_CHECKING:
-    from .signer import Signed, Signer
-    from .terms import Terms
+    from .signing.signed_policy import Terms
+    from .signing.signer import Signed, Signer
 
 __all__ = ["Signed", "Signer", "Terms"]
 
-_IN: Final = {"Signed": ".signer", "Signer": ".signer", "Terms": ".terms"}
+_IN: Final = {"Signed": ".signing.signer", "Signer": ".signing.signer", "Terms": ".signing.signed_policy"}
 
 
 def __getattr__(name: str) -> Any:

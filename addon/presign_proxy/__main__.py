@@ -18,7 +18,7 @@ def main() -> None:
     # At its end Python would search all that was imported: a fifth of the time that `presign sign` takes.
     atexit.register(gc.freeze)
     try:
-        from .cli import main as command
+        from .cli.main import main as command
     except ModuleNotFoundError as error:
         sys.exit(missing(error))
     command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from presign_proxy.message import Request
+from presign_proxy.http.message import Request
 from support.deciding import request
 
 SIZES = (1024, 4 * 1024, 16 * 1024, 60 * 1024)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from presign_proxy.ceiling import Ceiling
-from presign_proxy.connections import Conduct, Connection, Registry, SourceRules, Upstream
-from presign_proxy.decisions import Decision, Deny, Forward
-from presign_proxy.gateway import decide
-from presign_proxy.hosts import parse_authority
-from presign_proxy.injectors import bearer
-from presign_proxy.keys import KeyRing, SigningKey
-from presign_proxy.message import Origin, Request
-from presign_proxy.secret import Secret
+from presign_proxy.core.ceiling import Ceiling
+from presign_proxy.core.connection import Conduct, Connection, SourceRules, Upstream
+from presign_proxy.core.credentials import bearer
+from presign_proxy.core.decide import decide
+from presign_proxy.core.decision import Decision, Deny, Forward
+from presign_proxy.core.registry import Registry
+from presign_proxy.http.hosts import parse_authority
+from presign_proxy.http.message import Origin, Request
+from presign_proxy.signing.keys import KeyRing, SigningKey
+from presign_proxy.signing.secret import Secret
 from support.signing import presign_target
 
 NOW = 1_800_000_000

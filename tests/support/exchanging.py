@@ -6,12 +6,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from presign_proxy.connections import Conduct
-from presign_proxy.decisions import Deny, Facts, Forward
-from presign_proxy.lane import heads
-from presign_proxy.lane.exchange import Exchange
-from presign_proxy.message import Request
-from presign_proxy.terms import Terms
+from presign_proxy.core.connection import Conduct
+from presign_proxy.core.decision import Deny, Facts, Forward
+from presign_proxy.http.message import Request
+from presign_proxy.mitm.lane import request_head
+from presign_proxy.mitm.lane.exchange import Exchange
+from presign_proxy.signing.signed_policy import Terms
 from support.deciding import request, sent, signed
 
 PATIENCE = 5.0
@@ -182,7 +182,7 @@ def granted(*, max_body: int | None = None, conduct: Conduct | None = None, **ch
 class Lab:
     def __init__(self, *fields: str, method: str = "GET", forward: Forward | None = None) -> None:
         raw = "\r\n".join([f"{method} /x HTTP/1.1", "Host: presign.local", *fields, "", ""]).encode()
-        head = heads.parse(raw)
+        head = request_head.parse(raw)
         assert head is not None
         self.head = head
         self.forward = forward or granted()
@@ -204,7 +204,7 @@ class Lab:
 
     def wire_of(self, forward: Forward) -> bytes:
         assert forward.sent is not None
-        return heads.outgoing(self.head, forward.origin, forward.sent)
+        return request_head.outgoing(self.head, forward.origin, forward.sent)
 
     def begin(self, **state: Any) -> Link:
         """Send it on a connection that was kept."""

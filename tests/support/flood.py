@@ -1,6 +1,6 @@
 """Requests that nobody signed, of which no two are alike in anything that could be remembered."""
 
-from presign_proxy.message import Request
+from presign_proxy.http.message import Request
 from support.asking import wire
 from support.deciding import GATEWAY, NOW, request
 from support.h2frames import END_HEADERS, END_STREAM, HEADERS, NEWEST, frame, head_of, literal

@@ -14,7 +14,8 @@ from support.shell import Done, Shell
 _RUNNER = """
 import json, os, sys
 sys.argv = ["presign"]
-from presign_proxy.cli import connecting, explaining, revoking, signing, vaulting, checking, starting, main
+from presign_proxy.cli import check, connections, explain, init, registry_file, revoke, sign
+from presign_proxy.cli.main import main
 for line in sys.stdin:
     case = json.loads(line)
     child = os.fork()

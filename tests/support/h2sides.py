@@ -15,9 +15,9 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
 
-from presign_proxy.http2 import GuardedHttp2Client, GuardedHttp2Server
-from presign_proxy.shares import Shares
-from presign_proxy.turns import Turns
+from presign_proxy.limits.client_shares import Shares
+from presign_proxy.mitm.flow.http2 import GuardedHttp2Client, GuardedHttp2Server
+from presign_proxy.mitm.turns import Turns
 
 HEAD = [(":method", "POST"), (":scheme", "https"), (":authority", "x"), (":path", "/")]
 

@@ -19,7 +19,7 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons
 
-from presign_proxy.sockets import unsent
+from presign_proxy.mitm.tcp import unsent
 
 PATIENCE = 5.0
 

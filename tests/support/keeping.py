@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from mitmproxy.connection import ConnectionState, Server
 
-from presign_proxy import housekeeping as module
-from presign_proxy.connections import Conduct
-from presign_proxy.housekeeping import Housekeeper
-from presign_proxy.ledger import Arrival, Entry, Ledger
+from presign_proxy.core.connection import Conduct
+from presign_proxy.mitm import deadlines as module
+from presign_proxy.mitm.deadlines import Housekeeper
+from presign_proxy.mitm.flow.state import Arrival, Entry, Ledger
 from support.deciding import request, sent, signed
 
 PATIENCE = 5.0

@@ -13,11 +13,11 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 
-from presign_proxy.gates import GatedReader
-from presign_proxy.lane import heads
-from presign_proxy.lane import layer as module
-from presign_proxy.lane.layer import Lane
-from presign_proxy.ledger import Ledger
+from presign_proxy.mitm.backpressure import GatedReader
+from presign_proxy.mitm.flow.state import Ledger
+from presign_proxy.mitm.lane import layer as module
+from presign_proxy.mitm.lane import request_head
+from presign_proxy.mitm.lane.layer import Lane
 
 PATIENCE = 5.0
 FOREIGN = b"GET /foreign HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -32,7 +32,7 @@ class Exchange:
     """One that is granted. It takes its body, at most `step` bytes at a time where that is said."""
 
     def __init__(self, lab: Lab, raw: bytes) -> None:
-        found = heads.parse(raw)
+        found = request_head.parse(raw)
         assert found is not None, raw
         self.lab, self.raw = lab, raw
         self.left = found.length or 0

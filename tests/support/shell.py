@@ -33,7 +33,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 _COMMAND = """#!/bin/sh
 '''exec' {command} "$0" "$@"
 ' '''
-from presign_proxy.cli import main
+from presign_proxy.cli.main import main
 
 main()
 """

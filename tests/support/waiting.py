@@ -15,8 +15,8 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from presign_proxy.ledger import Ledger
-from presign_proxy.waits import WaitingHttp1Server, WaitingHttpLayer, WaitingStream, _ForStream
+from presign_proxy.mitm.flow.state import Ledger
+from presign_proxy.mitm.flow.waits import WaitingHttp1Server, WaitingHttpLayer, WaitingStream, _ForStream
 
 
 def context_of(client: Client) -> Context:

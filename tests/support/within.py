@@ -23,7 +23,7 @@ from mitmproxy.addons import disable_h2c, next_layer, proxyserver, script, tlsco
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from presign_proxy.addon import PresignAddon
+from presign_proxy.mitm.addon import PresignAddon
 from support.process import STARTING, StartFailed, resident
 from support.proxy import FAKE_DNS, SCRIPT, DnsAnswers, Mitm
 

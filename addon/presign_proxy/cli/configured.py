@@ -16,19 +16,19 @@ from .quick_yaml import import_yaml
 
 import_yaml()  # before the others do
 
-from .. import signing_view  # noqa: E402 - it imports yaml
-from ..signing_view import SigningView  # noqa: E402 - it imports yaml
+from ..config import signing_view  # noqa: E402 - it imports yaml
+from ..config.signing_view import SigningView  # noqa: E402 - it imports yaml
 
 if TYPE_CHECKING:
-    from .desk import Desk
+    from .workspace import Desk
 
 
 def view_of(place: Place, name: str) -> SigningView:
     """The connection of that name. Raises Failure, ConfigError."""
     if place.exists and (view := signing_view.view_of(place.path, place.environ, name)):
         return view
-    from ..hosts import is_loopback
-    from .desk import Desk
+    from ..http.hosts import is_loopback
+    from .workspace import Desk
 
     desk = Desk(place.path, place.environ)
     entry = desk.entry(name)
@@ -52,7 +52,7 @@ def preset_of(place: Place, name: str) -> Mapping[str, Any]:
     preset = signing_view.preset_of(place.path, place.environ, name)
     if preset is not None:
         return preset
-    from .desk import Desk
+    from .workspace import Desk
 
     desk = Desk(place.path, place.environ)
     with suppress(ConfigError):
@@ -67,7 +67,7 @@ def _preset(desk: Desk, name: str) -> Mapping[str, Any]:
 
 def base_path_of(place: Place, name: str) -> str:
     """The base path of a connection's upstream; empty without such a connection. Raises ConfigError."""
-    from .desk import Desk
+    from .workspace import Desk
 
     desk = Desk(place.path, place.environ)
     upstream = desk.connection(desk.entry(name)).upstream if name in desk.entries else None
@@ -76,7 +76,7 @@ def base_path_of(place: Place, name: str) -> str:
 
 def upstream_of(place: Place, name: str) -> str:
     """The URL of a connection's upstream, without a slash at its end. Raises Failure, ConfigError."""
-    from .desk import Desk
+    from .workspace import Desk
 
     desk = Desk(place.path, place.environ)
     upstream = desk.connection(desk.entry(name)).upstream
@@ -85,7 +85,7 @@ def upstream_of(place: Place, name: str) -> str:
 
 def owners_of(place: Place, url: str) -> list[str]:
     """The connections whose upstream a URL of an API begins like. Raises Failure, ConfigError."""
-    from .desk import Desk
+    from .workspace import Desk
 
     desk = Desk(place.path, place.environ)
     owners = []
@@ -100,6 +100,6 @@ def names_of(place: Place) -> Iterable[str]:
     """All connections, for a shell to complete. Raises ConfigError."""
     with suppress(signing_view.NotPlain, Foreseen, ValueError):
         return signing_view.Files(place.path, place.environ).entries
-    from .desk import Desk
+    from .workspace import Desk
 
     return Desk(place.path, place.environ).entries

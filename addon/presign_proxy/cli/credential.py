@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import click
 
-from ..secrets import name_of
-from ..values import SecretSource
-from . import asking
-from .desk import Desk
-from .hiding import PLACES
+from ..config.secret_sources import name_of
+from ..config.values import SecretSource
+from . import prompts
+from .mask import PLACES
+from .workspace import Desk
 
 _WHERE: Final = "The gateway needs it where it runs."
 
@@ -25,7 +25,7 @@ def auth_of(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
     reference = _reference(options)
     if known:
         if not asks:
-            return {"token": reference or asking.secret(f"API key of {name} ({known['name']})")}
+            return {"token": reference or prompts.secret(f"API key of {name} ({known['name']})")}
         kind, places, about = known["auth"]["type"], list(asks), asks
     else:
         kind, places = options["kind"], list(options["places"])
@@ -37,7 +37,7 @@ def auth_of(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
         about = dict.fromkeys(places, "")
     if reference and len(places) > 1:
         raise click.UsageError("several secrets are needed: write them as references into the file yourself")
-    given = {place: reference or asking.secret(_question(name, place, about[place])) for place in places}
+    given = {place: reference or prompts.secret(_question(name, place, about[place])) for place in places}
     return {"type": kind, **({PLACES[kind]: given} if kind in PLACES else given)}
 
 

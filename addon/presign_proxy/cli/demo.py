@@ -22,16 +22,15 @@ import click
 import yaml
 from mitmproxy.tools.main import mitmdump
 
-from ..signer import Signer
-from . import upstream
+from ..signing.signer import Signer
+from . import demo_upstream
 from .hints import command
-from .showing import SCRIPT
 
 CONNECTION: Final = "conn_demo"
 LIFETIME: Final = 3600
 
 
-def run(port: int, *, once: bool, as_json: bool = False) -> int:
+def run(port: int, script: Path, *, once: bool, as_json: bool = False) -> int:
     """Serve until interrupted, or only show the requests; returns the exit code."""
     port = port or _free_port()
     if _is_taken(port):
@@ -41,11 +40,11 @@ def run(port: int, *, once: bool, as_json: bool = False) -> int:
         return 1
     key, secret = f"sk-demo-{secrets.token_hex(16)}", f"sk_{secrets.token_hex(24)}"
     with tempfile.TemporaryDirectory(prefix="presign-demo-") as directory:
-        config = _configure(Path(directory), upstream.start(key), key, secret)
+        config = _configure(Path(directory), demo_upstream.start(key), key, secret)
         result: list[int | BaseException] = []
         threading.Thread(target=_show, args=(port, secret, once, as_json, result), daemon=True).start()
         options = [f"presign_config={config}", f"confdir={directory}/mitmproxy"]
-        arguments = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(port), "-s", str(SCRIPT)]
+        arguments = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(port), "-s", str(script)]
         mitmdump([*arguments, *(part for option in options for part in ("--set", option))])
     ended = result[-1] if result else 1
     if isinstance(ended, BaseException):

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from ..config_path import expanded
-from ..signer import Signed
+from ..config.path import expanded
+from ..signing.signer import Signed
 
 CA: Final = "~/.mitmproxy/mitmproxy-ca-cert.pem"
 _LOOPBACK: Final = "localhost,127.0.0.1,::1"

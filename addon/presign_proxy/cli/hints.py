@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from .. import invocation
+from ..config import invocation
 
 
 def command(*arguments: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from ..config_path import locate
+from ..config.path import locate
 from ..problems import Foreseen
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TextIO
 
 import click
 
-from .. import invocation
+from ..config import invocation
 from ..prerequisites import missing
 
 _COMPLETION: Final = "_PRESIGN_COMPLETE"

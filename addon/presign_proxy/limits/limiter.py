@@ -7,17 +7,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from weakref import finalize
 
-from ..decisions import Forward
 from ..errors import Denied, Limited
-from ..stores import Declined, Lease, Store, StoreError
-from ..stores.memory import MemoryStore
-from ..stores.opening import Choice
-from .breaker import Breaker
+from .circuit_breaker import Breaker
+from .counter import SECOND, Tally
 from .deadline import Deadline
-from .tally import SECOND, Tally
+from .stores.memory import MemoryStore
+from .stores.open import Choice
+from .stores.store import Declined, Lease, Store, StoreError
 from .verdict import Verdict, fields, reached
 
 logger = logging.getLogger(__name__)
@@ -32,6 +31,16 @@ MAX_OWED: Final = 10_000
 """Slots for which that is tried; further ones are free when their leases end."""
 _RENEWALS: Final = 4
 """In a lease: two may fail before a slot counts as lost."""
+
+
+class Counted(Protocol):
+    """A granted request, as far as limits ask about it."""
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]: ...
+
+    @property
+    def request_id(self) -> str: ...
 
 
 def _most_for(store: Store) -> float:
@@ -154,7 +163,7 @@ class Limiter:
         """Of the store, where it has one: no request may lead there."""
         return self._choice.address if self._choice else None
 
-    async def admit(self, forward: Forward) -> Slot | None:
+    async def admit(self, forward: Counted) -> Slot | None:
         """Count a request in all of its counters, or in none.
 
         Returns its slot, where it takes one. Raises Limited, or Denied("unavailable").

@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
-from .tally import SECOND, Tally
+from .counter import SECOND, Tally
 
 Per = Literal["connection", "url", "client"]
 Calendar = Literal["day", "month"]

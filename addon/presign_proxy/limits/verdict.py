@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from ..message import Fields
-from .tally import SECOND, Tally, Weighed
+from ..http.message import Fields
+from .counter import SECOND, Tally, Weighed
 
 FOREVER: Final = 86_400
 """Seconds after which to ask again where no time helps; the client would ask at once without any."""

@@ -16,7 +16,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from presign_proxy import cli
+from presign_proxy.cli import main as cli
 
 
 def attend(caller: socket.socket) -> None:

@@ -3,7 +3,8 @@
 import logging
 from typing import Any
 
-from presign_proxy import flows, gateway
+from presign_proxy.core import decide
+from presign_proxy.mitm.flow import adapter
 
 logger = logging.getLogger(__name__)
 stock: dict[str, tuple[Any, Any]] = {}
@@ -20,8 +21,8 @@ def counted(owner: Any, name: str) -> None:
 
 
 def load(_loader: Any) -> None:
-    counted(gateway, "decide")
-    counted(flows, "redact")
+    counted(decide, "decide")
+    counted(adapter, "redact")
 
 
 def done() -> None:

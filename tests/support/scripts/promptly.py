@@ -2,9 +2,9 @@
 
 from mitmproxy import ctx
 
-from presign_proxy.dispatch import prompt
-from presign_proxy.guard import Guard
-from presign_proxy.serving import shortcuts
+from presign_proxy.mitm import patches
+from presign_proxy.mitm.guard import Guard
+from presign_proxy.mitm.hook_dispatch import prompt
 
 
 def running() -> None:
@@ -12,4 +12,4 @@ def running() -> None:
     assert guard is not None
     guard.begin = guard.begin or prompt(ctx.master.addons)
     assert guard.begin is not None
-    shortcuts.take()
+    patches.take()

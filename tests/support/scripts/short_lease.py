@@ -2,7 +2,7 @@
 
 from mitmproxy import ctx
 
-from presign_proxy.guard import Guard
+from presign_proxy.mitm.guard import Guard
 
 LEASE = 1_600_000
 

@@ -38,7 +38,7 @@ import presign_proxy
 TOOL = 3
 PACKAGE = str(Path(presign_proxy.__file__).parent)
 # They stand for functions of mitmproxy's own, which are not made to fail either.
-SHORTCUTS = str(Path(PACKAGE, "serving/shortcuts.py"))
+SHORTCUTS = str(Path(PACKAGE, "mitm/patches.py"))
 TEXT = "EXCEPTION-TEXT that no client may read"
 ERRORS = {"RuntimeError": RuntimeError, "MemoryError": MemoryError, "RecursionError": RecursionError}
 # Where a request is decided on or leaves: a fault below any of these is before the commit, or is the commit.

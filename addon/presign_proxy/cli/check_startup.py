@@ -1,0 +1,67 @@
+"""What `presign serve` opens at its start, by the same functions: tried, and let go of again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..config.descriptors import limit_of_serve, shortage
+from ..config.load import Loaded
+from ..gateway import authority_directory, unsafe_options
+from ..observe.admin_server import CannotListen, bound
+from ..observe.audit_log import try_file
+from ..prerequisites import unsupported_mitmproxy
+from ..problems import ConfigError, Problem
+from ..serve import listeners
+
+Address = tuple[str, int]
+
+
+def errors(loaded: Loaded, directory: Path | None) -> Iterator[str]:
+    """Why it would not start, or could not do what it is for.
+
+    Args:
+        directory: where the authority is to be; None where nobody has said so.
+    """
+    if why := unsupported_mitmproxy():
+        yield why
+    try:
+        try_file(loaded.config.audit, loaded.path)
+    except ConfigError as error:
+        yield from map(str, error.problems)
+    if loaded.limited and (why := loaded.store.obstacle):
+        text = f"limited requests would be answered 503: {why}"
+        yield str(Problem(str(loaded.path), 0, 0, "limits.store", text))
+    elif loaded.limited and (why := loaded.store.refusal):
+        yield str(Problem(str(loaded.path), 0, 0, "limits.store", why))
+    if directory is not None and (refused := authority_directory.refused(directory)):
+        yield f"{refused.filename}: {(refused.strerror or 'failed').lower()}"
+
+
+def warnings(loaded: Loaded, addresses: Sequence[Address]) -> Iterator[str]:
+    """What keeps it from starting as things are on this machine now, where it may be meant so."""
+    if loaded.limited and loaded.store.is_private:
+        yield (
+            "limits.store: memory:// counts in each process by itself, and forgets at its end:"
+            " `presign serve` takes it with one worker only"
+        )
+    admin = loaded.config.admin
+    if admin is not None:
+        try:
+            for one in bound(*admin.listen):
+                one.close()
+        except CannotListen as error:
+            yield f"admin.listen: {error}{_by_whom(taken=error.is_taken)}"
+    for host, port in addresses:
+        try:
+            listeners.close(listeners.bind(host, port))
+        except listeners.ListenError as error:
+            yield f"{error}{_by_whom(taken=error.is_taken)}"
+    if few := shortage(loaded.config.gateway.max_clients, limit_of_serve()):
+        yield few
+    for name in unsafe_options.keylogs():
+        yield f"${name} is set: the gateway refuses to start, because all TLS session keys would be recorded"
+
+
+def _by_whom(*, taken: bool) -> str:
+    return ". Fine if it is this gateway that runs there; another one would not start" if taken else ""

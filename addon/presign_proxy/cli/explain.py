@@ -1,0 +1,105 @@
+"""`presign explain` and `verify`: what a URL, a token, headers or a curl command line is worth."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ..config.values import instant
+from ..explain.explain import explain as explained
+from ..explain.explanation import Explanation, headline, render
+from ..explain.input import lenient
+from ..http.hosts import parse_address
+from ..http.message import Request
+from .output import DONE, REFUSED, Voice, verb
+from .paste import Pasted, presented_by
+from .workspace import Desk
+
+
+def _at(text: str | None) -> int:
+    if text is None:
+        return int(time.time())
+    try:
+        return instant(text)
+    except ValueError as error:
+        raise click.UsageError(f"--at {error}") from None
+
+
+def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    if text is not None and parse_address(text) is None:
+        raise click.UsageError("--from is an IP address")
+    return text
+
+
+def _judged(desk: Desk, given: str, at: str | None, **wanted: str | None) -> tuple[Explanation, list[str]]:
+    """The explanation, and what was assumed for it."""
+    # What names no host goes to the gateway, by a name that it answers to.
+    host = min(desk.hosts(), default=None)
+    presented = presented_by(given, **wanted, gateway=f"http://{host}" if host else None)
+    registry, left_out = desk.registry(named(presented.request))
+    explanation = explained(registry, presented.request, _at(at))
+    return explanation, [*presented.assumed, *left_out]
+
+
+def named(request: Request) -> frozenset[str]:
+    """Connections that a request may mean, however it names them."""
+    loose = lenient.read(request)
+    segments = request.path.decode("utf-8", "replace").split("/")[1:5]
+    return frozenset(filter(None, (loose.first("connection_id"), *segments)))
+
+
+_METHOD = click.option("--method", metavar="M", help="Where the text names none.")
+_PATH = click.option("--path", metavar="PATH", help="Below the connection, for tokens and headers.")
+_TO = click.option("--to", metavar="URL", help="Where headers are sent, if not to the gateway.")
+_FROM = click.option("--from", "client", metavar="ADDRESS", callback=_address, help="The client's address.")
+_AT = click.option("--at", metavar="INSTANT", help="Judge as at this time, as in 2027-01-01T00:00:00Z.")
+
+
+@click.command(cls=Pasted)
+@click.argument("what", metavar="URL|TOKEN|HEADERS|curl …|-")
+@_METHOD
+@_PATH
+@_TO
+@_FROM
+@_AT
+@verb
+def explain(
+    desk: Desk,
+    voice: Voice,
+    what: str,
+    to: str | None,
+    at: str | None,
+    **asked: str | None,
+) -> int:
+    """Say step by step what the gateway would do with a request, and why; name the usual mistakes.
+
+    Offline, with the configuration that lies here. Exit code 0 where it would be granted.
+    """
+    explanation, assumed = _judged(desk, what, at, **asked, url=to)
+    tail = ["", "Assumed:", *(f"  -  {one}" for one in assumed)] if assumed else []
+    voice.tell(explanation.to_json() | {"assumed": assumed}, *render(explanation), *tail)
+    return DONE if explanation.verdict.decision == "forward" else REFUSED
+
+
+@click.command(cls=Pasted)
+@click.argument("what", metavar="URL|TOKEN|HEADERS|curl …|-")
+@_METHOD
+@_PATH
+@_TO
+@_FROM
+@_AT
+@verb
+def verify(
+    desk: Desk,
+    voice: Voice,
+    what: str,
+    to: str | None,
+    at: str | None,
+    **asked: str | None,
+) -> int:
+    """Say whether the gateway would grant a request. Exit code 0 where it would."""
+    explanation, _ = _judged(desk, what, at, **asked, url=to)
+    data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
+    voice.tell(data, headline(explanation.verdict))
+    return DONE if explanation.verdict.decision == "forward" else REFUSED

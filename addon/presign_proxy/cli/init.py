@@ -1,0 +1,159 @@
+"""`presign init`: from an empty directory to a gateway that lacks nothing but its first connection."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Final
+
+import click
+
+from ..config import invocation
+from ..config.path import DEFAULT_PATH, locate
+from ..config.permissions import quoted as quoted_path
+from ..config.permissions import tightened, writable_by_others
+from ..config.registry_file.edit import Draft, naming
+from ..config.registry_file.encryption import Opener, Passphrase, new_key, parse_key
+from ..config.registry_file.storage import lock, write_private
+from ..signing.secret import Secret
+from . import prompts
+from .hints import command, quoted
+from .output import Voice, verb
+from .workspace import Desk, Failure
+
+MIN_PASSPHRASE: Final = 12
+_REGISTRY: Final = "connections.enc"
+_KEY: Final = "presign.key"
+_CONFIG: Final = """\
+# The configuration of presign-proxy. `presign example` prints one with every part of it, `presign schema` the
+# JSON Schema of all keys, and `presign check{named}` says what is wrong with this one.
+
+gateway:
+  hosts: [presign.local]     # names under which the gateway itself is addressed; they need not resolve
+  # Requests without a presign: mitmdump on a laptop lets them pass, `presign serve` denies them.
+  # unsigned: deny           # both deny them
+
+registry:
+  file: connections.enc      # managed by `presign connections`
+  key: {key}
+
+audit: {{file: {audit}}}   # one JSON line per decision; "-" is standard error
+"""
+_END: Final = """\
+...   # the end, below which nothing stands: no gateway uses a copy that was cut off before it
+"""
+_OF_A_SERVICE: Final = """\
+limits: {{store: {store}}}
+admin: {{listen: 127.0.0.1:9464}}   # /livez, /readyz and /metrics
+"""
+
+
+@click.command()
+@click.option(
+    "--key-env", metavar="NAME", help="Print the registry's key for this variable, write it nowhere."
+)
+@click.option(
+    "--passphrase", "env", metavar="NAME", help="Ask for a passphrase, which this variable will hold."
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="For a service: audit log and counters in this directory, and an admin listener.",
+)
+@verb
+def init(desk: Desk, voice: Voice, key_env: str | None, env: str | None, state: Path | None) -> None:
+    """Write a configuration, a fresh registry key and an encrypted registry."""
+    if key_env and env:
+        raise click.UsageError("--key-env or --passphrase")
+    if not desk.base.is_dir():
+        raise Failure(f"{desk.base}: there is no such directory")
+    if tightened(desk.base):
+        voice.note(f"Only you can write to {desk.base} now: chmod go-w {quoted_path(desk.base)}", "")
+    if problems := [problem for problem in writable_by_others(desk.path) if problem.file != str(desk.path)]:
+        raise Failure(str(problems[0]))
+    registry, key_file = desk.base / _REGISTRY, desk.base / _KEY
+    wanted = [desk.path, registry] + ([] if key_env or env else [key_file])
+    _are_free(wanted)
+    opener, text, key = _key(key_env, env)
+    with naming(desk.path), lock(desk.path):
+        _are_free(wanted)  # still: another one may have been faster
+        if text is not None and key_env is None:
+            with naming(key_file):
+                write_private(key_file, f"{text}\n".encode())
+        Draft(registry, [opener], {}).write()
+        # Last, so that what was interrupted is not taken for a gateway.
+        write_private(desk.path, _configuration(desk.path, key, state).encode())
+    Path(desk.base, f".{desk.path.name}.lock").unlink(missing_ok=True)
+    _say(desk, voice, wanted, text if key_env else None, key_env or env, served=state is not None)
+
+
+def _configuration(path: Path, key: str, state: Path | None) -> str:
+    """Args: state: where a service may write, which need not be where its configuration is."""
+    directory = state.absolute() if state is not None else None
+    audit = "audit.jsonl" if directory is None else json.dumps(f"{directory}/audit.jsonl")
+    text = _CONFIG.format(named=_named(path), key=key, audit=audit)
+    if directory is not None:
+        text += _OF_A_SERVICE.format(store=json.dumps(f"sqlite:///{directory}/presign.db"))
+    return text + _END
+
+
+def _named(path: Path) -> str:
+    """What a command in the directory of a configuration has to be told to use it."""
+    # A name that is not printable could end the comment that it is written into.
+    usual = path.name == DEFAULT_PATH or not path.name.isprintable()
+    return "" if usual else f" --config {shlex.quote(path.name)}"
+
+
+def _are_free(wanted: list[Path]) -> None:
+    for path in wanted:
+        if path.exists() or path.is_symlink():
+            raise Failure(f"{path} is there already; nothing was changed")
+
+
+def _key(key_env: str | None, env: str | None) -> tuple[Opener, str | None, str]:
+    """The key, its text where it is new, and how the configuration names it."""
+    if env:
+        phrase = prompts.secret("passphrase of the registry")
+        if len(phrase) < MIN_PASSPHRASE:
+            raise Failure(f"a passphrase has at least {MIN_PASSPHRASE} characters")
+        if prompts.somebody_is_there() and prompts.secret("the same again") != phrase:
+            raise Failure("the two are not the same; nothing was changed")
+        return Passphrase(Secret(phrase)), None, f"{{passphrase: {{env: {env}}}}}"
+    fresh = new_key()
+    text = fresh.reveal()
+    return parse_key(fresh), text, f"{{env: {key_env}}}" if key_env else f"{{file: {_KEY}}}"
+
+
+def _say(
+    desk: Desk, voice: Voice, written: list[Path], text: str | None, env: str | None, *, served: bool
+) -> None:
+    names = [path.name for path in written]
+    lines = [f"Wrote {', '.join(names)} in {desk.base}."]
+    if text:
+        lines += ["", "The registry's key, shown this once; without it the registry cannot be opened:", ""]
+        lines += [f"  export {env}={text}"]
+    elif env:
+        lines += [f"Set {env} to the passphrase wherever the registry is opened."]
+    else:
+        lines += [f"Keep a copy of {_KEY}, and do not commit it: it opens the registry."]
+    voice.tell({"wrote": [str(path) for path in written], "key": text}, *lines)
+    voice.note("", "Next:", *_next(desk, served=served))
+
+
+def _next(desk: Desk, *, served: bool) -> list[str]:
+    """The first connection, the first URL, and the gateway: lines that can be pasted here."""
+    add = command("connections", "add", "--preset", "openai")
+    sign = command("sign", "conn_openai", "v1/models")
+    where = ["--set", f"presign_config={desk.path}"] if desk.path != locate("", desk.environ) else []
+    script = f'"$({invocation.presign("script-path")})"'
+    start = f"{invocation.mitmdump()} --listen-host 127.0.0.1 -s {script} {shlex.join(where)}".rstrip()
+    if served:
+        start = command("serve")
+    width = max(len(add), len(sign))
+    return [
+        f"  {add:<{width}}  # asks for the API key; {quoted('presets')} lists other providers",
+        f"  {sign:<{width}}  # a URL for an hour",
+        f"  {start}",
+    ]

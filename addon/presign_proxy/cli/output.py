@@ -1,0 +1,137 @@
+"""How the command speaks: what it prints, how it fails, in one place."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ..problems import UNCONFIRMED, Foreseen
+from .place import Place
+
+DONE: Final = 0
+REFUSED: Final = 1
+
+
+def verb(function: Callable[..., int | None]) -> Callable[..., None]:
+    """A verb of the command: with `--config` and `--json`, and a `Desk` as its first argument.
+
+    What it returns is its exit code.
+    """
+    return _verb(function, _desk)
+
+
+def light_verb(function: Callable[..., int | None]) -> Callable[..., None]:
+    """The same with a `Place` as its first argument: for a verb that may need no configuration.
+
+    To import what reads one takes longer than all that such a verb does.
+    """
+    return _verb(function, Place.at)
+
+
+def _desk(config: Path | None) -> Place:
+    from .workspace import Desk
+
+    return Desk.at(config)
+
+
+def _verb(function: Callable[..., int | None], place: Callable[[Path | None], Place]) -> Callable[..., None]:
+    @click.option("--config", "config", type=click.Path(path_type=Path), help="The configuration.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @functools.wraps(function)
+    def run(*args: Any, config: Path | None, as_json: bool, **kwargs: Any) -> None:
+        _in_unicode(kwargs)
+        try:
+            code = function(place(config), Voice(as_json), *args, **kwargs)
+        except BrokenPipeError:
+            raise  # whoever read has enough; click ends in silence
+        except (Foreseen, OSError) as error:
+            code = _fail(error, as_json=not _is_full() and as_json)
+        while UNCONFIRMED:
+            click.echo(f"presign: {UNCONFIRMED.pop(0)}", err=True)
+        raise SystemExit(code or DONE)
+
+    return run
+
+
+def _is_full() -> bool:
+    """Whether standard output takes no more; it is then let go of, or Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return True
+    return False
+
+
+def _in_unicode(given: dict[str, Any]) -> None:
+    """Bytes that are not UTF-8 cannot be signed, stored or shown: told before anything is done."""
+    for name, value in given.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            try:
+                str(text).encode("utf-8")
+            except UnicodeEncodeError:
+                raise click.UsageError(f"{name.replace('_', '-')} is not UTF-8") from None
+
+
+def _fail(error: Exception, as_json: bool) -> int:
+    if isinstance(error, OSError):
+        text = f"{error.filename or ''}: {(error.strerror or 'failed').lower()}".removeprefix(": ")
+    else:
+        text = str(error)
+    if as_json:
+        click.echo(json.dumps({"error": text}))
+    else:
+        for line in text.splitlines():
+            click.echo(f"presign: {line}", err=True)
+    return REFUSED
+
+
+class Voice:
+    """Prints for people, or JSON for programs."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def tell(self, data: Any, *lines: str) -> None:
+        """The result: `data` as JSON, or the lines."""
+        if self.as_json:
+            click.echo(json.dumps(data, ensure_ascii=not _is_unicode()))
+        else:
+            for line in lines:
+                click.echo(line)
+
+    def note(self, *lines: str) -> None:
+        """What is not the result: to standard error, and not where a program reads."""
+        if not self.as_json:
+            for line in lines:
+                click.echo(line, err=True)
+
+
+def _is_unicode() -> bool:
+    """Whether standard output takes every character. In JSON, one that was replaced would be another text."""
+    return codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name == "utf-8"
+
+
+def counted(number: int, what: str) -> str:
+    """As in "1 connection" and "2 connections"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns side by side; the first row is the head."""
+    cells = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return [click.style(line, bold=True) if at == 0 else line for at, line in enumerate(lines)]

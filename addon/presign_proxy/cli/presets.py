@@ -1,0 +1,52 @@
+"""`presign presets`: which providers are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..config.presets.table import markdown
+from .completion import complete_presets
+from .hints import no_preset
+from .output import Voice, table, verb
+from .workspace import Desk, Failure
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=complete_presets)
+@click.option("--markdown", "as_markdown", is_flag=True, help="The table of docs/presets.md.")
+@verb
+def presets(desk: Desk, voice: Voice, name: str | None, as_markdown: bool) -> None:
+    """The providers that `connections add --preset` knows, or one of them."""
+    known = desk.presets.known
+    if name is not None:
+        if name not in known:
+            raise Failure(no_preset(name, known))
+        known = {name: known[name]}
+    if as_markdown:
+        click.echo(markdown(known), nl=False)
+        return
+    if name is not None:
+        voice.tell(known[name], *_one(name, known[name]))
+        return
+    rows = [(key, one["name"], one["upstream"], _auth(one["auth"])) for key, one in known.items()]
+    voice.tell(known, *table([("PRESET", "PROVIDER", "UPSTREAM", "AUTH"), *rows]))
+
+
+def _auth(auth: dict[str, Any]) -> str:
+    place = auth.get("header") or auth.get("param") or ", ".join(auth.get("asks", {}))
+    return f"{auth['type']} {place}".rstrip()
+
+
+def _one(key: str, preset: dict[str, Any]) -> list[str]:
+    rows = [
+        ("upstream", preset["upstream"]),
+        ("auth", _auth(preset["auth"])),
+        *(("variable", f"{name}: {one['about']}") for name, one in preset.get("vars", {}).items()),
+        *(("header", f"{name}: {value}") for name, value in preset.get("headers", {}).items()),
+        ("sample", preset.get("sample", "")),
+        ("environment", ", ".join(preset.get("env", []))),
+        ("docs", preset.get("docs", "")),
+    ]
+    return [f"{key}  {preset['name']}", "", *(f"  {what:<12} {text}" for what, text in rows if text)]

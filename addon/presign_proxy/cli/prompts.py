@@ -1,0 +1,65 @@
+"""Asking for secrets: a prompt on a terminal, a line of standard input elsewhere; never an argument."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ..config.secret_sources import checked
+from .place import Failure
+
+MAX_LINE = 64 * 1024
+MAX_TEXT = 1 << 20
+
+
+def secret(what: str) -> str:
+    """One secret. Raises Failure where there is none, SecretError where no header could carry it."""
+    text = click.prompt(what, hide_input=True, err=True) if somebody_is_there() else _line(what)
+    text = text.strip(" \t\r\n")
+    checked(text, what)
+    return text
+
+
+def somebody_is_there() -> bool:
+    """Whether standard input is a terminal; it may also be closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _line(what: str) -> str:
+    raw = b"" if sys.stdin is None else sys.stdin.buffer.readline(MAX_LINE + 1)
+    if not raw:
+        raise Failure(f"{what}: nothing on standard input")
+    if len(raw) > MAX_LINE:
+        raise Failure(f"{what}: the line on standard input is longer than {MAX_LINE} bytes")
+    return _decoded(raw, what)
+
+
+def everything(most: int = MAX_TEXT) -> bytes:
+    """All of standard input. Raises Failure."""
+    raw = b"" if sys.stdin is None else sys.stdin.buffer.read(most + 1)
+    if len(raw) > most:
+        raise Failure(f"standard input holds more than {most} bytes")
+    return raw
+
+
+def text() -> str:
+    """All of standard input. Raises Failure."""
+    return _decoded(everything(), "standard input")
+
+
+def _decoded(raw: bytes, what: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Failure(f"{what} is not UTF-8") from None
+
+
+def sure(question: str, *, yes: bool) -> None:
+    """Raises Failure unless the answer is yes; where nobody can answer, `--yes` has to be said."""
+    if yes:
+        return
+    if not somebody_is_there():
+        raise Failure(f"{question} Say --yes")
+    if not click.confirm(question, err=True):
+        raise Failure("nothing was changed")

@@ -1,0 +1,155 @@
+"""`presign rekey`, `decrypt`, `encrypt`: the registry's file itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..config.registry_file.edit import Draft, changing, from_json, naming, shaped
+from ..config.registry_file.encryption import Passphrase, VaultKey, kid_of, new_key, parse_key
+from ..config.registry_file.open import MAX_KEYS, read_payload
+from ..config.registry_file.read import revocations_of
+from ..config.registry_file.storage import MAX_BYTES, read_private, remove_drafts, write_private
+from ..config.strict_yaml import Document
+from ..problems import ConfigError, Problem
+from ..signing.secret import Secret
+from . import prompts
+from .hints import quoted
+from .output import Voice, counted, verb
+from .workspace import Desk, Entry, Failure
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Write here (0600) instead of standard output.")
+@verb
+def decrypt(desk: Desk, voice: Voice, out: Path | None) -> None:
+    """Print the registry as JSON, all its secrets included."""
+    openers = desk.openers
+    with naming(desk.registry_path):
+        payload = read_payload(desk.registry_path, openers).plain
+    if out is None:
+        click.echo(payload, nl=False)
+        return
+    if out.exists() or out.is_symlink():
+        raise Failure(f"{out} is there already; nothing was changed")
+    with naming(out):
+        write_private(out, payload)
+    voice.tell({"wrote": str(out)}, f"Wrote {out}. It holds every secret: delete it when you are done.")
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--replace", is_flag=True, help="Replace a registry that has connections.")
+@verb
+def encrypt(desk: Desk, voice: Voice, source: Path, replace: bool) -> None:
+    """Make a plain registry (JSON or YAML; - reads JSON from standard input) the encrypted one."""
+    openers = desk.openers
+    if openers is None:
+        raise Failure("the configured registry is a plain one: `registry: {file: connections.enc, key: …}`")
+    draft = _plain(source, desk)
+    target = desk.registry_path
+    if target.exists():
+        with changing(target, openers) as before:
+            if before.connections and not replace:
+                has = counted(len(before.connections), "connection")
+                raise Failure(f"{target.name} has {has} already; --replace puts the new ones in their place")
+            draft.instead_of(before)
+            _write(desk, draft)
+    else:
+        _write(desk, draft)
+    count = len(draft.connections)
+    said = f"Wrote {target.name} with {counted(count, 'connection')}."
+    voice.tell({"wrote": str(target), "connections": count}, said)
+    if source != Path("-"):
+        voice.note(f"{source} still holds every secret in plain text: delete it when you are done.")
+
+
+def _plain(source: Path, desk: Desk) -> Draft:
+    if source == Path("-"):
+        name = Path("standard input")
+        draft = Draft(name, None, shaped(from_json(prompts.everything(MAX_BYTES), name), name))
+    else:
+        draft = Draft.read(source, None)
+    content = {"connections": draft.connections, "revoked": draft.content("revoked")}
+    return Draft(desk.registry_path, desk.openers, content)
+
+
+def _write(desk: Desk, draft: Draft) -> None:
+    """Raises ConfigError: what would not load is not written."""
+    problems: list[Problem] = []
+    for name, data in draft.connections.items():
+        try:
+            desk.unrevoked(Entry(name, data, Document(str(draft.path), {}), managed=True))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    revocations_of(draft.content("revoked"), draft.path)
+    draft.write()
+
+
+@click.command()
+@click.option(
+    "--drop-old", is_flag=True, help="Take the older keys out of the key file; backups need them still."
+)
+@verb
+def rekey(desk: Desk, voice: Voice, drop_old: bool) -> None:
+    """Encrypt the registry anew: with a fresh key where the key is in a file, else with the first key."""
+    openers, path = desk.openers, desk.registry_path
+    if openers is None:
+        wanted = "`registry: {file: connections.enc, key: …}`"
+        raise Failure(f"the registry is not encrypted: write {wanted}, then {quoted('encrypt', str(path))}")
+    with changing(path, openers) as draft:
+        source = desk.config.registry.key[0] if desk.config.registry and desk.config.registry.key else None
+        file = source.source.file if source and not source.passphrase else None
+        kid = _with_key_file(desk.base / file, draft, drop_old) if file else _with_first(draft)
+    said = f"{path.name} is encrypted with {kid or 'the passphrase'} now."
+    if file is not None and drop_old:
+        said = f"{file} holds only the key of {path.name} now, {kid}."
+    voice.tell({"registry": str(path), "kid": kid}, said)
+    if file is not None and not drop_old:
+        voice.note(f"{file} holds the older keys too, for gateways that run and backups: --drop-old later.")
+
+
+def _with_key_file(file: Path, draft: Draft, drop_old: bool) -> str:
+    """At every moment the key file holds a key that opens the registry."""
+    with naming(file):
+        remove_drafts(file)  # of one that was killed: nobody else writes it while the registry is locked
+        older = read_private(file).decode("utf-8").split()
+    kid = kid_of(draft.path.read_bytes())
+    current = next((text for text in older if _key(text).kid == kid), None)
+    if drop_old:
+        if current is None:
+            raise Failure(f"no key of {file} opens the registry as it is")
+        _write_keys(file, [current])
+        return _key(current).kid
+    fresh = new_key().reveal()
+    if current is not None:  # first, for only so many are kept
+        older = [current, *(text for text in older if text != current)]
+    _write_keys(file, [fresh, *older[: MAX_KEYS - 1]])
+    draft.openers = [_key(fresh)]
+    draft.write()
+    return _key(fresh).kid
+
+
+def _write_keys(file: Path, keys: list[str]) -> None:
+    with naming(file):
+        write_private(file, "".join(f"{text}\n" for text in keys).encode())
+
+
+def _key(text: str) -> VaultKey:
+    return parse_key(Secret(text))
+
+
+def _with_first(draft: Draft) -> str | None:
+    first = (draft.openers or [])[0]
+    current = kid_of(draft.path.read_bytes())
+    if isinstance(first, VaultKey) and first.kid == current:
+        raise Failure(
+            "the registry is encrypted with the first key already: put a new one before it in registry.key,"
+            " as a list [{env: NEW}, {env: OLD}]"
+        )
+    draft.openers = [first]
+    draft.write()
+    return None if isinstance(first, Passphrase) else first.kid

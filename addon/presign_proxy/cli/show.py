@@ -1,0 +1,71 @@
+"""`presign demo`, `completion` and `schema`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from ..prerequisites import unsupported_mitmproxy
+
+_PACKAGE: Final = Path(__file__).parents[1]
+SCRIPT: Final = _PACKAGE / "mitm/script/presign_addon.py"
+"""What `mitmdump -s` loads, in a directory of its own: mitmproxy puts that on sys.path."""
+_EXAMPLE: Final = "config.example.yaml"
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks one.")
+@click.option("--once", is_flag=True, help="Show the requests and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def demo(port: int, *, once: bool, as_json: bool) -> None:
+    """Start a gateway in front of a built-in upstream, show what it does, keep serving."""
+    if sys.platform == "win32":
+        raise click.ClickException("demo needs the signals of Linux or macOS: on Windows, run it in WSL")
+    if why := unsupported_mitmproxy():
+        raise click.ClickException(why)
+    from .demo import run  # mitmproxy takes a second to import
+
+    raise SystemExit(run(port, SCRIPT, once=once, as_json=as_json))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes a shell complete verbs, options and connections: eval "$(presign completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"{shell} is not known to click")
+    script = found(context.find_root().command, {}, "presign", "_PRESIGN_COMPLETE").source()
+    click.echo(script)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from ..config.schema.config import Config
+
+    click.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@click.command()
+def example() -> None:
+    """Print a configuration to start from, with a remark to each of its parts."""
+    # In a wheel it lies in the package, in a checkout beside `addon`.
+    for directory in (_PACKAGE, _PACKAGE.parents[1]):
+        if (path := directory / _EXAMPLE).is_file():
+            click.echo(path.read_text("utf-8"), nl=False)
+            return
+    raise click.ClickException(f"{_PACKAGE / _EXAMPLE} is missing: install presign-proxy again")
+
+
+@click.command("script-path")
+def script_path() -> None:
+    """Print the path of the script for mitmproxy: mitmdump -s "$(presign script-path)"."""
+    click.echo(SCRIPT)

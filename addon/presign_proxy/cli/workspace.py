@@ -1,0 +1,196 @@
+"""What lies before the operator: the configuration, the registry, and single connections out of them.
+
+Offline: credentials are not read, and of the signing secrets only those of the connection that is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..config.build_connections import Registrar
+from ..config.load import Shape, shape_of
+from ..config.path import DEFAULT_PATH
+from ..config.presets.apply import Presets, with_presets
+from ..config.presets.builtin import providers
+from ..config.registry_file.edit import Draft
+from ..config.registry_file.encryption import Opener, VaultError
+from ..config.registry_file.open import openers_of
+from ..config.registry_file.read import revocations_of
+from ..config.schema.config import Config
+from ..config.schema.connections import ConnectionEntry
+from ..config.schema.values import ConnectionId
+from ..config.strict_yaml import Document
+from ..config.validation import explain
+from ..core.connection import Connection
+from ..core.registry import Registry
+from ..core.revocations import Revocations
+from ..http.hosts import parse_host
+from ..http.networks import parse_network
+from ..likeness import did_you_mean
+from ..problems import ConfigError, Problem
+from .hints import quoted
+from .place import Failure, Place
+
+__all__ = ["Desk", "Entry", "Failure"]
+
+_MANY: Final = 2000
+_ENTRY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ConnectionId, ConnectionEntry])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One connection as it stands in a file. `managed` says that the file is the registry."""
+
+    id: str
+    data: dict[str, Any]
+    document: Document
+    managed: bool
+
+
+class Desk(Place):
+    """The operator's view of one configuration, read when it is first asked for."""
+
+    @cached_property
+    def _shape(self) -> Shape:
+        if not self.exists:
+            hint = f"{quoted('init')} makes one" if self.path.name == DEFAULT_PATH else "is the path right?"
+            raise ConfigError([Problem(str(self.path), 0, 0, "", f"no such file; {hint}")])
+        problems: list[Problem] = []
+        shape = shape_of(self.path, self.environ, problems)
+        if problems:
+            raise ConfigError(problems)
+        return shape
+
+    @property
+    def config(self) -> Config:
+        """Checked for its shape; none of its secrets was read."""
+        return self._shape.config
+
+    @property
+    def presets(self) -> Presets:
+        """The built-in ones, and where there is a configuration, those that it names."""
+        return self._shape.presets if self.exists else Presets(providers())
+
+    @cached_property
+    def openers(self) -> list[Opener] | None:
+        """Raises ConfigError where there is no registry, or its key is not to be had."""
+        if self.config.registry is None:
+            why = "names no registry file: `registry: {file: connections.enc, key: …}`"
+            raise ConfigError([Problem(str(self.path), 0, 0, "registry", why)])
+        try:
+            return openers_of(self.config.registry, self.base, self.environ)
+        except VaultError as error:
+            raise ConfigError([Problem(str(self.path), 0, 0, "registry.key", str(error))]) from None
+
+    @property
+    def registry_path(self) -> Path:
+        if self.config.registry is None:
+            raise LookupError("there is no registry")
+        return self.base / self.config.registry.file
+
+    @cached_property
+    def draft(self) -> Draft | None:
+        """What is in the registry now; None where none is configured. For looking only."""
+        if self.config.registry is None:
+            return None
+        return Draft.read(self.registry_path, self.openers)
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """All connections of both files."""
+        document = self._shape.document
+        data = document.data if isinstance(document.data, dict) else {}
+        own = data.get("connections") or {}
+        found = {name: Entry(name, entry, document, managed=False) for name, entry in own.items()}
+        if self.draft is not None:
+            beside = Document(str(self.draft.path), {})
+            for name, entry in self.draft.connections.items():
+                found[name] = Entry(name, entry, beside, managed=True)
+        return found
+
+    def entry(self, name: str) -> Entry:
+        """Raises Failure."""
+        found = self.entries.get(name)
+        if found is None:
+            hint = did_you_mean(name, self.entries) or f"{quoted('connections', 'list')} shows them"
+            raise Failure(f"there is no connection {name[:64]!r}: {hint}")
+        return found
+
+    def filled(self, entry: Entry) -> dict[str, Any]:
+        """The entry with its preset filled in. Raises ConfigError."""
+        document = Document(
+            entry.document.file, {"connections": {entry.id: entry.data}}, entry.document.marks
+        )
+        data, problems = with_presets(document, self.presets)
+        if problems:
+            raise ConfigError(problems)
+        found: dict[str, Any] = data["connections"][entry.id]
+        return found
+
+    def model(self, entry: Entry) -> ConnectionEntry:
+        """Raises ConfigError."""
+        data = {entry.id: self.filled(entry)}
+        document = Document(entry.document.file, {"connections": data}, entry.document.marks)
+        try:
+            found: ConnectionEntry = _ENTRY.validate_python(data)[entry.id]
+        except ValidationError as error:
+            raise ConfigError(explain(document, error, ("connections",))) from None
+        return found
+
+    def connection(self, entry: Entry) -> Connection:
+        """The connection with its signing keys and without its credential, revocations applied.
+
+        Raises ConfigError, also for a signing secret that is not to be had here.
+        """
+        return self.revocations.applied({entry.id: self.unrevoked(entry)})[entry.id]
+
+    def unrevoked(self, entry: Entry) -> Connection:
+        """The same whatever is revoked; there need not be a registry yet."""
+        document = Document(entry.document.file, None, entry.document.marks)
+        registrar = Registrar(document, self.base, self.environ, offline=True)
+        found = registrar.connections({entry.id: self.model(entry)})
+        if registrar.problems:
+            raise ConfigError(registrar.problems)
+        return found[entry.id]
+
+    @cached_property
+    def revocations(self) -> Revocations:
+        return revocations_of(self.draft.content("revoked"), self.draft.path) if self.draft else Revocations()
+
+    def hosts(self) -> frozenset[str]:
+        """Names of the gateway."""
+        return frozenset(host for name in self.config.gateway.hosts if (host := parse_host(name)))
+
+    def registry(self, named: frozenset[str] = frozenset()) -> tuple[Registry, list[str]]:
+        """The connections that can be had here, and a sentence for each that cannot.
+
+        Args:
+            named: of a large registry, only these are looked at.
+        """
+        found: dict[str, Connection] = {}
+        left_out: list[str] = []
+        wanted = list(self.entries.values())
+        if len(wanted) > _MANY:
+            left_out.append(
+                f"Of {len(wanted)} connections, only those that the request names were looked at."
+            )
+            wanted = [self.entries[name] for name in named & self.entries.keys()]
+        for entry in wanted:
+            try:
+                found[entry.id] = self.connection(entry)
+            except ConfigError as error:
+                left_out += [f"{entry.id} was left out: {problem}" for problem in error.problems]
+        registry = Registry(
+            found,
+            self.hosts(),
+            deny_unsigned=self.config.gateway.unsigned != "pass",
+            revoked_urls=self.revocations.urls,
+            revoked_ids=self.revocations.ids,
+            trusted_proxies=tuple(filter(None, map(parse_network, self.config.gateway.trusted_proxies))),
+        )
+        return registry, left_out

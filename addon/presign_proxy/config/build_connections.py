@@ -1,0 +1,378 @@
+"""From validated entries to connections: secrets resolved, URLs parsed, patterns compiled."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from ..core.ceiling import Ceiling
+from ..core.connection import Conduct, Connection, SourceRules, Upstream
+from ..core.credentials import (
+    BasicCredential,
+    HeaderCredential,
+    Injector,
+    NoCredential,
+    QueryCredential,
+    bearer,
+)
+from ..core.rewrite_request import is_credential
+from ..errors import Denied
+from ..http.field_names import header_key
+from ..http.hosts import is_loopback, parse_authority
+from ..http.message import Origin
+from ..http.networks import Network
+from ..http.paths import canonical_path
+from ..limits.rules import Limit
+from ..problems import Location, Problem
+from ..signing.keys import KeyRing
+from ..signing.secret import LateSecret, Secret
+from ..signing.source_url import SourceUrl, parse_url
+from .outside_secrets import Lent
+from .permissions import readable_by_others
+from .schema.connections import (
+    Auth,
+    BasicAuth,
+    BearerAuth,
+    CommonConnection,
+    ConnectionEntry,
+    HeaderAuth,
+    PresignConnection,
+    SourceConnection,
+)
+from .secret_programs import Missing
+from .secret_sources import SecretError, name_of, resolve
+from .signing_parts import ceiling, key_ring
+from .strict_yaml import Document
+from .values import SecretSource
+
+_NO_URL: Final = "is not an http(s) URL without user name, query and fragment"
+_UNSET: Final = Secret("")
+
+
+class Registrar:
+    """Turns the entries of one file into connections, collecting every problem and warning on the way."""
+
+    def __init__(
+        self,
+        document: Document,
+        base: Path,
+        environ: Mapping[str, str],
+        lent: Lent | None = None,
+        *,
+        offline: bool = False,
+    ) -> None:
+        """
+        Args:
+            lent: has secrets from outside. Where a program of one is missing, the secret is empty, and that
+                is no problem. None where nobody reads the file again: each is had where it is needed.
+            offline: leave credentials where they are: for looking at requests, not for forwarding them.
+        """
+        self._lent = lent
+        self._lacks: list[str] | None = None
+        self._offline = offline
+        self._document = document
+        self._base = base
+        self._environ = environ
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.contained = True
+        """Whether nothing outside of the file was read for its connections."""
+        self.holds_secrets = False
+        """Whether some secret stands in the file itself."""
+
+    def connections(self, entries: Mapping[str, ConnectionEntry]) -> dict[str, Connection]:
+        """All connections by id; only to be used where no problem was found."""
+        return {name: self._connection(name, entry) for name, entry in entries.items()}
+
+    def _connection(self, name: str, entry: ConnectionEntry) -> Connection:
+        self._lacks = [] if self._lent is not None and not self._lent.strict else None
+        found = (
+            self._presign(name, entry) if isinstance(entry, PresignConnection) else self._source(name, entry)
+        )
+        lacks, self._lacks = self._lacks, None
+        return replace(found, lacks=lacks[0]) if lacks else found
+
+    def _wrong(self, at: Location, message: str) -> None:
+        self.problems.append(self._document.problem(at, message))
+
+    def _wrong_secret(self, at: Location, source: SecretSource, message: str) -> None:
+        """Only its connection suffers, unless the secret stands in the file itself, which is to be mended."""
+        if self._lent is None or self._lacks is None or source.literal is not None:  # or not of a connection
+            self._wrong(at, message)
+        else:
+            self._lacks.append(f"{name_of(source)}: {message}" if message.startswith("is ") else message)
+            self._lent.lacking.append(self._document.problem(at, message))
+
+    def _presign(self, name: str, entry: PresignConnection) -> Connection:
+        at: Location = ("connections", name)
+        upstream = self._upstream((*at, "upstream"), entry)
+        injector = self._injector((*at, "auth"), entry.auth)
+        keys = self._keys((*at, "signing_keys"), entry)
+        self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
+        self._check_different(at, keys, injector)
+        if not entry.signing_keys:
+            self._wrong((*at, "signing_keys"), "is required: without a signing key nothing can be signed")
+        return Connection(
+            id=name,
+            upstream=upstream,
+            injector=injector,
+            late=_late(injector),
+            keys=keys,
+            ceiling=self._ceiling(at, entry),
+            conduct=self._conduct(entry, entry.default_headers),
+            enabled=entry.enabled,
+            limits=self._limits((*at, "limits"), entry),
+            max_uses=entry.max_uses,
+            also=_second_hosts(tuple(entry.also)),
+            networks=self._networks((*at, "allow_networks"), entry.allow_networks),
+        )
+
+    def _source(self, name: str, entry: SourceConnection) -> Connection:
+        at: Location = ("connections", name)
+        signed = entry.mode == "signed"
+        origins = tuple(
+            url.origin
+            for index, text in enumerate(entry.allowed_origins)
+            if (url := self._origin((*at, "allowed_origins", index), text)) is not None
+        )
+        if signed and not entry.signing_keys:
+            self._wrong((*at, "signing_keys"), "is required in signed mode")
+        if not signed and (entry.auth or entry.any_public_origin or entry.intercept):
+            self._wrong((*at, "mode"), "auth, any_public_origin and intercept need mode: signed")
+        if not signed and not origins:
+            self._wrong((*at, "allowed_origins"), "is required in allowlist mode")
+        if entry.intercept and not origins:
+            self._wrong((*at, "intercept"), "needs allowed_origins")
+        if entry.auth:
+            for index, origin in enumerate(origins):
+                self._check_secure((*at, "allowed_origins", index), origin, entry)
+        injector = self._injector((*at, "auth"), entry.auth) if entry.auth else NoCredential()
+        return Connection(
+            id=name,
+            source=SourceRules(
+                signed=signed,
+                origins=origins,
+                any_public=entry.any_public_origin,
+                formats=frozenset(entry.formats),
+                ports=frozenset(entry.ports),
+                networks=self._networks((*at, "allow_networks"), entry.allow_networks),
+                intercept=entry.intercept,
+            ),
+            injector=injector,
+            late=_late(injector),
+            keys=self._keys((*at, "signing_keys"), entry),
+            conduct=self._conduct(entry, {}),
+            enabled=entry.enabled,
+            limits=self._limits((*at, "limits"), entry),
+            max_uses=entry.max_uses,
+        )
+
+    def _check_defaults(self, at: Location, headers: Mapping[str, str], slots: frozenset[bytes]) -> None:
+        seen: set[bytes] = set()
+        for name in headers:
+            key = header_key(name.encode())
+            if key in slots or is_credential(key):
+                self._wrong((*at, name), "carries a credential: that is what auth is for")
+            elif key in seen:
+                self._wrong((*at, name), "is given twice, in two spellings")
+            seen.add(key)
+
+    def _conduct(self, entry: CommonConnection, headers: Mapping[str, str]) -> Conduct:
+        return _conduct(
+            entry.cookies == "pass",
+            entry.redirects == "pass",
+            entry.cache == "pass",
+            entry.on_client_credentials == "reject",
+            tuple([(name.encode(), value.encode()) for name, value in headers.items()]),
+            entry.timeouts.connect,
+            entry.timeouts.response,
+            entry.timeouts.body,
+            entry.pool in (True, "on"),
+            isinstance(entry, PresignConnection) and entry.challenge != "none",
+            frozenset([one.lower().encode() for one in getattr(entry, "url_headers", ())]),
+        )
+
+    def _ceiling(self, at: Location, entry: PresignConnection) -> Ceiling:
+        return ceiling(entry, lambda message: self._wrong((*at, "allow", "methods"), message))
+
+    def _limits(self, at: Location, entry: CommonConnection) -> tuple[Limit, ...]:
+        limits = tuple([one.limit() for one in entry.limits])
+        names = [limit.name for limit in limits]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                self._wrong((*at, index), f"another limit counts the same ({name})")
+        return _limits(limits)
+
+    def _url(self, at: Location, text: str) -> SourceUrl | None:
+        try:
+            url = parse_url(text)
+        except Denied:
+            url = None
+        if url is None or b"?" in url.target:
+            self._wrong(at, _NO_URL)
+            return None
+        return url
+
+    def _origin(self, at: Location, text: str) -> SourceUrl | None:
+        url = self._url(at, text)
+        if url is not None and url.target != b"/":
+            self._wrong(at, "is not an origin: leave the path out")
+        return url
+
+    def _upstream(self, at: Location, entry: PresignConnection) -> Upstream | None:
+        upstream, problem = _parse_upstream(entry.upstream)
+        if problem:
+            self._wrong(at, problem)
+        if upstream is not None:
+            self._check_secure(at, upstream.origin, entry)
+        return upstream
+
+    def _check_different(self, at: Location, keys: KeyRing, injector: Injector) -> None:
+        """Whoever signs with the credential itself holds it, and needs no gateway."""
+        known = {one.reveal() for one in injector.secrets() if not isinstance(one, LateSecret)}
+        for index, key in enumerate(keys.keys):
+            if key.secret.reveal() in known - {""}:
+                self._wrong((*at, "signing_keys", index, "secret"), "is the credential itself: make another")
+
+    def _check_secure(self, at: Location, origin: Origin, entry: CommonConnection) -> None:
+        if origin.scheme != "https" and not is_loopback(origin.host) and not entry.insecure_upstream:
+            self._wrong(
+                at, "is not https: the credential would be readable on the way (insecure_upstream: true)"
+            )
+
+    def _networks(self, at: Location, texts: list[str]) -> tuple[Network, ...]:
+        found: list[Network] = []
+        for index, text in enumerate(texts):
+            try:
+                found.append(ipaddress.ip_network(text))
+            except ValueError:
+                self._wrong((*at, index), "is not a network, as in 10.0.0.0/8")
+        return tuple(found)
+
+    def secret(self, at: Location, source: SecretSource, *, lend: bool = False) -> Secret:
+        """What a secret value of the file is; an empty one, and a problem, where it cannot be had.
+
+        Args:
+            lend: take that of the last time where it cannot be had now.
+        """
+        self.contained = self.contained and source.literal is not None
+        self.holds_secrets = self.holds_secrets or source.literal is not None
+        if source.file is not None:
+            self._warn_of_file(at, self._base / source.file)
+        try:
+            if self._lent is not None:
+                return self._lent.secret(source, self._base, self._environ)
+            return resolve(source, self._base, self._environ)
+        except Missing:
+            return _UNSET  # and all is read again, once it has run
+        except SecretError as error:
+            self._wrong_secret(at, source, str(error))
+            return self._lent.of_the_last_time(source) if lend and self._lent is not None else _UNSET
+
+    def _warn_of_file(self, at: Location, path: Path) -> None:
+        self.warnings += [self._document.problem(at, one.message) for one in readable_by_others(path)]
+
+    def _credential(self, at: Location, source: SecretSource) -> Secret:
+        """A secret that is only needed once a request was granted, and so may be fetched then."""
+        if self._offline or source.exec is not None:
+            return LateSecret(source.exec or (), source.ttl)
+        return self.secret(at, source)
+
+    def _header_credential(self, at: Location, source: SecretSource) -> Secret:
+        secret = self._credential(at, source)
+        if not isinstance(secret, LateSecret):
+            try:
+                secret.reveal().encode("latin-1")
+            except UnicodeEncodeError:
+                self._wrong_secret(at, source, "holds characters that no header can carry")
+        return secret
+
+    def _injector(self, at: Location, auth: Auth) -> Injector:
+        if isinstance(auth, BearerAuth):
+            return bearer(self._header_credential((*at, "token"), auth.token))
+        if isinstance(auth, BasicAuth):
+            if auth.username is None and auth.password is None:
+                self._wrong(at, "needs a username or a password")
+            name = self._credential((*at, "username"), auth.username) if auth.username else _UNSET
+            password = self._credential((*at, "password"), auth.password) if auth.password else _UNSET
+            if not isinstance(name, LateSecret) and ":" in name.reveal():
+                self._wrong_secret(
+                    (*at, "username"),
+                    auth.username or SecretSource(),
+                    "holds a colon, which Basic cannot carry",
+                )
+            return BasicCredential(name, password)
+        if isinstance(auth, HeaderAuth):
+            pairs = auth.headers.items()
+            if len({name.lower() for name, _ in pairs}) < len(pairs):
+                self._wrong((*at, "headers"), "names a header twice")
+            for stray in auth.prefix.keys() - auth.headers.keys():
+                self._wrong((*at, "prefix", stray), "is not one of the headers")
+            return HeaderCredential(
+                tuple(
+                    (
+                        name.encode(),
+                        auth.prefix.get(name, "").encode(),
+                        self._header_credential((*at, "headers", name), value),
+                    )
+                    for name, value in pairs
+                )
+            )
+        return QueryCredential(
+            tuple((name, self._credential((*at, "params", name), v)) for name, v in auth.params.items())
+        )
+
+    def _keys(self, at: Location, entry: CommonConnection) -> KeyRing:
+        return key_ring(
+            entry.signing_keys,
+            lambda index, source: self.secret((*at, index, "secret"), source, lend=True),
+            lambda index, what, message: self._wrong_key((*at, index, what), entry, message),
+            lambda index, message: self.warnings.append(
+                self._document.problem((*at, index, "secret"), message)
+            ),
+        )
+
+    def _wrong_key(self, at: Location, entry: CommonConnection, message: str) -> None:
+        *_, index, what = at
+        if what == "secret":
+            self._wrong_secret(at, entry.signing_keys[int(index)].secret, message)
+        else:
+            self._wrong(at, message)
+
+
+def _late(injector: Injector) -> tuple[LateSecret, ...]:
+    return tuple(secret for secret in injector.secrets() if isinstance(secret, LateSecret))
+
+
+# One object for all that are equal: most connections of a large registry differ in their secrets only.
+_conduct = lru_cache(maxsize=1024)(Conduct)
+
+
+@lru_cache(maxsize=1024)
+def _limits(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    return limits
+
+
+@lru_cache(maxsize=1024)
+def _second_hosts(texts: tuple[str, ...]) -> tuple[Origin, ...]:
+    found = [parse_authority(text, "https") for text in texts]
+    return tuple(dict.fromkeys([origin for origin in found if origin is not None]))
+
+
+@lru_cache(maxsize=4096)
+def _parse_upstream(text: str) -> tuple[Upstream | None, str]:
+    """The upstream that a URL names, or what is wrong with it."""
+    try:
+        url = parse_url(text)
+    except Denied:
+        url = None
+    if url is None or b"?" in url.target:
+        return None, _NO_URL
+    try:
+        return Upstream(url.origin, canonical_path(url.target).removesuffix(b"/")), ""
+    except Denied:
+        return None, "its path has segments or escapes that no request could match"

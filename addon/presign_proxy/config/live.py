@@ -1,0 +1,289 @@
+"""Which configuration is in force: the last good one, swapped whole; and what was taken back since."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple
+
+from ..core.registry import Registry
+from ..core.revocations import Revocations
+from ..problems import ConfigError, Problem
+from ..units import instant as stamp
+from . import load as config
+from .descriptors import Spares
+from .load_beside import build_calmly, let_go, load_calmly, see_calmly
+from .path import locate
+from .read_files import NEVER, Seen, lost_mark
+from .registry_file.notice import Notice
+from .registry_file.read import Memory
+from .schema.config import GatewayConfig
+from .threads import Threads
+
+logger = logging.getLogger(__name__)
+
+SLOW: Final = 30.0
+"""Seconds after which a reload that has not come back is told of: a program or a disk may hang."""
+
+
+class Reloaded(NamedTuple):
+    """What came of a reload. `wait`: seconds without a change that the files still need, where it `waits`."""
+
+    kind: Literal["ok", "lacks", "failed", "waits", "overtaken"]
+    wait: float = 0.0
+
+
+class Newer(NamedTuple):
+    """A version on the disk that is not in force: since when (Unix time), and why."""
+
+    since: float
+    why: str
+
+
+class Keeper:
+    """Loads a configuration, and loads it again when somebody says that its files have changed."""
+
+    def __init__(
+        self, prepare: Callable[[config.Loaded], Any], adopt: Callable[[config.Loaded, Any], None]
+    ) -> None:
+        """
+        Args:
+            prepare: opens what a new configuration wants open, in the thread that reads it; raises
+                ConfigError.
+            adopt: makes use of a new configuration and of what was prepared for it; raises ConfigError where
+                that cannot be, and then the last one stays.
+        """
+        self._prepare = prepare
+        self._adopt = adopt
+        self._memory = Memory()
+        # Of its own: a revocation must not wait until names are looked up, or a metric is written.
+        self._thread = Threads(1, "presign-reload")
+        self.spares = Spares()
+        self._asked: tuple[str, str] | None = None
+        self._began = 0.0
+        self._told: object = None
+        self._of_files = Revocations()
+        self.notice: Notice | None = None
+        """The last one that could be read."""
+        self.loaded: config.Loaded | None = None
+        self.loaded_at = 0.0
+        """Unix time of the configuration that is in force."""
+        self.registry: Registry | None = None
+        """None until there was a good one."""
+        self.newer: Newer | None = None
+        self.strict = True
+        """Whether a secret that cannot be had is an error at the start, as it should be for who starts it."""
+        self.reloads = Counter({"ok": 0, "failed": 0})
+
+    @property
+    def stale(self) -> bool:
+        """Whether the files have been changed to something that is not in force."""
+        return self.newer is not None
+
+    @property
+    def max_clients(self) -> int:
+        """How many client connections this process takes at a time."""
+        return (self.loaded.config.gateway if self.loaded else GatewayConfig()).max_clients
+
+    @property
+    def lacking(self) -> list[Problem]:
+        """Secrets that cannot be had; their connections are answered 503, and no other."""
+        return self.loaded.lent.lacking if self.loaded else []
+
+    # -- the start, and another option ----------------------------------------------------------------
+
+    def load(self, option: str, unsigned: str) -> bool:
+        """Load what the options ask for, unless they ask for what they asked for before.
+
+        Args:
+            option: `presign_config`.
+            unsigned: `presign_unsigned`.
+
+        Returns whether something was loaded. Raises ConfigError; what was loaded before stays.
+        """
+        if (option, unsigned) == self._asked:
+            return False
+        path = locate(option, os.environ)
+        memory = Memory()  # a reload may be at work with the other
+        memory.lent.strict = self.strict
+        loaded = load_calmly(path, os.environ, unsigned, memory)
+        if loaded.limited and (why := loaded.store.refusal):
+            raise ConfigError([Problem(str(path), 0, 0, "limits.store", why)])
+        self._use(loaded, memory, self._prepare(loaded))
+        # Only now: a refused option must not change which file is watched.
+        self._asked = option, unsigned
+        return True
+
+    def _use(self, loaded: config.Loaded, memory: Memory, prepared: Any) -> None:
+        self._adopt(loaded, prepared)
+        record = loaded.record
+        memory.forms, memory.place = record.forms, record.place
+        memory.lent = loaded.lent.again()
+        self._memory = memory
+        self.loaded, self.loaded_at, self.newer = loaded, time.time(), None
+        self.notice, self._of_files = record.notice, Revocations()
+        self._put_in_force()
+        logger.info(
+            "presign: %d connections from %s, version %s",
+            len(loaded.registry.connections),
+            loaded.path,
+            record.version,
+        )
+        for problem in loaded.lent.lacking:
+            # No error: what replaces a worker must not take it for a reason not to start.
+            logger.warning("presign: its connection is answered 503 until this can be had: %s", problem)
+
+    # -- what is taken back ---------------------------------------------------------------------------
+
+    def heed(self, notice: Notice | None) -> None:
+        """A notice was read. One that is not there, or not readable, takes nothing back of the last one."""
+        if notice is not None and notice != self.notice:
+            self.notice = notice
+            self._put_in_force()
+
+    def _see(
+        self, current: config.Loaded, memory: Memory, still: float
+    ) -> tuple[Seen, Revocations, Revocations | None]:
+        """In the thread: the files, what they say to be taken back, and what was removed from them."""
+        with self.spares.lent():
+            seen = see_calmly(current.path, os.environ, memory)
+        is_whole = seen.patience(memory)[0] <= min(still, sys.float_info.max)  # who asks cannot make it whole
+        return seen, seen.taken_back(), seen.removed(current.registry, memory) if is_whole else None
+
+    def _take_back(self, seen: Seen, found: Revocations, removed: Revocations | None) -> None:
+        """What the files take back holds from now on, whether or not the rest of them can be used.
+
+        Args:
+            removed: None where that cannot be known.
+        """
+        # Of a file that cannot be read nobody knows that it takes less back than before.
+        self._of_files = self._of_files | found if removed is None else found | removed
+        if seen.notice is not None:
+            self.notice = seen.notice
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        """At once: one object for another."""
+        if self.loaded is None:
+            return
+        since, notice = self._of_files, self.notice
+        if notice is not None and notice.of != self.loaded.record.digest:
+            since = since | notice.taken_back
+        before = self.registry.since if self.registry is not None else None
+        registry = self.loaded.registry
+        if (
+            since == before
+            and self.registry is not None
+            and self.registry.connections is registry.connections
+        ):
+            return
+        self.registry = registry.under(since) if since else registry
+        if since:
+            logger.info("presign: what was revoked, disabled or removed is in force before the rest is read")
+
+    # -- reloads --------------------------------------------------------------------------------------
+
+    async def reload(self, unsigned: str, still: float) -> Reloaded:
+        """Read the files again, off the event loop; broken ones keep the last good registry.
+
+        What they take back comes into force first, also where the rest cannot be used.
+
+        Args:
+            still: seconds for which they have not changed.
+        """
+        if (current := self.loaded) is None:
+            return Reloaded("overtaken")
+        memory, self._began = self._memory, time.monotonic()
+        try:
+            seen, found, removed = await self._run(self._see, current, memory, still)
+            if self.loaded is not current:
+                return Reloaded("overtaken")  # an option has asked for something else meanwhile, and got it
+            self._take_back(seen, found, removed)
+            wait, where = seen.patience(memory)
+            if NEVER > wait > still:
+                why = f"{where} has no end mark, and is used once it was left alone for {wait:.0f} s"
+                self._keep_last(why)
+                return Reloaded("waits", wait)
+            if wait == NEVER:
+                raise ConfigError([lost_mark(where)])
+            loaded, prepared = await self._run(self._build, seen, unsigned, memory)
+            if self.loaded is not current:
+                self._discard(prepared)
+                return Reloaded("overtaken")
+            self._use(loaded, memory, prepared)
+        except ConfigError as error:
+            self._failed(error)
+            return Reloaded("failed")
+        finally:
+            self._began = 0.0
+        self.reloads["ok"] += 1
+        self._told = None
+        await self._run(let_go, current.registry)
+        return Reloaded("lacks" if loaded.lent.lacking else "ok")
+
+    def _build(self, seen: Seen, unsigned: str, memory: Memory) -> tuple[config.Loaded, Any]:
+        with self.spares.lent():
+            loaded = build_calmly(seen, os.environ, unsigned, memory)
+            return loaded, self._prepare(loaded)
+
+    @staticmethod
+    def _discard(prepared: Any) -> None:
+        if prepared is not None:
+            prepared.discard()
+
+    def _failed(self, error: ConfigError) -> None:
+        """Told once of each way in which it fails, though it is tried again and again."""
+        problems = list(map(str, error.problems))
+        self._keep_last(problems[0] if problems else "it is not usable")
+        if problems == self._told:
+            return
+        self._told = problems
+        self.reloads["failed"] += 1
+        logger.error("presign: the changed configuration is not usable, the last good one stays:")
+        for problem in problems:
+            logger.error("presign: %s", problem)
+
+    def _keep_last(self, why: str) -> None:
+        self.newer = Newer(self.newer.since if self.newer else time.time(), why)
+
+    def trouble(self, now: float) -> str:
+        """What the operator should know of the configuration in force; empty where all is well.
+
+        Args:
+            now: of `time.monotonic`.
+        """
+        found = []
+        if self.newer is not None and self.loaded is not None:
+            version, since = self.loaded.record.version, stamp(int(self.loaded_at))
+            found.append(
+                f"stale configuration: version {version} is in force since {since}; what changed at "
+                f"{stamp(int(self.newer.since))} is not: {_line(self.newer.why)}"
+            )
+        if self.lacking:
+            more = f" and {len(self.lacking) - 1} more" if len(self.lacking) > 1 else ""
+            found.append(f"a secret cannot be had: {_line(str(self.lacking[0]))}{more}")
+        if self._began and now - self._began > SLOW:
+            found.append(
+                "reading the changed configuration takes long: it waits for a program, or for a disk"
+            )
+        return ", ".join(found)
+
+    def run_anew(self) -> None:
+        """Have all programs that print secrets run with the next reload, also where they are still good."""
+        self._memory.lent.programs.forget()
+
+    async def _run[Result](self, work: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.wrap_future(self._thread.run(work, *arguments))
+
+    def close(self) -> None:
+        self._thread.close()
+        self.spares.close()
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]

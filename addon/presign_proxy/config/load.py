@@ -1,0 +1,306 @@
+"""From a configuration file to a registry, or to everything that is wrong with the file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pydantic import ValidationError
+
+from ..core.registry import Registry
+from ..core.revocations import Revocations
+from ..http.hosts import is_loopback, parse_host
+from ..http.networks import Network, parse_network
+from ..limits.stores.open import Choice, problem_of
+from ..problems import ConfigError, Problem
+from .build_connections import Registrar
+from .invocation import presign
+from .outside_secrets import Lent
+from .permissions import readable_by_others, writable_by_others
+from .presets.apply import Presets, with_presets
+from .presets.custom import own_presets, read_presets
+from .read_files import Record, Seen, see
+from .registry_file.read import Memory, Registered, problems_of_connections
+from .schema.config import Config
+from .strict_yaml import Document, read
+from .tls_certificate import Certificate, advice_on, files_of, read_certificate
+from .validation import explain
+
+UNSIGNED: Final = ("config", "explicit", "closed", "pass", "deny")
+"""Values of the option `presign_unsigned`.
+
+config: as the file says, and pass where it says nothing. explicit: as the file says, and deny where it says
+nothing. closed: deny, and a file that says pass is refused. pass, deny: whatever the file says.
+"""
+_OPEN_PROXY: Final = (
+    "is pass: requests without a presign would make `presign serve` an open proxy, which reaches loopback "
+    "and everything that this machine reaches; write deny here, or start it with --unsigned pass as well"
+)
+
+
+MAX_WARNINGS: Final = 20
+"""Warnings of one configuration that are logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A usable configuration, and the files it was read from."""
+
+    path: Path
+    config: Config
+    registry: Registry
+    warnings: tuple[Problem, ...]
+    record: Record
+    lent: Lent
+    store: Choice
+    front: Certificate | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether some connection limits something."""
+        return any(one.limits or one.max_uses is not None for one in self.registry.connections.values())
+
+    @property
+    def told(self) -> list[str]:
+        """Its warnings, as many as people read."""
+        more = len(self.warnings) - MAX_WARNINGS
+        said = [f"and {more} more: `{presign('check', '--config', str(self.path))}`"] if more > 0 else []
+        return [*map(str, self.warnings[:MAX_WARNINGS]), *said]
+
+
+def load(
+    path: Path, environ: Mapping[str, str], unsigned: str = "config", memory: Memory | None = None
+) -> Loaded:
+    """Read, check and resolve a configuration, and the registry file it names.
+
+    Args:
+        unsigned: one of `UNSIGNED`.
+        memory: of the registry, where it was read before.
+
+    Raises ConfigError with every problem there is.
+    """
+    memory = memory or Memory()
+    return build(see(path, environ, memory), environ, unsigned, memory)
+
+
+def build(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
+    """A configuration from its files as they were read. Raises ConfigError with every problem there is.
+
+    It is built until no program is missing whose secret it needs: those run between two times, all at once.
+    """
+    programs = memory.lent.programs
+    programs.begin()
+    while True:
+        memory.lent = memory.lent.anew()
+        try:
+            loaded = _built(seen, environ, unsigned, memory)
+        except ConfigError as error:
+            if programs.run(environ):
+                continue
+            once = list(dict.fromkeys(error.problems))  # several files may lie in one directory
+            once.sort(key=lambda problem: (problem.file, problem.line, problem.column))
+            raise ConfigError(once) from None
+        if not programs.run(environ):
+            programs.end()
+            return loaded
+
+
+def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
+    """As `build`, with what programs have printed by now."""
+    problems: list[Problem] = []
+    path = seen.path
+    shape = shape_of(path, environ, problems, memory.lent, seen)
+    document, config, presets = shape.document, shape.config, shape.presets
+    registrar = Registrar(document, path.parent, environ, memory.lent)
+    connections = registrar.connections(config.connections)
+    hosts = _hosts(config, document, problems)
+    store = _store(config, document, registrar, path.parent)
+    trusted = _trusted(config, document, problems)
+    problems += registrar.problems
+    if registrar.holds_secrets:
+        registrar.warnings += [
+            one._replace(message=f"holds secrets, and {one.message}") for one in readable_by_others(path)
+        ]
+    warnings, revocations = registrar.warnings, Revocations()
+    if config.registry is not None:
+        found = _registered(seen, environ, presets, problems)
+        for name in found.connections.keys() & connections.keys():
+            at = ("connections", name)
+            problems.append(document.problem(at, f"the registry file {config.registry.file} has this id too"))
+        connections |= found.connections
+        revocations, warnings = found.revocations, [*warnings, *found.warnings, *seen.warnings]
+    seen.look_at(files_of(config.gateway.tls, path.parent))
+    front = read_certificate(config.gateway.tls, path.parent, document, problems)
+    wanted = _wanted(config, unsigned, document, problems, warnings)
+    if problems:
+        raise ConfigError(problems)
+    warnings = [*warnings, *_exposed(config, document), *advice_on(front, hosts, document)]
+    registry = Registry(
+        revocations.applied(connections),
+        hosts,
+        deny_unsigned=wanted != "pass",  # whatever is not plainly "pass" denies
+        revoked_urls=revocations.urls,
+        revoked_ids=revocations.ids,
+        trusted_proxies=trusted,
+    )
+    return Loaded(path, config, registry, tuple(warnings), seen.record(), memory.lent, store, front)
+
+
+def _registered(
+    seen: Seen, environ: Mapping[str, str], presets: Presets, problems: list[Problem]
+) -> Registered:
+    """The content of the registry; an empty one where it adds to the problems."""
+    if seen.registry is None:
+        problems += seen.wrong
+        return Registered()
+    problems += writable_by_others(seen.registry.path)
+    try:
+        return seen.registry.build(environ, seen.path.parent, presets)
+    except ConfigError as error:
+        problems += error.problems
+        return Registered()
+
+
+def _wanted(
+    config: Config, unsigned: str, document: Document, problems: list[Problem], warnings: list[Problem]
+) -> str:
+    """What becomes of requests without a presign: `unsigned` is one of `UNSIGNED`."""
+    at = ("gateway", "unsigned")
+    said = config.gateway.unsigned if "unsigned" in config.gateway.model_fields_set else None
+    if unsigned == "closed":
+        if said == "pass":
+            problems.append(document.problem(at, _OPEN_PROXY))
+        return "deny"
+    if unsigned == "explicit":
+        if said == "pass":
+            text = "is pass: whoever reaches the gateway has an open proxy"
+        else:
+            text = "does not say pass: requests without a presign are denied, --unsigned pass or not"
+        warnings.append(document.problem(at, text))
+        return said or "deny"
+    return config.gateway.unsigned if unsigned == "config" else unsigned
+
+
+class Shape(NamedTuple):
+    """A configuration whose shape is right, before any of its secrets is read."""
+
+    document: Document
+    config: Config
+    presets: Presets
+
+
+def shape_of(
+    path: Path,
+    environ: Mapping[str, str],
+    problems: list[Problem],
+    lent: Lent | None = None,
+    seen: Seen | None = None,
+) -> Shape:
+    """Hold a configuration against its shape, adding to the problems. Raises ConfigError where it is wrong.
+
+    Args:
+        lent: has secrets from outside; None where no program runs for it.
+        seen: where it was read before.
+    """
+    problems += writable_by_others(path)
+    document = seen.document if seen is not None else _read_or_tell(path, problems)
+    if document is None:
+        raise ConfigError([*problems, *(seen.unread if seen is not None else ())])
+    if document.data is None:
+        # Not the same as saying nothing: a file that is just being written would open what was closed.
+        raise ConfigError([*problems, Problem(str(path), 0, 0, "", "is empty")])
+    own = own_presets(document, path.parent)
+    if seen is not None:
+        seen.look_at(own)
+    presets = read_presets(own, problems)
+    config = _validated(document, path, environ, problems, presets, lent or Lent(strict=True))
+    return Shape(document, config, presets)
+
+
+def _read_or_tell(path: Path, problems: list[Problem]) -> Document:
+    """Raises ConfigError, with the problems that are known already."""
+    try:
+        return read(path)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+
+
+def _store(config: Config, document: Document, registrar: Registrar, base: Path) -> Choice:
+    wanted = config.limits
+    password = registrar.secret(("limits", "password"), wanted.password) if wanted.password else None
+    choice = Choice(wanted.store, base, password, wanted.ca)
+    if wrong := problem_of(choice):
+        registrar.problems.append(document.problem(("limits", "store"), wrong))
+    if choice.path is not None:
+        registrar.problems += writable_by_others(choice.path)
+    return choice
+
+
+def _exposed(config: Config, document: Document) -> list[Problem]:
+    """What is told to more people than this machine's."""
+    if config.admin is None:
+        return []
+    host = config.admin.listen.host
+    # `is_loopback` is for destinations: who *listens* on 0.0.0.0 listens to everybody.
+    if is_loopback(host) and host not in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
+        return []
+    why = "answers whoever reaches this address, with the names of connections: keep it inside"
+    return [document.problem(("admin", "listen"), why)]
+
+
+def _validated(
+    document: Document,
+    path: Path,
+    environ: Mapping[str, str],
+    problems: list[Problem],
+    presets: Presets,
+    lent: Lent,
+) -> Config:
+    """The document as a model. Raises ConfigError, with the problems that are known already."""
+    data, ill_filled = with_presets(document, presets)
+    problems += ill_filled
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        problems += explain(document, error)
+        problems += _problems_of_the_rest(data, document, path, environ, lent)
+        raise ConfigError(problems) from None
+
+
+def _problems_of_the_rest(
+    data: Any, document: Document, path: Path, environ: Mapping[str, str], lent: Lent
+) -> list[Problem]:
+    """What else is wrong where the shape is right, so that all is told at once."""
+    problems: list[Problem] = []
+    gateway = data.get("gateway") if isinstance(data, dict) else None
+    for key, check in (("hosts", _hosts), ("trusted_proxies", _trusted)):
+        given = gateway.get(key) if isinstance(gateway, dict) else None
+        with contextlib.suppress(ValidationError):
+            check(Config.model_validate({"gateway": {key: given}}), document, problems)
+    return problems + problems_of_connections(data, document, path.parent, environ, lent)
+
+
+def _hosts(config: Config, document: Document, problems: list[Problem]) -> frozenset[str]:
+    found = set()
+    for index, name in enumerate(config.gateway.hosts):
+        host = parse_host(name)
+        if host is None:
+            problems.append(document.problem(("gateway", "hosts", index), "is not a host name or address"))
+        else:
+            found.add(host)
+    return frozenset(found)
+
+
+def _trusted(config: Config, document: Document, problems: list[Problem]) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for index, text in enumerate(config.gateway.trusted_proxies):
+        network = parse_network(text)
+        if network is None:
+            at = ("gateway", "trusted_proxies", index)
+            problems.append(document.problem(at, "is not a network, as in 10.0.0.0/8 or 2001:db8::/32"))
+        else:
+            found.append(network)
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""Presets: what is known of a provider, as data."""

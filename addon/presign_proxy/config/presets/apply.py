@@ -1,0 +1,186 @@
+"""Presets, filled in below what a connection says itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ...likeness import did_you_mean
+from ...problems import Location, Problem
+from ..invocation import presign
+from ..strict_yaml import Document
+from .model import LABEL, VARIABLE
+
+# Stand in where a problem was told, so that the rest can still be looked at. Such a configuration is never
+# used, and if it were: no name under .invalid resolves (RFC 6761, 6.4).
+_NOWHERE: Final = "https://preset.invalid"
+_NOTHING: Final = "-"
+_CONDUCT: Final = ("allow_encoded_slash", "challenge", "url_headers")
+_PLACES: Final = {"header": ("headers", "header"), "query": ("params", "param")}
+"""By type: where a connection's auth holds secrets by name, and where the preset's says which name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presets:
+    """The presets that connections may name. Not `complete` where some could not be read, which was told."""
+
+    known: Mapping[str, dict[str, Any]]
+    complete: bool = True
+
+
+def with_presets(document: Document, presets: Presets) -> tuple[Any, list[Problem]]:
+    """The data with each connection's preset filled in below what the connection itself says.
+
+    The data may only be used where there are no problems.
+    """
+    data, problems = document.data, list[Problem]()
+    connections = data.get("connections") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(connections, dict):
+        return data, problems
+    filled: dict[str, Any] = {}
+    for name, entry in connections.items():
+        filled[name] = entry
+        if isinstance(entry, dict) and entry.get("scheme") != "source":
+            filled[name] = _Filling(document, ("connections", name), problems).by_name(entry, presets)
+    return {**data, "connections": filled}, problems
+
+
+def _near(name: str, known: Mapping[str, Any]) -> str:
+    return ": " + (did_you_mean(name, known) or f"`{presign('presets')}` lists them")
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """Fills one connection, collecting what is wrong with it."""
+
+    document: Document
+    at: Location
+    problems: list[Problem]
+
+    def wrong(self, at: Location, message: str) -> None:
+        self.problems.append(self.document.problem((*self.at, *at), message))
+
+    def by_name(self, entry: dict[str, Any], presets: Presets) -> dict[str, Any]:
+        preset = entry.get("preset")
+        if not isinstance(preset, str):
+            if "vars" in entry:
+                self.wrong(("vars",), "is for the variables of a preset")
+            return entry
+        if preset in presets.known:
+            return self.fill(entry, presets.known[preset])
+        if presets.complete:
+            self.wrong(("preset",), f"there is no such preset{_near(preset, presets.known)}")
+        # Else it may be one of those that could not be read. What it would have filled in is not missed.
+        auth = entry.get("auth")
+        unknown = isinstance(auth, dict) and "type" not in auth
+        return {
+            "upstream": _NOWHERE,
+            **entry,
+            **({"auth": {"type": "bearer", "token": _NOTHING}} if unknown else {}),
+        }
+
+    def fill(self, entry: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+        filled = {"upstream": self._upstream(entry, preset), **entry}
+        headers = entry.get("default_headers", {})
+        if isinstance(headers, dict):
+            mine = {str(name).lower() for name in headers}
+            known = {
+                name: value for name, value in preset.get("headers", {}).items() if name.lower() not in mine
+            }
+            filled["default_headers"] = {**known, **headers}
+        filled |= {key: preset[key] for key in _CONDUCT if key in preset and key not in entry}
+        if "also" in preset and not entry.keys() & {"also", "upstream"}:
+            filled["also"] = preset["also"]  # of the provider's own hosts, not of another installation
+        auth, wanted = entry.get("auth"), preset["auth"]
+        if isinstance(auth, dict) and auth.get("type", wanted["type"]) == wanted["type"]:
+            typed = {**auth, "type": wanted["type"]}
+            filled["auth"] = self._asked(typed, wanted) if "asks" in wanted else self._placed(typed, wanted)
+        return filled
+
+    def _upstream(self, entry: dict[str, Any], preset: dict[str, Any]) -> str:
+        """The preset's upstream with the connection's variables in its host."""
+        variables, values = preset.get("vars", {}), entry.get("vars", {})
+        upstream: str = preset["upstream"]
+        if not isinstance(values, dict):
+            return _NOWHERE  # the schema says so
+        if not variables and not values:
+            return upstream
+        if "upstream" in entry:
+            for name in values:
+                self.wrong(("vars", name), "has no effect beside an upstream of the connection's own")
+            return upstream
+        for name in values.keys() - variables.keys():
+            known = ", ".join(variables) or "none"
+            self.wrong(("vars", name), f"is not a variable of this preset, which has {known}")
+        for name in variables.keys() - values.keys():
+            self.wrong(("vars", name), f"is required: {variables[name]['about']}")
+        usable = values.keys() == variables.keys()
+        for name in values.keys() & variables.keys():
+            usable = self._fits(name, values[name], variables[name]) and usable
+        return VARIABLE.sub(lambda found: values[found[1]], upstream) if usable else _NOWHERE
+
+    def _fits(self, name: str, value: Any, variable: dict[str, Any]) -> bool:
+        """Whether a value stays inside its label of the host, and is of the form the provider gives out."""
+        if not isinstance(value, str):
+            return False  # the schema says so
+        if LABEL.fullmatch(value) and re.fullmatch(variable["pattern"], value):
+            return True
+        self.wrong(("vars", name), f"does not match {variable['pattern']}: {variable['about']}")
+        return False
+
+    def _placed(self, auth: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+        """`auth: {token: …}` puts the key where the provider wants it."""
+        kind = wanted["type"]
+        if kind == "basic":
+            return self._in_basic(auth, wanted)
+        if "token" not in auth or kind == "bearer":
+            return auth
+        group, place = _PLACES[kind]
+        name, others = wanted[place], auth.get(group, {})
+        rest = {key: value for key, value in auth.items() if key != "token"}
+        if not isinstance(others, dict):
+            return rest  # the schema says so
+        if name.lower() in {str(other).lower() for other in others}:
+            self.wrong(("auth", "token"), f"goes into {name}, which is given too")
+            return rest
+        filled = {**rest, group: {**others, name: auth["token"]}}
+        words = auth.get("prefix", {})
+        if "prefix" in wanted and isinstance(words, dict):
+            filled["prefix"] = {name: wanted["prefix"], **words}
+        return filled
+
+    def _in_basic(self, auth: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+        """The key is the user name, unless the provider gives that."""
+        fixed: dict[str, Any] = {key: wanted[key] for key in ("username", "password") if key in wanted}
+        filled = fixed | auth
+        if "token" in auth:
+            place = "password" if "username" in wanted else "username"
+            if place in auth:
+                self.wrong(("auth", "token"), f"goes into {place}, which is given too")
+            filled[place] = filled.pop("token")
+        return filled
+
+    def _asked(self, auth: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+        """What a provider asks for by name is given by name."""
+        asks, kind = wanted["asks"], wanted["type"]
+        group = _PLACES[kind][0] if kind in _PLACES else ""
+        given = auth.get(group, {}) if group else auth
+        if not isinstance(given, dict):
+            return auth  # the schema says so
+        missing = [name for name in asks if name.lower() not in {str(other).lower() for other in given}]
+        if "token" not in auth and not missing:
+            return auth
+        if "token" in auth:
+            self.wrong(("auth", "token"), f"is one secret, this preset needs {_listed(group, asks)}")
+        else:
+            self.wrong(("auth", group) if group else ("auth",), f"needs {_listed(group, asks)}")
+        rest = {key: value for key, value in auth.items() if key != "token"}
+        stand_in = {**dict.fromkeys(missing, _NOTHING), **(given if group else {})}
+        return {**rest, group: stand_in} if group else {**rest, **stand_in}
+
+
+def _listed(group: str, asks: Mapping[str, str]) -> str:
+    each = ", ".join(f"{name}: {about}" for name, about in asks.items())
+    return f"{group}: {{{each}}}" if group else f"{{{each}}}"

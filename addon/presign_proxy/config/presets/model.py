@@ -1,0 +1,174 @@
+"""The shape of a preset: of the built-in ones, which a test holds against it, and of one's own."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from ...core.rewrite_request import is_credential
+from ...errors import Denied
+from ...http.field_names import header_key
+from ...http.paths import canonical_path
+from ...signing.source_url import parse_url
+from ..schema.connections import AlsoHost, UrlHeader
+from ..schema.values import HeaderName, HeaderPrefix, HeaderValue, ParamName, Strict
+
+PresetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Text = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
+"""Printed in messages, so nothing in it may move a cursor."""
+FixedPart = Annotated[str, Field(pattern=r"^[!-9;-~]{1,64}$")]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+VarName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+VARIABLE: Final = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}")
+LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+"""What any value of a host variable is, whatever its own pattern says: it stays inside its label."""
+
+_OF_TYPE: Final[dict[str, frozenset[str]]] = {
+    "bearer": frozenset(),
+    "basic": frozenset(("username", "password", "asks", "public")),
+    "header": frozenset(("header", "prefix", "asks", "public")),
+    "query": frozenset(("param", "asks", "public")),
+}
+_NAMES: Final[dict[str, TypeAdapter[str]]] = {
+    "basic": TypeAdapter(Literal["username", "password"]),
+    "header": TypeAdapter(HeaderName),
+    "query": TypeAdapter(ParamName),
+}
+
+
+class HostVariable(Strict):
+    """A part of the host that is the customer's own: the pattern it matches whole, and what it is."""
+
+    pattern: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+    about: Text
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error:
+            raise ValueError("is not a regular expression") from None
+        return pattern
+
+
+class PresetAuth(Strict):
+    """Where the provider wants its key: one `token`, or each of the secrets that it `asks` for by name."""
+
+    type: Literal["bearer", "basic", "header", "query"]
+    header: HeaderName | None = None
+    prefix: HeaderPrefix | None = None
+    param: ParamName | None = None
+    username: FixedPart | None = None
+    password: FixedPart | None = None
+    asks: dict[str, Text] = Field(default={}, min_length=2, max_length=8)
+    public: list[str] = Field(default=[])
+
+    @field_validator("asks")
+    @classmethod
+    def _each_once(cls, asks: dict[str, str]) -> dict[str, str]:
+        if len({name.lower() for name in asks}) < len(asks):
+            raise ValueError("names one of them twice")
+        return asks
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        if self.model_fields_set - _OF_TYPE[self.type] - {"type"}:
+            raise ValueError("says something that does not go with its type")
+        places = {"header": self.header, "query": self.param}
+        if self.type in places and (places[self.type] is None) != bool(self.asks):
+            raise ValueError("names one place for the key, or asks for several secrets")
+        if (self.prefix or self.username or self.password) and self.asks:
+            raise ValueError("asks for several secrets, so nothing in them is fixed")
+        if not set(self.public) <= set(self.asks) or (self.asks and len(self.public) == len(self.asks)):
+            raise ValueError("public names some of what it asks for, not all of it")
+        if self.username and self.password:
+            raise ValueError("leaves no place for the key")
+        try:
+            for name in self.asks:
+                _NAMES[self.type].validate_python(name)
+        except ValidationError:
+            raise ValueError("asks for something that its type has no place for") from None
+        return self
+
+
+class Preset(Strict):
+    """What is known of a provider."""
+
+    name: Text
+    upstream: str
+    auth: PresetAuth
+    headers: dict[HeaderName, HeaderValue] = Field(default={})
+    docs: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
+    sample: str | None = None
+    env: list[EnvName] = Field(default=[])
+    sdk_base: str = ""
+    allow_encoded_slash: bool = False
+    also: list[AlsoHost] = Field(default=[], max_length=50)
+    challenge: Literal["none", "basic"] = "none"
+    url_headers: list[UrlHeader] = Field(default=[], max_length=20)
+    vars: dict[VarName, HostVariable] = Field(default={})
+
+    @field_validator("headers")
+    @classmethod
+    def _holds_no_credential(cls, headers: dict[str, str]) -> dict[str, str]:
+        keys = [header_key(name.encode()) for name in headers]
+        if any(map(is_credential, keys)) or len(set(keys)) < len(keys):
+            raise ValueError("names a header twice, or one for credentials")
+        return headers
+
+    @field_validator("sample", "sdk_base")
+    @classmethod
+    def _is_relative(cls, path: str | None) -> str | None:
+        if path and not _is_canonical(path):
+            raise ValueError("has to be a path in its canonical form, without its leading slash and a query")
+        return path
+
+    @field_validator("env")
+    @classmethod
+    def _are_different(cls, env: list[str]) -> list[str]:
+        if len(set(env)) < len(env):
+            raise ValueError("names a variable twice")
+        return env
+
+    @model_validator(mode="after")
+    def _upstream_is_a_url(self) -> Self:
+        named = VARIABLE.findall(self.upstream)
+        if sorted(named) != sorted(self.vars):
+            raise ValueError("upstream and vars name the same variables, each once")
+        host = self.upstream.partition("://")[2].partition("/")[0].partition(":")[0]
+        if named != VARIABLE.findall(host):
+            raise ValueError("a variable stands in the host of upstream only")
+        # The registrable domain is not for whoever fills in a variable to choose.
+        domain = host.split(".")[-2:]
+        if named and (len(domain) < 2 or any("{" in label for label in domain)):
+            raise ValueError("the last two labels of the host of upstream hold no variable")
+        if not _is_url(VARIABLE.sub("x", self.upstream)):
+            raise ValueError("upstream is not an http(s) URL without user name, query and fragment")
+        return self
+
+
+class PresetsFile(Strict):
+    """Presets of one's own, by name."""
+
+    presets: dict[PresetName, Preset] = Field(min_length=1)
+
+
+def _is_canonical(path: str) -> bool:
+    try:
+        raw = b"/" + path.encode("ascii")
+        return not path.startswith("/") and canonical_path(raw) == raw
+    except (UnicodeEncodeError, Denied):
+        return False
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = parse_url(text)
+        base = canonical_path(url.target)
+    except Denied:
+        return False
+    return base == url.target and not any(char in text for char in "{}?")

@@ -1,0 +1,48 @@
+"""The presets as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_HEAD: Final = """\
+# Presets
+
+Generated from `addon/presign_proxy/config/presets/providers.json`; do not edit. What a
+preset does, and how to write one's own, is told in [Configuration](configuration.md#presets). A connection
+takes `auth: {token: …}`, unless the column says which secrets it asks for, and `vars` for each variable of
+the host.
+
+| preset | provider | upstream | auth | vars |
+|---|---|---|---|---|
+"""
+
+
+def markdown(presets: Mapping[str, Mapping[str, Any]]) -> str:
+    """A page with one row per preset, by name."""
+    return _HEAD + "".join(_row(name, presets[name]) for name in sorted(presets))
+
+
+def _row(name: str, preset: Mapping[str, Any]) -> str:
+    provider = f"[{preset['name']}]({preset['docs']})" if preset.get("docs") else preset["name"]
+    variables = "; ".join(f"`{key}`: {found['about']}" for key, found in preset.get("vars", {}).items())
+    cells = (f"`{name}`", provider, f"`{preset['upstream']}`", auth_style(preset["auth"]), variables)
+    return f"| {' | '.join(cells)} |\n"
+
+
+def auth_style(auth: Mapping[str, Any]) -> str:
+    """Where the key goes, in a few words."""
+    if asks := auth.get("asks"):
+        group = {"header": "headers", "query": "params"}.get(auth["type"], "basic")
+        return f"{group}: " + ", ".join(f"`{name}` ({about})" for name, about in asks.items())
+    match auth["type"]:
+        case "header":
+            return f"`{auth['header']}: {auth.get('prefix', '')}…`"
+        case "query":
+            return f"`?{auth['param']}=…`"
+        case "basic" if "username" in auth:
+            return f"basic, `{auth['username']}:…`"
+        case "basic":
+            return f"basic, `…:{auth.get('password', '')}`"
+        case kind:
+            return str(kind)

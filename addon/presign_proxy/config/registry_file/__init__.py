@@ -1,0 +1,1 @@
+"""The registry's file: read, changed, encrypted and stored."""

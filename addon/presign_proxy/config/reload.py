@@ -1,0 +1,176 @@
+"""When a configuration is read again: its files have changed, somebody has asked, or it has failed before."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from .file_versions import Lookout, State, Version, state_of, version_of
+from .live import Keeper, Reloaded
+from .registry_file.notice import Notice, read_notice
+from .registry_file.storage import StoreError
+
+logger = logging.getLogger(__name__)
+
+FIRST: Final = 0.25
+"""Seconds after which what has failed is tried again; each further time it is twice as long."""
+LAST: Final = 4.0
+_SHARE: Final = 10
+"""A reload that fails again and again may take a tenth of the time."""
+_LOOK: Final = 0.05
+
+Reload = Callable[[float], Awaitable[Reloaded]]
+"""Args: seconds for which the files have been left alone."""
+Looked = tuple[tuple[Path, ...], Version]
+
+
+class Reloader:
+    """Looks at files in threads, and has one reload at a time run when it is due."""
+
+    def __init__(self, keeper: Keeper, reload: Reload) -> None:
+        self._keeper = keeper
+        self._reload = reload
+        self._task: asyncio.Task[None] | None = None
+        self._files: dict[Path, State] = {}
+        """Files, each in the state that is known of it."""
+        self._secrets: dict[Path, State] = {}
+        self._notice: Path | None = None
+        self._notice_seen: State = None
+        self._watched = 0.0
+        self._changed = 0.0
+        self._again: float | None = None
+        self._failures = 0
+        self._untold = ""
+        self.asked = False
+        """Whether somebody wants them to be read now, changed or not."""
+        self._lookouts = (
+            Lookout("what is revoked", self._ask_notice, self._told_notice),
+            Lookout("the configuration", lambda: _looked(self._files), self._told_files),
+            Lookout("the secrets", lambda: _looked(self._secrets), self._told_secrets),
+        )
+
+    def start(self) -> None:
+        for one in self._lookouts:
+            one.start()
+
+    def close(self) -> None:
+        for one in self._lookouts:
+            one.close()
+        if self._task is not None:
+            self._task.cancel()
+
+    def watch(self) -> None:
+        """The files of the configuration that is in force now, as they were read, are those to look at."""
+        loaded = self._keeper.loaded
+        if loaded is not None:
+            self._files, self._secrets = dict(loaded.record.files), dict(loaded.lent.files)
+            self._notice = loaded.record.notice_place
+            self._watched = time.monotonic()
+            if self._keeper.lacking:
+                self._plan(self._watched + FIRST)
+
+    def tick(self, now: float) -> None:
+        """Begin a reload if one is due. It may wait for programs and disks, and nothing waits for it."""
+        if self._task is not None and not self._task.done():
+            return
+        if self.asked:
+            self.asked = False
+            self._failures = 0
+            still = float("inf")  # who asks knows that all was written
+        elif self._again is not None and now >= self._again:
+            still = now - self._changed
+        else:
+            return
+        self._again = None
+        self._task = asyncio.get_running_loop().create_task(self._run(still))
+
+    async def settled(self) -> None:
+        """Wait until what was asked for has been read."""
+        # What ends it is a tick.
+        while self.asked or (self._task is not None and not self._task.done()):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
+
+    def trouble(self, now: float) -> str:
+        """What hangs, as a sentence; empty where nothing does."""
+        found = [one.trouble(now) for one in self._lookouts]
+        return next(filter(None, [*found, self._untold]), "")
+
+    # -- a reload -------------------------------------------------------------------------------------
+
+    async def _run(self, still: float) -> None:
+        began = time.monotonic()
+        outcome = Reloaded("failed")
+        try:
+            outcome = await self._reload(still)
+        except Exception as error:
+            logger.error("presign: the reload failed (%s)", type(error).__name__)
+        now = time.monotonic()
+        if outcome.kind in ("ok", "overtaken"):
+            self._failures = 0
+        elif outcome.kind == "waits":
+            self._plan(max(now + FIRST, self._changed + outcome.wait))
+        else:
+            pause = min(LAST, FIRST * 2.0 ** min(self._failures, 16))
+            self._failures += 1
+            self._plan(now + max(pause, _SHARE * (now - began)))
+
+    def _plan(self, at: float) -> None:
+        self._again = at if self._again is None else min(at, self._again)
+
+    # -- what the lookouts say ------------------------------------------------------------------------
+
+    def _told_files(self, began: float, looked: Looked) -> None:
+        if began > self._watched and self._has_changed(self._files, looked):
+            self._is_due()
+
+    def _told_secrets(self, began: float, looked: Looked) -> None:
+        if began > self._watched and self._has_changed(self._secrets, looked):
+            self._is_due()
+
+    def _is_due(self) -> None:
+        self._changed = time.monotonic()
+        self._failures = 0
+        self._again = self._changed
+
+    @staticmethod
+    def _has_changed(known: dict[Path, State], looked: Looked) -> bool:
+        files, version = looked
+        changed = False
+        for path, state in zip(files, version, strict=True):
+            if path in known and known[path] != state:
+                known[path] = state
+                changed = True
+        return changed
+
+    def _ask_notice(self) -> tuple[State, Notice | None, str]:
+        path = self._notice
+        if path is None:
+            return None, None, ""
+        state = state_of(path)
+        if state is None or state == self._notice_seen:
+            return state, None, ""
+        try:
+            with self._keeper.spares.lent():
+                return state, read_notice(path), ""
+        except StoreError as error:
+            return None, None, f"{path}: {error}"  # and is read again the next time
+
+    def _told_notice(self, _: float, answer: tuple[State, Notice | None, str]) -> None:
+        state, notice, wrong = answer
+        if wrong != self._untold:
+            self._untold = wrong
+            if wrong:
+                logger.error("presign: what is revoked is read from the registry alone: %s", wrong)
+        if not wrong:
+            self._notice_seen = state
+        if notice is not None:
+            self._keeper.heed(notice)
+
+
+def _looked(files: dict[Path, State]) -> Looked:
+    found = tuple(files)
+    return found, version_of(found)

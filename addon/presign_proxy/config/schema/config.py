@@ -1,0 +1,100 @@
+"""The shape of the configuration file. Every key that is not here is an error."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+
+from ...http.hosts import parse_host
+from ..values import (
+    REGISTRY_FILE,
+)
+from .connections import ConnectionEntry
+from .values import (
+    ConnectionId,
+    KeySources,
+    SecretValue,
+    Strict,
+)
+
+_HOST_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+
+
+class FrontConfig(Strict):
+    """The certificate of the gateway's own names, and its key, in PEM form."""
+
+    cert: str = Field(min_length=1)
+    key: str = Field(min_length=1)
+
+
+class GatewayConfig(Strict):
+    hosts: list[str] = Field(default=["presign.local"])
+    tls: FrontConfig | None = None
+    unsigned: Literal["pass", "deny"] = "pass"
+    trusted_proxies: list[str] = Field(default_factory=list)
+    # Of each process. One that asks takes three descriptors, of which `presign serve` allows itself 65,536.
+    max_clients: int = Field(default=1000, ge=1, le=30_000)
+
+
+class RegistryConfig(Strict):
+    file: Annotated[str, Field(pattern=f"^{REGISTRY_FILE}$")]
+    key: KeySources | None = None
+
+
+class AuditConfig(Strict):
+    """Where decisions are written down. `required`: grant nothing while they cannot be."""
+
+    file: str = Field(min_length=1)
+    required: bool = False
+
+
+class LimitsConfig(Strict):
+    """Where limits are counted. The password is not part of the URL: URLs end up in logs."""
+
+    store: Annotated[str, Field(pattern=r"^(memory://|sqlite:///[^\x00-\x1f]+|rediss?://[!-~]+)$")] = (
+        "sqlite:///presign.db"
+    )
+    password: SecretValue | None = None
+    ca: str | None = Field(default=None, min_length=1)
+
+
+class HostPort(NamedTuple):
+    """Where to listen; an IPv6 address stands without brackets."""
+
+    host: str
+    port: int
+
+
+def _host_port(value: Any) -> HostPort:
+    match = _HOST_PORT.fullmatch(value) if isinstance(value, str) else None
+    host = parse_host(match[1]) if match else None
+    if match is None or host is None or not 0 < int(match[2]) < 65536:
+        raise ValueError("has to be HOST:PORT, as in 127.0.0.1:9464")
+    return HostPort(host, int(match[2]))
+
+
+class AdminConfig(Strict):
+    """Where health and figures are asked for; nothing that is proxied ever gets there."""
+
+    listen: Annotated[
+        HostPort,
+        PlainValidator(_host_port),
+        WithJsonSchema({"type": "string", "pattern": f"^{_HOST_PORT.pattern}$"}),
+    ]
+
+
+PRESETS_FILE: Final = r"[^\x00-\x1f]+\.(yaml|yml|json)"
+
+
+class Config(Strict):
+    """The whole file."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    presets: Annotated[str, Field(pattern=f"^{PRESETS_FILE}$")] | None = None
+    registry: RegistryConfig | None = None
+    connections: dict[ConnectionId, ConnectionEntry] = Field(default_factory=dict)
+    audit: AuditConfig | None = None
+    limits: LimitsConfig = LimitsConfig()
+    admin: AdminConfig | None = None

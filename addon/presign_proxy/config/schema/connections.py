@@ -1,0 +1,167 @@
+"""The shape of a connection."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+
+from ...http.hosts import parse_authority
+from ...signing import grammar
+from .limits import LimitEntry
+from .values import (
+    Duration,
+    HeaderName,
+    HeaderPrefix,
+    HeaderValue,
+    Instant,
+    KeyId,
+    Method,
+    ParamName,
+    Port,
+    SecretValue,
+    Strict,
+)
+
+
+class BearerAuth(Strict):
+    type: Literal["bearer"]
+    token: SecretValue
+
+
+class BasicAuth(Strict):
+    type: Literal["basic"]
+    username: SecretValue | None = None
+    password: SecretValue | None = None
+
+
+class HeaderAuth(Strict):
+    type: Literal["header"]
+    headers: dict[HeaderName, SecretValue] = Field(min_length=1)
+    prefix: dict[HeaderName, HeaderPrefix] = Field(default_factory=dict)
+
+
+class QueryAuth(Strict):
+    type: Literal["query"]
+    params: dict[ParamName, SecretValue] = Field(min_length=1)
+
+
+Auth = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth, Field(discriminator="type")]
+
+
+class SigningKeyEntry(Strict):
+    id: KeyId | None = None
+    secret: SecretValue
+    added: Instant | None = None
+    not_after: Instant | None = None
+    weak: bool = False
+
+
+class Allow(Strict):
+    methods: list[Method] = Field(default=["*"], min_length=1, max_length=64)
+    paths: list[str] = Field(default=["*"], min_length=1, max_length=1024)
+
+
+class Timeouts(Strict):
+    connect: Duration = 10
+    response: Duration = 600
+    body: Duration = 60
+
+
+def _also_host(value: Any) -> str:
+    if not isinstance(value, str) or parse_authority(value, "https") is None:
+        raise ValueError("has to be a host, as in objects.example.com, or HOST:PORT; no scheme, path or *")
+    return value
+
+
+# What frames an answer, what the gateway takes off or sets, and Refresh, in which a URL is but a part.
+_NO_URLS: Final = re.compile(
+    "connection|content-(encoding|length|security-policy|type)|date|etag|keep-alive|proxy-.*|refresh|server|"
+    "set-cookie2?|trailer|transfer-encoding|upgrade|vary|via|www-authenticate|x-presign-.*",
+    re.IGNORECASE,
+)
+
+
+_URL_HEADER: Final = re.compile("[A-Za-z][A-Za-z0-9-]{0,99}")
+
+
+def _url_header(value: Any) -> str:
+    if not isinstance(value, str) or not _URL_HEADER.fullmatch(value) or _NO_URLS.fullmatch(value):
+        raise ValueError("is the name of a response header that holds one URL, and has no other meaning")
+    return value
+
+
+AlsoHost = Annotated[
+    str,
+    PlainValidator(_also_host),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9._:\\[\\]-]{1,300}$"}),
+]
+
+
+UrlHeader = Annotated[
+    str,
+    PlainValidator(_url_header),
+    WithJsonSchema({"type": "string", "pattern": f"^{_URL_HEADER.pattern}$"}),
+]
+
+
+class CommonConnection(Strict):
+    """What connections of both schemes have."""
+
+    enabled: bool = True
+    signing_keys: list[SigningKeyEntry] = Field(default_factory=list, max_length=4)
+    cookies: Literal["strip", "pass"] = "strip"
+    redirects: Literal["safe", "pass"] = "safe"
+    cache: Literal["private", "pass"] = "private"
+    on_client_credentials: Literal["replace", "reject"] = "replace"
+    insecure_upstream: bool = False
+    pool: bool | Literal["on", "off"] = True
+    timeouts: Timeouts = Timeouts()
+    limits: list[LimitEntry] = Field(default_factory=list, max_length=16)
+    max_uses: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+
+
+class PresignConnection(CommonConnection):
+    """A registered API."""
+
+    scheme: Literal["presign"] = "presign"
+    preset: str | None = None
+    vars: dict[str, str] = Field(default_factory=dict)
+    upstream: str
+    auth: Auth
+    default_headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    allow: Allow = Allow()
+    max_lifetime: Duration | None = None
+    allow_no_expiry: bool = True
+    head_as_get: bool = False
+    allow_encoded_slash: bool = False
+    also: list[AlsoHost] = Field(default_factory=list, max_length=50)
+    allow_networks: list[str] = Field(default_factory=list)
+    challenge: Literal["none", "basic"] = "none"
+    url_headers: list[UrlHeader] = Field(default_factory=list, max_length=20)
+
+
+class SourceConnection(CommonConnection):
+    """A project whose sources are fetched."""
+
+    scheme: Literal["source"]
+    mode: Literal["signed", "allowlist"]
+    allowed_origins: list[str] = Field(default_factory=list, max_length=50)
+    any_public_origin: bool = False
+    formats: list[Annotated[str, Field(pattern=f"^{grammar.EXTENSION}$")]] = Field(min_length=1)
+    ports: list[Port] = Field(default_factory=list)
+    allow_networks: list[str] = Field(default_factory=list)
+    intercept: bool = False
+    auth: Auth | None = None
+
+
+def _scheme(value: Any) -> str:
+    scheme = value.get("scheme", "presign") if isinstance(value, dict) else "presign"
+    return scheme if isinstance(scheme, str) else ""
+
+
+ConnectionEntry = Annotated[
+    Annotated[PresignConnection, Tag("presign")] | Annotated[SourceConnection, Tag("source")],
+    Discriminator(_scheme),
+]

@@ -1,0 +1,50 @@
+"""The shape of the registry's file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ...signing import grammar
+from .connections import ConnectionEntry
+from .values import (
+    ConnectionId,
+    Instant,
+    Strict,
+)
+
+_SignatureId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+_KeyName = Annotated[str, Field(pattern=rf"^{grammar.CONNECTION_ID}/{grammar.KEY_ID}$")]
+
+
+_PresignName = Annotated[str, Field(pattern=rf"^{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}$")]
+
+
+_OneOrAll = Annotated[str, Field(pattern=rf"^(\*|{grammar.CONNECTION_ID})$")]
+
+
+class RevokedUrl(Strict):
+    """One URL. `expires` (Unix time) is when it stops by itself, and so may be forgotten."""
+
+    at: Instant
+    expires: int | None = None
+
+
+class Revoked(Strict):
+    """What is revoked, and since when; it holds for the connections of both files."""
+
+    urls: dict[_SignatureId, RevokedUrl] = Field(default_factory=dict)
+    keys: dict[_KeyName, Instant] = Field(default_factory=dict)
+    ids: dict[_PresignName, Instant] = Field(default_factory=dict)
+    connections: dict[ConnectionId, Instant] = Field(default_factory=dict)
+    added_before: dict[_OneOrAll, Instant] = Field(default_factory=dict)
+
+
+class RegistryFile(Strict):
+    """A registry: connections in a file of their own, and what is revoked."""
+
+    connections: dict[ConnectionId, ConnectionEntry] = Field(default_factory=dict)
+    revoked: Revoked = Revoked()

@@ -1,0 +1,149 @@
+"""Values as a configuration writes them, and what each has to look like."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+
+from ...signing import grammar
+from ..values import (
+    MAX_REGISTRY_KEYS,
+    KeySource,
+    SecretSource,
+    duration,
+    instant,
+    key_sources,
+    secret_source,
+)
+
+ConnectionId = Annotated[str, Field(pattern=f"^{grammar.CONNECTION_ID}$")]
+
+
+KeyId = Annotated[str, Field(pattern=f"^{grammar.KEY_ID}$")]
+
+
+Method = Annotated[str, Field(pattern=rf"^(\*|{grammar.METHOD})$")]
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+_PREFIX = re.compile(r"[!-~][ -~]{0,62}[ =:]")
+
+
+# Not headers that frame, route or end a message, and none of ours.
+_RESERVED: Final = frozenset(
+    b"connection content-encoding content-length content-type expect host keep-alive proxy-authorization "
+    b"proxy-connection te trailer transfer-encoding upgrade".decode().split()
+)
+
+
+def _header_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(
+        r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,126}[A-Za-z0-9])?", value
+    ):
+        raise ValueError("has to be the name of a header: letters and digits, with - between them")
+    folded = value.lower().replace("_", "-")
+    if folded in _RESERVED or folded.startswith("x-presign"):
+        raise ValueError("is a header that the gateway itself has to set")
+    return value
+
+
+HeaderName = Annotated[
+    str, PlainValidator(_header_name), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"})
+]
+
+
+ParamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\[\]-]{1,128}$")]
+
+
+HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,1024}$")]
+
+
+def _header_prefix(value: Any) -> str:
+    if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+        raise ValueError("has to be the words before the key, with the blank, = or : between them")
+    return value
+
+
+HeaderPrefix = Annotated[
+    str,
+    PlainValidator(_header_prefix),
+    WithJsonSchema({"type": "string", "pattern": f"^{_PREFIX.pattern}$"}),
+]
+
+
+_REFERENCES: Final[list[dict[str, Any]]] = [
+    {
+        "type": "object",
+        "properties": {"env": {"type": "string"}},
+        "required": ["env"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {"file": {"type": "string"}},
+        "required": ["file"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {
+            "exec": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            "ttl": {"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"},
+        },
+        "required": ["exec"],
+        "additionalProperties": False,
+    },
+]
+
+
+SecretValue = Annotated[
+    SecretSource,
+    PlainValidator(secret_source),
+    WithJsonSchema({"oneOf": [{"type": "string", "minLength": 1}, *_REFERENCES]}),
+]
+
+
+_PASSPHRASE: Final = {
+    "type": "object",
+    "properties": {"passphrase": {"oneOf": _REFERENCES}},
+    "required": ["passphrase"],
+    "additionalProperties": False,
+}
+
+
+_ONE_KEY: Final = [*_REFERENCES, _PASSPHRASE]
+
+
+KeySources = Annotated[
+    tuple[KeySource, ...],
+    PlainValidator(key_sources),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                *_ONE_KEY,
+                {
+                    "type": "array",
+                    "items": {"oneOf": _ONE_KEY},
+                    "minItems": 1,
+                    "maxItems": MAX_REGISTRY_KEYS,
+                },
+            ]
+        }
+    ),
+]
+
+
+Duration = Annotated[
+    int, PlainValidator(duration), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"})
+]
+
+
+Instant = Annotated[int, PlainValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -1,0 +1,99 @@
+"""Secret values from where they are kept: the environment, a file, what a program prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from ..problems import Foreseen
+from ..regexes import late
+from ..signing.secret import Secret
+from .values import SecretSource
+
+MAX_BYTES: Final = 64 * 1024
+# Names are words with _ between them; a key in the place of a name is one long run of everything.
+_KEY = late(r"(?=[A-Za-z]*[0-9])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{16}")
+_CONTROL = late(r"[\x00-\x1f\x7f]")
+
+
+class SecretError(Foreseen):
+    """A secret that cannot be had. The text names the source, never the value."""
+
+
+def resolve(source: SecretSource, base: Path, environ: Mapping[str, str]) -> Secret:
+    """The secret itself.
+
+    Args:
+        base: the directory from which relative paths count, and in which programs run.
+
+    Raises SecretError.
+    """
+    if source.literal is not None:
+        return checked(source.literal, "it")
+    return checked(text_of(source, base, environ), name_of(source))
+
+
+def name_of(source: SecretSource) -> str:
+    """What to call the source in an error; of a program only its name, the arguments may be secret."""
+    if source.env is not None and _KEY.search(source.env):
+        return "the environment variable (its name is wanted here, and what was said looks like a secret)"
+    if source.env is not None:
+        return f"the environment variable {source.env}"
+    if source.file is not None:
+        return f"the file {source.file}"
+    if source.exec is not None:
+        return f"the program {Path(source.exec[0]).name}"
+    return "it"
+
+
+def text_of(source: SecretSource, base: Path, environ: Mapping[str, str]) -> str:
+    """The text at the source, without the last line break of a file or an output. Raises SecretError."""
+    if source.env is not None:
+        return environ.get(source.env, "")
+    if source.file is not None:
+        return _read(base / source.file)
+    if source.exec is not None:
+        from .secret_commands import CommandError, output_of  # most secrets need no subprocess
+
+        try:
+            return _text(output_of(source.exec, base, environ, MAX_BYTES), name_of(source))
+        except CommandError as error:
+            raise SecretError(f"{name_of(source)} {error}") from None
+    return source.literal or ""
+
+
+def checked(text: str, where: str) -> Secret:
+    """The text as a secret, if a header could carry it. Raises SecretError."""
+    if not text:
+        raise SecretError(f"{where} is not set or empty")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise SecretError(f"{where} is not UTF-8") from None
+    if _CONTROL.search(text):
+        # It would end a header, or be sent as something else than what was meant.
+        raise SecretError(f"{where} holds a line break or another control character")
+    return Secret(text)
+
+
+def _read(path: Path) -> str:
+    """The text of a file."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SecretError(f"the file {path}: {(error.strerror or 'cannot be read').lower()}") from None
+    except ValueError:
+        raise SecretError("the path of the file holds a NUL") from None
+    if len(raw) > MAX_BYTES:
+        raise SecretError(f"the file {path} is larger than {MAX_BYTES} bytes")
+    return _text(raw, f"the file {path}")
+
+
+def _text(raw: bytes, where: str) -> str:
+    """Without the last line break, which every editor and most programs add."""
+    try:
+        return raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise SecretError(f"{where} is not UTF-8") from None

@@ -1,0 +1,291 @@
+"""One connection as a signer needs it, read from the files without building the whole configuration.
+
+Only what a signature depends on is parsed: signing keys, ceiling, formats, and what is revoked. Everything
+else of the entry is held against its JSON type; other connections and sections are not looked at. Where
+something is not of the plain shape, the answer is None, and the caller reads the whole configuration, which
+says what is wrong. A connection that both ways accept is the same connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from ..core.ceiling import Ceiling
+from ..core.revocations import Revocations
+from ..problems import Foreseen
+from ..regexes import late
+from ..signing import grammar
+from ..signing.keys import MAX_KEYS, KeyRing
+from ..signing.secret import Secret
+from .permissions import writable_by_others
+from .presets.builtin import providers
+from .registry_file.edit import Draft
+from .registry_file.open import openers_of
+from .secret_sources import resolve
+from .signing_parts import ceiling, key_ring
+from .strict_yaml import read
+from .values import REGISTRY_FILE, KeySource, SecretSource, duration, instant, key_sources, secret_source
+
+SECTIONS: Final = frozenset(("gateway", "presets", "registry", "connections", "audit", "limits", "admin"))
+"""Of a configuration."""
+_COMMON: Final[dict[str, tuple[type, ...]]] = {
+    "enabled": (bool,),
+    "signing_keys": (list,),
+    "cookies": (str,),
+    "redirects": (str,),
+    "cache": (str,),
+    "on_client_credentials": (str,),
+    "insecure_upstream": (bool,),
+    "pool": (bool, str),
+    "timeouts": (dict,),
+    "limits": (list,),
+    "max_uses": (int,),
+}
+MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
+    "presign": _COMMON
+    | {
+        "scheme": (str,),
+        "preset": (str,),
+        "vars": (dict,),
+        "upstream": (str,),
+        "auth": (dict,),
+        "default_headers": (dict,),
+        "allow": (dict,),
+        "max_lifetime": (str,),
+        "allow_no_expiry": (bool,),
+        "head_as_get": (bool,),
+        "allow_encoded_slash": (bool,),
+        "also": (list,),
+        "allow_networks": (list,),
+        "challenge": (str,),
+        "url_headers": (list,),
+    },
+    "source": _COMMON
+    | {
+        "scheme": (str,),
+        "mode": (str,),
+        "allowed_origins": (list,),
+        "any_public_origin": (bool,),
+        "formats": (list,),
+        "ports": (list,),
+        "allow_networks": (list,),
+        "intercept": (bool,),
+        "auth": (dict,),
+    },
+}
+"""The members of an entry by scheme, each with the types that it is plain with."""
+_ID = late(grammar.CONNECTION_ID)
+_KEY_ID = late(grammar.KEY_ID)
+_METHOD = late(rf"\*|{grammar.METHOD}")
+_EXTENSION = late(grammar.EXTENSION)
+_FILE = late(REGISTRY_FILE)
+
+
+class NotPlain(Exception):
+    """The whole reading has to look at it."""
+
+
+class SigningView(NamedTuple):
+    """What a signer needs of a connection, revocations applied.
+
+    `formats` is None for scheme presign; a project whose mode is not `signed` lists its origins instead.
+    `revoked_ids` are `{connection}/{id}` of presigns that their signer named.
+    """
+
+    id: str
+    keys: KeyRing
+    ceiling: Ceiling
+    enabled: bool = True
+    revoked: bool = False
+    formats: frozenset[str] | None = None
+    signed: bool = True
+    preset: Mapping[str, Any] = {}
+    revoked_ids: frozenset[str] = frozenset()
+    local: bool = False
+    """Whether its upstream is on this machine."""
+
+
+class _Key(NamedTuple):
+    id: str | None
+    secret: SecretSource
+    added: int | None
+    not_after: int | None
+    weak: bool
+
+
+class _Allow(NamedTuple):
+    methods: list[str]
+    paths: list[str]
+
+
+class _Ceiling(NamedTuple):
+    allow: _Allow
+    max_lifetime: int | None
+    allow_no_expiry: bool
+    head_as_get: bool
+    allow_encoded_slash: bool
+
+
+class _Registry(NamedTuple):
+    file: str
+    key: tuple[KeySource, ...] | None
+
+
+class Files:
+    """The entries of a configuration and of the registry that it names, as they stand there.
+
+    To make one raises NotPlain, or one of the errors of the whole reading.
+    """
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        if writable_by_others(path):
+            raise NotPlain
+        self.base = path.parent
+        data = _dict(read(path).data)
+        _only(data.keys() <= SECTIONS)
+        self.entries = dict(_dict(data.get("connections", {})))
+        self.revoked: dict[str, Any] = {}
+        if "registry" in data:
+            self._add(_registry(data["registry"]), environ)
+
+    def _add(self, place: _Registry, environ: Mapping[str, str]) -> None:
+        draft = Draft.read(self.base / place.file, openers_of(place, self.base, environ))
+        self.entries |= draft.connections
+        self.revoked = _dict(draft.content("revoked"))
+
+
+def view_of(path: Path, environ: Mapping[str, str], name: str) -> SigningView | None:
+    """The connection of that name; None where only the whole reading can tell what it is."""
+    try:
+        files = Files(path, environ)
+        entry = _dict(files.entries.get(name))
+        revocations, preset = _revocations(files.revoked), _preset(entry)
+        view = _view(name, {**_ceiling_of(preset), **entry}, files.base, environ)
+    except (NotPlain, Foreseen, ValueError):
+        return None
+    return view._replace(
+        keys=revocations.applied_to(name, view.keys),
+        revoked=name in revocations.connections,
+        preset=preset,
+        revoked_ids=revocations.ids,
+    )
+
+
+def preset_of(path: Path, environ: Mapping[str, str], name: str) -> Mapping[str, Any] | None:
+    """The preset of a connection, {} where it has none or there is no such connection; None as `view_of`."""
+    try:
+        return _preset(_dict(Files(path, environ).entries.get(name, {})))
+    except (NotPlain, Foreseen, ValueError):
+        return None
+
+
+def _only(plain: bool) -> None:
+    if not plain:
+        raise NotPlain
+
+
+def _dict(found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise NotPlain
+    return found
+
+
+def _registry(section: Any) -> _Registry:
+    _only(_dict(section).keys() <= {"file", "key"} and isinstance(section.get("file"), str))
+    _only(_FILE.fullmatch(section["file"]) is not None)
+    return _Registry(section["file"], key_sources(section["key"]) if "key" in section else None)
+
+
+def _preset(entry: dict[str, Any]) -> Mapping[str, Any]:
+    """A preset of the operator's own is for the whole reading."""
+    if "preset" not in entry:
+        return {}
+    _only(isinstance(entry["preset"], str) and entry["preset"] in providers())
+    return providers()[entry["preset"]]
+
+
+def _ceiling_of(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """What a preset says of a connection's ceiling."""
+    return {key: preset[key] for key in ("allow_encoded_slash",) if key in preset}
+
+
+def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, str]) -> SigningView:
+    scheme = entry.get("scheme", "presign")
+    _only(_ID.fullmatch(name) is not None and isinstance(scheme, str) and scheme in MEMBERS)
+    members = MEMBERS[scheme]
+    _only(all(member in members and type(value) in members[member] for member, value in entry.items()))
+    enabled, listed = entry.get("enabled", True), entry.get("signing_keys", [])
+    # The keys come last: a program that prints one may ask its user.
+    if scheme == "source":
+        # An allowlist needs no key; what may stand beside it is for the whole reading.
+        _only(entry.get("mode") == "signed" and _texts(entry.get("formats"), _EXTENSION, 2**16))
+        formats = frozenset(entry["formats"])
+        return SigningView(name, _keys(listed, base, environ), Ceiling(), enabled, formats=formats)
+    _only("auth" in entry and ("upstream" in entry or "preset" in entry))
+    above = ceiling(_ceiling(entry), _refuse)
+    local = "upstream" in entry and _is_local(entry["upstream"])
+    return SigningView(name, _keys(listed, base, environ), above, enabled, local=local)
+
+
+def _is_local(upstream: str) -> bool:
+    from ..http.hosts import is_loopback, parse_authority  # of a preset nobody asks, for no provider is local
+
+    origin = parse_authority(upstream.partition("://")[2].partition("/")[0], "https")
+    return origin is not None and is_loopback(origin.host)
+
+
+def _refuse(*_: object) -> None:
+    raise NotPlain
+
+
+def _keys(entries: list[Any], base: Path, environ: Mapping[str, str]) -> KeyRing:
+    _only(1 <= len(entries) <= MAX_KEYS)
+
+    def secret_of(_: int, source: SecretSource) -> Secret:
+        return resolve(source, base, environ)
+
+    return key_ring([_key(_dict(entry)) for entry in entries], secret_of, _refuse, lambda *_: None)
+
+
+def _key(entry: dict[str, Any]) -> _Key:
+    _only(entry.keys() <= {"id", "secret", "added", "not_after", "weak"} and "secret" in entry)
+    _only("id" not in entry or _texts([entry["id"]], _KEY_ID, 1))
+    _only(type(entry.get("weak", False)) is bool)
+    added, not_after = (instant(entry[what]) if what in entry else None for what in ("added", "not_after"))
+    return _Key(entry.get("id"), secret_source(entry["secret"]), added, not_after, entry.get("weak", False))
+
+
+def _ceiling(entry: dict[str, Any]) -> _Ceiling:
+    allow = entry.get("allow", {})
+    methods, paths = allow.get("methods", ["*"]), allow.get("paths", ["*"])
+    _only(allow.keys() <= {"methods", "paths"} and _texts(methods, _METHOD, 64) and _texts(paths, None, 1024))
+    return _Ceiling(
+        _Allow(methods, paths),
+        duration(entry["max_lifetime"]) if "max_lifetime" in entry else None,
+        entry.get("allow_no_expiry", True),
+        entry.get("head_as_get", False),
+        entry.get("allow_encoded_slash", False),
+    )
+
+
+def _texts(found: Any, form: re.Pattern[str] | None, most: int) -> bool:
+    """Whether something is a list of 1 to `most` texts, each of the form."""
+    if not isinstance(found, list) or not 1 <= len(found) <= most:
+        return False
+    return all(isinstance(text, str) and (form is None or form.fullmatch(text)) for text in found)
+
+
+def _revocations(revoked: dict[str, Any]) -> Revocations:
+    """The same as the whole reading makes of a registry's section `revoked`; URLs are nothing to a signer."""
+    _only(revoked.keys() <= {"urls", "keys", "ids", "connections", "added_before"})
+    found = {what: _dict(revoked.get(what, {})) for what in ("keys", "ids", "connections", "added_before")}
+    instants = {what: {name: instant(at) for name, at in names.items()} for what, names in found.items()}
+    return Revocations(
+        keys=frozenset(instants["keys"]),
+        connections=frozenset(instants["connections"]),
+        added_before=instants["added_before"],
+        ids=frozenset(instants["ids"]),
+    )

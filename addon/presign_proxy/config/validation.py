@@ -1,0 +1,87 @@
+"""pydantic's errors, said plainly and at the place in the file they are about."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from ..likeness import did_you_mean
+from ..problems import Location, Problem
+from .forms import in_words
+from .strict_yaml import Document
+
+MAPPING: Final = "has to be a mapping, as in {key: value}"
+# pydantic speaks to programmers; these are its few messages that people meet.
+_PLAINLY: Final = {
+    "missing": "is required",
+    "extra_forbidden": "is not a key that is known here",
+    "union_tag_not_found": "is required: one of bearer, basic, header, query",
+    "union_tag_invalid": "is not one of bearer, basic, header, query",
+    "bool_type": "has to be true or false",
+    "string_type": "has to be text: put it in quotes",
+    "int_type": "has to be a whole number",
+    "list_type": "has to be a list, as in [a, b]",
+    "dict_type": MAPPING,
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
+}
+
+
+def explain(document: Document, error: ValidationError, within: Location = ()) -> list[Problem]:
+    """What is wrong, without any value.
+
+    Args:
+        within: where in the document that stands which was validated.
+    """
+    details = error.errors(include_input=False, include_url=False)
+    return [_explain(document, (*within, *detail["loc"]), detail) for detail in details]
+
+
+def _said(detail: Any) -> str:
+    """The message alone."""
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "literal_error":
+            return f"has to be {context['expected'].replace(chr(39), '')}"
+        case "greater_than_equal":
+            return f"has to be {context['ge']} or more"
+        case "less_than_equal":
+            return f"has to be {context['le']} or less"
+        case "string_pattern_mismatch":
+            return in_words(context["pattern"])
+    return _PLAINLY.get(detail["type"], str(detail["msg"]).removeprefix("Value error, "))
+
+
+def _explain(document: Document, where: Location, detail: Any) -> Problem:
+    location: list[str | int] = []
+    data: Any = document.data
+    for step in where:
+        inside = (isinstance(data, dict) and step in data) or (
+            isinstance(data, list) and isinstance(step, int) and step < len(data)
+        )
+        if inside:
+            data = data[step]
+            location.append(step)
+        elif step == where[-1] and detail["type"] in ("missing", "extra_forbidden"):
+            location.append(step)
+        # Any other step is the tag of a union, which is not in the file.
+    at: Location = tuple(location)
+    if detail["type"] == "union_tag_invalid" and len(at) == 2:
+        return document.problem((*at, "scheme"), "has to be presign or source")
+    if detail["type"].startswith("union_tag"):
+        at = (*at, "type")
+    message = _said(detail)
+    if detail["type"] == "extra_forbidden" and (hint := did_you_mean(str(where[-1]), _keys())):
+        message += f": {hint}"
+    return document.problem(at, message[:1].lower() + message[1:])
+
+
+@lru_cache(maxsize=1)
+def _keys() -> tuple[str, ...]:
+    """All keys that there are anywhere in a configuration."""
+    from .schema import config as schema
+
+    models = [one for one in vars(schema).values() if isinstance(one, type) and issubclass(one, BaseModel)]
+    return tuple(sorted({name for model in models for name in model.model_fields}))

@@ -1,0 +1,105 @@
+"""Values of the configuration that have a form of their own: durations, instants, and where secrets are.
+
+Plain functions: each returns what a value means, or raises a ValueError whose text says what it has to be.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from ..regexes import late
+
+_DURATION = late(r"([0-9]{1,9})(s|m|h|d|w)")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_ENV = late(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+DEFAULT_TTL: Final = 300
+MAX_REGISTRY_KEYS: Final = 4
+REGISTRY_FILE: Final = r".+\.(enc|yaml|yml|json)"
+"""The name of a registry's file: encrypted, or plain."""
+
+
+class SecretSource(NamedTuple):
+    """Where a secret value is: exactly one of the first four is set.
+
+    `ttl`: seconds for which what `exec` printed is good.
+    """
+
+    literal: str | None = None
+    env: str | None = None
+    file: str | None = None
+    exec: tuple[str, ...] | None = None
+    ttl: int = DEFAULT_TTL
+
+    def __repr__(self) -> str:
+        return "SecretSource(…)"
+
+
+def secret_source(value: Any) -> SecretSource:
+    """The text itself, `{env: NAME}`, `{file: PATH}` or `{exec: [argv…], ttl: 5m}`."""
+    if isinstance(value, str) and value:
+        return SecretSource(literal=value)
+    if isinstance(value, dict):
+        return _reference(value)
+    raise ValueError("has to be a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
+
+
+def _reference(value: dict[str, Any]) -> SecretSource:
+    if value.keys() == {"env"} and isinstance(name := value["env"], str):
+        if not _ENV.fullmatch(name):
+            raise ValueError("env is the name of an environment variable, not a value")
+        return SecretSource(env=name)
+    if value.keys() == {"file"} and isinstance(path := value["file"], str) and path:
+        return SecretSource(file=path)
+    if "exec" in value and value.keys() <= {"exec", "ttl"}:
+        argv = value["exec"]
+        if not isinstance(argv, list) or not argv or not all(isinstance(one, str) for one in argv):
+            raise ValueError("exec is a list of texts, the program first: no shell reads it")
+        if not argv[0] or any("\0" in one for one in argv):
+            raise ValueError("exec names no program, or holds a NUL")
+        ttl = duration(value["ttl"]) if "ttl" in value else DEFAULT_TTL
+        return SecretSource(exec=tuple(argv), ttl=ttl)
+    raise ValueError("has to be a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
+
+
+class KeySource(NamedTuple):
+    """Where a key of the registry is, or the passphrase from which one is derived."""
+
+    source: SecretSource
+    passphrase: bool = False
+
+
+def _key_source(value: Any) -> KeySource:
+    """`{env: NAME}`, `{file: PATH}`, `{exec: [argv…]}` or `{passphrase: …}` with one of those."""
+    if isinstance(value, dict) and value.keys() == {"passphrase"} and isinstance(value["passphrase"], dict):
+        return KeySource(_reference(value["passphrase"]), passphrase=True)
+    if isinstance(value, dict) and value.keys() != {"passphrase"}:
+        return KeySource(_reference(value))
+    raise ValueError("is {env: NAME}, {file: PATH}, {exec: [argv…]}, or {passphrase: …} with one of those")
+
+
+def key_sources(value: Any) -> tuple[KeySource, ...]:
+    listed = value if isinstance(value, list) else [value]
+    if not 1 <= len(listed) <= MAX_REGISTRY_KEYS:
+        raise ValueError(f"has to be one key, or a list of 1 to {MAX_REGISTRY_KEYS} of them")
+    return tuple(map(_key_source, listed))
+
+
+def duration(value: Any) -> int:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("has to be a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds == 0:
+        raise ValueError("is longer than nothing")
+    return seconds
+
+
+def instant(value: Any) -> int:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("has to be a point in time with its zone, as in 2027-01-01T00:00:00Z")
+    return int(moment.timestamp())

@@ -1,0 +1,1 @@
+"""The decision: recognise, grant, rewrite, mask. Pure."""

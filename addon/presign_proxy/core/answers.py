@@ -1,0 +1,77 @@
+"""The gateway's own answers. One table turns a refusal into bytes; nothing of the request gets in."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Literal, NamedTuple
+
+from ..errors import MESSAGE, STATUS
+from ..http.message import Fields
+
+Style = Literal["json", "bare"]
+
+
+class Answer(NamedTuple):
+    """A response of ours, body included. For HEAD the adapter sends the same header without the body."""
+
+    status: int
+    reason: bytes
+    fields: Fields
+    body: bytes
+
+
+def refusal(
+    code: str,
+    request_id: str,
+    style: Style = "json",
+    status: int | None = None,
+    *,
+    limit: str | None = None,
+    more: Fields = (),
+    told: str | None = None,
+) -> Answer:
+    """The answer to a refused request.
+
+    Args:
+        status: another than the code's own: 504 for `upstream`, 413 for `too_large`.
+        style: "json" is the shape the LLM and payment SDKs print; "bare" is scheme source's, which says
+            nothing (Motioness: "403 with no detail"): every refusal of the 400 class is 403 Forbidden.
+        limit: the name of the limit that was reached.
+        more: further fields; of the bare style only `Retry-After` is kept.
+        told: another sentence than the code's own.
+    """
+    status = status or STATUS[code]
+    if style == "bare":
+        if 400 <= status < 500 and status not in (413, 429):
+            status = 403
+        reason = _reason(status)
+        kept = tuple([field for field in more if field[0] == b"Retry-After"])
+        return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)) + kept, reason)
+    message = told or MESSAGE[code]
+    error = {"code": code, "type": code, "message": message, "request_id": request_id}
+    if limit is not None:
+        error["limit"] = limit
+    # Outside of `error` too: gh, octokit and npm print `message` from there, Anthropic's SDK reads `type`.
+    body = json.dumps({"error": error, "message": message, "type": "error"}).encode()
+    fields = (
+        *_fields(b"application/json", len(body)),
+        (b"X-Presign-Error", code.encode()),
+        (b"X-Presign-Request-Id", request_id.encode()),
+        *more,
+    )
+    return Answer(status, _reason(status), fields, body)
+
+
+def _reason(status: int) -> bytes:
+    return HTTPStatus(status).phrase.encode()
+
+
+def _fields(content_type: bytes, length: int) -> Fields:
+    return (
+        (b"Content-Type", content_type),
+        (b"Content-Length", str(length).encode()),
+        (b"Cache-Control", b"no-store"),
+        (b"Referrer-Policy", b"no-referrer"),
+        (b"X-Content-Type-Options", b"nosniff"),
+    )

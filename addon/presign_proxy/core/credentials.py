@@ -1,0 +1,209 @@
+"""How a real credential is put on a request. It happens on the copy that is sent, never on the flow."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import quote
+
+from ..http.field_names import header_key, param_key
+from ..http.message import Fields
+from ..signing.secret import Secret
+
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
+REAL_PASSWORD: Final = 8
+"""Characters from which on a Basic password is taken for the secret of the two."""
+
+
+class Outgoing(NamedTuple):
+    """What goes into the request line and the header, without the framing."""
+
+    path: bytes
+    query: bytes | None
+    fields: Fields
+
+
+class Slots(NamedTuple):
+    """What an injector sets, and so what no client may bring: lower-case header names, folded parameters."""
+
+    headers: frozenset[bytes] = frozenset()
+    params: frozenset[bytes] = frozenset()
+
+
+Fill = Callable[[Secret], Secret]
+
+
+class Injector(Protocol):
+    """Puts a credential on an outgoing request from which its slots were stripped."""
+
+    @property
+    def slots(self) -> Slots: ...
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        """The same request with the credential on it."""
+        ...
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
+        """The same request with `label` where the credential goes: what people may see."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+    def rendered(self) -> tuple[bytes, ...]:
+        """Each secret value as it stands on the wire, to be masked wherever it comes back."""
+        ...
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """All that it puts on, fetched already or not."""
+        ...
+
+    def filled(self, fill: Fill) -> Injector:
+        """The same injector with what `fill` makes of each secret."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoCredential:
+    """For sources that are fetched without one."""
+
+    slots: Slots = Slots()
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        return outgoing
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:  # noqa: ARG002 - the protocol's
+        return outgoing
+
+    def rendered(self) -> tuple[bytes, ...]:
+        return ()
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return ()
+
+    def filled(self, fill: Fill) -> NoCredential:  # noqa: ARG002 - the protocol's
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderCredential:
+    """One or more headers: (name as sent, words before the secret, the secret)."""
+
+    headers: tuple[tuple[bytes, bytes, Secret], ...]
+    slots: Slots = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", _slots_of(tuple([name for name, _, _ in self.headers])))
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        added = [(name, prefix + secret.reveal().encode()) for name, prefix, secret in self.headers]
+        return Outgoing(outgoing.path, outgoing.query, (*outgoing.fields, *added))
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
+        added = [(name, prefix + label.encode()) for name, prefix, _ in self.headers]
+        return Outgoing(outgoing.path, outgoing.query, (*outgoing.fields, *added))
+
+    def rendered(self) -> tuple[bytes, ...]:
+        return tuple(secret.reveal().encode() for secret in self.secrets())
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return tuple(secret for _, _, secret in self.headers)
+
+    def filled(self, fill: Fill) -> HeaderCredential:
+        return replace(
+            self, headers=tuple((name, words, fill(secret)) for name, words, secret in self.headers)
+        )
+
+
+@lru_cache(maxsize=256)
+def _slots_of(names: tuple[bytes, ...]) -> Slots:
+    return Slots(headers=frozenset(map(header_key, names)))
+
+
+def bearer(token: Secret) -> HeaderCredential:
+    """`Authorization: Bearer {token}` (RFC 6750)."""
+    return HeaderCredential(((b"Authorization", b"Bearer ", token),))
+
+
+@dataclass(frozen=True, slots=True)
+class BasicCredential:
+    """`Authorization: Basic …` (RFC 7617). A provider that takes the key as user name has no password."""
+
+    username: Secret
+    password: Secret
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(headers=frozenset({b"authorization"}))
+
+    def _encoded(self) -> bytes:
+        return base64.b64encode(f"{self.username.reveal()}:{self.password.reveal()}".encode())
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        added = ((b"Authorization", b"Basic " + self._encoded()),)
+        return outgoing._replace(fields=outgoing.fields + added)
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
+        added = ((b"Authorization", b"Basic " + label.encode()),)
+        return outgoing._replace(fields=outgoing.fields + added)
+
+    def rendered(self) -> tuple[bytes, ...]:
+        # A user name beside a password is no secret (and often a common word): only a lone one is masked, or
+        # one beside a password that is none (Freshdesk takes any, as in `key:X`).
+        password, username = self.password.reveal(), self.username.reveal()
+        secrets = (password,) if len(password) >= REAL_PASSWORD else (username, password)
+        return (self._encoded(), *(secret.encode() for secret in secrets if secret))
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return (self.username, self.password)
+
+    def filled(self, fill: Fill) -> BasicCredential:
+        return BasicCredential(fill(self.username), fill(self.password))
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCredential:
+    """Query parameters, appended after those of the client."""
+
+    params: tuple[tuple[str, Secret], ...]
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(params=frozenset(param_key(name.encode()) for name, _ in self.params))
+
+    def inject(self, outgoing: Outgoing) -> Outgoing:
+        return self._with(outgoing, [(name, secret.reveal()) for name, secret in self.params])
+
+    def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
+        return self._with(outgoing, [(name, label) for name, _ in self.params])
+
+    def _with(self, outgoing: Outgoing, pairs: list[tuple[str, str]]) -> Outgoing:
+        added = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs).encode()
+        query = outgoing.query
+        return outgoing._replace(query=added if query is None else query + b"&" + added)
+
+    def rendered(self) -> tuple[bytes, ...]:
+        return tuple(secret.reveal().encode() for secret in self.secrets())
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return tuple(secret for _, secret in self.params)
+
+    def filled(self, fill: Fill) -> QueryCredential:
+        return QueryCredential(tuple((name, fill(secret)) for name, secret in self.params))
+
+
+def slips(credential: Injector) -> Iterator[str]:
+    """What was copied along with an API key, or in its place, in words that tell nothing of the key."""
+    held: list[tuple[str, str]] = []
+    if isinstance(credential, HeaderCredential):
+        held = [(words.decode(), secret.reveal()) for _, words, secret in credential.headers]
+    elif isinstance(credential, QueryCredential):
+        held = [("", secret.reveal()) for _, secret in credential.params]
+    for words, key in held:
+        if _VARIABLE.fullmatch(key):
+            yield "its API key is a $variable, which nothing replaces: write {env: NAME}"
+        if words.strip() and key.lower().startswith(words.lower()):
+            yield f"its API key begins with {words.strip()}, which the gateway adds"

@@ -1,0 +1,156 @@
+"""Masking: a credential that an upstream echoes does not reach the client, in whichever form."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+from .credentials import Injector
+
+MIN_LENGTH: Final = 8
+"""Shorter values are not masked: they stand in ordinary text by chance."""
+MAX_SHOWN: Final = 3
+"""Bytes at the end of a piece that go on after a moment though a form may begin with them: somebody reads
+along, and many words end in such a letter. They tell next to nothing: most keys begin with three known ones.
+"""
+
+
+def forms(secret: bytes) -> frozenset[bytes]:
+    """The encodings of one secret that are recognised: raw, URL, JSON, HTML, hex, and base64 at all three
+    alignments, so also inside an encoded `Bearer …` or `user:…`.
+    """
+    text = secret.decode("utf-8", "replace")
+    found = {secret, secret.hex().encode(), secret.hex().upper().encode()}
+    for quoted in _url_forms(text):
+        found |= {quoted.encode(), _lower_escapes(quoted).encode()}
+    found |= {form.encode() for form in (*_json_forms(text), *_html_forms(text))}
+    for alphabet in (base64.b64encode, base64.urlsafe_b64encode):
+        found |= set(_aligned(secret, alphabet))
+    return frozenset(form for form in found if len(form) >= MIN_LENGTH)
+
+
+def _url_forms(text: str) -> Iterator[str]:
+    """Python's and Java's form encoding, RFC 3986, and JavaScript's encodeURIComponent and encodeURI."""
+    for safe in ("", "/", "!'()*", ";,/?:@&=+$-_.!~*'()#"):
+        yield quote(text, safe=safe)
+    yield quote_plus(text)
+    yield quote(text, safe="").replace("~", "%7E")
+
+
+def _json_forms(text: str) -> Iterator[str]:
+    """What encoders escape beyond what JSON demands: PHP the slash, Go and Gson what HTML reads."""
+    for plain in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
+        yield plain
+        yield plain.replace("/", "\\/")
+        for chars in ("<>&", "<>&'=", "<>&'+\"`", "<>&'/"):
+            for style in ("\\u%04x", "\\u%04X"):
+                yield _escaped(plain, {char: style % ord(char) for char in chars})
+
+
+def _html_forms(text: str) -> Iterator[str]:
+    yield html.escape(text, quote=False)
+    for single, double in (
+        ("&#x27;", "&quot;"),
+        ("&#39;", "&quot;"),
+        ("&#39;", "&#34;"),
+        ("&#039;", "&quot;"),
+    ):
+        yield _escaped(text, {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": single, '"': double})
+
+
+def _escaped(text: str, table: dict[str, str]) -> str:
+    return "".join(table.get(char, char) for char in text)
+
+
+def _lower_escapes(quoted: str) -> str:
+    head, *rest = quoted.split("%")
+    return "%".join([head, *(part[:2].lower() + part[2:] for part in rest)])
+
+
+def _aligned(secret: bytes, encode: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """base64 of the secret behind 0, 1 and 2 other bytes, without the digits that neighbours change."""
+    for before in range(3):
+        encoded = encode(bytes(before) + secret).rstrip(b"=")
+        first = (0, 2, 3)[before]
+        last = len(encoded) - (1 if (before + len(secret)) % 3 else 0)
+        yield encoded[first:last]
+
+
+class Mask:
+    """Replaces every form of some secrets by as many asterisks, so that a Content-Length stays true."""
+
+    __slots__ = ("_forms", "_longest", "_starts")
+
+    def __init__(self, secrets: Iterable[bytes]) -> None:
+        found = {form for secret in secrets if len(secret) >= MIN_LENGTH for form in forms(secret)}
+        self._forms = tuple(sorted(found, key=lambda form: (-len(form), form)))
+        self._longest = max(map(len, found), default=0)
+        firsts = b"".join(sorted({re.escape(form[:1]) for form in found}))
+        self._starts = re.compile(b"[" + firsts + b"]" if found else b"(?!)")
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def mask(self, data: bytes) -> bytes:
+        for form in self._forms:
+            if form in data:
+                data = data.replace(form, b"*" * len(form))
+        return data
+
+    def tail(self, data: bytes) -> int:
+        """How many bytes at the end could be the beginning of a form, once more bytes come."""
+        for match in self._starts.finditer(data, max(0, len(data) - self._longest + 1)):
+            rest = data[match.start() :]
+            if any(form.startswith(rest) for form in self._forms):
+                return len(rest)
+        return 0
+
+
+@lru_cache(maxsize=1024)
+def mask_for(injector: Injector) -> Mask:
+    """The mask of a connection's credential, made once."""
+    return Mask(injector.rendered())
+
+
+class MaskedStream:
+    """Masks a body chunk by chunk; holds back only what may turn out to be the start of a secret.
+
+    What was passed on while nothing more came is remembered: if it was such a start, the rest is masked.
+    """
+
+    __slots__ = ("_held", "_mask", "_passed")
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._held = b""
+        self._passed = b""
+
+    def __call__(self, chunk: bytes) -> bytes:
+        """The bytes that may go on; an empty chunk ends the body."""
+        before = len(self._passed)
+        data = self._passed + self._held + chunk if before or self._held else chunk
+        data = self._mask.mask(data)
+        cut = len(data) - (self._mask.tail(data) if chunk else 0)
+        start = max(cut, before)
+        self._passed, self._held = data[cut:before], data[start:]
+        return data[before:start]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether so little is held back that it may go on if nothing more comes."""
+        return bool(self._held) and len(self._passed) + len(self._held) <= MAX_SHOWN
+
+    def overdue(self) -> bytes:
+        """What may go on now that nothing more has come for a while: never more of a secret than `MAX_SHOWN`
+        bytes, in however many pieces it comes.
+        """
+        if not self.is_short:
+            return b""
+        found, self._passed, self._held = self._held, self._passed + self._held, b""
+        return found

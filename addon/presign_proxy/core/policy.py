@@ -1,0 +1,110 @@
+"""Whether a verified presign, and the connection it names, permit this request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..errors import Denied
+from ..http.paths import Pattern, pattern, units
+from ..regexes import late
+from ..signing import grammar
+from ..signing.grammar import ANY
+from ..signing.signed_policy import Terms
+from .ceiling import Ceiling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..http.message import Fields
+    from ..http.networks import Address
+
+_METHOD = late(grammar.METHOD)
+NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
+"""Methods no wildcard grants: a tunnel, and two that echo the credential."""
+_USUAL: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Well-formed, and none of those."""
+
+
+def check_expiry(expires: int, now: int) -> None:
+    """`now == expires` is still in time (Motioness: rejects once the clock passes this). 0 is never."""
+    if expires and now > expires:
+        raise Denied("expired", f"expired {now - expires} s ago")
+
+
+def check_begun(terms: Terms, now: int) -> None:
+    """`now == not_before` is in time."""
+    if terms.not_before is not None and now < terms.not_before:
+        raise Denied("not_yet_valid", f"not valid for another {terms.not_before - now} s")
+
+
+def check_client(terms: Terms, address: Address | None) -> None:
+    """Only for terms that list clients; an address nobody knows is in no network."""
+    if address is None:
+        raise Denied("client_not_allowed", "nobody can tell from which address it comes")
+    from ..http.networks import is_in  # a signer judges no client, and it is slow to import
+
+    if not is_in(address, terms.clients):
+        raise Denied("client_not_allowed", "it comes from an address outside of the signed networks")
+
+
+def check_body(signed: int, fields: Fields) -> None:
+    """Whether the body that is announced may come; one without a length is counted as it comes."""
+    announced = [int(value) for name, value in fields if name.lower() == b"content-length"]
+    if max(announced, default=0) > signed:
+        raise body_too_large(signed)
+
+
+def body_too_large(signed: int) -> Denied:
+    return Denied("too_large", f"the body is larger than the signed {signed} bytes", 413)
+
+
+def body_too_late(seconds: int) -> Denied:
+    return Denied("timeout", f"nothing more of the body came for {seconds} seconds")
+
+
+def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:
+    if expires == 0:
+        if not ceiling.allow_no_expiry or ceiling.max_lifetime is not None:
+            raise Denied("no_expiry_not_allowed", "the presign never expires, the connection forbids it")
+    elif ceiling.max_lifetime is not None and expires - now > ceiling.max_lifetime:
+        raise Denied("lifetime_too_long", f"{expires - now} s left, {ceiling.max_lifetime} s allowed")
+
+
+def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
+    """Case-sensitive, as methods are. HEAD is not implied by GET unless `head_as_get`."""
+    name = method.decode("ascii", "replace")
+    if name not in _USUAL and (name in NEVER or not _METHOD.fullmatch(name)):
+        raise Denied("method_not_allowed", "this method is never forwarded")
+    as_get = name == "HEAD" and ceiling.head_as_get
+    for granted, whose in ((signed, "the signature"), (ceiling.methods, "the connection")):
+        if not (granted == ANY or name in granted or (as_get and "GET" in granted)):
+            raise Denied("method_not_allowed", f"{whose} does not allow this method")
+
+
+def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
+    """Whether a signed and a configured pattern match, in every way in which an upstream may read the path.
+
+    Args:
+        path: canonical, relative to the connection, with its leading slash.
+    """
+    compared = units(path).removeprefix("/")
+    for text in signed:
+        if pattern(text).matches(compared):
+            break
+    else:
+        raise Denied(
+            "path_not_allowed", f"no signed pattern matches the path{_why(map(pattern, signed), compared)}"
+        )
+    for allowed in ceiling.paths:
+        if allowed.matches(compared):
+            break
+    else:
+        why = _why(ceiling.paths, compared)
+        raise Denied("path_not_allowed", f"the connection's own patterns do not match the path{why}")
+
+
+def _why(patterns: Iterable[Pattern], path: str) -> str:
+    """What there is to say of a path that none of these matches."""
+    if any(one.matches_as_sent(path) for one in patterns):
+        return ", which an upstream may end earlier, at ; %3B %3F or %23"
+    return ""

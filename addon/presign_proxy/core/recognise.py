@@ -1,0 +1,143 @@
+"""Is it ours? Where a request is addressed, and what it claims."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import Denied, Malformed
+from ..http.hosts import is_loopback
+from ..http.message import Head, Request
+from ..signing import presign_scheme, source_scheme
+from ..signing.carriers import API_PROXY, TOKEN_PATH
+from ..signing.presign_scheme import Presign
+from ..signing.source_scheme import Source
+from ..signing.tokens import PREFIXES
+from .connection import Connection
+from .registry import Registry
+
+_OF_ADDRESS: Final = frozenset(("invalid", "malformed", "path_not_allowed", "host_mismatch"))
+"""Codes of what is wrong where a request for the gateway is taken for one to an API."""
+NOT_OUR_NAME: Final = (
+    "The gateway does not answer to the host of this URL. Its names are listed under gateway.hosts; an "
+    "address or localhost counts with the gateway's own port only."
+)
+_TOKEN_PATHS: Final = tuple(TOKEN_PATH + start for start in PREFIXES)
+
+
+def is_gateway(registry: Registry, request: Request) -> bool:
+    """Whether the request is addressed to the gateway itself rather than to an API."""
+    if request.reverse:
+        # mitmproxy has replaced Host by then, so only the path can tell.
+        return has_gateway_form(request) or is_source_form(registry, request)
+    host, port = request.origin.host, request.origin.port
+    if host in registry.hosts:
+        return True
+    if request.listener is None or port != request.listener[1]:
+        return False
+    return is_loopback(host) or host == request.listener[0]
+
+
+def has_gateway_form(request: Request) -> bool:
+    """Whether the path is one of scheme presign at a gateway host, whatever host it is sent to."""
+    return request.path.startswith((API_PROXY, *_TOKEN_PATHS))
+
+
+def at_another_name(request: Request, denied: Denied) -> Denied:
+    """The refusal of a request that has the gateway's form, but not a host that the gateway answers to: a
+    published port, or a name that `gateway.hosts` does not list.
+
+    It says so whether or not there is such a connection, and to those without a good signature as well: it
+    tells what they have written themselves.
+    """
+    if denied.code not in _OF_ADDRESS or not has_gateway_form(request):
+        return denied
+    found = Denied("not_found", f"{_is_none_of_ours(request)}; {denied.detail}")
+    found.told = NOT_OUR_NAME
+    return found
+
+
+def why_unsigned(registry: Registry, request: Request) -> str:
+    """Why a request counts as one without a presign, for the audit log."""
+    none = "the request carries no presign"
+    if not is_source_of_another_name(registry, request):
+        return none
+    return f"{_is_none_of_ours(request)}, and at another host sig and exp are no presign"
+
+
+def is_source_of_another_name(registry: Registry, request: Request) -> bool:
+    """Whether a request is the URL of a project of scheme source, but not at a host of the gateway."""
+    return bool(source_scheme.FORM.match(request.target)) and _project(registry, request) is not None
+
+
+def _project(registry: Registry, request: Request) -> Connection | None:
+    """The project that a path of scheme source names."""
+    name = request.path[len(source_scheme.PREFIX) :].partition(b"/")[0].decode("ascii", "replace")
+    return registry.get(name, "source")
+
+
+def _is_none_of_ours(request: Request) -> str:
+    where = f"{request.origin.host}:{request.origin.port}"
+    return f"{where} is none of the gateway's names, though the path has its form"
+
+
+def is_source_form(registry: Registry, request: Request) -> bool:
+    """Whether a request at the gateway is of scheme source; in reverse mode, `/v1/` may be the API's own."""
+    if not source_scheme.FORM.match(request.target):
+        return False
+    if not request.reverse:
+        return True
+    return _project(registry, request) is not None
+
+
+def recognise(registry: Registry, request: Request, head: Head, *, gateway: bool) -> Presign | Source | None:
+    """What the request claims; None where it carries no part of a presign. Raises Denied."""
+    if gateway and is_source_form(registry, request):
+        return _source_at_gateway(request, head)
+    if gateway and not request.target.startswith((API_PROXY, TOKEN_PATH)):
+        return _key_at_gateway(request, head)
+    presign = presign_scheme.recognise(request, head, gateway=gateway)
+    if presign is not None or gateway:
+        return presign
+    return _intercepted_source(registry, request)
+
+
+def _key_at_gateway(request: Request, head: Head) -> Presign:
+    """A key token names its connection, so that the path may be the API's own: some SDKs take a host only."""
+    presign = presign_scheme.recognise(request, head, gateway=True)
+    if presign is None or presign.carrier != "key":
+        raise Denied("not_found", "no such form at a gateway host")
+    return presign
+
+
+def _source_at_gateway(request: Request, head: Head) -> Presign | Source:
+    """Of scheme source, unless a key token stands on it and nothing of a source's signature: `/v1/` begins
+    the paths of many an API.
+    """
+    presign = presign_scheme.recognise(request, head, gateway=True)
+    key = presign is not None and presign.carrier == "key" and not request.reverse
+    if presign is not None and key and not source_scheme.names_signature(request.query):
+        return presign
+    source = source_scheme.recognise(request)
+    if source is None:
+        raise Denied("not_found", "no such form at a gateway host")
+    if presign is not None:
+        raise Malformed("it carries presigns of two schemes")
+    return source
+
+
+def _intercepted_source(registry: Registry, request: Request) -> Source | None:
+    """`sig` and `exp` on an origin that a project intercepts. Elsewhere they belong to other people."""
+    projects = registry.intercepting.get(request.origin)
+    if projects is None:
+        return None
+    try:
+        source = source_scheme.recognise_intercepted(request)
+        if source is None:
+            return None
+        matching = [project.id for project in projects if source.project in ("", project.id)]
+        if len(matching) != 1:
+            raise Denied("invalid", "no project is named and none or several match")
+    except Denied as denied:
+        denied.bare = True
+        raise
+    return source._replace(project=matching[0])

@@ -1,0 +1,74 @@
+"""What is revoked: single URLs, keys, connections, and every key that was added before an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ..signing.keys import KeyRing, SigningKey
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+EVERY: Final = "*"
+
+
+class Revocations(NamedTuple):
+    """`urls` are signature ids, `keys` are `{connection}/{key}`, `ids` `{connection}/{id}` of presigns with a
+    name; `added_before` maps a connection, or `EVERY`, to a Unix time.
+    """
+
+    urls: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+    connections: frozenset[str] = frozenset()
+    added_before: Mapping[str, int] = {}
+    ids: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.urls or self.keys or self.connections or self.added_before or self.ids)
+
+    def __or__(self, other: Revocations) -> Revocations:
+        """What either says: never less than one of them."""
+        bounds = dict(self.added_before)
+        for name, bound in other.added_before.items():
+            bounds[name] = max(bound, bounds.get(name, 0))
+        return Revocations(
+            self.urls | other.urls,
+            self.keys | other.keys,
+            self.connections | other.connections,
+            bounds,
+            self.ids | other.ids,
+        )
+
+    def is_revoked(self, connection: str, key: SigningKey | None) -> bool:
+        """Whether a connection, or this key of it, is revoked."""
+        return connection in self.connections or (key is not None and self._is_revoked(connection, key))
+
+    def applied(self, connections: Mapping[str, Connection]) -> dict[str, Connection]:
+        """The connections, with what is revoked marked as such."""
+        if not (self.keys or self.connections or self.added_before):
+            return dict(connections)
+        return {name: self._applied(connection) for name, connection in connections.items()}
+
+    def _applied(self, connection: Connection) -> Connection:
+        from dataclasses import replace  # a signer needs none, and it is slow to import
+
+        if connection.id in self.connections:
+            connection = replace(connection, revoked=True)
+        keys = self.applied_to(connection.id, connection.keys)
+        return connection if keys is connection.keys else replace(connection, keys=keys)
+
+    def applied_to(self, connection: str, keys: KeyRing) -> KeyRing:
+        """The keys of a connection, with what is revoked marked as such."""
+        revoked = [self._is_revoked(connection, key) for key in keys.keys]
+        if not any(revoked):
+            return keys
+        pairs = zip(keys.keys, revoked, strict=True)
+        return KeyRing(tuple(key._replace(revoked=is_revoked) for key, is_revoked in pairs))
+
+    def _is_revoked(self, connection: str, key: SigningKey) -> bool:
+        if f"{connection}/{key.id}" in self.keys:
+            return True
+        bound = max((self.added_before.get(name, 0) for name in (EVERY, connection)), default=0)
+        # A key of unknown age may be as old as any.
+        return bool(bound) and (key.added is None or key.added < bound)

@@ -1,0 +1,159 @@
+"""Why a request with a good signature was refused, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from ..core.connection import Connection
+from ..http.paths import Pattern, pattern, units
+from ..signing.grammar import parse_list
+from ..signing.presign_scheme import Presign
+from . import misspellings
+from .case import Case, refused_at
+from .explanation import Finding, printable
+
+_ESCAPED: Final = {ord("+"): units(b"%2B"), ord(";"): units(b"%3B")}
+_SHOWN: Final = 60
+_LIFETIMES: Final = 1_000_000_000
+"""A Unix time before 2001 is a lifetime that somebody took for one."""
+
+
+def beyond_the_signature(case: Case) -> list[Finding]:
+    """Recognised mistakes of a request whose signature is good."""
+    claim = case.claim
+    if not isinstance(claim, Presign):
+        return list(_expiry(int(getattr(claim, "exp", None) or "0"), case))
+    step = refused_at(case)
+    if step == "lists":
+        return _lists(claim)
+    if step == "policy" and claim.written is not None:
+        found = [misspellings.term(name, value) for name, value in claim.written._asdict().items() if value]
+        return [read.finding for read in found if read.finding is not None]
+    if step == "not_before":
+        return list(_not_before(claim))
+    if step == "expiry":
+        return list(_expiry(int(claim.expires), case))
+    known = case.connection
+    if known is None:
+        return []
+    if step == "methods":
+        return list(_methods(case, claim))
+    if step == "path":
+        return list(_paths(case, claim, known))
+    if step == "host":
+        return list(_hosts(case, known))
+    return []
+
+
+def _lists(claim: Presign) -> list[Finding]:
+    found = [*misspellings.listed(claim.methods, "methods")[0], *misspellings.listed(claim.paths, "paths")[0]]
+    if found:
+        text = "The signature was made over the lists as they were sent: put them right before signing."
+        found.append(Finding("signed_as_sent", text))
+    return found
+
+
+def _expiry(expires: int, case: Case) -> Iterator[Finding]:
+    if refused_at(case) == "expiry" and 0 < expires < _LIFETIMES:
+        text = (
+            f"Expires is {expires}, which looks like a lifetime: it is the Unix time of the end, now + "
+            "lifetime."
+        )
+        yield Finding("lifetime_as_expires", text)
+
+
+def _not_before(claim: Presign) -> Iterator[Finding]:
+    begins = int(claim.written.not_before) if claim.written and claim.written.not_before else 0
+    if 0 < int(claim.expires) < begins:
+        yield Finding("never_valid", "It expires before it becomes valid.")
+
+
+def _methods(case: Case, claim: Presign) -> Iterator[Finding]:
+    method = case.facts.method
+    signed = claim.methods.split(",")
+    if method != method.upper() and (method.upper() in signed or signed == ["*"]):
+        yield Finding("lower_case_method", f"Methods are case-sensitive: send {method.upper()}.")
+    elif method == "HEAD" and "GET" in signed:
+        text = "HEAD is not implied by GET: sign GET,HEAD, or set head_as_get on the connection."
+        yield Finding("head_is_not_get", text)
+
+
+def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
+    if case.facts.path is None:
+        yield from _doubled_slash(claim)
+        return
+    path = units(case.facts.path.encode("ascii")).removeprefix("/")
+    patterns = [pattern(text) for text in parse_list(claim.paths, "paths")]
+    if any(one.matches(path) for one in patterns):
+        yield Finding("ceiling", "The signature allows the path, the connection's own patterns do not.")
+        return
+    base = known.upstream.base.decode("ascii") if known.upstream else ""
+    for one in patterns:
+        yield from _pattern(one, path, base)
+
+
+def _doubled_slash(claim: Presign) -> Iterator[Finding]:
+    """The usual reason why a path is refused: something was joined that had its slash already."""
+    path = claim.path.decode("ascii", "replace")
+    at = path.find("//")
+    if at >= 0:
+        where = f'behind "{printable(path[:at][-_SHOWN:])}"' if at else "at its beginning"
+        text = f"The path holds two slashes {where}: one of them is too many."
+        yield Finding("doubled_slash", text)
+
+
+def _pattern(one: Pattern, path: str, base: str) -> Iterator[Finding]:
+    text = one.text
+    if one.matches_as_sent(path):
+        yield Finding(
+            "path_may_end_earlier",
+            f'An upstream may end the path at ;, %3B, %3F or %23, or drop what follows ;, and "{text}" does '
+            "not match what is left. Sign this very path, without *.",
+        )
+    elif one.matches(path.translate(_ESCAPED)):
+        yield Finding(
+            "plain_where_escaped",
+            f'"{text}" holds %2B or %3B, the path a plain + or ;, which upstreams may read as a blank or as '
+            "the end of a segment: send it escaped, or sign it plain, which matches both.",
+        )
+    elif base and one.matches(units(f"{base}/".encode()).removeprefix("/") + path):
+        yield Finding(
+            "base_in_pattern",
+            f'Patterns are relative to the connection\'s base path {base}: leave it out of "{text}".',
+        )
+    elif one.matches(f"{path}/"):
+        bare = text.removesuffix("*").removesuffix("/")
+        yield Finding(
+            "without_slash", f'"{text}" does not match the path without its last slash: sign "{bare}" too.'
+        )
+    elif path.endswith("/") and one.matches(path.removesuffix("/")):
+        yield Finding("trailing_slash", f'The path ends in a slash, which counts: "{text}" has none.')
+    elif _folded(one).matches(path.lower()):
+        yield Finding(
+            "case_of_path", f'Paths are case-sensitive: "{text}" differs from the path in case only.'
+        )
+    elif "*" not in text and path.startswith(f"{text.removeprefix('/')}/"):
+        yield Finding(
+            "no_wildcard", f'"{text}" matches that path alone, nothing below it: sign "{text}/*" for that.'
+        )
+    elif re.search(r"\{[^}]*\}|:[A-Za-z]|[?\[]", text):
+        yield Finding(
+            "other_pattern_language", f'"{text}": only * is special in a pattern, any run of characters.'
+        )
+
+
+def _folded(one: Pattern) -> Pattern:
+    return one._replace(literals=tuple(literal.lower() for literal in one.literals))
+
+
+def _hosts(case: Case, known: Connection) -> Iterator[Finding]:
+    origin, upstream = case.request.origin, known.upstream
+    if upstream is None or case.gateway:
+        return
+    if origin.host == upstream.origin.host and origin.scheme != upstream.origin.scheme:
+        yield Finding("other_scheme", f"The upstream is {upstream.origin}: use {upstream.origin.scheme}://.")
+    elif origin.host != upstream.origin.host:
+        text = f'The presign is for connection "{known.id}": send it to its upstream, {upstream.origin}.'
+        yield Finding("other_upstream", text)

@@ -1,0 +1,145 @@
+"""Explaining: what the gateway would do with a request, step by step, and why. Offline, for the operator.
+
+The verdict is what `core.decide` says and nothing else; the steps and findings only tell of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..core.answers import refusal
+from ..core.credentials import Outgoing
+from ..core.decision import Deny, Forward
+from ..core.registry import Registry
+from ..core.rewrite_request import nominated
+from ..errors import MESSAGE
+from ..http.message import Request
+from ..signing.keys import signature_id
+from ..signing.presign_scheme import Presign
+from ..signing.source_scheme import Source
+from . import stripped_headers
+from .case import Case, open_case, refused_at
+from .diagnosis import diagnose
+from .explanation import Claimed, Explanation, Finding, Leaving, Step, Verdict, shown
+from .steps import told, told_refused
+
+
+def explain(registry: Registry, request: Request, now: int) -> Explanation:
+    """What the gateway would do with a request, and why. Never raises.
+
+    Args:
+        registry: connections may be without their real credentials: only placeholders are shown.
+        now: Unix time, whole seconds.
+    """
+    case = open_case(registry, request, now)
+    leaving = _leaving(case, case.decision) if isinstance(case.decision, Forward) else None
+    return Explanation(
+        _verdict(case),
+        _claimed(case),
+        tuple(_clean(case, step) for step in _steps(case, leaving)),
+        tuple(Finding(finding.name, shown(finding.text)) for finding in diagnose(case)),
+        leaving,
+    )
+
+
+def _verdict(case: Case) -> Verdict:
+    decision = case.decision
+    if isinstance(decision, Forward):
+        return Verdict("forward")
+    if not isinstance(decision, Deny):
+        return Verdict("pass")
+    status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
+    message = (decision.told or MESSAGE[decision.code]) if decision.style == "json" else ""
+    return Verdict("deny", status, decision.code, shown(decision.detail), message)
+
+
+def _claimed(case: Case) -> Claimed:
+    claim, facts = case.claim, case.facts
+    if isinstance(claim, Presign):
+        named = facts.connection or claim.connection_id
+        signature = signature_id(claim.signature)
+        return Claimed("presign", claim.carrier, named, facts.key, signature, int(claim.expires))
+    if isinstance(claim, Source):
+        signed = claim.signature is not None
+        return Claimed(
+            "source",
+            "query" if signed else "path",
+            claim.project,
+            facts.key,
+            signature_id(claim.signature) if claim.signature is not None else None,
+            int(claim.exp or "0") if signed else None,
+        )
+    return Claimed()
+
+
+def _steps(case: Case, leaving: Leaving | None) -> list[Step]:
+    """The steps up to the refusal, or all of them."""
+    refused = refused_at(case)
+    steps: list[Step] = []
+    for name in case.steps:
+        if name == refused:
+            return [*steps, told_refused(case, name)]
+        if name == "grammar" and case.claim is None:
+            return steps
+        if step := told(case, name):
+            steps.append(step)
+    if leaving is not None:
+        steps.append(_forward_step(case, leaving))
+    return steps
+
+
+def _forward_step(case: Case, leaving: Leaving) -> Step:
+    lines = [
+        f"stripped: {', '.join(leaving.stripped) or 'nothing'}",
+        *_taken_off(case),
+        *(f"added: {one}" for one in leaving.added),
+    ]
+    return Step("forward", "ok", f"{leaving.method} {leaving.url}", tuple(lines))
+
+
+def _taken_off(case: Case) -> tuple[str, ...]:
+    """Why each header of the client's own does not go on."""
+    decision, fields = case.decision, case.request.fields
+    if not isinstance(decision, Forward):
+        return ()
+    gone = Counter(fields) - Counter(decision.plain.fields)
+    names = [name for name, _ in gone if name.lower() != b"host"]
+    return stripped_headers.reasons(names, nominated(fields), decision.connection)
+
+
+def _leaving(case: Case, forward: Forward) -> Leaving:
+    """The outgoing request, made of what the decision shows people, never of what it sends."""
+    outgoing, request = forward.shown, case.request
+    query = b"" if outgoing.query is None else b"?" + outgoing.query
+    url = f"{forward.origin}{(outgoing.path + query).decode('ascii', 'replace')}"
+    added = Counter(outgoing.fields) - Counter(request.fields)
+    return Leaving(
+        case.facts.method,
+        shown(url),
+        tuple(shown(_text(name)) for name, _ in outgoing.fields),
+        _stripped(request, forward.plain),
+        tuple(shown(_text(name + b": " + value)) for name, value in added),
+    )
+
+
+def _stripped(request: Request, plain: Outgoing) -> tuple[str, ...]:
+    """Names of the header fields and query parameters that do not go on."""
+    fields = Counter(request.fields) - Counter(plain.fields)
+    pieces = Counter((request.query or b"").split(b"&")) - Counter((plain.query or b"").split(b"&"))
+    parameters = [piece.partition(b"=")[0] for piece in pieces if piece]
+    headers = [name for name, _ in fields if name.lower() != b"host"]  # replaced, not taken off
+    return tuple(shown(_text(name)) for name in headers + parameters)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _clean(case: Case, step: Step) -> Step:
+    """The step without the signature. The canonical string keeps whatever else looks like one."""
+    if step.name != "canonical":
+        return step._replace(text=shown(step.text), lines=tuple(map(shown, step.lines)))
+    signature = case.claim.signature if case.claim is not None else None
+    if not signature:
+        return step
+    return step._replace(lines=tuple(line.replace(signature, f"{signature[:8]}…") for line in step.lines))

@@ -1,0 +1,150 @@
+"""What the gateway would do with a request and why: as data, and as lines for a terminal."""
+
+from __future__ import annotations
+
+import re
+from email.utils import formatdate
+from typing import Final, Literal, NamedTuple
+
+Outcome = Literal["ok", "refused", "note"]
+
+_MARKS: Final[dict[Outcome, str]] = {"ok": "ok", "refused": "!!", "note": "--"}
+# A signature id, which may be shown, has 32 digits.
+_SIGNATURE = re.compile(r"(?<![0-9A-Fa-f])([0-9A-Fa-f]{8})[0-9A-Fa-f]{25,}")
+_TOKEN = re.compile(r"(ps[0-9]_.{4})[A-Za-z0-9_+/=.-]{9,}")
+_WIDTH: Final = 11
+_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "min"), (1, "second"))
+
+
+class Step(NamedTuple):
+    """One question of the gateway and its answer; `lines`, what belongs to it line by line."""
+
+    name: str
+    outcome: Outcome
+    text: str
+    lines: tuple[str, ...] = ()
+
+
+class Finding(NamedTuple):
+    """One mistake that was recognised: its stable name, and a sentence that says what to do."""
+
+    name: str
+    text: str
+
+
+class Verdict(NamedTuple):
+    """What `core.decide` says. `status` and `code` are None unless it is refused; `detail` is what the
+    audit log would hold, `message` what the client would read, empty where it reads nothing.
+    """
+
+    decision: Literal["forward", "deny", "pass"]
+    status: int | None = None
+    code: str | None = None
+    detail: str | None = None
+    message: str = ""
+
+    @property
+    def granted(self) -> bool:
+        return self.decision == "forward"
+
+
+class Claimed(NamedTuple):
+    """What was recognised of the presign; None for what is not known or does not apply."""
+
+    scheme: str | None = None
+    carrier: str | None = None
+    connection: str | None = None
+    key: str | None = None
+    signature_id: str | None = None
+    expires: int | None = None
+
+
+class Leaving(NamedTuple):
+    """The request that would go to the upstream: header fields by name, credentials as placeholders."""
+
+    method: str
+    url: str
+    fields: tuple[str, ...]
+    stripped: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+class Explanation(NamedTuple):
+    """The verdict, the steps that led there in the gateway's order, and what went wrong, if anything."""
+
+    verdict: Verdict
+    claimed: Claimed
+    steps: tuple[Step, ...]
+    findings: tuple[Finding, ...] = ()
+    leaving: Leaving | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The same as objects, lists and texts."""
+        return {
+            "verdict": self.verdict._asdict(),
+            "claimed": self.claimed._asdict(),
+            "steps": [step._asdict() | {"lines": list(step.lines)} for step in self.steps],
+            "findings": [finding._asdict() for finding in self.findings],
+            "forward": None
+            if self.leaving is None
+            else {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in self.leaving._asdict().items()
+            },
+        }
+
+
+def render(explanation: Explanation) -> list[str]:
+    """The explanation for a terminal: one line for each step, marked `ok`, `!!` or `--`; no colours."""
+    lines = [headline(explanation.verdict), ""]
+    for step in explanation.steps:
+        lines.append(f"  {_MARKS[step.outcome]}  {step.name.ljust(_WIDTH)}  {step.text}")
+        lines += [f"{' ' * (_WIDTH + 8)}{line}" for line in step.lines]
+    if explanation.findings:
+        lines += ["", "What went wrong:"]
+        lines += [f"  *  {finding.text}" for finding in explanation.findings]
+    return lines
+
+
+def headline(verdict: Verdict) -> str:
+    if verdict.decision == "forward":
+        return "Granted: the gateway forwards it with the credential."
+    if verdict.decision == "pass":
+        return "Not presigned: the gateway passes it on as it is, without any credential."
+    return f"Refused: {verdict.status} {verdict.code}: {verdict.detail}."
+
+
+def shown(text: str) -> str:
+    """A text as people may see it: no whole signature or token, nothing that moves a cursor."""
+    return _TOKEN.sub(r"\1…", _SIGNATURE.sub(r"\1…", printable(text)))
+
+
+def printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def span(seconds: int) -> str:
+    """A length of time in its two largest units: "3 days 4 hours", "42 min", "1 second"."""
+    parts: list[str] = []
+    rest = seconds
+    for size, name in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {name}{'s' if count > 1 and name != 'min' else ''}")
+        elif parts:
+            break
+        if len(parts) == 2 or (parts and count >= 10):
+            break
+    return " ".join(parts) or "0 seconds"
+
+
+def moment(unix: int) -> str:
+    """A Unix time as people read it, in GMT; far beyond the calendar, as the number it is."""
+    try:
+        return formatdate(unix, usegmt=True)
+    except (ValueError, OverflowError, OSError):
+        return f"Unix time {unix}"

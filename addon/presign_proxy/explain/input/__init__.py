@@ -1,0 +1,1 @@
+"""What people paste, read as a request."""

@@ -1,0 +1,74 @@
+"""What the steps of a signed policy (version 2) say, in words. Nothing is decided here: see `case`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ..http.client_address import asker
+from ..signing.carriers import TERMS
+from ..signing.presign_scheme import Presign
+from ..signing.signed_policy import NO_TERMS, Terms, parse
+from .case import Case
+from .explanation import Step, moment, printable, span
+
+Teller = Callable[[Case], Step]
+
+
+def terms_of(case: Case) -> Terms:
+    """The terms of a claim whose signature was good, and its policy well-formed."""
+    claim = case.claim
+    return parse(claim.written) if isinstance(claim, Presign) and claim.written else NO_TERMS
+
+
+def _policy(case: Case) -> Step:
+    claim = case.claim
+    written = claim.written if isinstance(claim, Presign) else None
+    named = [TERMS[name] for name, value in (written._asdict() if written else {}).items() if value]
+    terms = terms_of(case)
+    lines = [f"only key {terms.key} may have signed it"] if terms.key else []
+    lines += [f"its signer named it {terms.id}"] if terms.id else []
+    return Step("policy", "ok", f"Version 2, with {', '.join(named)}.", tuple(lines))
+
+
+def _not_before(case: Case) -> Step:
+    begun = terms_of(case).not_before or 0
+    return Step("not_before", "ok", f"Valid since {moment(begun)}.")
+
+
+def _not_before_refused(case: Case) -> Step:
+    begun = terms_of(case).not_before or 0
+    text = f"It becomes valid in {span(begun - case.now)}, at {moment(begun)}."
+    return Step("not_before", "refused", text)
+
+
+def _client(case: Case) -> Step:
+    return Step("client", "ok", f"{_address(case)} is in one of the signed networks.")
+
+
+def _client_refused(case: Case) -> Step:
+    networks = ", ".join(map(str, terms_of(case).clients))
+    lines = [f"signed: {networks}"]
+    if case.request.client != _address(case):
+        lines.append(f"the connection comes from {printable(case.request.client)}, a trusted proxy")
+    return Step("client", "refused", f"{_address(case)} is in none of the signed networks.", tuple(lines))
+
+
+def _address(case: Case) -> str:
+    request = case.request
+    address = asker(request, case.registry.trusted_proxies)
+    return "An address that nobody can tell" if address is None else str(address)
+
+
+def _body(case: Case) -> Step:
+    most = terms_of(case).max_body
+    return Step("body", "ok", f"At most {most} bytes; one without a length is cut off where it has more.")
+
+
+TELLERS: Final[dict[str, Teller]] = {
+    "policy": _policy,
+    "not_before": _not_before,
+    "client": _client,
+    "body": _body,
+}
+REFUSALS: Final[dict[str, Teller]] = {"not_before": _not_before_refused, "client": _client_refused}

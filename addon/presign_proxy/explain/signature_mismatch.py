@@ -1,0 +1,253 @@
+"""With what, and over what, a signature was made that does not verify: bounded guessing, offline only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final, NamedTuple
+
+from ..core.connection import Connection
+from ..core.registry import Registry
+from ..signing import canonical
+from ..signing.keys import Try
+from .explanation import Finding, moment, printable
+from .signer_mistakes import ONLY_PLAIN, PLAIN, SECRETS, Signable, message
+
+MAX_OTHERS: Final = 5000
+"""Other connections whose keys are tried."""
+AS_SENT: Final = "as_sent"
+AS_REPAIRED: Final = "as_repaired"
+
+_MESSAGE_TEXTS: Final = {
+    "trailing_newline": (
+        "The signature was made over the canonical string with a newline at its end, as `echo` and "
+        "here-documents add one: sign it without (`printf '%s'`)."
+    ),
+    "crlf": "The signature was made over lines that end in CR LF: they end in LF alone.",
+    "literal_backslash_n": (
+        "The signature was made over a canonical string with a backslash and an n for each newline: in "
+        "bash, `printf` or $'…' makes real ones."
+    ),
+    "other_separator": (
+        "The signature was made over values joined otherwise than the canonical string joins them."
+    ),
+    "other_label": (
+        f"The signature was made with another label in the first line: it must be {canonical.PRESIGN_LABEL}, "
+        f"and {canonical.POLICY_LABEL} where there is a policy (X-Presign-Not-Before, -Max-Uses, -Client, "
+        "-Max-Body, -Key, -Id)."
+    ),
+    "no_label": "The signature was made without the first part of the canonical string.",
+    "fields_swapped": "The signature was made over the right values in another order.",
+    "policy_of_nothing": (
+        "The signature was made with the label of a signed policy though the presign has none of its fields: "
+        f"five lines then, the first of them {canonical.PRESIGN_LABEL}."
+    ),
+    "policy_not_signed": (
+        "The signature was made without the lines of the policy: X-Presign-Not-Before, -Max-Uses, -Client, "
+        "-Max-Body, -Key and -Id are signed too, and cannot be added afterwards."
+    ),
+    "policy_lines_left_out": (
+        "The signature was made without the empty lines of the policy: all six have their line, also those "
+        "that are absent, and also at the end ($(…) in a shell takes them off)."
+    ),
+    "policy_order": (
+        "The signature was made over the policy in another order: not before, max uses, client, max body, "
+        "key, id, each on its line, behind the paths."
+    ),
+    "policy_with_names": "The signature was made over names and values: the lines hold the values alone.",
+    "policy_with_zeros": "The signature was made with 0 for what is absent: such a line is empty.",
+    "percent_encoded": (
+        "The signature was made over percent-encoded values: sign the plain text, and encode it for the URL "
+        "only."
+    ),
+    "plus_for_space": (
+        "A + in a query is a space: the signature was made over the other one. Write %20 for a space, %2B "
+        "for a +."
+    ),
+    "paths_glued": (
+        "A path is glued onto X-Presign-Paths: the client appended it to a base_url that has a query. Use a "
+        "token or headers for such a client."
+    ),
+    "slash_added": (
+        "The signature was made over paths with a leading slash, the request carries them without: sign the "
+        "very text that is sent."
+    ),
+    "slash_missing": (
+        "The signature was made over paths without the leading slash that the request carries: sign the "
+        "very text that is sent."
+    ),
+    "signed_with_blanks": (
+        "The signature was made over lists joined with blanks: join with a comma alone, and send what was "
+        "signed."
+    ),
+    "signed_as_json": "The signature was made over lists written as JSON: join the items with commas.",
+    "case_of_methods": (
+        "The signature was made over methods in other case: upper-case, when signing and when sending."
+    ),
+    "signed_milliseconds": (
+        "The signature was made over expires in milliseconds, the request carries seconds: sign the seconds."
+    ),
+    "signed_seconds": (
+        "The signature was made over expires in seconds, the request carries milliseconds: send the seconds."
+    ),
+    "signed_fraction": "The signature was made over expires with a fraction (.0): sign whole seconds.",
+    "signed_request": (
+        "The signature was made over the method or path of the request itself: the lists that are sent were "
+        "not signed. Sign the very text that is sent."
+    ),
+    "changed_methods": "X-Presign-Methods was changed after signing; a holder can only use what was signed.",
+    "changed_paths": "X-Presign-Paths was changed after signing; a holder can only use what was signed.",
+    "changed_expires": "X-Presign-Expires was changed after signing; a holder can only use what was signed.",
+    "other_connection_id": "The signature was made for another connection id than the request names.",
+    "signed_unsorted": (
+        "The signature was made over the lists in another order than they are sent in: sort them by code "
+        "point, then sign, then send the same text."
+    ),
+    "signed_encoded_source": (
+        "The signature was made over the base64url of the source: sign the source URL itself."
+    ),
+    "signed_without_scheme": (
+        "The signature was made over the source without its https://: sign the whole URL."
+    ),
+    "signed_with_slash": "The signature was made over the source with another slash at its end.",
+}
+_SECRET_TEXTS: Final = {
+    "secret_newline": "with a newline at its end (as `echo` or a file has it)",
+    "secret_crlf": "with CR LF at its end (as a file from Windows has it)",
+    "secret_blank": "with a blank around it",
+    "secret_trimmed": "without the blanks that are registered as part of it",
+    "secret_quoted": "with the quotes around it (as some .env readers leave them)",
+    "secret_base64": "in its base64 form: the key is the text of the secret itself, not encoded once more",
+    "secret_base64_decoded": (
+        "decoded from base64: the key is the text of the secret as it stands, not decoded"
+    ),
+    "secret_hex_decoded": "decoded from hex: the key is the text of the secret as it stands, not decoded",
+    "secret_hex": "in its hex form: the key is the text of the secret itself",
+    "secret_without_prefix": "without its sk_ prefix, which is part of it",
+    "secret_with_prefix": "with an sk_ before it that is not part of it",
+    "secret_case": "in other case",
+}
+
+
+class Suspect(NamedTuple):
+    """A signature and what it should cover.
+
+    `sent` and `repaired` are canonical strings, of the values as they stand and as they should; `messages`,
+    what else may have been signed; `beginning`, the signature's bytes or the first of them; `misspelled`,
+    whether a value that is signed is itself not well-formed; `key`, the one that X-Presign-Key names.
+    """
+
+    connection: Connection | None
+    sent: bytes
+    repaired: bytes
+    messages: Mapping[str, bytes]
+    beginning: bytes
+    misspelled: bool = False
+    key: str | None = None
+
+
+def investigate(suspect: Suspect, now: int) -> list[Finding]:
+    """How the signature came about, as far as the connection's own keys can tell; empty where they cannot."""
+    known = suspect.connection
+    if known is None or not known.keys.keys:
+        return []
+    as_meant = {AS_SENT: suspect.sent, AS_REPAIRED: suspect.repaired}
+    if suspect.sent == suspect.repaired:
+        del as_meant[AS_REPAIRED]
+    ring = known.keys
+    # First every mistake made with the secret, then every mistake made with the message, then both at once.
+    for messages, secrets in (
+        (as_meant, ONLY_PLAIN),
+        (as_meant, SECRETS),
+        (suspect.messages, ONLY_PLAIN),
+        (suspect.messages, SECRETS),
+    ):
+        if found := next(ring.tries(messages, secrets, suspect.beginning), None):
+            return _told(found, suspect, now)
+    return []
+
+
+def _told(found: Try, suspect: Suspect, now: int) -> list[Finding]:
+    findings: list[Finding] = []
+    variant, message = found.variant.partition("/")[0], found.message.partition("/")[0]
+    key = found.key
+    if variant != PLAIN:
+        text = f"The signature was made with the secret of key {key.id} {_SECRET_TEXTS[variant]}."
+        findings.append(Finding(variant, text))
+    if message in _MESSAGE_TEXTS:
+        findings.append(Finding(message, _MESSAGE_TEXTS[message]))
+    if suspect.key not in (None, key.id):
+        text = f"The signature was made with key {key.id}, but X-Presign-Key names {printable(suspect.key)}."
+        findings.append(Finding("other_key_named", text))
+        return findings
+    if not key.is_live(now):
+        until = moment(key.not_after or 0)
+        text = (
+            f"The signature was made with key {key.id}, past its not_after ({until}): take the current one."
+        )
+        findings.append(Finding("expired_key", text))
+    elif variant == PLAIN:
+        findings += _as_meant(message, key.id, suspect)
+    return findings
+
+
+def _as_meant(message: str, key: str, suspect: Suspect) -> list[Finding]:
+    if message == AS_REPAIRED:
+        return [
+            Finding(
+                "signed_repaired",
+                f"The signature (key {key}) was made over the values as they should be: send the "
+                "very text that "
+                "was signed.",
+            )
+        ]
+    if message == AS_SENT and suspect.misspelled:
+        return [
+            Finding(
+                "signed_as_sent",
+                f"The signature (key {key}) was made over the values as they were sent: put them "
+                "right before "
+                "signing.",
+            )
+        ]
+    if message == AS_SENT:
+        return [Finding("otherwise_good", f"With that put right, the signature is good (key {key}).")]
+    return []
+
+
+def investigate_others(
+    registry: Registry, named: str, signable: Signable, beginning: bytes
+) -> Iterator[Finding]:
+    """Whether another connection's key made the signature, or it was made for another connection."""
+    for other in islice(registry.connections.values(), MAX_OTHERS):
+        if other.id == named or not other.keys.keys or other.source is not None:
+            continue
+        messages = {
+            "other_connection_key": message(signable.lines()),
+            "other_connection": message(signable._replace(connection_id=other.id).lines()),
+        }
+        for found in other.keys.tries(messages, ONLY_PLAIN, beginning):
+            if found.message == "other_connection_key":
+                text = f'The signature was made with a key of connection "{other.id}", for "{named}".'
+            else:
+                text = f'The signature was made for connection "{other.id}", but the request names "{named}".'
+            yield Finding(found.message, text)
+            return
+
+
+def investigate_other_projects(
+    registry: Registry, named: str, rest: tuple[str, str], beginning: bytes
+) -> Iterator[Finding]:
+    """The same for scheme source; `rest` is the source URL and exp."""
+    for other in islice(registry.connections.values(), MAX_OTHERS):
+        if other.id == named or not other.keys.keys:
+            continue
+        messages = {
+            "other_connection_key": canonical.source(named, *rest),
+            "other_connection": canonical.source(other.id, *rest),
+        }
+        for found in other.keys.tries(messages, ONLY_PLAIN, beginning):
+            yield Finding(
+                found.message, f'The signature was made with a key of "{other.id}", not of "{named}".'
+            )
+            return

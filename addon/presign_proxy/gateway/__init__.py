@@ -1,0 +1,1 @@
+"""The running gateway, as far as it needs no mitmproxy."""

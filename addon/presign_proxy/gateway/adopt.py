@@ -1,0 +1,73 @@
+"""Making use of a new configuration: what it wants open is opened, and all parts change over, or none."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple, Protocol
+
+from ..config import load as config
+from ..config.tls_certificate import Certificate
+from ..limits.limiter import Limiter
+from ..observe.audit_log import Journal, Opened
+from ..problems import ConfigError, Problem
+from . import unsafe_options
+from .credential_fetch import Fetcher
+from .status import Observer
+
+logger = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """What was opened for a new configuration, and its warnings."""
+
+    opened: Opened
+    told: list[str]
+
+    def discard(self) -> None:
+        """It is not used after all."""
+        self.opened.discard()
+
+
+class Front(Protocol):
+    """Answers TLS for the gateway's own names."""
+
+    def use(self, certificate: Certificate | None, hosts: frozenset[str]) -> None: ...
+
+
+class Adoption:
+    """The parts of a gateway that a configuration changes."""
+
+    def __init__(
+        self, observer: Observer, journal: Journal, limiter: Limiter, fetcher: Fetcher, front: Front
+    ) -> None:
+        self._observer = observer
+        self._journal = journal
+        self._limiter = limiter
+        self._fetcher = fetcher
+        self._front = front
+        self.alone = True
+        """Whether no other process serves the same clients."""
+
+    def prepare(self, loaded: config.Loaded) -> Prepared:
+        """All that asks a file system something, in any thread: it may hang. Raises ConfigError."""
+        told = loaded.told  # the command that it names is looked for
+        return Prepared(self._journal.opened(loaded.config.audit, loaded.path), told)
+
+    def adopt(self, loaded: config.Loaded, prepared: Prepared) -> None:
+        """Use it, and touch no file. Raises ConfigError; then all stays as it was."""
+        try:
+            if loaded.limited and loaded.store.is_private and not self.alone:
+                why = "counts in each worker by itself: choose sqlite:///FILE or redis://HOST"
+                raise ConfigError([Problem(str(loaded.path), 0, 0, "limits.store", why)])
+            with self._observer.moving(loaded.config.admin, loaded.path):
+                self._journal.use(prepared.opened)
+        except BaseException:
+            prepared.discard()
+            raise
+        for name in unsafe_options.keylogs():
+            logger.warning("presign: $%s is set: the keys of all TLS sessions are recorded", name)
+        for warning in prepared.told:
+            logger.warning("presign: %s", warning)
+        self._limiter.use(loaded.store, needed=loaded.limited)
+        self._fetcher.forget(loaded.path.parent)
+        self._front.use(loaded.front, loaded.registry.hosts)

@@ -1,0 +1,1 @@
+"""One request as bytes: its head, names, query, paths, hosts, and who sends it. Pure."""

@@ -1,0 +1,291 @@
+"""Canonical paths and the patterns that are matched against them.
+
+A path is refused unless every decoder an upstream may run, none, one or two rounds of percent-decoding,
+`;parameters` dropped, `\\` read as `/`, full-width forms folded, finds the same segments in it. What is
+matched is what is forwarded: the canonical form, never the one received.
+
+An escaped sub-delimiter, `:` or `@` (`v1%3A0`, `a%40b.c`) is the character itself to a pattern, and is
+forwarded as it was received: libraries differ in which of them they escape. Two are so in one direction only,
+see `_ONE_WAY`.
+
+A canonical path may hold `;`, and `;`, `?` and `#` encoded. Some upstreams end the path there, others drop
+the parameters of each segment. So a pattern matches such a path only where it matches every reading of it,
+see `Pattern.matches`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ..errors import MESSAGE, Denied
+from ..regexes import late
+from .percent import CONTROL, HEX_DIGITS, decode, is_incomplete
+
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+# RFC 3986, 3.3: neither a pchar nor a slash, so not legal in a path.
+_ILLEGAL = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]")
+# Nothing to decode, no ";", no segment that is empty or starts with a dot: canonical as it stands.
+_PLAIN = late(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?")
+_ESCAPE = late(rb"%([0-9A-Fa-f]{2})")
+# Of each octet, what stands for it. No call for each: a path of 64 KiB may hold nothing that is legal.
+_LEGAL: Final = [
+    b"%%%02X" % octet if _ILLEGAL.fullmatch(bytes((octet,))) else bytes((octet,)) for octet in range(256)
+]
+_CANONICAL: Final = {
+    (a + b).encode(): bytes((octet,)) if (octet := int(a + b, 16)) in _UNRESERVED else b"%%%02X" % octet
+    for a in HEX_DIGITS
+    for b in HEX_DIGITS
+}
+_COMPARED_AS_ONE: Final = frozenset(b"!$&'()*,=:@")
+"""What may stand in a path as it is or escaped (RFC 3986, 3.3: sub-delims, `:`, `@`), and means the same."""
+_UNIT = late(rb"%([0-9A-Fa-f]{2})|([^%])|(%)", re.DOTALL)
+_DOUBLE_ENCODED = late(rb"%25(?:[0-9A-Fa-f]{2}|[uU])")
+_ESCAPED_AGAIN = late(r"%[0-9A-Fa-f]{2}")
+_CUT = late(r"[;?#]")
+_CONTROL = late(CONTROL)
+# Read as a dot, a slash or a backslash once a decoder folds compatibility forms or "best fit" code pages.
+_FOLDED = late("[\u2024\u2025\u2044\u2215\u2216\u29f8\u29f9\ufe52\ufe68\uff0e\uff0f\uff3c\uff05]")
+
+# Of the units of a path (see `units`): what an upstream may take for `;`, `?` or `#` once it decodes, and
+# once it folds compatibility forms as well. A test holds the list against Unicode.
+SEMICOLONS: Final = "\u037e\ufe14\ufe54\uff1b"
+QUESTION_MARKS: Final = "\u2047\u2048\u2049\ufe16\ufe56\uff1f"
+HASHES: Final = "\ufe5f\uff03"
+_REFUSED: Final = "the path is refused: "
+_OWNER: Final = "It holds %2F: the connection's owner would have to set allow_encoded_slash."
+_SLASH: Final = f"{MESSAGE['path_not_allowed']} {_OWNER}"
+_MAX_READ: Final = 8 * 1024
+"""Units of a path that is read in several ways: signed lists of patterns are no longer either."""
+
+
+def canonical_path(raw: bytes, *, allow_encoded_slash: bool = False) -> bytes:
+    """The one spelling of a path (RFC 3986, 6.2.2): unreserved decoded, other escapes upper-case.
+
+    Args:
+        raw: a path that begins with `/`, as received.
+
+    Raises Denied("path_not_allowed") for what two parsers could read in two ways.
+    """
+    if _PLAIN.fullmatch(raw):
+        return raw
+    if not raw.startswith(b"/"):
+        raise _refused("it does not begin with a slash")
+    if b"\\" in raw or b"#" in raw or b"?" in raw:
+        raise _refused("it holds a backslash, '#' or '?'")
+    if is_incomplete(raw):
+        raise _refused("it holds an incomplete percent-encoding")
+    path = _encode(raw)
+    if _DOUBLE_ENCODED.search(path):
+        raise _refused("it is percent-encoded twice")
+    if b"%5C" in path:
+        raise _refused("it holds an encoded backslash")
+    _check_segments(decode(raw))  # as of the path itself: it is encoded once
+    if b"%2F" in path and not allow_encoded_slash:
+        why = f"{_REFUSED}it holds an encoded slash, and the connection does not set allow_encoded_slash"
+        raise Denied("path_not_allowed", why, told=_SLASH)
+    return path
+
+
+def _encode(raw: bytes) -> bytes:
+    """Decode unreserved escapes, upper-case the rest, encode what may not stand in a path."""
+    parts = _ESCAPE.split(raw)
+    if len(parts) > 1:
+        parts[1::2] = map(_CANONICAL.__getitem__, parts[1::2])
+        raw = b"".join(parts)
+    return b"".join(map(_LEGAL.__getitem__, raw)) if _ILLEGAL.search(raw) else raw
+
+
+def _check_segments(decoded: bytes) -> None:
+    try:
+        text = decoded.decode("utf-8")  # strict: refuses overlong forms and surrogates
+    except UnicodeDecodeError:
+        raise _refused("it is not UTF-8") from None
+    if _CONTROL.search(text):
+        raise _refused("it holds a control character")
+    if not text.isascii():
+        if _FOLDED.search(text):
+            raise _refused("it holds a character that folds to a dot or a slash")
+        # One character at a time: runs of combining marks make normalising a whole text quadratic.
+        text = text.translate({ord(char): unicodedata.normalize("NFKC", char) for char in set(text)})
+        if _ESCAPED_AGAIN.search(text):
+            raise _refused("it folds to something percent-encoded")
+    *inner, last = text.split("/")[1:]
+    for segment in inner:
+        if _is_dots(segment) or not _name(segment):
+            raise _refused("it holds an empty or a dot segment")
+    # One trailing slash is an empty last segment; "/;x" is not.
+    if _is_dots(last) or (last and not _name(last)):
+        raise _refused("it ends in an empty or a dot segment")
+
+
+def _name(segment: str) -> str:
+    """A segment without `;parameters`; an encoded `?` or `#` ends the path for whoever parses it once more
+    after decoding.
+    """
+    return _CUT.split(segment)[0]
+
+
+def _is_dots(segment: str) -> bool:
+    """Dots, also with the spaces that Windows drops, with or without `;parameters`."""
+    name = _name(segment)
+    return "." in name and not name.strip(" .")
+
+
+def _refused(why: str) -> Denied:
+    return Denied("path_not_allowed", f"{_REFUSED}{why}")
+
+
+def units(path: bytes) -> str:
+    """One character per unit of a canonical path: an escape is one unit, and equals no plain character, but
+    for those that are compared as one.
+
+    Patterns are matched on units so that `*A9` does not match the second half of `%C3%A9`.
+    """
+    if path.find(b"%") < 0:
+        return path.decode("ascii")
+    return "".join(
+        _UNIT_OF[escape] if escape else (plain or percent).decode("ascii")
+        for escape, plain, percent in _UNIT.findall(path)
+    )
+
+
+_UNIT_OF: Final = {
+    (a + b).encode(): chr(octet) if (octet := int(a + b, 16)) in _COMPARED_AS_ONE else chr(0x100 + octet)
+    for a in HEX_DIGITS
+    for b in HEX_DIGITS
+}
+
+
+def _any_of(octet: str, folded: str) -> str:
+    """What stands for one ASCII character in units: its escape, and each character that folds to it."""
+    return "|".join(units(_encode(char.encode("utf-8"))) for char in (f"%{ord(octet):02X}", *folded))
+
+
+_SEMICOLON: Final = f"(?:;|{_any_of(';', SEMICOLONS)})"
+_QUERY: Final = late(_any_of("?", QUESTION_MARKS))
+_FRAGMENT: Final = late(_any_of("#", HASHES))
+_ENDS: Final = (late(";"), late(_SEMICOLON), _QUERY, _FRAGMENT)
+# RFC 3986, 3.3. Servlet containers drop parameters before they decode, others after; then `%2F` ends one too.
+_PARAMETERS: Final = (
+    late(";[^/]*"),
+    late(f"{_SEMICOLON}[^/]*"),
+    late(f"{_SEMICOLON}[^/{units(b'%2F')}]*"),
+)
+_MARK: Final = late(f"{_SEMICOLON}|{_QUERY.pattern}|{_FRAGMENT.pattern}")
+
+
+def _readings(path: str) -> set[str]:
+    """What upstreams may take for these units of a path: cut at one of the marks, or without parameters, or
+    both, one after the other. A fixed number of them.
+    """
+    whole = {path, *_cut_at((_QUERY, _FRAGMENT), path)}
+    bare = {parameters.sub("", one) for one in whole for parameters in _PARAMETERS}
+    both = {cut for one in bare for cut in _cut_at((_QUERY, _FRAGMENT), one)}
+    return {*_cut_at(_ENDS, path), *bare, *both}
+
+
+def _cut_at(marks: Iterable[re.Pattern[str]], path: str) -> set[str]:
+    """The path up to the first of each of these marks."""
+    return {mark.split(path, maxsplit=1)[0] for mark in marks}
+
+
+_ONE_WAY: Final = {";": units(b"%3B"), "+": units(b"%2B")}
+"""Characters that match their escape where they were signed. A signed escape does not match the character:
+upstreams may read a plain `;` as the end of a segment and a plain `+` as a blank, but not the escapes."""
+_READ_AS: Final[dict[str, dict[int, str]]] = {
+    plains: {ord(_ONE_WAY[plain]): plain for plain in plains} for plains in ("", ";", "+", ";+")
+}
+"""Tables for `str.translate`."""
+
+
+class Pattern(NamedTuple):
+    """A path pattern: literals between which `*` stands for any run of characters, `/` included.
+
+    `plains` are those of `;+` whose escapes in a path are read as the characters.
+    """
+
+    text: str
+    literals: tuple[str, ...]
+    plains: str = ""
+
+    def matches(self, path: str) -> bool:
+        """Whether it matches the units of a canonical path without its leading slash; in linear time."""
+        if self._matches(path, _READ_AS[""]):
+            return True
+        return bool(self.plains) and not path.isascii() and self._matches(path, _READ_AS[self.plains])
+
+    def _matches(self, path: str, table: dict[int, str]) -> bool:
+        """The same, with the escapes of a table read as what they stand for.
+
+        What stands before the first `*` was written by the signer, `;` and `%23` included. Behind it the
+        holder chooses the path: there, every reading of it has to match as well.
+        """
+        read = path.translate(table) if table else path  # unit by unit: positions stay
+        first = self.literals[0]
+        if len(self.literals) == 1:
+            return read == first
+        if not read.startswith(first):
+            return False
+        if self.literals[1:] == ("",):
+            return True  # it matches whatever is left of the rest, too
+        if not self._matches_rest(read[len(first) :]):
+            return False
+        rest = path[len(first) :]
+        # Escapes are not ASCII in units, so most paths need no search.
+        if (rest.isascii() and ";" not in rest) or not _MARK.search(rest):
+            return True
+        return len(rest) <= _MAX_READ and all(
+            self._matches_rest(one.translate(table)) for one in _readings(rest)
+        )
+
+    def matches_as_sent(self, path: str) -> bool:
+        """Whether it matches the path as an upstream reads it that neither cuts it nor drops parameters."""
+        first, *others = self.literals
+        return path.startswith(first) and self._matches_rest(path[len(first) :]) if others else path == first
+
+    def _matches_rest(self, rest: str) -> bool:
+        """Whether all literals but the first match what stands behind that one."""
+        last = self.literals[-1]
+        end = len(rest) - len(last)
+        if end < 0 or not rest.endswith(last):
+            return False
+        start = 0
+        # Taking the leftmost occurrence of each literal is never worse, so there is no backtracking.
+        for literal in self.literals[1:-1]:
+            found = rest.find(literal, start, end)
+            if found < 0:
+                return False
+            start = found + len(literal)
+        return start <= end
+
+
+@lru_cache(maxsize=4096)  # only patterns that were signed or configured get here
+def pattern(text: str) -> Pattern:
+    """Compile a pattern. One leading slash is ignored; literals are canonicalised as paths are."""
+    literals = tuple(units(_encode(one.encode("utf-8"))) for one in text.removeprefix("/").split("*"))
+    whole = "".join(literals)
+    # An escape that was signed beside the plain character was told from it on purpose.
+    plains = "".join(plain for plain, escape in _ONE_WAY.items() if plain in whole and escape not in whole)
+    return Pattern(text, literals, plains)
+
+
+def meets(one: Pattern, other: Pattern) -> bool:
+    """Whether some text matches both patterns: for a signer's own patterns, in quadratic time."""
+    left, right = ("*".join(pattern.literals) for pattern in (one, other))
+    # From the end: whether what is left of both can be the same text.
+    below = [False] * len(right) + [True]
+    for at in range(len(right) - 1, -1, -1):
+        below[at] = right[at] == "*" and below[at + 1]
+    for char in reversed(left):
+        row = [False] * len(right) + [char == "*" and below[-1]]
+        for at in range(len(right) - 1, -1, -1):
+            if "*" in (char, right[at]):
+                row[at] = below[at] or row[at + 1]
+            else:
+                row[at] = char == right[at] and below[at + 1]
+        below = row
+    return below[0]

@@ -1,0 +1,101 @@
+"""Which store a configuration asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ...signing.secret import Secret
+from .memory import MemoryStore
+from .sqlite import SqliteStore
+from .store import Store, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A store that can be opened.
+
+    Args:
+        url: memory://, sqlite:///PATH or redis[s]://[USER@]HOST[:PORT][/DATABASE].
+        base: directory of the configuration: relative paths count from there.
+        password: of Redis.
+        ca: authorities for rediss://.
+    """
+
+    url: str
+    base: Path
+    password: Secret | None = None
+    ca: str | None = None
+
+    def is_same(self, other: Choice | None) -> bool:
+        """Whether both lead to the same store in the same way."""
+        if other is None or (self.url, self.base, self.ca) != (other.url, other.base, other.ca):
+            return False
+        mine, theirs = self.password, other.password
+        return (mine.reveal() if mine else None) == (theirs.reveal() if theirs else None)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether no other process can count in it."""
+        return self.url.startswith("memory:")
+
+    @property
+    def path(self) -> Path | None:
+        """Of sqlite: the file."""
+        return self.base / self.url.removeprefix("sqlite:///") if self.url.startswith("sqlite:") else None
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Of Redis: where it listens. No request may ever lead there."""
+        if not self.url.startswith("redis"):
+            return None
+        parts = urlsplit(self.url)
+        return parts.hostname or "localhost", parts.port or 6379
+
+    @property
+    def obstacle(self) -> str:
+        """Why a file cannot be counted in, as the gateway warns of it at its start. Redis is not asked."""
+        return SqliteStore(self.path).obstacle() if self.path is not None else ""
+
+    @property
+    def refusal(self) -> str:
+        """Why a store that answers cannot count; empty where it can, or says nothing for a second."""
+        if not self.url.startswith("redis"):
+            return ""
+        from .redis import refusal  # an extra, and a second to import
+
+        return refusal(self.url, self.password, self.base / self.ca if self.ca else None)
+
+    def open(self) -> Store:
+        """Raises StoreError where it cannot be meant so; whether it works is seen when it is used."""
+        if self.is_private:
+            return MemoryStore()
+        if self.path is not None:
+            return SqliteStore(self.path)
+        from .redis import RedisStore  # an extra, and a second to import
+
+        return RedisStore(self.url, self.password, self.base / self.ca if self.ca else None)
+
+
+def problem_of(choice: Choice) -> str | None:
+    """What is wrong with a choice, as a sentence that repeats nothing of it."""
+    if not choice.url.startswith("redis"):
+        return None
+    try:
+        parts = urlsplit(choice.url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL as in redis://127.0.0.1:6379/0"
+    if parts.password is not None:
+        return "holds a password: URLs end up in logs; write limits.password"
+    database = parts.path.removeprefix("/")
+    if parts.query or parts.fragment or port == 0 or (database and not database.isdecimal()):
+        return "is not redis://[USER@]HOST[:PORT][/DATABASE]"
+    if choice.ca and parts.scheme != "rediss":
+        return "has a ca, which only rediss:// needs"
+    try:
+        choice.open()
+    except StoreError as error:
+        return str(error)
+    return None

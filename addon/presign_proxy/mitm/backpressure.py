@@ -1,0 +1,121 @@
+"""Back-pressure where mitmproxy has none: nothing more is read from a peer while too much of it is held.
+
+mitmproxy reads on and queues: a body whose upstream is still being dialled, and what an HTTP/2 client's
+closed window keeps from being sent. A gate stops reading a socket that serves one exchange, never one that
+serves several: an HTTP/2 client is held back stream by stream, by its windows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from .small_reads import sip
+from .sockets import handler_of
+from .tcp import keep_asking
+from .turns import Turns
+
+MAX_HELD: Final = 1024 * 1024
+"""Bytes held of what one client sent, before no more is read from it."""
+MAX_BACKLOG: Final = 4 * 1024 * 1024
+"""Bytes of one answer that wait for a client to take them, before no more of it is read."""
+MAX_BACKLOGS: Final = 16 * 1024 * 1024
+"""Bytes of all answers together that wait for one client. Beyond it each of them has room for SHARE."""
+SHARE: Final = 16 * 1024
+"""Bytes of one answer that are read however many others wait. One that is not taken never stops another."""
+_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 4 * _PAUSE
+
+
+def is_too_much(waiting: int, together: int, room: int = MAX_BACKLOGS) -> bool:
+    """Whether no more of an answer is to be read: so much of it waits, and so much of all that its client
+    has asked for.
+
+    Args:
+        room: bytes that may wait for one client by now, because others have theirs.
+    """
+    return waiting > MAX_BACKLOG or (waiting > SHARE and together > min(MAX_BACKLOGS, room))
+
+
+class GatedReader:
+    """A stream reader that waits while its gate is shut."""
+
+    def __init__(self, reader: Any, is_shut: Callable[[], bool], turns: Turns | None = None) -> None:
+        """Args: turns: in which what was read is told; None for at once."""
+        self._reader = reader
+        self._is_shut = is_shut
+        self._turns = turns
+        self._held: asyncio.Future[None] | None = None
+        self._reading = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether all that was read was told, and nothing more is here."""
+        return self._reading and not self._reader._buffer and not self._reader.at_eof()
+
+    def hold(self, on: bool) -> None:
+        """Read no more until it is let go: for those who know when."""
+        if on and self._held is None:
+            self._held = asyncio.get_running_loop().create_future()
+        elif not on and self._held is not None:
+            held, self._held = self._held, None
+            if not held.done():
+                held.set_result(None)
+
+    async def read(self, n: int) -> bytes:
+        try:
+            # Asked again and again, because what opens the gate is a count in somebody else's queue.
+            pause = _PAUSE
+            while self._is_shut():
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            if self._held is not None:
+                await self._held
+            self._reading = True
+            data: bytes = await self._reader.read(n)
+            self._reading = False
+            if self._turns is not None and not self._turns.take():
+                await self._stand(self._turns)
+            return data
+        except Exception as error:
+            # mitmproxy closes a connection that fails in this way; after any other it would stay, unread. It
+            # cannot do so before it has noted who reads, which it does when we first wait.
+            await asyncio.sleep(0)
+            raise OSError(f"reading failed ({type(error).__name__})") from None
+        finally:
+            self._reading = False
+
+    async def _stand(self, turns: Turns) -> None:
+        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turns.wait(called)
+        try:
+            await called
+        finally:
+            turns.leave(called)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+def call(waiting: asyncio.Future[None]) -> None:
+    """Tell one who stands in a row to go on."""
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def gate(client: Any, connection: Any, is_shut: Callable[[], bool], turns: Turns | None = None) -> None:
+    """Put a gate before a connection of a client's handler, before its read loop begins, and watch for its
+    peer.
+
+    Args:
+        turns: where given, it is one of many that the client may have, and is read in small pieces, by turns.
+    """
+    handler = handler_of(client)
+    io = handler.transports.get(connection) if handler is not None else None
+    if io is not None and io.reader is not None and connection.transport_protocol == "tcp":
+        if turns is not None:
+            sip(io.writer, io.reader)
+        io.reader = GatedReader(io.reader, is_shut, turns)
+        if (transport := getattr(io.writer, "transport", None)) is not None:
+            keep_asking(transport.get_extra_info("socket"))

@@ -1,0 +1,1 @@
+"""The flow path: requests and responses inside mitmproxy's HTTP layers."""

@@ -1,0 +1,147 @@
+"""The body of an answer on the flow path, decoded and masked, no faster than its client takes it.
+
+A few bytes may become a thousandfold once they are decoded. mitmproxy would make all of it at once, and keep
+what the client does not take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+
+from ...core.response_body import LEAST, PATIENCE, TURN
+from ..backpressure import is_too_much
+from ..sockets import handler_of, transport_of
+from .coalesce import Commands
+from .endings import UPSTREAM_FAILED, EndingStream
+from .http2_windows import all_unsent, unsent
+from .state import Entry
+from .waits import Drained
+
+logger = logging.getLogger(__name__)
+
+_LOOK: Final = 0.05
+"""Seconds until it is looked again whether a client has taken what there was."""
+
+
+class DownloadingStream(EndingStream):
+    """A stream that stops unpacking while its client does not take what there is."""
+
+    prompting: commands.RequestWakeup | None = None
+    """What wakes it where something of its answer is held back."""
+    _incoming: deque[ResponseData | ResponseEndOfMessage] | None = None
+    """What came, and was not begun with."""
+    _pieces: Iterator[bytes] | None = None
+    """What is being made of the last that was begun with."""
+    _ending: ResponseEndOfMessage | None = None
+    _resting: asyncio.Task[None] | None = None
+
+    @property
+    def rests(self) -> bool:
+        """Whether more is here than its client takes."""
+        return self._resting is not None
+
+    def _guard(self, stock: Commands) -> Commands:
+        raise NotImplementedError
+
+    def _receive(self, entry: Entry, event: ResponseData | ResponseEndOfMessage) -> Commands:
+        """Pass on a piece of the body, or its end, once all that came before was passed on."""
+        self._incoming = self._incoming if self._incoming is not None else deque()
+        self._incoming.append(event)
+        if self._resting is None:
+            yield from self._pass_on(entry)
+
+    def _pass_on(self, entry: Entry) -> Commands:
+        passed = 0
+        while self._begins(entry):
+            try:
+                piece = next(self._pieces, None) if self._pieces is not None else None
+            except Exception as error:
+                logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
+                yield from self._abort(entry)
+                return
+            if piece is None:
+                self._pieces = None
+                if self._ending is not None:
+                    yield from self._guard(super()._handle_event(self._ending))
+                    return
+                continue
+            if piece:
+                yield from self._guard(super()._handle_event(ResponseData(self.stream_id, piece)))
+            passed += max(len(piece), LEAST)
+            if passed >= TURN or self._is_behind():
+                self._resting = asyncio.get_running_loop().create_task(self._rest())
+                return
+        if entry.body is None and not self.answered:
+            yield from self._abort(entry)
+        elif entry.body is not None and entry.body.waits and self.prompting is None and not self.answered:
+            self.prompting = commands.RequestWakeup(PATIENCE)
+            yield self.prompting
+
+    def _begins(self, entry: Entry) -> bool:
+        """Whether there is something to go on with."""
+        if entry.body is None or self.answered:
+            return False
+        if self._pieces is None and self._incoming:
+            event = self._incoming.popleft()
+            if isinstance(event, ResponseData):
+                self._pieces = entry.body.feed(event.data)
+            else:
+                self._ending, self._pieces = event, entry.body.finish()
+        return self._pieces is not None
+
+    def _is_behind(self) -> bool:
+        """Whether the client does not take what there is."""
+        client = self.context.client
+        transport = transport_of(client, client)
+        socket = transport.get_write_buffer_size() if transport is not None else 0
+        server: Any = self.http_layer.connections.get(client)
+        if isinstance(server, Http2Server):
+            room = self.ledger.shares.room
+            return is_too_much(socket + unsent(server, self.stream_id), socket + all_unsent(server), room)
+        return is_too_much(socket, socket)
+
+    async def _rest(self) -> None:
+        """Looks on from outside: each event of mitmproxy's would pass for something that the client does."""
+        await asyncio.sleep(0)
+        handler = handler_of(self.context.client)
+        while handler is not None and self._goes_on() and self._is_behind():
+            await asyncio.sleep(_LOOK)
+            handler = handler_of(self.context.client)
+        if handler is not None and self._goes_on():
+            await handler.server_event(Drained(self))
+
+    def _goes_on(self) -> bool:
+        return self.entry is not None and self.entry.stream is self and not self.answered
+
+    def _resume(self) -> Commands:
+        self._resting = None
+        if self.entry is not None and self._goes_on():
+            yield from self._pass_on(self.entry)
+
+    def _prompt(self) -> Commands:
+        """Nothing more of the answer has come: pass on what was held back."""
+        self.prompting, entry = None, self.entry
+        if entry is None or entry.body is None or entry.replied or self.answered or self.rests:
+            return
+        if safe := entry.body.overdue():
+            yield from self._guard(super()._handle_event(ResponseData(self.stream_id, safe)))
+
+    def _abort(self, entry: Entry) -> Commands:
+        """Break off a response whose head is out: the client sees that it is not whole."""
+        yield from self._cancel(entry)
+        error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
+        yield from self._guard(super()._handle_event(error))
+        self.answered = True

@@ -1,0 +1,196 @@
+"""How a stream ends, on every way: its upstream first, then its slot, then what refers back to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http import DropStream, SendHttp
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._hooks import HttpResponseHook
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+
+from ...core.answers import Answer, refusal
+from ...errors import STATUS
+from ...gateway.request_id import new_request_id
+from . import adapter
+from .coalesce import Commands
+from .state import Entry, Ledger
+from .upstream_sharing import SharingHttp1Client
+from .waits import WaitingStream
+
+UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
+LINGER: Final = 2.0
+"""Seconds in which a client that is still uploading may read our answer before its connection closes."""
+
+
+@dataclass
+class UnreadableResponse(ResponseProtocolError):
+    """The upstream's answer has no one reading. Its text says why, and quotes nothing."""
+
+
+class EndingStream(WaitingStream):
+    """A stream that leaves nothing behind: no upstream at work, no slot held, no cycle."""
+
+    ledger: Ledger
+    entry: Entry | None = None
+    answered = False
+    invalid = False
+    """Whether nobody can tell where the next request begins."""
+
+    def come_apart(self) -> None:
+        """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
+        flow until all objects are searched for such circles. A wakeup may still come.
+        """
+        if self.entry is not None:
+            self.entry.stream = None
+        if self.child_layer is None:
+            self.client_state = self.server_state = nothing
+            self.context.layers.clear()
+
+    def _has_uploaded(self) -> None:
+        self.uploading = False
+        if self.entry is not None:
+            self.entry.uploading = False
+
+    def _cancel(self, entry: Entry) -> Commands:
+        """Let go of the upstream: its connection must not be used again with an answer still in it."""
+        self.ledger.end_upstream(entry)
+        if entry.server is not None:
+            yield SendHttp(_cancelled(self.stream_id), entry.server)
+            entry.server = None
+
+    def _spare(self, command: commands.Command) -> Commands:
+        """Close a connection on which a request was to be sent that is refused: nobody else would use it."""
+        if isinstance(command, SendHttp) and isinstance(command.event, RequestHeaders):
+            yield SendHttp(_cancelled(self.stream_id), command.connection)
+
+    def _after(self, command: commands.Command) -> Commands:
+        """mitmproxy forgets the upstream of a flow that somebody kills, and never drops its stream."""
+        if not isinstance(command, SendHttp) or not isinstance(command.event, ResponseProtocolError):
+            return
+        if command.event.code is ErrorCode.KILL and not self.answered:
+            if self.entry is not None:
+                yield from self._cancel(self.entry)
+            self._leave()
+            yield DropStream(self.stream_id)
+
+    def _leave(self) -> None:
+        """Nothing more comes of this stream. What is still uploaded has held its slot until now."""
+        entry = self.entry
+        if entry is not None and entry.guarded:
+            if entry.uploading:
+                self.ledger.end_upstream(entry)
+            entry.seat.let_go()
+        self.answered = True  # what mitmproxy has queued meanwhile is not for anybody
+        self.http_layer.ended.append(self)
+
+    def _stop_upload(self) -> Commands:
+        """Over HTTP/1 the rest is read and dropped for a moment, because closing at once may destroy our
+        answer in the client's buffers; over HTTP/2 the stream is reset without error (RFC 9113, 8.1).
+        """
+        server = self.http_layer.connections[self.context.client]
+        if isinstance(server, Http2Server):
+            server.streams.pop(self.stream_id, None)
+            if not server.is_closed(self.stream_id):
+                server.h2_conn.reset_stream(self.stream_id, 0)
+                yield commands.SendData(self.context.client, server.h2_conn.data_to_send())
+        else:
+            server.state = server.drop
+            yield commands.RequestWakeup(LINGER)
+
+    def _end_upload(self, entry: Entry) -> Commands:
+        """The answer is there, and nobody waits for the rest of the request."""
+        yield from self._cancel(entry)
+        server = self.http_layer.connections[self.context.client]
+        yield from self._stop_upload() if isinstance(server, Http2Server) else self._hang_up()
+        self._leave()
+        yield DropStream(self.stream_id)
+
+    def _refusal(self, code: str, status: int | None = None) -> Answer:
+        entry = self.entry
+        request_id = (entry.request_id if entry else "") or new_request_id()
+        if entry is not None and entry.guarded:
+            entry.failed = code
+        return refusal(code, request_id, entry.style if entry else "json", status)
+
+    def _answer(self, answer: Answer) -> Commands:
+        """Answer now, whatever of the request is still to come; nothing of it is kept."""
+        self.answered = True
+        if self.head_sent:
+            error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
+            yield SendHttp(error, self.context.client)
+            return
+        if self.entry is None or self.entry.decision is None:
+            adapter.hide(self.flow)  # no hook of ours has seen it
+        # The rest of a small body may have come while the hook was running.
+        if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
+            self.uploading = False
+        over_h1 = adapter.is_h1(self.flow.request.data.http_version)
+        # After a request that is invalid as HTTP nobody can tell where the next one begins.
+        last = answer.status == STATUS["malformed"] or self.entry is None or self.entry.ends_connection
+        close = over_h1 and (self.uploading or self.invalid or last)
+        response = adapter.response_of(answer, close=close)
+        self.flow.response = response
+        if self.flow.error is None:
+            yield HttpResponseHook(self.flow)
+        head_only = self.flow.request.data.method == b"HEAD" or not answer.body
+        client = self.context.client
+        # What is sent is the answer, not what other addons have made of the flow by now.
+        response = adapter.response_of(answer, close=close)
+        yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=head_only), client)
+        if not head_only:
+            yield SendHttp(ResponseData(self.stream_id, answer.body), client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        if close and (self.invalid or not self.uploading):
+            yield commands.CloseConnection(client)
+        elif self.uploading:
+            yield from self._stop_upload()
+        self.http_layer.ended.append(self)
+        yield DropStream(self.stream_id)
+
+    def _hang_up(self) -> Commands:
+        yield commands.CloseConnection(self.context.client)
+
+
+class EndingHttp1Client(SharingHttp1Client):
+    """The upstream's side, which may end its answer before the request is there in full."""
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
+        yield from super().mark_done(request=request, response=response)
+        if self.response_done and not self.request_done:
+            self.state = self.has_answered
+
+    def has_answered(self, event: events.Event) -> Commands:
+        """It says more, or ends. mitmproxy would take that for a second end of the answer, and fail at it,
+        with all streams of the client.
+        """
+        self.buf, self.state = ReceiveBuffer(), self.done
+        yield commands.CloseConnection(self.conn)
+        if isinstance(event, events.ConnectionEvent) and self.stream_id is not None:
+            code = self.ReceiveProtocolError.code
+            error = self.ReceiveProtocolError(self.stream_id, "it goes on after its answer", code=code)
+            yield ReceiveHttp(error)
+
+
+def _cancelled(stream_id: int) -> RequestProtocolError:
+    return RequestProtocolError(stream_id, "cancelled", ErrorCode.CANCEL)
+
+
+def nothing(event: events.Event) -> Commands:  # noqa: ARG001 - as a state of mitmproxy's stream
+    """The state of a stream that is over."""
+    yield from ()

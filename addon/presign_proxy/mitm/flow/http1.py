@@ -1,0 +1,63 @@
+"""mitmproxy's HTTP/1, as far as it is the same on both sides."""
+
+from __future__ import annotations
+
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestProtocolError, ResponseProtocolError
+from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server
+
+from ...http.message import MAX_HEAD
+from ..backpressure import MAX_HELD
+from .coalesce import Commands
+
+
+class TamedHttp1(Http1Connection):
+    """What mitmproxy's HTTP/1 leaves open on both sides."""
+
+    most = MAX_HEAD
+    """Bytes that are kept of a head, or of what frames a body."""
+    Fault: type[RequestProtocolError | ResponseProtocolError] = RequestProtocolError
+    """Tells the stream that what has come is not HTTP/1 as it has to be. Its text is a constant of ours."""
+    framed_otherwise = "the body is not framed as HTTP/1.1 has it"
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        stock = super()._handle_event(event)
+        return self._bounded(stock) if isinstance(event, events.DataReceived) else stock
+
+    def _bounded(self, stock: Commands) -> Commands:
+        yield from stock
+        # Chunk sizes, trailers and response heads are lines without an end, until they end.
+        if len(self.buf) <= self.most:
+            return
+        # Nobody who means well sends a megabyte of requests ahead.
+        ahead = self.state == self.wait and len(self.buf) > MAX_HELD
+        if ahead or self.state in (self.read_headers, self.read_body):
+            yield from self._break("a line without an end")
+
+    def _break(self, why: str) -> Commands:
+        """Close it: nobody can tell where the next message would begin."""
+        yield commands.CloseConnection(self.conn)
+        self.buf = ReceiveBuffer()
+        self.state = self.done
+        if self.stream_id is not None and self.request is not None:
+            yield ReceiveHttp(self.Fault(self.stream_id, why, code=self.ReceiveProtocolError.code))
+
+    def read_body(self, event: events.Event) -> Commands:
+        """mitmproxy crashes on trailers of a chunked body; they are fields nobody checked, and dropped. Of a
+        body that is not well-formed it quotes a line in its log, which may be that of the next request.
+        """
+        try:
+            for command in super().read_body(event):
+                if isinstance(command, ReceiveHttp) and isinstance(command.event, self.ReceiveProtocolError):
+                    error = command.event
+                    # One that ends within its body has said nothing wrong: it is broken off.
+                    broken_off = isinstance(event, events.ConnectionClosed)
+                    fault = self.ReceiveProtocolError if broken_off else self.Fault
+                    command = ReceiveHttp(fault(error.stream_id, self.framed_otherwise, code=error.code))
+                yield command
+        except NotImplementedError:
+            yield ReceiveHttp(self.ReceiveEndOfMessage(self.stream_id or 0))
+            is_request = isinstance(self, Http1Server)
+            yield from self.mark_done(request=is_request, response=not is_request)

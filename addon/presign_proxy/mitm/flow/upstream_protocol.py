@@ -1,0 +1,43 @@
+"""Begins to speak with an upstream, in the protocol that was agreed on and with our limits from the start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layers.http import HttpClient, RegisterHttpConnection, is_h3_alpn
+from mitmproxy.proxy.layers.http._http3 import Http3Client
+
+from .coalesce import Commands
+from .http1_client import GuardedHttp1Client
+from .http2 import Client, GuardedHttp2Client
+
+
+class GuardedHttpClient(HttpClient):
+    """What mitmproxy sends first over HTTP/2 opens windows of two gigabytes, and cannot be taken back."""
+
+    http_layer: Client
+
+    @classmethod
+    def guard(cls, stock: HttpClient, http_layer: Client) -> None:
+        """Give a layer that has not begun this class."""
+        stock.__class__ = cls
+        vars(stock)["http_layer"] = http_layer
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        server = self.context.server
+        error = None if server.connected else (yield commands.OpenConnection(server))
+        if not error:
+            self.child_layer = self._choose(server.alpn)
+            begun: Any = self.child_layer.handle_event
+            self._handle_event = begun  # type: ignore[method-assign]
+            yield from begun(event)
+        yield RegisterHttpConnection(server, error)
+
+    def _choose(self, alpn: bytes | None) -> Layer:
+        if is_h3_alpn(alpn):
+            return Http3Client(self.context)
+        if alpn == b"h2":
+            return GuardedHttp2Client(self.context, self.http_layer)
+        return GuardedHttp1Client(self.context)

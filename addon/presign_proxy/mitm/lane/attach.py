@@ -1,0 +1,34 @@
+"""Where a client connection can take the lane."""
+
+from __future__ import annotations
+
+from mitmproxy.proxy import layer, mode_specs
+from mitmproxy.proxy.layers import ClientTLSLayer
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
+
+from ..sockets import speaks_h1
+from .layer import Lane
+from .shared import Express
+
+
+def with_lane(chosen: layer.Layer | None, express: Express) -> layer.Layer | None:
+    """What mitmproxy chose, with a lane in the place of its HTTP layer if one can stand there.
+
+    Where a client speaks TLS to the gateway itself, that layer stands behind the one for TLS.
+    """
+    if isinstance(chosen, ClientTLSLayer):
+        chosen.child_layer = with_lane(chosen.child_layer, express) or chosen.child_layer
+    elif isinstance(chosen, HttpLayer) and _may_take(chosen):
+        return Lane(chosen.context, chosen, express)
+    return chosen
+
+
+def _may_take(stock: HttpLayer) -> bool:
+    """Whether a lane can stand in for an HTTP layer: HTTP/1 over TCP, of a regular proxy."""
+    client = stock.context.client
+    return (
+        stock.mode in (HTTPMode.regular, HTTPMode.transparent)
+        and isinstance(client.proxy_mode, mode_specs.RegularMode)
+        and client.transport_protocol == "tcp"
+        and speaks_h1(client)
+    )

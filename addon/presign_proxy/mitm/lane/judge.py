@@ -1,0 +1,81 @@
+"""Heads of requests, judged: each begins an exchange, or is left to mitmproxy."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy.connection import Client, Server
+
+from ...core.decision import Deny, Forward, PassThrough
+from ...http.hosts import parse_authority
+from ...http.message import Origin, Request
+from ..flow.adapter import listener_of, may_tunnel
+from ..flow.state import Judged
+from . import request_head
+from .exchange import Exchange
+from .grant_cache import Granted, Key
+from .shared import Express
+
+if TYPE_CHECKING:
+    from .client_side import ClientSide
+
+
+class Judge:
+    """Judges the heads of one client, and knows where its connection leads."""
+
+    def __init__(self, express: Express, client: Client, server: Server) -> None:
+        self._express = express
+        self._client = client
+        self._listener = listener_of(client)
+        self._sni = (("sni", client.sni),) if client.sni else ()
+        self._origin: Origin | None = None
+        self._tunnelled = False
+        if server.address is not None:
+            scheme = "https" if server.tls else "http"
+            self._origin = Origin(scheme, server.address[0].lower(), server.address[1])
+            self._tunnelled = may_tunnel(client)
+        peer = client.peername[0]
+        self._place = (self._origin, self._listener, self._sni, peer, self._tunnelled, bool(client.tls))
+
+    def granted(self, raw: bytes, lane: ClientSide) -> Exchange | None:
+        """The exchange that a head begins, if it is simple and granted; of any other nothing is kept."""
+        express = self._express
+        now, key = int(time.time()), Key(raw, self._place)
+        known = express.recent.find(key, express.admission.registry, now)
+        if known is not None:
+            again = express.admission.decide_again(known.forward)
+            if not isinstance(again, Forward):
+                self._leave(known.request, again)
+                return None
+            return Exchange(lane, express, known.head, known.request, again, known.wire)
+        head = request_head.parse(raw)
+        if head is None:
+            return None
+        host = head.host.decode("latin-1")
+        origin = self._origin or parse_authority(host, "https" if self._client.tls else "http")
+        if origin is None:
+            return None
+        request = request_head.request_of(
+            head,
+            origin,
+            (("host", host), *self._sni),
+            self._listener,
+            self._client,
+            tunnelled=self._tunnelled,
+        )
+        decision = express.admission.decide(request, now)
+        if not isinstance(decision, Forward):
+            self._leave(request, decision)
+            return None
+        wire = (
+            request_head.outgoing(head, decision.origin, decision.sent) if decision.sent is not None else None
+        )
+        if wire is not None and decision.resolve is None:
+            express.recent.keep(key, Granted(head, request, decision, wire))
+        return Exchange(lane, express, head, request, decision, wire)
+
+    def _leave(self, request: Request, decision: Deny | PassThrough) -> None:
+        """Leave a request to the flow path, with what was decided on it."""
+        judged = Judged(request, self._express.admission.registry, decision)
+        self._express.ledger.hand_over(self._client, judged)

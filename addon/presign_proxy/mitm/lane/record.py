@@ -1,0 +1,51 @@
+"""How an exchange went: for its line in the audit log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from ...core.decision import Deny, Forward
+from ...observe.audit_log import Journal
+from ...observe.audit_record import Outcome
+
+logger = logging.getLogger(__name__)
+
+
+class Record:
+    """What is known of it while it goes on. `status` is the one that its client has been sent."""
+
+    __slots__ = ("_started", "_upstream_status", "_waited", "status")
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._upstream_status: int | None = None
+        self._waited: float | None = None
+        self.status: int | None = None
+
+    def hear(self, status: int) -> None:
+        """The head of the upstream's answer is there."""
+        self._upstream_status, self._waited = status, time.monotonic() - self._started
+
+    def write(
+        self,
+        journal: Journal,
+        decision: Deny | Forward,
+        outcome: Outcome,
+        peer: Any,
+        *,
+        size: tuple[int, int],
+    ) -> None:
+        """Args: size: bytes of the request's body and of the answer's."""
+        outcome = outcome._replace(
+            upstream_status=self._upstream_status,
+            bytes_in=size[0],
+            bytes_out=size[1],
+            duration=time.monotonic() - self._started,
+            upstream_duration=self._waited,
+        )
+        try:
+            journal.write(decision, outcome, peer, lane=True)
+        except Exception as error:
+            logger.error("presign: failed to write the audit log (%s)", type(error).__name__)

@@ -1,0 +1,114 @@
+"""What all lanes of a process share."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from mitmproxy import ctx
+
+from ...core.decision import Forward
+from ...gateway.admission import Admission
+from ...gateway.lifecycle import Lifecycle
+from ...limits.limiter import Seat
+from ...observe.audit_log import Journal
+from ..dialling import Dialler
+from ..flow.state import Ledger
+from . import availability, upstream_tls
+from .grant_cache import Recent
+from .upstream_pool import Place, Pool
+from .write_batch import Outbox
+
+
+class Underway(Protocol):
+    """An exchange that has been granted, and has not ended."""
+
+    @property
+    def seat(self) -> Seat: ...
+
+    def lose(self, why: str) -> None: ...
+
+    def check_time(self, now: float) -> None: ...
+
+    def abandon(self, why: str) -> None: ...
+
+
+class Express:
+    """Opens the lane while nothing needs flows."""
+
+    def __init__(
+        self, admission: Admission, dialler: Dialler, journal: Journal, ledger: Ledger, lifecycle: Lifecycle
+    ) -> None:
+        self.admission = admission
+        self.journal = journal
+        self.ledger = ledger
+        self._dialler = dialler
+        self._lifecycle = lifecycle
+        self.outbox = Outbox()
+        self.pool = Pool(self._context, time.monotonic, self.outbox)
+        self.recent = Recent()
+        self.exchanges: set[Underway] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.open = False
+        """Whether requests may take the lane."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether each answer is to be the last one on its connection."""
+        return self._lifecycle.draining
+
+    def set_out(self, master: Any) -> None:
+        """Open or shut the lane, as the options say now; what is on it goes on."""
+        self.open = availability.is_open(master, master.options.presign_lane)
+        self.pool.reset()
+        self._dialler.refresh()
+
+    def _context(self) -> ssl.SSLContext:
+        return upstream_tls.context(ctx.options)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def place_at_once(self, client: Any, forward: Forward) -> Place | None:
+        """Where a grant leads, if that needs no judging."""
+        origin = forward.origin
+        if forward.resolve is not None or self._dialler.may_be_ours(origin.port):
+            return None
+        return _place(client, forward, origin.host)
+
+    async def place(self, client: Any, forward: Forward) -> Place:
+        """Where a grant leads. Raises Denied("upstream") where nothing may be led."""
+        address = await self._dialler.address(client, forward)
+        return _place(client, forward, address)
+
+    def tick(self, now: float) -> None:
+        """Twice a second: end what has lost its slot or waits for too long, and let go of what is idle.
+
+        Args: now: of the monotonic clock.
+        """
+        for exchange in list(self.exchanges):
+            if exchange.seat.is_lost(now):
+                exchange.lose("its slot was lost")
+            else:
+                exchange.check_time(now)
+        self.pool.sweep()
+        self.recent.forget_before(self.admission.registry, int(time.time()))
+        self._dialler.refresh()
+
+    def close(self) -> None:
+        for exchange in list(self.exchanges):
+            exchange.abandon("the gateway was stopped")
+        self.pool.reset()
+        for task in self._tasks:
+            task.cancel()
+
+
+def _place(client: Any, forward: Forward, address: str) -> Place:
+    shared = forward.connection.conduct.pool
+    return Place(forward.connection.id, forward.origin, address, None if shared else client.id)

@@ -1,0 +1,121 @@
+"""Connections to upstreams, kept for whoever comes next under the same grant's connection."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from ...http.message import Origin
+from .. import last_bytes
+from ..tcp import keep_asking
+from .upstream import Link
+from .write_batch import Outbox
+
+IDLE: Final = 4.0
+"""Seconds that a connection is kept: less than the shortest keep-alive of common servers, five."""
+MAX_IDLE: Final = 64
+"""Connections kept for one place."""
+MAX_IDLE_ALL: Final = 512
+
+
+class Place(NamedTuple):
+    """What connections have to share to be taken for each other.
+
+    The id of the connection is part of it: some servers bind what a credential may do to the TCP connection
+    on which it came first. `address` is the judged one, where it was judged. `client`, where it is not None,
+    is the only one that may use it.
+    """
+
+    connection: str
+    origin: Origin
+    address: str
+    client: Any = None
+
+
+class Pool:
+    """Hands out idle connections, newest first, and opens new ones."""
+
+    def __init__(
+        self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float], outbox: Outbox
+    ) -> None:
+        """
+        Args:
+            context: verifies certificate and name.
+            clock: seconds, of a clock that is never set.
+        """
+        self._context = context
+        self._clock = clock
+        self._outbox = outbox
+        self._idle: dict[Place, deque[Link]] = {}
+        self._count = 0
+        self._tls: ssl.SSLContext | None = None
+        self._era = object()
+
+    def take(self, place: Place) -> Link | None:
+        """One that is open and was in order when it was last used; None where there is none."""
+        links = self._idle.get(place)
+        oldest = self._clock() - IDLE
+        while links:
+            link = links.pop()
+            self._count -= 1
+            if not links:
+                del self._idle[place]
+            if not link.is_clean or link.idle_since < oldest or not link.is_silent():
+                link.close()
+            else:
+                return link
+        return None
+
+    def give_back(self, place: Place, link: Link) -> None:
+        """Keep it, if it is certain that its upstream takes what comes next for a new request."""
+        link.sender = None
+        if not link.is_clean or link.era is not self._era or self._count >= MAX_IDLE_ALL:
+            link.leave(IDLE)
+            return
+        links = self._idle.setdefault(place, deque())
+        if len(links) >= MAX_IDLE:
+            link.close()
+            return
+        link.idle_since = self._clock()
+        links.append(link)
+        self._count += 1
+
+    async def open(self, place: Place) -> Link:
+        """A new one. Raises OSError, ssl.SSLError included."""
+        origin = place.origin
+        secure, era = origin.scheme == "https", self._era
+        if secure and self._tls is None:
+            self._tls = self._context()
+        transport, link = await asyncio.get_running_loop().create_connection(
+            lambda: Link(self._outbox),
+            place.address,
+            origin.port,
+            ssl=self._tls if secure else None,
+            server_hostname=origin.host if secure else None,
+        )
+        keep_asking(transport.get_extra_info("socket"))
+        last_bytes.keep(transport)
+        link.era = era
+        return link
+
+    def sweep(self) -> None:
+        """Close what has been idle for too long."""
+        oldest = self._clock() - IDLE
+        for place, links in list(self._idle.items()):
+            while links and (links[0].idle_since < oldest or links[0].lost):
+                links.popleft().close()
+                self._count -= 1
+            if not links:
+                del self._idle[place]
+
+    def reset(self) -> None:
+        """Close all, those in use once they are given back: what they are verified against has changed."""
+        self._tls, self._era = None, object()
+        for links in self._idle.values():
+            for link in links:
+                link.close()
+        self._idle.clear()
+        self._count = 0

@@ -1,0 +1,142 @@
+"""What was decided while the gateway serves: counted, and written down wherever the configuration says."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ..core.decision import Deny, Forward
+from ..file_access import why_not
+from ..problems import ConfigError, Problem
+from .audit_file import AuditSink, Lines, try_out
+from .audit_record import Outcome, Throttle, record
+from .meter import Meter
+from .metrics import Snapshot
+from .request_line import Peer
+from .terminal import Terminal
+
+
+class Wanted(Protocol):
+    """What a configuration says of the audit log."""
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def required(self) -> bool: ...
+
+
+class Opened(NamedTuple):
+    """A place for records, for `Journal.use`; `sink` is None for no log, or where it is open already."""
+
+    place: tuple[str | None, Path]
+    sink: AuditSink | None
+    is_new: bool
+    is_required: bool
+
+    def discard(self) -> None:
+        """It is not used after all."""
+        if self.sink is not None:
+            self.sink.stop()
+
+
+class Journal:
+    """Every adapter tells it how each request ended, once."""
+
+    def __init__(self) -> None:
+        self.meter = Meter()
+        self.terminal = Terminal()
+        self._throttle = Throttle()
+        self._sink: AuditSink | None = None
+        self._required = False
+        self._opened: tuple[str | None, Path] | None = None
+        self._lines = Lines()
+
+    def opened(self, wanted: Wanted | None, path: Path) -> Opened:
+        """Open the file that is wanted, unless it is open already; in any thread.
+
+        Args:
+            wanted: None for no audit log.
+            path: of the configuration, for its errors and its directory.
+
+        Raises ConfigError.
+        """
+        place = (wanted.file if wanted else None, path.parent)
+        is_new, sink = place != self._opened, None
+        if is_new and wanted is not None:
+            with _naming(wanted, path):
+                sink = AuditSink(wanted.file, path.parent, self._lines)
+        return Opened(place, sink, is_new=is_new, is_required=wanted is not None and wanted.required)
+
+    def use(self, opened: Opened) -> None:
+        """Go on there."""
+        if opened.is_new:
+            if self._sink is not None:
+                self._sink.stop()  # not waited for: its disk may be what is wrong
+            self._sink, self._opened = opened.sink, opened.place
+        self._required = opened.is_required
+
+    @property
+    def obstacle(self) -> str:
+        """Why nothing may be granted now, because it could not be written down; empty where it may."""
+        if not self._required or self._sink is None:
+            return ""
+        trouble = self._sink.trouble
+        return f"the audit log cannot be written: {trouble}" if trouble else ""
+
+    def write(
+        self, decision: Forward | Deny, outcome: Outcome, peer: Peer = None, *, lane: bool = False
+    ) -> None:
+        """
+        Args:
+            peer: the client's end of its connection.
+            lane: whether the request was served without a flow.
+        """
+        self.meter.count(decision, outcome)
+        now, facts = time.time(), decision.facts
+        self.terminal.tell(decision, outcome, peer, now, lane=lane)
+        if self._sink is None:
+            return
+        admitted = self._throttle.admit(record(decision, outcome, now), verified=facts.verified, now=now)
+        if admitted is not None:
+            self._sink.write(admitted)
+        else:
+            self.meter.suppressed += 1
+
+    def figures(self) -> Snapshot:
+        sink = self._sink
+        found = self.meter.snapshot()
+        found["presign_audit_lines_total"] = [[[], self._lines.written]]
+        found["presign_audit_dropped_total"] = [[[], self._lines.dropped]]
+        if sink is not None:
+            found["presign_audit_queued"] = [[[], sink.queued]]
+            found["presign_audit_up"] = [[[], 0 if sink.trouble else 1]]
+        return found
+
+    def close(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+
+
+def try_file(wanted: Wanted | None, path: Path) -> None:
+    """Whether `Journal.opened` can be: raises the same ConfigError. Nothing is left behind."""
+    if wanted is not None and wanted.file != "-":
+        with _naming(wanted, path):
+            try_out(path.parent / wanted.file)
+
+
+@contextlib.contextmanager
+def _naming(wanted: Wanted | None, path: Path) -> Iterator[None]:
+    """Say in which configuration the file stands that cannot be opened. Raises ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        why = why_not(path.parent / (wanted.file if wanted else ""), error)
+    except ValueError:
+        why = "is not a path"
+    else:
+        return
+    raise ConfigError([Problem(str(path), 0, 0, "audit.file", why)])

@@ -1,0 +1,88 @@
+"""One line per decision: what was asked, what was answered, and why."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from ..core.decision import Deny, Facts, Forward
+from ..http.client_address import shown
+
+GONE: Final = "the client went away"
+"""`error` of an exchange that nobody waits for any more."""
+
+
+class Outcome(NamedTuple):
+    """How a request ended. Bytes are those of bodies, durations seconds."""
+
+    status: int | None = None
+    upstream_status: int | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    duration: float = 0.0
+    code: str | None = None
+    error: str | None = None
+    upstream_duration: float | None = None
+    """Until the head of the upstream's answer; None where there was none."""
+
+
+def record(decision: Forward | Deny, outcome: Outcome, now: float) -> dict[str, Any]:
+    """The audit record of a decision, ready for JSON. Holds no secret, no signature and no query value;
+    the path only where the signature was good.
+    """
+    facts, waited = decision.facts, outcome.upstream_duration
+    denied = decision if isinstance(decision, Deny) else None
+    return {
+        "time": round(now, 3),
+        "request_id": facts.request_id,
+        "decision": "deny" if denied else "forward",
+        **_who(facts),
+        "code": denied.code if denied else outcome.code,
+        "detail": denied.detail if denied else outcome.error,
+        "status": outcome.status,
+        "upstream_status": outcome.upstream_status,
+        "bytes_in": outcome.bytes_in,
+        "bytes_out": outcome.bytes_out,
+        "duration": round(outcome.duration, 4),
+        "upstream_duration": None if waited is None else round(waited, 4),
+    }
+
+
+def _who(facts: Facts) -> dict[str, Any]:
+    return {
+        "scheme": facts.scheme,
+        "carrier": facts.carrier,
+        "connection": facts.connection,
+        "key": facts.key,
+        "signature": facts.signature,
+        "id": facts.id,
+        "method": facts.method,
+        "path": facts.path if facts.verified or facts.scheme == "source" else None,
+        "client": shown(facts.client),
+    }
+
+
+class Throttle:
+    """Lets through all that was verified and, of the rest, so many a second; counts what it drops.
+
+    Whoever can send requests could otherwise fill the disk.
+    """
+
+    __slots__ = ("_left", "_limit", "_second", "_suppressed")
+
+    def __init__(self, limit: int = 50) -> None:
+        self._limit = limit
+        self._second = 0
+        self._left = limit
+        self._suppressed = 0
+
+    def admit(self, record: dict[str, Any], *, verified: bool, now: float) -> dict[str, Any] | None:
+        if verified:
+            return record
+        if int(now) != self._second:
+            self._second, self._left = int(now), self._limit
+        if self._left <= 0:
+            self._suppressed += 1
+            return None
+        self._left -= 1
+        suppressed, self._suppressed = self._suppressed, 0
+        return {**record, "suppressed_before": suppressed} if suppressed else record

@@ -1,0 +1,52 @@
+"""One line for each request, where people watch mitmproxy's output."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+
+from ..core.decision import Deny, Forward
+from .audit_record import Outcome, Throttle
+from .request_line import Peer, line_of_grant, line_of_refusal
+
+logger = logging.getLogger(__name__)
+
+
+class Terminal:
+    """Makes no line that nobody sees: where nothing is watched, a granted request costs two comparisons.
+
+    Refusals before a good signature are limited as they are in the audit log.
+    """
+
+    def __init__(self) -> None:
+        self._throttle = Throttle()
+        self.echo: Callable[[str], None] | None = None
+        """Prints a line; None where granted requests get none, and refusals go to the log."""
+        self.flows = False
+        """Whether requests that came as flows get a line too; else mitmproxy prints them at length."""
+
+    def tell(
+        self, decision: Forward | Deny, outcome: Outcome, peer: Peer, now: float, *, lane: bool = False
+    ) -> None:
+        """Args: lane: whether the request was served without a flow."""
+        if self.echo is None and isinstance(decision, Forward):
+            return
+        # What cannot be printed is lost: a request does not depend on its line.
+        with contextlib.suppress(Exception):
+            if isinstance(decision, Deny):
+                self._refused(decision, outcome, peer, now)
+            elif self.echo is not None and (lane or self.flows):
+                self.echo(line_of_grant(decision, outcome, peer, int(now)))
+
+    def _refused(self, deny: Deny, outcome: Outcome, peer: Peer, now: float) -> None:
+        if self.echo is None and not logger.isEnabledFor(logging.INFO):
+            return
+        admitted = self._throttle.admit({}, verified=deny.facts.verified, now=now)
+        if admitted is None:
+            return
+        line = line_of_refusal(deny, outcome, peer, int(now), admitted.get("suppressed_before", 0))
+        if self.echo is not None:
+            self.echo(line)
+        else:
+            logger.info("presign: %s", line)

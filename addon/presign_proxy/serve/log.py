@@ -1,0 +1,56 @@
+"""The log of `presign serve`: one line, or one JSON object, for what an operator should know."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+from .log_flood import BoundedHandler
+
+
+class Lines(logging.Formatter):
+    """`2027-01-01T00:00:00Z warning worker 4711: …`"""
+
+    def __init__(self, name: str, *, as_json: bool) -> None:
+        super().__init__()
+        self._name = name
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        level, text = record.levelname.lower(), super().format(record).removeprefix("presign: ")
+        client = _address_of(getattr(record, "client", None))
+        if self._as_json:
+            said: dict[str, Any] = {"time": at, "level": level, "process": self._name, "message": text}
+            said |= {"client": client} if client else {}
+            return json.dumps(said, ensure_ascii=False)
+        return f"{at} {level} {self._name}: {client + ': ' if client else ''}{text}"
+
+
+def _address_of(peer: Any) -> str:
+    """HOST:PORT of the client that mitmproxy names in a record; empty where it names none."""
+    if not isinstance(peer, tuple) or len(peer) < 2:
+        return ""
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+def open_log(name: str, *, as_json: bool) -> None:
+    """To standard error. Of requests nothing is logged below a warning: that is what the audit log is for.
+
+    Args:
+        name: of the process.
+    """
+    handler = BoundedHandler()
+    handler.setFormatter(Lines(name, as_json=as_json))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    # What is not enabled is not even made into a record: mitmproxy would have several for each request.
+    root.setLevel(logging.WARNING)
+    for one in ("presign_proxy.serve", "presign_proxy.config.live", "presign_proxy.mitm.patches"):
+        logging.getLogger(one).setLevel(logging.INFO)
+    # Nothing of this is printed, and looking it up costs more than the line.
+    for one in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
+        setattr(logging, one, False)

@@ -1,0 +1,309 @@
+"""Keeps as many workers serving as were asked for, one more in reserve, and ends them in good order.
+
+The supervisor holds the sockets and nothing else: no configuration, no secret, no mitmproxy. A spare worker
+has read everything and accepts nothing; it takes the place of one that dies within milliseconds, also while
+the configuration on the disk is broken, because it was read when that was good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from ..observe.admin_server import PORT_PATIENCE
+from . import listeners, orphans
+from .admin import Overseer
+from .capacity import RoomTable
+from .channel import Message
+from .plan import Plan
+from .systemd import Notifier
+from .worker_process import WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+TICK: Final = 0.5
+STARTING: Final = 120.0
+"""Seconds in which a worker must have read everything."""
+SILENCE: Final = 20.0
+"""Seconds for which a worker may say nothing; it reports every second."""
+MUTE: Final = 2.5
+"""Seconds without a report after which a worker is not taken for ready: two of them are missing."""
+GRACE: Final = 3.0
+"""Seconds beyond the deadline of a drain in which workers end by themselves."""
+_MAX_PAUSE: Final = 30.0
+"""Seconds between two starts at most, where workers do not live."""
+_MAX_PAUSE_OF_ALL: Final = 5.0
+"""The same, while nobody serves."""
+_STALLED: Final = 5.0
+"""Seconds without a look at the workers after which nothing can be said of when they were heard."""
+
+
+class Supervisor:
+    """One for each `presign serve`."""
+
+    def __init__(self, plan: Plan, sockets: list[socket.socket], notifier: Notifier) -> None:
+        self._plan = plan
+        self._sockets = sockets
+        self._notifier = notifier
+        self._workers: list[WorkerProcess] = []
+        self._table = RoomTable()
+        self._overseer = Overseer(self.ready)
+        self._changed = asyncio.Event()
+        self._stopping: float | None = None
+        self._leaving = False
+        self._ended_by: int | None = None
+        self._served = False
+        self._admin_wanted = 0.0
+        self.failed: list[str] = []
+        """Why there never was a worker that served."""
+        self._failures = 0
+        self._last_failure = self._not_before = 0.0
+        self._last = time.monotonic()
+        self._reloading: list[WorkerProcess] = []
+
+    # -- what others may ask ----------------------------------------------------------------------------
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether the gateway should be sent requests, and why not."""
+        if self._leaving:
+            return False, "draining"
+        now = time.monotonic()
+        serving = self._of("serving")
+        # What a worker that hangs or was stopped said last says nothing of now.
+        mute = [one for one in serving if now - one.heard > MUTE]
+        reports = [one.said.get("ready") or (False, "starting") for one in serving if one not in mute]
+        told = [f"worker {one.pid} has said nothing for {now - one.heard:.0f} s" for one in mute]
+        good = [why for is_ready, why in reports if is_ready]
+        if not good:
+            return False, ", ".join(told) or (reports[0][1] if reports else "starting")
+        return True, ", ".join([*[why for why in good if why != "serving"][:1], *told]) or "serving"
+
+    def reports(self) -> Iterator[tuple[int, Message]]:
+        """What each worker that serves has said last, by process id."""
+        yield from ((one.pid, one.said) for one in self._of("serving", "draining"))
+
+    # -- the whole life ---------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serve until told to stop; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        try:
+            while not self._is_over():
+                await self._tend()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), self._pause())
+                self._changed.clear()
+        finally:
+            await self._end_all()
+        if self.failed:
+            return 1
+        return 0 if self._ended_by is None else 128 + self._ended_by
+
+    def _is_over(self) -> bool:
+        if self.failed or self._ended_by is not None:
+            return True
+        return self._stopping is not None and not self._workers
+
+    def _pause(self) -> float:
+        return max(0.01, min(TICK, self._not_before - time.monotonic())) if self._must_wait() else TICK
+
+    def _must_wait(self) -> bool:
+        return time.monotonic() < self._not_before
+
+    # -- workers ----------------------------------------------------------------------------------------
+
+    def _of(self, *stages: str) -> list[WorkerProcess]:
+        return [one for one in self._workers if one.stage in stages]
+
+    async def _tend(self) -> None:
+        """Bring what is nearer to what should be."""
+        now = time.monotonic()
+        if now - self._last > _STALLED:
+            # This process, or the machine, was stopped for a while: nobody was heard, whatever they said.
+            for one in self._workers:
+                one.heard = now
+        self._last = now
+        orphans.bury([one.pid for one in self._workers])
+        self._end_the_silent(now)
+        if self._stopping is not None:
+            if now > self._stopping:
+                for one in self._workers:
+                    one.kill("did not end in time")
+            return
+        if not self._served and self._overseer.trouble:
+            self._wait_for_admin(now)
+            return
+        missing = self._plan.workers - len(self._of("called", "serving"))
+        for spare in self._of("spare")[: max(0, missing)]:
+            spare.call()
+        # The first one makes what the others find: the certificate authority, the store.
+        wanted = self._plan.workers + 1 if self._served else 1
+        # Not where it has failed: what cannot be started would be tried without end, and no signal heard.
+        while not self.failed and self._count_of_live() < wanted and not self._must_wait():
+            await self._start_one()
+
+    def _wait_for_admin(self, now: float) -> None:
+        """Nobody is served before those who ask for readiness can be answered."""
+        self._admin_wanted = self._admin_wanted or now
+        if now - self._admin_wanted > PORT_PATIENCE:
+            self.failed = [self._overseer.trouble]
+
+    def _count_of_live(self) -> int:
+        return len(self._of("starting", "spare", "called", "serving"))
+
+    async def _start_one(self) -> None:
+        hello = {"do": "start", "plan": self._plan.as_message() | {"again": self._served}}
+        try:
+            worker = await WorkerProcess.start(hello, self._sockets, self._table, self._told)
+        except OSError as error:
+            self._lost(f"a worker cannot be started: {(error.strerror or 'it failed').lower()}", [])
+            return
+        self._workers.append(worker)
+        if self._stopping is not None:
+            worker.kill()  # told to stop while it was being started
+
+    def _end_the_silent(self, now: float) -> None:
+        for one in self._of("starting"):
+            if now - one.since > STARTING:
+                one.kill(f"did not start within {STARTING:.0f} s")
+        for one in self._of("spare", "called", "serving", "draining"):
+            if now - one.heard > SILENCE:
+                one.kill(f"said nothing for {SILENCE:.0f} s and was ended")
+
+    def _told(self, worker: WorkerProcess, message: Message) -> None:
+        """A worker has said something; an empty message: it has ended."""
+        self._changed.set()
+        said = message.get("is")
+        if not message:
+            self._buried(worker)
+        elif said == "failed":
+            worker.failure = [str(line) for line in message.get("why", ())]
+        elif said == "loaded" and worker.stage == "starting":
+            worker.enter("spare")
+            if self._served:
+                logger.info("worker %d is in reserve", worker.pid)
+            else:
+                self._overseer.listen(message.get("admin"))
+                for line in message.get("warnings", ()):
+                    logger.warning("%s", line)
+        elif said == "serving" and worker.stage == "called":
+            self._serves(worker)
+        elif said == "draining" and worker.stage == "serving":
+            worker.enter("draining")  # somebody has told it to, and it will be replaced
+        elif said == "reloaded":
+            self._reloaded(worker)
+        elif said == "report":
+            worker.said = message
+            self._overseer.heard(worker, message)
+
+    def _serves(self, worker: WorkerProcess) -> None:
+        worker.enter("serving")
+        logger.info("worker %d serves", worker.pid)
+        if not self._served:
+            self._served = True
+            where = " and ".join(listeners.addresses_of(self._sockets))
+            logger.info("listening on %s with %d worker(s)", where, self._plan.workers)
+            self._notifier.ready(f"listening on {where}")
+
+    def _buried(self, worker: WorkerProcess) -> None:
+        self._workers.remove(worker)
+        self._table.give_back(worker.row)
+        self._overseer.lost(worker)
+        self._reloaded(worker)
+        if self._stopping is not None:
+            if worker.killed_for and worker.killed_for != "was not needed":
+                logger.warning("worker %d %s", worker.pid, worker.killed_for)
+        elif worker.has_drained:
+            logger.info("worker %d has drained and ended", worker.pid)
+        else:
+            self._lost(f"worker {worker.pid} {worker.how_it_ended()}", worker.failure)
+
+    def _lost(self, what: str, why: list[str]) -> None:
+        """Replace a worker: the first time at once, ever later where its successors do not live either."""
+        if not self._served:
+            self.failed = self.failed or why or [f"{what} before it could serve"]
+            return
+        self._not_before = max(self._not_before, self._next_start(time.monotonic()))
+        pause = max(0.0, self._not_before - time.monotonic())
+        again = f"another starts in {pause:.1f} s" if pause else "another takes its place"
+        logger.error("%s; %s", what, again)
+        for line in why:
+            logger.error("%s", line)
+
+    def _next_start(self, now: float) -> float:
+        """When the next one may start, now that one was lost."""
+        if now < self._not_before:
+            return now  # of those that start together, all may fail: that is one failure
+        if now - self._last_failure > 2 * _MAX_PAUSE:
+            self._failures = 0
+        self._failures, self._last_failure = self._failures + 1, now
+        # Each may have been hit by the same accident, and the spare with them.
+        over = self._failures - self._plan.workers - 1
+        longest = _MAX_PAUSE if self._of("called", "serving") else _MAX_PAUSE_OF_ALL
+        return now + (min(longest, 0.5 * 2.0 ** min(over, 16)) if over > 0 else 0.0)
+
+    # -- what the operator says -------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Have every worker read the configuration again."""
+        if self._leaving:
+            return
+        self._failures, self._not_before = 0, 0.0  # something was mended, perhaps
+        self._notifier.reloading()
+        self._reloading = self._of("spare", "called", "serving")
+        for one in self._workers:
+            one.channel.send({"do": "reload"})
+        if not self._reloading:
+            self._notifier.ready("reloaded")
+
+    def _reloaded(self, worker: WorkerProcess) -> None:
+        if worker in self._reloading:
+            self._reloading.remove(worker)
+            if not self._reloading:
+                self._notifier.ready(self.ready()[1])
+
+    def _stop(self, number: int) -> None:
+        """Drain, at the first signal, after the notice; end at once, at the second."""
+        self._changed.set()
+        if self._leaving:
+            self._ended_by = number
+            return
+        self._leaving = True
+        self._notifier.stopping()
+        if self._plan.notice and self._served:
+            logger.info("not ready any more: served for another %.0f s", self._plan.notice)
+            asyncio.get_running_loop().call_later(self._plan.notice, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Whoever asks for readiness has had the time to send nobody here any more."""
+        self._changed.set()
+        self._stopping = time.monotonic() + self._plan.drain + GRACE
+        logger.info("draining: requests under way have %.0f s", self._plan.drain)
+        listeners.close(self._sockets)
+        for one in self._workers:
+            if one.stage in ("called", "serving"):
+                one.drain()
+            elif one.stage != "draining":
+                one.kill("was not needed")
+
+    async def _end_all(self) -> None:
+        self._overseer.close()
+        listeners.close(self._sockets)
+        for one in self._workers:
+            one.kill("was not needed")
+        ends = time.monotonic() + GRACE
+        while self._workers and time.monotonic() < ends:  # noqa: ASYNC110 - it is over soon
+            await asyncio.sleep(0.01)
+        if not self._workers:
+            self._table.close()

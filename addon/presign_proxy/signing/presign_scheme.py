@@ -1,0 +1,374 @@
+"""Scheme presign (presign.click, `X-Presign-*`): one grant, four carriers.
+
+Recognising is generous and parsing is strict: whatever some parser between here and the upstream could
+take for a part of a presign makes the request ours, and ours is well-formed or refused.
+
+Bytes are searched with `find`: CPython's `in` takes what it searches for as a number first, and to raise and
+drop that TypeError takes ten times as long as the search.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Final, Literal, NamedTuple
+
+from ..errors import Malformed
+from ..http.field_names import fold, fold_decoded, header_key, param_key
+from ..http.message import Head, Request
+from ..http.percent import CONTROL, decodings
+from ..http.query import MAX_PARAMETERS, check_parameters, form_decode, hides
+from . import grammar
+from .carriers import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
+from .disclosure import discloses, shows_signature
+from .signed_policy import Written, check_written
+from .tokens import begins, has_start, holds_token, parse_token, shows_token
+
+Carrier = Literal["query", "header", "path", "key"]
+
+_MAX_VALUE: Final = 3 * MAX_LIST
+"""Bytes of a value in a query, where each may be an escape."""
+
+_FIELDS: Final = {name.encode(): field for field, name in (NAMES | TERMS).items()}
+_HEADERS: Final = {name.lower(): field for name, field in _FIELDS.items()}
+_REQUIRED: Final = ("expires", "methods", "paths", "signature")
+
+_ID = re.compile(grammar.CONNECTION_ID)
+_EXPIRES = re.compile(grammar.UNIX_TIME)
+_SIGNATURE = re.compile(grammar.SIGNATURE)
+_CONTROL = re.compile(CONTROL)
+# Runs of bytes that no decoder of base64 reads, standard or URL-safe.
+_NOT_BASE64: Final = bytes(
+    octet
+    for octet in range(256)
+    if not (chr(octet).isascii() and chr(octet).isalnum()) and octet not in b"+/-_"
+)
+# As some providers want their keys: `Authorization: Token token=…`.
+_TOKEN_PARAM: Final = b"token="
+_AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
+_SPELLED = re.compile(rb"(?:^|&)(?:" + b"|".join(_FIELDS) + rb")(?![^=&])")
+_HIDING = re.compile(rb"[;#?]")
+_LOOKALIKE: Final = b"x-presign"
+_IN_PATH = re.compile(rb"x-presign-(?:" + b"|".join(name[10:].lower() for name in _FIELDS) + rb")\s{0,4}=")
+
+
+class Slot(NamedTuple):
+    """Where a key token stood: a lower-case header name or a folded query parameter."""
+
+    kind: Literal["header", "param"]
+    name: bytes
+
+
+class Presign(NamedTuple):
+    """A parsed, unverified presign.
+
+    `path` is what follows the gateway prefix with its leading slash, or the whole path where the request
+    is addressed to the API itself (`gateway` False); `query` is the query without the presign. Both are
+    as received.
+    """
+
+    carrier: Carrier
+    connection_id: str | None
+    expires: str
+    methods: str
+    paths: str
+    signature: str
+    gateway: bool
+    path: bytes
+    query: bytes | None
+    slots: tuple[Slot, ...] = ()
+    """Where the token of carrier key stood: in several, where a client fills several from one key."""
+    written: Written | None = None
+    """The signed policy (version 2); None in version 1."""
+
+
+def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
+    """What the request claims under this scheme, or None where it carries no part of a presign.
+
+    Args:
+        gateway: whether it is addressed to the gateway itself.
+
+    Raises Malformed.
+    """
+    if discloses(request.method):
+        raise Malformed("a presign stands where the method does")
+    raw_path, mark, raw_query = request.target.partition(b"?")
+    claimed, query, tokens = _from_query(raw_query if mark else None)
+    found: list[tuple[Carrier, dict[str, str]]] = []
+    if claimed:
+        found.append(("query", claimed))
+    if headers := _from_headers(request, head):
+        found.append(("header", headers))
+    keys = _key_tokens(request, head, query if tokens else None)
+    # One key token may stand in several slots: some SDKs fill two of them from one key.
+    found += [("key", parse_token(token)) for token in dict.fromkeys([token for _, token in keys])]
+    slots = tuple([place for place, _ in keys])
+    if any(place.kind == "param" for place in slots):
+        query = _without_token(query)
+    named, path, token_claim = _from_path(raw_path, gateway=gateway)
+    if token_claim:
+        found.append(("path", token_claim))
+    if not found:
+        if named is None:
+            return None
+        raise Malformed("the URL names a connection but no presign")
+    if len(found) > 1:
+        raise Malformed("it carries more than one presign: " + ", ".join(carrier for carrier, _ in found))
+    _check_once(slots)
+    carrier, fields = found[0]
+    if named is not None and fields.setdefault("connection_id", named) != named:
+        raise Malformed("two different connections are named")
+    return _checked(carrier, fields, slots, gateway, path, query)
+
+
+def _check_once(slots: tuple[Slot, ...]) -> None:
+    """Raises Malformed where a token stands in one slot twice, in whatever spelling."""
+    if len({(kind, header_key(name)) for kind, name in slots}) < len(slots):
+        raise Malformed("a slot holds the token twice")
+
+
+def _checked(
+    carrier: Carrier,
+    fields: dict[str, str],
+    slots: tuple[Slot, ...],
+    gateway: bool,
+    path: bytes,
+    query: bytes | None,
+) -> Presign:
+    try:
+        expires, methods = fields["expires"], fields["methods"]
+        paths, signature = fields["paths"], fields["signature"]
+    except KeyError:
+        missing = [name for name in _REQUIRED if name not in fields]
+        raise Malformed(f"the presign has no {', '.join(missing)}") from None
+    connection_id = fields.get("connection_id")
+    if connection_id is not None and not _ID.fullmatch(connection_id):
+        raise Malformed("the connection id is not 1 to 64 of A-Z a-z 0-9 _ -")
+    if not _EXPIRES.fullmatch(expires):
+        raise Malformed(_why_expires(expires))
+    if not _SIGNATURE.fullmatch(signature):
+        raise Malformed("the signature is not 64 lower-case hex digits")
+    if max(len(methods), len(paths)) > MAX_LIST // 4 and (
+        len(methods.encode()) > MAX_LIST or len(paths.encode()) > MAX_LIST
+    ):
+        raise Malformed(f"a list is longer than {MAX_LIST} bytes")
+    # isprintable() is the cheap answer for nearly all; it also says no to some characters that are fine.
+    if not (methods.isprintable() and paths.isprintable()) and _CONTROL.search(methods + paths):
+        raise Malformed("a list holds a control character")
+    written = None
+    if len(fields) > len(_REQUIRED) + (connection_id is not None):
+        written = _written(fields)
+    return Presign(
+        carrier, connection_id, expires, methods, paths, signature, gateway, path, query, slots, written
+    )
+
+
+def _written(fields: dict[str, str]) -> Written:
+    """The policy of a presign that has fields of one: version 2."""
+    given = {name: fields[name] for name in Written._fields if name in fields}
+    empty = [name for name, value in given.items() if not value]
+    if empty:
+        raise Malformed(f"{empty[0]} is empty: a field that says nothing is left out")
+    written = Written(**given)
+    check_written(written)
+    return written
+
+
+def _why_expires(expires: str) -> str:
+    if re.fullmatch(r"[1-9][0-9]{12}", expires):
+        return "expires has 13 digits: milliseconds, where seconds are expected"
+    return "expires is neither 0 nor a plain Unix time in seconds"
+
+
+def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None, bool]:
+    """The presign fields of a raw query, the rest of it, byte for byte, and whether that may hold a token."""
+    if query is None:
+        return {}, None, False
+    # Spelled as it should be, it is ours; only a look-alike needs folding. Dots too: frameworks read them as
+    # underscores.
+    if query.find(b"X-Presign-") < 0:
+        if query.find(b"%") < 0 and query.lower().find(b"resign") < 0:
+            return {}, query, has_start(query)
+        texts = decodings(query)
+        if fold_decoded(texts[-1]).replace(b".", b"-").find(_LOOKALIKE) < 0:
+            return {}, query, any(map(shows_token, texts))
+    if query.count(b"&") >= MAX_PARAMETERS:
+        return _from_crowd(query)
+    fields: dict[str, str] = {}
+    rest: list[bytes] = []
+    for piece in query.split(b"&"):
+        name, equals, value = piece.partition(b"=")
+        field = _FIELDS.get(name)
+        if field is None:
+            rest.append(piece)
+            continue
+        if not equals:
+            raise Malformed("a presign parameter has no value")
+        if field in fields:
+            raise Malformed(f"{field} is given twice")
+        if len(value) > _MAX_VALUE:  # no other field is nearly as long
+            raise Malformed(f"a list is longer than {MAX_LIST} bytes")
+        if (behind := _HIDING.search(value)) and hides(value[behind.start() :], _LOOKALIKE):
+            raise Malformed("a presign field is hidden behind another one")
+        fields[field] = form_decode(value)
+    if not rest:
+        return fields, None, False
+    others = b"&".join(rest)
+    _refuse_lookalikes(others)
+    return fields, others, others.find(b"%") >= 0 or has_start(others)
+
+
+def in_query(query: bytes | None) -> bytes:
+    """The part of a query that is the presign, as it came; empty where there is none.
+
+    Args:
+        query: of a request that was granted, in which no field is hidden.
+    """
+    pieces = query.split(b"&") if query is not None else []
+    mine = [piece for piece in pieces if (parts := piece.partition(b"="))[0] in _FIELDS or begins(parts[2])]
+    return b"&".join(mine)
+
+
+def _from_crowd(query: bytes) -> tuple[dict[str, str], bytes, bool]:
+    """A query of more parameters than are taken apart: ours is refused, somebody else's is let alone."""
+    if _SPELLED.search(query):
+        check_parameters(query)
+    _refuse_lookalikes(query)
+    return {}, query, True
+
+
+def _refuse_lookalikes(query: bytes) -> None:
+    """Raises Malformed where a parameter that is not ours could be taken for one that is, or tells a presign.
+
+    The rest of a query is sent to the upstream, shown in flows and written to dumps of them, as it is.
+    """
+    # Without any of these it cannot hide a name that some parser would find in it.
+    if not (query.find(b"%") >= 0 or query.lower().find(b"presign") >= 0 or _HIDING.search(query)):
+        return
+    if hides(query, _LOOKALIKE):
+        raise Malformed("a query parameter looks like a presign field but is not spelled like one")
+    if shows_signature(fold(query)):
+        raise Malformed("a query parameter tells a presigned URL")
+
+
+def _from_headers(request: Request, head: Head) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    if head.joined.find(b"presign") < 0:
+        return fields
+    for raw, value in request.fields:
+        name = raw.lower()
+        if name.find(b"presign") < 0 or not name.replace(b"_", b"-").startswith(b"x-presign"):
+            continue
+        field = _HEADERS.get(name)
+        if field is None:
+            raise Malformed("a header looks like a presign field but is none")
+        if field in fields:
+            raise Malformed(f"{field} is given twice")
+        try:
+            fields[field] = value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Malformed("a presign header is not UTF-8") from None
+    return fields
+
+
+def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[Slot, bytes]]:
+    """Tokens that stand where a credential would. Raises Malformed for one that stands anywhere else.
+
+    Args:
+        query: the query without presign parameters; None where it holds no token.
+    """
+    found: list[tuple[Slot, bytes]] = []
+    marked = has_start(head.values)
+    # Only base64 hides a token from a search for its first letters.
+    encoded = head.values.lower().find(b"basic") >= 0 and not _AUTHORIZATIONS.isdisjoint(head.names)
+    if marked or encoded:
+        # One search in each field is enough.
+        start = b"ps" if head.values.find(b"ps2_") >= 0 else b"ps1_"
+        for name, (_, value) in zip(head.names, request.fields, strict=False):
+            if value.find(start) < 0 and name not in _AUTHORIZATIONS:
+                continue
+            # A page's own URL is where a browser came from, not what it carries.
+            if name.startswith(b"x-presign") or (name == b"referer" and not begins(value)):
+                continue
+            if (token := _token_in_value(name, value)) is not None:
+                found.append((Slot("header", name), token))
+    if query is not None and holds_token(query):
+        check_parameters(query)
+        for piece in query.split(b"&"):
+            name, _, value = piece.partition(b"=")
+            if begins(value):
+                found.append((Slot("param", param_key(name)), value))
+            elif holds_token(piece):
+                raise Malformed("a token in the query is not a plain value")
+    return found
+
+
+def _token_in_value(name: bytes, value: bytes) -> bytes | None:
+    """The token of one header: the whole value, or behind a scheme word, or in Basic."""
+    if begins(value):
+        return value
+    if name in _AUTHORIZATIONS:
+        word, *rest = value.split(None, 1) or (b"",)
+        rest_value = rest[0] if rest else b""
+        if word.lower() == b"basic":
+            return _token_in_basic(name, rest_value)
+        rest_value = rest_value.removeprefix(_TOKEN_PARAM)
+        if name == b"authorization" and begins(rest_value):
+            return rest_value
+    if holds_token(value):
+        raise Malformed("a token stands where no credential does")
+    return None
+
+
+def _token_in_basic(name: bytes, encoded: bytes) -> bytes | None:
+    """The token in Basic's password, or in its user name where the password is empty (RFC 7617).
+
+    Looked for as the most lenient decoder would, accepted only as the strictest does.
+    """
+    alphabet = encoded.translate(None, _NOT_BASE64).replace(b"-", b"+").replace(b"_", b"/")
+    # Zeros for padding: with them a digit too many, which some decoders drop, is no error either.
+    lenient = base64.b64decode(alphabet + b"A" * (-len(alphabet) % 4))
+    if not holds_token(lenient):
+        return None
+    try:
+        username, _, password = base64.b64decode(encoded, validate=True).partition(b":")
+    except binascii.Error:
+        raise Malformed("Basic holds a token but is not well-formed") from None
+    if name != b"authorization" or (password and holds_token(username)):
+        raise Malformed("a token in Basic is neither the password nor a user name without one")
+    return password or username
+
+
+def _without_token(query: bytes | None) -> bytes | None:
+    kept = [piece for piece in (query or b"").split(b"&") if not begins(piece.partition(b"=")[2])]
+    return b"&".join(kept) if kept else None
+
+
+def _from_path(path: bytes, *, gateway: bool) -> tuple[str | None, bytes, dict[str, str]]:
+    """Connection named in the path, the path behind the gateway prefix, and the claim of a path token."""
+    if gateway and path.startswith(API_PROXY):
+        named, slash, rest = path[len(API_PROXY) :].partition(b"/")
+        _refuse_in_path(rest, "a token stands in the path that goes to the upstream")
+        return named.decode("ascii", "replace"), slash + rest, {}
+    if gateway and path.startswith(TOKEN_PATH):
+        token, slash, rest = path[len(TOKEN_PATH) :].partition(b"/")
+        _refuse_in_path(rest, "a token stands in the path that goes to the upstream")
+        # A base URL that ends in a slash, joined with a path that begins with one: the same path, and the
+        # one that is matched and sent. A third slash is refused, as is any other empty segment.
+        return None, slash + rest.removeprefix(b"/"), parse_token(token)
+    _refuse_in_path(path, "a token stands in the path of another host")
+    return None, path, {}
+
+
+def _refuse_in_path(path: bytes, why: str) -> None:
+    """A path is sent to the upstream, shown in flows and written to the audit log, as it is. A base URL that
+    is joined twice has the token in it. Raises Malformed.
+    """
+    if path.find(b"%") < 0 and not has_start(path) and path.lower().find(b"resign") < 0:
+        return
+    texts = decodings(path)
+    if texts[-1].lower().find(b"resign") >= 0 and _IN_PATH.search(fold_decoded(texts[-1])):
+        raise Malformed("a presign field stands in the path")
+    if any(map(shows_token, texts)):
+        raise Malformed(why)
