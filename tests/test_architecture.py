@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -277,6 +278,24 @@ def circles() -> set[frozenset[str]]:
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
     assert circles() == CIRCLES
+
+
+PAGE: Final = PACKAGE.parents[1] / "docs/architecture.md"
+
+
+def test_the_page_tells_of_all_rooms_in_their_order() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \|.*\| *(yes)? *\|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    floors = [FLOORS[room] for room, _ in rows]
+    assert {room for room, _ in rows} == FLOORS.keys() - {""}
+    assert floors == sorted(floors, reverse=True)
+    assert {room for room, pure in rows if pure} == PURE
+
+
+def test_the_page_names_files_that_are_there() -> None:
+    named = set(re.findall(r"`([\w./]+\.(?:py|json|md))`", PAGE.read_text("utf-8")))
+    assert len(named) > 50
+    places = (PACKAGE, PAGE.parents[1])
+    assert [name for name in sorted(named) if not any((place / name).is_file() for place in places)] == []
 
 
 # -- sizes ------------------------------------------------------------------------------------------------
