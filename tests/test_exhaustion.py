@@ -81,6 +81,7 @@ COLLECTIONS = {
     "gateway.credential_fetch.Fetcher._flights": "one per configured program, while it runs",
     "mitm.deadlines.Housekeeper._lost": "weak: granted exchanges whose upstream connection has ended",
     "config.live.Keeper.reloads": "two results",
+    "mitm.lane.upstream.Link._late": "what TLS had taken off the socket when no more was read, for one turn",
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
     "mitm.turns.Turns._row": (
         "one per client connection over HTTP/2, or per upstream connection of its streams"
