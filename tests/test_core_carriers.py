@@ -15,7 +15,8 @@ from presign_proxy.core.decision import Deny
 from presign_proxy.core.registry import Registry
 from presign_proxy.http.message import Request, head_of
 from presign_proxy.signing import presign_scheme
-from presign_proxy.signing.presign_scheme import Presign, Slot, recognise
+from presign_proxy.signing.key_token import Slot
+from presign_proxy.signing.presign_scheme import Presign, recognise
 from presign_proxy.signing.secret import Secret
 from support.deciding import (
     GATEWAY,

@@ -73,6 +73,7 @@ CONVERTING = {
     *(
         "explain.input.urls",
         "http.query",
+        "signing.key_token",
         "signing.presign_scheme",
         "signing.source_scheme",
         "signing.source_url",

@@ -22,6 +22,7 @@ CORE: Final = (
     "signing.base64url",
     "signing.grammar",
     "signing.presign_scheme",
+    "signing.key_token",
     "signing.source_scheme",
 )
 CORE_TESTS: Final = (

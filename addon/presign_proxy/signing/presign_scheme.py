@@ -9,21 +9,20 @@ drop that TypeError takes ten times as long as the search.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
-from ..http.field_names import fold, fold_decoded, header_key, param_key
+from ..http.field_names import fold, fold_decoded, header_key
 from ..http.message import Head, Request
 from ..http.percent import CONTROL, decodings
 from ..http.query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from . import grammar
 from .carriers import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from .disclosure import discloses, shows_signature
+from .key_token import Slot, key_tokens, without_token
 from .signed_policy import Written, check_written
-from .tokens import begins, has_start, holds_token, parse_token, shows_token
+from .tokens import begins, has_start, parse_token, shows_token
 
 Carrier = Literal["query", "header", "path", "key"]
 
@@ -38,26 +37,10 @@ _ID = re.compile(grammar.CONNECTION_ID)
 _EXPIRES = re.compile(grammar.UNIX_TIME)
 _SIGNATURE = re.compile(grammar.SIGNATURE)
 _CONTROL = re.compile(CONTROL)
-# Runs of bytes that no decoder of base64 reads, standard or URL-safe.
-_NOT_BASE64: Final = bytes(
-    octet
-    for octet in range(256)
-    if not (chr(octet).isascii() and chr(octet).isalnum()) and octet not in b"+/-_"
-)
-# As some providers want their keys: `Authorization: Token token=…`.
-_TOKEN_PARAM: Final = b"token="
-_AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
 _SPELLED = re.compile(rb"(?:^|&)(?:" + b"|".join(_FIELDS) + rb")(?![^=&])")
 _HIDING = re.compile(rb"[;#?]")
 _LOOKALIKE: Final = b"x-presign"
 _IN_PATH = re.compile(rb"x-presign-(?:" + b"|".join(name[10:].lower() for name in _FIELDS) + rb")\s{0,4}=")
-
-
-class Slot(NamedTuple):
-    """Where a key token stood: a lower-case header name or a folded query parameter."""
-
-    kind: Literal["header", "param"]
-    name: bytes
 
 
 class Presign(NamedTuple):
@@ -100,12 +83,12 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
         found.append(("query", claimed))
     if headers := _from_headers(request, head):
         found.append(("header", headers))
-    keys = _key_tokens(request, head, query if tokens else None)
+    keys = key_tokens(request, head, query if tokens else None)
     # One key token may stand in several slots: some SDKs fill two of them from one key.
     found += [("key", parse_token(token)) for token in dict.fromkeys([token for _, token in keys])]
     slots = tuple([place for place, _ in keys])
     if any(place.kind == "param" for place in slots):
-        query = _without_token(query)
+        query = without_token(query)
     named, path, token_claim = _from_path(raw_path, gateway=gateway)
     if token_claim:
         found.append(("path", token_claim))
@@ -270,79 +253,6 @@ def _from_headers(request: Request, head: Head) -> dict[str, str]:
         except UnicodeDecodeError:
             raise Malformed("a presign header is not UTF-8") from None
     return fields
-
-
-def _key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[Slot, bytes]]:
-    """Tokens that stand where a credential would. Raises Malformed for one that stands anywhere else.
-
-    Args:
-        query: the query without presign parameters; None where it holds no token.
-    """
-    found: list[tuple[Slot, bytes]] = []
-    marked = has_start(head.values)
-    # Only base64 hides a token from a search for its first letters.
-    encoded = head.values.lower().find(b"basic") >= 0 and not _AUTHORIZATIONS.isdisjoint(head.names)
-    if marked or encoded:
-        # One search in each field is enough.
-        start = b"ps" if head.values.find(b"ps2_") >= 0 else b"ps1_"
-        for name, (_, value) in zip(head.names, request.fields, strict=False):
-            if value.find(start) < 0 and name not in _AUTHORIZATIONS:
-                continue
-            # A page's own URL is where a browser came from, not what it carries.
-            if name.startswith(b"x-presign") or (name == b"referer" and not begins(value)):
-                continue
-            if (token := _token_in_value(name, value)) is not None:
-                found.append((Slot("header", name), token))
-    if query is not None and holds_token(query):
-        check_parameters(query)
-        for piece in query.split(b"&"):
-            name, _, value = piece.partition(b"=")
-            if begins(value):
-                found.append((Slot("param", param_key(name)), value))
-            elif holds_token(piece):
-                raise Malformed("a token in the query is not a plain value")
-    return found
-
-
-def _token_in_value(name: bytes, value: bytes) -> bytes | None:
-    """The token of one header: the whole value, or behind a scheme word, or in Basic."""
-    if begins(value):
-        return value
-    if name in _AUTHORIZATIONS:
-        word, *rest = value.split(None, 1) or (b"",)
-        rest_value = rest[0] if rest else b""
-        if word.lower() == b"basic":
-            return _token_in_basic(name, rest_value)
-        rest_value = rest_value.removeprefix(_TOKEN_PARAM)
-        if name == b"authorization" and begins(rest_value):
-            return rest_value
-    if holds_token(value):
-        raise Malformed("a token stands where no credential does")
-    return None
-
-
-def _token_in_basic(name: bytes, encoded: bytes) -> bytes | None:
-    """The token in Basic's password, or in its user name where the password is empty (RFC 7617).
-
-    Looked for as the most lenient decoder would, accepted only as the strictest does.
-    """
-    alphabet = encoded.translate(None, _NOT_BASE64).replace(b"-", b"+").replace(b"_", b"/")
-    # Zeros for padding: with them a digit too many, which some decoders drop, is no error either.
-    lenient = base64.b64decode(alphabet + b"A" * (-len(alphabet) % 4))
-    if not holds_token(lenient):
-        return None
-    try:
-        username, _, password = base64.b64decode(encoded, validate=True).partition(b":")
-    except binascii.Error:
-        raise Malformed("Basic holds a token but is not well-formed") from None
-    if name != b"authorization" or (password and holds_token(username)):
-        raise Malformed("a token in Basic is neither the password nor a user name without one")
-    return password or username
-
-
-def _without_token(query: bytes | None) -> bytes | None:
-    kept = [piece for piece in (query or b"").split(b"&") if not begins(piece.partition(b"=")[2])]
-    return b"&".join(kept) if kept else None
 
 
 def _from_path(path: bytes, *, gateway: bool) -> tuple[str | None, bytes, dict[str, str]]:
