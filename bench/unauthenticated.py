@@ -22,8 +22,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 
+from presign_proxy.core.redact import redact  # noqa: E402
 from presign_proxy.core.registry import Registry  # noqa: E402
-from presign_proxy.core.rewrite_request import redact  # noqa: E402
 from presign_proxy.errors import Denied  # noqa: E402
 from presign_proxy.http import client_address, field_names, paths, percent, query  # noqa: E402 - the path is set above
 from presign_proxy.http.message import head_of, is_sound  # noqa: E402

@@ -459,13 +459,13 @@ def test_a_huge_path_that_looks_like_a_presign_costs_no_time() -> None:
 
 
 def test_random_names_leave_nothing_in_memory() -> None:
-    from presign_proxy.core import rewrite_request
+    from presign_proxy.core import redact
     from presign_proxy.http import field_names
 
     for n in range(50):
-        rewrite_request.redact(b"/", ((f"x{n}".encode() * 5000, b"v"),))
+        redact.redact(b"/", ((f"x{n}".encode() * 5000, b"v"),))
     before = field_names._short_key.cache_info().currsize
-    rewrite_request.redact(b"/", ((b"y" * 65, b"v"),))
+    redact.redact(b"/", ((b"y" * 65, b"v"),))
     assert field_names._short_key.cache_info().currsize == before
 
 

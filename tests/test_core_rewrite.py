@@ -7,7 +7,7 @@ import pytest
 from presign_proxy.core.connection import Conduct
 from presign_proxy.core.credentials import BasicCredential, HeaderCredential, QueryCredential
 from presign_proxy.core.decision import Deny
-from presign_proxy.core.rewrite_request import redact
+from presign_proxy.core.redact import redact
 from presign_proxy.signing.secret import Secret
 from support.deciding import KEY, NOW, SECRET, ask, code, connection, registry, request, sent, signed
 from support.signing import token

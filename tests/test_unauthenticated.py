@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 import presign_proxy
 from presign_proxy.core.decision import Deny
+from presign_proxy.core.redact import redact
 from presign_proxy.core.registry import Registry
-from presign_proxy.core.rewrite_request import MAX_ESCAPES, redact
 from presign_proxy.http import percent
 from presign_proxy.http.message import MAX_FIELDS, Request, is_sound
 from presign_proxy.http.query import MAX_PARAMETERS, has_param, hides
@@ -33,6 +33,7 @@ from presign_proxy.mitm.lane import request_head
 from presign_proxy.observe.audit_record import Outcome, record
 from presign_proxy.observe.log_redaction import Redaction
 from presign_proxy.regexes import LateRegex
+from presign_proxy.signing.disclosure import MAX_ESCAPES
 from support.adverse import PLACES, SIZES, UNITS, repeated
 from support.deciding import ask, code, connection, project, registry, request, signed
 from support.work import steps

@@ -19,7 +19,7 @@ from ..core.credentials import (
     QueryCredential,
     bearer,
 )
-from ..core.rewrite_request import is_credential
+from ..core.strip import is_credential
 from ..errors import Denied
 from ..http.field_names import header_key
 from ..http.hosts import is_loopback, parse_authority
