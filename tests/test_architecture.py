@@ -92,7 +92,6 @@ LONG_FILES: Final[dict[str, int]] = {
     "config.build_connections": 378,
     "config.load": 306,
     "config.registry_file.read": 373,
-    "explain.steps": 384,
     "limits.limiter": 367,
     "limits.stores.sqlite": 380,
     "mitm.flow.adapter": 401,

@@ -76,6 +76,11 @@ class Case:
         return self.decision.detail if isinstance(self.decision, Deny) else ""
 
     @property
+    def why(self) -> str:
+        """The reason that goes into the audit log, as a sentence."""
+        return f"{self.detail[:1].upper()}{self.detail[1:]}."
+
+    @property
     def message(self) -> bytes | None:
         """The canonical string of the claim; None where there is none."""
         return None if self.claim is None else message_of(self.claim, self.facts.connection or "")

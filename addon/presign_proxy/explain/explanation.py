@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from email.utils import formatdate
 from typing import Final, Literal, NamedTuple
 
@@ -125,6 +126,10 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def listed(texts: Iterable[str]) -> str:
+    return ", ".join(texts)
 
 
 def span(seconds: int) -> str:
