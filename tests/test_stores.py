@@ -431,8 +431,8 @@ def test_the_slot_of_a_killed_worker_is_free_after_its_lease_and_not_before(
         slot = await killed.admit(asked(tallies))
         begun = time.monotonic()
         assert slot is not None
-        assert killed._renewing is not None
-        killed._renewing.cancel()
+        assert killed._slots._renewing is not None
+        killed._slots._renewing.cancel()
         while True:
             lost_before = slot.is_lost(time.monotonic())
             with contextlib.suppress(Limited):
@@ -461,11 +461,11 @@ def test_a_slot_that_was_lost_is_not_taken_back_from_its_new_holder(kind: str, m
         sleeper._store, other._store = make_store(kind, lease=SHORT), make_store(kind, lease=SHORT)
         slot = await sleeper.admit(asked(tallies))
         assert slot is not None
-        sleeper._renewing.cancel()  # type: ignore[union-attr]
+        sleeper._slots._renewing.cancel()  # type: ignore[union-attr]
         await asyncio.sleep(SHORT / SECOND + 0.05)
         mine = await other.admit(asked(tallies))
         assert mine is not None
-        renewing = asyncio.create_task(sleeper._renew())
+        renewing = asyncio.create_task(sleeper._slots._renew())
         await asyncio.sleep(SHORT / SECOND)
         assert slot.is_lost(time.monotonic())
         renewing.cancel()

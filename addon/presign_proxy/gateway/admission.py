@@ -16,7 +16,8 @@ from ..core.decision import Decision, Deny, Facts, Forward, PassThrough, denial
 from ..core.registry import Registry
 from ..errors import Denied
 from ..http.message import Request
-from ..limits.limiter import Limiter, Seat
+from ..limits.limiter import Limiter
+from ..limits.slots import Seat
 from ..observe.audit_log import Journal
 from .credential_fetch import Fetcher
 from .lifecycle import Lifecycle
