@@ -92,7 +92,6 @@ LONG_FILES: Final[dict[str, int]] = {
     "config.build_connections": 378,
     "config.load": 306,
     "config.registry_file.read": 373,
-    "limits.stores.sqlite": 380,
     "mitm.flow.adapter": 401,
     "mitm.flow.http2": 462,
     "mitm.flow.http2_frames": 357,

@@ -183,8 +183,8 @@ COLLECTIONS = {
     "limits.stores.memory.MemoryStore._due": "one per counter that ends",
     "limits.stores.memory.MemoryStore._earliest": "one per concurrency of which a slot is held",
     "limits.stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
-    "limits.stores.sqlite._Judging.taken": "one per slot that a batch takes, until the next batch",
-    "limits.stores.sqlite._Judging.verdicts": "one per request of a batch, until the next batch",
+    "limits.stores.sqlite_file._Judging.taken": "one per slot that a batch takes, until the next batch",
+    "limits.stores.sqlite_file._Judging.verdicts": "one per request of a batch, until the next batch",
     "mitm.flow.http2.GuardedHttp2Client.interim": "a number for each stream that is under way",
     "mitm.flow.http2.GuardedHttp2Client.streams": (
         "mitmproxy's: one per stream that is open, and MAX_ENDED more"

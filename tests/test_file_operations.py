@@ -97,7 +97,7 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
     "observe.audit_file": (ALONE, {"os.fstat", "os.open", "os.write", "path.lstat"}),
     "limits.stores.open": (READS, {"choice.open"}),
     "limits.stores.redis": ("as the module is imported", {"(Path(__file__).parent / 'admit.lua').read_text"}),
-    "limits.stores.sqlite": (ALONE, {"os.open", "path.stat"}),
+    "limits.stores.sqlite_file": (ALONE, {"os.open", "path.stat"}),
     "config.registry_file.storage": (
         READS,
         {
@@ -141,6 +141,7 @@ USERS = {
     "config.read_files": READS,
     "serve.master": START,
     "config.signing_view": COMMAND,
+    "limits.stores.sqlite": ALONE,
 }
 """Modules that use one of those above, and why nobody waits for it."""
 

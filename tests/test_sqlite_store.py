@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from presign_proxy.limits.counter import GRACE, LEASE, SECOND, Tally
-from presign_proxy.limits.stores import sqlite, sqlite_batches
-from presign_proxy.limits.stores.sqlite import SqliteStore, _File, _Judging
+from presign_proxy.limits.stores import sqlite, sqlite_batches, sqlite_file
+from presign_proxy.limits.stores.sqlite import SqliteStore
 from presign_proxy.limits.stores.sqlite_batches import Bundle, Desk, Job
+from presign_proxy.limits.stores.sqlite_file import CounterFile, _Judging
 from presign_proxy.limits.stores.store import StoreError
 from support.deciding import NOW
 from support.descriptors import descriptors
@@ -45,19 +46,19 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def file(path: Path) -> Iterator[_File]:
-    found = _File(path)
+def file(path: Path) -> Iterator[CounterFile]:
+    found = CounterFile(path)
     yield found
     found.sql.close()
 
 
-def admit(file: _File, clock: Clock, *tallies: Tally, holder: str = "h") -> bool:
+def admit(file: CounterFile, clock: Clock, *tallies: Tally, holder: str = "h") -> bool:
     (verdict,) = file.admit([(tallies, holder)], clock, LEASE)
     return verdict.admitted
 
 
-def rows(file: _File | Path, query: str) -> list[Any]:
-    if isinstance(file, _File):
+def rows(file: CounterFile | Path, query: str) -> list[Any]:
+    if isinstance(file, CounterFile):
         return file.sql.execute(query).fetchall()
     connection = sqlite3.connect(file)
     try:
@@ -66,11 +67,11 @@ def rows(file: _File | Path, query: str) -> list[Any]:
         connection.close()
 
 
-def counters(file: _File | Path) -> dict[str, tuple[int, int]]:
+def counters(file: CounterFile | Path) -> dict[str, tuple[int, int]]:
     return {key: (state, forget) for key, state, forget in rows(file, "SELECT * FROM counters")}
 
 
-def slots(file: _File | Path) -> set[tuple[str, str, int]]:
+def slots(file: CounterFile | Path) -> set[tuple[str, str, int]]:
     return set(rows(file, "SELECT * FROM slots"))
 
 
@@ -81,7 +82,7 @@ def test_nobody_counts_between_what_is_read_and_what_is_written(path: Path) -> N
     """`BEGIN IMMEDIATE`: with a plain `BEGIN`, another process would take a slot in between, and then either
     both have it or the first one is refused though there was room.
     """
-    mine, other, clock = _File(path), _File(path), Clock()
+    mine, other, clock = CounterFile(path), CounterFile(path), Clock()
     said: list[str] = []
 
     def rival(statement: str) -> None:
@@ -105,7 +106,7 @@ def test_nobody_counts_between_what_is_read_and_what_is_written(path: Path) -> N
     other.sql.close()
 
 
-def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_begins(file: _File) -> None:
+def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_begins(file: CounterFile) -> None:
     clock = Clock()
     with pytest.raises(ZeroDivisionError), file.transaction():
         file.hold([("slots", "h")], 5)
@@ -117,7 +118,7 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_begins(file: _
     assert counters(file)["uses"][0] == 1
 
 
-def test_a_transaction_that_cannot_be_rolled_back_tells_what_was_wrong_before(file: _File) -> None:
+def test_a_transaction_that_cannot_be_rolled_back_tells_what_was_wrong_before(file: CounterFile) -> None:
     with pytest.raises(ZeroDivisionError), file.transaction():
         file.sql.execute("ROLLBACK")
         raise ZeroDivisionError
@@ -129,7 +130,7 @@ def test_a_transaction_that_cannot_be_rolled_back_tells_what_was_wrong_before(fi
 def test_the_file_is_for_its_owner_whatever_the_umask(path: Path) -> None:
     before = os.umask(0)
     try:
-        file = _File(path)
+        file = CounterFile(path)
     finally:
         os.umask(before)
     assert {stat.S_IMODE(one.stat().st_mode) for one in path.parent.iterdir()} == {0o600}
@@ -138,14 +139,14 @@ def test_the_file_is_for_its_owner_whatever_the_umask(path: Path) -> None:
 
 def test_a_file_that_is_opened_leaves_one_descriptor_more_at_its_end(path: Path) -> None:
     before = descriptors()
-    _File(path).sql.close()
+    CounterFile(path).sql.close()
     path.with_name("other").write_bytes(b"not a database at all, but somebody's text\n" * 100)
     with pytest.raises(sqlite3.DatabaseError):
-        _File(path.with_name("other"))
+        CounterFile(path.with_name("other"))
     assert descriptors() == before
 
 
-def test_what_has_to_survive_a_power_cut_does(file: _File) -> None:
+def test_what_has_to_survive_a_power_cut_does(file: CounterFile) -> None:
     """2 is FULL, 1 NORMAL: a rate or a slot is over before a machine is up again."""
 
     def level() -> int:
@@ -162,7 +163,7 @@ def test_what_has_to_survive_a_power_cut_does(file: _File) -> None:
     assert level() == 2
 
 
-def test_durability_is_asked_for_where_it_changes_only(file: _File) -> None:
+def test_durability_is_asked_for_where_it_changes_only(file: CounterFile) -> None:
     asked: list[str] = []
     file.sql.set_trace_callback(asked.append)
     for durable in (True, True, False, False, True):
@@ -171,11 +172,11 @@ def test_durability_is_asked_for_where_it_changes_only(file: _File) -> None:
     assert asked == ["PRAGMA synchronous = NORMAL", "PRAGMA synchronous = FULL"]
 
 
-def test_a_database_is_known_by_its_mark(path: Path, file: _File) -> None:
+def test_a_database_is_known_by_its_mark(path: Path, file: CounterFile) -> None:
     assert rows(file, "PRAGMA application_id") == [(0x70733031,)]
     assert rows(file, "PRAGMA user_version") == [(1,)]
     admit(file, Clock(), USES)
-    again = _File(path)
+    again = CounterFile(path)
     assert counters(again)["uses"][0] == 1
     again.sql.close()
 
@@ -185,12 +186,12 @@ def test_a_database_is_known_by_its_mark(path: Path, file: _File) -> None:
     ["PRAGMA user_version = 2", "PRAGMA application_id = 7", "PRAGMA user_version = 0"],
 )
 def test_a_database_of_another_version_or_application_is_refused(statement: str, path: Path) -> None:
-    _File(path).sql.close()
+    CounterFile(path).sql.close()
     other = sqlite3.connect(path)
     other.execute(statement)
     other.close()
     with pytest.raises(StoreError, match="is a database of something else, or of another version"):
-        _File(path)
+        CounterFile(path)
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE mine (a)", "PRAGMA application_id = 7"])
@@ -200,11 +201,11 @@ def test_a_database_that_is_somebody_elses_gets_no_tables(statement: str, path: 
     other.close()
     before = path.read_bytes()
     with pytest.raises(StoreError):
-        _File(path)
+        CounterFile(path)
     assert path.read_bytes() == before
 
 
-def test_what_has_to_be_found_fast_has_an_index(file: _File) -> None:
+def test_what_has_to_be_found_fast_has_an_index(file: CounterFile) -> None:
     admit(file, Clock(), USES)
 
     def plan(query: str) -> str:
@@ -216,7 +217,7 @@ def test_what_has_to_be_found_fast_has_an_index(file: _File) -> None:
     assert "PRIMARY KEY" in plan("SELECT ends FROM slots WHERE key = 'a' AND holder = 'b'")
 
 
-def test_a_file_waits_for_others_for_a_fifth_of_a_second(file: _File) -> None:
+def test_a_file_waits_for_others_for_a_fifth_of_a_second(file: CounterFile) -> None:
     assert rows(file, "PRAGMA busy_timeout") == [(200,)]
     assert sqlite.BUSY == 0.2
 
@@ -224,7 +225,7 @@ def test_a_file_waits_for_others_for_a_fifth_of_a_second(file: _File) -> None:
 # -- counting -----------------------------------------------------------------------------------------
 
 
-def test_a_count_a_rate_and_slots_are_taken_together_or_not_at_all(file: _File) -> None:
+def test_a_count_a_rate_and_slots_are_taken_together_or_not_at_all(file: CounterFile) -> None:
     clock = Clock()
     with file.transaction():
         assert admit(file, clock, QUOTA, RATE, SLOTS, holder="a")
@@ -237,7 +238,7 @@ def test_a_count_a_rate_and_slots_are_taken_together_or_not_at_all(file: _File) 
     assert slots(file) == {("slots", one, clock.now + LEASE) for one in "ab"}
 
 
-def test_of_requests_that_are_counted_together_each_finds_those_before_it(file: _File) -> None:
+def test_of_requests_that_are_counted_together_each_finds_those_before_it(file: CounterFile) -> None:
     clock, asked = Clock(), [((USES, SLOTS), name) for name in "abcd"]
     with file.transaction():
         verdicts = file.admit(asked, clock, LEASE)
@@ -251,14 +252,14 @@ def test_of_requests_that_are_counted_together_each_finds_those_before_it(file: 
     assert counters(file)["uses"][0] == 3
 
 
-def test_a_refused_request_changes_nothing(file: _File) -> None:
+def test_a_refused_request_changes_nothing(file: CounterFile) -> None:
     clock = Clock()
     full = Tally("full", "count", "full", 0)
     assert not admit(file, clock, USES, RATE, full)
     assert counters(file) == {}
 
 
-def test_a_rate_whose_clock_was_set_back_is_set_right_though_it_refuses(file: _File) -> None:
+def test_a_rate_whose_clock_was_set_back_is_set_right_though_it_refuses(file: CounterFile) -> None:
     clock = Clock()
     for _ in range(3):
         assert admit(file, clock, RATE)
@@ -267,7 +268,7 @@ def test_a_rate_whose_clock_was_set_back_is_set_right_though_it_refuses(file: _F
     assert counters(file) == {"rate": ((NOW - 970) * SECOND, (NOW - 970) * SECOND)}
 
 
-def test_a_slot_ends_with_its_lease_and_not_before(file: _File) -> None:
+def test_a_slot_ends_with_its_lease_and_not_before(file: CounterFile) -> None:
     clock, one = Clock(), SLOTS._replace(limit=1)
     with file.transaction():
         assert admit(file, clock, one, holder="a")
@@ -277,7 +278,7 @@ def test_a_slot_ends_with_its_lease_and_not_before(file: _File) -> None:
         assert admit(file, clock, one, holder="b")
 
 
-def test_a_slot_that_is_held_again_is_one_slot_until_its_new_end(file: _File) -> None:
+def test_a_slot_that_is_held_again_is_one_slot_until_its_new_end(file: CounterFile) -> None:
     file.hold([("slots", "a"), ("slots", "b")], 5)
     file.hold([("slots", "a")], 9)
     file.hold([], 11)
@@ -287,14 +288,14 @@ def test_a_slot_that_is_held_again_is_one_slot_until_its_new_end(file: _File) ->
     assert slots(file) == {("slots", "a", 9)}
 
 
-def test_slots_of_one_key_are_not_those_of_another(file: _File) -> None:
+def test_slots_of_one_key_are_not_those_of_another(file: CounterFile) -> None:
     clock = Clock()
     file.hold([("others", one) for one in "abcdef"], clock.now + 5)
     with file.transaction():
         assert admit(file, clock, SLOTS)
 
 
-def test_nothing_of_slots_is_read_where_no_slot_is_asked_for(file: _File) -> None:
+def test_nothing_of_slots_is_read_where_no_slot_is_asked_for(file: CounterFile) -> None:
     asked: list[str] = []
     file.sql.set_trace_callback(asked.append)
     admit(file, Clock(), USES)
@@ -303,8 +304,8 @@ def test_nothing_of_slots_is_read_where_no_slot_is_asked_for(file: _File) -> Non
     assert "slots" not in asked[0].partition("json_each")[0]
 
 
-def test_a_file_that_does_not_judge_admits_nobody(file: _File, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_COUNT", "SELECT 1 WHERE ? = ''")
+def test_a_file_that_does_not_judge_admits_nobody(file: CounterFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "_COUNT", "SELECT 1 WHERE ? = ''")
     with pytest.raises(StoreError, match="has not judged"):
         admit(file, Clock(), USES)
 
@@ -320,7 +321,7 @@ def test_what_was_judged_once_is_counted_once() -> None:
 # -- forgetting ---------------------------------------------------------------------------------------
 
 
-def test_once_a_second_what_is_over_is_forgotten(file: _File) -> None:
+def test_once_a_second_what_is_over_is_forgotten(file: CounterFile) -> None:
     clock = Clock()
     assert file.is_to_be_swept(clock.now)
     file.sweep(clock.now)
@@ -330,7 +331,7 @@ def test_once_a_second_what_is_over_is_forgotten(file: _File) -> None:
     assert file.is_to_be_swept(clock.now - 1), "a clock that was set back"
 
 
-def test_what_has_no_end_is_never_forgotten(file: _File) -> None:
+def test_what_has_no_end_is_never_forgotten(file: CounterFile) -> None:
     clock = Clock()
     admit(file, clock, USES, RATE, QUOTA)
     file.hold([("slots", "a")], 5)
@@ -346,7 +347,7 @@ def test_what_has_no_end_is_never_forgotten(file: _File) -> None:
     assert set(counters(file)) == {"uses"}
 
 
-def test_a_thousand_at_a_time_are_forgotten(file: _File) -> None:
+def test_a_thousand_at_a_time_are_forgotten(file: CounterFile) -> None:
     many = [(f"k{number}", 1, 1) for number in range(1500)]
     with file.transaction():
         file.sql.executemany("INSERT INTO counters VALUES (?, ?, ?)", many)
@@ -486,7 +487,7 @@ def test_a_file_that_failed_while_it_was_written_is_opened_anew(
         raise sqlite3.DatabaseError("database disk image is malformed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(_File, "admit", fail)
+        patched.setattr(CounterFile, "admit", fail)
         one = job(USES)
         store._settle([one])
     assert str(one.answer) == "presign.db: database disk image is malformed"
@@ -568,7 +569,7 @@ def test_a_file_that_is_another_one_now_is_opened_anew(
     for left in ("-wal", "-shm"):
         path.with_name(path.name + left).unlink(missing_ok=True)
     if how == "replaced":
-        _File(path).sql.close()
+        CounterFile(path).sql.close()
     one = job(USES._replace(limit=1))
     store._settle([one])
     assert one.answer.admitted  # type: ignore[union-attr]
@@ -579,14 +580,14 @@ def test_a_file_that_is_another_one_now_is_opened_anew(
 
 
 class Failing:
-    """`_File`, which fails so many times before it is opened."""
+    """`CounterFile`, which fails so many times before it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
         self.tries, self.slept = 0, []
         self._now = itertools.count(1000, 0.05)
-        original = sqlite._File
+        original = sqlite.CounterFile
 
-        def opened(path: Path) -> _File:
+        def opened(path: Path) -> CounterFile:
             self.tries += 1
             if self.tries <= times:
                 error = sqlite3.OperationalError("x")
@@ -594,7 +595,7 @@ class Failing:
                 raise error
             return original(path)
 
-        monkeypatch.setattr(sqlite, "_File", opened)
+        monkeypatch.setattr(sqlite, "CounterFile", opened)
         monkeypatch.setattr(sqlite.time, "monotonic", lambda: next(self._now))
         monkeypatch.setattr(sqlite.time, "sleep", self.slept.append)
 
@@ -627,7 +628,7 @@ def test_who_waits_no_more_is_not_counted(path: Path) -> None:
     async def work(store: SqliteStore) -> None:
         open_ = store._opened
 
-        def slow() -> _File:
+        def slow() -> CounterFile:
             assert opened.wait(20)
             return open_()
 

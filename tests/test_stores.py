@@ -30,8 +30,9 @@ from presign_proxy.limits.limiter import DEADLINE, Limiter
 from presign_proxy.limits.stores.memory import MemoryStore
 from presign_proxy.limits.stores.open import Choice
 from presign_proxy.limits.stores.redis import RedisStore
-from presign_proxy.limits.stores.sqlite import SqliteStore, _Judging
+from presign_proxy.limits.stores.sqlite import SqliteStore
 from presign_proxy.limits.stores.sqlite_batches import Job
+from presign_proxy.limits.stores.sqlite_file import _Judging
 from presign_proxy.limits.stores.store import NoRoom, Store, StoreError
 from presign_proxy.signing.secret import Secret
 from support.deciding import NOW
@@ -1094,7 +1095,7 @@ def test_a_file_that_is_deleted_while_it_is_used_is_made_again_for_all(tmp_path:
 STARTING = """
 import os, sys, time
 from pathlib import Path
-from presign_proxy.limits.stores.sqlite import SqliteStore, _Judging
+from presign_proxy.limits.stores.sqlite import SqliteStore
 directory, failed = Path(DIRECTORY), 0
 for number in range(15):
     gun = time.monotonic() + 0.02
@@ -1152,7 +1153,7 @@ import asyncio, resource, sys
 from pathlib import Path
 from presign_proxy.limits.counter import Tally
 from presign_proxy.limits.stores.store import StoreError
-from presign_proxy.limits.stores.sqlite import SqliteStore, _Judging
+from presign_proxy.limits.stores.sqlite import SqliteStore
 async def main():
     store = SqliteStore(Path(sys.argv[1]))
     uses = Tally("u", "count", "the one that counts", 1000)
@@ -1208,7 +1209,7 @@ def victim(path, fatal, pipe):
         seen += 1
         if seen == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-    set_up, judged = sqlite._File._set_up, sqlite._File._judged
+    set_up, judged = sqlite.CounterFile._set_up, sqlite.CounterFile._judged
     def traced(self):
         self.sql.set_trace_callback(count)
         set_up(self)
@@ -1216,7 +1217,7 @@ def victim(path, fatal, pipe):
         said = judged(self, states)
         count()
         return said
-    sqlite._File._set_up, sqlite._File._judged = traced, fatally_judged
+    sqlite.CounterFile._set_up, sqlite.CounterFile._judged = traced, fatally_judged
     settle = sqlite.SqliteStore._settle
     def settled(self, batch):
         settle(self, batch)

@@ -96,6 +96,10 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
         "test_sqlite_store.py",
         "test_stores.py::test_a_store_goes_on_in_another_loop_than_the_one_that_has_ended",
     ),
+    "limits.stores.sqlite_file": (
+        "test_sqlite_store.py",
+        "test_stores.py::test_a_store_goes_on_in_another_loop_than_the_one_that_has_ended",
+    ),
     "limits.stores.sqlite_batches": ("test_sqlite_store.py",),
     "limits.stores.redis": ("test_redis_store.py",),
     "limits.stores.redis_pipeline": ("test_redis_store.py",),
