@@ -32,7 +32,7 @@ from presign_proxy import Signer  # noqa: E402
 from presign_proxy.config.load_beside import load_calmly  # noqa: E402
 from presign_proxy.config.registry_file.edit import Draft  # noqa: E402
 from presign_proxy.config.registry_file.encryption import VaultKey, new_key, parse_key, unseal  # noqa: E402
-from presign_proxy.config.registry_file.read import Memory  # noqa: E402
+from presign_proxy.config.registry_file.memory import Memory  # noqa: E402
 from presign_proxy.core.registry import Registry  # noqa: E402
 from presign_proxy.http.message import Origin  # noqa: E402
 from presign_proxy.signing.secret import Secret  # noqa: E402

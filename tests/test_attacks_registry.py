@@ -23,7 +23,7 @@ from presign_proxy.config.load import load
 from presign_proxy.config.load_beside import load_calmly
 from presign_proxy.config.registry_file.edit import Draft
 from presign_proxy.config.registry_file.encryption import new_key, parse_key
-from presign_proxy.config.registry_file.read import Memory
+from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.config.registry_file.storage import StoreError, write_private
 from presign_proxy.config.secret_sources import resolve
 from presign_proxy.config.values import SecretSource

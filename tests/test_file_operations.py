@@ -135,6 +135,7 @@ USERS = {
     "config.presets.custom": READS,
     "config.secret_programs": "runs them in threads of its own; the thread of reloads waits for them",
     "config.build_connections": READS,
+    "config.registry_file.build": READS,
     "config.registry_file.read": READS,
     "config.registry_file.open": READS,
     "config.reload": "looks and reads in the threads of its lookouts",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.config.load_beside import load_calmly
-from presign_proxy.config.registry_file.read import Memory
+from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.errors import Denied, Limited
 from presign_proxy.limits.counter import Tally
 from presign_proxy.limits.limiter import Limiter

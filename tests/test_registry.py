@@ -11,8 +11,8 @@ import pytest
 
 from presign_proxy.config.load import Loaded, load
 from presign_proxy.config.registry_file.encryption import Passphrase, new_key, parse_key, seal
+from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.config.registry_file.open import read_payload
-from presign_proxy.config.registry_file.read import Memory
 from presign_proxy.config.registry_file.storage import write_private
 from presign_proxy.core.decide import decide
 from presign_proxy.core.decision import Deny, Forward

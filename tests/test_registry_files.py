@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from presign_proxy.config.load import Loaded, load
+from presign_proxy.config.registry_file.build import revocations_of
 from presign_proxy.config.registry_file.encryption import new_key, parse_key, seal
-from presign_proxy.config.registry_file.read import Memory, revocations_of
+from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.config.registry_file.storage import write_private
 from presign_proxy.problems import ConfigError, Problem
 from support.config import write_config

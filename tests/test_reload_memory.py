@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.config.load_beside import let_go, load_calmly
-from presign_proxy.config.registry_file.read import Memory
+from presign_proxy.config.registry_file.memory import Memory
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
 from support.process import resident

@@ -12,7 +12,7 @@ import pytest
 
 from presign_proxy.config.load import Loaded, build, load
 from presign_proxy.config.read_files import see
-from presign_proxy.config.registry_file.read import Memory
+from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.config.registry_file.storage import write_private
 from presign_proxy.config.secret_programs import AT_ONCE, Missing, Programs
 from presign_proxy.config.secret_sources import SecretError

@@ -119,6 +119,8 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
         "test_attacks_registry.py::test_an_expired_revoked_url_is_forgotten",
     ),
     "config.registry_file.read": ("test_registry.py", "test_registry_files.py"),
+    "config.registry_file.build": ("test_registry.py", "test_registry_files.py"),
+    "config.registry_file.entries": ("test_registry.py", "test_registry_files.py"),
     "config.registry_file.open": ("test_registry.py",),
     "config.registry_file.edit": ("test_draft.py",),
     "limits.stores.memory": ("test_memory_store.py",),

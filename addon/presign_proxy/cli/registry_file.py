@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from ..config.registry_file.build import revocations_of
 from ..config.registry_file.edit import Draft, changing, from_json, naming, shaped
 from ..config.registry_file.encryption import Passphrase, VaultKey, kid_of, new_key, parse_key
 from ..config.registry_file.open import MAX_KEYS, read_payload
-from ..config.registry_file.read import revocations_of
 from ..config.registry_file.storage import MAX_BYTES, read_private, remove_drafts, write_private
 from ..config.strict_yaml import Document
 from ..problems import ConfigError, Problem

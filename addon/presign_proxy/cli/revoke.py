@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from ..config.registry_file.build import revocations_of
 from ..config.registry_file.edit import Draft, changing
-from ..config.registry_file.read import revocations_of
 from ..config.values import instant as parse_instant
 from ..core.connection import Connection
 from ..core.revocations import EVERY

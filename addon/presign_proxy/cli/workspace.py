@@ -17,10 +17,10 @@ from ..config.load import Shape, shape_of
 from ..config.path import DEFAULT_PATH
 from ..config.presets.apply import Presets, with_presets
 from ..config.presets.builtin import providers
+from ..config.registry_file.build import revocations_of
 from ..config.registry_file.edit import Draft
 from ..config.registry_file.encryption import Opener, VaultError
 from ..config.registry_file.open import openers_of
-from ..config.registry_file.read import revocations_of
 from ..config.schema.config import Config
 from ..config.schema.connections import ConnectionEntry
 from ..config.schema.values import ConnectionId

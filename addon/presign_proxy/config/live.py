@@ -20,8 +20,8 @@ from .descriptors import Spares
 from .load_beside import build_calmly, let_go, load_calmly, see_calmly
 from .path import locate
 from .read_files import NEVER, Seen, lost_mark
+from .registry_file.memory import Memory
 from .registry_file.notice import Notice
-from .registry_file.read import Memory
 from .schema.config import GatewayConfig
 from .threads import Threads
 

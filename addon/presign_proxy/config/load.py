@@ -23,7 +23,8 @@ from .permissions import readable_by_others, writable_by_others
 from .presets.apply import Presets, with_presets
 from .presets.custom import own_presets, read_presets
 from .read_files import Record, Seen, see
-from .registry_file.read import Memory, Registered, problems_of_connections
+from .registry_file.build import Registered, problems_of_connections
+from .registry_file.memory import Memory
 from .schema.config import Config
 from .strict_yaml import Document, read
 from .tls_certificate import Certificate, advice_on, files_of, read_certificate

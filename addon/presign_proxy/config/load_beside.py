@@ -14,7 +14,7 @@ from ..core.registry import Registry
 from .acyclic import leave_out
 from .load import Loaded, build
 from .read_files import Seen, see
-from .registry_file.read import Memory
+from .registry_file.memory import Memory
 
 _TURN: Final = 0.0005
 """Seconds; Python's own choice is 5 ms."""

@@ -14,9 +14,10 @@ from ..problems import ConfigError, Problem
 from .file_versions import State, state_of
 from .permissions import writable_by_others
 from .registry_file import taken_back
+from .registry_file.memory import Memory
 from .registry_file.notice import Notice, place_of, read_notice
 from .registry_file.open import digest_of
-from .registry_file.read import Memory, SeenRegistry, see_registry
+from .registry_file.read import SeenRegistry, see_registry
 from .registry_file.storage import StoreError
 from .schema.config import RegistryConfig
 from .strict_yaml import Document, read

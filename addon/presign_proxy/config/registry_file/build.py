@@ -1,0 +1,156 @@
+"""From what a registry's file says to its connections: each by itself, and only if it is not what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...core.connection import Connection
+from ...core.revocations import Revocations
+from ...problems import ConfigError, Problem
+from ...signing import grammar
+from ..build_connections import Registrar
+from ..outside_secrets import Lent
+from ..presets.apply import Presets, with_presets
+from ..schema.connections import ConnectionEntry, PresignConnection
+from ..schema.registry import RegistryFile, Revoked
+from ..schema.values import ConnectionId
+from ..strict_yaml import Document
+from ..validation import explain
+from .entries import Entries
+from .memory import Known, Memory
+
+_ENTRY: Final = TypeAdapter(dict[ConnectionId, ConnectionEntry])
+_ID = re.compile(grammar.CONNECTION_ID)
+
+
+@dataclass(slots=True)
+class Registered:
+    """The content of a registry."""
+
+    connections: dict[str, Connection] = field(default_factory=dict)
+    revocations: Revocations = field(default_factory=Revocations)
+    warnings: list[Problem] = field(default_factory=list)
+
+
+def from_yaml(
+    document: Document,
+    path: Path,
+    environ: Mapping[str, str],
+    base: Path,
+    presets: Presets,
+    memory: Memory,
+) -> Registered:
+    if document.data is None:
+        raise ConfigError([Problem(str(path), 0, 0, "", "is empty")])
+    data, problems = with_presets(document, presets)
+    try:
+        content = RegistryFile.model_validate(data)
+    except ValidationError as error:
+        rest = problems_of_connections(data, document, base, environ, memory.lent)
+        raise ConfigError([*problems, *explain(document, error), *rest]) from None
+    registrar = Registrar(document, base, environ, memory.lent)
+    connections = registrar.connections(content.connections)
+    if problems := problems + registrar.problems:
+        raise ConfigError(problems)
+    return Registered(connections, _revocations(content.revoked), registrar.warnings)
+
+
+def problems_of_connections(
+    data: Any, document: Document, base: Path, environ: Mapping[str, str], lent: Lent
+) -> list[Problem]:
+    """What is wrong with those connections whose shape is right, where others are not even that."""
+    registrar = Registrar(document, base, environ, lent.anew(strict=True))
+    connections = data.get("connections") if isinstance(data, dict) else None
+    for name, entry in connections.items() if isinstance(connections, dict) else ():
+        with contextlib.suppress(ValidationError):
+            registrar.connections(_ENTRY.validate_python({name: entry}))
+    return registrar.problems
+
+
+def _validated(entries: dict[str, Any]) -> dict[str, ConnectionEntry]:
+    """Raises ValidationError. Most entries need no union to be tried."""
+    ((name, entry),) = entries.items()
+    if isinstance(entry, dict) and "scheme" not in entry and _ID.fullmatch(name):
+        with contextlib.suppress(ValidationError):
+            return {name: PresignConnection.model_validate(entry)}
+    return _ENTRY.validate_python(entries)
+
+
+class Builder:
+    """Builds each connection by itself, and only if it is not what it was the last time."""
+
+    def __init__(
+        self, path: Path, environ: Mapping[str, str], base: Path, presets: Presets, memory: Memory
+    ) -> None:
+        self._path = path
+        self._environ = environ
+        self._base = base
+        self._presets = presets
+        self._lent = memory.lent
+        self.known: dict[str, Known] = {}
+        self.found = Registered()
+        self._problems: list[Problem] = []
+
+    def build(self, entries: Entries) -> list[Problem]:
+        """Everything that is wrong."""
+        for name, section in entries.sections.items():
+            document = Document(str(self._path), {name: section})
+            try:
+                content = RegistryFile.model_validate({name: section})
+            except ValidationError as error:
+                self._problems += explain(document, error)
+            else:
+                self.found.revocations = _revocations(content.revoked)
+        for name in entries.names:
+            if name in entries.kept:
+                self._keep(name, entries.kept[name])
+            else:
+                self._build(name, *entries.fresh[name])
+        return self._problems
+
+    def _build(self, name: str, entry: Any, digest: bytes) -> None:
+        document = Document(str(self._path), {"connections": {name: entry}})
+        data: Any = document.data
+        problems: list[Problem] = []
+        if not isinstance(entry, dict) or "preset" in entry or "vars" in entry:
+            data, problems = with_presets(document, self._presets)
+        registrar = Registrar(document, self._base, self._environ, self._lent)
+        try:
+            connections = registrar.connections(_validated(data["connections"]))
+        except ValidationError as error:
+            self._problems += problems + explain(document, error, ("connections",))
+            return
+        self._problems += problems + registrar.problems
+        known = Known(digest, connections[name], tuple(registrar.warnings))
+        self._keep(name, known, again=not registrar.contained)
+
+    def _keep(self, name: str, known: Known, *, again: bool = False) -> None:
+        self.found.connections[name] = known.connection
+        self.found.warnings += known.warnings
+        if not again:
+            self.known[name] = known
+
+
+def revocations_of(found: Any, path: Path) -> Revocations:
+    """The section `revoked` of a registry. Raises ConfigError."""
+    try:
+        return _revocations(Revoked.model_validate(found))
+    except ValidationError as error:
+        raise ConfigError(explain(Document(str(path), {"revoked": found}), error, ("revoked",))) from None
+
+
+def _revocations(revoked: Revoked) -> Revocations:
+    return Revocations(
+        frozenset(revoked.urls),
+        frozenset(revoked.keys),
+        frozenset(revoked.connections),
+        dict(revoked.added_before),
+        frozenset(revoked.ids),
+    )
