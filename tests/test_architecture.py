@@ -90,7 +90,6 @@ LONG_FILES: Final[dict[str, int]] = {
     "cli.connections": 407,
     "cli.sign": 435,
     "config.build_connections": 378,
-    "config.load": 307,
     "mitm.flow.adapter": 401,
     "mitm.flow.http2": 462,
     "mitm.flow.http2_frames": 357,

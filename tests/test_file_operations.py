@@ -136,6 +136,7 @@ USERS = {
     "config.secret_programs": "runs them in threads of its own; the thread of reloads waits for them",
     "config.build_connections": READS,
     "config.registry_file.build": READS,
+    "config.gateway_section": READS,
     "config.registry_file.read": READS,
     "config.registry_file.open": READS,
     "config.reload": "looks and reads in the threads of its lookouts",

@@ -12,11 +12,10 @@ from pydantic import ValidationError
 
 from ..core.registry import Registry
 from ..core.revocations import Revocations
-from ..http.hosts import is_loopback, parse_host
-from ..http.networks import Network, parse_network
 from ..limits.stores.open import Choice, problem_of
 from ..problems import ConfigError, Problem
 from .build_connections import Registrar
+from .gateway_section import exposed, hosts_of, trusted_of, unsigned_of
 from .invocation import presign
 from .outside_secrets import Lent
 from .permissions import readable_by_others, writable_by_others
@@ -36,10 +35,6 @@ UNSIGNED: Final = ("config", "explicit", "closed", "pass", "deny")
 config: as the file says, and pass where it says nothing. explicit: as the file says, and deny where it says
 nothing. closed: deny, and a file that says pass is refused. pass, deny: whatever the file says.
 """
-_OPEN_PROXY: Final = (
-    "is pass: requests without a presign would make `presign serve` an open proxy, which reaches loopback "
-    "and everything that this machine reaches; write deny here, or start it with --unsigned pass as well"
-)
 
 
 MAX_WARNINGS: Final = 20
@@ -117,9 +112,9 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
     document, config, presets = shape.document, shape.config, shape.presets
     registrar = Registrar(document, path.parent, environ, memory.lent)
     connections = registrar.connections(config.connections)
-    hosts = _hosts(config, document, problems)
+    hosts = hosts_of(config, document, problems)
     store = _store(config, document, registrar, path.parent)
-    trusted = _trusted(config, document, problems)
+    trusted = trusted_of(config, document, problems)
     problems += registrar.problems
     if registrar.holds_secrets:
         registrar.warnings += [
@@ -135,10 +130,10 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
         revocations, warnings = found.revocations, [*warnings, *found.warnings, *seen.warnings]
     seen.look_at(files_of(config.gateway.tls, path.parent))
     front = read_certificate(config.gateway.tls, path.parent, document, problems)
-    wanted = _wanted(config, unsigned, document, problems, warnings)
+    wanted = unsigned_of(config, unsigned, document, problems, warnings)
     if problems:
         raise ConfigError(problems)
-    warnings = [*warnings, *_exposed(config, document), *advice_on(front, hosts, document)]
+    warnings = [*warnings, *exposed(config, document), *advice_on(front, hosts, document)]
     registry = Registry(
         revocations.applied(connections),
         hosts,
@@ -163,26 +158,6 @@ def _registered(
     except ConfigError as error:
         problems += error.problems
         return Registered()
-
-
-def _wanted(
-    config: Config, unsigned: str, document: Document, problems: list[Problem], warnings: list[Problem]
-) -> str:
-    """What becomes of requests without a presign: `unsigned` is one of `UNSIGNED`."""
-    at = ("gateway", "unsigned")
-    said = config.gateway.unsigned if "unsigned" in config.gateway.model_fields_set else None
-    if unsigned == "closed":
-        if said == "pass":
-            problems.append(document.problem(at, _OPEN_PROXY))
-        return "deny"
-    if unsigned == "explicit":
-        if said == "pass":
-            text = "is pass: whoever reaches the gateway has an open proxy"
-        else:
-            text = "does not say pass: requests without a presign are denied, --unsigned pass or not"
-        warnings.append(document.problem(at, text))
-        return said or "deny"
-    return config.gateway.unsigned if unsigned == "config" else unsigned
 
 
 class Shape(NamedTuple):
@@ -240,18 +215,6 @@ def _store(config: Config, document: Document, registrar: Registrar, base: Path)
     return choice
 
 
-def _exposed(config: Config, document: Document) -> list[Problem]:
-    """What is told to more people than this machine's."""
-    if config.admin is None:
-        return []
-    host = config.admin.listen.host
-    # `is_loopback` is for destinations: who *listens* on 0.0.0.0 listens to everybody.
-    if is_loopback(host) and host not in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
-        return []
-    why = "answers whoever reaches this address, with the names of connections: keep it inside"
-    return [document.problem(("admin", "listen"), why)]
-
-
 def _validated(
     document: Document,
     path: Path,
@@ -277,31 +240,8 @@ def _problems_of_the_rest(
     """What else is wrong where the shape is right, so that all is told at once."""
     problems: list[Problem] = []
     gateway = data.get("gateway") if isinstance(data, dict) else None
-    for key, check in (("hosts", _hosts), ("trusted_proxies", _trusted)):
+    for key, check in (("hosts", hosts_of), ("trusted_proxies", trusted_of)):
         given = gateway.get(key) if isinstance(gateway, dict) else None
         with contextlib.suppress(ValidationError):
             check(Config.model_validate({"gateway": {key: given}}), document, problems)
     return problems + problems_of_connections(data, document, path.parent, environ, lent)
-
-
-def _hosts(config: Config, document: Document, problems: list[Problem]) -> frozenset[str]:
-    found = set()
-    for index, name in enumerate(config.gateway.hosts):
-        host = parse_host(name)
-        if host is None:
-            problems.append(document.problem(("gateway", "hosts", index), "is not a host name or address"))
-        else:
-            found.add(host)
-    return frozenset(found)
-
-
-def _trusted(config: Config, document: Document, problems: list[Problem]) -> tuple[Network, ...]:
-    found: list[Network] = []
-    for index, text in enumerate(config.gateway.trusted_proxies):
-        network = parse_network(text)
-        if network is None:
-            at = ("gateway", "trusted_proxies", index)
-            problems.append(document.problem(at, "is not a network, as in 10.0.0.0/8 or 2001:db8::/32"))
-        else:
-            found.append(network)
-    return tuple(found)
