@@ -89,7 +89,6 @@ ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
     "cli.connections": 407,
     "cli.sign": 435,
-    "config.build_connections": 378,
     "mitm.flow.adapter": 401,
     "mitm.flow.http2": 462,
     "mitm.flow.http2_frames": 357,
@@ -388,7 +387,7 @@ def test_secrets_are_revealed_in_few_places() -> None:
     assert reveals == {
         "cli.init",
         "cli.registry_file",
-        "config.build_connections",
+        "config.build_credentials",
         "config.registry_file.encryption",
         "config.signing_parts",
         "core.credentials",

@@ -135,6 +135,7 @@ USERS = {
     "config.presets.custom": READS,
     "config.secret_programs": "runs them in threads of its own; the thread of reloads waits for them",
     "config.build_connections": READS,
+    "config.build_credentials": READS,
     "config.registry_file.build": READS,
     "config.gateway_section": READS,
     "config.registry_file.read": READS,

@@ -12,12 +12,8 @@ from typing import Final
 from ..core.ceiling import Ceiling
 from ..core.connection import Conduct, Connection, SourceRules, Upstream
 from ..core.credentials import (
-    BasicCredential,
-    HeaderCredential,
     Injector,
     NoCredential,
-    QueryCredential,
-    bearer,
 )
 from ..core.strip import is_credential
 from ..errors import Denied
@@ -27,30 +23,23 @@ from ..http.message import Origin
 from ..http.networks import Network
 from ..http.paths import canonical_path
 from ..limits.rules import Limit
-from ..problems import Location, Problem
+from ..problems import Location
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from ..signing.source_url import SourceUrl, parse_url
+from .build_credentials import FileSecrets
 from .outside_secrets import Lent
-from .permissions import readable_by_others
 from .schema.connections import (
-    Auth,
-    BasicAuth,
-    BearerAuth,
     CommonConnection,
     ConnectionEntry,
-    HeaderAuth,
     PresignConnection,
     SourceConnection,
 )
-from .secret_programs import Missing
-from .secret_sources import SecretError, name_of, resolve
 from .signing_parts import ceiling, key_ring
 from .strict_yaml import Document
 from .values import SecretSource
 
 _NO_URL: Final = "is not an http(s) URL without user name, query and fragment"
-_UNSET: Final = Secret("")
 
 
 class Registrar:
@@ -71,49 +60,45 @@ class Registrar:
                 is no problem. None where nobody reads the file again: each is had where it is needed.
             offline: leave credentials where they are: for looking at requests, not for forwarding them.
         """
-        self._lent = lent
-        self._lacks: list[str] | None = None
-        self._offline = offline
         self._document = document
-        self._base = base
-        self._environ = environ
-        self.problems: list[Problem] = []
-        self.warnings: list[Problem] = []
-        self.contained = True
+        self._secrets = FileSecrets(document, base, environ, lent, offline=offline)
+        self._wrong = self._secrets.wrong
+        self.problems = self._secrets.problems
+        self.warnings = self._secrets.warnings
+
+    @property
+    def contained(self) -> bool:
         """Whether nothing outside of the file was read for its connections."""
-        self.holds_secrets = False
+        return self._secrets.contained
+
+    @property
+    def holds_secrets(self) -> bool:
         """Whether some secret stands in the file itself."""
+        return self._secrets.holds_secrets
+
+    def secret(self, at: Location, source: SecretSource) -> Secret:
+        """What a secret value of the file is; an empty one, and a problem, where it cannot be had."""
+        return self._secrets.secret(at, source)
 
     def connections(self, entries: Mapping[str, ConnectionEntry]) -> dict[str, Connection]:
         """All connections by id; only to be used where no problem was found."""
         return {name: self._connection(name, entry) for name, entry in entries.items()}
 
     def _connection(self, name: str, entry: ConnectionEntry) -> Connection:
-        self._lacks = [] if self._lent is not None and not self._lent.strict else None
+        self._secrets.begin()
         found = (
             self._presign(name, entry) if isinstance(entry, PresignConnection) else self._source(name, entry)
         )
-        lacks, self._lacks = self._lacks, None
-        return replace(found, lacks=lacks[0]) if lacks else found
-
-    def _wrong(self, at: Location, message: str) -> None:
-        self.problems.append(self._document.problem(at, message))
-
-    def _wrong_secret(self, at: Location, source: SecretSource, message: str) -> None:
-        """Only its connection suffers, unless the secret stands in the file itself, which is to be mended."""
-        if self._lent is None or self._lacks is None or source.literal is not None:  # or not of a connection
-            self._wrong(at, message)
-        else:
-            self._lacks.append(f"{name_of(source)}: {message}" if message.startswith("is ") else message)
-            self._lent.lacking.append(self._document.problem(at, message))
+        lacks = self._secrets.lacking()
+        return replace(found, lacks=lacks) if lacks else found
 
     def _presign(self, name: str, entry: PresignConnection) -> Connection:
         at: Location = ("connections", name)
         upstream = self._upstream((*at, "upstream"), entry)
-        injector = self._injector((*at, "auth"), entry.auth)
+        injector = self._secrets.injector((*at, "auth"), entry.auth)
         keys = self._keys((*at, "signing_keys"), entry)
         self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
-        self._check_different(at, keys, injector)
+        self._secrets.check_different(at, keys, injector)
         if not entry.signing_keys:
             self._wrong((*at, "signing_keys"), "is required: without a signing key nothing can be signed")
         return Connection(
@@ -150,7 +135,7 @@ class Registrar:
         if entry.auth:
             for index, origin in enumerate(origins):
                 self._check_secure((*at, "allowed_origins", index), origin, entry)
-        injector = self._injector((*at, "auth"), entry.auth) if entry.auth else NoCredential()
+        injector = self._secrets.injector((*at, "auth"), entry.auth) if entry.auth else NoCredential()
         return Connection(
             id=name,
             source=SourceRules(
@@ -231,13 +216,6 @@ class Registrar:
             self._check_secure(at, upstream.origin, entry)
         return upstream
 
-    def _check_different(self, at: Location, keys: KeyRing, injector: Injector) -> None:
-        """Whoever signs with the credential itself holds it, and needs no gateway."""
-        known = {one.reveal() for one in injector.secrets() if not isinstance(one, LateSecret)}
-        for index, key in enumerate(keys.keys):
-            if key.secret.reveal() in known - {""}:
-                self._wrong((*at, "signing_keys", index, "secret"), "is the credential itself: make another")
-
     def _check_secure(self, at: Location, origin: Origin, entry: CommonConnection) -> None:
         if origin.scheme != "https" and not is_loopback(origin.host) and not entry.insecure_upstream:
             self._wrong(
@@ -253,83 +231,10 @@ class Registrar:
                 self._wrong((*at, index), "is not a network, as in 10.0.0.0/8")
         return tuple(found)
 
-    def secret(self, at: Location, source: SecretSource, *, lend: bool = False) -> Secret:
-        """What a secret value of the file is; an empty one, and a problem, where it cannot be had.
-
-        Args:
-            lend: take that of the last time where it cannot be had now.
-        """
-        self.contained = self.contained and source.literal is not None
-        self.holds_secrets = self.holds_secrets or source.literal is not None
-        if source.file is not None:
-            self._warn_of_file(at, self._base / source.file)
-        try:
-            if self._lent is not None:
-                return self._lent.secret(source, self._base, self._environ)
-            return resolve(source, self._base, self._environ)
-        except Missing:
-            return _UNSET  # and all is read again, once it has run
-        except SecretError as error:
-            self._wrong_secret(at, source, str(error))
-            return self._lent.of_the_last_time(source) if lend and self._lent is not None else _UNSET
-
-    def _warn_of_file(self, at: Location, path: Path) -> None:
-        self.warnings += [self._document.problem(at, one.message) for one in readable_by_others(path)]
-
-    def _credential(self, at: Location, source: SecretSource) -> Secret:
-        """A secret that is only needed once a request was granted, and so may be fetched then."""
-        if self._offline or source.exec is not None:
-            return LateSecret(source.exec or (), source.ttl)
-        return self.secret(at, source)
-
-    def _header_credential(self, at: Location, source: SecretSource) -> Secret:
-        secret = self._credential(at, source)
-        if not isinstance(secret, LateSecret):
-            try:
-                secret.reveal().encode("latin-1")
-            except UnicodeEncodeError:
-                self._wrong_secret(at, source, "holds characters that no header can carry")
-        return secret
-
-    def _injector(self, at: Location, auth: Auth) -> Injector:
-        if isinstance(auth, BearerAuth):
-            return bearer(self._header_credential((*at, "token"), auth.token))
-        if isinstance(auth, BasicAuth):
-            if auth.username is None and auth.password is None:
-                self._wrong(at, "needs a username or a password")
-            name = self._credential((*at, "username"), auth.username) if auth.username else _UNSET
-            password = self._credential((*at, "password"), auth.password) if auth.password else _UNSET
-            if not isinstance(name, LateSecret) and ":" in name.reveal():
-                self._wrong_secret(
-                    (*at, "username"),
-                    auth.username or SecretSource(),
-                    "holds a colon, which Basic cannot carry",
-                )
-            return BasicCredential(name, password)
-        if isinstance(auth, HeaderAuth):
-            pairs = auth.headers.items()
-            if len({name.lower() for name, _ in pairs}) < len(pairs):
-                self._wrong((*at, "headers"), "names a header twice")
-            for stray in auth.prefix.keys() - auth.headers.keys():
-                self._wrong((*at, "prefix", stray), "is not one of the headers")
-            return HeaderCredential(
-                tuple(
-                    (
-                        name.encode(),
-                        auth.prefix.get(name, "").encode(),
-                        self._header_credential((*at, "headers", name), value),
-                    )
-                    for name, value in pairs
-                )
-            )
-        return QueryCredential(
-            tuple((name, self._credential((*at, "params", name), v)) for name, v in auth.params.items())
-        )
-
     def _keys(self, at: Location, entry: CommonConnection) -> KeyRing:
         return key_ring(
             entry.signing_keys,
-            lambda index, source: self.secret((*at, index, "secret"), source, lend=True),
+            lambda index, source: self._secrets.secret((*at, index, "secret"), source, lend=True),
             lambda index, what, message: self._wrong_key((*at, index, what), entry, message),
             lambda index, message: self.warnings.append(
                 self._document.problem((*at, index, "secret"), message)
@@ -339,7 +244,7 @@ class Registrar:
     def _wrong_key(self, at: Location, entry: CommonConnection, message: str) -> None:
         *_, index, what = at
         if what == "secret":
-            self._wrong_secret(at, entry.signing_keys[int(index)].secret, message)
+            self._secrets.wrong_secret(at, entry.signing_keys[int(index)].secret, message)
         else:
             self._wrong(at, message)
 
