@@ -87,7 +87,6 @@ LINES: Final = 300
 SCREEN: Final = 40
 ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
-    "cli.connections": 407,
     "cli.sign": 435,
     "mitm.flow.adapter": 401,
     "mitm.flow.http2": 462,
@@ -103,7 +102,6 @@ LONG_FILES: Final[dict[str, int]] = {
     "serve.supervisor": 309,
 }
 LONG_FUNCTIONS: Final[dict[str, int]] = {
-    "cli.connections.add": 42,
     "cli.revoke.revoke": 43,
     "cli.serve.serve": 43,
     "cli.sign.sign": 46,

@@ -1,0 +1,134 @@
+"""`presign connections add`: an API and its key, and the signing secret that is made for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..config.presets.model import LABEL
+from . import prompts
+from .completion import complete_presets
+from .credential import absent, auth_of
+from .hints import command, no_preset, quoted
+from .managed import changing_registry, check, names_of_keys, new_secret, shown_once
+from .methods import methods_of, slips
+from .output import Voice, verb
+from .values import instant, listed
+from .workspace import Desk, Failure
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--preset", shell_complete=complete_presets, help="A provider that is known (presign presets).")
+@click.option(
+    "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A host variable of the preset."
+)
+@click.option("--upstream", metavar="URL", help="Any other API: https://host[:port][/base].")
+@click.option(
+    "--auth", "kind", type=click.Choice(["bearer", "basic", "header", "query"]), help="How its key goes on."
+)
+@click.option("--name", "places", multiple=True, metavar="NAME", help="The header or parameter of the key.")
+@click.option("--credential-env", metavar="NAME", help="Keep the key in this environment variable.")
+@click.option("--credential-file", metavar="PATH", help="Keep the key in this file.")
+@click.option("--credential-exec", metavar="COMMAND", help="Have this program print the key; no shell.")
+@click.option("--methods", multiple=True, metavar="M,…", help="Ceiling: methods that may be signed.")
+@click.option("--paths", multiple=True, metavar="P,…", help="Ceiling: path patterns that may be signed.")
+@click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may live.")
+@click.option("--import-secret", is_flag=True, help="Ask for the signing secret instead of making one.")
+@verb
+def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **options: Any) -> None:
+    """Register an API and its key; print a new signing secret, once.
+
+    The key is asked for, or read from standard input, one line; so is, after it, an imported secret.
+    """
+    name, preset = _asked_for(desk, name, options), options["preset"]
+    data = _described(options)
+    _ask_for_variables(desk, data)
+    data["auth"] = auth_of(desk, name, options)
+    own = prompts.secret(f"signing secret of {name}") if import_secret else new_secret()
+    with changing_registry(desk) as draft:
+        if name in draft.connections:  # while the key was asked for
+            raise Failure(_there_is(name))
+        if name in draft.revoked("connections"):
+            undo = quoted("revoke", "--undo", "--connection", name)
+            raise Failure(f"{name} was revoked: take another name, or {undo}")
+        key = next(key for key in names_of_keys() if f"{name}/{key}" not in draft.revoked("keys"))
+        data["signing_keys"] = [{"id": key, "secret": own, "added": instant()}]
+        entry = check(desk, name, data, draft)
+        draft.connections[name] = data
+    upstream = desk.filled(entry).get("upstream")
+    sample = (desk.presets.known.get(preset) or {}).get("sample") or "PATH"
+    shown = None if import_secret else own
+    voice.tell(
+        {"id": name, "upstream": upstream, "signing_key": {"id": key, "secret": shown}},
+        f"{name} leads to {upstream}",
+        *shown_once(shown),
+    )
+    voice.note(*(f"--methods {question}" for question in slips(data.get("allow", {}).get("methods", ()))))
+    voice.note(*absent(desk, options))
+    voice.note(f"Next: {command('sign', name, sample)}")
+
+
+def _asked_for(desk: Desk, name: str | None, options: dict[str, Any]) -> str:
+    """The name of the new connection. Raises Failure, UsageError where the options do not go together."""
+    preset = options["preset"]
+    name = name or (f"conn_{preset.replace('-', '_')}" if preset else None)
+    if name is None:
+        raise click.UsageError("name the connection, or a --preset to name it after")
+    if (preset is None) == (options["upstream"] is None):
+        raise click.UsageError("say --preset, or --upstream and --auth")
+    if preset is not None and (options["kind"] or options["places"]):
+        raise click.UsageError("--auth and --name are for --upstream: a preset knows how its key goes on")
+    if preset is None and options["variables"]:
+        raise click.UsageError("--var is for --preset")
+    if name in desk.entries:
+        raise Failure(_there_is(name))
+    return name
+
+
+def _there_is(name: str) -> str:
+    return f"there is a connection {name} already: {quoted('connections', 'rotate', name)}, or another name"
+
+
+def _described(options: dict[str, Any]) -> dict[str, Any]:
+    """All but the secrets."""
+    data: dict[str, Any] = {}
+    if options["preset"]:
+        data["preset"] = options["preset"]
+        if options["variables"]:
+            data["vars"] = dict(_variable(text) for text in options["variables"])
+    else:
+        data["upstream"] = options["upstream"]
+    ceiling = {"methods": methods_of(options["methods"]), "paths": listed(options["paths"])}
+    allow = {what: found for what, found in ceiling.items() if found}
+    if allow:
+        data["allow"] = allow
+    if options["max_lifetime"]:
+        data["max_lifetime"] = options["max_lifetime"]
+    return data
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not LABEL.fullmatch(value):
+        raise click.UsageError("--var is NAME=VALUE, the value a part of a host name")
+    return name, value
+
+
+def _ask_for_variables(desk: Desk, data: dict[str, Any]) -> None:
+    """Before the key is asked for, which would have to be given again. Raises Failure, UsageError."""
+    preset = data.get("preset")
+    if preset is None:
+        return
+    if preset not in desk.presets.known:
+        raise Failure(no_preset(preset, desk.presets.known))
+    given = data.get("vars", {})
+    for name, variable in desk.presets.known[preset].get("vars", {}).items():
+        if name in given:
+            continue
+        if not prompts.somebody_is_there():
+            raise click.UsageError(f"--var {name}=VALUE is required: {variable['about']}")
+        given[name] = _variable(f"{name}={click.prompt(variable['about'], err=True)}")[1]
+    if given:
+        data["vars"] = given

@@ -1,0 +1,142 @@
+"""`presign connections rotate`: a new signing secret, or another API key."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from typing import Any, Final
+
+import click
+
+from ..config.registry_file.edit import Draft
+from ..config.strict_yaml import Document
+from ..config.values import duration
+from ..signing.keys import MAX_KEYS
+from . import prompts
+from .completion import complete_connections
+from .hints import quoted
+from .managed import changing_registry, check, draft_of, managed, names_of_keys, new_secret, shown_once
+from .mask import PLACES
+from .output import Voice, verb
+from .values import YEAR_10000, instant
+from .workspace import Desk, Entry, Failure
+
+_NUMBERED: Final = re.compile(r"k[0-9]{1,9}")
+_PLAIN: Final = "plain.json"
+
+
+@click.command()
+@click.argument("name", shell_complete=complete_connections)
+@click.option("--retire-after", metavar="30d", help="Let the older keys verify for so long; else for ever.")
+@click.option("--drop", multiple=True, metavar="ID", help="Take out an older key: its URLs stop at once.")
+@click.option("--credential", is_flag=True, help="Replace the API key instead; every URL lives on.")
+@verb
+def rotate(
+    desk: Desk, voice: Voice, name: str, retire_after: str | None, drop: tuple[str, ...], credential: bool
+) -> None:
+    """Make a new signing secret, shown once. URLs signed with the older ones live on."""
+    if credential and (retire_after or drop):
+        raise click.UsageError("--credential is not about signing secrets: without --retire-after and --drop")
+    managed(desk, draft_of(desk), name)
+    if credential:
+        _replace_credential(desk, voice, name)
+        return
+    fresh, now = new_secret(), time.time()
+    end = instant(now + _seconds(retire_after)) if retire_after else None
+    with changing_registry(desk) as draft:
+        data = managed(desk, draft, name)
+        before = _keys(desk, name, data, draft)
+        older = _kept(name, before, drop, now)
+        if end is not None:
+            older = [_retired(key, end) for key in older]
+        identity = _next_key(name, before, draft)
+        data["signing_keys"] = [{"id": identity, "secret": fresh, "added": instant(now)}, *older]
+        check(desk, name, data, draft)
+        draft.connections[name] = data
+    kept = [key["id"] for key in older]
+    still = f"{', '.join(kept) or 'no older key'} {'verify' if len(kept) > 1 else 'verifies'} still"
+    until = f", until {end}" if end and kept else ""
+    voice.tell(
+        {"id": name, "signing_key": {"id": identity, "secret": fresh}, "older": kept},
+        f"{name} signs with {identity} from now on; {still}{until}.",
+        *shown_once(fresh),
+    )
+
+
+def _keys(desk: Desk, name: str, data: dict[str, Any], draft: Draft) -> list[dict[str, Any]]:
+    """The signing keys of a connection, each with its id. Raises ConfigError where it is not well-formed."""
+    desk.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
+    found = data.get("signing_keys")
+    if not found:
+        raise Failure(f"{name} has no signing keys: nothing is signed for it")
+    # An id that is not said goes by the place, which is about to change.
+    return [key | {"id": key.get("id") or f"k{place}"} for place, key in enumerate(found, 1)]
+
+
+def _kept(name: str, keys: list[dict[str, Any]], drop: tuple[str, ...], now: float) -> list[dict[str, Any]]:
+    known = [key["id"] for key in keys]
+    for identity in drop:
+        if identity not in known:
+            raise Failure(f"{name} has no key {identity[:64]!r}: it has {', '.join(known)}")
+    kept = [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
+    if len(kept) >= MAX_KEYS:
+        raise Failure(f"{name} has {MAX_KEYS} keys already: take one out with --drop {kept[-1]['id']}")
+    return kept
+
+
+def _next_key(name: str, keys: list[dict[str, Any]], draft: Draft) -> str:
+    """An id that no key has, and none that was revoked."""
+    after = _highest({key["id"] for key in keys})
+    return next(key for key in names_of_keys(after) if f"{name}/{key}" not in draft.revoked("keys"))
+
+
+def _highest(used: set[str]) -> int:
+    """Of those that we have numbered ourselves."""
+    return max((int(one[1:]) for one in used if _NUMBERED.fullmatch(one)), default=0)
+
+
+def _is_past(key: dict[str, Any], now: float) -> bool:
+    end = key.get("not_after")
+    return end is not None and datetime.fromisoformat(end).timestamp() < now
+
+
+def _retired(key: dict[str, Any], end: str) -> dict[str, Any]:
+    """Never later than it was to end before."""
+    before = key.get("not_after")
+    sooner = before and datetime.fromisoformat(before) < datetime.fromisoformat(end)
+    return key if sooner else {**key, "not_after": end}
+
+
+def _seconds(text: str) -> int:
+    try:
+        found = duration(text)
+    except ValueError as error:
+        raise click.UsageError(f"--retire-after {error}") from None
+    if time.time() + found >= YEAR_10000:
+        raise click.UsageError("--retire-after ends behind the year 9999")
+    return found
+
+
+def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
+    filled = desk.filled(desk.entry(name))
+    if not filled.get("auth"):
+        raise Failure(f"{name} has no credential")
+    given = prompts.secret(f"new API key of {name}")
+    with changing_registry(desk) as draft:
+        data = managed(desk, draft, name)
+        desk.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
+        auth = dict(data.get("auth") or {})
+        place = next((p for p in ("token", "password", "username") if p in auth), None)
+        if place is None:
+            group = PLACES.get(filled.get("auth", {}).get("type", "none"), "")
+            if len(auth.get(group) or {}) != 1:
+                before, after = quoted("decrypt", "--out", _PLAIN), quoted("encrypt", "--replace", _PLAIN)
+                raise Failure(f"{name} has several secrets: {before}, change that file, {after}")
+            auth[group] = dict.fromkeys(auth[group], given)
+        else:
+            auth[place] = given
+        data["auth"] = auth
+        check(desk, name, data, draft)
+        draft.connections[name] = data
+    voice.tell({"id": name, "credential": "replaced"}, f"{name} has a new API key; its URLs live on.")
