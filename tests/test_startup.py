@@ -50,13 +50,15 @@ BARE = {
         "cli.completion",
         "cli.environment",
         "cli.methods",
+        "cli.grant_forms",
         "cli.sign",
+        "cli.signing_key",
         "cli.policy_options",
         "cli.values",
     ),
 }
 CONVERTING = {
-    *BARE,
+    *(BARE - {"cli.sign", "cli.signing_key", "cli.methods", "cli.hints", "cli.completion"}),
     *(
         "explain.convert",
         "signing.disclosure",

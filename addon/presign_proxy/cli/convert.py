@@ -10,10 +10,10 @@ import click
 from ..explain.convert import signed_from
 from ..explain.input.urls import Unreadable
 from .environment import CA
+from .grant_forms import FORMS, Form, base_option, check_ca, described, remarks, shown
 from .output import Voice, light_verb
 from .paste import Pasted, presented_by
 from .place import Failure, Place
-from .sign import FORMS, Form, base_option, check_ca, described, remarks, shown
 
 OF_A_PATH: Final = ("url", "curl", "headers")
 """Forms that are for one path, or are printed with one. In JSON, there is always a URL."""

@@ -2,85 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 
-from ..config.path import expanded
-from ..config.secret_sources import name_of, resolve
-from ..config.values import SecretSource, duration, instant
+from ..config.values import duration, instant
 from ..errors import Denied
-from ..regexes import late
-from ..signing.keys import WEAK_BYTES, SigningKey, is_guessable, is_weak, signature_id
-from ..signing.secret import Secret
+from ..signing.keys import signature_id
 from ..signing.signed_policy import NO_TERMS
 from ..signing.signer import Signed, Signer
 from .completion import complete_connections
-from .environment import CA, exports
+from .environment import CA
+from .grant_forms import BEGINS_URL, FORMS, Form, base_option, check_ca, described, remarks, shown
 from .hints import quoted
 from .methods import methods_of, slips
 from .output import Voice, light_verb
 from .place import Failure, Place
-from .policy_options import as_json, policy_options, terms_of
+from .policy_options import policy_options, terms_of
+from .signing_key import Known, secret_source_of, signer_of
 from .values import YEAR_10000, listed
 
-if TYPE_CHECKING:
-    from ..config.signing_view import SigningView
-
-_SCHEME = late(r"https?://[^/?#]+", re.IGNORECASE)
-FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
 _HOUR: Final = "1h"
-BASE: Final = "http://127.0.0.1:8080"
-
-
-class Known(NamedTuple):
-    """Who signs: a connection of the configuration, or only its name and its secret."""
-
-    id: str
-    secret: Secret
-    key: str | None = None
-    view: SigningView | None = None
-
-    @property
-    def preset(self) -> Mapping[str, Any]:
-        return self.view.preset if self.view else {}
-
-
-class Form(NamedTuple):
-    """How a grant is to be printed."""
-
-    path: str
-    base: str
-    ca: str
-    local: bool = False
-    """Whether the API is on this machine."""
-
-
-def _base(_: click.Context, __: click.Parameter, text: str) -> str:
-    if _SCHEME.match(text):
-        return text.rstrip("/")
-    from ..http.hosts import is_loopback, parse_authority
-
-    rest = text.rpartition("://")[2]
-    authority = parse_authority(rest.partition("/")[0], "http")
-    scheme = "http" if authority is not None and is_loopback(authority.host) else "https"
-    raise click.BadParameter(f"has to be a URL, with http:// or https://: {scheme}://{rest}?")
-
-
-base_option = click.option(
-    "--base",
-    default=BASE,
-    show_default=True,
-    metavar="URL",
-    callback=_base,
-    help="Where the gateway is.",
-)
 
 
 @click.command()
@@ -109,21 +53,16 @@ def sign(place: Place, voice: Voice, connection: str, path: str, **options: Any)
     url for curl and fetch; base-url for SDKs that take one; key in place of an API key, with HTTPS_PROXY set;
     env prints the exports for that. For a connection of scheme source, PATH is the URL of the source.
     """
-    secret_source = _secret_source(options["secret_env"], options["secret_file"])
+    source = secret_source_of(options["secret_env"], options["secret_file"])
     check_ca(options["form"], options["ca"])
-    if secret_source is not None and options["key_id"]:
+    if source is not None and options["key_id"]:
         raise click.UsageError("--key is for a connection of the configuration: a secret alone is one key")
-    if _SCHEME.match(connection):
-        connection, path = _owner(place, connection, path, known=secret_source is None), connection
-    if secret_source is not None:
-        known = Known(
-            connection, _strong(voice, resolve(secret_source, Path.cwd(), place.environ), secret_source)
-        )
-    else:
-        known = _known(place, connection, options["key_id"])
+    if BEGINS_URL.match(connection):
+        connection, path = _owner(place, connection, path, known=source is None), connection
+    known = signer_of(place, voice, connection, source, options["key_id"])
     expires_at = _expires_at(options["expires"], options["no_expiry"])
-    source = known.view is not None and known.view.formats is not None
-    if source or (secret_source is not None and options["extension"]):
+    is_source = known.view is not None and known.view.formats is not None
+    if is_source or (source is not None and options["extension"]):
         _sign_source(voice, known, path, expires_at, options)
         return
     if options["extension"]:
@@ -131,6 +70,16 @@ def sign(place: Place, voice: Voice, connection: str, path: str, **options: Any)
     if not path and not options["paths"]:
         raise click.UsageError("PATH, or --paths")
     path = _below(place, known, path)
+    grant = _granted(voice, known, path, expires_at, options)
+    local = known.view is not None and known.view.local
+    form = Form(path, options["base"], options["ca"], local)
+    data = {**described(grant, form, known.preset), "key": known.key}
+    voice.tell(data, *shown(grant, options["form"], form, known.preset))
+    voice.note(*remarks(grant, options["form"], form, known.preset))
+
+
+def _granted(voice: Voice, known: Known, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
+    """Sign what the options say. Raises Failure where the gateway would refuse it, and UsageError."""
     methods = methods_of(options["methods"]) or ["GET"]
     _meant(voice, known, methods)
     paths = listed(options["paths"]) or [_exactly(path)]
@@ -144,26 +93,7 @@ def sign(place: Place, voice: Voice, connection: str, path: str, **options: Any)
     _hold_against(voice, known, grant, path)
     if known.view is not None and f"{known.id}/{terms.id}" in known.view.revoked_ids:
         raise Failure(f"the gateway would answer revoked: what is signed as {terms.id} is; take another --id")
-    local = known.view is not None and known.view.local
-    form = Form(path, options["base"], options["ca"], local)
-    data = {**described(grant, form, known.preset), "key": known.key}
-    voice.tell(data, *shown(grant, options["form"], form, known.preset))
-    voice.note(*remarks(grant, options["form"], form, known.preset))
-
-
-def check_ca(form: str, ca: str) -> None:
-    """Raises UsageError: no option is ignored in silence."""
-    if ca != CA and form != "env":
-        raise click.UsageError("--ca is for --as env")
-
-
-def _strong(voice: Voice, secret: Secret, source: SecretSource) -> Secret:
-    """Raises Failure. The seeds' own example has 14 bytes, so that a weak one signs, with a warning."""
-    if is_guessable(secret):
-        raise Failure(f"{name_of(source)} is too short: whoever has a URL could guess the secret")
-    if is_weak(secret):
-        voice.note(f"{name_of(source)} holds less than {WEAK_BYTES} bytes: a gateway wants weak: true for it")
-    return secret
+    return grant
 
 
 def _meant(voice: Voice, known: Known, methods: list[str]) -> None:
@@ -182,7 +112,7 @@ def _below(place: Place, known: Known, path: str) -> str:
     """The path below the connection: also of a URL of the API itself. Raises Failure, UsageError."""
     if path == "PATH":
         raise click.UsageError("PATH stands for what the URL is for, as in v1/models")
-    if not _SCHEME.match(path):
+    if not BEGINS_URL.match(path):
         return path
     if known.view is None:
         raise click.UsageError(
@@ -213,37 +143,6 @@ def _owner(place: Place, url: str, path: str, *, known: bool) -> str:
 def _exactly(path: str) -> str:
     """The pattern for this very path. A comma would end it; its escape matches both spellings."""
     return path.partition("?")[0].removeprefix("/").replace(",", "%2C")
-
-
-def _secret_source(env: str | None, file: str | None) -> SecretSource | None:
-    if env and file:
-        raise click.UsageError("--secret-env or --secret-file")
-    if env:
-        return SecretSource(env=env)
-    return SecretSource(file=str(expanded(file))) if file else None
-
-
-def _known(place: Place, name: str, key_id: str | None) -> Known:
-    from .configured import view_of  # reads YAML and decrypts: a secret alone needs neither
-
-    view = view_of(place, name)
-    key = _signing_key(view, key_id, int(time.time()))
-    return Known(name, key.secret, key.id, view)
-
-
-def _signing_key(view: SigningView, key_id: str | None, now: int) -> SigningKey:
-    if not view.signed:
-        return SigningKey("", Secret("-"))
-    for key in view.keys.keys:
-        if key_id not in (None, key.id):
-            continue
-        if key.is_live(now) and not key.revoked:
-            return key
-        if key_id is not None:
-            raise Failure(f"the key {key.id} of {view.id} is revoked, or past its not_after")
-    if key_id is not None:
-        raise Failure(f"{view.id} has no key {key_id[:64]!r}")
-    raise Failure(f"{view.id} has no key in force: {quoted('connections', 'rotate', view.id)}")
 
 
 def _expires_at(text: str | None, never: bool) -> int:
@@ -315,85 +214,6 @@ def _check_lifetime(expires: int, now: int, most: int | None) -> None:
 
         asked = -(-(expires - now) // 60) * 60  # as it was asked for, some moments ago
         raise Failure(f"the gateway would answer lifetime_too_long: {span(asked)}, and {span(most)} allowed")
-
-
-def described(grant: Signed, form: Form, preset: Mapping[str, Any]) -> dict[str, Any]:
-    """The grant in all its forms, as JSON."""
-    expires = int(grant.expires)
-    can_be_url = bool(form.path) and "*" not in form.path
-    return {
-        "connection": grant.connection_id,
-        "methods": grant.methods.split(","),
-        "paths": grant.paths.split(","),
-        **({} if grant.written is None else {"terms": as_json(grant.written)}),
-        "expires": expires,
-        "expires_at": datetime.fromtimestamp(expires, UTC).isoformat() if expires else None,
-        "url": _url(grant, form) if can_be_url else None,
-        "base_url": _base_url(grant, form, preset),
-        "token": grant.token,
-        "headers": grant.headers,
-        "send_to": _send_to(grant, form),
-        "signature_id": signature_id(grant.signature),
-    }
-
-
-def shown(grant: Signed, what: str, form: Form, preset: Mapping[str, Any]) -> list[str]:
-    """The grant in one form, as lines."""
-    if what in ("token", "key"):
-        return [grant.token]
-    if what == "headers":
-        return [f"{name}: {value}" for name, value in grant.headers.items()]
-    if what == "base-url":
-        return [_base_url(grant, form, preset)]
-    if what == "env":
-        return exports(grant, form.base, form.ca, preset, local=form.local)
-    url = _url(grant, form)
-    if what == "url":
-        return [url]
-    method = grant.methods.split(",")[0]
-    return [f"curl {'' if method in ('GET', '*') else f'-X {method} '}{shlex.quote(url)}"]
-
-
-def remarks(grant: Signed, what: str, form: Form, preset: Mapping[str, Any]) -> list[str]:
-    """What somebody has to know or to do who uses the form; nothing of it is part of the form."""
-    if what == "headers":
-        return [f"Send them with a request to {_send_to(grant, form)}"]
-    if what != "env":
-        return []
-    found = []
-    if not preset.get("env"):
-        found.append("No preset says where the program reads its key: it is in API_KEY here; rename that.")
-    if not expanded(form.ca).is_file():
-        found.append(
-            f"{form.ca} is not there: no program will trust what it names. The gateway makes it at its first"
-            " start, in its --confdir: copy it from there, and say --ca PATH."
-        )
-    if form.base.lower().startswith("https:"):
-        found.append(
-            f"{form.base} is asked over TLS: where no public authority has signed its certificate, add the"
-            f" one that has to {form.ca}."
-        )
-    return found
-
-
-def _send_to(grant: Signed, form: Form) -> str:
-    """Where the gateway takes the headers: the path is the only one, or stands for any that was signed."""
-    return f"{form.base}/api/proxy/{grant.connection_id}/{form.path if '*' not in form.path else ''}"
-
-
-def _url(grant: Signed, form: Form) -> str:
-    if not form.path or "*" in form.path:
-        raise click.UsageError("a URL is for one PATH, without *: say it, and the patterns with --paths")
-    try:
-        return grant.url(form.path, form.base)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _base_url(grant: Signed, form: Form, preset: Mapping[str, Any]) -> str:
-    """With its last slash: some SDKs ask for exactly what they are given, and `/p/TOKEN` is no path."""
-    inner = preset.get("sdk_base") or ""
-    return f"{form.base}/p/{grant.token}/{inner}"
 
 
 def _sign_source(voice: Voice, known: Known, url: str, expires_at: int, options: dict[str, Any]) -> None:

@@ -1,0 +1,85 @@
+"""Who signs: a connection of the configuration with one of its keys, or a secret alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from ..config.path import expanded
+from ..config.secret_sources import name_of, resolve
+from ..config.values import SecretSource
+from ..signing.keys import WEAK_BYTES, SigningKey, is_guessable, is_weak
+from ..signing.secret import Secret
+from .hints import quoted
+from .output import Voice
+from .place import Failure, Place
+
+if TYPE_CHECKING:
+    from ..config.signing_view import SigningView
+
+
+class Known(NamedTuple):
+    """Who signs: a connection of the configuration, or only its name and its secret."""
+
+    id: str
+    secret: Secret
+    key: str | None = None
+    view: SigningView | None = None
+
+    @property
+    def preset(self) -> Mapping[str, Any]:
+        return self.view.preset if self.view else {}
+
+
+def _strong(voice: Voice, secret: Secret, source: SecretSource) -> Secret:
+    """Raises Failure. The seeds' own example has 14 bytes, so that a weak one signs, with a warning."""
+    if is_guessable(secret):
+        raise Failure(f"{name_of(source)} is too short: whoever has a URL could guess the secret")
+    if is_weak(secret):
+        voice.note(f"{name_of(source)} holds less than {WEAK_BYTES} bytes: a gateway wants weak: true for it")
+    return secret
+
+
+def secret_source_of(env: str | None, file: str | None) -> SecretSource | None:
+    """Of --secret-env and --secret-file. Raises UsageError."""
+    if env and file:
+        raise click.UsageError("--secret-env or --secret-file")
+    if env:
+        return SecretSource(env=env)
+    return SecretSource(file=str(expanded(file))) if file else None
+
+
+def signer_of(
+    place: Place, voice: Voice, name: str, source: SecretSource | None, key_id: str | None
+) -> Known:
+    """Who signs for a connection. Raises Failure.
+
+    Args:
+        source: of the secret, where it is all that there is; None where there is a configuration.
+    """
+    if source is not None:
+        return Known(name, _strong(voice, resolve(source, Path.cwd(), place.environ), source))
+    from .configured import view_of  # reads YAML and decrypts: a secret alone needs neither
+
+    view = view_of(place, name)
+    key = _signing_key(view, key_id, int(time.time()))
+    return Known(name, key.secret, key.id, view)
+
+
+def _signing_key(view: SigningView, key_id: str | None, now: int) -> SigningKey:
+    if not view.signed:
+        return SigningKey("", Secret("-"))
+    for key in view.keys.keys:
+        if key_id not in (None, key.id):
+            continue
+        if key.is_live(now) and not key.revoked:
+            return key
+        if key_id is not None:
+            raise Failure(f"the key {key.id} of {view.id} is revoked, or past its not_after")
+    if key_id is not None:
+        raise Failure(f"{view.id} has no key {key_id[:64]!r}")
+    raise Failure(f"{view.id} has no key in force: {quoted('connections', 'rotate', view.id)}")
