@@ -17,7 +17,7 @@ from ..signing import canonical
 from ..signing.grammar import parse_list
 from ..signing.keys import NO_KEYS, KeyRing, SigningKey, signature_id
 from ..signing.presign_scheme import Presign
-from ..signing.signed_policy import NO_TERMS, Terms
+from ..signing.signed_policy import NO_TERMS, Terms, Written
 from ..signing.signed_policy import parse as parse_terms
 from ..signing.source_scheme import Source, check_bodyless
 from . import policy, source_rules
@@ -60,39 +60,26 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     facts.scheme, facts.carrier = "presign", presign.carrier
     known = _connection(registry, request, presign)
     facts.known = known
-    named = presign.connection_id or known.id
-    written, only = presign.written, None
-    if written is None:
-        message = canonical.presign(named, presign.expires, presign.methods, presign.paths)
-    else:
-        message = canonical.policy(named, presign.expires, presign.methods, presign.paths, written)
-        only = written.key or None
-    key = _verify(registry, known.keys, message, presign.signature, facts, now, only)
+    key = _verify_presign(registry, known, presign, facts, now)
     upstream = known.upstream
     if upstream is None:
         raise Denied("invalid", "there is no such connection")
     methods = parse_list(presign.methods, "methods")
     paths = parse_list(presign.paths, "paths")
-    expires, terms = int(presign.expires), NO_TERMS
+    expires = int(presign.expires)
     facts.expires = expires
-    if written is not None:
-        terms = parse_terms(written)
-        facts.id = terms.id
-        policy.check_begun(terms, now)
+    terms = NO_TERMS if presign.written is None else _begun(presign.written, facts, now)
     policy.check_expiry(expires, now)
     _check_revoked(registry, known, key, facts)
     policy.check_lifetime(expires, now, known.ceiling)
     _check_slot(presign, known)
     if terms.clients:
-        address = asker(request, registry.trusted_proxies)
-        policy.check_client(terms, address)
+        policy.check_client(terms, asker(request, registry.trusted_proxies))
     policy.check_method(request.method, methods, known.ceiling)
     path = _relative_path(presign, known, upstream)
     facts.path = path.decode("ascii")
     policy.check_path(path, paths, known.ceiling)
-    check_names(request, gateway=presign.gateway)
-    if not presign.gateway and request.origin != upstream.origin:
-        raise Denied("host_mismatch", "the request is addressed to another origin than the upstream")
+    _check_destination(request, presign, upstream)
     if terms.max_body is not None:
         policy.check_body(terms.max_body, request.fields)
     return Grant(
@@ -108,6 +95,19 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
         methods=methods,
         paths=paths,
     )
+
+
+def _verify_presign(
+    registry: Registry, known: Connection, presign: Presign, facts: Facts, now: int
+) -> SigningKey:
+    """The key that made the signature. Raises Denied("invalid")."""
+    named, written = presign.connection_id or known.id, presign.written
+    if written is None:
+        message, only = canonical.presign(named, presign.expires, presign.methods, presign.paths), None
+    else:
+        message = canonical.policy(named, presign.expires, presign.methods, presign.paths, written)
+        only = written.key or None
+    return _verify(registry, known.keys, message, presign.signature, facts, now, only)
 
 
 def _verify(
@@ -126,6 +126,14 @@ def _verify(
     facts.verified = True
     facts.key, facts.signature = key.id, signature_id(signature)
     return key
+
+
+def _begun(written: Written, facts: Facts, now: int) -> Terms:
+    """The terms of a signed policy. Raises Denied where their time has not come, or they are malformed."""
+    terms = parse_terms(written)
+    facts.id = terms.id
+    policy.check_begun(terms, now)
+    return terms
 
 
 def _connection(registry: Registry, request: Request, presign: Presign) -> Connection:
@@ -171,6 +179,13 @@ def _relative_path(presign: Presign, connection: Connection, upstream: Upstream)
     if relative is None:
         raise Denied("path_not_allowed", "the path is not below the upstream's base path")
     return relative
+
+
+def _check_destination(request: Request, presign: Presign, upstream: Upstream) -> None:
+    """Where the request is addressed to the API itself, that is the upstream's origin. Raises Denied."""
+    check_names(request, gateway=presign.gateway)
+    if not presign.gateway and request.origin != upstream.origin:
+        raise Denied("host_mismatch", "the request is addressed to another origin than the upstream")
 
 
 def check_names(request: Request, *, gateway: bool) -> None:
