@@ -127,7 +127,7 @@ def _source_at_gateway(request: Request, head: Head) -> Presign | Source:
 
 def _intercepted_source(registry: Registry, request: Request) -> Source | None:
     """`sig` and `exp` on an origin that a project intercepts. Elsewhere they belong to other people."""
-    projects = registry.intercepting.get(request.origin)
+    projects = registry.destinations.intercepting.get(request.origin)
     if projects is None:
         return None
     try:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from copy import copy
 from typing import overload
 
-from ..errors import Denied
 from ..http.message import Origin
 from ..http.networks import Network
-from ..http.paths import canonical_path
 from .connection import Connection
+from .destinations import Destinations
 from .revocations import Revocations
 
 
@@ -28,15 +26,12 @@ class Registry:
     """
 
     __slots__ = (
-        "_bases",
-        "_destinations",
-        "_leading",
         "_of_scheme",
         "also",
         "connections",
         "deny_unsigned",
+        "destinations",
         "hosts",
-        "intercepting",
         "macs",
         "mark",
         "revoked_ids",
@@ -67,25 +62,11 @@ class Registry:
         self.since = Revocations()
         """What was taken back since it was made: see `under`."""
         self.macs = max((len(connection.keys.keys) for connection in self.connections.values()), default=1)
-        bases: dict[Origin, dict[bytes, Connection | None]] = {}
-        intercepting: dict[Origin, list[Connection]] = {}
-        self._leading = [connection for connection in self.connections.values() if connection.also]
-        self.also = self._second_hosts()
-        """Origins that take unsigned requests, with the networks where each may lie besides public ones."""
         for connection in self.connections.values():
             self._of_scheme["source" if connection.source else "presign"][connection.id] = connection
-            if connection.upstream:
-                found = bases.setdefault(connection.upstream.origin, {})
-                # Two with one base: a request that names neither is nobody's.
-                twin = connection.upstream.base in found
-                found[connection.upstream.base] = None if twin else connection
-            if connection.source and connection.source.intercept:
-                for origin in connection.source.origins:
-                    intercepting.setdefault(origin, []).append(connection)
-        # The lengths of all base paths of an origin: as many look-ups, whatever path a client sends.
-        self._bases = {origin: (frozenset(map(len, found)), found) for origin, found in bases.items()}
-        self.intercepting = {origin: tuple(found) for origin, found in intercepting.items()}
-        self._destinations = frozenset((origin.host, origin.port) for origin in (*bases, *intercepting))
+        self.destinations = Destinations(self.connections.values())
+        self.also = self.destinations.second_hosts(self.since)
+        """Origins that take unsigned requests, with the networks where each may lie besides public ones."""
 
     def under(self, since: Revocations) -> Registry:
         """The same registry with these taken back; whatever was judged by this one is judged again.
@@ -94,15 +75,7 @@ class Registry:
         """
         found = copy(self)
         found.mark, found.since = object(), since
-        found.also = found._second_hosts()
-        return found
-
-    def _second_hosts(self) -> dict[Origin, tuple[Network, ...]]:
-        found: dict[Origin, tuple[Network, ...]] = {}
-        for connection in self._leading:
-            if connection.enabled and not connection.revoked and connection.id not in self.since.connections:
-                for origin in connection.also:
-                    found[origin] = found.get(origin, ()) + connection.networks
+        found.also = found.destinations.second_hosts(since)
         return found
 
     @overload
@@ -117,25 +90,14 @@ class Registry:
 
     def addressed(self, origin: Origin, path: bytes) -> Connection | None:
         """The only connection whose upstream origin and base path a request to this URL would reach."""
-        lengths, bases = self._bases.get(origin, (frozenset(), {}))
-        if any(lengths):
-            with suppress(Denied):  # refused later, for its own reason
-                path = canonical_path(path)
-        reached = [
-            bases[path[:length]]
-            for length in lengths
-            if path[length : length + 1] == b"/" and path[:length] in bases
-        ]
-        return reached[0] if len(reached) == 1 else None
+        return self.destinations.addressed(origin, path)
 
     def disperse(self) -> None:
         """Let go of a registry that is no longer used, in steps between which other threads run."""
         for connections in (self.connections, *self._of_scheme.values()):
             while connections:
                 connections.popitem()
-        while self._bases:
-            self._bases.popitem()
-        self._leading.clear()
+        self.destinations.disperse()
 
     def second_host(self, host: str, port: int) -> tuple[Network, ...] | None:
         """In which networks a host may lie that takes unsigned requests; None for a host that does not."""
@@ -143,4 +105,4 @@ class Registry:
 
     def leads_to(self, host: str, port: int) -> bool:
         """Whether some connection has an upstream there, or fetches sources from there."""
-        return (host, port) in self._destinations
+        return self.destinations.holds(host, port)

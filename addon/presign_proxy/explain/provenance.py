@@ -43,7 +43,7 @@ def meant(registry: Registry, request: Request, claim: Presign | Source) -> list
     if claim.project:
         found = registry.get(claim.project, "source")
         return [found] if found else []
-    return list(registry.intercepting.get(request.origin, ()))
+    return list(registry.destinations.intercepting.get(request.origin, ()))
 
 
 def maker(connections: Iterable[Connection], claim: Presign | Source) -> tuple[Connection, SigningKey] | None:
