@@ -97,8 +97,6 @@ LONG_FILES: Final[dict[str, int]] = {
     "mitm.guard": 456,
     "mitm.lane.exchange": 450,
     "mitm.lane.layer": 445,
-    "mitm.lane.upstream": 362,
-    "serve.supervisor": 309,
 }
 LONG_FUNCTIONS: Final[dict[str, int]] = {
     "cli.revoke.revoke": 43,
@@ -114,8 +112,8 @@ WIDE_CLASSES: Final[dict[str, int]] = {
     "mitm.lane.exchange.Exchange": 19,
     "mitm.lane.layer.Lane": 24,
     "mitm.lane.response.Delivery": 13,
-    "mitm.lane.upstream.Link": 24,
-    "serve.supervisor.Supervisor": 18,
+    "mitm.lane.upstream.Link": 17,
+    "serve.supervisor.Supervisor": 16,
 }
 """What is larger than the bar above, and how large: it may shrink, and has to leave the list when it fits."""
 

@@ -581,7 +581,7 @@ def test_a_worker_that_others_told_to_drain_is_replaced_and_its_end_is_no_failur
         assert team.stages == ["draining", "serving", "called", "starting"]
         assert [pid for pid, _ in team.it.reports()] == [100, 101]
         team.dies(0, 0)
-        assert team.it._failures == 0
+        assert team.it._pace.failures == 0
 
     run(work)
     assert words(caplog)[-1] == "worker 100 has drained and ended"
@@ -651,8 +651,8 @@ def pauses(team: Team, times: int) -> list[float]:
     found = []
     for _ in range(times):
         team.it._lost("it", [])
-        found.append(max(0.0, team.it._not_before - team.clock.now))
-        team.clock.now = max(team.clock.now, team.it._not_before)
+        found.append(max(0.0, team.it._pace.not_before - team.clock.now))
+        team.clock.now = max(team.clock.now, team.it._pace.not_before)
     return found
 
 
@@ -693,11 +693,11 @@ def test_workers_that_die_together_are_one_failure(
         pauses(team, 3)
         caplog.clear()
         team.it._lost("one", ["because"])
-        until_ = team.it._not_before
+        until_ = team.it._pace.not_before
         assert until_ == team.clock.now + 1.0
         team.clock.now += 0.5
         team.it._lost("two", [])
-        assert (team.it._not_before, team.it._failures) == (until_, 4)
+        assert (team.it._pace.not_before, team.it._pace.failures) == (until_, 4)
         assert team.it._must_wait()
         assert team.it._pause() == 0.5
         team.clock.now += 0.3
@@ -736,7 +736,7 @@ def test_a_worker_that_cannot_be_started_later_is_tried_again(
                 await team.it._tend()
         assert team.it.failed == []
         team.fails = None
-        team.clock.now = team.it._not_before
+        team.clock.now = team.it._pace.not_before
         await team.it._tend()
         assert team.stages[-1] == "starting"
 
@@ -818,7 +818,7 @@ def test_a_reload_reaches_every_worker_and_is_over_when_all_have_answered(
         team.notifier.heard.clear()
         team.it.reload()
         assert [one.channel.sent[-1] for one in team.started] == ["reload"] * 3  # type: ignore[attr-defined]
-        assert (team.it._failures, team.it._not_before) == (0, 0.0)
+        assert (team.it._pace.failures, team.it._pace.not_before) == (0, 0.0)
         assert team.notifier.heard == ["RELOADING=1"]
         team.says(0, "reloaded")
         team.says(0, "reloaded")

@@ -110,6 +110,7 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "config.threads": ("test_resolver.py",),
     "http.networks": ("test_core_sources.py", "test_client_address.py", "test_dialling.py"),
     "serve.supervisor": ("test_supervisor.py",),
+    "serve.pace": ("test_supervisor.py",),
     "serve.worker_process": ("test_supervisor.py",),
     "serve.channel": ("test_supervisor.py",),
     "core.revocations": ("test_revocations.py",),

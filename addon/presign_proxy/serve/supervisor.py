@@ -21,6 +21,7 @@ from . import listeners, orphans
 from .admin import Overseer
 from .capacity import RoomTable
 from .channel import Message
+from .pace import Pace
 from .plan import Plan
 from .systemd import Notifier
 from .worker_process import WorkerProcess
@@ -36,10 +37,6 @@ MUTE: Final = 2.5
 """Seconds without a report after which a worker is not taken for ready: two of them are missing."""
 GRACE: Final = 3.0
 """Seconds beyond the deadline of a drain in which workers end by themselves."""
-_MAX_PAUSE: Final = 30.0
-"""Seconds between two starts at most, where workers do not live."""
-_MAX_PAUSE_OF_ALL: Final = 5.0
-"""The same, while nobody serves."""
 _STALLED: Final = 5.0
 """Seconds without a look at the workers after which nothing can be said of when they were heard."""
 
@@ -62,8 +59,7 @@ class Supervisor:
         self._admin_wanted = 0.0
         self.failed: list[str] = []
         """Why there never was a worker that served."""
-        self._failures = 0
-        self._last_failure = self._not_before = 0.0
+        self._pace = Pace(plan.workers)
         self._last = time.monotonic()
         self._reloading: list[WorkerProcess] = []
 
@@ -114,10 +110,10 @@ class Supervisor:
         return self._stopping is not None and not self._workers
 
     def _pause(self) -> float:
-        return max(0.01, min(TICK, self._not_before - time.monotonic())) if self._must_wait() else TICK
+        return max(0.01, min(TICK, self._pace.pause(time.monotonic()))) if self._must_wait() else TICK
 
     def _must_wait(self) -> bool:
-        return time.monotonic() < self._not_before
+        return self._pace.pause(time.monotonic()) > 0
 
     # -- workers ----------------------------------------------------------------------------------------
 
@@ -232,24 +228,13 @@ class Supervisor:
         if not self._served:
             self.failed = self.failed or why or [f"{what} before it could serve"]
             return
-        self._not_before = max(self._not_before, self._next_start(time.monotonic()))
-        pause = max(0.0, self._not_before - time.monotonic())
+        now = time.monotonic()
+        self._pace.lost(now, some_serve=bool(self._of("called", "serving")))
+        pause = self._pace.pause(now)
         again = f"another starts in {pause:.1f} s" if pause else "another takes its place"
         logger.error("%s; %s", what, again)
         for line in why:
             logger.error("%s", line)
-
-    def _next_start(self, now: float) -> float:
-        """When the next one may start, now that one was lost."""
-        if now < self._not_before:
-            return now  # of those that start together, all may fail: that is one failure
-        if now - self._last_failure > 2 * _MAX_PAUSE:
-            self._failures = 0
-        self._failures, self._last_failure = self._failures + 1, now
-        # Each may have been hit by the same accident, and the spare with them.
-        over = self._failures - self._plan.workers - 1
-        longest = _MAX_PAUSE if self._of("called", "serving") else _MAX_PAUSE_OF_ALL
-        return now + (min(longest, 0.5 * 2.0 ** min(over, 16)) if over > 0 else 0.0)
 
     # -- what the operator says -------------------------------------------------------------------------
 
@@ -257,7 +242,7 @@ class Supervisor:
         """Have every worker read the configuration again."""
         if self._leaving:
             return
-        self._failures, self._not_before = 0, 0.0  # something was mended, perhaps
+        self._pace.reset()  # something was mended, perhaps
         self._notifier.reloading()
         self._reloading = self._of("spare", "called", "serving")
         for one in self._workers:
