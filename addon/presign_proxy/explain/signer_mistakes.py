@@ -117,7 +117,14 @@ def _orders(text: str) -> Iterator[str]:
 
 def _changed(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator[tuple[str, Signable]]:
     """The same with one value, or one kind of value, otherwise."""
-    _, expires, methods, paths, _ = base
+    yield from _spelled_otherwise(base, raw)
+    yield from _listed_otherwise(base)
+    yield from _of_other_values(base, asked)
+
+
+def _spelled_otherwise(base: Signable, raw: Signable) -> Iterator[tuple[str, Signable]]:
+    """Blanks and escapes."""
+    _, _, methods, paths, _ = base
     if "+" in raw.paths:
         yield "plus_for_space", base._replace(paths=paths.replace(" ", "+"))
     if "+" in paths:
@@ -130,6 +137,11 @@ def _changed(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator[
     glued, slash, _ = raw.paths.partition("/")
     if slash and glued:
         yield "paths_glued", base._replace(paths=unquote_plus(glued))
+
+
+def _listed_otherwise(base: Signable) -> Iterator[tuple[str, Signable]]:
+    """The lists of methods and paths."""
+    _, _, methods, paths, _ = base
     items = paths.split(",")
     yield "slash_added", base._replace(paths=",".join(f"/{item}" for item in items))
     yield "slash_missing", base._replace(paths=",".join(item.removeprefix("/") for item in items))
@@ -145,6 +157,11 @@ def _changed(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator[
         yield "signed_as_json", listed
     yield "case_of_methods", base._replace(methods=methods.lower())
     yield "case_of_methods", base._replace(methods=methods.upper())
+
+
+def _of_other_values(base: Signable, asked: tuple[str, str]) -> Iterator[tuple[str, Signable]]:
+    """Another time, the request in place of the lists, other lists and another connection."""
+    expires = base.expires
     yield "signed_milliseconds", base._replace(expires=f"{expires}000")
     yield "signed_seconds", base._replace(expires=expires[:-3])
     yield "signed_fraction", base._replace(expires=f"{expires}.0")
