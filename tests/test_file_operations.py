@@ -138,6 +138,7 @@ USERS = {
     "config.build_credentials": READS,
     "config.registry_file.build": READS,
     "config.gateway_section": READS,
+    "config.in_force": "holds what was read",
     "config.registry_file.read": READS,
     "config.registry_file.open": READS,
     "config.reload": "looks and reads in the threads of its lookouts",

@@ -142,6 +142,7 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.tcp": ("test_sockets.py", "test_half_closed.py"),
     "mitm.last_bytes": ("test_last_bytes.py",),
     "config.live": ("test_keeper.py",),
+    "config.in_force": ("test_keeper.py",),
     "mitm.lane.request_head": ("test_lane_heads.py",),
     "mitm.lane.availability": ("test_lane_opening.py",),
     "mitm.lane.attach": ("test_lane_opening.py",),

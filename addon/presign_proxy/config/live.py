@@ -17,6 +17,7 @@ from ..problems import ConfigError, Problem
 from ..units import instant as stamp
 from . import load as config
 from .descriptors import Spares
+from .in_force import InForce
 from .load_beside import build_calmly, let_go, load_calmly, see_calmly
 from .path import locate
 from .read_files import NEVER, Seen, lost_mark
@@ -67,18 +68,30 @@ class Keeper:
         self._asked: tuple[str, str] | None = None
         self._began = 0.0
         self._told: object = None
-        self._of_files = Revocations()
-        self.notice: Notice | None = None
-        """The last one that could be read."""
-        self.loaded: config.Loaded | None = None
-        self.loaded_at = 0.0
-        """Unix time of the configuration that is in force."""
-        self.registry: Registry | None = None
-        """None until there was a good one."""
+        self._in_force = InForce()
         self.newer: Newer | None = None
         self.strict = True
         """Whether a secret that cannot be had is an error at the start, as it should be for who starts it."""
         self.reloads = Counter({"ok": 0, "failed": 0})
+
+    @property
+    def registry(self) -> Registry | None:
+        """None until there was a good one."""
+        return self._in_force.registry
+
+    @property
+    def loaded(self) -> config.Loaded | None:
+        return self._in_force.loaded
+
+    @property
+    def loaded_at(self) -> float:
+        """Unix time of the configuration that is in force."""
+        return self._in_force.loaded_at
+
+    @property
+    def notice(self) -> Notice | None:
+        """The last one that could be read."""
+        return self._in_force.notice
 
     @property
     def stale(self) -> bool:
@@ -125,9 +138,8 @@ class Keeper:
         memory.forms, memory.place = record.forms, record.place
         memory.lent = loaded.lent.again()
         self._memory = memory
-        self.loaded, self.loaded_at, self.newer = loaded, time.time(), None
-        self.notice, self._of_files = record.notice, Revocations()
-        self._put_in_force()
+        self.newer = None
+        self._in_force.use(loaded)
         logger.info(
             "presign: %d connections from %s, version %s",
             len(loaded.registry.connections),
@@ -142,9 +154,7 @@ class Keeper:
 
     def heed(self, notice: Notice | None) -> None:
         """A notice was read. One that is not there, or not readable, takes nothing back of the last one."""
-        if notice is not None and notice != self.notice:
-            self.notice = notice
-            self._put_in_force()
+        self._in_force.heed(notice)
 
     def _see(
         self, current: config.Loaded, memory: Memory, still: float
@@ -154,37 +164,6 @@ class Keeper:
             seen = see_calmly(current.path, os.environ, memory)
         is_whole = seen.patience(memory)[0] <= min(still, sys.float_info.max)  # who asks cannot make it whole
         return seen, seen.taken_back(), seen.removed(current.registry, memory) if is_whole else None
-
-    def _take_back(self, seen: Seen, found: Revocations, removed: Revocations | None) -> None:
-        """What the files take back holds from now on, whether or not the rest of them can be used.
-
-        Args:
-            removed: None where that cannot be known.
-        """
-        # Of a file that cannot be read nobody knows that it takes less back than before.
-        self._of_files = self._of_files | found if removed is None else found | removed
-        if seen.notice is not None:
-            self.notice = seen.notice
-        self._put_in_force()
-
-    def _put_in_force(self) -> None:
-        """At once: one object for another."""
-        if self.loaded is None:
-            return
-        since, notice = self._of_files, self.notice
-        if notice is not None and notice.of != self.loaded.record.digest:
-            since = since | notice.taken_back
-        before = self.registry.since if self.registry is not None else None
-        registry = self.loaded.registry
-        if (
-            since == before
-            and self.registry is not None
-            and self.registry.connections is registry.connections
-        ):
-            return
-        self.registry = registry.under(since) if since else registry
-        if since:
-            logger.info("presign: what was revoked, disabled or removed is in force before the rest is read")
 
     # -- reloads --------------------------------------------------------------------------------------
 
@@ -203,7 +182,7 @@ class Keeper:
             seen, found, removed = await self._run(self._see, current, memory, still)
             if self.loaded is not current:
                 return Reloaded("overtaken")  # an option has asked for something else meanwhile, and got it
-            self._take_back(seen, found, removed)
+            self._in_force.take_back(found, removed, seen.notice)
             wait, where = seen.patience(memory)
             if NEVER > wait > still:
                 why = f"{where} has no end mark, and is used once it was left alone for {wait:.0f} s"

@@ -49,7 +49,12 @@ def open_log(name: str, *, as_json: bool) -> None:
     root.addHandler(handler)
     # What is not enabled is not even made into a record: mitmproxy would have several for each request.
     root.setLevel(logging.WARNING)
-    for one in ("presign_proxy.serve", "presign_proxy.config.live", "presign_proxy.mitm.patches"):
+    for one in (
+        "presign_proxy.serve",
+        "presign_proxy.config.live",
+        "presign_proxy.config.in_force",
+        "presign_proxy.mitm.patches",
+    ):
         logging.getLogger(one).setLevel(logging.INFO)
     # Nothing of this is printed, and looking it up costs more than the line.
     for one in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
