@@ -103,7 +103,6 @@ LONG_FUNCTIONS: Final[dict[str, int]] = {
     "cli.serve.serve": 43,
 }
 WIDE_CLASSES: Final[dict[str, int]] = {
-    "config.reload.Reloader": 14,
     "mitm.flow.http2_frames.FrameGate": 17,
     "mitm.flow.state.Ledger": 19,
     "mitm.guard.Guard": 17,

@@ -28,6 +28,43 @@ Reload = Callable[[float], Awaitable[Reloaded]]
 Looked = tuple[tuple[Path, ...], Version]
 
 
+class Notices:
+    """Reads what is revoked again and again, and has it heeded at once."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.place: Path | None = None
+        self._seen: State = None
+        self.trouble = ""
+        """Why it cannot be read, as a sentence; empty where it can."""
+
+    def ask(self) -> tuple[State, Notice | None, str]:
+        """In the thread: the notice where it is another one, and what is wrong with it."""
+        path = self.place
+        if path is None:
+            return None, None, ""
+        state = state_of(path)
+        if state is None or state == self._seen:
+            return state, None, ""
+        try:
+            with self._keeper.spares.lent():
+                return state, read_notice(path), ""
+        except StoreError as error:
+            return None, None, f"{path}: {error}"  # and is read again the next time
+
+    def told(self, _: float, answer: tuple[State, Notice | None, str]) -> None:
+        """In the event loop."""
+        state, notice, wrong = answer
+        if wrong != self.trouble:
+            self.trouble = wrong
+            if wrong:
+                logger.error("presign: what is revoked is read from the registry alone: %s", wrong)
+        if not wrong:
+            self._seen = state
+        if notice is not None:
+            self._keeper.heed(notice)
+
+
 class Reloader:
     """Looks at files in threads, and has one reload at a time run when it is due."""
 
@@ -38,17 +75,15 @@ class Reloader:
         self._files: dict[Path, State] = {}
         """Files, each in the state that is known of it."""
         self._secrets: dict[Path, State] = {}
-        self._notice: Path | None = None
-        self._notice_seen: State = None
         self._watched = 0.0
         self._changed = 0.0
         self._again: float | None = None
         self._failures = 0
-        self._untold = ""
         self.asked = False
         """Whether somebody wants them to be read now, changed or not."""
+        self._notices = Notices(keeper)
         self._lookouts = (
-            Lookout("what is revoked", self._ask_notice, self._told_notice),
+            Lookout("what is revoked", self._notices.ask, self._notices.told),
             Lookout("the configuration", lambda: _looked(self._files), self._told_files),
             Lookout("the secrets", lambda: _looked(self._secrets), self._told_secrets),
         )
@@ -68,7 +103,7 @@ class Reloader:
         loaded = self._keeper.loaded
         if loaded is not None:
             self._files, self._secrets = dict(loaded.record.files), dict(loaded.lent.files)
-            self._notice = loaded.record.notice_place
+            self._notices.place = loaded.record.notice_place
             self._watched = time.monotonic()
             if self._keeper.lacking:
                 self._plan(self._watched + FIRST)
@@ -97,7 +132,7 @@ class Reloader:
     def trouble(self, now: float) -> str:
         """What hangs, as a sentence; empty where nothing does."""
         found = [one.trouble(now) for one in self._lookouts]
-        return next(filter(None, [*found, self._untold]), "")
+        return next(filter(None, [*found, self._notices.trouble]), "")
 
     # -- a reload -------------------------------------------------------------------------------------
 
@@ -145,30 +180,6 @@ class Reloader:
                 known[path] = state
                 changed = True
         return changed
-
-    def _ask_notice(self) -> tuple[State, Notice | None, str]:
-        path = self._notice
-        if path is None:
-            return None, None, ""
-        state = state_of(path)
-        if state is None or state == self._notice_seen:
-            return state, None, ""
-        try:
-            with self._keeper.spares.lent():
-                return state, read_notice(path), ""
-        except StoreError as error:
-            return None, None, f"{path}: {error}"  # and is read again the next time
-
-    def _told_notice(self, _: float, answer: tuple[State, Notice | None, str]) -> None:
-        state, notice, wrong = answer
-        if wrong != self._untold:
-            self._untold = wrong
-            if wrong:
-                logger.error("presign: what is revoked is read from the registry alone: %s", wrong)
-        if not wrong:
-            self._notice_seen = state
-        if notice is not None:
-            self._keeper.heed(notice)
 
 
 def _looked(files: dict[Path, State]) -> Looked:
