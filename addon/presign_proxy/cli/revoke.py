@@ -85,20 +85,26 @@ def revoke(
             target = _signature(desk, url, undo=undo)
         else:
             target = _what(desk, connection, key, added_before, undo=undo)
-        section, what, value, remarks = target
-        revoked = draft.revoked(section)
-        if undo:
-            value = revoked.pop(what, None)
-            if value is None:
-                raise Failure(f"{what} is not revoked")
-        else:
-            value = revoked[what] = _later(revoked.get(what), value)
+        value = _written(draft, target, undo=undo)
         draft.write()
+    section, what, _, remarks = target
     state = "no longer revoked" if undo else "revoked"
     said = f"{_named(section, what, value)} is {state}; gateways notice within a second."
     voice.tell({"revoked": not undo, "what": section, "id": what}, said)
     if not undo:
         voice.note(*remarks)
+
+
+def _written(draft: Draft, target: Target, *, undo: bool) -> Any:
+    """Revoke the target in the draft, or take that back. Returns the value that stands, or stood, there."""
+    revoked = draft.revoked(target.section)
+    if undo:
+        value = revoked.pop(target.name, None)
+        if value is None:
+            raise Failure(f"{target.name} is not revoked")
+        return value
+    value = revoked[target.name] = _later(revoked.get(target.name), target.value)
+    return value
 
 
 def _later(before: Any, value: Any) -> Any:
