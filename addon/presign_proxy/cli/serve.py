@@ -128,10 +128,7 @@ def serve(
         upstream_ca=str(upstream_ca.absolute()) if upstream_ca else "",
         as_json=voice.as_json,
     )
-    sockets = _sockets(addresses)
-    notify = os.environ.get("NOTIFY_SOCKET", "")
-    for name in _OF_SYSTEMD:
-        os.environ.pop(name, None)
+    sockets, notify = _sockets(addresses), _taken_of_systemd()
     raise_limit()
     open_log("gateway", as_json=voice.as_json)
     return asyncio.run(_supervise(plan, sockets, notify))
@@ -157,6 +154,14 @@ def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
     except listeners.ListenError as error:
         raise Failure(str(error)) from None
     return found
+
+
+def _taken_of_systemd() -> str:
+    """Where systemd is told of readiness; its variables are taken out of the environment."""
+    notify = os.environ.get("NOTIFY_SOCKET", "")
+    for name in _OF_SYSTEMD:
+        os.environ.pop(name, None)
+    return notify
 
 
 async def _supervise(plan: Any, sockets: list[socket.socket], notify: str) -> int:
