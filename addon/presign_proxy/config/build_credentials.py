@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 from ..core.credentials import (
     BasicCredential,
@@ -18,7 +18,7 @@ from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from .outside_secrets import Lent
 from .permissions import readable_by_others
-from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth
+from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, QueryAuth
 from .secret_programs import Missing
 from .secret_sources import SecretError, name_of, resolve
 from .strict_yaml import Document
@@ -117,39 +117,44 @@ class FileSecrets:
         return secret
 
     def injector(self, at: Location, auth: Auth) -> Injector:
-        if isinstance(auth, BearerAuth):
-            return bearer(self._header_credential((*at, "token"), auth.token))
-        if isinstance(auth, BasicAuth):
-            if auth.username is None and auth.password is None:
-                self.wrong(at, "needs a username or a password")
-            name = self._credential((*at, "username"), auth.username) if auth.username else _UNSET
-            password = self._credential((*at, "password"), auth.password) if auth.password else _UNSET
-            if not isinstance(name, LateSecret) and ":" in name.reveal():
-                self.wrong_secret(
-                    (*at, "username"),
-                    auth.username or SecretSource(),
-                    "holds a colon, which Basic cannot carry",
-                )
-            return BasicCredential(name, password)
-        if isinstance(auth, HeaderAuth):
-            pairs = auth.headers.items()
-            if len({name.lower() for name, _ in pairs}) < len(pairs):
-                self.wrong((*at, "headers"), "names a header twice")
-            for stray in auth.prefix.keys() - auth.headers.keys():
-                self.wrong((*at, "prefix", stray), "is not one of the headers")
-            return HeaderCredential(
-                tuple(
-                    (
-                        name.encode(),
-                        auth.prefix.get(name, "").encode(),
-                        self._header_credential((*at, "headers", name), value),
+        """What puts the credential on a request."""
+        match auth:
+            case BearerAuth():
+                return bearer(self._header_credential((*at, "token"), auth.token))
+            case BasicAuth():
+                return self._basic(at, auth)
+            case HeaderAuth():
+                return self._headers(at, auth)
+            case QueryAuth():
+                return QueryCredential(
+                    tuple(
+                        (name, self._credential((*at, "params", name), v)) for name, v in auth.params.items()
                     )
-                    for name, value in pairs
                 )
-            )
-        return QueryCredential(
-            tuple((name, self._credential((*at, "params", name), v)) for name, v in auth.params.items())
-        )
+            case other:
+                assert_never(other)
+
+    def _basic(self, at: Location, auth: BasicAuth) -> BasicCredential:
+        if auth.username is None and auth.password is None:
+            self.wrong(at, "needs a username or a password")
+        name = self._credential((*at, "username"), auth.username) if auth.username else _UNSET
+        password = self._credential((*at, "password"), auth.password) if auth.password else _UNSET
+        if not isinstance(name, LateSecret) and ":" in name.reveal():
+            source = auth.username or SecretSource()
+            self.wrong_secret((*at, "username"), source, "holds a colon, which Basic cannot carry")
+        return BasicCredential(name, password)
+
+    def _headers(self, at: Location, auth: HeaderAuth) -> HeaderCredential:
+        pairs = auth.headers.items()
+        if len({name.lower() for name, _ in pairs}) < len(pairs):
+            self.wrong((*at, "headers"), "names a header twice")
+        for stray in auth.prefix.keys() - auth.headers.keys():
+            self.wrong((*at, "prefix", stray), "is not one of the headers")
+        found = []
+        for name, value in pairs:
+            secret = self._header_credential((*at, "headers", name), value)
+            found.append((name.encode(), auth.prefix.get(name, "").encode(), secret))
+        return HeaderCredential(tuple(found))
 
     def check_different(self, at: Location, keys: KeyRing, injector: Injector) -> None:
         """Whoever signs with the credential itself holds it, and needs no gateway."""
