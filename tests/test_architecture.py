@@ -49,7 +49,7 @@ ALSO_PURE: Final = {
         "observe.prometheus",
         "observe.request_line",
     ),
-    *("config.forms", "config.strict_json", "config.values", "config.whole_file"),
+    *("config.auth_types", "config.forms", "config.strict_json", "config.values", "config.whole_file"),
     *("config.presets.table", "config.registry_file.taken_back"),
 }
 """Files of rooms and of the root that are pure, though not all of their room is."""

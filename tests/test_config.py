@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from presign_proxy.config.auth_types import AUTH_TYPES, AuthName
 from presign_proxy.config.forms import FORMS
 from presign_proxy.config.load import load
 from presign_proxy.config.path import locate
 from presign_proxy.config.presets.model import PresetsFile
 from presign_proxy.config.schema.config import Config
+from presign_proxy.config.schema.connections import Auth
 from presign_proxy.config.schema.registry import RegistryFile
 from presign_proxy.config.strict_yaml import parse
 from presign_proxy.core.connection import Connection
@@ -482,3 +484,12 @@ def test_no_regular_expression_is_shown_to_who_mistyped_a_text() -> None:
         PresetsFile.__pydantic_core_schema__,
     ]
     assert patterns_of(schemas) == {f"^{form}$" for form in FORMS}
+
+
+def test_each_type_of_auth_that_a_file_may_name_stands_in_the_table_and_no_other() -> None:
+    """Messages, presets, choices of the command and what is hidden of an entry are taken from the table."""
+    models = {get_args(one.model_fields["type"].annotation)[0]: one for one in get_args(get_args(Auth)[0])}
+    assert models.keys() == AUTH_TYPES.keys() == set(get_args(AuthName))
+    for name, kind in AUTH_TYPES.items():
+        members = {*kind.places, *filter(None, [kind.group])}
+        assert models[name].model_fields.keys() - {"type", "prefix"} == members

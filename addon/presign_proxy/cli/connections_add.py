@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..config.auth_types import AUTH_TYPES
 from ..config.presets.model import LABEL
 from . import prompts
 from .completion import complete_presets
@@ -25,9 +26,7 @@ from .workspace import Desk, Failure
     "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A host variable of the preset."
 )
 @click.option("--upstream", metavar="URL", help="Any other API: https://host[:port][/base].")
-@click.option(
-    "--auth", "kind", type=click.Choice(["bearer", "basic", "header", "query"]), help="How its key goes on."
-)
+@click.option("--auth", "kind", type=click.Choice(list(AUTH_TYPES)), help="How its key goes on.")
 @click.option("--name", "places", multiple=True, metavar="NAME", help="The header or parameter of the key.")
 @click.option("--credential-env", metavar="NAME", help="Keep the key in this environment variable.")
 @click.option("--credential-file", metavar="PATH", help="Keep the key in this file.")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from ..config.auth_types import GROUPS
 from ..config.registry_file.edit import Draft
 from ..config.strict_yaml import Document
 from ..config.values import duration
@@ -17,7 +18,6 @@ from . import prompts
 from .completion import complete_connections
 from .hints import quoted
 from .managed import changing_registry, check, draft_of, managed, names_of_keys, new_secret, shown_once
-from .mask import PLACES
 from .output import Voice, verb
 from .values import YEAR_10000, instant
 from .workspace import Desk, Entry, Failure
@@ -129,7 +129,7 @@ def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
         auth = dict(data.get("auth") or {})
         place = next((p for p in ("token", "password", "username") if p in auth), None)
         if place is None:
-            group = PLACES.get(filled.get("auth", {}).get("type", "none"), "")
+            group = GROUPS.get(filled.get("auth", {}).get("type", "none"), "")
             if len(auth.get(group) or {}) != 1:
                 before, after = quoted("decrypt", "--out", _PLAIN), quoted("encrypt", "--replace", _PLAIN)
                 raise Failure(f"{name} has several secrets: {before}, change that file, {after}")

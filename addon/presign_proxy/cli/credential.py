@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import click
 
+from ..config.auth_types import AUTH_TYPES, GROUPS
 from ..config.secret_sources import name_of
 from ..config.values import SecretSource
 from . import prompts
-from .mask import PLACES
 from .workspace import Desk
 
 _WHERE: Final = "The gateway needs it where it runs."
@@ -31,14 +31,14 @@ def auth_of(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
         kind, places = options["kind"], list(options["places"])
         if kind is None:
             raise click.UsageError("--auth is required: bearer, basic, header or query")
-        if kind in PLACES and not places:
+        if kind in GROUPS and not places:
             raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
-        places = ["token"] if kind == "bearer" else ["username", "password"] if kind == "basic" else places
+        places = list(AUTH_TYPES[kind].places) or places
         about = dict.fromkeys(places, "")
     if reference and len(places) > 1:
         raise click.UsageError("several secrets are needed: write them as references into the file yourself")
     given = {place: reference or prompts.secret(_question(name, place, about[place])) for place in places}
-    return {"type": kind, **({PLACES[kind]: given} if kind in PLACES else given)}
+    return {"type": kind, **({GROUPS[kind]: given} if kind in GROUPS else given)}
 
 
 def _question(name: str, place: str, about: str) -> str:

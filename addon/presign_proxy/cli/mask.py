@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-PLACES: Final = {"header": "headers", "query": "params"}
-"""By type of `auth`: where it holds secrets by name."""
+from ..config.auth_types import GROUPS
+
 _SHOWN: Final = "********"
 
 
@@ -21,7 +21,7 @@ def _hidden(key: str, value: Any) -> Any:
     """One member of `auth`: those of a group have names of their own, which may be called `env` too."""
     if key == "type":
         return value
-    if key in PLACES.values():
+    if key in GROUPS.values():
         return {name: _masked(secret) for name, secret in value.items()}
     return _masked(value)
 

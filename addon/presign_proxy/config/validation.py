@@ -9,16 +9,19 @@ from pydantic import BaseModel, ValidationError
 
 from ..likeness import did_you_mean
 from ..problems import Location, Problem
+from .auth_types import AUTH_TYPES
 from .forms import in_words
 from .strict_yaml import Document
 
 MAPPING: Final = "has to be a mapping, as in {key: value}"
+_TYPES: Final = ", ".join(AUTH_TYPES)
+"""Of `auth`."""
 # pydantic speaks to programmers; these are its few messages that people meet.
 _PLAINLY: Final = {
     "missing": "is required",
     "extra_forbidden": "is not a key that is known here",
-    "union_tag_not_found": "is required: one of bearer, basic, header, query",
-    "union_tag_invalid": "is not one of bearer, basic, header, query",
+    "union_tag_not_found": f"is required: one of {_TYPES}",
+    "union_tag_invalid": f"is not one of {_TYPES}",
     "bool_type": "has to be true or false",
     "string_type": "has to be text: put it in quotes",
     "int_type": "has to be a whole number",

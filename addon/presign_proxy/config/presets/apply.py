@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ...likeness import did_you_mean
 from ...problems import Location, Problem
+from ..auth_types import AUTH_TYPES
 from ..invocation import presign
 from ..strict_yaml import Document
 from .model import LABEL, VARIABLE
@@ -18,7 +19,6 @@ from .model import LABEL, VARIABLE
 _NOWHERE: Final = "https://preset.invalid"
 _NOTHING: Final = "-"
 _CONDUCT: Final = ("allow_encoded_slash", "challenge", "url_headers")
-_PLACES: Final = {"header": ("headers", "header"), "query": ("params", "param")}
 """By type: where a connection's auth holds secrets by name, and where the preset's says which name."""
 
 
@@ -137,7 +137,7 @@ class _Filling:
             return self._in_basic(auth, wanted)
         if "token" not in auth or kind == "bearer":
             return auth
-        group, place = _PLACES[kind]
+        group, place = AUTH_TYPES[kind].group, AUTH_TYPES[kind].named_by
         name, others = wanted[place], auth.get(group, {})
         rest = {key: value for key, value in auth.items() if key != "token"}
         if not isinstance(others, dict):
@@ -165,7 +165,7 @@ class _Filling:
     def _asked(self, auth: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
         """What a provider asks for by name is given by name."""
         asks, kind = wanted["asks"], wanted["type"]
-        group = _PLACES[kind][0] if kind in _PLACES else ""
+        group = AUTH_TYPES[kind].group
         given = auth.get(group, {}) if group else auth
         if not isinstance(given, dict):
             return auth  # the schema says so

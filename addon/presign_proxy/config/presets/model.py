@@ -12,6 +12,7 @@ from ...errors import Denied
 from ...http.field_names import header_key
 from ...http.paths import canonical_path
 from ...signing.source_url import parse_url
+from ..auth_types import AUTH_TYPES, AuthName
 from ..schema.connections import AlsoHost, UrlHeader
 from ..schema.values import HeaderName, HeaderPrefix, HeaderValue, ParamName, Strict
 
@@ -26,12 +27,6 @@ VARIABLE: Final = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}")
 LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 """What any value of a host variable is, whatever its own pattern says: it stays inside its label."""
 
-_OF_TYPE: Final[dict[str, frozenset[str]]] = {
-    "bearer": frozenset(),
-    "basic": frozenset(("username", "password", "asks", "public")),
-    "header": frozenset(("header", "prefix", "asks", "public")),
-    "query": frozenset(("param", "asks", "public")),
-}
 _NAMES: Final[dict[str, TypeAdapter[str]]] = {
     "basic": TypeAdapter(Literal["username", "password"]),
     "header": TypeAdapter(HeaderName),
@@ -58,7 +53,7 @@ class HostVariable(Strict):
 class PresetAuth(Strict):
     """Where the provider wants its key: one `token`, or each of the secrets that it `asks` for by name."""
 
-    type: Literal["bearer", "basic", "header", "query"]
+    type: AuthName
     header: HeaderName | None = None
     prefix: HeaderPrefix | None = None
     param: ParamName | None = None
@@ -76,7 +71,7 @@ class PresetAuth(Strict):
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
-        if self.model_fields_set - _OF_TYPE[self.type] - {"type"}:
+        if self.model_fields_set - AUTH_TYPES[self.type].of_preset - {"type"}:
             raise ValueError("says something that does not go with its type")
         places = {"header": self.header, "query": self.param}
         if self.type in places and (places[self.type] is None) != bool(self.asks):
