@@ -84,7 +84,8 @@ def _explain(document: Document, where: Location, detail: Any) -> Problem:
 @lru_cache(maxsize=1)
 def _keys() -> tuple[str, ...]:
     """All keys that there are anywhere in a configuration."""
-    from .schema import config as schema
+    from .schema import config, connections, limits, registry
 
-    models = [one for one in vars(schema).values() if isinstance(one, type) and issubclass(one, BaseModel)]
+    there = [one for room in (config, connections, limits, registry) for one in vars(room).values()]
+    models = [one for one in there if isinstance(one, type) and issubclass(one, BaseModel)]
     return tuple(sorted({name for model in models for name in model.model_fields}))
