@@ -107,6 +107,7 @@ WIDE_CLASSES: Final[dict[str, int]] = {
     "mitm.lane.layer.Lane": 24,
     "mitm.lane.response.Delivery": 13,
     "mitm.lane.upstream.Link": 17,
+    # The state of one process: what it was asked for, whom it has, and how far its end has come.
     "serve.supervisor.Supervisor": 16,
 }
 """What is larger than the bar above, and how large: it may shrink, and has to leave the list when it fits."""
