@@ -87,7 +87,7 @@ LINES: Final = 300
 SCREEN: Final = 40
 ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
-    "mitm.flow.adapter": 401,
+    "mitm.flow.adapter": 403,
     "mitm.flow.http2": 462,
     "mitm.flow.http2_frames": 357,
     "mitm.flow.http_layer": 389,
@@ -95,6 +95,7 @@ LONG_FILES: Final[dict[str, int]] = {
     "mitm.flow.stream": 422,
     "mitm.flow.waits": 305,
     "mitm.guard": 456,
+    "mitm.lane.upstream": 362,
     "mitm.lane.exchange": 450,
     "mitm.lane.layer": 445,
 }
@@ -106,7 +107,7 @@ WIDE_CLASSES: Final[dict[str, int]] = {
     "mitm.lane.exchange.Exchange": 19,
     "mitm.lane.layer.Lane": 24,
     "mitm.lane.response.Delivery": 13,
-    "mitm.lane.upstream.Link": 17,
+    "mitm.lane.upstream.Link": 24,
     # The state of one process: what it was asked for, whom it has, and how far its end has come.
     "serve.supervisor.Supervisor": 16,
 }

@@ -11,12 +11,8 @@ from ..http.query import without
 from ..signing.disclosure import discloses
 from .connection import Connection
 from .credentials import Outgoing, Slots
-from .redact import Redacted as Redacted
 from .redact import holds_presign
-from .redact import redact as redact
-from .redact import without_presigns as without_presigns
-from .strip import EXPECT as EXPECT
-from .strip import is_credential, nominated, passing
+from .strip import EXPECT, is_credential, nominated, passing
 
 _METHODS: Final = frozenset(
     b"x-http-method x-http-method-override x-http-methodoverride x-method-override real-method "

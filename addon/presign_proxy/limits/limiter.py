@@ -13,7 +13,6 @@ from ..errors import Denied, Limited
 from .circuit_breaker import Breaker
 from .counter import Tally
 from .deadline import Deadline
-from .slots import Seat as Seat
 from .slots import Slot, Slots
 from .stores.memory import MemoryStore
 from .stores.open import Choice

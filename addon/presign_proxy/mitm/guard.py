@@ -24,8 +24,8 @@ from ..core import tunnel
 from ..core.answers import Answer
 from ..core.decision import PASS, Decision, Deny, Facts, Forward, PassThrough
 from ..core.masking import mask_for
+from ..core.redact import redact
 from ..core.registry import Registry
-from ..core.rewrite_request import redact
 from ..errors import STATUS
 from ..gateway import unsafe_options
 from ..gateway.admission import Admission

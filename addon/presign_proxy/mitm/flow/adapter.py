@@ -17,8 +17,10 @@ from ...core.answers import Answer
 from ...core.credentials import Outgoing
 from ...core.decision import Decision, Deny, Forward, PassThrough
 from ...core.links import Led
-from ...core.rewrite_request import EXPECT, PROXY_AUTHORIZATION, Redacted, redact, without_presigns
+from ...core.redact import Redacted, redact, without_presigns
+from ...core.rewrite_request import PROXY_AUTHORIZATION
 from ...core.rewrite_response import Reply, linked
+from ...core.strip import EXPECT
 from ...http.client_address import shown
 from ...http.connection_reuse import reads_body
 from ...http.hosts import parse_address, parse_host

@@ -22,7 +22,7 @@ from ...core.response_body import Body
 from ...errors import Denied
 from ...http.message import Request
 from ...limits.client_shares import STREAMS, Shares, streams_of
-from ...limits.limiter import Seat
+from ...limits.slots import Seat
 from ...observe.audit_record import Outcome
 from .. import backpressure, sockets
 from ..backpressure import MAX_HELD

@@ -19,7 +19,7 @@ from ...errors import Denied
 from ...gateway.admission import ROUNDS, restless
 from ...http.message import Fields, Request
 from ...http.response_head import UNFRAMED
-from ...limits.limiter import Seat
+from ...limits.slots import Seat
 from ...observe.audit_record import Outcome
 from . import request_head
 from .record import Record

@@ -13,7 +13,7 @@ from mitmproxy import ctx
 from ...core.decision import Forward
 from ...gateway.admission import Admission
 from ...gateway.lifecycle import Lifecycle
-from ...limits.limiter import Seat
+from ...limits.slots import Seat
 from ...observe.audit_log import Journal
 from ..dialling import Dialler
 from ..flow.state import Ledger
