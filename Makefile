@@ -64,7 +64,7 @@ bounds: setup
 	@.venv/bin/python tools/bounds newest
 
 container: setup
-	@.venv/bin/python -m pytest -m container tests/test_container_runs.py
+	@.venv/bin/python -m pytest -m container tests/repository/test_container_runs.py
 
 lint: setup
 	$(call each,$(LINT))

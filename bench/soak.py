@@ -40,6 +40,7 @@ import trustme  # noqa: E402 - the path is set above
 from presign_proxy.config.registry_file.edit import Draft  # noqa: E402
 from presign_proxy.config.registry_file.encryption import new_key, parse_key  # noqa: E402
 from support.asking import Grant, wire  # noqa: E402
+from support.attack import attack  # noqa: E402
 from support.config import write_config  # noqa: E402
 from support.h2client import H2Client  # noqa: E402
 from support.hostile import Template, acceptable, load  # noqa: E402
@@ -49,7 +50,6 @@ from support.proxy import Mitm  # noqa: E402
 from support.raw import Hang, Tls, connect, exchange, parse_response  # noqa: E402
 from support.recorder import Recorder  # noqa: E402
 from support.seen import Seen, SeenLog  # noqa: E402
-from test_hostile import attack  # noqa: E402
 
 NAMES = ("conn_good", "conn_tls", "conn_toggle")
 GRACE = 3.0

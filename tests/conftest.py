@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import trustme
@@ -14,8 +14,11 @@ from support.answers import BEHAVIOURS
 from support.apis import ANSWERS, CA_VARIABLES, NAMES, connections
 from support.byhand import ByHand
 from support.config import write_config
+from support.gateways import TLS_NAMES, MakeGateway
 from support.lab import lab_config, lab_dns
 from support.lanes import LaneLab, lane_lab
+from support.longest_first import LONGEST_FIRST
+from support.places import TESTS
 from support.programs import closing_lines, needs
 from support.proxy import DnsAnswers, Mitm
 from support.recorder import Recorder
@@ -23,53 +26,6 @@ from support.serving import Serve
 
 # What a client reads of the environment, and a developer's own shell may hold.
 CLIENT_VARIABLES = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "AWS_", "GITHUB_", "GH_", "GIT_", "NODE_")
-# By the time that they take together with their gateways; the order of all others does not matter.
-LONGEST_FIRST = (
-    # of those that are slow
-    "test_reloads.py",
-    "test_sentences.py",
-    "test_serve_faults.py",
-    "test_operator.py",
-    "test_hints.py",
-    "test_mounted.py",
-    "test_early_answers.py",
-    "test_operations.py",
-    # of the others
-    "test_cli.py",
-    "test_framing.py",
-    "test_ended_exchanges.py",
-    "test_departed_clients.py",
-    "test_serve.py",
-    "test_fail_closed.py",
-    "test_lane.py",
-    "test_stalled_bodies.py",
-    "test_limits.py",
-    "test_floods.py",
-    "test_stores.py",
-    "test_closed_streams.py",
-    "test_attacks_registry.py",
-    "test_internals.py",
-    "test_addressing.py",
-    "test_hostile.py",
-    "test_sdks.py",
-    "test_transcripts.py",
-    "test_terminal.py",
-    "test_unauthenticated.py",
-    "test_admin.py",
-    "test_shared_upstreams.py",
-    "test_lane_faults.py",
-    "test_late_grants.py",
-    "test_line_ends.py",
-    "test_answers.py",
-    "test_streams.py",
-    "test_lane_intake.py",
-    "test_urls.py",
-    "test_forwarding.py",
-    "test_other_addons.py",
-    "test_processes.py",
-    "test_lane_agrees.py",
-)
-TLS_NAMES = ("api.tls.test", "*.tls.test", "cdn.acme.com", "localhost", "127.0.0.1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -81,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: at the end, no process waits long for another one."""
     files = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: files.get(item.path.name, len(files)))
+    items.sort(key=lambda item: files.get(item.path.relative_to(TESTS).as_posix(), len(files)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -106,20 +62,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     skipped = [report.longrepr[-1] for report in reporter.stats.get("skipped", ())]
     for line in closing_lines(skipped):
         reporter.write_line(line)
-
-
-class MakeGateway(Protocol):
-    """Starts a gateway over a config given as a dict or a file; further arguments go to its command line."""
-
-    def __call__(
-        self,
-        config: dict[str, Any] | Path | None,
-        *args: str,
-        env: dict[str, str] | None = None,
-        dns: DnsAnswers | None = None,
-        binary: str = "mitmdump",
-        start: bool = True,
-    ) -> Mitm: ...
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.distribution import ROOT
 from support.environments import MINUTES, PYTHON, bare_environment, run
+from support.places import ROOT
 from support.process import Process, free_port
 from support.programs import needs
 from support.recorder import Recorder

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trustme
 
+from support.places import ROOT
 from support.process import Process, free_port
 from support.programs import find, needs
-from support.proxy import ROOT
 from support.serving import Serve, is_open
 
 CONFIG = ROOT / "deploy" / "haproxy.cfg"

@@ -13,7 +13,7 @@ import yaml
 
 from support.container import Container, Image, Settings
 from support.namespaces import Mount, Network
-from support.proxy import ROOT
+from support.places import ROOT
 
 FILE = ROOT / "deploy/compose.yaml"
 HOST = "/srv/presign"

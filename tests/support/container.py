@@ -18,8 +18,8 @@ from pathlib import Path
 
 from support.dockerfile import Instruction, Stage, context, pairs, parse
 from support.namespaces import Mount, Root, entering, first_child, furnished, isolated
+from support.places import ROOT
 from support.programs import needs
-from support.proxy import ROOT
 
 CACHE = "CONTAINER_CACHE"
 """Names the variable whose directory keeps the Debian and downloaded wheels from one run to the next."""

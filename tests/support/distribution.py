@@ -10,7 +10,7 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.places import ROOT
 
 
 def build(target: str, into: Path, tree: Path = ROOT) -> Path:

@@ -1,9 +1,9 @@
 """The documents, and the code that stands in them."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from support.places import ROOT
+
 DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
 README = (ROOT / "README.md").read_text("utf-8")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mitmproxy
 
-from support.documents import ROOT
+from support.places import ROOT
 
 # As pip writes it where the path of Python has blanks, which `#!` cannot name.
 _SCRIPT = """\

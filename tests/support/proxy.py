@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from support.places import ROOT
 from support.process import Process, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "addon" / "presign.py"
 PROMPTLY = ROOT / "tests/support/scripts/promptly.py"
 FAKE_DNS = Path(__file__).resolve().parent / "fakedns"

@@ -15,9 +15,10 @@ from support.asking import SECRET, Grant, wire
 from support.config import write_config
 from support.descriptors import links_of
 from support.lab import bearer_connection
+from support.places import ROOT
 from support.process import Process, free_port
 from support.programs import needs
-from support.proxy import _UNWANTED, ROOT
+from support.proxy import _UNWANTED
 from support.raw import connect, exchange
 from support.recorder import Recorder
 

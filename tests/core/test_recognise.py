@@ -1,0 +1,29 @@
+"""Where in a request its presign stood, and what is left of its path without it."""
+
+import pytest
+
+from support.deciding import NOW, SECRET, code, request, sent
+from support.signing import presign_target, token
+
+
+@pytest.mark.parametrize(("path", "prefix"), [("v1/models", b"/api/proxy/conn"), ("v1/", b"/api/proxy/conn")])
+def test_a_grant_knows_what_stood_before_its_path(path: str, prefix: bytes) -> None:
+    forward = sent(request(presign_target(SECRET, "conn", path, NOW, "GET", "*")))
+    assert forward.gateway_prefix == prefix
+
+
+def test_the_prefix_of_a_path_token_is_not_repeated() -> None:
+    word = token(SECRET, "conn", NOW, "GET", "*")
+    assert sent(request(f"/p/{word}/v1/models")).gateway_prefix == b""
+    field = (b"Authorization", f"Bearer {word}".encode())
+    forward = sent(request("/v1", field, host="api.example.com", scheme="https"))
+    assert (forward.gateway_prefix, forward.resolve) == (None, None)
+
+
+@pytest.mark.parametrize("target", ["/api/proxy/conn", "/p/{token}"])
+def test_a_gateway_url_without_a_path_is_not_found(target: str) -> None:
+    if "token" in target:
+        asked = request(target.format(token=token(SECRET, "conn", NOW, "GET", "*")))
+    else:
+        asked = request(f"{target}?{presign_target(SECRET, 'conn', '', NOW, 'GET', '*').partition('?')[2]}")
+    assert code(asked) == "not_found"

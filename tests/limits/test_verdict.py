@@ -1,0 +1,77 @@
+"""What a client is told of its limits, and how long to wait."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from presign_proxy.limits.counter import SECOND, Tally, Weighed, weigh
+from presign_proxy.limits.rules import Concurrency, Quota, Rate, Requester, tallies_of
+from presign_proxy.limits.verdict import FOREVER, Verdict, fields, reached
+from support.deciding import NOW
+from support.structured_fields import parsed
+
+WHO = Requester("conn", "0" * 32, "192.0.2.1", NOW + 60)
+
+
+def told(*pairs: tuple[Tally, Weighed]) -> dict[str, str]:
+    verdict = Verdict(tuple(one for _, one in pairs))
+    return {name.decode(): value.decode() for name, value in fields([one for one, _ in pairs], verdict)}
+
+
+RATE = Rate(60, 60, 10).tally(WHO, NOW)
+DAY = Quota(1000, "day").tally(WHO, NOW)
+SLOTS = Concurrency(20, "url").tally(WHO, NOW)
+USES = tallies_of((), 5, WHO, NOW)[0]
+ETERNAL = tallies_of((), 5, WHO._replace(expires=0), NOW)[0]
+
+
+def test_fields_of_a_refusal_are_structured_and_name_every_limit() -> None:
+    answer = told(
+        (RATE, weigh(RATE, NOW * SECOND + 10 * SECOND, NOW * SECOND)),
+        (DAY, weigh(DAY, 3, NOW * SECOND)),
+        (SLOTS, weigh(SLOTS, 20, NOW * SECOND)),
+    )
+    assert answer["Retry-After"] == "1"
+    assert parsed(answer["RateLimit-Policy"]) == {
+        "rate-60s-connection": {"q": 60, "w": 60},
+        "quota-day-connection": {"q": 1000, "w": DAY.until - NOW},
+        "concurrency-url": {"q": 20, "qu": "concurrent-requests"},
+    }
+    assert parsed(answer["RateLimit"]) == {
+        "rate-60s-connection": {"r": 0, "t": 1},
+        "quota-day-connection": {"r": 997},
+        "concurrency-url": {"r": 0},
+    }
+    assert "X-Should-Retry" not in answer
+
+
+def test_a_refused_request_is_told_what_is_left_without_it() -> None:
+    answer = told((RATE, weigh(RATE, 0, NOW * SECOND)), (SLOTS, weigh(SLOTS, 20, NOW * SECOND)))
+    assert parsed(answer["RateLimit"])["rate-60s-connection"] == {"r": 10}
+
+
+@pytest.mark.parametrize(("tally", "after"), [(USES, 60), (ETERNAL, FOREVER)])
+def test_where_uses_are_spent_nobody_is_asked_to_try_again(tally: Tally, after: int) -> None:
+    answer = told((tally, weigh(tally, 5, NOW * SECOND)))
+    assert answer["Retry-After"] == str(after)
+    assert answer["X-Should-Retry"] == "false"
+    assert parsed(answer["RateLimit-Policy"]) == {"uses": {"q": 5}}
+
+
+def test_the_longest_wait_counts_and_its_limit_is_named() -> None:
+    pairs = [
+        (RATE, weigh(RATE, NOW * SECOND + 10 * SECOND, NOW * SECOND)),
+        (DAY, weigh(DAY, 1000, NOW * SECOND)),
+        (SLOTS, weigh(SLOTS, 3, NOW * SECOND)),
+    ]
+    assert told(*pairs)["Retry-After"] == str(DAY.until - NOW)
+    assert reached([one for one, _ in pairs], Verdict(tuple(one for _, one in pairs))) == DAY
+
+
+@given(st.integers(1, 10**12))
+def test_a_wait_is_never_told_too_short(wait: int) -> None:
+    answer = told((RATE, Weighed(False, 0, 0, wait)))
+    assert int(answer["Retry-After"]) * SECOND >= wait
+    assert int(answer["Retry-After"]) >= 1
