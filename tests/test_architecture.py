@@ -31,7 +31,16 @@ FLOORS: Final = {
 NOT_FOR: Final = {"cli": {"mitm"}}
 """The command starts mitmproxy, and knows nothing of what runs in it."""
 ROOT: Final = {
-    *("errors", "file_access", "likeness", "prerequisites", "problems", "regexes", "units", "version"),
+    *(
+        "errors",
+        "file_access",
+        "config_problems",
+        "similar_names",
+        "prerequisites",
+        "regexes",
+        "units",
+        "version",
+    ),
     *("__init__", "__main__"),
 }
 """Words for refusals, mistakes and figures, which all rooms use; and the ways in."""
@@ -40,7 +49,7 @@ WAYS_IN: Final = {"__init__", "__main__"}
 
 PURE: Final = {"http", "signing", "core", "explain"}
 ALSO_PURE: Final = {
-    *("errors", "likeness", "problems", "regexes", "units"),
+    *("errors", "config_problems", "similar_names", "regexes", "units"),
     *("limits.circuit_breaker", "limits.counter", "limits.rules", "limits.verdict"),
     *(
         "observe.audit_record",

@@ -41,7 +41,7 @@ ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
     ),
     "core/redirects.py": ("core/test_rewrite_response.py", "a redirect is seen in the response"),
     "core/registry.py": ("core/test_grant.py", "it is asked with each grant"),
-    "core/strip.py": (
+    "core/strip_list.py": (
         "core/test_rewrite_request.py",
         "what is taken off is missing in the request that goes on",
     ),
@@ -81,7 +81,7 @@ ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
         "what browsers and SDKs tell is tried with all headers",
     ),
     "signing/grammar.py": ("core/test_policy.py", "its lists are what a policy is made of"),
-    "signing/key_token.py": ("signing/test_carriers.py", "a token in place of a key is one of the carriers"),
+    "signing/key_token.py": ("signing/test_carrier_names.py", "a token in place of a key is one of the carriers"),
 }
 """Modules without a test of their name: the test of each, and why it is there."""
 GATEWAYS: Final = {"gateway", "make_gateway", "module_gateway", "make_served", "lab", "module_lab", "proxy"}

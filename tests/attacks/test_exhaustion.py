@@ -48,7 +48,7 @@ CACHES = {
     "limits.rules._window": "the last eight days or months",
     "http.hosts._parse_address": "1,024 addresses of at most 64 characters",
     "http.field_names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
-    "core.strip._short_passing": (
+    "core.strip_list._short_passing": (
         "as http.field_names._short_key; and only names of requests that were granted"
     ),
     "http.hosts._parse_authority": "1,024 hosts of at most 300 characters: longer ones are not looked at",

@@ -7,7 +7,7 @@ import yaml
 
 from presign_proxy.config.presets.builtin import providers
 from presign_proxy.core.connection import Conduct
-from presign_proxy.core.strip import is_credential
+from presign_proxy.core.strip_list import is_credential
 from presign_proxy.http.field_names import header_key
 from support import thirdparty
 from support.deciding import code, connection, registry, request, sent, signed

@@ -27,9 +27,9 @@ from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.config.registry_file.storage import StoreError, write_private
 from presign_proxy.config.secret_sources import resolve
 from presign_proxy.config.values import SecretSource
+from presign_proxy.config_problems import ConfigError
 from presign_proxy.errors import Denied
 from presign_proxy.gateway.credential_fetch import Fetcher
-from presign_proxy.problems import ConfigError
 from presign_proxy.signing.keys import signature_id
 from presign_proxy.signing.secret import LateSecret
 from support.asking import SECRET, Grant, wire

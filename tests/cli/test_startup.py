@@ -20,7 +20,7 @@ SIGNING = {
     *(
         "signing.base64url",
         "signing.canonical",
-        "signing.carriers",
+        "signing.carrier_names",
         "errors",
         "signing.grammar",
         "signing.keys",
@@ -41,7 +41,7 @@ START = {
     "version",
 }
 """What each start imports."""
-COMMAND = START | {"problems", "config.path", "cli.hints", "cli.place", "cli.output"}
+COMMAND = START | {"config_problems", "config.path", "cli.hints", "cli.place", "cli.output"}
 BARE = {
     *(SIGNING | COMMAND),
     *(

@@ -19,8 +19,8 @@ from presign_proxy.config import live as module
 from presign_proxy.config.live import Keeper, Newer, Reloaded
 from presign_proxy.config.registry_file.notice import Notice, place_of
 from presign_proxy.config.registry_file.open import digest_of
+from presign_proxy.config_problems import ConfigError, Problem
 from presign_proxy.core.revocations import Revocations
-from presign_proxy.problems import ConfigError, Problem
 from presign_proxy.units import instant as stamp
 from support.config import write_config
 from support.lab import bearer_connection

@@ -19,9 +19,9 @@ from presign_proxy.config.schema.config import Config
 from presign_proxy.config.schema.connections import Auth
 from presign_proxy.config.schema.registry import RegistryFile
 from presign_proxy.config.strict_yaml import parse
+from presign_proxy.config_problems import ConfigError
 from presign_proxy.core.connection import Connection
 from presign_proxy.core.credentials import BasicCredential, HeaderCredential, QueryCredential
-from presign_proxy.problems import ConfigError
 from support.places import ROOT
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"

@@ -17,7 +17,7 @@ import pytest
 from presign_proxy.config.load import load
 from presign_proxy.config.permissions import writable_by_others
 from presign_proxy.config.registry_file.storage import lock, write_private
-from presign_proxy.problems import ConfigError
+from presign_proxy.config_problems import ConfigError
 from support.asking import SECRET
 from support.config import write_config
 from support.machine import needs_root

@@ -16,11 +16,11 @@ from presign_proxy.config.load import Loaded, load
 from presign_proxy.config.presets.builtin import providers
 from presign_proxy.config.presets.model import LABEL, Preset
 from presign_proxy.config.presets.table import markdown
+from presign_proxy.config_problems import ConfigError
 from presign_proxy.core.connection import Connection
 from presign_proxy.core.credentials import Outgoing
 from presign_proxy.core.masking import mask_for
 from presign_proxy.http.paths import canonical_path
-from presign_proxy.problems import ConfigError
 from support.config import write_config
 from support.deciding import NOW, registry
 from support.deciding import code as answer

@@ -17,7 +17,7 @@ from presign_proxy.config.registry_file.storage import write_private
 from presign_proxy.config.secret_programs import AT_ONCE, Missing, Programs
 from presign_proxy.config.secret_sources import SecretError
 from presign_proxy.config.values import SecretSource
-from presign_proxy.problems import ConfigError
+from presign_proxy.config_problems import ConfigError
 from support.asking import SECRET
 from support.config import write_config
 from support.puppet import eventually

@@ -19,7 +19,7 @@ from presign_proxy.config.schema.config import Config
 from presign_proxy.config.schema.connections import PresignConnection, SourceConnection
 from presign_proxy.config.schema.registry import Revoked
 from presign_proxy.config.signing_view import MEMBERS, SECTIONS, SigningView
-from presign_proxy.problems import ConfigError
+from presign_proxy.config_problems import ConfigError
 
 SECRETS = ("sk_first_0123456789abcdef0123456789abcdef", "sk_second_0123456789abcdef0123456789abc")
 PRESIGN: dict[str, Any] = {

@@ -17,7 +17,7 @@ from presign_proxy.config.registry_file.notice import read_notice, write_notice
 from presign_proxy.config.registry_file.storage import StoreError, write_private
 from presign_proxy.config.strict_yaml import parse
 from presign_proxy.config.whole_file import LONG, NEVER, STILL, Form, ending_of, patience
-from presign_proxy.problems import ConfigError
+from presign_proxy.config_problems import ConfigError
 from support.asking import SECRET, Grant, ask
 from support.lab import bearer_connection
 from support.recorder import Recorder

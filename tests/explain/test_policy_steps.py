@@ -15,7 +15,7 @@ from presign_proxy.explain.explain import explain
 from presign_proxy.explain.explanation import Explanation
 from presign_proxy.explain.input.paste import parse
 from presign_proxy.limits.rules import Concurrency, Quota, Rate
-from presign_proxy.signing.carriers import TERMS
+from presign_proxy.signing.carrier_names import TERMS
 from support.deciding import GATEWAY, NOW, SECRET, connection, registry, signed
 from support.forking import Case, Runner
 from support.policy import ORDER, Policy

@@ -15,7 +15,7 @@ from presign_proxy.errors import Malformed
 from presign_proxy.http.message import Origin
 from presign_proxy.http.paths import pattern
 from presign_proxy.signing import base64url
-from presign_proxy.signing.carriers import NAMES
+from presign_proxy.signing.carrier_names import NAMES
 from presign_proxy.signing.keys import KeyRing, SigningKey
 from presign_proxy.signing.secret import Secret
 from support.deciding import (

@@ -8,7 +8,7 @@ import pytest
 
 from presign_proxy.core.decision import Deny
 from presign_proxy.http.message import Request
-from presign_proxy.signing.carriers import NAMES, TERMS
+from presign_proxy.signing.carrier_names import NAMES, TERMS
 from presign_proxy.signing.tokens import has_start, holds_token
 from support.deciding import NOW, SECRET, ask, code, request, signed
 from support.policy import Policy

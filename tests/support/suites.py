@@ -39,7 +39,7 @@ CORE_TESTS: Final = (
     "signing/test_presign_scheme.py",
     "http/test_message.py",
     "http/test_query.py",
-    "signing/test_carriers.py",
+    "signing/test_carrier_names.py",
     "http/test_paths.py",
     "signing/test_source_scheme.py",
     "http/test_networks.py",

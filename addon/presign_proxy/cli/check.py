@@ -13,10 +13,10 @@ import click
 from ..config.load import load
 from ..config.secret_sources import SecretError, resolve
 from ..config.values import SecretSource
+from ..config_problems import ConfigError, Problem
 from ..core.connection import Connection
 from ..core.credentials import slips
 from ..http.networks import parse_network
-from ..problems import ConfigError, Problem
 from ..signing.grammar import ANY
 from .output import DONE, REFUSED, Voice, counted, verb
 from .serve import directory, listen_option

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ..config.descriptors import limit_of_serve, shortage
 from ..config.load import Loaded
+from ..config_problems import ConfigError, Problem
 from ..gateway import authority_directory, unsafe_options
 from ..observe.admin_server import CannotListen, bound
 from ..observe.audit_log import try_file
 from ..prerequisites import unsupported_mitmproxy
-from ..problems import ConfigError, Problem
 from ..serve import listeners
 
 Address = tuple[str, int]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..problems import ConfigError, Foreseen
+from ..config_problems import ConfigError, Foreseen
 from .place import Place
 from .quick_yaml import import_yaml
 

@@ -23,7 +23,7 @@ def quoted(*arguments: str) -> str:
 
 def no_preset(name: str, known: Iterable[str]) -> str:
     """There is none of that name; the nearest ones, or where they are listed."""
-    from ..likeness import did_you_mean
+    from ..similar_names import did_you_mean
 
     hint = did_you_mean(name, known) or f"{quoted('presets')} shows them"
     return f"there is no preset {name[:64]!r}: {hint}"

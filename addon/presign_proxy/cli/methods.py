@@ -28,7 +28,7 @@ def slips(methods: Iterable[str], own: Collection[str] = ()) -> Iterator[str]:
     for method in methods:
         if method in _USUAL or method in own:
             continue
-        from ..likeness import misspelt, question  # every start would wait for what few need
+        from ..similar_names import misspelt, question  # every start would wait for what few need
 
         if near := misspelt(method, _USUAL):
             yield f"{method}: {question(near)}"

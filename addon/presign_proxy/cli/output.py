@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from ..problems import UNCONFIRMED, Foreseen
+from ..config_problems import UNCONFIRMED, Foreseen
 from .place import Place
 
 DONE: Final = 0

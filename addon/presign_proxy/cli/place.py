@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from ..config.path import locate
-from ..problems import Foreseen
+from ..config_problems import Foreseen
 
 
 class Failure(Foreseen):

@@ -60,7 +60,7 @@ class Program(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            from ..likeness import did_you_mean
+            from ..similar_names import did_you_mean
 
             if hint := did_you_mean(name, self.list_commands(ctx)):
                 ctx.fail(f"No such command {name!r}: {hint}")

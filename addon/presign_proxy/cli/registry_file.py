@@ -12,7 +12,7 @@ from ..config.registry_file.encryption import Passphrase, VaultKey, kid_of, new_
 from ..config.registry_file.open import MAX_KEYS, read_payload
 from ..config.registry_file.storage import MAX_BYTES, read_private, remove_drafts, write_private
 from ..config.strict_yaml import Document
-from ..problems import ConfigError, Problem
+from ..config_problems import ConfigError, Problem
 from ..signing.secret import Secret
 from . import prompts
 from .hints import quoted

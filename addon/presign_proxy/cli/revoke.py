@@ -12,13 +12,13 @@ import click
 from ..config.registry_file.build import revocations_of
 from ..config.registry_file.edit import Draft, changing
 from ..config.values import instant as parse_instant
+from ..config_problems import ConfigError
 from ..core.connection import Connection
 from ..core.revocations import EVERY
 from ..explain.convert import claimed
 from ..explain.input.paste import Presented, parse
 from ..explain.input.urls import Unreadable
 from ..explain.provenance import maker, meant
-from ..problems import ConfigError
 from ..signing import grammar
 from ..signing.keys import signature_id
 from ..signing.presign_scheme import Presign

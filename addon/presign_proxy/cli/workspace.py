@@ -26,13 +26,13 @@ from ..config.schema.connections import ConnectionEntry
 from ..config.schema.values import ConnectionId
 from ..config.strict_yaml import Document
 from ..config.validation import explain
+from ..config_problems import ConfigError, Problem
 from ..core.connection import Connection
 from ..core.registry import Registry
 from ..core.revocations import Revocations
 from ..http.hosts import parse_host
 from ..http.networks import parse_network
-from ..likeness import did_you_mean
-from ..problems import ConfigError, Problem
+from ..similar_names import did_you_mean
 from .hints import quoted
 from .place import Failure, Place
 

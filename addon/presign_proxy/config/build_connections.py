@@ -9,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from ..config_problems import Location
 from ..core.ceiling import Ceiling
 from ..core.connection import Conduct, Connection, SourceRules, Upstream
 from ..core.credentials import (
     Injector,
     NoCredential,
 )
-from ..core.strip import is_credential
+from ..core.strip_list import is_credential
 from ..errors import Denied
 from ..http.field_names import header_key
 from ..http.hosts import is_loopback, parse_authority
@@ -23,7 +24,6 @@ from ..http.message import Origin
 from ..http.networks import Network
 from ..http.paths import canonical_path
 from ..limits.rules import Limit
-from ..problems import Location
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from ..signing.source_url import SourceUrl, parse_url

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, assert_never
 
+from ..config_problems import Location, Problem
 from ..core.credentials import (
     BasicCredential,
     HeaderCredential,
@@ -13,7 +14,6 @@ from ..core.credentials import (
     QueryCredential,
     bearer,
 )
-from ..problems import Location, Problem
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from .outside_secrets import Lent

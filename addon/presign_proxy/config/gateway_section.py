@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..config_problems import Problem
 from ..http.hosts import is_loopback, parse_host
 from ..http.networks import Network, parse_network
-from ..problems import Problem
 from .schema.config import Config
 from .strict_yaml import Document
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
+from ..config_problems import ConfigError, Problem
 from ..core.registry import Registry
 from ..core.revocations import Revocations
-from ..problems import ConfigError, Problem
 from ..units import instant as stamp
 from . import load as config
 from .descriptors import Spares

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
+from ..config_problems import ConfigError, Problem
 from ..core.registry import Registry
 from ..core.revocations import Revocations
 from ..limits.stores.open import Choice, problem_of
-from ..problems import ConfigError, Problem
 from .build_connections import Registrar
 from .gateway_section import exposed, hosts_of, trusted_of, unsigned_of
 from .invocation import presign

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..problems import Problem
+from ..config_problems import Problem
 from ..signing.secret import Secret
 from .file_versions import State, state_of
 from .secret_programs import Programs

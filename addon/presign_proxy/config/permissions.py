@@ -7,7 +7,7 @@ import shlex
 import stat
 from pathlib import Path
 
-from ..problems import Problem
+from ..config_problems import Problem
 
 _LOOSE = stat.S_IWGRP | stat.S_IWOTH
 _WRITE = stat.S_IWUSR | _LOOSE

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from ..config_problems import ConfigError, Problem
 from ..core.registry import Registry
 from ..core.revocations import Revocations
-from ..problems import ConfigError, Problem
 from .file_versions import State, state_of
 from .permissions import writable_by_others
 from .registry_file import taken_back

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ..problems import Foreseen
+from ..config_problems import Foreseen
 from ..regexes import late
 from ..signing.secret import Secret
 from .values import SecretSource

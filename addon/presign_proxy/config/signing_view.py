@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ..config_problems import Foreseen
 from ..core.ceiling import Ceiling
 from ..core.revocations import Revocations
-from ..problems import Foreseen
 from ..regexes import late
 from ..signing import grammar
 from ..signing.keys import MAX_KEYS, KeyRing

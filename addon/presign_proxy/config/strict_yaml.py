@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from ..problems import ConfigError, Location, Problem
+from ..config_problems import ConfigError, Location, Problem
 from ..regexes import late
 
 if TYPE_CHECKING:

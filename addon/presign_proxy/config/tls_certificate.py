@@ -12,7 +12,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from ..problems import Problem
+from ..config_problems import Problem
 from .permissions import writable_by_others
 from .schema.config import FrontConfig
 from .strict_yaml import Document

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from ..likeness import did_you_mean
-from ..problems import Location, Problem
+from ..config_problems import Location, Problem
+from ..similar_names import did_you_mean
 from .auth_types import AUTH_TYPES
 from .forms import in_words
 from .strict_yaml import Document

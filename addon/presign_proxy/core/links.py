@@ -10,7 +10,7 @@ from ..errors import Denied
 from ..http.client_address import public_origin
 from ..http.hosts import parse_authority
 from ..http.paths import canonical_path
-from ..signing.carriers import TOKEN_PATH
+from ..signing.carrier_names import TOKEN_PATH
 from ..signing.presign_scheme import in_query
 from . import policy
 from .decision import Forward

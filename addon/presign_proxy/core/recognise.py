@@ -8,7 +8,7 @@ from ..errors import Denied, Malformed
 from ..http.hosts import is_loopback
 from ..http.message import Head, Request
 from ..signing import presign_scheme, source_scheme
-from ..signing.carriers import API_PROXY, TOKEN_PATH
+from ..signing.carrier_names import API_PROXY, TOKEN_PATH
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
 from ..signing.tokens import PREFIXES

@@ -11,7 +11,7 @@ from ..http.percent import decodings
 from ..signing import grammar
 from ..signing.disclosure import MAX_ESCAPES, discloses
 from ..signing.tokens import shows_token
-from .strip import is_credential
+from .strip_list import is_credential
 
 _SIGNED_SOURCE = re.compile(rf"sig={grammar.SIGNATURE}".encode())
 

@@ -12,7 +12,7 @@ from ..signing.disclosure import discloses
 from .connection import Connection
 from .credentials import Outgoing, Slots
 from .redact import holds_presign
-from .strip import EXPECT, is_credential, nominated, passing
+from .strip_list import EXPECT, is_credential, nominated, passing
 
 _METHODS: Final = frozenset(
     b"x-http-method x-http-method-override x-http-methodoverride x-method-override real-method "

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Final
 
 from ..core.connection import Connection
-from ..likeness import alike
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
+from ..similar_names import alike
 from .case import Case
 from .explanation import Outcome, Step, listed, printable
 

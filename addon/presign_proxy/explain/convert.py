@@ -8,7 +8,7 @@ from ..errors import Denied
 from ..http.message import head_of
 from ..http.query import target
 from ..signing import presign_scheme, source_scheme
-from ..signing.carriers import API_PROXY, TOKEN_PATH
+from ..signing.carrier_names import API_PROXY, TOKEN_PATH
 from ..signing.presign_scheme import Presign
 from ..signing.signer import Signed
 from ..signing.source_scheme import Source

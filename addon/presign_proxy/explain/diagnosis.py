@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from ..core.decision import Deny, Forward
 from ..core.recognise import has_gateway_form, is_source_form, is_source_of_another_name
 from ..http.message import Request
-from ..signing.carriers import API_PROXY, MAX_LIST, TERMS
+from ..signing.carrier_names import API_PROXY, MAX_LIST, TERMS
 from ..signing.signed_policy import Written
 from ..signing.source_scheme import Source
 from ..signing.tokens import has_start

@@ -11,7 +11,7 @@ from ..core.answers import refusal
 from ..core.credentials import Outgoing
 from ..core.decision import Deny, Forward
 from ..core.registry import Registry
-from ..core.strip import nominated
+from ..core.strip_list import nominated
 from ..errors import MESSAGE
 from ..http.message import Request
 from ..signing.keys import signature_id

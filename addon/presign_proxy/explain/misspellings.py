@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from ..signing import grammar
-from ..signing.carriers import TERMS
+from ..signing.carrier_names import TERMS
 from ..signing.signed_policy import wrong_with
 from .explanation import Finding
 

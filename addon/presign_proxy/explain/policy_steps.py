@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..http.client_address import asker
-from ..signing.carriers import TERMS
+from ..signing.carrier_names import TERMS
 from ..signing.presign_scheme import Presign
 from ..signing.signed_policy import NO_TERMS, Terms, parse
 from .case import Case

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from ..signing.canonical import POLICY_LABEL, PRESIGN_LABEL
-from ..signing.carriers import TERMS
+from ..signing.carrier_names import TERMS
 from ..signing.signed_policy import Written
 
 _POLICY_ORDERS: Final = 720

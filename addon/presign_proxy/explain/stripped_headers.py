@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..core.connection import Connection
-from ..core.strip import HOP_BY_HOP, is_credential
+from ..core.strip_list import HOP_BY_HOP, is_credential
 from ..http.field_names import header_key
 
 _PRESIGN: Final = "the presign"

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 
 from ..config import load as config
 from ..config.tls_certificate import Certificate
+from ..config_problems import ConfigError, Problem
 from ..limits.limiter import Limiter
 from ..observe.audit_log import Journal, Opened
-from ..problems import ConfigError, Problem
 from . import unsafe_options
 from .credential_fetch import Fetcher
 from .status import Observer

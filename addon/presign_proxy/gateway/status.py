@@ -13,12 +13,12 @@ from pathlib import Path
 from ..config.live import Keeper
 from ..config.reload import Reloader
 from ..config.schema.config import AdminConfig, HostPort
+from ..config_problems import ConfigError, Problem
 from ..limits.limiter import Limiter
 from ..observe.admin_server import PORT_PATIENCE, AdminServer, CannotListen, bound
 from ..observe.audit_log import Journal
 from ..observe.metrics import Snapshot
 from ..observe.process import process_figures
-from ..problems import ConfigError, Problem
 from .admission import Admission
 from .lifecycle import Lifecycle, line_of
 

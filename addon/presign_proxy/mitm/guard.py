@@ -20,6 +20,7 @@ from mitmproxy.tls import TlsData
 from ..config import load as config
 from ..config.live import Keeper, Reloaded
 from ..config.reload import Reloader
+from ..config_problems import ConfigError
 from ..core import tunnel
 from ..core.answers import Answer
 from ..core.decision import PASS, Decision, Deny, Facts, Forward, PassThrough
@@ -39,7 +40,6 @@ from ..limits.limiter import Limiter
 from ..observe.audit_log import Journal
 from ..observe.audit_record import GONE, Outcome
 from ..observe.log_redaction import Redaction
-from ..problems import ConfigError
 from . import self_test, watchers
 from .backpressure import gate
 from .deadlines import Housekeeper

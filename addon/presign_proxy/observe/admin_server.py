@@ -26,8 +26,8 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.netutil import bind_sockets
 
+from ..config_problems import Foreseen
 from ..http.hosts import parse_address, parse_authority
-from ..problems import Foreseen
 from .metrics import Snapshot
 from .prometheus import CONTENT_TYPE, render
 

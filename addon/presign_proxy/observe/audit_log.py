@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from ..config_problems import ConfigError, Problem
 from ..core.decision import Deny, Forward
 from ..file_access import why_not
-from ..problems import ConfigError, Problem
 from .audit_file import AuditSink, Lines, try_out
 from .audit_record import Outcome, Throttle, record
 from .meter import Meter

@@ -18,7 +18,7 @@ from ..http.message import Head, Request
 from ..http.percent import CONTROL, decodings
 from ..http.query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from . import grammar
-from .carriers import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
+from .carrier_names import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from .disclosure import discloses, shows_signature
 from .key_token import Slot, key_tokens, without_token
 from .signed_policy import Written, check_written

@@ -9,7 +9,7 @@ from ..errors import Denied, Malformed
 from ..http.percent import CONTROL, query
 from ..regexes import late
 from . import base64url, canonical, grammar
-from .carriers import MAX_LIST, TERMS
+from .carrier_names import MAX_LIST, TERMS
 from .grammar import parse_list
 from .keys import mac, signature_id
 from .secret import Secret

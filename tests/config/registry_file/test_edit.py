@@ -13,7 +13,7 @@ from presign_proxy.config.registry_file import edit as module
 from presign_proxy.config.registry_file.edit import Draft, changing, from_json, shaped
 from presign_proxy.config.registry_file.encryption import new_key, parse_key
 from presign_proxy.config.registry_file.storage import StoreError
-from presign_proxy.problems import ConfigError
+from presign_proxy.config_problems import ConfigError
 
 KEY, OTHER = parse_key(new_key()), parse_key(new_key())
 PATH = Path("/nowhere/connections.json")

@@ -13,7 +13,7 @@ from presign_proxy.config.registry_file.build import revocations_of
 from presign_proxy.config.registry_file.encryption import new_key, parse_key, seal
 from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.config.registry_file.storage import write_private
-from presign_proxy.problems import ConfigError, Problem
+from presign_proxy.config_problems import ConfigError, Problem
 from support.config import write_config
 
 SECRET = "sk_0123456789abcdef0123456789abcdef"

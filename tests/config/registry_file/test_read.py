@@ -14,9 +14,9 @@ from presign_proxy.config.registry_file.encryption import Passphrase, new_key, p
 from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.config.registry_file.open import read_payload
 from presign_proxy.config.registry_file.storage import write_private
+from presign_proxy.config_problems import ConfigError
 from presign_proxy.core.decide import decide
 from presign_proxy.core.decision import Deny, Forward
-from presign_proxy.problems import ConfigError
 from presign_proxy.signing.keys import signature_id
 from presign_proxy.signing.secret import LateSecret, Secret
 from presign_proxy.signing.signer import Signer

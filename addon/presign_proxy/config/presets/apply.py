@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...likeness import did_you_mean
-from ...problems import Location, Problem
+from ...config_problems import Location, Problem
+from ...similar_names import did_you_mean
 from ..auth_types import AUTH_TYPES
 from ..invocation import presign
 from ..strict_yaml import Document

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ...problems import ConfigError, Problem
+from ...config_problems import ConfigError, Problem
 from ..permissions import writable_by_others
 from ..schema.config import PRESETS_FILE
 from ..strict_yaml import Document, read

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from ...core.strip import is_credential
+from ...core.strip_list import is_credential
 from ...errors import Denied
 from ...http.field_names import header_key
 from ...http.paths import canonical_path

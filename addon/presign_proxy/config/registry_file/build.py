@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from ...config_problems import ConfigError, Problem
 from ...core.connection import Connection
 from ...core.revocations import Revocations
-from ...problems import ConfigError, Problem
 from ...signing import grammar
 from ..build_connections import Registrar
 from ..outside_secrets import Lent

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from ...problems import ConfigError, Problem
+from ...config_problems import ConfigError, Problem
 from ...regexes import late
 from ...signing import grammar
 from .. import strict_json

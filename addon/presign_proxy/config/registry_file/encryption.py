@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from ...problems import Foreseen
+from ...config_problems import Foreseen
 from ...regexes import late
 from ...signing.secret import Secret
 

@@ -7,8 +7,8 @@ from json.decoder import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+from ...config_problems import Problem
 from ...core.revocations import Revocations
-from ...problems import Problem
 from .. import strict_json
 from . import taken_back
 from .memory import Known

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ...config_problems import Problem
 from ...core.connection import Connection
-from ...problems import Problem
 from ..outside_secrets import Lent
 from ..presets.apply import Presets
 from ..schema.config import RegistryConfig

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
+from ...config_problems import ConfigError, Problem
 from ...core.revocations import Revocations
-from ...problems import ConfigError, Problem
 from ..presets.apply import Presets
 from ..strict_yaml import Document, parse
 from ..whole_file import Form

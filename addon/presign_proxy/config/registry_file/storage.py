@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ...problems import UNCONFIRMED, Foreseen
+from ...config_problems import UNCONFIRMED, Foreseen
 from ..permissions import BadLink, exposed, followed, is_secret, quoted
 
 if sys.platform != "win32":

@@ -13,8 +13,8 @@ from urllib.parse import unquote_to_bytes
 
 from ...http.field_names import fold, header_key, param_key
 from ...http.message import Request
-from ...signing.carriers import API_PROXY, TERMS
-from ...signing.carriers import NAMES as V1
+from ...signing.carrier_names import API_PROXY, TERMS
+from ...signing.carrier_names import NAMES as V1
 
 NAMES: Final = V1 | TERMS
 _FIELDS: Final = {name.lower().encode(): field for field, name in NAMES.items()}

@@ -13,7 +13,7 @@ from ...http.message import Fields, Request
 from ...http.networks import parse_network
 from ...http.paths import canonical_path
 from ...signing import grammar
-from ...signing.carriers import API_PROXY, TOKEN_PATH
+from ...signing.carrier_names import API_PROXY, TOKEN_PATH
 from ...signing.tokens import has_start
 from . import curl, lenient
 from .urls import MAX_TEXT, Located, Unreadable, locate, looks_like_url

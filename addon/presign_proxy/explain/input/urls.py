@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from ...http.hosts import is_loopback, parse_address, parse_authority
 from ...http.message import Origin
-from ...signing.carriers import API_PROXY, TOKEN_PATH
+from ...signing.carrier_names import API_PROXY, TOKEN_PATH
 from ...signing.source_scheme import FORM
 
 MAX_TEXT: Final = 256 * 1024

@@ -20,7 +20,7 @@ from ...core.links import Led
 from ...core.redact import Redacted, redact, without_presigns
 from ...core.rewrite_request import PROXY_AUTHORIZATION
 from ...core.rewrite_response import Reply, linked
-from ...core.strip import EXPECT
+from ...core.strip_list import EXPECT
 from ...http.client_address import shown
 from ...http.connection_reuse import reads_body
 from ...http.hosts import parse_address, parse_host

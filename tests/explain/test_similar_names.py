@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from presign_proxy.likeness import alike, did_you_mean, misspelt
+from presign_proxy.similar_names import alike, did_you_mean, misspelt
 
 NAMES = ("openai", "azure-openai", "cohere", "github", "gitlab", "git", "serve", "sign", "conn_openai")
 
