@@ -81,7 +81,10 @@ ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
         "what browsers and SDKs tell is tried with all headers",
     ),
     "signing/grammar.py": ("core/test_policy.py", "its lists are what a policy is made of"),
-    "signing/key_token.py": ("signing/test_carrier_names.py", "a token in place of a key is one of the carriers"),
+    "signing/key_token.py": (
+        "signing/test_carrier_names.py",
+        "a key token is one of the carriers",
+    ),
 }
 """Modules without a test of their name: the test of each, and why it is there."""
 GATEWAYS: Final = {"gateway", "make_gateway", "module_gateway", "make_served", "lab", "module_lab", "proxy"}

@@ -346,7 +346,7 @@ def test_unsigned_names_are_told_from_those_of_the_registry(
     names: Names, marked: list[tuple[str, int]]
 ) -> None:
     known = registry(connection())
-    upstream = next(iter(known._destinations))
+    upstream = next(iter(known.destinations._known))
 
     async def work(place: Place) -> None:
         for data in (
@@ -366,7 +366,7 @@ def test_where_unsigned_requests_are_denied_nothing_is_dialled_for_them(
     names: Names, marked: list[tuple[str, int]]
 ) -> None:
     known = registry(connection(), deny=True)
-    upstream = next(iter(known._destinations))
+    upstream = next(iter(known.destinations._known))
 
     async def work(place: Place) -> None:
         assert error_of(await place.connect("api.test", 80, known)) == (
@@ -408,7 +408,7 @@ def test_names_that_strangers_choose_do_not_wait_with_those_of_the_configuration
 
     async def work(place: Place) -> None:
         known = registry(connection())
-        host, port = next(iter(known._destinations)) if is_known else ("api.test", 443)
+        host, port = next(iter(known.destinations._known)) if is_known else ("api.test", 443)
         place.admin = port
         for kind in ("configured", "unsigned"):
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,20 @@ class Lab:
     context: ssl.SSLContext
     nginx: int
     """The port that is left for one."""
+    ports: dict[Wire, int] = field(default_factory=dict)
+    """The gateway's own, of each connection to an upstream."""
 
     def client(self) -> Streams:
         return Streams.direct(self.gateway.port, GATEWAY, self.gateway.ca)
 
     def accept(self, settings: bytes = b"") -> Wire:
-        return accept_h2(self.hand, self.context, settings, timeout=10)
+        upstream = accept_h2(self.hand, self.context, settings, timeout=10)
+        self.ports[upstream] = upstream.sock.getpeername()[1]  # one that was reset has none any more
+        return upstream
 
     def is_free(self, upstream: Wire) -> bool:
         """Whether the gateway has closed its end, and the system knows of it no more."""
-        port = upstream.sock.getpeername()[1]
+        port = self.ports[upstream]
         upstream.read_to_end(10)
         return eventually(lambda: port not in ports_of(self.gateway.pid))
 
