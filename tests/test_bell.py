@@ -202,6 +202,8 @@ def test_an_upstream_is_read_again_when_its_clients_bell_rings() -> None:
         await turns()
         assert not reading.done()
         layer.bell.ring()
+        await turns()
+        assert reading.done(), "because of the bell, and of nothing later"
         assert await reading == b"hello"
 
     story(work)
