@@ -83,9 +83,11 @@ COLLECTIONS = {
     "config.live.Keeper.reloads": "two results",
     "mitm.lane.upstream.Link._late": "what TLS had taken off the socket when no more was read, for one turn",
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
-    "mitm.turns.Turns._row": (
+    "mitm.bell.Bell._waiting": "one per stream or upstream connection of a client that takes nothing of it",
+    "mitm.turns.Turns._new": (
         "one per client connection over HTTP/2, or per upstream connection of its streams"
     ),
+    "mitm.turns.Turns._others": "the same",
     "mitm.lane.response.Delivery._out": "one response, in pieces of 64 KiB",
     "mitm.lane.response.Delivery._incoming": "one segment of a response, as the socket gave it",
     "mitm.lane.shared.Express.exchanges": "one per granted exchange, until it ends",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -103,6 +103,28 @@ def test_nothing_is_read_while_too_much_is_held() -> None:
         assert not reading.done()
         lab.shut = False
         assert await reading == b"hello"
+
+    story(work)
+
+
+def test_a_gate_without_a_bell_is_asked_at_the_pace_at_which_sockets_drain() -> None:
+    async def work(lab: Lab) -> None:
+        loop, pauses = asyncio.get_running_loop(), []
+        lab.shut = True
+        lab.stream.feed_data(b"hello")
+
+        def call_later(delay: float, call: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+            pauses.append(delay)
+            return loop.call_at(0, call, *args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "call_later", call_later)
+            reading = asyncio.ensure_future(lab.gated.read(5))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            lab.shut = False
+            assert await reading == b"hello"
+        assert pauses[:5] == [0.05, 0.1, 0.2, 0.2, 0.2]
 
     story(work)
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from .bell import Bell
 from .small_reads import sip
 from .sockets import handler_of
 from .tcp import keep_asking
@@ -38,14 +39,45 @@ def is_too_much(waiting: int, together: int, room: int = MAX_BACKLOGS) -> bool:
     return waiting > MAX_BACKLOG or (waiting > SHARE and together > min(MAX_BACKLOGS, room))
 
 
+class OneOfMany:
+    """An upstream connection of a client that may have a hundred: it is read in small pieces, by turns, and
+    its gate is not asked again and again.
+    """
+
+    def __init__(self, connection: Any, layer: Callable[[], Any], turns: Turns) -> None:
+        """
+        Args:
+            layer: the HTTP layer of its client by now; None where that has gone.
+            turns: in which what was read is told.
+        """
+        self._connection = connection
+        self._layer = layer
+        self.turns = turns
+
+    def is_shut(self) -> bool:
+        """Whether its client does not take what came from it."""
+        layer = self._layer()
+        return layer is not None and layer.is_shut(self._connection)
+
+    def is_new(self) -> bool:
+        """Whether nothing of its answer was told yet."""
+        layer = self._layer()
+        return layer is not None and layer.is_unanswered(self._connection)
+
+    @property
+    def bell(self) -> Bell | None:
+        """What rings when the gate may have been opened."""
+        return getattr(self._layer(), "bell", None)
+
+
 class GatedReader:
     """A stream reader that waits while its gate is shut."""
 
-    def __init__(self, reader: Any, is_shut: Callable[[], bool], turns: Turns | None = None) -> None:
-        """Args: turns: in which what was read is told; None for at once."""
+    def __init__(self, reader: Any, is_shut: Callable[[], bool], among: OneOfMany | None = None) -> None:
+        """Args: among: where it is one of many, that one."""
         self._reader = reader
         self._is_shut = is_shut
-        self._turns = turns
+        self._among = among
         self._held: asyncio.Future[None] | None = None
         self._reading = False
 
@@ -65,18 +97,14 @@ class GatedReader:
 
     async def read(self, n: int) -> bytes:
         try:
-            # Asked again and again, because what opens the gate is a count in somebody else's queue.
-            pause = _PAUSE
-            while self._is_shut():
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            await self._pass_gate()
             if self._held is not None:
                 await self._held
             self._reading = True
             data: bytes = await self._reader.read(n)
             self._reading = False
-            if self._turns is not None and not self._turns.take():
-                await self._stand(self._turns)
+            if self._among is not None and not self._among.turns.take():
+                await self._stand(self._among)
             return data
         except Exception as error:
             # mitmproxy closes a connection that fails in this way; after any other it would stay, unread. It
@@ -86,36 +114,40 @@ class GatedReader:
         finally:
             self._reading = False
 
-    async def _stand(self, turns: Turns) -> None:
+    async def _pass_gate(self) -> None:
+        if self._among is not None and (bell := self._among.bell) is not None:
+            await bell.wait(self._is_shut)
+            return
+        # Asked again and again, because what opens the gate is a count in somebody else's queue.
+        pause = _PAUSE
+        while self._is_shut():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _stand(self, among: OneOfMany) -> None:
         called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        turns.wait(called)
+        among.turns.wait(called, new=among.is_new())
         try:
             await called
         finally:
-            turns.leave(called)
+            among.turns.leave(called)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
 
 
-def call(waiting: asyncio.Future[None]) -> None:
-    """Tell one who stands in a row to go on."""
-    if not waiting.done():
-        waiting.set_result(None)
-
-
-def gate(client: Any, connection: Any, is_shut: Callable[[], bool], turns: Turns | None = None) -> None:
+def gate(client: Any, connection: Any, is_shut: Callable[[], bool], among: OneOfMany | None = None) -> None:
     """Put a gate before a connection of a client's handler, before its read loop begins, and watch for its
     peer.
 
     Args:
-        turns: where given, it is one of many that the client may have, and is read in small pieces, by turns.
+        among: where it is one of many that the client may have, that one.
     """
     handler = handler_of(client)
     io = handler.transports.get(connection) if handler is not None else None
     if io is not None and io.reader is not None and connection.transport_protocol == "tcp":
-        if turns is not None:
+        if among is not None:
             sip(io.writer, io.reader)
-        io.reader = GatedReader(io.reader, is_shut, turns)
+        io.reader = GatedReader(io.reader, is_shut, among)
         if (transport := getattr(io.writer, "transport", None)) is not None:
             keep_asking(transport.get_extra_info("socket"))

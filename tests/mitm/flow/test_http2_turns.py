@@ -64,6 +64,34 @@ def test_clients_begin_by_turns_however_many_streams_each_of_them_has_sent() -> 
     assert (begun(greedy), begun(modest)) == ([1, 3, 5, 7, 9], [1])
 
 
+def order_of(sides: dict[str, Side]) -> list[str]:
+    """In which order clients that have one row are told that it is their turn."""
+    layer = next(iter(sides.values())).layer
+    names = {side.side: name for name, side in sides.items()}
+    order = []
+    while layer.ends:
+        ends, layer.ends[:] = list(layer.ends), []
+        for end in ends:
+            end()
+        called, layer.called[:] = list(layer.called), []
+        for turn in called:
+            sides[names[turn.side]].handle(turn)
+            order.append(names[turn.side])
+    return order
+
+
+def test_a_client_that_has_nothing_yet_begins_before_the_next_streams_of_those_that_have() -> None:
+    """It stood behind ninety that had ten downloads each: for two seconds."""
+    sides = {name: Side("client") for name in ("one", "two", "three", "newcomer")}
+    for name, side in sides.items():
+        side.layer.turns = sides["one"].layer.turns
+        side.layer.streams.update({} if name == "newcomer" else {99: object()})
+    assert sides["one"].layer.turns.take()
+    for name, streams in (("one", (1, 3)), ("two", (1,)), ("three", (1,)), ("newcomer", (1,))):
+        sides[name].say(packet(*streams), turns=False)
+    assert order_of(sides) == ["newcomer", "one", "two", "three", "one"]
+
+
 def test_of_a_client_that_leaves_nothing_is_begun_with_that_waited() -> None:
     """Its streams were begun with one after the other, dialled, and sent with a credential, for nobody."""
     side = Side("client")

@@ -104,24 +104,35 @@ class DownloadingStream(EndingStream):
 
     def _is_behind(self) -> bool:
         """Whether the client does not take what there is."""
-        client = self.context.client
-        transport = transport_of(client, client)
-        socket = transport.get_write_buffer_size() if transport is not None else 0
-        server: Any = self.http_layer.connections.get(client)
+        server: Any = self.http_layer.connections.get(self.context.client)
+        socket = self._in_socket()
         if isinstance(server, Http2Server):
             room = self.ledger.shares.room
             return is_too_much(socket + unsent(server, self.stream_id), socket + all_unsent(server), room)
         return is_too_much(socket, socket)
 
+    def _in_socket(self) -> int:
+        """Bytes that were written to the client and have not left."""
+        client = self.context.client
+        transport = transport_of(client, client)
+        return transport.get_write_buffer_size() if transport is not None else 0
+
     async def _rest(self) -> None:
         """Looks on from outside: each event of mitmproxy's would pass for something that the client does."""
         await asyncio.sleep(0)
+        while self._is_held_up():
+            if self._in_socket():
+                await asyncio.sleep(_LOOK)  # nobody tells when it has left
+            else:
+                # A window that opens fills the socket, and what waits for that is no matter of the bell.
+                await self.http_layer.bell.wait(lambda: not self._in_socket() and self._is_held_up())
         handler = handler_of(self.context.client)
-        while handler is not None and self._goes_on() and self._is_behind():
-            await asyncio.sleep(_LOOK)
-            handler = handler_of(self.context.client)
         if handler is not None and self._goes_on():
             await handler.server_event(Drained(self))
+
+    def _is_held_up(self) -> bool:
+        """Whether there is more to pass on, to a client that is there and does not take it."""
+        return handler_of(self.context.client) is not None and self._goes_on() and self._is_behind()
 
     def _goes_on(self) -> bool:
         return self.entry is not None and self.entry.stream is self and not self.answered

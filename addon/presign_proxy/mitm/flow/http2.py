@@ -242,7 +242,7 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
         if not self.gate.barred:
             return (yield from super()._wait())
         self.turn = turn = Turn(self)
-        self.http_layer.ledger.turns.wait(turn)
+        self.http_layer.ledger.turns.wait(turn, new=not self.http_layer.streams)
 
     def _leave_row(self) -> None:
         if isinstance(self.turn, Turn):

@@ -25,21 +25,21 @@ from ...core.answers import Answer, refusal
 from ...gateway.request_id import new_request_id
 from ...http.head_lines import is_ambiguous
 from ...http.message import MAX_HEAD
-from ..backpressure import MAX_BACKLOG, MAX_HELD, SHARE, is_too_much
+from ..backpressure import MAX_HELD
+from ..bell import Bell
 from ..chunked import JoinedChunks, StrictChunks
 from ..hook_dispatch import Begin
 from ..lane.layer import LaneEvent
 from .adapter import is_h1
+from .backlog import BackloggedHttpLayer
 from .coalesce import Commands, in_one_piece
 from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
 from .http1 import TamedHttp1
-from .http1_client import GuardedHttp1Client
 from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, Turn
 from .http2_windows import all_unsent, unsent
 from .state import Ledger
 from .stream import GuardedStream
 from .upstream_protocol import GuardedHttpClient
-from .upstream_sharing import SharingHttp1Client, SharingHttpLayer
 from .waits import WaitingHttp1Server, descendants
 
 logger = logging.getLogger(__name__)
@@ -160,16 +160,13 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
             yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
 
 
-class GuardedHttpLayer(SharingHttpLayer):
+class GuardedHttpLayer(BackloggedHttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
-    ledger: Ledger
     begin: Begin | None = None
     ended: list[GuardedStream]
     owing: set[Connection]
     """Those over HTTP/2 whose peers are owed windows."""
-    listening = False
-    """Whether what is going on was brought about by what the client has just sent."""
     quiet = False
     """Whether a credential has been sent from here: log lines may quote an upstream that echoes it."""
     broken = False
@@ -202,6 +199,8 @@ class GuardedHttpLayer(SharingHttpLayer):
                 self.forget_closed()
             yield command
         yield from self._settle()
+        if self.ended or self.may_open(event):
+            self.bell.ring()
         while self.ended:
             self.ended.pop().come_apart()
         if isinstance(server := self.connections.get(client), GuardedHttp2Server):
@@ -263,56 +262,6 @@ class GuardedHttpLayer(SharingHttpLayer):
         if isinstance(server, GuardedHttp2Server):
             return server.gate.waiting
         return sum(getattr(stream, "queued", 0) for stream in self.streams.values())
-
-    def backlog_of(self, server: Connection) -> int:
-        """Bytes that came from an upstream and wait: for their turn, or for an HTTP/2 client's window; to a
-        client over HTTP/1 the socket tells.
-        """
-        rests = any(getattr(self.streams[one], "rests", False) for one in self._streams_of(server))
-        client = self.connections.get(self.context.client)
-        waiting = self._before_turn(server) + rests
-        if isinstance(client, Http2Server):
-            waiting += sum(unsent(client, one) for one in self._streams_of(server))
-        return waiting
-
-    def is_shut(self, server: Connection) -> bool:
-        """Whether nothing more is to be read from an upstream. One over HTTP/2 has its windows: no stream
-        holds up others.
-        """
-        if getattr(server, "alpn", None) == b"h2":
-            return self._before_turn(server) > MAX_BACKLOG
-        if self._before_turn(server) > SHARE:
-            return True
-        return any(self._takes_nothing(one) for one in self._streams_of(server))
-
-    def is_behind(self, stream_id: int) -> bool:
-        """Whether what comes for a stream only waits: for a hook, or for its client to take what there is."""
-        stream = self.streams.get(stream_id)
-        return stream is not None and (stream._paused is not None or self._takes_nothing(stream_id))
-
-    def _takes_nothing(self, stream_id: int) -> bool:
-        """Whether so much waits for the client that no more is wanted."""
-        if getattr(self.streams[stream_id], "rests", False):
-            return True  # whatever it comes to once it is unpacked
-        client = self.connections.get(self.context.client)
-        if not isinstance(client, Http2Server):
-            return False
-        return is_too_much(unsent(client, stream_id), all_unsent(client), self.ledger.shares.room)
-
-    def _streams_of(self, server: Connection) -> list[int]:
-        """Those whose answers come on an upstream connection. A client over HTTP/2 may have a hundred, with
-        as many connections, each of which asks again and again.
-        """
-        for one in descendants(self.connections.get(server)):
-            if isinstance(one, SharingHttp1Client):
-                return [one.stream_id] if one.stream_id in self.streams else []
-        streams = self.streams.items()
-        return [one for one, stream in streams if getattr(stream.flow, "server_conn", None) is server]
-
-    def _before_turn(self, server: Connection) -> int:
-        """Bytes of an upstream that wait for their turn."""
-        layers = descendants(self.connections.get(server))
-        return sum(one.backlog for one in layers if isinstance(one, GuardedHttp1Client | GuardedHttp2Client))
 
     def has_room(self, connection: Connection) -> bool:
         """Also whether its upstream has not said goodbye."""
@@ -382,7 +331,7 @@ def adopt(context: Context, ledger: Ledger, begin: Begin | None = None) -> None:
     for one in context.layers:
         if type(one) is HttpLayer:
             one.__class__ = GuardedHttpLayer
-            vars(one).update(ended=[], closed=set(), owing=set())
+            vars(one).update(ended=[], closed=set(), owing=set(), bell=Bell())
         elif type(one) is layers.ClientTLSLayer:
             one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):

@@ -24,8 +24,8 @@ from ...http.message import Request
 from ...limits.client_shares import STREAMS, Shares, streams_of
 from ...limits.slots import Seat
 from ...observe.audit_record import Outcome
-from .. import backpressure, sockets
-from ..backpressure import MAX_HELD
+from .. import bell, sockets
+from ..backpressure import MAX_HELD, OneOfMany
 from ..half_closed import HalfClosed
 from ..sockets import abort
 from ..turns import Turns
@@ -196,7 +196,7 @@ class Ledger:
         self.shares = Shares(lambda: streams_of(clients()))
         # In which streams over HTTP/2 are begun with, and in which answers to them are read.
         self.turns = Turns(sockets.call)
-        self.reads = Turns(backpressure.call, READS)
+        self.reads = Turns(bell.call, READS)
         self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
         # A UI keeps flows, and with them their entries, long after their exchanges.
         self._granted: WeakSet[Entry] = WeakSet()
@@ -326,16 +326,10 @@ class Ledger:
         (self._full.add if full else self._full.discard)(client)
         return full
 
-    def is_behind(self, client: Any, server: Any) -> bool:
-        """Whether a client does not take what came from one upstream connection."""
-        layer = self.layers.get(client)
-        return layer is not None and layer.is_shut(server)
-
-    def gating(self, client: Any, server: Any) -> tuple[Callable[[], bool], Turns | None]:
-        """What keeps an upstream connection from being read, and in which turns it is: the only one of a
-        client over HTTP/1 needs none.
-        """
-        return lambda: self.is_behind(client, server), self.reads if client.alpn == b"h2" else None
+    def gating(self, client: Any, server: Any) -> tuple[Callable[[], bool], OneOfMany | None]:
+        """What keeps an upstream connection from being read, and how it is read where it is one of many."""
+        one = OneOfMany(server, lambda: self.layers.get(client), self.reads)
+        return one.is_shut, one if client.alpn == b"h2" else None
 
     def idle_stranger(self) -> Any:
         """The oldest client that was never granted anything and asks for nothing now; None if none is."""
