@@ -369,6 +369,27 @@ def test_an_upstream_that_hands_out_hundreds_of_urls_is_not_passed_on(
     assert code(lab.ask(target)) == (502, "upstream")
 
 
+DEEP = "a/" * 12_000 + "scripted"
+
+
+@pytest.mark.parametrize(
+    ("path", "times", "value"),
+    [
+        pytest.param(DEEP, 60, "x", id="a letter, relative to a deep path"),
+        pytest.param("v1/scripted", 3, "/base/v1/" + "Ã©" * 11_000, id="raw UTF-8, byte by byte"),
+    ],
+)
+def test_an_upstream_whose_few_urls_cost_as_much_as_thousands_is_not_passed_on(
+    path: str, times: int, value: str, lab: Lab, answers: Callable[..., None]
+) -> None:
+    """256 redirects to `x`, 4 KiB in all, took a worker four seconds, and the client got 16 MB of them."""
+    target = Grant("conn_base").target(path)
+    answers(302, ("Location", value))
+    assert lab.ask(target).status == 302
+    answers(302, *[("Location", value)] * times)
+    assert code(lab.ask(target)) == (502, "upstream")
+
+
 @pytest.mark.parametrize("escaped", [False, True])
 @pytest.mark.parametrize("allowed", ["*", "v1/*"])
 def test_a_base_url_that_is_joined_twice_tells_nobody_its_token(

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import secrets
+import sys
 from urllib.parse import quote
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy.core.credentials import BasicCredential
-from presign_proxy.core.masking import MAX_SHOWN, Mask, MaskedStream, mask_for
+from presign_proxy.core.masking import MAX_SHOWN, Mask, MaskedStream, forms, mask_for
 from presign_proxy.signing.secret import Secret
 from support.deciding import KEY
 
@@ -121,3 +123,50 @@ def test_an_event_is_not_held_back() -> None:
     """Server-sent events end in a blank line, which begins no secret."""
     stream = MaskedStream(Mask([KEY.encode()]))
     assert stream(b"data: hello s\n\n") == b"data: hello s\n\n"
+
+
+def steps(mask: Mask, piece: bytes) -> int:
+    """How many calls it takes to mask a piece."""
+    found = 0
+
+    def count(*_: object) -> None:
+        nonlocal found
+        found += 1
+
+    stream = MaskedStream(mask)
+    sys.setprofile(count)
+    try:
+        stream(piece)
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 16, 31, 32, 33])
+def test_an_answer_that_repeats_how_a_long_key_begins_takes_few_steps(size: int) -> None:
+    """Each letter of its end was held against each form: a key of 1,500 bytes, of which an upstream sent the
+    first again and again, packed, took a worker three seconds.
+    """
+    key = secrets.token_urlsafe(3000).encode()
+    assert steps(Mask((key,)), key[:size] * (64 * 1024 // size)) < 3000
+
+
+@given(
+    st.text("ab+&", min_size=8, max_size=100),
+    st.integers(0, 60),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+)
+def test_what_is_held_back_is_the_longest_that_could_begin_a_form(
+    key: str, before: int, which: int, cut: int
+) -> None:
+    every = sorted(forms(key.encode()))
+    form = every[which % len(every)]
+    mask = Mask((key.encode(),))
+    data = mask.mask(form[:before] + form[: cut % len(form)])
+    could = [
+        size
+        for size in range(len(data) + 1)
+        if any(one.startswith(data[len(data) - size :]) for one in every)
+    ]
+    assert mask.tail(data) == max(could)

@@ -25,6 +25,10 @@ MAX_LINKS: Final = 32
 """URLs in one `Link` header; of a longer one, which no API sends, none is led through the gateway."""
 MAX_URLS: Final = 256
 """URLs in all such headers of an answer. Each costs a look at what was signed: a head has room for 20,000."""
+MAX_TOIL: Final = 512 * 1024
+"""Bytes that all of them may cost; see `toil`."""
+_DEAR: Final = 8
+"""What a byte of a URL costs, in bytes of the URL that was asked: each may become an escape."""
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 307, 308))
 _URL = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE)
 _TAIL = re.compile(r"[?#].*")
@@ -49,6 +53,14 @@ class Led(NamedTuple):
 def weight(key: bytes, value: bytes) -> int:
     """How many URLs of a header are looked at."""
     return min(value.count(b"<"), MAX_LINKS) if key == b"link" else 1
+
+
+def toil(key: bytes, value: bytes, forward: Forward) -> int:
+    """What it costs to look at a header, in bytes. Each URL of it is held against the one that was asked:
+    one of a letter is resolved against 60,000 of those, and may come out as long.
+    """
+    asked = forward.asked.request.target if forward.asked else forward.plain.path
+    return _DEAR * len(value) + weight(key, value) * len(asked)
 
 
 def lead(key: bytes, value: bytes, status: int, forward: Forward) -> Led:

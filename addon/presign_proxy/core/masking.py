@@ -15,6 +15,8 @@ from .credentials import Injector
 
 MIN_LENGTH: Final = 8
 """Shorter values are not masked: they stand in ordinary text by chance."""
+_SURE: Final = 32
+"""First bytes of a form, so many that no text holds them by chance, and a hostile one only every 32 bytes."""
 MAX_SHOWN: Final = 3
 """Bytes at the end of a piece that go on after a moment though a form may begin with them: somebody reads
 along, and many words end in such a letter. They tell next to nothing: most keys begin with three known ones.
@@ -105,7 +107,19 @@ class Mask:
 
     def tail(self, data: bytes) -> int:
         """How many bytes at the end could be the beginning of a form, once more bytes come."""
-        for match in self._starts.finditer(data, max(0, len(data) - self._longest + 1)):
+        # What is longer than `_SURE` is searched for by its first bytes: its first letter alone may be all
+        # that an upstream sends.
+        found = 0
+        for form in self._forms:
+            at = data.find(form[:_SURE], max(0, len(data) - len(form) + 1)) if len(form) > _SURE else -1
+            while at >= 0:
+                if form.startswith(data[at:]):
+                    found = max(found, len(data) - at)
+                    break
+                at = data.find(form[:_SURE], at + 1)
+        if found:
+            return found
+        for match in self._starts.finditer(data, max(0, len(data) - min(self._longest, _SURE) + 1)):
             rest = data[match.start() :]
             if any(form.startswith(rest) for form in self._forms):
                 return len(rest)

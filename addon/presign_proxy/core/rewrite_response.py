@@ -10,7 +10,7 @@ from ..http.message import CONTROLS, TOKEN, Fields
 from ..http.response_head import UNFRAMED
 from .content_coding import CODINGS, UNREADABLE
 from .decision import Forward
-from .links import LINKS, MAX_URLS, Led, lead, weight
+from .links import LINKS, MAX_TOIL, MAX_URLS, Led, lead, toil, weight
 from .masking import Mask
 
 _ALWAYS: Final = frozenset(
@@ -130,13 +130,15 @@ def _kept(
 ) -> list[tuple[bytes, bytes]]:
     """The fields that go on; `links` are added to."""
     fields: list[tuple[bytes, bytes]] = []
-    named, urls = forward.connection.conduct.url_headers, 0
+    named, urls, cost = forward.connection.conduct.url_headers, 0, 0
     for key, (name, value) in zip(names, reply.fields, strict=True):
         if key in gone or key.startswith(b"x-presign") or key.endswith(b"cdn-cache-control"):
             continue
         if key in LINKS or key in named:
             urls += weight(key, value)
-            if urls > MAX_URLS:  # a redirect may not pass unseen, so nothing of the head does
+            cost += toil(key, value, forward)
+            if urls > MAX_URLS or cost > MAX_TOIL:
+                # A redirect may not pass unseen, so nothing of the head does.
                 raise Denied("upstream", "the upstream hands out more URLs than are looked at")
             # Rewriting takes escapes off, under which an echoed credential was not seen.
             led = Led(*map(mask.mask, lead(key, value, reply.status, forward)))
