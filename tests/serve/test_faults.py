@@ -46,7 +46,8 @@ def test_aborted_handshakes_are_told_with_an_address_and_do_not_flood_the_log(
             context.wrap_socket(plain, server_hostname="presign.local")
     assert eventually(lambda: len(gateway.log().splitlines()) - before >= log_flood.OF_A_KIND, PATIENT)
     assert ask(gateway.port, Grant(CONN).target("v1/models")).status == 200
-    said = gateway.log().splitlines()[before:]
+    # A worker in reserve may say meanwhile that it is there.
+    said = [line for line in gateway.log().splitlines()[before:] if "handshake" in line]
     assert len(said) <= log_flood.OF_A_KIND
     assert all(any(name in line for name in names) for line in said), said[:3]
 
