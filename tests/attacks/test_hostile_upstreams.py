@@ -16,6 +16,7 @@ from support.byhand import ByHand, Wire
 from support.gateways import TLS_NAMES, MakeGateway
 from support.h2frames import (
     ACK,
+    CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -36,6 +37,7 @@ from support.h2frames import (
     literal,
     next_of,
     read_frame,
+    text,
 )
 from support.lab import bearer_connection
 from support.proxy import Mitm
@@ -184,6 +186,47 @@ def test_an_upstream_with_a_table_without_end_is_sent_heads_from_a_small_one(lab
                 upstream.send(frame(HEADERS, OK, END_HEADERS | END_STREAM, stream))
                 client.answer(stream)
     assert decoder.header_table_size <= 4096
+
+
+LONG = b"a" * 50_000
+
+
+def sent_in(frames: Iterator[Frame]) -> bytes:
+    """The next head, as it was written."""
+    block = b""
+    for one in frames:
+        if one.kind in (HEADERS, CONTINUATION):
+            block += one.payload
+            if one.flags & END_HEADERS:
+                break
+    return block
+
+
+def test_a_long_field_of_an_upstream_is_sent_to_a_client_as_it_stands(lab: Lab) -> None:
+    """hpack makes one number of a field that it shortens, in the square of its length: 256 KiB in the head of
+    one answer, to one client over HTTP/2, took every other client ten seconds.
+    """
+    with RawH2(lab.gateway.port) as client:
+        lab.ask(client)
+        with lab.accept() as upstream:
+            next_of(upstream, HEADERS)
+            block = OK + literal(b"x-long", LONG)
+            upstream.send(frame(HEADERS, block[:16_000], END_STREAM, 1))
+            for at in range(16_000, len(block), 16_000):
+                last = END_HEADERS if at + 16_000 >= len(block) else 0
+                upstream.send(frame(CONTINUATION, block[at : at + 16_000], last, 1))
+            assert text(LONG) in sent_in(client.frames())
+
+
+def test_a_long_field_of_a_client_is_sent_to_an_upstream_as_it_stands(lab: Lab) -> None:
+    with RawH2(lab.gateway.port) as client:
+        block = head_of(Grant(CID).target("x/1").encode()) + literal(b"x-long", LONG)
+        client.send(frame(HEADERS, block[:16_000], END_STREAM, 1))
+        for at in range(16_000, len(block), 16_000):
+            last = END_HEADERS if at + 16_000 >= len(block) else 0
+            client.send(frame(CONTINUATION, block[at : at + 16_000], last, 1))
+        with lab.accept() as upstream:
+            assert text(LONG) in sent_in(iter(lambda: read_frame(upstream), None))
 
 
 class Windows:

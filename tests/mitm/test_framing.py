@@ -7,6 +7,7 @@ upstream's connection may be used again; after everything else it is closed.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ NO_CODING: Final = "the upstream encodes its answer for the transfer in a way th
 NO_LENGTH: Final = "the upstream's answer has a Content-Length that is no one number"
 TWICE: Final = "the upstream's answer has a Content-Length and a Transfer-Encoding"
 NO_BODY: Final = "the body of the upstream's answer is not framed as HTTP/1.1 has it"
+TOO_MANY: Final = "the head of the upstream's answer has too many fields"
 SWITCHES: Final = "the upstream switches protocols, or sends an interim response as final"
 
 KEPT: Final = {
@@ -112,6 +114,8 @@ REFUSED: Final = {
     "a line without a colon": (OK + b"nonsense\r\n" + SIZED, NO_HEAD),
     "a line without a name": (OK + b": x\r\n" + SIZED, NO_HEAD),
     "a body behind an interim head": (b"HTTP/1.1 102 P\r\n" + SIZED + OK + SIZED, NO_LINE),
+    "more fields than curl takes": (OK + b"a:\r\n" * 5001 + SIZED, TOO_MANY),
+    "more fields, behind LF alone": (OK + b"a:\n" * 5001 + SIZED, TOO_MANY),
     "101 that nobody asked for": (
         b"HTTP/1.1 101 S\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nok",
         SWITCHES,
@@ -318,6 +322,32 @@ def test_what_is_written_anew_is_regular_and_says_the_same(how: str) -> None:
     again = HeadSearch().find(found[0].written())
     assert again is not None
     assert again[0] == found[0]._replace(regular=True, keeps=again[0].keeps)
+
+
+def test_a_head_has_as_many_fields_as_curl_takes() -> None:
+    found = HeadSearch().find(OK + b"a:\r\n" * 4999 + SIZED)
+    assert found is not None
+    assert len(found[0].fields) == 5000
+
+
+def test_a_long_first_line_is_looked_at_once_however_its_head_comes() -> None:
+    """Each further byte of a head had its first line read again, of 256 KiB: half a millisecond a byte."""
+    looked = 0
+
+    def count(_frame: object, event: str, called: object) -> None:
+        nonlocal looked
+        looked += event == "c_call" and getattr(called, "__name__", "") == "match"
+
+    head, heads = b"HTTP/1.1 200 " + b"a" * 1000 + b"\r\nX: ", HeadSearch()
+    sys.setprofile(count)
+    try:
+        for size in range(len(head)):
+            heads.find(head[: size + 1])
+        for size in range(500):
+            heads.find(head + b"b" * size)
+    finally:
+        sys.setprofile(None)
+    assert looked == 1
 
 
 @pytest.mark.parametrize("unit", [b"1\r\nx\r\n", b"1\nx\n", b"1;\r\nx\r\n"], ids=["plain", "LF", "extended"])

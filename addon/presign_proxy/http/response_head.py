@@ -16,6 +16,9 @@ from .message import MAX_HEAD, Fields
 MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
 """Bytes of a head, those of interim heads before it included."""
 
+MAX_RESPONSE_FIELDS: Final = 5000
+"""Fields of a head, as many as curl takes. Each costs as much as a hundred bytes of one."""
+
 UNFRAMED: Final = {
     204: frozenset((b"content-length", b"transfer-encoding")),
     304: frozenset((b"transfer-encoding",)),
@@ -25,6 +28,7 @@ would wait for a body (RFC 9110, 8.6; RFC 9112, 6.1). A 304 may tell the length 
 """
 NO_STATUS: Final = "the upstream's answer has no status of three digits"
 TOO_LARGE: Final = "the head of the upstream's answer is too large"
+TOO_MANY: Final = "the head of the upstream's answer has too many fields"
 
 # None of these repetitions gives back what it has taken: a head is read once, whatever is wrong with it.
 _TEXT: Final = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
@@ -76,10 +80,12 @@ class ResponseHead(NamedTuple):
 class HeadSearch:
     """Finds the heads of one answer in what has come of it."""
 
-    __slots__ = ("_seen", "_size")
+    __slots__ = ("_begun", "_seen", "_size")
 
     def __init__(self) -> None:
         self._seen = self._size = 0
+        self._begun = False
+        """Whether the first line was looked at: it may be long, and the rest may come byte by byte."""
 
     def find(self, data: bytes, at: int = 0) -> tuple[ResponseHead, int] | None:
         """The head that stands in `data` from `at` on, and where what is behind it begins; None where its end
@@ -96,11 +102,13 @@ class HeadSearch:
         if self._size + end - at > MAX_RESPONSE_HEAD:
             raise Unreadable(TOO_LARGE)
         if not ends:
-            if data.find(b"\n", at) >= 0 and not _STATUS_LINE.match(data, at):
-                raise Unreadable(_NO_STATUS_LINE)
+            if not self._begun and data.find(b"\n", at + self._seen) >= 0:
+                if not _STATUS_LINE.match(data, at):
+                    raise Unreadable(_NO_STATUS_LINE)
+                self._begun = True
             self._seen = max(end - at - 2, 0)
             return None
-        self._seen, self._size = 0, self._size + end - at
+        self._seen, self._size, self._begun = 0, self._size + end - at, False
         return parse(data[at:end]), end
 
 
@@ -110,6 +118,8 @@ def parse(raw: bytes) -> ResponseHead:
     if found is None and (found := _LOOSE_HEAD.fullmatch(raw)) is None:
         begun = _STATUS_LINE.match(raw)
         raise Unreadable(_NO_HEAD if begun else _NO_STATUS_LINE)
+    if found[4].count(b"\n") > MAX_RESPONSE_FIELDS:
+        raise Unreadable(TOO_MANY)
     status, version = int(found[2]), b"1." + found[1]
     fields: list[tuple[bytes, bytes]] = []
     sizes: list[bytes] = []

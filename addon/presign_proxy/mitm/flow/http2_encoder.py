@@ -8,13 +8,18 @@ import hpack
 
 _MAX_TABLE: Final = 4096
 """Bytes of the table in which we keep what we have sent (RFC 7541, 4.2: a peer only allows for more)."""
+_MAX_SHORTENED: Final = 1024
+"""Bytes of a field that is written in Huffman's code. A longer one goes as it stands, which every decoder
+reads (RFC 7541, 5.2).
+"""
 
 _table_size: Any = vars(hpack.Encoder)["header_table_size"]
 
 
 class BoundedEncoder(hpack.Encoder):
     """Writes heads. hpack keeps as much of them as the peer allows, four gigabytes, and searches all of that
-    for each field of the next head.
+    for each field of the next head. Of a field that it shortens it makes one number, digit by digit: that
+    takes the square of its length, four seconds for 256 KiB.
     """
 
     @property
@@ -24,3 +29,8 @@ class BoundedEncoder(hpack.Encoder):
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
         _table_size.fset(self, min(value, _MAX_TABLE))
+
+    def add(self, to_add: tuple[bytes, bytes], sensitive: bool, huffman: bool = False) -> bytes:
+        name, value = to_add
+        short = len(name) + len(value) <= _MAX_SHORTENED
+        return super().add(to_add, sensitive, huffman and short)
