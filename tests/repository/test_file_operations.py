@@ -135,7 +135,6 @@ USERS = {
     "config.validation": READS,
     "config.presets.custom": READS,
     "config.secret_programs": "runs them in threads of its own; the thread of reloads waits for them",
-    "config.build_connections": READS,
     "config.build_credentials": READS,
     "config.registry_file.build": READS,
     "config.gateway_section": READS,

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from ..config.build_connections import Registrar
+from ..config.build_credentials import FileSecrets
 from ..config.load import Shape, shape_of
 from ..config.path import DEFAULT_PATH
 from ..config.presets.apply import Presets, with_presets
@@ -152,10 +153,10 @@ class Desk(Place):
     def unrevoked(self, entry: Entry) -> Connection:
         """The same whatever is revoked; there need not be a registry yet."""
         document = Document(entry.document.file, None, entry.document.marks)
-        registrar = Registrar(document, self.base, self.environ, offline=True)
-        found = registrar.connections({entry.id: self.model(entry)})
-        if registrar.problems:
-            raise ConfigError(registrar.problems)
+        secrets = FileSecrets(document, self.base, self.environ, offline=True)
+        found = Registrar(secrets).connections({entry.id: self.model(entry)})
+        if secrets.problems:
+            raise ConfigError(secrets.problems)
         return found[entry.id]
 
     @cached_property

@@ -6,7 +6,6 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
 from ..config_problems import Location
@@ -25,10 +24,9 @@ from ..http.networks import Network
 from ..http.paths import canonical_path
 from ..limits.rules import Limit
 from ..signing.keys import KeyRing
-from ..signing.secret import LateSecret, Secret
+from ..signing.secret import LateSecret
 from ..signing.source_url import SourceUrl, parse_url
 from .build_credentials import FileSecrets
-from .outside_secrets import Lent
 from .schema.connections import (
     CommonConnection,
     ConnectionEntry,
@@ -36,49 +34,17 @@ from .schema.connections import (
     SourceConnection,
 )
 from .signing_parts import ceiling, key_ring
-from .strict_yaml import Document
-from .values import SecretSource
 
 _NO_URL: Final = "is not an http(s) URL without user name, query and fragment"
 
 
 class Registrar:
-    """Turns the entries of one file into connections, collecting every problem and warning on the way."""
+    """Turns the entries of one file into connections."""
 
-    def __init__(
-        self,
-        document: Document,
-        base: Path,
-        environ: Mapping[str, str],
-        lent: Lent | None = None,
-        *,
-        offline: bool = False,
-    ) -> None:
-        """
-        Args:
-            lent: has secrets from outside. Where a program of one is missing, the secret is empty, and that
-                is no problem. None where nobody reads the file again: each is had where it is needed.
-            offline: leave credentials where they are: for looking at requests, not for forwarding them.
-        """
-        self._document = document
-        self._secrets = FileSecrets(document, base, environ, lent, offline=offline)
-        self._wrong = self._secrets.wrong
-        self.problems = self._secrets.problems
-        self.warnings = self._secrets.warnings
-
-    @property
-    def contained(self) -> bool:
-        """Whether nothing outside of the file was read for its connections."""
-        return self._secrets.contained
-
-    @property
-    def holds_secrets(self) -> bool:
-        """Whether some secret stands in the file itself."""
-        return self._secrets.holds_secrets
-
-    def secret(self, at: Location, source: SecretSource) -> Secret:
-        """What a secret value of the file is; an empty one, and a problem, where it cannot be had."""
-        return self._secrets.secret(at, source)
+    def __init__(self, secrets: FileSecrets) -> None:
+        """Args: secrets: of the same file; what is wrong with its connections is collected there, too."""
+        self._secrets = secrets
+        self._wrong = secrets.wrong
 
     def connections(self, entries: Mapping[str, ConnectionEntry]) -> dict[str, Connection]:
         """All connections by id; only to be used where no problem was found."""
@@ -236,8 +202,8 @@ class Registrar:
             entry.signing_keys,
             lambda index, source: self._secrets.secret((*at, index, "secret"), source, lend=True),
             lambda index, what, message: self._wrong_key((*at, index, what), entry, message),
-            lambda index, message: self.warnings.append(
-                self._document.problem((*at, index, "secret"), message)
+            lambda index, message: self._secrets.warnings.append(
+                self._secrets.document.problem((*at, index, "secret"), message)
             ),
         )
 

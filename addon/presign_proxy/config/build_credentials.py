@@ -48,7 +48,7 @@ class FileSecrets:
         self._lent = lent
         self._lacks: list[str] | None = None
         self._offline = offline
-        self._document = document
+        self.document = document
         self._base = base
         self._environ = environ
         self.problems: list[Problem] = []
@@ -68,7 +68,7 @@ class FileSecrets:
         return lacks[0] if lacks else ""
 
     def wrong(self, at: Location, message: str) -> None:
-        self.problems.append(self._document.problem(at, message))
+        self.problems.append(self.document.problem(at, message))
 
     def wrong_secret(self, at: Location, source: SecretSource, message: str) -> None:
         """Only its connection suffers, unless the secret stands in the file itself, which is to be mended."""
@@ -76,7 +76,7 @@ class FileSecrets:
             self.wrong(at, message)
         else:
             self._lacks.append(f"{name_of(source)}: {message}" if message.startswith("is ") else message)
-            self._lent.lacking.append(self._document.problem(at, message))
+            self._lent.lacking.append(self.document.problem(at, message))
 
     def secret(self, at: Location, source: SecretSource, *, lend: bool = False) -> Secret:
         """What a secret value of the file is; an empty one, and a problem, where it cannot be had.
@@ -99,7 +99,7 @@ class FileSecrets:
             return self._lent.of_the_last_time(source) if lend and self._lent is not None else _UNSET
 
     def _warn_of_file(self, at: Location, path: Path) -> None:
-        self.warnings += [self._document.problem(at, one.message) for one in readable_by_others(path)]
+        self.warnings += [self.document.problem(at, one.message) for one in readable_by_others(path)]
 
     def _credential(self, at: Location, source: SecretSource) -> Secret:
         """A secret that is only needed once a request was granted, and so may be fetched then."""

@@ -15,6 +15,7 @@ from ..core.registry import Registry
 from ..core.revocations import Revocations
 from ..limits.stores.open import Choice, problem_of
 from .build_connections import Registrar
+from .build_credentials import FileSecrets
 from .gateway_section import exposed, hosts_of, trusted_of, unsigned_of
 from .invocation import presign
 from .outside_secrets import Lent
@@ -110,17 +111,17 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
     path = seen.path
     shape = shape_of(path, environ, problems, memory.lent, seen)
     document, config, presets = shape.document, shape.config, shape.presets
-    registrar = Registrar(document, path.parent, environ, memory.lent)
-    connections = registrar.connections(config.connections)
+    secrets = FileSecrets(document, path.parent, environ, memory.lent)
+    connections = Registrar(secrets).connections(config.connections)
     hosts = hosts_of(config, document, problems)
-    store = _store(config, document, registrar, path.parent)
+    store = _store(config, document, secrets, path.parent)
     trusted = trusted_of(config, document, problems)
-    problems += registrar.problems
-    if registrar.holds_secrets:
-        registrar.warnings += [
+    problems += secrets.problems
+    if secrets.holds_secrets:
+        secrets.warnings += [
             one._replace(message=f"holds secrets, and {one.message}") for one in readable_by_others(path)
         ]
-    warnings, revocations = registrar.warnings, Revocations()
+    warnings, revocations = secrets.warnings, Revocations()
     if config.registry is not None:
         found = _registered(seen, environ, presets, problems)
         for name in found.connections.keys() & connections.keys():
@@ -204,14 +205,14 @@ def _read_or_tell(path: Path, problems: list[Problem]) -> Document:
         raise ConfigError([*problems, *error.problems]) from None
 
 
-def _store(config: Config, document: Document, registrar: Registrar, base: Path) -> Choice:
+def _store(config: Config, document: Document, secrets: FileSecrets, base: Path) -> Choice:
     wanted = config.limits
-    password = registrar.secret(("limits", "password"), wanted.password) if wanted.password else None
+    password = secrets.secret(("limits", "password"), wanted.password) if wanted.password else None
     choice = Choice(wanted.store, base, password, wanted.ca)
     if wrong := problem_of(choice):
-        registrar.problems.append(document.problem(("limits", "store"), wrong))
+        secrets.problems.append(document.problem(("limits", "store"), wrong))
     if choice.path is not None:
-        registrar.problems += writable_by_others(choice.path)
+        secrets.problems += writable_by_others(choice.path)
     return choice
 
 

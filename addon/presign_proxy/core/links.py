@@ -55,12 +55,12 @@ def weight(key: bytes, value: bytes) -> int:
     return min(value.count(b"<"), MAX_LINKS) if key == b"link" else 1
 
 
-def toil(key: bytes, value: bytes, forward: Forward) -> int:
-    """What it costs to look at a header, in bytes. Each URL of it is held against the one that was asked:
-    one of a letter is resolved against 60,000 of those, and may come out as long.
+def toil(urls: int, value: bytes, forward: Forward) -> int:
+    """What it costs to look at a header with so many URLs, in bytes. Each is held against the one that was
+    asked: one of a letter is resolved against 60,000 of those, and may come out as long.
     """
     asked = forward.asked.request.target if forward.asked else forward.plain.path
-    return _DEAR * len(value) + weight(key, value) * len(asked)
+    return _DEAR * len(value) + urls * len(asked)
 
 
 def lead(key: bytes, value: bytes, status: int, forward: Forward) -> Led:

@@ -135,8 +135,9 @@ def _kept(
         if key in gone or key.startswith(b"x-presign") or key.endswith(b"cdn-cache-control"):
             continue
         if key in LINKS or key in named:
-            urls += weight(key, value)
-            cost += toil(key, value, forward)
+            here = weight(key, value)
+            urls += here
+            cost += toil(here, value, forward)
             if urls > MAX_URLS or cost > MAX_TOIL:
                 # A redirect may not pass unseen, so nothing of the head does.
                 raise Denied("upstream", "the upstream hands out more URLs than are looked at")

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from .bell import Bell
+from .bell import PAUSE, Bell
 from .small_reads import sip
 from .sockets import handler_of
 from .tcp import keep_asking
@@ -25,8 +25,7 @@ MAX_BACKLOGS: Final = 16 * 1024 * 1024
 """Bytes of all answers together that wait for one client. Beyond it each of them has room for SHARE."""
 SHARE: Final = 16 * 1024
 """Bytes of one answer that are read however many others wait. One that is not taken never stops another."""
-_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 4 * _PAUSE
+_LONGEST_PAUSE: Final = 4 * PAUSE
 
 
 def is_too_much(waiting: int, together: int, room: int = MAX_BACKLOGS) -> bool:
@@ -119,7 +118,7 @@ class GatedReader:
             await bell.wait(self._is_shut)
             return
         # Asked again and again, because what opens the gate is a count in somebody else's queue.
-        pause = _PAUSE
+        pause = PAUSE
         while self._is_shut():
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -16,6 +16,7 @@ from ...core.connection import Connection
 from ...core.revocations import Revocations
 from ...signing import grammar
 from ..build_connections import Registrar
+from ..build_credentials import FileSecrets
 from ..outside_secrets import Lent
 from ..presets.apply import Presets, with_presets
 from ..schema.connections import ConnectionEntry, PresignConnection
@@ -55,23 +56,24 @@ def from_yaml(
     except ValidationError as error:
         rest = problems_of_connections(data, document, base, environ, memory.lent)
         raise ConfigError([*problems, *explain(document, error), *rest]) from None
-    registrar = Registrar(document, base, environ, memory.lent)
-    connections = registrar.connections(content.connections)
-    if problems := problems + registrar.problems:
+    secrets = FileSecrets(document, base, environ, memory.lent)
+    connections = Registrar(secrets).connections(content.connections)
+    if problems := problems + secrets.problems:
         raise ConfigError(problems)
-    return Registered(connections, _revocations(content.revoked), registrar.warnings)
+    return Registered(connections, _revocations(content.revoked), secrets.warnings)
 
 
 def problems_of_connections(
     data: Any, document: Document, base: Path, environ: Mapping[str, str], lent: Lent
 ) -> list[Problem]:
     """What is wrong with those connections whose shape is right, where others are not even that."""
-    registrar = Registrar(document, base, environ, lent.anew(strict=True))
+    secrets = FileSecrets(document, base, environ, lent.anew(strict=True))
+    registrar = Registrar(secrets)
     connections = data.get("connections") if isinstance(data, dict) else None
     for name, entry in connections.items() if isinstance(connections, dict) else ():
         with contextlib.suppress(ValidationError):
             registrar.connections(_ENTRY.validate_python({name: entry}))
-    return registrar.problems
+    return secrets.problems
 
 
 def _validated(entries: dict[str, Any]) -> dict[str, ConnectionEntry]:
@@ -121,15 +123,15 @@ class Builder:
         problems: list[Problem] = []
         if not isinstance(entry, dict) or "preset" in entry or "vars" in entry:
             data, problems = with_presets(document, self._presets)
-        registrar = Registrar(document, self._base, self._environ, self._lent)
+        secrets = FileSecrets(document, self._base, self._environ, self._lent)
         try:
-            connections = registrar.connections(_validated(data["connections"]))
+            connections = Registrar(secrets).connections(_validated(data["connections"]))
         except ValidationError as error:
             self._problems += problems + explain(document, error, ("connections",))
             return
-        self._problems += problems + registrar.problems
-        known = Known(digest, connections[name], tuple(registrar.warnings))
-        self._keep(name, known, again=not registrar.contained)
+        self._problems += problems + secrets.problems
+        known = Known(digest, connections[name], tuple(secrets.warnings))
+        self._keep(name, known, again=not secrets.contained)
 
     def _keep(self, name: str, known: Known, *, again: bool = False) -> None:
         self.found.connections[name] = known.connection
