@@ -12,6 +12,7 @@ import pkgutil
 import re
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -243,12 +244,21 @@ def patterns() -> dict[str, re.Pattern[Any] | LateRegex]:
             continue
         if not name.endswith("__main__"):
             module = importlib.import_module(info.name)
-            found |= {
-                f"{name}.{key}": one
-                for key, one in vars(module).items()
-                if isinstance(one, re.Pattern | LateRegex)
-            }
+            for key, value in vars(module).items():
+                found |= dict(patterns_in(f"{name}.{key}", value))
     return found
+
+
+def patterns_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Those that a value is, or that it holds as a tuple or as an object of ours."""
+    if isinstance(value, re.Pattern | LateRegex):
+        yield name, value
+    elif isinstance(value, tuple):
+        for index, one in enumerate(value):
+            yield from patterns_in(f"{name}[{index}]", one)
+    elif type(value).__module__ == "presign_proxy.http.paths" and hasattr(value, "__dict__"):
+        for key, one in vars(value).items():
+            yield from patterns_in(f"{name}.{key}", one)
 
 
 def nests(parsed: Any, *, inside: bool = False) -> bool:

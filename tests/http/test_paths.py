@@ -342,6 +342,8 @@ def test_a_mark_that_is_encoded_twice_is_refused(mark: str) -> None:
     b"a.jpg%3Bx%2Fb%3By.jpg",  # the slash decoded too: in b
     b"a.jpg%3Bx%2Fb%3BX.jpg",  # … whatever is in it
     b"a.jpg%3Bx;/b.jpg",  # it ends at the first plain semicolon: in x
+    b"a.jpg%EF%BC%9B%3B.jpg",  # decoded and not folded: in a full-width semicolon
+    b"a.jpg%EF%BC%9F%3F.jpg", b"a.jpg%EF%BC%83%23.jpg",
     b"a.jpg;x/b;y.jpg", b"a.jpg;x?.jpg".replace(b"?", b"%3Fx"), b"x%23.jpg", b"x%3F.jpg", b"x;.jpg",
 ])  # fmt: skip
 def test_a_suffix_is_not_met_where_any_reader_that_drops_parameters_finds_another_end(path: bytes) -> None:

@@ -165,27 +165,36 @@ def _any_of(octet: str, folded: str) -> str:
     return "|".join(units(_encode(char.encode("utf-8"))) for char in (f"%{ord(octet):02X}", *folded))
 
 
-_SEMICOLON: Final = f"(?:;|{_any_of(';', SEMICOLONS)})"
-_QUERY: Final = late(_any_of("?", QUESTION_MARKS))
-_FRAGMENT: Final = late(_any_of("#", HASHES))
-_ENDS: Final = (late(";"), late(_SEMICOLON), _QUERY, _FRAGMENT)
-# RFC 3986, 3.3. Servlet containers drop parameters before they decode, others after; then `%2F` ends one too.
-_PARAMETERS: Final = (
-    late(";[^/]*"),
-    late(f"{_SEMICOLON}[^/]*"),
-    late(f"{_SEMICOLON}[^/{units(b'%2F')}]*"),
-)
-_MARK: Final = late(f"{_SEMICOLON}|{_QUERY.pattern}|{_FRAGMENT.pattern}")
+class _Reader:
+    """The marks of upstreams that decode a path, and that fold it where told so."""
+
+    def __init__(self, semicolons: str = "", question_marks: str = "", hashes: str = "") -> None:
+        """Args: semicolons: those that it folds to one; and so on."""
+        semicolon = f"(?:;|{_any_of(';', semicolons)})"
+        self.cuts = late(_any_of("?", question_marks)), late(_any_of("#", hashes))
+        self.ends = (late(";"), late(semicolon), *self.cuts)
+        # RFC 3986, 3.3. Servlet containers drop parameters before decoding, others after: then %2F ends one.
+        dropped = (";[^/]*", f"{semicolon}[^/]*", f"{semicolon}[^/{units(b'%2F')}]*")
+        self.parameters = tuple([late(one) for one in dropped])
+        self.mark = late("|".join((semicolon, *(cut.pattern for cut in self.cuts))))
+
+    def readings(self, path: str) -> set[str]:
+        """What it may take for these units: cut at a mark, without parameters, or both; a fixed number."""
+        whole = {path, *_cut_at(self.cuts, path)}
+        bare = {parameters.sub("", one) for one in whole for parameters in self.parameters}
+        both = {cut for one in bare for cut in _cut_at(self.cuts, one)}
+        return {*_cut_at(self.ends, path), *bare, *both}
+
+
+_DECODES: Final = _Reader()
+_FOLDS: Final = _Reader(SEMICOLONS, QUESTION_MARKS, HASHES)
+_FOLDED_MARK: Final = late("|".join(units(_encode(c.encode())) for c in SEMICOLONS + QUESTION_MARKS + HASHES))
 
 
 def _readings(path: str) -> set[str]:
-    """What upstreams may take for these units of a path: cut at one of the marks, or without parameters, or
-    both, one after the other. A fixed number of them.
-    """
-    whole = {path, *_cut_at((_QUERY, _FRAGMENT), path)}
-    bare = {parameters.sub("", one) for one in whole for parameters in _PARAMETERS}
-    both = {cut for one in bare for cut in _cut_at((_QUERY, _FRAGMENT), one)}
-    return {*_cut_at(_ENDS, path), *bare, *both}
+    """What upstreams may take for these units of a path. Where no character folds, all read it alike."""
+    found = _FOLDS.readings(path)
+    return found | _DECODES.readings(path) if _FOLDED_MARK.search(path) else found
 
 
 def _cut_at(marks: Iterable[re.Pattern[str]], path: str) -> set[str]:
@@ -236,7 +245,7 @@ class Pattern(NamedTuple):
             return False
         rest = path[len(first) :]
         # Escapes are not ASCII in units, so most paths need no search.
-        if (rest.isascii() and ";" not in rest) or not _MARK.search(rest):
+        if (rest.isascii() and ";" not in rest) or not _FOLDS.mark.search(rest):
             return True
         return len(rest) <= _MAX_READ and all(
             self._matches_rest(one.translate(table)) for one in _readings(rest)
