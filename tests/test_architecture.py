@@ -111,7 +111,7 @@ LONG_FILES: Final[dict[str, int]] = {
 LONG_FUNCTIONS: Final[dict[str, int]] = {}
 WIDE_CLASSES: Final[dict[str, int]] = {
     "mitm.flow.http2_frames.FrameGate": 17,
-    "mitm.flow.state.Ledger": 19,
+    "mitm.flow.state.FlowStates": 19,
     "mitm.guard.Guard": 17,
     "mitm.lane.exchange.Exchange": 19,
     "mitm.lane.layer.Lane": 24,

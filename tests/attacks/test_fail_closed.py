@@ -74,14 +74,14 @@ COMMITTING = (
     "mask_for",
     "show",
     "snapshot",
-    "Ledger.open",
-    "Ledger.get",
-    "Ledger.paid_head",
-    "Ledger.grant",
+    "FlowStates.open",
+    "FlowStates.get",
+    "FlowStates.paid_head",
+    "FlowStates.grant",
     "new_request_id@1",
 )
 SENDING = (
-    "Entry.enter",
+    "FlowState.enter",
     "is_unchanged@1",
     "is_unchanged@2",
     "reaches",
@@ -108,9 +108,9 @@ BOOK_KEEPING = (
     "record",
     "Throttle.admit",
     "AuditSink.write",
-    "Journal.write",
+    "AuditLog.write",
     "Guard._finish",
-    "Ledger.retire",
+    "FlowStates.retire",
     "Dialler.connected",
 )
 # What refusals are made of: without them a request is still not let through.
@@ -129,7 +129,7 @@ LAYERING = ("Guard.guard_layer", "adopt", "is_raw")
 CONNECTING = ("Guard.http_connect", "Guard._connect_answer", "request_of", "recognise", "arrival_of@1")
 # Between mitmproxy's protocol and ours, where nothing of ours decides: no answer, but an end.
 PROTOCOL = (
-    "Ledger.holds_too_much",
+    "FlowStates.holds_too_much",
     "GuardedHttpLayer.make_stream",
     "GuardedHttp1Server.read_headers",
     "GuardedStream._arrive",

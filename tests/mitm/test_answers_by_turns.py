@@ -17,7 +17,7 @@ import uvloop
 
 from presign_proxy.core.content_coding import Decoder
 from presign_proxy.mitm.lane.upstream import Link
-from presign_proxy.mitm.lane.write_batch import Outbox
+from presign_proxy.mitm.lane.write_batch import WriteBatch
 from presign_proxy.mitm.response_chunks import TURN_CHUNKS
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
@@ -113,8 +113,8 @@ async def hear(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served = loop.run_in_executor(None, serve, listener)
         secure = {"ssl": tls[1], "server_hostname": "localhost"} if tls else {}
-        outbox = Outbox()
-        _, link = await loop.create_connection(lambda: Link(outbox), *listener.getsockname(), **secure)
+        write_batch = WriteBatch()
+        _, link = await loop.create_connection(lambda: Link(write_batch), *listener.getsockname(), **secure)
         link.begin(told, b"GET", whole=True)
         on_begin(link, told)
         link.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -234,7 +234,7 @@ def test_an_upstream_that_sends_tls_records_of_one_byte_is_read_one_segment_in_a
 
     async def work() -> None:
         told = Counting()
-        loop, outbox = asyncio.get_running_loop(), Outbox()
+        loop, write_batch = asyncio.get_running_loop(), WriteBatch()
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
             def serve() -> None:
@@ -244,7 +244,7 @@ def test_an_upstream_that_sends_tls_records_of_one_byte_is_read_one_segment_in_a
 
             served = loop.run_in_executor(None, serve)
             _, link = await loop.create_connection(
-                lambda: Link(outbox), *listener.getsockname(), ssl=secure[1], server_hostname="localhost"
+                lambda: Link(write_batch), *listener.getsockname(), ssl=secure[1], server_hostname="localhost"
             )
             told.count()
             link.begin(told, b"GET", whole=True)

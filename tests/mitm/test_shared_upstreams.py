@@ -19,7 +19,7 @@ import trustme
 
 from presign_proxy.http.message import Origin
 from presign_proxy.mitm.lane.upstream_pool import Place, Pool
-from presign_proxy.mitm.lane.write_batch import Outbox
+from presign_proxy.mitm.lane.write_batch import WriteBatch
 from support.byhand import ByHand, Wire
 from support.careless import Careless
 from support.gateways import MakeGateway
@@ -348,6 +348,6 @@ def test_a_kept_connection_over_tls_on_which_something_has_come_is_not_used(
 
     hand = ByHand()
     try:
-        asyncio.run(work(Pool(lambda: client, time.monotonic, Outbox()), hand))
+        asyncio.run(work(Pool(lambda: client, time.monotonic, WriteBatch()), hand))
     finally:
         hand.stop()

@@ -475,7 +475,7 @@ def parts(**changed: Any) -> Observer:
     """An observer of a gateway that is well, but for what is changed."""
     known = {
         "obstacle": "",
-        "journal": "",
+        "audit_log": "",
         "registry": Registry({}),
         "stale": False,
         "is_down": False,
@@ -483,7 +483,7 @@ def parts(**changed: Any) -> Observer:
     } | changed
     admission = SimpleNamespace(obstacle=known["obstacle"])
     newer = Newer(0.0, "x") if known["stale"] else None
-    keeper = SimpleNamespace(
+    live_config = SimpleNamespace(
         registry=known["registry"],
         loaded=None,
         newer=newer,
@@ -491,18 +491,18 @@ def parts(**changed: Any) -> Observer:
     )
     reloader = SimpleNamespace(trouble=lambda _: known["hangs"])
     limiter = SimpleNamespace(is_down=known["is_down"])
-    journal = SimpleNamespace(obstacle=known["journal"])
+    audit_log = SimpleNamespace(obstacle=known["audit_log"])
     lifecycle = Lifecycle(
-        lambda: obstacle(admission, keeper, journal), lambda: hints(keeper, limiter, reloader)
+        lambda: obstacle(admission, live_config, audit_log), lambda: hints(live_config, limiter, reloader)
     )
     lifecycle.serve()
     if known.get("draining"):
         lifecycle.drain()
     return Observer(
         lifecycle,
-        keeper,
+        live_config,
         limiter,
-        journal,
+        audit_log,
         in_flight=lambda: 0,
         clients=lambda: (0, 1000),
         lookups=dict,
@@ -522,7 +522,7 @@ def parts(**changed: Any) -> Observer:
         ({"draining": True, "stale": True}, False, "not ready: draining"),
         ({"obstacle": "an option is unsafe"}, False, "not ready: an option is unsafe"),
         (
-            {"journal": "the audit log cannot be written: x"},
+            {"audit_log": "the audit log cannot be written: x"},
             False,
             "not ready: the audit log cannot be written: x",
         ),

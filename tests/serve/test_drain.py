@@ -247,7 +247,7 @@ def test_whoever_has_not_taken_what_was_written_for_it_is_behind_and_not_idle() 
 
 def knowing(layers: dict[Any, Any]) -> Any:
     """A guard that knows of these layers, and of no head that is due."""
-    return SimpleNamespace(ledger=SimpleNamespace(heads={}, layers=layers))
+    return SimpleNamespace(states=SimpleNamespace(heads={}, layers=layers))
 
 
 @pytest.mark.parametrize("idle", [True, False])

@@ -46,7 +46,7 @@ class Newer(NamedTuple):
     why: str
 
 
-class Keeper:
+class LiveConfig:
     """Loads a configuration, and loads it again when somebody says that its files have changed."""
 
     def __init__(

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..config.live import Keeper
+from ..config.live import LiveConfig
 from ..config.reload import Reloader
 from ..config.schema.config import AdminConfig, HostPort
 from ..config_problems import ConfigError, Problem
 from ..limits.limiter import Limiter
 from ..observe.admin_server import PORT_PATIENCE, AdminServer, CannotListen, bound
-from ..observe.audit_log import Journal
+from ..observe.audit_log import AuditLog
 from ..observe.metrics import Snapshot
 from ..observe.process import process_figures
 from .admission import Admission
@@ -31,9 +31,9 @@ class Observer:
     def __init__(
         self,
         lifecycle: Lifecycle,
-        keeper: Keeper,
+        live_config: LiveConfig,
         limiter: Limiter,
-        journal: Journal,
+        audit_log: AuditLog,
         in_flight: Callable[[], int],
         clients: Callable[[], tuple[int, int]],
         lookups: Callable[[], Snapshot],
@@ -47,9 +47,9 @@ class Observer:
             hangs: what of the files that are looked at does not answer; empty where all do.
         """
         self._lifecycle = lifecycle
-        self._keeper = keeper
+        self._live_config = live_config
         self._limiter = limiter
-        self._journal = journal
+        self._audit_log = audit_log
         self._in_flight = in_flight
         self.clients = clients
         self._lookups = lookups
@@ -68,7 +68,7 @@ class Observer:
     @property
     def address(self) -> HostPort | None:
         """Where the configuration that is in force wants it to be."""
-        loaded = self._keeper.loaded
+        loaded = self._live_config.loaded
         admin = loaded.config.admin if loaded else None
         return admin.listen if admin else None
 
@@ -82,10 +82,10 @@ class Observer:
 
     def figures(self) -> Snapshot:
         """What this process has counted and is doing."""
-        keeper, limiter = self._keeper, self._limiter
+        live_config, limiter = self._live_config, self._limiter
         counts = limiter.counts
         outcomes = ("admitted", "limited", "failed", "opened")
-        registry = keeper.registry
+        registry = live_config.registry
         clients, max_clients = self.clients()
         found: Snapshot = {
             "presign_in_flight": [[[], self._in_flight()]],
@@ -94,18 +94,24 @@ class Observer:
             "presign_limits_total": [[[outcome], counts[outcome]] for outcome in outcomes],
             "presign_store_failures_total": [[[], counts["store_failures"]]],
             "presign_store_up": [[[limiter.kind], 0 if limiter.is_down else 1]],
-            "presign_config_reloads_total": [[[result], count] for result, count in keeper.reloads.items()],
-            "presign_config_last_success_timestamp_seconds": [[[], keeper.loaded_at]],
-            "presign_config_stale": [[[], int(keeper.stale)]],
-            "presign_config_stale_since_timestamp_seconds": [[[], keeper.newer.since if keeper.newer else 0]],
-            "presign_config_version_info": [[[keeper.loaded.record.version], 1]] if keeper.loaded else [],
+            "presign_config_reloads_total": [
+                [[result], count] for result, count in live_config.reloads.items()
+            ],
+            "presign_config_last_success_timestamp_seconds": [[[], live_config.loaded_at]],
+            "presign_config_stale": [[[], int(live_config.stale)]],
+            "presign_config_stale_since_timestamp_seconds": [
+                [[], live_config.newer.since if live_config.newer else 0]
+            ],
+            "presign_config_version_info": [[[live_config.loaded.record.version], 1]]
+            if live_config.loaded
+            else [],
             "presign_config_files_hang": [[[], int(bool(self._hangs()))]],
-            "presign_connections_lacking_secrets": [[[], len(keeper.lacking)]],
+            "presign_connections_lacking_secrets": [[[], len(live_config.lacking)]],
             "presign_connections": [[[], len(registry.connections) if registry else 0]],
             "presign_ready": [[[], int(self.ready()[0])]],
             "presign_build_info": [[self._build, 1]],
         }
-        return found | self._lookups() | self._journal.figures() | process_figures()
+        return found | self._lookups() | self._audit_log.figures() | process_figures()
 
     async def _figures(self) -> Snapshot:
         return self.figures()
@@ -142,7 +148,7 @@ class Observer:
 
     def _bound(self, address: HostPort) -> list[socket.socket]:
         """Raises CannotListen. At the start, who was there before may be ending; a reload is tried again."""
-        until = time.monotonic() + (0 if self._keeper.loaded else PORT_PATIENCE)
+        until = time.monotonic() + (0 if self._live_config.loaded else PORT_PATIENCE)
         told = False
         while True:
             try:
@@ -161,21 +167,21 @@ class Observer:
             self._listening = None
 
 
-def obstacle(admission: Admission, keeper: Keeper, journal: Journal) -> str:
+def obstacle(admission: Admission, live_config: LiveConfig, audit_log: AuditLog) -> str:
     """Why presigned requests are not served; empty where they are."""
-    if keeper.registry is None:
+    if live_config.registry is None:
         return "no usable configuration"
-    return admission.obstacle or journal.obstacle
+    return admission.obstacle or audit_log.obstacle
 
 
-def hints(keeper: Keeper, limiter: Limiter, reloader: Reloader) -> str:
+def hints(live_config: LiveConfig, limiter: Limiter, reloader: Reloader) -> str:
     """What to mend though they are.
 
     A broken change keeps the last good configuration in force, and so the gateway in rotation: every gateway
     reads the same broken file, and a balancer that took them all out would end the service.
     """
     now = time.monotonic()
-    found = [keeper.trouble(now), reloader.trouble(now), "limit store down" if limiter.is_down else ""]
+    found = [live_config.trouble(now), reloader.trouble(now), "limit store down" if limiter.is_down else ""]
     return ", ".join(filter(None, found))
 
 

@@ -23,7 +23,7 @@ from ..http.hosts import parse_address
 from ..http.networks import Network
 from ..observe.metrics import Snapshot
 from . import last_bytes
-from .flow.state import Ledger
+from .flow.state import FlowStates
 from .sockets import proxyserver, transport_of
 
 
@@ -31,14 +31,14 @@ class Dialler:
     """Decides on each upstream connection just before it is dialled."""
 
     def __init__(
-        self, ledger: Ledger, store: Callable[[], Address | None], admin: Callable[[], int | None]
+        self, states: FlowStates, store: Callable[[], Address | None], admin: Callable[[], int | None]
     ) -> None:
         """
         Args:
             store: where the limit store is, if it is somewhere.
             admin: the port of the admin listener, whichever process has it.
         """
-        self._ledger = ledger
+        self._states = states
         self._store = store
         self._resolver = Resolver()
         self._judged: frozenset[int] = frozenset()
@@ -68,7 +68,7 @@ class Dialler:
         address = networks.judge(await _resolved(found), forward.resolve)
         if await self._is_forbidden([address], port):
             raise Denied("invalid", "the source is the gateway itself, or its store")
-        self._ledger.pin(client, host, port, address)
+        self._states.pin(client, host, port, address)
 
     def must_judge(self, port: int) -> bool:
         """Whether something of ours listens on such a port: then a name has to be resolved to be judged."""
@@ -89,7 +89,7 @@ class Dialler:
     async def address(self, client: Any, forward: Forward) -> str:
         """What to dial for a grant. Raises Denied("upstream") for what nothing may be led to."""
         host, port = forward.origin.host, forward.origin.port
-        pinned = self._ledger.pinned(client, host, port) if forward.resolve is not None else None
+        pinned = self._states.pinned(client, host, port) if forward.resolve is not None else None
         if pinned is not None or not self.must_judge(port):
             return pinned or host
         addresses = await _resolved(self._resolver.configured(host, port))
@@ -102,7 +102,7 @@ class Dialler:
         if data.server.address is None:
             return
         host, port = data.server.address[:2]
-        pinned = self._ledger.pinned(data.client, host, port)
+        pinned = self._states.pinned(data.client, host, port)
         if pinned is not None:
             # SNI and certificate check stay on the name; `connected` restores it for reuse.
             self._named[data.server] = data.server.address

@@ -18,7 +18,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
 from ..config import load as config
-from ..config.live import Keeper, Reloaded
+from ..config.live import LiveConfig, Reloaded
 from ..config.reload import Reloader
 from ..config_problems import ConfigError
 from ..core import tunnel
@@ -37,20 +37,20 @@ from ..gateway.request_id import new_request_id
 from ..gateway.status import Observer, hints, obstacle
 from ..http.message import Request, is_sound
 from ..limits.limiter import Limiter
-from ..observe.audit_log import Journal
+from ..observe.audit_log import AuditLog
 from ..observe.audit_record import GONE, Outcome
 from ..observe.log_redaction import Redaction
 from . import self_test, watchers
 from .backpressure import gate
-from .deadlines import Housekeeper
+from .deadlines import Deadlines
 from .dialling import Dialler
 from .flow import adapter, first_bytes, http_layer
 from .flow.next_layer import LayerGuard
-from .flow.state import Entry, Ledger
+from .flow.state import FlowState, FlowStates
 from .hook_dispatch import Begin, speed_up
 from .lane import availability
 from .lane.attach import with_lane
-from .lane.shared import Express
+from .lane.shared import LaneShared
 from .sockets import hang_up, is_listening, open_clients, tell, widen
 from .tls import Front
 
@@ -63,46 +63,50 @@ class Guard:
     name = "presign_guard"
 
     def __init__(self) -> None:
-        self.ledger = Ledger(lambda *asked: self._admission.confirm(*asked), lambda: self.keeper.max_clients)
+        self.states = FlowStates(
+            lambda *asked: self._admission.confirm(*asked), lambda: self.live_config.max_clients
+        )
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
-        self._dialler = Dialler(self.ledger, lambda: self._limiter.address, lambda: self.observer.port)
-        self._journal = Journal()
-        self.keeper = Keeper(
+        self._dialler = Dialler(self.states, lambda: self._limiter.address, lambda: self.observer.port)
+        self._audit_log = AuditLog()
+        self.live_config = LiveConfig(
             lambda loaded: self.adoption.prepare(loaded),
             lambda loaded, opened: self.adoption.adopt(loaded, opened),
         )
-        self._reloader = Reloader(self.keeper, self._reload)
-        self._housekeeper = Housekeeper(
-            self.ledger, self._reloader.tick, lambda now: self._express.tick(now), self._end
+        self._reloader = Reloader(self.live_config, self._reload)
+        self._deadlines = Deadlines(
+            self.states, self._reloader.tick, lambda now: self._shared.tick(now), self._end
         )
         self.lifecycle = Lifecycle(
-            lambda: obstacle(self._admission, self.keeper, self._journal),
-            lambda: hints(self.keeper, self._limiter, self._reloader),
+            lambda: obstacle(self._admission, self.live_config, self._audit_log),
+            lambda: hints(self.live_config, self._limiter, self._reloader),
         )
         self._admission = Admission(
-            self.keeper, self._dialler, self._limiter, self._fetcher, self._journal, self.lifecycle
+            self.live_config, self._dialler, self._limiter, self._fetcher, self._audit_log, self.lifecycle
         )
-        self._express = Express(self._admission, self._dialler, self._journal, self.ledger, self.lifecycle)
+        self._shared = LaneShared(
+            self._admission, self._dialler, self._audit_log, self.states, self.lifecycle
+        )
         self.observer = Observer(
             self.lifecycle,
-            self.keeper,
+            self.live_config,
             self._limiter,
-            self._journal,
-            lambda: self.ledger.in_flight + len(self._express.exchanges),
-            lambda: (open_clients(), self.keeper.max_clients if is_listening() else 0),
+            self._audit_log,
+            lambda: self.states.in_flight + len(self._shared.exchanges),
+            lambda: (open_clients(), self.live_config.max_clients if is_listening() else 0),
             self._dialler.figures,
             lambda: self._reloader.trouble(time.monotonic()),
         )
         self._redaction = Redaction()
         self._front = Front()
-        self.adoption = Adoption(self.observer, self._journal, self._limiter, self._fetcher, self._front)
+        self.adoption = Adoption(self.observer, self._audit_log, self._limiter, self._fetcher, self._front)
         self.begin: Begin | None = None  # with hooks at once, where that can be
 
     @property
     def registry(self) -> Registry | None:
-        return self.keeper.registry
+        return self.live_config.registry
 
     # -- being installed ------------------------------------------------------------------------------
 
@@ -131,7 +135,7 @@ class Guard:
         for problem in [*unsafe_options.mistyped(ctx.options), *strange]:
             logger.error(problem)
         self._admission.armed = not strange
-        self._housekeeper.start()
+        self._deadlines.start()
         self._reloader.start()
         self._dialler.start()
         self._watching = True
@@ -152,16 +156,16 @@ class Guard:
 
     async def done(self) -> None:
         await self._limiter.close()
-        self._housekeeper.stop()
+        self._deadlines.stop()
         self._reloader.close()
         self._fetcher.close()
-        self.keeper.close()
+        self.live_config.close()
         self._dialler.close()
-        for entry in self.ledger.live():
-            self._end(entry, entry.outcome(None, "the gateway was stopped"))
-        self._express.close()
+        for flow_state in self.states.live():
+            self._end(flow_state, flow_state.outcome(None, "the gateway was stopped"))
+        self._shared.close()
         self.observer.close()
-        self._journal.close()
+        self._audit_log.close()
 
     # -- configuration --------------------------------------------------------------------------------
 
@@ -177,8 +181,8 @@ class Guard:
             raise exceptions.OptionsError(
                 f"presign: presign_lane is one of {', '.join(availability.CHOICES)}"
             )
-        self._express.set_out(ctx.master)
-        watchers.attend(ctx.master, self._journal.terminal, self.ledger)
+        self._shared.set_out(ctx.master)
+        watchers.attend(ctx.master, self._audit_log.terminal, self.states)
         deny = self.registry is not None and self.registry.deny_unsigned
         problems = list(unsafe_options.unsafe(ctx.options, deny_unsigned=deny))
         self._admission.unsafe = bool(problems)
@@ -193,13 +197,13 @@ class Guard:
             choices = ", ".join(config.UNSIGNED)
             raise exceptions.OptionsError(f"presign: presign_unsigned is one of {choices}")
         try:
-            if self.keeper.load(ctx.options.presign_config, unsigned):
+            if self.live_config.load(ctx.options.presign_config, unsigned):
                 self._reloader.watch()
         except ConfigError as error:
             raise exceptions.OptionsError(f"presign: the configuration is not usable:\n{error}") from None
 
     async def _reload(self, still: float) -> Reloaded:
-        outcome = await self.keeper.reload(ctx.options.presign_unsigned, still)
+        outcome = await self.live_config.reload(ctx.options.presign_unsigned, still)
         if outcome.kind in ("ok", "lacks"):
             self._reloader.watch()
             try:
@@ -211,14 +215,14 @@ class Guard:
     @command.command("presign.reload")
     def reload(self) -> None:
         """Read the configuration again, and run the programs that print secrets again."""
-        self.keeper.run_anew()
+        self.live_config.run_anew()
         self._reloader.asked = True
 
     async def reloaded(self) -> tuple[bool, str]:
         """Read the configuration again; returns once it was, whether it is in force, and why not."""
         self.reload()
         await self._reloader.settled()
-        return not self.keeper.stale, self.lifecycle.ready()[1]
+        return not self.live_config.stale, self.lifecycle.ready()[1]
 
     @command.command("presign.connections")
     def connections(self) -> Sequence[str]:
@@ -228,26 +232,26 @@ class Guard:
     # -- connections ----------------------------------------------------------------------------------
 
     def client_connected(self, client: Client) -> None:
-        if open_clients() > self.keeper.max_clients and not self._housekeeper.make_room():
+        if open_clients() > self.live_config.max_clients and not self._deadlines.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
-            self.ledger.owe_head(client)
+            self.states.owe_head(client)
             widen(client)
-            gate(client, client, lambda: self.ledger.holds_too_much(client))
+            gate(client, client, lambda: self.states.holds_too_much(client))
 
     def tls_start_client(self, data: TlsData) -> None:
         self._front.start(data)
 
     async def client_disconnected(self, client: Client) -> None:
         try:
-            if (layer := self.ledger.layers.get(client)) is not None:
+            if (layer := self.states.layers.get(client)) is not None:
                 layer.give_up()  # it was told of the end of what the client says, and of no other
                 for event in layer.departures():
                     await tell(client, event)
-            for entry in self.ledger.lost(client):
-                self._end(entry, entry.outcome(None, "the gateway failed at the protocol"))
+            for flow_state in self.states.lost(client):
+                self._end(flow_state, flow_state.outcome(None, "the gateway failed at the protocol"))
         finally:
-            self.ledger.forget(client)
+            self.states.forget(client)
             hang_up(client)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -261,7 +265,7 @@ class Guard:
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
-        gate(data.client, data.server, *self.ledger.gating(data.client, data.server))
+        gate(data.client, data.server, *self.states.gating(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
@@ -275,17 +279,17 @@ class Guard:
         if raw and (self.registry is None or self.registry.deny_unsigned):
             nextlayer.layer = first_bytes.Refuse(nextlayer.context)
         elif raw:
-            self.ledger.paid_head(nextlayer.context.client)
-            self.ledger.raw.add(nextlayer.context.client)
-        http_layer.adopt(nextlayer.context, self.ledger, self.begin)
-        if self._express.open and not raw:
-            nextlayer.layer = with_lane(chosen, self._express)
+            self.states.paid_head(nextlayer.context.client)
+            self.states.raw.add(nextlayer.context.client)
+        http_layer.adopt(nextlayer.context, self.states, self.begin)
+        if self._shared.open and not raw:
+            nextlayer.layer = with_lane(chosen, self._shared)
 
     # -- requests -------------------------------------------------------------------------------------
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         """The deadline runs again, for the head inside the tunnel."""
-        self.ledger.owe_head(flow.client_conn)
+        self.states.owe_head(flow.client_conn)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """CONNECT: no presign travels on it, and with unsigned: deny it leads to known places only.
@@ -293,11 +297,11 @@ class Guard:
         Until its entry says that it may pass, the stream refuses it.
         """
         answer = self._connect_answer(flow)
-        entry = self.ledger.get(flow)
+        flow_state = self.states.get(flow)
         if answer is not None:
             flow.response = adapter.response_of(answer, close=True)
-        elif entry is not None:
-            entry.decision = PASS
+        elif flow_state is not None:
+            flow_state.decision = PASS
 
     def _connect_answer(self, flow: http.HTTPFlow) -> Answer | None:
         arrival = adapter.arrival_of(flow.request, tunnelled=False)
@@ -313,111 +317,117 @@ class Guard:
         if code == "unsigned":
             answer = answer._replace(reason=tunnel.REASON)
         flow.request.data.headers = http.Headers(redact(b"/", request.fields).fields)
-        self._tell(flow, self.ledger.get(flow), decision, Outcome(status=answer.status))
+        self._tell(flow, self.states.get(flow), decision, Outcome(status=answer.status))
         return answer
 
     def requestheaders(self, flow: http.HTTPFlow) -> Coroutine[Any, Any, None] | None:
         """Decides at once; on what a grant has to wait for, in the coroutine that is returned."""
-        entry = self.ledger.get(flow)
+        flow_state = self.states.get(flow)
         decision: Decision = Deny("internal", "the decision failed", "json", Facts(new_request_id()))
         waiting = None
         try:
-            arrival = entry.arrival if entry else adapter.arrival_of(flow.request, tunnelled=True)
+            arrival = flow_state.arrival if flow_state else adapter.arrival_of(flow.request, tunnelled=True)
             request = adapter.request_of(flow, arrival)
-            decided = self._decide(flow, entry, request)
-            if entry is not None and isinstance(decided, Forward) and decided.waits:
-                waiting = self._wait(flow, entry, decided, request)
+            decided = self._decide(flow, flow_state, request)
+            if flow_state is not None and isinstance(decided, Forward) and decided.waits:
+                waiting = self._wait(flow, flow_state, decided, request)
             decision = decided
         except Exception as error:
             logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
         finally:
             if waiting is None:
-                self._commit(flow, entry, decision)
+                self._commit(flow, flow_state, decision)
         return waiting
 
-    async def _wait(self, flow: http.HTTPFlow, entry: Entry, forward: Forward, request: Request) -> None:
+    async def _wait(
+        self, flow: http.HTTPFlow, flow_state: FlowState, forward: Forward, request: Request
+    ) -> None:
         """Until it is over, nothing is committed, and the stream refuses the request."""
         decision: Decision | None = Deny("internal", "the decision failed", forward.style, forward.facts)
         try:
-            work = self._admission.complete(forward, request, flow.client_conn, entry.seat)
-            decision = await entry.unless_left(work)
+            work = self._admission.complete(forward, request, flow.client_conn, flow_state.limit_hold)
+            decision = await flow_state.unless_left(work)
         except Exception as error:
             logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
         finally:
             if decision is not None:
-                self._commit(flow, entry, decision)
+                self._commit(flow, flow_state, decision)
             else:
-                self._drop(flow, entry, forward)
+                self._drop(flow, flow_state, forward)
 
-    def _drop(self, flow: http.HTTPFlow, entry: Entry, forward: Forward) -> None:
+    def _drop(self, flow: http.HTTPFlow, flow_state: FlowState, forward: Forward) -> None:
         """Its client has gone before it was decided; its stream is told so next."""
-        entry.seat.let_go()
+        flow_state.limit_hold.let_go()
         adapter.hide(flow)
-        entry.request, entry.told = None, True
-        self._journal.write(forward, entry.outcome(None, GONE), flow.client_conn.peername)
+        flow_state.request, flow_state.told = None, True
+        self._audit_log.write(forward, flow_state.outcome(None, GONE), flow.client_conn.peername)
 
-    def _decide(self, flow: http.HTTPFlow, entry: Entry | None, request: Request) -> Decision:
-        decision = self.ledger.take_over(flow, request, self.registry) or self._admission.decide(request)
-        if entry is not None:
+    def _decide(self, flow: http.HTTPFlow, flow_state: FlowState | None, request: Request) -> Decision:
+        decision = self.states.take_over(flow, request, self.registry) or self._admission.decide(request)
+        if flow_state is not None:
             # What was granted has passed the grammar; what was refused may not have come to it.
-            entry.ends_connection = isinstance(decision, Deny) and not is_sound(request)
+            flow_state.ends_connection = isinstance(decision, Deny) and not is_sound(request)
         if isinstance(decision, PassThrough):
-            why = adapter.second_fault(request, entry) if decision.second else ""
+            why = adapter.second_fault(request, flow_state) if decision.second else ""
             return Deny("malformed", why, "json", Facts(new_request_id())) if why else decision
         if flow.error is not None:
             # mitmproxy has rejected it, and not even filled in where it is addressed.
             return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
         if isinstance(decision, Deny):
             return decision
-        if entry is None:
+        if flow_state is None:
             # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
-        if why := adapter.framing_fault(flow.request, entry.arrival, decision):
+        if why := adapter.framing_fault(flow.request, flow_state.arrival, decision):
             return Deny("malformed", why, decision.style, decision.facts)
-        entry.request = request
+        flow_state.request = request
         return decision
 
-    def _commit(self, flow: http.HTTPFlow, entry: Entry | None, decision: Decision) -> None:
+    def _commit(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Decision) -> None:
         """Apply a decision. Until the entry has it, the stream refuses the request."""
         if isinstance(decision, PassThrough):
             adapter.let_through(flow, decision)  # where that fails, there is no decision, and it is refused
-            if entry is not None:
-                entry.decision = decision
-                self._journal.meter.passed += 1
+            if flow_state is not None:
+                flow_state.decision = decision
+                self._audit_log.meter.passed += 1
         elif isinstance(decision, Forward):
-            self._grant(flow, entry, decision)
+            self._grant(flow, flow_state, decision)
         else:
-            self._refuse(flow, entry, decision)
+            self._refuse(flow, flow_state, decision)
 
-    def _grant(self, flow: http.HTTPFlow, entry: Entry | None, decision: Forward) -> None:
+    def _grant(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Forward) -> None:
         """Apply a grant; refuse the request where that fails half-way."""
         try:
-            if entry is None:
+            if flow_state is None:
                 raise LookupError("a grant needs an entry")
-            entry.mask = mask_for(decision.connection.injector)
-            entry.snapshot = adapter.show(flow, decision)
+            flow_state.mask = mask_for(decision.connection.injector)
+            flow_state.snapshot = adapter.show(flow, decision)
             adapter.mark_grant(flow, decision)
             # Last of all: nothing that fails may come after it.
-            self.ledger.grant(entry, decision)
+            self.states.grant(flow_state, decision)
         except Exception as error:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
-            self._refuse(flow, entry, Deny("internal", "the rewrite failed", decision.style, decision.facts))
+            self._refuse(
+                flow, flow_state, Deny("internal", "the rewrite failed", decision.style, decision.facts)
+            )
 
-    def _refuse(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny) -> None:
+    def _refuse(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Deny) -> None:
         answer = decision.answer
-        if entry is not None:
-            entry.answer, entry.decision, entry.request = answer, decision, None
-            entry.seat.let_go()
+        if flow_state is not None:
+            flow_state.answer, flow_state.decision, flow_state.request = answer, decision, None
+            flow_state.limit_hold.let_go()
         adapter.hide(flow)
         flow.response = adapter.response_of(answer, close=False)
         adapter.mark_refusal(flow, decision)
-        duration = time.monotonic() - entry.started if entry is not None else 0.0
-        self._tell(flow, entry, decision, Outcome(status=answer.status, duration=duration))
+        duration = time.monotonic() - flow_state.started if flow_state is not None else 0.0
+        self._tell(flow, flow_state, decision, Outcome(status=answer.status, duration=duration))
 
-    def _tell(self, flow: http.HTTPFlow, entry: Entry | None, decision: Deny, outcome: Outcome) -> None:
-        if entry is not None:
-            entry.told = True
-        self._journal.write(decision, outcome, flow.client_conn.peername)
+    def _tell(
+        self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Deny, outcome: Outcome
+    ) -> None:
+        if flow_state is not None:
+            flow_state.told = True
+        self._audit_log.write(decision, outcome, flow.client_conn.peername)
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -425,32 +435,32 @@ class Guard:
         self._finish(flow, None)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        entry = self.ledger.get(flow)
+        flow_state = self.states.get(flow)
         gone = not flow.client_conn.connected or (flow.error and flow.error.msg == Error.KILLED_MESSAGE)
-        if entry is None or gone or entry.left:
+        if flow_state is None or gone or flow_state.left:
             self._finish(flow, GONE)
-        elif entry.stage == "receiving":
-            self._finish(flow, entry.why or "the upstream broke off its response")
+        elif flow_state.stage == "receiving":
+            self._finish(flow, flow_state.why or "the upstream broke off its response")
         else:
             # The stream answers it so, once mitmproxy lets it.
-            status = 504 if entry.timed_out else STATUS["upstream"]
-            self._finish(flow, entry.why or f"the upstream failed while {entry.stage}", status)
+            status = 504 if flow_state.timed_out else STATUS["upstream"]
+            self._finish(flow, flow_state.why or f"the upstream failed while {flow_state.stage}", status)
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
-        if (entry := self.ledger.get(flow)) is not None and entry.grant is not None:
+        if (flow_state := self.states.get(flow)) is not None and flow_state.grant is not None:
             status = failed or (flow.response.status_code if flow.response else None)
-            outcome = entry.outcome(status, error, "upstream" if failed else None)
-            adapter.mark_end(flow, self._end(entry, outcome), outcome, entry.bodies)
-            entry.bodies = None
+            outcome = flow_state.outcome(status, error, "upstream" if failed else None)
+            adapter.mark_end(flow, self._end(flow_state, outcome), outcome, flow_state.bodies)
+            flow_state.bodies = None
 
-    def _end(self, entry: Entry, outcome: Outcome) -> Decision | None:
+    def _end(self, flow_state: FlowState, outcome: Outcome) -> Decision | None:
         """Write down how a granted exchange has ended, once. Returns what was decided at last."""
-        decision: Decision | None = entry.decision
-        if not isinstance(decision, Forward) or entry.stage == "done":
+        decision: Decision | None = flow_state.decision
+        if not isinstance(decision, Forward) or flow_state.stage == "done":
             return None
-        if (why := entry.withdrawn) is not None:
+        if (why := flow_state.withdrawn) is not None:
             decision = Deny(why.code, why.detail, decision.style, decision.facts)
-        entry.told = True
-        self._journal.write(decision, outcome, entry.client.peername)
-        self.ledger.retire(entry)
+        flow_state.told = True
+        self._audit_log.write(decision, outcome, flow_state.client.peername)
+        self.states.retire(flow_state)
         return decision

@@ -126,7 +126,7 @@ class GatewayMaster(Master):
         addons: Any = self.addons
         addons.add(disable_h2c.DisableH2C(), self.server, next_layer.NextLayer(), GatewayTls())
         self.guard = Guard.install(self)
-        self.guard.keeper.strict = not plan.again
+        self.guard.live_config.strict = not plan.again
         self.guard.adoption.alone = plan.workers == 1
         self.guard.observer.listens = False  # the supervisor does, for all of its workers
         addons.add(LastAnswers(self.guard.lifecycle), PresignAddon())

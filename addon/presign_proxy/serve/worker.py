@@ -102,7 +102,7 @@ class Worker:
 
     def _shortage(self) -> list[str]:
         """That there are too few descriptors, before the night in which that is noticed."""
-        loaded = self._master.guard.keeper.loaded
+        loaded = self._master.guard.live_config.loaded
         few = shortage(loaded.config.gateway.max_clients, limit_of_serve()) if loaded else ""
         return [few] if few else []
 

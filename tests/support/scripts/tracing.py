@@ -128,7 +128,7 @@ class Tracer:
             task = asyncio.current_task()
         except RuntimeError:
             return True
-        return task is None or task.get_coro().__qualname__ != "Housekeeper._run"
+        return task is None or task.get_coro().__qualname__ != "Deadlines._run"
 
     def _meet(self, place: str, called: Any) -> None:
         self.counts[place] += 1
