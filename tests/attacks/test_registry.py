@@ -24,7 +24,7 @@ from presign_proxy.config.load_beside import load_calmly
 from presign_proxy.config.registry_file.edit import Draft
 from presign_proxy.config.registry_file.encryption import new_key, parse_key
 from presign_proxy.config.registry_file.memory import Memory
-from presign_proxy.config.registry_file.storage import StoreError, write_private
+from presign_proxy.config.registry_file.storage import PrivateFileError, write_private
 from presign_proxy.config.secret_sources import resolve
 from presign_proxy.config.values import SecretSource
 from presign_proxy.config_problems import ConfigError
@@ -355,7 +355,7 @@ def test_rekeying_on_a_full_disk_again_and_again_loses_no_key(
     with_key_file(tmp_path, {"conn": connection()})
 
     def full(*_: Any) -> None:
-        raise StoreError("cannot be written: no space left on device")
+        raise PrivateFileError("cannot be written: no space left on device")
 
     with monkeypatch.context() as disk:
         disk.setattr("presign_proxy.config.registry_file.edit.write_private", full)

@@ -16,7 +16,7 @@ import trustme
 import uvloop
 
 from presign_proxy.core.content_coding import Decoder
-from presign_proxy.mitm.lane.upstream import Link
+from presign_proxy.mitm.lane.upstream import UpstreamConnection
 from presign_proxy.mitm.lane.write_batch import WriteBatch
 from presign_proxy.mitm.response_chunks import TURN_CHUNKS
 from support.asking import SECRET, Grant, wire
@@ -93,8 +93,8 @@ async def hear(
     answer: bytes,
     *,
     tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
-    on_begin: Callable[[Link, Counting], None] = lambda _, __: None,
-) -> tuple[Counting, Link]:
+    on_begin: Callable[[UpstreamConnection, Counting], None] = lambda _, __: None,
+) -> tuple[Counting, UpstreamConnection]:
     """An answer, sent at once by an upstream that closes then."""
     loop = asyncio.get_running_loop()
 
@@ -114,7 +114,9 @@ async def hear(
         served = loop.run_in_executor(None, serve, listener)
         secure = {"ssl": tls[1], "server_hostname": "localhost"} if tls else {}
         write_batch = WriteBatch()
-        _, link = await loop.create_connection(lambda: Link(write_batch), *listener.getsockname(), **secure)
+        _, link = await loop.create_connection(
+            lambda: UpstreamConnection(write_batch), *listener.getsockname(), **secure
+        )
         link.begin(told, b"GET", whole=True)
         on_begin(link, told)
         link.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -168,7 +170,7 @@ def test_a_client_that_takes_nothing_among_tiny_chunks_gets_them_in_their_order(
     body = bytes(range(256)) * 200
 
     async def work() -> None:
-        def on_begin(link: Link, told: Counting) -> None:
+        def on_begin(link: UpstreamConnection, told: Counting) -> None:
             def stop_and_go() -> None:
                 link.pause()
                 asyncio.get_running_loop().call_soon(link.resume)
@@ -186,7 +188,7 @@ def test_a_client_that_takes_nothing_among_tiny_chunks_gets_them_in_their_order(
 @RUNNERS
 def test_who_closes_among_tiny_chunks_hears_nothing_more(run: Run) -> None:
     async def work() -> None:
-        def on_begin(link: Link, told: Counting) -> None:
+        def on_begin(link: UpstreamConnection, told: Counting) -> None:
             def leave() -> None:
                 link.close()
                 asyncio.get_running_loop().call_later(0.05, told.ended.append, "left")
@@ -244,7 +246,10 @@ def test_an_upstream_that_sends_tls_records_of_one_byte_is_read_one_segment_in_a
 
             served = loop.run_in_executor(None, serve)
             _, link = await loop.create_connection(
-                lambda: Link(write_batch), *listener.getsockname(), ssl=secure[1], server_hostname="localhost"
+                lambda: UpstreamConnection(write_batch),
+                *listener.getsockname(),
+                ssl=secure[1],
+                server_hostname="localhost",
             )
             told.count()
             link.begin(told, b"GET", whole=True)

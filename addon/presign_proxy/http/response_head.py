@@ -158,9 +158,7 @@ def _is_chunked(codings: list[bytes], version: bytes) -> bool:
     """
     named = {token.strip(b" \t").lower() for value in codings for token in value.split(b",")}
     if named != {b"chunked"} or version == b"1.0":
-        raise UnreadableHead(
-            "the upstream uses a transfer coding that was not asked for"
-        )
+        raise UnreadableHead("the upstream uses a transfer coding that was not asked for")
     return True
 
 
