@@ -33,7 +33,6 @@ from .shown_bodies import ShownBodies
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 
-MAX_PINS: Final = 256
 READS: Final = 4
 """Pieces of answers to clients over HTTP/2 that are read in one turn of the event loop."""
 
@@ -204,7 +203,6 @@ class FlowStates:
         self._trailing: WeakSet[FlowState] = WeakSet()
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
         self._judged: WeakKeyDictionary[Any, LaneDecision] = WeakKeyDictionary()
         # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
         self.cut: WeakSet[Any] = WeakSet()
@@ -349,7 +347,6 @@ class FlowStates:
         self.layers.pop(client, None)
         self.shares.forget(client)
         self.heads.pop(client, None)
-        self.pins.pop(client, None)
         self._judged.pop(client, None)
         self.mute.discard(client)
         for clients in (self.cut, self.gone, self.deaf, self._full, self.raw):
@@ -376,13 +373,3 @@ class FlowStates:
 
     def paid_head(self, client: Any) -> None:
         self.heads.pop(client, None)
-
-    def pin(self, client: Any, host: str, port: int, address: str) -> None:
-        """Let this client's connections to a name go to the address that was judged last."""
-        pins = self.pins.setdefault(client, {})
-        if len(pins) >= MAX_PINS:
-            pins.clear()
-        pins[host, port] = address
-
-    def pinned(self, client: Any, host: str, port: int) -> str | None:
-        return self.pins.get(client, {}).get((host, port))
