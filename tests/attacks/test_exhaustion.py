@@ -81,7 +81,9 @@ COLLECTIONS = {
     "gateway.credential_fetch.Fetcher._flights": "one per configured program, while it runs",
     "mitm.deadlines.Deadlines._lost": "weak: granted exchanges whose upstream connection has ended",
     "config.live.LiveConfig.reloads": "two results",
-    "mitm.lane.upstream.UpstreamConnection._late": "what TLS had taken off the socket when no more was read, for one turn",
+    "mitm.lane.upstream.UpstreamConnection._late": (
+        "what TLS had taken off the socket when no more was read, for one turn"
+    ),
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
     "mitm.bell.Bell._waiting": "one per stream or upstream connection of a client that takes nothing of it",
     "mitm.turns.Turns._new": (
@@ -235,7 +237,7 @@ def _collections(owner: ast.ClassDef) -> Iterator[str]:
     for one in ast.walk(owner):
         targets = [one.target] if isinstance(one, ast.AnnAssign) else getattr(one, "targets", [])
         value = getattr(one, "value", None)
-        made = isinstance(value, ast.Call) and getattr(value.func, "id", "") in makers
+        made = isinstance(value, ast.Call) and ast.unparse(value.func).removeprefix("collections.") in makers
         if isinstance(one, ast.Assign | ast.AnnAssign) and (
             made or isinstance(value, ast.Dict | ast.List | ast.Set)
         ):
