@@ -28,6 +28,8 @@ TOP: Final = ("test_architecture.py", "test_mirror.py")
 ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
     "core/answers.py": ("mitm/test_refusals.py", "what a client is told is read where a client reads it"),
     "core/ceiling.py": ("core/test_policy.py", "data: it is a policy that holds something against it"),
+    "core/common_checks.py": ("core/test_grant.py", "both schemes use it"),
+    "core/source_checks.py": ("core/test_presign_checks.py", "both tables of checks are held alike"),
     "core/connection.py": ("core/test_grant.py", "data: a grant is what reads it"),
     "core/content_coding.py": ("core/test_response_body.py", "a body is unpacked by it"),
     "core/credentials.py": (

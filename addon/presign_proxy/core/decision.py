@@ -36,6 +36,8 @@ class Facts:
     verified: bool = False
     expires: int | None = None
     """Unix time, as it was signed, 0 for never; None where nothing was."""
+    step: str = ""
+    """The check that refused the claim; empty if all were passed, or none was made."""
 
     def again(self, request_id: str) -> Facts:
         """Of a request that is the same in all but its id."""
@@ -52,6 +54,7 @@ class Facts:
             self.path,
             self.verified,
             self.expires,
+            self.step,
         )
 
     @property

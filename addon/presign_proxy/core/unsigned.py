@@ -6,8 +6,8 @@ from typing import Final
 
 from ..errors import Denied, Malformed
 from ..http.message import Head, Request, check_grammar
+from .common_checks import check_names
 from .decision import SECOND, PassThrough
-from .grant import check_names
 from .recognise import why_unsigned
 from .registry import Registry
 

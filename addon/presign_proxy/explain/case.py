@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from ..core.connection import Connection
 from ..core.decide import decide
 from ..core.decision import Decision, Deny, Facts, Forward
+from ..core.presign_checks import PRESIGN_CHECKS
 from ..core.recognise import is_gateway, recognise
 from ..core.registry import Registry
-from ..errors import Denied, Malformed
-from ..http.hosts import parse_authority
+from ..core.source_checks import SOURCE_CHECKS
+from ..errors import Denied
 from ..http.message import Head, Request, head_of
-from ..signing.grammar import parse_list
 from ..signing.presign_scheme import Presign
-from ..signing.signed_policy import parse as parse_terms
 from ..signing.source_scheme import Source
 from .provenance import message_of
 
-PRESIGN_STEPS: Final = (
-    *("address", "presign", "grammar", "connection", "canonical", "signature", "lists", "policy"),
-    *("not_before", "expiry", "revocation", "lifetime", "slot", "client", "methods", "path", "host", "body"),
-    *("limits", "forward"),
-)
-SOURCE_STEPS: Final = (
-    *("address", "presign", "grammar", "project", "canonical", "signature", "expiry", "revocation"),
-    *("origin", "format", "methods", "host", "limits", "forward"),
-)
-"""The questions of the gateway, in its order."""
+
+def _steps(checks: Iterable[str], *before: str) -> tuple[str, ...]:
+    """The gateway's checks by name, in its order, and what is told before and after them."""
+    told = (one for name in checks for one in (("canonical", name) if name == "signature" else (name,)))
+    return (*before, *told, "limits", "forward")
+
+
+_BEFORE: Final = ("address", "presign", "grammar")
+PRESIGN_STEPS: Final = _steps((check.name for check in PRESIGN_CHECKS), *_BEFORE)
+SOURCE_STEPS: Final = _steps((check.name for check in SOURCE_CHECKS), *_BEFORE)
+"""The steps of an explanation."""
 
 _TERMS: Final = {"not_before": "not_before", "client": "client", "body": "max_body"}
 """Questions that are asked where the signed policy has that field."""
-
-_BY_CODE: Final = {
-    "unsigned": "presign",
-    "too_large": "grammar",
-    "invalid": "signature",
-    "not_yet_valid": "not_before",
-    "expired": "expiry",
-    "revoked": "revocation",
-    "lifetime_too_long": "lifetime",
-    "no_expiry_not_allowed": "lifetime",
-    "method_not_allowed": "methods",
-    "path_not_allowed": "path",
-    "host_mismatch": "host",
-    "client_not_allowed": "client",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,52 +104,20 @@ def open_case(registry: Registry, request: Request, now: int) -> Case:
 
 
 def refused_at(case: Case) -> str:
-    """The step at which the decision says no, empty where it does not. Nothing is decided again here: the
-    code, and how far the facts were filled, tell the step.
+    """Return the step at which the decision says no; empty where it does not. Nothing is decided again.
+
+    The decision names the check that failed. Where it names none, the request was refused before the checks
+    or after them: its claim was not recognised, its grammar is wrong, or it cannot be sent on.
     """
     decision, facts = case.decision, case.facts
     if not isinstance(decision, Deny):
         return ""
+    if decision.code == "not_found" and not case.gateway:
+        return "address"  # refused as one of the API's own paths, whatever check failed
+    if facts.step:
+        return facts.step
     if decision.code == "not_found":
-        return "path" if case.gateway and case.claim is not None else "address"
+        return "address"
     if case.claim is None:
         return "presign"
-    if decision.code == "malformed":
-        return _malformed_at(case) if facts.verified else _unverified_malformed_at(case)
-    if decision.code == "too_large" and facts.verified:
-        return "body"
-    if decision.code == "invalid" and isinstance(case.claim, Source):
-        return _source_invalid_at(case.claim, facts)
-    return _BY_CODE.get(decision.code, "forward")
-
-
-def _unverified_malformed_at(case: Case) -> str:
-    """An allowlist URL verifies nothing, so all of its steps come without a good signature."""
-    plain = isinstance(case.claim, Source) and case.claim.signature is None
-    return _malformed_at(case) if plain and case.facts.path is not None else "grammar"
-
-
-def _malformed_at(case: Case) -> str:
-    claim = case.claim
-    if isinstance(claim, Presign):
-        try:
-            parse_list(claim.methods, "methods")
-            parse_list(claim.paths, "paths")
-        except Malformed:
-            return "lists"
-        try:
-            _ = claim.written and parse_terms(claim.written)
-        except Malformed:
-            return "policy"
-        if case.facts.path is None:
-            return "slot"
-    names = (parse_authority(name, case.request.origin.scheme) for _, name in case.request.names)
-    return "host" if None in names else "forward"
-
-
-def _source_invalid_at(claim: Source, facts: Facts) -> str:
-    if claim.signature is not None and not facts.verified:
-        return "signature"
-    if facts.connection is None:
-        return "project"
-    return "origin" if facts.path is None else "format"
+    return "forward" if facts.path is not None else "grammar"
