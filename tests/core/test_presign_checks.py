@@ -31,11 +31,11 @@ def policed(**terms: Any) -> Request:
 
 
 def misspelt() -> Request:
-    """A signed policy whose Max-Body is no number, signed as it is."""
-    written = PolicyText(max_body="nine")
+    """A signed policy whose Client is no network, signed as it is."""
+    written = PolicyText(client="nowhere")
     message = canonical.policy("conn", str(NOW + 60), "GET", "v1/*", written)
     fields = presign_params(SECRET, "conn", NOW + 60, "GET", "v1/*", message.decode())
-    return request(f"/api/proxy/conn/v1/a?{urlencode(fields | {'X-Presign-Max-Body': 'nine'})}")
+    return request(f"/api/proxy/conn/v1/a?{urlencode(fields | {'X-Presign-Client': 'nowhere'})}")
 
 
 def as_token(*fields: tuple[bytes, bytes]) -> Request:
