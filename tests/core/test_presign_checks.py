@@ -31,11 +31,11 @@ def policed(**terms: Any) -> Request:
 
 
 def misspelt() -> Request:
-    """A signed policy whose Client is no network, signed as it is."""
-    written = PolicyText(client="nowhere")
+    """A signed policy whose Client is not sorted, signed as it is."""
+    written = PolicyText(client="10.1.0.0/16,10.0.0.0/16")
     message = canonical.policy("conn", str(NOW + 60), "GET", "v1/*", written)
     fields = presign_params(SECRET, "conn", NOW + 60, "GET", "v1/*", message.decode())
-    return request(f"/api/proxy/conn/v1/a?{urlencode(fields | {'X-Presign-Client': 'nowhere'})}")
+    return request(f"/api/proxy/conn/v1/a?{urlencode(fields | {'X-Presign-Client': written.client})}")
 
 
 def as_token(*fields: tuple[bytes, bytes]) -> Request:
