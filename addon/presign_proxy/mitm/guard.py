@@ -215,7 +215,7 @@ class Guard:
     @command.command("presign.reload")
     def reload(self) -> None:
         """Read the configuration again, and run the programs that print secrets again."""
-        self.live_config.run_anew()
+        self.live_config.rerun_programs()
         self._reloader.asked = True
 
     async def reloaded(self) -> tuple[bool, str]:

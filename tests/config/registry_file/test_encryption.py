@@ -143,8 +143,8 @@ def test_no_byte_can_be_cut_off_or_added(key: VaultKey) -> None:
         ({"alg": "none"}, "alg is not dir"),
         ({"enc": "A128GCM"}, "alg is not dir"),
         ({"alg": None}, "alg is not dir"),
-        ({"zip": "DEF"}, "parameter that is not known"),
-        ({"crit": ["exp"]}, "parameter that is not known"),
+        ({"zip": "DEF"}, "unknown parameter"),
+        ({"crit": ["exp"]}, "unknown parameter"),
         ({"kid": "../../etc"}, "kid is not readable"),
         ({"kid": 7}, "kid is not readable"),
         ({"kid": "other"}, "is encrypted with the key other; the configuration has"),
@@ -314,12 +314,12 @@ def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
 WRITE_UNDER_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
-from presign_proxy.config.registry_file.storage import StoreError, write_private
+from presign_proxy.config.registry_file.storage import PrivateFileError, write_private
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
     write_private(Path(sys.argv[1]), bytes(4 << 20))
-except StoreError as error:
+except PrivateFileError as error:
     print(f"refused: {error}")
 """
 
