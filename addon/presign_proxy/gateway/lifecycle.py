@@ -1,4 +1,4 @@
-"""Whether a gateway should be sent requests: what a balancer asks, and what a drain changes."""
+"""The life cycle of a gateway: whether a balancer should send it requests, and what a drain changes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SERVING: Final = "serving"
 
 
 class Lifecycle:
-    """Starting, serving, draining: in this order, and never back."""
+    """The stages starting, serving and draining: in this order, and never back."""
 
     def __init__(self, fault: Callable[[], str], note: Callable[[], str]) -> None:
         """
         Args:
-            fault: why nothing of ours is served at the moment; empty where it is.
-            note: what the operator should mend though requests are served; empty where nothing.
+            fault: returns why presigned requests are not served at the moment; empty if they are.
+            note: returns what the operator should repair although requests are served; empty if nothing.
         """
         self._fault = fault
         self._note = note
@@ -33,16 +33,16 @@ class Lifecycle:
         return self._stage == "draining"
 
     def serve(self) -> None:
-        """All that is needed was read."""
+        """Begin to serve: everything that is needed was loaded."""
         if self._stage == "starting":
             self._stage = "serving"
 
     def drain(self) -> None:
-        """Take nothing new on: what comes now is refused, and what is under way goes on."""
+        """Refuse new requests from now on. Requests that are under way go on."""
         self._stage = "draining"
 
     def ready(self) -> tuple[bool, str]:
-        """Whether requests should be sent here, and why, in words that hold no secret."""
+        """Return whether requests should be sent here, and why, in words that contain no secret."""
         if self._stage != "serving":
             return False, self._stage
         if fault := self._fault():
@@ -51,7 +51,7 @@ class Lifecycle:
 
 
 def line_of(ready: tuple[bool, str]) -> tuple[bool, str]:
-    """What `Lifecycle.ready` says, as the line that a balancer, or a person, reads."""
+    """Turn a result of `Lifecycle.ready` into the line that a balancer or a person reads."""
     is_ready, why = ready
     if not is_ready:
         return False, f"not ready: {why}"

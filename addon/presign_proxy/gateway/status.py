@@ -1,4 +1,4 @@
-"""Health and figures of one process, and the admin listener where this process has it."""
+"""The health and figures of one process, and its admin listener if it has one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Observer:
-    """Looks at the parts of a gateway whenever somebody asks; it changes none of them."""
+    """Reads the state of all parts of a gateway on request, and changes none of them."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Observer:
     ) -> None:
         """
         Args:
-            in_flight: how many granted requests have not ended, of all adapters.
-            clients: how many client connections are open, and may be.
-            lookups: of names of sources.
-            hangs: what of the files that are looked at does not answer; empty where all do.
+            in_flight: returns how many granted requests of all adapters have not ended.
+            clients: returns how many client connections are open, and how many may be.
+            lookups: returns the figures of the look-ups of sources.
+            hangs: returns which watched files do not answer; empty if all do.
         """
         self._lifecycle = lifecycle
         self._live_config = live_config
@@ -57,17 +57,17 @@ class Observer:
         self._listening: tuple[HostPort, AdminServer] | None = None
         self._build = [_version("presign-proxy"), _version("mitmproxy")]
         self.listens = True
-        """Whether the admin listener is this process's: not a worker's, whose parent has it."""
+        """True if this process has the admin listener. A worker has none: its parent has it."""
 
     @property
     def port(self) -> int | None:
-        """Of the admin listener, whichever process has it: no request may lead there."""
+        """The port of the admin listener, in whatever process it is: no request may lead there."""
         address = self.address
         return address.port if address else None
 
     @property
     def address(self) -> HostPort | None:
-        """Where the configuration that is in force wants it to be."""
+        """The address of the admin listener in the configuration in force."""
         loaded = self._live_config.loaded
         admin = loaded.config.admin if loaded else None
         return admin.listen if admin else None
@@ -75,13 +75,13 @@ class Observer:
     # -- health ---------------------------------------------------------------------------------------
 
     def ready(self) -> tuple[bool, str]:
-        """Whether presigned requests are served, and a line about it."""
+        """Return whether presigned requests are served, and a line about it."""
         return line_of(self._lifecycle.ready())
 
     # -- figures --------------------------------------------------------------------------------------
 
     def figures(self) -> Snapshot:
-        """What this process has counted and is doing."""
+        """Return the counts and the state of this process."""
         live_config, limiter = self._live_config, self._limiter
         counts = limiter.counts
         outcomes = ("admitted", "limited", "failed", "opened")
@@ -120,7 +120,7 @@ class Observer:
 
     @contextlib.contextmanager
     def moving(self, wanted: AdminConfig | None, path: Path) -> Iterator[None]:
-        """Listen where a new configuration says, unless the block fails: then all stays as it was.
+        """Listen on the address of a new configuration, unless the block fails: then nothing changes.
 
         Args:
             path: of the configuration, for its errors.
@@ -147,7 +147,10 @@ class Observer:
             self._listening = address, server
 
     def _bound(self, address: HostPort) -> list[socket.socket]:
-        """Raises CannotListen. At the start, who was there before may be ending; a reload is tried again."""
+        """Bind an address. Raises CannotListen.
+
+        At the start it waits, because the last owner of the port may be ending. A failed reload is repeated.
+        """
         until = time.monotonic() + (0 if self._live_config.loaded else PORT_PATIENCE)
         told = False
         while True:
@@ -159,7 +162,7 @@ class Observer:
                 if not told:
                     logger.warning("presign: admin.listen: %s; it is tried again", error)
                 told = True
-            time.sleep(0.1)  # nobody is served yet who would wait
+            time.sleep(0.1)  # no client is served yet that would have to wait
 
     def close(self) -> None:
         if self._listening is not None:
@@ -168,17 +171,18 @@ class Observer:
 
 
 def obstacle(admission: Admission, live_config: LiveConfig, audit_log: AuditLog) -> str:
-    """Why presigned requests are not served; empty where they are."""
+    """Return why presigned requests are not served; empty if they are."""
     if live_config.registry is None:
         return "no usable configuration"
     return admission.obstacle or audit_log.obstacle
 
 
 def hints(live_config: LiveConfig, limiter: Limiter, reloader: Reloader) -> str:
-    """What to mend though they are.
+    """Return what the operator should repair although requests are served.
 
-    A broken change keeps the last good configuration in force, and so the gateway in rotation: every gateway
-    reads the same broken file, and a balancer that took them all out would end the service.
+    A broken change is only a hint here: the last good configuration stays in force, and the gateway stays in
+    rotation. Every gateway reads the same broken file, and a balancer that removed all of them would end the
+    service.
     """
     now = time.monotonic()
     found = [live_config.trouble(now), reloader.trouble(now), "limit store down" if limiter.is_down else ""]
@@ -189,4 +193,4 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return ""  # run from a checkout
+        return ""  # it runs from a checkout
