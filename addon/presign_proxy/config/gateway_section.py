@@ -11,7 +11,7 @@ from .schema.config import Config
 from .strict_yaml import Document
 
 _OPEN_PROXY: Final = (
-    "is pass: `presign serve` would be an open proxy for requests without a presign, which reaches loopback "
+    "is pass: for requests without a presign `presign serve` would be an open proxy, which reaches loopback "
     "and everything that this machine reaches; write deny here, or add --unsigned pass to the command"
 )
 

@@ -267,7 +267,7 @@ def _look_up(host: str, port: int) -> Found | OSError:
 
 
 def _good(answer: Found | OSError) -> Found:
-    """Return the answer, or raise a copy of its error: one that is raised again and again keeps its frames."""
+    """Return the answer, or raise a copy of its error: one raised again and again keeps all its frames."""
     if isinstance(answer, OSError):
         raise socket.gaierror(*answer.args)
     return answer
