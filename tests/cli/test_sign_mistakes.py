@@ -235,7 +235,7 @@ def test_a_secret_in_the_place_of_a_variables_name_is_not_repeated(shell: Shell)
     done = shell.presign("sign", "conn_a", "v1/a", "--secret-env", secret)
     assert (done.code, done.out) == (1, "")
     assert secret not in done.err
-    assert "its name is wanted here" in done.err
+    assert "its name is needed here" in done.err
     named = shell.presign("sign", "conn_a", "v1/a", "--secret-env", "openai_signing_secret_2")
     assert "the environment variable openai_signing_secret_2 is not set" in named.err
 
@@ -328,7 +328,7 @@ def test_a_key_in_the_place_of_its_variables_name_is_not_repeated(tmp_path: Path
     key = "sk_supersecretliteral_0a1b2c3d4e5f6a7b8c9d"
     done = shell.presign("connections", "add", "conn_a", *API, "--credential-env", key)
     assert key not in done.err
-    assert "its name is wanted here" in done.err
+    assert "its name is needed here" in done.err
 
 
 def test_a_ceiling_of_a_mistyped_method_is_asked_about(tmp_path: Path) -> None:

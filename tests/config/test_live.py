@@ -113,7 +113,7 @@ def test_before_anything_was_read_there_is_nothing_and_a_bounded_number_of_clien
         1000,
         "",
     )
-    live_config.heed(Notice("x", Revocations(connections=frozenset({"conn_a"}))))
+    live_config.use_notice(Notice("x", Revocations(connections=frozenset({"conn_a"}))))
     assert live_config.registry is None
     assert kept.reload() == Reloaded("overtaken")
     assert live_config.reloads == {"ok": 0, "failed": 0}
@@ -294,7 +294,7 @@ def test_half_of_a_file_takes_nobody_out_of_service(kept: Kept) -> None:
     assert waits == Reloaded("waits", 10.0)
     assert not kept.since
     assert kept.live_config.newer is not None
-    why = f"{kept.path} has no end mark, and is used once it was left alone for 10 s"
+    why = f"{kept.path} has no end mark, and is used after 10 s without a change"
     assert kept.live_config.newer.why == why
     assert kept.names == {"conn_a"}
     assert kept.live_config.reloads == {"ok": 0, "failed": 0}
@@ -334,7 +334,7 @@ def test_what_a_file_takes_back_and_what_a_notice_takes_back_hold_both(kept: Kep
     kept.load()
     write_config({"connections": {"conn_b": ONE, "conn_c": bad}}, kept.folder)
     assert kept.reload() == Reloaded("failed")
-    kept.live_config.heed(revoking("newer", "conn_b"))
+    kept.live_config.use_notice(revoking("newer", "conn_b"))
     assert kept.since.connections == {"conn_a", "conn_b"}
 
 
@@ -440,7 +440,7 @@ def test_a_reload_that_does_not_come_back_is_told_of(kept: Kept, monkeypatch: py
         await held.reads()
         began = kept.live_config._began
         assert kept.live_config.trouble(began + 30.0) == ""
-        long = "reading the changed configuration takes long: it waits for a program, or for a disk"
+        long = "reading the changed configuration takes long: it waits for a program or a disk"
         assert kept.live_config.trouble(began + 30.5) == long
         kept.live_config.newer = Newer(0.0, "why")
         assert kept.live_config.trouble(began + 30.5).endswith(f" is not: why, {long}")
@@ -516,7 +516,7 @@ def test_a_secret_that_cannot_be_had_stops_the_start_and_no_reload(
     kept.live_config.strict = False
     assert kept.live_config.load(str(fresh), "config", kept) is True
     assert [one.file for one in kept.live_config.lacking]
-    assert "answered 503 until this can be had" in caplog.text
+    assert "answered 503 until its secret is available" in caplog.text
     first = str(kept.live_config.lacking[0])
     assert kept.live_config.trouble(0.0) == f"a secret cannot be had: {first}"
     for names in (("conn_b", "conn_c"), ("conn_b", "conn_c", "conn_d")):
@@ -542,7 +542,7 @@ def test_programs_are_run_again_where_that_is_asked_for(kept: Kept) -> None:
     assert len(runs.read_text().split()) == 1
     assert kept.reload() == Reloaded("ok")
     assert len(runs.read_text().split()) == 1
-    kept.live_config.run_anew()
+    kept.live_config.rerun_programs()
     assert kept.reload() == Reloaded("ok")
     assert len(runs.read_text().split()) == 2
 
@@ -566,25 +566,25 @@ def revoking(of: str, *names: str) -> Notice:
 def test_a_notice_takes_back_at_once_and_its_absence_gives_nothing_back(kept: Kept) -> None:
     registered(kept)
     kept.load()
-    kept.live_config.heed(None)
+    kept.live_config.use_notice(None)
     before = kept.live_config.registry
     assert kept.live_config.loaded is not None
     assert before is kept.live_config.loaded.registry
-    kept.live_config.heed(revoking("newer", "conn_b"))
+    kept.live_config.use_notice(revoking("newer", "conn_b"))
     assert kept.since.connections == {"conn_b"}
     after = kept.live_config.registry
-    kept.live_config.heed(revoking("newer", "conn_b"))
+    kept.live_config.use_notice(revoking("newer", "conn_b"))
     assert kept.live_config.registry is after
-    kept.live_config.heed(None)
+    kept.live_config.use_notice(None)
     assert kept.since.connections == {"conn_b"}
-    kept.live_config.heed(revoking("newest", "conn_a", "conn_b"))
+    kept.live_config.use_notice(revoking("newest", "conn_a", "conn_b"))
     assert kept.since.connections == {"conn_a", "conn_b"}
 
 
 def test_a_notice_of_the_registry_that_is_in_force_says_nothing_new(kept: Kept) -> None:
     _, digest = registered(kept)
     kept.load()
-    kept.live_config.heed(revoking(digest, "conn_b"))
+    kept.live_config.use_notice(revoking(digest, "conn_b"))
     assert not kept.since
 
 

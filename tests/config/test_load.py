@@ -163,7 +163,7 @@ WRONG = {
     "user name in the URL": (api(upstream="https://u:p@api.example.com"), "without user name"),
     "query in the URL": (api(upstream="https://api.example.com/?a=1"), "without user name, query"),
     "dots in the URL": (api(upstream="https://api.example.com/a/../b"), "its path has segments"),
-    "no keys": (api(signing_keys=[]), "is required: without a signing key"),
+    "no keys": (api(signing_keys=[]), "is required: nothing can be signed"),
     "five keys": (api(signing_keys=[{"secret": SECRET}] * 5), "at most 4"),
     "a weak secret": (api(signing_keys=[{"secret": "sk_your_secret"}]), "is shorter than 16 bytes"),
     "an empty secret": (api(signing_keys=[{"secret": ""}]), "has to be a secret"),
@@ -174,8 +174,11 @@ WRONG = {
     ),
     "no auth type": (api(auth={"token": KEY}), "auth.type"),
     "an unknown auth type": (api(auth={"type": "magic"}), "is not one of bearer"),
-    "a header that frames": (api(auth={"type": "header", "headers": {"Content-Length": "9"}}), "has to set"),
-    "a header of ours": (api(auth={"type": "header", "headers": {"X-Presign-Key": "9"}}), "has to set"),
+    "a header that frames": (
+        api(auth={"type": "header", "headers": {"Content-Length": "9"}}),
+        "only the gateway",
+    ),
+    "a header of ours": (api(auth={"type": "header", "headers": {"X-Presign-Key": "9"}}), "only the gateway"),
     "a strange header": (
         api(auth={"type": "header", "headers": {"X-Token-": "9"}}),
         "has to be the name of a header",
@@ -193,9 +196,9 @@ WRONG = {
     "a pasted key for a variable": (api(auth={"type": "bearer", "token": {"env": KEY}}), "not a value"),
     "two sources": (api(auth={"type": "bearer", "token": {"env": "A", "file": "b"}}), "has to be a secret"),
     "a method in lower case": (api(allow={"methods": ["get"]}), "has to be a method in capitals, as in GET"),
-    "a wildcard beside methods": (api(allow={"methods": ["GET", "*"]}), "stands alone"),
+    "a wildcard beside methods": (api(allow={"methods": ["GET", "*"]}), "'*' means all methods"),
     "a number for a duration": (api(max_lifetime=60), "has to be a duration"),
-    "no time at all": (api(max_lifetime="0s"), "longer than nothing"),
+    "no time at all": (api(max_lifetime="0s"), "has to be greater than zero"),
     "an unknown preset": (api(preset="nope"), "there is no such preset"),
     "an unknown scheme": (api(scheme="magic"), "has to be presign or source"),
     "a rate without a period": (api(limits=[{"rate": "60"}]), "has to be a rate, as in 60/minute"),
@@ -211,7 +214,7 @@ WRONG = {
     ),
     "two limits that count the same": (
         api(limits=[{"rate": "1/second"}, {"rate": "9/second", "burst": 2}]),
-        "limits.1: another limit counts the same (rate-1s-connection)",
+        "limits.1: another limit counts the same thing (rate-1s-connection)",
     ),
     "no uses at all": (api(max_uses=0), "has to be 1 or more"),
     "text for a boolean": (api(enabled="true"), "has to be true or false"),
@@ -412,7 +415,7 @@ def test_a_registry_file_that_is_wrong_is_explained(write) -> None:
 def test_an_admin_listener_for_everybody_is_warned_of(write, listen: str) -> None:
     warnings = [str(warning) for warning in load(write({"admin": {"listen": listen}}), {}).warnings]
     assert len(warnings) == 1
-    assert "admin.listen: answers whoever reaches this address" in warnings[0]
+    assert "admin.listen: answers everybody who reaches this address" in warnings[0]
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:9464", "[::1]:9464", "localhost:9464", "127.8.8.8:1"])
@@ -431,7 +434,7 @@ def test_an_admin_listener_that_is_nowhere_is_refused(write, listen: str) -> Non
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "X_Api_Key"])
 def test_default_headers_carry_no_credential(write, name: str) -> None:
     found = problems(write({"connections": {"conn": api(default_headers={name: "x"})}}))
-    assert "carries a credential" in found[0]
+    assert "is a header for credentials" in found[0]
     assert (
         "is given twice"
         in problems(write({"connections": {"conn": api(default_headers={"X-A": "1", "x_a": "2"})}}))[0]
@@ -452,13 +455,13 @@ def test_a_header_with_a_meaning_of_its_own_is_no_url_header(write, name: str) -
 
 SYNTAX = {
     "a: [b\nc: d\n": (
-        "2:2: is not valid YAML: did not find expected ',' or ']', for what begins at 1:4;"
-        " what is behind it was not looked at"
+        "2:2: is not valid YAML: did not find expected ',' or ']', in the part that begins at 1:4;"
+        " the text after it was not checked"
     ),
     "a: {b: ${C}}\n": "1:9: is not valid YAML: did not find expected ',' or '}';",
-    "a: b\n...  # the end\nc: d\n": "3:1: this stands below the end mark `...`: write it above that line",
+    "a: b\n...  # the end\nc: d\n": "3:1: this is below the end mark `...`: move it above that line",
     "%YAML 1.1\na: b\n": "2:1: is not valid YAML: did not find expected <document start>;",
-    'a: "b\nc: d\n': "3:1: is not valid YAML: found unexpected end of stream, for what begins at 1:4;",
+    'a: "b\nc: d\n': "3:1: is not valid YAML: found unexpected end of stream, in the part that begins at 1:4",
 }
 
 

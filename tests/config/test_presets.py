@@ -252,11 +252,11 @@ def test_a_token_in_the_place_of_the_key_is_taken_behind_the_same_words(
 CREDENTIALS = {
     "one token for two secrets": (
         entry("twilio", {"token": KEY}),
-        "conn.auth.token: is one secret, this preset needs {username: account SID",
+        "conn.auth.token: is one secret, but this preset needs {username: account SID",
     ),
     "one token for two headers": (
         entry("datadog", {"token": KEY}),
-        "conn.auth.token: is one secret, this preset needs headers: {DD-API-KEY: API key, DD-APPLICATION-KEY",
+        "conn.auth.token: is one secret, but this preset needs headers: {DD-API-KEY: API key, DD-APP",
     ),
     "half of two secrets": (entry("twilio", {"username": KEY}), "conn.auth: needs {username: account SID"),
     "half of two headers": (
@@ -270,15 +270,15 @@ CREDENTIALS = {
     "nothing of two parameters": (entry("trello", {}), "conn.auth.params: needs params: {"),
     "a token beside the header it goes into": (
         entry("anthropic", {"token": KEY, "headers": {"X-API-Key": SECOND}}),
-        "conn.auth.token: goes into x-api-key, which is given too",
+        "conn.auth.token: means the same as x-api-key: give only",
     ),
     "a token beside the parameter it goes into": (
         entry("mapbox", {"token": KEY, "params": {"access_token": SECOND}}),
-        "conn.auth.token: goes into access_token, which is given too",
+        "conn.auth.token: means the same as access_token: give only",
     ),
     "a token beside the user name it is": (
         entry("stripe", {"token": KEY, "username": SECOND}),
-        "conn.auth.token: goes into username, which is given too",
+        "conn.auth.token: means the same as username: give only",
     ),
     "no token": (entry("openai", {}), "conn.auth.token: is required"),
     "headers that are none": (entry("datadog", {"headers": KEY}), "conn.auth.headers: has to be a mapping"),
@@ -301,7 +301,7 @@ CREDENTIALS = {
             "auth": {"type": "header", "headers": {"X-A": KEY}, "prefix": {"X-A": "Key"}},
             "signing_keys": [{"secret": SIGNING}],
         },
-        "conn.auth.prefix.X-A: has to be the words before the key",
+        "conn.auth.prefix.X-A: has to be the text before the key",
     ),
     "words with a line break": (
         {
@@ -309,7 +309,7 @@ CREDENTIALS = {
             "auth": {"type": "header", "headers": {"X-A": KEY}, "prefix": {"X-A": "a\r\nX-B: "}},
             "signing_keys": [{"secret": SIGNING}],
         },
-        "conn.auth.prefix.X-A: has to be the words before the key",
+        "conn.auth.prefix.X-A: has to be the text before the key",
     ),
 }
 
@@ -424,7 +424,7 @@ VARIABLES = {
     ),
     "beside an upstream": (
         entry("azure-openai", {"token": KEY}, vars={"resource": "a1"}, upstream="https://a.example"),
-        ["vars.resource: has no effect beside an upstream"],
+        ["vars.resource: has no effect: the connection has an upstream"],
     ),
     "without a preset": (
         {
@@ -433,7 +433,7 @@ VARIABLES = {
             "auth": {"type": "bearer", "token": KEY},
             "signing_keys": [{"secret": SIGNING}],
         },
-        ["vars: is for the variables of a preset"],
+        ["vars: has no effect without a preset"],
     ),
 }
 
@@ -527,16 +527,19 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no upstream": (acme(upstream=None), "acme.upstream: is required"),
     "no auth": (acme(auth=None), "acme.auth: is required"),
     "an unknown type": (acme(auth={"type": "magic"}), "acme.auth.type: "),
-    "a header for a parameter": (acme(auth={"type": "query", "header": "X-A"}), "does not go with its type"),
-    "no place": (acme(auth={"type": "header"}), "names one place for the key"),
+    "a header for a parameter": (
+        acme(auth={"type": "query", "header": "X-A"}),
+        "does not belong to its type",
+    ),
+    "no place": (acme(auth={"type": "header"}), "has to name one place for the key"),
     "two places": (
         acme(auth={"type": "header", "header": "X-A", "asks": {"X-A": "a", "X-B": "b"}}),
-        "names one place for the key",
+        "has to name one place for the key",
     ),
     "one secret asked for": (acme(auth={"type": "header", "asks": {"X-A": "a"}}), "acme.auth.asks: "),
     "one header asked for twice": (
         acme(auth={"type": "header", "asks": {"X-A": "a", "x-a": "b"}}),
-        "names one of them twice",
+        "names a value twice",
     ),
     "a framing header asked for": (
         acme(auth={"type": "header", "asks": {"X-A": "a", "Host": "b"}}),
@@ -547,7 +550,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         "no place",
     ),
     "both parts fixed": (acme(auth={"type": "basic", "username": "a", "password": "b"}), "leaves no place"),
-    "a framing header": (acme(auth={"type": "header", "header": "Content-Length"}), "has to set"),
+    "a framing header": (
+        acme(auth={"type": "header", "header": "Content-Length"}),
+        "only the gateway may set",
+    ),
     "a credential among the defaults": (acme(headers={"Authorization": "x"}), "one for credentials"),
     "a default twice": (acme(headers={"X-A": "1a", "x_a": "2b"}), "names a header twice"),
     "a default that breaks the line": (acme(headers={"X-A": "x\r\nHost: evil"}), "acme.headers.X-A: "),
@@ -565,13 +571,13 @@ WRONG: dict[str, tuple[Any, str]] = {
         "upstream is not an http(s) URL",
     ),
     "a stray brace": (acme(upstream="https://a.example/{B}", vars=None), "upstream is not an http(s) URL"),
-    "a variable that is not told of": (acme(vars=None), "upstream and vars name the same variables"),
-    "a variable that is not used": (acme(upstream="https://a.example"), "upstream and vars name the same"),
+    "a variable that is not told of": (acme(vars=None), "upstream and vars have to name the same variables"),
+    "a variable that is not used": (acme(upstream="https://a.example"), "upstream and vars have to name"),
     "a variable used twice": (acme(upstream="https://{tenant}.{tenant}.a.example"), "each once"),
-    "a variable in the path": (acme(upstream="https://a.example/{tenant}"), "in the host of upstream only"),
+    "a variable in the path": (acme(upstream="https://a.example/{tenant}"), "only in the host of upstream"),
     "a variable for the port": (
         acme(upstream="https://a.b.example:{tenant}"),
-        "in the host of upstream only",
+        "only in the host of upstream",
     ),
     "a variable as the domain": (acme(upstream="https://{tenant}.example"), "the last two labels"),
     "a variable in the domain": (acme(upstream="https://api.{tenant}-x.example"), "the last two labels"),

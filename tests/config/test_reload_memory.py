@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.config.load_beside import let_go, load_calmly
+from presign_proxy.config.load_beside import free, load_calmly
 from presign_proxy.config.registry_file.memory import Memory
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
@@ -99,7 +99,7 @@ def test_no_reload_leaves_anything(tmp_path: Path, kind: str, count: int, times:
     for number in range(1, times + 1):
         before, path = loaded, place(tmp_path, count, kind, number)
         loaded = load_calmly(path, ENVIRON, "config", memory)
-        let_go(before.registry)
+        free(before.registry)
         del before
         if number % (times // 4) == 0:
             gc.collect()

@@ -164,7 +164,7 @@ def test_a_program_that_fails_at_a_reload_stops_its_connection_alone_and_runs_ag
     memory.lent.programs = Programs(lambda: now[0])
     connections = {"a": connection(COUNTING, "a", ttl="10s"), "b": connection(COUNTING, "b", ttl="60s")}
     path = write_config({"connections": connections}, tmp_path)
-    memory.lent = load(path, environ, memory=memory).lent.again()  # in force, as the keeper does it
+    memory.lent = load(path, environ, memory=memory).lent.for_next_load()  # in force, as `live` does it
     (tmp_path / "broken").touch()
     now[0] = 11.0
     for count in (2, 3):
@@ -174,7 +174,7 @@ def test_a_program_that_fails_at_a_reload_stops_its_connection_alone_and_runs_ag
         # Its holders are known, to be told that it is not available.
         assert secret_of(loaded, "a") == "secret-of-a-which-is-long-enough-for-anybody"
         assert (tmp_path / "ran.a").read_text() == "x\n" * count
-        memory.lent = loaded.lent.again()
+        memory.lent = loaded.lent.for_next_load()
     (tmp_path / "broken").unlink()
     loaded = load(path, environ, memory=memory)
     assert not loaded.lent.lacking and not loaded.registry.connections["a"].lacks

@@ -86,7 +86,7 @@ def test_what_is_not_there_is_told_of_by_its_source(tmp_path: Path) -> None:
     assert refusal(tmp_path, literal="") == "it is not set or empty"
     assert refusal(tmp_path, exec=("true",)) == "the program true is not set or empty"
     assert refusal(tmp_path, file="no") == f"the file {tmp_path}/no: no such file or directory"
-    assert refusal(tmp_path, file="a\0b") == "the path of the file holds a NUL"
+    assert refusal(tmp_path, file="a\0b") == "the path of the file contains a NUL"
 
 
 @pytest.mark.parametrize(

@@ -319,9 +319,9 @@ def test_an_open_proxy_takes_the_file_and_the_flag(
     assert unsigned(served, upstream) == answer
     assert get(served) == 200
     if (said, flag) == ("pass", "pass"):
-        assert "gateway.unsigned: is pass: whoever reaches the gateway has an open proxy" in served.log()
+        assert "gateway.unsigned: is pass: the gateway is an open proxy for everybody" in served.log()
     elif flag == "pass":
-        assert "gateway.unsigned: does not say pass: requests without a presign are denied" in served.log()
+        assert "gateway.unsigned: is not pass: requests without a presign are denied" in served.log()
 
 
 # -- two workers ------------------------------------------------------------------------------------------

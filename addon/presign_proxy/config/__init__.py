@@ -1,1 +1,1 @@
-"""From files to connections: read, checked, built, and read again while the gateway runs."""
+"""The configuration: files are read, checked, built into connections, and reloaded while the gateway runs."""

@@ -1,4 +1,4 @@
-"""Keeping garbage collections from walking through what is known to hold no cycle."""
+"""Exclude objects that form no cycle from garbage collection."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..signing.keys import KeyRing, SigningKey
 from ..signing.secret import Secret
 
 _untrack: Any = None
-with contextlib.suppress(ImportError, AttributeError):  # without it, collections only take longer
+with contextlib.suppress(ImportError, AttributeError):  # without it, collections just take longer
     import ctypes
 
     _untrack = ctypes.pythonapi.PyObject_GC_UnTrack
     _untrack.argtypes, _untrack.restype = (ctypes.py_object,), None
 
 _AT_ONCE: Final = 500
-"""Objects that are looked at in one go, while no other thread runs."""
+"""Objects per step; no other thread runs during a step."""
 _FROZEN: Final = (
     tuple,
     frozenset,
@@ -40,16 +40,16 @@ _FROZEN: Final = (
     SigningKey,
     Secret,
 )
-"""Types whose objects never change: each refers to what is older than itself, and to no newer one."""
+"""Types whose objects never change. Each object refers only to older ones, so they form no cycle."""
 
 
 def leave_out(roots: Iterable[tuple[Any, ...] | Connection]) -> None:
-    """Have garbage collections pass over these objects and what they consist of, however long they live.
+    """Make garbage collections skip these objects and their parts for as long as they live.
 
-    They are freed as ever when nothing refers to them any more. A collection is needed only for objects that
-    refer to each other, and among those that are frozen there are none: if there were, they would stay, and
-    nothing worse. `gc.freeze` would leave out everything else that is alive at that moment as well, and the
-    cycles of a client's connection would never be freed.
+    They are still freed when nothing refers to them any more. Only objects that refer to each other need a
+    collection, and frozen objects never do. If they did, they would stay in memory, and nothing worse would
+    happen. `gc.freeze` is no alternative: it also exempts every other object that is alive at that moment,
+    and the cycles of a client connection would never be freed.
 
     Other threads may use the objects meanwhile.
     Source: https://docs.python.org/3/c-api/gcsupport.html (PyObject_GC_UnTrack).
@@ -65,7 +65,7 @@ def leave_out(roots: Iterable[tuple[Any, ...] | Connection]) -> None:
 
 
 class _Judged(dict[type, bool]):
-    """Whether objects of a type are frozen: found out once for each type."""
+    """A cache that maps a type to whether its objects are frozen."""
 
     def __missing__(self, kind: type) -> bool:
         return self.setdefault(kind, issubclass(kind, _FROZEN))

@@ -1,4 +1,4 @@
-"""How a credential is put on a request: the types of `auth`, and where each keeps its secrets."""
+"""The types of `auth`: how each puts a credential on a request, and which members hold its secrets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class AuthType(NamedTuple):
     """One type of `auth`, in an entry and in a preset."""
 
     places: tuple[str, ...] = ()
-    """Members of an entry that are a secret each."""
+    """The members of an entry that each hold one secret."""
     group: str = ""
-    """The member of an entry that holds secrets by name."""
+    """The member of an entry that maps names to secrets."""
     named_by: str = ""
-    """The member of a preset that says under which name the key goes into that group."""
+    """The member of a preset that gives the name of the key in that group."""
     of_preset: frozenset[str] = frozenset()
     """All members that a preset may have."""
 
@@ -31,4 +31,4 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
     "query": AuthType(group="params", named_by="param", of_preset=frozenset(("param", "asks", "public"))),
 }
 GROUPS: Final[dict[str, str]] = {name: one.group for name, one in AUTH_TYPES.items() if one.group}
-"""By type: the member that holds secrets by name."""
+"""For each type that has one: the member that maps names to secrets."""

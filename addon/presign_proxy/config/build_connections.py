@@ -1,4 +1,4 @@
-"""From validated entries to connections: secrets resolved, URLs parsed, patterns compiled."""
+"""Connections built from validated entries: secrets resolved, URLs parsed, patterns compiled."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _NO_URL: Final = "is not an http(s) URL without user name, query and fragment"
 
 
 class Registrar:
-    """Turns the entries of one file into connections."""
+    """Builds the connections of one file from its entries."""
 
     def __init__(self, secrets: FileSecrets) -> None:
-        """Args: secrets: of the same file; what is wrong with its connections is collected there, too."""
+        """Args: secrets: of the same file; it also collects the mistakes in the connections."""
         self._secrets = secrets
         self._wrong = secrets.wrong
 
     def connections(self, entries: Mapping[str, ConnectionEntry]) -> dict[str, Connection]:
-        """All connections by id; only to be used where no problem was found."""
+        """Return all connections by id. Use them only if no problem was found."""
         return {name: self._connection(name, entry) for name, entry in entries.items()}
 
     def _connection(self, name: str, entry: ConnectionEntry) -> Connection:
@@ -66,7 +66,7 @@ class Registrar:
         self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
         self._secrets.check_different(at, keys, injector)
         if not entry.signing_keys:
-            self._wrong((*at, "signing_keys"), "is required: without a signing key nothing can be signed")
+            self._wrong((*at, "signing_keys"), "is required: nothing can be signed without a signing key")
         return Connection(
             id=name,
             upstream=upstream,
@@ -127,7 +127,7 @@ class Registrar:
         for name in headers:
             key = header_key(name.encode())
             if key in slots or is_credential(key):
-                self._wrong((*at, name), "carries a credential: that is what auth is for")
+                self._wrong((*at, name), "is a header for credentials: use auth instead")
             elif key in seen:
                 self._wrong((*at, name), "is given twice, in two spellings")
             seen.add(key)
@@ -155,7 +155,7 @@ class Registrar:
         names = [limit.name for limit in limits]
         for index, name in enumerate(names):
             if name in names[:index]:
-                self._wrong((*at, index), f"another limit counts the same ({name})")
+                self._wrong((*at, index), f"another limit counts the same thing ({name})")
         return _limits(limits)
 
     def _url(self, at: Location, text: str) -> SourceUrl | None:
@@ -185,7 +185,7 @@ class Registrar:
     def _check_secure(self, at: Location, origin: Origin, entry: CommonConnection) -> None:
         if origin.scheme != "https" and not is_loopback(origin.host) and not entry.insecure_upstream:
             self._wrong(
-                at, "is not https: the credential would be readable on the way (insecure_upstream: true)"
+                at, "is not https: the network could read the credential (insecure_upstream: true allows it)"
             )
 
     def _networks(self, at: Location, texts: list[str]) -> tuple[Network, ...]:
@@ -219,7 +219,7 @@ def _late(injector: Injector) -> tuple[LateSecret, ...]:
     return tuple(secret for secret in injector.secrets() if isinstance(secret, LateSecret))
 
 
-# One object for all that are equal: most connections of a large registry differ in their secrets only.
+# Equal values share one object: most connections of a large registry differ only in their secrets.
 _conduct = lru_cache(maxsize=1024)(Conduct)
 
 
@@ -236,7 +236,7 @@ def _second_hosts(texts: tuple[str, ...]) -> tuple[Origin, ...]:
 
 @lru_cache(maxsize=4096)
 def _parse_upstream(text: str) -> tuple[Upstream | None, str]:
-    """The upstream that a URL names, or what is wrong with it."""
+    """Return the upstream that a URL names and "", or None and what is wrong with it."""
     try:
         url = parse_url(text)
     except Denied:
@@ -246,4 +246,4 @@ def _parse_upstream(text: str) -> tuple[Upstream | None, str]:
     try:
         return Upstream(url.origin, canonical_path(url.target).removesuffix(b"/")), ""
     except Denied:
-        return None, "its path has segments or escapes that no request could match"
+        return None, "its path has segments or escapes that no request can match"

@@ -1,4 +1,4 @@
-"""The secrets of one file: where each is had, and the credentials that are made of them."""
+"""The secrets of one file, read from their sources, and the credentials that are made of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNSET: Final = Secret("")
 
 
 class FileSecrets:
-    """The secrets that one file asks for; the problems and warnings of all of it are collected here."""
+    """Reads the secrets that one file names. It also collects the problems and warnings of the whole file."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class FileSecrets:
     ) -> None:
         """
         Args:
-            lent: has secrets from outside. Where a program of one is missing, the secret is empty, and that
-                is no problem. None where nobody reads the file again: each is had where it is needed.
-            offline: leave credentials where they are: for looking at requests, not for forwarding them.
+            lent: the secrets from outside. If a program has to run first, its secret is empty, and that is no
+                problem. None if the file is not built again: then each secret is read from its source.
+            offline: do not read credentials: requests are examined, not forwarded.
         """
         self._lent = lent
         self._lacks: list[str] | None = None
@@ -54,16 +54,16 @@ class FileSecrets:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.contained = True
-        """Whether nothing outside of the file was read for its connections."""
+        """True if nothing outside of the file was read for its connections."""
         self.holds_secrets = False
-        """Whether some secret stands in the file itself."""
+        """True if the file itself contains a secret."""
 
     def begin(self) -> None:
-        """What follows is of one connection: it alone suffers where a secret from outside cannot be had."""
+        """Begin a connection. If an outside secret is not available, only this connection is affected."""
         self._lacks = [] if self._lent is not None and not self._lent.strict else None
 
     def lacking(self) -> str:
-        """What the connection lacks that was begun; empty where it has everything."""
+        """Return what the connection that was begun lacks; empty if it has everything."""
         lacks, self._lacks = self._lacks, None
         return lacks[0] if lacks else ""
 
@@ -71,18 +71,18 @@ class FileSecrets:
         self.problems.append(self.document.problem(at, message))
 
     def wrong_secret(self, at: Location, source: SecretSource, message: str) -> None:
-        """Only its connection suffers, unless the secret stands in the file itself, which is to be mended."""
-        if self._lent is None or self._lacks is None or source.literal is not None:  # or not of a connection
+        """Report a bad secret. It affects only its connection, unless the file itself contains the secret."""
+        if self._lent is None or self._lacks is None or source.literal is not None:  # or none was begun
             self.wrong(at, message)
         else:
             self._lacks.append(f"{name_of(source)}: {message}" if message.startswith("is ") else message)
             self._lent.lacking.append(self.document.problem(at, message))
 
     def secret(self, at: Location, source: SecretSource, *, lend: bool = False) -> Secret:
-        """What a secret value of the file is; an empty one, and a problem, where it cannot be had.
+        """Return a secret of the file. If it is not available, report a problem and return an empty one.
 
         Args:
-            lend: take that of the last time where it cannot be had now.
+            lend: return the secret of the last load instead of an empty one.
         """
         self.contained = self.contained and source.literal is not None
         self.holds_secrets = self.holds_secrets or source.literal is not None
@@ -93,16 +93,16 @@ class FileSecrets:
                 return self._lent.secret(source, self._base, self._environ)
             return resolve(source, self._base, self._environ)
         except Missing:
-            return _UNSET  # and all is read again, once it has run
+            return _UNSET  # everything is built again after the program has run
         except SecretError as error:
             self.wrong_secret(at, source, str(error))
-            return self._lent.of_the_last_time(source) if lend and self._lent is not None else _UNSET
+            return self._lent.previous(source) if lend and self._lent is not None else _UNSET
 
     def _warn_of_file(self, at: Location, path: Path) -> None:
         self.warnings += [self.document.problem(at, one.message) for one in readable_by_others(path)]
 
     def _credential(self, at: Location, source: SecretSource) -> Secret:
-        """A secret that is only needed once a request was granted, and so may be fetched then."""
+        """Return a secret that is needed only after a request was granted, and so may be fetched then."""
         if self._offline or source.exec is not None:
             return LateSecret(source.exec or (), source.ttl)
         return self.secret(at, source)
@@ -117,7 +117,7 @@ class FileSecrets:
         return secret
 
     def injector(self, at: Location, auth: Auth) -> Injector:
-        """What puts the credential on a request."""
+        """Return the object that puts the credential on a request."""
         match auth:
             case BearerAuth():
                 return bearer(self._header_credential((*at, "token"), auth.token))
@@ -141,7 +141,7 @@ class FileSecrets:
         password = self._credential((*at, "password"), auth.password) if auth.password else _UNSET
         if not isinstance(name, LateSecret) and ":" in name.reveal():
             source = auth.username or SecretSource()
-            self.wrong_secret((*at, "username"), source, "holds a colon, which Basic cannot carry")
+            self.wrong_secret((*at, "username"), source, "contains a colon, which Basic cannot carry")
         return BasicCredential(name, password)
 
     def _headers(self, at: Location, auth: HeaderAuth) -> HeaderCredential:
@@ -157,7 +157,7 @@ class FileSecrets:
         return HeaderCredential(tuple(found))
 
     def check_different(self, at: Location, keys: KeyRing, injector: Injector) -> None:
-        """Whoever signs with the credential itself holds it, and needs no gateway."""
+        """Check that no signing secret is the credential itself: then its signer would need no gateway."""
         known = {one.reveal() for one in injector.secrets() if not isinstance(one, LateSecret)}
         for index, key in enumerate(keys.keys):
             if key.secret.reveal() in known - {""}:

@@ -1,4 +1,4 @@
-"""Descriptors: how many are needed, and those kept for reading files, which no client can take."""
+"""File descriptors: how many a process needs, and a reserve for reading files that clients cannot take."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Final
 from ..limits.client_shares import streams_of
 
 FILES: Final = 65_536
-"""Open files of a process that are enough for all that can be configured; the usual limit is a thousand."""
+"""Enough open files for one process with any configuration; the usual limit is a thousand."""
 COUNT: Final = 16
-"""A file at a time, or the pipes of a program."""
+"""The size of the reserve: enough for one file at a time, or for the pipes of a program."""
 SHARE: Final = 16
-"""Of what a process may open, one in so many is kept at most: a small limit is for clients first."""
+"""The reserve takes at most one in `SHARE` of the files a process may open: clients come first."""
 FOR_EACH_CLIENT: Final = 2
-"""Its connection, and that to its upstream. Further streams over HTTP/2 have more of these."""
+"""The client connection and its upstream connection. Further HTTP/2 streams need more of the latter."""
 FOR_THE_REST: Final = 256
-"""Look-ups of names, the limit store, logs, shared upstream connections, and those that are kept."""
+"""Name look-ups, the limit store, logs, shared upstream connections, and the reserve."""
 
 
 class Spares:
-    """Holds descriptors that serve nobody, and lets go of them while somebody reads.
+    """A reserve of descriptors. It is released while a file is read, and filled again afterwards.
 
-    Between the two, a client may take one: reading is then tried again.
+    A client may take a descriptor right after the release. The caller then tries to read again later.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Spares:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
-        """Let go of them for as long as the block runs, in any thread."""
+        """Release the reserve while the block runs, in any thread."""
         with self._lock:
             self._lent += 1
             while self._held:
@@ -50,21 +50,21 @@ class Spares:
             self._fill()
 
     def _fill(self) -> None:
-        """As many as there are now; the others when somebody has read again."""
+        """Take as many descriptors as are free now. The next reader fills up the rest."""
         with self._lock, contextlib.suppress(OSError):
             while not self._lent and len(self._held) < self._count:
-                # Sockets, because no file system is asked for one.
+                # Sockets, because making one does not ask a file system, which could hang.
                 self._held.append(socket.socket())
 
     def close(self) -> None:
         with self._lock:
-            self._lent += 1  # for good
+            self._lent += 1  # so that the reserve is never filled again
             while self._held:
                 self._held.pop().close()
 
 
 def _limit() -> int:
-    """How many files this process may open now."""
+    """Return how many files this process may open now."""
     import resource
 
     few, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -72,12 +72,12 @@ def _limit() -> int:
 
 
 def needed(max_clients: int) -> int:
-    """Descriptors that a process needs for so many clients."""
+    """Return how many descriptors a process needs for this number of clients."""
     return FOR_EACH_CLIENT * max_clients + streams_of(max_clients) + FOR_THE_REST
 
 
 def shortage(max_clients: int, limit: int) -> str:
-    """What to say where a limit of open files is below that; else nothing."""
+    """Return a warning if the limit of open files is lower than `needed`, else an empty text."""
     wanted = needed(max_clients)
     if limit >= wanted:
         return ""
@@ -88,17 +88,17 @@ def shortage(max_clients: int, limit: int) -> str:
 
 
 def limit_of_serve() -> int:
-    """How many open files `presign serve` allows itself, as far as it may."""
+    """Return how many open files `presign serve` allows itself within the hard limit."""
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # "Without limit" is more than some kernels give.
+    # Some kernels do not grant "unlimited", so we ask for a number.
     wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
     return max(_limit(), wanted)
 
 
 def raise_limit() -> None:
-    """Allow this process, and those that it starts, what `limit_of_serve` says."""
+    """Raise the limit of this process, and of those it starts, to `limit_of_serve`."""
     import resource
 
     with contextlib.suppress(OSError, ValueError):

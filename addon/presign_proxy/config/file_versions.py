@@ -1,6 +1,6 @@
-"""Whether files have changed. Polling `stat`, because config maps and network drives defeat notifications.
+"""Watch files for changes by polling `stat`: notifications miss config maps and network drives.
 
-In threads of their own: a file system may hang, and with it whoever asks it something.
+Each watcher has a thread of its own: a file system may hang, and then the thread that asks it hangs too.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ State = tuple[int, ...] | None
 Version = tuple[State, ...]
 
 EVERY: Final = 0.25
-"""Seconds between two looks."""
+"""Seconds between two looks at the files."""
 HUNG: Final = 3.0
-"""Seconds without an answer after which the file system is taken to hang."""
+"""Seconds without an answer after which the file system counts as hanging."""
 _SHARE: Final = 10
-"""A look may take a tenth of the time: where there are a hundred thousand files, they are looked at less."""
+"""Looking may take one tenth of the time. A hundred thousand files are therefore looked at less often."""
 
 
 def version_of(files: Iterable[Path]) -> Version:
-    """Changes whenever one of the files is written, replaced, removed or made readable."""
+    """Return a value that changes when a file is written, replaced, removed or made readable."""
     return tuple(map(state_of, files))
 
 
 def state_of(path: Path) -> State:
-    """None for what cannot be looked at."""
+    """Return the state of a file; None if `stat` fails."""
     try:
         found = path.stat()
     except (OSError, ValueError):
         return None
-    # ctime: of the mode too, which decides whether a file is read.
+    # The ctime also changes with the mode, which decides whether the file is read.
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 class Lookout[Answer]:
-    """Asks one question again and again, in a thread of its own, and tells the event loop the answers."""
+    """A watcher that repeats one check in a thread of its own, and passes the results to the event loop."""
 
     def __init__(self, what: str, ask: Callable[[], Answer], tell: Callable[[float, Answer], None]) -> None:
         """
         Args:
-            what: is looked at, for the log.
-            ask: in the thread; what it raises is logged, and it is asked again.
-            tell: in the event loop: when the look began (of `time.monotonic`), and each answer.
+            what: the thing that is watched, for the log.
+            ask: the check. It runs in the thread; its exceptions are logged, and it runs again.
+            tell: is called in the event loop with the start of the check (`time.monotonic`) and its result.
         """
         self._what = what
         self._ask = ask
@@ -61,7 +61,7 @@ class Lookout[Answer]:
         self._told = False
 
     def start(self) -> None:
-        """In the event loop that is to be told."""
+        """Start the thread. Call this in the event loop that gets the results."""
         if self._thread is None:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(
@@ -70,11 +70,11 @@ class Lookout[Answer]:
             self._thread.start()
 
     def close(self) -> None:
-        """Without waiting: it may hang."""
+        """Tell the thread to end, without waiting for it: it may hang."""
         self._ended.set()
 
     def trouble(self, now: float) -> str:
-        """A sentence where no answer has come for too long, else nothing. Logged once, as is its end."""
+        """Return a sentence if the check takes too long, else "". Start and end of a hang are logged once."""
         began = self._began
         hangs = began is not None and now - began > HUNG
         if hangs is not self._told:

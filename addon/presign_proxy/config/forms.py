@@ -1,6 +1,6 @@
-"""What a text in the configuration has to look like, in words.
+"""The forms of texts in the configuration, in words.
 
-pydantic's own message shows the regular expression. A test holds the table against the models.
+pydantic's own message shows the regular expression. A test compares the table with the models.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ FORMS: Final = {
     r"[a-z][a-z0-9_]{0,31}": "1 to 32 of a-z 0-9 _, a letter first",
     r"https?://[!-~]+": "a URL, with http:// or https://",
 }
-"""By regular expression, without the anchors."""
+"""The form for each regular expression, which is written without its anchors."""
 
 
 def in_words(pattern: str) -> str:
-    """What has to be, of a text that does not match an anchored regular expression."""
+    """Return the message for a text that does not match an anchored regular expression."""
     return f"has to be {FORMS.get(pattern[1:-1], 'of another form')}"

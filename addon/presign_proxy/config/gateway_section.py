@@ -1,4 +1,4 @@
-"""What the sections `gateway` and `admin` say, held against what they may say."""
+"""Check the sections `gateway` and `admin`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .schema.config import Config
 from .strict_yaml import Document
 
 _OPEN_PROXY: Final = (
-    "is pass: requests without a presign would make `presign serve` an open proxy, which reaches loopback "
-    "and everything that this machine reaches; write deny here, or start it with --unsigned pass as well"
+    "is pass: for requests without a presign `presign serve` would be an open proxy, which reaches loopback "
+    "and everything that this machine reaches; write deny here, or add --unsigned pass to the command"
 )
 
 
 def unsigned_of(
     config: Config, unsigned: str, document: Document, problems: list[Problem], warnings: list[Problem]
 ) -> str:
-    """What becomes of requests without a presign: `unsigned` is one of `load.UNSIGNED`."""
+    """Return "pass" or "deny" for requests without a presign; `unsigned` is one of `load.UNSIGNED`."""
     at = ("gateway", "unsigned")
     said = config.gateway.unsigned if "unsigned" in config.gateway.model_fields_set else None
     if unsigned == "closed":
@@ -28,28 +28,28 @@ def unsigned_of(
         return "deny"
     if unsigned == "explicit":
         if said == "pass":
-            text = "is pass: whoever reaches the gateway has an open proxy"
+            text = "is pass: the gateway is an open proxy for everybody who reaches it"
         else:
-            text = "does not say pass: requests without a presign are denied, --unsigned pass or not"
+            text = "is not pass: requests without a presign are denied in spite of --unsigned pass"
         warnings.append(document.problem(at, text))
         return said or "deny"
     return config.gateway.unsigned if unsigned == "config" else unsigned
 
 
 def exposed(config: Config, document: Document) -> list[Problem]:
-    """What is told to more people than this machine's."""
+    """Return a warning if the admin listener can be reached from other machines."""
     if config.admin is None:
         return []
     host = config.admin.listen.host
-    # `is_loopback` is for destinations: who *listens* on 0.0.0.0 listens to everybody.
+    # `is_loopback` judges destinations. As a *listening* address, 0.0.0.0 is open to everybody.
     if is_loopback(host) and host not in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
         return []
-    why = "answers whoever reaches this address, with the names of connections: keep it inside"
+    why = "answers everybody who reaches this address, with the names of connections: keep it internal"
     return [document.problem(("admin", "listen"), why)]
 
 
 def hosts_of(config: Config, document: Document, problems: list[Problem]) -> frozenset[str]:
-    """The names of the gateway itself, in lower case."""
+    """Return the names of the gateway itself, in lower case."""
     found = set()
     for index, name in enumerate(config.gateway.hosts):
         host = parse_host(name)
@@ -61,7 +61,7 @@ def hosts_of(config: Config, document: Document, problems: list[Problem]) -> fro
 
 
 def trusted_of(config: Config, document: Document, problems: list[Problem]) -> tuple[Network, ...]:
-    """The networks of peers whose X-Forwarded-For is believed."""
+    """Return the networks of peers whose X-Forwarded-For is believed."""
     found: list[Network] = []
     for index, text in enumerate(config.gateway.trusted_proxies):
         network = parse_network(text)

@@ -1,4 +1,4 @@
-"""The configuration that is in force, and what was taken back of it since."""
+"""The configuration in force, and what was revoked since it was loaded."""
 
 from __future__ import annotations
 
@@ -14,45 +14,49 @@ logger = logging.getLogger(__name__)
 
 
 class InForce:
-    """Of one process. What its files take back holds before the rest of them is read, and if it never is."""
+    """The configuration in force in one process.
+
+    What its files revoke applies before the rest of them is read, even if the rest can never be read.
+    """
 
     def __init__(self) -> None:
         self._of_files = Revocations()
         self.notice: Notice | None = None
-        """The last one that could be read."""
+        """The last notice that could be read."""
         self.loaded: Loaded | None = None
         self.loaded_at = 0.0
-        """Unix time."""
+        """The Unix time of `use`."""
         self.registry: Registry | None = None
-        """None until there was a good one."""
+        """The registry that requests are decided with; None until a good one was loaded."""
 
     def use(self, loaded: Loaded) -> None:
-        """This is in force from now on; all that was taken back before is in it."""
+        """Put a configuration in force. It already contains everything that was revoked before."""
         self.loaded, self.loaded_at = loaded, time.time()
         self.notice, self._of_files = loaded.record.notice, Revocations()
         self._put_in_force()
 
-    def heed(self, notice: Notice | None) -> None:
-        """A notice was read. One that is not there, or not readable, takes nothing back of the last one."""
+    def use_notice(self, notice: Notice | None) -> None:
+        """Apply a notice. A missing or unreadable one (None) undoes nothing of the last one."""
         if notice is not None and notice != self.notice:
             self.notice = notice
             self._put_in_force()
 
     def take_back(self, found: Revocations, removed: Revocations | None, notice: Notice | None) -> None:
-        """What the files take back holds from now on, whether or not the rest of them can be used.
+        """Apply what the files revoke, whether or not the rest of them can be used.
 
         Args:
-            removed: None where that cannot be known.
-            notice: None where none was read.
+            found: what the files revoke or disable.
+            removed: what was removed from the files; None if that is unknown.
+            notice: None if no notice was read.
         """
-        # Of a file that cannot be read nobody knows that it takes less back than before.
+        # A file that could not be read completely may revoke more than was found. So nothing is dropped then.
         self._of_files = self._of_files | found if removed is None else found | removed
         if notice is not None:
             self.notice = notice
         self._put_in_force()
 
     def _put_in_force(self) -> None:
-        """At once: one object for another."""
+        """Replace the registry by one assignment, so that no request sees half of a change."""
         if self.loaded is None:
             return
         since, notice = self._of_files, self.notice

@@ -1,4 +1,4 @@
-"""How to call this installation's commands, in words that can be pasted into the shell that sees them."""
+"""Command lines of this installation that can be pasted into the shell that shows them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Final
 _PACKAGE: Final = "presign_proxy"
 _NAMES: Final = ("presign", "presign-proxy")
 _OF_UV: Final = frozenset(("UV", "UV_RUN_RECURSION_DEPTH"))
-"""What `uv run` and `uvx` tell the programs that they start, beside a PATH that the shell has not."""
+"""Variables that `uv run` and `uvx` set. They also change PATH, but only for the programs they start."""
 _ENDINGS: Final = ("", ".exe") if os.name == "nt" else ("",)
 
 
 def presign(*arguments: str) -> str:
-    """A command line of `presign`, named as it was called, or as it lies beside the running Python."""
+    """Return a command line of `presign`, named as it was called or as it lies beside the running Python."""
     return shlex.join([*_presign(), *arguments])
 
 
 def mitmdump() -> str:
-    """The `mitmdump` that can import this package: another one on the PATH has its own packages."""
+    """Return the `mitmdump` that can import this package: another one on the PATH has other packages."""
     for directory in _directories():
         if _runs(path := str(directory / "mitmdump")):
             return "mitmdump" if _is_on_path("mitmdump", path) else shlex.quote(path)
@@ -38,7 +38,7 @@ def _presign() -> list[str]:
     module = _by_module()
     if module is not None:
         return module
-    # A worker of `presign serve`, or mitmdump: the command is that of the same installation.
+    # In a worker of `presign serve` or in mitmdump, name the command of the same installation.
     for directory in _directories():
         if _runs(path := str(directory / _NAMES[0])):
             return [_NAMES[0] if _is_on_path(_NAMES[0], path) else path]
@@ -46,7 +46,7 @@ def _presign() -> list[str]:
 
 
 def _by_module() -> list[str] | None:
-    """The words up to `-m presign_proxy`, where it was called so."""
+    """Return the words up to `-m presign_proxy`; None if the command was not called that way."""
     words = sys.orig_argv
     for at, word in enumerate(words[1:], 1):
         if word == f"-m{_PACKAGE}" or (word == _PACKAGE and words[at - 1] == "-m"):
@@ -55,9 +55,9 @@ def _by_module() -> list[str] | None:
 
 
 def _directories() -> Iterator[Path]:
-    """Where the scripts of this installation may lie."""
+    """Yield the directories that may contain the scripts of this installation."""
     yield Path(sys.executable).parent
-    import sysconfig  # seldom needed, and not for nothing
+    import sysconfig  # here, because it is seldom needed and slow to import
 
     yield Path(sysconfig.get_path("scripts"))
     if (user := f"{os.name}_user") in sysconfig.get_scheme_names():
@@ -69,7 +69,7 @@ def _name(path: str) -> str:
 
 
 def _is_on_path(name: str, path: str) -> bool:
-    """Whether the shell finds this very file under its name."""
+    """Return whether the shell finds this very file under its name."""
     if not _OF_UV.isdisjoint(os.environ):
         return False
     places = (os.path.join(directory, name) for directory in os.get_exec_path())  # noqa: PTH118 - may be ""
@@ -85,9 +85,9 @@ def _is_on_path(name: str, path: str) -> bool:
 
 
 def _runs(path: str) -> bool:
-    """Whether a path is that of a program; under Windows also without its ending.
+    """Return whether a path is a program; on Windows also if the path lacks the ending.
 
-    `shutil.which` takes longer to import than all the rest here, and every start of the command would wait.
+    Importing `shutil.which` would take longer than everything else here, at every start of the command.
     """
     return any(
         Path(f"{path}{ending}").is_file() and os.access(f"{path}{ending}", os.X_OK) for ending in _ENDINGS

@@ -1,4 +1,4 @@
-"""Which configuration is in force: the last good one, swapped whole; and what was taken back since."""
+"""The live configuration: the last good one, replaced as a whole, and what was revoked since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..units import instant as stamp
 from . import load as config
 from .descriptors import Spares
 from .in_force import InForce
-from .load_beside import build_calmly, let_go, load_calmly, see_calmly
+from .load_beside import build_calmly, free, load_calmly, see_calmly
 from .path import locate
 from .read_files import NEVER, Seen, lost_mark
 from .registry_file.memory import Memory
@@ -29,18 +29,18 @@ from .threads import Threads
 logger = logging.getLogger(__name__)
 
 SLOW: Final = 30.0
-"""Seconds after which a reload that has not come back is told of: a program or a disk may hang."""
+"""Seconds after which a running reload is reported: a program or a disk may hang."""
 
 
 class Reloaded(NamedTuple):
-    """What came of a reload. `wait`: seconds without a change that the files still need, where it `waits`."""
+    """The result of a reload. `wait`: for `waits`, the seconds without a change that the files need."""
 
     kind: Literal["ok", "lacks", "failed", "waits", "overtaken"]
     wait: float = 0.0
 
 
 class Newer(NamedTuple):
-    """A version on the disk that is not in force: since when (Unix time), and why."""
+    """A version on the disk that is not in force: since when (Unix time), and the reason."""
 
     since: float
     why: str
@@ -68,7 +68,7 @@ class LiveConfig:
 
     def __init__(self) -> None:
         self._memory = Memory()
-        # Of its own: a revocation must not wait until names are looked up, or a metric is written.
+        # A thread of its own: a revocation must not wait for name look-ups or for a write of metrics.
         self._thread = Threads(1, "presign-reload")
         self.spares = Spares()
         self._asked: tuple[str, str] | None = None
@@ -77,12 +77,12 @@ class LiveConfig:
         self._in_force = InForce()
         self.newer: Newer | None = None
         self.strict = True
-        """Whether a secret that cannot be had is an error at the start, as it should be for who starts it."""
+        """True if a missing secret is an error at the start, so that the operator who starts it sees it."""
         self.reloads = Counter({"ok": 0, "failed": 0})
 
     @property
     def registry(self) -> Registry | None:
-        """None until there was a good one."""
+        """The registry in force; None until a good one was loaded."""
         return self._in_force.registry
 
     @property
@@ -91,17 +91,17 @@ class LiveConfig:
 
     @property
     def loaded_at(self) -> float:
-        """Unix time of the configuration that is in force."""
+        """The Unix time at which the configuration in force was loaded."""
         return self._in_force.loaded_at
 
     @property
     def notice(self) -> Notice | None:
-        """The last one that could be read."""
+        """The last notice that could be read."""
         return self._in_force.notice
 
     @property
     def stale(self) -> bool:
-        """Whether the files have been changed to something that is not in force."""
+        """True while the files have changed to something that is not in force."""
         return self.newer is not None
 
     @property
@@ -112,12 +112,12 @@ class LiveConfig:
 
     @property
     def max_clients(self) -> int:
-        """How many client connections this process takes at a time."""
+        """The most client connections that this process takes at a time."""
         return (self.loaded.config.gateway if self.loaded else GatewayConfig()).max_clients
 
     @property
     def lacking(self) -> list[Problem]:
-        """Secrets that cannot be had; their connections are answered 503, and no other."""
+        """Secrets that are not available. Their connections are answered 503, and no others."""
         return self.loaded.lent.lacking if self.loaded else []
 
     # -- the start, and another option ----------------------------------------------------------------
@@ -129,12 +129,12 @@ class LiveConfig:
             option: `presign_config`.
             unsigned: `presign_unsigned`.
 
-        Returns whether something was loaded. Raises ConfigError; what was loaded before stays.
+        Returns whether a configuration was loaded. Raises ConfigError; the last configuration then stays.
         """
         if (option, unsigned) == self._asked:
             return False
         path = locate(option, os.environ)
-        memory = Memory()  # a reload may be at work with the other
+        memory = Memory()  # a reload in the other thread may be using the present one
         memory.lent.strict = self.strict
         loaded = load_calmly(path, os.environ, unsigned, memory)
         if loaded.limited and (why := loaded.store.refusal):
@@ -148,7 +148,7 @@ class LiveConfig:
         adopter.adopt(loaded, prepared)
         record = loaded.record
         memory.forms, memory.place = record.forms, record.place
-        memory.lent = loaded.lent.again()
+        memory.lent = loaded.lent.for_next_load()
         self._memory = memory
         self.newer = None
         self._in_force.use(loaded)
@@ -159,22 +159,23 @@ class LiveConfig:
             record.version,
         )
         for problem in loaded.lent.lacking:
-            # No error: what replaces a worker must not take it for a reason not to start.
-            logger.warning("presign: its connection is answered 503 until this can be had: %s", problem)
+            # A warning, not an error: the supervisor must still be able to replace a worker.
+            logger.warning("presign: a connection is answered 503 until its secret is available: %s", problem)
 
-    # -- what is taken back ---------------------------------------------------------------------------
+    # -- revocations ----------------------------------------------------------------------------------
 
-    def heed(self, notice: Notice | None) -> None:
-        """A notice was read. One that is not there, or not readable, takes nothing back of the last one."""
-        self._in_force.heed(notice)
+    def use_notice(self, notice: Notice | None) -> None:
+        """Apply a notice. A missing or unreadable one (None) undoes nothing of the last one."""
+        self._in_force.use_notice(notice)
 
     def _see(
         self, current: config.Loaded, memory: Memory, still: float
     ) -> tuple[Seen, Revocations, Revocations | None]:
-        """In the thread: the files, what they say to be taken back, and what was removed from them."""
+        """Return the files, what they revoke, and what was removed from them. Runs in the thread."""
         with self.spares.lent():
             seen = see_calmly(current.path, os.environ, memory)
-        is_whole = seen.patience(memory)[0] <= min(still, sys.float_info.max)  # who asks cannot make it whole
+        # A request to reload has an infinite `still`. It must not make a file whole that lost its end mark.
+        is_whole = seen.patience(memory)[0] <= min(still, sys.float_info.max)
         return seen, seen.taken_back(), seen.removed(current.registry, memory) if is_whole else None
 
     # -- reloads --------------------------------------------------------------------------------------
@@ -182,10 +183,10 @@ class LiveConfig:
     async def reload(self, unsigned: str, still: float, adopter: Adopter[Any]) -> Reloaded:
         """Read the files again, off the event loop; broken ones keep the last good registry.
 
-        What they take back comes into force first, also where the rest cannot be used.
+        What they revoke comes into force first, even if the rest of them cannot be used.
 
         Args:
-            still: seconds for which they have not changed.
+            still: seconds for which the files have not changed.
         """
         if (current := self.loaded) is None:
             return Reloaded("overtaken")
@@ -193,11 +194,11 @@ class LiveConfig:
         try:
             seen, found, removed = await self._run(self._see, current, memory, still)
             if self.loaded is not current:
-                return Reloaded("overtaken")  # an option has asked for something else meanwhile, and got it
+                return Reloaded("overtaken")  # meanwhile an option has loaded another configuration
             self._in_force.take_back(found, removed, seen.notice)
             wait, where = seen.patience(memory)
             if NEVER > wait > still:
-                why = f"{where} has no end mark, and is used once it was left alone for {wait:.0f} s"
+                why = f"{where} has no end mark, and is used after {wait:.0f} s without a change"
                 self._keep_last(why)
                 return Reloaded("waits", wait)
             if wait == NEVER:
@@ -214,7 +215,7 @@ class LiveConfig:
             self._began = 0.0
         self.reloads["ok"] += 1
         self._told = None
-        await self._run(let_go, current.registry)
+        await self._run(free, current.registry)
         return Reloaded("lacks" if loaded.lent.lacking else "ok")
 
     def _build(
@@ -225,7 +226,7 @@ class LiveConfig:
             return loaded, adopter.prepare(loaded)
 
     def _failed(self, error: ConfigError) -> None:
-        """Told once of each way in which it fails, though it is tried again and again."""
+        """Log the problems, once for each set of them: a failed reload is repeated again and again."""
         problems = list(map(str, error.problems))
         self._keep_last(problems[0] if problems else "it is not usable")
         if problems == self._told:
@@ -240,7 +241,7 @@ class LiveConfig:
         self.newer = Newer(self.newer.since if self.newer else time.time(), why)
 
     def trouble(self, now: float) -> str:
-        """What the operator should know of the configuration in force; empty where all is well.
+        """Return what the operator should know about the configuration in force; empty if all is well.
 
         Args:
             now: of `time.monotonic`.
@@ -256,13 +257,11 @@ class LiveConfig:
             more = f" and {len(self.lacking) - 1} more" if len(self.lacking) > 1 else ""
             found.append(f"a secret cannot be had: {_line(str(self.lacking[0]))}{more}")
         if self._began and now - self._began > SLOW:
-            found.append(
-                "reading the changed configuration takes long: it waits for a program, or for a disk"
-            )
+            found.append("reading the changed configuration takes long: it waits for a program or a disk")
         return ", ".join(found)
 
-    def run_anew(self) -> None:
-        """Have all programs that print secrets run with the next reload, also where they are still good."""
+    def rerun_programs(self) -> None:
+        """Make the next reload run all programs that print secrets, even if their secrets are still valid."""
         self._memory.lent.programs.forget()
 
     async def _run[Result](self, work: Callable[..., Result], *arguments: Any) -> Result:

@@ -1,4 +1,4 @@
-"""From a configuration file to a registry, or to everything that is wrong with the file."""
+"""Load a configuration file: into a registry, or into a list of everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from .validation import explain
 UNSIGNED: Final = ("config", "explicit", "closed", "pass", "deny")
 """Values of the option `presign_unsigned`.
 
-config: as the file says, and pass where it says nothing. explicit: as the file says, and deny where it says
-nothing. closed: deny, and a file that says pass is refused. pass, deny: whatever the file says.
+config: the file decides; if it says nothing, pass. explicit: the file decides; if it says nothing, deny.
+closed: deny, and a file that says pass is refused. pass, deny: this value, whatever the file says.
 """
 
 
 MAX_WARNINGS: Final = 20
-"""Warnings of one configuration that are logged."""
+"""The most warnings of one configuration that are logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Loaded:
 
     @property
     def limited(self) -> bool:
-        """Whether some connection limits something."""
+        """True if any connection has a limit."""
         return any(one.limits or one.max_uses is not None for one in self.registry.connections.values())
 
     @property
     def told(self) -> list[str]:
-        """Its warnings, as many as people read."""
+        """The first `MAX_WARNINGS` warnings, and a line about the rest."""
         more = len(self.warnings) - MAX_WARNINGS
         said = [f"and {more} more: `{presign('check', '--config', str(self.path))}`"] if more > 0 else []
         return [*map(str, self.warnings[:MAX_WARNINGS]), *said]
@@ -75,29 +75,30 @@ def load(
 
     Args:
         unsigned: one of `UNSIGNED`.
-        memory: of the registry, where it was read before.
+        memory: of the last load, if there was one.
 
-    Raises ConfigError with every problem there is.
+    Raises ConfigError with all problems.
     """
     memory = memory or Memory()
     return build(see(path, environ, memory), environ, unsigned, memory)
 
 
 def build(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
-    """A configuration from its files as they were read. Raises ConfigError with every problem there is.
+    """Build a configuration from its files as they were read. Raises ConfigError with all problems.
 
-    It is built until no program is missing whose secret it needs: those run between two times, all at once.
+    The build is repeated until no secret program is missing. Between two builds, the missing ones run in
+    parallel.
     """
     programs = memory.lent.programs
     programs.begin()
     while True:
-        memory.lent = memory.lent.anew()
+        memory.lent = memory.lent.for_next_build()
         try:
             loaded = _built(seen, environ, unsigned, memory)
         except ConfigError as error:
             if programs.run(environ):
                 continue
-            once = list(dict.fromkeys(error.problems))  # several files may lie in one directory
+            once = list(dict.fromkeys(error.problems))  # files in one directory share its problems
             once.sort(key=lambda problem: (problem.file, problem.line, problem.column))
             raise ConfigError(once) from None
         if not programs.run(environ):
@@ -106,7 +107,7 @@ def build(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory)
 
 
 def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
-    """As `build`, with what programs have printed by now."""
+    """Do one build, with what programs have printed by now."""
     problems: list[Problem] = []
     path = seen.path
     shape = shape_of(path, environ, problems, memory.lent, seen)
@@ -138,7 +139,7 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
     registry = Registry(
         revocations.applied(connections),
         hosts,
-        deny_unsigned=wanted != "pass",  # whatever is not plainly "pass" denies
+        deny_unsigned=wanted != "pass",  # any other value denies
         revoked_urls=revocations.urls,
         revoked_ids=revocations.ids,
         trusted_proxies=trusted,
@@ -149,7 +150,7 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
 def _registered(
     seen: Seen, environ: Mapping[str, str], presets: Presets, problems: list[Problem]
 ) -> Registered:
-    """The content of the registry; an empty one where it adds to the problems."""
+    """Return the content of the registry; an empty one if it adds to the problems."""
     if seen.registry is None:
         problems += seen.wrong
         return Registered()
@@ -162,7 +163,7 @@ def _registered(
 
 
 class Shape(NamedTuple):
-    """A configuration whose shape is right, before any of its secrets is read."""
+    """A configuration that matches the schema, before any of its secrets is read."""
 
     document: Document
     config: Config
@@ -176,18 +177,19 @@ def shape_of(
     lent: Lent | None = None,
     seen: Seen | None = None,
 ) -> Shape:
-    """Hold a configuration against its shape, adding to the problems. Raises ConfigError where it is wrong.
+    """Check a configuration against the schema, adding to the problems. Raises ConfigError if it fails.
 
     Args:
-        lent: has secrets from outside; None where no program runs for it.
-        seen: where it was read before.
+        lent: the secrets from outside; None if no program is to run.
+        seen: the files, if they were read before.
     """
     problems += writable_by_others(path)
-    document = seen.document if seen is not None else _read_or_tell(path, problems)
+    document = seen.document if seen is not None else _read(path, problems)
     if document is None:
         raise ConfigError([*problems, *(seen.unread if seen is not None else ())])
     if document.data is None:
-        # Not the same as saying nothing: a file that is just being written would open what was closed.
+        # An empty file is an error, not an empty configuration: a file that is caught while it is being
+        # written must not lift restrictions.
         raise ConfigError([*problems, Problem(str(path), 0, 0, "", "is empty")])
     own = own_presets(document, path.parent)
     if seen is not None:
@@ -197,8 +199,8 @@ def shape_of(
     return Shape(document, config, presets)
 
 
-def _read_or_tell(path: Path, problems: list[Problem]) -> Document:
-    """Raises ConfigError, with the problems that are known already."""
+def _read(path: Path, problems: list[Problem]) -> Document:
+    """Read the file. Raises ConfigError, with the problems that are known already."""
     try:
         return read(path)
     except ConfigError as error:
@@ -224,7 +226,7 @@ def _validated(
     presets: Presets,
     lent: Lent,
 ) -> Config:
-    """The document as a model. Raises ConfigError, with the problems that are known already."""
+    """Return the document as a model. Raises ConfigError, with the problems that are known already."""
     data, ill_filled = with_presets(document, presets)
     problems += ill_filled
     try:
@@ -238,7 +240,7 @@ def _validated(
 def _problems_of_the_rest(
     data: Any, document: Document, path: Path, environ: Mapping[str, str], lent: Lent
 ) -> list[Problem]:
-    """What else is wrong where the shape is right, so that all is told at once."""
+    """Return the problems in the parts that match the schema, so that all are reported at once."""
     problems: list[Problem] = []
     gateway = data.get("gateway") if isinstance(data, dict) else None
     for key, check in (("hosts", hosts_of), ("trusted_proxies", trusted_of)):

@@ -1,4 +1,4 @@
-"""Loading a large configuration, and letting go of the last one, beside a running event loop."""
+"""Load a large configuration, and free the last one, while an event loop runs in another thread."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .read_files import Seen, see
 from .registry_file.memory import Memory
 
 _TURN: Final = 0.0005
-"""Seconds; Python's own choice is 5 ms."""
+"""Seconds until a thread must give up the interpreter; Python's default is 5 ms."""
 
 
 def load_calmly(path: Path, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
-    """As `load.load`."""
+    """Do the same as `load.load`, with little delay for the event loop."""
     return build_calmly(see_calmly(path, environ, memory), environ, unsigned, memory)
 
 
 def see_calmly(path: Path, environ: Mapping[str, str], memory: Memory) -> Seen:
-    """As `read_files.see`."""
+    """Do the same as `read_files.see`, with little delay for the event loop."""
     with _without_collecting(), _SHORT_TURNS:
         return see(path, environ, memory)
 
 
 def build_calmly(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory) -> Loaded:
-    """As `load.build`, without a garbage collection that walks through what is being made.
+    """Do the same as `load.build`, with the garbage collector off while the objects are made.
 
-    Later collections pass over the connections as well (`acyclic`): they would take a second for 100,000.
+    Later collections skip the connections as well (`acyclic`): 100,000 of them would take a second.
     """
     with _without_collecting(), _SHORT_TURNS:
         loaded = build(seen, environ, unsigned, memory)
@@ -55,15 +55,17 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def let_go(registry: Registry) -> None:
+def free(registry: Registry) -> None:
     """Free a registry that is no longer used, in steps."""
     with _SHORT_TURNS:
         registry.disperse()
 
 
 class _ShortTurns:
-    """An event loop lets go of the interpreter with every system call, and gets it back when the thread that
-    works beside it has had its turn. Several may want it at a time; the last one puts back what was.
+    """A context in which threads take short turns with the interpreter.
+
+    The event loop releases the interpreter with every system call. It gets it back only when the turn of the
+    loading thread ends. Several threads may be in this context at once; the last to leave restores the value.
     """
 
     def __init__(self) -> None:

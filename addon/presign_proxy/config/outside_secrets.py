@@ -1,4 +1,4 @@
-"""Secrets from outside of a configuration's files, as they are now and as they were the last time."""
+"""Secrets from outside the configuration's files, as they are now and as they were at the last load."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ _UNSET = Secret("")
 
 @dataclass(slots=True)
 class Lent:
-    """What a configuration gets from outside while it is built, one of these for each time.
+    """The outside secrets of one build of the configuration.
 
-    A *signing* secret that cannot be had now is lent by the last time: with it, a holder is known well enough
-    to be told that the connection is not available. Nothing is granted by it, and no credential is lent.
+    If a *signing* secret is not available now, the one of the last load is lent. With it the gateway verifies
+    a holder and answers that the connection is not available. It grants nothing with it. Credentials are
+    never lent.
     """
 
     before: dict[SecretSource, Secret] = field(default_factory=dict)
     read: dict[SecretSource, Secret] = field(default_factory=dict)
     files: dict[Path, State] = field(default_factory=dict)
-    """Files of secrets, as they were before each was read."""
+    """Files of secrets, each in the state it had before it was read."""
     lacking: list[Problem] = field(default_factory=list)
     programs: Programs = field(default_factory=Programs)
-    """The same ones each time: they keep what they have printed."""
+    """The same object for each build: it caches what the programs have printed."""
     strict: bool = False
-    """Whether a secret that cannot be had is an error, as at the start; else only its connection suffers."""
+    """True if a missing secret is an error, as at the start. Else only its connection is unavailable."""
 
     def secret(self, source: SecretSource, base: Path, environ: Mapping[str, str]) -> Secret:
-        """The secret itself.
+        """Return the secret itself.
 
         Args:
-            base: the directory from which relative paths count, and in which programs run.
+            base: the directory that relative paths start from, and that programs run in.
 
-        Raises SecretError, and Missing where a program has to run first.
+        Raises SecretError, and Missing if a program has to run first.
         """
         if source.file is not None:
             path = base / source.file
-            self.files[path] = state_of(path)  # before it is read
+            self.files[path] = state_of(path)  # before reading it, so that a later change is noticed
         if source.exec is not None:
             found = self.programs.secret(source, base)
         else:
@@ -53,15 +54,15 @@ class Lent:
             self.read[source] = found
         return found
 
-    def of_the_last_time(self, source: SecretSource) -> Secret:
-        """An empty one where it was not had then either."""
+    def previous(self, source: SecretSource) -> Secret:
+        """Return the secret of the last load; empty if it was not available then either."""
         return self.before.get(source, _UNSET)
 
-    def anew(self, *, strict: bool | None = None) -> Lent:
-        """For building the same configuration once more, with what programs have printed by now."""
+    def for_next_build(self, *, strict: bool | None = None) -> Lent:
+        """Return the secrets for another build of the same load, with what programs have printed by now."""
         return Lent(self.before, programs=self.programs, strict=self.strict if strict is None else strict)
 
-    def again(self) -> Lent:
-        """For the next configuration, now that this one is in force."""
+    def for_next_load(self) -> Lent:
+        """Return the secrets for the next load, now that this configuration is in force."""
         before = {**self.before, **self.read} if self.lacking else self.read
         return Lent(before, programs=self.programs)

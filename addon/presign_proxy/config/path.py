@@ -1,4 +1,4 @@
-"""Which file is the configuration."""
+"""The path of the configuration file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ ENVIRONMENT: Final = "PRESIGN_CONFIG"
 
 
 def locate(option: str, environ: Mapping[str, str]) -> Path:
-    """Which file is meant: the option, else `$PRESIGN_CONFIG`, else `./config.yaml`."""
+    """Return the path of the configuration: the option, else `$PRESIGN_CONFIG`, else `./config.yaml`."""
     return expanded(option or environ.get(ENVIRONMENT) or DEFAULT_PATH).absolute()
 
 
 def expanded(path: str) -> Path:
-    """A path whose `~` is the home directory; as it is where there is none, or no such user."""
-    with contextlib.suppress(RuntimeError):  # the file will not be found, and is told with what was typed
+    """Return the path with `~` expanded; unchanged if there is no home directory or no such user."""
+    with contextlib.suppress(RuntimeError):  # then the file is not found, and the error shows what was typed
         return Path(path).expanduser()
     return Path(path)

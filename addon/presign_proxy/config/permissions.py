@@ -1,4 +1,4 @@
-"""Who else can read or write the files that say what the gateway may do."""
+"""Check which other users can read or write the files that control the gateway."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ _LOOSE = stat.S_IWGRP | stat.S_IWOTH
 _WRITE = stat.S_IWUSR | _LOOSE
 _MAX_HOPS = 16
 _ALL_USERS = b"4294967295"
-"""Where a process is in no user namespace, this many users are mapped."""
+"""The number of mapped users outside of any user namespace."""
 
 
 class BadLink(Exception):
-    """A symbolic link that others could lead elsewhere. The text says why and what to do."""
+    """A symbolic link that others could point elsewhere. The text says why and what to do."""
 
 
 def quoted(path: Path) -> str:
-    """A path as a shell reads it."""
+    """Return a path, quoted for a shell."""
     return shlex.quote(str(path))
 
 
 def writable_by_others(path: Path) -> list[Problem]:
-    """Whoever can write the file, or replace it in its directory, can register an upstream of their own."""
+    """Return a problem for each place where another user can write the file or replace it.
+
+    A user who can do that can register an upstream of their own, and receive the credentials.
+    """
     if os.name != "posix":
         return []
     found: list[Problem] = []
-    # Where links lead, too: whoever can write there needs no link. And all directories above: whoever can
-    # rename one of them puts another one in its place.
+    # The target of links counts too: a user who can write there needs no link. So do all directories above: a
+    # user who can rename one of them can put another in its place.
     reached, owners = path.resolve(), _trusted(path)
     for place in dict.fromkeys((path, *path.absolute().parents, reached, *reached.parents)):
         try:
             known = place.stat()
         except OSError:
-            continue  # reading it will say what is wrong
+            continue  # reading the file will report what is wrong
         what = "the directory" if stat.S_ISDIR(known.st_mode) else "the file"
         sticky = stat.S_ISDIR(known.st_mode) and known.st_mode & stat.S_ISVTX
         why = ""
@@ -52,10 +55,10 @@ def writable_by_others(path: Path) -> list[Problem]:
 
 
 def _trusted(path: Path) -> frozenset[int]:
-    """Who may own a file, and the directories above it: root, and whoever runs this.
+    """Return the users who may own a file and the directories above it: root and the user of this process.
 
-    root manages the files of a service, and so trusts their owner as well. An owner whom this container does
-    not know is outside of it: nobody inside can become that user.
+    If this process is root, it manages the files of a service, so their owner is trusted as well. An owner
+    that this container does not know is outside of it: no user inside can become that owner.
     """
     owners = {0, os.geteuid()}
     if os.geteuid() == 0:
@@ -65,7 +68,7 @@ def _trusted(path: Path) -> frozenset[int]:
 
 
 def _unmapped() -> set[int]:
-    """How Linux shows owners from outside of a user namespace; none where this process is in no such."""
+    """Return the user id that stands for owners outside our user namespace; empty outside of namespaces."""
     try:
         first, _, count = Path("/proc/self/uid_map").read_bytes().split()[:3]
         if (first, count) == (b"0", _ALL_USERS):
@@ -85,7 +88,7 @@ def _name_of(uid: int) -> str:
 
 
 def readable_by_others(path: Path) -> list[Problem]:
-    """The one rule for files that hold secrets: see `is_secret`. Links are followed."""
+    """Return a problem if other users can read a file of secrets (`is_secret`). Links are followed."""
     if os.name != "posix":
         return []
     try:
@@ -100,10 +103,11 @@ def exposed(path: Path) -> str:
 
 
 def is_secret(found: os.stat_result) -> bool:
-    """Whether nobody but root and this user can read the file.
+    """Return whether only root and this user can read the file.
 
-    Its group may, where that is this user's alone, if it was handed to us so: by root, or read-only, as
-    Kubernetes mounts secrets (0440 for `fsGroup`). A file of one's own that is 0640 is a mistake.
+    Its group may also read it if this user is its only member, and if we received the file like that: from
+    root, or read-only, as Kubernetes mounts secrets (0440 for `fsGroup`). A file of our own with mode 0640 is
+    a mistake.
     """
     if found.st_mode & stat.S_IROTH:
         return False
@@ -115,7 +119,7 @@ def is_secret(found: os.stat_result) -> bool:
 
 
 def _is_of_us_alone(gid: int, uid: int) -> bool:
-    """Whether this process is in a group, and nobody else is."""
+    """Return whether this process is in a group that has no other user."""
     import grp
     import pwd
 
@@ -124,20 +128,20 @@ def _is_of_us_alone(gid: int, uid: int) -> bool:
     try:
         members = set(grp.getgrgid(gid).gr_mem) - {"root"}
     except KeyError:
-        return True  # a number that the container's runtime has chosen
+        return True  # a group id without a name was chosen by the container's runtime
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         return False
-    # A group without listed members may be the first one of many users, as `staff` is.
+    # A group without listed members may be the primary group of many users, as `staff` is.
     return members == {name} or _is_private(gid, uid)
 
 
 def followed(path: Path) -> Path:
-    """Where the links of a mounted directory lead: the file itself. Raises BadLink, OSError.
+    """Follow the links of a mounted directory and return the file itself. Raises BadLink, OSError.
 
-    A link has to stay inside the directory of `path`, and to belong to root or to this user, as has each
-    directory on the way, which nobody else may write: then nobody else can lead it elsewhere.
+    A link must stay inside the directory of `path`. The link and each directory on the way must belong to
+    root or to this user, and no other user may write such a directory. So no other user can redirect it.
     """
     current, rest = path.parent, [path.name]
     for _ in range(_MAX_HOPS):
@@ -164,11 +168,11 @@ def _check_owned(found: os.stat_result, what: str) -> None:
 
 
 def tightened(directory: Path) -> bool:
-    """Take the right to write from others, where that takes nothing from anybody; whether it was done.
+    """Make a directory unwritable for others if no other user loses anything. Return whether it was done.
 
-    That is a directory of the caller's own which is empty, or which only the caller's private group may
-    write: a umask of 002, usual on Debian and Fedora, makes each new directory so. With the set-group-ID or
-    the sticky bit it is meant to be shared.
+    It is done for a directory of the caller's own that is empty, or that only the caller's private group may
+    write. A umask of 002, usual on Debian and Fedora, makes each new directory so. A directory with the
+    set-group-ID or the sticky bit is meant to be shared, and stays as it is.
 
     Raises OSError.
     """
@@ -185,7 +189,7 @@ def tightened(directory: Path) -> bool:
             return False
         os.fchmod(descriptor, mode & ~_LOOSE)
         if not private and _has_files(descriptor):
-            # Somebody was faster. What they put there may be one of the files that are to be read.
+            # Another user was faster, and may have planted one of the files that we are going to read.
             os.fchmod(descriptor, mode)
             return False
         return True
@@ -199,7 +203,7 @@ def _has_files(descriptor: int) -> bool:
 
 
 def _is_private(gid: int, uid: int) -> bool:
-    """Whether a group is of one user alone: named like the user, whose first group it is, no other member."""
+    """Return whether a group is a user's private one: same name, their primary group, no other member."""
     import grp
     import pwd
 

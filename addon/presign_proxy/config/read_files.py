@@ -1,4 +1,4 @@
-"""A configuration's files as they were read: what they take back is known, and nothing is built yet."""
+"""The files of a configuration after reading and before building: what they revoke is known already."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from .whole_file import NEVER, Form, patience
 
 
 class FileRecord(NamedTuple):
-    """What a configuration was read from, without what stands in it.
+    """The files that a configuration was read from, without their content.
 
     Args:
-        files: each in the state in which it was before it was read.
-        version: a name for the content of configuration and registry, the same for the same files.
+        files: each in the state it had before it was read.
+        version: a name for the content of configuration and registry, the same for the same content.
         digest: of the registry's file; empty without one.
-        notice: what it said, and None where it is not there or cannot be read.
-        notice_place: where it is, or would be.
+        notice: its content; None if it does not exist or cannot be read.
+        notice_place: its path, whether it exists or not.
         forms: of the YAML files.
-        place: of the registry.
+        place: the section `registry`.
     """
 
     files: dict[Path, State]
@@ -47,10 +47,10 @@ class FileRecord(NamedTuple):
 
 
 class Seen:
-    """The configuration, the registry and the notice beside it, each as far as it could be read.
+    """The configuration, the registry and its notice, each as far as it could be read.
 
-    `files` are those that were looked at, in the state in which they were before they were read. `unread` is
-    what is wrong with the configuration, `wrong` with the registry, where they could not be read at all.
+    `files` has each file in the state it had before it was read. `unread` says why the configuration could
+    not be read at all, `wrong` says the same of the registry.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +65,7 @@ class Seen:
         self.warnings: list[Problem] = []
 
     def look_at(self, files: Iterable[Path]) -> None:
-        """Further files are about to be read."""
+        """Remember the state of further files before they are read."""
         for path in files:
             self.files[path] = state_of(path)
 
@@ -75,7 +75,7 @@ class Seen:
 
     @property
     def digest(self) -> str:
-        """Of the registry's file; empty without one."""
+        """The digest of the registry's file; empty without one."""
         return self.registry.digest if self.registry is not None else ""
 
     def record(self) -> FileRecord:
@@ -92,7 +92,7 @@ class Seen:
 
     @property
     def forms(self) -> dict[Path, Form]:
-        """Of the YAML files."""
+        """The forms of the YAML files."""
         found: dict[Path, Form] = {}
         if self.document is not None:
             found[self.path] = self.document.form
@@ -101,14 +101,15 @@ class Seen:
         return found
 
     def patience(self, memory: Memory) -> tuple[float, Path]:
-        """For how many seconds the files have to have been left alone, and because of which one."""
+        """Return for how many seconds the files must not have changed, and which file needs that."""
         waits = [(patience(form, memory.forms.get(path)), path) for path, form in self.forms.items()]
         return max(waits, key=lambda one: one[0], default=(0.0, self.path))
 
     def taken_back(self) -> Revocations:
-        """What the files say to be revoked or disabled, as far as they could be read.
+        """Return everything the files revoke or disable, as far as they could be read.
 
-        Half of a file cannot say so by mistake: it is believed before the file is known to be whole.
+        A file that is cut off cannot revoke anything by mistake. So this is believed before the file is known
+        to be whole.
         """
         found = taken_back.said(self.document.data if self.document and self._is_ours(self.path) else None)
         if self.registry is not None and self._is_ours(self.registry.path):
@@ -117,14 +118,14 @@ class Seen:
 
     @staticmethod
     def _is_ours(path: Path) -> bool:
-        """Whether nobody else could have written it: what others write takes nobody out of service."""
+        """Return whether only we could have written it. Other users must not take holders out of service."""
         return not writable_by_others(path)
 
     def removed(self, registry: Registry, memory: Memory) -> Revocations | None:
-        """What a registry that is in force has and the files have not; None where that cannot be known.
+        """Return what the registry in force has and the files do not have; None if that is unknown.
 
-        Where a file cannot be read. And where its whole section of connections is gone, because that is a
-        slip (`conections:`): it takes nobody out of service.
+        It is unknown if a file cannot be read. It is also unknown if the whole section `connections` is gone:
+        that is a typing mistake (`conections:`), and must not take holders out of service.
         """
         if self.document is None or self.wrong or not self._is_ours(self.path):
             return None
@@ -144,19 +145,19 @@ class Seen:
 
 
 def lost_mark(path: Path) -> Problem:
-    """Why a file is never used as it is."""
+    """Return the problem of a file that has lost its end mark."""
     why = (
-        "does not end with the line `...` any more, as the file that is in force does: it was cut off, or is "
-        "still being written; where it is whole, write that line at its end"
+        "does not end with the line `...`, but the version in force does: it was cut off, or is still being "
+        "written; if it is whole, add that line at its end"
     )
     return Problem(str(path), 0, 0, "", why)
 
 
 def see(path: Path, environ: Mapping[str, str], memory: Memory) -> Seen:
-    """Read what there is to be read; raises nothing.
+    """Read everything that can be read; raises nothing.
 
     Args:
-        memory: of the last time; where the configuration cannot be read, it knows where the registry is.
+        memory: of the last load. If the configuration cannot be read, it says where the registry is.
     """
     seen = Seen(path)
     seen.look_at([path])
@@ -168,7 +169,7 @@ def see(path: Path, environ: Mapping[str, str], memory: Memory) -> Seen:
     if seen.place is None:
         return seen
     other = path.parent / seen.place.file
-    _see_notice(seen, place_of(other))  # first: then the registry is at least as new
+    _see_notice(seen, place_of(other))  # before the registry, which is then at least as new
     seen.look_at([other, *_key_files(seen.place, path.parent)])
     try:
         seen.registry = see_registry(other, seen.place, environ, path.parent, memory)
@@ -186,7 +187,7 @@ def _place(document: Document | None, memory: Memory) -> RegistryConfig | None:
     try:
         return RegistryConfig.model_validate(data["registry"])
     except ValidationError:
-        return memory.place  # reading the whole says what is wrong with it
+        return memory.place  # building the whole configuration reports the mistake
 
 
 def _key_files(place: RegistryConfig, base: Path) -> list[Path]:
@@ -198,7 +199,7 @@ def _see_notice(seen: Seen, path: Path) -> None:
         seen.notice = read_notice(path)
     except PrivateFileError as error:
         if state_of(path) is not None:
-            why = f"{error}; what is revoked is read from the registry itself, which takes longer"
+            why = f"{error}; revocations are read from the registry itself, which takes longer"
             seen.warnings.append(Problem(str(path), 0, 0, "", why))
 
 

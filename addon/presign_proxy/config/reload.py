@@ -1,4 +1,4 @@
-"""When a configuration is read again: its files have changed, somebody has asked, or it has failed before."""
+"""Run a reload when it is due: the files have changed, the operator asks, or the last reload failed."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from .registry_file.storage import PrivateFileError
 logger = logging.getLogger(__name__)
 
 FIRST: Final = 0.25
-"""Seconds after which what has failed is tried again; each further time it is twice as long."""
+"""Seconds before the first retry of a failed reload; each further wait is twice as long, up to `LAST`."""
 LAST: Final = 4.0
 _SHARE: Final = 10
-"""A reload that fails again and again may take a tenth of the time."""
+"""A reload that keeps failing may take one tenth of the time."""
 _LOOK: Final = 0.05
 
 Reload = Callable[[float], Awaitable[Reloaded]]
-"""Args: seconds for which the files have been left alone."""
+"""Args: seconds for which the files have not changed."""
 Looked = tuple[tuple[Path, ...], Version]
 
 
 class Notices:
-    """Reads what is revoked again and again, and has it heeded at once."""
+    """Reads the notice of revocations again and again, and applies it at once."""
 
     def __init__(self, live_config: LiveConfig) -> None:
         self._live_config = live_config
         self.place: Path | None = None
         self._seen: State = None
         self.trouble = ""
-        """Why it cannot be read, as a sentence; empty where it can."""
+        """A sentence that says why the notice cannot be read; empty if it can."""
 
     def ask(self) -> tuple[State, Notice | None, str]:
-        """In the thread: the notice where it is another one, and what is wrong with it."""
+        """Return the file's state, the notice if it is new, and what is wrong. Runs in the thread."""
         path = self.place
         if path is None:
             return None, None, ""
@@ -50,41 +50,41 @@ class Notices:
             with self._live_config.spares.lent():
                 return state, read_notice(path), ""
         except PrivateFileError as error:
-            return None, None, f"{path}: {error}"  # and is read again the next time
+            return None, None, f"{path}: {error}"  # with state None, the next check reads it again
 
-    def told(self, _: float, answer: tuple[State, Notice | None, str]) -> None:
-        """In the event loop."""
+    def receive(self, _: float, answer: tuple[State, Notice | None, str]) -> None:
+        """Apply a result of `ask`. Runs in the event loop."""
         state, notice, wrong = answer
         if wrong != self.trouble:
             self.trouble = wrong
             if wrong:
-                logger.error("presign: what is revoked is read from the registry alone: %s", wrong)
+                logger.error("presign: revocations are read from the registry alone: %s", wrong)
         if not wrong:
             self._seen = state
         if notice is not None:
-            self._live_config.heed(notice)
+            self._live_config.use_notice(notice)
 
 
 class Reloader:
-    """Looks at files in threads, and has one reload at a time run when it is due."""
+    """Watches files in threads, and runs one reload at a time when it is due."""
 
     def __init__(self, live_config: LiveConfig) -> None:
         self._live_config = live_config
         self._task: asyncio.Task[None] | None = None
         self._files: dict[Path, State] = {}
-        """Files, each in the state that is known of it."""
+        """The files of the configuration, each with its last known state."""
         self._secrets: dict[Path, State] = {}
         self._watched = 0.0
         self._changed = 0.0
         self._again: float | None = None
         self._failures = 0
         self.asked = False
-        """Whether somebody wants them to be read now, changed or not."""
+        """True if the operator wants a reload now, changed files or not."""
         self._notices = Notices(live_config)
         self._lookouts = (
-            Lookout("what is revoked", self._notices.ask, self._notices.told),
-            Lookout("the configuration", lambda: _looked(self._files), self._told_files),
-            Lookout("the secrets", lambda: _looked(self._secrets), self._told_secrets),
+            Lookout("the revocations", self._notices.ask, self._notices.receive),
+            Lookout("the configuration", lambda: _looked(self._files), self._receive_files),
+            Lookout("the secrets", lambda: _looked(self._secrets), self._receive_secrets),
         )
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ class Reloader:
             self._task.cancel()
 
     def watch(self) -> None:
-        """The files of the configuration that is in force now, as they were read, are those to look at."""
+        """Watch the files of the configuration in force, starting from the state in which they were read."""
         loaded = self._live_config.loaded
         if loaded is not None:
             self._files, self._secrets = dict(loaded.record.files), dict(loaded.lent.files)
@@ -114,7 +114,7 @@ class Reloader:
         if self.asked:
             self.asked = False
             self._failures = 0
-            still = float("inf")  # who asks knows that all was written
+            still = float("inf")  # the operator who asks knows that the files are complete
         elif self._again is not None and now >= self._again:
             still = now - self._changed
         else:
@@ -123,13 +123,13 @@ class Reloader:
         self._task = asyncio.get_running_loop().create_task(self._run(still, reload))
 
     async def settled(self) -> None:
-        """Wait until what was asked for has been read."""
-        # What ends it is a tick.
+        """Wait until the reload that the operator asked for has ended."""
+        # `tick` starts it, so there is no event to wait for.
         while self.asked or (self._task is not None and not self._task.done()):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK)
 
     def trouble(self, now: float) -> str:
-        """What hangs, as a sentence; empty where nothing does."""
+        """Return a sentence about a check that hangs or an unreadable notice; empty if all is well."""
         found = [one.trouble(now) for one in self._lookouts]
         return next(filter(None, [*found, self._notices.trouble]), "")
 
@@ -155,13 +155,13 @@ class Reloader:
     def _plan(self, at: float) -> None:
         self._again = at if self._again is None else min(at, self._again)
 
-    # -- what the lookouts say ------------------------------------------------------------------------
+    # -- results of the lookouts ----------------------------------------------------------------------
 
-    def _told_files(self, began: float, looked: Looked) -> None:
+    def _receive_files(self, began: float, looked: Looked) -> None:
         if began > self._watched and self._has_changed(self._files, looked):
             self._is_due()
 
-    def _told_secrets(self, began: float, looked: Looked) -> None:
+    def _receive_secrets(self, began: float, looked: Looked) -> None:
         if began > self._watched and self._has_changed(self._secrets, looked):
             self._is_due()
 

@@ -1,4 +1,4 @@
-"""Running the program that prints a secret. Never a shell: its arguments are what the list says."""
+"""Run the program that prints a secret. No shell is involved: the list holds the exact arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 TIMEOUT: Final = 10.0
-"""Seconds in which the program must have printed its secret and ended."""
+"""Seconds within which the program must print its secret and end."""
 
 
 _RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
@@ -24,12 +24,12 @@ class CommandError(Exception):
 
 
 def output_of(argv: Sequence[str], cwd: Path, environ: Mapping[str, str], limit: int) -> bytes:
-    """What a program prints.
+    """Run a program and return what it prints.
 
-    It reads nothing, and its standard error is dropped: that may hold what should not be logged.
+    Its standard input is empty. Its standard error is dropped: it may contain what must not be logged.
 
     Args:
-        limit: bytes; more is an error.
+        limit: the most bytes that it may print.
 
     Raises CommandError.
     """
@@ -60,11 +60,11 @@ def output_of(argv: Sequence[str], cwd: Path, environ: Mapping[str, str], limit:
 
 
 def _read(child: subprocess.Popen[bytes], limit: int, deadline: float) -> bytes:
-    """All that is printed until the pipe closes. Raises TimeoutError, CommandError."""
+    """Return everything that is printed until the pipe closes. Raises TimeoutError, CommandError."""
     if child.stdout is None:
         raise CommandError("has no output")
     pipe, printed = child.stdout.fileno(), b""
-    ready = select.poll()  # select takes no descriptor from 1024 on, and clients have many
+    ready = select.poll()  # `select` fails for descriptors from 1024 on, and clients use many descriptors
     ready.register(pipe, select.POLLIN)
     while len(printed) <= limit:
         if not ready.poll(1000 * max(0.0, deadline - time.monotonic())):
@@ -77,7 +77,7 @@ def _read(child: subprocess.Popen[bytes], limit: int, deadline: float) -> bytes:
 
 
 def end_all() -> None:
-    """End every program that runs: whoever waits for its secret is going away."""
+    """Kill every running program, because the process that waits for its secret is about to end."""
     for child in list(_RUNNING):
         with contextlib.suppress(OSError):
             if child.returncode is None:
@@ -85,10 +85,10 @@ def end_all() -> None:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Whatever it still does, and all that it started in its session."""
+    """Kill the program, whatever it still does, and everything it has started in its session."""
     _RUNNING.discard(child)
     with contextlib.suppress(OSError):
-        if child.returncode is None:  # not reaped, so its group is still its own
+        if child.returncode is None:  # not reaped yet, so its process group id cannot be another's
             os.killpg(child.pid, signal.SIGKILL)
     if child.stdout is not None:
         child.stdout.close()

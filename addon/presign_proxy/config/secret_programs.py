@@ -1,4 +1,4 @@
-"""Programs that print what a configuration needs at once: run side by side, and kept while it is good."""
+"""Programs that print the secrets a load needs. They run in parallel, and their output is cached."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .threads import Threads
 from .values import SecretSource
 
 AT_ONCE: Final = 8
-"""Programs that run at a time: as a rule each is an interpreter of its own, and asks the same server."""
+"""The most programs at a time: most of them start an interpreter and ask the same server."""
 
 Program = tuple[tuple[str, ...], Path]
-"""What is run, and the directory in which it is."""
+"""The arguments of a program, and the directory it runs in."""
 
 
 class _Kept(NamedTuple):
@@ -25,19 +25,20 @@ class _Kept(NamedTuple):
 
 
 class Missing(Exception):
-    """The program has to run first. Whoever reads the configuration reads it again afterwards."""
+    """Raised if the program has to run first. The caller then builds the configuration again."""
 
 
 class Programs:
-    """Of one gateway, through all its reloads.
+    """The secret programs of one gateway, kept through all its reloads.
 
-    A configuration is read, and what it asks for is noted; then all programs that are due run, and it is
-    read again: a reload takes as long as the slowest of them, not as long as all together. One whose secret
-    is still good (`ttl`) does not run; one that failed runs again with the next reload.
+    The configuration is built once to find the programs that it needs. Then all programs that are due run in
+    parallel, and it is built again. A reload therefore takes as long as the slowest program, not as long as
+    all of them together. A program whose secret is still valid (`ttl`) does not run. A program that failed
+    runs again with the next reload.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args: clock: seconds, of a clock that is never set."""
+        """Args: clock: returns seconds of a monotonic clock."""
         self._clock = clock
         self._kept: dict[Program, _Kept] = {}
         self._failed: dict[Program, str] = {}
@@ -45,29 +46,31 @@ class Programs:
         self._asked: set[Program] = set()
 
     def begin(self) -> None:
-        """The configuration is about to be read."""
+        """Start a load of the configuration."""
         self._failed, self._missing, self._asked = {}, {}, set()
 
     def secret(self, source: SecretSource, base: Path) -> Secret:
-        """What a program has printed. Raises Missing, or SecretError where it failed."""
+        """Return the secret that a program has printed. Raises Missing, or SecretError if it failed."""
         program = (source.exec or (), base)
         fresh = program in self._asked
         self._asked.add(program)
         if why := self._failed.get(program):
             raise SecretError(why)
         kept = self._kept.get(program)
-        # What was good when it was first asked for stays so until all is read: or that would never end.
+        # A secret that was valid when this load first asked for it stays valid until the load ends. Otherwise
+        # a short `ttl` could make the load run programs for ever.
         if kept is not None and (fresh or self._clock() - kept.at < source.ttl):
             return kept.secret
         self._missing[program] = None
         raise Missing
 
     def run(self, environ: Mapping[str, str]) -> bool:
-        """Run all that are missing, some at a time. Returns whether there were any."""
+        """Run all missing programs, `AT_ONCE` at a time. Return whether there were any."""
         missing, self._missing = list(self._missing), {}
         if not missing:
             return False
-        # Daemons: a program that hangs holds up neither the end of the gateway nor a name that is looked up.
+        # Daemon threads of their own: a program that hangs delays neither the end of the gateway nor its DNS
+        # look-ups.
         threads = Threads(min(AT_ONCE, len(missing)), "presign-programs")
         begun = [threads.run(resolve, SecretSource(exec=argv), base, environ) for argv, base in missing]
         threads.close()
@@ -82,9 +85,9 @@ class Programs:
         return True
 
     def end(self) -> None:
-        """All was read: forget what no configuration asks for any more."""
+        """End a load: forget the output of programs that the configuration does not name any more."""
         self._kept = {program: kept for program, kept in self._kept.items() if program in self._asked}
 
     def forget(self) -> None:
-        """Somebody says that secrets have changed: all programs run with the next reload."""
+        """Forget all output, because secrets have changed: all programs run with the next reload."""
         self._kept = {}

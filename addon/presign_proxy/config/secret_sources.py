@@ -1,4 +1,4 @@
-"""Secret values from where they are kept: the environment, a file, what a program prints."""
+"""Secret values read from their sources: the environment, a file, the output of a program."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..signing.secret import Secret
 from .values import SecretSource
 
 MAX_BYTES: Final = 64 * 1024
-# Names are words with _ between them; a key in the place of a name is one long run of everything.
+# A name is made of words with _ between them. A secret written in place of a name is one long mixed run.
 _KEY = late(r"(?=[A-Za-z]*[0-9])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{16}")
 _CONTROL = late(r"[\x00-\x1f\x7f]")
 
 
 class SecretError(Foreseen):
-    """A secret that cannot be had. The text names the source, never the value."""
+    """A secret that is not available. The text names the source, never the value."""
 
 
 def resolve(source: SecretSource, base: Path, environ: Mapping[str, str]) -> Secret:
-    """The secret itself.
+    """Return the secret itself.
 
     Args:
-        base: the directory from which relative paths count, and in which programs run.
+        base: the directory that relative paths start from, and that programs run in.
 
     Raises SecretError.
     """
@@ -35,9 +35,9 @@ def resolve(source: SecretSource, base: Path, environ: Mapping[str, str]) -> Sec
 
 
 def name_of(source: SecretSource) -> str:
-    """What to call the source in an error; of a program only its name, the arguments may be secret."""
+    """Return what an error calls the source: of a program only the name, as its arguments may be secret."""
     if source.env is not None and _KEY.search(source.env):
-        return "the environment variable (its name is wanted here, and what was said looks like a secret)"
+        return "the environment variable (its name is needed here, but the given text looks like a secret)"
     if source.env is not None:
         return f"the environment variable {source.env}"
     if source.file is not None:
@@ -48,13 +48,13 @@ def name_of(source: SecretSource) -> str:
 
 
 def text_of(source: SecretSource, base: Path, environ: Mapping[str, str]) -> str:
-    """The text at the source, without the last line break of a file or an output. Raises SecretError."""
+    """Return the text at the source, without a last line break of a file or output. Raises SecretError."""
     if source.env is not None:
         return environ.get(source.env, "")
     if source.file is not None:
         return _read(base / source.file)
     if source.exec is not None:
-        from .secret_commands import CommandError, output_of  # most secrets need no subprocess
+        from .secret_commands import CommandError, output_of  # here, because most secrets need no subprocess
 
         try:
             return _text(output_of(source.exec, base, environ, MAX_BYTES), name_of(source))
@@ -64,7 +64,7 @@ def text_of(source: SecretSource, base: Path, environ: Mapping[str, str]) -> str
 
 
 def checked(text: str, where: str) -> Secret:
-    """The text as a secret, if a header could carry it. Raises SecretError."""
+    """Return the text as a secret if a header could carry it. Raises SecretError."""
     if not text:
         raise SecretError(f"{where} is not set or empty")
     try:
@@ -72,27 +72,27 @@ def checked(text: str, where: str) -> Secret:
     except UnicodeEncodeError:
         raise SecretError(f"{where} is not UTF-8") from None
     if _CONTROL.search(text):
-        # It would end a header, or be sent as something else than what was meant.
+        # It would end a header, or the upstream would read something else than the secret.
         raise SecretError(f"{where} holds a line break or another control character")
     return Secret(text)
 
 
 def _read(path: Path) -> str:
-    """The text of a file."""
+    """Return the text of a file."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SecretError(f"the file {path}: {(error.strerror or 'cannot be read').lower()}") from None
     except ValueError:
-        raise SecretError("the path of the file holds a NUL") from None
+        raise SecretError("the path of the file contains a NUL") from None
     if len(raw) > MAX_BYTES:
         raise SecretError(f"the file {path} is larger than {MAX_BYTES} bytes")
     return _text(raw, f"the file {path}")
 
 
 def _text(raw: bytes, where: str) -> str:
-    """Without the last line break, which every editor and most programs add."""
+    """Decode, without the last line break, which every editor and most programs add."""
     try:
         return raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:

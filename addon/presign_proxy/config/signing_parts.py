@@ -1,4 +1,4 @@
-"""What a signer needs of a connection, built from its entry in a file: its signing keys and its ceiling."""
+"""The parts of a connection that a signer needs, built from its entry: signing keys and ceiling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT_BYTES: Final = 32
 
 
 class KeyEntry(Protocol):
-    """One signing key, as an entry says it."""
+    """One signing key as an entry describes it."""
 
     @property
     def id(self) -> str | None: ...
@@ -31,7 +31,7 @@ class KeyEntry(Protocol):
 
 
 class AllowEntry(Protocol):
-    """The section `allow`."""
+    """The section `allow` of an entry."""
 
     @property
     def methods(self) -> Sequence[str]: ...
@@ -40,7 +40,7 @@ class AllowEntry(Protocol):
 
 
 class CeilingEntry(Protocol):
-    """The ceiling, as an entry says it."""
+    """The members of an entry that make its ceiling."""
 
     @property
     def allow(self) -> AllowEntry: ...
@@ -60,12 +60,13 @@ def key_ring(
     wrong: Callable[[int, str, str], None],
     warn: Callable[[int, str], None],
 ) -> KeyRing:
-    """The keys of a connection.
+    """Build the keys of a connection.
 
     Args:
-        secret_of: reads the secret of the key at an index; an empty one was told already.
-        wrong: told the index, the member and a message of everything that makes the keys unusable.
-        warn: told the index and a message of a secret that is short.
+        secret_of: returns the secret of the key at an index. It returns an empty secret after it has reported
+            a problem itself.
+        wrong: is called with the index, the member and a message for each mistake that rules the keys out.
+        warn: is called with the index and a message for each short secret.
     """
     keys: list[SigningKey] = []
     for index, entry in enumerate(entries):
@@ -80,18 +81,18 @@ def key_ring(
         if any(name == other.id for other in keys):
             wrong(index, "id", "another key has this id")
         if length and any(secret.reveal() == other.secret.reveal() for other in keys):
-            # Revoking one of them would leave its URLs to the other.
+            # After one of them is revoked, its URLs would still verify with the other.
             wrong(index, "secret", "another key of this connection has the same secret")
-        if length:  # nothing is ever verified with an empty secret
+        if length:  # an empty secret must never verify anything
             keys.append(SigningKey(name, secret, entry.not_after, entry.added))
     return KeyRing(tuple(keys))
 
 
 def ceiling(entry: CeilingEntry, wrong: Callable[[str], None]) -> Ceiling:
-    """What a signature can only narrow. `wrong` is told what is wrong with the methods."""
+    """Build the ceiling, which a signature can only narrow. `wrong` is called with mistakes in `methods`."""
     methods = entry.allow.methods
     if "*" in methods and len(methods) > 1:
-        wrong("'*' stands alone")
+        wrong("'*' means all methods: remove the others")
     return _ceiling(
         tuple(methods),
         tuple([pattern(text) for text in entry.allow.paths]),
@@ -102,5 +103,5 @@ def ceiling(entry: CeilingEntry, wrong: Callable[[str], None]) -> Ceiling:
     )
 
 
-# One object for all that are equal: most connections of a large registry differ in their secrets only.
+# Equal ceilings share one object: most connections of a large registry differ only in their secrets.
 _ceiling = lru_cache(maxsize=1024)(Ceiling)

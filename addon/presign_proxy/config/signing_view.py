@@ -1,9 +1,9 @@
-"""One connection as a signer needs it, read from the files without building the whole configuration.
+"""A fast view of one connection for a signer, read without building the whole configuration.
 
-Only what a signature depends on is parsed: signing keys, ceiling, formats, and what is revoked. Everything
-else of the entry is held against its JSON type; other connections and sections are not looked at. Where
-something is not of the plain shape, the answer is None, and the caller reads the whole configuration, which
-says what is wrong. A connection that both ways accept is the same connection.
+Only the parts that a signature depends on are parsed: signing keys, ceiling, formats and revocations. Of the
+other members of the entry only the JSON type is checked. Other connections and sections are ignored. If
+something has not the plain form, the result is None, and the caller loads the whole configuration, which
+reports what is wrong. If both ways accept a connection, they return the same connection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .strict_yaml import read
 from .values import REGISTRY_FILE, KeySource, SecretSource, duration, instant, key_sources, secret_source
 
 SECTIONS: Final = frozenset(("gateway", "presets", "registry", "connections", "audit", "limits", "admin"))
-"""Of a configuration."""
+"""The sections of a configuration."""
 _COMMON: Final[dict[str, tuple[type, ...]]] = {
     "enabled": (bool,),
     "signing_keys": (list,),
@@ -76,7 +76,7 @@ MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "auth": (dict,),
     },
 }
-"""The members of an entry by scheme, each with the types that it is plain with."""
+"""The members of an entry for each scheme, with the types that count as plain."""
 _ID = late(grammar.CONNECTION_ID)
 _KEY_ID = late(grammar.KEY_ID)
 _METHOD = late(rf"\*|{grammar.METHOD}")
@@ -85,14 +85,14 @@ _FILE = late(REGISTRY_FILE)
 
 
 class NotPlain(Exception):
-    """The whole reading has to look at it."""
+    """Raised if only a full load can judge the configuration."""
 
 
 class SigningView(NamedTuple):
-    """What a signer needs of a connection, revocations applied.
+    """The parts of a connection that a signer needs, with revocations applied.
 
-    `formats` is None for scheme presign; a project whose mode is not `signed` lists its origins instead.
-    `revoked_ids` are `{connection}/{id}` of presigns that their signer named.
+    `formats` is None for scheme presign. A project whose mode is not `signed` lists its origins instead.
+    `revoked_ids` are `{connection}/{id}` of revoked presigns that have an id.
     """
 
     id: str
@@ -105,7 +105,7 @@ class SigningView(NamedTuple):
     preset: Mapping[str, Any] = {}
     revoked_ids: frozenset[str] = frozenset()
     local: bool = False
-    """Whether its upstream is on this machine."""
+    """True if its upstream is on this machine."""
 
 
 class _Key(NamedTuple):
@@ -135,9 +135,9 @@ class _Registry(NamedTuple):
 
 
 class Files:
-    """The entries of a configuration and of the registry that it names, as they stand there.
+    """The unparsed entries of a configuration and of the registry that it names.
 
-    To make one raises NotPlain, or one of the errors of the whole reading.
+    The constructor raises NotPlain, or an error that a full load raises too.
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
@@ -158,7 +158,7 @@ class Files:
 
 
 def view_of(path: Path, environ: Mapping[str, str], name: str) -> SigningView | None:
-    """The connection of that name; None where only the whole reading can tell what it is."""
+    """Return the connection of that name; None if only a full load can judge it."""
     try:
         files = Files(path, environ)
         entry = _dict(files.entries.get(name))
@@ -175,7 +175,7 @@ def view_of(path: Path, environ: Mapping[str, str], name: str) -> SigningView | 
 
 
 def preset_of(path: Path, environ: Mapping[str, str], name: str) -> Mapping[str, Any] | None:
-    """The preset of a connection, {} where it has none or there is no such connection; None as `view_of`."""
+    """Return the preset of a connection; {} without preset or connection; None in the cases of `view_of`."""
     try:
         return _preset(_dict(Files(path, environ).entries.get(name, {})))
     except (NotPlain, Foreseen, ValueError):
@@ -200,7 +200,7 @@ def _registry(section: Any) -> _Registry:
 
 
 def _preset(entry: dict[str, Any]) -> Mapping[str, Any]:
-    """A preset of the operator's own is for the whole reading."""
+    """Return the built-in preset of an entry, {} if it names none. A custom preset needs a full load."""
     if "preset" not in entry:
         return {}
     _only(isinstance(entry["preset"], str) and entry["preset"] in providers())
@@ -208,7 +208,7 @@ def _preset(entry: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _ceiling_of(preset: Mapping[str, Any]) -> dict[str, Any]:
-    """What a preset says of a connection's ceiling."""
+    """Return the members of a preset that belong to the ceiling."""
     return {key: preset[key] for key in ("allow_encoded_slash",) if key in preset}
 
 
@@ -218,9 +218,9 @@ def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, st
     members = MEMBERS[scheme]
     _only(all(member in members and type(value) in members[member] for member, value in entry.items()))
     enabled, listed = entry.get("enabled", True), entry.get("signing_keys", [])
-    # The keys come last: a program that prints one may ask its user.
+    # The keys are read last: a program that prints one may ask its user for something.
     if scheme == "source":
-        # An allowlist needs no key; what may stand beside it is for the whole reading.
+        # An allowlist needs no key, and its other rules need a full load.
         _only(entry.get("mode") == "signed" and _texts(entry.get("formats"), _EXTENSION, 2**16))
         formats = frozenset(entry["formats"])
         return SigningView(name, _keys(listed, base, environ), Ceiling(), enabled, formats=formats)
@@ -231,7 +231,7 @@ def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, st
 
 
 def _is_local(upstream: str) -> bool:
-    from ..http.hosts import is_loopback, parse_authority  # of a preset nobody asks, for no provider is local
+    from ..http.hosts import is_loopback, parse_authority  # here, because presets (never local) need no check
 
     origin = parse_authority(upstream.partition("://")[2].partition("/")[0], "https")
     return origin is not None and is_loopback(origin.host)
@@ -272,14 +272,14 @@ def _ceiling(entry: dict[str, Any]) -> _Ceiling:
 
 
 def _texts(found: Any, form: re.Pattern[str] | None, most: int) -> bool:
-    """Whether something is a list of 1 to `most` texts, each of the form."""
+    """Return whether something is a list of 1 to `most` texts that all match the form."""
     if not isinstance(found, list) or not 1 <= len(found) <= most:
         return False
     return all(isinstance(text, str) and (form is None or form.fullmatch(text)) for text in found)
 
 
 def _revocations(revoked: dict[str, Any]) -> Revocations:
-    """The same as the whole reading makes of a registry's section `revoked`; URLs are nothing to a signer."""
+    """Parse the section `revoked` of a registry as a full load does, without URLs: a signer needs none."""
     _only(revoked.keys() <= {"urls", "keys", "ids", "connections", "added_before"})
     found = {what: _dict(revoked.get(what, {})) for what in ("keys", "ids", "connections", "added_before")}
     instants = {what: {name: instant(at) for name, at in names.items()} for what, names in found.items()}

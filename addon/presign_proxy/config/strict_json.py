@@ -1,4 +1,4 @@
-"""The members of a large JSON object one by one, so that other threads run between two of them."""
+"""Strict JSON, read one member at a time, so that other threads run between two members."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_strict, parse_constant=_no_consta
 
 
 def value(text: str, at: int) -> tuple[Any, int]:
-    """The value that begins at an offset, and where it ends. Raises ValueError."""
+    """Return the value that begins at an offset, and the offset behind it. Raises ValueError."""
     try:
         return _DECODER.raw_decode(text, at)
     except RecursionError:
@@ -42,8 +42,8 @@ def value(text: str, at: int) -> tuple[Any, int]:
 def each(text: str, at: int, take: Take) -> int:
     """Call `take(key, offset of the value)` for each member of the object at an offset.
 
-    `take` returns the offset behind the value. Returns the offset behind the object. Raises ValueError
-    for anything that is not JSON, and for a key that is given twice.
+    `take` returns the offset behind the value. Return the offset behind the object. Raises ValueError for
+    text that is not JSON, and for a key that is given twice.
     """
     at = _expect(text, at, "{")
     seen: set[str] = set()
@@ -64,7 +64,7 @@ def each(text: str, at: int, take: Take) -> int:
 
 
 def _key(text: str, at: int) -> tuple[str, int]:
-    """A key, and the offset of its value."""
+    """Return a key, and the offset of its value."""
     plain = _PLAIN_KEY.match(text, at)
     if plain is not None:
         return plain[1], plain.end()
@@ -75,7 +75,7 @@ def _key(text: str, at: int) -> tuple[str, int]:
 
 
 def end(text: str, at: int) -> None:
-    """Raises ValueError unless nothing follows."""
+    """Check that only space follows. Raises ValueError."""
     if _space(text, at) != len(text):
         raise JSONDecodeError("something follows the end", text, at)
 
@@ -86,7 +86,7 @@ def _space(text: str, at: int) -> int:
 
 
 def _expect(text: str, at: int, char: str) -> int:
-    """The offset of what follows a character and the space behind it."""
+    """Return the offset behind a character and the space around it."""
     at = _space(text, at)
     if not text.startswith(char, at):
         raise JSONDecodeError(f"{char!r} is expected", text, at)

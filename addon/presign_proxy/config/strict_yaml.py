@@ -1,4 +1,4 @@
-"""YAML read strictly: one meaning per document, and the line and column of every value in it."""
+"""Strict YAML: each document has one meaning, and every value has its line and column."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 32
 
 _INT = late(r"-?(?:0|[1-9][0-9]{0,17})")
-# YAML 1.1 reads these as booleans, YAML 1.2 as text: whoever wrote one meant one of the two.
+# YAML 1.1 reads these as booleans, YAML 1.2 reads them as text: what the author meant is unknown.
 _AMBIGUOUS: Final = frozenset(("yes", "no", "on", "off", "y", "n"))
 _WORDS: Final[dict[str | int, str]] = {
     "unsigned": "pass or deny",
@@ -30,17 +30,17 @@ _WORDS: Final[dict[str | int, str]] = {
     "cache": "private or pass",
     "on_client_credentials": "replace or reject",
 }
-"""Keys that take other words than true and false, where people write no or off."""
+"""Keys that take these words, but where people often write no or off."""
 _QUOTED = late(r"'([^']*)'|\"[^\"]*\"")
 _SIGN = late(r"[^\w\s]{1,3}")
-"""What YAML is made of, such as `,` and `}`; never a part of a value that would tell something."""
+"""Punctuation of YAML such as `,` and `}`. It reveals nothing about a value."""
 _NO_START: Final = "did not find expected <document start>"
-"""What the parser says of text behind a document."""
-_REST: Final = "; what is behind it was not looked at"
+"""The parser's message for text behind a document."""
+_REST: Final = "; the text after it was not checked"
 
 
 class Document:
-    """A parsed document: its data, and the position (line, column, from 1) of each value and key."""
+    """A parsed document: its data, and the position (line and column, from 1) of each value and key."""
 
     __slots__ = ("data", "file", "marks", "raw")
 
@@ -51,7 +51,7 @@ class Document:
         marks: dict[Location, tuple[int, int]] | None = None,
         raw: bytes = b"",
     ) -> None:
-        """Args: raw: what was parsed, for those who have to tell one content from another."""
+        """Args: raw: the bytes that were parsed, for their digest and to see how they end."""
         self.file = file
         self.data = data
         self.marks = {} if marks is None else marks
@@ -59,16 +59,16 @@ class Document:
 
     @property
     def form(self) -> Form:
-        from .whole_file import form_of  # only what stays in force is remembered
+        from .whole_file import form_of  # here, because only a configuration that is loaded needs it
 
         return form_of(self.raw, self.data)
 
     def problem(self, location: Location, message: str) -> Problem:
-        """A problem at a location, or at the nearest enclosing one that stands in the file."""
+        """Return a problem at a location, or at the nearest enclosing location that is in the file."""
         at = location
         while at and at not in self.marks:
             at = at[:-1]
-        # What was never a text that people see has no lines.
+        # Without marks, the data did not come from a file with lines that people see.
         line, column = self.marks.get(at, (1, 1) if self.marks else (0, 0))
         return Problem(self.file, line, column, ".".join(map(str, location)), message)
 
@@ -87,7 +87,7 @@ def read(path: Path) -> Document:
 
 
 def parse(raw: bytes, file: str) -> Document:
-    """Parse one strict YAML document. Raises ConfigError with everything that is wrong at this level."""
+    """Parse one strict YAML document. Raises ConfigError with all mistakes of this level."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -97,11 +97,11 @@ def parse(raw: bytes, file: str) -> Document:
     try:
         builder.build(text)
     except yaml.MarkedYAMLError as error:
-        # PyYAML's own text would print the offending line, and a secret with it.
+        # PyYAML's own text would print the wrong line, and a secret with it.
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         if error.problem == _NO_START and builder.document.marks:
-            text = "this stands below the end mark `...`: write it above that line"
+            text = "this is below the end mark `...`: move it above that line"
         else:
             why = _QUOTED.sub(_sign_or_nothing, error.problem or "it cannot be parsed") + _begun(error)
             text = f"is not valid YAML: {why}{_REST}"
@@ -121,15 +121,15 @@ def _sign_or_nothing(quoted: re.Match[str]) -> str:
 
 
 def _begun(error: yaml.MarkedYAMLError) -> str:
-    """Where that begins which is not complete: a bracket or a quote is seldom missing where it is missed."""
+    """Return where the incomplete part begins: the missing bracket or quote is seldom where parsing fails."""
     begun, missed = error.context_mark, error.problem_mark
     if begun is None or missed is None or begun.line == missed.line:
         return ""
-    return f", for what begins at {begun.line + 1}:{begun.column + 1}"
+    return f", in the part that begins at {begun.line + 1}:{begun.column + 1}"
 
 
 class _NotOurs(Exception):
-    """Valid YAML that no configuration needs; parsing stops there."""
+    """Raised for valid YAML that no configuration needs; parsing stops there."""
 
     def __init__(self, event: yaml.Event, why: str) -> None:
         super().__init__(why)
@@ -143,7 +143,7 @@ def _position(event: yaml.Event) -> tuple[int, int]:
 
 
 class _Builder:
-    """Builds plain data from parser events, so that nothing is resolved, merged or constructed."""
+    """Builds plain data from parser events, so that PyYAML resolves, merges and constructs nothing."""
 
     def __init__(self, file: str) -> None:
         self.document = Document(file)
@@ -156,7 +156,7 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    why = "holds more than one document: nothing stands below the end mark `...`"
+                    why = "has more than one document: nothing may follow the end mark `...`"
                     self._wrong(event, (), why)
                     return
             elif isinstance(event, yaml.NodeEvent):

@@ -1,4 +1,4 @@
-"""Threads for work that may hang: a bounded number, and the end of the process waits for none of them."""
+"""Threads for work that may hang. Their number is bounded, and the process ends without waiting for them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Final
 
 
 class Threads:
-    """Runs work in threads that are started when they are needed, and kept.
+    """A pool that starts its threads when they are needed, and keeps them.
 
-    A `ThreadPoolExecutor` would do the same, but Python waits for its threads before it ends: a look-up that
-    hangs would keep a stopped gateway alive for half a minute. These are daemons.
+    A `ThreadPoolExecutor` does the same, but Python waits for its threads before the process ends: a look-up
+    that hangs would keep a stopped gateway alive for half a minute. These threads are daemons.
     """
 
     def __init__(self, most: int, name: str) -> None:
-        """Args: most: threads at a time; further work waits for one."""
+        """Args: most: the highest number of threads; further work waits for a free one."""
         self._most: Final = most
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -25,7 +25,7 @@ class Threads:
         self._started = 0
 
     def run[Result](self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """Do it in a thread. Only one thread may call this. Raises RuntimeError where none can be started."""
+        """Run `work` in a thread. Call this from one thread only. Raises RuntimeError if no thread starts."""
         if not self._idle.acquire(blocking=False) and self._started < self._most:
             self._start()
         future: Future[Result] = Future()
@@ -53,11 +53,11 @@ class Threads:
     def _serve(self) -> None:
         while (do := self._work.get()) is not None:
             do()
-            # What was done may hold much, and the next one may be long in coming.
+            # The finished work may hold much memory, and the next may come much later.
             del do
             self._idle.release()
 
     def close(self) -> None:
-        """End the threads as they come free. What has not begun is still done."""
+        """End each thread when it becomes free. Work that is already queued is still done."""
         for _ in range(self._started):
             self._work.put(None)

@@ -1,4 +1,4 @@
-"""The certificate under which the gateway's own names answer: read from two files, and looked at."""
+"""The TLS certificate of the gateway's own names: read from two files, and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .schema.config import FrontConfig
 from .strict_yaml import Document
 
 MAX_BYTES: Final = 256 * 1024
-"""Of a file: a chain of certificates has a few thousand."""
+"""The most bytes of a file; a chain of certificates has a few thousand."""
 _AT: Final = ("gateway", "tls")
 _OTHERS: Final = 0o007
 
@@ -35,14 +35,14 @@ class Certificate:
 
 
 def files_of(wanted: FrontConfig | None, base: Path) -> list[Path]:
-    """The files to be read, certificate first; none where nothing is configured."""
+    """Return the files to read, certificate first; empty if none are configured."""
     return [base / wanted.cert, base / wanted.key] if wanted else []
 
 
 def read_certificate(
     wanted: FrontConfig | None, base: Path, document: Document, problems: list[Problem]
 ) -> Certificate | None:
-    """Read what is configured; None where nothing is, or where that adds to the problems."""
+    """Read the configured certificate. Return None if there is none, or if it adds to the problems."""
     if wanted is None:
         return None
     cert, key = files_of(wanted, base)
@@ -60,7 +60,7 @@ def read_certificate(
 def advice_on(
     certificate: Certificate | None, hosts: frozenset[str], document: Document
 ) -> Iterator[Problem]:
-    """What works and will not be what the owner means."""
+    """Yield warnings: the certificate can be used, but probably not as its owner expects."""
     if certificate is None:
         return
     leaf = certificate.chain[0]
@@ -81,7 +81,7 @@ def _names(leaf: x509.Certificate) -> set[str]:
 
 
 def _parsed(path: Path, which: str, document: Document, problems: list[Problem]) -> Any:
-    """What a file holds, or None. A message of the parser's is not repeated: it may quote the file."""
+    """Return the content of a file, or None. The parser's message is not repeated: it may quote the file."""
     try:
         with path.open("rb") as file:
             raw, mode = file.read(MAX_BYTES), os.fstat(file.fileno()).st_mode
@@ -93,8 +93,8 @@ def _parsed(path: Path, which: str, document: Document, problems: list[Problem])
     except OSError as error:
         why = (error.strerror or "cannot be read").lower()
     except TypeError:
-        why = "is encrypted: the gateway asks nobody for a password"
-    except Exception:  # whatever a parser makes of it
+        why = "is encrypted: the gateway cannot ask for a password, so use a key without one"
+    except Exception:  # any error of the parser
         why = "holds no certificate in PEM form" if which == "cert" else "holds no private key in PEM form"
     problems.append(document.problem((*_AT, which), why))
     return None

@@ -1,4 +1,4 @@
-"""pydantic's errors, said plainly and at the place in the file they are about."""
+"""pydantic's errors, in plain words and with their place in the file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .strict_yaml import Document
 
 MAPPING: Final = "has to be a mapping, as in {key: value}"
 _TYPES: Final = ", ".join(AUTH_TYPES)
-"""Of `auth`."""
-# pydantic speaks to programmers; these are its few messages that people meet.
+"""The types of `auth`."""
+# pydantic's messages are for programmers. These are the few that operators meet.
 _PLAINLY: Final = {
     "missing": "is required",
     "extra_forbidden": "is not a key that is known here",
@@ -33,17 +33,17 @@ _PLAINLY: Final = {
 
 
 def explain(document: Document, error: ValidationError, within: Location = ()) -> list[Problem]:
-    """What is wrong, without any value.
+    """Return the problems, without any value of the file.
 
     Args:
-        within: where in the document that stands which was validated.
+        within: the location in the document of the part that was validated.
     """
     details = error.errors(include_input=False, include_url=False)
     return [_explain(document, (*within, *detail["loc"]), detail) for detail in details]
 
 
 def _said(detail: Any) -> str:
-    """The message alone."""
+    """Return the message without its place."""
     context = detail.get("ctx", {})
     match detail["type"]:
         case "literal_error":
@@ -69,7 +69,7 @@ def _explain(document: Document, where: Location, detail: Any) -> Problem:
             location.append(step)
         elif step == where[-1] and detail["type"] in ("missing", "extra_forbidden"):
             location.append(step)
-        # Any other step is the tag of a union, which is not in the file.
+        # Any other step is the tag of a union, which does not appear in the file.
     at: Location = tuple(location)
     if detail["type"] == "union_tag_invalid" and len(at) == 2:
         return document.problem((*at, "scheme"), "has to be presign or source")
@@ -83,7 +83,7 @@ def _explain(document: Document, where: Location, detail: Any) -> Problem:
 
 @lru_cache(maxsize=1)
 def _keys() -> tuple[str, ...]:
-    """All keys that there are anywhere in a configuration."""
+    """Return all keys that may appear anywhere in a configuration."""
     from .schema import config, connections, limits, registry
 
     there = [one for room in (config, connections, limits, registry) for one in vars(room).values()]

@@ -1,6 +1,6 @@
-"""Values of the configuration that have a form of their own: durations, instants, and where secrets are.
+"""Values of the configuration that have a form of their own: durations, instants and sources of secrets.
 
-Plain functions: each returns what a value means, or raises a ValueError whose text says what it has to be.
+Each function returns the parsed value, or raises a ValueError whose text says what the value has to be.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _ENV = late(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 DEFAULT_TTL: Final = 300
 MAX_REGISTRY_KEYS: Final = 4
 REGISTRY_FILE: Final = r".+\.(enc|yaml|yml|json)"
-"""The name of a registry's file: encrypted, or plain."""
+"""The pattern of a registry's file name: encrypted (`.enc`), or plain."""
 
 
 class SecretSource(NamedTuple):
-    """Where a secret value is: exactly one of the first four is set.
+    """The source of a secret value. Exactly one of the first four fields is set.
 
-    `ttl`: seconds for which what `exec` printed is good.
+    `ttl`: seconds for which the output of `exec` is valid.
     """
 
     literal: str | None = None
@@ -36,7 +36,7 @@ class SecretSource(NamedTuple):
 
 
 def secret_source(value: Any) -> SecretSource:
-    """The text itself, `{env: NAME}`, `{file: PATH}` or `{exec: [argv…], ttl: 5m}`."""
+    """Parse a source: the text itself, `{env: NAME}`, `{file: PATH}` or `{exec: [argv…], ttl: 5m}`."""
     if isinstance(value, str) and value:
         return SecretSource(literal=value)
     if isinstance(value, dict):
@@ -47,35 +47,37 @@ def secret_source(value: Any) -> SecretSource:
 def _reference(value: dict[str, Any]) -> SecretSource:
     if value.keys() == {"env"} and isinstance(name := value["env"], str):
         if not _ENV.fullmatch(name):
-            raise ValueError("env is the name of an environment variable, not a value")
+            raise ValueError("env has to be the name of an environment variable, not a value")
         return SecretSource(env=name)
     if value.keys() == {"file"} and isinstance(path := value["file"], str) and path:
         return SecretSource(file=path)
     if "exec" in value and value.keys() <= {"exec", "ttl"}:
         argv = value["exec"]
         if not isinstance(argv, list) or not argv or not all(isinstance(one, str) for one in argv):
-            raise ValueError("exec is a list of texts, the program first: no shell reads it")
+            raise ValueError("exec has to be a list of texts, the program first: no shell reads it")
         if not argv[0] or any("\0" in one for one in argv):
-            raise ValueError("exec names no program, or holds a NUL")
+            raise ValueError("exec names no program, or contains a NUL")
         ttl = duration(value["ttl"]) if "ttl" in value else DEFAULT_TTL
         return SecretSource(exec=tuple(argv), ttl=ttl)
     raise ValueError("has to be a secret: write its text, {env: NAME}, {file: PATH} or {exec: [argv…]}")
 
 
 class KeySource(NamedTuple):
-    """Where a key of the registry is, or the passphrase from which one is derived."""
+    """The source of a key of the registry, or of the passphrase from which the key is derived."""
 
     source: SecretSource
     passphrase: bool = False
 
 
 def _key_source(value: Any) -> KeySource:
-    """`{env: NAME}`, `{file: PATH}`, `{exec: [argv…]}` or `{passphrase: …}` with one of those."""
+    """Parse `{env: NAME}`, `{file: PATH}`, `{exec: [argv…]}`, or `{passphrase: …}` around one of those."""
     if isinstance(value, dict) and value.keys() == {"passphrase"} and isinstance(value["passphrase"], dict):
         return KeySource(_reference(value["passphrase"]), passphrase=True)
     if isinstance(value, dict) and value.keys() != {"passphrase"}:
         return KeySource(_reference(value))
-    raise ValueError("is {env: NAME}, {file: PATH}, {exec: [argv…]}, or {passphrase: …} with one of those")
+    raise ValueError(
+        "has to be {env: NAME}, {file: PATH}, {exec: [argv…]}, or {passphrase: …} around one of those"
+    )
 
 
 def key_sources(value: Any) -> tuple[KeySource, ...]:
@@ -91,7 +93,7 @@ def duration(value: Any) -> int:
         raise ValueError("has to be a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
     seconds = int(match[1]) * _SECONDS[match[2]]
     if seconds == 0:
-        raise ValueError("is longer than nothing")
+        raise ValueError("has to be greater than zero")
     return seconds
 
 

@@ -1,8 +1,8 @@
-"""Whether a file that people write is whole: half of a YAML file is often a YAML file, and says less.
+"""Check that a hand-written file is whole: half of a YAML file is often valid YAML that says less.
 
-What is encrypted or JSON is whole where it can be read at all. YAML is known to be whole where it ends with
-YAML's own end of a document, a line `...`, or is one mapping in braces. Any other YAML is believed after it
-has been left alone for a while, the longer the more it looks as if something were missing.
+An encrypted file or a JSON file is whole if it can be read at all. YAML is known to be whole if it ends with
+YAML's own end mark, a line `...`, or if it is one mapping in braces. Other YAML is used after it has not
+changed for a while; the wait is longer if something seems to be missing.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import re
 from typing import Any, Final, Literal, NamedTuple
 
 Ending = Literal["marked", "line", "open"]
-"""With an end mark (or a closing brace); after a whole line; in the middle of one."""
+"""marked: with an end mark or a closing brace. line: after a whole line. open: in the middle of a line."""
 
 STILL: Final = 1.0
 """Seconds for which YAML without an end mark must not have changed."""
 LONG: Final = 10.0
-"""The same where it lacks something that is in force, or ends in the middle of a line."""
+"""The same if the file lacks something that is in force, or ends in the middle of a line."""
 NEVER: Final = math.inf
 
 _END: Final = re.compile(rb"\.\.\.([ \t]+#.*)?")
-"""It stands at the beginning of a line, where it ends a document even inside of a block of text."""
+"""The end mark. At the beginning of a line it ends a document even inside a block of text."""
 
 Outline = dict[str, Any] | list[Any] | None
-"""The keys and lengths of data, without any value."""
+"""The keys and lengths of data, without the values."""
 
 
 class Form(NamedTuple):
-    """What is remembered of a file that is in force."""
+    """The facts about a file in force that are remembered."""
 
     ending: Ending
     outline: Outline
@@ -37,27 +37,27 @@ class Form(NamedTuple):
 
 
 def ending_of(raw: bytes) -> Ending:
-    """How a YAML or JSON file ends."""
+    """Return how a YAML or JSON file ends."""
     text = raw.rstrip()
     if _END.fullmatch(text[text.rfind(b"\n") + 1 :]):
         return "marked"
     lines = (line.strip() for line in raw.removeprefix(b"\xef\xbb\xbf").splitlines())
     first = next((line for line in lines if line and not line.startswith(b"#")), b"")
     if first.startswith(b"{") and text.endswith(b"}"):
-        return "marked"  # what parses has closed the brace that came first
+        return "marked"  # if it parses, the last brace closes the first one
     return "line" if raw.endswith((b"\n", b"\r")) else "open"
 
 
 def form_of(raw: bytes, data: Any) -> Form:
-    """Args: data: what was parsed of it."""
+    """Return the form of a file. Args: data: the data parsed from it."""
     return Form(ending_of(raw), _outline(data), hashlib.sha256(raw).hexdigest())
 
 
 def patience(now: Form, before: Form | None) -> float:
-    """Seconds for which a file has to have been left alone before it is used; `NEVER` for none that will do.
+    """Return for how many seconds a file must not have changed before it is used; `NEVER` to refuse it.
 
     Args:
-        before: the same file as it is in force; None where it is read for the first time.
+        before: the form of the same file in force; None if it is read for the first time.
     """
     if now.ending == "marked" or before is None or now.digest == before.digest:
         return 0.0
@@ -69,7 +69,7 @@ def patience(now: Form, before: Form | None) -> float:
 
 
 def lacks(now: Outline, before: Outline) -> bool:
-    """Whether something was there before that is not any more: a key, or as many items."""
+    """Return whether a key is missing that was there before, or a list has become shorter."""
     if isinstance(before, dict):
         return not isinstance(now, dict) or any(
             key not in now or lacks(now[key], found) for key, found in before.items()

@@ -1,1 +1,1 @@
-"""The running gateway, as far as it needs no mitmproxy."""
+"""The parts of the running gateway that do not need mitmproxy."""

@@ -1,6 +1,6 @@
-"""From a request to what becomes of it: the decision, and all that a grant has to wait for.
+"""Admission of a request: the decision, and everything that a grant has to wait for.
 
-The same for every adapter, so that a flow and a bare connection are judged alike.
+All adapters use it, so that the flow path and the lane treat a request in the same way.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .lifecycle import Lifecycle
 from .request_id import new_request_id
 
 ROUNDS: Final = 4
-"""How often a request is decided on again because the registry has changed while it waited."""
+"""How often a request is decided again because the registry has changed while it waited."""
 
 
 class Admission:
-    """Decides with the registry that is in force, and refuses while the gateway is not in order."""
+    """Decides with the registry in force, and refuses everything while the gateway is not in order."""
 
     def __init__(
         self,
@@ -47,19 +47,19 @@ class Admission:
         self._fetcher = fetcher
         self._lifecycle = lifecycle
         self.armed = False
-        """Whether the script is there, and mitmproxy is as expected."""
+        """True while the presign script is loaded and mitmproxy has passed the self-test."""
         self.unsafe = False
-        """Whether an option undoes what the gateway promises."""
+        """True while an option of mitmproxy breaks a promise of the gateway."""
 
     @property
     def registry(self) -> Registry | None:
         return self._live_config.registry
 
     def decide(self, request: Request, now: int | None = None) -> Decision:
-        """What becomes of a request, as far as that is known at once.
+        """Decide a request, without anything that it has to wait for.
 
         Args:
-            now: Unix time, whole seconds; None for this moment.
+            now: Unix time, whole seconds; None for the current time.
         """
         now = int(time.time()) if now is None else now
         decision = decide.decide(self.registry, request, now, new_request_id())
@@ -70,30 +70,28 @@ class Admission:
         return decision
 
     def decide_again(self, forward: Forward) -> Decision:
-        """What becomes of a request that differs in nothing from one that was granted in the same second,
-        under the same registry.
-        """
+        """Decide a request with the same bytes as one granted in the same second under the same registry."""
         return self._unless_hindered(forward.again(new_request_id()))
 
     def _unless_hindered(self, decision: Deny | Forward) -> Deny | Forward:
         why = "draining" if self._lifecycle.draining else self.obstacle
         if not why and isinstance(decision, Forward):
-            why = self._audit_log.obstacle  # a refusal harms nobody who could not read of it
+            why = self._audit_log.obstacle  # a refusal does no harm if it is not recorded
         return Deny("unavailable", why, decision.style, decision.facts) if why else decision
 
     @property
     def obstacle(self) -> str:
-        """Why everything of ours is refused; empty where it is decided on."""
+        """The reason why every presigned request is refused; empty while requests are decided."""
         if not self.armed:
-            return "the script is gone or broken, or mitmproxy unknown"
+            return "the presign script is not loaded, or mitmproxy has failed the self-test"
         return "an option is unsafe" if self.unsafe else ""
 
     def confirm(self, forward: Forward, request: Request) -> Forward | Deny:
-        """Decide again where the registry or the second is another one than when it was granted. To be called
-        in the moment in which the credential leaves, and after every wait.
+        """Decide again if the registry or the second has changed since the grant.
 
-        Returns the very same grant where it still holds; another one under another registry. What was taken
-        on before a drain may go on.
+        Call this at the moment when the credential is sent, and after every wait. Return the same object if
+        the grant still holds, and a new grant under a new registry. A request that was admitted before a
+        drain may go on.
         """
         now, registry = int(time.time()), self.registry
         mark, second = forward.judged
@@ -103,7 +101,7 @@ class Admission:
         again = decide.decide(registry, request, now, forward.request_id)
         if isinstance(again, PassThrough):
             return Deny("invalid", "its connection is gone", forward.style, forward.facts)
-        if isinstance(again, Deny):  # of what was verified before, and by whom, is still known
+        if isinstance(again, Deny):  # the record keeps what was verified before
             return replace(again, style=forward.style, facts=forward.facts)
         if why := self.obstacle or self._audit_log.obstacle:
             return Deny("unavailable", why, forward.style, forward.facts)
@@ -112,7 +110,7 @@ class Admission:
     async def complete(
         self, forward: Forward, request: Request, client: Any, limit_hold: LimitHold
     ) -> Forward | Deny:
-        """Do what a grant waits for: judge its address, count it, fetch its credential.
+        """Do what a grant waits for: check its address, count it, fetch its credential.
 
         Args:
             client: whose connections go to the judged address.
@@ -122,7 +120,7 @@ class Admission:
             async with asyncio.timeout(forward.connection.conduct.connect_timeout):
                 return await self._complete(forward, request, client, limit_hold)
         except TimeoutError:
-            why = "its address, limits or credential were not there in time"
+            why = "its address, limits or credential were not available in time"
             return Deny("upstream", why, forward.style, forward.facts, status=504)
 
     async def _complete(
@@ -145,5 +143,5 @@ class Admission:
 
 
 def restless(forward: Forward) -> Deny:
-    """The refusal of what would have to be decided on again and again."""
+    """Refuse a request that would have to be decided again and again."""
     return Deny("unavailable", "the configuration changes all the time", forward.style, forward.facts)

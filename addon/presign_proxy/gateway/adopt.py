@@ -1,4 +1,4 @@
-"""Making use of a new configuration: what it wants open is opened, and all parts change over, or none."""
+"""Adopt a new configuration: open what it needs, then switch all parts of the gateway, or none."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
-    """What was opened for a new configuration, and its warnings."""
+    """The files that were opened for a new configuration, and its warnings."""
 
     opened: Opened
     told: list[str]
 
     def discard(self) -> None:
-        """It is not used after all."""
+        """Close the files: the configuration is not used after all."""
         self.opened.discard()
 
 
 class Front(Protocol):
-    """Answers TLS for the gateway's own names."""
+    """The TLS front, which answers for the gateway's own names."""
 
     def use(self, certificate: Certificate | None, hosts: frozenset[str]) -> None: ...
 
@@ -46,15 +46,15 @@ class Adoption:
         self._fetcher = fetcher
         self._front = front
         self.alone = True
-        """Whether no other process serves the same clients."""
+        """True if no other process serves the same clients."""
 
     def prepare(self, loaded: config.Loaded) -> Prepared:
-        """All that asks a file system something, in any thread: it may hang. Raises ConfigError."""
-        told = loaded.told  # the command that it names is looked for
+        """Do everything that uses a file system, which may hang; in any thread. Raises ConfigError."""
+        told = loaded.told  # looks for the command `presign` on the disk
         return Prepared(self._audit_log.opened(loaded.config.audit, loaded.path), told)
 
     def adopt(self, loaded: config.Loaded, prepared: Prepared) -> None:
-        """Use it, and touch no file. Raises ConfigError; then all stays as it was."""
+        """Switch to the configuration without touching a file. Raises ConfigError; then nothing changes."""
         try:
             if loaded.limited and loaded.store.is_private and not self.alone:
                 why = "counts in each worker by itself: choose sqlite:///FILE or redis://HOST"

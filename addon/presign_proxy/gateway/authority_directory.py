@@ -1,4 +1,4 @@
-"""The directory of the certificate authority: made where it is missing."""
+"""The directory of the certificate authority, which is made if it is missing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _AUTHORITY = "mitmproxy-ca.pem"
 
 
 def prepare(directory: Path) -> None:
-    """Raises OSError, also where the authority is neither there nor can be made."""
+    """Make the directory. Raises OSError, also if the authority does not exist and cannot be made."""
     if (error := refused(directory)) is not None:
         raise error
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def refused(directory: Path) -> OSError | None:
-    """What `prepare` would raise. Nothing is made."""
+    """Return what `prepare` would raise, or None. Nothing is made."""
     if (directory / _AUTHORITY).exists():
         return None
     nearest = next(one for one in (directory, *directory.parents) if os.path.lexists(one))
@@ -29,9 +29,9 @@ def refused(directory: Path) -> OSError | None:
 
 
 def obstacle(option: str) -> str:
-    """Why mitmdump with this `confdir` has no authority, and what to add; else nothing.
+    """Return why mitmdump has no authority with this `confdir`, and what to add; empty if it has one.
 
-    mitmproxy itself ends in a traceback, once the scripts are loaded.
+    mitmproxy itself would end in a traceback after it has loaded the scripts.
     """
     error = refused(expanded(option))
     if error is None:

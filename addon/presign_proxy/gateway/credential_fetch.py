@@ -1,4 +1,4 @@
-"""Credentials that a program prints, fetched when a granted request first needs them."""
+"""Credentials printed by programs, fetched when a granted request first needs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..signing.secret import LateSecret, Secret
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF: Final = 60.0
-"""Seconds between attempts, at most; the first wait is one second."""
+"""The most seconds between attempts; the first wait is one second."""
 _WORKERS: Final = 4
 
 Argv = tuple[str, ...]
@@ -30,21 +30,21 @@ Argv = tuple[str, ...]
 
 @dataclass(slots=True)
 class _Kept:
-    """What is known of one program: its last secret, or how often and when it failed last."""
+    """The state of one program: its last secret, or how often it has failed, and when last."""
 
     secret: Secret | None = None
     at: float = 0.0
     failures: int = 0
 
     def wait_left(self, now: float) -> float:
-        # The exponent is bounded first: a float ends at 2**1024, after a night of failures.
+        # The exponent is bounded first: 2.0**1024 overflows, after a night of failures.
         return self.at + min(2.0 ** min(self.failures - 1, 16), MAX_BACKOFF) - now if self.failures else 0.0
 
 
 class Fetcher:
-    """Runs each program once at a time, whoever waits for it, and keeps what it printed for its `ttl`.
+    """Runs each program once at a time for all requests that wait, and keeps its output for its `ttl`.
 
-    Programs run in threads of their own: one that hangs must not hold up name look-ups and reloads.
+    Programs run in threads of their own: one that hangs must not delay name look-ups and reloads.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,22 +55,22 @@ class Fetcher:
         self._base = Path()
 
     def forget(self, base: Path) -> None:
-        """The configuration was read anew, perhaps because somebody changed the secret.
+        """Forget all secrets after a reload: the reason for it may be a changed secret.
 
         Args:
-            base: the directory in which programs run.
+            base: the directory that programs run in.
         """
-        # What still runs was started before, and fills only what is let go of here.
+        # Programs that are still running were started before; they fill only the dictionaries dropped here.
         self._kept, self._flights = {}, {}
         self._base = base
 
     def close(self) -> None:
-        """The process is about to end, and would wait for what runs."""
+        """Kill the running programs: the process is about to end, and would wait for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         end_all()
 
     async def fill(self, forward: Forward) -> Forward:
-        """The same grant with its credential. Raises Denied("upstream")."""
+        """Return the same grant with its credential. Raises Denied("upstream")."""
         found: dict[Argv, Secret] = {}
         for late in forward.connection.late:
             if late.argv not in found:
@@ -84,16 +84,16 @@ class Fetcher:
             if kept.secret is not None and now - kept.at < late.ttl:
                 return kept.secret
             if kept.wait_left(now) > 0:
-                raise Denied("upstream", f"{_name(late)} failed and is not asked again yet")
+                raise Denied("upstream", f"{_name(late)} failed and is not run again yet")
         flight = self._flights.get(late.argv)
         if flight is None:
             flight = asyncio.ensure_future(self._fly(late))
             flights = self._flights
             flights[late.argv] = flight
             flight.add_done_callback(lambda _: flights.pop(late.argv, None))
-            # Those who wait for it may have left: what it fails with is known to nobody then, and told above.
+            # All waiting clients may have left. Then no code takes the exception, which `_fly` has logged.
             flight.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        # A client that leaves must not take away what others wait for.
+        # A client that leaves must not cancel what others wait for.
         return await asyncio.shield(flight)
 
     async def _fly(self, late: LateSecret) -> Secret:

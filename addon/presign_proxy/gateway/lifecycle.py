@@ -11,7 +11,7 @@ SERVING: Final = "serving"
 
 
 class Lifecycle:
-    """Starting, serving, draining: in this order, and never back."""
+    """The stages starting, serving and draining: in this order, and never back."""
 
     def __init__(self) -> None:
         self._stage: Stage = "starting"

@@ -1,4 +1,4 @@
-"""Request ids: what an answer, a log line and a support question have in common."""
+"""Request ids, which connect an answer, a log line and a support question."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 _SIZE: Final = 12
 _MANY: Final = 128
 _ready: list[str] = []
-"""Ids that nobody has yet, `_MANY` at most: to ask the system for each costs more than most of a decision."""
+"""Unused ids, at most `_MANY`. A system call for each id would cost more than most of a decision."""
 
-# Two processes must not hand out the same.
+# Two processes must not give out the same id.
 os.register_at_fork(after_in_child=_ready.clear)
 
 
 def new_request_id() -> str:
-    """`req_` and 24 hex digits, unguessable, so that an id proves that its bearer saw the answer."""
+    """Return `req_` and 24 hex digits. They are unguessable: an id proves that its bearer saw the answer."""
     try:
         return f"req_{_ready.pop()}"
     except IndexError:

@@ -1,14 +1,15 @@
-"""Names are looked up here, so that one that does not answer holds up nothing but itself.
+"""Name look-ups, arranged so that a name whose server does not answer delays only itself.
 
 `loop.getaddrinfo` runs in the threads of the default executor (under uvloop in the four of libuv), which all
-parts of a process share, and a timeout ends the wait only: the thread stays in the C library until that gives
-up, often for thirty seconds. A few requests for a name whose server is silent would stop every other name.
+parts of a process share. A timeout ends only the wait: the thread stays in the C library until that gives up,
+often for thirty seconds. A few requests for a name whose server is silent would stop every other look-up.
 
-Why threads and `getaddrinfo`, and not a resolver that speaks DNS itself (dnspython, c-ares), which needs no
-thread and can be cancelled: operators expect what every other program on the machine finds. That is decided
-by nsswitch.conf, comes from /etc/hosts, search domains, mDNS, LDAP, the split DNS of a container or VPN, and
-is sorted by the machine's own rules (RFC 6724). A second resolver would find other addresses than curl does,
-and be one more dependency that parses what strangers send. The price is a thread for each name that hangs.
+Why threads and `getaddrinfo`? A resolver that speaks DNS itself (dnspython, c-ares) needs no thread and can
+be cancelled. But operators expect the addresses that every other program on the machine finds. Those are
+decided by nsswitch.conf, come from /etc/hosts, search domains, mDNS, LDAP, the split DNS of a container or
+VPN, and are sorted by the machine's own rules (RFC 6724). A second resolver would find other addresses than
+curl does, and would be one more dependency that parses data from strangers. The price is a thread for each
+name that hangs.
 """
 
 from __future__ import annotations
@@ -28,30 +29,30 @@ from ..config.threads import Threads
 from ..observe.metrics import Snapshot
 
 RESOLVE_TIMEOUT: Final = 5.0
-"""Seconds in which the name of a source has to be found."""
+"""Seconds within which the name of a source must be found."""
 KEEP: Final = 2.0
-"""Seconds for which an answer is used again, also that there is none. Every request judges the addresses that
-it is given and dials one of those, so an answer that is kept lets no name change between the two.
+"""Seconds for which an answer is reused, also the answer that the name does not exist. This is safe: every
+request checks the addresses that it gets and dials one of those, so no name can change between the two.
 """
 MAX_KEPT: Final = 1024
 
 SOURCES: Final = 128
-"""Names of sources that are looked up at a time, each in a thread."""
+"""The most names of sources that are looked up at a time, each in a thread."""
 SOURCES_OF_CONNECTION: Final = 32
 SOURCES_OF_CLIENT: Final = 16
-"""Fewer than those of a connection, so that one client cannot take them all from the others."""
+"""Fewer than for a connection, so that one client cannot take all of its look-ups from the others."""
 OTHERS: Final = 32
-"""Threads for the names of the configuration, and as many for those of unsigned requests."""
+"""Threads for the names of the configuration, and as many again for the names of unsigned requests."""
 MAX_WAITING: Final = 1024
-"""Names that wait for one of those threads."""
+"""The most names that wait for one of those threads."""
 
 Address = tuple[str, int]
 Found = tuple[Address, ...]
-"""Addresses as text with their port, in the order in which they should be tried; at least one."""
+"""Addresses as text, each with its port, in the order in which to try them; at least one."""
 
 
 class TooManyLookups(OSError):
-    """As many names are being looked up as may be."""
+    """Raised if the most allowed names are being looked up already."""
 
 
 @dataclass(slots=True)
@@ -63,10 +64,10 @@ class _Flight:
 
 
 class _Lookups:
-    """Looks names up in threads of its own; a name once at a time, whoever waits for it."""
+    """Looks names up in threads of its own. All requests for the same name share one look-up."""
 
     def __init__(self, threads: int, name: str, most: int, clock: Callable[[], float]) -> None:
-        """Args: most: names at a time, those that wait for a thread included."""
+        """Args: most: the most names at a time, including those that wait for a thread."""
         self._threads = Threads(threads, name)
         self._most = most
         self._clock = clock
@@ -77,7 +78,7 @@ class _Lookups:
         return len(self._flights)
 
     def kept(self, name: Address) -> Found | None:
-        """What was found a moment ago. Raises OSError where nothing was."""
+        """Return a recent answer; None if there is none. Raises OSError if the answer was an error."""
         at, answer = self._kept.get(name, (0.0, ()))
         if not answer or self._clock() - at >= KEEP:
             return None
@@ -87,7 +88,7 @@ class _Lookups:
         return self._flights.get(name)
 
     def begin(self, name: Address) -> _Flight:
-        """Raises OSError where that cannot be."""
+        """Start a look-up. Raises OSError if there are too many, or no thread can be started."""
         if len(self._flights) >= self._most:
             raise TooManyLookups("too many names are being looked up")
         try:
@@ -104,34 +105,36 @@ class _Lookups:
             return
         if len(self._kept) >= MAX_KEPT:
             del self._kept[next(iter(self._kept))]
-        self._kept.pop(name, None)  # goes behind the others
+        self._kept.pop(name, None)  # so that the new entry is the last, and is dropped last
         self._kept[name] = self._clock(), answer.result()
 
     async def find(self, name: Address) -> Found:
-        """Wait for as long as it takes. Raises OSError."""
+        """Look a name up, for as long as it takes. Raises OSError."""
         found = self.kept(name)
         return found if found is not None else await wait_for(self.under_way(name) or self.begin(name))
 
     def close(self) -> None:
         for flight in self._flights.values():
-            flight.answer.cancel()  # a thread would tell a loop that is closed
+            flight.answer.cancel()  # or its thread would call a loop that is closed
         self._threads.close()
 
 
 async def wait_for(flight: _Flight) -> Found:
-    """Raises OSError. Whoever stops waiting does not take the answer from others who wait."""
+    """Wait for a look-up. Raises OSError. Cancelling this does not cancel the look-up for other waiters."""
     return _good(await asyncio.shield(flight.answer))
 
 
 class Resolver:
-    """All look-ups of a process, in three kinds that never wait for each other: names of sources, which those
-    choose who sign or ask; names of unsigned requests; and those of the configuration.
+    """All look-ups of a process.
+
+    There are three kinds, which never wait for each other: names of sources, which signers or clients choose,
+    names of unsigned requests, and names of the configuration.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args: clock: seconds, of a clock that is never set."""
+        """Args: clock: returns seconds of a monotonic clock."""
         self._clock = clock
-        # No more names than threads: one that waited for a thread would wait for names that hang.
+        # No more names than threads: a name that waits for a thread would wait for names that hang.
         self._sources = _Lookups(SOURCES, "presign-sources", SOURCES, clock)
         self._unsigned = _Lookups(OTHERS, "presign-unsigned", MAX_WAITING, clock)
         self._configured = _Lookups(OTHERS, "presign-names", MAX_WAITING, clock)
@@ -140,20 +143,20 @@ class Resolver:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def figures(self) -> Snapshot:
-        """Of names of sources."""
+        """Return the figures of the look-ups of sources."""
         return {
             "presign_source_lookups": [[[], len(self._sources)]],
             "presign_source_lookups_refused_total": [[[], self._refused]],
         }
 
     async def source(self, host: str, port: int, connection: str, client: str) -> Found:
-        """The addresses of a source, within RESOLVE_TIMEOUT.
+        """Return the addresses of a source, within RESOLVE_TIMEOUT.
 
-        A look-up counts for the connection and the client that began it, until its thread has ended, also
-        where they do not wait for it any more: a client that hung up and came again would otherwise have as
-        many threads as it likes. Who waits for a name that is being looked up takes no thread.
+        A look-up counts for the connection and the client that began it until its thread has ended, even if
+        they stop waiting. Otherwise a client that hangs up and comes again could take any number of threads.
+        A request that joins a running look-up takes no thread.
 
-        Raises OSError: TimeoutError, or TooManyLookups, which nothing was waited for.
+        Raises OSError, among them TimeoutError, and TooManyLookups, which is raised at once.
         """
         if _is_address(host):
             return ((host, port),)
@@ -162,7 +165,7 @@ class Resolver:
             return found
         flight = self._sources.under_way(name) or self._begin(name, connection, client)
         left = flight.since + RESOLVE_TIMEOUT - self._clock()
-        if left <= 0:  # its thread hangs, and nobody waits for it again
+        if left <= 0:  # its thread hangs, so no further request waits for it
             raise TimeoutError("the name was not found in time")
         async with asyncio.timeout(left):
             return await wait_for(flight)
@@ -187,25 +190,25 @@ class Resolver:
                 del self._shares[owner]
 
     async def configured(self, host: str, port: int) -> Found:
-        """The addresses of a name from the configuration. Raises OSError."""
+        """Return the addresses of a name from the configuration. Raises OSError."""
         return await self._configured.find((host, port))
 
     async def unsigned(self, host: str, port: int) -> Found:
-        """The addresses of a name that an unsigned request leads to. Raises OSError."""
+        """Return the addresses of a name that an unsigned request has chosen. Raises OSError."""
         return await self._unsigned.find((host, port))
 
     def close(self) -> None:
-        """End all waiting; a thread that hangs ends with the process."""
+        """Cancel all waiting. A thread that hangs ends with the process."""
         for lookups in (self._sources, self._unsigned, self._configured):
             lookups.close()
 
     # -- dialling -------------------------------------------------------------------------------------
 
     def take_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look up here what any code on this loop connects to: the lane, mitmproxy, the client of Redis.
+        """Make all code on this loop look names up here: the lane, mitmproxy, the Redis client.
 
-        They all end in `loop.create_connection`; under uvloop there is no other place, because it hands names
-        to libuv itself. SNI and the check of certificates stay with the name.
+        They all call `loop.create_connection`. Under uvloop there is no other place, because it gives names
+        to libuv itself. SNI and certificate checks still use the name.
         """
         if self._loop is loop:
             return
@@ -224,7 +227,7 @@ class Resolver:
                 return await look_up_and_connect(factory, host, port, more)
             except OSError:
                 raise
-            except Exception as error:  # of nothing but an OSError does mitmproxy hear
+            except Exception as error:  # mitmproxy handles no error but OSError
                 raise OSError(f"failed to connect ({type(error).__name__})") from None
 
         loop.create_connection = create_connection  # type: ignore[method-assign,assignment]
@@ -234,37 +237,37 @@ _UNSIGNED: ContextVar[Address | None] = ContextVar("unsigned", default=None)
 
 
 def mark_unsigned(host: str, port: int) -> None:
-    """Say that an unsigned request has chosen the name to which this task is about to connect."""
+    """Mark the name that this task is about to connect to as chosen by an unsigned request."""
     _UNSIGNED.set((host, port))
 
 
 async def _first(found: Found, connect: Callable[[Address], Awaitable[Any]]) -> Any:
-    """As asyncio does it: one after the other, until one can be connected to. Raises OSError."""
+    """Connect to the addresses in order, as asyncio does, until one succeeds. Raises OSError."""
     *others, last = found
     for address in others:
         try:
             return await connect(address)
         except ssl.SSLError:
-            raise  # it was reached, and is not who it should be
+            raise  # the server was reached, but TLS failed: another address must not be tried
         except OSError:
             continue
     return await connect(last)
 
 
 def _look_up(host: str, port: int) -> Found | OSError:
-    """Runs in a thread. Errors are returned: nobody may be waiting any more."""
+    """Look a name up, in a thread. Return errors instead of raising: perhaps no caller waits any more."""
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         return socket.gaierror(error.errno, error.strerror)
-    except Exception as error:  # of what is no name at all
+    except Exception as error:  # for text that is not a name at all
         return socket.gaierror(socket.EAI_FAIL, f"the name cannot be looked up ({type(error).__name__})")
     found = tuple([(str(answer[4][0]), int(answer[4][1])) for answer in answers])
     return found or socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 def _good(answer: Found | OSError) -> Found:
-    """Raises a new error each time: one that is raised again and again would keep the frames of all."""
+    """Return the answer, or raise a copy of its error: one raised again and again keeps all its frames."""
     if isinstance(answer, OSError):
         raise socket.gaierror(*answer.args)
     return answer
@@ -275,4 +278,4 @@ def _is_address(host: str) -> bool:
         ip_address(host)
     except ValueError:
         return False
-    return "%" not in host  # a scope is the system's to read
+    return "%" not in host  # the system has to interpret a scope

@@ -133,4 +133,4 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return ""  # run from a checkout
+        return ""  # it runs from a checkout

@@ -1,4 +1,4 @@
-"""mitmproxy options that would undo what the gateway promises."""
+"""mitmproxy options that would break the gateway's promises."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 _UNSAFE: Final[Mapping[str, tuple[Any, str]]] = {
-    "ssl_insecure": (False, "credentials would go to whoever answers"),
+    "ssl_insecure": (False, "credentials would go to any server that answers"),
     "proxy_debug": (False, "it prints what is sent, credentials included"),
     "validate_inbound_headers": (True, "requests could be smuggled"),
     "connection_strategy": ("lazy", "hosts would be dialled before the request is known"),
 }
-"""Option: the only safe value, and what happens otherwise."""
+"""For each option, its only safe value, and what happens with another."""
 
 _BYPASSES: Final = ("ignore_hosts", "allow_hosts", "tcp_hosts", "udp_hosts")
 _NOT_HTTP: Final = (
@@ -23,7 +23,7 @@ _KEYLOGS: Final = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
 
 
 def unsafe(options: Any, *, deny_unsigned: bool) -> Iterator[str]:
-    """What is wrong with the options, as sentences."""
+    """Yield a sentence for each unsafe option."""
     for name, (safe, why) in _UNSAFE.items():
         if name in options and getattr(options, name) != safe:
             yield f"presign: option {name} must be {safe!r}: {why}"
@@ -31,7 +31,7 @@ def unsafe(options: Any, *, deny_unsigned: bool) -> Iterator[str]:
         return
     for mode in options.mode:
         if mode.startswith(_NOT_HTTP):
-            yield f"presign: mode {mode.partition(':')[0]} carries something else than HTTP: unsigned is deny"
+            yield f"presign: mode {mode.partition(':')[0]} does not carry HTTP, and unsigned is deny"
     for name in _BYPASSES:
         if name in options and getattr(options, name):
             yield f"presign: option {name} is not allowed with unsigned: deny: such hosts bypass the gateway"
@@ -40,12 +40,12 @@ def unsafe(options: Any, *, deny_unsigned: bool) -> Iterator[str]:
 
 
 def keylogs() -> list[str]:
-    """The environment variables by which TLS session keys are being recorded."""
+    """Return the environment variables that make TLS session keys be recorded."""
     return [name for name in _KEYLOGS if os.environ.get(name)]
 
 
 def mistyped(options: Any) -> Iterator[str]:
-    """Options that begin like ours but are none: mitmproxy ignores them in silence."""
+    """Yield a sentence for each unknown option that begins like ours: mitmproxy ignores it silently."""
     for name in options.deferred:
         if name.startswith("presign"):
             yield f"presign: there is no option {name}; there are presign_config, _unsigned and _lane"

@@ -1,1 +1,1 @@
-"""What an operator sees of a running gateway: figures, health, and where to ask for them."""
+"""What operators see of a running gateway: the audit log, metrics, health, and the admin listener."""

@@ -1,7 +1,7 @@
-"""The admin listener: whether the gateway lives, whether it is ready, and its figures; nothing else.
+"""The admin listener: it answers whether the gateway is alive and ready, and with its figures.
 
-Whoever reaches it is told names of connections, and nothing that could be used. Its requests cost little: a
-bounded head, no body, one answer a connection, so many connections, so many seconds for each.
+Its answers contain names of connections, but nothing that grants access. A request costs little: the head is
+bounded, there is no body, and a connection gets one answer. Connections are bounded in number and duration.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from .prometheus import CONTENT_TYPE, render
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 64
-"""At a time; then the oldest one goes: whoever holds them all shuts nobody out."""
+"""The most connections at a time. Beyond that the oldest is closed, so a client that holds all of them does
+not shut others out.
+"""
 MAX_HEAD: Final = 8192
 HEAD_DEADLINE: Final = 5.0
 DEADLINE: Final = 20.0
-"""Seconds for a whole connection: of a scraper that does not read, too."""
+"""Seconds for a whole connection, also if the scraper does not read."""
 
 _PLAIN: Final = "text/plain; charset=utf-8"
 _REASONS: Final = {
@@ -52,15 +54,15 @@ _REASONS: Final = {
 
 Figures = Callable[[], Awaitable[Snapshot]]
 Ready = Callable[[], tuple[bool, str]]
-"""Whether requests are served, and a line about it."""
+"""Returns whether requests are served, and a line about it."""
 
 
 PORT_PATIENCE: Final = 5.0
-"""Seconds for which a start waits for the port: who was there before may be ending."""
+"""Seconds for which a start waits for the port: its last owner may be ending."""
 
 
 class CannotListen(Foreseen):
-    """Nothing can listen there. The text says where and why; `is_taken`: because something else does."""
+    """An address that cannot be bound. The text says where and why. `is_taken`: another socket has it."""
 
     def __init__(self, host: str, port: int, error: OSError | UnicodeError) -> None:
         why = (getattr(error, "strerror", None) or "it is no address of this machine").lower()
@@ -69,7 +71,7 @@ class CannotListen(Foreseen):
 
 
 def bound(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen there. Raises CannotListen."""
+    """Return sockets that listen on an address. Raises CannotListen."""
     try:
         return bind_sockets(port, host)
     except (OSError, UnicodeError) as error:
@@ -77,10 +79,10 @@ def bound(host: str, port: int) -> list[socket.socket]:
 
 
 class AdminServer:
-    """Serves on sockets that are bound already, in the event loop that runs.
+    """The server of the admin listener, on sockets that are bound already, in the running event loop.
 
     Args:
-        host: as it was configured: a name besides addresses and `localhost` under which it may be asked for.
+        host: the configured host. It is accepted in the Host header besides addresses and `localhost`.
     """
 
     def __init__(self, sockets: list[socket.socket], host: str, figures: Figures, ready: Ready) -> None:
@@ -93,14 +95,14 @@ class AdminServer:
         for task in self._accepting:
             task.cancel()
         for one in self._sockets:
-            # Not before the loop has let go of it: its number may soon be another file's.
+            # Remove it from the loop before closing it: its number may soon belong to another file.
             asyncio.get_running_loop().remove_reader(one)
             one.close()
         self._server.close()
 
 
 class _Server(HTTPServer):
-    """tornado's, with bounds: it has none on connections, nor on how long an answer is read."""
+    """tornado's server with bounds on the number of connections and on the time for reading an answer."""
 
     def initialize(self, handler: HTTPServerConnectionDelegate) -> None:  # type: ignore[override]
         super().initialize(
@@ -113,9 +115,9 @@ class _Server(HTTPServer):
         self._open: dict[Any, asyncio.TimerHandle] = {}
 
     async def accept(self, listening: socket.socket) -> None:
-        """Also while no descriptors are left: tornado's own way of accepting would spin."""
+        """Accept connections, even if descriptors run out: then tornado's own loop would spin."""
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(0)  # tasks begin at once here, and what is told of is not all in place yet
+        await asyncio.sleep(0)  # the task starts eagerly, before its creator has finished setting up
         while True:
             try:
                 accepted, address = await loop.sock_accept(listening)
@@ -125,7 +127,7 @@ class _Server(HTTPServer):
             if len(self._open) >= MAX_CONNECTIONS:
                 self._end(next(iter(self._open)))
             self.handle_stream(IOStream(accepted, read_chunk_size=4096), address)
-            await asyncio.sleep(0)  # where many wait, accepting one does not
+            await asyncio.sleep(0)  # `sock_accept` does not yield while connections are waiting
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         self._open[stream] = asyncio.get_running_loop().call_later(DEADLINE, stream.close)
@@ -147,7 +149,7 @@ class _Server(HTTPServer):
 
 
 class _AdminHandler(HTTPServerConnectionDelegate):
-    """What is said to which question."""
+    """Answers the requests."""
 
     def __init__(self, host: str, figures: Figures, ready: Ready) -> None:
         self._host = host.lower()
@@ -159,7 +161,7 @@ class _AdminHandler(HTTPServerConnectionDelegate):
         return _Question(self, request_conn)
 
     async def answer(self, line: RequestStartLine, headers: HTTPHeaders) -> tuple[int, str, bytes]:
-        """Status, content type and body."""
+        """Return status, content type and body."""
         if not self.is_addressed(headers) or _is_foreign(headers):
             return 403, _PLAIN, b"ask for it by its address\n"
         path = line.path.partition("?")[0]
@@ -173,8 +175,9 @@ class _AdminHandler(HTTPServerConnectionDelegate):
         return 200 if ready else 503, _PLAIN, f"{said}\n".encode()
 
     def is_addressed(self, headers: HTTPHeaders) -> bool:
-        """Whether it was asked for as ourselves: a page in a browser may lead a name of its own here (DNS
-        rebinding), and would then read the answer.
+        """Return whether the Host header names this listener.
+
+        Otherwise a web page could point a name of its own here (DNS rebinding), and read the answer.
         """
         origin = parse_authority(headers.get("Host", ""), "http")
         if origin is None:
@@ -182,7 +185,7 @@ class _AdminHandler(HTTPServerConnectionDelegate):
         return origin.host in ("localhost", self._host) or parse_address(origin.host) is not None
 
     async def _metrics(self) -> bytes:
-        """One rendering at a time, and not in the event loop: there may be thousands of series."""
+        """Render the metrics, once at a time and off the event loop: there may be thousands of series."""
         if self._rendering is None or self._rendering.done():
             self._rendering = asyncio.get_running_loop().create_task(self._render())
         return await asyncio.shield(self._rendering)
@@ -192,7 +195,7 @@ class _AdminHandler(HTTPServerConnectionDelegate):
 
 
 class _Question(HTTPMessageDelegate):
-    """One request: answered as soon as its head is there, whatever it says of a body."""
+    """One request. It is answered as soon as its head is complete, whatever the head says about a body."""
 
     def __init__(self, handler: _AdminHandler, connection: HTTPConnection) -> None:
         self._handler = handler
@@ -224,5 +227,5 @@ class _Question(HTTPMessageDelegate):
 
 
 def _is_foreign(headers: HTTPHeaders) -> bool:
-    """Whether a browser says that another site's page asks."""
+    """Return whether the browser says that a page of another site made the request."""
     return headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")

@@ -1,4 +1,4 @@
-"""Where audit records go: a file that may be rotated, or standard error, off the event loop."""
+"""The file of audit records, which may be rotated, or standard error. Written off the event loop."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if sys.platform != "win32":
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED: Final = 10_000
-"""Records that wait to be written; more are counted and dropped."""
+"""The most records that wait to be written. Further ones are counted and dropped."""
 KEPT_FOR_PERMITS: Final = MAX_QUEUED // 2
-"""Places that refusals leave free: what was forwarded is told of first."""
+"""Places in the queue that refusals leave free, so that forwarded requests are recorded first."""
 INTERVAL: Final = 0.2
-"""Seconds between writes: waking a thread for each record would cost more than the record."""
+"""Seconds between writes. Waking the thread for each record would cost more than the record itself."""
 STUCK: Final = 2.0
-"""Seconds after which a write that has not come back counts as failed."""
+"""Seconds after which a write that has not returned counts as failed."""
 _BATCH: Final = 1000
 _PIPE: Final = 4096
-"""Bytes that a pipe takes in one piece (PIPE_BUF of Linux; macOS has 512)."""
+"""The most bytes that a pipe takes atomically (PIPE_BUF of Linux; macOS has 512)."""
 
 
-# Made once: json.dumps makes one anew whenever it is told more than what to write.
+# Made once: with any option, json.dumps makes a new encoder at each call.
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class LineFile:
-    """Appends whole lines to a file that its owner alone can read, or to standard error.
+    """Appends whole lines to a file that only its owner can read, or to standard error.
 
-    Somebody may rename the file, remove it or cut it to nothing at any time: it is opened anew where it is
-    not there any more, and always written at its end.
+    Another program may rename, remove or truncate the file at any time. If it is gone from its path, a new
+    one is opened. Lines are always written at the end.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -58,8 +58,9 @@ class LineFile:
         self._begins_behind_half = path is not None and not _ends_whole(path)
 
     def append(self, lines: list[bytes]) -> tuple[int, OSError | None]:
-        """Write lines, each with its end. Returns how many are in the file, and why not the others; the first
-        of those is to be given again.
+        """Write lines, each with its line end.
+
+        Return how many are in the file, and the error that stopped the others. Pass the first of those again.
         """
         at, failure = None, None
         try:
@@ -81,22 +82,22 @@ class LineFile:
         os.close(self._descriptor)
 
     def _piece(self, data: memoryview) -> memoryview:
-        """What to write at once: whole lines that a pipe takes in one piece, for the log goes there too."""
+        """Return the bytes for one write: for a pipe, which the log shares, lines it takes atomically."""
         if self._path is not None or len(data) <= _PIPE:
             return data
         return data[: bytes(data[:_PIPE]).rfind(b"\n") + 1 or _PIPE]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other workers from writing between two parts of what does not fit into a pipe at once.
+        """Keep other workers from writing in the middle of data that a pipe does not take atomically.
 
-        Standard error is one pipe for all of them; files are written by one call, at their end.
+        All workers share one pipe as standard error. A file is written by one appending call, without a lock.
         """
         if self._path is not None or sys.platform == "win32":
             yield
             return
         locked = False
-        with contextlib.suppress(OSError):  # it may be something that knows no locks
+        with contextlib.suppress(OSError):  # standard error may be something that has no locks
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
             locked = True
         try:
@@ -106,7 +107,7 @@ class LineFile:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def _follow(self) -> None:
-        """Leave a file that has been moved away. Raises OSError."""
+        """Open the path again if the file was moved away from it. Raises OSError."""
         if self._path is None:
             return
         mine = os.fstat(self._descriptor)
@@ -121,12 +122,12 @@ class LineFile:
             self._begins_behind_half = not _ends_whole(self._path)
 
     def _resumed(self) -> int:
-        """How much of the first line not to write again. Raises OSError.
+        """Return how many bytes of the first line are already written. Raises OSError.
 
-        Where somebody else has written behind it (workers share a file), the half line is ended instead.
+        If another process has written behind them (workers share a file), the half line is ended instead.
         """
         if self._begins_behind_half:
-            # Of a process that the disk, or its end, kept from finishing it: only that line is lost.
+            # The half line is of a process that was stopped, or had no space, in the middle. Only it is lost.
             os.write(self._descriptor, b"\n")
             self._begins_behind_half = False
         part, size = self._part, os.fstat(self._descriptor).st_size
@@ -138,12 +139,15 @@ class LineFile:
 
 
 def try_out(path: Path) -> None:
-    """What `LineFile` would do with a path, leaving nothing behind. Raises OSError, ValueError."""
+    """Check that `LineFile` could open a path, and leave nothing behind. Raises OSError, ValueError."""
     tried(path, _opened)
 
 
 def _opened(path: Path) -> int:
-    """Raises OSError. No link is followed, and nothing is waited for: a FIFO would never be opened."""
+    """Open the file for appending, without following a link. Raises OSError.
+
+    It never waits: opening a FIFO could block for ever.
+    """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):
         _check(path.lstat())
@@ -157,7 +161,7 @@ def _opened(path: Path) -> int:
 
 
 def _ends_whole(path: Path) -> bool:
-    """Whether a file ends with the end of a line, as far as that can be seen."""
+    """Return whether a file ends with a line end; True if that cannot be read."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -169,7 +173,7 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _check(found: os.stat_result) -> None:
-    """Raises OSError."""
+    """Check that it is a regular file. Raises OSError."""
     if stat.S_ISLNK(found.st_mode):
         raise OSError(errno.ELOOP, "is a symbolic link: name the file itself")
     if not stat.S_ISREG(found.st_mode):
@@ -177,7 +181,7 @@ def _check(found: os.stat_result) -> None:
 
 
 def _whole(lines: list[bytes], written: int) -> tuple[int, int]:
-    """How many of the lines the first `written` bytes are, and how much of the one after them."""
+    """Return how many whole lines the first `written` bytes are, and how many bytes of the next line."""
     for count, line in enumerate(lines):
         if written < len(line):
             return count, written
@@ -187,23 +191,23 @@ def _whole(lines: list[bytes], written: int) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class LineCounts:
-    """How many lines were written, and how many are lost; goes on where one sink follows another."""
+    """The numbers of lines written and lost. A new sink continues the counts of the old one."""
 
     written: int = 0
     dropped: int = 0
 
 
 class AuditSink:
-    """Writes records as JSON lines from a thread of its own; a slow or full disk never stops a request.
+    """Writes records as JSON lines in a thread of its own, so that a slow or full disk never stops a request.
 
-    What cannot be written waits, as many records as there is room for.
+    Records that cannot be written wait in a bounded queue.
     """
 
     def __init__(self, file: str, base: Path, lines: LineCounts | None = None) -> None:
         """
         Args:
             file: a path, relative to `base`, or "-" for standard error.
-            lines: to count in.
+            lines: the counts to continue.
 
         Raises OSError, ValueError.
         """
@@ -219,8 +223,10 @@ class AuditSink:
         self._thread.start()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Spelled out here and not in the thread, which would keep the interpreter from the event loop for
-        milliseconds, and every client waiting.
+        """Queue a record.
+
+        It is encoded here. In the thread, encoding would hold the interpreter for milliseconds, and the event
+        loop with all its clients would wait.
         """
         room = MAX_QUEUED if record.get("decision") == "forward" else MAX_QUEUED - KEPT_FOR_PERMITS
         if len(self._queue) >= room:
@@ -238,7 +244,7 @@ class AuditSink:
 
     @property
     def trouble(self) -> str:
-        """Why lines cannot be written now; empty where they can."""
+        """The reason why lines cannot be written now; empty if they can."""
         if self._error:
             return self._error
         if self._since and time.monotonic() - self._since > STUCK:
@@ -248,11 +254,11 @@ class AuditSink:
         return ""
 
     def stop(self) -> None:
-        """Have what is queued written, without waiting for it."""
+        """Tell the thread to write what is queued and to end, without waiting for it."""
         self._stopped.set()
 
     def close(self) -> None:
-        """Write what is queued, then close."""
+        """Write what is queued, then end."""
         self.stop()
         self._thread.join(timeout=5)
 
@@ -264,7 +270,7 @@ class AuditSink:
         self._file.close()
 
     def _drain(self) -> None:
-        """Write what there is; what cannot be written is kept, and does not end the thread."""
+        """Write the queue. Lines that cannot be written are kept, and the thread goes on."""
         while self._unwritten or self._queue:
             if not self._unwritten:
                 count = min(len(self._queue), _BATCH)
@@ -279,7 +285,7 @@ class AuditSink:
                 return
 
     def _tell(self, error: OSError | None) -> None:
-        """Of the first failure, and of its end."""
+        """Log the first failure, and its end."""
         why = "" if error is None else (error.strerror or "it cannot be written").lower()
         if why and not self._error:
             logger.error("presign: the audit log cannot be written (%s)", why)

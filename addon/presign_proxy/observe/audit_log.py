@@ -1,4 +1,4 @@
-"""What was decided while the gateway serves: counted, and written down wherever the configuration says."""
+"""The audit log: counts each decision, and writes it to the file that the configuration names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .terminal import Terminal
 
 
 class AuditSettings(Protocol):
-    """What a configuration says of the audit log."""
+    """The section `audit` of a configuration."""
 
     @property
     def file(self) -> str: ...
@@ -30,7 +30,7 @@ class AuditSettings(Protocol):
 
 
 class Opened(NamedTuple):
-    """A place for records, for `AuditLog.use`; `sink` is None for no log, or where it is open already."""
+    """An opened audit file, for `AuditLog.use`. `sink` is None without a log, or if it is open already."""
 
     place: tuple[str | None, Path]
     sink: AuditSink | None
@@ -38,13 +38,13 @@ class Opened(NamedTuple):
     is_required: bool
 
     def discard(self) -> None:
-        """It is not used after all."""
+        """Close the file: it is not used after all."""
         if self.sink is not None:
             self.sink.stop()
 
 
 class AuditLog:
-    """Every adapter tells it how each request ended, once."""
+    """The log that every adapter writes each ended request to, once."""
 
     def __init__(self) -> None:
         self.meter = Meter()
@@ -56,11 +56,11 @@ class AuditLog:
         self._lines = LineCounts()
 
     def opened(self, wanted: AuditSettings | None, path: Path) -> Opened:
-        """Open the file that is wanted, unless it is open already; in any thread.
+        """Open the configured file, unless it is open already. Any thread may call this.
 
         Args:
             wanted: None for no audit log.
-            path: of the configuration, for its errors and its directory.
+            path: of the configuration, for errors and for its directory.
 
         Raises ConfigError.
         """
@@ -72,16 +72,16 @@ class AuditLog:
         return Opened(place, sink, is_new=is_new, is_required=wanted is not None and wanted.required)
 
     def use(self, opened: Opened) -> None:
-        """Go on there."""
+        """Write to the opened file from now on."""
         if opened.is_new:
             if self._sink is not None:
-                self._sink.stop()  # not waited for: its disk may be what is wrong
+                self._sink.stop()  # without waiting: its disk may be the reason for the change
             self._sink, self._opened = opened.sink, opened.place
         self._required = opened.is_required
 
     @property
     def obstacle(self) -> str:
-        """Why nothing may be granted now, because it could not be written down; empty where it may."""
+        """The reason why nothing may be granted now, because it could not be recorded; empty if it may."""
         if not self._required or self._sink is None:
             return ""
         trouble = self._sink.trouble
@@ -90,9 +90,10 @@ class AuditLog:
     def write(
         self, decision: Forward | Deny, outcome: Outcome, peer: Peer = None, *, lane: bool = False
     ) -> None:
-        """
+        """Count, print and record a request that has ended.
+
         Args:
-            peer: the client's end of its connection.
+            peer: address and port of the client.
             lane: whether the request was served without a flow.
         """
         self.meter.count(decision, outcome)
@@ -122,7 +123,7 @@ class AuditLog:
 
 
 def try_file(wanted: AuditSettings | None, path: Path) -> None:
-    """Whether `AuditLog.opened` can be: raises the same ConfigError. Nothing is left behind."""
+    """Check that `AuditLog.opened` would succeed, and leave nothing behind. Raises the same ConfigError."""
     if wanted is not None and wanted.file != "-":
         with _naming(wanted, path):
             try_out(path.parent / wanted.file)
@@ -130,7 +131,7 @@ def try_file(wanted: AuditSettings | None, path: Path) -> None:
 
 @contextlib.contextmanager
 def _naming(wanted: AuditSettings | None, path: Path) -> Iterator[None]:
-    """Say in which configuration the file stands that cannot be opened. Raises ConfigError."""
+    """Turn errors of opening the file into a ConfigError that names the configuration."""
     try:
         yield
     except OSError as error:

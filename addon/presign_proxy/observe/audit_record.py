@@ -1,4 +1,4 @@
-"""One line per decision: what was asked, what was answered, and why."""
+"""The audit record: one line per decision, with the request, the answer and the reason."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ..core.decision import Deny, Facts, Forward
 from ..http.client_address import shown
 
 GONE: Final = "the client went away"
-"""`error` of an exchange that nobody waits for any more."""
+"""The `error` of an exchange whose client went away."""
 
 
 class Outcome(NamedTuple):
-    """How a request ended. Bytes are those of bodies, durations seconds."""
+    """The end of a request. Bytes count bodies only; durations are in seconds."""
 
     status: int | None = None
     upstream_status: int | None = None
@@ -22,12 +22,14 @@ class Outcome(NamedTuple):
     code: str | None = None
     error: str | None = None
     upstream_duration: float | None = None
-    """Until the head of the upstream's answer; None where there was none."""
+    """Seconds until the head of the upstream's answer; None if there was none."""
 
 
 def record(decision: Forward | Deny, outcome: Outcome, now: float) -> dict[str, Any]:
-    """The audit record of a decision, ready for JSON. Holds no secret, no signature and no query value;
-    the path only where the signature was good.
+    """Return the audit record of a decision, ready for JSON.
+
+    It contains no secret, no signature and no query value. It contains the path only if the signature was
+    good or the scheme is source.
     """
     facts, waited = decision.facts, outcome.upstream_duration
     denied = decision if isinstance(decision, Deny) else None
@@ -62,9 +64,9 @@ def _who(facts: Facts) -> dict[str, Any]:
 
 
 class Throttle:
-    """Lets through all that was verified and, of the rest, so many a second; counts what it drops.
+    """A limit for records without a good signature: so many a second. It counts the records that it drops.
 
-    Whoever can send requests could otherwise fill the disk.
+    Without it, anyone who can send requests could fill the disk.
     """
 
     __slots__ = ("_left", "_limit", "_second", "_suppressed")

@@ -1,4 +1,4 @@
-"""Log records without signatures and tokens, whoever writes them."""
+"""Remove signatures and tokens from all log records."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-# A run of digits is looked at once, from its beginning.
+# The look-behind makes the pattern try each run of digits once, from its beginning. A token contains its
+# signature. Without it, the token only says what was granted, so nothing else is removed.
 _SIGNATURE = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{64,}")
-
-# Without its signature, a token is only a statement of what was granted.
 
 Factory = Callable[..., logging.LogRecord]
 
 
 class Redaction:
-    """A log record factory around the one that was installed: each message is redacted as it is made."""
+    """A log record factory that wraps the installed one, and redacts each message when it is made."""
 
     def __init__(self) -> None:
         self._inner: Factory = logging.LogRecord
@@ -31,7 +30,7 @@ class Redaction:
         try:
             message = record.getMessage()
         except (TypeError, ValueError):
-            return record  # whoever wrote it hears of it from the handler
+            return record  # the handler reports the mistake in the call
         redacted = self.redact(message)
         if redacted != message:
             record.msg, record.args = redacted, ()
@@ -39,11 +38,11 @@ class Redaction:
             text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
             redacted = self.redact(text)
             if redacted != text:
-                # Formatters print what `exc_info` holds, so it becomes part of the message.
+                # Formatters print `exc_info` themselves, so the redacted text goes into the message instead.
                 record.msg, record.args, record.exc_info = f"{record.getMessage()}\n{redacted}", (), None
         return record
 
     @staticmethod
     def redact(text: str) -> str:
-        """The text without what could be used."""
+        """Return the text without signatures."""
         return _SIGNATURE.sub("[redacted]", text) if len(text) >= 64 else text

@@ -1,4 +1,4 @@
-"""Counting what is decided: a few additions for each request, whoever adapts it."""
+"""Count decisions: a few additions for each request, with any adapter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLASSES: Final = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
 class Histogram:
-    """How many observations fell into each of `BUCKETS`."""
+    """The number of observations in each of `BUCKETS`, and their sum."""
 
     __slots__ = ("_counts", "_sum")
 
@@ -32,8 +32,10 @@ class Histogram:
 
 
 class Meter:
-    """What one process has counted. Its labels are of closed sets, all but the connections, which are as many
-    as `MAX_CONNECTIONS`; and nobody without a good signature makes one of them appear.
+    """The counts of one process.
+
+    All labels have fixed sets of values, except the connection. At most `MAX_CONNECTIONS` of those are named,
+    and only a request that was verified or granted can add one.
     """
 
     def __init__(self) -> None:
@@ -47,10 +49,10 @@ class Meter:
         self.passed = 0
         """Requests without a presign that were let through."""
         self.suppressed = 0
-        """Audit lines that were not written, because too many came in a second."""
+        """Audit lines that were not written, because there were too many in a second."""
 
     def count(self, decision: Forward | Deny, outcome: Outcome) -> None:
-        """A request has ended so."""
+        """Count a request that has ended."""
         facts = decision.facts
         if isinstance(decision, Deny):
             kind, code = "deny", decision.code

@@ -1,7 +1,8 @@
-"""What is counted, and how the counts of several processes become one: plain values, ready for JSON.
+"""The metrics, and how the counts of several processes are added: plain values, ready for JSON.
 
-A snapshot holds, by the name of a metric, its series: `[[label values, value], …]`. The value of a histogram
-is `[[count of each bucket, …, of what is longer], sum]`. Every process takes its own; nobody shares memory.
+A snapshot maps the name of a metric to its series: `[[label values, value], …]`. The value of a histogram is
+`[[count of each bucket, …, count above the last bound], sum]`. Each process makes its own snapshot; processes
+share no memory.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any, Final, Literal, NamedTuple
 Snapshot = dict[str, list[list[Any]]]
 
 BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)
-"""Upper bounds of the histograms, in seconds: a model that streams its answer takes minutes."""
+"""The upper bounds of the histograms, in seconds: a model that streams its answer takes minutes."""
 
 MAX_CONNECTIONS: Final = 1000
-"""Connections with series of their own in one process; further ones are counted together."""
+"""The most connections with series of their own in one process. Further ones are counted together."""
 OTHER: Final = "other"
 
 
@@ -23,7 +24,7 @@ class Family(NamedTuple):
     """One metric.
 
     Args:
-        merge: what becomes of the gauges of several processes.
+        merge: how the gauges of several processes become one.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -59,7 +60,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "counter", "Requests whose source was not looked up, because too many others were."
     ),
     "presign_limits_total": Family(
-        "counter", "Requests that were held against limits, by what came of it.", ("outcome",)
+        "counter", "Requests that were checked against limits, by outcome.", ("outcome",)
     ),
     "presign_limited_total": Family(
         "counter", "Requests that were refused because a limit was reached.", ("kind",)
@@ -67,7 +68,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "presign_store_failures_total": Family("counter", "Calls of the limit store that failed."),
     "presign_store_up": Family("gauge", "Whether the limit store answers.", ("store",), "min"),
     "presign_config_reloads_total": Family(
-        "counter", "Changed configurations, by what came of them.", ("result",)
+        "counter", "Reloads of changed configurations, by result.", ("result",)
     ),
     "presign_config_last_success_timestamp_seconds": Family(
         "gauge", "When the configuration that is in force was loaded.", (), "min"
@@ -76,21 +77,21 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "gauge", "1 while the files on disk are broken and older ones are in force.", (), "max"
     ),
     "presign_config_stale_since_timestamp_seconds": Family(
-        "gauge", "Since when files on disk are newer than what is in force; 0 where they are not.", (), "max"
+        "gauge", "Since when files on disk are newer than those in force; 0 while they are not.", (), "max"
     ),
     "presign_config_version_info": Family("gauge", "Which configuration is in force.", ("version",), "max"),
     "presign_config_files_hang": Family(
         "gauge", "1 while a file system with files of the configuration does not answer.", (), "max"
     ),
     "presign_connections_lacking_secrets": Family(
-        "gauge", "Secrets that cannot be had, whose connections are answered 503.", (), "max"
+        "gauge", "Secrets that are not available; their connections are answered 503.", (), "max"
     ),
     "presign_connections": Family("gauge", "Connections of the registry.", (), "max"),
     "presign_ready": Family("gauge", "Whether presigned requests are served.", (), "min"),
     "presign_audit_lines_total": Family("counter", "Audit lines that were written."),
     "presign_audit_dropped_total": Family("counter", "Audit lines that are lost, because too many waited."),
     "presign_audit_suppressed_total": Family(
-        "counter", "Refusals before a good signature of which no line was written: too many a second."
+        "counter", "Refusals before a good signature that got no line, because there were too many a second."
     ),
     "presign_audit_queued": Family("gauge", "Audit lines that wait to be written."),
     "presign_audit_up": Family("gauge", "Whether the audit log can be written.", (), "min"),
@@ -101,11 +102,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "process_max_fds": Family("gauge", "File descriptors allowed to a process.", (), "min"),
     "process_start_time_seconds": Family("gauge", "When the (oldest) process was started.", (), "min"),
 }
-"""Every metric there is. The names and labels are public: docs/observing.md."""
+"""All metrics. The names and labels are public: docs/observing.md."""
 
 
 def add(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """The sum of what several processes have counted; what nobody knows is left out."""
+    """Add the snapshots of several processes. Unknown metrics are left out."""
     merged: dict[str, dict[tuple[str, ...], Any]] = {}
     for snapshot in snapshots:
         for name, series in snapshot.items():
@@ -129,7 +130,7 @@ def _merged(family: Family, one: Any, other: Any) -> Any:
 
 
 class Totals:
-    """Adds up workers that come and go. What a dead one has counted stays: a counter never goes back."""
+    """The totals of workers that come and go. Counts of an ended worker stay: a counter never goes back."""
 
     def __init__(self) -> None:
         self._living: dict[Hashable, Snapshot] = {}
@@ -137,7 +138,7 @@ class Totals:
         self._named: set[str] = set()
 
     def update(self, worker: Hashable, snapshot: Snapshot) -> None:
-        """The newest snapshot of a worker.
+        """Store the newest snapshot of a worker.
 
         Args:
             worker: a name that no other process has ever had.
@@ -145,20 +146,21 @@ class Totals:
         self._living[worker] = self._folded(snapshot)
 
     def lost(self, worker: Hashable) -> None:
-        """A worker has ended, and will not be heard of again."""
+        """Keep the counters of a worker that has ended, and drop its gauges."""
         last = self._living.pop(worker, None)
         if last is not None:
             counted = {name: series for name, series in last.items() if _is_counted(name)}
             self._gone = add([self._gone, counted])
 
     def total(self, *more: Snapshot) -> Snapshot:
-        """Of all workers there ever were, and of `more`."""
+        """Return the sum of all workers, ended ones included, and of `more`."""
         return add([self._gone, *self._living.values(), *more])
 
     def _folded(self, last: Snapshot) -> Snapshot:
-        """Every worker may have named connections of its own: all together, so many are named.
+        """Return a snapshot in which connections beyond the limit are counted as `OTHER`.
 
-        What a connection is counted as is decided once, when it is first heard of. If the end of a worker
+        Each worker may name other connections, so `MAX_CONNECTIONS` is applied to all of them together. The
+        name under which a connection counts is decided once, when it first appears. If the end of a worker
         changed it, its counter would go back.
         """
         name = "presign_connection_requests_total"

@@ -1,7 +1,7 @@
 """Ask a gateway's admin listener whether it is ready: `python -m presign_proxy.observe.probe [HOST:PORT]`.
 
-The health check of an image that has no curl. The exit code is 0 where `/readyz` answers 200, else 1.
-Prints what the gateway said, or why it said nothing.
+This is the health check of an image without curl. The exit code is 0 if `/readyz` answers 200, else 1.
+It prints the gateway's answer, or why there was none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 DEFAULT: Final = "127.0.0.1:9464"
 TIMEOUT: Final = 3.0
-"""Seconds for each step: fewer than the image gives a check, so that the reason is still printed."""
+"""Seconds for each step: fewer than the image allows for a check, so that the reason is still printed."""
 _MAX_ANSWER: Final = 1000
 
 

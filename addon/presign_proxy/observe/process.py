@@ -1,4 +1,4 @@
-"""What a process uses of its machine."""
+"""The resources that this process uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _COLLECTOR = ProcessCollector(registry=None)
 
 
 def process_figures() -> Snapshot:
-    """Nothing where the system does not say (it is `/proc` that does)."""
+    """Return the figures of this process; empty on systems without `/proc`."""
     found: Snapshot = {}
     for metric in _COLLECTOR.collect():
         for sample in metric.samples:

@@ -1,4 +1,4 @@
-"""A snapshot as the text that Prometheus reads."""
+"""Render a snapshot as the text that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _BOUNDS: Final = (*map(str, BUCKETS), "+Inf")
 
 
 def render(snapshot: Snapshot) -> bytes:
-    """The text exposition format; metrics that nobody knows are left out."""
+    """Return a snapshot in the text exposition format. Unknown metrics are left out."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Taken(snapshot))
     return generate_latest(registry)
 
 
 class _Taken(Collector):
-    """What was taken already, for a registry that lives for one answer."""
+    """A collector of one snapshot, for a registry that lives for one answer."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -1,6 +1,7 @@
-"""What people read of one request: the line in mitmdump's output, and the comment on a flow.
+"""The texts about one request for people: the line in mitmdump's output, and the comment on a flow.
 
-Neither holds a secret, a signature or a query value; nor a path before the signature was good.
+Neither contains a secret, a signature or a query value. The path is in the line only if the signature was
+good or the scheme is source.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from ..units import duration, instant, printable, size, span
 from .audit_record import Outcome
 
 Peer = tuple[Any, ...] | None
-"""Address and port of a client, as its socket has them; None for a request that came by no socket."""
+"""Address and port of a client, from its socket; None for a request that came without a socket."""
 
 
 def line_of_grant(forward: Forward, outcome: Outcome, peer: Peer, now: int) -> str:
     """`127.0.0.1:51234: GET conn_openai/v1/models 200 1.2k 85ms (key k1, query, expires in 59m)`.
 
-    A request that failed has the code and the reason at its end; one without an answer has `-` for a status.
+    If the request failed, the line ends with the code and the reason. Without an answer, the status is `-`.
     """
     facts = forward.facts
     status = outcome.status or "-"
@@ -34,7 +35,7 @@ def line_of_refusal(deny: Deny, outcome: Outcome, peer: Peer, now: int, suppress
     """`127.0.0.1:51234: GET conn_openai/v1/models 403 refused: expired: expired 12 s ago (…, req_…)`.
 
     Args:
-        suppressed: how many refusals before this one got no line.
+        suppressed: the number of refusals before this one that got no line.
     """
     facts = deny.facts
     known = ", ".join([*filter(None, [_grant(facts, now)]), facts.request_id])
@@ -67,7 +68,7 @@ def _place(peer: Peer) -> str:
 
 
 def _asked(facts: Facts) -> str:
-    """Method, connection and path."""
+    """Return method, connection and path."""
     method, path = printable(facts.method), printable(facts.path or "") if facts.verified else ""
     if facts.scheme == "source":
         path = printable(facts.path or "")
@@ -77,7 +78,7 @@ def _asked(facts: Facts) -> str:
 
 
 def _grant(facts: Facts, now: int) -> str:
-    """What was signed; of what is not verified, only how it was carried."""
+    """Return key, id, carrier and expiry; before verification, only the key and the carrier."""
     found = [f"key {facts.key}"] if facts.key else []
     found += [f"id {facts.id}"] if facts.id and facts.verified else []
     found += [facts.carrier] if facts.carrier else []

@@ -1,4 +1,4 @@
-"""One line for each request, where people watch mitmproxy's output."""
+"""The request lines in the terminal, for people who watch mitmproxy's output."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ logger = logging.getLogger(__name__)
 
 
 class Terminal:
-    """Makes no line that nobody sees: where nothing is watched, a granted request costs two comparisons.
+    """Prints a line for each request, if it is watched. If not, a granted request costs two comparisons.
 
-    Refusals before a good signature are limited as they are in the audit log.
+    Refusals before a good signature are throttled as in the audit log.
     """
 
     def __init__(self) -> None:
         self._throttle = Throttle()
         self.echo: Callable[[str], None] | None = None
-        """Prints a line; None where granted requests get none, and refusals go to the log."""
+        """The function that prints a line. None: granted requests get no line, and refusals go to the log."""
         self.flows = False
-        """Whether requests that came as flows get a line too; else mitmproxy prints them at length."""
+        """True if requests that came as flows get a line too. Otherwise mitmproxy prints them at length."""
 
     def tell(
         self, decision: Forward | Deny, outcome: Outcome, peer: Peer, now: float, *, lane: bool = False
     ) -> None:
-        """Args: lane: whether the request was served without a flow."""
+        """Print the line of a request that has ended. Args: lane: whether it was served without a flow."""
         if self.echo is None and isinstance(decision, Forward):
             return
-        # What cannot be printed is lost: a request does not depend on its line.
+        # A line that cannot be printed is lost: a request must not fail because of its line.
         with contextlib.suppress(Exception):
             if isinstance(decision, Deny):
                 self._refused(decision, outcome, peer, now)

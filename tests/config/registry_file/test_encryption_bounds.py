@@ -187,7 +187,7 @@ def test_a_header_that_is_not_as_it_would_be_encoded_is_refused() -> None:
 
 @pytest.mark.parametrize("header", [GCM | {"alg": "none"}, GCM | {"enc": "A128GCM"}, {"alg": "dir"}, {}])
 def test_another_algorithm_is_refused(header: dict[str, str]) -> None:
-    with pytest.raises(VaultError, match="its alg is not dir or its enc not A256GCM"):
+    with pytest.raises(VaultError, match="its alg is not dir or its enc is not A256GCM"):
         unseal(forged(header), [key_of(1)])
 
 
@@ -195,7 +195,7 @@ def test_another_algorithm_is_refused(header: dict[str, str]) -> None:
 def test_what_a_header_may_say_besides(known: str) -> None:
     with pytest.raises(VaultError, match="was changed or cut off"):
         unseal(forged(GCM | {known: "x"}), [key_of(1)])
-    with pytest.raises(VaultError, match="parameter that is not known"):
+    with pytest.raises(VaultError, match="unknown parameter"):
         unseal(forged(GCM | {known + "x": "x"}), [key_of(1)])
 
 

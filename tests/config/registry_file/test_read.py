@@ -85,7 +85,7 @@ def test_a_passphrase_opens_it_too(tmp_path: Path) -> None:
     path = write(tmp_path, {"connections": {}})
     sealed = seal(lines({"connections": {"conn": entry()}}).encode(), Passphrase(Secret(ENVIRON["PHRASE"])))
     write_private(tmp_path / "connections.enc", sealed)
-    assert "encrypted with a passphrase, and the configuration names none" in problems(path)
+    assert "encrypted with a passphrase, but the configuration names none" in problems(path)
     keys = [{"env": "PRESIGN_KEY"}, {"passphrase": {"env": "PHRASE"}}]
     path = write_config({"registry": {"file": "connections.enc", "key": keys}}, tmp_path)
     assert code(load(path, ENVIRON)) == "granted"
@@ -108,16 +108,16 @@ def test_the_key_comes_from_a_private_file_or_a_program(tmp_path: Path) -> None:
     ("registry", "why"),
     [
         ({"file": "connections.enc"}, "needs a key"),
-        ({"file": "connections.yaml", "key": {"env": "PRESIGN_KEY"}}, "is called .enc"),
+        ({"file": "connections.yaml", "key": {"env": "PRESIGN_KEY"}}, "has to end in .enc"),
         ({"file": "connections.enc", "key": {"env": "MISSING"}}, "variable MISSING is not set or empty"),
         ({"file": "connections.enc", "key": {"env": "PHRASE"}}, "holds more than 4 keys|43 characters"),
         ({"file": "connections.enc", "key": {"file": "missing"}}, "missing: no such file"),
         ({"file": "connections.enc", "key": {"exec": ["false"]}}, "program false ended with exit code 1"),
         ({"file": "connections.enc", "key": {"exec": ["./nothing"]}}, "program nothing no such file"),
-        ({"file": "connections.enc", "key": {"exec": []}}, "exec is a list of texts"),
-        ({"file": "connections.enc", "key": {"exec": "cat key"}}, "exec is a list of texts"),
-        ({"file": "connections.enc", "key": "A" * 43}, "is {env: NAME}"),
-        ({"file": "connections.enc", "key": {"passphrase": "words"}}, "is {env: NAME}"),
+        ({"file": "connections.enc", "key": {"exec": []}}, "exec has to be a list of texts"),
+        ({"file": "connections.enc", "key": {"exec": "cat key"}}, "exec has to be a list of texts"),
+        ({"file": "connections.enc", "key": "A" * 43}, "has to be {env: NAME}"),
+        ({"file": "connections.enc", "key": {"passphrase": "words"}}, "has to be {env: NAME}"),
         ({"file": "connections.enc", "key": []}, "a list of 1 to 4"),
         ({"file": "nowhere.enc", "key": {"env": "PRESIGN_KEY"}}, "no such file or directory; is the path"),
     ],

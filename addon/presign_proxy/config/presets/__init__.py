@@ -1,1 +1,1 @@
-"""Presets: what is known of a provider, as data."""
+"""Presets: the known facts about providers, as data."""

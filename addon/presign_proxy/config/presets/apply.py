@@ -1,4 +1,4 @@
-"""Presets, filled in below what a connection says itself."""
+"""Fill presets into connections. What a connection says itself takes precedence."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ..invocation import presign
 from ..strict_yaml import Document
 from .model import LABEL, VARIABLE
 
-# Stand in where a problem was told, so that the rest can still be looked at. Such a configuration is never
-# used, and if it were: no name under .invalid resolves (RFC 6761, 6.4).
+# Placeholders used after a problem was reported, so that the rest can still be checked. Such a configuration
+# is never used. Even if it were, no name under .invalid resolves (RFC 6761, 6.4).
 _NOWHERE: Final = "https://preset.invalid"
 _NOTHING: Final = "-"
 _CONDUCT: Final = ("allow_encoded_slash", "challenge", "url_headers")
-"""By type: where a connection's auth holds secrets by name, and where the preset's says which name."""
+"""Members that a connection takes from its preset unless it has them itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Presets:
-    """The presets that connections may name. Not `complete` where some could not be read, which was told."""
+    """The presets that connections may name. Not `complete` if some could not be read; that was reported."""
 
     known: Mapping[str, dict[str, Any]]
     complete: bool = True
 
 
 def with_presets(document: Document, presets: Presets) -> tuple[Any, list[Problem]]:
-    """The data with each connection's preset filled in below what the connection itself says.
+    """Return the data with the preset of each connection filled in, and the problems.
 
-    The data may only be used where there are no problems.
+    What a connection says itself takes precedence. Use the data only if there are no problems.
     """
     data, problems = document.data, list[Problem]()
     connections = data.get("connections") if isinstance(data, dict) else None
@@ -53,7 +53,7 @@ def _near(name: str, known: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Filling:
-    """Fills one connection, collecting what is wrong with it."""
+    """Fills the preset into one connection and collects the problems."""
 
     document: Document
     at: Location
@@ -66,13 +66,14 @@ class _Filling:
         preset = entry.get("preset")
         if not isinstance(preset, str):
             if "vars" in entry:
-                self.wrong(("vars",), "is for the variables of a preset")
+                self.wrong(("vars",), "has no effect without a preset: remove it")
             return entry
         if preset in presets.known:
             return self.fill(entry, presets.known[preset])
         if presets.complete:
             self.wrong(("preset",), f"there is no such preset{_near(preset, presets.known)}")
-        # Else it may be one of those that could not be read. What it would have filled in is not missed.
+        # Otherwise it may be a preset that could not be read. Placeholders keep the schema from reporting
+        # what that preset would have filled in.
         auth = entry.get("auth")
         unknown = isinstance(auth, dict) and "type" not in auth
         return {
@@ -92,7 +93,7 @@ class _Filling:
             filled["default_headers"] = {**known, **headers}
         filled |= {key: preset[key] for key in _CONDUCT if key in preset and key not in entry}
         if "also" in preset and not entry.keys() & {"also", "upstream"}:
-            filled["also"] = preset["also"]  # of the provider's own hosts, not of another installation
+            filled["also"] = preset["also"]  # these hosts belong to the provider's upstream, to no other
         auth, wanted = entry.get("auth"), preset["auth"]
         if isinstance(auth, dict) and auth.get("type", wanted["type"]) == wanted["type"]:
             typed = {**auth, "type": wanted["type"]}
@@ -100,16 +101,16 @@ class _Filling:
         return filled
 
     def _upstream(self, entry: dict[str, Any], preset: dict[str, Any]) -> str:
-        """The preset's upstream with the connection's variables in its host."""
+        """Return the preset's upstream with the connection's variables in its host."""
         variables, values = preset.get("vars", {}), entry.get("vars", {})
         upstream: str = preset["upstream"]
         if not isinstance(values, dict):
-            return _NOWHERE  # the schema says so
+            return _NOWHERE  # the schema reports it
         if not variables and not values:
             return upstream
         if "upstream" in entry:
             for name in values:
-                self.wrong(("vars", name), "has no effect beside an upstream of the connection's own")
+                self.wrong(("vars", name), "has no effect: the connection has an upstream of its own")
             return upstream
         for name in values.keys() - variables.keys():
             known = ", ".join(variables) or "none"
@@ -122,16 +123,16 @@ class _Filling:
         return VARIABLE.sub(lambda found: values[found[1]], upstream) if usable else _NOWHERE
 
     def _fits(self, name: str, value: Any, variable: dict[str, Any]) -> bool:
-        """Whether a value stays inside its label of the host, and is of the form the provider gives out."""
+        """Return whether a value stays inside its label of the host and matches the provider's pattern."""
         if not isinstance(value, str):
-            return False  # the schema says so
+            return False  # the schema reports it
         if LABEL.fullmatch(value) and re.fullmatch(variable["pattern"], value):
             return True
         self.wrong(("vars", name), f"does not match {variable['pattern']}: {variable['about']}")
         return False
 
     def _placed(self, auth: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-        """`auth: {token: …}` puts the key where the provider wants it."""
+        """Return `auth` with the key of `auth: {token: …}` in the place that the provider requires."""
         kind = wanted["type"]
         if kind == "basic":
             return self._in_basic(auth, wanted)
@@ -141,9 +142,9 @@ class _Filling:
         name, others = wanted[place], auth.get(group, {})
         rest = {key: value for key, value in auth.items() if key != "token"}
         if not isinstance(others, dict):
-            return rest  # the schema says so
+            return rest  # the schema reports it
         if name.lower() in {str(other).lower() for other in others}:
-            self.wrong(("auth", "token"), f"goes into {name}, which is given too")
+            self.wrong(("auth", "token"), f"means the same as {name}: give only one of them")
             return rest
         filled = {**rest, group: {**others, name: auth["token"]}}
         words = auth.get("prefix", {})
@@ -152,28 +153,28 @@ class _Filling:
         return filled
 
     def _in_basic(self, auth: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-        """The key is the user name, unless the provider gives that."""
+        """Return `auth` with the key as the user name, or as the password if the preset has the user name."""
         fixed: dict[str, Any] = {key: wanted[key] for key in ("username", "password") if key in wanted}
         filled = fixed | auth
         if "token" in auth:
             place = "password" if "username" in wanted else "username"
             if place in auth:
-                self.wrong(("auth", "token"), f"goes into {place}, which is given too")
+                self.wrong(("auth", "token"), f"means the same as {place}: give only one of them")
             filled[place] = filled.pop("token")
         return filled
 
     def _asked(self, auth: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-        """What a provider asks for by name is given by name."""
+        """Check that `auth` gives each secret that the provider asks for by name."""
         asks, kind = wanted["asks"], wanted["type"]
         group = AUTH_TYPES[kind].group
         given = auth.get(group, {}) if group else auth
         if not isinstance(given, dict):
-            return auth  # the schema says so
+            return auth  # the schema reports it
         missing = [name for name in asks if name.lower() not in {str(other).lower() for other in given}]
         if "token" not in auth and not missing:
             return auth
         if "token" in auth:
-            self.wrong(("auth", "token"), f"is one secret, this preset needs {_listed(group, asks)}")
+            self.wrong(("auth", "token"), f"is one secret, but this preset needs {_listed(group, asks)}")
         else:
             self.wrong(("auth", group) if group else ("auth",), f"needs {_listed(group, asks)}")
         rest = {key: value for key, value in auth.items() if key != "token"}

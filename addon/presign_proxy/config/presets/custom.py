@@ -1,4 +1,4 @@
-"""Presets of one's own, in a file that the configuration names."""
+"""Custom presets, in a file that the configuration names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .model import PresetsFile
 
 
 def own_presets(document: Document, base: Path) -> list[Path]:
-    """The file of presets that a configuration names, if it does."""
+    """Return the file of custom presets as a list of one path; empty if the configuration names none."""
     named = document.data.get("presets") if isinstance(document.data, dict) else None
     return [base / named] if isinstance(named, str) and re.fullmatch(PRESETS_FILE, named) else []
 
 
 def read_presets(own: list[Path], problems: list[Problem]) -> Presets:
-    """The presets that connections may name: the built-in ones, and those of one's own."""
+    """Return the presets that connections may name: built-in and custom ones."""
     known = dict(providers())
     for path in own:
         problems += writable_by_others(path)

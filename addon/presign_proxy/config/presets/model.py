@@ -1,4 +1,4 @@
-"""The shape of a preset: of the built-in ones, which a test holds against it, and of one's own."""
+"""The schema of presets: of custom ones, and of the built-in ones, which a test checks against it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..schema.values import HeaderName, HeaderPrefix, HeaderValue, ParamName, St
 
 PresetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Text = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
-"""Printed in messages, so nothing in it may move a cursor."""
+"""Text that messages print. It has no control characters, which could move the terminal's cursor."""
 FixedPart = Annotated[str, Field(pattern=r"^[!-9;-~]{1,64}$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 VarName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 VARIABLE: Final = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}")
 LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-"""What any value of a host variable is, whatever its own pattern says: it stays inside its label."""
+"""Every value of a host variable matches this besides its own pattern, so it stays inside its label."""
 
 _NAMES: Final[dict[str, TypeAdapter[str]]] = {
     "basic": TypeAdapter(Literal["username", "password"]),
@@ -35,7 +35,7 @@ _NAMES: Final[dict[str, TypeAdapter[str]]] = {
 
 
 class HostVariable(Strict):
-    """A part of the host that is the customer's own: the pattern it matches whole, and what it is."""
+    """A part of the host that differs between customers: the pattern of its values, and a description."""
 
     pattern: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
     about: Text
@@ -51,7 +51,7 @@ class HostVariable(Strict):
 
 
 class PresetAuth(Strict):
-    """Where the provider wants its key: one `token`, or each of the secrets that it `asks` for by name."""
+    """The place of the provider's key: one `token`, or several secrets that it `asks` for by name."""
 
     type: AuthName
     header: HeaderName | None = None
@@ -66,32 +66,32 @@ class PresetAuth(Strict):
     @classmethod
     def _each_once(cls, asks: dict[str, str]) -> dict[str, str]:
         if len({name.lower() for name in asks}) < len(asks):
-            raise ValueError("names one of them twice")
+            raise ValueError("names a value twice")
         return asks
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
         if self.model_fields_set - AUTH_TYPES[self.type].of_preset - {"type"}:
-            raise ValueError("says something that does not go with its type")
+            raise ValueError("has a member that does not belong to its type")
         places = {"header": self.header, "query": self.param}
         if self.type in places and (places[self.type] is None) != bool(self.asks):
-            raise ValueError("names one place for the key, or asks for several secrets")
+            raise ValueError("has to name one place for the key, or ask for several secrets")
         if (self.prefix or self.username or self.password) and self.asks:
-            raise ValueError("asks for several secrets, so nothing in them is fixed")
+            raise ValueError("asks cannot be combined with prefix, username or password")
         if not set(self.public) <= set(self.asks) or (self.asks and len(self.public) == len(self.asks)):
-            raise ValueError("public names some of what it asks for, not all of it")
+            raise ValueError("public has to name some of the values under asks, but not all of them")
         if self.username and self.password:
             raise ValueError("leaves no place for the key")
         try:
             for name in self.asks:
                 _NAMES[self.type].validate_python(name)
         except ValidationError:
-            raise ValueError("asks for something that its type has no place for") from None
+            raise ValueError("asks names a value that its type has no place for") from None
         return self
 
 
 class Preset(Strict):
-    """What is known of a provider."""
+    """The known facts about a provider."""
 
     name: Text
     upstream: str
@@ -133,21 +133,21 @@ class Preset(Strict):
     def _upstream_is_a_url(self) -> Self:
         named = VARIABLE.findall(self.upstream)
         if sorted(named) != sorted(self.vars):
-            raise ValueError("upstream and vars name the same variables, each once")
+            raise ValueError("upstream and vars have to name the same variables, each once")
         host = self.upstream.partition("://")[2].partition("/")[0].partition(":")[0]
         if named != VARIABLE.findall(host):
-            raise ValueError("a variable stands in the host of upstream only")
-        # The registrable domain is not for whoever fills in a variable to choose.
+            raise ValueError("a variable may stand only in the host of upstream")
+        # A connection that fills in a variable must not choose the registrable domain.
         domain = host.split(".")[-2:]
         if named and (len(domain) < 2 or any("{" in label for label in domain)):
-            raise ValueError("the last two labels of the host of upstream hold no variable")
+            raise ValueError("the last two labels of the host of upstream must not contain a variable")
         if not _is_url(VARIABLE.sub("x", self.upstream)):
             raise ValueError("upstream is not an http(s) URL without user name, query and fragment")
         return self
 
 
 class PresetsFile(Strict):
-    """Presets of one's own, by name."""
+    """The file of custom presets, by name."""
 
     presets: dict[PresetName, Preset] = Field(min_length=1)
 

@@ -1,4 +1,4 @@
-"""The presets as a table for people."""
+"""The presets as a Markdown table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _HEAD: Final = """\
 # Presets
 
 Generated from `addon/presign_proxy/config/presets/providers.json`; do not edit. What a
-preset does, and how to write one's own, is told in [Configuration](configuration.md#presets). A connection
-takes `auth: {token: …}`, unless the column says which secrets it asks for, and `vars` for each variable of
-the host.
+preset does, and how to write your own, is described in [Configuration](configuration.md#presets). A
+connection takes `auth: {token: …}`, unless the column says which secrets it asks for, and `vars` for each
+variable of the host.
 
 | preset | provider | upstream | auth | vars |
 |---|---|---|---|---|
@@ -19,7 +19,7 @@ the host.
 
 
 def markdown(presets: Mapping[str, Mapping[str, Any]]) -> str:
-    """A page with one row per preset, by name."""
+    """Return a page with one row per preset, sorted by name."""
     return _HEAD + "".join(_row(name, presets[name]) for name in sorted(presets))
 
 
@@ -31,7 +31,7 @@ def _row(name: str, preset: Mapping[str, Any]) -> str:
 
 
 def auth_style(auth: Mapping[str, Any]) -> str:
-    """Where the key goes, in a few words."""
+    """Describe the place of the key in a few words."""
     if asks := auth.get("asks"):
         group = {"header": "headers", "query": "params"}.get(auth["type"], "basic")
         return f"{group}: " + ", ".join(f"`{name}` ({about})" for name, about in asks.items())

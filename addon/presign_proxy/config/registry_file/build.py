@@ -1,4 +1,4 @@
-"""From what a registry's file says to its connections: each by itself, and only if it is not what it was."""
+"""Build the connections of a registry: each by itself, and only if it is new or has changed."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def from_yaml(
 def problems_of_connections(
     data: Any, document: Document, base: Path, environ: Mapping[str, str], lent: Lent
 ) -> list[Problem]:
-    """What is wrong with those connections whose shape is right, where others are not even that."""
-    secrets = FileSecrets(document, base, environ, lent.anew(strict=True))
+    """Return the problems of the connections that match the schema, if others do not even match it."""
+    secrets = FileSecrets(document, base, environ, lent.for_next_build(strict=True))
     registrar = Registrar(secrets)
     connections = data.get("connections") if isinstance(data, dict) else None
     for name, entry in connections.items() if isinstance(connections, dict) else ():
@@ -77,7 +77,7 @@ def problems_of_connections(
 
 
 def _validated(entries: dict[str, Any]) -> dict[str, ConnectionEntry]:
-    """Raises ValidationError. Most entries need no union to be tried."""
+    """Validate one entry. Raises ValidationError. Most entries do not need the slower union."""
     ((name, entry),) = entries.items()
     if isinstance(entry, dict) and "scheme" not in entry and _ID.fullmatch(name):
         with contextlib.suppress(ValidationError):
@@ -86,7 +86,7 @@ def _validated(entries: dict[str, Any]) -> dict[str, ConnectionEntry]:
 
 
 class Builder:
-    """Builds each connection by itself, and only if it is not what it was the last time."""
+    """Builds each connection by itself, and only if it is new or has changed since the last load."""
 
     def __init__(
         self, path: Path, environ: Mapping[str, str], base: Path, presets: Presets, memory: Memory
@@ -101,7 +101,7 @@ class Builder:
         self._problems: list[Problem] = []
 
     def build(self, entries: Entries) -> list[Problem]:
-        """Everything that is wrong."""
+        """Build all connections and return the problems."""
         for name, section in entries.sections.items():
             document = Document(str(self._path), {name: section})
             try:
@@ -141,7 +141,7 @@ class Builder:
 
 
 def revocations_of(found: Any, path: Path) -> Revocations:
-    """The section `revoked` of a registry. Raises ConfigError."""
+    """Parse the section `revoked` of a registry. Raises ConfigError."""
     try:
         return _revocations(Revoked.model_validate(found))
     except ValidationError as error:

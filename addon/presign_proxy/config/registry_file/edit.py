@@ -1,4 +1,4 @@
-"""The registry's file as data: read, changed, and written back whole, under a lock."""
+"""Edit the registry's file: read it as data, change it, and write it back whole, under a lock."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .taken_back import Present, present
 _YAML: Final = (".yaml", ".yml")
 _HEAD: Final = "# Written by `presign connections`, which keeps no comments.\n"
 _END: Final = "...\n"
-"""YAML's own end of a document: a file that was cut off does not have it (`whole_file`)."""
+"""YAML's own end mark: a file that was cut off does not have it (`whole_file`)."""
 _ID: Final = late(grammar.CONNECTION_ID)
 
 
 class Draft:
-    """A registry's content: `connections` and what is `revoked`, as they stand in the file."""
+    """The content of a registry as data: `connections` and `revoked`, unparsed."""
 
     def __init__(self, path: Path, openers: Sequence[Opener] | None, data: dict[str, Any]) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class Draft:
 
     @classmethod
     def read(cls, path: Path, openers: Sequence[Opener] | None) -> Draft:
-        """Raises ConfigError."""
+        """Read the file. Raises ConfigError."""
         with naming(path):
             payload = read_payload(path, openers).plain
         is_yaml = openers is None and path.suffix in _YAML
@@ -54,11 +54,11 @@ class Draft:
         return found
 
     def revoked(self, what: str) -> dict[str, Any]:
-        """One kind of what is revoked: `urls`, `keys`, `connections` or `added_before`."""
+        """Return one section of `revoked`: `urls`, `keys`, `ids`, `connections` or `added_before`."""
         return self._section(self._section(self._data, "revoked"), what)
 
     def content(self, name: str) -> Any:
-        """A section as it stands, {} where there is none."""
+        """Return a section without parsing it, {} if there is none."""
         return self._data.get(name) or {}
 
     @staticmethod
@@ -70,7 +70,7 @@ class Draft:
 
     @property
     def payload(self) -> bytes:
-        """One connection a line: of a changed file, only the lines that changed are read again."""
+        """The content as JSON, one connection per line: gateways parse only the lines that have changed."""
         connections = ",\n".join(f"{_json(name)}:{_json(entry)}" for name, entry in self.connections.items())
         rest = {name: entry for name, entry in self._data.items() if name not in ("connections", "revoked")}
         if revoked := {what: found for what, found in self.content("revoked").items() if found}:
@@ -79,18 +79,18 @@ class Draft:
         return f'{{"connections":{{\n{connections}\n}}{others}\n}}\n'.encode()
 
     def instead_of(self, other: Draft) -> None:
-        """What the other one had and this one has not is removed."""
+        """Treat everything that the other draft had, and this one does not have, as removed."""
         self._before = other._before
 
     def write(self) -> None:
-        """The file, and the notice of what it takes back.
+        """Write the file, and the notice of what it revokes.
 
-        Raises ConfigError; the old file is then as it was.
+        Raises ConfigError; the old file is then unchanged.
         """
-        from .notice import write_notice  # most who read a registry do not write it
+        from .notice import write_notice  # here, because most readers of a registry do not write it
 
         if self.openers is None and self.path.suffix in _YAML:
-            plain = json.loads(self.payload)  # what occurs twice would be written as an alias
+            plain = json.loads(self.payload)  # a copy without shared objects, which YAML writes as aliases
             content = (_HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True) + _END).encode()
         elif self.openers is None:
             content = self.payload
@@ -103,7 +103,7 @@ class Draft:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Say of which file it is what a StoreError or a VaultError says: raises ConfigError."""
+    """Turn a PrivateFileError or VaultError into a ConfigError that names the file."""
     try:
         yield
     except (PrivateFileError, VaultError) as error:
@@ -112,13 +112,13 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def changing(path: Path, openers: Sequence[Opener] | None) -> Iterator[Draft]:
-    """A registry to be changed; it is for the block to `write`, once it is sure. Raises as `Draft.read`."""
+    """Lock a registry and yield its draft. The block calls `write` to keep changes. Raises ConfigError."""
     with naming(path), lock(path):
         yield Draft.read(path, openers)
 
 
 def shaped(data: Any, path: Path) -> dict[str, Any]:
-    """The data, if it has the outline of a registry; what is inside a connection is not looked at.
+    """Return the data if it has the outline of a registry; the inside of connections is not checked.
 
     Raises ConfigError.
     """
@@ -146,13 +146,13 @@ def _is_mapping(found: Any) -> bool:
 
 
 def from_json(payload: bytes, path: Path) -> Any:
-    """Raises ConfigError."""
+    """Parse the JSON of a registry. Raises ConfigError."""
     try:
         text = payload.decode("utf-8")
         found, end = strict_json.value(text, len(text) - len(text.lstrip(" \t\r\n")))
         strict_json.end(text, end)
         if "\\ud" in text.lower():
-            _json(found).encode("utf-8")  # an escape that says half a character
+            _json(found).encode("utf-8")  # fails for an escape of half a character (a lone surrogate)
         return found
     except UnicodeError:
         why = "is not UTF-8"

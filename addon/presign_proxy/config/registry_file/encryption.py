@@ -1,7 +1,7 @@
 """The encrypted registry: one JWE in compact serialization (RFC 7516), `alg: dir`, `enc: A256GCM`.
 
-Any JWE library opens the file with the 32 bytes of its key. Where the key is derived from a passphrase, the
-parameters of Argon2id (RFC 9106) stand in the protected header, `argon2id: {salt, m, t, p}`: `m` in KiB.
+Any JWE library can open the file with the 32 bytes of its key. If the key is derived from a passphrase, the
+protected header has the parameters of Argon2id (RFC 9106) as `argon2id: {salt, m, t, p}`, with `m` in KiB.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _MAX_HEADER: Final = 4096
 _BLOCK: Final = 768 * 1024
-"""Bytes at a time, a multiple of 3: between two blocks, other threads run."""
+"""Bytes per block, a multiple of 3. Other threads run between two blocks."""
 
 _KNOWN: Final = frozenset(("alg", "enc", "kid", "typ", "cty", "argon2id"))
 _KID = late(r"[A-Za-z0-9_.-]{1,64}")
 _BASE64URL = late(rb"[A-Za-z0-9_-]*")
-# To standard base64; what is standard only becomes something that is neither.
+# From base64url to standard base64. Characters that only standard base64 has become invalid.
 _STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/***")
 _KEY_TEXT = late(r"[A-Za-z0-9_-]{43}")
 _MAKES_ONE: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 class VaultError(Foreseen):
-    """A file that cannot be opened. The text says why, and holds nothing from inside it."""
+    """A file that cannot be decrypted. The text says why, and contains nothing from inside the file."""
 
 
 class VaultKey(NamedTuple):
@@ -49,7 +49,7 @@ class VaultKey(NamedTuple):
 
 
 class Passphrase(NamedTuple):
-    """What a person remembers; a key is derived from it with the parameters of the file."""
+    """A passphrase. The key is derived from it with the parameters in the file."""
 
     secret: Secret
 
@@ -66,7 +66,7 @@ class _Cost(NamedTuple):
     p: int = 4
 
     def is_bounded(self) -> bool:
-        """Judged before anything is derived: a hostile file could ask for all memory, or for hours."""
+        """Return whether the cost is acceptable: a hostile file could demand all memory, or hours."""
         return (
             16 <= len(self.salt) <= 64
             and 8 * 1024 <= self.m <= 512 * 1024
@@ -76,7 +76,7 @@ class _Cost(NamedTuple):
 
 
 def parse_key(text: Secret) -> VaultKey:
-    """A key from its text, base64url without padding. Raises VaultError."""
+    """Parse a key from its text, base64url without padding. Raises VaultError."""
     encoded = text.reveal()
     if not _KEY_TEXT.fullmatch(encoded) or _encode(raw := _decode(encoded.encode())) != encoded.encode():
         raise VaultError("is not 32 bytes in base64url (43 characters, no padding)")
@@ -87,12 +87,12 @@ def parse_key(text: Secret) -> VaultKey:
 
 
 def new_key() -> Secret:
-    """A fresh key, as the text that `parse_key` reads."""
+    """Return a fresh key as the text that `parse_key` reads."""
     return Secret(_encode(os.urandom(KEY_BYTES)).decode())
 
 
 def seal(payload: bytes, opener: Opener) -> bytes:
-    """Encrypt, under a nonce, and for a passphrase a salt, that were never used before."""
+    """Encrypt with a fresh nonce, and for a passphrase with a fresh salt."""
     header: dict[str, Any] = {"alg": "dir", "enc": "A256GCM", "cty": "json"}
     if isinstance(opener, VaultKey):
         header["kid"] = opener.kid
@@ -106,13 +106,13 @@ def seal(payload: bytes, opener: Opener) -> bytes:
     encryptor = Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
     encryptor.authenticate_additional_data(protected)
     sealed = [_encode(encryptor.update(payload[at : at + _BLOCK])) for at in range(0, len(payload), _BLOCK)]
-    # GCM holds nothing back: what finalize returns is empty.
+    # GCM buffers nothing, so `finalize` returns no bytes.
     encryptor.finalize()
     return b".".join((protected, b"", _encode(nonce), b"".join(sealed), _encode(encryptor.tag)))
 
 
 def unseal(sealed: bytes, openers: Sequence[Opener]) -> bytes:
-    """Decrypt; nothing of the payload is used before all of it was authenticated. Raises VaultError."""
+    """Decrypt. No part of the payload is used before all of it is authenticated. Raises VaultError."""
     parts = _parts(sealed)
     header = _header(parts.protected)
     step = _BLOCK // 3 * 4
@@ -129,7 +129,7 @@ def unseal(sealed: bytes, openers: Sequence[Opener]) -> bytes:
 
 
 def _decrypt(key: bytes, nonce: bytes, aad: bytes, pieces: Iterable[bytes], tag: bytes) -> bytes | None:
-    """What AES-256-GCM makes of a ciphertext; None unless the tag is good for all of it."""
+    """Decrypt a ciphertext with AES-256-GCM; None unless the tag authenticates all of it."""
     decryptor = Cipher(algorithms.AES(key), modes.GCM(nonce, tag)).decryptor()
     decryptor.authenticate_additional_data(aad)
     opened = [decryptor.update(piece) for piece in pieces]
@@ -141,9 +141,9 @@ def _decrypt(key: bytes, nonce: bytes, aad: bytes, pieces: Iterable[bytes], tag:
 
 
 class _Parts(NamedTuple):
-    """A JWE taken apart: the protected header as it is encoded, and where in the file the ciphertext stands.
+    """The parts of a JWE: the encoded protected header, and the offsets of the ciphertext in the file.
 
-    It is not cut out: large files are decoded block by block, so that other threads run between.
+    The ciphertext is not copied: large files are decoded block by block, and other threads run in between.
     """
 
     protected: bytes
@@ -165,7 +165,8 @@ def _parts(sealed: bytes) -> _Parts:
     decoded = _decode(nonce), _decode(tag)
     if encrypted_key or (len(decoded[0]), len(decoded[1])) != (_NONCE_BYTES, _TAG_BYTES):
         raise VaultError("is not a JWE of alg dir and enc A256GCM, or was cut off")
-    # The last characters may hold bits that decoding drops: one spelling, or a changed file would pass.
+    # Decoding drops bits of the last characters. Only the canonical spelling is accepted, so that no changed
+    # file passes.
     tail = sealed[end - (end - start) % 4 : end]
     if _encode(decoded[0]) != nonce or _encode(decoded[1]) != tag or _encode(_decode(tail)) != tail:
         raise VaultError("the file was changed: its base64url is not canonical")
@@ -176,19 +177,19 @@ def _header(protected: bytes) -> dict[str, Any]:
     try:
         if len(protected) > _MAX_HEADER or _encode(raw := _decode(protected)) != protected:
             raise ValueError
-        header = json.loads(raw, object_pairs_hook=_no_twins)
+        header = json.loads(raw, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         raise VaultError("its protected header is not readable") from None
     if not isinstance(header, dict):
         raise VaultError("its protected header is not readable")
     if (header.get("alg"), header.get("enc")) != ("dir", "A256GCM"):
-        raise VaultError("its alg is not dir or its enc not A256GCM: it was not made by presign")
+        raise VaultError("its alg is not dir or its enc is not A256GCM: it was not made by presign")
     if header.keys() - _KNOWN:
-        raise VaultError("its protected header holds a parameter that is not known here")
+        raise VaultError("its protected header has an unknown parameter")
     return header
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key is given twice")
@@ -196,16 +197,16 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _keys(header: dict[str, Any], openers: Sequence[Opener]) -> list[bytes]:
-    """The keys that may open the file. Raises VaultError where none of them can."""
+    """Return the keys that may open the file. Raises VaultError if there are none."""
     if "argon2id" in header:
         cost = _parse_cost(header["argon2id"])
         phrases = [opener.secret for opener in openers if isinstance(opener, Passphrase)]
         if not phrases:
-            raise VaultError("is encrypted with a passphrase, and the configuration names none")
+            raise VaultError("is encrypted with a passphrase, but the configuration names none")
         return [_derive(phrase.reveal(), cost) for phrase in phrases]
     keys = {opener.kid: opener.secret for opener in openers if isinstance(opener, VaultKey)}
     if not keys:
-        raise VaultError("is encrypted with a key, and the configuration names only a passphrase")
+        raise VaultError("is encrypted with a key, but the configuration names only a passphrase")
     kid = header.get("kid")
     if kid is None:  # written by another tool
         return [_decode(secret.reveal().encode()) for secret in keys.values()]
@@ -218,7 +219,7 @@ def _keys(header: dict[str, Any], openers: Sequence[Opener]) -> list[bytes]:
 
 
 def kid_of(sealed: bytes) -> str | None:
-    """Which key a file says it is encrypted with; None for a passphrase. Raises VaultError."""
+    """Return the id of the key that a file names; None for a passphrase. Raises VaultError."""
     kid = _header(_parts(sealed).protected).get("kid")
     return kid if isinstance(kid, str) else None
 
@@ -250,7 +251,7 @@ def _encode(raw: bytes) -> bytes:
 
 
 def _decode(encoded: bytes) -> bytes:
-    """Strict about the alphabet. Raises VaultError."""
+    """Decode base64url, strict about the alphabet. Raises VaultError."""
     try:
         padded = encoded.translate(_STANDARD) + b"=" * (-len(encoded) % 4)
         return binascii.a2b_base64(padded, strict_mode=True)

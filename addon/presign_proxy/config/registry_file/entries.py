@@ -1,4 +1,4 @@
-"""A registry in JSON, taken apart: what is as it was the last time is not read."""
+"""Split a JSON registry into its entries. Entries that have not changed are not parsed again."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .memory import Known
 
 
 class Entries:
-    """The parts of a registry in JSON; connections that are what they were before are not read."""
+    """The parts of a JSON registry. Connections that have not changed are not parsed."""
 
     def __init__(self, path: Path, before: dict[str, Known]) -> None:
         self._path = path
         self.before = before
         self.kept: dict[str, Known] = {}
         self.fresh: dict[str, tuple[Any, bytes]] = {}
-        """Entries that were not there before, each with the digest of its text."""
+        """New and changed entries, each with the digest of its text."""
         self.names: list[str] = []
         self.sections: dict[str, Any] = {}
         self._has_connections = False
@@ -30,7 +30,7 @@ class Entries:
         self._text = ""
 
     def read(self, payload: bytes) -> list[Problem]:
-        """Everything that is wrong with its grammar."""
+        """Read the registry. Return everything that is wrong with its grammar."""
         try:
             self._text = payload.decode("utf-8")
             strict_json.end(self._text, strict_json.each(self._text, 0, self._section))
@@ -44,7 +44,7 @@ class Entries:
         return self._problems
 
     def keep(self, known: dict[str, Known]) -> None:
-        """These are built, and are not fresh any more."""
+        """Move entries that were built from `fresh` to `kept`."""
         for name in self.fresh.keys() & known.keys():
             del self.fresh[name]
             self.kept[name] = known[name]
@@ -75,7 +75,7 @@ class Entries:
         text, before = self._text, self.before.get(name)
         self.names.append(name)
         if before is not None:
-            # As we write it, one connection stands on a line; what has the digest is the whole value.
+            # We write one connection per line. If the rest of the line has the digest, it is the whole value.
             end = text.find("\n", start)
             end -= text.startswith(",", end - 1)
             if _digest(text[start:end]) == before.digest:

@@ -1,4 +1,4 @@
-"""What a registry's file held the last time, and the secrets that were had for it."""
+"""The memory of the last load: the connections of the registry's file, and their secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..whole_file import Form
 
 
 class Known(NamedTuple):
-    """One connection as it was read before, and what was warned of."""
+    """One connection as it was built before, with its warnings."""
 
     digest: bytes
     connection: Connection
@@ -24,13 +24,13 @@ class Known(NamedTuple):
 
 @dataclass(slots=True)
 class Memory:
-    """What was read of a configuration: after a change of one connection, only that one is read again."""
+    """The results of the last load: after a change of one connection, only that one is built again."""
 
     context: tuple[Path, Path, Presets] | None = None
     known: dict[str, Known] = field(default_factory=dict)
     forms: dict[Path, Form] = field(default_factory=dict)
-    """Of the YAML files that are in force."""
+    """The forms of the YAML files in force."""
     place: RegistryConfig | None = None
-    """Of the registry that is in force."""
+    """The section `registry` in force."""
     lent: Lent = field(default_factory=lambda: Lent(strict=True))
-    """Secrets from outside of the files, for the configuration as well."""
+    """The secrets from outside the files, of the registry and of the configuration."""

@@ -1,9 +1,9 @@
-"""The notice: a small file beside a registry that says what is taken back, for gateways to read at once.
+"""The notice: a small file beside a registry that says what is revoked, so that gateways know it at once.
 
-The registry says the same and is what counts. It may be large, though, and a gateway has to decrypt and build
-it; the notice is looked at four times a second by itself. It can only take back, never grant, and holds no
-secret: the names of connections and keys, and signature ids. It belongs to one content of the registry, by
-its digest. As soon as a gateway has read that, it needs the notice no more; until then it counts.
+The registry says the same, and it is authoritative. But it may be large, and a gateway has to decrypt and
+build it. The notice is checked on its own, four times a second. It can only revoke, never grant. It contains
+no secret, only names of connections and keys, and signature ids. It has the digest of the registry that it
+belongs to, and counts until the gateway has loaded that registry.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from .storage import PrivateFileError, read_private, write_private
 from .taken_back import Present, is_disabled, keys_of, removed, said
 
 MAX_REMOVED: Final = 10_000
-"""Removed connections and keys that are remembered: what was removed long ago every gateway has read."""
+"""The most removed connections and keys that are kept: every gateway has read the oldest ones long ago."""
 _SECTIONS: Final = frozenset(("of", "revoked", "disabled", "removed"))
 
 
 class Notice(NamedTuple):
-    """What stands in one. `of`: digest of the registry's file that it belongs to."""
+    """The content of a notice. `of`: the digest of the registry's file that it belongs to."""
 
     of: str = ""
     taken_back: Revocations = Revocations()
     removed: tuple[str, ...] = ()
-    """Connections, and keys as `{connection}/{key}`, the latest last."""
+    """Removed connections, and removed keys as `{connection}/{key}`, the latest last."""
 
 
 def place_of(registry: Path) -> Path:
@@ -39,7 +39,7 @@ def place_of(registry: Path) -> Path:
 
 
 def read_notice(path: Path) -> Notice:
-    """Raises StoreError where there is none, others could have written it, or it is not whole."""
+    """Read a notice. Raises PrivateFileError if it is missing or not whole, or if others could write it."""
     if loose := writable_by_others(path):
         raise PrivateFileError(loose[0].message)
     raw = read_private(path)
@@ -48,7 +48,7 @@ def read_notice(path: Path) -> Notice:
     except (ValueError, RecursionError):
         raise PrivateFileError("is not JSON, or was cut off") from None
     if not isinstance(data, dict) or data.keys() != _SECTIONS or not isinstance(data["of"], str):
-        raise PrivateFileError("is not a notice of what is revoked: `presign` writes it")
+        raise PrivateFileError("is not a notice of revocations, as `presign` writes it")
     disabled, gone = _texts(data["disabled"]), _texts(data["removed"])
     both = [*disabled, *gone]
     named = Revocations(
@@ -59,22 +59,23 @@ def read_notice(path: Path) -> Notice:
 
 
 def _texts(found: Any) -> list[str]:
-    """Raises StoreError."""
+    """Return the value if it is a list of texts. Raises PrivateFileError."""
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise PrivateFileError("is not a notice of what is revoked: `presign` writes it")
+        raise PrivateFileError("is not a notice of revocations, as `presign` writes it")
     return found
 
 
 def write_notice(registry: Path, content: bytes, data: Mapping[str, Any], before: Present) -> None:
-    """Say of a registry that was just written what it takes back.
+    """Write the notice of a registry that was just written.
 
-    After the registry, so that whoever has read the notice finds a registry that is at least as new. Where it
-    cannot be written the old one goes: gateways then learn of the change from the registry alone.
+    The registry is written first, so that a gateway that has read the notice finds a registry that is at
+    least as new. If the notice cannot be written, the old one is deleted: gateways then learn of the change
+    from the registry alone.
 
     Args:
-        content: of the registry's file.
-        data: of the registry, plain.
-        before: what was there before.
+        content: the bytes of the registry's file.
+        data: the registry as plain data.
+        before: the connections and keys that were there before the change.
     """
     path = place_of(registry)
     connections: Mapping[str, Any] = data.get("connections") or {}

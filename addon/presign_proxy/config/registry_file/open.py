@@ -1,4 +1,4 @@
-"""Opening the registry's file: its keys from where they are kept, and its content."""
+"""Open the registry's file: get its keys from their sources, and its content."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .encryption import Opener, Passphrase, VaultError, parse_key, unseal
 from .storage import PrivateFileError, read_private
 
 MAX_KEYS: Final = 4
-"""Keys that one source may hold, one a line."""
+"""The most keys in one source, one per line."""
 
 
 class RegistryPlace(Protocol):
-    """The section `registry` of a configuration: its file, and where its keys are; None for a plain one."""
+    """The section `registry` of a configuration: its file, and the sources of its keys (None if plain)."""
 
     @property
     def file(self) -> str: ...
@@ -28,17 +28,17 @@ class RegistryPlace(Protocol):
 
 
 def openers_of(place: RegistryPlace, base: Path, environ: Mapping[str, str]) -> list[Opener] | None:
-    """The keys of the registry, the first of which encrypts; None for a plain one.
+    """Return the keys of the registry, of which the first encrypts; None for a plain registry.
 
     Raises VaultError, which names the source.
     """
     encrypted = place.file.endswith(".enc")
     if place.key is None:
         if encrypted:
-            raise VaultError("a registry that is called .enc needs a key: registry.key")
+            raise VaultError("a registry whose name ends in .enc needs a key: set registry.key")
         return None
     if not encrypted:
-        raise VaultError("a registry with a key is called .enc, one without is called .yaml or .json")
+        raise VaultError("the name has to end in .enc with registry.key, in .yaml or .json without it")
     return [opener for source in place.key for opener in _openers(source, base, environ)]
 
 
@@ -62,23 +62,24 @@ def _openers(key: KeySource, base: Path, environ: Mapping[str, str]) -> list[Ope
 
 
 def digest_of(raw: bytes) -> str:
-    """What tells one content of a file from every other one: 32 hex digits."""
+    """Return a digest that identifies the content of a file: 32 hex digits."""
     return hashlib.sha256(raw).hexdigest()[:32]
 
 
 class Payload(NamedTuple):
-    """The content of a registry, decrypted. `digest`: of the file as it is on the disk."""
+    """The decrypted content of a registry. `digest`: of the file as it is on the disk."""
 
     plain: bytes
     digest: str
 
 
 def read_payload(path: Path, openers: Sequence[Opener] | None) -> Payload:
-    """Raises StoreError, VaultError."""
+    """Read and decrypt the registry's file. Raises PrivateFileError, VaultError."""
     raw = read_private(path)
     if openers is not None:
         return Payload(unseal(raw, openers), digest_of(raw))
     if not raw.strip():
-        # Not the same as saying nothing: a file that is just being written would open what was closed.
+        # An empty file is an error, not an empty registry: a file that is caught while it is being written
+        # must not lift revocations.
         raise PrivateFileError("is empty")
     return Payload(raw, digest_of(raw))

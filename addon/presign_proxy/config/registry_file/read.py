@@ -1,4 +1,4 @@
-"""The registry's file: connections that the command manages, and what is revoked; encrypted, or plain."""
+"""Read the registry's file, encrypted or plain: connections that the command manages, and revocations."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _YAML: Final = (".yaml", ".yml")
 
 
 class SeenRegistry:
-    """The file of a registry, read and taken apart; nothing is built of it yet, and no secret is read.
+    """The file of a registry, read and split into entries. Nothing is built yet, and no secret is read.
 
-    `digest` is of its file. `form` is what tells whether it is whole, None where it could not be read else.
+    `digest` is of the file. `form` tells whether a YAML file is whole. It is None for other files, which can
+    be read only if they are whole.
     """
 
     def __init__(self, path: Path, payload: Payload, *, sealed: bool, memory: Memory) -> None:
@@ -36,7 +37,7 @@ class SeenRegistry:
         self._sealed = sealed
         self._memory = memory
         self._context = memory.context
-        """With what those entries were built that are kept."""
+        """The context in which the kept entries were built."""
         self._document: Document | None = None
         self._problems: list[Problem] = []
         self._entries = Entries(path, memory.known if self._is_known() else {})
@@ -59,28 +60,28 @@ class SeenRegistry:
 
     @property
     def is_complete(self) -> bool:
-        """Whether what is not in it is not in the registry."""
+        """True if the file was read completely: a connection that is not in it is not in the registry."""
         return not self._problems
 
     def taken_back(self) -> Revocations:
-        """What it says to be revoked or disabled, as far as it could be read."""
+        """Return everything the file revokes or disables, as far as it could be read."""
         if self._document is not None:
             return taken_back.said(self._document.data)
         return self._entries.taken_back()
 
     def present(self) -> dict[str, frozenset[str]] | None:
-        """Its connections, and the ids of their keys; None where it has no section of them."""
+        """Return its connections with the ids of their keys; None if it has no section `connections`."""
         if self._document is not None:
             return taken_back.present(self._document.data)
         return self._entries.present()
 
     def build(self, environ: Mapping[str, str], base: Path, presets: Presets) -> Registered:
-        """Build its connections; the memory is brought up to date where everything is well.
+        """Build its connections, and update the memory if there are no problems.
 
         Args:
-            base: the directory from which relative paths in it count.
+            base: the directory that relative paths in the file start from.
 
-        Raises ConfigError with everything that is wrong.
+        Raises ConfigError with all problems.
         """
         memory = self._memory
         if self._document is not None:
@@ -89,26 +90,26 @@ class SeenRegistry:
             self._refuse(self._problems, environ, base, presets)
         context = (self.path, base, presets)
         if self._context != context and self._entries.kept:
-            self._entries = Entries(self.path, {})  # what was built with other presets is another one
+            self._entries = Entries(self.path, {})  # with other presets, all connections may be different
             self._entries.read(self._payload)
         builder = Builder(self.path, environ, base, presets, memory)
         problems = builder.build(self._entries)
         if problems:
             self._refuse(problems, environ, base, presets)
         before, memory.context, memory.known = memory.known, context, builder.known
-        # Where it is built once more, because a program had to run first.
+        # For a second build, if a program had to run first.
         self._context = context
         self._entries.keep(builder.known)
-        while before:  # all at once, it would be noticed
+        while before:  # freeing all at once would block other threads noticeably
             before.popitem()
         return builder.found
 
     def _refuse(
         self, problems: list[Problem], environ: Mapping[str, str], base: Path, presets: Presets
     ) -> NoReturn:
-        """Raises ConfigError."""
+        """Raise ConfigError, if possible with line numbers."""
         if not self._sealed and self.path.suffix not in _YAML:
-            # Every JSON is YAML, and YAML has line numbers.
+            # All JSON is YAML, and our YAML parser gives line numbers.
             again = parse(self._payload, str(self.path))
             from_yaml(again, self.path, environ, base, presets, self._memory)
         raise ConfigError(problems)
@@ -120,10 +121,10 @@ def see_registry(
     """Read a registry's file.
 
     Args:
-        base: the directory from which relative paths count.
-        memory: of the last time.
+        base: the directory that relative paths start from.
+        memory: of the last load.
 
-    Raises ConfigError where it cannot be opened; what is wrong inside is told by `SeenRegistry.build`.
+    Raises ConfigError if the file cannot be opened. `SeenRegistry.build` reports what is wrong inside.
     """
     try:
         openers = openers_of(config, base, environ)

@@ -1,4 +1,4 @@
-"""The file of the registry: read only where nobody else can read or write it, written whole or not at all."""
+"""The registry's file on disk: read only if no other user can read or write it, and replaced atomically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if sys.platform != "win32":
 MAX_BYTES: Final = 512 * 1024 * 1024
 _BLOCK: Final = 1024 * 1024
 _SWAPS: Final = 3
-"""How often in a row what is mounted may be replaced while it is opened."""
+"""How often in a row a mounted file may be replaced while it is being opened."""
 _UNWRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -30,12 +30,12 @@ class PrivateFileError(Foreseen):
 
 
 def read_private(path: Path) -> bytes:
-    """The content of a regular file that nobody else can read (`permissions.is_secret`).
+    """Return the content of a regular file that no other user can read (`permissions.is_secret`).
 
-    The file that was opened is the one that is judged, and no link is followed but those of a mounted
-    directory (`permissions.followed`): nobody can put another one in its place in between.
+    The check is made on the opened file, and only links of a mounted directory are followed
+    (`permissions.followed`). So no other user can swap the file between the check and the read.
 
-    Raises StoreError.
+    Raises PrivateFileError.
     """
     _check_platform()
     descriptor = _opened(path)
@@ -53,12 +53,12 @@ def read_private(path: Path) -> bytes:
 
 
 def _opened(path: Path) -> int:
-    """Raises StoreError."""
-    # O_NONBLOCK, or a FIFO in its place would hang us.
+    """Open the file. Raises PrivateFileError."""
+    # O_NONBLOCK, because a FIFO in its place would block the process.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         for _ in range(_SWAPS):
-            # What is mounted may be replaced between the two steps, and the old one removed.
+            # A mounted file may be replaced, and the old one removed, between the two steps.
             with contextlib.suppress(FileNotFoundError):
                 return os.open(followed(path), flags)
         return os.open(followed(path), flags)
@@ -69,7 +69,7 @@ def _opened(path: Path) -> int:
             raise PrivateFileError("is a symbolic link that leads nowhere") from None
         raise PrivateFileError(f"{_reason(error)}; is the path right?") from None
     except ValueError:
-        raise PrivateFileError("the path holds a NUL") from None
+        raise PrivateFileError("the path contains a NUL") from None
 
 
 def _check_private(descriptor: int, path: Path) -> None:
@@ -85,12 +85,13 @@ def _check_private(descriptor: int, path: Path) -> None:
 
 
 def write_private(path: Path, content: bytes, like: Path | None = None) -> None:
-    """Replace the file, mode 0600. After a crash at any moment, the old content is there or the new one.
+    """Replace the file, mode 0600. After a crash at any moment, the file has the old or the new content.
 
     Args:
-        like: whose owner it gets where root writes it; else that of the file it replaces.
+        like: the file whose owner the new one gets if root writes it; by default the file that is replaced.
 
-    The caller holds `lock` where it read the file before. Raises StoreError; the old file is then as it was.
+    The caller must hold `lock` if it has read the file before. Raises PrivateFileError; the old file is then
+    unchanged.
     """
     _check_platform()
     if path.is_symlink():
@@ -106,7 +107,7 @@ def write_private(path: Path, content: bytes, like: Path | None = None) -> None:
     try:
         _sync_directory(path.parent)
     except OSError as error:
-        # It is in force: whoever reads the file now reads the new one.
+        # The new file is in force: every reader gets it from now on.
         why = f"the disk has not confirmed it ({_reason(error)})"
         UNCONFIRMED.append(
             f"{path} is written and in force, but {why}: after a power cut the old one may be back"
@@ -121,14 +122,14 @@ def _write_draft(draft: Path, content: bytes, like: Path) -> None:
         view = memoryview(content)
         while view:
             view = view[file.write(view[:_BLOCK]) or 0 :]
-        # Before the rename, or a power cut could leave the new name with nothing in it.
+        # Before the rename: otherwise a power cut could leave an empty file under the new name.
         os.fsync(file.fileno())
 
 
 def _hand_over(descriptor: int, like: Path) -> None:
-    """Give what root has just made to whom it is for: a service has to go on reading and locking its files.
+    """Give a file that root has made to the service's user, which must be able to read and lock it.
 
-    That is the owner of the file that was there before, else of its directory. Raises OSError.
+    That user is the owner of `like`, or of its directory if `like` does not exist. Raises OSError.
     """
     if os.geteuid() == 0:
         owner = (like if like.exists() else like.parent).stat()
@@ -145,9 +146,9 @@ def _sync_directory(directory: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the right to change a file: two commands at once would lose what one of them wrote.
+    """Hold the right to change a file: of two commands at once, one would overwrite the other's change.
 
-    Also removes what a writer that was killed has left behind. Raises StoreError.
+    Also removes the drafts of writers that were killed. Raises PrivateFileError.
     """
     _check_platform()
     descriptor = _opened_lock(path.with_name(f".{path.name}.lock"), path)
@@ -160,18 +161,18 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def _opened_lock(beside: Path, path: Path) -> int:
-    """Raises StoreError."""
+    """Open the lock file `beside` the file at `path`. Raises PrivateFileError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(beside, flags, 0o600)
     except OSError as error:
-        mending = _mending(beside, path)
-        if error.errno in _UNWRITABLE and not mending:
-            raise PrivateFileError(f"nothing can be written to its directory: {_reason(error)}") from None
-        raise PrivateFileError(f"cannot be locked: {_reason(error)}{mending}") from None
+        remedy = _remedy(beside, path)
+        if error.errno in _UNWRITABLE and not remedy:
+            raise PrivateFileError(f"its directory cannot be written: {_reason(error)}") from None
+        raise PrivateFileError(f"cannot be locked: {_reason(error)}{remedy}") from None
     try:
         found = os.fstat(descriptor)
-        # Only an empty file with this one name: a link that somebody has put here leads to what is not ours.
+        # Only an empty file with this one name: a link planted here could make root give away another file.
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size == 0 and found.st_uid == 0:
             _hand_over(descriptor, path)
     except OSError as error:
@@ -180,8 +181,8 @@ def _opened_lock(beside: Path, path: Path) -> int:
     return descriptor
 
 
-def _mending(beside: Path, path: Path) -> str:
-    """What to do about a lock that another user has left; empty where that is not the reason."""
+def _remedy(beside: Path, path: Path) -> str:
+    """Return what to do about a lock file of another user; empty if that is not the reason."""
     with contextlib.suppress(OSError):
         if beside.lstat().st_uid != os.geteuid():
             return f"; another user made it: chown --reference={quoted(path.parent)} {quoted(beside)}"
@@ -189,20 +190,20 @@ def _mending(beside: Path, path: Path) -> str:
 
 
 def remove_drafts(path: Path) -> None:
-    """Remove what a writer that was killed has left. The caller sees to it that nobody writes the file."""
+    """Remove the drafts of writers that were killed. The caller ensures that no other process is writing."""
     for left in path.parent.glob(f".{_literally(path.name)}.*.draft"):
         with contextlib.suppress(OSError):
             left.unlink()
 
 
 def _check_platform() -> None:
-    """Raises StoreError where no file can be kept from others in this way."""
+    """Raise PrivateFileError on Windows, where file modes do not keep other users out."""
     if sys.platform == "win32":
         raise PrivateFileError("needs the file modes and locks of Linux or macOS: on Windows, use WSL")
 
 
 def _literally(name: str) -> str:
-    """The name as a glob pattern that matches nothing else."""
+    """Return a glob pattern that matches only this name."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 

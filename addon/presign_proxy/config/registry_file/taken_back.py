@@ -1,8 +1,8 @@
-"""What files take back: revoked, disabled or removed, seen in their data alone.
+"""Find what files revoke, disable or remove, from their data alone.
 
-Nothing is built for it, no secret is read and nothing else need be right: what is taken back comes into force
-before the rest of a configuration, and where the rest cannot be used. What is not of the expected shape is
-passed over here; reading the whole says what is wrong with it.
+This builds nothing and reads no secret, and the rest of the file may be wrong. So revocations come into force
+before the rest of a configuration, and even if the rest cannot be used. Data without the expected form is
+ignored here; the full load reports it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ...core.revocations import Revocations
 from ..values import instant
 
 Present = Mapping[str, frozenset[str]]
-"""The connections of a file, with the ids of their signing keys."""
+"""The connections of a file, each with the ids of its signing keys."""
 
 
 def said(data: Any) -> Revocations:
-    """What a file, or a part of one, says to be revoked or disabled."""
+    """Return everything that a file, or a part of one, revokes or disables."""
     if not isinstance(data, dict):
         return Revocations()
     revoked = _mapping(data.get("revoked"))
@@ -37,7 +37,7 @@ def is_disabled(entry: Any) -> bool:
 
 
 def keys_of(entry: Any) -> frozenset[str]:
-    """The ids of the signing keys of a connection; one without an id goes by its place."""
+    """Return the ids of the signing keys of a connection. A key without an id is named by its place."""
     keys = entry.get("signing_keys") if isinstance(entry, dict) else None
     found = keys if isinstance(keys, list) else []
     return frozenset(
@@ -46,13 +46,13 @@ def keys_of(entry: Any) -> frozenset[str]:
 
 
 def present(data: Any) -> dict[str, frozenset[str]] | None:
-    """The connections of a file; None where it has no section of them."""
+    """Return the connections of a file; None if it has no section `connections`."""
     entries = data.get("connections") if isinstance(data, dict) else None
     return {name: keys_of(entry) for name, entry in entries.items()} if isinstance(entries, dict) else None
 
 
 def removed(before: Iterable[tuple[str, frozenset[str]]], now: Present) -> Revocations:
-    """What was there before and is not any more: whole connections, and keys of those that stay."""
+    """Return what was removed: whole connections, and keys of the connections that stay."""
     connections: set[str] = set()
     keys: set[str] = set()
     for name, ids in before:
@@ -69,7 +69,7 @@ def _mapping(found: Any) -> dict[str, Any]:
 
 
 def _names(section: Any) -> frozenset[str]:
-    # What has no value was perhaps cut off in its name: then somebody else's name stands there.
+    # An entry without a value may be cut off in the middle of its name, which then names something else.
     return frozenset(name for name, value in _mapping(section).items() if value)
 
 

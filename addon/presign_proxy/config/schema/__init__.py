@@ -1,1 +1,1 @@
-"""The shape of the configuration file."""
+"""The schema of the configuration file."""

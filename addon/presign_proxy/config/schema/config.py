@@ -1,4 +1,4 @@
-"""The shape of the configuration file. Every key that is not here is an error."""
+"""The schema of the configuration file. A key that is not listed here is an error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GatewayConfig(Strict):
     tls: FrontConfig | None = None
     unsigned: Literal["pass", "deny"] = "pass"
     trusted_proxies: list[str] = Field(default_factory=list)
-    # Of each process. One that asks takes three descriptors, of which `presign serve` allows itself 65,536.
+    # In each process. A busy client takes three descriptors, and `presign serve` allows itself 65,536.
     max_clients: int = Field(default=1000, ge=1, le=30_000)
 
 
@@ -44,14 +44,14 @@ class RegistryConfig(Strict):
 
 
 class AuditConfig(Strict):
-    """Where decisions are written down. `required`: grant nothing while they cannot be."""
+    """The audit file. `required`: grant nothing while it cannot be written."""
 
     file: str = Field(min_length=1)
     required: bool = False
 
 
 class LimitsConfig(Strict):
-    """Where limits are counted. The password is not part of the URL: URLs end up in logs."""
+    """The store that counts limits. The password is not part of the URL, because URLs end up in logs."""
 
     store: Annotated[str, Field(pattern=r"^(memory://|sqlite:///[^\x00-\x1f]+|rediss?://[!-~]+)$")] = (
         "sqlite:///presign.db"
@@ -61,7 +61,7 @@ class LimitsConfig(Strict):
 
 
 class HostPort(NamedTuple):
-    """Where to listen; an IPv6 address stands without brackets."""
+    """An address to listen on; an IPv6 address has no brackets here."""
 
     host: str
     port: int
@@ -76,7 +76,7 @@ def _host_port(value: Any) -> HostPort:
 
 
 class AdminConfig(Strict):
-    """Where health and figures are asked for; nothing that is proxied ever gets there."""
+    """The listener for health and metrics. No proxied request ever reaches it."""
 
     listen: Annotated[
         HostPort,

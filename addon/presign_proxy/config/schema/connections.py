@@ -1,4 +1,4 @@
-"""The shape of a connection."""
+"""The schema of a connection."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def _also_host(value: Any) -> str:
     return value
 
 
-# What frames an answer, what the gateway takes off or sets, and Refresh, in which a URL is but a part.
+# Headers that frame an answer, headers that the gateway removes or sets, and Refresh, which holds more than a
+# URL.
 _NO_URLS: Final = re.compile(
     "connection|content-(encoding|length|security-policy|type)|date|etag|keep-alive|proxy-.*|refresh|server|"
     "set-cookie2?|trailer|transfer-encoding|upgrade|vary|via|www-authenticate|x-presign-.*",
@@ -88,7 +89,7 @@ _URL_HEADER: Final = re.compile("[A-Za-z][A-Za-z0-9-]{0,99}")
 
 def _url_header(value: Any) -> str:
     if not isinstance(value, str) or not _URL_HEADER.fullmatch(value) or _NO_URLS.fullmatch(value):
-        raise ValueError("is the name of a response header that holds one URL, and has no other meaning")
+        raise ValueError("has to be the name of a response header whose value is one URL and nothing else")
     return value
 
 
@@ -107,7 +108,7 @@ UrlHeader = Annotated[
 
 
 class CommonConnection(Strict):
-    """What connections of both schemes have."""
+    """The members that connections of both schemes have."""
 
     enabled: bool = True
     signing_keys: list[SigningKeyEntry] = Field(default_factory=list, max_length=4)
@@ -143,7 +144,7 @@ class PresignConnection(CommonConnection):
 
 
 class SourceConnection(CommonConnection):
-    """A project whose sources are fetched."""
+    """A project whose source URLs the gateway fetches."""
 
     scheme: Literal["source"]
     mode: Literal["signed", "allowlist"]

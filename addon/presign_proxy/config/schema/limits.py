@@ -1,4 +1,4 @@
-"""How limits are written in a configuration."""
+"""The schema of limits in a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _RATE: Final = r"([1-9][0-9]{0,8})/(second|minute|hour|day)"
 _QUOTA: Final = r"([1-9][0-9]{0,11})/(day|month)"
 MOST_PER_SECOND: Final = 10_000
-"""Instants are counted in microseconds; beyond this their rounding would show."""
+"""Instants are counted in microseconds. At higher rates the rounding would distort the limit."""
 
 
 def _rate(value: Any) -> tuple[int, int]:
@@ -45,7 +45,7 @@ class _Entry(BaseModel):
 
 
 class RateEntry(_Entry):
-    """So many in a period; `burst` of them, by default all, may come at once."""
+    """A number of requests in a period. `burst` of them, by default all, may come at once."""
 
     rate: Annotated[
         tuple[int, int], PlainValidator(_rate), WithJsonSchema({"type": "string", "pattern": f"^{_RATE}$"})
@@ -58,7 +58,7 @@ class RateEntry(_Entry):
 
 
 class QuotaEntry(_Entry):
-    """So many in a day or a month of the UTC calendar."""
+    """A number of requests in a day or a month of the UTC calendar."""
 
     quota: Annotated[
         tuple[int, Calendar],
@@ -71,7 +71,7 @@ class QuotaEntry(_Entry):
 
 
 class ConcurrencyEntry(_Entry):
-    """So many at the same time; a stream counts until it ends."""
+    """A number of requests at the same time. A stream counts until it ends."""
 
     concurrency: Annotated[int, Field(ge=1, le=100_000)]
 
@@ -80,7 +80,10 @@ class ConcurrencyEntry(_Entry):
 
 
 def _kind(value: Any) -> str:
-    """The tag of an entry. No tag is a key, so that the place of an error is found in the file."""
+    """Return the tag of an entry.
+
+    No tag equals a key of the file: `validation` drops tags from the location of an error, and keeps keys.
+    """
     given = value if isinstance(value, dict) else {}
     return next((f"a {kind}" for kind in ("rate", "quota", "concurrency") if kind in given), "a rate")
 

@@ -1,4 +1,4 @@
-"""The shape of the registry's file."""
+"""The schema of the registry's file."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _OneOrAll = Annotated[str, Field(pattern=rf"^(\*|{grammar.CONNECTION_ID})$")]
 
 
 class RevokedUrl(Strict):
-    """One URL. `expires` (Unix time) is when it stops by itself, and so may be forgotten."""
+    """One revoked URL. At `expires` (Unix time) it stops by itself, so the entry may then be deleted."""
 
     at: Instant
     expires: int | None = None
 
 
 class Revoked(Strict):
-    """What is revoked, and since when; it holds for the connections of both files."""
+    """Everything that is revoked, and since when. It applies to the connections of both files."""
 
     urls: dict[_SignatureId, RevokedUrl] = Field(default_factory=dict)
     keys: dict[_KeyName, Instant] = Field(default_factory=dict)
@@ -44,7 +44,7 @@ class Revoked(Strict):
 
 
 class RegistryFile(Strict):
-    """A registry: connections in a file of their own, and what is revoked."""
+    """A registry: connections in a file of their own, and revocations."""
 
     connections: dict[ConnectionId, ConnectionEntry] = Field(default_factory=dict)
     revoked: Revoked = Revoked()

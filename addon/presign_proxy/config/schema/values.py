@@ -1,4 +1,4 @@
-"""Values as a configuration writes them, and what each has to look like."""
+"""The types of single values in a configuration, each with the form it must have."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 _PREFIX = re.compile(r"[!-~][ -~]{0,62}[ =:]")
 
 
-# Not headers that frame, route or end a message, and none of ours.
+# Headers that frame, route or end a message. Headers of ours (`x-presign…`) are refused as well.
 _RESERVED: Final = frozenset(
     b"connection content-encoding content-length content-type expect host keep-alive proxy-authorization "
     b"proxy-connection te trailer transfer-encoding upgrade".decode().split()
@@ -47,7 +47,7 @@ def _header_name(value: Any) -> str:
         raise ValueError("has to be the name of a header: letters and digits, with - between them")
     folded = value.lower().replace("_", "-")
     if folded in _RESERVED or folded.startswith("x-presign"):
-        raise ValueError("is a header that the gateway itself has to set")
+        raise ValueError("is a header that only the gateway may set")
     return value
 
 
@@ -64,7 +64,7 @@ HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,1024}$")]
 
 def _header_prefix(value: Any) -> str:
     if not isinstance(value, str) or not _PREFIX.fullmatch(value):
-        raise ValueError("has to be the words before the key, with the blank, = or : between them")
+        raise ValueError("has to be the text before the key, up to its last blank, = or :, as in 'Token '")
     return value
 
 
