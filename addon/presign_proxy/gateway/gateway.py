@@ -98,7 +98,7 @@ class Gateway:
 
     def request_reload(self) -> None:
         """Read the configuration again soon, and run the programs that print secrets again."""
-        self.live_config.run_anew()
+        self.live_config.rerun_programs()
         self.reloader.asked = True
 
     async def reloaded(self) -> tuple[bool, str]:
