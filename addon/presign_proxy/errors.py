@@ -67,7 +67,7 @@ class Denied(Exception):
         code: a key of `STATUS`.
         detail: the exact reason, for the audit log; never a secret, a signature or a query value.
         status: replaces the status of the code.
-        told: a constant sentence for the client; replaces the sentence of the code.
+        sentence: a constant text for the client; replaces that of `MESSAGE`.
         fields: extra header fields of the answer.
     """
 
@@ -77,14 +77,14 @@ class Denied(Exception):
         detail: str,
         status: int | None = None,
         *,
-        told: str | None = None,
+        sentence: str | None = None,
         fields: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
         self.status = status
-        self.told = told
+        self.sentence = sentence
         self.fields = fields
         self.bare = False
         """True if the answer must give no reason, because the request is of scheme source."""
@@ -94,11 +94,11 @@ class Malformed(Denied):
     """A presigned request whose grammar is wrong. Nothing in it was looked up or verified.
 
     Args:
-        told: a constant sentence for the client, where the sentence of the code would not help a holder.
+        sentence: a constant text for the client, if that of `MESSAGE` would not help a holder.
     """
 
-    def __init__(self, detail: str, told: str | None = None) -> None:
-        super().__init__("malformed", detail, told=told)
+    def __init__(self, detail: str, sentence: str | None = None) -> None:
+        super().__init__("malformed", detail, sentence=sentence)
 
 
 class Limited(Denied):

@@ -1,5 +1,7 @@
-"""May it? From a claim to a grant, in the order of the specification: connection, MAC, expiry, the
-connection's state and ceilings, methods, path, destination. The first that says no ends it.
+"""From a claim to a grant: the checks of a presigned request, in the order of the specification.
+
+The order is connection, MAC, expiry, state and ceilings of the connection, methods, path, destination. The
+first check that fails ends it.
 """
 
 from __future__ import annotations
@@ -26,19 +28,19 @@ from .decision import Facts
 from .registry import Registry
 from .source_rules import Admitted
 
-# Stand in for what does not exist, one of each scheme, so that it is decided on in the very same steps: an
-# unknown connection costs what a bad signature costs.
+# Stand-ins for a connection and a project that do not exist. They go through the same steps, so that an
+# unknown connection costs as much time as a bad signature.
 _NO_CONNECTION: Final = Connection(id="")
 _NO_PROJECT: Final = Connection(id="", source=SourceRules())
 
 
 class Grant(NamedTuple):
-    """Evidence: this request, as sent, was signed and is allowed.
+    """The proof that this request, as it is sent, was signed and is allowed.
 
-    `path` is canonical, the upstream's base included; `query` is without the presign. `networks`, where
-    not None, says that the origin's address must be judged, and which networks count besides public ones.
-    `prefix` is what stands before the path in a gateway URL; `token_in`, the headers a key token stood in;
-    `expires`, Unix time, 0 for never; `methods` and `paths` are what was signed, empty in scheme source.
+    `path` is canonical and includes the upstream's base. `query` is without the presign. If `networks` is not
+    None, the address of the origin must be checked: it must be public or in one of these networks. `prefix`
+    is the part before the path in a gateway URL. `token_in` are the headers that contained the key token.
+    `expires` is Unix time, 0 for never. `methods` and `paths` are the signed ones, empty in scheme source.
     """
 
     connection: Connection
@@ -56,7 +58,7 @@ class Grant(NamedTuple):
 
 
 def grant_presign(registry: Registry, request: Request, presign: Presign, facts: Facts, now: int) -> Grant:
-    """Verify a presign and hold the request against it. Raises Denied."""
+    """Verify a presign and check that it permits the request. Raises Denied."""
     facts.scheme, facts.carrier = "presign", presign.carrier
     known = _connection(registry, request, presign)
     facts.known = known
@@ -100,7 +102,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
 def _verify_presign(
     registry: Registry, known: Connection, presign: Presign, facts: Facts, now: int
 ) -> SigningKey:
-    """The key that made the signature. Raises Denied("invalid")."""
+    """Return the key that made the signature. Raises Denied("invalid")."""
     named, written = presign.connection_id or known.id, presign.written
     if written is None:
         message, only = canonical.presign(named, presign.expires, presign.methods, presign.paths), None
@@ -119,7 +121,10 @@ def _verify(
     now: int,
     only: str | None = None,
 ) -> SigningKey:
-    """Raises Denied("invalid"); from here on the request was made by somebody who holds a signing key."""
+    """Verify a signature and return its key. Raises Denied("invalid").
+
+    After this check, it is certain that a holder of a signing key made the presign.
+    """
     key = ring.verify(message, signature, now, registry.macs, only)
     if key is None:
         raise Denied("invalid", "no signing key of the connection made this signature")
@@ -129,7 +134,7 @@ def _verify(
 
 
 def _begun(written: PolicyText, facts: Facts, now: int) -> Terms:
-    """The terms of a signed policy. Raises Denied where their time has not come, or they are malformed."""
+    """Return the terms of a signed policy. Raises Denied if they are malformed or not valid yet."""
     terms = parse_terms(written)
     facts.id = terms.id
     policy.check_begun(terms, now)
@@ -160,7 +165,7 @@ def _check_revoked(registry: Registry, connection: Connection, key: SigningKey |
 
 
 def _check_slot(presign: Presign, connection: Connection) -> None:
-    """A key token stands where the credential would: in Authorization, or where `auth` puts it."""
+    """Check that a key token is in a place for a credential: in Authorization, or where `auth` puts it."""
     filled = connection.injector.slots
     for kind, name in presign.slots:
         fits = name in filled.params if kind == "param" else header_key(name) in filled.headers
@@ -169,7 +174,7 @@ def _check_slot(presign: Presign, connection: Connection) -> None:
 
 
 def _relative_path(presign: Presign, connection: Connection, upstream: Upstream) -> bytes:
-    """The canonical path below the upstream's base. Raises Denied."""
+    """Return the canonical path below the upstream's base. Raises Denied."""
     if not presign.path.startswith(b"/"):
         raise Denied("not_found", "the gateway URL has no path")
     path = canonical_path(presign.path, allow_encoded_slash=connection.ceiling.allow_encoded_slash)
@@ -182,17 +187,17 @@ def _relative_path(presign: Presign, connection: Connection, upstream: Upstream)
 
 
 def _check_destination(request: Request, presign: Presign, upstream: Upstream) -> None:
-    """Where the request is addressed to the API itself, that is the upstream's origin. Raises Denied."""
+    """Check that a request to the API itself is addressed to the upstream's origin. Raises Denied."""
     check_names(request, gateway=presign.gateway)
     if not presign.gateway and request.origin != upstream.origin:
         raise Denied("host_mismatch", "the request is addressed to another origin than the upstream")
 
 
 def check_names(request: Request, *, gateway: bool) -> None:
-    """Every name that the client gave (Host, :authority, SNI) agrees with where it is addressed."""
+    """Check that every name from the client (Host, :authority, SNI) agrees with the origin. Raises Denied."""
     for kind, name in request.names:
         if kind == "front-sni" and not gateway:
-            continue  # the name of a TLS proxy, through which the request goes somewhere else
+            continue  # the name of a TLS proxy, through which the request goes to another host
         if kind == "scheme":
             if name != request.origin.scheme:
                 raise Denied("host_mismatch", "the request's URL is of another scheme than its connection")
@@ -206,7 +211,7 @@ def check_names(request: Request, *, gateway: bool) -> None:
 
 
 def _gateway_prefix(request: Request, presign: Presign) -> bytes | None:
-    """What stands before the path in the URL the client used; the token itself is never repeated."""
+    """Return the part before the path in the client's URL; empty for a path token: it is never repeated."""
     if not presign.gateway:
         return None
     return b"" if presign.carrier == "path" else request.path[: len(request.path) - len(presign.path)]
@@ -215,7 +220,7 @@ def _gateway_prefix(request: Request, presign: Presign) -> bytes | None:
 def grant_source(
     registry: Registry, request: Request, source: Source, facts: Facts, now: int, *, gateway: bool
 ) -> Grant:
-    """Verify a source URL and hold it against its project. Raises Denied."""
+    """Verify a source URL and check it against its project. Raises Denied."""
     facts.scheme, facts.carrier = "source", "query" if source.signature else "path"
     check_bodyless(request.fields)
     connection = registry.get(source.project, "source", _NO_PROJECT)
@@ -255,7 +260,7 @@ def _admit_signed(
     if rules is None:
         raise Denied("invalid", "there is no such project")
     facts.known, facts.expires = connection, int(exp) or 1
-    # exp=0 is not "never" here but long past.
+    # In scheme source, exp=0 does not mean "never": it is long past.
     policy.check_expiry(facts.expires, now)
     _check_revoked(registry, connection, key, facts)
     return source_rules.admit_signed(source.url, rules)

@@ -49,7 +49,7 @@ def _verdict(case: Case) -> Conclusion:
     if not isinstance(decision, Deny):
         return Conclusion("pass")
     status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
-    message = (decision.told or MESSAGE[decision.code]) if decision.style == "json" else ""
+    message = (decision.sentence or MESSAGE[decision.code]) if decision.style == "json" else ""
     return Conclusion("deny", status, decision.code, shown(decision.detail), message)
 
 

@@ -86,7 +86,7 @@ def canonical_path(raw: bytes, *, allow_encoded_slash: bool = False) -> bytes:
     _check_segments(decode(raw))  # the same as decode(path): it is encoded only once
     if b"%2F" in path and not allow_encoded_slash:
         why = f"{_REFUSED}it holds an encoded slash, and the connection does not set allow_encoded_slash"
-        raise Denied("path_not_allowed", why, told=_SLASH)
+        raise Denied("path_not_allowed", why, sentence=_SLASH)
     return path
 
 
