@@ -522,9 +522,9 @@ def test_a_header_that_is_taken_off_is_named_with_what_it_can_carry() -> None:
     }
     fields = " ".join(f"-H '{name}: {value}'" for name, value in given.items())
     told = step(explained(parse(f"curl {fields} '{BASE}{signed()}'").request), "forward")
-    assert "taken off, can carry a credential: Cookie, X-Vault-Token\n" in told
-    assert "taken off, can carry who asks, or where it goes: X-Forwarded-For, X-Original-Host\n" in told
-    assert "taken off, for this hop only: Connection, X-Hop\n" in told
+    assert "removed, can carry a credential: Cookie, X-Vault-Token\n" in told
+    assert "removed, can name the client, or another destination: X-Forwarded-For, X-Original-Host\n" in told
+    assert "removed, for this hop only: Connection, X-Hop\n" in told
     assert "X-Kept" not in told
     assert "X-Original-Filename" not in told
 

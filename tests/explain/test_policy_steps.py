@@ -99,7 +99,7 @@ def test_a_revoked_name_is_told_at_revocation() -> None:
 def test_no_client_is_assumed_that_is_not_admitted() -> None:
     presented = parse(url({"Client": "198.51.100.0/24"}))
     assert presented.request.client == "198.51.100.0"
-    assert any("198.51.100.0 asks" in said for said in presented.assumed)
+    assert any("198.51.100.0 is assumed" in said for said in presented.assumed)
     assert parse(url({"Client": "198.51.100.0/24"}), client=CLIENT).request.client == CLIENT
 
 

@@ -1,4 +1,4 @@
-"""One request under explanation: what the gateway decided, and what it had in hand when it did."""
+"""A case: one request to explain, the decision on it, and the data for the explanation."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SOURCE_STEPS: Final = (
     *("address", "presign", "grammar", "project", "canonical", "signature", "expiry", "revocation"),
     *("origin", "format", "methods", "host", "limits", "forward"),
 )
-"""The questions of the gateway, in its order."""
+"""The steps of the gateway's decision, in its order."""
 
 _TERMS: Final = {"not_before": "not_before", "client": "client", "body": "max_body"}
-"""Questions that are asked where the signed policy has that field."""
+"""Steps that exist only if the signed policy has the field."""
 
 _BY_CODE: Final = {
     "unsigned": "presign",
@@ -51,8 +51,10 @@ _BY_CODE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request and the decision on it. `claim` is None where it carries no presign or no well-formed one;
-    `facts` is empty for a request that passes through.
+    """A request and the decision on it.
+
+    `claim` is None if the request carries no well-formed presign. `facts` is empty for a request that passes
+    through.
     """
 
     registry: Registry
@@ -66,7 +68,7 @@ class Case:
 
     @property
     def connection(self) -> Connection | None:
-        """The connection the gateway held the request against, whether or not the signature was good."""
+        """The connection against which the gateway checked the request, also with a bad signature."""
         if isinstance(self.claim, Source):
             return self.registry.get(self.claim.project, "source")
         return self.registry.connections.get(self.facts.connection or "")
@@ -77,17 +79,17 @@ class Case:
 
     @property
     def why(self) -> str:
-        """The reason that goes into the audit log, as a sentence."""
+        """The reason for the audit log, as a sentence."""
         return f"{self.detail[:1].upper()}{self.detail[1:]}."
 
     @property
     def message(self) -> bytes | None:
-        """The canonical string of the claim; None where there is none."""
+        """The canonical string of the claim; None if there is none."""
         return None if self.claim is None else message_of(self.claim, self.facts.connection or "")
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The questions that this request was asked or would have been."""
+        """The steps that this request went through, or would have gone through."""
         if not isinstance(self.claim, Source):
             return tuple(step for step in PRESIGN_STEPS if self._is_asked(step))
         unsigned = () if self.claim.signature is not None else ("canonical", "signature", "expiry")
@@ -106,7 +108,7 @@ class Case:
 
 
 def open_case(registry: Registry, request: Request, now: int) -> Case:
-    """Decide on a request as the gateway does, and keep what is needed to tell why."""
+    """Decide on a request as the gateway does, and keep the data that explains the decision."""
     decision = decide(registry, request, now, "req_explain")
     head, gateway = head_of(request), is_gateway(registry, request)
     try:
@@ -118,8 +120,9 @@ def open_case(registry: Registry, request: Request, now: int) -> Case:
 
 
 def refused_at(case: Case) -> str:
-    """The step at which the decision says no, empty where it does not. Nothing is decided again here: the
-    code, and how far the facts were filled, tell the step.
+    """Return the step at which the request was refused; empty if it was not.
+
+    This decides nothing again. The step follows from the code, and from how far the facts were filled.
     """
     decision, facts = case.decision, case.facts
     if not isinstance(decision, Deny):
@@ -138,7 +141,10 @@ def refused_at(case: Case) -> str:
 
 
 def _unverified_malformed_at(case: Case) -> str:
-    """An allowlist URL verifies nothing, so all of its steps come without a good signature."""
+    """Return the step of a malformed request without a verified signature.
+
+    An allowlist URL has no signature, so it can be malformed at a later step.
+    """
     plain = isinstance(case.claim, Source) and case.claim.signature is None
     return _malformed_at(case) if plain and case.facts.path is not None else "grammar"
 
