@@ -471,7 +471,7 @@ def test_hosts_are_told() -> None:
     assert names(f"https://elsewhere.example{signed()}")[0] == "gateway_host_unknown"
     stranger = explained(parse(f"http://gateway-service:8080{signed()}").request)
     assert stranger.verdict.code == "not_found"
-    assert "none of the gateway's names" in step(stranger, "address")
+    assert "not one of the gateway's names" in step(stranger, "address")
     pk = registry(project(), deny=True)
     source = source_url(SECRET, "pk", "https://cdn.acme.com/a.png", NOW + 60, "png")
     assert "gateway_host_unknown" in names(f"http://gateway-service:8080{source}", pk)

@@ -285,7 +285,7 @@ def test_a_name_is_revoked_and_taken_back(run: Callable[..., Done]) -> None:
         (("--max-body", "-1"), "--max-body is"),
         (("--max-body", "999999999999G"), "max_body"),
         (("--id", "a.b"), "id is not"),
-        (("--id", ""), "not empty"),
+        (("--id", ""), "not be empty"),
         (("--secret-env", "HOME", "--bind-key"), "--bind-key"),
     ],
 )

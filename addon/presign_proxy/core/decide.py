@@ -82,7 +82,7 @@ def _forward(
     check_meaning(request, head)
     connection = grant.connection
     if connection.lacks:  # before the missing secret would be used
-        raise Denied("unavailable", f"a secret of the connection cannot be had: {connection.lacks}")
+        raise Denied("unavailable", f"a secret of the connection is missing: {connection.lacks}")
     plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
     return Forward(
         connection=connection,

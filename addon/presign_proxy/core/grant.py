@@ -161,7 +161,7 @@ def _check_revoked(registry: Registry, connection: Connection, key: SigningKey |
     if not connection.enabled:
         raise Denied("revoked", "the connection is disabled")
     if since and since.is_revoked(connection.id, key):
-        raise Denied("revoked", "its connection or key was taken back; the registry is still to be read")
+        raise Denied("revoked", "its connection or key is revoked; the registry has not been read again yet")
 
 
 def _check_slot(presign: Presign, connection: Connection) -> None:

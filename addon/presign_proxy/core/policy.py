@@ -46,7 +46,7 @@ def check_client(terms: Terms, address: Address | None) -> None:
     Only for terms that list networks.
     """
     if address is None:
-        raise Denied("client_not_allowed", "nobody can tell from which address it comes")
+        raise Denied("client_not_allowed", "the client's address is unknown")
     from ..http.networks import is_in  # slow to import, and a signer does not need it
 
     if not is_in(address, terms.clients):

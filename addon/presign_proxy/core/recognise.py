@@ -61,7 +61,7 @@ def why_unsigned(registry: Registry, request: Request) -> str:
     none = "the request carries no presign"
     if not is_source_of_another_name(registry, request):
         return none
-    return f"{_is_none_of_ours(request)}, and at another host sig and exp are no presign"
+    return f"{_is_none_of_ours(request)}, and at other hosts sig and exp do not count as a presign"
 
 
 def is_source_of_another_name(registry: Registry, request: Request) -> bool:
@@ -80,7 +80,7 @@ def _project(registry: Registry, request: Request) -> Connection | None:
 
 def _is_none_of_ours(request: Request) -> str:
     where = f"{request.origin.host}:{request.origin.port}"
-    return f"{where} is none of the gateway's names, though the path has its form"
+    return f"{where} is not one of the gateway's names, but the path has its form"
 
 
 def is_source_form(registry: Registry, request: Request) -> bool:

@@ -33,7 +33,7 @@ def judge(registry: Registry, request: Request, head: Head) -> PassThrough:
     framed = {name.lower(): value for name, value in request.fields}
     has_body = b"transfer-encoding" in framed or framed.get(b"content-length", b"0") != b"0"
     if has_body and request.method != b"PUT":
-        raise Malformed("a body stands where no body belongs")
+        raise Malformed("a GET or HEAD without a presign has a body")
     return SECOND
 
 

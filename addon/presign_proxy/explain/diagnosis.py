@@ -52,8 +52,9 @@ def _address(case: Case) -> Iterator[Finding]:
     if not case.gateway and stray:
         yield Finding(
             "gateway_host_unknown",
-            f"The path has the gateway's form, but {request.origin.host} is none of its names: list it under "
-            "gateway.hosts, or use one that is there. A published port is not the one that it listens on.",
+            f"The path has the gateway's form, but {request.origin.host} is not one of its names: list it "
+            "under gateway.hosts, or use a name that is listed. A published port is not the port on which "
+            "the gateway listens.",
         )
 
 

@@ -57,7 +57,7 @@ def _own_names(case: Case) -> str:
 def _address_refused(case: Case) -> Step:
     if not case.gateway:
         text = (
-            f"{case.request.origin} is none of the gateway's names, though the path has the gateway's form."
+            f"{case.request.origin} is not one of the gateway's names, but the path has the gateway's form."
         )
         return Step("address", "refused", text, (_own_names(case),))
     forms = ("/api/proxy/{connectionId}/{path}", "/p/{token}/{path}", "/v1/{projectKey}/{source}.{format}")

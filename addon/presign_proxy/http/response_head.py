@@ -42,7 +42,7 @@ _STATUS_LINE: Final = re.compile(_LINE + rb"\r?\n")
 # Parsers overflow in different ways beyond 63 bits.
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _LENGTHS: Final = frozenset(map(len, (b"connection", b"content-length", b"transfer-encoding")))
-_NO_HEAD: Final = "the head of the upstream's answer is not as HTTP/1.1 has it"
+_NO_HEAD: Final = "the head of the upstream's answer is not valid HTTP/1.1"
 _NO_STATUS_LINE: Final = "the upstream's answer has no status line of HTTP/1.0 or HTTP/1.1"
 
 
@@ -176,7 +176,7 @@ def _length(sizes: list[bytes]) -> int:
     refuse it.
     """
     if len(sizes) > 1 or not _LENGTH.fullmatch(sizes[0]):
-        raise UnreadableHead("the upstream's answer has a Content-Length that is no one number")
+        raise UnreadableHead("the upstream's answer has a Content-Length that is not one number")
     return int(sizes[0])
 
 

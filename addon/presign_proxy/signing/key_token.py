@@ -75,7 +75,7 @@ def _token_in_value(name: bytes, value: bytes) -> bytes | None:
         if name == b"authorization" and begins(rest_value):
             return rest_value
     if holds_token(value):
-        raise Malformed("a token stands where no credential does")
+        raise Malformed("a token is in a place that is not for a credential")
     return None
 
 

@@ -75,7 +75,7 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
     Raises Malformed.
     """
     if discloses(request.method):
-        raise Malformed("a presign stands where the method does")
+        raise Malformed("there is a presign in the method")
     raw_path, mark, raw_query = request.target.partition(b"?")
     claimed, query, tokens = _from_query(raw_query if mark else None)
     found: list[tuple[Carrier, dict[str, str]]] = []
@@ -266,16 +266,16 @@ def _from_path(path: bytes, *, gateway: bool) -> tuple[str | None, bytes, dict[s
     """Return the connection named in a path, the path after the gateway prefix, and a path token's claim."""
     if gateway and path.startswith(API_PROXY):
         named, slash, rest = path[len(API_PROXY) :].partition(b"/")
-        _refuse_in_path(rest, "a token stands in the path that goes to the upstream")
+        _refuse_in_path(rest, "there is a token in the path for the upstream")
         return named.decode("ascii", "replace"), slash + rest, {}
     if gateway and path.startswith(TOKEN_PATH):
         token, slash, rest = path[len(TOKEN_PATH) :].partition(b"/")
-        _refuse_in_path(rest, "a token stands in the path that goes to the upstream")
+        _refuse_in_path(rest, "there is a token in the path for the upstream")
         # Clients join a base URL that ends in a slash with a path that begins with one. One of the two
         # slashes is dropped before the path is matched and sent. A third one is refused, as is any other
         # empty segment.
         return None, slash + rest.removeprefix(b"/"), parse_token(token)
-    _refuse_in_path(path, "a token stands in the path of another host")
+    _refuse_in_path(path, "there is a token in the path of another host")
     return None, path, {}
 
 
@@ -289,6 +289,6 @@ def _refuse_in_path(path: bytes, why: str) -> None:
         return
     texts = decodings(path)
     if texts[-1].lower().find(b"resign") >= 0 and _IN_PATH.search(fold_decoded(texts[-1])):
-        raise Malformed("a presign field stands in the path")
+        raise Malformed("there is a presign field in the path")
     if any(map(shows_token, texts)):
         raise Malformed(why)

@@ -144,5 +144,5 @@ def write(terms: Terms) -> PolicyText | None:
     except Malformed as error:
         raise ValueError(error.detail) from None
     if (known.key, known.id) != (terms.key, terms.id):
-        raise ValueError("a key id and a name are not empty")
+        raise ValueError("a key id and a name must not be empty")
     return written

@@ -73,7 +73,7 @@ class Signed(NamedTuple):
         Raises ValueError for a path that cannot be part of a URL without encoding.
         """
         if not _PATH.fullmatch(path):
-            raise ValueError("a path is relative, percent-encoded and without fragment")
+            raise ValueError("a path must be relative, percent-encoded and without a fragment")
         fields = {name: value for name, value in self.headers.items() if name != "X-Presign-Connection"}
         mark = "&" if "?" in path else "?"
         target = f"{path.removeprefix('/')}{mark}{query(fields)}"
@@ -116,7 +116,7 @@ class Signer:
         self._id = connection_id
         self._secret = secret if isinstance(secret, Secret) else Secret(secret)
         if not self._secret.reveal():
-            raise ValueError("a signing secret is not empty")
+            raise ValueError("a signing secret must not be empty")
 
     def sign(
         self, methods: Iterable[str], paths: Iterable[str], *, expires_at: int, terms: Terms = NO_TERMS
@@ -134,7 +134,7 @@ class Signer:
         lists = {}
         for what, items in (("methods", methods), ("paths", paths)):
             if isinstance(items, str | bytes):
-                raise ValueError(f"{what} is a list of texts, not one text")
+                raise ValueError(f"{what} must be a list of texts, not one text")
             listed = sorted(set(items))
             if any("," in item or _CONTROL.search(item) for item in listed):
                 hint = "; a comma in a path is signed as %2C" if what == "paths" else ""
@@ -148,7 +148,7 @@ class Signer:
                 raise ValueError(error.detail) from None
         _check_time(expires_at)
         if terms.not_before is not None and 0 < expires_at < terms.not_before:
-            raise ValueError("not_before lies behind the expiry: it would never be valid")
+            raise ValueError("not_before is after the expiry: it would never be valid")
         fields = (self._id, str(expires_at), lists["methods"], lists["paths"])
         written = write(terms)
         message = canonical.presign(*fields) if written is None else canonical.policy(*fields, written)
@@ -169,7 +169,7 @@ class Signer:
 
         _check_time(expires_at)
         if not _EXTENSION.fullmatch(extension):
-            raise ValueError("a format is 1 to 16 letters and digits")
+            raise ValueError("a format must be 1 to 16 letters and digits")
         try:
             parse_source(src_url)
         except Denied as denied:
@@ -181,4 +181,4 @@ class Signer:
 
 def _check_time(expires_at: int) -> None:
     if type(expires_at) is not int or not 0 <= expires_at < 10**12:
-        raise ValueError("expires_at is a Unix time in whole seconds")
+        raise ValueError("expires_at must be a Unix time in whole seconds")

@@ -64,7 +64,7 @@ class MemoryStore:
             counter.key not in self._counters and counter.key not in self._slots for counter in counters
         )
         if len(self._counters) + len(self._slots) + added > self._max:
-            raise NoRoom(f"memory:// holds {self._max} counters, which is all it may")
+            raise NoRoom(f"memory:// holds {self._max} counters, its maximum")
 
     def _state(self, counter: Counter, now: int) -> int:
         if counter.kind != "slots":

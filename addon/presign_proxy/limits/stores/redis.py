@@ -101,7 +101,7 @@ class RedisStore:
             said = await self._evaluate((len(keys), *keys, *arguments), undo)
             # Callers calculate with these numbers. Other values would fail there, as an error of our own.
             if len(said) != 3 * len(keys) or not all(isinstance(one, int) for one in said):
-                raise StoreError("the store answers something else than was asked")
+                raise StoreError("the store sent an unexpected answer")
             triples = zip(*(iter(said),) * 3, strict=True)
             return Verdict(tuple([Weighed(fits == 1, 0, left, wait) for fits, left, wait in triples]))
 
