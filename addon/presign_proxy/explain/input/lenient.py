@@ -66,7 +66,7 @@ def read(request: Request) -> Loose:
         if field := _FIELDS.get(header_key(name)):
             _add(loose, field, value.decode("utf-8", "replace"), value, name, "header")
     tokens = _tokens(request)
-    for token, carrier in dict.fromkeys(tokens):  # one key token may stand in several slots
+    for token, carrier in dict.fromkeys(tokens):  # one key token may be in several slots
         _add_token(loose, token, carrier)
     path = request.path
     if path.startswith(API_PROXY):
