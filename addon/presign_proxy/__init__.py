@@ -1,7 +1,7 @@
 """presign-proxy: presigned URLs for any HTTP API, as a mitmproxy addon.
 
-`Signer`, `Signed` and `Terms` are imported when they are first asked for: the command `presign` and the addon
-import this package too, and need none of them.
+`Signer`, `Signed` and `Terms` are imported on first use. The command `presign` and the addon import this
+package too, and need none of them.
 """
 
 from .prerequisites import check_python

@@ -1,4 +1,4 @@
-"""What can be wrong with what people wrote or have, in words for them."""
+"""Errors in files and settings that an operator can correct, as text for the operator."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Final, NamedTuple
 Location = tuple[str | int, ...]
 
 UNCONFIRMED: Final[list[str]] = []
-"""Sentences about files that were written, of which the disk has not confirmed that they stay. The command
-prints them last, whatever it did.
+"""Sentences about files that were written but that the disk has not confirmed. The command prints them last,
+whatever else it did.
 """
 
 
 class Foreseen(Exception):
-    """An error that people can mend. The command prints its text, which holds no secret, and exits with 1."""
+    """An error that the user can correct. The command prints its text and exits with 1.
+
+    The text holds no secret.
+    """
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a file; never a value from it."""
+    """One error in a file. It never holds a value from the file."""
 
     file: str
     line: int
@@ -27,13 +30,13 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
-        # Keys come from the file: nothing in them may move the cursor or start a line.
+        # Keys come from the file. They must not move the cursor or start a new line.
         path = "".join(char if char.isprintable() else "?" for char in self.path[:200])
         return where + (f"{path}: " if path else "") + self.message
 
 
 class ConfigError(Foreseen):
-    """A configuration that is not usable, with everything that is wrong with it."""
+    """A configuration that cannot be used, with all of its problems."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))

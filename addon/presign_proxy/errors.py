@@ -1,7 +1,7 @@
-"""What can be wrong with a request, and what the client may be told about it.
+"""Error codes, their statuses, the sentences that clients read, and the exceptions that carry them.
 
-The code is public (SPEC: answers). The detail is for the operator's audit log only: an answer is made
-from the code alone, so that no value of a request, no secret and no exception text can reach a client.
+The code is public (SPEC: answers). The detail is for the operator's audit log only. An answer is made from
+the code alone, so that no value of a request, no secret and no exception text can reach a client.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STATUS: Final[dict[str, int]] = {
     "upstream": 502,
     "unavailable": 503,
 }
-"""Every code with the status it is answered with."""
+"""The HTTP status of each code."""
 
 MESSAGE: Final[dict[str, str]] = {
     "malformed": "The presign of this request is incomplete, repeated, mixed or not well-formed.",
@@ -57,18 +57,18 @@ MESSAGE: Final[dict[str, str]] = {
     "upstream": "The upstream could not be reached or gave no usable answer.",
     "unavailable": "The gateway is not able to verify requests at the moment.",
 }
-"""The sentence a client reads. A constant per code: nothing of the request is repeated in it."""
+"""The sentence that a client reads for each code. It is a constant: it repeats nothing of the request."""
 
 
 class Denied(Exception):
-    """A request of ours that is not forwarded.
+    """A refusal: the request is addressed to us, and we do not forward it.
 
     Args:
         code: a key of `STATUS`.
         detail: the exact reason, for the audit log; never a secret, a signature or a query value.
-        status: another than the code's own.
-        told: a constant sentence for the client instead of the code's own.
-        fields: of the answer.
+        status: replaces the status of the code.
+        sentence: a constant text for the client; replaces that of `MESSAGE`.
+        fields: extra header fields of the answer.
     """
 
     def __init__(
@@ -77,36 +77,38 @@ class Denied(Exception):
         detail: str,
         status: int | None = None,
         *,
-        told: str | None = None,
+        sentence: str | None = None,
         fields: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
         self.status = status
-        self.told = told
+        self.sentence = sentence
         self.fields = fields
         self.bare = False
-        """Whether the answer may say nothing, because the request is of scheme source."""
+        """True if the answer must give no reason, because the request is of scheme source."""
 
 
 class Malformed(Denied):
-    """Ours, but its grammar is wrong: nothing of it was looked up or verified.
+    """A presigned request whose grammar is wrong. Nothing in it was looked up or verified.
 
     Args:
-        told: a constant sentence for the client, where the code's own would not help a holder.
+        sentence: a constant text for the client, if that of `MESSAGE` would not help a holder.
     """
 
-    def __init__(self, detail: str, told: str | None = None) -> None:
-        super().__init__("malformed", detail, told=told)
+    def __init__(self, detail: str, sentence: str | None = None) -> None:
+        super().__init__("malformed", detail, sentence=sentence)
 
 
 class Limited(Denied):
-    """A limit is reached. The client is told which one, and when to come back: it holds a good signature.
+    """A request that exceeds a limit.
+
+    The answer names the limit and says when to try again. It may, because the client holds a good signature.
 
     Args:
-        limit: its name.
-        fields: of the answer.
+        limit: the name of the limit.
+        fields: extra header fields of the answer.
     """
 
     def __init__(self, limit: str, fields: tuple[tuple[bytes, bytes], ...]) -> None:

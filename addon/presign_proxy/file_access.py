@@ -1,4 +1,4 @@
-"""Whether a file can be opened or made, and why not, before anything depends on it."""
+"""Checks that a file can be opened or created, made before anything depends on the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def why_not(path: Path, error: OSError) -> str:
-    """Why a file could not be opened or made, with its directory where that is the reason."""
+    """Return why a file could not be opened or created. Names its directory if that is the reason."""
     why, directory = (error.strerror or "it failed").lower(), path.parent
     if isinstance(error, FileNotFoundError) and not directory.is_dir():
         return f"there is no directory {directory}"
@@ -19,12 +19,13 @@ def why_not(path: Path, error: OSError) -> str:
 
 
 def tried(path: Path, opened: Callable[[Path], int]) -> None:
-    """Open a file, or make one beside it where it is not there, and leave nothing behind.
+    """Check that a file can be opened, or created if it does not exist. Leaves nothing behind.
 
-    Not the file itself: made by root, it could not be written by the service that it is for.
+    If the file does not exist, a temporary file beside it is created instead. If root created the file
+    itself, the service that uses it could not write to it.
 
     Args:
-        opened: as `path` is opened, made if need be; returns the descriptor.
+        opened: opens a path, creates the file if needed, and returns the descriptor.
 
     Raises OSError, ValueError.
     """

@@ -1,33 +1,36 @@
-"""What has to be there before anything of the package can run, told in one sentence where it is not.
+"""Checks for what the package needs to run: the Python version, its dependencies and the mitmproxy version.
 
-Read by every Python: nothing newer than Python 3.6 may stand here, and in `__init__.py`.
+Every Python version reads this file and `__init__.py`, so both use only the syntax of Python 3.6.
 """
 
 import sys
 
 OLDEST = (3, 12)
 MITMPROXY = ((12, 2, 3), (13,))
-"""The oldest version that is supported, and the first that is not any more; as pyproject.toml has them."""
+"""The oldest supported version, and the first version that is too new. The same as in pyproject.toml."""
 INSTALL_MITMPROXY = "pip install 'mitmproxy>={},<{}'".format(*(".".join(map(str, one)) for one in MITMPROXY))
 
 
 def check_python() -> None:
-    """Raises ImportError; ends the process where the command was called.
+    """Check the version of Python. Raises ImportError; in the command, ends the process with one sentence.
 
-    A program that imports the package may want to handle it. Who called the command reads one sentence.
+    A program that imports the package may want to handle the ImportError.
     """
     if sys.version_info >= OLDEST:
         return
     oldest, found = (".".join(map(str, version)) for version in (OLDEST, sys.version_info[:3]))
     text = f"presign-proxy needs Python {oldest} or later; {sys.executable} is Python {found}"
-    # `-m` is what Python writes there while it looks for the module that it is to run.
+    # Python sets argv[0] to `-m` while it looks for the module to run.
     if sys.argv[0] == "-m" or sys.argv[0].endswith(("/presign", "/presign-proxy")):
         sys.exit("presign: " + text)
     raise ImportError(text)
 
 
 def missing(error: ModuleNotFoundError) -> str:
-    """What to do about a package that is not installed. Raises `error` where it is a module of this one."""
+    """Return a sentence that says how to install a missing package.
+
+    Raises `error` again if the missing module belongs to this package.
+    """
     name = (error.name or "").partition(".")[0]
     if name in ("", "presign_proxy"):
         raise error
@@ -36,10 +39,12 @@ def missing(error: ModuleNotFoundError) -> str:
 
 
 def unsupported_mitmproxy(found: str = "") -> str:
-    """Why this mitmproxy cannot be used, or nothing. Raises ModuleNotFoundError where there is none.
+    """Return why this version of mitmproxy is not supported; empty if it is supported.
+
+    Raises ModuleNotFoundError if mitmproxy is not installed.
 
     Args:
-        found: its version; else that of the package which is installed.
+        found: the version of mitmproxy; by default that of the installed package.
     """
     if not found:
         from importlib.metadata import version

@@ -1,7 +1,7 @@
-"""Regular expressions that are compiled when they are first used.
+"""Regular expressions that are compiled on first use.
 
-To compile one takes as long as many searches, and a start of the command uses few of those that its modules
-hold. From its first use on, one is as quick as any: it has the compiled one's own methods.
+Compiling a pattern takes as long as many searches, and one run of the command uses few of the patterns in
+its modules. After the first use there is no overhead: the object holds the methods of the compiled pattern.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _METHODS: Final = ("findall", "finditer", "fullmatch", "match", "search", "split
 
 
 class LateRegex:
-    """What `re.compile` would have made, with `pattern`, `flags` as they were given, and its methods."""
+    """A pattern with the methods of `re.Pattern`. `pattern` and `flags` are the arguments of `re.compile`."""
 
     __slots__ = ("flags", "pattern", *_METHODS)
 
@@ -22,15 +22,15 @@ class LateRegex:
         self.flags = flags
 
     def __getattr__(self, name: str) -> Any:
-        """Asked for what is not set yet: a method before the first use."""
+        """Compile the pattern and return one of its methods. Called only before the first use."""
         if name not in _METHODS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         compiled = re.compile(self.pattern, self.flags)
-        for method in _METHODS:  # of two threads that come here at once, both set the same
+        for method in _METHODS:  # if two threads come here at once, both set the same methods
             setattr(self, method, getattr(compiled, method))
         return getattr(compiled, name)
 
 
 def late[Text: (str, bytes)](pattern: Text, flags: int = 0) -> re.Pattern[Text]:
-    """The same as `re.compile`, later. An error in the pattern is raised at the first use, too."""
+    """Compile a pattern on first use, as `re.compile`. An error in the pattern is raised then, too."""
     return cast("re.Pattern[Text]", LateRegex(pattern, flags))

@@ -1,4 +1,4 @@
-"""Which name somebody meant who wrote another one."""
+"""Suggestions for a misspelled name: the known names that are most similar to it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from typing import Final
 
 _LONGEST: Final = 64
-"""Characters of a name that is compared; the work grows with their square."""
+"""Longest name that is compared, in characters. The work grows with the square of the length."""
 _LONG: Final = 8
-"""Characters from which on a name may hold two slips; in a shorter one, they make another word of it."""
+"""Length from which a name may contain two typing errors. In a shorter name, two errors make another word."""
 _PART: Final = 4
-"""Characters of a name that is recognised in a longer one, as `openai` in `conn_openai`."""
+"""Shortest name that is recognised inside a longer one, as `openai` in `conn_openai`."""
 _MOST: Final = 2
-"""Names that are told. Where more are as near, none is what was meant."""
+"""Most names that are suggested. If more names are equally similar, a suggestion would be a guess."""
 
 
 def alike(name: str, known: Iterable[str]) -> list[str]:
-    """The names that `name` may have been meant for, nearest first; at most two, and none for a guess."""
+    """Return the known names that are most similar to `name`: at most two, none if that would be a guess."""
     if len(name) > _LONGEST:
         return []
-    known = [other for other in known if other != name]  # that one is meant, in another place
+    known = [other for other in known if other != name]  # an equal name is known, but wrong in this place
     near = _slipped(name, known, 2 if len(name) >= _LONG else 1)
     if not near and len(name) >= _PART:
         near = [other for other in known if name.lower() in other.lower() or _within(other, name)]
@@ -27,14 +27,17 @@ def alike(name: str, known: Iterable[str]) -> list[str]:
 
 
 def misspelt(name: str, known: Iterable[str]) -> list[str]:
-    """The names from which `name` differs by one slip, where any other name may be meant as it stands."""
+    """Return the known names that differ from `name` by one typing error.
+
+    For places where an unknown name may also be correct.
+    """
     return _slipped(name, known, 1) if len(name) <= _LONGEST else []
 
 
 def _slipped(name: str, known: Iterable[str], allowed: int) -> list[str]:
-    """Names from which `name` differs by so many slips at most, all equally near.
+    """Return the names with the fewest typing errors between them and `name`, at most `allowed`.
 
-    A slip is a character that is wrong, missing or too many, or two that changed places, in any case.
+    A typing error is a wrong, missing or extra character, or two swapped characters. Case is ignored.
     """
     found: dict[str, int] = {}
     for other in known:
@@ -47,12 +50,12 @@ def _slipped(name: str, known: Iterable[str], allowed: int) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question, such as `did you mean serve or server?`; empty where nothing is alike."""
+    """Return a question such as `did you mean serve or server?`; empty if no known name is similar."""
     return question(alike(name, known))
 
 
 def question(near: list[str]) -> str:
-    """The same of names that were found alike."""
+    """Return the question of `did_you_mean` for names that were already found."""
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -61,7 +64,7 @@ def _within(other: str, name: str) -> bool:
 
 
 def _slips(one: str, other: str) -> int:
-    """Optimal string alignment: single edits, and neighbours that changed places."""
+    """Return the optimal string alignment distance: single edits and swapped neighbours."""
     before: list[int] = []
     row = list(range(len(other) + 1))
     for at, char in enumerate(one, 1):

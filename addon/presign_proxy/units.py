@@ -1,4 +1,4 @@
-"""Sizes, times and text in few characters, for lines that people read."""
+"""Short forms of sizes, times and texts, for lines that people read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 MAX_TEXT: Final = 200
-"""Characters of one value; a head may be 64 KiB long."""
+"""Characters of one printed value. A head may be 64 KiB long."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SPANS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def size(count: int) -> str:
-    """Bytes: `0b`, `1.2k`, `5.0m`."""
+    """Format a number of bytes: `0b`, `1.2k`, `5.0m`."""
     if count < 1024:
         return f"{count}b"
     value = float(count)
@@ -26,14 +26,14 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long something took: `85ms`, `1.25s`, `130s`."""
+    """Format how long something took: `85ms`, `1.25s`, `130s`."""
     if seconds < 1:
         return f"{seconds * 1000:.0f}ms"
     return f"{seconds:.2f}s" if seconds < 100 else f"{seconds:.0f}s"
 
 
 def span(seconds: int) -> str:
-    """A length of time, rounded down: `45s`, `59m`, `1h59m`, `6d23h`, `30d`."""
+    """Format a length of time, rounded down: `45s`, `59m`, `1h59m`, `6d23h`, `30d`."""
     for number, (unit, name) in enumerate(_SPANS):
         count, rest = divmod(seconds, unit)
         if not count:
@@ -47,7 +47,7 @@ def span(seconds: int) -> str:
 
 
 def instant(unix: int) -> str:
-    """A Unix time as `2026-11-28T15:59:00Z`; beyond the year 9999, as the number it is."""
+    """Format a Unix time as `2026-11-28T15:59:00Z`; beyond the year 9999, as a number."""
     try:
         return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
@@ -55,9 +55,9 @@ def instant(unix: int) -> str:
 
 
 def printable(text: str) -> str:
-    """The text in ASCII without control characters, cut where it is long.
+    """Return the text in ASCII, without control characters, and cut if it is long.
 
-    A terminal obeys control characters, and some obey those of ISO 8859 (0x80 to 0x9f) too.
+    Terminals obey control characters. Some also obey those of ISO 8859 (0x80 to 0x9f).
     """
     cut = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
     plain = cut if cut.isascii() else cut.encode("ascii", "backslashreplace").decode("ascii")

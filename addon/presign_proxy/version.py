@@ -1,6 +1,6 @@
-"""The version, that of both distributions; a test holds it against their metadata.
+"""The version of both distributions. A test compares it with their metadata.
 
-`importlib.metadata` would find it too, and takes longer than all the rest of `presign --version`.
+`importlib.metadata` would find it too, but takes longer than the rest of `presign --version`.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ COLLECTIONS = {
     "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",
     "limits.limiter.Limiter.counts": "one per kind of event, of which there are five",
     "limits.slots.Slots._held": "one per granted exchange that takes a slot, until it ends",
-    "limits.slots.Slots._owed": "MAX_OWED; one per slot that the store did not free",
+    "limits.slots.Slots._stuck": "MAX_STUCK; one per slot that the store did not free",
     "limits.slots.Slots._releasing": "one per slot that is being given back, for DEADLINE at most",
     "limits.limiter.Limiter._tasks": "two per change of the store, of the owner",
     "observe.admin_server._Server._open": "MAX_CONNECTIONS; then the oldest goes",

@@ -163,7 +163,7 @@ def test_a_host_that_is_not_listed_is_told_to_client_and_operator(host: str, lab
         response = lab.ask(target, headers, host=host)
         assert code(response) == (404, "not_found")
         assert "gateway.hosts" in json.loads(response.body)["error"]["message"]
-        assert lab.audited(response)["detail"].startswith(f"{host} is none of the gateway's names")
+        assert lab.audited(response)["detail"].startswith(f"{host} is not one of the gateway's names")
     assert not lab.upstream.touched
 
 

@@ -336,7 +336,7 @@ def test_a_source_at_a_name_that_the_gateway_does_not_know_is_told_to_the_operat
     other = ask(request(SOURCE.replace("/pk/", "/pk_other/"), host="gateway-service:8080"), known)
     assert isinstance(told, Deny)
     assert isinstance(other, Deny)
-    assert told.detail.startswith("gateway-service:8080 is none of the gateway's names")
+    assert told.detail.startswith("gateway-service:8080 is not one of the gateway's names")
     assert other.detail == "the request carries no presign"
     assert told.answer == other.answer
     assert code(request(SOURCE, host="elsewhere.example"), registry(project())) == "pass"

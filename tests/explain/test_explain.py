@@ -471,7 +471,7 @@ def test_hosts_are_told() -> None:
     assert names(f"https://elsewhere.example{signed()}")[0] == "gateway_host_unknown"
     stranger = explained(parse(f"http://gateway-service:8080{signed()}").request)
     assert stranger.verdict.code == "not_found"
-    assert "none of the gateway's names" in step(stranger, "address")
+    assert "not one of the gateway's names" in step(stranger, "address")
     pk = registry(project(), deny=True)
     source = source_url(SECRET, "pk", "https://cdn.acme.com/a.png", NOW + 60, "png")
     assert "gateway_host_unknown" in names(f"http://gateway-service:8080{source}", pk)
@@ -522,9 +522,9 @@ def test_a_header_that_is_taken_off_is_named_with_what_it_can_carry() -> None:
     }
     fields = " ".join(f"-H '{name}: {value}'" for name, value in given.items())
     told = step(explained(parse(f"curl {fields} '{BASE}{signed()}'").request), "forward")
-    assert "taken off, can carry a credential: Cookie, X-Vault-Token\n" in told
-    assert "taken off, can carry who asks, or where it goes: X-Forwarded-For, X-Original-Host\n" in told
-    assert "taken off, for this hop only: Connection, X-Hop\n" in told
+    assert "removed, can carry a credential: Cookie, X-Vault-Token\n" in told
+    assert "removed, can name the client, or another destination: X-Forwarded-For, X-Original-Host\n" in told
+    assert "removed, for this hop only: Connection, X-Hop\n" in told
     assert "X-Kept" not in told
     assert "X-Original-Filename" not in told
 

@@ -99,7 +99,7 @@ def test_a_revoked_name_is_told_at_revocation() -> None:
 def test_no_client_is_assumed_that_is_not_admitted() -> None:
     presented = parse(url({"Client": "198.51.100.0/24"}))
     assert presented.request.client == "198.51.100.0"
-    assert any("198.51.100.0 asks" in said for said in presented.assumed)
+    assert any("198.51.100.0 is assumed" in said for said in presented.assumed)
     assert parse(url({"Client": "198.51.100.0/24"}), client=CLIENT).request.client == CLIENT
 
 
@@ -285,7 +285,7 @@ def test_a_name_is_revoked_and_taken_back(run: Callable[..., Done]) -> None:
         (("--max-body", "-1"), "--max-body is"),
         (("--max-body", "999999999999G"), "max_body"),
         (("--id", "a.b"), "id is not"),
-        (("--id", ""), "not empty"),
+        (("--id", ""), "not be empty"),
         (("--secret-env", "HOME", "--bind-key"), "--bind-key"),
     ],
 )

@@ -116,7 +116,7 @@ def test_who_sends_an_encoded_slash_is_told_whose_it_is_to_allow_that() -> None:
         canonical_path(b"/repos/a%2fb")
     why = "it holds an encoded slash, and the connection does not set allow_encoded_slash"
     owner = "It holds %2F: the connection's owner would have to set allow_encoded_slash."
-    assert (denied.value.detail, denied.value.told) == (
+    assert (denied.value.detail, denied.value.sentence) == (
         f"the path is refused: {why}",
         f"{MESSAGE['path_not_allowed']} {owner}",
     )

@@ -34,9 +34,9 @@ CHUNKS: Final = b"2\r\nok\r\n0\r\n\r\n"
 
 FRAMING: Final = ("content-length", "transfer-encoding")
 NO_LINE: Final = "the upstream's answer has no status line of HTTP/1.0 or HTTP/1.1"
-NO_HEAD: Final = "the head of the upstream's answer is not as HTTP/1.1 has it"
+NO_HEAD: Final = "the head of the upstream's answer is not valid HTTP/1.1"
 NO_CODING: Final = "the upstream uses a transfer coding that was not asked for"
-NO_LENGTH: Final = "the upstream's answer has a Content-Length that is no one number"
+NO_LENGTH: Final = "the upstream's answer has a Content-Length that is not one number"
 TWICE: Final = "the upstream's answer has a Content-Length and a Transfer-Encoding"
 NO_BODY: Final = "the body of the upstream's answer is not framed as HTTP/1.1 has it"
 TOO_MANY: Final = "the head of the upstream's answer has too many fields"

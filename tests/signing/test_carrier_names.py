@@ -222,11 +222,11 @@ def url_safe(text: bytes) -> bytes:
     return b"Basic " + base64.urlsafe_b64encode(text).rstrip(b"=")
 
 
-ASTRAY = "a token stands where no credential does"
+ASTRAY = "a token is in a place that is not for a credential"
 HALVES = "a token in Basic is neither the password nor a user name without one"
 BROKEN = "Basic holds a token but is not well-formed"
 QUERY = "a token in the query is not a plain value"
-PATH = "a token stands in the path of another host"
+PATH = "there is a token in the path of another host"
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_at_the_gateway_nothing_but_its_own_forms_holds_a_presign() -> None:
 def test_a_token_or_a_field_in_the_path_of_another_host_is_malformed() -> None:
     assert told(request(b"/q/" + TOKEN + b"/v1", **AWAY)) == PATH
     assert told(request(b"/x/%70s1_" + TOKEN[4:], **AWAY)) == PATH
-    assert told(request("/x;X-Presign-Paths=1", **AWAY)) == "a presign field stands in the path"
+    assert told(request("/x;X-Presign-Paths=1", **AWAY)) == "there is a presign field in the path"
 
 
 @pytest.mark.parametrize(

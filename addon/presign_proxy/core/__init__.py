@@ -1,1 +1,1 @@
-"""The decision: recognise, grant, rewrite, mask. Pure."""
+"""The decision on a request: recognise, grant, rewrite, mask. Pure."""

@@ -1,4 +1,4 @@
-"""The gateway's own answers. One table turns a refusal into bytes; nothing of the request gets in."""
+"""The gateway's own answers. One function turns a refusal into bytes, and repeats nothing of the request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Style = Literal["json", "bare"]
 
 
 class Answer(NamedTuple):
-    """A response of ours, body included. For HEAD the adapter sends the same header without the body."""
+    """A response of the gateway, with its body. For HEAD the adapter sends the header without the body."""
 
     status: int
     reason: bytes
@@ -29,17 +29,17 @@ def refusal(
     *,
     limit: str | None = None,
     more: Fields = (),
-    told: str | None = None,
+    sentence: str | None = None,
 ) -> Answer:
-    """The answer to a refused request.
+    """Return the answer to a refused request.
 
     Args:
-        status: another than the code's own: 504 for `upstream`, 413 for `too_large`.
-        style: "json" is the shape the LLM and payment SDKs print; "bare" is scheme source's, which says
-            nothing (Motioness: "403 with no detail"): every refusal of the 400 class is 403 Forbidden.
+        status: replaces the status of the code: 504 for `upstream`, 413 for `too_large`.
+        style: "json" is the form that LLM and payment SDKs print. "bare" is the form of scheme source, which
+            gives no reason (Motioness: "403 with no detail"): all 4xx but 413 and 429 become 403 Forbidden.
         limit: the name of the limit that was reached.
-        more: further fields; of the bare style only `Retry-After` is kept.
-        told: another sentence than the code's own.
+        more: further fields. In the bare style only `Retry-After` is kept.
+        sentence: replaces the sentence of the code.
     """
     status = status or STATUS[code]
     if style == "bare":
@@ -48,11 +48,12 @@ def refusal(
         reason = _reason(status)
         kept = tuple([field for field in more if field[0] == b"Retry-After"])
         return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)) + kept, reason)
-    message = told or MESSAGE[code]
+    message = sentence or MESSAGE[code]
     error = {"code": code, "type": code, "message": message, "request_id": request_id}
     if limit is not None:
         error["limit"] = limit
-    # Outside of `error` too: gh, octokit and npm print `message` from there, Anthropic's SDK reads `type`.
+    # `message` and `type` are repeated outside `error`: gh, octokit and npm print `message` from there, and
+    # Anthropic's SDK reads `type`.
     body = json.dumps({"error": error, "message": message, "type": "error"}).encode()
     fields = (
         *_fields(b"application/json", len(body)),

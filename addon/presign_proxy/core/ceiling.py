@@ -1,4 +1,4 @@
-"""The ceiling of a connection."""
+"""The ceiling of a connection: the most that its presigns may permit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..signing.grammar import ANY
 
 
 class Ceiling(NamedTuple):
-    """What a signature can only narrow."""
+    """The limits that the owner sets for all presigns of a connection. A signature can only narrow them."""
 
     methods: tuple[str, ...] = ANY
     paths: tuple[Pattern, ...] = (pattern("*"),)

@@ -1,4 +1,4 @@
-"""Connections: what the owner of a credential registered, parsed, frozen, ready to decide with."""
+"""Connections, as the owner of a credential registered them: parsed, frozen and ready for decisions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .credentials import Injector, NoCredential
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where a connection leads: an origin and a canonical base path without trailing slash."""
+    """The destination of a connection: an origin and a canonical base path without trailing slash."""
 
     origin: Origin
     base: bytes = b""
 
     def relative(self, path: bytes) -> bytes | None:
-        """The path below the base, with its leading slash; None where it is not below."""
+        """Return the path below the base, with its leading slash; None if it is not below the base."""
         if not path.startswith(self.base):
             return None
         rest = path[len(self.base) :]
@@ -30,7 +30,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Conduct:
-    """How requests and responses of a connection are treated on their way; defaults grant least."""
+    """How the gateway treats requests and responses of a connection. The defaults permit the least."""
 
     cookies: bool = False
     redirects: bool = False
@@ -41,24 +41,24 @@ class Conduct:
     response_timeout: int = 600
     body_timeout: int = 60
     pool: bool = True
-    """Whether clients share upstream connections."""
+    """True if clients share upstream connections."""
     challenge: bool = False
-    """Whether a request without a presign is asked for one, where it is denied."""
+    """True if a denied request without a presign is answered with a challenge for credentials."""
     url_headers: frozenset[bytes] = frozenset()
-    """Lower-case names of response headers, besides those of `links.LINKS`, that hold a URL to ask next."""
+    """Lower-case names of response headers, besides those of `links.LINKS`, with a URL to request next."""
 
     @property
     def patience(self) -> tuple[int, int]:
-        """Seconds in which more of a body has to come from the client, or to be taken by its upstream."""
+        """Most seconds of a pause in a body: until the client sends more, until the upstream reads more."""
         return (self.body_timeout, self.response_timeout)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRules:
-    """What a project of scheme source may fetch.
+    """The sources that a project of scheme source may fetch.
 
-    `origins` are the allowed origins; in allowlist mode each admits its subdomains too. `any_public`
-    adds every public origin (signed mode only).
+    `origins` are the allowed origins. Each admits its subdomains too. `any_public` adds every public origin
+    (signed mode only).
     """
 
     signed: bool = True
@@ -74,7 +74,7 @@ class SourceRules:
 class Connection:
     """One registered API (scheme presign) or source project (scheme source).
 
-    Everything here is trusted: it was parsed and checked when the configuration was loaded.
+    All values are trusted: they were parsed and checked when the configuration was loaded.
     """
 
     id: str
@@ -88,21 +88,21 @@ class Connection:
     revoked: bool = False
     limits: tuple[Limit, ...] = ()
     max_uses: int | None = None
-    """Of each of its URLs."""
+    """How often each URL may be used; None for any number."""
     late: tuple[LateSecret, ...] = ()
-    """The secrets of the injector that are fetched when they are first needed."""
+    """The secrets of the injector that are fetched on first use."""
     lacks: str = ""
-    """Why nothing is granted though it is registered: a secret of it cannot be had. Names the source only."""
+    """Why a secret of the connection is missing, so that nothing is granted. Names only its source."""
     also: tuple[Origin, ...] = ()
-    """Where requests without a presign may go although such are denied, never with the credential."""
+    """Origins that take requests without a presign, even if those are denied. Never with the credential."""
     networks: tuple[Network, ...] = ()
-    """In which those may lie, besides public ones."""
+    """Networks in which the origins of `also` may be, besides public addresses."""
 
     @property
     def key_ids(self) -> frozenset[str]:
-        """Of its signing keys."""
+        """The ids of its signing keys."""
         return frozenset([key.id for key in self.keys.keys])
 
     def without_credential(self) -> Connection:
-        """The same project towards an origin that its credential must not reach."""
+        """Return the same project without credential, for an origin that must not receive the credential."""
         return replace(self, injector=NoCredential(), late=())

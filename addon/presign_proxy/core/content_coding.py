@@ -1,4 +1,4 @@
-"""Content codings taken off again, because a mask cannot read through them."""
+"""Decoding of content codings. A mask finds credentials only in a decoded body."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from typing import Final
 
 CODINGS: Final = frozenset((b"gzip", b"x-gzip", b"deflate"))
-"""Codings that are decoded."""
+"""Codings that the gateway decodes."""
 UNREADABLE: Final = frozenset(b"br zstd compress x-compress dcb dcz exi pack200-gzip".split())
-"""Other codings that hide what is in a body (IANA, HTTP Content Coding Registry); identity was requested."""
+"""Codings that the gateway does not decode (IANA, HTTP Content Coding Registry). We requested identity."""
 
 _PIECE: Final = 64 * 1024
 _SLICE: Final = 8 * 1024
 _MEMBERS: Final = 16
-"""Members of a body that become one piece: one that holds a byte, or none, costs as much as 16 KiB."""
+"""Most gzip members in one piece. A member with a single byte, or none, costs as much as 16 KiB."""
 _MAGIC: Final = b"\x1f\x8b"
 _GZIP, _ZLIB, _BARE = 31, 15, -15
-"""zlib's names for the three: the size of the window, and what stands around it."""
+"""zlib's `wbits` for the three formats: the size of the window, and the format around it."""
 
 
 class DecodingError(Exception):
@@ -25,11 +25,11 @@ class DecodingError(Exception):
 
 
 class Decoder:
-    """Decodes gzip, zlib and bare deflate in pieces of at most 64 KiB, however far a chunk expands. A piece
-    may be empty: it has taken its time all the same.
+    """A decoder for gzip, zlib and bare deflate. Its pieces have at most 64 KiB, however far a chunk expands.
 
-    RFC 9110, 8.4.1 calls zlib "deflate", and some servers send what the word says. Behind the end of a gzip
-    member another one may follow (RFC 1952, 2.2); anything else there is padding, and is dropped.
+    A piece may be empty; decoding it still took time. RFC 9110, 8.4.1 calls zlib "deflate", and some servers
+    send bare deflate under that name. After a gzip member another one may follow (RFC 1952, 2.2); anything
+    else there is padding and is dropped.
     """
 
     __slots__ = ("_begun", "_over", "_start", "_zlib")
@@ -37,12 +37,12 @@ class Decoder:
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=_GZIP)
         self._start = b""
-        """What may be the first bytes of a stream, until they tell what it is."""
+        """The first bytes of a stream, kept until they show its format."""
         self._begun = self._over = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Raises DecodingError."""
-        # zlib copies what is left over at each end of a member, and after each piece.
+        """Decode a chunk. Raises DecodingError."""
+        # In slices, because zlib copies the rest of its input at the end of each member and after each piece.
         for at in range(0, len(chunk), _SLICE):
             yield from self._decoded(chunk[at : at + _SLICE])
 
@@ -69,7 +69,7 @@ class Decoder:
             yield b"".join(made)
 
     def _begin(self, chunk: bytes) -> bytes:
-        """Look at how a stream begins. Returns what is to be decoded, once two bytes are there."""
+        """Detect the format of a stream. Returns the data to decode; nothing until there are two bytes."""
         self._start += chunk
         if len(self._start) < 2:
             return b""
@@ -87,6 +87,6 @@ class Decoder:
         return start
 
     def finish(self) -> None:
-        """Raises DecodingError where the body ends too early."""
+        """Check that the body is complete. Raises DecodingError if it is not."""
         if not self._zlib.eof:
             raise DecodingError("the body is truncated")

@@ -1,4 +1,4 @@
-"""How a real credential is put on a request. It happens on the copy that is sent, never on the flow."""
+"""Injectors: they put a real credential on a request, on the copy that is sent and never on the flow."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..signing.secret import Secret
 
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 REAL_PASSWORD: Final = 8
-"""Characters from which on a Basic password is taken for the secret of the two."""
+"""Length from which a Basic password counts as the secret, so that the user name need not be masked."""
 
 
 class Outgoing(NamedTuple):
-    """What goes into the request line and the header, without the framing."""
+    """The path, query and header fields of an outgoing request, without the fields for framing."""
 
     path: bytes
     query: bytes | None
@@ -28,7 +28,10 @@ class Outgoing(NamedTuple):
 
 
 class CredentialSlots(NamedTuple):
-    """What an injector sets, and so what no client may bring: lower-case header names, folded parameters."""
+    """The headers (folded names) and parameters (folded names) that an injector sets.
+
+    Those of the client are removed.
+    """
 
     headers: frozenset[bytes] = frozenset()
     params: frozenset[bytes] = frozenset()
@@ -38,37 +41,37 @@ Fill = Callable[[Secret], Secret]
 
 
 class Injector(Protocol):
-    """Puts a credential on an outgoing request from which its slots were stripped."""
+    """An object that puts a credential on an outgoing request from which its slots were stripped."""
 
     @property
     def slots(self) -> CredentialSlots: ...
 
     def inject(self, outgoing: Outgoing) -> Outgoing:
-        """The same request with the credential on it."""
+        """Return the request with the credential on it."""
         ...
 
     def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:
-        """The same request with `label` where the credential goes: what people may see."""
+        """Return the request with `label` in place of the credential, to show to people."""
         ...
 
     def __hash__(self) -> int: ...
 
     def rendered(self) -> tuple[bytes, ...]:
-        """Each secret value as it stands on the wire, to be masked wherever it comes back."""
+        """Return each secret value as it is sent, to mask it in answers."""
         ...
 
     def secrets(self) -> tuple[Secret, ...]:
-        """All that it puts on, fetched already or not."""
+        """Return all of its secrets, fetched already or not."""
         ...
 
     def filled(self, fill: Fill) -> Injector:
-        """The same injector with what `fill` makes of each secret."""
+        """Return the same injector, with each secret replaced by the result of `fill`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NoCredential:
-    """For sources that are fetched without one."""
+    """An injector that adds nothing, for sources that are fetched without a credential."""
 
     slots: CredentialSlots = CredentialSlots()
 
@@ -90,7 +93,7 @@ class NoCredential:
 
 @dataclass(frozen=True, slots=True)
 class HeaderCredential:
-    """One or more headers: (name as sent, words before the secret, the secret)."""
+    """A credential in one or more headers: (name as sent, text before the secret, the secret)."""
 
     headers: tuple[tuple[bytes, bytes, Secret], ...]
     slots: CredentialSlots = field(init=False)
@@ -124,13 +127,16 @@ def _slots_of(names: tuple[bytes, ...]) -> CredentialSlots:
 
 
 def bearer(token: Secret) -> HeaderCredential:
-    """`Authorization: Bearer {token}` (RFC 6750)."""
+    """Return the credential `Authorization: Bearer {token}` (RFC 6750)."""
     return HeaderCredential(((b"Authorization", b"Bearer ", token),))
 
 
 @dataclass(frozen=True, slots=True)
 class BasicCredential:
-    """`Authorization: Basic …` (RFC 7617). A provider that takes the key as user name has no password."""
+    """The credential `Authorization: Basic …` (RFC 7617).
+
+    Some providers take the key as user name, without a password.
+    """
 
     username: Secret
     password: Secret
@@ -151,8 +157,8 @@ class BasicCredential:
         return outgoing._replace(fields=outgoing.fields + added)
 
     def rendered(self) -> tuple[bytes, ...]:
-        # A user name beside a password is no secret (and often a common word): only a lone one is masked, or
-        # one beside a password that is none (Freshdesk takes any, as in `key:X`).
+        # A user name beside a password is no secret, and often a common word. It is masked only if there is
+        # no password, or only a dummy (Freshdesk takes any, as in `key:X`).
         password, username = self.password.reveal(), self.username.reveal()
         secrets = (password,) if len(password) >= REAL_PASSWORD else (username, password)
         return (self._encoded(), *(secret.encode() for secret in secrets if secret))
@@ -166,7 +172,7 @@ class BasicCredential:
 
 @dataclass(frozen=True, slots=True)
 class QueryCredential:
-    """Query parameters, appended after those of the client."""
+    """A credential in query parameters, appended after those of the client."""
 
     params: tuple[tuple[str, Secret], ...]
 
@@ -196,7 +202,10 @@ class QueryCredential:
 
 
 def slips(credential: Injector) -> Iterator[str]:
-    """What was copied along with an API key, or in its place, in words that tell nothing of the key."""
+    """Yield likely mistakes in an API key: text that was copied with it or in its place.
+
+    The sentences reveal nothing of the key.
+    """
     held: list[tuple[str, str]] = []
     if isinstance(credential, HeaderCredential):
         held = [(words.decode(), secret.reveal()) for _, words, secret in credential.headers]

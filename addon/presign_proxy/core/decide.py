@@ -1,4 +1,4 @@
-"""The decision: one way through the house, every question asked once, the whole outcome as a value."""
+"""The decision on a request. Every check is made once, in one order, and the outcome is one value."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NO_REGISTRY: Final = Registry({})
 
 
 def decide(registry: Registry | None, request: Request, now: int, request_id: str) -> Decision:
-    """What becomes of a request. Pure: no clock, no disk, no socket.
+    """Decide on a request. Pure: no clock, no disk, no socket.
 
     Args:
-        registry: None while there is none: everything of ours is then unavailable.
+        registry: None while none is loaded; all presigned requests are then answered `unavailable`.
         now: Unix time, whole seconds.
     """
     facts = Facts(request_id, request.method[:32].decode("ascii", "replace"), request.client)
@@ -36,7 +36,8 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
     try:
         if registry is None:
             raise Denied("unavailable", "there is no registry")
-        # Before anything is looked for, unless it may be somebody else's: then only what is ours is measured.
+        # The size is checked before recognition, unless the request may pass through. Then it is checked
+        # afterwards, because the limits on size are for presigned requests only.
         may_pass = not gateway and not known.deny_unsigned
         if not may_pass:
             check_size(request, head)
@@ -62,13 +63,13 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
 
 
 def _reaches_its_upstream(request: Request, facts: Facts) -> bool:
-    """Whether a good signature is for the very host that is asked: an API may have such paths itself."""
+    """Return whether a valid signature is for the requested host: an API may have paths of our form."""
     upstream = facts.known.upstream if facts.verified and facts.known else None
     return upstream is not None and upstream.origin == request.origin
 
 
 def _client(registry: Registry, request: Request) -> str:
-    """Who asks, for people: behind a trusted proxy that says nothing usable, the proxy."""
+    """Return the client's address for the audit log; the proxy's, if a trusted proxy names no client."""
     address = client_of(request, registry.trusted_proxies)
     return str(address) if address is not None else request.client
 
@@ -76,12 +77,12 @@ def _client(registry: Registry, request: Request) -> str:
 def _forward(
     registry: Registry, grant: Grant, request: Request, head: Head, facts: Facts, style: Style, now: int
 ) -> Forward:
-    """The whole outgoing request of a grant. Raises Denied."""
+    """Return the whole outgoing request of a grant. Raises Denied."""
     check_upgrade(request, head, gateway=grant.gateway)
     check_meaning(request, head)
     connection = grant.connection
-    if connection.lacks:  # before anything is made of a secret that is not there
-        raise Denied("unavailable", f"a secret of the connection cannot be had: {connection.lacks}")
+    if connection.lacks:  # before the missing secret would be used
+        raise Denied("unavailable", f"a secret of the connection is missing: {connection.lacks}")
     plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
     return Forward(
         connection=connection,
@@ -103,7 +104,7 @@ def _forward(
 def _counters(
     registry: Registry, grant: Grant, request: Request, facts: Facts, now: int
 ) -> tuple[Counter, ...]:
-    """The counters of the request. Those of the connection are as it was registered, whoever signed."""
+    """Return the counters of a request. No signature can lift the limits of the connection."""
     connection, signed = grant.connection, grant.terms.max_uses
     allowed = connection.max_uses
     uses = min(signed, allowed) if signed is not None and allowed is not None else signed or allowed

@@ -1,4 +1,4 @@
-"""What becomes of a request: passed through, denied or forwarded; and what the audit log says of it."""
+"""The outcomes of a decision (pass through, deny, forward), and the facts for the audit log."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .credentials import Fill, Outgoing
 
 @dataclass(slots=True)
 class Facts:
-    """What is known of a request of ours; filled as the decision goes on, never with an unverified path."""
+    """The known facts of a presigned request. Filled during the decision, never with an unverified path."""
 
     request_id: str
     method: str = ""
     client: str = ""
-    """The address it comes from, as far as that is known; else the peer's."""
+    """The client's address if it is known, else the peer's."""
     scheme: str | None = None
     carrier: str | None = None
     known: Connection | None = None
-    """The connection, or what stands in for one that there is not."""
+    """The connection, or a stand-in if there is no such connection."""
     key: str | None = None
     signature: str | None = None
     id: str | None = None
-    """What its signer named the presign."""
+    """The name that the signer gave the presign."""
     path: str | None = None
     verified: bool = False
     expires: int | None = None
@@ -40,7 +40,7 @@ class Facts:
     """The check that refused the claim; empty if all were passed, or none was made."""
 
     def again(self, request_id: str) -> Facts:
-        """Of a request that is the same in all but its id."""
+        """Return the facts of a request that differs only in its id."""
         return Facts(
             request_id,
             self.method,
@@ -59,16 +59,16 @@ class Facts:
 
     @property
     def connection(self) -> str | None:
-        """Its id; None where there is none."""
+        """The id of the connection; None if there is no such connection."""
         return self.known.id or None if self.known else None
 
 
 @dataclass(frozen=True, slots=True)
 class PassThrough:
-    """Not ours: forwarded as it is, without any credential.
+    """The outcome for a request without a presign: it is forwarded unchanged, without any credential.
 
-    `second`: to a host that a connection lists in `also`, where all else that is not ours is denied. Its
-    bodies are passed on as they come.
+    `second` is True if it goes to a host that a connection lists in `also`, while other requests without a
+    presign are denied. Its bodies are streamed.
     """
 
     second: bool = False
@@ -76,9 +76,9 @@ class PassThrough:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Ours and refused, or unsigned where that is denied.
+    """The outcome for a refused request: a bad presign, or none where one is required.
 
-    `detail` is for the audit log only. The client is told which `limit` was reached, and gets the `fields`.
+    `detail` is for the audit log only. The answer names the `limit` that was reached, and has the `fields`.
     """
 
     code: str
@@ -88,9 +88,9 @@ class Deny:
     limit: str | None = None
     fields: Fields = ()
     status: int | None = None
-    """Another than the code's own."""
-    told: str | None = None
-    """The sentence that the client reads instead of the code's own."""
+    """Replaces the status of the code."""
+    sentence: str | None = None
+    """The sentence that the client reads; replaces that of the code."""
 
     @property
     def request_id(self) -> str:
@@ -98,7 +98,7 @@ class Deny:
 
     @property
     def answer(self) -> Answer:
-        """What the client gets."""
+        """The answer to the client."""
         return refusal(
             self.code,
             self.request_id,
@@ -106,23 +106,30 @@ class Deny:
             self.status,
             limit=self.limit,
             more=self.fields,
-            told=self.told,
+            sentence=self.sentence,
         )
 
 
 def denial(denied: Denied, style: Style, facts: Facts) -> Deny:
-    """The decision that an exception stands for."""
+    """Convert an exception to the decision that it means."""
     style = "bare" if denied.bare else style
     limit = denied.limit if isinstance(denied, Limited) else None
     return Deny(
-        denied.code, denied.detail, style, facts, limit, denied.fields, status=denied.status, told=denied.told
+        denied.code,
+        denied.detail,
+        style,
+        facts,
+        limit,
+        denied.fields,
+        status=denied.status,
+        sentence=denied.sentence,
     )
 
 
 class Judged(NamedTuple):
-    """What a decision was a function of, besides the request. It holds for no other registry and second.
+    """The inputs of a decision besides the request. With another registry or second, it may be different.
 
-    `registry` is the mark of the registry, which is not kept alive by it; `second` is Unix time.
+    `registry` is the mark of the registry; it does not keep the registry alive. `second` is Unix time.
     """
 
     registry: object
@@ -133,9 +140,9 @@ _NEVER: Final = Judged(None, 0)
 
 
 class Asked(NamedTuple):
-    """What URLs that are handed out are made of: the request as it came, with what was signed.
+    """The data for rewriting URLs in the answer: the request as received, and what was signed.
 
-    `trusted` are the networks of proxies that say how the client came to them.
+    `trusted` are the networks of proxies whose X-Forwarded-Proto is believed.
     """
 
     request: Request
@@ -146,13 +153,14 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Ours and granted: the whole outgoing request, computed.
+    """The outcome for a granted request: the whole outgoing request, computed.
 
-    `shown` is what people and other addons may see, with a placeholder for the credential; `sent` is what
-    goes to `origin` and nowhere else, None while its credential has not been fetched; `plain` is what both
-    were made of. `resolve` says in which networks, besides public ones, the origin's
-    address may lie; None where the origin comes from the registry and needs no judging. `counters` are the
-    counters it must fit into before it is sent. `judged` says when it was granted, and under which registry.
+    `shown` is for people and other addons, with a placeholder for the credential. `sent` goes to `origin` and
+    nowhere else; it is None while its credential has not been fetched. `plain` is the request without
+    credential, from which both are made. `resolve` are the networks in which the origin's address may be,
+    besides public ones; None if the origin comes from the registry and its address needs no check. `counters`
+    are the counters that it must fit into before it is sent. `judged` says when it was granted, and under
+    which registry.
     """
 
     connection: Connection
@@ -169,14 +177,14 @@ class Forward:
     asked: Asked | None = field(default=None, repr=False)
     """None in scheme source."""
     proxied: str = ""
-    """The scheme of the request where the gateway is the client's proxy; else empty."""
+    """The scheme of the request if the gateway is the client's proxy; else empty."""
 
     @property
     def request_id(self) -> str:
         return self.facts.request_id
 
     def again(self, request_id: str) -> Forward:
-        """The same grant for a request that is the same in all but its id."""
+        """Return the same grant for a request that differs only in its id."""
         return Forward(
             self.connection,
             self.origin,
@@ -195,23 +203,24 @@ class Forward:
 
     @property
     def waits(self) -> bool:
-        """Whether something is still to be waited for: its address, its limits, its credential."""
+        """True if it must wait before it is sent: for an address, its limits or its credential."""
         return self.resolve is not None or bool(self.counters) or self.sent is None
 
     @property
     def shown(self) -> Outgoing:
-        """Made when somebody looks: on the express lane nobody does."""
+        """The request with a placeholder for the credential. Made on demand: the lane never needs it."""
         return self.connection.injector.placeholder(self.plain, f"presign:{self.connection.id}")
 
     def filled(self, fill: Fill) -> Forward:
-        """The same grant with what `fill` makes of each secret of its credential."""
+        """Return the same grant, with each secret of its credential replaced by the result of `fill`."""
         injector = self.connection.injector.filled(fill)
         connection = replace(self.connection, injector=injector)
         return replace(self, connection=connection, sent=injector.inject(self.plain))
 
     def filled_as(self, other: Forward) -> Forward | None:
-        """The same grant with the secrets that were fetched for another one; None where they are not those of
-        the same programs.
+        """Return the same grant with the secrets that were fetched for another grant.
+
+        None if the two grants do not get their secrets from the same programs.
         """
         if self.sent is not None:
             return self

@@ -1,4 +1,4 @@
-"""Where connections lead: which of them a URL of an API reaches, and which hosts are known at all."""
+"""The destinations of all connections: which one a URL of an API reaches, and which hosts are known."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from .revocations import Revocations
 
 
 class Destinations:
-    """Upstreams, sources and second hosts of all connections, immutable. One look-up costs the same, however
-    many there are.
+    """The upstreams, sources and second hosts of all connections. Immutable.
+
+    A look-up costs the same, however many connections there are.
     """
 
     __slots__ = ("_bases", "_known", "_leading", "intercepting")
@@ -27,22 +28,24 @@ class Destinations:
         for connection in connections:
             if connection.upstream:
                 found = bases.setdefault(connection.upstream.origin, {})
-                # Two with one base: a request that names neither is nobody's.
+                # Two connections with the same base: a request that names no connection matches neither.
                 twin = connection.upstream.base in found
                 found[connection.upstream.base] = None if twin else connection
             if connection.source and connection.source.intercept:
                 for origin in connection.source.origins:
                     intercepting.setdefault(origin, []).append(connection)
-        # The lengths of all base paths of an origin: as many look-ups, whatever path a client sends.
+        # The lengths of all base paths of an origin: the number of look-ups does not depend on the path.
         self._bases = {origin: (frozenset(map(len, found)), found) for origin, found in bases.items()}
         self.intercepting = {origin: tuple(found) for origin, found in intercepting.items()}
         self._known = frozenset((origin.host, origin.port) for origin in (*bases, *intercepting))
 
     def second_hosts(self, since: Revocations) -> dict[Origin, tuple[Network, ...]]:
-        """Origins that take unsigned requests, with the networks where each may lie besides public ones.
+        """Return the origins that accept unsigned requests, with the networks in which each may be.
+
+        Public addresses are always permitted.
 
         Args:
-            since: what was taken back.
+            since: the revocations since the registry was made.
         """
         found: dict[Origin, tuple[Network, ...]] = {}
         for connection in self._leading:
@@ -52,10 +55,10 @@ class Destinations:
         return found
 
     def addressed(self, origin: Origin, path: bytes) -> Connection | None:
-        """The only connection whose upstream origin and base path a request to this URL would reach."""
+        """Return the only connection whose origin and base path this URL reaches; None if not exactly one."""
         lengths, bases = self._bases.get(origin, (frozenset(), {}))
         if any(lengths):
-            with suppress(Denied):  # refused later, for its own reason
+            with suppress(Denied):  # a bad path is refused later, with its own reason
                 path = canonical_path(path)
         reached = [
             bases[path[:length]]
@@ -65,11 +68,11 @@ class Destinations:
         return reached[0] if len(reached) == 1 else None
 
     def holds(self, host: str, port: int) -> bool:
-        """Whether some connection has an upstream there, or fetches sources from there."""
+        """Return whether a connection has an upstream there, or fetches sources from there."""
         return (host, port) in self._known
 
     def disperse(self) -> None:
-        """Let go of what is no longer used, in steps between which other threads run."""
+        """Free the memory of unused destinations in small steps, so that other threads run in between."""
         while self._bases:
             self._bases.popitem()
         self._leading.clear()

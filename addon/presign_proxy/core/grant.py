@@ -18,12 +18,12 @@ from .source_checks import SOURCE_CHECKS, SourceClaim
 
 
 class Grant(NamedTuple):
-    """Evidence: this request, as sent, was signed and is allowed.
+    """The proof that this request, as it is sent, was signed and is allowed.
 
-    `path` is canonical, the upstream's base included; `query` is without the presign. `networks`, where
-    not None, says that the origin's address must be judged, and which networks count besides public ones.
-    `prefix` is what stands before the path in a gateway URL; `token_in`, the headers a key token stood in;
-    `expires`, Unix time, 0 for never; `methods` and `paths` are what was signed, empty in scheme source.
+    `path` is canonical and includes the upstream's base. `query` is without the presign. If `networks` is not
+    None, the address of the origin must be checked: it must be public or in one of these networks. `prefix`
+    is the part before the path in a gateway URL. `token_in` are the headers that contained the key token.
+    `expires` is Unix time, 0 for never. `methods` and `paths` are the signed ones, empty in scheme source.
     """
 
     connection: Connection

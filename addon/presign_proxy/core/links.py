@@ -1,4 +1,4 @@
-"""URLs that an answer hands out. Where one leads into the upstream, it is led through the gateway."""
+"""Rewriting of URLs in answers. A URL of the upstream is rewritten so that it goes through the gateway."""
 
 from __future__ import annotations
 
@@ -20,53 +20,55 @@ LINKS: Final = frozenset(
     b"location content-location link operation-location azure-asyncoperation x-goog-upload-url "
     b"x-goog-upload-control-url".split()
 )
-"""Response headers that hold URLs for the client to ask next."""
+"""Response headers with URLs that the client may request next."""
 MAX_LINKS: Final = 32
-"""URLs in one `Link` header; of a longer one, which no API sends, none is led through the gateway."""
+"""Most URLs in one `Link` header. No API sends more; in a longer header no URL is rewritten."""
 MAX_URLS: Final = 256
-"""URLs in all such headers of an answer. Each costs a look at what was signed: a head has room for 20,000."""
-MAX_TOIL: Final = 512 * 1024
-"""Bytes that all of them may cost; see `toil`."""
-_DEAR: Final = 8
-"""What a byte of a URL costs, in bytes of the URL that was asked: each may become an escape."""
+"""Most URLs in all such headers of an answer, because each is checked. A head has room for 20,000."""
+MAX_COST: Final = 512 * 1024
+"""Most bytes that all of them may cost; see `cost_of`."""
+_BYTE_COST: Final = 8
+"""The cost of a byte of a URL, relative to a byte of the requested URL: each may become an escape."""
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 307, 308))
 _URL = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE)
 _TAIL = re.compile(r"[?#].*")
-# A reference without controls, blanks and backslashes; with a scheme it has exactly two slashes and a host,
-# as it must have after two slashes without one. Browsers make a host of what follows any number of slashes.
+# A reference without control characters, blanks and backslashes. After a scheme, or at the beginning, `//`
+# must be followed by a host at once, because browsers skip any number of slashes before a host.
 _REFERENCE = re.compile(
     rb"(?:https?://[^/?#]|//[^/?#]|(?![A-Za-z][A-Za-z0-9+.-]*:|//))[!-\[\]-~]*", re.IGNORECASE
 )
-# What may not stand in a URL and has one meaning there all the same. No tab: browsers drop it.
+# Characters that are illegal in a URL but unambiguous. Not the tab: browsers drop it.
 _UNSAFE = re.compile(rb"[\x80-\xff \"<>^`{|}]")
-# A URL of a Link (RFC 8288, 3), or a quoted text beside one. What is begun is not tried a second time.
+# A URL in a Link header (RFC 8288, 3), or a quoted text. Possessive, so that no text is tried twice.
 _LINKED = re.compile(rb'<([^<>]*)>|"(?:[^"\\]|\\.)*+"?')
 
 
 class Led(NamedTuple):
-    """A header value as people see it in a flow, and as the client gets it: only there is the presign."""
+    """A rewritten header value: `shown` in a flow, without the presign, and `sent` to the client, with it."""
 
     shown: bytes
     sent: bytes
 
 
 def weight(key: bytes, value: bytes) -> int:
-    """How many URLs of a header are looked at."""
+    """Return the number of URLs to check in a header."""
     return min(value.count(b"<"), MAX_LINKS) if key == b"link" else 1
 
 
-def toil(urls: int, value: bytes, forward: Forward) -> int:
-    """What it costs to look at a header with so many URLs, in bytes. Each is held against the one that was
-    asked: one of a letter is resolved against 60,000 of those, and may come out as long.
+def cost_of(urls: int, value: bytes, forward: Forward) -> int:
+    """Return the cost of rewriting a header with so many URLs, in bytes.
+
+    Each URL is resolved against the requested one. A URL of one character may be resolved against a path of
+    60,000 bytes, and the result may be as long.
     """
     asked = forward.asked.request.target if forward.asked else forward.plain.path
-    return _DEAR * len(value) + urls * len(asked)
+    return _BYTE_COST * len(value) + urls * len(asked)
 
 
-def lead(key: bytes, value: bytes, status: int, forward: Forward) -> Led:
-    """What becomes of a header that is one of `LINKS`, or one that its connection names.
+def rewrite_url(key: bytes, value: bytes, status: int, forward: Forward) -> Led:
+    """Rewrite the URLs of a header that is one of `LINKS`, or one that the connection names.
 
-    Raises Denied("redirect_not_allowed") where a client would take its presign to somebody else.
+    Raises Denied("redirect_not_allowed") if a client would send its presign to another server.
     """
     if key == b"link":
         return _link(value, forward)
@@ -92,10 +94,10 @@ def _link(value: bytes, forward: Forward) -> Led:
 
 
 def _redirect(value: bytes, status: int, forward: Forward) -> Led:
-    """Where a redirect leads, in the form of URL the client used; never followed by us.
+    """Rewrite a redirect to the form of URL that the client used. The gateway never follows redirects.
 
-    A client re-sends its headers, and a key token with them, to wherever it is redirected: away from the
-    upstream as the client addresses it, that is refused, unless the gateway stands before that place too.
+    A client sends its headers, and a key token in them, again to the target of a redirect. So a redirect away
+    from the upstream is refused, unless the client's request to the target goes through the gateway too.
     """
     reference = _encoded(value)
     target = _on_upstream(reference, forward)
@@ -111,16 +113,16 @@ def _redirect(value: bytes, status: int, forward: Forward) -> Led:
         return Led(value, value)
     if in_gateway:
         return _at_gateway(target, below, forward, whole=False, method=method)
-    # To the API's own URL, from which the client comes, and to which its query went as well.
+    # The client addresses the API itself, and its query with the presign went to the same URL.
     led = _with_presign(target, below, forward, method)
     return led if led.shown != led.sent else Led(reference, reference)
 
 
 def _url(value: bytes, forward: Forward, *, whole: bool) -> Led:
-    """A URL that the client may ask later, in the gateway's form.
+    """Rewrite a URL that the client may request later to the gateway's form.
 
     Args:
-        whole: with the gateway's origin, as clients want it that do not resolve what is relative.
+        whole: write an absolute URL with the gateway's origin, because some clients resolve no relative ones.
     """
     if forward.gateway_prefix is None:
         return Led(value, value)
@@ -133,10 +135,10 @@ def _url(value: bytes, forward: Forward, *, whole: bool) -> Led:
 def _at_gateway(
     target: bytes, below: bytes | None, forward: Forward, *, whole: bool, method: str | None = None
 ) -> Led:
-    """A target of the upstream's origin in the form that the client used."""
+    """Return a target on the upstream's origin as a URL in the form that the client used."""
     upstream, asked = forward.connection.upstream, forward.asked
     if upstream is None or below is None:
-        # Absolute, because relative to the gateway it would lead to somebody else.
+        # Absolute, because a relative URL would go to another connection of the gateway.
         outside = str(forward.origin).encode("ascii") + target
         return Led(outside, outside)
     rest = target[len(upstream.base) :]
@@ -145,7 +147,7 @@ def _at_gateway(
         url = origin + (forward.gateway_prefix or b"") + rest
         return _with_presign(url, below, forward, method) if whole or method else Led(url, url)
     if not whole or asked is None:
-        # Relative to the URL of the client, which holds the token: it need not be repeated in a header.
+        # Relative to the client's URL, which contains the token, so that no header repeats the token.
         depth = forward.plain.path[len(upstream.base) :].count(b"/") - 1
         relative = (b"../" * depth or b"./") + rest.removeprefix(b"/")
         return Led(relative, relative)
@@ -156,7 +158,7 @@ def _at_gateway(
 
 
 def _with_presign(url: bytes, below: bytes | None, forward: Forward, method: str | None) -> Led:
-    """A URL with the presign that the client has in its query, where that would be granted."""
+    """Return a URL with the presign of the client's query added, if the presign permits that URL."""
     asked = forward.asked
     presign = in_query(asked.request.query) if asked and forward.facts.carrier in ("query", "key") else b""
     if not presign or below is None or not _is_signed(below, method, forward):
@@ -167,12 +169,12 @@ def _with_presign(url: bytes, below: bytes | None, forward: Forward, method: str
 
 
 def _label(forward: Forward) -> bytes:
-    """Stands in a flow where the presign is."""
+    """Return the text that a flow shows in place of the presign."""
     return b"presign:" + forward.connection.id.encode("ascii")
 
 
 def _is_signed(path: bytes, method: str | None, forward: Forward) -> bool:
-    """Whether signature and connection allow a path; and a method, where it is known which one comes."""
+    """Return whether signature and connection allow a path, and a method if the next one is known."""
     asked, ceiling = forward.asked, forward.connection.ceiling
     if asked is None:
         return False
@@ -186,22 +188,23 @@ def _is_signed(path: bytes, method: str | None, forward: Forward) -> bool:
 
 
 def _next_method(method: str, status: int) -> str:
-    """With which method clients follow a redirect (RFC 9110, 15.4; Fetch, 4.4)."""
+    """Return the method with which clients follow a redirect (RFC 9110, 15.4; Fetch, 4.4)."""
     if status == 303 or (status in (301, 302) and method == "POST"):
         return "HEAD" if method == "HEAD" else "GET"
     return method
 
 
 def _below(target: bytes, forward: Forward) -> bytes | None:
-    """The path of a target below the base of the connection; None where it is not below."""
+    """Return the path of a target below the base of the connection; None if it is not below the base."""
     upstream = forward.connection.upstream
     return upstream.relative(target.partition(b"?")[0].partition(b"#")[0]) if upstream else None
 
 
 def _encoded(value: bytes) -> bytes:
-    """A reference with blanks and raw UTF-8 percent-encoded, as clients would; what else it is, stays.
+    """Percent-encode blanks and raw UTF-8 in a reference, as clients do. Nothing else changes.
 
-    Only what stands in the path, the query or the fragment is the same then: a host with an escape is none.
+    That is safe in the path, the query and the fragment. A host with an escape is not valid, so it never
+    counts as the upstream.
     """
     if not _UNSAFE.search(value) or value != value.strip(b" \t"):
         return value
@@ -213,7 +216,10 @@ def _encoded(value: bytes) -> bytes:
 
 
 def _on_upstream(value: bytes, forward: Forward) -> bytes | None:
-    """Path, query and fragment of a reference that every client resolves to the upstream's own origin."""
+    """Return path, query and fragment of a reference that all clients resolve to the upstream's origin.
+
+    None for any other reference.
+    """
     match = _REFERENCE.fullmatch(value)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Masking: a credential that an upstream echoes does not reach the client, in whichever form."""
+"""Masking: a credential that an upstream echoes does not reach the client, in any known encoding."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from urllib.parse import quote, quote_plus
 from .credentials import Injector
 
 MIN_LENGTH: Final = 8
-"""Shorter values are not masked: they stand in ordinary text by chance."""
+"""Shorter values are not masked, because they occur in ordinary text by chance."""
 _SURE: Final = 32
-"""First bytes of a form, so many that no text holds them by chance, and a hostile one only every 32 bytes."""
+"""Bytes of the beginning of a form that no text has by chance, and a hostile text only every 32 bytes."""
 MAX_SHOWN: Final = 3
-"""Bytes at the end of a piece that go on after a moment though a form may begin with them: somebody reads
-along, and many words end in such a letter. They tell next to nothing: most keys begin with three known ones.
+"""Most bytes at the end of a piece that are sent after a short wait, although a form may begin with them.
+
+A user may be reading the stream, and many words end in such a letter. The bytes reveal next to nothing: most
+keys begin with three known characters.
 """
 
 
 def forms(secret: bytes) -> frozenset[bytes]:
-    """The encodings of one secret that are recognised: raw, URL, JSON, HTML, hex, and base64 at all three
-    alignments, so also inside an encoded `Bearer …` or `user:…`.
+    """Return the recognised encodings of a secret: raw, URL, JSON, HTML, hex and base64.
+
+    base64 in all three alignments, so that it is also found inside an encoded `Bearer …` or `user:…`.
     """
     text = secret.decode("utf-8", "replace")
     found = {secret, secret.hex().encode(), secret.hex().upper().encode()}
@@ -38,7 +41,10 @@ def forms(secret: bytes) -> frozenset[bytes]:
 
 
 def _url_forms(text: str) -> Iterator[str]:
-    """Python's and Java's form encoding, RFC 3986, and JavaScript's encodeURIComponent and encodeURI."""
+    """Yield the URL encodings of a text.
+
+    They are Python's and Java's form encoding, RFC 3986, and JavaScript's encodeURIComponent and encodeURI.
+    """
     for safe in ("", "/", "!'()*", ";,/?:@&=+$-_.!~*'()#"):
         yield quote(text, safe=safe)
     yield quote_plus(text)
@@ -46,7 +52,7 @@ def _url_forms(text: str) -> Iterator[str]:
 
 
 def _json_forms(text: str) -> Iterator[str]:
-    """What encoders escape beyond what JSON demands: PHP the slash, Go and Gson what HTML reads."""
+    """Yield the JSON encodings. PHP escapes the slash too; Go and Gson escape characters special in HTML."""
     for plain in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
         yield plain
         yield plain.replace("/", "\\/")
@@ -76,7 +82,7 @@ def _lower_escapes(quoted: str) -> str:
 
 
 def _aligned(secret: bytes, encode: Callable[[bytes], bytes]) -> Iterator[bytes]:
-    """base64 of the secret behind 0, 1 and 2 other bytes, without the digits that neighbours change."""
+    """Yield base64 of the secret after 0, 1 and 2 other bytes, without digits that depend on neighbours."""
     for before in range(3):
         encoded = encode(bytes(before) + secret).rstrip(b"=")
         first = (0, 2, 3)[before]
@@ -85,7 +91,7 @@ def _aligned(secret: bytes, encode: Callable[[bytes], bytes]) -> Iterator[bytes]
 
 
 class Mask:
-    """Replaces every form of some secrets by as many asterisks, so that a Content-Length stays true."""
+    """A mask for some secrets. It replaces each form by as many asterisks, so that the length stays true."""
 
     __slots__ = ("_forms", "_longest", "_starts")
 
@@ -106,9 +112,9 @@ class Mask:
         return data
 
     def tail(self, data: bytes) -> int:
-        """How many bytes at the end could be the beginning of a form, once more bytes come."""
-        # What is longer than `_SURE` is searched for by its first bytes: its first letter alone may be all
-        # that an upstream sends.
+        """Return how many bytes at the end may be the beginning of a form that the next bytes complete."""
+        # A form longer than `_SURE` is searched by its first `_SURE` bytes. A search by its first letter
+        # would be slow, because a hostile body may consist of that letter.
         found = 0
         for form in self._forms:
             at = data.find(form[:_SURE], max(0, len(data) - len(form) + 1)) if len(form) > _SURE else -1
@@ -128,14 +134,15 @@ class Mask:
 
 @lru_cache(maxsize=1024)
 def mask_for(injector: Injector) -> Mask:
-    """The mask of a connection's credential, made once."""
+    """Return the mask of a connection's credential. It is made once."""
     return Mask(injector.rendered())
 
 
 class MaskedStream:
-    """Masks a body chunk by chunk; holds back only what may turn out to be the start of a secret.
+    """A mask for a body that arrives in chunks. It holds back only bytes that may be the start of a secret.
 
-    What was passed on while nothing more came is remembered: if it was such a start, the rest is masked.
+    If such bytes were sent after a wait, they are remembered. If they were the start of a secret, the rest of
+    the secret is masked.
     """
 
     __slots__ = ("_held", "_mask", "_passed")
@@ -146,7 +153,7 @@ class MaskedStream:
         self._passed = b""
 
     def __call__(self, chunk: bytes) -> bytes:
-        """The bytes that may go on; an empty chunk ends the body."""
+        """Return the bytes that may be sent. An empty chunk ends the body."""
         before = len(self._passed)
         data = self._passed + self._held + chunk if before or self._held else chunk
         data = self._mask.mask(data)
@@ -157,12 +164,13 @@ class MaskedStream:
 
     @property
     def is_short(self) -> bool:
-        """Whether so little is held back that it may go on if nothing more comes."""
+        """True if so few bytes are held back that they may be sent if nothing more arrives."""
         return bool(self._held) and len(self._passed) + len(self._held) <= MAX_SHOWN
 
     def overdue(self) -> bytes:
-        """What may go on now that nothing more has come for a while: never more of a secret than `MAX_SHOWN`
-        bytes, in however many pieces it comes.
+        """Return the bytes that may be sent because nothing more has arrived for a while.
+
+        Never reveals more than `MAX_SHOWN` bytes of a secret, in however many pieces the secret arrives.
         """
         if not self.is_short:
             return b""

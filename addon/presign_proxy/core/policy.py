@@ -1,4 +1,4 @@
-"""Whether a verified presign, and the connection it names, permit this request."""
+"""The checks whether a verified presign and its connection permit a request."""
 
 from __future__ import annotations
 
@@ -20,35 +20,41 @@ if TYPE_CHECKING:
 
 _METHOD = late(grammar.METHOD)
 NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
-"""Methods no wildcard grants: a tunnel, and two that echo the credential."""
+"""Methods that no wildcard grants: a tunnel, and two that echo the credential."""
 _USUAL: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Well-formed, and none of those."""
+"""Common methods, which are well-formed and not in `NEVER`."""
 
 
 def check_expiry(expires: int, now: int) -> None:
-    """`now == expires` is still in time (Motioness: rejects once the clock passes this). 0 is never."""
+    """Raise Denied after the expiry. 0 is never.
+
+    `now == expires` is still valid (Motioness: rejects once the clock passes this).
+    """
     if expires and now > expires:
         raise Denied("expired", f"expired {now - expires} s ago")
 
 
 def check_begun(terms: Terms, now: int) -> None:
-    """`now == not_before` is in time."""
+    """Raise Denied before `not_before`. `now == not_before` is valid."""
     if terms.not_before is not None and now < terms.not_before:
         raise Denied("not_yet_valid", f"not valid for another {terms.not_before - now} s")
 
 
 def check_client(terms: Terms, address: Address | None) -> None:
-    """Only for terms that list clients; an address nobody knows is in no network."""
+    """Raise Denied unless the address is in a signed network. An unknown address is in none.
+
+    Only for terms that list networks.
+    """
     if address is None:
-        raise Denied("client_not_allowed", "nobody can tell from which address it comes")
-    from ..http.networks import is_in  # a signer judges no client, and it is slow to import
+        raise Denied("client_not_allowed", "the client's address is unknown")
+    from ..http.networks import is_in  # slow to import, and a signer does not need it
 
     if not is_in(address, terms.clients):
         raise Denied("client_not_allowed", "it comes from an address outside of the signed networks")
 
 
 def check_body(signed: int, fields: Fields) -> None:
-    """Whether the body that is announced may come; one without a length is counted as it comes."""
+    """Raise Denied if Content-Length exceeds the signed size. A body without it is counted as it arrives."""
     announced = [int(value) for name, value in fields if name.lower() == b"content-length"]
     if max(announced, default=0) > signed:
         raise body_too_large(signed)
@@ -71,7 +77,10 @@ def check_lifetime(expires: int, now: int, ceiling: Ceiling) -> None:
 
 
 def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
-    """Case-sensitive, as methods are. HEAD is not implied by GET unless `head_as_get`."""
+    """Raise Denied unless signature and connection allow the method.
+
+    Methods are case-sensitive. GET does not imply HEAD, unless `head_as_get` is set.
+    """
     name = method.decode("ascii", "replace")
     if name not in _USUAL and (name in NEVER or not _METHOD.fullmatch(name)):
         raise Denied("method_not_allowed", "this method is never forwarded")
@@ -82,7 +91,7 @@ def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> No
 
 
 def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
-    """Whether a signed and a configured pattern match, in every way in which an upstream may read the path.
+    """Raise Denied unless a signed and a configured pattern match every reading of the path by an upstream.
 
     Args:
         path: canonical, relative to the connection, with its leading slash.
@@ -104,7 +113,7 @@ def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
 
 
 def _why(patterns: Iterable[Pattern], path: str) -> str:
-    """What there is to say of a path that none of these matches."""
+    """Return a reason, to append, why none of these patterns matches; empty if none is known."""
     if any(one.matches_as_sent(path) for one in patterns):
         return ", which an upstream may end earlier, at ; %3B %3F or %23"
     return ""

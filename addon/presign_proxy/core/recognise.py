@@ -1,4 +1,4 @@
-"""Is it ours? Where a request is addressed, and what it claims."""
+"""Recognition: where a request is addressed, and which presign it claims to have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .connection import Connection
 from .registry import Registry
 
 _OF_ADDRESS: Final = frozenset(("invalid", "malformed", "path_not_allowed", "host_mismatch"))
-"""Codes of what is wrong where a request for the gateway is taken for one to an API."""
+"""Codes that result if a request for the gateway is mistaken for one to an API."""
 NOT_OUR_NAME: Final = (
     "The gateway does not answer to the host of this URL. Its names are listed under gateway.hosts; an "
     "address or localhost counts with the gateway's own port only."
@@ -25,9 +25,9 @@ _TOKEN_PATHS: Final = tuple(TOKEN_PATH + start for start in PREFIXES)
 
 
 def is_gateway(registry: Registry, request: Request) -> bool:
-    """Whether the request is addressed to the gateway itself rather than to an API."""
+    """Return whether a request is addressed to the gateway itself, and not to an API."""
     if request.reverse:
-        # mitmproxy has replaced Host by then, so only the path can tell.
+        # mitmproxy has already replaced Host, so only the path shows it.
         return has_gateway_form(request) or is_source_form(registry, request)
     host, port = request.origin.host, request.origin.port
     if host in registry.hosts:
@@ -38,50 +38,56 @@ def is_gateway(registry: Registry, request: Request) -> bool:
 
 
 def has_gateway_form(request: Request) -> bool:
-    """Whether the path is one of scheme presign at a gateway host, whatever host it is sent to."""
+    """Return whether the path has the form of scheme presign at a gateway host. The host may be any."""
     return request.path.startswith((API_PROXY, *_TOKEN_PATHS))
 
 
 def at_another_name(request: Request, denied: Denied) -> Denied:
-    """The refusal of a request that has the gateway's form, but not a host that the gateway answers to: a
-    published port, or a name that `gateway.hosts` does not list.
+    """Return the refusal of a request whose path has the gateway's form, but whose host is not its name.
 
-    It says so whether or not there is such a connection, and to those without a good signature as well: it
-    tells what they have written themselves.
+    The usual reasons are a published port, or a name that `gateway.hosts` does not list. The answer is the
+    same whether or not the connection exists and the signature is valid. It reveals only what the client
+    wrote itself.
     """
     if denied.code not in _OF_ADDRESS or not has_gateway_form(request):
         return denied
     found = Denied("not_found", f"{_is_none_of_ours(request)}; {denied.detail}")
-    found.told = NOT_OUR_NAME
+    found.sentence = NOT_OUR_NAME
     return found
 
 
 def why_unsigned(registry: Registry, request: Request) -> str:
-    """Why a request counts as one without a presign, for the audit log."""
+    """Return why a request counts as one without a presign, for the audit log."""
     none = "the request carries no presign"
     if not is_source_of_another_name(registry, request):
         return none
-    return f"{_is_none_of_ours(request)}, and at another host sig and exp are no presign"
+    return f"{_is_none_of_ours(request)}, and at other hosts sig and exp do not count as a presign"
 
 
 def is_source_of_another_name(registry: Registry, request: Request) -> bool:
-    """Whether a request is the URL of a project of scheme source, but not at a host of the gateway."""
+    """Return whether the path has the form of scheme source with an existing project.
+
+    Callers use it for requests that are not at a host of the gateway.
+    """
     return bool(source_scheme.FORM.match(request.target)) and _project(registry, request) is not None
 
 
 def _project(registry: Registry, request: Request) -> Connection | None:
-    """The project that a path of scheme source names."""
+    """Return the project that a path of scheme source names; None if there is no such project."""
     name = request.path[len(source_scheme.PREFIX) :].partition(b"/")[0].decode("ascii", "replace")
     return registry.get(name, "source")
 
 
 def _is_none_of_ours(request: Request) -> str:
     where = f"{request.origin.host}:{request.origin.port}"
-    return f"{where} is none of the gateway's names, though the path has its form"
+    return f"{where} is not one of the gateway's names, but the path has its form"
 
 
 def is_source_form(registry: Registry, request: Request) -> bool:
-    """Whether a request at the gateway is of scheme source; in reverse mode, `/v1/` may be the API's own."""
+    """Return whether a request at the gateway has the form of scheme source.
+
+    In reverse mode `/v1/` may be the API's own path, so the project must exist.
+    """
     if not source_scheme.FORM.match(request.target):
         return False
     if not request.reverse:
@@ -90,7 +96,7 @@ def is_source_form(registry: Registry, request: Request) -> bool:
 
 
 def recognise(registry: Registry, request: Request, head: Head, *, gateway: bool) -> Presign | Source | None:
-    """What the request claims; None where it carries no part of a presign. Raises Denied."""
+    """Return the claim of a request; None if it carries no part of a presign. Raises Denied."""
     if gateway and is_source_form(registry, request):
         return _source_at_gateway(request, head)
     if gateway and not request.target.startswith((API_PROXY, TOKEN_PATH)):
@@ -102,7 +108,10 @@ def recognise(registry: Registry, request: Request, head: Head, *, gateway: bool
 
 
 def _key_at_gateway(request: Request, head: Head) -> Presign:
-    """A key token names its connection, so that the path may be the API's own: some SDKs take a host only."""
+    """Recognise a key token at the gateway, with a path of the API itself. Raises Denied.
+
+    A key token names its connection, so the path need not. Some SDKs let users configure only a host.
+    """
     presign = presign_scheme.recognise(request, head, gateway=True)
     if presign is None or presign.carrier != "key":
         raise Denied("not_found", "no such form at a gateway host")
@@ -110,8 +119,10 @@ def _key_at_gateway(request: Request, head: Head) -> Presign:
 
 
 def _source_at_gateway(request: Request, head: Head) -> Presign | Source:
-    """Of scheme source, unless a key token stands on it and nothing of a source's signature: `/v1/` begins
-    the paths of many an API.
+    """Recognise a request at the gateway whose path begins with `/v1/`. Raises Denied.
+
+    It is of scheme source, unless it has a key token and no signature of a source: the paths of many APIs
+    begin with `/v1/`.
     """
     presign = presign_scheme.recognise(request, head, gateway=True)
     key = presign is not None and presign.carrier == "key" and not request.reverse
@@ -126,7 +137,7 @@ def _source_at_gateway(request: Request, head: Head) -> Presign | Source:
 
 
 def _intercepted_source(registry: Registry, request: Request) -> Source | None:
-    """`sig` and `exp` on an origin that a project intercepts. Elsewhere they belong to other people."""
+    """Recognise `sig` and `exp` on an origin that a project intercepts. Elsewhere they belong to the API."""
     projects = registry.destinations.intercepting.get(request.origin)
     if projects is None:
         return None

@@ -1,4 +1,4 @@
-"""What nobody may see of a request: its presign and its credentials, wherever a client puts them."""
+"""Redaction of requests for people: presigns and credentials are removed, wherever a client puts them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ _SIGNED_SOURCE = re.compile(rf"sig={grammar.SIGNATURE}".encode())
 
 
 class Redacted(NamedTuple):
-    """Target and header of a refused request as people may see them."""
+    """The target and the header of a refused request, as people may see them."""
 
     target: bytes
     fields: Fields
 
 
 def redact(target: bytes, fields: Fields) -> Redacted:
-    """Without signature and credential. A signature that was refused here may be good elsewhere, so the
-    whole query goes. Of a request with more fields than are served none is shown: nobody reads them all.
+    """Return target and header without signature and credential.
+
+    The whole query is removed, because a signature that is refused here may be valid elsewhere. If a request
+    has more fields than the gateway accepts, no field is shown.
     """
     path, mark, _ = target.partition(b"?")
     if may_hold_presign(path):
@@ -42,8 +44,10 @@ def _shown(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 
 def without_presigns(fields: Fields) -> Fields:
-    """The header of a request without a presign, for whoever it goes to. A client may tell there where it is
-    or comes from, and that was a presigned URL: in `Referer`, in `HX-Current-URL`, in a cookie.
+    """Return the header of a request that passes through, without fields that contain a presign.
+
+    A client may report its current or previous URL there (`Referer`, `HX-Current-URL`, a cookie), and that
+    may be a presigned URL.
     """
     return tuple(
         [
@@ -56,12 +60,12 @@ def without_presigns(fields: Fields) -> Fields:
 
 
 def may_hold_presign(text: bytes) -> bool:
-    """One that holds more escapes than are looked at is hidden."""
+    """Return whether a text could contain a presign. One with too many escapes to decode counts as such."""
     return text.count(b"%") > MAX_ESCAPES or holds_presign(text)
 
 
 def holds_presign(text: bytes) -> bool:
-    """Whether a text could hold a presign of any kind, however often it is encoded."""
+    """Return whether a text could contain a presign of either scheme, however often it is encoded."""
     texts = decodings(text)
     folded = fold_decoded(texts[-1])
     return b"x-presign" in folded or bool(_SIGNED_SOURCE.search(folded)) or any(map(shows_token, texts))

@@ -1,4 +1,4 @@
-"""Where a redirect leads a client whose proxy the gateway is."""
+"""Redirects for clients that use the gateway as their proxy."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Final
 
 from ..http.hosts import parse_address, parse_authority
 
-# Read alike by every client: a host right behind two slashes; no user name, control, blank or backslash.
+# A form that all clients read alike: a host after two slashes, no user name, control, blank or backslash.
 _AWAY: Final = re.compile(r"(?:(https?):)?//([^/?#@\\]+)(?:[/?#].*)?", re.IGNORECASE)
 _PLAIN: Final = re.compile(rb"[!-\[\]-~]+")
 _DIRECT: Final = frozenset(("localhost", "local"))
-"""Top-level names that macOS and browsers ask without any proxy."""
+"""Top-level names that macOS and browsers request without a proxy."""
 
 
 def comes_back(value: bytes, scheme: str) -> bool:
-    """Whether a client follows a redirect to another origin through this gateway, which lets no presign go
-    there.
+    """Return whether a client follows a redirect to another origin through this gateway.
 
-    A client has one proxy for each scheme, so only under the scheme that it came by. Addresses and names
-    without a dot are asked directly by many.
+    Then the redirect is safe, because the gateway lets no presign pass to that origin. A client has one proxy
+    for each scheme, so the scheme must be the one that it used. Many clients request addresses and names
+    without a dot directly.
 
     Args:
-        value: of `Location`.
-        scheme: under which the client asks its proxy; empty where the gateway is no proxy to it.
+        value: the value of `Location`.
+        scheme: the scheme for which the gateway is the client's proxy; empty if it is not.
     """
     found = _AWAY.fullmatch(value.decode("ascii")) if scheme and _PLAIN.fullmatch(value) else None
     if found is None or (found[1] or scheme).lower() != scheme:

@@ -1,4 +1,4 @@
-"""All connections, as one immutable value that is swapped whole."""
+"""The registry: all connections as one immutable value, which is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .revocations import Revocations
 
 
 class Registry:
-    """All connections, immutable, swapped whole. Looking one up costs the same, however many there are.
+    """All connections. Immutable, and replaced as a whole. A look-up costs the same for any number of them.
 
     Args:
         connections: by id.
-        hosts: lower-case names under which the gateway itself is addressed.
-        deny_unsigned: whether a request that is not ours is refused.
+        hosts: the gateway's own names, lower-case.
+        deny_unsigned: whether requests without a presign are refused.
         revoked_urls: signature ids.
-        revoked_ids: `{connection}/{id}` of presigns that their signer named.
+        revoked_ids: `{connection}/{id}` of presigns that have a name.
         trusted_proxies: networks of peers whose X-Forwarded-For is believed.
     """
 
@@ -51,7 +51,7 @@ class Registry:
         trusted_proxies: tuple[Network, ...] = (),
     ) -> None:
         self.mark = object()
-        """Tells this registry from every other one, for those who must not keep it alive."""
+        """The identity of this registry, for objects that must not keep the registry alive."""
         self.connections = dict(connections)
         self._of_scheme: dict[str, dict[str, Connection]] = {"presign": {}, "source": {}}
         self.hosts = hosts
@@ -60,18 +60,19 @@ class Registry:
         self.revoked_ids = revoked_ids
         self.trusted_proxies = trusted_proxies
         self.since = Revocations()
-        """What was taken back since it was made: see `under`."""
+        """The revocations since the registry was made; see `under`."""
         self.macs = max((len(connection.keys.keys) for connection in self.connections.values()), default=1)
         for connection in self.connections.values():
             self._of_scheme["source" if connection.source else "presign"][connection.id] = connection
         self.destinations = Destinations(self.connections.values())
         self.also = self.destinations.second_hosts(self.since)
-        """Origins that take unsigned requests, with the networks where each may lie besides public ones."""
+        """Origins that accept unsigned requests, with networks in which each may be, besides public ones."""
 
     def under(self, since: Revocations) -> Registry:
-        """The same registry with these taken back; whatever was judged by this one is judged again.
+        """Return the same registry with these revocations. Its mark is new, so old decisions do not count.
 
-        At once, however many connections there are, and sharing all of them: this one is used no more.
+        It shares all connections with this registry, so it takes no time. This registry must not be used any
+        more.
         """
         found = copy(self)
         found.mark, found.since = object(), since
@@ -85,24 +86,24 @@ class Registry:
     def get(self, connection_id: str, scheme: str, stand_in: Connection) -> Connection: ...
 
     def get(self, connection_id: str, scheme: str, stand_in: Connection | None = None) -> Connection | None:
-        """The connection of that id, if it is of that scheme; else the stand-in, by the same steps."""
+        """Return the connection with that id and scheme; else the stand-in, in the same steps."""
         return self._of_scheme[scheme].get(connection_id, stand_in)
 
     def addressed(self, origin: Origin, path: bytes) -> Connection | None:
-        """The only connection whose upstream origin and base path a request to this URL would reach."""
+        """Return the only connection whose origin and base path this URL reaches; None if not exactly one."""
         return self.destinations.addressed(origin, path)
 
     def disperse(self) -> None:
-        """Let go of a registry that is no longer used, in steps between which other threads run."""
+        """Free the memory of an unused registry in small steps, so that other threads run in between."""
         for connections in (self.connections, *self._of_scheme.values()):
             while connections:
                 connections.popitem()
         self.destinations.disperse()
 
     def second_host(self, host: str, port: int) -> tuple[Network, ...] | None:
-        """In which networks a host may lie that takes unsigned requests; None for a host that does not."""
+        """Return the networks for a host that accepts unsigned requests; None for other hosts."""
         return self.also.get(Origin("https", host, port))
 
     def leads_to(self, host: str, port: int) -> bool:
-        """Whether some connection has an upstream there, or fetches sources from there."""
+        """Return whether a connection has an upstream there, or fetches sources from there."""
         return self.destinations.holds(host, port)

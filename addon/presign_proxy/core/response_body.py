@@ -1,4 +1,4 @@
-"""A response body on its way to the client: decoded if it must be, masked, counted."""
+"""A response body on its way to the client: decoded if needed, masked, counted."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from .content_coding import Decoder
 from .masking import Mask, MaskedStream
 
 PATIENCE: Final = 0.02
-"""Seconds for which the end of a piece waits for what comes next."""
+"""Seconds for which the end of a piece waits for the next piece."""
 TURN: Final = 1024 * 1024
-"""Bytes of a body that are passed on before others have their turn: one that is decoded may have no end."""
+"""Bytes of a body that are sent before other tasks run: a decoded body may be endless."""
 
 LEAST: Final = 16 * 1024
-"""What a piece of it counts for at least, be it empty: it may have taken as long as one of so many bytes."""
+"""Bytes that a piece counts for at least, even if it is empty: it may have taken as long as so many bytes."""
 
 
 class Body:
-    """Takes chunks from the upstream and yields what may go to the client."""
+    """A body that takes chunks from the upstream and yields pieces for the client."""
 
     __slots__ = ("_decoder", "_masked", "size")
 
@@ -28,7 +28,7 @@ class Body:
         self.size = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """A piece may be empty where the body is decoded. Raises DecodingError."""
+        """Yield the pieces of a chunk. A piece of an encoded body may be empty. Raises DecodingError."""
         self.size += len(chunk)
         if self._decoder is not None:
             return map(self._safe, self._decoder.feed(chunk))
@@ -36,20 +36,20 @@ class Body:
         return iter((safe,) if safe else ())
 
     def _safe(self, piece: bytes) -> bytes:
-        """What of it may go on now."""
+        """Return the part of a piece that may be sent now."""
         return self._masked(piece) if self._masked and piece else piece
 
     @property
     def waits(self) -> bool:
-        """Whether something is held back that may go on if nothing more comes for a moment."""
+        """True if bytes are held back that may be sent if nothing more arrives for a moment."""
         return self._masked is not None and self._masked.is_short
 
     def overdue(self) -> bytes:
-        """What was held back, now that nothing more has come."""
+        """Return the bytes that were held back, because nothing more has arrived."""
         return self._masked.overdue() if self._masked is not None else b""
 
     def finish(self) -> Iterator[bytes]:
-        """What was held back. Raises DecodingError where the body is not whole."""
+        """Yield the bytes that are still held back. Raises DecodingError if the body is incomplete."""
         if self._decoder and self.size:
             self._decoder.finish()
         if self._masked and (rest := self._masked(b"")):

@@ -1,4 +1,4 @@
-"""What is revoked: single URLs, keys, connections, and every key that was added before an instant."""
+"""Revocations of single URLs, keys, connections, and of all keys that were added before an instant."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ EVERY: Final = "*"
 
 
 class Revocations(NamedTuple):
-    """`urls` are signature ids, `keys` are `{connection}/{key}`, `ids` `{connection}/{id}` of presigns with a
-    name; `added_before` maps a connection, or `EVERY`, to a Unix time.
+    """A set of revocations.
+
+    `urls` are signature ids. `keys` are `{connection}/{key}`. `ids` are `{connection}/{id}` of presigns with
+    a name. `added_before` maps a connection, or `EVERY`, to a Unix time.
     """
 
     urls: frozenset[str] = frozenset()
@@ -28,7 +30,7 @@ class Revocations(NamedTuple):
         return bool(self.urls or self.keys or self.connections or self.added_before or self.ids)
 
     def __or__(self, other: Revocations) -> Revocations:
-        """What either says: never less than one of them."""
+        """Return the union: everything that either of the two revokes."""
         bounds = dict(self.added_before)
         for name, bound in other.added_before.items():
             bounds[name] = max(bound, bounds.get(name, 0))
@@ -41,17 +43,17 @@ class Revocations(NamedTuple):
         )
 
     def is_revoked(self, connection: str, key: SigningKey | None) -> bool:
-        """Whether a connection, or this key of it, is revoked."""
+        """Return whether a connection, or this key of it, is revoked."""
         return connection in self.connections or (key is not None and self._is_revoked(connection, key))
 
     def applied(self, connections: Mapping[str, Connection]) -> dict[str, Connection]:
-        """The connections, with what is revoked marked as such."""
+        """Return the connections, with revoked connections and keys marked as revoked."""
         if not (self.keys or self.connections or self.added_before):
             return dict(connections)
         return {name: self._applied(connection) for name, connection in connections.items()}
 
     def _applied(self, connection: Connection) -> Connection:
-        from dataclasses import replace  # a signer needs none, and it is slow to import
+        from dataclasses import replace  # slow to import, and a signer does not need it
 
         if connection.id in self.connections:
             connection = replace(connection, revoked=True)
@@ -59,7 +61,7 @@ class Revocations(NamedTuple):
         return connection if keys is connection.keys else replace(connection, keys=keys)
 
     def applied_to(self, connection: str, keys: KeyRing) -> KeyRing:
-        """The keys of a connection, with what is revoked marked as such."""
+        """Return the keys of a connection, with revoked keys marked as revoked."""
         revoked = [self._is_revoked(connection, key) for key in keys.keys]
         if not any(revoked):
             return keys

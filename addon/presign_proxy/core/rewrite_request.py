@@ -1,4 +1,4 @@
-"""The outgoing request, computed whole: strip, retarget, inject."""
+"""The outgoing request, computed as a whole: strip the presign and unsafe headers, and set the new target."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ _METHODS: Final = frozenset(
     b"x-http-method x-http-method-override x-http-methodoverride x-method-override real-method "
     b"x-ajax-real-method".split()
 )
-"""Of `strip.OVERRIDES`, the headers in which clients send the method that they mean."""
+"""The headers of `strip_list.OVERRIDES` in which clients send the method that they mean."""
 _DESTINATION: Final = b"destination"
 _TWO_PATHS: Final = frozenset((b"MOVE", b"COPY"))
-"""RFC 4918, 9.8 and 9.9: methods whose second path is in `Destination`."""
+"""Methods whose second path is in `Destination` (RFC 4918, 9.8 and 9.9)."""
 _TAKES: Final = frozenset((b"copy", b"rename", b"move", b"fetch"))
 _FROM: Final = frozenset((b"source", b"from"))
 _LEADS: Final = (frozenset((b"symlink", b"target")), frozenset((b"object", b"manifest")))
-"""Words of the names of headers in which object stores are told of a second object (S3 and its kin, Google's,
-Azure's, Swift): one to copy or to move from, or to lead to.
+"""Words in the names of headers that name a second object, to copy or move from, or to link to.
+
+Object stores have such headers: S3 and compatible ones, Google's, Azure's, Swift.
 """
 _MEANING: Final = (b"method", _DESTINATION, *sorted(_TAKES), b"symlink", b"manifest")
-"""Parts of the names of headers that may give a request another meaning."""
+"""Parts of the names of all headers that `check_meaning` may refuse, for a fast search."""
 NO_OVERRIDE: Final = "A header that overrides the method is not forwarded: send the method itself."
 NO_SECOND_PATH: Final = "MOVE and COPY with a Destination are not forwarded: only one path is signed."
 NO_COPY: Final = "A header that names a second object is not forwarded: only one path is signed."
 
 _WEBSOCKET: Final = b"websocket"
 _NO_WEBSOCKET: Final = ((b"Upgrade", b"HTTP/1.1"), (b"Connection", b"Upgrade"))
-"""RFC 9110, 15.5.22: which protocol is served instead."""
+"""The protocol that is served instead (RFC 9110, 15.5.22)."""
 _ASKS_FOR_MORE: Final = frozenset((b"upgrade", b"service-worker", b"expect"))
 PROXY_AUTHORIZATION: Final = b"proxy-authorization"
 
 
 def check_meaning(request: Request, head: Head) -> None:
-    """Refuse a request that means more than its method and its path say. Raises Malformed.
+    """Refuse a request whose headers change its method or add a second path. Raises Malformed.
 
-    A POST that is to be a DELETE would reach the upstream as a POST, and a MOVE would lead nowhere. Neither
-    may go on as it is: another method, and a second path, were not held against what was signed.
+    The other method and the second path were not checked against the signature, so they must not reach the
+    upstream. If the headers were only stripped, a POST that means DELETE would run as a POST, and a MOVE
+    would have no destination.
     """
     if not any(head.joined.find(part) >= 0 for part in _MEANING):
         return
@@ -61,8 +63,10 @@ def check_meaning(request: Request, head: Head) -> None:
 
 
 def check_upgrade(request: Request, head: Head, *, gateway: bool) -> None:
-    """Refuse WebSocket, for which a client would wait in vain, and to register a script that would outlive
-    the presign. Other upgrades are offers that a server may ignore (RFC 9110, 7.8); they are taken off.
+    """Refuse WebSocket, service workers at the gateway, and any Expect but 100-continue. Raises Denied.
+
+    A client would wait in vain for an upgrade to WebSocket. A service worker would outlive the presign. Other
+    upgrades are offers that a server may ignore (RFC 9110, 7.8); their headers are stripped.
     """
     if _ASKS_FOR_MORE.isdisjoint(head.names):
         return
@@ -83,12 +87,12 @@ def outgoing(
     connection: Connection,
     token_in: tuple[bytes, ...] = (),
 ) -> Outgoing:
-    """The request as it goes to the upstream, without credential and `Host`.
+    """Return the request for the upstream, without credential and `Host`.
 
     Args:
         path: the canonical path, base included.
         query: the query without the presign.
-        token_in: the lower-case headers in which the presign itself stood, if it was a key token.
+        token_in: the lower-case headers that contained the presign, if it was a key token.
     """
     slots = connection.injector.slots
     kept = _kept(request.fields, slots, connection)
@@ -97,7 +101,7 @@ def outgoing(
     if defaults := connection.conduct.default_fields:
         present = {header_key(name) for name, _ in kept}
         kept += tuple(field for field in defaults if header_key(field[0]) not in present)
-    # An encoded reply could carry the credential past the mask.
+    # The mask could miss the credential in an encoded reply.
     kept += ((b"Accept-Encoding", b"identity"),)
     return Outgoing(path, without(query, slots.params) if slots.params else query, kept)
 
@@ -119,7 +123,7 @@ def _kept(fields: Fields, slots: CredentialSlots, connection: Connection) -> Fie
 
 
 def _reject(fields: Fields, query: bytes | None, slots: CredentialSlots, token_in: tuple[bytes, ...]) -> None:
-    """Raises Malformed where the client brings a credential of its own."""
+    """Raise Malformed if the client sends a credential of its own."""
     keys = [header_key(name) for name, _ in fields]
     brought = [
         key for key in keys if key in slots.headers or (key != PROXY_AUTHORIZATION and is_credential(key))

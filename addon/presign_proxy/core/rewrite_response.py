@@ -1,4 +1,4 @@
-"""The upstream's response on its way to the client: what is taken off, masked, rewritten and put on."""
+"""The upstream's response on its way to the client: fields are removed, masked, rewritten and added."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..http.message import CONTROLS, TOKEN, Fields
 from ..http.response_head import UNFRAMED
 from .content_coding import CODINGS, UNREADABLE
 from .decision import Forward
-from .links import LINKS, MAX_TOIL, MAX_URLS, Led, lead, toil, weight
+from .links import LINKS, MAX_COST, MAX_URLS, Led, cost_of, rewrite_url, weight
 from .masking import Mask
 
 _ALWAYS: Final = frozenset(
@@ -19,13 +19,15 @@ _ALWAYS: Final = frozenset(
     b"x-sendfile nel report-to reporting-endpoints content-security-policy-report-only expect-ct "
     b"public-key-pins public-key-pins-report-only".split()
 )
-"""Among them all that makes a browser report: what it tells a third party holds the URL of the page, and with
-it the presign.
+"""Response headers that are always removed.
+
+They include all headers that make a browser send reports: a report contains the URL of the page, and with it
+the presign.
 """
 _GATEWAY_FORM: Final = frozenset(
     b"service-worker-allowed strict-transport-security alt-svc clear-site-data x-content-type-options".split()
 )
-"""Headers that speak for a whole origin, which in gateway form all upstreams share."""
+"""Headers that apply to a whole origin. In gateway form all upstreams share one origin."""
 _COOKIES: Final = frozenset((b"set-cookie", b"set-cookie2"))
 _GONE: Final = {
     (gateway, cookies, cache): _ALWAYS
@@ -37,19 +39,20 @@ _GONE: Final = {
     for cookies in (False, True)
     for cache in (False, True)
 }
-"""What is taken off: in gateway form or not, where cookies pass or not, where caching passes or not."""
+"""Headers that are removed, by three flags: gateway form, cookies permitted, caching permitted."""
 _NEVER_NOMINATED: Final = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 _POLICY: Final = b"content-security-policy"
 _REPORTING = re.compile(rb"(?:(?<=[;,])|^)[ \t]*report-(?:uri|to)(?![^ \t;,])[^;,]*", re.IGNORECASE)
-"""Directives of a policy that say who is told where it was broken (CSP, level 3, 6.5)."""
+"""Directives of a policy that make browsers report violations (CSP, level 3, 6.5)."""
 _SHARED_CACHING = re.compile(rb"(?:public|proxy-revalidate|s-maxage=.*)", re.IGNORECASE)
 
 
 class Reply(NamedTuple):
-    """A response head: status, reason phrase and fields; whether its body must be decoded to be masked, and
-    whether its fields tell its length, or that it comes in chunks.
+    """A response head: status, reason phrase and fields.
 
-    `links` are values of fields that hold a presign only on their way to the client.
+    `encoded` is True if the body must be decoded before it is masked. `sized` is True if a field gives the
+    length, `chunked` if a field says that the body is chunked. `links` are rewritten values that contain a
+    presign only in the head that is sent to the client.
     """
 
     status: int
@@ -62,18 +65,18 @@ class Reply(NamedTuple):
 
     @property
     def sent(self) -> Reply:
-        """The head that the client gets, where nobody else sees it."""
+        """The head as it is sent to the client, with presigns that flows do not show."""
         return self._replace(fields=linked(self.fields, self.links)) if self.links else self
 
 
 def linked(fields: Fields, links: tuple[Led, ...]) -> Fields:
-    """Fields as the client gets them; a value that somebody has changed meanwhile stays as it is."""
+    """Return the fields for the client. A value that another addon has changed meanwhile stays as it is."""
     sent = dict(links)
     return tuple([(name, sent.get(value, value)) for name, value in fields])
 
 
 def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
-    """The head as the client gets it. Raises Denied("upstream") where it must not be passed on."""
+    """Return the rewritten head. Raises Denied("upstream") if the response must not be forwarded."""
     if not 200 <= reply.status <= 999:
         raise Denied("upstream", "the upstream switches protocols, or sends an interim response as final")
     names, text = _checked(reply)
@@ -111,8 +114,10 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
 
 
 def _masked(fields: list[tuple[bytes, bytes]], mask: Mask) -> list[tuple[bytes, bytes]]:
-    """All fields masked in one go: one by one, each costs a search for each form, and there may be 60,000.
-    A mask is as long as what it hides, and no field holds the line break that stands between them.
+    """Mask all fields at once.
+
+    One by one, each of up to 60,000 fields would cost a search for each form. The fields are joined by line
+    breaks, which no field contains. Masked text has the same length, so splitting restores the fields.
     """
     if not fields:
         return []
@@ -128,7 +133,7 @@ def _kept(
     mask: Mask,
     links: list[Led],
 ) -> list[tuple[bytes, bytes]]:
-    """The fields that go on; `links` are added to."""
+    """Return the fields that are kept. Appends rewritten values to `links`."""
     fields: list[tuple[bytes, bytes]] = []
     named, urls, cost = forward.connection.conduct.url_headers, 0, 0
     for key, (name, value) in zip(names, reply.fields, strict=True):
@@ -137,12 +142,12 @@ def _kept(
         if key in LINKS or key in named:
             here = weight(key, value)
             urls += here
-            cost += toil(here, value, forward)
-            if urls > MAX_URLS or cost > MAX_TOIL:
-                # A redirect may not pass unseen, so nothing of the head does.
+            cost += cost_of(here, value, forward)
+            if urls > MAX_URLS or cost > MAX_COST:
+                # A redirect must not be forwarded without a check, so the whole response is refused.
                 raise Denied("upstream", "the upstream hands out more URLs than are looked at")
-            # Rewriting takes escapes off, under which an echoed credential was not seen.
-            led = Led(*map(mask.mask, lead(key, value, reply.status, forward)))
+            # Masked after rewriting: rewriting decodes escapes, which may have hidden an echoed credential.
+            led = Led(*map(mask.mask, rewrite_url(key, value, reply.status, forward)))
             value = led.shown
             if led.sent != value:
                 links.append(led)
@@ -155,9 +160,9 @@ def _kept(
 
 
 def _checked(reply: Reply) -> tuple[list[bytes], bytes]:
-    """The lower-case names of a head, and all of its text, one piece a line. Raises Denied("upstream").
+    """Check the grammar of a head. Return its lower-case names, and all of its text, one piece per line.
 
-    mitmproxy refuses some of it too, but quotes it, with an echoed key.
+    Raises Denied("upstream"). mitmproxy refuses some of this too, but quotes it, and with it an echoed key.
     """
     if not reply.fields:
         names, joined = [], b""
@@ -173,20 +178,23 @@ def _checked(reply: Reply) -> tuple[list[bytes], bytes]:
 
 
 def _nominated(fields: Fields) -> frozenset[bytes]:
-    """What `Connection` declares to be for this connection only, without what frames the message."""
+    """Return the names that `Connection` declares as hop-by-hop, without those that frame the message."""
     return frozenset([token.lower() for token in _listed(fields, b"connection")]) - _NEVER_NOMINATED
 
 
 def _listed(fields: Fields, key: bytes) -> list[bytes]:
-    """The elements of a header that is a list, over all its lines (RFC 9110, 5.6.1)."""
+    """Return the elements of a list header, from all of its lines (RFC 9110, 5.6.1)."""
     tokens = [token.strip() for name, value in fields if name.lower() == key for token in value.split(b",")]
     return [token for token in tokens if token]
 
 
 def _is_encoded(reply: Reply) -> bool:
-    """Raises Denied("upstream") for a coding that cannot be taken off: it would be passed on unread."""
+    """Return whether the body has a coding that the gateway decodes.
+
+    Raises Denied("upstream") for any other coding of a body, because the body would be forwarded unmasked.
+    """
     named = [token.lower() for token in _listed(reply.fields, b"content-encoding")]
-    # Of what is no coding of a body (aws-chunked, utf-8), servers have sent the name and nothing else.
+    # Names that are no coding of a body (aws-chunked, utf-8) are ignored: the servers do not encode the body.
     codings = [coding for coding in named if coding in CODINGS | UNREADABLE]
     if not codings:
         return False
@@ -199,13 +207,13 @@ def _added(forward: Forward, *, gateway: bool) -> Fields:
     common = ((b"Referrer-Policy", b"no-referrer"), (b"x-presign-request-id", forward.request_id.encode()))
     if not gateway:
         return common
-    # A second policy can only restrict what the upstream's own allows.
+    # A second policy can only restrict the upstream's own policy further.
     sandbox = ((b"Content-Security-Policy", b"sandbox"), (b"X-Content-Type-Options", b"nosniff"))
     return sandbox + common
 
 
 def _private(fields: Fields) -> bytes:
-    """The Cache-Control of the upstream without what lets shared caches store (RFC 9111, 5.2.2)."""
+    """Return Cache-Control without the directives that let shared caches store (RFC 9111, 5.2.2)."""
     tokens = _listed(fields, b"cache-control")
     tokens = [token for token in tokens if not _SHARED_CACHING.fullmatch(token)]
     if not any(token.lower() in (b"private", b"no-store") for token in tokens):

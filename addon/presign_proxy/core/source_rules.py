@@ -1,4 +1,4 @@
-"""Source URLs held against a project's rules."""
+"""The check of source URLs against the rules of a project."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .connection import SourceRules
 class Admitted(NamedTuple):
     """A source URL that a project's rules admit.
 
-    `listed`: an allowed origin admits it, so the project's own networks and that origin's port count;
-    `exact`: an allowed origin is exactly this one, so the project's credential may go there.
+    `listed` is True if an allowed origin admits it. Then the project's own networks and the port of that
+    origin are permitted. `exact` is True if its origin is itself listed. Then the project's credential may be
+    sent.
     """
 
     url: SourceUrl
@@ -23,7 +24,7 @@ class Admitted(NamedTuple):
 
 
 def admit_signed(text: str, rules: SourceRules) -> Admitted:
-    """Hold a signed source URL against a project's rules. Raises Denied("invalid")."""
+    """Check a signed source URL against a project's rules. Raises Denied("invalid")."""
     url = parse_source(text)
     listed = _is_listed(url.origin, rules)
     if not listed and rules.origins and not rules.any_public:
@@ -32,7 +33,7 @@ def admit_signed(text: str, rules: SourceRules) -> Admitted:
 
 
 def admit_plain(text: str, rules: SourceRules) -> Admitted:
-    """Hold an unsigned source without scheme against a project's allowlist. Raises Denied("invalid")."""
+    """Check an unsigned source, without scheme, against a project's allowlist. Raises Denied("invalid")."""
     for scheme in ("https", "http"):
         url = parse_source(f"{scheme}://{text}")
         if _is_listed(url.origin, rules):
@@ -47,7 +48,7 @@ def _with_port(url: SourceUrl, rules: SourceRules, *, listed: bool) -> Admitted:
 
 
 def _is_listed(origin: Origin, rules: SourceRules) -> bool:
-    """Whether an allowed origin admits this one: itself or a subdomain, on a label boundary."""
+    """Return whether an allowed origin admits this one: itself or a subdomain, on a label boundary."""
     return any(
         (origin.scheme, origin.port) == (allowed.scheme, allowed.port)
         and (origin.host == allowed.host or origin.host.endswith("." + allowed.host))

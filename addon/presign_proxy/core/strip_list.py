@@ -1,4 +1,4 @@
-"""What is taken off a request before it goes on: tables of headers, and how a name is held against them."""
+"""The strip list: headers that are removed from a request before it is forwarded, and the look-up in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CREDENTIALS: Final = frozenset(
     b"fastly-key circle-token x-postmark-server-token x-postmark-account-token x-figma-token "
     b"x-subscription-token".split()
 )
-"""Headers in which a client brings a credential of its own; see also `is_credential`."""
+"""Headers in which a client sends a credential of its own; see also `is_credential`."""
 _CREDENTIAL_PREFIXES: Final = (b"x-auth-", b"php-auth-", b"cf-access-")
 _CREDENTIAL_SUFFIXES: Final = (
     b"-authorization",
@@ -59,7 +59,7 @@ IDENTITY: Final = frozenset(
     b"https x-https x-ssl ssl port protocol ssl-https ssl-offloaded https-from-lb x-nfsn-https x-scheme "
     b"x-remote-protocol".split()
 )
-"""Headers that tell an upstream who the client is or which host it meant."""
+"""Headers that tell an upstream who the client is, or which host the client meant."""
 OVERRIDES: Final = frozenset(
     b"x-http-method x-http-method-override x-http-methodoverride x-method-override x-http-path-override "
     b"x-http-destinationurl x-sendfile-type "
@@ -69,22 +69,22 @@ OVERRIDES: Final = frozenset(
     b"x-now-route-matches x-matched-path x-environment-override "
     b"proxy destination".split()
 )
-"""Headers that change the method, the path, a second path (WebDAV) or a proxy setting behind our back."""
+"""Headers that set another method, path, second path (WebDAV) or proxy, which the gateway does not check."""
 HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate te trailer transfer-encoding upgrade "
     b"http2-settings".split()
 )
-"""RFC 9110, 7.6.1: for this connection only. The adapter frames the outgoing body anew."""
+"""Headers for this connection only (RFC 9110, 7.6.1). The adapter frames the outgoing body itself."""
 _ORIGINAL: Final = (b"x-original", b"x-orig-")
-"""Front ends tell under these what a request was before they rewrote it; clients, what a file was called."""
+"""Prefixes with two uses: front ends send the request before their rewriting, clients the name of a file."""
 _OF_DATA: Final = frozenset(
     b"file filename title type content mime media format encoding language charset length size width height "
     b"duration date time timestamp created modified checksum hash digest md5 sha1 sha256 message image photo "
     b"video audio document name id".split()
 )
-"""Words that make no address, no identity and no method, however they are put together; see `_WHOSE`."""
+"""Words that never name an address, an identity or a method, in any combination; but see `_WHOSE`."""
 _WHOSE: Final = frozenset((b"name", b"id"))
-"""Of these, the words that may be a person's where they stand alone."""
+"""The words of `_OF_DATA` that may mean a person if they are alone."""
 _PREFIXES: Final = (
     b"forwarded-",
     b"x-forward",
@@ -119,7 +119,7 @@ _PREFIXES: Final = (
     b"x-invoke-",
     b"x-myqee-system-",
 )
-"""Whole families of such headers, as front ends set them and what stands behind believes them."""
+"""Prefixes of whole families of such headers, which front ends set and upstreams trust."""
 _SUFFIXES: Final = (
     b"-connecting-ip",
     b"-client-ip",
@@ -143,9 +143,9 @@ _NEVER_PASSED: Final = (
 
 
 def nominated(fields: Fields) -> frozenset[bytes]:
-    """Names that `Connection` declares to be for this connection only. Raises Malformed.
+    """Return the names that `Connection` declares as hop-by-hop. Raises Malformed.
 
-    Naming what frames or identifies the message is an attack on the next hop (RFC 9110, 7.6.1), not a use.
+    To name a header that frames or identifies the message is an attack on the next hop (RFC 9110, 7.6.1).
     """
     names = frozenset(
         header_key(token.strip())
@@ -159,12 +159,12 @@ def nominated(fields: Fields) -> frozenset[bytes]:
 
 
 def passing(name: bytes) -> bytes:
-    """The header key of a name that connections may let pass; empty for one that none does."""
+    """Return the folded name of a header that may pass; empty for one that no connection lets pass."""
     return _short_passing(name) if len(name) <= CACHED else _judged(name)
 
 
 def is_credential(key: bytes) -> bool:
-    """Whether a header, by its folded name, is one in which clients bring credentials."""
+    """Return whether a header, by its folded name, is one in which clients send credentials."""
     return key in CREDENTIALS or key.startswith(_CREDENTIAL_PREFIXES) or key.endswith(_CREDENTIAL_SUFFIXES)
 
 
@@ -174,13 +174,14 @@ def _judged(name: bytes) -> bytes:
         return b""
     if key.startswith(_PREFIXES) and not _tells_of_data(key):
         return b""
-    # `Content_Length` is another length to an upstream that folds.
+    # An upstream that folds names would read `Content_Length` as a second Content-Length.
     return b"" if key in _FRAMING and name.lower() != key else key
 
 
 def _tells_of_data(key: bytes) -> bool:
-    """Whether a name speaks of what some data was originally, as `X-Original-Filename` does, and of nothing
-    that could be where a request goes or who sends it.
+    """Return whether a name describes original data, as `X-Original-Filename` does.
+
+    It must not be able to mean where the request goes, or who sends it.
     """
     start, *words = key.removeprefix(b"x-").split(b"-")
     return start in (b"original", b"orig") and not _WHOSE.issuperset(words) and _OF_DATA.issuperset(words)

@@ -1,4 +1,4 @@
-"""CONNECT: no presign travels on it, and with `unsigned: deny` it leads to known places only."""
+"""The check of CONNECT: it must carry no presign, and with `unsigned: deny` its host must be known."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .recognise import is_gateway
 from .registry import Registry
 
 REASON: Final = b"Forbidden: no connection of the presign gateway leads there"
-"""Many clients show nothing of a refused tunnel but its status line."""
+"""The reason phrase of a refused tunnel. Many clients show only the status line."""
 
 
 def refused(registry: Registry | None, request: Request) -> str | None:
-    """The code with which a tunnel is refused; None where it may be built.
+    """Return the code with which a tunnel is refused; None if it may be built.
 
     Args:
-        request: with `/` for its target, because a CONNECT has none.
+        request: the CONNECT, with `/` as its target, because a CONNECT has none.
     """
     try:
         if presign_scheme.recognise(request, head_of(request), gateway=False) is not None:

@@ -1,1 +1,1 @@
-"""What the gateway would do with a request, and why. Offline."""
+"""Explanations: what the gateway would do with a request, and why. Offline."""

@@ -1,4 +1,4 @@
-"""Why a request with a good signature was refused, and what to do about it."""
+"""Findings for a refused request with a good signature: why, and what to do about it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .explanation import Finding, printable
 _ESCAPED: Final = {ord("+"): units(b"%2B"), ord(";"): units(b"%3B")}
 _SHOWN: Final = 60
 _LIFETIMES: Final = 1_000_000_000
-"""A Unix time before 2001 is a lifetime that somebody took for one."""
+"""A Unix time below this (year 2001) is probably a lifetime that the signer gave as a time."""
 
 
 def beyond_the_signature(case: Case) -> list[Finding]:
-    """Recognised mistakes of a request whose signature is good."""
+    """Return the recognised mistakes of a request whose signature is good."""
     claim = case.claim
     if not isinstance(claim, Presign):
         return list(_expiry(int(getattr(claim, "exp", None) or "0"), case))
@@ -95,7 +95,7 @@ def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
 
 
 def _doubled_slash(claim: Presign) -> Iterator[Finding]:
-    """The usual reason why a path is refused: something was joined that had its slash already."""
+    """Yield a finding for `//` in a path, the usual reason why it is refused: two parts were joined."""
     path = claim.path.decode("ascii", "replace")
     at = path.find("//")
     if at >= 0:

@@ -1,4 +1,4 @@
-"""One request under explanation: what the gateway decided, and what it had in hand when it did."""
+"""A case: one request to explain, the decision on it, and the data for the explanation."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ SOURCE_STEPS: Final = _steps((check.name for check in SOURCE_CHECKS), *_BEFORE)
 """The steps of an explanation."""
 
 _TERMS: Final = {"not_before": "not_before", "client": "client", "body": "max_body"}
-"""Questions that are asked where the signed policy has that field."""
+"""Steps that exist only if the signed policy has the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request and the decision on it. `claim` is None where it carries no presign or no well-formed one;
-    `facts` is empty for a request that passes through.
+    """A request and the decision on it.
+
+    `claim` is None if the request carries no well-formed presign. `facts` is empty for a request that passes
+    through.
     """
 
     registry: Registry
@@ -52,7 +54,7 @@ class Case:
 
     @property
     def connection(self) -> Connection | None:
-        """The connection the gateway held the request against, whether or not the signature was good."""
+        """The connection against which the gateway checked the request, also with a bad signature."""
         if isinstance(self.claim, Source):
             return self.registry.get(self.claim.project, "source")
         return self.registry.connections.get(self.facts.connection or "")
@@ -63,17 +65,17 @@ class Case:
 
     @property
     def why(self) -> str:
-        """The reason that goes into the audit log, as a sentence."""
+        """The reason for the audit log, as a sentence."""
         return f"{self.detail[:1].upper()}{self.detail[1:]}."
 
     @property
     def message(self) -> bytes | None:
-        """The canonical string of the claim; None where there is none."""
+        """The canonical string of the claim; None if there is none."""
         return None if self.claim is None else message_of(self.claim, self.facts.connection or "")
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The questions that this request was asked or would have been."""
+        """The steps that this request went through, or would have gone through."""
         if not isinstance(self.claim, Source):
             return tuple(step for step in PRESIGN_STEPS if self._is_asked(step))
         unsigned = () if self.claim.signature is not None else ("canonical", "signature", "expiry")
@@ -92,7 +94,7 @@ class Case:
 
 
 def open_case(registry: Registry, request: Request, now: int) -> Case:
-    """Decide on a request as the gateway does, and keep what is needed to tell why."""
+    """Decide on a request as the gateway does, and keep the data that explains the decision."""
     decision = decide(registry, request, now, "req_explain")
     head, gateway = head_of(request), is_gateway(registry, request)
     try:

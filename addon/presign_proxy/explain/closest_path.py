@@ -1,4 +1,4 @@
-"""Which path pattern came closest to a path, and where it stops matching."""
+"""The search for the path pattern that comes closest to a path, and where it stops matching."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ _SHOWN = 60
 
 
 class Near(NamedTuple):
-    """How far a pattern goes along a path: `matched` is the part that agrees, `wanted` the literal that the
-    pattern wants next (empty where it ends there), `found` what the path has instead.
+    """How much of a path a pattern matches.
+
+    `matched` is the part that agrees. `wanted` is the literal that the pattern requires next, empty if the
+    pattern ends there. `found` is what the path has instead.
     """
 
     pattern: str
@@ -29,7 +31,7 @@ class Near(NamedTuple):
 
 
 def closest(patterns: Iterable[Pattern], path: str) -> Near | None:
-    """The pattern that goes farthest along a path before it fails; None where there is none.
+    """Return the pattern that matches the longest beginning of a path; None if there are no patterns.
 
     Args:
         path: units of a canonical path without its leading slash; no pattern matches it.
@@ -38,7 +40,7 @@ def closest(patterns: Iterable[Pattern], path: str) -> Near | None:
 
 
 def near(pattern: Pattern, path: str) -> Near:
-    """Where a pattern that does not match a path stops matching it."""
+    """Return where a pattern, which does not match a path, stops matching it."""
     first, *rest = pattern.literals
     at = _common(first, path)
     if at < len(first) or not rest:
@@ -60,7 +62,7 @@ def _common(one: str, other: str) -> int:
 
 
 def spelled(units: str) -> str:
-    """Units (see `paths.units`) as a path again."""
+    """Convert units (see `paths.units`) back to a path."""
     return "".join(f"%{ord(unit) - 0x100:02X}" if ord(unit) > 0xFF else unit for unit in units)
 
 

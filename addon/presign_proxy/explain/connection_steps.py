@@ -1,4 +1,4 @@
-"""What the steps say that find the connection or the project, in words. Nothing is decided here."""
+"""The texts of the steps that find the connection or the project. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .case import Case
 from .explanation import Outcome, Step, listed, printable
 
 _MANY: Final = 5000
-"""Connections among which a similar name is looked for."""
+"""Most connections that are searched for a similar name."""
 
 
 def _connection(case: Case) -> Step:
@@ -31,8 +31,8 @@ def _connection(case: Case) -> Step:
 def _unknown(case: Case, named: str | None) -> str:
     if named is None:
         return (
-            f"None is named, and not exactly one connection has an upstream that {case.request.origin} and "
-            "this path reach: name it with X-Presign-Connection."
+            f"The request names no connection, and {case.request.origin} with this path does not belong to "
+            "exactly one upstream: name the connection with X-Presign-Connection."
         )
     other = case.registry.connections.get(named)
     if other is not None:
@@ -52,7 +52,7 @@ def _similar(case: Case, named: str) -> str:
 
 
 def _state(known: Connection, what: str) -> tuple[Outcome, str]:
-    # Refused later, after the signature, so that only its holder learns of it.
+    # The gateway refuses this after the signature, so that only a holder of a presign learns of it.
     if known.revoked:
         return "note", f"{what}; it is revoked."
     if not known.enabled:
@@ -83,10 +83,10 @@ def _project_refused(case: Case) -> Step:
     return step._replace(outcome="refused")
 
 
-TELLERS: Final[dict[str, Callable[[Case], Step | None]]] = {
+PASSED: Final[dict[str, Callable[[Case], Step | None]]] = {
     "connection": _connection,
     "project": _project,
 }
-REFUSALS: Final[dict[str, Callable[[Case], Step]]] = {
+REFUSED: Final[dict[str, Callable[[Case], Step]]] = {
     "project": _project_refused,
 }

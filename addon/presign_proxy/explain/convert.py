@@ -1,4 +1,4 @@
-"""One carrier into another: the same grant, without the secret."""
+"""Conversion of a presign from one carrier to another, without the secret."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .input.urls import UnreadableUrl
 
 
 class Converted(NamedTuple):
-    """A grant, and the path with query it was asked for with; None where nobody said one."""
+    """A grant, and the requested path with its query; None if no path was given."""
 
     signed: Signed
     path: str | None
 
 
 def signed_from(presented: Presented, *, connection: str | None = None, base: str = "") -> Converted:
-    """The grant that a request carries, for `Signed.url`, `.headers` and `.token`.
+    """Return the grant that a request carries, for `Signed.url`, `.headers` and `.token`.
 
-    Nothing is verified: whoever holds a presign may carry it otherwise, good or bad.
+    Nothing is verified. A holder may convert any presign, valid or not.
 
     Args:
-        connection: its id, for a presign that names none (a URL of the API's own without
+        connection: the id of the connection, for a presign that names none (a URL of the API itself without
             X-Presign-Connection).
-        base: the connection's base path, such as `/v1`, which a URL of the API's own begins with and one
-            of the gateway leaves out.
+        base: the connection's base path, such as `/v1`. A URL of the API itself begins with it; a URL of the
+            gateway leaves it out.
 
-    Raises Unreadable where there is no well-formed presign, or none of scheme presign.
+    Raises UnreadableUrl if there is no well-formed presign of scheme presign.
     """
     presign = _recognised(presented)
     named = presign.connection_id or connection
@@ -48,9 +48,9 @@ def signed_from(presented: Presented, *, connection: str | None = None, base: st
 
 
 def claimed(presented: Presented) -> Presign | Source:
-    """What a request carries, signed by either scheme, at whichever host. Nothing is verified.
+    """Return the claim of a request, signed under either scheme, at any host. Nothing is verified.
 
-    Raises Unreadable.
+    Raises UnreadableUrl.
     """
     request = presented.request
     gateway = request.path.startswith((API_PROXY, TOKEN_PATH))
@@ -77,7 +77,7 @@ def _recognised(presented: Presented) -> Presign:
 
 
 def _path(presign: Presign, base: str) -> str:
-    """The path below the connection with the query, as received. Raises Unreadable."""
+    """Return the path below the connection with the query, as received. Raises UnreadableUrl."""
     path = presign.path
     prefix = base.rstrip("/").encode()
     if not presign.gateway and prefix:

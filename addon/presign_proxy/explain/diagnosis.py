@@ -1,4 +1,4 @@
-"""What went wrong with a refused request, where it can be recognised. Nothing here decides anything."""
+"""Diagnosis: the recognised mistakes in a refused request. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FIELDS: Final = ("expires", "methods", "paths", "signature")
 
 
 def diagnose(case: Case) -> tuple[Finding, ...]:
-    """The mistakes that were recognised, the one to mend first at the front; none in what is granted."""
+    """Return the recognised mistakes, the one to correct first at the front; none for a granted request."""
     if isinstance(case.decision, Forward):
         return ()
     found = list(_address(case))
@@ -52,8 +52,9 @@ def _address(case: Case) -> Iterator[Finding]:
     if not case.gateway and stray:
         yield Finding(
             "gateway_host_unknown",
-            f"The path has the gateway's form, but {request.origin.host} is none of its names: list it under "
-            "gateway.hosts, or use one that is there. A published port is not the one that it listens on.",
+            f"The path has the gateway's form, but {request.origin.host} is not one of its names: list it "
+            "under gateway.hosts, or use a name that is listed. A published port is not the port on which "
+            "the gateway listens.",
         )
 
 
@@ -89,7 +90,7 @@ def _nothing(case: Case) -> Iterator[Finding]:
 
 
 def _arrangement(request: Request, loose: Loose) -> Iterator[Finding]:
-    """How the fields are put into the request."""
+    """Yield the mistakes in how the request carries the fields."""
     if loose.entities:
         yield Finding("html_entities", "The URL was copied out of HTML: write & for each &amp;.")
     if len(loose.carriers) > 1:
@@ -134,7 +135,7 @@ def _tokens(loose: Loose) -> Iterator[Finding]:
         payload, dot, _ = token[4:].partition(".")
         if "=" in payload:
             yield Finding("token_padding", "The base64url of the token has padding: leave the = out.")
-        if "+" in payload or "/" in payload.rstrip("/"):  # the last one may be of a path behind the token
+        if "+" in payload or "/" in payload.rstrip("/"):  # a trailing slash may belong to a path after it
             yield Finding(
                 "token_alphabet", "The token is in standard base64: base64url has - for + and _ for /."
             )
@@ -161,7 +162,7 @@ def _token_fields(prefix: str, lines: list[str]) -> Iterator[Finding]:
 
 
 class _Spelled(NamedTuple):
-    """Mistakes within fields; the values as they should be; the signature or the beginning of it."""
+    """The mistakes within fields, the corrected values, and the signature or its beginning."""
 
     in_values: list[Finding]
     in_signature: list[Finding]
@@ -192,7 +193,7 @@ def _spelling(loose: Loose) -> _Spelled:
 
 
 def _investigated(case: Case, loose: Loose, spelled: _Spelled, beginning: bytes) -> list[Finding]:
-    """With which secret and over what the signature was made."""
+    """Return findings on the secret and the text with which the signature was made."""
     addressed = case.registry.addressed(case.request.origin, case.request.path)
     named = spelled.repaired.connection_id or (addressed.id if addressed else "")
     known = case.registry.get(named, "presign")
@@ -215,7 +216,7 @@ def _investigated(case: Case, loose: Loose, spelled: _Spelled, beginning: bytes)
 
 
 def _written(loose: Loose) -> PolicyText | None:
-    """The policy as it was sent; None where there is none."""
+    """Return the policy as it was sent; None if there is none."""
     found = {field: loose.first(field) or "" for field in TERMS if field in loose.fields}
     return PolicyText(**found) if found else None
 
@@ -226,6 +227,6 @@ def _raw(loose: Loose, name: str) -> str:
 
 
 def _below(path: bytes) -> str:
-    """The path below the gateway prefix, with its slash."""
+    """Return the path below the gateway prefix, with its leading slash."""
     text = path.decode("utf-8", "replace")
     return re.sub(r"^/(?:api/proxy|p)/[^/]*", "", text)

@@ -1,6 +1,6 @@
-"""Explaining: what the gateway would do with a request, step by step, and why. Offline, for the operator.
+"""Explanation of a request for the operator: what the gateway would do, step by step, and why. Offline.
 
-The verdict is what `core.decide` says and nothing else; the steps and findings only tell of it.
+The verdict is the decision of `core.decide` and nothing else. The steps and findings only describe it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from . import stripped_headers
 from .case import Case, open_case, refused_at
 from .diagnosis import diagnose
 from .explanation import Claimed, Conclusion, Explanation, Finding, Leaving, Step, shown
-from .steps import told, told_refused
+from .steps import describe, describe_refusal
 
 
 def explain(registry: Registry, request: Request, now: int) -> Explanation:
-    """What the gateway would do with a request, and why. Never raises.
+    """Explain what the gateway would do with a request, and why. Never raises.
 
     Args:
-        registry: connections may be without their real credentials: only placeholders are shown.
+        registry: its connections may lack their real credentials, because only placeholders are shown.
         now: Unix time, whole seconds.
     """
     case = open_case(registry, request, now)
@@ -49,7 +49,7 @@ def _verdict(case: Case) -> Conclusion:
     if not isinstance(decision, Deny):
         return Conclusion("pass")
     status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
-    message = (decision.told or MESSAGE[decision.code]) if decision.style == "json" else ""
+    message = (decision.sentence or MESSAGE[decision.code]) if decision.style == "json" else ""
     return Conclusion("deny", status, decision.code, shown(decision.detail), message)
 
 
@@ -73,15 +73,15 @@ def _claimed(case: Case) -> Claimed:
 
 
 def _steps(case: Case, leaving: Leaving | None) -> list[Step]:
-    """The steps up to the refusal, or all of them."""
+    """Return the steps up to the refusal, or all of them."""
     refused = refused_at(case)
     steps: list[Step] = []
     for name in case.steps:
         if name == refused:
-            return [*steps, told_refused(case, name)]
+            return [*steps, describe_refusal(case, name)]
         if name == "grammar" and case.claim is None:
             return steps
-        if step := told(case, name):
+        if step := describe(case, name):
             steps.append(step)
     if leaving is not None:
         steps.append(_forward_step(case, leaving))
@@ -98,7 +98,7 @@ def _forward_step(case: Case, leaving: Leaving) -> Step:
 
 
 def _taken_off(case: Case) -> tuple[str, ...]:
-    """Why each header of the client's own does not go on."""
+    """Return lines that say why headers of the client are not forwarded."""
     decision, fields = case.decision, case.request.fields
     if not isinstance(decision, Forward):
         return ()
@@ -108,7 +108,7 @@ def _taken_off(case: Case) -> tuple[str, ...]:
 
 
 def _leaving(case: Case, forward: Forward) -> Leaving:
-    """The outgoing request, made of what the decision shows people, never of what it sends."""
+    """Return the outgoing request. Made from `Forward.shown`, never from `Forward.sent`."""
     outgoing, request = forward.shown, case.request
     query = b"" if outgoing.query is None else b"?" + outgoing.query
     url = f"{forward.origin}{(outgoing.path + query).decode('ascii', 'replace')}"
@@ -123,7 +123,7 @@ def _leaving(case: Case, forward: Forward) -> Leaving:
 
 
 def _stripped(request: Request, plain: Outgoing) -> tuple[str, ...]:
-    """Names of the header fields and query parameters that do not go on."""
+    """Return the names of the header fields and query parameters that are not forwarded."""
     fields = Counter(request.fields) - Counter(plain.fields)
     pieces = Counter((request.query or b"").split(b"&")) - Counter((plain.query or b"").split(b"&"))
     parameters = [piece.partition(b"=")[0] for piece in pieces if piece]
@@ -136,7 +136,10 @@ def _text(raw: bytes) -> str:
 
 
 def _clean(case: Case, step: Step) -> Step:
-    """The step without the signature. The canonical string keeps whatever else looks like one."""
+    """Return the step without the signature.
+
+    In the canonical string, only the signature itself is cut: other text may look like a signature.
+    """
     if step.name != "canonical":
         return step._replace(text=shown(step.text), lines=tuple(map(shown, step.lines)))
     signature = case.claim.signature if case.claim is not None else None

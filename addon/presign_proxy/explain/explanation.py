@@ -1,4 +1,4 @@
-"""What the gateway would do with a request and why: as data, and as lines for a terminal."""
+"""Explanations as data and as lines for a terminal: what the gateway would do with a request, and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "min"), (1, "second"))
 
 
 class Step(NamedTuple):
-    """One question of the gateway and its answer; `lines`, what belongs to it line by line."""
+    """One step of the gateway's decision and its outcome. `lines` are further details, one per line."""
 
     name: str
     outcome: Outcome
@@ -27,15 +27,17 @@ class Step(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One mistake that was recognised: its stable name, and a sentence that says what to do."""
+    """One recognised mistake: its stable name, and a sentence that says what to do."""
 
     name: str
     text: str
 
 
 class Conclusion(NamedTuple):
-    """What `core.decide` says. `status` and `code` are None unless it is refused; `detail` is what the
-    audit log would hold, `message` what the client would read, empty where it reads nothing.
+    """The decision of `core.decide`.
+
+    `status` and `code` are None unless the request is refused. `detail` is the text for the audit log.
+    `message` is the text that the client would read, empty if there is none.
     """
 
     decision: Literal["forward", "deny", "pass"]
@@ -50,7 +52,7 @@ class Conclusion(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What was recognised of the presign; None for what is not known or does not apply."""
+    """What was recognised of the presign. Values that are unknown or do not apply are None."""
 
     scheme: str | None = None
     carrier: str | None = None
@@ -61,7 +63,7 @@ class Claimed(NamedTuple):
 
 
 class Leaving(NamedTuple):
-    """The request that would go to the upstream: header fields by name, credentials as placeholders."""
+    """The request that the upstream would receive: header fields by name, credentials as placeholders."""
 
     method: str
     url: str
@@ -71,7 +73,7 @@ class Leaving(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """The verdict, the steps that led there in the gateway's order, and what went wrong, if anything."""
+    """The verdict, the steps in the gateway's order, and the mistakes, if any."""
 
     verdict: Conclusion
     claimed: Claimed
@@ -80,7 +82,7 @@ class Explanation(NamedTuple):
     leaving: Leaving | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The same as objects, lists and texts."""
+        """Return the explanation as objects, lists and texts for JSON."""
         return {
             "verdict": self.verdict._asdict(),
             "claimed": self.claimed._asdict(),
@@ -96,7 +98,7 @@ class Explanation(NamedTuple):
 
 
 def render(explanation: Explanation) -> list[str]:
-    """The explanation for a terminal: one line for each step, marked `ok`, `!!` or `--`; no colours."""
+    """Return lines for a terminal: one for each step, marked `ok`, `!!` or `--`; no colours."""
     lines = [headline(explanation.verdict), ""]
     for step in explanation.steps:
         lines.append(f"  {_MARKS[step.outcome]}  {step.name.ljust(_WIDTH)}  {step.text}")
@@ -116,7 +118,7 @@ def headline(verdict: Conclusion) -> str:
 
 
 def shown(text: str) -> str:
-    """A text as people may see it: no whole signature or token, nothing that moves a cursor."""
+    """Return a text that is safe to show: no whole signature or token, no control characters."""
     return _TOKEN.sub(r"\1…", _SIGNATURE.sub(r"\1…", printable(text)))
 
 
@@ -133,7 +135,7 @@ def listed(texts: Iterable[str]) -> str:
 
 
 def span(seconds: int) -> str:
-    """A length of time in its two largest units: "3 days 4 hours", "42 min", "1 second"."""
+    """Format a length of time in its two largest units: "3 days 4 hours", "42 min", "1 second"."""
     parts: list[str] = []
     rest = seconds
     for size, name in _UNITS:
@@ -148,7 +150,7 @@ def span(seconds: int) -> str:
 
 
 def moment(unix: int) -> str:
-    """A Unix time as people read it, in GMT; far beyond the calendar, as the number it is."""
+    """Format a Unix time as a date in GMT; beyond the calendar, as a number."""
     try:
         return formatdate(unix, usegmt=True)
     except (ValueError, OverflowError, OSError):

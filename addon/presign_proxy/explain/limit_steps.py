@@ -1,4 +1,4 @@
-"""What is told of the limits of a request that is granted: what they are, not how much of them is left."""
+"""The text of the step about limits: the limits of a granted request, without how much of them is left."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from .explanation import Step
 
 
 def limits(case: Case) -> Step:
-    """The counters it would be held against. They are in the gateway's store, which is not asked."""
+    """Return the step with the counters that the request must fit into.
+
+    Their current values are in the gateway's store, which is not asked.
+    """
     counters = case.decision.counters if isinstance(case.decision, Forward) else ()
     return Step(
         "limits",
         "note",
-        "Held against these; how much of them is used is not known here.",
-        tuple([_told(counter) for counter in counters]),
+        "These limits apply; how much of them is used is not known here.",
+        tuple([_text(counter) for counter in counters]),
     )
 
 
-def _told(counter: Counter) -> str:
+def _text(counter: Counter) -> str:
     if counter.kind == "rate":
         text = f"{counter.quota} in {counter.window} s, {counter.limit} at once"
     elif counter.kind == "slots":

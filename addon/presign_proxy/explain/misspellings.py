@@ -1,4 +1,4 @@
-"""How the fields of a presign get misspelled: each mistake by name, and what the field should have said."""
+"""Misspelled fields of a presign: the name of each mistake, and the corrected value."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _DURATION = re.compile(r"[0-9]+ ?[a-z]+")
 
 
 class Read(NamedTuple):
-    """A field as it was meant: the mistake, if it has one, and the repaired text, None where nobody knows."""
+    """A field that was read: the mistake in it, if any, and the corrected text; None if that is unknown."""
 
     finding: Finding | None
     meant: str | None
 
 
 def signature(text: str, name: str = "X-Presign-Signature") -> Read:
-    """A signature field. A `meant` of under 64 digits is the beginning of one."""
+    """Read a signature field. A `meant` of less than 64 digits is the beginning of a signature."""
     if _GOOD_SIGNATURE.fullmatch(text):
         return Read(None, text)
     if not text:
@@ -111,7 +111,7 @@ def _other_length(text: str, name: str) -> Read:
 
 
 def _from_base64(text: str) -> str | None:
-    """64 hex digits that some base64 holds, as 32 bytes or as text."""
+    """Return the 64 hex digits that are encoded in some base64, as 32 bytes or as text; else None."""
     plain = text.rstrip("=").replace(" ", "+").replace("-", "+").replace("_", "/")
     if not 43 <= len(plain) <= 88:
         return None
@@ -126,6 +126,7 @@ def _from_base64(text: str) -> str | None:
 
 
 def expires(text: str, name: str = "X-Presign-Expires") -> Read:
+    """Read an expiry."""
     if _GOOD_EXPIRES.fullmatch(text):
         return Read(None, text)
     if re.fullmatch(r"[1-9][0-9]{12}", text):
@@ -153,7 +154,7 @@ def expires(text: str, name: str = "X-Presign-Expires") -> Read:
 
 
 def term(field: str, text: str) -> Read:
-    """A field of a signed policy."""
+    """Read a field of a signed policy."""
     name = TERMS[field]
     if not text:
         why = f"{name} is empty: a field that says nothing is left out."
@@ -182,7 +183,7 @@ def _clients(text: str, name: str) -> Read:
 
 
 def listed(text: str, what: str) -> tuple[list[Finding], str]:
-    """A list of methods or paths: its mistakes, and the list as a signer should have written it."""
+    """Read a list of methods or paths. Returns its mistakes, and the list as it should be written."""
     name = f"X-Presign-{what.capitalize()}"
     found: list[Finding] = []
     plain = text

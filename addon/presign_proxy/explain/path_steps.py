@@ -1,4 +1,4 @@
-"""What the steps about method, path and source say, in words. Nothing is decided here: see `case`."""
+"""The texts of the steps about method, path and source. Nothing is decided here: see `case`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _methods_refused(case: Case) -> Step:
 
 
 def _patterns(case: Case) -> tuple[list[Pattern], tuple[Pattern, ...], str]:
-    """Signed patterns, the connection's, and the units they are matched on."""
+    """Return the signed patterns, the patterns of the connection, and the units of the path."""
     claim, known = case.claim, case.connection
     paths = claim.paths if isinstance(claim, Presign) else ""
     signed = [pattern(text) for text in parse_list(paths, "paths")]
@@ -47,7 +47,7 @@ def _path(case: Case) -> Step:
 
 
 def _respelled(case: Case) -> tuple[str, ...]:
-    """What canonicalising changed, if it did."""
+    """Return a line with the path as received, if the canonical path is different."""
     claim = case.claim
     received = claim.path.decode("utf-8", "replace") if isinstance(claim, Presign) else ""
     if not case.gateway or received == case.facts.path:
@@ -101,16 +101,16 @@ def _format(case: Case) -> Step | None:
 def _format_refused(case: Case) -> Step:
     known = case.connection
     formats = known.source.formats if known and known.source else frozenset()
-    return Step("format", "refused", f"{case.detail}: {listed(sorted(formats)) or 'none'} would be.")
+    return Step("format", "refused", f"{case.detail}; it serves {listed(sorted(formats)) or 'none'}.")
 
 
-TELLERS: Final[dict[str, Callable[[Case], Step | None]]] = {
+PASSED: Final[dict[str, Callable[[Case], Step | None]]] = {
     "methods": _methods,
     "path": _path,
     "origin": _origin,
     "format": _format,
 }
-REFUSALS: Final[dict[str, Callable[[Case], Step]]] = {
+REFUSED: Final[dict[str, Callable[[Case], Step]]] = {
     "methods": _methods_refused,
     "path": _path_refused,
     "origin": _origin_refused,

@@ -1,4 +1,4 @@
-"""What the steps of a signed policy (version 2) say, in words. Nothing is decided here: see `case`."""
+"""The texts of the steps of a signed policy (version 2). Nothing is decided here: see `case`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..signing.signed_policy import NO_TERMS, Terms, parse
 from .case import Case
 from .explanation import Step, moment, printable, span
 
-Teller = Callable[[Case], Step]
+Describer = Callable[[Case], Step]
 
 
 def terms_of(case: Case) -> Terms:
-    """The terms of a claim whose signature was good, and its policy well-formed."""
+    """Return the terms of a claim with a good signature and a well-formed policy."""
     claim = case.claim
     return parse(claim.written) if isinstance(claim, Presign) and claim.written else NO_TERMS
 
@@ -57,18 +57,18 @@ def _client_refused(case: Case) -> Step:
 def _address(case: Case) -> str:
     request = case.request
     address = client_of(request, case.registry.trusted_proxies)
-    return "An address that nobody can tell" if address is None else str(address)
+    return "An unknown address" if address is None else str(address)
 
 
 def _body(case: Case) -> Step:
     most = terms_of(case).max_body
-    return Step("body", "ok", f"At most {most} bytes; one without a length is cut off where it has more.")
+    return Step("body", "ok", f"At most {most} bytes; a body without a length is cut off at the limit.")
 
 
-TELLERS: Final[dict[str, Teller]] = {
+PASSED: Final[dict[str, Describer]] = {
     "policy": _policy,
     "not_before": _not_before,
     "client": _client,
     "body": _body,
 }
-REFUSALS: Final[dict[str, Teller]] = {"not_before": _not_before_refused, "client": _client_refused}
+REFUSED: Final[dict[str, Describer]] = {"not_before": _not_before_refused, "client": _client_refused}

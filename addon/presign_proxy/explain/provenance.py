@@ -1,4 +1,4 @@
-"""Which key made a signature, whether or not the gateway would grant it: offline, for its owner."""
+"""The search for the key that made a signature, for its owner. Offline; the gateway need not grant it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _AS_IT_IS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {"as it is": b
 
 
 def message_of(claim: Presign | Source, named: str) -> bytes | None:
-    """The canonical string of a claim; None where nothing was signed.
+    """Return the canonical string of a claim; None if nothing was signed.
 
     Args:
-        named: the connection, for a claim that names none.
+        named: the id of the connection, for a claim that names none.
     """
     if isinstance(claim, Source):
         return (
@@ -33,7 +33,7 @@ def message_of(claim: Presign | Source, named: str) -> bytes | None:
 
 
 def meant(registry: Registry, request: Request, claim: Presign | Source) -> list[Connection]:
-    """The connections for which a claim may have been signed. Several only where it names none."""
+    """Return the connections for which a claim may have been signed. Several only if it names none."""
     if isinstance(claim, Presign):
         if claim.connection_id is not None:
             found = registry.get(claim.connection_id, "presign")
@@ -47,7 +47,10 @@ def meant(registry: Registry, request: Request, claim: Presign | Source) -> list
 
 
 def maker(connections: Iterable[Connection], claim: Presign | Source) -> tuple[Connection, SigningKey] | None:
-    """Who made the signature; None where none of their keys did. Keys past their `not_after` count."""
+    """Return the connection and the key that made the signature; None if none of these keys did.
+
+    Keys past their `not_after` count too.
+    """
     for connection in connections:
         named = claim._replace(project=connection.id) if isinstance(claim, Source) else claim
         message = message_of(named, connection.id)

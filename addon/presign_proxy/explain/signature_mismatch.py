@@ -1,4 +1,4 @@
-"""With what, and over what, a signature was made that does not verify: bounded guessing, offline only."""
+"""Bounded guessing of the secret and the text behind a signature that does not verify. Offline only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .explanation import Finding, moment, printable
 from .signer_mistakes import ONLY_PLAIN, PLAIN, SECRETS, Signable, message
 
 MAX_OTHERS: Final = 5000
-"""Other connections whose keys are tried."""
+"""Most other connections whose keys are tried."""
 AS_SENT: Final = "as_sent"
 AS_REPAIRED: Final = "as_repaired"
 
@@ -29,7 +29,7 @@ _MESSAGE_TEXTS: Final = {
         "bash, `printf` or $'…' makes real ones."
     ),
     "other_separator": (
-        "The signature was made over values joined otherwise than the canonical string joins them."
+        "The signature was made over values with another separator than the newline of the canonical string."
     ),
     "other_label": (
         f"The signature was made with another label in the first line: it must be {canonical.PRESIGN_LABEL}, "
@@ -39,16 +39,16 @@ _MESSAGE_TEXTS: Final = {
     "no_label": "The signature was made without the first part of the canonical string.",
     "fields_swapped": "The signature was made over the right values in another order.",
     "policy_of_nothing": (
-        "The signature was made with the label of a signed policy though the presign has none of its fields: "
-        f"five lines then, the first of them {canonical.PRESIGN_LABEL}."
+        "The signature was made with the label of a signed policy, but the presign has none of its fields: "
+        f"sign five lines, the first of them {canonical.PRESIGN_LABEL}."
     ),
     "policy_not_signed": (
         "The signature was made without the lines of the policy: X-Presign-Not-Before, -Max-Uses, -Client, "
         "-Max-Body, -Key and -Id are signed too, and cannot be added afterwards."
     ),
     "policy_lines_left_out": (
-        "The signature was made without the empty lines of the policy: all six have their line, also those "
-        "that are absent, and also at the end ($(…) in a shell takes them off)."
+        "The signature was made without the empty lines of the policy: all six fields have a line, also "
+        "absent ones, and also at the end ($(…) in a shell removes empty lines there)."
     ),
     "policy_order": (
         "The signature was made over the policy in another order: not before, max uses, client, max body, "
@@ -61,20 +61,20 @@ _MESSAGE_TEXTS: Final = {
         "only."
     ),
     "plus_for_space": (
-        "A + in a query is a space: the signature was made over the other one. Write %20 for a space, %2B "
-        "for a +."
+        "A + in a query is a space, but the signature was made over the other character. Write %20 for a "
+        "space, %2B for a +."
     ),
     "paths_glued": (
         "A path is glued onto X-Presign-Paths: the client appended it to a base_url that has a query. Use a "
         "token or headers for such a client."
     ),
     "slash_added": (
-        "The signature was made over paths with a leading slash, the request carries them without: sign the "
-        "very text that is sent."
+        "The signature was made over paths with a leading slash, but the request carries them without: sign "
+        "exactly the text that is sent."
     ),
     "slash_missing": (
-        "The signature was made over paths without the leading slash that the request carries: sign the "
-        "very text that is sent."
+        "The signature was made over paths without the leading slash that the request carries: sign exactly "
+        "the text that is sent."
     ),
     "signed_with_blanks": (
         "The signature was made over lists joined with blanks: join with a comma alone, and send what was "
@@ -82,18 +82,18 @@ _MESSAGE_TEXTS: Final = {
     ),
     "signed_as_json": "The signature was made over lists written as JSON: join the items with commas.",
     "case_of_methods": (
-        "The signature was made over methods in other case: upper-case, when signing and when sending."
+        "The signature was made over methods in another case: use upper case when signing and when sending."
     ),
     "signed_milliseconds": (
-        "The signature was made over expires in milliseconds, the request carries seconds: sign the seconds."
+        "The signature was made over expires in milliseconds, but the request carries seconds: sign seconds."
     ),
     "signed_seconds": (
-        "The signature was made over expires in seconds, the request carries milliseconds: send the seconds."
+        "The signature was made over expires in seconds, but the request carries milliseconds: send seconds."
     ),
     "signed_fraction": "The signature was made over expires with a fraction (.0): sign whole seconds.",
     "signed_request": (
-        "The signature was made over the method or path of the request itself: the lists that are sent were "
-        "not signed. Sign the very text that is sent."
+        "The signature was made over the method or path of the request itself, not over the lists that are "
+        "sent. Sign exactly the text that is sent."
     ),
     "changed_methods": "X-Presign-Methods was changed after signing; a holder can only use what was signed.",
     "changed_paths": "X-Presign-Paths was changed after signing; a holder can only use what was signed.",
@@ -109,13 +109,13 @@ _MESSAGE_TEXTS: Final = {
     "signed_without_scheme": (
         "The signature was made over the source without its https://: sign the whole URL."
     ),
-    "signed_with_slash": "The signature was made over the source with another slash at its end.",
+    "signed_with_slash": "The signature was made over the source with one slash more or less at its end.",
 }
 _SECRET_TEXTS: Final = {
     "secret_newline": "with a newline at its end (as `echo` or a file has it)",
     "secret_crlf": "with CR LF at its end (as a file from Windows has it)",
     "secret_blank": "with a blank around it",
-    "secret_trimmed": "without the blanks that are registered as part of it",
+    "secret_trimmed": "without the blanks around it, which are registered as part of it",
     "secret_quoted": "with the quotes around it (as some .env readers leave them)",
     "secret_base64": "in its base64 form: the key is the text of the secret itself, not encoded once more",
     "secret_base64_decoded": (
@@ -125,16 +125,16 @@ _SECRET_TEXTS: Final = {
     "secret_hex": "in its hex form: the key is the text of the secret itself",
     "secret_without_prefix": "without its sk_ prefix, which is part of it",
     "secret_with_prefix": "with an sk_ before it that is not part of it",
-    "secret_case": "in other case",
+    "secret_case": "in another case",
 }
 
 
 class Suspect(NamedTuple):
-    """A signature and what it should cover.
+    """A signature, and the texts that it may cover.
 
-    `sent` and `repaired` are canonical strings, of the values as they stand and as they should; `messages`,
-    what else may have been signed; `beginning`, the signature's bytes or the first of them; `misspelled`,
-    whether a value that is signed is itself not well-formed; `key`, the one that X-Presign-Key names.
+    `sent` and `repaired` are canonical strings, of the values as they are and as they should be. `messages`
+    are other texts that may have been signed. `beginning` is the signature, or its first bytes. `misspelled`
+    is True if a signed value is not well-formed. `key` is the key that X-Presign-Key names.
     """
 
     connection: Connection | None
@@ -147,7 +147,10 @@ class Suspect(NamedTuple):
 
 
 def investigate(suspect: Suspect, now: int) -> list[Finding]:
-    """How the signature came about, as far as the connection's own keys can tell; empty where they cannot."""
+    """Return findings on how the signature was made, from guesses with the connection's own keys.
+
+    Empty if no guess matches.
+    """
     known = suspect.connection
     if known is None or not known.keys.keys:
         return []
@@ -155,7 +158,7 @@ def investigate(suspect: Suspect, now: int) -> list[Finding]:
     if suspect.sent == suspect.repaired:
         del as_meant[AS_REPAIRED]
     ring = known.keys
-    # First every mistake made with the secret, then every mistake made with the message, then both at once.
+    # First the values as meant, then mistakes with the secret, then mistakes with the message, then both.
     for messages, secrets in (
         (as_meant, ONLY_PLAIN),
         (as_meant, SECRETS),
@@ -163,11 +166,11 @@ def investigate(suspect: Suspect, now: int) -> list[Finding]:
         (suspect.messages, SECRETS),
     ):
         if found := next(ring.tries(messages, secrets, suspect.beginning), None):
-            return _told(found, suspect, now)
+            return _findings(found, suspect, now)
     return []
 
 
-def _told(found: Try, suspect: Suspect, now: int) -> list[Finding]:
+def _findings(found: Try, suspect: Suspect, now: int) -> list[Finding]:
     findings: list[Finding] = []
     variant, message = found.variant.partition("/")[0], found.message.partition("/")[0]
     key = found.key
@@ -196,29 +199,27 @@ def _as_meant(message: str, key: str, suspect: Suspect) -> list[Finding]:
         return [
             Finding(
                 "signed_repaired",
-                f"The signature (key {key}) was made over the values as they should be: send the "
-                "very text that "
-                "was signed.",
+                f"The signature (key {key}) was made over the correct values, but others were sent: send "
+                "exactly the text that was signed.",
             )
         ]
     if message == AS_SENT and suspect.misspelled:
         return [
             Finding(
                 "signed_as_sent",
-                f"The signature (key {key}) was made over the values as they were sent: put them "
-                "right before "
-                "signing.",
+                f"The signature (key {key}) was made over the values as they were sent: correct them "
+                "before signing.",
             )
         ]
     if message == AS_SENT:
-        return [Finding("otherwise_good", f"With that put right, the signature is good (key {key}).")]
+        return [Finding("otherwise_good", f"Once that is corrected, the signature is good (key {key}).")]
     return []
 
 
 def investigate_others(
     registry: Registry, named: str, signable: Signable, beginning: bytes
 ) -> Iterator[Finding]:
-    """Whether another connection's key made the signature, or it was made for another connection."""
+    """Yield a finding if a key of another connection made the signature, or it is for another connection."""
     for other in islice(registry.connections.values(), MAX_OTHERS):
         if other.id == named or not other.keys.keys or other.source is not None:
             continue
@@ -238,7 +239,7 @@ def investigate_others(
 def investigate_other_projects(
     registry: Registry, named: str, rest: tuple[str, str], beginning: bytes
 ) -> Iterator[Finding]:
-    """The same for scheme source; `rest` is the source URL and exp."""
+    """Yield the same finding for scheme source. `rest` is the source URL and exp."""
     for other in islice(registry.connections.values(), MAX_OTHERS):
         if other.id == named or not other.keys.keys:
             continue

@@ -1,4 +1,4 @@
-"""What signers sign by mistake, and under what: canonical strings and secrets, each mistake by its name."""
+"""Common mistakes of signers: wrong canonical strings and wrong forms of the secret, each with a name."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..signing.carrier_names import TERMS
 from ..signing.signed_policy import PolicyText
 
 _POLICY_ORDERS: Final = 720
-"""All orders of the six fields of a policy."""
+"""The number of all orders of the six fields of a policy."""
 _ORDERS: Final = 240
-"""Orders of the lists that are tried: all of five items, or of four and three."""
+"""Most orders of the lists that are tried: enough for all orders of five items, or of four and three."""
 _LABELS: Final = (
     PRESIGN_LABEL, POLICY_LABEL, "PRESIGN-HMAC-SHA-256", "PRESIGN_HMAC_SHA256", "PRESIGN-HMAC", "HMAC-SHA256",
     "AWS4-HMAC-SHA256", "presign-hmac-sha256", "X-PRESIGN-HMAC-SHA256",
@@ -25,7 +25,7 @@ _LABELS: Final = (
 
 
 class Signable(NamedTuple):
-    """The four values that scheme presign signs, and the six of a signed policy; None in version 1."""
+    """The four values that scheme presign signs, and the signed policy; None in version 1."""
 
     connection_id: str
     expires: str
@@ -50,11 +50,13 @@ def message(lines: tuple[str, ...], separator: str = "\n") -> bytes:
 
 
 def messages(base: Signable, asked: tuple[str, str], raw: Signable) -> dict[str, bytes]:
-    """What may have been signed instead of the canonical string of `base`; the first name of each counts.
+    """Return the texts that may have been signed instead of the canonical string of `base`.
+
+    If two mistakes make the same text, the first name counts.
 
     Args:
-        asked: method and path of the request, which some sign in place of the lists.
-        raw: the values as they stand in the query, not decoded.
+        asked: method and path of the request, which some signers sign in place of the lists.
+        raw: the values as in the query, not decoded.
     """
     found: dict[bytes, str] = {}
     for name, made in _messages(base, asked, raw):
@@ -85,7 +87,7 @@ def _messages(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator
 
 
 def _of_policy(base: Signable) -> Iterator[tuple[str, bytes]]:
-    """What goes wrong with the six fields of version 2, or with there being none of them."""
+    """Yield mistakes with the six fields of version 2, or with their absence."""
     plain = base._replace(written=None)
     if base.written is None:
         yield "policy_of_nothing", message(base._replace(written=PolicyText()).lines())
@@ -119,14 +121,14 @@ def _orders(text: str) -> Iterator[str]:
 
 
 def _changed(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator[tuple[str, Signable]]:
-    """The same with one value, or one kind of value, otherwise."""
+    """Yield the values with one of them, or one kind of them, changed."""
     yield from _spelled_otherwise(base, raw)
     yield from _listed_otherwise(base)
     yield from _of_other_values(base, asked)
 
 
 def _spelled_otherwise(base: Signable, raw: Signable) -> Iterator[tuple[str, Signable]]:
-    """Blanks and escapes."""
+    """Yield changes of blanks and escapes."""
     _, _, methods, paths, _ = base
     if "+" in raw.paths:
         yield "plus_for_space", base._replace(paths=paths.replace(" ", "+"))
@@ -143,7 +145,7 @@ def _spelled_otherwise(base: Signable, raw: Signable) -> Iterator[tuple[str, Sig
 
 
 def _listed_otherwise(base: Signable) -> Iterator[tuple[str, Signable]]:
-    """The lists of methods and paths."""
+    """Yield changes of how the lists of methods and paths are written."""
     _, _, methods, paths, _ = base
     items = paths.split(",")
     yield "slash_added", base._replace(paths=",".join(f"/{item}" for item in items))
@@ -163,7 +165,7 @@ def _listed_otherwise(base: Signable) -> Iterator[tuple[str, Signable]]:
 
 
 def _of_other_values(base: Signable, asked: tuple[str, str]) -> Iterator[tuple[str, Signable]]:
-    """Another time, the request in place of the lists, other lists and another connection."""
+    """Yield other values: times, the request in place of the lists, other lists, other connections."""
     expires = base.expires
     yield "signed_milliseconds", base._replace(expires=f"{expires}000")
     yield "signed_seconds", base._replace(expires=expires[:-3])
@@ -189,7 +191,7 @@ def _compact(items: list[str]) -> str:
 
 
 def source_messages(project: str, url: str, exp: str, encoded: str) -> dict[str, bytes]:
-    """What may have been signed instead of `{project}:{url}:{exp}` (scheme source)."""
+    """Return the texts that may have been signed instead of `{project}:{url}:{exp}` (scheme source)."""
     bare = url.partition("://")[2] or url
     tried = (
         ("trailing_newline", f"{project}:{url}:{exp}\n"),

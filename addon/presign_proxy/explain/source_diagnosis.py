@@ -1,4 +1,4 @@
-"""What went wrong with a refused request of scheme source."""
+"""Diagnosis of a refused request of scheme source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .signer_mistakes import source_messages
 
 
 def diagnose_source(case: Case) -> list[Finding]:
-    """The mistakes that were recognised in a source URL without a good signature."""
+    """Return the recognised mistakes in a source URL without a good signature."""
     loose = _loose(case)
     if loose is None:
         return []

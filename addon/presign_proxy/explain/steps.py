@@ -1,4 +1,4 @@
-"""What each step of the gateway says of a request, in words. Nothing is decided here: see `case`."""
+"""The texts of the steps of the gateway's decision. Nothing is decided here: see `case`."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _CARRIERS: Final = {
 }
 
 
-def told(case: Case, name: str) -> Step | None:
-    """The step where the request passes it; None where it has nothing to say."""
-    teller = _TELLERS.get(name)
-    return teller(case) if teller else None
+def describe(case: Case, name: str) -> Step | None:
+    """Return a step that the request passes; None if there is nothing to say about it."""
+    describer = _PASSED.get(name)
+    return describer(case) if describer else None
 
 
-def told_refused(case: Case, name: str) -> Step:
-    """The step at which the request is refused."""
-    teller = _REFUSALS.get(name)
-    if teller is None:
+def describe_refusal(case: Case, name: str) -> Step:
+    """Return the step at which the request is refused."""
+    describer = _REFUSED.get(name)
+    if describer is None:
         return Step(name, "refused", case.why)
-    return teller(case)
+    return describer(case)
 
 
 def _address(case: Case) -> Step:
@@ -57,7 +57,7 @@ def _own_names(case: Case) -> str:
 def _address_refused(case: Case) -> Step:
     if not case.gateway:
         text = (
-            f"{case.request.origin} is none of the gateway's names, though the path has the gateway's form."
+            f"{case.request.origin} is not one of the gateway's names, but the path has the gateway's form."
         )
         return Step("address", "refused", text, (_own_names(case),))
     forms = ("/api/proxy/{connectionId}/{path}", "/p/{token}/{path}", "/v1/{projectKey}/{source}.{format}")
@@ -67,10 +67,10 @@ def _address_refused(case: Case) -> Step:
 def _presign(case: Case) -> Step:
     claim = case.claim
     if claim is None:
-        return Step("presign", "note", "It carries no part of a presign, so it is none of ours.")
+        return Step("presign", "note", "It carries no part of a presign, so the gateway does not handle it.")
     if isinstance(claim, Source):
         how = "in plain text (allowlist mode)" if claim.signature is None else "signed with sig and exp"
-        where = "a source URL of its own" if claim.format is not None else "the URL itself"
+        where = "a source URL in the path" if claim.format is not None else "the URL itself"
         return Step("presign", "ok", f"Scheme source: {where}, {how}.")
     if not claim.slots:
         return Step("presign", "ok", f"Scheme presign, carried by {_CARRIERS[claim.carrier]}.")
@@ -126,7 +126,7 @@ def _lists(case: Case) -> Step | None:
 def _expires(case: Case) -> int:
     if isinstance(case.claim, Presign):
         return int(case.claim.expires)
-    # exp=0 of scheme source is not "never" but long past.
+    # In scheme source, exp=0 does not mean "never": it is long past.
     return int(case.claim.exp or "0") or 1 if case.claim is not None else 0
 
 
@@ -142,7 +142,7 @@ def _expiry_refused(case: Case) -> Step:
     return Step("expiry", "refused", f"It expired {span(case.now - expires)} ago, at {moment(expires)}.")
 
 
-def _revocation(case: Case) -> Step:  # noqa: ARG001 - every teller takes the case
+def _revocation(case: Case) -> Step:  # noqa: ARG001 - every describer takes the case
     return Step("revocation", "ok", "Neither the URL, nor its key, nor the connection is revoked.")
 
 
@@ -155,7 +155,7 @@ def _lifetime(case: Case) -> Step:
 
 
 def _slot(case: Case) -> Step:  # noqa: ARG001
-    return Step("slot", "ok", "The token stands where the credential will go.")
+    return Step("slot", "ok", "The token is in the place of the credential.")
 
 
 def _host(case: Case) -> Step:
@@ -173,9 +173,9 @@ def _host_refused(case: Case) -> Step:
     return Step("host", "refused", case.why, tuple(lines))
 
 
-Teller = Callable[[Case], Step | None]
+Describer = Callable[[Case], Step | None]
 
-_TELLERS: Final[dict[str, Teller]] = {
+_PASSED: Final[dict[str, Describer]] = {
     "address": _address,
     "presign": _presign,
     "grammar": _grammar,
@@ -188,16 +188,16 @@ _TELLERS: Final[dict[str, Teller]] = {
     "slot": _slot,
     "host": _host,
     "limits": limit_steps.limits,
-    **connection_steps.TELLERS,
-    **path_steps.TELLERS,
-    **policy_steps.TELLERS,
+    **connection_steps.PASSED,
+    **path_steps.PASSED,
+    **policy_steps.PASSED,
 }
-_REFUSALS: Final[dict[str, Callable[[Case], Step]]] = {
+_REFUSED: Final[dict[str, Callable[[Case], Step]]] = {
     "address": _address_refused,
     "signature": _signature_refused,
     "expiry": _expiry_refused,
     "host": _host_refused,
-    **connection_steps.REFUSALS,
-    **path_steps.REFUSALS,
-    **policy_steps.REFUSALS,
+    **connection_steps.REFUSED,
+    **path_steps.REFUSED,
+    **policy_steps.REFUSED,
 }

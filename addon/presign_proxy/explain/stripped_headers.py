@@ -1,4 +1,4 @@
-"""Which headers of one request do not go on, and what each of them could carry."""
+"""The headers of one request that are not forwarded, and the reasons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..http.field_names import header_key
 _PRESIGN: Final = "the presign"
 _CREDENTIAL: Final = "can carry a credential"
 _HOP: Final = "for this hop only"
-_ROUTE: Final = "can carry who asks, or where it goes"
+_ROUTE: Final = "can name the client, or another destination"
 _OF_HOP: Final = HOP_BY_HOP | {b"accept-encoding", b"expect"}
 _COOKIES: Final = frozenset((b"cookie", b"cookie2"))
 
@@ -20,11 +20,11 @@ _COOKIES: Final = frozenset((b"cookie", b"cookie2"))
 def reasons(
     names: Iterable[bytes], nominated: frozenset[bytes], connection: Connection | None
 ) -> tuple[str, ...]:
-    """One line for each reason, with the headers that are taken off for it.
+    """Return one line for each reason, with the headers that are removed for it.
 
     Args:
-        names: of headers, as received.
-        nominated: those that `Connection` names, folded.
+        names: the names of the removed headers, as received.
+        nominated: the folded names that `Connection` lists.
     """
     slots = connection.injector.slots.headers if connection else frozenset()
     found: dict[str, list[str]] = {}
@@ -32,7 +32,7 @@ def reasons(
         key = header_key(name)
         why = _CREDENTIAL if key in slots else _HOP if key in nominated else _reason(key)
         found.setdefault(why, []).append(name.decode("ascii", "replace"))
-    return tuple(f"taken off, {why}: {', '.join(them)}" for why, them in found.items() if why != _PRESIGN)
+    return tuple(f"removed, {why}: {', '.join(them)}" for why, them in found.items() if why != _PRESIGN)
 
 
 def _reason(key: bytes) -> str:

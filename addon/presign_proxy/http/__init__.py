@@ -1,1 +1,1 @@
-"""One request as bytes: its head, names, query, paths, hosts, and who sends it. Pure."""
+"""One request as bytes: head, names, query, paths, hosts, and the client's address. Pure."""

@@ -1,4 +1,4 @@
-"""Who asks: the address of a client, where proxies that the operator trusts may stand before the gateway."""
+"""The address of a client, also behind proxies that the operator trusts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .message import DEFAULT_PORT, Fields, Origin, Request
 from .networks import Address, Network, is_in
 
 MAX_HOPS: Final = 16
-"""Trusted proxies in a row; a longer list is somebody's, not a network's."""
+"""Most trusted proxies in a row. A client wrote a longer list; no real network has so many."""
 CLIENT_PREFIX: Final = 64
 """Bits of an IPv6 address that one client cannot choose (RFC 6177: a site has a /64 or more)."""
 
 _FORWARDED_FOR: Final = b"x-forwarded-for"
-# As proxies write it: an address, some with the port of the connection, IPv6 then in brackets.
+# Proxies write an address. Some add the port of the connection, and put IPv6 in brackets then.
 _HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
 
 
 def client_of(request: Request, trusted: Sequence[Network]) -> Address | None:
-    """The address a request comes from, as `client_address` has it.
+    """Return the client's address, as `client_address` does; None if it is unknown.
 
-    Nobody can tell of what comes inside a tunnel from a trusted proxy: at most, that adds whom it heard to
-    the CONNECT, and X-Forwarded-For inside is the client's own words. Nor is it the proxy's address: a list
-    of clients that holds that would admit whomever it connects.
+    Inside a tunnel opened through a trusted proxy the address is unknown. Only the CONNECT could carry it,
+    and the client wrote the X-Forwarded-For inside. We do not fall back to the proxy's own address: a list
+    of clients that contains it would admit every client behind the proxy.
     """
     if request.tunnelled and (peer := parse_address(request.client)) is not None and is_in(peer, trusted):
         return None
@@ -35,14 +35,15 @@ def client_of(request: Request, trusted: Sequence[Network]) -> Address | None:
 
 
 def client_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> Address | None:
-    """The address a request comes from; None where nobody can tell, which no list of clients admits.
+    """Return the client's address; None if it is unknown. No list of clients admits an unknown address.
 
-    It is the peer's, unless that is a trusted proxy: then X-Forwarded-For is read from its right end, where
-    each proxy adds whom it heard, as far as the first that is not trusted. What stands left of that is
-    whatever the client wrote. Where all are trusted it is the leftmost; IPv4 inside IPv6 is IPv4.
+    The address is the peer's, unless the peer is a trusted proxy. Then X-Forwarded-For is read from right to
+    left, because each proxy appends the address of its own client. The first address that is not trusted is
+    the client; the client itself may have written what is left of it. If all addresses are trusted, the
+    leftmost is the client. IPv4 inside IPv6 counts as IPv4.
 
     Args:
-        peer: as the socket shows it.
+        peer: the address as the socket shows it.
         fields: the header of the request, its size checked.
     """
     address = parse_address(peer)
@@ -61,10 +62,10 @@ def client_address(peer: str, fields: Fields, trusted: Sequence[Network]) -> Add
 
 
 def public_origin(request: Request, trusted: Sequence[Network]) -> str:
-    """Where a client that is at the gateway has sent its request, as a URL begins; empty in reverse mode,
-    where that is not known.
+    """Return the origin to which a client of the gateway sent its request; empty in reverse mode.
 
-    A trusted proxy that ends TLS says so in X-Forwarded-Proto; what stands left of its word is the client's.
+    In reverse mode the origin is unknown. A trusted proxy that ends TLS says so in X-Forwarded-Proto. Only
+    the last value counts: the client may have written those before it.
     """
     if request.reverse:
         return ""
@@ -89,7 +90,7 @@ def _parse_hop(text: str) -> Address | None:
 
 
 def shown(peer: str) -> str:
-    """An address as a socket shows it, in its one spelling."""
+    """Return an address, as a socket shows it, in its canonical spelling."""
     return _shown(peer) if len(peer) <= 64 else peer
 
 
@@ -101,8 +102,9 @@ def _shown(peer: str) -> str:
 
 @lru_cache(maxsize=1024)
 def bucket(address: Address | None) -> str:
-    """Under which name a client is counted: its IPv4 address, or the /64 of its IPv6 one; all that nobody
-    can tell apart share one.
+    """Return the name under which a client is counted: its IPv4 address, or the /64 of its IPv6 address.
+
+    All clients without a known address share the name `unknown`.
     """
     if isinstance(address, IPv6Address):
         return str(IPv6Network((int(address), CLIENT_PREFIX), strict=False))

@@ -1,9 +1,9 @@
-"""Lines of a head over HTTP/1 that others could read in another way.
+"""Checks for bytes in an HTTP/1 head that two parsers could read differently.
 
-mitmproxy strips control characters, or takes them for blanks, before anybody can look: with one,
-`Transfer-Encoding: \\x0bchunked` is chunked to us and nothing to others. At a LF alone, or a CR alone, others
-may go on reading. All this is counted and never searched for by a pattern with several branches, which takes
-a step of the interpreter for each byte: nobody has verified these bytes yet.
+mitmproxy strips control characters, or takes them for blanks, before any hook sees the head. With one,
+`Transfer-Encoding: \\x0bchunked` is chunked for us and unknown for another parser. A single LF or a single CR
+ends a line for some parsers and not for others. These bytes are not verified yet, so they are counted. A
+regular expression with several branches would take one step of the interpreter for each byte.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CONTROLS: Final = bytes(octet for octet in (*range(32), 127) if octet not in b"
 
 
 def is_ambiguous(head: bytes) -> bool:
-    """Whether a control character stands in a head, or a CR or LF that is no end of a line."""
+    """Return whether a head contains a control character, or a CR or LF that is not part of CR LF."""
     ends = head.count(b"\r\n")
     return (
         head.count(b"\n") != ends
@@ -24,5 +24,5 @@ def is_ambiguous(head: bytes) -> bool:
 
 
 def has_bare_lf(data: bytes, seen: int = 0) -> bool:
-    """Whether a LF without CR is among the bytes behind those that were seen before."""
+    """Return whether there is a LF without CR in `data`, after the first `seen` bytes."""
     return data.count(b"\n", seen) != data.count(b"\r\n", max(seen - 1, 0))

@@ -1,4 +1,4 @@
-"""Host names and addresses, in the one spelling that everything here compares."""
+"""Host names and addresses in their canonical spelling, which all comparisons use."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from ..regexes import late
 from .message import DEFAULT_PORT, Origin
 
 if TYPE_CHECKING:
-    import ipaddress  # below, only where there may be an address: a signer seldom has one, and would wait
+    import ipaddress  # imported below on use: it is slow to import, and a signer seldom has an address
 
 _LABEL = late(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _AUTHORITY = late(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/?#\\\s]+)(?::([0-9]{1,5}))?")
-# A last label that starts like a number makes resolvers read the whole name as an address, in octal,
-# hexadecimal or with missing parts (WHATWG URL, 3.5): only the dotted quad is let through.
+# If the last label is a number, resolvers read the whole name as an address: in octal, in hexadecimal or with
+# missing parts (WHATWG URL, 3.5). Of those only the dotted quad is accepted.
 _NUMERIC: Final = late(r"(?:0x[0-9a-f]*|[0-9]+)")
 
 
 def parse_host(text: str) -> str | None:
-    """Lower-case name or address without brackets and trailing dot; None where it is neither.
+    """Return the lower-case name or address, without brackets and trailing dot; None if it is neither.
 
-    Names are ASCII: an internationalised one must come as `xn--…`, because IDNA mappings differ and
+    Names are ASCII. An internationalised name must be written as `xn--…`, because IDNA mappings differ and
     some turn `①②⑦.0.0.1` into an address.
     """
     host = text.lower()
@@ -56,12 +56,15 @@ def _parse_authority(text: str, scheme: str) -> Origin | None:
 
 
 def parse_authority(text: str, scheme: str) -> Origin | None:
-    """The origin that `host[:port]` names under a scheme; None where it is not well-formed."""
+    """Return the origin that `host[:port]` names under a scheme; None if it is not well-formed."""
     return _parse_authority(text, scheme) if len(text) <= 300 else None
 
 
 def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address as a socket shows it: without its scope, and IPv4 where it is IPv4 inside IPv6."""
+    """Parse an address as a socket shows it. Drops the scope; IPv4 inside IPv6 becomes IPv4.
+
+    Returns None if it is not an address.
+    """
     return _parse_address(text) if len(text) <= 64 else None
 
 
@@ -77,7 +80,7 @@ def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address |
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the name or address can only be this machine."""
+    """Return whether the name or address always means this machine."""
     return len(host) <= 300 and _is_loopback(host)
 
 

@@ -1,4 +1,4 @@
-"""One request head as bytes: what the core decides on, whichever adapter took it off the wire."""
+"""One request head as bytes. Both adapters make it, and the core decides on it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from ..errors import Denied, Malformed
 from ..regexes import late
 
 Fields = tuple[tuple[bytes, bytes], ...]
-"""Header fields in the order they were received: (name, value), case and bytes kept."""
+"""Header fields as (name, value), in the order received, with case and bytes unchanged."""
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a request head; nginx and most upstreams stop at 8 to 32 KiB."""
 MAX_FIELDS: Final = 100
 """Header fields of a request, as in Apache's LimitRequestFields."""
 
-# RFC 9110, 5.1: a name is a token; RFC 9110, 5.5: a value holds no control but HTAB, so no obs-fold either.
-# Line breaks are counted instead, see `Head`.
+# RFC 9110, 5.1: a name is a token. RFC 9110, 5.5: a value contains no control character but HTAB, so no
+# obs-fold either. LF is not among `CONTROLS` because `Head` joins lines with it; `check_grammar` counts it.
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TOKENS: Final = TOKEN + b"\n"
 CONTROLS: Final = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in (0x09, 0x0A))
 _BAD_IN_TARGET: Final = bytes((*range(0x21), 0x7F)) + b"#"
 # RFC 9112, 2.3: a higher minor version is read as 1.1. HTTP/0.9 has no fields, so no Host either.
 _VERSIONS: Final = frozenset((b"HTTP/2.0", b"HTTP/3", *(b"HTTP/1.%d" % minor for minor in range(10))))
-# RFC 9112, 6.3; and 18 digits, because beyond 63 bits every parser has an overflow of its own.
+# RFC 9112, 6.3. At most 18 digits, because parsers overflow in different ways beyond 63 bits.
 _LENGTH = late(rb"0|[1-9][0-9]{0,17}")
 _CHUNKED: Final = [b"chunked"]
 
@@ -37,7 +37,7 @@ class Origin(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """As it stands in `Host`: brackets around IPv6, no default port."""
+        """The value of `Host`: brackets around IPv6, no default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORT.get(self.scheme) else f"{host}:{self.port}"
 
@@ -49,14 +49,14 @@ DEFAULT_PORT: Final = {"http": 80, "https": 443}
 
 
 class Request(NamedTuple):
-    """A request head, undecoded, and how it came.
+    """A request head, undecoded, and how it arrived.
 
-    `version` is empty where the request line claims another protocol than the connection speaks.
-    `target` is the path and query of the request line. `origin` is where the client addressed the request:
-    the absolute URL of its request line, the host it CONNECTed to, `Host` where there is nothing else, or
-    the target of a reverse proxy. `names` are what else the client said of it, which must all agree: host
-    names as `host[:port]` (each `Host` and `:authority`, SNI), and the scheme of a URL. `tunnelled` says
-    that it came inside a CONNECT, or through SOCKS, where no proxy before the gateway can have added a word.
+    `version` is empty if the request line claims another protocol than the connection uses. `target` is the
+    path and query of the request line. `origin` is where the client addressed the request: the absolute URL
+    of its request line, the host of its CONNECT, its `Host` if there is nothing else, or the target of a
+    reverse proxy. `names` are the client's other statements about the origin, which must all agree: host
+    names as `host[:port]` (each `Host` and `:authority`, SNI), and the scheme of a URL. `tunnelled` is True
+    inside a CONNECT and through SOCKS, where no proxy before the gateway can have added a field.
     """
 
     method: bytes
@@ -72,7 +72,7 @@ class Request(NamedTuple):
 
     @property
     def is_proxied(self) -> bool:
-        """Whether the gateway is the client's proxy: it asked for a tunnel, or with a whole URL."""
+        """True if the client uses the gateway as its proxy: through a tunnel, or with an absolute URL."""
         return self.tunnelled or any(kind == "scheme" for kind, _ in self.names)
 
     @property
@@ -81,7 +81,7 @@ class Request(NamedTuple):
 
     @property
     def query(self) -> bytes | None:
-        """What follows the first `?`; None where there is none."""
+        """The bytes after the first `?`; None if there is no `?`."""
         _, mark, query = self.target.partition(b"?")
         return query if mark else None
 
@@ -114,9 +114,10 @@ def check_size(request: Request, head: Head) -> None:
 
 
 def check_grammar(request: Request, head: Head) -> None:
-    """Refuse what two HTTP parsers could read in two ways; mitmproxy forwards all of it as it is.
+    """Refuse a head that two HTTP parsers could read in two ways. Raises Malformed.
 
-    Raises Malformed. A request that passes can be written as HTTP/1 or HTTP/2 with one meaning.
+    mitmproxy would forward all of it unchanged. A head that passes has one meaning, written as HTTP/1 or as
+    HTTP/2.
     """
     if request.version not in _VERSIONS:
         raise Malformed("the request line claims a version of HTTP that is not spoken here")
@@ -127,14 +128,14 @@ def check_grammar(request: Request, head: Head) -> None:
         raise Malformed("the request target is not an absolute path without spaces, controls and fragment")
     breaks = max(len(request.fields) - 1, 0)
     names = head.names
-    # Names are counted: a line break in one would make it look like two good ones.
+    # Names are counted, because a name with a line break in it would look like two good names.
     if head.joined.translate(None, _TOKENS) or b"" in names or len(names) != len(request.fields):
         raise Malformed("a header name is not a token")
     values = head.values
     if len(values.translate(None, CONTROLS)) != len(values) or values.count(b"\n") != breaks:
         raise Malformed("a header value holds a control character")
     hosts = names.count(b"host")
-    # RFC 9112, 3.2: exactly one; HTTP/2 has :authority instead and may repeat it here.
+    # RFC 9112, 3.2: exactly one Host. HTTP/2 has :authority instead, and may repeat it in Host.
     if hosts > 1 or (hosts == 0 and request.version.startswith(b"HTTP/1")):
         raise Malformed(f"{hosts} Host fields")
     at = -1
@@ -142,7 +143,7 @@ def check_grammar(request: Request, head: Head) -> None:
         at = names.index(b"content-length", at + 1)
         if not _LENGTH.fullmatch(request.fields[at][1]):
             raise Malformed("Content-Length is not a number of at most 18 digits")
-    # RFC 9112, 6.1: `gzip, chunked` is another body to whoever knows that coding than to whoever does not.
+    # RFC 9112, 6.1: a parser that knows `gzip, chunked` reads another body than one that does not.
     if (
         b"transfer-encoding" in names
         and [value.lower() for name, value in request.fields if name.lower() == b"transfer-encoding"]
@@ -152,7 +153,7 @@ def check_grammar(request: Request, head: Head) -> None:
 
 
 def is_sound(request: Request) -> bool:
-    """Whether it passes `check_grammar`, for a request that was refused before it came to that."""
+    """Return whether a request passes `check_grammar`. For requests that were refused before that check."""
     try:
         check_grammar(request, head_of(request))
     except Malformed:

@@ -1,5 +1,6 @@
-"""Networks of addresses: those that are written down, and those known to be public, from which alone a source
-may be fetched.
+"""Networks of addresses: parsing them, and deciding which addresses are public.
+
+A source may be fetched from public addresses, and from the networks that its project lists.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ def is_in(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def parse_network(text: str) -> Network | None:
-    """A network with no bit set behind its prefix; None for anything else, and for IPv4 inside IPv6, in which
-    no client is ever found.
+    """Parse a network whose host bits are zero; return None for anything else.
+
+    IPv4 inside IPv6 is None too: client addresses are converted to IPv4, so none would ever match it.
     """
     try:
         network = ip_network(text)
@@ -67,20 +69,20 @@ def parse_network(text: str) -> Network | None:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is global unicast and embeds no other."""
+    """Return whether an address is global unicast and embeds no other address."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
     return address in _GLOBAL_6 and not any(address in network for network in _NOT_PUBLIC_6)
 
 
 def judge(answers: Iterable[str], allowed: Sequence[Network]) -> str:
-    """The address to dial, if every answer of the resolver may be dialled.
+    """Return the address to dial, if every answer of the resolver may be dialled.
 
     Args:
         answers: addresses as text, at least one.
-        allowed: networks in which an address need not be public.
+        allowed: networks whose addresses are accepted even if they are not public.
 
-    Raises Denied("invalid"): one bad answer refuses all, because a rebinding name mixes them.
+    Raises Denied("invalid") if any answer is bad, because a name used for DNS rebinding mixes good and bad.
     """
     first: str | None = None
     for text in answers:

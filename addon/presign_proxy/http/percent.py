@@ -1,9 +1,9 @@
-"""Percent-encoding of what was signed, and percent-decoding of what nobody has verified.
+"""Percent-encoding of signed text, and percent-decoding of text that is not verified yet.
 
-What is decoded takes the same few steps for each byte, whatever the bytes are.
-`urllib.parse.unquote_to_bytes` raises and catches an exception for each `%` that begins no escape, which
-costs as much as a hundred good bytes. Here one search splits the text at its escapes; what is none costs no
-more than any other byte.
+Decoding takes the same few steps for each byte, whatever the bytes are. `urllib.parse.unquote_to_bytes`
+raises and catches an exception for each `%` that begins no escape, which costs as much as a hundred good
+bytes. Here one search splits the text at its escapes, and a `%` without digits costs no more than any other
+byte.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from ..regexes import late
 
 ROUNDS: Final = 3
-"""How often an upstream and the proxies before it may decode one after the other."""
+"""Most rounds of decoding by an upstream and the proxies before it, one after the other."""
 
 HEX_DIGITS: Final = "0123456789abcdefABCDEF"
 _ESCAPE: Final = late(rb"%([0-9A-Fa-f]{2})")
@@ -24,16 +24,16 @@ _octet = {(a + b).encode(): bytes.fromhex(a + b) for a in HEX_DIGITS for b in HE
 _RESERVED: Final = late(r"[^A-Za-z0-9_.~-]+")
 
 CONTROL: Final = r"[\x00-\x1f\x7f-\x9f]"
-"""C0, DEL and C1."""
+"""The control characters C0, DEL and C1, as a pattern."""
 
 
 def query(fields: Mapping[str, str]) -> str:
-    """Fields as the query of a URL: as `urllib.parse.urlencode` writes them, which is slow to import."""
+    """Write fields as the query of a URL, as `urllib.parse.urlencode` does. That is slow to import."""
     return "&".join(f"{_encoded(name)}={_encoded(value)}" for name, value in fields.items())
 
 
 def _encoded(text: str) -> str:
-    # A plus that stood there is %2B by then, and %20 can only be a blank.
+    # A literal plus has become %2B, and every %20 is a blank.
     return _RESERVED.sub(_escaped, text).replace("%20", "+")
 
 
@@ -42,7 +42,7 @@ def _escaped(reserved: re.Match[str]) -> str:
 
 
 def decode(raw: bytes) -> bytes:
-    """One round of decoding. A `%` that begins no escape stays as it is."""
+    """Decode once. A `%` that begins no escape stays as it is."""
     if raw.find(b"%") < 0:
         return raw
     parts = _ESCAPE.split(raw)
@@ -51,7 +51,7 @@ def decode(raw: bytes) -> bytes:
 
 
 def decodings(raw: bytes) -> list[bytes]:
-    """The text as received and after each round that changes it, `ROUNDS` at most."""
+    """Return the text as received, and after each round of decoding that changes it, at most `ROUNDS`."""
     found = [raw]
     while len(found) <= ROUNDS:
         decoded = decode(found[-1])
@@ -62,5 +62,5 @@ def decodings(raw: bytes) -> list[bytes]:
 
 
 def is_incomplete(raw: bytes) -> bool:
-    """Whether some `%` begins no escape."""
+    """Return whether some `%` begins no escape."""
     return _INCOMPLETE.search(raw) is not None

@@ -1,9 +1,9 @@
-"""The head of an upstream's answer over HTTP/1, in the one reading that both paths have of it.
+"""The parser for the head of an upstream's HTTP/1 answer. The flow path and the lane both use it.
 
-What is read beyond RFC 9112 is what real servers write and curl and nginx read alike: a chunked body that is
-said to be chunked twice, lines that end in LF. The client gets it framed anew, and no other request goes over
-its connection: whoever disagrees about where it ends disagrees about nothing else. All else is refused;
-docs/answers.md has the table.
+It accepts two forms beyond RFC 9112, because real servers write them and curl and nginx read them alike: a
+body that is declared chunked twice, and lines that end in LF. The client gets such an answer with new
+framing, and the upstream connection is not used again. So even if the upstream meant another end of the body,
+no other request is affected. All other forms are refused; docs/answers.md has the table.
 """
 
 from __future__ import annotations
@@ -14,46 +14,49 @@ from typing import Final, NamedTuple
 from .message import MAX_HEAD, Fields
 
 MAX_RESPONSE_HEAD: Final = 4 * MAX_HEAD
-"""Bytes of a head, those of interim heads before it included."""
+"""Most bytes of a head, together with the interim heads before it."""
 
 MAX_RESPONSE_FIELDS: Final = 5000
-"""Fields of a head, as many as curl takes. Each costs as much as a hundred bytes of one."""
+"""Most fields of a head, as in curl. Each field costs as much as a hundred bytes of a value."""
 
 UNFRAMED: Final = {
     204: frozenset((b"content-length", b"transfer-encoding")),
     304: frozenset((b"transfer-encoding",)),
 }
-"""Answers that end with their head, whatever it says, and the fields that must not stand there: some clients
-would wait for a body (RFC 9110, 8.6; RFC 9112, 6.1). A 304 may tell the length of what it speaks of.
+"""Statuses whose answers always end with their head, and the fields that such a head must not contain.
+
+With such a field, some clients would wait for a body (RFC 9110, 8.6; RFC 9112, 6.1). A 304 may have the
+Content-Length of the representation that it confirms.
 """
 NO_STATUS: Final = "the upstream's answer has no status of three digits"
 TOO_LARGE: Final = "the head of the upstream's answer is too large"
 TOO_MANY: Final = "the head of the upstream's answer has too many fields"
 
-# None of these repetitions gives back what it has taken: a head is read once, whatever is wrong with it.
+# All repetitions are possessive, so nothing is matched twice: the time is linear, whatever the head contains.
 _TEXT: Final = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
 _LINE: Final = rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + _TEXT + rb"))?"
 _FIELD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:" + _TEXT
 _HEAD: Final = re.compile(_LINE + rb"\r\n((?:" + _FIELD + rb"\r\n)*+)\r\n")
 _LOOSE_HEAD: Final = re.compile(_LINE + rb"\r?\n((?:" + _FIELD + rb"\r?\n)*+)\r?\n")
 _STATUS_LINE: Final = re.compile(_LINE + rb"\r?\n")
-# Beyond 63 bits every parser has an overflow of its own.
+# Parsers overflow in different ways beyond 63 bits.
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _LENGTHS: Final = frozenset(map(len, (b"connection", b"content-length", b"transfer-encoding")))
-_NO_HEAD: Final = "the head of the upstream's answer is not as HTTP/1.1 has it"
+_NO_HEAD: Final = "the head of the upstream's answer is not valid HTTP/1.1"
 _NO_STATUS_LINE: Final = "the upstream's answer has no status line of HTTP/1.0 or HTTP/1.1"
 
 
 class UnreadableHead(Exception):
-    """An answer that could be read in two ways, or in none. Its text is a constant, for the audit log."""
+    """An answer that has no reading, or more than one. The text is a constant, for the audit log."""
 
 
 class ResponseHead(NamedTuple):
-    """A head that has one reading.
+    """A head that has exactly one reading.
 
-    `fields` hold one Content-Length at most, or one Transfer-Encoding. `length` is that of the
-    body, None where it is chunked or ends with the connection. `keeps` says whether another request may go
-    over the same connection, as far as the head says; `regular`, whether it is written as RFC 9112 wants it.
+    `fields` contain at most one Content-Length or one Transfer-Encoding. `length` is the length of the body;
+    None if the body is chunked or ends with the connection. `keeps` is True if, according to the head,
+    another request may use the same connection. `regular` is True if the head is written as RFC 9112
+    requires.
     """
 
     version: bytes
@@ -67,35 +70,37 @@ class ResponseHead(NamedTuple):
 
     @property
     def is_interim(self) -> bool:
-        """RFC 9110, 15.2: any number of them may precede the answer; 101 ends HTTP and is the answer."""
+        """True for an interim answer. Any number may precede the final one (RFC 9110, 15.2).
+
+        101 is not interim here: it ends HTTP on the connection, so it is the final answer.
+        """
         return self.status < 200 and self.status != 101
 
     def written(self) -> bytes:
-        """The head as it should have come."""
+        """Return the bytes of this head, written as RFC 9112 requires."""
         lines = [b"HTTP/%b %d %b" % (self.version, self.status, self.reason)]
         lines += [b"%b: %b" % field for field in self.fields]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 class HeadSearch:
-    """Finds the heads of one answer in what has come of it."""
+    """A search for the heads of one answer in the bytes received so far."""
 
     __slots__ = ("_begun", "_seen", "_size")
 
     def __init__(self) -> None:
         self._seen = self._size = 0
         self._begun = False
-        """Whether the first line was looked at: it may be long, and the rest may come byte by byte."""
+        """True if the first line was checked. It may be long, and the rest may arrive byte by byte."""
 
     def find(self, data: bytes, at: int = 0) -> tuple[ResponseHead, int] | None:
-        """The head that stands in `data` from `at` on, and where what is behind it begins; None where its end
-        has not come.
+        """Return the head that begins at `at` in `data`, and where it ends; None if it is not complete yet.
 
-        To be asked again with more of the same, or with what is behind. Raises Unreadable; where the first
-        line is there and begins no answer, at once: nothing better would follow.
+        Call it again with more of the same data, or for the next head. Raises UnreadableHead. A first line
+        that begins no answer is refused as soon as it is complete, before the end of the head.
         """
         ends = [found + 3] if (found := data.find(b"\n\r\n", at + self._seen)) >= 0 else []
-        # A line in LF alone may end the head before.
+        # An empty line that ends in LF alone may end the head earlier.
         if (found := data.find(b"\n\n", at + self._seen, ends[0] if ends else len(data))) >= 0:
             ends = [found + 2]
         end = ends[0] if ends else len(data)
@@ -113,7 +118,7 @@ class HeadSearch:
 
 
 def parse(raw: bytes) -> ResponseHead:
-    """A whole head, with the empty line that ends it. Raises Unreadable."""
+    """Parse a whole head, including the empty line at its end. Raises UnreadableHead."""
     regular = found = _HEAD.fullmatch(raw)
     if found is None and (found := _LOOSE_HEAD.fullmatch(raw)) is None:
         begun = _STATUS_LINE.match(raw)
@@ -145,7 +150,7 @@ def parse(raw: bytes) -> ResponseHead:
     if not once:
         fields = _coded_once(fields)
     keeps = (version == b"1.1" and not options) or _keeps(options, version)
-    # A body announced where there is none may come all the same.
+    # The upstream may send a body that it announced, even with a status that has none.
     keeps = keeps and (status not in UNFRAMED or not (length or chunked))
     straight = once and regular is not None
     reason = found[3] or b""
@@ -153,8 +158,10 @@ def parse(raw: bytes) -> ResponseHead:
 
 
 def _is_chunked(codings: list[bytes], version: bytes) -> bool:
-    """Whether a body comes in chunks. Some frameworks say so twice, and send it in chunks once: curl and
-    nginx read them so. RFC 9112, 6.1: no other coding was asked for; HTTP/1.0 has none.
+    """Return True for a chunked body; raise UnreadableHead for any other coding.
+
+    Some frameworks declare chunked twice and send chunks once; curl and nginx read them so. RFC 9112, 6.1: we
+    asked for no other coding, and HTTP/1.0 has none.
     """
     named = {token.strip(b" \t").lower() for value in codings for token in value.split(b",")}
     if named != {b"chunked"} or version == b"1.0":
@@ -163,21 +170,23 @@ def _is_chunked(codings: list[bytes], version: bytes) -> bool:
 
 
 def _length(sizes: list[bytes]) -> int:
-    """Of a list of equal numbers RFC 9112, 6.3 lets one be taken. No server needs that, and nginx, llhttp and
-    mitmproxy refuse it.
+    """Parse Content-Length. Raises UnreadableHead unless it is given once, as one number.
+
+    RFC 9112, 6.3 permits a list of equal numbers. No server needs that, and nginx, llhttp and mitmproxy
+    refuse it.
     """
     if len(sizes) > 1 or not _LENGTH.fullmatch(sizes[0]):
-        raise UnreadableHead("the upstream's answer has a Content-Length that is no one number")
+        raise UnreadableHead("the upstream's answer has a Content-Length that is not one number")
     return int(sizes[0])
 
 
 def _coded_once(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Fields with one Transfer-Encoding, which says that the body comes in chunks."""
+    """Return the fields with exactly one Transfer-Encoding: chunked."""
     others = [field for field in fields if field[0].lower() != b"transfer-encoding"]
     return [*others, (b"Transfer-Encoding", b"chunked")]
 
 
 def _keeps(values: list[bytes], version: bytes) -> bool:
-    """Whether the upstream says that it takes another request; `values` are those of `Connection`."""
+    """Return whether the upstream accepts another request, according to the values of its `Connection`."""
     options = {token.strip(b" \t").lower() for value in values for token in value.split(b",")}
     return b"close" not in options and (version == b"1.1" or b"keep-alive" in options)

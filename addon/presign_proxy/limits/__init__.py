@@ -1,1 +1,1 @@
-"""Limits: how often, how much and how many at once; what is counted, and how a count is judged."""
+"""Limits on rates, totals and concurrent requests: the rules, the counters, and how a counter decides."""

@@ -1,17 +1,17 @@
-"""When a store is left alone: a request must not wait for what has just failed several times."""
+"""The circuit breaker of a store. A request must not wait for a store that has just failed several times."""
 
 from __future__ import annotations
 
 from typing import Final
 
 THRESHOLD: Final = 4
-"""Failures in a row after which it is left alone."""
+"""Failures in a row that open the breaker."""
 PAUSE: Final = 1.0
-"""Seconds for which it is; then one request tries."""
+"""Seconds for which it stays open. Then one request tries the store."""
 
 
 class Breaker:
-    """Closed: ask. Open: do not ask until the pause is over, then let one request try."""
+    """A circuit breaker. Closed: requests ask the store. Open: after each pause one request tries it."""
 
     __slots__ = ("_failures", "_retry_at", "_trying")
 
@@ -25,10 +25,10 @@ class Breaker:
         return self._failures >= THRESHOLD
 
     def allows(self, now: float) -> bool:
-        """Whether to ask the store; whoever asks then tells how it went.
+        """Return whether to ask the store. The caller then reports the result with one of the methods below.
 
         Args:
-            now: seconds of a clock that is never set.
+            now: seconds of a monotonic clock.
         """
         if not self.is_open:
             return True
@@ -38,16 +38,16 @@ class Breaker:
         return True
 
     def abandoned(self) -> None:
-        """Whoever asked has gone before there was an answer: nothing is known."""
+        """Record that the request ended before the store answered. The state of the store stays unknown."""
         self._trying = False
 
     def succeeded(self) -> bool:
-        """Returns whether it had been left alone."""
+        """Record a success and close the breaker. Returns whether it was open."""
         was_open, self._failures, self._trying = self.is_open, 0, False
         return was_open
 
     def failed(self, now: float) -> bool:
-        """Returns whether it is left alone from now on, and was not before."""
+        """Record a failure. Returns whether this failure opened the breaker."""
         was_open, self._failures, self._trying = self.is_open, self._failures + 1, False
         self._retry_at = now + PAUSE
         return self.is_open and not was_open

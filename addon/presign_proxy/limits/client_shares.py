@@ -1,7 +1,7 @@
-"""What clients over HTTP/2 may have of a worker: streams under way, and bytes that they do not take.
+"""Shares of a worker for HTTP/2 clients: open streams, and bytes of answers that clients do not read.
 
-A client may have no more than it leaves to all others together. One alone gets half of what there is, ten get
-an eleventh each, and the next one finds room.
+A client may use no more than it leaves to all others together. A single client gets half of the total, ten
+clients get an eleventh each, and there is always room for the next one.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 STREAMS: Final = 5000
-"""Streams under way in a worker at most. Each client may have one in any case."""
+"""Most open streams in a worker. Each client may have one in any case."""
 MAX_STREAMS: Final = 100
-"""Streams of one client at a time, as it is told (RFC 9113, 5.1.2)."""
+"""Most concurrent streams of one client, as announced to it (RFC 9113, 5.1.2)."""
 MAX_WAITING: Final = 64 * 1024 * 1024
-"""Bytes of answers that wait in a worker for clients over HTTP/2 to take them."""
+"""Most bytes of answers in a worker that HTTP/2 clients have not read yet."""
 
 
 def streams_of(clients: int) -> int:
-    """Streams of all clients together where there may be so many clients: as over HTTP/1."""
+    """Return the most streams of all clients together, for a limit on the number of clients.
+
+    It is one stream for each client, as over HTTP/1, but at most `STREAMS`.
+    """
     return min(clients, STREAMS)
 
 
@@ -32,19 +35,22 @@ _NONE: Final = _Share()
 
 
 class Shares:
-    """Counts what each client has, and what all have."""
+    """The shares of all clients of a worker."""
 
     def __init__(self, most: Callable[[], int] = lambda: STREAMS) -> None:
-        """Args: most: streams of all clients at a time."""
+        """
+        Args:
+            most: returns the most concurrent streams of all clients together.
+        """
         self._most = most
         self._of: WeakKeyDictionary[Any, _Share] = WeakKeyDictionary()
         self._streams = self._waiting = 0
 
     def note(self, client: Any, streams: int, waiting: int) -> None:
-        """What a client has by now.
+        """Record what a client uses now.
 
         Args:
-            waiting: bytes of its answers that it does not take.
+            waiting: bytes of its answers that it has not read yet.
         """
         before, now = self._of.get(client, _NONE), _Share(streams, waiting)
         if before == now:
@@ -57,14 +63,14 @@ class Shares:
             self._of[client] = now
 
     def forget(self, client: Any) -> None:
-        """It has gone, and has nothing any more."""
+        """Record that a client has disconnected and uses nothing."""
         self.note(client, 0, 0)
 
     def may_begin(self, own: int) -> bool:
-        """Whether a client that has so many streams may begin another; the first one always."""
+        """Return whether a client with `own` streams may open another. The first one is always allowed."""
         return own == 0 or own < self._most() - self._streams
 
     @property
     def room(self) -> int:
-        """Bytes of answers that may wait for any one client."""
+        """Bytes of answers that may wait for one client."""
         return max(MAX_WAITING - self._waiting, 0)

@@ -1,4 +1,4 @@
-"""One counter that a request must fit into, and how it is judged. What every store has to agree with."""
+"""Counters, and the decision whether one more request fits into one. Every store must decide the same."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Final, Literal, NamedTuple
 Kind = Literal["rate", "count", "slots"]
 
 SECOND: Final = 1_000_000
-"""Microseconds: the unit of every instant and interval here; whole numbers, exact in a Lua double."""
+"""One second in microseconds, the unit of all instants and intervals here. Integers are exact in Lua too."""
 
 GRACE: Final = 86_400
-"""Seconds for which a count is kept after its end, so that a clock set back finds it again."""
+"""Seconds for which a count is kept after its end. If the clock is set back, the count is still there."""
 
 LEASE: Final = 60 * SECOND
-"""A slot that is not renewed for so long is free: whoever held it was killed."""
+"""A slot that is not renewed for so long becomes free: the process that held it was killed."""
 
 SLOT_WAIT: Final = SECOND
-"""When to try again where all slots are taken: nobody knows when one falls free."""
+"""When to try again if all slots are taken: it is unknown when one becomes free."""
 
 
 class Counter(NamedTuple):
     """One counter and its bound.
 
     Args:
-        name: of the limit, for answers and logs.
-        key: of the counter in the store; what stands in braces is the same for all counters of one request,
-            so that a Redis cluster keeps them in one place.
-        limit: rate: how many at once (the burst); count and slots: how many.
-        interval: rate: microseconds in which one more falls due.
+        name: the name of the limit, for answers and logs.
+        key: the key of the counter in the store. The part in braces is the same for all counters of one
+            request, so that a Redis cluster keeps them on one node.
+        limit: rate: how many requests at once (the burst); count and slots: how many requests.
+        interval: rate: microseconds until one more request is allowed.
         until: count: Unix time in seconds at which it ends; 0 for never.
-        window: seconds in which `quota` may be used, 0 where there is none; for answers only.
-        quota: what the client is told it may use within the window.
+        window: seconds within which `quota` may be used; 0 for no window. Only shown in answers.
+        quota: how much the client may use within the window. Only shown in answers.
         fail_open: whether a request may pass while the store is down.
     """
 
@@ -46,13 +46,13 @@ class Counter(NamedTuple):
 
 
 class Weighed(NamedTuple):
-    """What one counter says to one more request.
+    """The decision of one counter on one more request.
 
     Args:
-        after: the counter's state when the request is counted; where it does not fit, what to leave there,
-            which differs from what was found only where the clock was set back.
-        remaining: how many more fit: after this one if it fits, else now.
-        wait: microseconds until one fits again; 0 where it fits or where none ever will.
+        after: the state to store if the request is counted. If it does not fit: the state to leave, which
+            differs from the current one only if the clock was set back.
+        remaining: how many more requests fit: after this one if it fits, else now.
+        wait: microseconds until one fits again; 0 if it fits now, or if none will ever fit.
     """
 
     fits: bool
@@ -62,15 +62,16 @@ class Weighed(NamedTuple):
 
 
 def weigh(counter: Counter, state: int, now: int) -> Weighed:
-    """Judge one more request. Pure; the state is the store's: 0 for a counter that is not there.
+    """Decide whether one more request fits. Pure: the state comes from the store.
 
     The state of a rate is the theoretical arrival time of GCRA (ITU-T I.371): the instant at which the bucket
-    is full again. Over any stretch of time t at most `limit + t / interval` are admitted. No clock can have
-    put it further ahead than a whole bucket: where it is, the clock was set back, and the bucket is empty
-    from then on, which neither grants more nor locks anybody out for as long as the clock was wrong.
+    is full again. Within any time t at most `limit + t / interval` requests are admitted. A correct clock
+    never puts this instant further ahead than one whole bucket. If it is further ahead, the clock was set
+    back. The bucket then counts as empty from now on. So a clock that is set back grants no extra requests,
+    and does not lock clients out for as long as the clock was wrong.
 
     Args:
-        state: rate: microseconds; count: requests so far; slots: those taken.
+        state: rate: microseconds; count: requests so far; slots: how many are taken. 0 for a new counter.
         now: Unix time in microseconds.
     """
     if counter.kind == "rate":
@@ -88,7 +89,7 @@ def weigh(counter: Counter, state: int, now: int) -> Weighed:
 
 
 def forgettable_at(counter: Counter, after: int) -> int:
-    """The instant, in microseconds, from which a counter may be dropped unnoticed; 0 for never."""
+    """Return the instant, in microseconds, from which dropping a counter has no effect; 0 for never."""
     if counter.kind == "rate":
         return after
     if counter.kind == "slots":

@@ -1,4 +1,4 @@
-"""A deadline for others, in which time does not count while nobody here could have noticed their answer."""
+"""A timeout for answers of a store that ignores time during which our own event loop was blocked."""
 
 from __future__ import annotations
 
@@ -7,60 +7,63 @@ from types import TracebackType
 from typing import Any, Final
 
 _PARTS: Final = 25
-"""Far more turns of the loop than an answer needs from its socket to whoever waits for it."""
+"""Ticks in one timeout: far more turns of the loop than an answer takes from its socket to its task."""
 
 
 class Deadline:
-    """The same for all who wait: one alarm rings for them, in parts of the time, each of which begins when
-    the loop has noticed the end of the last.
+    """A timeout that all waiting tasks share. One timer serves them all and ticks `_PARTS` times in it.
 
-    A thousand requests at once, or a reload, keep the loop busy for longer than a store may take. One alarm
-    for the whole time would ring in the very turn in which the answer is read, and be heard before it.
+    Each tick starts the timer for the next one. A thousand requests at once, or a reload, can block the loop
+    for longer than the timeout. A single timer for the whole time would then fire in the same loop iteration
+    that reads the answer, and win. With ticks, a blocked loop costs one tick only.
     """
 
     def __init__(self, seconds: float) -> None:
         self._part = seconds / _PARTS
-        self._rung = 0
+        self._ticks = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        """In which the alarm is set."""
+        """The loop in which the timer is set."""
         self._waiting: dict[Wait, None] = {}
-        """In the order in which their time is over."""
+        """In the order in which they expire."""
 
     def wait(self) -> Wait:
-        """For `with`, around what is awaited: no longer than the time, and a part shorter at most."""
+        """Return a context manager that limits the time of what is awaited inside it.
+
+        The limit is the timeout of this deadline, or up to one tick less.
+        """
         return Wait(self)
 
     def begin(self, wait: Wait) -> int:
-        """Returns at which ring it is over."""
+        """Add a wait. Returns the tick at which it expires."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._waiting.clear()
             self._set(loop)
         self._waiting[wait] = None
-        return self._rung + _PARTS
+        return self._ticks + _PARTS
 
     def end(self, wait: Wait) -> None:
         self._waiting.pop(wait, None)
 
     def _set(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        loop.call_later(self._part, self._ring, loop)
+        loop.call_later(self._part, self._tick, loop)
 
-    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
             return
-        self._rung += 1
+        self._ticks += 1
         if not self._waiting:
             self._loop = None
             return
-        self._set(loop)  # before anything else: whatever happens here, it rings for the others
-        while self._waiting and (first := next(iter(self._waiting))).due <= self._rung:
+        self._set(loop)  # first, so that the timer goes on for the other waits if something fails below
+        while self._waiting and (first := next(iter(self._waiting))).due <= self._ticks:
             del self._waiting[first]
-            first.ring()
+            first.expire()
 
 
 class Wait:
-    """One who waits. As `asyncio.timeout` does it, without a timer of its own."""
+    """The wait of one task. It works like `asyncio.timeout`, without a timer of its own."""
 
     __slots__ = ("_cancelling", "_deadline", "_over", "_task", "due")
 
@@ -76,16 +79,16 @@ class Wait:
         self._over = False
         self.due = self._deadline.begin(self)
 
-    def ring(self) -> None:
+    def expire(self) -> None:
         self._over = True
         self._task.cancel()
 
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
-        """Raises TimeoutError where it is over."""
+        """Raises TimeoutError if the wait has expired."""
         self._deadline.end(self)
-        # Where somebody else has cancelled it too, it is cancelled.
+        # If the task was also cancelled for another reason, it stays cancelled.
         if self._over and self._task.uncancel() <= self._cancelling:
             if isinstance(error, asyncio.CancelledError):
                 raise TimeoutError from error

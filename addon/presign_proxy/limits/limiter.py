@@ -1,4 +1,4 @@
-"""Admission: every limit of a granted request in one step, and what happens where they cannot be counted."""
+"""Admission: checks all limits of a granted request in one step, and handles stores that do not answer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .verdict import Verdict, fields, reached
 logger = logging.getLogger(__name__)
 
 DEADLINE: Final = 0.25
-"""Seconds that a request waits for the store at most."""
+"""Most seconds that a request waits for the store."""
 _BETWEEN: Final = 60.0
-"""Seconds between two complaints of the same kind."""
+"""Seconds between two log lines with the same complaint."""
 
 
 class Counted(Protocol):
-    """A granted request, as far as limits ask about it."""
+    """A granted request, with what the limits need of it."""
 
     @property
     def counters(self) -> tuple[Counter, ...]: ...
@@ -38,12 +38,12 @@ class Counted(Protocol):
 
 
 class Limiter:
-    """Asks one store, for one process. Belongs to the event loop in which it first admits."""
+    """The limits of one process, counted in one store. Belongs to the event loop in which it first admits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """
         Args:
-            clock: seconds, of a clock that is never set.
+            clock: returns the seconds of a monotonic clock.
         """
         self._clock = clock
         self._choice: Choice | None = None
@@ -51,48 +51,48 @@ class Limiter:
         self._breaker = Breaker()
         self._deadline = Deadline(DEADLINE)
         self._complained = float("-inf")
-        self._untold: Store | None = None
-        """What is wrong with it could not be looked at yet."""
+        self._unchecked: Store | None = None
+        """The store whose warnings could not be read yet."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts: collections.Counter[str] = collections.Counter()
-        """What happened since the start: admitted, limited, failed, opened (passed without being counted)."""
+        """Numbers since the start: admitted, limited, failed, opened (passed without being counted)."""
         self._slots = Slots(clock, self._deadline, self.counts)
 
     def use(self, choice: Choice, *, needed: bool) -> None:
-        """Count in this store from now on; what holds a slot of another one keeps and renews it there.
+        """Count in this store from now on. Slots that are held in another store are kept and renewed there.
 
         Args:
-            needed: whether something is limited, so that what is wrong with the store has to be told now.
+            needed: whether any limit is configured. If so, the warnings of the store are logged now.
 
-        Raises StoreError; then the last one stays.
+        Raises StoreError; then the previous store stays in use.
         """
         if choice.is_same(self._choice):
             return
         before, self._store = self._store, choice.open()
-        self._choice, self._breaker, self._untold = choice, Breaker(), None
+        self._choice, self._breaker, self._unchecked = choice, Breaker(), None
         self._do(self._leave(before))
         if needed:
-            self._do(self._tell(self._store))
+            self._do(self._warn(self._store))
 
     @property
     def is_down(self) -> bool:
-        """Whether the store is left alone because it has failed, as far as requests have found out."""
+        """True while the circuit breaker is open, because the store failed for several requests."""
         return self._breaker.is_open
 
     @property
     def kind(self) -> str:
-        """Of the store: memory, sqlite, redis, rediss."""
+        """The kind of the store: memory, sqlite, redis or rediss."""
         return self._choice.url.partition(":")[0] if self._choice else "memory"
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Of the store, where it has one: no request may lead there."""
+        """The network address of the store, if it has one. No request may go there."""
         return self._choice.address if self._choice else None
 
     async def admit(self, forward: Counted) -> Slot | None:
         """Count a request in all of its counters, or in none.
 
-        Returns its slot, where it takes one. Raises Limited, or Denied("unavailable").
+        Returns its slot, if it takes one. Raises Limited, or Denied("unavailable").
         """
         counters = forward.counters
         if not counters:
@@ -115,13 +115,13 @@ class Limiter:
         if not leases:
             return None
         fail_open = all(counter.fail_open for counter in counters if counter.kind == "slots")
-        # Counted from before the store was asked, and so never longer than the store counts it.
+        # The lease begins here before the store was asked. So it never ends later here than in the store.
         return self._slots.hold(store, leases, fail_open=fail_open, begun=begun)
 
     async def _ask(
         self, store: Store, counters: Sequence[Counter], holder: str, leases: Sequence[Lease], now: float
     ) -> Verdict:
-        """Raises StoreError, and within the deadline."""
+        """Ask the store. Raises StoreError, also if it does not answer within the deadline."""
         breaker = self._breaker
         if not breaker.allows(now):
             raise StoreError("the store has failed several times and is left alone for a moment")
@@ -135,7 +135,7 @@ class Limiter:
         except (StoreError, TimeoutError) as error:
             why = str(error) or f"no answer within {DEADLINE:g} s"
             self._has_failed(breaker, why)
-            self._slots.give_back(store, leases)  # it may have taken them all the same
+            self._slots.give_back(store, leases)  # the store may have counted them
             raise StoreError(why) from None
         except BaseException:
             breaker.abandoned()
@@ -147,12 +147,12 @@ class Limiter:
     def _has_worked(self, breaker: Breaker) -> None:
         if breaker.succeeded():
             logger.warning("presign: the limit store works again")
-        if self._untold is not None:
-            store, self._untold = self._untold, None
-            self._do(self._tell(store, again=True))
+        if self._unchecked is not None:
+            store, self._unchecked = self._unchecked, None
+            self._do(self._warn(store, again=True))
 
     def _complain(self, why: str, now: float) -> None:
-        """Say why some requests are refused that could be counted elsewhere: once a minute, not for each."""
+        """Log why this store refuses to count some requests, at most once a minute."""
         if now - self._complained > _BETWEEN:
             self._complained = now
             logger.error("presign: some limits cannot be counted, their requests are answered 503: %s", why)
@@ -169,21 +169,21 @@ class Limiter:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, store: Store, *, again: bool = False) -> None:
-        """Log what is wrong with a store: at the start, and once again when it first works."""
+    async def _warn(self, store: Store, *, again: bool = False) -> None:
+        """Log the warnings of a store: at the start, and once again when it first works."""
         try:
             async with asyncio.timeout(8 * DEADLINE):
                 for warning in await store.warnings():
                     logger.warning("presign: %s", warning)
         except TimeoutError:
-            self._fails_to_tell(None if again else store, "it does not answer")
+            self._cannot_warn(None if again else store, "it does not answer")
         except StoreError as error:
-            self._fails_to_tell(None if again else store, str(error))
+            self._cannot_warn(None if again else store, str(error))
 
-    def _fails_to_tell(self, store: Store | None, why: str) -> None:
-        # No error: mitmproxy would not start where there is one, and the store may come up after us.
-        # Looked at again once, and not with each request that it counts.
-        self._untold = store
+    def _cannot_warn(self, store: Store | None, why: str) -> None:
+        # A warning, not an error: mitmproxy would not start after an error, and the store may start after us.
+        # The warnings are read again once, when the store first works, and not with each request.
+        self._unchecked = store
         logger.warning("presign: the limit store cannot be used yet: %s", why)
 
     async def _leave(self, store: Store) -> None:
@@ -194,6 +194,6 @@ class Limiter:
         await store.close()
 
     async def close(self) -> None:
-        """The process is about to end: give back what is held."""
+        """Free all held slots and close the store, before the process ends."""
         await self._slots.close(DEADLINE)
         await self._store.close()

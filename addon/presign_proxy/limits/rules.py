@@ -1,4 +1,4 @@
-"""What a connection limits, and the counters that one request of it is held against."""
+"""The limits of a connection, and the counters that one request must fit into."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _DAY: Final = 86_400
 
 
 class Requester(NamedTuple):
-    """Whom a request is counted for.
+    """The parties for which a request is counted.
 
     Args:
-        connection: its id.
-        url: the signature id; of a source that nobody signed, its URL.
-        client: the address, or of IPv6 the network, that counts as one client.
+        connection: the id of the connection.
+        url: the signature id; for an unsigned source, its URL.
+        client: the IPv4 address, or the IPv6 network, that counts as one client.
         expires: Unix time at which the presign expires; 0 for never.
     """
 
@@ -36,7 +36,7 @@ class Requester(NamedTuple):
     expires: int
 
     def key(self, kind: str, per: Per) -> str:
-        """The counter of a kind. Ids are of letters, digits, _ and -, so that no part runs into the next."""
+        """Return the key of a counter. Ids contain only letters, digits, _ and -, so the parts stay apart."""
         return f"{PREFIX}:{{{self.connection}}}:{kind}:{per}{self._part(per)}"
 
     def _part(self, per: Per) -> str:
@@ -44,7 +44,7 @@ class Requester(NamedTuple):
             return ""
         if per == "client":
             return ":" + self.client
-        # Never a URL in a store: it may hold what is nobody's business.
+        # Never put a URL into a store: it may contain private data.
         return ":" + (self.url if _is_signature_id(self.url) else sha256(self.url.encode()).hexdigest()[:32])
 
 
@@ -54,7 +54,7 @@ def _is_signature_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many in a period of so many seconds, spread evenly; `burst` of them may come at once."""
+    """`count` requests in `period` seconds, spread evenly. `burst` of them may come at once."""
 
     count: int
     period: int
@@ -68,7 +68,7 @@ class Rate:
 
     def counter(self, who: Requester, now: int) -> Counter:
         del now
-        # Rounded up: never more than was allowed.
+        # Rounded up, so that never more requests pass than were allowed.
         interval = -(-self.period * SECOND // self.count)
         key = who.key(f"rate:{self.period}", self.per)
         return Counter(
@@ -78,7 +78,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """So many in a day or a month of the UTC calendar."""
+    """`count` requests in a day or a month of the UTC calendar."""
 
     count: int
     calendar: Calendar
@@ -91,14 +91,14 @@ class Quota:
 
     def counter(self, who: Requester, now: int) -> Counter:
         begun, ends = _window(self.calendar, now // _DAY)
-        # The limit is not part of the key: raising it forgets nothing.
+        # The limit is not part of the key, so that a changed limit keeps the count.
         key = who.key(f"quota:{begun}", self.per)
         return Counter(self.name, "count", key, self.count, 0, ends, ends - now, self.count, self.fail_open)
 
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """So many at the same time, each until its response has ended."""
+    """`count` requests at the same time, each until its response has ended."""
 
     count: int
     per: Per = "connection"
@@ -120,10 +120,10 @@ Limit = Rate | Quota | Concurrency
 def tallies_of(
     limits: Sequence[Limit], max_uses: int | None, who: Requester, now: int
 ) -> tuple[Counter, ...]:
-    """The counters of one request, each with a key of its own.
+    """Return the counters of one request. No two of them have the same key.
 
     Args:
-        max_uses: of this URL, None for any number.
+        max_uses: how often this URL may be used; None for any number.
         now: Unix time in seconds.
     """
     found = tuple([limit.counter(who, now) for limit in limits])
@@ -131,13 +131,13 @@ def tallies_of(
 
 
 def _uses(count: int, who: Requester) -> Counter:
-    """So many uses of one URL, ever. Not to be passed while nobody can count them."""
+    """Return the counter for the uses of one URL, over all time. It never fails open."""
     return Counter("uses", "count", who.key("uses", "url"), count, until=who.expires, quota=count)
 
 
 @lru_cache(maxsize=8)
 def _window(calendar: Calendar, day: int) -> tuple[str, int]:
-    """The name of the day or month in which a day (since 1970) lies, and when it ends in Unix seconds."""
+    """Return the name of the day or month that contains a day (since 1970), and its end as Unix time."""
     begun = datetime.fromtimestamp(day * _DAY, UTC)
     if calendar == "day":
         return begun.strftime("%Y-%m-%d"), (day + 1) * _DAY

@@ -1,4 +1,4 @@
-"""Slots of concurrent requests: how each is kept while its exchange goes on, and given back once."""
+"""Slots of concurrent requests: renewed while the exchange lasts, and freed once at its end."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from .stores.store import Lease, Store, StoreError
 logger = logging.getLogger(__name__)
 
 _AGAIN: Final = 1.0
-"""Seconds between two attempts to free what could not be freed."""
-MAX_OWED: Final = 10_000
-"""Slots for which that is tried; further ones are free when their leases end."""
+"""Seconds between two attempts to free slots that could not be freed."""
+MAX_STUCK: Final = 10_000
+"""Most slots that are tried again. Further ones become free when their leases end."""
 _RENEWALS: Final = 4
-"""In a lease: two may fail before a slot counts as lost."""
+"""Renewals in one lease. Two may fail before a slot counts as lost."""
 
 
 def _most_for(store: Store) -> float:
-    """Seconds that a renewal may take."""
+    """Return the most seconds that a renewal may take."""
     return store.lease / SECOND / 16
 
 
 def _good_for(store: Store) -> float:
-    """Seconds for which a slot is surely held: with a renewal that begins in them, or the end of an exchange
-    whose slot was not renewed, before the store gives the slot to somebody else.
+    """Return the seconds for which a slot is surely held, counted from the start of its last renewal.
+
+    The rest of the lease is left for a renewal that has begun, or for breaking off the exchange. Only after
+    the whole lease may the store give the slot to another request.
     """
     return store.lease / SECOND * 7 / 8
 
 
 class Slot:
-    """The slots of one request, to be released when its exchange has ended, whichever way."""
+    """The slots of one request. They are released when its exchange ends, in any way."""
 
     __slots__ = ("_among", "fail_open", "good_until", "leases", "store")
 
@@ -50,20 +52,26 @@ class Slot:
         self.good_until = good_until
 
     def is_lost(self, now: float) -> bool:
-        """Whether somebody else may have it by now: then two would be served where one is allowed."""
+        """Return whether another request may have this slot now. Then two would run where one is allowed."""
         return not self.fail_open and now > self.good_until
 
     def release(self) -> None:
-        """Free it; from any thread, and once, however often it is called."""
+        """Free the slot. May be called from any thread, and more than once."""
         self._among.release(self)
 
     def release_now(self) -> None:
-        """Free it before anything else is admitted: what a client has sent ahead comes next. In the loop."""
+        """Free the slot before any other request is admitted: the client may have pipelined the next one.
+
+        Must be called in the event loop.
+        """
         self._among.release_now(self)
 
 
 class LimitHold:
-    """Of one exchange: whether it was counted, and its slot. Freed with it at the latest."""
+    """The state of limits for one exchange: whether it was counted, and its slot.
+
+    The slot is freed at the latest when this object is garbage-collected.
+    """
 
     __slots__ = ("__weakref__", "counted", "slot")
 
@@ -77,7 +85,7 @@ class LimitHold:
             finalize(self, slot.release)
 
     def let_go(self) -> None:
-        """Free its slot. In the event loop."""
+        """Free the slot. Must be called in the event loop."""
         if self.slot is not None:
             self.slot.release_now()
 
@@ -86,14 +94,14 @@ class LimitHold:
 
 
 class Slots:
-    """All that one process holds, each in its store. Belongs to the event loop in which it first holds."""
+    """All slots that one process holds. Belongs to the event loop in which the first one is held."""
 
     def __init__(self, clock: Callable[[], float], deadline: Deadline, counts: Counter[str]) -> None:
         """
         Args:
-            clock: seconds, of a clock that is never set.
-            deadline: within which a store has to answer.
-            counts: gets the failures of stores.
+            clock: returns the seconds of a monotonic clock.
+            deadline: the time within which a store must answer.
+            counts: receives the number of failures of stores.
         """
         self._clock = clock
         self._deadline = deadline
@@ -102,12 +110,12 @@ class Slots:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._releasing: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
-        self._owed: dict[tuple[Store, Lease], float] = {}
-        """Slots that could not be freed, and until when they are held at most."""
-        self._repaying: asyncio.Task[None] | None = None
+        self._stuck: dict[tuple[Store, Lease], float] = {}
+        """Slots that could not be freed, with the time at which their leases end."""
+        self._freeing: asyncio.Task[None] | None = None
 
     def hold(self, store: Store, leases: tuple[Lease, ...], *, fail_open: bool, begun: float) -> Slot:
-        """Keep what was just taken until it is released.
+        """Keep slots that were just taken, until they are released.
 
         Args:
             begun: when the store was asked.
@@ -120,12 +128,12 @@ class Slots:
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Free a slot; from any thread, and once, however often it is called."""
+        """Free a slot. May be called from any thread, and more than once."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.release_now, slot)
 
     def release_now(self, slot: Slot) -> None:
-        """Free a slot, once, however often it is called; where the loop runs in which it was taken."""
+        """Free a slot. May be called more than once, in the event loop in which the slot was taken."""
         if slot in self._held:
             del self._held[slot]
             self.give_back(slot.store, slot.leases)
@@ -134,7 +142,7 @@ class Slots:
         """Free leases that a store holds, or may hold."""
         if not leases:
             return
-        # Begun at once, so that the store hears of it before it is asked for the next request.
+        # The task starts at once, so that the store is asked to free them before the next request asks it.
         loop = asyncio.get_running_loop()
         task = asyncio.Task(self._send_back(store, leases), loop=loop, eager_start=True)
         if not task.done():
@@ -145,10 +153,10 @@ class Slots:
         if await self._is_released(store, leases):
             return
         until = self._clock() + store.lease / SECOND
-        for lease in leases[: MAX_OWED - len(self._owed)]:
-            self._owed[store, lease] = until
-        if self._repaying is None or self._repaying.done():
-            self._repaying = asyncio.get_running_loop().create_task(self._repay())
+        for lease in leases[: MAX_STUCK - len(self._stuck)]:
+            self._stuck[store, lease] = until
+        if self._freeing is None or self._freeing.done():
+            self._freeing = asyncio.get_running_loop().create_task(self._free_again())
 
     async def _is_released(self, store: Store, leases: Sequence[Lease]) -> bool:
         try:
@@ -159,24 +167,24 @@ class Slots:
             return False
         return True
 
-    async def _repay(self) -> None:
-        """Free what could not be freed, until the store does it, or the leases end by themselves."""
-        while self._owed:
+    async def _free_again(self) -> None:
+        """Try again to free slots, until the store has done it or their leases have ended."""
+        while self._stuck:
             await asyncio.sleep(_AGAIN)
-            for store in {store for store, _ in self._owed}:
+            for store in {store for store, _ in self._stuck}:
                 now = self._clock()
-                mine = {lease: until for (one, lease), until in self._owed.items() if one is store}
+                mine = {lease: until for (one, lease), until in self._stuck.items() if one is store}
                 live = [lease for lease, until in mine.items() if until > now]
                 gone = mine if not live or await self._is_released(store, live) else mine.keys() - live
                 for lease in gone:
-                    self._owed.pop((store, lease), None)
+                    self._stuck.pop((store, lease), None)
 
     async def _renew(self) -> None:
-        """Keep what is held, as long as anything is."""
+        """Renew the held slots, as long as there are any."""
         while self._held:
             await asyncio.sleep(min(slot.store.lease for slot in self._held) / SECOND / _RENEWALS)
             begun = self._clock()
-            # What is lost may be somebody else's by now: its exchange is about to be broken off.
+            # Another request may have a lost slot now. The exchange of a lost slot is about to be broken off.
             kept = [slot for slot in self._held if not slot.is_lost(begun)]
             for store in {slot.store for slot in kept}:
                 await self._renew_in(store, [slot for slot in kept if slot.store is store], begun)
@@ -191,23 +199,23 @@ class Slots:
             return
         for slot in slots:
             slot.good_until = begun + _good_for(store)
-        # Released while they were being renewed, perhaps before: free them again.
+        # Slots released meanwhile are freed again: the store may have freed them before it renewed them.
         self.give_back(store, [lease for slot in slots if slot not in self._held for lease in slot.leases])
 
     def needs(self, store: Store) -> bool:
-        """Whether something is held there, or still to be freed."""
-        return any(slot.store is store for slot in self._held) or any(one is store for one, _ in self._owed)
+        """Return whether slots are held in this store, or are still to be freed there."""
+        return any(slot.store is store for slot in self._held) or any(one is store for one, _ in self._stuck)
 
     async def close(self, patience: float) -> None:
-        """Give back what is held; the process is about to end.
+        """Free all held slots, before the process ends.
 
         Args:
-            patience: seconds that this may take.
+            patience: most seconds that this may take.
         """
         if self._renewing is not None:
             self._renewing.cancel()
-        if self._repaying is not None:
-            self._repaying.cancel()
+        if self._freeing is not None:
+            self._freeing.cancel()
         for slot in list(self._held):
             self.release_now(slot)
         if self._releasing:

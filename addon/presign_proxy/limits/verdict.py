@@ -1,4 +1,4 @@
-"""What a store says of one request, and what its client is told of it."""
+"""The decision of a store on one request, and the header fields that tell the client about it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..http.message import Fields
 from .counter import SECOND, Counter, Weighed
 
 FOREVER: Final = 86_400
-"""Seconds after which to ask again where no time helps; the client would ask at once without any."""
+"""`Retry-After`, in seconds, for a limit that never ends. Without a value, clients would retry at once."""
 _FITS: Final = attrgetter("fits")
 
 
 class Verdict(NamedTuple):
-    """Of all counters of a request, in their order; it is admitted where it fits into every one."""
+    """The decisions of all counters of a request, in order. It is admitted if it fits into every one."""
 
     weighed: tuple[Weighed, ...]
 
@@ -25,13 +25,16 @@ class Verdict(NamedTuple):
 
 
 def reached(counters: Sequence[Counter], verdict: Verdict) -> Counter:
-    """The limit that a refused request ran into: where there are several, the one that lasts longest."""
+    """Return the counter that refused a request; if there are several, the one with the longest wait."""
     full = [pair for pair in zip(counters, verdict.weighed, strict=True) if not pair[1].fits]
     return max(full, key=lambda pair: _wait(*pair))[0]
 
 
 def fields(counters: Sequence[Counter], verdict: Verdict) -> Fields:
-    """`Retry-After`, and draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy`, `RateLimit`."""
+    """Return the fields of the answer: `Retry-After`, `RateLimit-Policy` and `RateLimit`.
+
+    The last two are those of draft-ietf-httpapi-ratelimit-headers-10.
+    """
     pairs = list(zip(counters, verdict.weighed, strict=True))
     wait = max(_wait(*pair) for pair in pairs if not pair[1].fits)
     found: Fields = (
@@ -40,13 +43,13 @@ def fields(counters: Sequence[Counter], verdict: Verdict) -> Fields:
         (b"RateLimit", ", ".join(_state(*pair) for pair in pairs).encode()),
     )
     if any(counter.name == "uses" and not one.fits for counter, one in pairs):
-        # The SDKs of OpenAI and Anthropic try a 429 again by themselves unless told not to.
+        # The SDKs of OpenAI and Anthropic retry after a 429, unless this field forbids it.
         found += ((b"X-Should-Retry", b"false"),)
     return found
 
 
 def _wait(counter: Counter, weighed: Weighed) -> int:
-    """Whole seconds, rounded up: never so early that it is refused again for the same reason."""
+    """Return the wait in whole seconds, rounded up, so that a retry is not refused for the same reason."""
     return max(1, -(-weighed.wait // SECOND)) if weighed.wait or counter.until else FOREVER
 
 
@@ -58,5 +61,6 @@ def _policy(counter: Counter) -> str:
 
 def _state(counter: Counter, weighed: Weighed) -> str:
     reset = f";t={-(-weighed.wait // SECOND)}" if weighed.wait and counter.window else ""
-    # Nothing was counted: what would have been left after this request is one less than what is left.
+    # This request was not counted. `remaining` of a counter with room is what would be left after it, so one
+    # more is left now.
     return f'"{counter.name}";r={weighed.remaining + weighed.fits}{reset}'

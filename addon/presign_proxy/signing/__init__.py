@@ -1,5 +1,5 @@
-"""What is signed, and how it is carried. Pure.
+"""Signing: what is signed, and how requests carry it. Pure.
 
-A scheme is a module with a function `recognise`: None where the request is not of this scheme, a claim where
-it is, `Malformed` where it is and its grammar is wrong.
+A scheme is a module with a function `recognise`. It returns a claim, or None if the request does not use this
+scheme. It raises `Malformed` if the request uses the scheme with wrong grammar.
 """

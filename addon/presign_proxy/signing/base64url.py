@@ -1,4 +1,4 @@
-"""base64url of text, without padding (RFC 4648, 5), and strictly: one spelling for each text."""
+"""base64url of text, without padding (RFC 4648, 5). Strict: each text has exactly one encoding."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ..errors import Malformed
 
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_PADDING: Final = (b"", b"", b"==", b"=")  # one digit alone is none: a2b_base64 says so
-# By the digits behind the last whole four: of the last one, four, two or none of its six bits mean nothing,
-# and any that is set would be another spelling (RFC 4648, 3.5).
+_PADDING: Final = (b"", b"", b"==", b"=")  # a single last digit is an error, which a2b_base64 raises
+# The permitted last digits, by the number of digits after the last group of four. Four, two or none of the
+# six bits of the last digit are unused. With one of them set, a text would have a second encoding
+# (RFC 4648, 3.5).
 _LAST: Final = tuple(
     frozenset(bytes((digit,)) for digit in digits)
     for digits in (_ALPHABET, b"", _ALPHABET[::16], _ALPHABET[::4])
@@ -24,13 +25,11 @@ def encode(text: str) -> str:
 
 
 def decode(encoded: bytes, what: str) -> str:
-    """The text that `encode` makes this of.
+    """Decode a text that `encode` encoded. Raises Malformed for any other encoding of it.
 
     Args:
-        encoded: A-Z a-z 0-9 _ - only; the caller has checked the grammar.
-        what: whose it is, for the detail.
-
-    Raises Malformed.
+        encoded: only A-Z a-z 0-9 _ -; the caller has checked this.
+        what: a name for the value, for the detail of the error.
     """
     try:
         raw = binascii.a2b_base64(encoded.translate(_STANDARD) + _PADDING[len(encoded) % 4])

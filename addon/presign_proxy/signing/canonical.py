@@ -1,4 +1,4 @@
-"""The exact bytes that are signed."""
+"""Canonical strings: the exact bytes that are signed."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ POLICY_LABEL: Final = "PRESIGN-HMAC-SHA256-2"
 
 
 def presign(connection_id: str, expires: str, methods: str, paths: str) -> bytes:
-    """Canonical string of scheme presign (presign.click, Signing Algorithm): five lines, no last newline.
+    """Return the canonical string of scheme presign (presign.click, Signing Algorithm): five lines.
 
-    The caller has refused control characters in every value: with a newline in one, two different
-    grants would have one canonical string.
+    There is no newline at the end. The caller has refused control characters in every value: with a newline
+    in a value, two different grants could have the same canonical string.
     """
     return "\n".join((PRESIGN_LABEL, connection_id, expires, methods, paths)).encode("utf-8")
 
 
 def policy(connection_id: str, expires: str, methods: str, paths: str, written: PolicyText) -> bytes:
-    """Canonical string of version 2: eleven lines, the six of the policy empty where absent, no last newline.
+    """Return the canonical string of version 2: eleven lines, no newline at the end.
 
-    Its first line differs from that of version 1, so no signature is good for both.
+    The last six lines are the policy; the line of an absent field is empty. The first line differs from that
+    of version 1, so no signature is valid for both.
     """
     return "\n".join((POLICY_LABEL, connection_id, expires, methods, paths, *written)).encode("utf-8")
 
 
 def source(project_key: str, src_url: str, exp: str) -> bytes:
-    """Signed string of scheme source (Motioness, URL shape): `{projectKey}:{srcUrl}:{exp}`.
+    """Return the signed string of scheme source (Motioness, URL shape): `{projectKey}:{srcUrl}:{exp}`.
 
-    Unambiguous: a project key holds no colon, and `exp` is all digits, so the first and the last colon
-    are the separators whatever the URL holds.
+    It is unambiguous. A project key contains no colon, and `exp` is all digits. So the first and the last
+    colon are the separators, whatever the URL contains.
     """
     return f"{project_key}:{src_url}:{exp}".encode()

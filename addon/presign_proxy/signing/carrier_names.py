@@ -1,11 +1,11 @@
-"""How the carriers of scheme presign are spelled (presign.click, `X-Presign-*`): their names and paths."""
+"""The names and paths under which requests carry scheme presign (presign.click, `X-Presign-*`)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MAX_LIST: Final = 8 * 1024
-"""Bytes of the methods and of the paths value."""
+"""Most bytes of the value of methods, and of the value of paths."""
 
 NAMES: Final = {
     "connection_id": "X-Presign-Connection",
@@ -14,7 +14,7 @@ NAMES: Final = {
     "paths": "X-Presign-Paths",
     "signature": "X-Presign-Signature",
 }
-"""How the fields of version 1 are called in query and header."""
+"""The names of the fields of version 1, in query and header."""
 TERMS: Final = {
     "not_before": "X-Presign-Not-Before",
     "max_uses": "X-Presign-Max-Uses",
@@ -23,7 +23,10 @@ TERMS: Final = {
     "key": "X-Presign-Key",
     "id": "X-Presign-Id",
 }
-"""Those of a signed policy, in the order in which they are signed; with any of them it is version 2."""
+"""The names of the fields of a signed policy, in the order in which they are signed.
+
+A presign with any of them is of version 2.
+"""
 
 API_PROXY: Final = b"/api/proxy/"
 TOKEN_PATH: Final = b"/p/"

@@ -1,9 +1,9 @@
-"""Whether a text would let its reader use a presign: no upstream and nobody else is sent such a header.
+"""Detection of presigns in texts. A header that discloses a usable presign is never sent on.
 
-Who sends it is an honest client whose program tells where it is or comes from (`HX-Current-URL`, `Ping-From`,
-a cookie). So what is looked for is a presign as programs write it down: as it is, percent-encoded any number
-of times, in JSON, or in base64. Its name, its digits and the letters of a token are the same in all but the
-last, and nothing has to be decoded to find them.
+The senders of such headers are honest clients whose programs report their current or previous URL
+(`HX-Current-URL`, `Ping-From`, a cookie). So we look for the forms in which programs write a presign: plain,
+percent-encoded any number of times, in JSON, or in base64. In all of them but base64, the name, the hex
+digits and the letters of a token are unchanged. They are found without decoding.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ from . import grammar
 from .tokens import shows_token
 
 LEAST: Final = 72
-"""Bytes of the shortest one that can be used: `sig=`, 64 digits, and more."""
+"""Bytes of the shortest usable presign: `sig=`, 64 digits, and more."""
 MAX_ESCAPES: Final = 256
-"""Escapes in a path or a header field that is looked at for what it tells."""
+"""Most escapes in a path or a header field that is searched for a presign."""
 MAX_RUNS: Final = 32
-"""Long runs of base64 in one text that are decoded; one that holds more is taken for one that tells."""
+"""Most long runs of base64 that are decoded in one text. A text with more counts as one with a presign."""
 _EQUALS: Final = r"(?:=|(?:%(?:25){0,3}|\\{1,4}u00)3d)"
-# In lists of fields the value has a name of its own, as in HAR; some write `=` as `\u003d` in JSON, as Gson.
+# In lists of fields the value has a name of its own, as in HAR. Some JSON encoders, as Gson, write `=` as
+# `\u003d`.
 _FIELD: Final = re.compile(
     rb"x-presign-signature(?:[^a-z]{0,12}value)?[^a-z]{0,12}?(?:(?:u00)?3d)?" + grammar.SIGNATURE.encode()
 )
 _SIGNED: Final = re.compile(rf"sig{_EQUALS}{grammar.SIGNATURE}".encode())
 _UNTIL: Final = re.compile(rf"exp{_EQUALS}[0-9]".encode())
 _LONGEST_PLAIN: Final = 96
-"""Letters of base64 in a row that hold no presign; the shortest takes more."""
-# Tried only behind a blank: a text of many short words costs a step for each.
+"""Longest run of base64 letters that is not decoded: the shortest presign takes more."""
+# The pattern begins with a blank, so that a text of many short words costs one step for each word.
 _long = re.compile(rb" ([^ ]{%d,})" % (_LONGEST_PLAIN + 1)).findall
-# Of each twelfth byte of a text, eight in a row are of such a run: quick to see, and seldom so by chance.
+# Applied to every twelfth byte of a text. A run of that length has eight of them in a row. This is quick to
+# check, and seldom true by chance.
 _has_run = re.compile(rb"[^ ]{8}").search
 _LETTERS: Final = bytes(
     octet if (chr(octet).isascii() and chr(octet).isalnum()) or octet in b"+/-_" else 0x20
@@ -45,7 +47,7 @@ _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def discloses(text: bytes) -> bool:
-    """Whether a usable presign stands in a text. In linear time: each byte is looked at a few times."""
+    """Return whether a text contains a usable presign. Takes linear time: each byte is read a few times."""
     if len(text) < LEAST:
         return False
     if _shows(text):
@@ -55,7 +57,7 @@ def discloses(text: bytes) -> bool:
 
 
 def shows_signature(folded: bytes) -> bool:
-    """Whether a signature of scheme presign stands in a text that is folded, behind its name."""
+    """Return whether a folded text contains the name of the signature field, followed by a signature."""
     return folded.find(b"x-presign-signature") >= 0 and _FIELD.search(folded) is not None
 
 
@@ -69,19 +71,19 @@ def _shows(text: bytes) -> bool:
 
 
 def _runs(text: bytes) -> list[bytes]:
-    """What in a text may be base64, in either alphabet, and long enough."""
+    """Return the parts of a text that may be base64, in either alphabet, and are long enough."""
     if len(text) <= _LONGEST_PLAIN:
         return []
-    if 0 < text.count(b"%") <= MAX_ESCAPES:  # of base64 only `+`, `/` and `=` are ever escaped
+    if 0 < text.count(b"%") <= MAX_ESCAPES:  # in base64 only `+`, `/` and `=` are ever escaped
         text = decodings(text)[-1]
     letters = text.translate(_LETTERS)
     return _long(b" " + letters) if _has_run(letters[::12]) else []
 
 
 def _decoded(runs: list[bytes]) -> Iterator[bytes]:
-    """What stands in base64, whatever of the same letters stands before it."""
+    """Yield each run decoded at all four alignments, because other letters may precede the base64 in it."""
     for run in runs:
         standard = run.translate(_STANDARD)
         for start in range(4):
-            # Padded with zeros: also of a quantum that is cut, the digits that are there are read.
+            # Padded with zero bits, so that the digits of an incomplete last quantum are decoded too.
             yield binascii.a2b_base64(standard[start:] + b"A" * (-(len(run) - start) % 4))

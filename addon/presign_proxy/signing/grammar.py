@@ -1,4 +1,4 @@
-"""The grammar of what is signed, in one place: what signs, what verifies and what configures must agree."""
+"""The grammar of everything that is signed. Signer, verifier and configuration all use this one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ..errors import Malformed
 from ..regexes import late
 
 CONNECTION_ID: Final = r"[A-Za-z0-9_-]{1,64}"
-"""Of a connection or a project."""
+"""The id of a connection or a project."""
 KEY_ID: Final = r"[A-Za-z0-9_.-]{1,64}"
-"""Of a signing key, within its connection."""
+"""The id of a signing key, unique within its connection."""
 PRESIGN_ID: Final = r"[A-Za-z0-9_-]{1,64}"
 """The name that a signer gives a presign, within its connection."""
 METHOD: Final = r"[A-Z][A-Z0-9_-]{0,31}"
 UNIX_TIME: Final = r"(?:0|[1-9][0-9]{0,11})"
-"""Seconds; one spelling for each."""
+"""Seconds, with exactly one spelling for each number."""
 NUMBER: Final = r"[1-9][0-9]{0,11}"
-"""From 1 on; every parser of JSON and every shell can hold it."""
+"""A whole number from 1 on, small enough for every JSON parser and every shell."""
 SIGNATURE: Final = r"[0-9a-f]{64}"
 EXTENSION: Final = r"[A-Za-z0-9]{1,16}"
 """The format of a source URL."""
 
 ANY: Final = ("*",)
-"""The list, of methods or of paths, that holds nothing but the wildcard."""
+"""A list, of methods or of paths, that contains only the wildcard."""
 MAX_ITEMS: Final = 64
-"""Of a list."""
+"""Most items of a list."""
 
 _METHOD = late(METHOD)
 _ONLY_STARS = late(r"/?\*+")
@@ -35,10 +35,10 @@ _ONLY_STARS = late(r"/?\*+")
 
 @lru_cache(maxsize=4096)  # only lists that were signed get here
 def parse_list(text: str, what: str) -> tuple[str, ...]:
-    """The items of a signed list. Raises Malformed.
+    """Split a signed list into its items. Raises Malformed.
 
-    Sorted, unique, no empty item; one that matches everything stands alone, so that a signer that embeds
-    somebody's `a,*` grants nothing at all rather than everything.
+    Items must be sorted and unique, and none may be empty. A wildcard that matches everything must be the
+    only item. So a signer that embeds a text such as `a,*` from a user grants nothing, and not everything.
     """
     items = tuple(text.split(","))
     if len(items) > MAX_ITEMS:

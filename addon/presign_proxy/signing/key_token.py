@@ -1,4 +1,4 @@
-"""A token of scheme presign in place of an API key: where it may stand, and where it stands."""
+"""Key tokens: tokens of scheme presign that a request carries in place of an API key."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from ..http.message import Head, Request
 from ..http.query import check_parameters
 from .tokens import begins, has_start, holds_token
 
-# Runs of bytes that no decoder of base64 reads, standard or URL-safe.
+# Bytes that are in no base64 alphabet, standard or URL-safe.
 _NOT_BASE64: Final = bytes(
     octet
     for octet in range(256)
     if not (chr(octet).isascii() and chr(octet).isalnum()) and octet not in b"+/-_"
 )
-# As some providers want their keys: `Authorization: Token token=…`.
+# The form of key that some providers require: `Authorization: Token token=…`.
 _TOKEN_PARAM: Final = b"token="
 _AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
 
 
 class TokenSlot(NamedTuple):
-    """Where a key token stood: a lower-case header name or a folded query parameter."""
+    """The place of a key token: a lower-case header name or a folded query parameter."""
 
     kind: Literal["header", "param"]
     name: bytes
 
 
 def key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[TokenSlot, bytes]]:
-    """Tokens that stand where a credential would. Raises Malformed for one that stands anywhere else.
+    """Return the tokens in places for a credential. Raises Malformed for a token in any other place.
 
     Args:
-        query: the query without presign parameters; None where it holds no token.
+        query: the query without presign parameters; None if it contains no token.
     """
     found: list[tuple[TokenSlot, bytes]] = []
     marked = has_start(head.values)
-    # Only base64 hides a token from a search for its first letters.
+    # A search for the first letters of a token finds every token, except inside base64.
     encoded = head.values.lower().find(b"basic") >= 0 and not _AUTHORIZATIONS.isdisjoint(head.names)
     if marked or encoded:
         # One search in each field is enough.
@@ -46,7 +46,7 @@ def key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[
         for name, (_, value) in zip(head.names, request.fields, strict=False):
             if value.find(start) < 0 and name not in _AUTHORIZATIONS:
                 continue
-            # A page's own URL is where a browser came from, not what it carries.
+            # A presigned URL in Referer is where a browser came from. The request does not carry it.
             if name.startswith(b"x-presign") or (name == b"referer" and not begins(value)):
                 continue
             if (token := _token_in_value(name, value)) is not None:
@@ -63,7 +63,7 @@ def key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[
 
 
 def _token_in_value(name: bytes, value: bytes) -> bytes | None:
-    """The token of one header: the whole value, or behind a scheme word, or in Basic."""
+    """Return the token of one header: the whole value, or the part after a scheme word, or inside Basic."""
     if begins(value):
         return value
     if name in _AUTHORIZATIONS:
@@ -75,17 +75,18 @@ def _token_in_value(name: bytes, value: bytes) -> bytes | None:
         if name == b"authorization" and begins(rest_value):
             return rest_value
     if holds_token(value):
-        raise Malformed("a token stands where no credential does")
+        raise Malformed("a token is in a place that is not for a credential")
     return None
 
 
 def _token_in_basic(name: bytes, encoded: bytes) -> bytes | None:
-    """The token in Basic's password, or in its user name where the password is empty (RFC 7617).
+    """Return the token in Basic's password, or in its user name if the password is empty (RFC 7617).
 
-    Looked for as the most lenient decoder would, accepted only as the strictest does.
+    The search decodes like the most lenient decoder. A token is accepted only if the strictest decoder finds
+    it too. Raises Malformed otherwise.
     """
     alphabet = encoded.translate(None, _NOT_BASE64).replace(b"-", b"+").replace(b"_", b"/")
-    # Zeros for padding: with them a digit too many, which some decoders drop, is no error either.
+    # Padded with zero bits. So an extra last digit, which some decoders drop, is not an error here.
     lenient = base64.b64decode(alphabet + b"A" * (-len(alphabet) % 4))
     if not holds_token(lenient):
         return None

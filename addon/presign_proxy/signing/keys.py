@@ -1,28 +1,28 @@
-"""Signing keys: who may have made this signature, and which of their keys did."""
+"""Signing keys, MACs, and the verification of a signature with the keys of a connection."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Mapping
-from os import urandom  # `secrets` is the same, and imports `random`, which takes longer than to sign
+from os import urandom  # `secrets` uses it too, but imports `random`, which takes longer than signing
 from typing import Final, NamedTuple
 
 from .secret import Secret
 
 MAX_KEYS: Final = 4
 WEAK_BYTES: Final = 16
-"""Of a secret; a gateway takes a shorter one only where its key says `weak: true`."""
+"""Bytes below which a secret is weak. A gateway accepts a weak one only if its key says `weak: true`."""
 _GUESSABLE_BYTES: Final = 6
 MIN_BEGINNING: Final = 8
-"""Bytes of a signature from which on it is not matched by chance."""
+"""Bytes of the beginning of a signature that are enough to rule out a match by chance."""
 
 
 class SigningKey(NamedTuple):
     """One signing secret.
 
-    `added` is when it was made, None where nobody knows; `not_after`, its last valid second, None for no
-    end (both Unix time). A revoked key verifies still, so that the answer is `revoked` and not `invalid`.
+    `added` is when it was made, or None if that is unknown. `not_after` is its last valid second, or None for
+    no end. Both are Unix times. A revoked key still verifies, so that the answer is `revoked`, not `invalid`.
     """
 
     id: str
@@ -36,21 +36,24 @@ class SigningKey(NamedTuple):
 
 
 def mac(secret: bytes, message: bytes) -> bytes:
-    """HMAC-SHA256, 32 bytes."""
+    """Return HMAC-SHA256, 32 bytes."""
     return hmac.digest(secret, message, "sha256")
 
 
 def signature_id(signature: str) -> str:
-    """The only form of a signature in stores and audit: 32 hex digits that cannot be used to sign."""
+    """Return the id of a signature: 32 hex digits from which the signature cannot be computed.
+
+    Stores and the audit log contain this id, never the signature.
+    """
     return hashlib.sha256(signature.encode("ascii")).hexdigest()[:32]
 
 
 _BLOCK: Final = 64
-"""Bytes of a block of SHA-256."""
+"""Block size of SHA-256 in bytes."""
 
 
 def _block(secret: bytes) -> bytes:
-    """A secret as HMAC uses it (RFC 2104, 2): all of one length, so that none costs more than another."""
+    """Return a secret as HMAC uses it (RFC 2104, 2). All have the same length, so all cost the same."""
     if len(secret) > _BLOCK:
         secret = hashlib.sha256(secret).digest()
     return secret.ljust(_BLOCK, b"\0")
@@ -68,12 +71,12 @@ def is_weak(secret: Secret) -> bool:
 
 
 def is_guessable(secret: Secret) -> bool:
-    """Whether anybody who has a URL finds the secret by trying."""
+    """Return whether a holder of one signed URL can find the secret by trying."""
     return len(secret.reveal().encode()) < _GUESSABLE_BYTES
 
 
 class Try(NamedTuple):
-    """One guess that came true: which key, which message, which misreading of the secret, by their names."""
+    """A guess that matched: the key, the name of the message, and the name of the change to the secret."""
 
     key: SigningKey
     message: str
@@ -81,11 +84,11 @@ class Try(NamedTuple):
 
 
 class KeyRing:
-    """At most `MAX_KEYS` signing keys; the first signs, each that is live verifies.
+    """At most `MAX_KEYS` signing keys. The first one signs, every live one verifies.
 
-    Every verification under one registry computes the same number of MACs, decoys filling the ring, so
-    that its time tells neither which key matched nor how many the connection has, nor (see `NO_KEYS`)
-    whether it exists.
+    Every verification under one registry computes the same number of MACs; decoys fill the ring. So the time
+    does not reveal which key matched, how many keys the connection has, or (see `NO_KEYS`) whether the
+    connection exists.
     """
 
     __slots__ = ("_secrets", "keys")
@@ -99,18 +102,18 @@ class KeyRing:
     def verify(
         self, message: bytes, signature: str, now: int, macs: int = MAX_KEYS, only: str | None = None
     ) -> SigningKey | None:
-        """The live key that signed this message, or None.
+        """Return the live key that signed this message, or None.
 
         Args:
             message: a canonical string.
             signature: 64 lower-case hex digits; the caller has checked the grammar.
-            macs: how many MACs to compute: at least as many as there are keys in any ring beside this one.
-            only: the id of the one key that may have signed it. It is asked for last, of a good signature,
-                so that no key costs less for not being named.
+            macs: how many MACs to compute: at least the number of keys in every ring of the registry.
+            only: the id of the only key that may have signed it. It is compared last, after a match, so that
+                a key that is not named costs the same.
         """
         given = bytes.fromhex(signature)
         same = [hmac.compare_digest(mac(secret, message), given) for secret in self._secrets[:macs]]
-        if True not in same:  # not even the keys are looked at, of which there are more or fewer
+        if True not in same:  # return before the loop over the keys: its length would show in the time
             return None
         for key, is_same in zip(self.keys, same, strict=False):
             if is_same and key.is_live(now) and (only is None or only == key.id):
@@ -123,15 +126,16 @@ class KeyRing:
         variants: Mapping[str, Callable[[bytes], bytes | None]],
         beginning: bytes,
     ) -> Iterator[Try]:
-        """Which mistakes of a signer lead to a signature that begins so: offline only, for `explain`.
+        """Yield guesses about a signer's mistake that lead to this signature. Offline only, for `explain`.
 
-        Never part of a decision: what it finds is not verified, its time tells which guess was right, and
-        keys past their `not_after` are tried too.
+        Never use it for a decision. The result is not a verification, the time reveals which guess was right,
+        and keys past their `not_after` are tried too.
 
         Args:
-            messages: by name, each something that may have been signed.
-            variants: by name, what may have been done to the secret; None where it cannot have been.
-            beginning: a signature or its first bytes, 8 at least.
+            messages: by name, texts that may have been signed.
+            variants: by name, changes that may have been made to the secret; a change that does not apply
+                returns None.
+            beginning: a signature or its first bytes, at least 8.
         """
         if len(beginning) < MIN_BEGINNING:
             return
@@ -146,4 +150,4 @@ class KeyRing:
 
 
 NO_KEYS: Final = KeyRing(())
-"""Stands in for the ring of a connection that does not exist: the same work, never a match."""
+"""The ring of a connection that does not exist: it does the same work and never matches."""

@@ -1,9 +1,9 @@
 """Scheme presign (presign.click, `X-Presign-*`): one grant, four carriers.
 
-Recognising is generous and parsing is strict: whatever some parser between here and the upstream could
-take for a part of a presign makes the request ours, and ours is well-formed or refused.
+Recognition is generous and parsing is strict. A request is ours if any parser between here and the upstream
+could take something in it for a part of a presign. A request that is ours is well-formed or refused.
 
-Bytes are searched with `find`: CPython's `in` takes what it searches for as a number first, and to raise and
+Bytes are searched with `find`. CPython's `in` first tries to take its argument as a number, and to raise and
 drop that TypeError takes ten times as long as the search.
 """
 
@@ -27,7 +27,7 @@ from .tokens import begins, has_start, parse_token, shows_token
 Carrier = Literal["query", "header", "path", "key"]
 
 _MAX_VALUE: Final = 3 * MAX_LIST
-"""Bytes of a value in a query, where each may be an escape."""
+"""Most bytes of a value in a query, where each byte may be an escape."""
 
 _FIELDS: Final = {name.encode(): field for field, name in (NAMES | TERMS).items()}
 _HEADERS: Final = {name.lower(): field for name, field in _FIELDS.items()}
@@ -46,9 +46,9 @@ _IN_PATH = re.compile(rb"x-presign-(?:" + b"|".join(name[10:].lower() for name i
 class Presign(NamedTuple):
     """A parsed, unverified presign.
 
-    `path` is what follows the gateway prefix with its leading slash, or the whole path where the request
-    is addressed to the API itself (`gateway` False); `query` is the query without the presign. Both are
-    as received.
+    `path` is the path after the gateway prefix, with its leading slash. If the request is addressed to the
+    API itself (`gateway` False), it is the whole path. `query` is the query without the presign. Both are as
+    received.
     """
 
     carrier: Carrier
@@ -61,21 +61,21 @@ class Presign(NamedTuple):
     path: bytes
     query: bytes | None
     slots: tuple[TokenSlot, ...] = ()
-    """Where the token of carrier key stood: in several, where a client fills several from one key."""
+    """The places of the token of carrier key. Some clients fill several places from one key."""
     written: PolicyText | None = None
     """The signed policy (version 2); None in version 1."""
 
 
 def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
-    """What the request claims under this scheme, or None where it carries no part of a presign.
+    """Return the claim of a request under this scheme, or None if it carries no part of a presign.
 
     Args:
-        gateway: whether it is addressed to the gateway itself.
+        gateway: True if the request is addressed to the gateway itself.
 
     Raises Malformed.
     """
     if discloses(request.method):
-        raise Malformed("a presign stands where the method does")
+        raise Malformed("there is a presign in the method")
     raw_path, mark, raw_query = request.target.partition(b"?")
     claimed, query, tokens = _from_query(raw_query if mark else None)
     found: list[tuple[Carrier, dict[str, str]]] = []
@@ -84,7 +84,7 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
     if headers := _from_headers(request, head):
         found.append(("header", headers))
     keys = key_tokens(request, head, query if tokens else None)
-    # One key token may stand in several slots: some SDKs fill two of them from one key.
+    # The same key token may be in several slots: some SDKs fill two of them from one key.
     found += [("key", parse_token(token)) for token in dict.fromkeys([token for _, token in keys])]
     slots = tuple([place for place, _ in keys])
     if any(place.kind == "param" for place in slots):
@@ -106,7 +106,7 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
 
 
 def _check_once(slots: tuple[TokenSlot, ...]) -> None:
-    """Raises Malformed where a token stands in one slot twice, in whatever spelling."""
+    """Raise Malformed if a token is in the same slot twice, in any spelling of its name."""
     if len({(kind, header_key(name)) for kind, name in slots}) < len(slots):
         raise Malformed("a slot holds the token twice")
 
@@ -136,7 +136,8 @@ def _checked(
         len(methods.encode()) > MAX_LIST or len(paths.encode()) > MAX_LIST
     ):
         raise Malformed(f"a list is longer than {MAX_LIST} bytes")
-    # isprintable() is the cheap answer for nearly all; it also says no to some characters that are fine.
+    # isprintable() is cheap and true for nearly all lists. It is false for some permitted characters too, so
+    # the pattern decides then.
     if not (methods.isprintable() and paths.isprintable()) and _CONTROL.search(methods + paths):
         raise Malformed("a list holds a control character")
     written = None
@@ -148,7 +149,7 @@ def _checked(
 
 
 def _written(fields: dict[str, str]) -> PolicyText:
-    """The policy of a presign that has fields of one: version 2."""
+    """Return the policy of a presign that has at least one field of it (version 2). Raises Malformed."""
     given = {name: fields[name] for name in PolicyText._fields if name in fields}
     empty = [name for name, value in given.items() if not value]
     if empty:
@@ -165,11 +166,14 @@ def _why_expires(expires: str) -> str:
 
 
 def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None, bool]:
-    """The presign fields of a raw query, the rest of it, byte for byte, and whether that may hold a token."""
+    """Split a raw query into its presign fields and the rest, byte for byte.
+
+    The last item of the result is True if the rest may contain a token.
+    """
     if query is None:
         return {}, None, False
-    # Spelled as it should be, it is ours; only a look-alike needs folding. Dots too: frameworks read them as
-    # underscores.
+    # Only look-alikes need folding, not the exact spelling. Dots are folded too, because frameworks read them
+    # as underscores.
     if query.find(b"X-Presign-") < 0:
         if query.find(b"%") < 0 and query.lower().find(b"resign") < 0:
             return {}, query, has_start(query)
@@ -190,7 +194,7 @@ def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None, bool
             raise Malformed("a presign parameter has no value")
         if field in fields:
             raise Malformed(f"{field} is given twice")
-        if len(value) > _MAX_VALUE:  # no other field is nearly as long
+        if len(value) > _MAX_VALUE:  # only lists can be that long
             raise Malformed(f"a list is longer than {MAX_LIST} bytes")
         if (behind := _HIDING.search(value)) and hides(value[behind.start() :], _LOOKALIKE):
             raise Malformed("a presign field is hidden behind another one")
@@ -203,10 +207,10 @@ def _from_query(query: bytes | None) -> tuple[dict[str, str], bytes | None, bool
 
 
 def in_query(query: bytes | None) -> bytes:
-    """The part of a query that is the presign, as it came; empty where there is none.
+    """Return the part of a query that is the presign, as received; empty if there is none.
 
     Args:
-        query: of a request that was granted, in which no field is hidden.
+        query: the query of a granted request, in which no presign field is hidden.
     """
     pieces = query.split(b"&") if query is not None else []
     mine = [piece for piece in pieces if (parts := piece.partition(b"="))[0] in _FIELDS or begins(parts[2])]
@@ -214,7 +218,10 @@ def in_query(query: bytes | None) -> bytes:
 
 
 def _from_crowd(query: bytes) -> tuple[dict[str, str], bytes, bool]:
-    """A query of more parameters than are taken apart: ours is refused, somebody else's is let alone."""
+    """Handle a query with more parameters than are parsed: refuse it if it is ours, else return it unchanged.
+
+    Raises Malformed.
+    """
     if _SPELLED.search(query):
         check_parameters(query)
     _refuse_lookalikes(query)
@@ -222,11 +229,11 @@ def _from_crowd(query: bytes) -> tuple[dict[str, str], bytes, bool]:
 
 
 def _refuse_lookalikes(query: bytes) -> None:
-    """Raises Malformed where a parameter that is not ours could be taken for one that is, or tells a presign.
+    """Raise Malformed if another parameter could be taken for a presign field, or discloses a presign.
 
-    The rest of a query is sent to the upstream, shown in flows and written to dumps of them, as it is.
+    The rest of a query is sent to the upstream, shown in flows and written to flow dumps, unchanged.
     """
-    # Without any of these it cannot hide a name that some parser would find in it.
+    # Without any of these, a query cannot contain a name that a parser would take for a presign field.
     if not (query.find(b"%") >= 0 or query.lower().find(b"presign") >= 0 or _HIDING.search(query)):
         return
     if hides(query, _LOOKALIKE):
@@ -256,29 +263,32 @@ def _from_headers(request: Request, head: Head) -> dict[str, str]:
 
 
 def _from_path(path: bytes, *, gateway: bool) -> tuple[str | None, bytes, dict[str, str]]:
-    """Connection named in the path, the path behind the gateway prefix, and the claim of a path token."""
+    """Return the connection named in a path, the path after the gateway prefix, and a path token's claim."""
     if gateway and path.startswith(API_PROXY):
         named, slash, rest = path[len(API_PROXY) :].partition(b"/")
-        _refuse_in_path(rest, "a token stands in the path that goes to the upstream")
+        _refuse_in_path(rest, "there is a token in the path for the upstream")
         return named.decode("ascii", "replace"), slash + rest, {}
     if gateway and path.startswith(TOKEN_PATH):
         token, slash, rest = path[len(TOKEN_PATH) :].partition(b"/")
-        _refuse_in_path(rest, "a token stands in the path that goes to the upstream")
-        # A base URL that ends in a slash, joined with a path that begins with one: the same path, and the
-        # one that is matched and sent. A third slash is refused, as is any other empty segment.
+        _refuse_in_path(rest, "there is a token in the path for the upstream")
+        # Clients join a base URL that ends in a slash with a path that begins with one. One of the two
+        # slashes is dropped before the path is matched and sent. A third one is refused, as is any other
+        # empty segment.
         return None, slash + rest.removeprefix(b"/"), parse_token(token)
-    _refuse_in_path(path, "a token stands in the path of another host")
+    _refuse_in_path(path, "there is a token in the path of another host")
     return None, path, {}
 
 
 def _refuse_in_path(path: bytes, why: str) -> None:
-    """A path is sent to the upstream, shown in flows and written to the audit log, as it is. A base URL that
-    is joined twice has the token in it. Raises Malformed.
+    """Raise Malformed if a path contains a token or a presign field.
+
+    A path is sent to the upstream, shown in flows and written to the audit log, unchanged. A client that
+    joins a base URL twice puts the token into it.
     """
     if path.find(b"%") < 0 and not has_start(path) and path.lower().find(b"resign") < 0:
         return
     texts = decodings(path)
     if texts[-1].lower().find(b"resign") >= 0 and _IN_PATH.search(fold_decoded(texts[-1])):
-        raise Malformed("a presign field stands in the path")
+        raise Malformed("there is a presign field in the path")
     if any(map(shows_token, texts)):
         raise Malformed(why)

@@ -1,4 +1,4 @@
-"""A value that must not be shown."""
+"""Secrets: texts that must never be shown by accident."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """Text that neither `repr`, `str`, `format`, a traceback nor a pickle shows. Equality is by identity."""
+    """A text that `repr`, `str`, `format`, tracebacks and pickles do not show. Equality is by identity."""
 
     __slots__ = ("_text",)
 
@@ -14,7 +14,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself. Every call of this is a place where a secret leaves its type: keep them few."""
+        """Return the text. With every call of this a secret leaves its type, so keep the calls few."""
         return self._text
 
     def __repr__(self) -> str:
@@ -25,9 +25,10 @@ class Secret:
 
 
 class LateSecret(Secret):
-    """A secret that is fetched when it is first needed: what `argv` prints, good for `ttl` seconds.
+    """A secret that is fetched on first use: the output of the program `argv`, valid for `ttl` seconds.
 
-    Stands in an injector until that is `filled`. To reveal it before is an error, never an empty text.
+    It is a placeholder in an injector until the injector is `filled`. Revealing it is an error, so that it
+    never passes for an empty secret.
     """
 
     __slots__ = ("argv", "ttl")

@@ -1,8 +1,8 @@
-"""The signed policy: what a signer may add to methods, paths and an end (`PRESIGN-HMAC-SHA256-2`).
+"""The signed policy: conditions that a signer may add to methods, paths and expiry (`PRESIGN-HMAC-SHA256-2`).
 
-Six fields, each optional, all of them signed. A presign with one or more is of version 2, one with none is of
-version 1: nothing can be read as either, because an empty field is malformed where it stands alone, and a
-token of version 2 in which all six are empty is too.
+It has six optional fields, and all of them are signed. A presign with at least one is of version 2, a presign
+with none is of version 1. No presign can be read as both: an empty field in a query or header is malformed,
+and so is a token of version 2 in which all six are empty.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..http.networks import Network
 
 MAX_CLIENTS: Final = 64
-"""Networks of a list, as many as methods or paths."""
+"""Most networks of a list; the same limit as for methods and paths."""
 
 _GRAMMAR: Final = {
     "not_before": (grammar.NUMBER, "is not a plain Unix time in seconds"),
@@ -30,13 +30,13 @@ _GRAMMAR: Final = {
     "key": (grammar.KEY_ID, "is not 1 to 64 of A-Z a-z 0-9 _ . -"),
     "id": (grammar.PRESIGN_ID, "is not 1 to 64 of A-Z a-z 0-9 _ -"),
 }
-# All six at once: none of them holds a line break, so each stands on its line or nothing matches.
+# One pattern for all six fields, joined by LF. No field may contain a LF, so each field matches its own line.
 _WRITTEN = late("\n".join(f"(?:{form})?" for form, _ in _GRAMMAR.values()))
 _MAX_TEXT: Final = 8 * 1024
 
 
 class PolicyText(NamedTuple):
-    """The six fields as they stand in the canonical string, in its order; empty where absent."""
+    """The six fields as in the canonical string, in its order; empty if absent."""
 
     not_before: str = ""
     max_uses: str = ""
@@ -47,11 +47,12 @@ class PolicyText(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What was signed beyond methods, paths and expiry; None, or no network, where it was not.
+    """The signed conditions beyond methods, paths and expiry. Those that were not signed are None or empty.
 
-    `not_before` is the first valid second (Unix time); `max_uses`, how many requests are admitted; `clients`,
-    the networks a client may come from, none for any; `max_body`, bytes of a request body; `key`, the id of
-    the only signing key that verifies; `id`, a name for audit and revocation.
+    `not_before` is the first valid second (Unix time). `max_uses` is how many requests are admitted.
+    `clients` are the networks from which a client may connect; empty for any. `max_body` is the most bytes of
+    a request body. `key` is the id of the only signing key that verifies. `id` is a name for audit and
+    revocation.
     """
 
     not_before: int | None = None
@@ -63,11 +64,14 @@ class Terms(NamedTuple):
 
 
 NO_TERMS: Final = Terms()
-"""Of version 1."""
+"""The terms of every presign of version 1."""
 
 
 def check_written(written: PolicyText) -> None:
-    """Raises Malformed. In linear time, and without looking at what a network is: nothing is verified yet."""
+    """Check the grammar of the fields. Raises Malformed.
+
+    Nothing is verified yet, so this takes linear time and does not parse networks.
+    """
     text = "\n".join(written)
     if len(text) <= _MAX_TEXT and _WRITTEN.fullmatch(text):
         return
@@ -78,14 +82,14 @@ def check_written(written: PolicyText) -> None:
 
 
 def wrong_with(name: str, value: str) -> str:
-    """What is wrong with the grammar of one field; empty where nothing is."""
+    """Return what is wrong with the grammar of one field; empty if nothing is."""
     form, why = _GRAMMAR[name]
     return "" if re.fullmatch(form, value) else why
 
 
 @lru_cache(maxsize=4096)  # only what was signed gets here
 def parse(written: PolicyText) -> Terms:
-    """The terms of fields whose grammar was checked. Raises Malformed for a list that is not canonical."""
+    """Parse fields whose grammar was checked. Raises Malformed for a list that is not canonical."""
     return Terms(
         not_before=int(written.not_before) if written.not_before else None,
         max_uses=int(written.max_uses) if written.max_uses else None,
@@ -106,7 +110,7 @@ def _networks(text: str) -> tuple[Network, ...]:
 
 
 def _network(text: str) -> Network:
-    """A network in its one spelling: RFC 4632 for IPv4, RFC 5952 for IPv6, no bit set behind the prefix."""
+    """Parse a network in its canonical form: RFC 4632 for IPv4, RFC 5952 for IPv6, host bits zero."""
     from ..http.networks import parse_network  # most presigns list no networks, and it is slow to import
 
     network = parse_network(text)
@@ -120,9 +124,9 @@ def _digits(number: int | None) -> str:
 
 
 def write(terms: Terms) -> PolicyText | None:
-    """The fields of terms, None where there are none (version 1); the inverse of `parse`.
+    """Write terms as fields, or return None if there are none (version 1). The inverse of `parse`.
 
-    Raises ValueError for what no gateway would take.
+    Raises ValueError for terms that no gateway would accept.
     """
     if terms == NO_TERMS:
         return None
@@ -140,5 +144,5 @@ def write(terms: Terms) -> PolicyText | None:
     except Malformed as error:
         raise ValueError(error.detail) from None
     if (known.key, known.id) != (terms.key, terms.id):
-        raise ValueError("a key id and a name are not empty")
+        raise ValueError("a key id and a name must not be empty")
     return written

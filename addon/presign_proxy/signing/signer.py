@@ -1,4 +1,4 @@
-"""Signing: offline, with nothing but a connection's signing secret."""
+"""Signing. It works offline and needs only the signing secret of a connection."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CONTROL = late(CONTROL)
 
 
 class Signed(NamedTuple):
-    """One grant. `expires` is a Unix time in seconds, 0 for never; lists are sorted, comma-separated.
+    """One grant. `expires` is a Unix time in seconds, 0 for never. Lists are sorted and comma-separated.
 
-    Its repr holds no signature: a grant that is printed by chance cannot be used.
+    The repr contains no signature, so a grant that is printed by accident cannot be used.
     """
 
     connection_id: str
@@ -54,26 +54,26 @@ class Signed(NamedTuple):
 
     @property
     def terms(self) -> dict[str, str]:
-        """The fields of the signed policy that are there, by their names in query and header."""
+        """The present fields of the signed policy, by their names in query and header."""
         pairs = zip(TERMS.values(), self.written or (), strict=False)
         return {name: value for name, value in pairs if value}
 
     @property
     def token(self) -> str:
-        """The grant as a token, to stand where an API key would."""
+        """The grant as a token, to use in place of an API key."""
         return format_token(*self)
 
     def url(self, path: str, base: str = "http://presign.local") -> str:
-        """The grant as a URL (presign.click, URL Format).
+        """Return the grant as a URL (presign.click, URL Format).
 
         Args:
-            path: percent-encoded, may hold a query.
+            path: percent-encoded, may contain a query.
             base: the gateway, `http(s)://host[:port]`.
 
-        Raises ValueError for a path that cannot stand in a URL as it is.
+        Raises ValueError for a path that cannot be part of a URL without encoding.
         """
         if not _PATH.fullmatch(path):
-            raise ValueError("a path is relative, percent-encoded and without fragment")
+            raise ValueError("a path must be relative, percent-encoded and without a fragment")
         fields = {name: value for name, value in self.headers.items() if name != "X-Presign-Connection"}
         mark = "&" if "?" in path else "?"
         target = f"{path.removeprefix('/')}{mark}{query(fields)}"
@@ -83,7 +83,7 @@ class Signed(NamedTuple):
 class SignedSource(NamedTuple):
     """One signed source URL (Motioness, URL shape). `exp` is a Unix time in seconds.
 
-    Its repr holds no signature.
+    The repr contains no signature.
     """
 
     project: str
@@ -97,13 +97,13 @@ class SignedSource(NamedTuple):
         return f"SignedSource({', '.join(map(repr, what))}, signature_id={signature_id(self.signature)})"
 
     def url(self, base: str = "http://presign.local") -> str:
-        """`base` is the gateway, `http(s)://host[:port]`."""
+        """Return the signed source as a URL. `base` is the gateway, `http(s)://host[:port]`."""
         path = f"/v1/{self.project}/{base64url.encode(self.src_url)}.{self.extension}"
         return f"{base.rstrip('/')}{path}?sig={self.signature}&exp={self.exp}"
 
 
 class Signer:
-    """Makes grants for one connection.
+    """A maker of grants for one connection.
 
     >>> grant = Signer("conn_openai", secret).sign(["GET"], ["v1/models"], expires_at=1893456000)
     >>> grant.url("v1/models", "https://gateway.example")
@@ -116,7 +116,7 @@ class Signer:
         self._id = connection_id
         self._secret = secret if isinstance(secret, Secret) else Secret(secret)
         if not self._secret.reveal():
-            raise ValueError("a signing secret is not empty")
+            raise ValueError("a signing secret must not be empty")
 
     def sign(
         self, methods: Iterable[str], paths: Iterable[str], *, expires_at: int, terms: Terms = NO_TERMS
@@ -125,16 +125,16 @@ class Signer:
 
         Args:
             methods: upper-case, or only "*".
-            paths: patterns relative to the connection, in which `*` is any run of characters.
-            expires_at: Unix time in seconds; 0 is never.
-            terms: what else is signed; with any, the grant is of version 2.
+            paths: patterns relative to the connection, in which `*` matches any run of characters.
+            expires_at: Unix time in seconds; 0 for never.
+            terms: further conditions; with any of them the grant is of version 2.
 
-        Raises ValueError for anything the gateway would refuse as malformed.
+        Raises ValueError for anything that the gateway would refuse as malformed.
         """
         lists = {}
         for what, items in (("methods", methods), ("paths", paths)):
             if isinstance(items, str | bytes):
-                raise ValueError(f"{what} is a list of texts, not one text")
+                raise ValueError(f"{what} must be a list of texts, not one text")
             listed = sorted(set(items))
             if any("," in item or _CONTROL.search(item) for item in listed):
                 hint = "; a comma in a path is signed as %2C" if what == "paths" else ""
@@ -148,7 +148,7 @@ class Signer:
                 raise ValueError(error.detail) from None
         _check_time(expires_at)
         if terms.not_before is not None and 0 < expires_at < terms.not_before:
-            raise ValueError("not_before lies behind the expiry: it would never be valid")
+            raise ValueError("not_before is after the expiry: it would never be valid")
         fields = (self._id, str(expires_at), lists["methods"], lists["paths"])
         written = write(terms)
         message = canonical.presign(*fields) if written is None else canonical.policy(*fields, written)
@@ -163,13 +163,13 @@ class Signer:
             extension: the format, one of the project's.
             expires_at: Unix time in seconds.
 
-        Raises ValueError for anything the gateway would refuse whatever the project allows.
+        Raises ValueError for anything that the gateway would refuse for every project.
         """
-        from .source_url import parse_source  # half of what signing imports, and few sign sources
+        from .source_url import parse_source  # would double the imports of signing, and few sign sources
 
         _check_time(expires_at)
         if not _EXTENSION.fullmatch(extension):
-            raise ValueError("a format is 1 to 16 letters and digits")
+            raise ValueError("a format must be 1 to 16 letters and digits")
         try:
             parse_source(src_url)
         except Denied as denied:
@@ -181,4 +181,4 @@ class Signer:
 
 def _check_time(expires_at: int) -> None:
     if type(expires_at) is not int or not 0 <= expires_at < 10**12:
-        raise ValueError("expires_at is a Unix time in whole seconds")
+        raise ValueError("expires_at must be a Unix time in whole seconds")

@@ -1,6 +1,6 @@
 """Scheme source (Motioness, `sig`/`exp`): a signed or allowed source URL.
 
-Every refusal of this scheme is a bare 403, so the details here reach the audit log only.
+Every refusal of this scheme is a bare 403, so only the audit log contains the details from here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from . import base64url, grammar
 from .source_url import MAX_URL
 
 _MAX_ENCODED: Final = 6 * MAX_URL
-"""Bytes of one in base64url with its format: four of UTF-8 a character, and a third more."""
+"""Most bytes of a source URL in base64url with its format: four UTF-8 bytes a character, and a third more."""
 
 BODY_OF_SOURCE: Final = "a source is asked for without a body"
 PREFIX: Final = b"/v1/"
@@ -34,9 +34,9 @@ _AN_EXP = re.compile(rf"(?:^|&)exp={grammar.UNIX_TIME}(?![^&])".encode())
 class Source(NamedTuple):
     """A parsed, unverified source request.
 
-    `url` is the source URL where the request is signed (`signature` and `exp` set); in allowlist mode it
-    is without its scheme. In interception form `format` is None, for the URL has none, and `project` is
-    empty where none is named.
+    `url` is the source URL if the request is signed (`signature` and `exp` set). In allowlist mode it has no
+    scheme. In interception form `format` is None, because the URL has none, and `project` is empty if the URL
+    names none.
     """
 
     project: str
@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 
 def recognise(request: Request) -> Source | None:
-    """What a request at a gateway host claims under this scheme, or None. Raises Malformed."""
+    """Return the claim of a request at a gateway host under this scheme, or None. Raises Malformed."""
     match = _FORM.fullmatch(request.path)
     if match is None:
         return None
@@ -65,12 +65,14 @@ def recognise(request: Request) -> Source | None:
 
 
 def names_signature(query: bytes | None) -> bool:
-    """Whether some parser would find `sig` or `exp` in a query."""
+    """Return whether some parser would find `sig` or `exp` in a query."""
     return query is not None and has_param(query, _SIGNED_BY)
 
 
 def check_bodyless(fields: Fields) -> None:
-    """Sources are asked for with GET and HEAD, whose bodies many upstreams do not read. Raises Malformed.
+    """Refuse a request with a body. Raises Malformed.
+
+    Sources are requested with GET and HEAD, and many upstreams do not read a body there.
 
     Args:
         fields: well-formed, see `message.check_grammar`.
@@ -82,9 +84,9 @@ def check_bodyless(fields: Fields) -> None:
 
 
 def recognise_intercepted(request: Request) -> Source | None:
-    """What a request addressed to an allowed origin itself claims, or None. Raises Malformed.
+    """Return the claim of a request that is addressed to an allowed origin, or None. Raises Malformed.
 
-    The source URL is the request's with `sig`, `exp` and `key` removed and every other byte kept.
+    The source URL is the URL of the request without `sig`, `exp` and `key`; every other byte is kept.
     """
     if not _is_signed(request.query):
         return None
@@ -98,15 +100,19 @@ def recognise_intercepted(request: Request) -> Source | None:
 
 
 def _is_signed(query: bytes | None) -> bool:
-    """Whether a query carries a `sig` and an `exp` that could be ours; else they belong to other people.
+    """Return whether a query has a `sig` and an `exp` of our form. Others belong to another service.
 
-    More than one of either makes it malformed rather than somebody else's: the good one would leak.
+    A query with several of them still counts as ours, and is refused as malformed later. If it passed as
+    another service's, a good signature in it would leak.
     """
     return query is not None and bool(_A_SIG.search(query) and _AN_EXP.search(query))
 
 
 def _fields(query: bytes | None, *, named: bool = False) -> tuple[dict[bytes, bytes], bytes | None]:
-    """`sig` and `exp` (and `key`), each at most once and spelled so, and the rest of the query."""
+    """Split a query into `sig`, `exp` (and `key` if `named`) and the rest. Raises Malformed.
+
+    Each of them may occur at most once, and only in this spelling.
+    """
     names = _NAMED if named else _SIGNED_BY
     found: dict[bytes, bytes] = {}
     rest: list[bytes] = []

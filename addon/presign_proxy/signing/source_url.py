@@ -1,4 +1,4 @@
-"""Source URLs, parsed in the one way every URL parser agrees on."""
+"""Source URLs. Only URLs that every URL parser reads alike are accepted."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ..http.hosts import parse_authority
 from ..http.message import Origin
 
 MAX_URL: Final = 2048
-"""Characters of a source URL."""
+"""Most characters of a source URL."""
 
-# RFC 3986, appendix B, for http(s) only, without userinfo and fragment. Backslash, white space and
-# controls are read differently by every second parser, so a URL that holds one is none.
+# RFC 3986, appendix B, for http(s) only, without userinfo and fragment. Parsers read backslash, white space
+# and control characters differently, so a URL that contains one is refused.
 _URL = re.compile(
     r"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#@\\\x00-\x20\x7f]+)(/[^?#\\\x00-\x20\x7f]*)?(\?[^#\\\x00-\x20\x7f]*)?"
 )
-# Browsers and most libraries remove these (RFC 3986, 5.2.4), encoded too; others send them as they are.
+# Dot segments, plain or encoded. Browsers and most libraries remove them (RFC 3986, 5.2.4); others send them.
 _DOTS = re.compile(r"/(?:\.|%2[Ee]){1,2}(?:/|$)")
-# A lone "%" makes some libraries encode every other one of the path once more.
+# A "%" without two hex digits. Because of it, some libraries encode all other "%" of the path once more.
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ILLEGAL = re.compile(r'["<>^`{|}]|[^\x00-\x7f]')
 
 
 class SourceUrl(NamedTuple):
-    """An absolute http(s) URL: origin, and path and query as they go on the wire."""
+    """An absolute http(s) URL: the origin, and path and query as they are sent."""
 
     origin: Origin
     target: bytes
@@ -34,7 +34,7 @@ class SourceUrl(NamedTuple):
 def parse_url(text: str) -> SourceUrl:
     """Parse a URL of at most `MAX_URL` characters. Raises Denied("invalid").
 
-    What is not legal in a URL but unambiguous (UTF-8, `>`) is percent-encoded; nothing else changes.
+    Characters that are illegal but unambiguous (UTF-8, `>`) are percent-encoded; nothing else changes.
     """
     if len(text) > MAX_URL:
         raise Denied("invalid", f"the source URL is longer than {MAX_URL} characters")
@@ -50,7 +50,7 @@ def parse_url(text: str) -> SourceUrl:
 
 
 def parse_source(text: str) -> SourceUrl:
-    """Parse a source URL: its path, too, is one that no parser normalises. Raises Denied("invalid")."""
+    """Parse a source URL whose path no parser changes by normalising. Raises Denied("invalid")."""
     url = parse_url(text)
     path = url.target.decode("ascii").partition("?")[0]
     if _DOTS.search(path) or _LONE_PERCENT.search(path):

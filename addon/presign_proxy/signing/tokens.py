@@ -1,4 +1,4 @@
-"""Tokens: a whole grant as one word, for places that take nothing else."""
+"""Tokens: a whole grant as one word, for places that accept only one word."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from . import base64url, grammar
 from .signed_policy import PolicyText
 
 PREFIXES: Final = (b"ps1_", b"ps2_")
-"""Of version 1, and of version 2, which holds a signed policy."""
+"""The prefixes of version 1, and of version 2, which contains a signed policy."""
 _TOKEN = late(rf"ps([12])_([A-Za-z0-9_-]+)\.({grammar.SIGNATURE})".encode())
-# Ten fields take nineteen characters at least.
+# The ten fields of version 2 take at least nineteen characters.
 _BEGINS = late(rb"ps1_|ps2_[A-Za-z0-9_-]{16}")
 _SIGNATURE = late(rf"\.{grammar.SIGNATURE}".encode())
 _POLICY: Final = ("connection_id", "expires", "methods", "paths", *PolicyText._fields)
 
 
 def parse_token(token: bytes) -> dict[str, str]:
-    """The fields of a token, `ps1_` base64url(id LF expires LF methods LF paths) `.` signature, or `ps2_`
-    with the six of a signed policy behind those four.
+    """Parse a token into its fields. Raises Malformed.
 
-    Strict: the base64url re-encodes to itself, exactly four fields or ten, of which the six are not all
-    empty: that would be version 1 in the clothes of version 2. Raises Malformed.
+    The form is `ps1_` base64url(id LF expires LF methods LF paths) `.` signature. After `ps2_`, the six
+    fields of a signed policy follow those four.
+
+    Strict: the base64url is canonical, and there are exactly four or exactly ten fields. The six fields of
+    `ps2_` must not all be empty, because such a token would be a second form of version 1.
     """
     match = _TOKEN.fullmatch(token)
     if not match:
@@ -60,33 +62,34 @@ def format_token(
     signature: str,
     written: PolicyText | None = None,
 ) -> str:
-    """The token of a grant; the inverse of `parse_token`."""
+    """Return the token of a grant. The inverse of `parse_token`."""
     version, terms = ("1", ()) if written is None else ("2", tuple(written))
     payload = "\n".join((connection_id, expires, methods, paths, *terms))
     return f"ps{version}_{base64url.encode(payload)}.{signature}"
 
 
 def begins(text: bytes) -> bool:
-    """Whether a text is a token, be it cut or misspelled: then it is refused, not passed on.
+    """Return whether a text begins like a token. A truncated or misspelled token is refused, not forwarded.
 
-    `ps2_` alone is not enough: it begins the names of things that people sell.
+    `ps2_` alone is not enough, because names of products begin with it.
     """
     return text.startswith(b"ps") and _BEGINS.match(text) is not None
 
 
 def has_start(text: bytes) -> bool:
-    """Whether a token could begin in a text, as it stands."""
+    """Return whether a text contains the beginning of a token. Does not decode the text."""
     return text.find(b"ps1_") >= 0 or text.find(b"ps2_") >= 0
 
 
 def holds_token(text: bytes) -> bool:
-    """Whether something that could be a token stands anywhere in a text, percent-encoded or not."""
+    """Return whether a text contains something that could be a token, percent-encoded or not."""
     return any(map(shows_token, decodings(text)))
 
 
 def shows_token(text: bytes) -> bool:
-    """The same for a text as it stands. In linear time: a start, and somewhere behind it a dot with a
-    signature.
+    """Return whether a text contains a start of a token and, after it, a dot with a signature.
+
+    Does not decode the text. Takes linear time.
     """
     for start in PREFIXES:
         at = text.find(start)

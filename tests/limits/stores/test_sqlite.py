@@ -407,13 +407,13 @@ def test_a_request_without_a_slot_is_one_statement_and_all_else_is_a_transaction
     held: tuple[SqliteStore, Clock],
 ) -> None:
     store, _ = held
-    store._settle([job(USES)])
+    store._commit([job(USES)])
     file, found = store._file, []
     assert file is not None
     for one in (job(USES), job(SLOTS), job(freed=[("slots", "h")]), job(kept=[("slots", "h")])):
         asked: list[str] = []
         file.sql.set_trace_callback(asked.append)
-        store._settle([one])
+        store._commit([one])
         file.sql.set_trace_callback(None)
         found.append([one.split()[0] for one in asked if not one.startswith("PRAGMA")])
     alone, *within = found
@@ -426,7 +426,7 @@ def test_a_count_is_on_the_disk_before_it_is_told_and_a_rate_need_not_be(
 ) -> None:
     store, found = held[0], []
     for counter in (RATE, USES, SLOTS, QUOTA):
-        store._settle([job(counter)])
+        store._commit([job(counter)])
         assert store._file is not None
         found += [level for (level,) in rows(store._file, "PRAGMA synchronous")]
     assert found == [1, 2, 1, 2]
@@ -435,7 +435,7 @@ def test_a_count_is_on_the_disk_before_it_is_told_and_a_rate_need_not_be(
 def test_each_job_of_a_batch_gets_its_own_answer(held: tuple[SqliteStore, Clock]) -> None:
     store, _ = held
     batch = [job(USES), job(kept=[("slots", "a")]), job(USES), job(SLOTS, holder="b"), job(USES), job(USES)]
-    store._settle(batch)
+    store._commit(batch)
     said = [one.answer for one in batch]
     assert [getattr(one, "admitted", None) for one in said] == [True, None, True, True, True, False]
     assert said[1] is None
@@ -446,9 +446,9 @@ def test_each_job_of_a_batch_gets_its_own_answer(held: tuple[SqliteStore, Clock]
 def test_a_slot_freed_in_the_batch_is_free_for_a_request_of_it(held: tuple[SqliteStore, Clock]) -> None:
     store, _ = held
     one = SLOTS._replace(limit=1)
-    store._settle([job(one, holder="a")])
+    store._commit([job(one, holder="a")])
     batch = [job(one, holder="b"), job(freed=[("slots", "a")])]
-    store._settle(batch)
+    store._commit(batch)
     assert batch[0].answer.admitted  # type: ignore[union-attr]
     assert store._file is not None
     assert {holder for _, holder, _ in slots(store._file)} == {"b"}
@@ -458,11 +458,11 @@ def test_slots_are_kept_and_freed_beside_requests_that_take_none(
     held: tuple[SqliteStore, Clock],
 ) -> None:
     store, clock = held
-    store._settle([job(USES)])
+    store._commit([job(USES)])
     assert store._file is not None
-    store._settle([job(USES), job(kept=[("slots", "a"), ("slots", "b")])])
+    store._commit([job(USES), job(kept=[("slots", "a"), ("slots", "b")])])
     assert slots(store._file) == {("slots", one, clock.now + LEASE) for one in "ab"}
-    store._settle([job(USES), job(freed=[("slots", "a")])])
+    store._commit([job(USES), job(freed=[("slots", "a")])])
     assert {holder for _, holder, _ in slots(store._file)} == {"b"}
     assert counters(store._file)["uses"][0] == 3
 
@@ -471,7 +471,7 @@ def test_a_slot_that_is_asked_for_and_given_up_in_one_moment_is_free(
     held: tuple[SqliteStore, Clock],
 ) -> None:
     store, _ = held
-    store._settle([job(SLOTS, holder="a"), job(SLOTS, holder="b"), job(freed=[("slots", "a")])])
+    store._commit([job(SLOTS, holder="a"), job(SLOTS, holder="b"), job(freed=[("slots", "a")])])
     assert store._file is not None
     assert {holder for _, holder, _ in slots(store._file)} == {"b"}
 
@@ -480,7 +480,7 @@ def test_a_file_that_failed_while_it_was_written_is_opened_anew(
     held: tuple[SqliteStore, Clock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = held
-    store._settle([job(USES)])
+    store._commit([job(USES)])
     before = store._file
 
     def fail(*_: Any) -> None:
@@ -489,19 +489,19 @@ def test_a_file_that_failed_while_it_was_written_is_opened_anew(
     with monkeypatch.context() as patched:
         patched.setattr(CounterFile, "admit", fail)
         one = job(USES)
-        store._settle([one])
+        store._commit([one])
     assert str(one.answer) == "presign.db: database disk image is malformed"
     assert store._file is None
-    store._settle([two := job(USES)])
+    store._commit([two := job(USES)])
     assert two.answer.admitted  # type: ignore[union-attr]
     assert store._file is not before
 
 
 def test_what_is_over_is_forgotten_while_others_ask(held: tuple[SqliteStore, Clock]) -> None:
     store, clock = held
-    store._settle([job(RATE)])
+    store._commit([job(RATE)])
     clock.now += 20 * SECOND
-    store._settle([job(USES)])
+    store._commit([job(USES)])
     assert store._file is not None
     assert set(counters(store._file)) == {"uses"}
 
@@ -517,7 +517,7 @@ def test_whatever_goes_wrong_is_told_without_its_arguments(
 
         monkeypatch.setattr(store, "_opened", fail)
         one, other = job(USES), job(kept=[("a", "b")])
-        store._settle([one, other])
+        store._commit([one, other])
         assert isinstance(one.answer, StoreError)
         assert other.answer is one.answer
         return str(one.answer)
@@ -537,19 +537,19 @@ def test_a_file_that_failed_is_opened_anew_unless_it_was_merely_locked_or_full(
     name: str, is_kept: bool, held: tuple[SqliteStore, Clock]
 ) -> None:
     store, _ = held
-    store._settle([job(USES)])
+    store._commit([job(USES)])
     before, error = store._file, sqlite3.OperationalError("x")
     assert before is not None
     if name:
         error.sqlite_errorname = name
-    store._let_go(error)
+    store._reopen_after(error)
     assert store._file is (before if is_kept else None)
     if not is_kept:
         with pytest.raises(sqlite3.ProgrammingError):
             before.sql.execute("SELECT 1")
-    store._let_go(error)
+    store._reopen_after(error)
     one = job(USES)
-    store._settle([one])
+    store._commit([one])
     assert one.answer.admitted  # type: ignore[union-attr]
 
 
@@ -558,7 +558,7 @@ def test_a_file_that_is_another_one_now_is_opened_anew(
     how: str, path: Path, held: tuple[SqliteStore, Clock]
 ) -> None:
     store, _ = held
-    store._settle([job(USES)])
+    store._commit([job(USES)])
     before = store._file
     assert before is not None
     assert store._opened() is before
@@ -571,7 +571,7 @@ def test_a_file_that_is_another_one_now_is_opened_anew(
     if how == "replaced":
         CounterFile(path).sql.close()
     one = job(USES._replace(limit=1))
-    store._settle([one])
+    store._commit([one])
     assert one.answer.admitted  # type: ignore[union-attr]
     assert store._file is not before
     assert counters(path)["uses"][0] == 1
@@ -606,7 +606,7 @@ def test_a_file_that_another_process_makes_is_waited_for(
 ) -> None:
     failing = Failing(monkeypatch, name, 3)
     one = job(USES)
-    held[0]._settle([one])
+    held[0]._commit([one])
     assert one.answer.admitted  # type: ignore[union-attr]
     assert (failing.tries, failing.slept) == (4, [0.01] * 3)
 
@@ -617,7 +617,7 @@ def test_a_file_is_not_waited_for_longer_than_another_process_may_keep_it(
 ) -> None:
     failing = Failing(monkeypatch, name, 100)
     one = job(USES)
-    held[0]._settle([one])
+    held[0]._commit([one])
     assert isinstance(one.answer, StoreError)
     assert abs(failing.tries - tries) <= (tries > 1)
 
@@ -654,13 +654,13 @@ def test_what_comes_at_once_is_written_at_once_up_to_a_bound(
     many = USES._replace(limit=1000)
 
     async def work(store: SqliteStore) -> list[bool]:
-        settle = store._settle
+        settle = store._commit
 
         def counted(batch: list[Job]) -> None:
             sizes.append(len(batch))
             settle(batch)
 
-        store._settle = counted  # type: ignore[method-assign]
+        store._commit = counted  # type: ignore[method-assign]
         said = await asyncio.gather(*[store.admit([many], f"h{number}") for number in range(600)])
         return [one.admitted for one in said]
 
@@ -674,14 +674,14 @@ def test_small_pieces_that_come_while_it_writes_are_written_together(path: Path)
     opened, sizes = threading.Event(), []
 
     async def work(store: SqliteStore) -> None:
-        settle = store._settle
+        settle = store._commit
 
         def slow(batch: list[Job]) -> None:
             sizes.append(len(batch))
             assert opened.wait(20)
             settle(batch)
 
-        store._settle = slow  # type: ignore[method-assign]
+        store._commit = slow  # type: ignore[method-assign]
         asked = []
         for name in "abcd":
             asked.append(asyncio.ensure_future(store.admit([USES], name)))

@@ -1220,11 +1220,11 @@ def victim(path, fatal, pipe):
         count()
         return said
     sqlite.CounterFile._set_up, sqlite.CounterFile._judged = traced, fatally_judged
-    settle = sqlite.SqliteStore._settle
+    settle = sqlite.SqliteStore._commit
     def settled(self, batch):
         settle(self, batch)
         count()
-    sqlite.SqliteStore._settle = settled
+    sqlite.SqliteStore._commit = settled
     asyncio.run(some(path, lambda said: os.write(pipe, b"1" if said else b"0"), 3))
 directory = Path(DIRECTORY)
 for fatal in range(1, 200):
@@ -1268,9 +1268,9 @@ def test_what_comes_at_once_is_written_at_once(tmp_path: Path) -> None:
     counters, batches = fresh("uses", "rate", limit=150), []
 
     class Watched(SqliteStore):
-        def _settle(self, batch: list[Job]) -> None:
+        def _commit(self, batch: list[Job]) -> None:
             batches.append(len(batch))
-            super()._settle(batch)
+            super()._commit(batch)
 
     async def main() -> None:
         store = Watched(tmp_path / "presign.db")

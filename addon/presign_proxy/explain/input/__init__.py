@@ -1,1 +1,1 @@
-"""What people paste, read as a request."""
+"""Parsers that turn pasted text into a request."""

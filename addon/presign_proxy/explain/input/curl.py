@@ -1,5 +1,6 @@
-"""A curl command line: which request curl would make of it. What curl itself would do differently for an
-option that is not known here is not guessed: such a command is refused.
+"""The parser of curl command lines: the request that curl would send.
+
+A command with an unknown option is refused, because the option may change the request.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _FORMS: Final = frozenset(("form", "form-string"))
 
 
 class Command(NamedTuple):
-    """The request of a curl command: header fields in order, without `Host`; `proxy` as it was given."""
+    """The request of a curl command: header fields in order, without `Host`; `proxy` as given."""
 
     url: str
     method: str
@@ -61,7 +62,7 @@ class Command(NamedTuple):
 
 
 def parse(text: str) -> Command:
-    """The request that curl would send. Raises Unreadable."""
+    """Return the request that curl would send. Raises UnreadableUrl."""
     words, end = shell_words.split(text)
     options, urls = _options(words[1:])
     if len(urls) != 1:
@@ -83,7 +84,7 @@ def _cut(end: str) -> tuple[str, ...]:
 
 
 def _options(words: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[str]]:
-    """(option, value) in order, and the URLs."""
+    """Split the words into (option, value) pairs in order, and URLs. Raises UnreadableUrl."""
     options: list[tuple[str, str]] = []
     urls: list[str] = []
     rest = list(reversed(words))
@@ -100,7 +101,7 @@ def _options(words: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[str]]:
             value = ""
             if name in _VALUES:
                 if attached is None and not rest:
-                    raise UnreadableUrl(f"curl's --{name} wants a value")
+                    raise UnreadableUrl(f"curl's --{name} needs a value")
                 value = rest.pop() if attached is None else attached
             elif name not in _FLAGS:
                 raise UnreadableUrl(_unknown(name))
@@ -112,13 +113,13 @@ def _options(words: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _unknown(name: str) -> str:
-    # An option is a short word; anything longer may be something that was pasted into its place.
+    # Options are short words. Longer text may be a secret pasted in the wrong place, so it is not repeated.
     shown = f" --{name}" if len(name) <= 24 and name.replace("-", "").isalnum() else ""
     return f"the curl command has an option that is not known here{shown}: leave it out if it does not matter"
 
 
 def _shorts(letters: str) -> list[tuple[str, str | None]]:
-    """Combined short options: `-sXPOST` is `-s -X POST`."""
+    """Split combined short options: `-sXPOST` is `-s -X POST`. Raises UnreadableUrl."""
     found: list[tuple[str, str | None]] = []
     for at, letter in enumerate(letters):
         name = _SHORT.get(letter)
@@ -141,7 +142,7 @@ def _method(given: dict[str, str]) -> str:
 
 
 def _fields(options: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """The header of the request: what curl sends by itself unless `-H` says otherwise, then the rest."""
+    """Return the header fields: those that curl adds itself unless `-H` replaces them, then those of `-H`."""
     own = {"User-Agent": "curl", "Accept": "*/*"}
     given: list[tuple[str, str | None]] = []
     for name, value in options:
@@ -171,14 +172,17 @@ def _content(names: set[str]) -> dict[str, str]:
 
 
 def _with_password(user: str) -> str:
-    # curl asks for a password that is missing; people press return.
+    # curl prompts for a missing password; assume an empty one.
     return user if ":" in user else f"{user}:"
 
 
 def _header(text: str) -> tuple[str, str | None]:
-    """`Name: value`, or `Name;` for an empty value; None for `Name:`, which takes a header out."""
+    """Parse `Name: value`, or `Name;` for an empty value. Raises UnreadableUrl.
+
+    The value is None for `Name:`, which removes a header.
+    """
     if text.startswith("@"):
-        raise UnreadableUrl("the curl command reads headers from a file: put them there")
+        raise UnreadableUrl("the curl command reads headers from a file: write them into the command")
     name, colon, value = text.partition(":")
     if colon:
         return name.strip(), value.strip(" \t") or None
@@ -188,7 +192,7 @@ def _header(text: str) -> tuple[str, str | None]:
 
 
 def _with_query(url: str, options: list[tuple[str, str]]) -> str:
-    """The URL with what `-G` and `--url-query` put into its query."""
+    """Return the URL with the query parts of `-G` and `--url-query`. Raises UnreadableUrl."""
     as_query = any(name == "get" for name, _ in options)
     pieces: list[str] = []
     for name, value in options:
@@ -196,7 +200,7 @@ def _with_query(url: str, options: list[tuple[str, str]]) -> str:
             pieces.append(_urlencoded(value))
         elif as_query and name in _DATA:
             if value.startswith("@") and name != "data-raw":
-                raise UnreadableUrl("the curl command reads its query from a file: put it there")
+                raise UnreadableUrl("the curl command reads its query from a file: write it into the command")
             pieces.append(value)
     if not pieces:
         return url
@@ -205,18 +209,18 @@ def _with_query(url: str, options: list[tuple[str, str]]) -> str:
 
 
 def _urlencoded(value: str) -> str:
-    """`content`, `=content` and `name=content`, of which curl encodes the content."""
+    """Return `content`, `=content` or `name=content` with the content encoded, as curl does."""
     if value.startswith("+"):
         return value[1:]
     name, equals, content = value.partition("=")
     if "@" in (value if not equals else name):
-        raise UnreadableUrl("the curl command reads its query from a file: put it there")
+        raise UnreadableUrl("the curl command reads its query from a file: write it into the command")
     encoded = quote(content if equals else value, safe="")
     return f"{name}={encoded}" if equals and name else encoded
 
 
 def _squashed(url: str, assumed: list[str]) -> str:
-    """The URL without `.` and `..` segments, which curl resolves (RFC 3986, 5.2.4)."""
+    """Return the URL without `.` and `..` segments, which curl resolves (RFC 3986, 5.2.4)."""
     start = url.find("://") + 3
     path_at = url.find("/", start) if start > 2 else url.find("/")
     cut = min((at for at in (url.find("?"), url.find("#")) if at >= 0), default=len(url))

@@ -1,6 +1,6 @@
-"""The presign of a request read as generously as a person would: for explaining one that is not well-formed.
+"""A lenient reader of presigns, which explains requests that are not well-formed.
 
-Nothing here decides anything: what the gateway reads is in `signing`.
+It decides nothing. The strict parsers of the gateway are in `signing`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SOURCE_PATH = re.compile(rb"/v1/([^/?]+)/([^?]+)\.([A-Za-z0-9]{1,16})")
 
 
 class Value(NamedTuple):
-    """One field: `text` decoded, `raw` as it stood, `name` as it was spelled, and in which carrier."""
+    """One field: `text` decoded, `raw` as received, `name` as it was spelled, and the carrier."""
 
     text: str
     raw: str
@@ -32,8 +32,10 @@ class Value(NamedTuple):
 
 
 class Loose(NamedTuple):
-    """What a request seems to claim. `fields` holds each value that was found, by field; `tokens`, the
-    whole tokens; `entities`, whether `&` is written as in HTML; `path`, the path with its gateway prefix.
+    """The apparent claim of a request.
+
+    `fields` are all values that were found, by field. `tokens` are the whole tokens. `entities` is True if
+    `&` is written as in HTML.
     """
 
     fields: dict[str, list[Value]]
@@ -46,13 +48,13 @@ class Loose(NamedTuple):
 
     @property
     def carriers(self) -> tuple[str, ...]:
-        """Where parts of a presign stand, without the connection in the path of a gateway URL."""
+        """The carriers that contain parts of a presign, without the connection id in a gateway URL's path."""
         found = [value.carrier for values in self.fields.values() for value in values]
         return tuple(dict.fromkeys(carrier for carrier in found if carrier != "address"))
 
 
 def read(request: Request) -> Loose:
-    """All that looks like a part of a presign (scheme presign)."""
+    """Return everything in a request that looks like a part of a presign (scheme presign)."""
     loose = Loose({})
     query = request.query or b""
     entities = b"&amp;" in query
@@ -64,7 +66,7 @@ def read(request: Request) -> Loose:
         if field := _FIELDS.get(header_key(name)):
             _add(loose, field, value.decode("utf-8", "replace"), value, name, "header")
     tokens = _tokens(request)
-    for token, carrier in dict.fromkeys(tokens):  # one key token may stand in several slots
+    for token, carrier in dict.fromkeys(tokens):  # one key token may be in several slots
         _add_token(loose, token, carrier)
     path = request.path
     if path.startswith(API_PROXY):
@@ -85,7 +87,7 @@ def _decoded(value: bytes) -> str:
 
 
 def _tokens(request: Request) -> list[tuple[bytes, str]]:
-    """Each token with its carrier, `path` or `key`."""
+    """Return each token with its carrier, `path` or `key`."""
     places = [(unquote_to_bytes(request.path), "path"), (request.query or b"", "key")]
     for name, value in request.fields:
         if header_key(name) != b"referer":
@@ -117,7 +119,7 @@ def _add_token(loose: Loose, token: bytes, carrier: str) -> None:
 
 
 def text_of(encoded: bytes) -> str | None:
-    """What some base64 holds, in either alphabet, with or without padding; None where it holds no text."""
+    """Decode base64 of text, in either alphabet, with or without padding; None if it is not text."""
     plain = encoded.rstrip(b"=").replace(b"+", b"-").replace(b"/", b"_")
     try:
         return base64.urlsafe_b64decode(plain + b"=" * (-len(plain) % 4)).decode("utf-8")
@@ -126,7 +128,7 @@ def text_of(encoded: bytes) -> str | None:
 
 
 def lookalikes(request: Request) -> tuple[str, ...]:
-    """Names that are meant as presign fields but are not spelled like any, as they stand."""
+    """Return the names that look like presign fields but are misspelled, as received."""
     query = (request.query or b"").replace(b"&amp;", b"&")
     names = [piece.partition(b"=")[0] for piece in query.split(b"&")]
     wrong = [
@@ -141,7 +143,7 @@ def lookalikes(request: Request) -> tuple[str, ...]:
 
 
 class LooseSource(NamedTuple):
-    """What a request seems to claim under scheme source; values as text, None where missing."""
+    """The apparent claim of a request under scheme source: values as text, None if missing."""
 
     project: str
     url: str
@@ -153,7 +155,7 @@ class LooseSource(NamedTuple):
 
 
 def read_source(request: Request) -> LooseSource | None:
-    """The parts of a source URL at a gateway host, or None where the path has not its form."""
+    """Return the parts of a source URL at a gateway host, or None if the path has another form."""
     match = _SOURCE_PATH.fullmatch(request.path)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""What a person pastes, turned into the request that the gateway would see."""
+"""The parser of pasted text: it returns the request that the gateway would receive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GATEWAY: Final = "http://presign.local"
 _PROXY_FORM: Final = API_PROXY.decode()
 _TOKEN_FORM: Final = TOKEN_PATH.decode()
 
-# Only what HTTP itself drops: a list may hold any other kind of space.
+# Only the blanks that HTTP drops: a list may contain other kinds of space.
 _BLANKS: Final = " \t\r\n"
 _LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 _REQUEST_LINE = re.compile(r"([!-~]+) (\S+) HTTP/[0-9.]+")
@@ -35,9 +35,9 @@ _METHOD = re.compile(grammar.METHOD)
 
 
 class Presented(NamedTuple):
-    """A pasted text as a request; `assumed`, one sentence for everything that was guessed or dropped.
+    """A pasted text as a request. `assumed` has one sentence for each guess and for each dropped part.
 
-    `path_assumed`: nobody said which path is asked for, so one was made up that the signature allows.
+    `path_assumed` is True if no path was given. Then the path is a guess that the signature allows.
     """
 
     kind: Kind
@@ -47,8 +47,10 @@ class Presented(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is said beside the text: method, path below the connection, where headers go, the gateway, and
-    from which address it comes.
+    """The options beside the text.
+
+    They are the method, the path below the connection, the URL for headers, the gateway, and the client's
+    address.
     """
 
     method: str | None = None
@@ -67,16 +69,16 @@ def parse(
     gateway: str = GATEWAY,
     client: str | None = None,
 ) -> Presented:
-    """The request of a URL, a token, header lines (also as a JSON object) or a curl command line.
+    """Return the request of a URL, a token, header lines (also as a JSON object) or a curl command line.
 
     Args:
-        method: where the text names none; else the first signed one, GET if it is among them.
-        path: below the connection, for tokens and headers, which name none.
-        url: where headers are sent, if not to the gateway.
+        method: the method, if the text names none. By default GET if it is signed, else the first signed one.
+        path: the path below the connection, for tokens and headers, which name none.
+        url: the URL to which headers are sent, if not to the gateway.
         gateway: the gateway's own `http(s)://host[:port]`.
-        client: the address of whoever asks; else one that the presign admits.
+        client: the address of the client. By default one that the presign admits.
 
-    Raises Unreadable, a ValueError that repeats nothing of the text.
+    Raises UnreadableUrl, a ValueError that repeats nothing of the text.
     """
     if len(text) > MAX_TEXT:
         raise UnreadableUrl("this is longer than any request")
@@ -100,7 +102,7 @@ def parse(
 
 
 def _unwrapped(text: str) -> tuple[str, tuple[str, ...]]:
-    """Without the quotes or brackets around the whole text."""
+    """Remove the quotes or brackets around the whole text."""
     for opening, closing in _QUOTES:
         if len(text) > 2 and text[0] == opening and text[-1] == closing and opening not in text[1:-1]:
             return text[1:-1].strip(), (f"The {opening}{closing} around it is not part of it.",)
@@ -113,7 +115,7 @@ def _from_curl(text: str, wanted: Wanted) -> Presented:
     located = locate(command.url, wanted.gateway)
     proxied: tuple[str, ...] = ()
     if command.proxy is not None:
-        # The gateway listens there, so not where the URL leads.
+        # The proxy is the gateway, so the gateway does not listen at the host of the URL.
         proxied = ("curl sends it through the proxy it was given, which is the gateway.",)
         assumed = tuple(said for said in located.assumed if not said.startswith("A gateway listens"))
         located = located._replace(listener=_listening(command.proxy, wanted), assumed=assumed)
@@ -122,14 +124,14 @@ def _from_curl(text: str, wanted: Wanted) -> Presented:
 
 
 def _listening(proxy: str, wanted: Wanted) -> tuple[str, int] | None:
-    """Where a proxy listens, `[http://]host[:port]`; 1080 is curl's default port."""
+    """Return the address of a proxy `[http://]host[:port]`. 1080 is curl's default port."""
     host = proxy.partition("://")[2] or proxy
     origin = locate(f"http://{host.rstrip('/')}/", wanted.gateway).origin
     return origin.host, origin.port if origin.port != 80 or host.endswith(":80") else 1080
 
 
 def _from_token(token: str, wanted: Wanted) -> Presented:
-    """A bare token, taken as a path token at the gateway: that needs no connection to be known."""
+    """Return the request of a bare token, as a path token at the gateway. No connection id is needed then."""
     fields = lenient.read(_probe(f"{_TOKEN_FORM}{token}/"))
     path, assumed = _path(fields.first("paths"), wanted)
     address = f"{wanted.gateway.rstrip('/')}{_TOKEN_FORM}{quote(token, safe='/+=~.,;:!()*')}{path}"
@@ -139,12 +141,12 @@ def _from_token(token: str, wanted: Wanted) -> Presented:
 
 
 def _bare_line(text: str) -> str:
-    """The first line, without the mark that `curl -v` puts before it."""
+    """Return the first line without the mark that `curl -v` puts before it."""
     return text.partition("\n")[0].removeprefix("> ").strip()
 
 
 def _from_lines(text: str, wanted: Wanted) -> Presented:
-    """Header lines, with or without a request line before them."""
+    """Return the request of header lines, with or without a request line before them."""
     stripped = (line.strip(_BLANKS).removeprefix("> ").removeprefix(">") for line in text.split("\n"))
     lines = [line for line in stripped if line]
     if found := _REQUEST_LINE.fullmatch(lines[0]):
@@ -157,7 +159,7 @@ def _from_lines(text: str, wanted: Wanted) -> Presented:
     pairs: list[tuple[str, str]] = []
     for line in lines:
         if not _LINE.match(line):
-            raise UnreadableUrl("a header line has the form `Name: value`; one of these has not")
+            raise UnreadableUrl("a header line has the form `Name: value`, and one of these does not")
         name, _, value = line.partition(":")
         pairs.append((name, value.strip(_BLANKS)))
     return _from_fields("headers", pairs, wanted, whole=found is not None)
@@ -167,10 +169,10 @@ def _json(text: str) -> list[tuple[str, str]]:
     try:
         found = json.loads(text)
     except ValueError:
-        raise UnreadableUrl("this begins like a JSON object but is none") from None
+        raise UnreadableUrl("this begins like a JSON object but is not valid JSON") from None
     headers = found.get("headers", found) if isinstance(found, dict) else None
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
-        raise UnreadableUrl("headers as JSON are one object from name to text")
+        raise UnreadableUrl("headers in JSON must be one object of names and texts")
     if any(value != value.strip(" \t") for value in headers.values()):
         raise UnreadableUrl("a value begins or ends with a blank: no HTTP header can carry that")
     return list(headers.items())
@@ -179,7 +181,7 @@ def _json(text: str) -> list[tuple[str, str]]:
 def _from_fields(
     kind: Kind, pairs: list[tuple[str, str]], wanted: Wanted, *, whole: bool = False
 ) -> Presented:
-    """A set of header fields, sent to where it says, or to the connection it names."""
+    """Return the request of header fields, sent to the given URL, their Host or the connection they name."""
     host = next((value for name, value in pairs if name.lower() == "host"), None)
     fields = tuple((_bytes(name), _bytes(value)) for name, value in pairs if name.lower() != "host")
     if wanted.url is not None:
@@ -197,7 +199,7 @@ def _from_fields(
     connection = loose.first("connection_id")
     if connection is None and not (loose.tokens or has_start(b"\n".join(value for _, value in fields))):
         raise UnreadableUrl(
-            "these headers name no connection (X-Presign-Connection): say to which URL they are sent"
+            "these headers name no connection (X-Presign-Connection): give the URL to which they are sent"
         )
     path, assumed = _path(loose.first("paths"), wanted)
     target = f"{_PROXY_FORM}{quote(connection or 'unknown', safe='')}{path}"
@@ -206,15 +208,15 @@ def _from_fields(
 
 
 def _path(paths: str | None, wanted: Wanted) -> tuple[str, tuple[str, ...]]:
-    """The path that is asked for, and what is assumed of it."""
+    """Return the requested path, and the assumptions about it."""
     if wanted.path is not None:
         return f"/{wanted.path.removeprefix('/')}", ()
     path = _matching((paths or "").split(",")[0])
-    return path, (f"No path was given: {path} is asked for, which the first signed pattern matches.",)
+    return path, (f"No path was given: {path} is assumed, which the first signed pattern matches.",)
 
 
 def _matching(pattern: str) -> str:
-    """Some path that a pattern matches, `/` where that is not easy to say."""
+    """Return a path that a pattern matches; `/` if there is no simple one."""
     filled = re.sub(r"(?:^|(?<=/))\*+(?=/)", "x", pattern.removeprefix("/")).replace("*", "")
     try:
         return canonical_path(quote(f"/{filled}", safe="/%!$&'()*+,;=:@~").encode()).decode("ascii")
@@ -226,7 +228,7 @@ def _request(kind: Kind, located: Located, fields: Fields, wanted: Wanted) -> Pr
     assumed = list(located.assumed)
     if located.userinfo is not None:
         fields += ((b"Authorization", _basic(located.userinfo)),)
-        assumed.append("What stands before the @ of the URL is sent as Authorization: Basic.")
+        assumed.append("The part before the @ of the URL is sent as Authorization: Basic.")
     host = located.origin.authority
     request = Request(
         method=_bytes(wanted.method or "GET"),
@@ -239,16 +241,16 @@ def _request(kind: Kind, located: Located, fields: Fields, wanted: Wanted) -> Pr
     )
     if wanted.method is None:
         method = _first_method(lenient.read(request).first("methods"))
-        assumed.append(f"No method was given: {method} is asked for.")
+        assumed.append(f"No method was given: {method} is assumed.")
         request = request._replace(method=method.encode())
     client = wanted.client or _first_client(lenient.read(request).first("client"))
     if client and wanted.client is None:
-        assumed.append(f"No client was given: {client} asks, which the signed policy admits.")
+        assumed.append(f"No client was given: {client} is assumed, which the signed policy admits.")
     return Presented(kind, request._replace(client=client), tuple(assumed))
 
 
 def _first_client(networks: str | None) -> str:
-    """An address in the first of some networks; empty where there is none."""
+    """Return an address in the first of some networks; empty if there is none."""
     network = parse_network((networks or "").partition(",")[0])
     return str(network.network_address) if network is not None else ""
 
@@ -266,7 +268,7 @@ def _basic(userinfo: str) -> bytes:
 
 
 def _probe(target: str, fields: Fields = ()) -> Request:
-    """A request that goes nowhere, for reading a part of one."""
+    """Return a request that is only read and never explained, to find the fields in a part of a request."""
     return Request(b"GET", _bytes(target), fields, b"HTTP/1.1", locate(GATEWAY, GATEWAY).origin)
 
 

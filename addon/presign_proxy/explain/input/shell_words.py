@@ -1,4 +1,4 @@
-"""A command line as a POSIX shell splits it: the words of its first command, and what cut it off."""
+"""The splitter of command lines, as a POSIX shell: the words of the first command, and what ended it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _CONTROLS: Final = {"n": "\n", "t": "\t", "r": "\r", "e": "\x1b", "0": "\0"}
 
 
 class Words(NamedTuple):
-    """The words of the first command; `end` is the unquoted character that ended it, empty for none."""
+    """The words of the first command. `end` is the unquoted character that ended it, empty for none."""
 
     words: tuple[str, ...]
     end: str
 
 
 def split(text: str) -> Words:
-    """Split a command line. Raises Unreadable for an open quote, and for a variable."""
+    """Split a command line. Raises UnreadableUrl for an open quote, and for a variable."""
     words: list[str] = []
     word: str | None = None
     skipped, end, at = False, "", 0
@@ -57,7 +57,7 @@ def split(text: str) -> Words:
             end = match[0].strip() or "\n"
             break
         elif kind == "unknown":
-            raise UnreadableUrl("the command line holds a shell variable or `…`: put its value there")
+            raise UnreadableUrl("the command line has a shell variable or `…`: replace it by its value")
         elif kind not in ("blank", "joined"):
             word = (word or "") + _text(kind, match[kind])
     if word is not None and not skipped:
@@ -71,7 +71,7 @@ def _text(kind: str, quoted: str) -> str:
         return _IN_ANSI.sub(_ansi, quoted)
     if kind == "double":
         if _UNKNOWN_IN_DOUBLE.search(quoted):
-            raise UnreadableUrl("the command line holds a shell variable or `…`: put its value there")
+            raise UnreadableUrl("the command line has a shell variable or `…`: replace it by its value")
         return _IN_DOUBLE.sub(lambda match: "" if "\n" in match[1] else match[1], quoted)
     return quoted
 

@@ -1,4 +1,4 @@
-"""URLs as people paste them, read as the client would that is given one."""
+"""The parser of pasted URLs. It reads a URL as a client would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...signing.carrier_names import API_PROXY, TOKEN_PATH
 from ...signing.source_scheme import FORM
 
 MAX_TEXT: Final = 256 * 1024
-"""Characters of what is pasted; a request head is refused from 64 KiB on."""
+"""Most characters of pasted text. The gateway refuses request heads of more than 64 KiB."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)(#.*)?", re.DOTALL)
 _HOST_FIRST = re.compile(
@@ -22,12 +22,14 @@ _GATEWAY_FORMS: Final = (API_PROXY, TOKEN_PATH)
 
 
 class UnreadableUrl(ValueError):
-    """What was pasted cannot be read. The text is for people and repeats nothing of what was pasted."""
+    """Pasted text that cannot be read. The message repeats nothing of the pasted text."""
 
 
 class Located(NamedTuple):
-    """A URL taken apart: `target` as it goes into the request line, `listener` where a gateway is assumed
-    to listen at the URL's host; `assumed`, one sentence for everything that was guessed or dropped.
+    """A parsed URL.
+
+    `target` is as in the request line. `listener` is set if a gateway is assumed to listen at the URL's host.
+    `assumed` has one sentence for each guess and for each dropped part.
     """
 
     origin: Origin
@@ -38,23 +40,23 @@ class Located(NamedTuple):
 
 
 def looks_like_url(text: str) -> bool:
-    """Whether a text is a URL, with or without its scheme, or the path of one."""
+    """Return whether a text is a URL, with or without a scheme, or the path of one."""
     return bool(_URL.match(text) or _HOST_FIRST.match(text) or text.startswith("/"))
 
 
 def locate(text: str, gateway: str) -> Located:
-    """Take a URL apart.
+    """Parse a URL.
 
     Args:
-        text: absolute, without its scheme, or a path, which is then the gateway's.
+        text: an absolute URL, a URL without its scheme, or a path at the gateway.
         gateway: `http(s)://host[:port]`.
 
-    Raises Unreadable.
+    Raises UnreadableUrl.
     """
     assumed: list[str] = []
     joined = _BREAK.sub("", text)
     if joined != text:
-        assumed.append("The line breaks within the URL come from pasting and were taken out.")
+        assumed.append("The line breaks within the URL come from pasting and were removed.")
     joined = _absolute(joined, gateway, assumed)
     match = _URL.fullmatch(joined)
     if match is None or match[1].lower() not in ("http", "https"):
@@ -62,9 +64,9 @@ def locate(text: str, gateway: str) -> Located:
     userinfo, _, host = match[2].rpartition("@")
     origin = parse_authority(host, match[1].lower())
     if origin is None:
-        raise UnreadableUrl("the host of the URL is neither a name nor an address (or its port is none)")
+        raise UnreadableUrl("the host of the URL is neither a name nor an address, or its port is not valid")
     if match[4]:
-        assumed.append("What follows # in the URL stays in the client: it is never sent.")
+        assumed.append("The part after # in the URL stays in the client: it is never sent.")
     target = _target(match[3], assumed)
     listener = _listener(origin, target)
     if listener is not None:
@@ -74,10 +76,10 @@ def locate(text: str, gateway: str) -> Located:
 
 def _absolute(text: str, gateway: str, assumed: list[str]) -> str:
     if text.startswith("/"):
-        assumed.append(f"The path is one at the gateway, {gateway}.")
+        assumed.append(f"The path is taken as a path at the gateway, {gateway}.")
         return gateway.rstrip("/") + text
     if "://" not in text.partition("?")[0] and _HOST_FIRST.match(text):
-        assumed.append("The URL has no scheme: http:// is what clients take then.")
+        assumed.append("The URL has no scheme: clients use http:// then.")
         return f"http://{text}"
     return text
 
@@ -95,8 +97,9 @@ def _target(text: str, assumed: list[str]) -> bytes:
 
 
 def _listener(origin: Origin, target: bytes) -> tuple[str, int] | None:
-    """Where a gateway is assumed to listen: at this machine's own names and at bare addresses, unless the
-    URL is the API's own with a presign on it.
+    """Return where a gateway is assumed to listen: at loopback names and at bare addresses.
+
+    None if the URL is the API's own with a presign in its query.
     """
     if not is_loopback(origin.host) and parse_address(origin.host) is None:
         return None

@@ -1,1 +1,1 @@
-"""Where limits are counted."""
+"""The stores in which limits are counted."""

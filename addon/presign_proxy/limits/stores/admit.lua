@@ -1,6 +1,6 @@
 #!lua
--- Counts one request in all of its counters, or in none. The same judgement as weigh() in limits/counter.py, which
--- says why it is right; the tests hold the two against each other.
+-- Counts one request in all of its counters, or in none. The same decision as weigh() in limits/counter.py,
+-- which says why it is right. Tests compare the two.
 --
 -- KEYS  the counters, all with one hash tag
 -- ARGV  1: holder of the slots   2: a lease, microseconds   3: grace, seconds   4: now, microseconds, or 0 for
@@ -13,7 +13,7 @@ if now == 0 then
 end
 
 local function put_rate(key, due)
-  -- %.0f: the default format would round what has more than 14 digits.
+  -- %.0f: the default format would round numbers of more than 14 digits.
   redis.call('SET', key, string.format('%.0f', due), 'PX', string.format('%.0f', math.ceil((due - now) / 1000) + 1))
 end
 
@@ -67,7 +67,7 @@ for i, key in ipairs(KEYS) do
   elseif kind == 'rate' then
     put_rate(key, after[i])
   elseif argument > 0 then
-    -- The end was read off the clock of a gateway: by this one it may be past, and SET with a past end deletes.
+    -- The end comes from the clock of a gateway. By this clock it may be past, and SET with a past end deletes.
     local ends = math.max(argument, now / 1000000) + grace
     redis.call('SET', key, string.format('%.0f', after[i]), 'EXAT', string.format('%.0f', ends))
   else

@@ -1,4 +1,4 @@
-"""Counters of one process, gone with it: for a laptop and for tests."""
+"""The store memory://: counters in one process, lost when it ends. For a laptop and for tests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..verdict import Verdict
 from .store import Lease, NoRoom
 
 MAX_COUNTERS: Final = 1_000_000
-"""Some 300 MB. Beyond it new counters are refused, not old ones forgotten: that would give uses back."""
+"""Most counters, some 300 MB. Further ones are refused, because dropping old ones would give uses back."""
 _SWEPT: Final = 8
-"""Counters looked at for each that is made: more than one, so that what is over never piles up."""
+"""Old counters that are checked for each new one: more than one, so that expired counters never pile up."""
 
 
 def _microseconds() -> int:
@@ -22,7 +22,7 @@ def _microseconds() -> int:
 
 
 class MemoryStore:
-    """Nothing here waits, so every step is atomic on its event loop."""
+    """The store memory://. No method awaits anything, so every step is atomic on its event loop."""
 
     def __init__(
         self,
@@ -32,18 +32,18 @@ class MemoryStore:
     ) -> None:
         """
         Args:
-            clock: Unix time in microseconds.
+            clock: returns Unix time in microseconds.
             lease: microseconds.
         """
         self.lease = lease
         self._clock = clock
         self._max = max_counters
         self._counters: dict[str, tuple[int, int]] = {}
-        """State, and when it may be forgotten, 0 for never."""
+        """By key: the state, and when it may be dropped; 0 for never."""
         self._slots: dict[str, dict[str, int]] = {}
-        """Holders, and when their leases end."""
+        """By key: the holders, and when their leases end."""
         self._earliest: dict[str, int] = {}
-        """No lease of the slots ends before: until then there is nothing to look for among them."""
+        """By key: an instant before which no lease ends. Until then the slots need not be searched."""
         self._due: list[tuple[int, str]] = []
 
     async def admit(self, counters: Sequence[Counter], holder: str) -> Verdict:
@@ -64,7 +64,7 @@ class MemoryStore:
             counter.key not in self._counters and counter.key not in self._slots for counter in counters
         )
         if len(self._counters) + len(self._slots) + added > self._max:
-            raise NoRoom(f"memory:// holds {self._max} counters, which is all it may")
+            raise NoRoom(f"memory:// holds {self._max} counters, its maximum")
 
     def _state(self, counter: Counter, now: int) -> int:
         if counter.kind != "slots":

@@ -1,4 +1,4 @@
-"""Which store a configuration asks for."""
+"""The choice of a store, from the configuration."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Choice:
 
     Args:
         url: memory://, sqlite:///PATH or redis[s]://[USER@]HOST[:PORT][/DATABASE].
-        base: directory of the configuration: relative paths count from there.
-        password: of Redis.
-        ca: authorities for rediss://.
+        base: the directory of the configuration, to which paths are relative.
+        password: the password for Redis.
+        ca: the certificate authorities for rediss://.
     """
 
     url: str
@@ -29,7 +29,7 @@ class Choice:
     ca: str | None = None
 
     def is_same(self, other: Choice | None) -> bool:
-        """Whether both lead to the same store in the same way."""
+        """Return whether both open the same store in the same way."""
         if other is None or (self.url, self.base, self.ca) != (other.url, other.base, other.ca):
             return False
         mine, theirs = self.password, other.password
@@ -37,17 +37,17 @@ class Choice:
 
     @property
     def is_private(self) -> bool:
-        """Whether no other process can count in it."""
+        """True if no other process can count in this store."""
         return self.url.startswith("memory:")
 
     @property
     def path(self) -> Path | None:
-        """Of sqlite: the file."""
+        """The file of sqlite; None for other stores."""
         return self.base / self.url.removeprefix("sqlite:///") if self.url.startswith("sqlite:") else None
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Of Redis: where it listens. No request may ever lead there."""
+        """The address of Redis; None for other stores. No request may ever go there."""
         if not self.url.startswith("redis"):
             return None
         parts = urlsplit(self.url)
@@ -55,12 +55,15 @@ class Choice:
 
     @property
     def obstacle(self) -> str:
-        """Why a file cannot be counted in, as the gateway warns of it at its start. Redis is not asked."""
+        """Why the file of sqlite cannot be used, for a warning at the start; empty otherwise.
+
+        Redis is not asked.
+        """
         return SqliteStore(self.path).obstacle() if self.path is not None else ""
 
     @property
     def refusal(self) -> str:
-        """Why a store that answers cannot count; empty where it can, or says nothing for a second."""
+        """Why Redis answers but cannot count; empty if it can count, or does not answer within a second."""
         if not self.url.startswith("redis"):
             return ""
         from .redis import refusal  # an extra, and a second to import
@@ -68,7 +71,10 @@ class Choice:
         return refusal(self.url, self.password, self.base / self.ca if self.ca else None)
 
     def open(self) -> Store:
-        """Raises StoreError where it cannot be meant so; whether it works is seen when it is used."""
+        """Return the store. Raises StoreError if the choice makes no sense.
+
+        Nothing is connected or created yet. An error of the store itself appears on first use.
+        """
         if self.is_private:
             return MemoryStore()
         if self.path is not None:
@@ -79,7 +85,7 @@ class Choice:
 
 
 def problem_of(choice: Choice) -> str | None:
-    """What is wrong with a choice, as a sentence that repeats nothing of it."""
+    """Return what is wrong with a choice, in words that repeat nothing of it; None if nothing is."""
     if not choice.url.startswith("redis"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Counters of a whole fleet: Redis 7, Valkey, or what speaks their protocol and their Lua."""
+"""The store redis://, for a whole fleet: Redis 7, Valkey, or a server with their protocol and their Lua."""
 
 from __future__ import annotations
 
@@ -38,17 +38,20 @@ except ImportError:  # an extra
     ConnectionPool = None  # type: ignore[assignment,misc]
 
 DIALLING: Final = 1.0
-"""Seconds for a connection to be made, TLS and log-in included. No request waits so long for it."""
+"""Most seconds for connecting, TLS and log-in included. No request waits so long for it."""
 _ADMIT: Final = (Path(__file__).parent / "admit.lua").read_text("utf-8")
 _DURABLE: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 _OLDEST: Final = 7
 LOOKING: Final = 0.5
-"""Seconds for a look at the store before anything is served."""
+"""Most seconds for each step of a check of the store before the gateway serves."""
 A_CLUSTER: Final = "is a Redis Cluster, of which each node keeps a part: name one Redis that keeps all"
 
 
 class RedisStore:
-    """One script, one round trip. Instants are the server's: the clocks of the fleet do not matter."""
+    """The store redis://. One script in one round trip, with the time of the server.
+
+    So the clocks of the fleet do not matter.
+    """
 
     def __init__(
         self,
@@ -60,22 +63,23 @@ class RedisStore:
     ) -> None:
         """
         Args:
-            url: redis:// or rediss://, with a user name and a database, without a password.
-            ca: authorities for rediss://, instead of the system's.
-            now: Unix time in microseconds to count with, instead of the server's.
+            url: redis:// or rediss://, optionally with a user name and a database, without a password.
+            ca: the certificate authorities for rediss://, instead of those of the system.
+            now: Unix time in microseconds, instead of the time of the server.
             lease: microseconds.
 
-        Raises StoreError where the URL is none, or the extra is not installed.
+        Raises StoreError if the URL is not valid, or the extra is not installed.
         """
         more = _options(password, ca)
         try:
-            # Of its pool only what it knows of URLs is used.
+            # The pool is used only to parse the URL and to make connections.
             self._pool = ConnectionPool.from_url(
                 url,
-                # Whoever asks has a deadline, and a connection that says nothing is given up with the first.
+                # Callers have a deadline of their own, and a silent connection is retired with the first that
+                # reaches it.
                 socket_timeout=None,
                 socket_connect_timeout=DIALLING,
-                # A second attempt at what may have been counted would count it twice.
+                # A retry of a request that may have been counted would count it twice.
                 retry=Retry(NoBackoff(), 0),
                 **more,
             )
@@ -95,20 +99,20 @@ class RedisStore:
         undo = [("ZREM", counter.key, holder) for counter in counters if counter.kind == "slots"]
         with _failures():
             said = await self._evaluate((len(keys), *keys, *arguments), undo)
-            # Who reads a verdict counts with it: what is no number would fail there, as a fault of ours.
+            # Callers calculate with these numbers. Other values would fail there, as an error of our own.
             if len(said) != 3 * len(keys) or not all(isinstance(one, int) for one in said):
-                raise StoreError("the store answers something else than was asked")
+                raise StoreError("the store sent an unexpected answer")
             triples = zip(*(iter(said),) * 3, strict=True)
             return Verdict(tuple([Weighed(fits == 1, 0, left, wait) for fits, left, wait in triples]))
 
     async def _evaluate(self, arguments: Command, undo: Sequence[Command]) -> list[int]:
-        """The script; sent along where the server does not have it any more, having counted nothing then."""
+        """Run the script. A server that no longer has it counts nothing then, and gets the script again."""
         if self._script is not None:
             (answer,) = await self._ask(("EVALSHA", self._script, *arguments), undo=undo)
             if not isinstance(answer, NoScriptError):
                 return list(_good(answer))
         sha, answer = await self._ask(("SCRIPT", "LOAD", _ADMIT), ("EVAL", _ADMIT, *arguments), undo=undo)
-        # Who may not load it may have it evaluated: what was counted then must not count as a failure.
+        # A user may be allowed to EVAL but not to LOAD. The request is counted then, so this is no failure.
         self._script = None if isinstance(sha, RedisError) else _bytes(sha)
         return list(_good(answer))
 
@@ -157,16 +161,16 @@ class RedisStore:
     # -- the connection -------------------------------------------------------------------------------
 
     async def _ask(self, *commands: Command, undo: Sequence[Command] = ()) -> list[Any]:
-        """The answers. Where the server has become a replica, those of whoever is at its address now.
+        """Return the answers. If the server has become a replica, connect again and ask once more.
 
-        A replica has done nothing of what would change anything; what it did do (to load a script, to tell
-        something) may be done again.
+        That is safe, because a replica refuses every command that writes. The other commands, such as loading
+        a script or reading, may run twice.
         """
         line = await self._connected()
         answers = await line.ask(*commands, undo=undo)
         if any(isinstance(answer, (ReadOnlyError, MasterDownError)) for answer in answers):
             if self._line is line:
-                self._line = None  # others may wait for its answers still
+                self._line = None  # not closed: other requests may still wait for its answers
             line.retire()
             answers = await (await self._connected()).ask(*commands, undo=undo)
         return answers
@@ -176,7 +180,7 @@ class RedisStore:
         if line is None or not line.is_open:
             if self._dialling is None or self._dialling.done():
                 self._dialling = asyncio.get_running_loop().create_task(self._dial())
-            # One for all who wait for it; who stops waiting does not stop it.
+            # All callers wait for the same attempt. A caller that is cancelled does not cancel the attempt.
             dialled = await asyncio.shield(self._dialling)
             if isinstance(dialled, StoreError):
                 raise dialled
@@ -193,13 +197,13 @@ class RedisStore:
                 await connection.disconnect(nowait=True)
             if not isinstance(error, Exception):
                 raise
-            return _told(error)
+            return _as_store_error(error)
         self._line = Pipeline(connection)
         return self._line
 
 
 def _options(password: Secret | None, ca: Path | None) -> dict[str, Any]:
-    """What goes with the URL. Raises StoreError where the extra is not installed."""
+    """Return the options to use with the URL. Raises StoreError if the extra is not installed."""
     if ConnectionPool is None:
         raise StoreError("redis:// needs an extra: pip install 'presign-proxy[redis]'")
     more: dict[str, Any] = {"ssl_ca_certs": str(ca)} if ca else {}
@@ -207,9 +211,10 @@ def _options(password: Secret | None, ca: Path | None) -> dict[str, Any]:
 
 
 def refusal(url: str, password: Secret | None = None, ca: Path | None = None) -> str:
-    """Why a store that answers cannot count, as a sentence without subject; empty where it does not answer.
+    """Return why a store that answers cannot count, as a sentence without subject; empty if it can.
 
-    Waits for `LOOKING` seconds at most for each step. The arguments are those of `RedisStore`.
+    Also empty if the store does not answer. Waits at most `LOOKING` seconds for each step. The arguments are
+    those of `RedisStore`.
     """
     try:
         options = _options(password, ca)
@@ -227,7 +232,7 @@ def refusal(url: str, password: Secret | None = None, ca: Path | None = None) ->
 
 
 def _good(answer: Any) -> Any:
-    """Raises what is an error reply."""
+    """Return an answer, or raise it if it is an error reply."""
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -243,7 +248,7 @@ def _version(info: bytes) -> int:
 
 
 def _faults(info: bytes) -> list[str]:
-    """What is wrong with a server that tells this of itself."""
+    """Return what is wrong with a server, from its answer to INFO."""
     found, version = [], _version(info)
     if version < _OLDEST:
         found.append(f"the store is version {version}; it has to be {_OLDEST} or later")
@@ -253,26 +258,26 @@ def _faults(info: bytes) -> list[str]:
 
 
 def _pairs(answer: Any) -> dict[str, str]:
-    """A map, which the older protocol writes as a list."""
+    """Convert an answer to a dict. The older protocol (RESP2) sends a map as a list."""
     pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
     return {_bytes(name).decode(): _bytes(value).decode() for name, value in pairs}
 
 
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
-    """Whatever goes wrong is a StoreError. Only its kind is told: texts quote what was sent."""
+    """Convert every error to a StoreError that names only its kind: its text may quote what was sent."""
     try:
         yield
     except StoreError:
         raise
     except (RedisError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        # RuntimeError: uvloop's, of a connection that was just closed. The last three: an answer that is not
-        # of the kind that was asked for.
-        raise _told(error) from None
+        # RuntimeError: uvloop raises it for a connection that was just closed. The last three: an answer of
+        # an unexpected type.
+        raise _as_store_error(error) from None
 
 
-def _told(error: Exception) -> StoreError:
-    """What an error of the server means for the operator."""
+def _as_store_error(error: Exception) -> StoreError:
+    """Return an error of the server in words for the operator."""
     if isinstance(error, (ReadOnlyError, MasterDownError)):
         return StoreError("the store is a replica, which counts nothing")
     if isinstance(error, (AskError, ClusterError, ClusterCrossSlotError, TryAgainError)):

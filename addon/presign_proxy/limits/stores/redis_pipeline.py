@@ -1,4 +1,4 @@
-"""One connection to Redis on which everybody asks at once, without waiting for what others have asked."""
+"""One connection to Redis that all requests share. Each sends its commands without waiting for others."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from redis.exceptions import RedisError, ResponseError
 from .store import StoreError
 
 PATIENCE: Final = 0.2
-"""Seconds without an answer after which whoever gives up waiting gives up the connection as well."""
+"""Seconds without any answer after which a caller that is cancelled also retires the connection."""
 
 LINGER: Final = 60.0
-"""Seconds for which a connection that was given up may still answer: as long as what it was asked holds."""
+"""Seconds for which a retired connection may still answer: as long as a lease that it was asked for lasts."""
 
 Command = tuple[str | bytes | int, ...]
 
 
 class Pipeline:
-    """Redis answers in the order in which it was asked. As soon as that may not hold any more the connection
-    is given up, with all who wait on it: an answer that reached somebody else would admit what was refused.
+    """A connection that matches answers to commands by their order, because Redis answers in order.
+
+    If the order may be broken, the connection is closed and all waiting callers fail. Otherwise an answer
+    could reach the wrong caller, and admit a request that was refused.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
         """
         Args:
-            connection: connected, without a time-out of its own; used by nobody else from now on.
+            connection: connected, without a timeout of its own; only this object may use it from now on.
         """
         self._connection = connection
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
@@ -47,12 +49,12 @@ class Pipeline:
         return not self._closed and not self._retired and self._connection.is_connected
 
     async def ask(self, *commands: Command, undo: Sequence[Command] = ()) -> list[Any]:
-        """The answers to commands that are sent in one piece; an error reply is an exception among them.
+        """Send commands in one piece and return their answers. An error reply is an exception among them.
 
         Args:
-            undo: what is asked behind them where nobody waits for their answers any more.
+            undo: commands to send after them if the caller stops waiting or gets no answer.
 
-        Raises StoreError where there is no answer: what was asked may have been done, or be done yet.
+        Raises StoreError if there is no answer. The server may have run the commands, or may still run them.
         """
         if not self.is_open:
             raise StoreError("the store has closed the connection")
@@ -61,14 +63,14 @@ class Pipeline:
         mine = [self._loop.create_future() for _ in commands]
         self._waiting.extend([(future, asked_at) for future in mine])
         try:
-            # Nothing is awaited before all of it is written: the order of asking is that of the futures.
+            # Nothing is awaited before all is written, so the commands are sent in the order of the futures.
             await self._connection.send_packed_command(packed, check_health=False)
             answers = [await future for future in mine]
         except asyncio.CancelledError:
             self._given_up(asked_at)
             self._undo(undo)
             raise
-        except (RedisError, OSError, RuntimeError) as error:  # the last: of uvloop, where it was just closed
+        except (RedisError, OSError, RuntimeError) as error:  # RuntimeError: uvloop's, if it was just closed
             self.close(type(error).__name__)
             raise
         if answers and isinstance(answers[-1], StoreError):
@@ -77,8 +79,10 @@ class Pipeline:
         return answers
 
     def _undo(self, commands: Sequence[Command]) -> None:
-        """Ask for it on this very connection, and wait for nothing. A store that stood still reads what it
-        was asked once it goes on, and does it; on another connection it might read this before.
+        """Send commands that undo others, on the same connection, without waiting for the answers.
+
+        A store that hangs and recovers still runs the commands it was sent. On another connection, it might
+        run the undo first.
         """
         if not commands or self._closed or not self._connection.is_connected:
             return
@@ -97,24 +101,27 @@ class Pipeline:
             self.close(type(error).__name__)
 
     def _given_up(self, asked_at: float) -> None:
-        """Somebody waits no longer. The answer is dropped when it comes, unless none has come for long."""
+        """Handle a caller that stopped waiting. Its answer will be dropped.
+
+        If the connection has not answered for long, it is abandoned.
+        """
         if not self._connection.is_connected:
             self.close("it was cut while asking")
         elif self._waiting and self._waiting[0][1] <= asked_at < self._loop.time() - PATIENCE:
-            self._forsake("no answer")
+            self._abandon("no answer")
 
-    def _forsake(self, why: str) -> None:
-        """Nobody waits for its answers, and nothing new is asked; what takes back is, see `_undo`."""
+    def _abandon(self, why: str) -> None:
+        """Fail all waiting callers and send no new commands, except those of `_undo`."""
         self._retired = True
         self._fail(why)
         if self._lingering is None:
             self._lingering = self._loop.call_later(LINGER, self.close)
 
     def _fail(self, why: str) -> None:
-        """Tell all who wait that there is no answer."""
+        """Fail all waiting callers."""
         for future, _ in self._waiting:
             if not future.done():
-                # Not set_exception: who has stopped waiting would leave it for the log.
+                # Not set_exception: asyncio logs an exception that no caller retrieves.
                 future.set_result(StoreError(f"the store failed ({why})"))
 
     async def _listen(self) -> None:
@@ -141,13 +148,13 @@ class Pipeline:
                 await self._connection.disconnect(nowait=True)
 
     def retire(self) -> None:
-        """Ask nothing more on it, and give it up once all that was asked is answered."""
+        """Send no new commands, and close the connection once all commands are answered."""
         self._retired = True
         if not self._waiting:
             self.close()
 
     def close(self, why: str = "it was closed") -> None:
-        """Give it up: nobody who waits gets an answer."""
+        """Close the connection and fail all waiting callers."""
         if self._closed:
             return
         self._closed = True
@@ -160,5 +167,5 @@ class Pipeline:
 
 
 def _packed(commands: Sequence[Command]) -> bytes:
-    # hiredis's own: the connection's is written in Python, and took a quarter of an admission.
+    # The function of hiredis. That of the connection is written in Python and took a quarter of an admission.
     return b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]

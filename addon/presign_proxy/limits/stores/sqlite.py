@@ -1,4 +1,4 @@
-"""Counters in a file: durable, and shared by all processes of one machine."""
+"""The store sqlite://: counters in a file, durable and shared by all processes of one machine."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from .store import Lease, StoreError
 
 
 class SqliteStore:
-    """One thread writes. Requests that come while it waits for the disk are counted together, in order."""
+    """The store sqlite://. One thread writes the file.
+
+    Requests that arrive while the thread waits for the disk are counted together, in order.
+    """
 
     def __init__(
         self, path: Path, clock: Callable[[], int] = lambda: time.time_ns() // 1000, lease: int = LEASE
     ) -> None:
         """
         Args:
-            path: of the file, which is made when it is first needed.
-            clock: Unix time in microseconds.
+            path: the file, which is created on first use.
+            clock: returns Unix time in microseconds.
             lease: microseconds.
         """
         self._path = path
@@ -80,17 +83,17 @@ class SqliteStore:
         going = True
         while going:
             bundles, going = self._next()
-            # Who does not wait any more must not be counted, if that can still be helped.
+            # A request that no longer waits should not be counted, if there is still time to skip it.
             batch = [job for one in bundles for job in one.jobs if not job.future.cancelled()]
             if batch:
-                self._settle(batch)
+                self._commit(batch)
             for one in bundles:
                 one.tell()
         if self._file is not None:
             self._file.sql.close()
 
     def _next(self) -> tuple[list[Bundle], bool]:
-        """What has come, also while the last of it was written; and whether more will come."""
+        """Return the bundles that have arrived, also during the last write, and whether more will come."""
         bundles: list[Bundle] = []
         while not bundles or not (self._bundles.empty() or sum(len(one.jobs) for one in bundles) >= BATCH):
             bundle = self._bundles.get()
@@ -99,14 +102,14 @@ class SqliteStore:
             bundles.append(bundle)
         return bundles, True
 
-    def _settle(self, batch: list[Job]) -> None:
-        """Do all of it in one transaction. Nobody is told of anything before it is committed."""
+    def _commit(self, batch: list[Job]) -> None:
+        """Do all jobs in one transaction. No job gets its answer before the transaction is committed."""
         failure: StoreError | None = None
         verdicts: list[Verdict] = []
         asked = [job.asked for job in batch if job.asked is not None]
         try:
             file = self._opened()
-            # A rate or a slot is over before a machine is up again.
+            # Only counts must survive a power cut: a rate or a slot has ended before the machine is up again.
             kinds = {counter.kind for counters, _ in asked for counter in counters}
             file.be_durable("count" in kinds)
             verdicts = self._write(file, batch, asked, slots="slots" in kinds)
@@ -114,7 +117,7 @@ class SqliteStore:
             failure = error
         except Exception as error:
             failure = StoreError(self._told(error))
-            self._let_go(error)
+            self._reopen_after(error)
         said = iter(verdicts)
         for job in batch:
             job.answer = failure or (None if job.asked is None else next(said))
@@ -131,7 +134,7 @@ class SqliteStore:
             file.hold(kept, now + self.lease)
             file.free(freed)
             verdicts = file.admit(asked, self._clock, self.lease) if asked else []
-            # What was asked for and given up in the same moment.
+            # A slot may be taken and freed in the same batch.
             holders = {holder for _, holder in asked}
             file.free([lease for lease in freed if lease[1] in holders])
             if file.is_to_be_swept(now):
@@ -139,7 +142,7 @@ class SqliteStore:
         return verdicts
 
     def _opened(self) -> CounterFile:
-        """The file under that name now: one that was deleted or put elsewhere is nobody else's any more."""
+        """Return the file that has this name now. Other processes do not count in one that was replaced."""
         if self._file is not None and identity(self._path) != self._file.identity:
             self._file.sql.close()
             self._file = None
@@ -148,7 +151,7 @@ class SqliteStore:
         return self._file
 
     def _open(self) -> CounterFile:
-        """SQLite does not wait for others where the first of them makes the file."""
+        """Open the file, with retries: SQLite does not wait while another process creates the file."""
         until = time.monotonic() + BUSY
         while True:
             try:
@@ -159,7 +162,7 @@ class SqliteStore:
             time.sleep(0.01)
 
     def obstacle(self) -> str:
-        """Why it cannot be used, as requests would be told; empty where it can. No file is made."""
+        """Return why the file cannot be used, in the words of the error; empty if it can. Makes no file."""
         try:
             tried(self._path, made)
             if self._path.exists():
@@ -172,8 +175,8 @@ class SqliteStore:
         why = why_not(self._path, error) if isinstance(error, OSError) else _told(error)
         return f"{self._path.name}: {why}"
 
-    def _let_go(self, error: Exception) -> None:
-        """Open it anew next time, unless it was merely locked."""
+    def _reopen_after(self, error: Exception) -> None:
+        """Close the file, so that it is opened again next time, unless it was only locked or full."""
         name = getattr(error, "sqlite_errorname", "")
         if self._file is not None and name not in ("SQLITE_BUSY", "SQLITE_FULL"):
             with contextlib.suppress(sqlite3.Error):

@@ -1,4 +1,4 @@
-"""Where an event loop hands in what a thread is to do, and hears what became of it."""
+"""Batches of jobs that an event loop gives to the writing thread, and the way of their answers back."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..verdict import Verdict
 from .store import Lease, StoreError
 
 BATCH: Final = 256
-"""Jobs that are handed over in one piece, at most."""
+"""Most jobs in one bundle."""
 _GATHERING: Final = 0.002
-"""Seconds for which a job waits for others that keep coming, at most: about as long as for the disk."""
+"""Most seconds that a job waits while more jobs arrive: about as long as a write to the disk."""
 
 Asked = tuple[Sequence[Counter], str]
-"""What one request is held against, and who takes its slots."""
+"""The counters of one request, and the holder of its slots."""
 Jobs = list["Job"]
 
 
 class Job:
-    """What one caller wants done, and where it waits: a request counted, slots kept, slots freed."""
+    """A job for the thread: a request to count, slots to keep and slots to free. `future` gets the answer."""
 
     __slots__ = ("answer", "asked", "freed", "future", "kept")
 
@@ -43,7 +43,7 @@ class Job:
 
 
 class Bundle:
-    """Jobs of one loop. The thread does them, and then tells all of them at once."""
+    """Jobs of one loop. The thread does them, and then reports all answers at once."""
 
     __slots__ = ("_loop", "jobs")
 
@@ -59,7 +59,7 @@ class Bundle:
 def _tell(jobs: Jobs) -> None:
     for job in jobs:
         if job.future.done():
-            continue  # nobody waits any more
+            continue  # the caller no longer waits
         if isinstance(job.answer, StoreError):
             job.future.set_exception(job.answer)
         else:
@@ -67,10 +67,10 @@ def _tell(jobs: Jobs) -> None:
 
 
 class Batcher:
-    """Gathers the jobs of a loop as long as each of its turns brings more.
+    """A collector of the jobs of one loop. It collects as long as each turn of the loop brings more.
 
-    Every time the thread is woken the two fight for the interpreter's lock, and every time it writes it waits
-    for the disk: sixteen requests that come one by one cost five times as much as all at once.
+    Whenever the thread wakes up, it competes with the loop for the interpreter's lock, and with every write
+    it waits for the disk. Sixteen requests one by one cost five times as much as sixteen at once.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, bundles: queue.SimpleQueue[Bundle | None]) -> None:
@@ -87,7 +87,7 @@ class Batcher:
             self.loop.call_soon(self._look)
 
     def _look(self) -> None:
-        """Once a turn, from the first job on."""
+        """Check for new jobs, once in each turn of the loop after the first job."""
         count = len(self._jobs)
         if self._seen < count < BATCH and time.monotonic() - self._since < _GATHERING:
             self._seen = count

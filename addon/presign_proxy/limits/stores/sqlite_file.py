@@ -1,4 +1,4 @@
-"""The file in which counters stand: its tables, and what is done with them in one thread."""
+"""The database file with the counters: its tables, and the operations on them. Used by one thread."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
-# One statement for a whole batch, its rows as JSON: each gives up the interpreter's lock several times, and
-# while the event loop is busy it takes milliseconds to get it back. The one that counts reads, judges (in
-# Python, once) and writes, and has the file's lock for writing from its beginning to its end.
+# One statement for a whole batch, with its rows as JSON. Each statement releases the interpreter's lock
+# several times, and while the event loop is busy it takes milliseconds to get the lock back. _COUNT reads the
+# states, decides (in Python, once) and writes, and holds the write lock of the file from beginning to end.
 _COUNT: Final = """
 INSERT INTO counters
 SELECT key, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(judged((
@@ -59,12 +59,12 @@ _FREE: Final = (
 
 
 class _Judging:
-    """Requests, each judged after the other, on what is read once and written once."""
+    """The decisions on a batch of requests, one after the other. States are read once and written once."""
 
     def __init__(self, asked: Sequence[Asked], held: dict[str, int], clock: Callable[[], int]) -> None:
         """
         Args:
-            held: slots that are taken, by key.
+            held: the number of taken slots, by key.
         """
         self._asked = asked
         self._states = held
@@ -74,16 +74,16 @@ class _Judging:
         self.taken: list[Lease] = []
 
     def judge(self, found: dict[str, int]) -> dict[str, tuple[int, int]]:
-        """Returns the counters to be written: their states, and when to forget them.
+        """Decide on all requests. Returns the counters to write: their states, and when to drop them.
 
         Args:
-            found: the states of those that are there.
+            found: the states of the counters that exist.
 
-        Raises LookupError where it has been done: what was judged once is counted once.
+        Raises LookupError if it was called before, so that every request is counted once.
         """
         if self.verdicts:
             raise LookupError("it has been judged")
-        now = self.now = self._clock()  # the file is ours by now: nobody else counts at an earlier instant
+        now = self.now = self._clock()  # the file is locked: no other process counts at an earlier time now
         states = self._states
         states |= found
         changed: dict[str, Counter] = {}
@@ -105,8 +105,8 @@ class _Judging:
 
 
 def made(path: Path) -> int:
-    """Raises OSError."""
-    # Made here, so that nobody else can ever read who used what. SQLite's own two files copy its mode.
+    """Open the file, create it if needed, and return its descriptor. Raises OSError."""
+    # Created here and not by SQLite, so that no other user can ever read it. SQLite copies its mode.
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
@@ -129,7 +129,7 @@ class CounterFile:
         self._swept = 0
 
     def _set_up(self) -> None:
-        # In this order: another worker may be making them, which it does in one step.
+        # In this order, because another worker may be creating the tables and the ids, in one transaction.
         (tables,) = self.sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (application,), (version,) = (
             self.sql.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
@@ -142,14 +142,14 @@ class CounterFile:
         self.sql.execute("PRAGMA synchronous = FULL")
 
     def be_durable(self, durable: bool) -> None:
-        """Whether the next transaction has to survive a power cut; all survive the death of the process."""
+        """Set whether the next transaction must survive a power cut. All survive the death of the process."""
         if durable != self._durable:
             self.sql.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of it or nothing, and nobody else writes meanwhile."""
+        """Run a transaction. No other process writes meanwhile, and an error rolls back everything."""
         self.sql.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -168,7 +168,7 @@ class CounterFile:
             self.sql.execute(_FREE, (json.dumps(leases),))
 
     def admit(self, asked: Sequence[Asked], clock: Callable[[], int], lease: int) -> list[Verdict]:
-        """Count requests. Where one of them takes a slot, within a transaction."""
+        """Count requests. If one of them takes a slot, the caller must have opened a transaction."""
         keys = {counter.key: counter.kind == "slots" for counters, _ in asked for counter in counters}
         slots = [key for key, is_slots in keys.items() if is_slots]
         held = self._read(_TAKEN, (json.dumps(slots), clock())) if slots else {}
@@ -187,11 +187,11 @@ class CounterFile:
         return dict(json.loads(answer))
 
     def is_to_be_swept(self, now: int) -> bool:
-        """Once a second."""
+        """Return whether to sweep now: once a second."""
         return not 0 <= now - self._swept < SECOND
 
     def sweep(self, now: int) -> None:
-        """Forget some of what is over."""
+        """Delete some expired counters, and all expired slots."""
         self._swept = now
         self.sql.execute(
             "DELETE FROM counters WHERE key IN"

@@ -1,4 +1,4 @@
-"""Stores: where counters are kept. Each counts all that one request is held against in one atomic step."""
+"""The protocol of a store of counters. A store counts all counters of a request in one atomic step."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from ..verdict import Verdict
 
 
 class StoreError(Exception):
-    """The store is down, slow, full or damaged. Its text is for the operator, and holds no secret."""
+    """The store is down, slow, full or damaged. The text is for the operator and contains no secret."""
 
 
 class Declined(StoreError):
-    """It works, but does not count this. No reason to leave it alone: it may count for others."""
+    """The store works, but refuses to count this request. It may still count others, so keep asking it."""
 
 
 class NoRoom(Declined):
-    """It begins no new counter."""
+    """The store has no room for a new counter."""
 
 
 Lease = tuple[str, str]
-"""The key of slots, and who holds one of them."""
+"""The key of a counter of slots, and the holder of one of its slots."""
 
 
 class Store(Protocol):
-    """Every method raises StoreError, and nothing else; none is waited for without a deadline.
+    """A store of counters. Every method raises StoreError and nothing else; callers set a deadline.
 
-    What is asked of it first is done first, also where nobody has waited for it.
+    Calls are carried out in the order in which they are made, also if the caller stops waiting.
     """
 
     lease: int
-    """Microseconds for which a slot is held that is not renewed."""
+    """Microseconds after which a slot that is not renewed becomes free."""
 
     async def admit(self, counters: Sequence[Counter], holder: str) -> Verdict:
-        """Count one request: in all of its counters, or where one has no room left, in none.
+        """Count one request in all of its counters, or in none if one of them has no room left.
 
         Args:
-            counters: with keys that differ.
-            holder: unique; takes a slot wherever a counter is of slots.
+            counters: no two with the same key.
+            holder: unique; it takes a slot in every counter of slots.
         """
 
     async def renew(self, leases: Sequence[Lease]) -> None:
-        """Keep these slots for another lease, also those that were lost meanwhile."""
+        """Renew these slots for another lease. Takes those again that were lost meanwhile."""
 
     async def release(self, leases: Sequence[Lease]) -> None:
-        """Free these slots; those that are free already stay so."""
+        """Free these slots. Those that are already free stay free."""
 
     async def warnings(self) -> list[str]:
-        """What of its set-up might lose counts, as sentences."""
+        """Return sentences about its set-up that might make it lose counts."""
 
     async def close(self) -> None:
-        """Let go of it. Never raises."""
+        """Close the store. Never raises."""
