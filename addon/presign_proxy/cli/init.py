@@ -41,7 +41,7 @@ registry:
 audit: {{file: {audit}}}   # one JSON line per decision; "-" is standard error
 """
 _END: Final = """\
-...   # the end, below which nothing stands: no gateway uses a copy that was cut off before it
+...   # the end of the file: no gateway uses a copy that was cut off before this line
 """
 _OF_A_SERVICE: Final = """\
 limits: {{store: {store}}}
