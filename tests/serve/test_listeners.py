@@ -43,7 +43,7 @@ def test_an_address_is_a_host_and_a_port(text: str, expected: tuple[str, int]) -
     "a:\N{ARABIC-INDIC DIGIT EIGHT}\N{ARABIC-INDIC DIGIT ZERO}",
 ])  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is HOST:PORT, as in"):
+    with pytest.raises(ValueError, match="must be HOST:PORT, such as"):
         parse_address(text)
 
 
@@ -235,9 +235,9 @@ def test_what_systemd_has_opened_is_taken_from_the_third_descriptor_on() -> None
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.parametrize(("kinds", "said"), [
-    ("f", "descriptor 3, which systemd has handed over, is no socket"),
-    ("4,u", "descriptor 4 is no TCP socket: use ListenStream= with a port"),
-    ("x", "descriptor 3 is no TCP socket: use ListenStream= with a port"),
+    ("f", "descriptor 3, passed by systemd, is not a socket"),
+    ("4,u", "descriptor 4 is not a TCP socket: use ListenStream= with a port"),
+    ("x", "descriptor 3 is not a TCP socket: use ListenStream= with a port"),
 ])  # fmt: skip
 def test_what_is_no_tcp_socket_is_refused(kinds: str, said: str) -> None:
     assert said == given(kinds, str(kinds.count(",") + 1))
@@ -259,4 +259,4 @@ def test_sockets_for_another_process_are_left_alone() -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_as_many_as_are_told_are_looked_at_and_no_more_than_64() -> None:
-    assert given("4,4,f", "64") == "descriptor 5, which systemd has handed over, is no socket"
+    assert given("4,4,f", "64") == "descriptor 5, passed by systemd, is not a socket"

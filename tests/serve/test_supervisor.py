@@ -429,7 +429,7 @@ class Team:
             raise self.fails
         self.hellos.append(hello)
         assert sockets == [self.sock]
-        assert told == self.it._told
+        assert told == self.it._on_message
         child: Any = Child(100 + len(self.started))
         self.started.append(WorkerProcess(child, Wire(), table.take()))  # type: ignore[arg-type]
         return self.started[-1]
@@ -445,7 +445,7 @@ class Team:
 
     def says(self, at: int, what: str = "", **more: Any) -> None:
         self.started[at].heard = self.clock.now
-        self.it._told(self.started[at], {"is": what, **more} if what else {})
+        self.it._on_message(self.started[at], {"is": what, **more} if what else {})
 
     def dies(self, at: int, code: int = 1) -> None:
         one = self.started[at]
@@ -749,10 +749,10 @@ def test_a_worker_that_cannot_be_started_later_is_tried_again(
     ("stage", "seconds", "why"),
     [
         ("starting", supervisor.STARTING, "did not start within 120 s"),
-        ("spare", supervisor.SILENCE, "said nothing for 20 s and was ended"),
-        ("called", supervisor.SILENCE, "said nothing for 20 s and was ended"),
-        ("serving", supervisor.SILENCE, "said nothing for 20 s and was ended"),
-        ("draining", supervisor.SILENCE, "said nothing for 20 s and was ended"),
+        ("spare", supervisor.SILENCE, "did not report for 20 s and was ended"),
+        ("called", supervisor.SILENCE, "did not report for 20 s and was ended"),
+        ("serving", supervisor.SILENCE, "did not report for 20 s and was ended"),
+        ("draining", supervisor.SILENCE, "did not report for 20 s and was ended"),
     ],
 )
 def test_a_worker_that_says_nothing_is_ended(
@@ -956,7 +956,7 @@ def test_a_notice_is_served_out_before_the_drain(
         assert other.it._stopping is not None, "nobody was ever sent here"
 
     run(work)
-    assert "not ready any more: served for another 7 s" in words(caplog)
+    assert "no longer ready: serving for another 7 s" in words(caplog)
 
 
 def test_a_worker_that_was_being_started_when_it_was_told_to_stop_is_ended(
