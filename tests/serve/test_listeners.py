@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from presign_proxy.serve import listeners
-from presign_proxy.serve.listeners import ListenError, bind, close, handed_over, parse_address, told
+from presign_proxy.serve.listeners import ListenError, bind, close, handed_over, parse_address, reason
 from support.descriptors import descriptors
 from support.machine import needs_ipv6
 
@@ -150,8 +150,8 @@ def test_a_socket_that_cannot_be_made_at_all_is_an_error(monkeypatch: pytest.Mon
     (errno.EIO, "cannot listen on *:80: input/output error"),
 ])  # fmt: skip
 def test_why_nothing_can_listen_is_a_sentence(number: int, said: str) -> None:
-    assert told(("", 80), OSError(number, os.strerror(number))) == said
-    assert told((V4, 81, 0, 0), OSError()) == f"cannot listen on {V4}:81: it failed"
+    assert reason(("", 80), OSError(number, os.strerror(number))) == said
+    assert reason((V4, 81, 0, 0), OSError()) == f"cannot listen on {V4}:81: it failed"
 
 
 # -- sockets that systemd has opened ----------------------------------------------------------------------

@@ -24,7 +24,7 @@ class Overseer:
         self.trouble = ""
         """Why it does not listen on the configured address, as a sentence; empty if it does."""
 
-    def heard(self, worker: Hashable, report: dict[str, Any]) -> None:
+    def take_report(self, worker: Hashable, report: dict[str, Any]) -> None:
         """Take a worker's report."""
         figures = report.get("figures")
         if isinstance(figures, dict):

@@ -50,7 +50,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for one in found:
             one.close()
-        failure = ListenError(told((host, port), error))
+        failure = ListenError(reason((host, port), error))
         failure.is_taken = error.errno == errno.EADDRINUSE
         raise failure from None
     if not found:
@@ -86,7 +86,7 @@ def _bound(family: int, address: tuple[str | int, ...]) -> socket.socket | None:
     return one
 
 
-def told(address: tuple[Any, ...], error: OSError) -> str:
+def reason(address: tuple[Any, ...], error: OSError) -> str:
     """Return why no socket can listen on an address, and what to do, as a sentence."""
     host, port = address[:2]
     where = f"{host or '*'}:{port}"

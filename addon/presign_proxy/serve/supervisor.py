@@ -72,9 +72,9 @@ class Supervisor:
         now = time.monotonic()
         serving = self._of("serving")
         # The last report of a worker that hangs or is stopped says nothing about the present.
-        mute = [one for one in serving if now - one.heard > MUTE]
+        mute = [one for one in serving if now - one.reported_at > MUTE]
         reports = [one.said.get("ready") or (False, "starting") for one in serving if one not in mute]
-        late = [f"worker {one.pid} has not reported for {now - one.heard:.0f} s" for one in mute]
+        late = [f"worker {one.pid} has not reported for {now - one.reported_at:.0f} s" for one in mute]
         good = [why for is_ready, why in reports if is_ready]
         if not good:
             return False, ", ".join(late) or (reports[0][1] if reports else "starting")
@@ -126,7 +126,7 @@ class Supervisor:
         if now - self._last > _STALLED:
             # This process, or the machine, was stopped for a while: reports have arrived, but were not read.
             for one in self._workers:
-                one.heard = now
+                one.reported_at = now
         self._last = now
         orphans.reap([one.pid for one in self._workers])
         self._end_the_silent(now)
@@ -172,7 +172,7 @@ class Supervisor:
             if now - one.since > STARTING:
                 one.kill(f"did not start within {STARTING:.0f} s")
         for one in self._of("spare", "called", "serving", "draining"):
-            if now - one.heard > SILENCE:
+            if now - one.reported_at > SILENCE:
                 one.kill(f"did not report for {SILENCE:.0f} s and was ended")
 
     def _on_message(self, worker: WorkerProcess, message: Message) -> None:
@@ -199,7 +199,7 @@ class Supervisor:
             self._reloaded(worker)
         elif said == "report":
             worker.said = message
-            self._overseer.heard(worker, message)
+            self._overseer.take_report(worker, message)
 
     def _serves(self, worker: WorkerProcess) -> None:
         worker.enter("serving")

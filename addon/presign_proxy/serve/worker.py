@@ -133,7 +133,7 @@ class Worker:
         try:
             await self._master.server.serve(self._sockets, self._room)
         except OSError as error:
-            why = listeners.told(self._sockets[0].getsockname(), error)
+            why = listeners.reason(self._sockets[0].getsockname(), error)
             self._channel.send({"is": "failed", "why": [why]})
             await self._channel.sent()
             return False

@@ -35,7 +35,7 @@ class WorkerProcess:
         self.stage: Stage = "starting"
         self.said: Message = {}
         """The worker's last report."""
-        self.heard = self.since = time.monotonic()
+        self.reported_at = self.since = time.monotonic()
         self.failure: list[str] = []
         """Why the worker cannot serve, as it reported."""
         self.killed_for = ""
@@ -110,7 +110,7 @@ class WorkerProcess:
 
     async def _follow(self, changed: Callable[[WorkerProcess, Message], None]) -> None:
         while (message := await self.channel.receive()) is not None:
-            self.heard = time.monotonic()
+            self.reported_at = time.monotonic()
             changed(self, message)
         self.channel.close()
         await self._reap()
