@@ -1,4 +1,4 @@
-"""The script for `mitmdump -s addon/presign.py`. Everything is in the package beside it."""
+"""The script for `mitmdump -s addon/presign.py`. The package beside it does the work."""
 
 from presign_proxy.mitm.addon import PresignAddon
 

@@ -390,7 +390,7 @@ def test_rotating_what_has_no_keys_or_a_huge_number_in_its_ids_is_answered_in_a_
     refused = command(tmp_path, "connections", "rotate", "pk")
     assert (refused.exit_code, refused.stderr) == (
         1,
-        "presign: pk has no signing keys: nothing is signed for it\n",
+        "presign: pk has no signing keys: its URLs are not signed\n",
     )
     assert "signs with k100000000" in command(tmp_path, "connections", "rotate", "conn").stdout
 

@@ -43,7 +43,7 @@ def files(shell: Shell) -> set[str]:
 def test_counters_that_workers_would_not_share_are_warned_of(shell: Shell) -> None:
     configured(shell, limits={"store": "memory://"})
     warnings = found(shell.presign("check", "--json"))["warnings"]
-    assert sum("`presign serve` takes it with one worker only" in one for one in warnings) == 1
+    assert sum("`presign serve` accepts it only with one worker" in one for one in warnings) == 1
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_port_of_the_admin_listener_that_is_in_use_is_warned_of(shell: Shell) 
         assert done.code == 0
         assert [line for line in found(done)["warnings"] if line.startswith("admin.listen")] == [
             f"admin.listen: cannot listen on {admin}: address already in use. "
-            "Fine if it is this gateway that runs there; another one would not start"
+            "Fine if this gateway is running there; a second one would not start"
         ]
     assert "admin.listen" not in shell.presign("check").out
 

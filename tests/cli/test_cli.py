@@ -452,7 +452,7 @@ def test_an_add_while_another_one_asks_takes_nothing_away(home: Shell, run) -> N
 
     done = home.terminal([*MODULE, "connections", "add", "conn_b", *API], ["sk-SECOND"], meanwhile)
     assert done.code == 1
-    assert "there is a connection conn_b already" in done.out
+    assert "connection conn_b exists already" in done.out
     assert content(home)["connections"]["conn_b"]["auth"]["token"] == "sk-FIRST"
 
 
@@ -467,7 +467,7 @@ def test_an_init_while_another_one_asks_overwrites_nothing(shell: Shell, run) ->
 
     done = shell.terminal([*MODULE, "init", "--passphrase", "WORDS"], [words, words], meanwhile)
     assert done.code == 1
-    assert "is there already; nothing was changed" in done.out
+    assert "exists already; nothing was changed" in done.out
     assert "key: {file: presign.key}" in (shell.directory / "config.yaml").read_text()
     assert content(shell) == {"connections": {}}
 

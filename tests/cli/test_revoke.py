@@ -88,7 +88,7 @@ def test_a_url_is_revoked_by_its_signature_until_a_day_after_its_end(place: Path
 def test_what_is_no_url_is_told_how_one_looks(place: Path) -> None:
     found = revoke(SID[:-1])
     assert found.exit_code == 1
-    assert found.stderr.endswith("; a signature id has 32 hex digits, the audit log shows it\n")
+    assert found.stderr.endswith("; a signature id has 32 hex digits, see the audit log\n")
     assert revoked(place) == {}
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_url_is_told_how_one_looks(place: Path) -> None:
     ("arguments", "section", "what", "said"),
     [
         (("--key", "conn/k1"), "keys", "conn/k1", "The key conn/k1"),
-        (("--id", "conn/order-7"), "ids", "conn/order-7", "What was signed as conn/order-7"),
+        (("--id", "conn/order-7"), "ids", "conn/order-7", "Everything signed as conn/order-7"),
         (("--connection", "conn"), "connections", "conn", "The connection conn"),
     ],
 )
@@ -252,5 +252,5 @@ def test_of_two_instants_the_later_one_holds() -> None:
     assert revoking._later(None, early) == early
     assert revoking._later({"at": late}, early) == early
     assert revoking._later(early, late) == revoking._later(late, early) == late
-    with pytest.raises(revoking.Failure, match=r"^what is revoked already "):
+    with pytest.raises(revoking.Failure, match=r"^the instant in the registry "):
         revoking._later("junk", late)

@@ -30,21 +30,21 @@ def shell(tmp_path: Path) -> Shell:
 def test_an_authority_that_is_not_there_is_said_beside_the_exports(shell: Shell) -> None:
     done = shell.presign("sign", "conn_a", "v1/a", "--as", "env")
     assert done.code == 0
-    assert "~/.mitmproxy/mitmproxy-ca-cert.pem is not there" in done.err
+    assert "~/.mitmproxy/mitmproxy-ca-cert.pem does not exist" in done.err
     assert "--ca PATH" in done.err
     assert "over TLS" not in done.err
     (shell.directory / "ca.pem").touch()
     named = shell.presign("sign", "conn_a", "v1/a", "--as", "env", "--ca", "ca.pem")
     assert "is not there" not in named.err
     private = shell.presign("sign", "conn_a", "v1/a", "--as", "env", "--base", "https://presign.corp")
-    assert "https://presign.corp is asked over TLS" in private.err
+    assert "https://presign.corp uses TLS" in private.err
     assert "is not there" not in private.out
 
 
 def test_a_variable_that_no_preset_names_is_said_beside_the_exports(shell: Shell) -> None:
     done = shell.presign("sign", "conn_a", "v1/a", "--as", "env", "--secret-env", "S", S=SECRET)
     assert "export API_KEY=ps1_" in done.out
-    assert "it is in API_KEY here; rename that" in done.err
+    assert "API_KEY holds it here; rename that" in done.err
 
 
 def test_headers_are_told_with_where_to_send_them(shell: Shell) -> None:
@@ -68,10 +68,10 @@ def test_a_base_without_a_scheme_is_refused(shell: Shell) -> None:
 def test_a_secret_that_could_be_guessed_signs_nothing(shell: Shell) -> None:
     done = shell.presign("sign", "conn_a", "v1/a", "--secret-env", "S", S="abc")
     assert (done.code, done.out) == (1, "")
-    assert "the environment variable S is too short: whoever has a URL could guess" in done.err
+    assert "the environment variable S is too short: anyone with a URL could guess" in done.err
     weak = shell.presign("sign", "conn_a", "v1/a", "--secret-env", "S", S="sk_your_secret")
     assert weak.code == 0
-    assert "a gateway wants weak: true" in weak.err
+    assert "a gateway requires weak: true" in weak.err
 
 
 def test_methods_are_taken_in_any_case(shell: Shell) -> None:
@@ -93,7 +93,7 @@ def test_patterns_that_the_connection_narrows_are_signed(paths: str, shell: Shel
 
 def test_a_lifetime_that_is_too_long_is_told_as_it_was_asked_for(shell: Shell) -> None:
     done = shell.presign("sign", "conn_a", "v1/a", "--expires", "2d")
-    assert done.err == "presign: the gateway would answer lifetime_too_long: 2 days, and 1 day allowed\n"
+    assert done.err == "presign: the gateway would answer lifetime_too_long: 2 days, at most 1 day\n"
 
 
 def test_a_url_of_the_api_itself_is_understood(shell: Shell) -> None:
@@ -102,7 +102,7 @@ def test_a_url_of_the_api_itself_is_understood(shell: Shell) -> None:
     assert done.out.startswith("http://127.0.0.1:8080/api/proxy/conn_a/v1/models?")
     other = shell.presign("sign", "conn_a", "https://api.example.com/v1/models")
     assert (other.code, other.out) == (1, "")
-    assert "conn_a leads to http://127.0.0.1:9/base" in other.err
+    assert "does not begin with http://127.0.0.1:9/base/, the upstream of conn_a" in other.err
 
 
 def test_a_url_of_the_api_says_which_connection_it_is_for(shell: Shell) -> None:
@@ -118,12 +118,12 @@ def test_a_url_of_the_api_says_which_connection_it_is_for(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("v1/a", "--expires", "1h", "--no-expiry"), "--expires or --no-expiry"),
+        (("v1/a", "--expires", "1h", "--no-expiry"), "--expires and --no-expiry exclude each other"),
         (("v1/a", "--format", "jpg"), "--format is for scheme source"),
-        (("/",), "no pattern stands for the root alone"),
+        (("/",), "no pattern matches the root alone"),
         (("v1/a", "--base", "127.0.0.1:8080"), "http://127.0.0.1:8080?"),
         (("v1/a", "--base", "gw.example/x"), "https://gw.example/x?"),
-        (("v1/a", "--ca", "ca.pem"), "--ca is for --as env"),
+        (("v1/a", "--ca", "ca.pem"), "--ca needs --as env"),
         (("v1/a", "--secret-env", "S", "--key", "k2"), "a secret alone is one key"),
     ],
 )
@@ -161,7 +161,7 @@ def test_who_has_nothing_but_the_secret_signs_any_method_and_is_asked_what_he_me
     done = shell.presign("sign", "conn_a", "v1/a", "--methods", "GETT", "--secret-env", "S", S=SECRET)
     assert done.code == 0
     assert "X-Presign-Methods=GETT&" in done.out
-    assert done.err == "It is signed as it stands, but --methods GETT: did you mean GET?\n"
+    assert done.err == "It is signed as given, but --methods GETT: did you mean GET?\n"
 
 
 _SOURCE = {"scheme": "source", "allowed_origins": ["https://a.test"], "formats": ["png"]}
@@ -189,7 +189,7 @@ def test_a_source_url_that_would_not_hold_what_was_said_is_not_printed(
     assert shell.presign("sign", name, url).code == 0
     done = shell.presign("sign", name, url, *options)
     assert (done.code, done.out) == (2, "")
-    told = {"conn_s": "without --methods and --paths", "conn_open": "without an expiry and --key"}
+    told = {"conn_s": "leave out --methods and --paths", "conn_open": "leave out the expiry and --key"}
     assert told[name] in done.err
 
 
@@ -198,7 +198,7 @@ def test_a_path_that_the_new_form_cannot_hold_is_refused(form: str, shell: Shell
     url = shell.presign("sign", "conn_a", "v1/a", "--paths", "v1/*").out.strip()
     done = shell.presign("convert", url, "--as", form, "--path", "v1/b")
     assert (done.code, done.out) == (2, "")
-    assert f"--path is for --as url, curl, headers: {form} names no path" in done.err
+    assert f"--path needs --as url, curl, headers: {form} has no path" in done.err
     assert "v1/b" in json.loads(shell.presign("convert", url, "--path", "v1/b", "--json").out)["url"]
 
 
@@ -221,11 +221,11 @@ def test_no_path_is_granted_but_the_one_that_the_url_names(shell: Shell) -> None
         for pasted in ((url,), ("curl", url)):
             done = shell.presign(verb, "--path", "v1/b", *pasted)
             assert (done.code, done.out) == (2, ""), pasted
-            assert "the URL names its path" in done.err
+            assert "a URL has its own path" in done.err
         for text in (url, token):
             done = shell.presign(verb, text, "--to", "https://api.example.com/v1/b")
             assert (done.code, done.out) == (2, "")
-            assert "--to is for headers" in done.err
+            assert "--to needs headers" in done.err
         assert shell.presign(verb, token, "--path", "v1/a").code == 0
         assert shell.presign(verb, token, "--path", "v1/b").code == 1
 

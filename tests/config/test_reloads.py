@@ -419,7 +419,7 @@ def test_a_stopped_worker_is_not_ready_within_three_seconds(make_night: MakeNigh
     began = time.monotonic()
     assert eventually(lambda: night.ready()[0] == 503, 10)
     assert time.monotonic() - began < 4
-    assert f"worker {pid} has said nothing" in night.ready()[1]
+    assert f"worker {pid} has not reported" in night.ready()[1]
     os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: night.ready() == (200, "ready"), SOON)
 
@@ -428,7 +428,7 @@ def test_one_stopped_worker_of_two_is_told_of_while_the_other_serves(make_night:
     night = make_night(workers=2)
     pid, _ = night.gateway.serving()
     os.kill(pid, signal.SIGSTOP)
-    assert night.says(f"worker {pid} has said nothing")
+    assert night.says(f"worker {pid} has not reported")
     assert night.ready()[0] == 200
     os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: night.ready() == (200, "ready"), SOON)

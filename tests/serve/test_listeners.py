@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from presign_proxy.serve import listeners
-from presign_proxy.serve.listeners import ListenError, bind, close, handed_over, parse_address, told
+from presign_proxy.serve.listeners import ListenError, bind, close, handed_over, parse_address, reason
 from support.descriptors import descriptors
 from support.machine import needs_ipv6
 
@@ -43,7 +43,7 @@ def test_an_address_is_a_host_and_a_port(text: str, expected: tuple[str, int]) -
     "a:\N{ARABIC-INDIC DIGIT EIGHT}\N{ARABIC-INDIC DIGIT ZERO}",
 ])  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is HOST:PORT, as in"):
+    with pytest.raises(ValueError, match="must be HOST:PORT, such as"):
         parse_address(text)
 
 
@@ -150,8 +150,8 @@ def test_a_socket_that_cannot_be_made_at_all_is_an_error(monkeypatch: pytest.Mon
     (errno.EIO, "cannot listen on *:80: input/output error"),
 ])  # fmt: skip
 def test_why_nothing_can_listen_is_a_sentence(number: int, said: str) -> None:
-    assert told(("", 80), OSError(number, os.strerror(number))) == said
-    assert told((V4, 81, 0, 0), OSError()) == f"cannot listen on {V4}:81: it failed"
+    assert reason(("", 80), OSError(number, os.strerror(number))) == said
+    assert reason((V4, 81, 0, 0), OSError()) == f"cannot listen on {V4}:81: it failed"
 
 
 # -- sockets that systemd has opened ----------------------------------------------------------------------
@@ -235,9 +235,9 @@ def test_what_systemd_has_opened_is_taken_from_the_third_descriptor_on() -> None
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.parametrize(("kinds", "said"), [
-    ("f", "descriptor 3, which systemd has handed over, is no socket"),
-    ("4,u", "descriptor 4 is no TCP socket: use ListenStream= with a port"),
-    ("x", "descriptor 3 is no TCP socket: use ListenStream= with a port"),
+    ("f", "descriptor 3, passed by systemd, is not a socket"),
+    ("4,u", "descriptor 4 is not a TCP socket: use ListenStream= with a port"),
+    ("x", "descriptor 3 is not a TCP socket: use ListenStream= with a port"),
 ])  # fmt: skip
 def test_what_is_no_tcp_socket_is_refused(kinds: str, said: str) -> None:
     assert said == given(kinds, str(kinds.count(",") + 1))
@@ -259,4 +259,4 @@ def test_sockets_for_another_process_are_left_alone() -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_as_many_as_are_told_are_looked_at_and_no_more_than_64() -> None:
-    assert given("4,4,f", "64") == "descriptor 5, which systemd has handed over, is no socket"
+    assert given("4,4,f", "64") == "descriptor 5, passed by systemd, is not a socket"

@@ -548,7 +548,7 @@ def test_the_deadline_of_a_drain_cuts_off_what_does_not_end(
     served.signal(signal.SIGINT)
     assert served.ends() == 0
     assert 0.9 < time.monotonic() - begun < 6
-    assert '"message": "the deadline has cut 1 connection(s) off"}' in served.log()
+    assert '"message": "the deadline cut off 1 connection(s)"}' in served.log()
     stuck.close()
 
 
@@ -575,7 +575,7 @@ def test_with_a_notice_it_serves_on_while_readiness_says_no_and_then_drains(
     assert 2 < time.monotonic() - told < 6
     patient = make_served(config, "--notice", "1h")
     patient.signal(signal.SIGTERM)
-    assert patient.wait_for_log("not ready any more: served for another 3600 s")
+    assert patient.wait_for_log("no longer ready: serving for another 3600 s")
     patient.signal(signal.SIGTERM)
     assert patient.ends() == 128 + signal.SIGTERM
 
@@ -616,7 +616,7 @@ def test_a_worker_that_hangs_is_replaced(make_served: Callable[..., Serve], upst
     os.kill(stuck, signal.SIGSTOP)
     assert eventually(lambda: served.serving() not in ([], [stuck]), 2 * PATIENT)
     assert get(served) == 200
-    assert f"worker {stuck} said nothing for 4 s and was ended; another takes its place" in served.log()
+    assert f"worker {stuck} did not report for 4 s and was ended; another takes its place" in served.log()
 
 
 def test_as_many_clients_are_let_in_as_the_file_says_and_the_reserve_is_not_counted(

@@ -131,11 +131,11 @@ def test_a_worker_is_called_drained_and_gone(orders: Callable[..., Path]) -> Non
         path = orders()
         async with started(path) as (worker, said, _):
             await until(lambda: said)
-            heard = worker.heard
+            before = worker.reported_at
             worker.call()
             assert worker.stage == "called"
             await until(lambda: len(said) == 3)
-            assert worker.heard > heard
+            assert worker.reported_at > before
             worker.drain()
             assert worker.stage == "draining"
             await until(lambda: said[-1] == {})
@@ -429,7 +429,7 @@ class Team:
             raise self.fails
         self.hellos.append(hello)
         assert sockets == [self.sock]
-        assert told == self.it._told
+        assert told == self.it._on_message
         child: Any = Child(100 + len(self.started))
         self.started.append(WorkerProcess(child, Wire(), table.take()))  # type: ignore[arg-type]
         return self.started[-1]
@@ -438,14 +438,14 @@ class Team:
         for _ in range(int(seconds)):
             self.clock.now += 1.0
             for one in self.started:
-                one.heard = self.clock.now
+                one.reported_at = self.clock.now
             await self.it._tend()
         if not seconds:
             await self.it._tend()
 
     def says(self, at: int, what: str = "", **more: Any) -> None:
-        self.started[at].heard = self.clock.now
-        self.it._told(self.started[at], {"is": what, **more} if what else {})
+        self.started[at].reported_at = self.clock.now
+        self.it._on_message(self.started[at], {"is": what, **more} if what else {})
 
     def dies(self, at: int, code: int = 1) -> None:
         one = self.started[at]
@@ -749,10 +749,10 @@ def test_a_worker_that_cannot_be_started_later_is_tried_again(
     ("stage", "seconds", "why"),
     [
         ("starting", supervisor.STARTING, "did not start within 120 s"),
-        ("spare", supervisor.SILENCE, "said nothing for 20 s and was ended"),
-        ("called", supervisor.SILENCE, "said nothing for 20 s and was ended"),
-        ("serving", supervisor.SILENCE, "said nothing for 20 s and was ended"),
-        ("draining", supervisor.SILENCE, "said nothing for 20 s and was ended"),
+        ("spare", supervisor.SILENCE, "did not report for 20 s and was ended"),
+        ("called", supervisor.SILENCE, "did not report for 20 s and was ended"),
+        ("serving", supervisor.SILENCE, "did not report for 20 s and was ended"),
+        ("draining", supervisor.SILENCE, "did not report for 20 s and was ended"),
     ],
 )
 def test_a_worker_that_says_nothing_is_ended(
@@ -765,7 +765,7 @@ def test_a_worker_that_says_nothing_is_ended(
         await team.serve()
         one = team.started[0]
         one.stage = stage  # type: ignore[assignment]
-        one.since = one.heard = team.clock.now
+        one.since = one.reported_at = team.clock.now
         team.it._end_the_silent(team.clock.now + seconds)
         assert one.killed_for == ""
         team.it._end_the_silent(team.clock.now + seconds + 0.1)
@@ -795,7 +795,7 @@ def test_a_machine_that_was_asleep_blames_no_worker(
         team = make_team()
         await team.serve()
         for one in team.started:
-            one.heard = team.clock.now - supervisor.SILENCE
+            one.reported_at = team.clock.now - supervisor.SILENCE
         team.it._last = team.clock.now
         team.clock.now += gap
         await team.it._tend()
@@ -894,7 +894,7 @@ def test_at_the_first_signal_it_drains_and_at_the_second_it_ends(
         await team.it._tend()
         assert len(team.started) == 3, "nobody is replaced"
         team.clock.now += 8.0
-        team.started[1].heard = team.clock.now
+        team.started[1].reported_at = team.clock.now
         await team.it._tend()
         assert team.started[1].killed_for == ""
         team.clock.now += 0.1
@@ -956,7 +956,7 @@ def test_a_notice_is_served_out_before_the_drain(
         assert other.it._stopping is not None, "nobody was ever sent here"
 
     run(work)
-    assert "not ready any more: served for another 7 s" in words(caplog)
+    assert "no longer ready: serving for another 7 s" in words(caplog)
 
 
 def test_a_worker_that_was_being_started_when_it_was_told_to_stop_is_ended(

@@ -1,4 +1,4 @@
-"""`presign check`: what is wrong with configuration, registry, permissions and secrets, or merely unwise."""
+"""`presign check`: errors and warnings about configuration, registry, permissions and secrets."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _SOON: Final = 14 * 86_400
 
 
 class Advice(NamedTuple):
-    """Something that works and should be looked at. `about` is a connection, or a key of the file."""
+    """A warning about something that works. `about` is a connection, or a key of the file."""
 
     about: str
     text: str
 
 
 @click.command()
-@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
-@click.option("--exec", "run", is_flag=True, help="Run the programs that print credentials, too.")
-@listen_option("Where `presign serve` is to listen: warn where it could not.")
+@click.option("--strict", is_flag=True, help="Exit with 1 also for warnings.")
+@click.option("--exec", "run", is_flag=True, help="Also run the programs that print credentials.")
+@listen_option("An address for `presign serve`: warn if it could not listen there.")
 @click.option(
     "--confdir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="What `presign serve` is given: fail where it could not make its certificate authority there.",
+    help="The --confdir of `presign serve`: fail if it could not create its certificate authority there.",
 )
 @verb
 def check(
@@ -50,14 +50,14 @@ def check(
     addresses: tuple[tuple[str, int], ...],
     confdir: Path | None,
 ) -> int:
-    """Look at everything a gateway would read or open at its start.
+    """Check everything that a gateway reads or opens at its start.
 
-    For CI: exit code 1 where it would not start. Run it as the user that the gateway runs as.
+    For CI: exit code 1 if the gateway would not start. Run it as the gateway's user.
     """
-    from . import check_startup  # what serves takes a while to import
+    from . import check_startup  # importing the server takes a while
 
     if not workspace.exists:
-        _ = workspace.config  # says what to do
+        _ = workspace.config  # raises an error that says what to do
     try:
         loaded = load(workspace.path, workspace.environ)
     except ConfigError as error:
@@ -85,7 +85,7 @@ def check(
 
 
 def _unmarked(path: Path) -> str:
-    why = "has no end mark: write `...` as its last line, so that no copy that is cut off comes into force"
+    why = "has no end mark: write `...` as its last line, so that a copy that was cut off is never used"
     return str(Problem(str(path), 0, 0, "", why))
 
 
@@ -102,17 +102,17 @@ def _of_all(workspace: Workspace, known: dict[str, Connection]) -> Iterator[Advi
     config = workspace.config
     trusted = config.gateway.trusted_proxies
     if config.gateway.unsigned == "pass" and "unsigned" in config.gateway.model_fields_set:
-        text = "pass: fine on a laptop; `presign serve` refuses to start with it, unless told --unsigned pass"
+        text = "pass: fine on a laptop; `presign serve` refuses to start with it without --unsigned pass"
         yield Advice("gateway.unsigned", text)
     if any(network is not None and network.prefixlen == 0 for network in map(parse_network, trusted)):
-        yield Advice("gateway.trusted_proxies", "trusts everybody: whoever asks may choose his address")
+        yield Advice("gateway.trusted_proxies", "trusts every peer: any client can choose its own address")
     if config.audit is None:
-        yield Advice("audit", "is not set: nobody will know who used what")
+        yield Advice("audit", "is not set: there will be no record of who used what")
     upstreams = Counter(c.upstream for c in known.values() if c.upstream and c.enabled)
     for upstream, count in upstreams.items():
         if count > 1:
             where = f"{upstream.origin}{upstream.base.decode()}"
-            yield Advice(where, f"has {count} connections: requests to its own URL have to name theirs")
+            yield Advice(where, f"has {count} connections: requests to the upstream's own URL must name one")
 
 
 def _of_one(connection: Connection, now: float) -> Iterator[Advice]:
@@ -122,13 +122,13 @@ def _of_one(connection: Connection, now: float) -> Iterator[Advice]:
     live = [key for key in connection.keys.keys if key.is_live(int(now)) and not key.revoked]
     if connection.upstream:
         if ceiling.max_lifetime is None and ceiling.allow_no_expiry:
-            yield Advice(connection.id, "has no max_lifetime: a URL may be signed to live for ever")
+            yield Advice(connection.id, "has no max_lifetime: a URL can be signed without expiry")
         if ceiling.methods == ANY and [pattern.text for pattern in ceiling.paths] == ["*"]:
-            yield Advice(connection.id, "has no allow: whoever signs may do all that its key may do")
-    if not connection.late:  # what programs print was not asked for
+            yield Advice(connection.id, "has no allow: signed URLs can do everything that its key allows")
+    if not connection.late:  # no program was run, so its output is unknown
         yield from (Advice(connection.id, text) for text in slips(connection.injector))
     if connection.keys.keys and not live:
-        yield Advice(connection.id, "has no signing key in force: nothing can be signed or verified")
+        yield Advice(connection.id, "has no valid signing key: nothing can be signed or verified")
     ends = [key for key in live if key.not_after is not None and key.not_after - now < _SOON]
     for key in ends:
         yield Advice(connection.id, f"the key {key.id} ends within two weeks")

@@ -1,4 +1,4 @@
-"""What `presign serve` opens at its start, by the same functions: tried, and let go of again."""
+"""A trial run of what `presign serve` opens at its start, with the same functions. All is closed again."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Address = tuple[str, int]
 
 
 def errors(loaded: Loaded, directory: Path | None) -> Iterator[str]:
-    """Why it would not start, or could not do what it is for.
+    """Return why the gateway would not start, or could not work.
 
     Args:
-        directory: where the authority is to be; None where nobody has said so.
+        directory: the directory of the authority; None if it was not given.
     """
     if why := unsupported_mitmproxy():
         yield why
@@ -39,11 +39,11 @@ def errors(loaded: Loaded, directory: Path | None) -> Iterator[str]:
 
 
 def warnings(loaded: Loaded, addresses: Sequence[Address]) -> Iterator[str]:
-    """What keeps it from starting as things are on this machine now, where it may be meant so."""
+    """Return what would stop the gateway from starting on this machine now, although it may be intended."""
     if loaded.limited and loaded.store.is_private:
         yield (
-            "limits.store: memory:// counts in each process by itself, and forgets at its end:"
-            " `presign serve` takes it with one worker only"
+            "limits.store: memory:// counts in each process separately, and loses its counts when that ends:"
+            " `presign serve` accepts it only with one worker"
         )
     admin = loaded.config.admin
     if admin is not None:
@@ -64,4 +64,4 @@ def warnings(loaded: Loaded, addresses: Sequence[Address]) -> Iterator[str]:
 
 
 def _by_whom(*, taken: bool) -> str:
-    return ". Fine if it is this gateway that runs there; another one would not start" if taken else ""
+    return ". Fine if this gateway is running there; a second one would not start" if taken else ""

@@ -1,4 +1,4 @@
-"""What a shell may complete: names that lie before the operator. Silent about everything that is wrong."""
+"""Names that a shell completes: connections and presets. Errors are ignored."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Connections of the configuration, for the verbs of a signer: the short way where it will do.
+"""Connections of the configuration, for the verbs of a signer, read the fast way if possible.
 
-The short way (`signing_view`) imports no pydantic and builds no model, which together take longer than all
-the rest of `presign sign`. Wherever it does not answer, `Workspace` reads everything, and says what is wrong.
+The fast way (`signing_view`) imports no pydantic and builds no model, which together take longer than all
+the rest of `presign sign`. If it gives no result, `Workspace` reads everything, and reports what is wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..config_problems import ConfigError, Foreseen
 from .place import Place
 from .quick_yaml import import_yaml
 
-import_yaml()  # before the others do
+import_yaml()  # before another module imports yaml
 
 from ..config import signing_view  # noqa: E402 - it imports yaml
 from ..config.signing_view import SigningView  # noqa: E402 - it imports yaml
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def view_of(place: Place, name: str) -> SigningView:
-    """The connection of that name. Raises Failure, ConfigError."""
+    """Return the connection of that name. Raises Failure, ConfigError."""
     if place.exists and (view := signing_view.view_of(place.path, place.environ, name)):
         return view
     from ..http.hosts import is_loopback
@@ -48,7 +48,7 @@ def view_of(place: Place, name: str) -> SigningView:
 
 
 def preset_of(place: Place, name: str) -> Mapping[str, Any]:
-    """The preset of a connection; {} where it has none, or the configuration cannot be read."""
+    """Return the preset of a connection; {} if it has none, or the configuration cannot be read."""
     preset = signing_view.preset_of(place.path, place.environ, name)
     if preset is not None:
         return preset
@@ -66,7 +66,7 @@ def _preset(workspace: Workspace, name: str) -> Mapping[str, Any]:
 
 
 def base_path_of(place: Place, name: str) -> str:
-    """The base path of a connection's upstream; empty without such a connection. Raises ConfigError."""
+    """Return the base path of a connection's upstream; empty if there is none. Raises ConfigError."""
     from .workspace import Workspace
 
     workspace = Workspace(place.path, place.environ)
@@ -75,7 +75,7 @@ def base_path_of(place: Place, name: str) -> str:
 
 
 def upstream_of(place: Place, name: str) -> str:
-    """The URL of a connection's upstream, without a slash at its end. Raises Failure, ConfigError."""
+    """Return the URL of a connection's upstream, without a final slash. Raises Failure, ConfigError."""
     from .workspace import Workspace
 
     workspace = Workspace(place.path, place.environ)
@@ -84,7 +84,7 @@ def upstream_of(place: Place, name: str) -> str:
 
 
 def owners_of(place: Place, url: str) -> list[str]:
-    """The connections whose upstream a URL of an API begins like. Raises Failure, ConfigError."""
+    """Return the connections whose upstream is the beginning of a URL. Raises Failure, ConfigError."""
     from .workspace import Workspace
 
     workspace = Workspace(place.path, place.environ)
@@ -97,7 +97,7 @@ def owners_of(place: Place, url: str) -> list[str]:
 
 
 def names_of(place: Place) -> Iterable[str]:
-    """All connections, for a shell to complete. Raises ConfigError."""
+    """Return the names of all connections, for completion in a shell. Raises ConfigError."""
     with suppress(signing_view.NotPlain, Foreseen, ValueError):
         return signing_view.Files(place.path, place.environ).entries
     from .workspace import Workspace

@@ -1,4 +1,4 @@
-"""`presign connections …`: what the registry's file holds, and the life of a signing secret."""
+"""`presign connections …`: list and change the connections of the registry's file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .workspace import Entry, Workspace
 
 @click.group(name="connections")
 def connections() -> None:
-    """Add, show and change what is in the registry file."""
+    """Add, show and change the connections in the registry file."""
 
 
 connections.add_command(add)
@@ -29,7 +29,7 @@ connections.add_command(rotate)
 @connections.command("list")
 @verb
 def list_(workspace: Workspace, output: Output) -> None:
-    """All connections, of the configuration and of the registry."""
+    """List all connections, of the configuration and of the registry."""
     rows = [_summary(workspace, entry) for entry in workspace.entries.values()]
     head = ("ID", "UPSTREAM", "AUTH", "KEYS", "STATE", "IN")
     lines = [(r["id"], r["upstream"], r["auth"], ",".join(r["keys"]), r["state"], r["file"]) for r in rows]
@@ -38,7 +38,7 @@ def list_(workspace: Workspace, output: Output) -> None:
 
 
 def _summary(workspace: Workspace, entry: Entry) -> dict[str, Any]:
-    workspace.model(entry)  # says what is wrong with it
+    workspace.model(entry)  # reports errors in it
     filled = workspace.filled(entry)
     auth = filled.get("auth") or {}
     origins = ", ".join(filled.get("allowed_origins") or []) or "any public origin"
@@ -64,7 +64,7 @@ def _state(workspace: Workspace, entry: Entry) -> str:
 @click.argument("name", shell_complete=complete_connections)
 @verb
 def show(workspace: Workspace, output: Output, name: str) -> None:
-    """One connection, without its secrets."""
+    """Show one connection, without its secrets."""
     import yaml
 
     entry = workspace.entry(name)
@@ -88,7 +88,7 @@ def _switch(workspace: Workspace, output: Output, name: str, *, enabled: bool) -
 @click.argument("name", shell_complete=complete_connections)
 @verb
 def disable(workspace: Workspace, output: Output, name: str) -> None:
-    """Answer `revoked` to everything signed for a connection, until it is enabled again."""
+    """Disable a connection: everything signed for it is answered `revoked`, until it is enabled again."""
     _switch(workspace, output, name, enabled=False)
 
 
@@ -96,7 +96,7 @@ def disable(workspace: Workspace, output: Output, name: str) -> None:
 @click.argument("name", shell_complete=complete_connections)
 @verb
 def enable(workspace: Workspace, output: Output, name: str) -> None:
-    """Undo `disable`."""
+    """Enable a disabled connection."""
     _switch(workspace, output, name, enabled=True)
 
 
@@ -105,10 +105,10 @@ def enable(workspace: Workspace, output: Output, name: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @verb
 def remove(workspace: Workspace, output: Output, name: str, yes: bool) -> None:
-    """Forget a connection and its API key."""
+    """Delete a connection and its API key."""
     managed(workspace, draft_of(workspace), name)
     prompts.sure(f"Remove {name}, its API key and its signing secrets?", yes=yes)
     with changing_registry(workspace) as draft:
         managed(workspace, draft, name)
         del draft.connections[name]
-    output.tell({"id": name, "state": "removed"}, f"{name} is gone; what was signed for it is invalid.")
+    output.tell({"id": name, "state": "removed"}, f"{name} is removed; everything signed for it is invalid.")

@@ -1,4 +1,4 @@
-"""`presign connections add`: an API and its key, and the signing secret that is made for it."""
+"""`presign connections add`: register an API and its key, and make its signing secret."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from .workspace import Failure, Workspace
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--preset", shell_complete=complete_presets, help="A provider that is known (presign presets).")
+@click.option("--preset", shell_complete=complete_presets, help="A built-in provider (presign presets).")
 @click.option(
     "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A host variable of the preset."
 )
 @click.option("--upstream", metavar="URL", help="Any other API: https://host[:port][/base].")
-@click.option("--auth", "kind", type=click.Choice(list(AUTH_TYPES)), help="How its key goes on.")
+@click.option("--auth", "kind", type=click.Choice(list(AUTH_TYPES)), help="How the key is sent.")
 @click.option("--name", "places", multiple=True, metavar="NAME", help="The header or parameter of the key.")
 @click.option("--credential-env", metavar="NAME", help="Keep the key in this environment variable.")
 @click.option("--credential-file", metavar="PATH", help="Keep the key in this file.")
-@click.option("--credential-exec", metavar="COMMAND", help="Have this program print the key; no shell.")
+@click.option("--credential-exec", metavar="COMMAND", help="Read the key from this program; no shell.")
 @click.option("--methods", multiple=True, metavar="M,…", help="Ceiling: methods that may be signed.")
 @click.option("--paths", multiple=True, metavar="P,…", help="Ceiling: path patterns that may be signed.")
-@click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may live.")
+@click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may be valid.")
 @click.option("--import-secret", is_flag=True, help="Ask for the signing secret instead of making one.")
 @verb
 def add(workspace: Workspace, output: Output, name: str | None, import_secret: bool, **options: Any) -> None:
     """Register an API and its key; print a new signing secret, once.
 
-    The key is asked for, or read from standard input, one line; so is, after it, an imported secret.
+    The command prompts for the key, or reads it as one line of standard input. An imported secret follows.
     """
     name, preset = _asked_for(workspace, name, options), options["preset"]
     data = _described(options)
@@ -47,11 +47,11 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
     data["auth"] = auth_of(workspace, name, options)
     own = prompts.secret(f"signing secret of {name}") if import_secret else new_secret()
     with changing_registry(workspace) as draft:
-        if name in draft.connections:  # while the key was asked for
+        if name in draft.connections:  # added while this command waited for the key
             raise Failure(_there_is(name))
         if name in draft.revoked("connections"):
             undo = quoted("revoke", "--undo", "--connection", name)
-            raise Failure(f"{name} was revoked: take another name, or {undo}")
+            raise Failure(f"{name} was revoked: choose another name, or {undo}")
         key = next(key for key in names_of_keys() if f"{name}/{key}" not in draft.revoked("keys"))
         data["signing_keys"] = [{"id": key, "secret": own, "added": instant()}]
         entry = check(workspace, name, data, draft)
@@ -70,28 +70,28 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
 
 
 def _asked_for(workspace: Workspace, name: str | None, options: dict[str, Any]) -> str:
-    """The name of the new connection. Raises Failure, UsageError where the options do not go together."""
+    """Return the name of the new connection. Raises Failure; UsageError if the options contradict."""
     preset = options["preset"]
     name = name or (f"conn_{preset.replace('-', '_')}" if preset else None)
     if name is None:
-        raise click.UsageError("name the connection, or a --preset to name it after")
+        raise click.UsageError("give NAME, or a --preset to name the connection after")
     if (preset is None) == (options["upstream"] is None):
-        raise click.UsageError("say --preset, or --upstream and --auth")
+        raise click.UsageError("give --preset, or --upstream and --auth")
     if preset is not None and (options["kind"] or options["places"]):
-        raise click.UsageError("--auth and --name are for --upstream: a preset knows how its key goes on")
+        raise click.UsageError("--auth and --name need --upstream: a preset defines how its key is sent")
     if preset is None and options["variables"]:
-        raise click.UsageError("--var is for --preset")
+        raise click.UsageError("--var needs --preset")
     if name in workspace.entries:
         raise Failure(_there_is(name))
     return name
 
 
 def _there_is(name: str) -> str:
-    return f"there is a connection {name} already: {quoted('connections', 'rotate', name)}, or another name"
+    return f"connection {name} exists already: {quoted('connections', 'rotate', name)}, or another name"
 
 
 def _described(options: dict[str, Any]) -> dict[str, Any]:
-    """All but the secrets."""
+    """Return the new connection without its secrets."""
     data: dict[str, Any] = {}
     if options["preset"]:
         data["preset"] = options["preset"]
@@ -111,12 +111,12 @@ def _described(options: dict[str, Any]) -> dict[str, Any]:
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not LABEL.fullmatch(value):
-        raise click.UsageError("--var is NAME=VALUE, the value a part of a host name")
+        raise click.UsageError("--var needs NAME=VALUE; the value is a part of a host name")
     return name, value
 
 
 def _ask_for_variables(workspace: Workspace, data: dict[str, Any]) -> None:
-    """Before the key is asked for, which would have to be given again. Raises Failure, UsageError."""
+    """Complete the preset's variables, before the user types the key. Raises Failure, UsageError."""
     preset = data.get("preset")
     if preset is None:
         return
@@ -126,7 +126,7 @@ def _ask_for_variables(workspace: Workspace, data: dict[str, Any]) -> None:
     for name, variable in workspace.presets.known[preset].get("vars", {}).items():
         if name in given:
             continue
-        if not prompts.somebody_is_there():
+        if not prompts.is_terminal():
             raise click.UsageError(f"--var {name}=VALUE is required: {variable['about']}")
         given[name] = _variable(f"{name}={click.prompt(variable['about'], err=True)}")[1]
     if given:

@@ -1,4 +1,4 @@
-"""`presign connections rotate`: a new signing secret, or another API key."""
+"""`presign connections rotate`: make a new signing secret, or replace the API key."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _PLAIN: Final = "plain.json"
 
 @click.command()
 @click.argument("name", shell_complete=complete_connections)
-@click.option("--retire-after", metavar="30d", help="Let the older keys verify for so long; else for ever.")
-@click.option("--drop", multiple=True, metavar="ID", help="Take out an older key: its URLs stop at once.")
-@click.option("--credential", is_flag=True, help="Replace the API key instead; every URL lives on.")
+@click.option("--retire-after", metavar="30d", help="How long older keys still verify; default: for ever.")
+@click.option("--drop", multiple=True, metavar="ID", help="Remove an older key: its URLs stop at once.")
+@click.option("--credential", is_flag=True, help="Replace the API key instead; all URLs stay valid.")
 @verb
 def rotate(
     workspace: Workspace,
@@ -40,9 +40,9 @@ def rotate(
     drop: tuple[str, ...],
     credential: bool,
 ) -> None:
-    """Make a new signing secret, shown once. URLs signed with the older ones live on."""
+    """Make a new signing secret, shown once. URLs signed with older secrets stay valid."""
     if credential and (retire_after or drop):
-        raise click.UsageError("--credential is not about signing secrets: without --retire-after and --drop")
+        raise click.UsageError("--credential replaces the API key: leave out --retire-after and --drop")
     managed(workspace, draft_of(workspace), name)
     if credential:
         _replace_credential(workspace, output, name)
@@ -60,7 +60,7 @@ def rotate(
         check(workspace, name, data, draft)
         draft.connections[name] = data
     kept = [key["id"] for key in older]
-    still = f"{', '.join(kept) or 'no older key'} {'verify' if len(kept) > 1 else 'verifies'} still"
+    still = f"{', '.join(kept) or 'no older key'} still {'verify' if len(kept) > 1 else 'verifies'}"
     until = f", until {end}" if end and kept else ""
     output.tell(
         {"id": name, "signing_key": {"id": identity, "secret": fresh}, "older": kept},
@@ -70,12 +70,12 @@ def rotate(
 
 
 def _keys(workspace: Workspace, name: str, data: dict[str, Any], draft: Draft) -> list[dict[str, Any]]:
-    """The signing keys of a connection, each with its id. Raises ConfigError where it is not well-formed."""
+    """Return the signing keys of a connection, each with its id. Raises ConfigError, Failure."""
     workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
     found = data.get("signing_keys")
     if not found:
-        raise Failure(f"{name} has no signing keys: nothing is signed for it")
-    # An id that is not said goes by the place, which is about to change.
+        raise Failure(f"{name} has no signing keys: its URLs are not signed")
+    # A key without an id is named by its place, which is about to change.
     return [key | {"id": key.get("id") or f"k{place}"} for place, key in enumerate(found, 1)]
 
 
@@ -86,18 +86,18 @@ def _kept(name: str, keys: list[dict[str, Any]], drop: tuple[str, ...], now: flo
             raise Failure(f"{name} has no key {identity[:64]!r}: it has {', '.join(known)}")
     kept = [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
     if len(kept) >= MAX_KEYS:
-        raise Failure(f"{name} has {MAX_KEYS} keys already: take one out with --drop {kept[-1]['id']}")
+        raise Failure(f"{name} has {MAX_KEYS} keys already: remove one with --drop {kept[-1]['id']}")
     return kept
 
 
 def _next_key(name: str, keys: list[dict[str, Any]], draft: Draft) -> str:
-    """An id that no key has, and none that was revoked."""
+    """Return an id that no key has, and that was never revoked."""
     after = _highest({key["id"] for key in keys})
     return next(key for key in names_of_keys(after) if f"{name}/{key}" not in draft.revoked("keys"))
 
 
 def _highest(used: set[str]) -> int:
-    """Of those that we have numbered ourselves."""
+    """Return the highest number among the ids of the form `k1`."""
     return max((int(one[1:]) for one in used if _NUMBERED.fullmatch(one)), default=0)
 
 
@@ -107,7 +107,7 @@ def _is_past(key: dict[str, Any], now: float) -> bool:
 
 
 def _retired(key: dict[str, Any], end: str) -> dict[str, Any]:
-    """Never later than it was to end before."""
+    """Return the key with this end, but never later than its present end."""
     before = key.get("not_after")
     sooner = before and datetime.fromisoformat(before) < datetime.fromisoformat(end)
     return key if sooner else {**key, "not_after": end}
@@ -119,7 +119,7 @@ def _seconds(text: str) -> int:
     except ValueError as error:
         raise click.UsageError(f"--retire-after {error}") from None
     if time.time() + found >= YEAR_10000:
-        raise click.UsageError("--retire-after ends behind the year 9999")
+        raise click.UsageError("--retire-after ends after the year 9999")
     return found
 
 
@@ -137,11 +137,11 @@ def _replace_credential(workspace: Workspace, output: Output, name: str) -> None
             group = GROUPS.get(filled.get("auth", {}).get("type", "none"), "")
             if len(auth.get(group) or {}) != 1:
                 before, after = quoted("decrypt", "--out", _PLAIN), quoted("encrypt", "--replace", _PLAIN)
-                raise Failure(f"{name} has several secrets: {before}, change that file, {after}")
+                raise Failure(f"{name} has several secrets: run {before}, edit that file, then run {after}")
             auth[group] = dict.fromkeys(auth[group], given)
         else:
             auth[place] = given
         data["auth"] = auth
         check(workspace, name, data, draft)
         draft.connections[name] = data
-    output.tell({"id": name, "credential": "replaced"}, f"{name} has a new API key; its URLs live on.")
+    output.tell({"id": name, "credential": "replaced"}, f"{name} has a new API key; its URLs stay valid.")

@@ -1,4 +1,4 @@
-"""`presign convert`: the same grant, carried another way."""
+"""`presign convert`: convert a grant to another form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .paste import Pasted, presented_by
 from .place import Failure, Place
 
 OF_A_PATH: Final = ("url", "curl", "headers")
-"""Forms that are for one path, or are printed with one. In JSON, there is always a URL."""
+"""Forms for one path, or printed with one. JSON always has a URL."""
 
 
 @click.command(cls=Pasted)
@@ -25,20 +25,20 @@ OF_A_PATH: Final = ("url", "curl", "headers")
     "--as", "form", type=click.Choice(FORMS), default="token", show_default=True, help="Its new form."
 )
 @click.option("--path", metavar="PATH", help="--as url, curl, headers: the path, with query.")
-@click.option("--connection", metavar="ID", help="Where the text names none.")
+@click.option("--connection", metavar="ID", help="The connection, if the text names none.")
 @base_option
 @click.option("--ca", default=CA, show_default=True, metavar="PATH", help="--as env: the gateway's CA.")
 @light_verb
 def convert(
     place: Place, output: Output, what: str, form: str, connection: str | None, **options: Any
 ) -> None:
-    """Carry the same grant another way, without the secret: URL, token, headers, …
+    """Convert a grant to another form, without the secret: URL, token, headers, …
 
-    Needs no configuration; nothing is verified.
+    It needs no configuration and verifies nothing.
     """
     check_ca(form, options["ca"])
     if options["path"] and form not in OF_A_PATH and not output.as_json:
-        raise click.UsageError(f"--path is for --as {', '.join(OF_A_PATH)}: {form} names no path")
+        raise click.UsageError(f"--path needs --as {', '.join(OF_A_PATH)}: {form} has no path")
     presented = presented_by(what)
     try:
         base = _base_path(place, connection)
@@ -53,12 +53,12 @@ def convert(
 
 
 def _only_path(paths: str) -> str:
-    """The only path that was signed, if it is one."""
+    """Return the signed path if it is exactly one, else an empty text."""
     return "" if "," in paths or "*" in paths else paths
 
 
 def _base_path(place: Place, connection: str | None) -> str:
-    """What a URL of the API's own begins with, where the connection is known here."""
+    """Return the base path of the connection's upstream; empty if the connection is not configured here."""
     if connection is None or not place.exists:
         return ""
     from .configured import base_path_of
@@ -67,7 +67,7 @@ def _base_path(place: Place, connection: str | None) -> str:
 
 
 def _preset(place: Place, connection: str) -> Mapping[str, Any]:
-    """The connection's preset, where there is a configuration that can be read."""
+    """Return the connection's preset; empty without a readable configuration."""
     if not place.exists:
         return {}
     from .configured import preset_of

@@ -1,4 +1,4 @@
-"""The credential of a connection that is added: asked for, or a reference to where it is kept."""
+"""The credential of a new connection: typed at a prompt, or a reference to where it is kept."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..config.values import SecretSource
 from . import prompts
 from .workspace import Workspace
 
-_WHERE: Final = "The gateway needs it where it runs."
+_WHERE: Final = "The gateway needs it on its machine."
 
 
 def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The member `auth` of a new connection. Raises UsageError."""
+    """Return the member `auth` of a new connection. Raises UsageError."""
     known = workspace.presets.known.get(options["preset"] or "", {})
     asks: dict[str, str] = known.get("auth", {}).get("asks", {})
     reference = _reference(options)
@@ -36,7 +36,7 @@ def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[st
         places = list(AUTH_TYPES[kind].places) or places
         about = dict.fromkeys(places, "")
     if reference and len(places) > 1:
-        raise click.UsageError("several secrets are needed: write them as references into the file yourself")
+        raise click.UsageError("the API needs several secrets: write references to them into the file")
     given = {place: reference or prompts.secret(_question(name, place, about[place])) for place in places}
     return {"type": kind, **({GROUPS[kind]: given} if kind in GROUPS else given)}
 
@@ -50,19 +50,19 @@ def _reference(options: dict[str, Any]) -> dict[str, Any] | None:
     given = {kind: options[f"credential_{kind}"] for kind in ("env", "file", "exec")}
     said = {kind: value for kind, value in given.items() if value}
     if len(said) > 1:
-        raise click.UsageError("one place for the key: --credential-env, -file or -exec")
+        raise click.UsageError("choose one place for the key: --credential-env, -file or -exec")
     if "exec" in said:
         try:
             said["exec"] = shlex.split(said["exec"])
         except ValueError:
-            raise click.UsageError("--credential-exec has a quote without its other half") from None
+            raise click.UsageError("--credential-exec has an unclosed quote") from None
     return said or None
 
 
 def absent(workspace: Workspace, options: dict[str, Any]) -> Iterator[str]:
-    """What is not where `auth_of` refers to. It may be elsewhere: the gateway is another process or machine.
+    """Yield a sentence for each missing variable or file that `auth_of` refers to. Reads no secret.
 
-    Nothing is read.
+    It may exist for the gateway, which is another process or on another machine.
     """
     env, file = options["credential_env"], options["credential_file"]
     if env and not workspace.environ.get(env):
@@ -72,7 +72,7 @@ def absent(workspace: Workspace, options: dict[str, Any]) -> Iterator[str]:
 
 
 def _is_there(path: Path) -> bool:
-    """The connection is written by now: nothing may fail."""
+    """Return whether a file exists. Never fails, because the connection is already written."""
     try:
         return path.exists()
     except (OSError, ValueError):

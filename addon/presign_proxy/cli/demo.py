@@ -31,7 +31,7 @@ LIFETIME: Final = 3600
 
 
 def run(port: int, script: Path, *, once: bool, as_json: bool = False) -> int:
-    """Serve until interrupted, or only show the requests; returns the exit code."""
+    """Serve until interrupted, or only show the requests. Return the exit code."""
     port = port or _free_port()
     if _is_taken(port):
         click.echo(
@@ -66,33 +66,35 @@ def _configure(directory: Path, upstream_port: int, key: str, secret: str) -> Pa
 
 
 def _show(port: int, secret: str, once: bool, as_json: bool, result: list[int | BaseException]) -> None:
-    """Show the requests, and stop the gateway where that was all, where it failed, or once nobody reads on.
+    """Show the requests, then stop the gateway.
+
+    It stops at once with `once` or after a failure, otherwise when the reader of the output has gone.
 
     Args:
-        result: the exit code is put there, or what the command is to fail with.
+        result: receives the exit code, or the exception to fail with.
     """
     try:
         result.append(_shown(port, secret, once=once, as_json=as_json))
         if result == [0] and not once:
             _wait_for_the_reader_to_go()
             raise BrokenPipeError
-    except BaseException as error:  # told by the thread that waits for the gateway
+    except BaseException as error:  # the thread that waits for the gateway raises it
         result.append(error)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _wait_for_the_reader_to_go() -> None:
-    """Returns once a pipe to which was written has no reader any more; of anything else, never."""
+    """Return once standard output is a pipe without a reader. If it is no pipe, never return."""
     descriptor = sys.stdout.fileno()
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         threading.Event().wait()
     watched = select.poll()
-    watched.register(descriptor, 0)  # that it is broken is told always
+    watched.register(descriptor, 0)  # poll always reports a broken pipe
     watched.poll()
 
 
 def _shown(port: int, secret: str, *, once: bool, as_json: bool) -> int:
-    """Wait for the gateway, print a URL and what becomes of two requests. Returns the exit code."""
+    """Wait for the gateway, print a URL and the outcome of two requests. Return the exit code."""
     while not _is_taken(port):
         time.sleep(0.05)
     grant = Signer(CONNECTION, secret).sign(["GET"], ["v1/hello*"], expires_at=int(time.time()) + LIFETIME)
@@ -114,7 +116,7 @@ def _shown(port: int, secret: str, *, once: bool, as_json: bool) -> int:
 
 
 def _tell(url: str, good: tuple[int, str], denied: tuple[int, str]) -> None:
-    click.echo("A presigned URL, valid for an hour, for GET of v1/hello* only:\n")
+    click.echo("A presigned URL, valid for an hour, for GET on v1/hello* only:\n")
     click.echo(f"  curl '{url}'\n")
     click.echo(f"GET v1/hello   {good[0]}  {good[1]}")
     click.echo(f"GET v1/admin   {denied[0]}  {denied[1]}\n")
@@ -122,7 +124,7 @@ def _tell(url: str, good: tuple[int, str], denied: tuple[int, str]) -> None:
 
 def _get(url: str) -> tuple[int, str]:
     parts = urlsplit(url)
-    # The port accepts before the addon is loaded, which took more than ten seconds on a busy machine.
+    # The port accepts connections before the addon is loaded, which took over ten seconds on a busy machine.
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     try:
         connection.request("GET", f"{parts.path}?{parts.query}")

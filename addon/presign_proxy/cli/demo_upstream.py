@@ -1,4 +1,4 @@
-"""The upstream of the demo: an API that wants a key, and tells nobody which."""
+"""The upstream of the demo: an API that requires a key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def start(key: str) -> int:
-    """Serve on a free loopback port, in a thread; returns the port."""
+    """Serve on a free loopback port, in a thread. Return the port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -20,7 +20,7 @@ def start(key: str) -> int:
             if hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode()):
                 self._reply(200, {"path": self.path, "message": "hello, holder of the key"})
             else:
-                self._reply(401, {"error": "this API wants a key"})
+                self._reply(401, {"error": "this API requires a key"})
 
         def _reply(self, status: int, value: dict[str, Any]) -> None:
             body = json.dumps(value).encode()

@@ -1,4 +1,4 @@
-"""The environment in which programs use a grant unchanged: key, proxy and authorities, as lines of shell."""
+"""The environment with which unchanged programs use a grant: key, proxy and authorities, as shell lines."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ _AUTHORITIES: Final = (
     "HTTPS_CA_FILE",
     "NIX_SSL_CERT_FILE",
 )
-"""Each names a file of the authorities that a program trusts."""
+"""Variables that name a file of the authorities that a program trusts."""
 
 
 def exports(grant: Signed, base: str, ca: str, preset: Mapping[str, Any], *, local: bool) -> list[str]:
-    """Lines for a shell.
+    """Return the exports as lines for a shell.
 
     Args:
-        base: where the gateway is.
+        base: the gateway's URL.
         ca: the file of the gateway's authority.
-        local: whether the API itself is on this machine, so that loopback has to go through the proxy.
+        local: whether the API itself is on this machine, so that loopback must go through the proxy.
     """
     secret, public = _variables(preset)
     file = str(expanded(ca).absolute())
     proxies = {"HTTPS_PROXY": base, "HTTP_PROXY": base, "NO_PROXY": "" if local else _LOOPBACK}
     values = {
         **dict.fromkeys(secret, grant.token),
-        # wget, aria2 and gRPC read the lower-case names only; curl reads no other for http.
+        # wget, aria2 and gRPC read only the lower-case names; for http, so does curl.
         **{spelled: value for name, value in proxies.items() for spelled in (name, name.lower())},
-        # Node reads the proxy's variables only when it is told to (22.21, 24).
+        # Node reads the proxy variables only with this one (22.21, 24).
         "NODE_USE_ENV_PROXY": "1",
         **dict.fromkeys(_AUTHORITIES, file),
     }
@@ -59,7 +59,7 @@ def exports(grant: Signed, base: str, ca: str, preset: Mapping[str, Any], *, loc
 
 
 def _variables(preset: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The variables that take the token, and those beside them that hold no secret."""
+    """Return the variables that take the token, and those that hold no secret."""
     names, auth = list(preset.get("env") or ["API_KEY"]), preset.get("auth", {})
     asks = list(auth.get("asks", ()))
     if len(asks) != len(names):
@@ -69,12 +69,12 @@ def _variables(preset: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def _remarks(public: list[str], base: str, ca: str) -> Iterator[str]:
-    """What no variable says. Behind all exports: a shell may read all of it as one line."""
+    """Yield what no variable can express. It follows all exports: a shell may read everything as one line."""
     for name in public:
-        yield f"{name} is no secret: leave your own in it."
-    yield "What is to be asked beside the proxy needs the system's authorities too: put them and"
-    yield f"{shlex.quote(ca)} into one file, and name that with --ca."
-    from urllib.parse import urlsplit  # of all forms, this one alone needs it
+        yield f"{name} is not secret: keep your own value in it."
+    yield "Requests that bypass the proxy also need the system's authorities: put those and"
+    yield f"{shlex.quote(ca)} into one file, and name that file with --ca."
+    from urllib.parse import urlsplit  # only this form needs it
 
     host, _, port = urlsplit(base).netloc.rpartition(":")
     store = "-storetype PKCS12 -keystore presign.p12 -storepass presign"

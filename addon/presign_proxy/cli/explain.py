@@ -1,4 +1,4 @@
-"""`presign explain` and `verify`: what a URL, a token, headers or a curl command line is worth."""
+"""`presign explain` and `verify`: the gateway's decision on a URL, token, headers or curl command line."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def _at(text: str | None) -> int:
 
 def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
     if text is not None and parse_address(text) is None:
-        raise click.UsageError("--from is an IP address")
+        raise click.UsageError("--from needs an IP address")
     return text
 
 
 def _judged(
     workspace: Workspace, given: str, at: str | None, **wanted: str | None
 ) -> tuple[Explanation, list[str]]:
-    """The explanation, and what was assumed for it."""
-    # What names no host goes to the gateway, by a name that it answers to.
+    """Return the explanation, and the assumptions behind it."""
+    # A text without a host is read as a request to the gateway, under one of its names.
     host = min(workspace.hosts(), default=None)
     presented = presented_by(given, **wanted, gateway=f"http://{host}" if host else None)
     registry, left_out = workspace.registry(named(presented.request))
@@ -45,17 +45,17 @@ def _judged(
 
 
 def named(request: Request) -> frozenset[str]:
-    """Connections that a request may mean, however it names them."""
+    """Return the ids of connections that a request may name, in any place."""
     loose = lenient.read(request)
     segments = request.path.decode("utf-8", "replace").split("/")[1:5]
     return frozenset(filter(None, (loose.first("connection_id"), *segments)))
 
 
-_METHOD = click.option("--method", metavar="M", help="Where the text names none.")
-_PATH = click.option("--path", metavar="PATH", help="Below the connection, for tokens and headers.")
-_TO = click.option("--to", metavar="URL", help="Where headers are sent, if not to the gateway.")
+_METHOD = click.option("--method", metavar="M", help="The method, if the text names none.")
+_PATH = click.option("--path", metavar="PATH", help="The path below the connection, for tokens and headers.")
+_TO = click.option("--to", metavar="URL", help="The URL to which headers are sent, if not the gateway.")
 _FROM = click.option("--from", "client", metavar="ADDRESS", callback=_address, help="The client's address.")
-_AT = click.option("--at", metavar="INSTANT", help="Judge as at this time, as in 2027-01-01T00:00:00Z.")
+_AT = click.option("--at", metavar="INSTANT", help="Decide as at this time, such as 2027-01-01T00:00:00Z.")
 
 
 @click.command(cls=Pasted)
@@ -74,9 +74,9 @@ def explain(
     at: str | None,
     **asked: str | None,
 ) -> int:
-    """Say step by step what the gateway would do with a request, and why; name the usual mistakes.
+    """Say step by step what the gateway would do with a request, and why; point out common mistakes.
 
-    Offline, with the configuration that lies here. Exit code 0 where it would be granted.
+    Offline, with the local configuration. Exit code 0 if the request would be granted.
     """
     explanation, assumed = _judged(workspace, what, at, **asked, url=to)
     tail = ["", "Assumed:", *(f"  -  {one}" for one in assumed)] if assumed else []
@@ -100,7 +100,7 @@ def verify(
     at: str | None,
     **asked: str | None,
 ) -> int:
-    """Say whether the gateway would grant a request. Exit code 0 where it would."""
+    """Say whether the gateway would grant a request. Exit code 0 if it would."""
     explanation, _ = _judged(workspace, what, at, **asked, url=to)
     data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
     output.tell(data, headline(explanation.verdict))

@@ -1,4 +1,4 @@
-"""The forms of a grant: what is printed for its holder, and what there is to say of it."""
+"""The printed forms of a grant, and remarks for its holder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ BASE: Final = "http://127.0.0.1:8080"
 
 
 class GrantForm(NamedTuple):
-    """How a grant is to be printed."""
+    """The parameters for printing a grant."""
 
     path: str
     base: str
     ca: str
     local: bool = False
-    """Whether the API is on this machine."""
+    """True if the API is on this machine."""
 
 
 def _base(_: click.Context, __: click.Parameter, text: str) -> str:
@@ -40,7 +40,7 @@ def _base(_: click.Context, __: click.Parameter, text: str) -> str:
     rest = text.rpartition("://")[2]
     authority = parse_authority(rest.partition("/")[0], "http")
     scheme = "http" if authority is not None and is_loopback(authority.host) else "https"
-    raise click.BadParameter(f"has to be a URL, with http:// or https://: {scheme}://{rest}?")
+    raise click.BadParameter(f"must be a URL with http:// or https://: {scheme}://{rest}?")
 
 
 base_option = click.option(
@@ -49,18 +49,18 @@ base_option = click.option(
     show_default=True,
     metavar="URL",
     callback=_base,
-    help="Where the gateway is.",
+    help="The URL of the gateway.",
 )
 
 
 def check_ca(form: str, ca: str) -> None:
-    """Raises UsageError: no option is ignored in silence."""
+    """Refuse --ca with another form, so that no option is silently ignored. Raises UsageError."""
     if ca != CA and form != "env":
-        raise click.UsageError("--ca is for --as env")
+        raise click.UsageError("--ca needs --as env")
 
 
 def described(grant: Signed, form: GrantForm, preset: Mapping[str, Any]) -> dict[str, Any]:
-    """The grant in all its forms, as JSON."""
+    """Return the grant in all its forms, as JSON."""
     expires = int(grant.expires)
     can_be_url = bool(form.path) and "*" not in form.path
     return {
@@ -80,7 +80,7 @@ def described(grant: Signed, form: GrantForm, preset: Mapping[str, Any]) -> dict
 
 
 def shown(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) -> list[str]:
-    """The grant in one form, as lines."""
+    """Return the grant in one form, as lines."""
     if what in ("token", "key"):
         return [grant.token]
     if what == "headers":
@@ -97,35 +97,35 @@ def shown(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) 
 
 
 def remarks(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) -> list[str]:
-    """What somebody has to know or to do who uses the form; nothing of it is part of the form."""
+    """Return remarks for the user of the form, which are not part of the form."""
     if what == "headers":
         return [f"Send them with a request to {_send_to(grant, form)}"]
     if what != "env":
         return []
     found = []
     if not preset.get("env"):
-        found.append("No preset says where the program reads its key: it is in API_KEY here; rename that.")
+        found.append("No preset says where the program reads its key: API_KEY holds it here; rename that.")
     if not expanded(form.ca).is_file():
         found.append(
-            f"{form.ca} is not there: no program will trust what it names. The gateway makes it at its first"
-            " start, in its --confdir: copy it from there, and say --ca PATH."
+            f"{form.ca} does not exist, so programs will not trust the gateway. The gateway creates it at its"
+            " first start, in its --confdir: copy it from there, and give --ca PATH."
         )
     if form.base.lower().startswith("https:"):
         found.append(
-            f"{form.base} is asked over TLS: where no public authority has signed its certificate, add the"
-            f" one that has to {form.ca}."
+            f"{form.base} uses TLS: if no public authority has signed its certificate, add the authority that"
+            f" has to {form.ca}."
         )
     return found
 
 
 def _send_to(grant: Signed, form: GrantForm) -> str:
-    """Where the gateway takes the headers: the path is the only one, or stands for any that was signed."""
+    """Return the URL for a request with the headers; with a pattern, only the URL before the path."""
     return f"{form.base}/api/proxy/{grant.connection_id}/{form.path if '*' not in form.path else ''}"
 
 
 def _url(grant: Signed, form: GrantForm) -> str:
     if not form.path or "*" in form.path:
-        raise click.UsageError("a URL is for one PATH, without *: say it, and the patterns with --paths")
+        raise click.UsageError("a URL needs one PATH without *: give it, and the patterns with --paths")
     try:
         return grant.url(form.path, form.base)
     except ValueError as error:
@@ -133,6 +133,6 @@ def _url(grant: Signed, form: GrantForm) -> str:
 
 
 def _base_url(grant: Signed, form: GrantForm, preset: Mapping[str, Any]) -> str:
-    """With its last slash: some SDKs ask for exactly what they are given, and `/p/TOKEN` is no path."""
+    """Return the base URL with its final slash: some SDKs request it as it is, and `/p/TOKEN` is no path."""
     inner = preset.get("sdk_base") or ""
     return f"{form.base}/p/{grant.token}/{inner}"

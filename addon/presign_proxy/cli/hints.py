@@ -1,4 +1,4 @@
-"""What to type next: whole command lines that work where they are printed."""
+"""Suggested next commands: whole command lines that work where they are printed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..config import invocation
 
 
 def command(*arguments: str) -> str:
-    """A line for the shell: the command as it was called, for the configuration that it was called for."""
+    """Return a shell line that calls the command as it was called, with the same configuration."""
     context = click.get_current_context(silent=True)
     config = context.params.get("config") if context else None
     return invocation.presign(*arguments, *(("--config", str(config)) if config else ()))
 
 
 def quoted(*arguments: str) -> str:
-    """The same inside a sentence."""
+    """Return the command line in backquotes, for use in a sentence."""
     return f"`{command(*arguments)}`"
 
 
 def no_preset(name: str, known: Iterable[str]) -> str:
-    """There is none of that name; the nearest ones, or where they are listed."""
+    """Return a message that no such preset exists, with the nearest names or the verb that lists them."""
     from ..similar_names import did_you_mean
 
     hint = did_you_mean(name, known) or f"{quoted('presets')} shows them"

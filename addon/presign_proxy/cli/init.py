@@ -1,4 +1,4 @@
-"""`presign init`: from an empty directory to a gateway that lacks nothing but its first connection."""
+"""`presign init`: create everything that a gateway needs, except its first connection."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MIN_PASSPHRASE: Final = 12
 _REGISTRY: Final = "connections.enc"
 _KEY: Final = "presign.key"
 _CONFIG: Final = """\
-# The configuration of presign-proxy. `presign example` prints one with every part of it, `presign schema` the
-# JSON Schema of all keys, and `presign check{named}` says what is wrong with this one.
+# The configuration of presign-proxy. `presign example` prints one with every section, `presign schema` prints
+# the JSON Schema of all keys, and `presign check{named}` reports errors in this file.
 
 gateway:
-  hosts: [presign.local]     # names under which the gateway itself is addressed; they need not resolve
-  # Requests without a presign: mitmdump on a laptop lets them pass, `presign serve` denies them.
+  hosts: [presign.local]     # names that address the gateway itself; they need not resolve
+  # Requests without a presign: mitmdump on a laptop passes them, `presign serve` denies them.
   # unsigned: deny           # both deny them
 
 registry:
@@ -41,7 +41,7 @@ registry:
 audit: {{file: {audit}}}   # one JSON line per decision; "-" is standard error
 """
 _END: Final = """\
-...   # the end, below which nothing stands: no gateway uses a copy that was cut off before it
+...   # the end of the file: no gateway uses a copy that was cut off before this line
 """
 _OF_A_SERVICE: Final = """\
 limits: {{store: {store}}}
@@ -51,7 +51,7 @@ admin: {{listen: 127.0.0.1:9464}}   # /livez, /readyz and /metrics
 
 @click.command()
 @click.option(
-    "--key-env", metavar="NAME", help="Print the registry's key for this variable, write it nowhere."
+    "--key-env", metavar="NAME", help="Print the registry's key for this variable; do not write it."
 )
 @click.option(
     "--passphrase", "env", metavar="NAME", help="Ask for a passphrase, which this variable will hold."
@@ -60,15 +60,15 @@ admin: {{listen: 127.0.0.1:9464}}   # /livez, /readyz and /metrics
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="For a service: audit log and counters in this directory, and an admin listener.",
+    help="For a service: put audit log and counters into this directory, and add an admin listener.",
 )
 @verb
 def init(
     workspace: Workspace, output: Output, key_env: str | None, env: str | None, state: Path | None
 ) -> None:
-    """Write a configuration, a fresh registry key and an encrypted registry."""
+    """Write a configuration, a new registry key and an encrypted registry."""
     if key_env and env:
-        raise click.UsageError("--key-env or --passphrase")
+        raise click.UsageError("--key-env and --passphrase exclude each other")
     if not workspace.base.is_dir():
         raise Failure(f"{workspace.base}: there is no such directory")
     if tightened(workspace.base):
@@ -84,19 +84,23 @@ def init(
     _are_free(wanted)
     opener, text, key = _key(key_env, env)
     with naming(workspace.path), lock(workspace.path):
-        _are_free(wanted)  # still: another one may have been faster
+        _are_free(wanted)  # again, under the lock: another `init` may have been faster
         if text is not None and key_env is None:
             with naming(key_file):
                 write_private(key_file, f"{text}\n".encode())
         Draft(registry, [opener], {}).write()
-        # Last, so that what was interrupted is not taken for a gateway.
+        # The configuration is written last, so that an interrupted `init` does not look complete.
         write_private(workspace.path, _configuration(workspace.path, key, state).encode())
     Path(workspace.base, f".{workspace.path.name}.lock").unlink(missing_ok=True)
     _say(workspace, output, wanted, text if key_env else None, key_env or env, served=state is not None)
 
 
 def _configuration(path: Path, key: str, state: Path | None) -> str:
-    """Args: state: where a service may write, which need not be where its configuration is."""
+    """Return the text of the configuration.
+
+    Args:
+        state: the directory that a service may write to, which may differ from its configuration's.
+    """
     directory = state.absolute() if state is not None else None
     audit = "audit.jsonl" if directory is None else json.dumps(f"{directory}/audit.jsonl")
     text = _CONFIG.format(named=_named(path), key=key, audit=audit)
@@ -106,8 +110,8 @@ def _configuration(path: Path, key: str, state: Path | None) -> str:
 
 
 def _named(path: Path) -> str:
-    """What a command in the directory of a configuration has to be told to use it."""
-    # A name that is not printable could end the comment that it is written into.
+    """Return the option that makes a command use this configuration, when run in its directory."""
+    # An unprintable name could end the comment that it is written into.
     usual = path.name == DEFAULT_PATH or not path.name.isprintable()
     return "" if usual else f" --config {shlex.quote(path.name)}"
 
@@ -115,17 +119,17 @@ def _named(path: Path) -> str:
 def _are_free(wanted: list[Path]) -> None:
     for path in wanted:
         if path.exists() or path.is_symlink():
-            raise Failure(f"{path} is there already; nothing was changed")
+            raise Failure(f"{path} exists already; nothing was changed")
 
 
 def _key(key_env: str | None, env: str | None) -> tuple[Opener, str | None, str]:
-    """The key, its text where it is new, and how the configuration names it."""
+    """Return the key, its text if it is new, and its reference for the configuration."""
     if env:
         phrase = prompts.secret("passphrase of the registry")
         if len(phrase) < MIN_PASSPHRASE:
-            raise Failure(f"a passphrase has at least {MIN_PASSPHRASE} characters")
-        if prompts.somebody_is_there() and prompts.secret("the same again") != phrase:
-            raise Failure("the two are not the same; nothing was changed")
+            raise Failure(f"a passphrase needs at least {MIN_PASSPHRASE} characters")
+        if prompts.is_terminal() and prompts.secret("the same passphrase again") != phrase:
+            raise Failure("the two passphrases differ; nothing was changed")
         return Passphrase(Secret(phrase)), None, f"{{passphrase: {{env: {env}}}}}"
     fresh = new_key()
     text = fresh.reveal()
@@ -144,7 +148,7 @@ def _say(
     names = [path.name for path in written]
     lines = [f"Wrote {', '.join(names)} in {workspace.base}."]
     if text:
-        lines += ["", "The registry's key, shown this once; without it the registry cannot be opened:", ""]
+        lines += ["", "The registry's key, shown only once; without it the registry cannot be opened:", ""]
         lines += [f"  export {env}={text}"]
     elif env:
         lines += [f"Set {env} to the passphrase wherever the registry is opened."]
@@ -155,7 +159,7 @@ def _say(
 
 
 def _next(workspace: Workspace, *, served: bool) -> list[str]:
-    """The first connection, the first URL, and the gateway: lines that can be pasted here."""
+    """Return shell lines for the first connection, the first URL, and the gateway."""
     add = command("connections", "add", "--preset", "openai")
     sign = command("sign", "conn_openai", "v1/models")
     where = (
@@ -170,6 +174,6 @@ def _next(workspace: Workspace, *, served: bool) -> list[str]:
     width = max(len(add), len(sign))
     return [
         f"  {add:<{width}}  # asks for the API key; {quoted('presets')} lists other providers",
-        f"  {sign:<{width}}  # a URL for an hour",
+        f"  {sign:<{width}}  # prints a URL, valid for an hour",
         f"  {start}",
     ]

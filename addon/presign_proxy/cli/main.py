@@ -1,4 +1,4 @@
-"""The command `presign`."""
+"""The `presign` command."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from .quick_click import import_click
 
 import_click()
 
-import click  # noqa: E402 - as it was just imported
+import click  # noqa: E402 - import_click() has just imported it
 
-from ..version import VERSION  # noqa: E402 - behind click
-from .program import Program  # noqa: E402 - behind click
+from ..version import VERSION  # noqa: E402 - after click
+from .program import Program  # noqa: E402 - after click
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
 class Verb(NamedTuple):
-    """A verb: the module that holds it under its own name, and its help in one sentence.
+    """A verb: its module, which defines it under the verb's name, and its help in one sentence.
 
-    A test holds the sentence against the verb's docstring.
+    A test compares the sentence with the verb's docstring.
     """
 
     module: str
@@ -29,44 +29,41 @@ class Verb(NamedTuple):
 
 
 VERBS: Final = {
-    "init": Verb("init", "Write a configuration, a fresh registry key and an encrypted registry."),
-    "connections": Verb("connections", "Add, show and change what is in the registry file."),
-    "presets": Verb("presets", "The providers that `connections add --preset` knows, or one of them."),
+    "init": Verb("init", "Write a configuration, a new registry key and an encrypted registry."),
+    "connections": Verb("connections", "Add, show and change the connections in the registry file."),
+    "presets": Verb("presets", "List the providers for `connections add --preset`, or show one of them."),
     "sign": Verb(
         "sign",
         "Sign a grant for PATH, relative to the connection: a URL, or one of the other forms (--as).",
     ),
-    "convert": Verb(
-        "convert", "Carry the same grant another way, without the secret: URL, token, headers, …"
-    ),
+    "convert": Verb("convert", "Convert a grant to another form, without the secret: URL, token, headers, …"),
     "verify": Verb("explain", "Say whether the gateway would grant a request."),
     "explain": Verb(
         "explain",
-        "Say step by step what the gateway would do with a request, and why; name the usual mistakes.",
+        "Say step by step what the gateway would do with a request, and why; point out common mistakes.",
     ),
-    "check": Verb("check", "Look at everything a gateway would read or open at its start."),
+    "check": Verb("check", "Check everything that a gateway reads or opens at its start."),
     "revoke": Verb(
         "revoke",
-        "Revoke a URL, token or signature id (URL; - reads standard input), or what the options say.",
+        "Revoke a URL, token or signature id (URL; - reads standard input), or what the options name.",
     ),
     "rekey": Verb(
         "registry_file",
-        "Encrypt the registry anew: with a fresh key where the key is in a file, else with the first key.",
+        "Encrypt the registry again: with a new key if the key is in a file, else with the first key.",
     ),
     "encrypt": Verb(
         "registry_file",
-        "Make a plain registry (JSON or YAML; - reads JSON from standard input) the encrypted one.",
+        "Encrypt a plain registry (JSON or YAML; - reads JSON from standard input) into the registry file.",
     ),
-    "decrypt": Verb("registry_file", "Print the registry as JSON, all its secrets included."),
+    "decrypt": Verb("registry_file", "Print the registry as JSON, including all secrets."),
     "serve": Verb("serve", "Run the gateway: several workers on one port, without a script, without a UI."),
     "demo": Verb("show", "Start a gateway in front of a built-in upstream, show what it does, keep serving."),
     "completion": Verb(
         "show",
-        "Print what makes a shell complete verbs, options and connections:"
-        ' eval "$(presign completion bash)".',
+        'Print the script for completion in a shell: eval "$(presign completion bash)".',
     ),
     "schema": Verb("show", "Print the JSON Schema of the configuration, for editors."),
-    "example": Verb("show", "Print a configuration to start from, with a remark to each of its parts."),
+    "example": Verb("show", "Print an example configuration, with a comment on each part."),
     "script-path": Verb(
         "show", 'Print the path of the script for mitmproxy: mitmdump -s "$(presign script-path)".'
     ),
@@ -74,7 +71,7 @@ VERBS: Final = {
 
 
 class Verbs(Program):
-    """Imports a verb when it is used. To list verbs, for `--help` or for a shell, imports none."""
+    """The verbs of the command, each imported when it is used. Listing them (for `--help`) imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(VERBS)
@@ -89,7 +86,7 @@ class Verbs(Program):
         return found
 
     def _listed(self, ctx: click.Context) -> dict[str, click.Command]:
-        """Each verb as a command that knows its help and nothing else."""
+        """Return a command for each verb, with its help only."""
         return {name: click.Command(name, help=VERBS[name].help) for name in self.list_commands(ctx)}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -107,7 +104,7 @@ class Verbs(Program):
 
 
 class _Listing(click.Group):
-    """Commands in their own order; click sorts them."""
+    """A list of commands in the given order, which click would sort."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
@@ -116,7 +113,7 @@ class _Listing(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, message="%(version)s")
 def main() -> None:
-    """Presigned URLs for any HTTP API: who holds a signing secret mints them, the gateway puts the key on.
+    """Presigned URLs for any HTTP API: a signing secret mints them, and the gateway adds the API key.
 
     Exit codes: 0 done or granted, 1 refused or invalid, 2 usage.
     """

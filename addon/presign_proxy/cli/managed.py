@@ -1,4 +1,4 @@
-"""A connection in the registry's file, as verbs find it, change it and check it."""
+"""Connections in the registry's file: finding, changing and checking them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .workspace import Entry, Failure, Workspace
 
 
 def new_secret() -> str:
-    """256 bits, in a form that survives a shell and a URL."""
+    """Return a new signing secret of 256 bits, in characters that are safe in a shell and a URL."""
     return f"sk_{secrets.token_urlsafe(32)}"
 
 
 @contextmanager
 def changing_registry(workspace: Workspace) -> Iterator[Draft]:
-    """The registry to be changed; written, if the block says nothing against it, once it is well-formed."""
+    """Lock and open the registry for changes; write it when the block ends without an exception."""
     openers = workspace.openers
     with changing(workspace.registry_path, openers) as draft:
         yield draft
@@ -28,7 +28,7 @@ def changing_registry(workspace: Workspace) -> Iterator[Draft]:
 
 
 def managed(workspace: Workspace, draft: Draft, name: str) -> dict[str, Any]:
-    """A connection of the registry, as it stands there. Raises Failure where it is none."""
+    """Return a connection as written in the registry. Raises Failure if it is not there."""
     found = draft.connections.get(name)
     if found is None:
         entry = workspace.entry(name)
@@ -37,27 +37,27 @@ def managed(workspace: Workspace, draft: Draft, name: str) -> dict[str, Any]:
 
 
 def check(workspace: Workspace, name: str, data: dict[str, Any], draft: Draft) -> Entry:
-    """Raises ConfigError: what would not load is not written."""
+    """Return the entry if it would load. Raises ConfigError."""
     entry = Entry(name, data, Document(str(draft.path), {}), managed=True)
     workspace.connection(entry)
     return entry
 
 
 def names_of_keys(after: int = 0) -> Iterator[str]:
-    """Names for signing keys, one after the other."""
+    """Return an endless sequence of names for signing keys."""
     return (f"k{number}" for number in itertools.count(after + 1))
 
 
 def shown_once(secret: str | None) -> list[str]:
-    """A new signing secret, for the one who asked for it; nothing where it was brought along."""
+    """Return the lines that show a new signing secret; none if it was imported."""
     if secret is None:
         return []
-    return ["", "Its signing secret, shown this once; whoever has it can sign:", "", f"  {secret}", ""]
+    return ["", "Its signing secret, shown only once; anyone who has it can sign:", "", f"  {secret}", ""]
 
 
 def draft_of(workspace: Workspace) -> Draft:
-    """The registry as it is. Raises Failure where there is none."""
-    _ = workspace.openers  # says what is missing where there is no registry
+    """Return the present registry. Raises Failure if there is none."""
+    _ = workspace.openers  # reports what is missing if there is no registry
     draft = workspace.draft
     if draft is None:
         raise Failure("there is no registry")

@@ -1,4 +1,4 @@
-"""A connection as it may be shown: with stars for what is secret."""
+"""A connection as it may be shown: with stars in place of secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SHOWN: Final = "********"
 
 
 def masked(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry with stars for what is secret; where it is kept is none."""
+    """Return the entry with stars in place of secrets. The place where a secret is kept is no secret."""
     auth = {key: _hidden(key, value) for key, value in (entry.get("auth") or {}).items()}
     keys = [{**key, "secret": _masked(key.get("secret"))} for key in entry.get("signing_keys") or []]
     shown = {**entry, "signing_keys": keys}
@@ -18,7 +18,7 @@ def masked(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hidden(key: str, value: Any) -> Any:
-    """One member of `auth`: those of a group have names of their own, which may be called `env` too."""
+    """Mask one member of `auth`. Members of a group have their own names, which may be `env` too."""
     if key == "type":
         return value
     if key in GROUPS.values():

@@ -1,4 +1,4 @@
-"""Methods as somebody types them: in any case, and with slips."""
+"""Methods as people type them: in upper or lower case, and with typing errors."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _USUAL: Final = (
     *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"),
     *("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH"),
 )
-"""Those that are typed often enough to be mistyped. An API may have others: any name is a method."""
+"""Common methods, for which a similar name is likely a typing error. An API may have others."""
 
 
 def methods_of(given: Iterable[str]) -> list[str]:
-    """What was said with `--methods`, as it is signed."""
+    """Return the values of `--methods` in the form that is signed."""
     return listed(tuple(text.upper() for text in given))
 
 
 def slips(methods: Iterable[str], own: Collection[str] = ()) -> Iterator[str]:
-    """A question for each method that is all but one of the usual ones.
+    """Yield a question for each method that looks like a misspelt common one.
 
     Args:
-        own: methods that the connection lists, which are meant as they stand.
+        own: methods that the connection lists, which are intended.
     """
     for method in methods:
         if method in _USUAL or method in own:
             continue
-        from ..similar_names import misspelt, question  # every start would wait for what few need
+        from ..similar_names import misspelt, question  # imported late: few starts need it
 
         if near := misspelt(method, _USUAL):
             yield f"{method}: {question(near)}"

@@ -1,4 +1,4 @@
-"""How the command speaks: what it prints, how it fails, in one place."""
+"""The output of the command: what it prints, and how it fails."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ REFUSED: Final = 1
 
 
 def verb(function: Callable[..., int | None]) -> Callable[..., None]:
-    """A verb of the command: with `--config` and `--json`, and a `Workspace` as its first argument.
+    """Make a function a verb, with `--config` and `--json`, and a `Workspace` as its first argument.
 
-    What it returns is its exit code.
+    The function returns the exit code.
     """
     return _verb(function, _workspace)
 
 
 def light_verb(function: Callable[..., int | None]) -> Callable[..., None]:
-    """The same with a `Place` as its first argument: for a verb that may need no configuration.
+    """Make a function a verb with a `Place` as its first argument: for a verb that may need no configuration.
 
-    To import what reads one takes longer than all that such a verb does.
+    Importing the code that reads a configuration takes longer than such a verb itself.
     """
     return _verb(function, Place.at)
 
@@ -51,7 +51,7 @@ def _verb(function: Callable[..., int | None], place: Callable[[Path | None], Pl
         try:
             code = function(place(config), Output(as_json), *args, **kwargs)
         except BrokenPipeError:
-            raise  # whoever read has enough; click ends in silence
+            raise  # the reader has gone; `Program` ends by SIGPIPE
         except (Foreseen, OSError) as error:
             code = _fail(error, as_json=not _is_full() and as_json)
         while UNCONFIRMED:
@@ -62,7 +62,7 @@ def _verb(function: Callable[..., int | None], place: Callable[[Path | None], Pl
 
 
 def _is_full() -> bool:
-    """Whether standard output takes no more; it is then let go of, or Python would complain at its end."""
+    """Return whether standard output cannot be written; then close it, or Python would complain at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -73,7 +73,7 @@ def _is_full() -> bool:
 
 
 def _in_unicode(given: dict[str, Any]) -> None:
-    """Bytes that are not UTF-8 cannot be signed, stored or shown: told before anything is done."""
+    """Refuse arguments that are not UTF-8, which cannot be signed, stored or shown. Raises UsageError."""
     for name, value in given.items():
         for text in value if isinstance(value, tuple) else (value,):
             try:
@@ -96,13 +96,13 @@ def _fail(error: Exception, as_json: bool) -> int:
 
 
 class Output:
-    """Prints for people, or JSON for programs."""
+    """Printed text for people, or JSON for programs."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
 
     def tell(self, data: Any, *lines: str) -> None:
-        """The result: `data` as JSON, or the lines."""
+        """Print the result: `data` as JSON, or the lines."""
         if self.as_json:
             click.echo(json.dumps(data, ensure_ascii=not _is_unicode()))
         else:
@@ -110,24 +110,24 @@ class Output:
                 click.echo(line)
 
     def note(self, *lines: str) -> None:
-        """What is not the result: to standard error, and not where a program reads."""
+        """Print remarks beside the result to standard error; with JSON, print nothing."""
         if not self.as_json:
             for line in lines:
                 click.echo(line, err=True)
 
 
 def _is_unicode() -> bool:
-    """Whether standard output takes every character. In JSON, one that was replaced would be another text."""
+    """Return whether standard output can encode every character. A replaced one would change the JSON."""
     return codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name == "utf-8"
 
 
 def counted(number: int, what: str) -> str:
-    """As in "1 connection" and "2 connections"."""
+    """Return for example "1 connection" or "2 connections"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns side by side; the first row is the head."""
+    """Return the rows as aligned columns; the first row is the head."""
     cells = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [

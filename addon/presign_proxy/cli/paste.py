@@ -1,4 +1,4 @@
-"""What people paste behind a verb: a URL, a token, headers or a curl command line."""
+"""Text that people paste after a verb: a URL, a token, headers or a curl command line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .place import Failure
 
 
 class Pasted(click.Command):
-    """Takes a curl command line as it is: from the word `curl` on, everything is one text.
+    """A command that accepts a curl command line: from the word `curl` on, everything is one text.
 
-    Not of `--as curl`, which is the form that is wanted.
+    The word in `--as curl` does not count: it names a form.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -26,23 +26,23 @@ class Pasted(click.Command):
 
 
 def _text(given: str) -> str:
-    """What was pasted; `-` reads standard input, where no other user of the machine can see it."""
+    """Return the pasted text. `-` reads standard input, which other users of the machine cannot see."""
     return prompts.text() if given == "-" else given
 
 
 def presented_by(given: str, **wanted: str | None) -> Presented:
-    """What a text presents, `wanted` being said beside it. Raises Failure, UsageError.
+    """Parse a pasted text; `wanted` holds the options given with it. Raises Failure, UsageError.
 
-    What the text leaves no room for is refused: the answer would be about another request than was meant.
+    An option that contradicts the text is refused: the answer would be about another request than intended.
     """
     try:
         found = parse(_text(given), **{name: value for name, value in wanted.items() if value is not None})
     except UnreadableUrl as error:
         raise Failure(str(error)) from None
     if wanted.get("path") is not None and found.kind in ("url", "curl"):
-        raise click.UsageError("--path is for a token and for headers: the URL names its path")
+        raise click.UsageError("--path needs a token or headers: a URL has its own path")
     if wanted.get("url") is not None and found.kind != "headers":
-        raise click.UsageError("--to is for headers")
+        raise click.UsageError("--to needs headers")
     if wanted.get("url") is not None and wanted.get("path") is not None:
-        raise click.UsageError("--to or --path: the URL names its path")
+        raise click.UsageError("--to and --path exclude each other: the URL has its own path")
     return found

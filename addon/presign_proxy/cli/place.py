@@ -1,4 +1,4 @@
-"""Where the command runs: the environment, and the configuration that is meant, which nobody has read yet."""
+"""The place where the command runs: the environment, and the path of the configuration, not yet read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..config_problems import Foreseen
 
 
 class Failure(Foreseen):
-    """It cannot be done; the text says why and what to do. Exit code 1."""
+    """A verb cannot do its work. The text says why and what to do. Exit code 1."""
 
 
 class Place:
-    """What every verb is given. Nothing is read when it is made."""
+    """The first argument of every verb. Making it reads nothing."""
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.path = path
@@ -28,7 +28,7 @@ class Place:
 
     @property
     def base(self) -> Path:
-        """The directory from which relative paths of the configuration count."""
+        """The directory at which relative paths of the configuration start."""
         return self.path.parent
 
     @property

@@ -25,26 +25,27 @@ _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 _OPTIONS: Final = (
     click.option(
-        "--not-before", metavar="WHEN", help="Valid from then on: a duration from now, or an instant."
+        "--not-before", metavar="WHEN", help="First moment of validity: a duration from now, or an instant."
     ),
-    click.option("--max-uses", type=click.IntRange(1), metavar="N", help="Good for so many requests."),
+    click.option("--max-uses", type=click.IntRange(1), metavar="N", help="Number of requests allowed."),
     click.option("--client", "clients", multiple=True, metavar="CIDR,…", help="Only from these networks."),
-    click.option("--max-body", metavar="SIZE", help="Bytes of a request body: 0, 512, 64K, 10M."),
-    click.option("--bind-key", is_flag=True, help="Sign the key's id too: no other key verifies it."),
+    click.option("--max-body", metavar="SIZE", help="Largest request body in bytes: 0, 512, 64K, 10M."),
+    click.option("--bind-key", is_flag=True, help="Also sign the key's id: no other key verifies it."),
     click.option("--id", "presign_id", metavar="NAME", help="A name, for audit log and revocation."),
 )
 
 
 def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a signed policy to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def terms_of(options: dict[str, Any], key: str | None) -> Terms:
-    """What the options say; `key` is the id of the key that signs. Raises click.UsageError."""
+    """Return the terms that the options state; `key` is the id of the signing key. Raises UsageError."""
     if options["bind_key"] and key is None:
-        raise click.UsageError("--bind-key: of a secret alone nobody knows the key's id")
+        raise click.UsageError("--bind-key needs a configured connection: a secret alone has no key id")
     return Terms(
         not_before=_moment(options["not_before"]) if options["not_before"] is not None else None,
         max_uses=options["max_uses"],
@@ -63,10 +64,10 @@ def _moment(text: str) -> int:
             found = instant(text)
         except ValueError:
             raise click.UsageError(
-                "--not-before is a duration, as in 15m, or an instant, as in 2027-01-01T00:00:00Z"
+                "--not-before needs a duration, such as 15m, or an instant, such as 2027-01-01T00:00:00Z"
             ) from None
     if not 0 < found < YEAR_10000:
-        raise click.UsageError("--not-before lies outside of the calendar")
+        raise click.UsageError("--not-before lies outside the years 1970 to 9999")
     return found
 
 
@@ -80,19 +81,19 @@ def _network(text: str) -> Network:
     try:
         wider = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise click.UsageError("--client is a network or an address, as in 203.0.113.0/24") from None
-    raise click.UsageError(f"--client has bits behind its prefix: for the whole network it is {wider}")
+        raise click.UsageError("--client needs a network or an address, such as 203.0.113.0/24") from None
+    raise click.UsageError(f"--client has host bits set: write {wider} for the whole network")
 
 
 def _bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise click.UsageError("--max-body is a number of bytes, with K, M or G for so many times 1024")
+        raise click.UsageError("--max-body needs a number of bytes, or of K, M or G (1024, 1024², 1024³)")
     return int(match[1]) * _UNITS[match[2].upper()]
 
 
 def as_json(written: PolicyText | None) -> dict[str, Any]:
-    """The terms of a grant that are there; empty for version 1. Raises Failure."""
+    """Return the terms that a grant has; empty for version 1. Raises Failure."""
     try:
         terms = parse_terms(written) if written else NO_TERMS
     except Malformed as error:

@@ -1,4 +1,4 @@
-"""`presign presets`: which providers are known."""
+"""`presign presets`: the built-in and configured providers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .workspace import Failure, Workspace
 
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_presets)
-@click.option("--markdown", "as_markdown", is_flag=True, help="The table of docs/presets.md.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the table of docs/presets.md.")
 @verb
 def presets(workspace: Workspace, output: Output, name: str | None, as_markdown: bool) -> None:
-    """The providers that `connections add --preset` knows, or one of them."""
+    """List the providers for `connections add --preset`, or show one of them."""
     known = workspace.presets.known
     if name is not None:
         if name not in known:

@@ -1,4 +1,4 @@
-"""The command as a whole: its name in usage texts, its standard streams, and failures outside its verbs."""
+"""The whole command: its name in usage texts, its standard streams, and failures outside its verbs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..config import invocation
 from ..prerequisites import missing
 
 _COMPLETION: Final = "_PRESIGN_COMPLETE"
-"""The variable by which `presign completion` has a shell ask; click would make it of the name."""
+"""The variable with which a shell requests completions. click would derive one from the program's name."""
 
 
 class Program(click.Group):
-    """A group of verbs that ends in one sentence, never in a traceback, where the machine is at fault."""
+    """A group of verbs. If the machine is at fault, it ends with one sentence, never with a traceback."""
 
     def main(
         self,
@@ -38,20 +38,20 @@ class Program(click.Group):
                 return super().main(args, name, complete_var or _COMPLETION, standalone_mode, **extra)
             finally:
                 if sys.stdout is not None and not sys.stdout.closed:
-                    sys.stdout.flush()  # at the end of the interpreter it would be a traceback
+                    sys.stdout.flush()  # at the interpreter's exit, a failure would be a traceback
         except ModuleNotFoundError as error:
             sys.exit(missing(error))
         except BrokenPipeError:
             _end_unread()
         except OSError as error:
-            _let_go_of_output()
+            _close_output()
             where = f"{error.filename}: " if error.filename else ""
             sys.exit(f"presign: {where}{(error.strerror or 'failed').lower()}")
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Also prints: help and version."""
+        """Make the context. This prints help and version too, so a closed pipe can fail here."""
         with _for_a_reader():
             return super().make_context(info_name, args, parent, **extra)
 
@@ -73,7 +73,7 @@ class Program(click.Group):
 
 @contextlib.contextmanager
 def _for_a_reader() -> Iterator[None]:
-    """Before click, which would make exit code 1 of it."""
+    """Catch a closed pipe before click does, which would turn it into exit code 1."""
     try:
         yield
     except BrokenPipeError:
@@ -81,9 +81,9 @@ def _for_a_reader() -> Iterator[None]:
 
 
 def _prepare_signals() -> None:
-    """As the first process of a container: Linux delivers to it only those signals that it handles.
+    """Handle SIGTERM as process 1 of a container, to which Linux delivers only signals that it handles.
 
-    From now on SIGTERM ends it, as it ends any other process, until `serve` has a better answer.
+    SIGTERM then ends the command, as it ends any other process, until `serve` installs its own handler.
     """
     if os.getpid() == 1:
         import signal  # seldom needed, and slow to import
@@ -92,14 +92,14 @@ def _prepare_signals() -> None:
 
 
 def _prepare_streams() -> None:
-    """Make sure that there are three, and that none of them fails at a character that it has not."""
+    """Ensure that all three streams exist, and that none fails at a character that its encoding lacks."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # Closed: the next file or socket would get this number, and be taken for a standard stream.
+            # It is closed: the next file or socket would get this number, and be used as a standard stream.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    # Of one that was closed from the start, Python makes None, which not every library expects.
+    # Python uses None for a stream that was closed from the start, which not every library expects.
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
@@ -112,8 +112,8 @@ def _nowhere() -> TextIO:
 
 
 def _end_unread() -> NoReturn:
-    """The reader has enough: end as every other program then does, by SIGPIPE, which Python ignores."""
-    _let_go_of_output()
+    """End by SIGPIPE, as other programs do when their reader has gone. Python ignores SIGPIPE by default."""
+    _close_output()
     if sys.platform != "win32":
         import signal
 
@@ -122,6 +122,6 @@ def _end_unread() -> NoReturn:
     sys.exit(1)
 
 
-def _let_go_of_output() -> None:
+def _close_output() -> None:
     with contextlib.suppress(OSError, AttributeError):
         sys.stdout.close()

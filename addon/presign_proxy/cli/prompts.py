@@ -1,4 +1,4 @@
-"""Asking for secrets: a prompt on a terminal, a line of standard input elsewhere; never an argument."""
+"""Input of secrets: a prompt on a terminal, otherwise a line of standard input; never an argument."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MAX_TEXT = 1 << 20
 
 
 def secret(what: str) -> str:
-    """One secret. Raises Failure where there is none, SecretError where no header could carry it."""
-    text = click.prompt(what, hide_input=True, err=True) if somebody_is_there() else _line(what)
+    """Read one secret. Raises Failure if there is none, SecretError if a header could not carry it."""
+    text = click.prompt(what, hide_input=True, err=True) if is_terminal() else _line(what)
     text = text.strip(" \t\r\n")
     checked(text, what)
     return text
 
 
-def somebody_is_there() -> bool:
-    """Whether standard input is a terminal; it may also be closed."""
+def is_terminal() -> bool:
+    """Return whether standard input is a terminal. It may also be closed."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
@@ -36,7 +36,7 @@ def _line(what: str) -> str:
 
 
 def everything(most: int = MAX_TEXT) -> bytes:
-    """All of standard input. Raises Failure."""
+    """Read all of standard input. Raises Failure."""
     raw = b"" if sys.stdin is None else sys.stdin.buffer.read(most + 1)
     if len(raw) > most:
         raise Failure(f"standard input holds more than {most} bytes")
@@ -44,7 +44,7 @@ def everything(most: int = MAX_TEXT) -> bytes:
 
 
 def text() -> str:
-    """All of standard input. Raises Failure."""
+    """Read all of standard input as text. Raises Failure."""
     return _decoded(everything(), "standard input")
 
 
@@ -56,10 +56,10 @@ def _decoded(raw: bytes, what: str) -> str:
 
 
 def sure(question: str, *, yes: bool) -> None:
-    """Raises Failure unless the answer is yes; where nobody can answer, `--yes` has to be said."""
+    """Ask for confirmation; without a terminal, require `--yes`. Raises Failure unless the answer is yes."""
     if yes:
         return
-    if not somebody_is_there():
-        raise Failure(f"{question} Say --yes")
+    if not is_terminal():
+        raise Failure(f"{question} Confirm with --yes")
     if not click.confirm(question, err=True):
         raise Failure("nothing was changed")

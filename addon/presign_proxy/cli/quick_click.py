@@ -1,6 +1,6 @@
-"""click, imported without `inspect`, of which it asks one thing at a start: help texts without indentation.
+"""A fast import of click, without `inspect`, which click uses at a start only to unindent help texts.
 
-`inspect` and what it imports (`ast`, `dis`, `tokenize`) are a tenth of all that `presign sign` does.
+`inspect` and its imports (`ast`, `dis`, `tokenize`) take a tenth of the time of `presign sign`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NAME: Final = "inspect"
 
 
 class _Late(ModuleType):
-    """What click takes for `inspect`, which is imported once a text has several lines."""
+    """A stand-in for `inspect`, which imports the real module once a text has several lines."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(_NAME), name)
@@ -27,13 +27,13 @@ class _Late(ModuleType):
 
 
 def import_click() -> None:
-    """click as ever. To be called before anything imports it, and where there is one thread."""
+    """Import click. Call it before any module imports click, while there is only one thread."""
     if "click" in sys.modules or _NAME in sys.modules:
         return
     late = _Late(_NAME)
     sys.modules[_NAME] = late
     try:
-        import click  # noqa: F401 - for the others
+        import click  # noqa: F401 - other modules import it
     finally:
         if sys.modules.get(_NAME) is late:
-            del sys.modules[_NAME]  # whoever else imports it gets the module itself
+            del sys.modules[_NAME]  # later imports get the real module

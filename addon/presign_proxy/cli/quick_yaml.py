@@ -1,7 +1,7 @@
-"""PyYAML, imported without compiling the regular expressions of its reader and resolver in Python.
+"""A fast import of PyYAML, without compiling the regular expressions of its reader and resolver in Python.
 
-Nothing here uses them: libyaml parses, and each scalar is read by our own rules. One of them is over all of
-Unicode, and takes longer than the rest of the import.
+Nothing here uses them: libyaml parses, and our own rules read each scalar. One of the expressions covers all
+of Unicode, and compiling it takes longer than the rest of the import.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ..regexes import late
 
 
 def import_yaml() -> None:
-    """PyYAML as ever. To be called before anything imports it, and where there is one thread."""
+    """Import PyYAML. Call it before any module imports yaml, while there is only one thread."""
     if "yaml" in sys.modules:
         return
     compiled = re.compile
     vars(re)["compile"] = late
     try:
-        import yaml  # noqa: F401 - for the others
+        import yaml  # noqa: F401 - other modules import it
     finally:
         vars(re)["compile"] = compiled

@@ -1,4 +1,4 @@
-"""`presign rekey`, `decrypt`, `encrypt`: the registry's file itself."""
+"""`presign rekey`, `decrypt`, `encrypt`: the registry's file as a whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .workspace import Entry, Failure, Workspace
 @click.option("--out", type=click.Path(path_type=Path), help="Write here (0600) instead of standard output.")
 @verb
 def decrypt(workspace: Workspace, output: Output, out: Path | None) -> None:
-    """Print the registry as JSON, all its secrets included."""
+    """Print the registry as JSON, including all secrets."""
     openers = workspace.openers
     with naming(workspace.registry_path):
         payload = read_payload(workspace.registry_path, openers).plain
@@ -32,10 +32,10 @@ def decrypt(workspace: Workspace, output: Output, out: Path | None) -> None:
         click.echo(payload, nl=False)
         return
     if out.exists() or out.is_symlink():
-        raise Failure(f"{out} is there already; nothing was changed")
+        raise Failure(f"{out} exists already; nothing was changed")
     with naming(out):
         write_private(out, payload)
-    output.tell({"wrote": str(out)}, f"Wrote {out}. It holds every secret: delete it when you are done.")
+    output.tell({"wrote": str(out)}, f"Wrote {out}. It contains every secret: delete it when you are done.")
 
 
 @click.command()
@@ -43,17 +43,17 @@ def decrypt(workspace: Workspace, output: Output, out: Path | None) -> None:
 @click.option("--replace", is_flag=True, help="Replace a registry that has connections.")
 @verb
 def encrypt(workspace: Workspace, output: Output, source: Path, replace: bool) -> None:
-    """Make a plain registry (JSON or YAML; - reads JSON from standard input) the encrypted one."""
+    """Encrypt a plain registry (JSON or YAML; - reads JSON from standard input) into the registry file."""
     openers = workspace.openers
     if openers is None:
-        raise Failure("the configured registry is a plain one: `registry: {file: connections.enc, key: …}`")
+        raise Failure("the registry is not encrypted: write `registry: {file: connections.enc, key: …}`")
     draft = _plain(source, workspace)
     target = workspace.registry_path
     if target.exists():
         with changing(target, openers) as before:
             if before.connections and not replace:
                 has = counted(len(before.connections), "connection")
-                raise Failure(f"{target.name} has {has} already; --replace puts the new ones in their place")
+                raise Failure(f"{target.name} has {has} already; --replace replaces them")
             draft.instead_of(before)
             _write(workspace, draft)
     else:
@@ -62,7 +62,7 @@ def encrypt(workspace: Workspace, output: Output, source: Path, replace: bool) -
     said = f"Wrote {target.name} with {counted(count, 'connection')}."
     output.tell({"wrote": str(target), "connections": count}, said)
     if source != Path("-"):
-        output.note(f"{source} still holds every secret in plain text: delete it when you are done.")
+        output.note(f"{source} still contains every secret in plain text: delete it when you are done.")
 
 
 def _plain(source: Path, workspace: Workspace) -> Draft:
@@ -76,7 +76,7 @@ def _plain(source: Path, workspace: Workspace) -> Draft:
 
 
 def _write(workspace: Workspace, draft: Draft) -> None:
-    """Raises ConfigError: what would not load is not written."""
+    """Write the registry if it would load. Raises ConfigError."""
     problems: list[Problem] = []
     for name, data in draft.connections.items():
         try:
@@ -91,11 +91,11 @@ def _write(workspace: Workspace, draft: Draft) -> None:
 
 @click.command()
 @click.option(
-    "--drop-old", is_flag=True, help="Take the older keys out of the key file; backups need them still."
+    "--drop-old", is_flag=True, help="Remove the older keys from the key file; backups still need them."
 )
 @verb
 def rekey(workspace: Workspace, output: Output, drop_old: bool) -> None:
-    """Encrypt the registry anew: with a fresh key where the key is in a file, else with the first key."""
+    """Encrypt the registry again: with a new key if the key is in a file, else with the first key."""
     openers, path = workspace.openers, workspace.registry_path
     if openers is None:
         wanted = "`registry: {file: connections.enc, key: …}`"
@@ -108,28 +108,28 @@ def rekey(workspace: Workspace, output: Output, drop_old: bool) -> None:
         )
         file = source.source.file if source and not source.passphrase else None
         kid = _with_key_file(workspace.base / file, draft, drop_old) if file else _with_first(draft)
-    said = f"{path.name} is encrypted with {kid or 'the passphrase'} now."
+    said = f"{path.name} is now encrypted with {kid or 'the passphrase'}."
     if file is not None and drop_old:
-        said = f"{file} holds only the key of {path.name} now, {kid}."
+        said = f"{file} now holds only the key of {path.name}, {kid}."
     output.tell({"registry": str(path), "kid": kid}, said)
     if file is not None and not drop_old:
-        output.note(f"{file} holds the older keys too, for gateways that run and backups: --drop-old later.")
+        output.note(f"{file} keeps the older keys, for running gateways and backups: --drop-old later.")
 
 
 def _with_key_file(file: Path, draft: Draft, drop_old: bool) -> str:
-    """At every moment the key file holds a key that opens the registry."""
+    """Encrypt with a new key. At every moment, the key file holds a key that opens the registry."""
     with naming(file):
-        remove_drafts(file)  # of one that was killed: nobody else writes it while the registry is locked
+        remove_drafts(file)  # of a killed command: no other writes while the registry is locked
         older = read_private(file).decode("utf-8").split()
     kid = kid_of(draft.path.read_bytes())
     current = next((text for text in older if _key(text).kid == kid), None)
     if drop_old:
         if current is None:
-            raise Failure(f"no key of {file} opens the registry as it is")
+            raise Failure(f"no key in {file} opens the present registry")
         _write_keys(file, [current])
         return _key(current).kid
     fresh = new_key().reveal()
-    if current is not None:  # first, for only so many are kept
+    if current is not None:  # first, because only MAX_KEYS keys are kept
         older = [current, *(text for text in older if text != current)]
     _write_keys(file, [fresh, *older[: MAX_KEYS - 1]])
     draft.openers = [_key(fresh)]
@@ -151,7 +151,7 @@ def _with_first(draft: Draft) -> str | None:
     current = kid_of(draft.path.read_bytes())
     if isinstance(first, VaultKey) and first.kid == current:
         raise Failure(
-            "the registry is encrypted with the first key already: put a new one before it in registry.key,"
+            "the registry is already encrypted with the first key: put a new key before it in registry.key,"
             " as a list [{env: NEW}, {env: OLD}]"
         )
     draft.openers = [first]

@@ -1,4 +1,4 @@
-"""`presign revoke`: a URL, a key, a connection, or every key that was added before an instant."""
+"""`presign revoke`: revoke a URL, a name, a key, a connection, or all keys added before an instant."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from .values import instant
 from .workspace import Failure, Workspace
 
 _GRACE: Final = 86_400
-"""Seconds after its expiry for which a revoked URL is remembered: clocks differ."""
+"""Seconds for which a revoked URL is remembered after its expiry, because clocks differ."""
 _NAMES: Final = {
     "urls": "The URL with signature id",
-    "ids": "What was signed as",
+    "ids": "Everything signed as",
     "keys": "The key",
     "connections": "The connection",
 }
@@ -47,14 +47,14 @@ _PRESIGN_ID = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}")
 @click.command()
 @click.argument("url", required=False)
 @click.option(
-    "--connection", "connection", shell_complete=complete_connections, help="All that was signed for it."
+    "--connection", "connection", shell_complete=complete_connections, help="Everything signed for it."
 )
-@click.option("--key", "key", metavar="CONNECTION/KEY", help="All that was signed with one key.")
-@click.option("--id", "name", metavar="CONNECTION/ID", help="All that was signed under one name.")
+@click.option("--key", "key", metavar="CONNECTION/KEY", help="Everything signed with one key.")
+@click.option("--id", "name", metavar="CONNECTION/ID", help="Everything signed under one name.")
 @click.option(
-    "--added-before", metavar="INSTANT", help="All keys older than that; with --connection, its keys."
+    "--added-before", metavar="INSTANT", help="All keys older than this; with --connection, only its keys."
 )
-@click.option("--undo", is_flag=True, help="Take back that it is revoked.")
+@click.option("--undo", is_flag=True, help="Cancel the revocation.")
 @verb
 def revoke(
     workspace: Workspace,
@@ -66,18 +66,18 @@ def revoke(
     added_before: str | None,
     undo: bool,
 ) -> None:
-    """Revoke a URL, token or signature id (URL; - reads standard input), or what the options say.
+    """Revoke a URL, token or signature id (URL; - reads standard input), or what the options name.
 
-    It takes effect within a second and survives restarts; it holds for connections of the configuration too.
+    It takes effect within a second, survives restarts, and applies to connections of the configuration too.
     A URL or token that no signing key here made is not revoked: exit code 1.
     """
     if sum(one is not None for one in (url, key, name, added_before or connection)) != 1:
-        raise click.UsageError("one of: URL, --key, --id, --connection, --added-before")
+        raise click.UsageError("give exactly one of: URL, --key, --id, --connection, --added-before")
     openers = workspace.openers
     if url == "-":
-        url = prompts.text()  # before the lock: whoever types may be long, and others wait
+        url = prompts.text()  # before the lock: typing may take long, and other commands wait
     with changing(workspace.registry_path, openers) as draft:
-        revocations_of(draft.content("revoked"), draft.path)  # says what is wrong with it
+        revocations_of(draft.content("revoked"), draft.path)  # reports errors in it
         _forget_expired(draft, time.time())
         if name is not None:
             target = Target("ids", _presign_id(workspace, name, undo=undo), instant())
@@ -96,7 +96,7 @@ def revoke(
 
 
 def _written(draft: Draft, target: Target, *, undo: bool) -> Any:
-    """Revoke the target in the draft, or take that back. Returns the value that stands, or stood, there."""
+    """Revoke the target in the draft, or undo that. Return its present, or former, value."""
     revoked = draft.revoked(target.section)
     if undo:
         value = revoked.pop(target.name, None)
@@ -108,17 +108,17 @@ def _written(draft: Draft, target: Target, *, undo: bool) -> Any:
 
 
 def _later(before: Any, value: Any) -> Any:
-    """Of two instants the later one: to revoke takes nothing back that was revoked."""
+    """Return the later of two instants, so that a new revocation never shortens an old one."""
     if not isinstance(before, str):
         return value
     try:
         return max(before, value, key=parse_instant)
     except ValueError as error:
-        raise Failure(f"what is revoked already {error}") from None
+        raise Failure(f"the instant in the registry {error}") from None
 
 
 class Target(NamedTuple):
-    """What is to be revoked: a section of the registry, a name in it, its value; and remarks on it."""
+    """The target of a revocation: a section of the registry, a name in it, its value; and remarks on it."""
 
     section: str
     name: str
@@ -132,7 +132,7 @@ def _what(
     now = instant()
     if key is not None:
         if not _KEY.fullmatch(key):
-            raise click.UsageError(f"--key is CONNECTION/KEY: {quoted('connections', 'list')} shows them")
+            raise click.UsageError(f"--key needs CONNECTION/KEY: {quoted('connections', 'list')} shows them")
         _known_key(workspace, *key.split("/"), undo=undo)
         return Target("keys", key, now)
     if connection is not None:
@@ -143,7 +143,7 @@ def _what(
 
 
 def _signature(workspace: Workspace, given: str, *, undo: bool) -> Target:
-    """A signature id, or the URL or token that bears the signature. Raises Failure."""
+    """Return the target for a signature id, or for a URL or token with a signature. Raises Failure."""
     now = instant()
     text = given.strip()
     if _SIGNATURE_ID.fullmatch(text):
@@ -152,12 +152,12 @@ def _signature(workspace: Workspace, given: str, *, undo: bool) -> Target:
         presented = parse(text)
         claim = claimed(presented)
     except UnreadableUrl as error:
-        raise Failure(f"{error}; a signature id has 32 hex digits, the audit log shows it") from None
+        raise Failure(f"{error}; a signature id has 32 hex digits, see the audit log") from None
     name = signature_id(claim.signature or "")
     if undo:
         return Target("urls", name, None)
     genuine, remarks = _checked(workspace, presented, claim, name)
-    # Unless it is what was signed, its expiry is anybody's, and would end the revocation.
+    # An expiry counts only if it was signed: an invented one could end the revocation early.
     expires = _expires(claim) if genuine else 0
     return Target("urls", name, {"at": now} | ({"expires": expires} if expires else {}), remarks)
 
@@ -169,23 +169,23 @@ def _expires(claim: Presign | Source) -> int:
 def _checked(
     workspace: Workspace, presented: Presented, claim: Presign | Source, name: str
 ) -> tuple[bool, tuple[str, ...]]:
-    """Whether it is what was signed, and what to say of it. False where its keys are not to be had here.
+    """Return whether the claim was signed here, and remarks on it. False if its keys are not available here.
 
-    Raises Failure where no key here made it: to say that it is revoked would be wrong, because the URL that
-    was meant would still be good.
+    Raises Failure if no key here made it. To report it as revoked would be wrong, because the URL that the
+    user meant would still be valid.
     """
     known, left_out = _candidates(workspace, presented, claim)
     made = maker(known, claim)
     if made is None and left_out:
-        return False, ("Whether it was signed here could not be checked:", *left_out)
+        return False, ("It could not be checked whether it was signed here:", *left_out)
     if made is None:
         raise Failure(_unsigned([one.id for one in known], name))
     connection, key = made
     now, remarks = time.time(), []
     if not key.is_live(int(now)):
-        remarks.append(f"It was not valid any more: its key {connection.id}/{key.id} has ended.")
+        remarks.append(f"It was no longer valid: its key {connection.id}/{key.id} has ended.")
     if 0 < _expires(claim) < now:
-        remarks.append("It was not valid any more: it has expired.")
+        remarks.append("It was no longer valid: it has expired.")
     return True, tuple(remarks)
 
 
@@ -193,15 +193,15 @@ def _unsigned(names: list[str], signature: str) -> str:
     whose = f"no signing key of {' or '.join(names)}" if names else "no signing key"
     return (
         f"{whose} made this signature: nothing was revoked\n"
-        "The gateway refuses it as it is: it was changed, or made with another key or one that was dropped.\n"
-        f"To refuse this signature on whatever it stands: {quoted('revoke', signature)}"
+        "The gateway refuses it anyway: it was changed, or made with another key or with a dropped one.\n"
+        f"To refuse this signature on any request: {quoted('revoke', signature)}"
     )
 
 
 def _candidates(
     workspace: Workspace, presented: Presented, claim: Presign | Source
 ) -> tuple[list[Connection], list[str]]:
-    """For what it may have been signed, and why others were left out. Raises Failure."""
+    """Return the connections that may have signed it, and why others were left out. Raises Failure."""
     named = claim.connection_id if isinstance(claim, Presign) else claim.project
     if not named:
         registry, left_out = workspace.registry()
@@ -216,13 +216,13 @@ def _candidates(
 
 def _presign_id(workspace: Workspace, name: str, *, undo: bool) -> str:
     if not _PRESIGN_ID.fullmatch(name):
-        raise click.UsageError("--id is CONNECTION/ID, the ID as it was signed (X-Presign-Id)")
+        raise click.UsageError("--id needs CONNECTION/ID, with the signed ID (X-Presign-Id)")
     _known(workspace, name.partition("/")[0], undo)
     return name
 
 
 def _known(workspace: Workspace, name: str, undo: bool) -> None:
-    """A mistyped connection is told of; what was revoked may be undone also after the connection is gone."""
+    """Refuse a mistyped connection. A revocation may be undone even after the connection is gone."""
     if not _ID.fullmatch(name):
         raise click.UsageError("a connection id is 1 to 64 of A-Z a-z 0-9 _ -")
     if not undo:
@@ -230,7 +230,7 @@ def _known(workspace: Workspace, name: str, undo: bool) -> None:
 
 
 def _known_key(workspace: Workspace, name: str, key: str, *, undo: bool) -> None:
-    """A mistyped key is told of: its URLs would live on."""
+    """Refuse a mistyped key: the URLs of the key that was meant would stay valid. Raises Failure."""
     _known(workspace, name, undo)
     if undo:
         return
@@ -246,15 +246,15 @@ def _instant(text: str) -> str:
     except ValueError as error:
         raise click.UsageError(f"--added-before {error}") from None
     if moment > time.time() + 1:
-        raise click.UsageError("--added-before lies in the future: keys yet to be added would be revoked")
+        raise click.UsageError("--added-before lies in the future: it would revoke keys that are added later")
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _forget_expired(draft: Draft, now: float) -> None:
-    """Forget what is over by this clock, and was over by most clocks that have revoked something before.
+    """Forget revoked URLs that have expired by this clock and by most clocks that have revoked URLs here.
 
-    A clock that is ahead must not forget what is still good, for it will be set right. So it counts no
-    further than the middle one of the instants at which the URLs here were revoked.
+    A clock that is ahead must not forget a revocation of a URL that is still valid: the clock will be
+    corrected. So the present is taken as no later than the median of the instants of these revocations.
     """
     urls = draft.revoked("urls")
     known = sorted(parse_instant(one["at"]) for one in urls.values())

@@ -21,14 +21,14 @@ from .workspace import Failure, Workspace
 
 _DEFAULT: Final = "127.0.0.1:8080"
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
-# An open proxy takes two who say so: the configuration and the command line.
+# An open proxy needs both: the configuration and the command line.
 _UNSIGNED: Final = {None: "closed", "pass": "explicit", "deny": "deny"}
-# Meant for this process: a program that prints a secret has no business with them.
+# They are for this process only: programs that print secrets must not inherit them.
 _OF_SYSTEMD: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET")
 
 
 def _parsed(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    """The addresses of `--listen`. Raises BadParameter."""
+    """Parse the addresses of `--listen`. Raises BadParameter."""
     try:
         return tuple(map(listeners.parse_address, given))
     except ValueError as error:
@@ -38,19 +38,19 @@ def _parsed(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tu
 def _duration(_: click.Context, __: click.Parameter, given: str) -> float:
     number, unit = given[:-1], given[-1:]
     if not (number.isascii() and number.isdecimal() and len(number) < 6 and unit in _SECONDS):
-        raise click.BadParameter("is a duration: a number and one of s, m, h, as in 30s")
+        raise click.BadParameter("must be a duration: a number with s, m or h, such as 30s")
     return float(int(number) * _SECONDS[unit])
 
 
 def listen_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--listen`, which gives the addresses to the parameter of that name."""
+    """Return the option `--listen`, which fills the parameter `addresses`."""
     return click.option(
         "--listen", "addresses", metavar="HOST:PORT", multiple=True, callback=_parsed, help=text
     )
 
 
 @click.command()
-@listen_option(f"Where clients connect; may be given several times.  [default: {_DEFAULT}]")
+@listen_option(f"The address for clients; may be repeated.  [default: {_DEFAULT}]")
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
@@ -64,7 +64,7 @@ def listen_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     default="30s",
     show_default=True,
     callback=_duration,
-    help="How long requests that are under way may take once the gateway stops.",
+    help="How long requests under way may take once the gateway stops.",
 )
 @click.option(
     "--notice",
@@ -72,24 +72,24 @@ def listen_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     default="0s",
     show_default=True,
     callback=_duration,
-    help="How long to serve on before that, while readiness already says no.",
+    help="How long to keep serving before that, while /readyz already fails.",
 )
 @click.option(
     "--unsigned",
     type=click.Choice(["deny", "pass"]),
-    help="Requests without a presign: deny is the default; pass holds where the configuration says it too.",
+    help="Requests without a presign: deny is the default; pass applies if the configuration says it too.",
 )
 @click.option(
     "--confdir",
     type=click.Path(file_okay=False, path_type=Path),
     default="~/.mitmproxy",
     show_default=True,
-    help="Where the certificate authority for interception is, or is made.",
+    help="Directory of the certificate authority for interception; created if missing.",
 )
 @click.option(
     "--upstream-ca",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Authorities that upstreams are checked against, instead of the usual ones.",
+    help="Authorities that verify upstreams, instead of the usual ones.",
 )
 @verb
 def serve(
@@ -105,19 +105,19 @@ def serve(
 ) -> int:
     """Run the gateway: several workers on one port, without a script, without a UI.
 
-    SIGTERM and Ctrl-C: no new requests, those under way end; once more: at once. SIGHUP: read the
-    configuration again.
+    SIGTERM and Ctrl-C: refuse new requests and finish those under way; a second signal: stop at once.
+    SIGHUP: read the configuration again.
     """
     from ..serve.log import open_log
     from ..serve.plan import Plan
 
     if not workspace.exists:
-        _ = workspace.config  # says what to do
+        _ = workspace.config  # raises an error that says what to do
     if sys.platform == "win32":
         raise Failure("serve needs the signals and sockets of Linux or macOS: on Windows, run it in WSL")
     if why := unsupported_mitmproxy():
         raise Failure(why)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to be told
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the supervisor handles it
     plan = Plan(
         config=str(workspace.path),
         confdir=str(directory(confdir)),
@@ -135,7 +135,7 @@ def serve(
 
 
 def directory(confdir: Path) -> Path:
-    """Raises Failure."""
+    """Return the absolute path of --confdir. Raises Failure without a home directory."""
     try:
         return confdir.expanduser().absolute()
     except RuntimeError:
@@ -143,11 +143,11 @@ def directory(confdir: Path) -> Path:
 
 
 def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
-    """Raises Failure, UsageError."""
+    """Return the sockets of systemd, or those of --listen. Raises Failure, UsageError."""
     try:
         handed_over = listeners.handed_over(os.environ)
         if handed_over and addresses:
-            raise click.UsageError("systemd hands the sockets over: --listen has to go")
+            raise click.UsageError("systemd passes the sockets: leave out --listen")
         found = list(handed_over)
         for host, port in addresses or (() if handed_over else (listeners.parse_address(_DEFAULT),)):
             found += listeners.bind(host, port)
@@ -157,7 +157,7 @@ def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
 
 
 def _taken_of_systemd() -> str:
-    """Where systemd is told of readiness; its variables are taken out of the environment."""
+    """Return the address of systemd's notify socket, and remove systemd's variables from the environment."""
     notify = os.environ.get("NOTIFY_SOCKET", "")
     for name in _OF_SYSTEMD:
         os.environ.pop(name, None)

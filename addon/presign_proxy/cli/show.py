@@ -1,4 +1,4 @@
-"""`presign demo`, `completion` and `schema`."""
+"""`presign demo`, `completion`, `schema`, `example` and `script-path`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..prerequisites import unsupported_mitmproxy
 
 _PACKAGE: Final = Path(__file__).parents[1]
 SCRIPT: Final = _PACKAGE / "mitm/script/presign_addon.py"
-"""What `mitmdump -s` loads, in a directory of its own: mitmproxy puts that on sys.path."""
+"""The script for `mitmdump -s`, in its own directory, because mitmproxy puts that on sys.path."""
 _EXAMPLE: Final = "config.example.yaml"
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
 @click.option("--once", is_flag=True, help="Show the requests and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def demo(port: int, *, once: bool, as_json: bool) -> None:
@@ -36,7 +36,7 @@ def demo(port: int, *, once: bool, as_json: bool) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete verbs, options and connections: eval "$(presign completion bash)"."""
+    """Print the script for completion in a shell: eval "$(presign completion bash)"."""
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)
@@ -56,8 +56,8 @@ def schema() -> None:
 
 @click.command()
 def example() -> None:
-    """Print a configuration to start from, with a remark to each of its parts."""
-    # In a wheel it lies in the package, in a checkout beside `addon`.
+    """Print an example configuration, with a comment on each part."""
+    # In a wheel the file is in the package, in a checkout beside `addon`.
     for directory in (_PACKAGE, _PACKAGE.parents[1]):
         if (path := directory / _EXAMPLE).is_file():
             click.echo(path.read_text("utf-8"), nl=False)

@@ -1,4 +1,4 @@
-"""`presign sign`: a grant, in whichever form its holder can use."""
+"""`presign sign`: sign a grant, in a form that its holder can use."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _HOUR: Final = "1h"
 @click.argument("connection", shell_complete=complete_connections)
 @click.argument("path", required=False, default="")
 @click.option("--methods", multiple=True, metavar="M,…", help="Default: GET.")
-@click.option("--paths", multiple=True, metavar="P,…", help="Patterns, * is anything. Default: exactly PATH.")
-@click.option("--expires", metavar="1h", help="A duration, or an instant; 1h unless told otherwise.")
-@click.option("--no-expiry", is_flag=True, help="Valid for ever.")
+@click.option("--paths", multiple=True, metavar="P,…", help="Patterns; * is anything. Default: exactly PATH.")
+@click.option("--expires", metavar="1h", help="A duration, or an instant. Default: 1h.")
+@click.option("--no-expiry", is_flag=True, help="Valid without expiry.")
 @click.option(
     "--as", "form", type=click.Choice(FORMS), default="url", show_default=True, help="What to print."
 )
 @base_option
-@click.option("--format", "extension", metavar="EXT", help="Scheme source: the format.")
+@click.option("--format", "extension", metavar="EXT", help="Scheme source: the file extension.")
 @click.option("--ca", default=CA, show_default=True, metavar="PATH", help="--as env: the gateway's CA.")
 @click.option("--key", "key_id", metavar="ID", help="Sign with this key instead of the first.")
 @click.option(
@@ -50,13 +50,13 @@ _HOUR: Final = "1h"
 def sign(place: Place, output: Output, connection: str, path: str, **options: Any) -> None:
     """Sign a grant for PATH, relative to the connection: a URL, or one of the other forms (--as).
 
-    url for curl and fetch; base-url for SDKs that take one; key in place of an API key, with HTTPS_PROXY set;
+    url is for curl and fetch; base-url for SDKs that take one; key replaces an API key, with HTTPS_PROXY set;
     env prints the exports for that. For a connection of scheme source, PATH is the URL of the source.
     """
     source = secret_source_of(options["secret_env"], options["secret_file"])
     check_ca(options["form"], options["ca"])
     if source is not None and options["key_id"]:
-        raise click.UsageError("--key is for a connection of the configuration: a secret alone is one key")
+        raise click.UsageError("--key needs a connection of the configuration: a secret alone is one key")
     if BEGINS_URL.match(connection):
         connection, path = _owner(place, connection, path, known=source is None), connection
     known = signer_of(place, output, connection, source, options["key_id"])
@@ -68,7 +68,7 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     if options["extension"]:
         raise click.UsageError(f"--format is for scheme source, and {known.id} is of scheme presign")
     if not path and not options["paths"]:
-        raise click.UsageError("PATH, or --paths")
+        raise click.UsageError("give PATH, or --paths")
     path = _below(place, known, path)
     grant = _granted(output, known, path, expires_at, options)
     local = known.view is not None and known.view.local
@@ -79,12 +79,12 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
 
 
 def _granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
-    """Sign what the options say. Raises Failure where the gateway would refuse it, and UsageError."""
+    """Sign what the options say. Raises UsageError; Failure if the gateway would refuse it."""
     methods = methods_of(options["methods"]) or ["GET"]
     _meant(output, known, methods)
     paths = listed(options["paths"]) or [_exactly(path)]
     if paths == [""]:
-        raise click.UsageError("no pattern stands for the root alone: sign --paths '*', or a path below it")
+        raise click.UsageError("no pattern matches the root alone: sign --paths '*', or a path below it")
     terms = terms_of(options, known.key)
     try:
         grant = Signer(known.id, known.secret).sign(methods, paths, expires_at=expires_at, terms=terms)
@@ -92,62 +92,64 @@ def _granted(output: Output, known: KnownKey, path: str, expires_at: int, option
         raise click.UsageError(str(error)) from None
     _hold_against(output, known, grant, path)
     if known.view is not None and f"{known.id}/{terms.id}" in known.view.revoked_ids:
-        raise Failure(f"the gateway would answer revoked: what is signed as {terms.id} is; take another --id")
+        raise Failure(f"the gateway would answer revoked: --id {terms.id} is revoked; choose another --id")
     return grant
 
 
 def _meant(output: Output, known: KnownKey, methods: list[str]) -> None:
-    """Refuse what is all but a method that is known. Raises UsageError.
+    """Refuse a method that looks like a misspelt common one. Raises UsageError.
 
-    An API may have methods of its own: its connection lists them. A secret alone knows of no list.
+    An API may have its own methods, which its connection lists. A secret alone has no such list.
     """
     for question in slips(methods, known.view.ceiling.methods if known.view else ()):
         if known.view is not None:
-            own = f"A method of that name is signed where allow.methods of {known.id} lists it."
+            own = f"To sign a method of that name, list it in allow.methods of {known.id}."
             raise click.UsageError(f"--methods {question} {own}")
-        output.note(f"It is signed as it stands, but --methods {question}")
+        output.note(f"It is signed as given, but --methods {question}")
 
 
 def _below(place: Place, known: KnownKey, path: str) -> str:
-    """The path below the connection: also of a URL of the API itself. Raises Failure, UsageError."""
+    """Return the path below the connection, also for a URL of the API itself. Raises Failure, UsageError."""
     if path == "PATH":
-        raise click.UsageError("PATH stands for what the URL is for, as in v1/models")
+        raise click.UsageError("replace PATH by the path of the request, for example v1/models")
     if not BEGINS_URL.match(path):
         return path
     if known.view is None:
         raise click.UsageError(
-            "PATH is below the connection: its upstream is not known without a configuration"
+            "PATH must be relative to the connection: without a configuration, its upstream is unknown"
         )
     from .configured import upstream_of
 
     upstream = upstream_of(place, known.id)
     if path.startswith(f"{upstream}/"):
         return path[len(upstream) + 1 :]
-    raise Failure(f"{known.id} leads to {upstream}, and the URL does not begin so")
+    raise Failure(f"the URL does not begin with {upstream}/, the upstream of {known.id}")
 
 
 def _owner(place: Place, url: str, path: str, *, known: bool) -> str:
-    """The connection of a URL of an API that was given instead of it. Raises Failure, UsageError."""
+    """Return the connection for a URL of an API that was given in its place. Raises Failure, UsageError."""
     if path or not known:
-        raise click.UsageError("CONNECTION goes before the URL" if path else "CONNECTION, and then the URL")
+        raise click.UsageError("put CONNECTION before the URL" if path else "give CONNECTION, then the URL")
     from .configured import owners_of
 
     owners = owners_of(place, url)
     if len(owners) == 1:
         return owners[0]
     if owners:
-        raise Failure(f"{', '.join(owners[:8])} lead there: {quoted('sign', owners[0], url)}, or another one")
+        raise Failure(
+            f"{', '.join(owners[:8])} lead there: choose one, as in {quoted('sign', owners[0], url)}"
+        )
     raise Failure(f"no connection leads there: {quoted('connections', 'list')} shows them")
 
 
 def _exactly(path: str) -> str:
-    """The pattern for this very path. A comma would end it; its escape matches both spellings."""
+    """Return the pattern for exactly this path. A comma would end it; its escape matches both spellings."""
     return path.partition("?")[0].removeprefix("/").replace(",", "%2C")
 
 
 def _expires_at(text: str | None, never: bool) -> int:
     if never and text is not None:
-        raise click.UsageError("--expires or --no-expiry")
+        raise click.UsageError("--expires and --no-expiry exclude each other")
     if never:
         return 0
     now = int(time.time())
@@ -159,17 +161,17 @@ def _expires_at(text: str | None, never: bool) -> int:
             found = instant(text)
         except ValueError:
             raise click.UsageError(
-                "--expires is a duration, as in 15m or 7d, or an instant, as in 2027-01-01T00:00:00Z;"
-                " for ever is --no-expiry"
+                "--expires needs a duration, such as 15m or 7d, or an instant, such as 2027-01-01T00:00:00Z;"
+                " for no expiry, use --no-expiry"
             ) from None
     if not now < found < YEAR_10000:
-        where = "in the past" if found <= now else "behind the year 9999; for ever is --no-expiry"
+        where = "in the past" if found <= now else "after the year 9999; for no expiry, use --no-expiry"
         raise click.UsageError(f"--expires lies {where}")
     return found
 
 
 def _hold_against(output: Output, known: KnownKey, grant: Signed, path: str) -> None:
-    """Refuse to mint what the gateway would refuse for ever; warn of what it refuses as things are."""
+    """Refuse to mint what the gateway would always refuse; warn about what it refuses at present."""
     view = known.view
     if view is None:
         return
@@ -196,7 +198,7 @@ def _hold_against(output: Output, known: KnownKey, grant: Signed, path: str) -> 
 
 
 def _check_patterns(name: str, signed: list[str], allowed: list[str]) -> None:
-    """Refuse a pattern of which the connection allows no path at all. Raises Failure."""
+    """Refuse a pattern if the connection allows none of its paths. Raises Failure."""
     from ..http.paths import meets, pattern
 
     for text in signed:
@@ -208,36 +210,36 @@ def _check_patterns(name: str, signed: list[str], allowed: list[str]) -> None:
 
 
 def _check_lifetime(expires: int, now: int, most: int | None) -> None:
-    """Raises Failure."""
+    """Refuse a lifetime above the connection's maximum. Raises Failure."""
     if most is not None and expires - now > most:
         from ..explain.explanation import span
 
-        asked = -(-(expires - now) // 60) * 60  # as it was asked for, some moments ago
-        raise Failure(f"the gateway would answer lifetime_too_long: {span(asked)}, and {span(most)} allowed")
+        asked = -(-(expires - now) // 60) * 60  # rounded up: some moments have passed since the request
+        raise Failure(f"the gateway would answer lifetime_too_long: {span(asked)}, at most {span(most)}")
 
 
 def _sign_source(output: Output, known: KnownKey, url: str, expires_at: int, options: dict[str, Any]) -> None:
     if terms_of(options, "") != NO_TERMS:
-        raise click.UsageError("a source URL has no policy: leave its options out")
+        raise click.UsageError("a source URL has no policy: leave out the options of a policy")
     if options["methods"] or options["paths"]:
-        raise click.UsageError("a source URL is for itself and nothing else: without --methods and --paths")
+        raise click.UsageError("a source URL is only for itself: leave out --methods and --paths")
     if options["form"] not in ("url", "curl"):
         raise click.UsageError(f"--as {options['form']} is for scheme presign")
     view = known.view
     extension = options["extension"] or url.partition("?")[0].rpartition(".")[2].lower()
     if view is not None and extension not in (formats := view.formats or ()):
-        raise Failure(f"{known.id} serves {', '.join(sorted(formats))}: --format")
+        raise Failure(f"{known.id} serves only {', '.join(sorted(formats))}: choose one with --format")
     base = options["base"]
     if view is not None and not view.signed:
         if options["expires"] or options["no_expiry"] or options["key_id"]:
-            raise click.UsageError(f"URLs of {known.id} are not signed: without an expiry and --key")
+            raise click.UsageError(f"URLs of {known.id} are not signed: leave out the expiry and --key")
         plain = f"{base}/v1/{known.id}/{url.partition('://')[2] or url}.{extension}"
         output.tell(
             {"connection": known.id, "url": plain, "token": None, "headers": {}, "expires": None}, plain
         )
         return
     if not expires_at:
-        raise click.UsageError("a source URL expires: without --no-expiry")
+        raise click.UsageError("a source URL always expires: leave out --no-expiry")
     try:
         signed = Signer(known.id, known.secret).sign_source(url, extension, expires_at=expires_at)
     except ValueError as error:

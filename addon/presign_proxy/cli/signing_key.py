@@ -1,4 +1,4 @@
-"""Who signs: a connection of the configuration with one of its keys, or a secret alone."""
+"""The key that signs: one of a configured connection, or a secret alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class KnownKey(NamedTuple):
-    """Who signs: a connection of the configuration, or only its name and its secret."""
+    """The signing key with its connection: a configured one, or only a name and a secret."""
 
     id: str
     secret: Secret
@@ -36,20 +36,23 @@ class KnownKey(NamedTuple):
 
 
 def _strong(output: Output, secret: Secret, source: SecretSource) -> Secret:
-    """Raises Failure. The seeds' own example has 14 bytes, so that a weak one signs, with a warning."""
+    """Return the secret; warn if it is weak. Raises Failure if it can be guessed.
+
+    presign.click's own example has 14 bytes, so a weak secret must sign.
+    """
     if is_guessable(secret):
-        raise Failure(f"{name_of(source)} is too short: whoever has a URL could guess the secret")
+        raise Failure(f"{name_of(source)} is too short: anyone with a URL could guess the secret")
     if is_weak(secret):
         output.note(
-            f"{name_of(source)} holds less than {WEAK_BYTES} bytes: a gateway wants weak: true for it"
+            f"{name_of(source)} has fewer than {WEAK_BYTES} bytes: a gateway requires weak: true for it"
         )
     return secret
 
 
 def secret_source_of(env: str | None, file: str | None) -> SecretSource | None:
-    """Of --secret-env and --secret-file. Raises UsageError."""
+    """Return the source that --secret-env or --secret-file names, or None. Raises UsageError."""
     if env and file:
-        raise click.UsageError("--secret-env or --secret-file")
+        raise click.UsageError("--secret-env and --secret-file exclude each other")
     if env:
         return SecretSource(env=env)
     return SecretSource(file=str(expanded(file))) if file else None
@@ -58,14 +61,14 @@ def secret_source_of(env: str | None, file: str | None) -> SecretSource | None:
 def signer_of(
     place: Place, output: Output, name: str, source: SecretSource | None, key_id: str | None
 ) -> KnownKey:
-    """Who signs for a connection. Raises Failure.
+    """Return the key that signs for a connection. Raises Failure.
 
     Args:
-        source: of the secret, where it is all that there is; None where there is a configuration.
+        source: of the secret, to sign without a configuration; None to use the configuration.
     """
     if source is not None:
         return KnownKey(name, _strong(output, resolve(source, Path.cwd(), place.environ), source))
-    from .configured import view_of  # reads YAML and decrypts: a secret alone needs neither
+    from .configured import view_of  # it reads YAML and decrypts; a secret alone needs neither
 
     view = view_of(place, name)
     key = _signing_key(view, key_id, int(time.time()))
@@ -84,4 +87,4 @@ def _signing_key(view: SigningView, key_id: str | None, now: int) -> SigningKey:
             raise Failure(f"the key {key.id} of {view.id} is revoked, or past its not_after")
     if key_id is not None:
         raise Failure(f"{view.id} has no key {key_id[:64]!r}")
-    raise Failure(f"{view.id} has no key in force: {quoted('connections', 'rotate', view.id)}")
+    raise Failure(f"{view.id} has no valid key: {quoted('connections', 'rotate', view.id)}")

@@ -1,6 +1,6 @@
-"""What lies before the operator: the configuration, the registry, and single connections out of them.
+"""The operator's workspace: the configuration, the registry, and single connections from them.
 
-Offline: credentials are not read, and of the signing secrets only those of the connection that is asked for.
+It works offline. It reads no credentials, and signing secrets only of the connection that is requested.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ENTRY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ConnectionId, ConnectionE
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One connection as it stands in a file. `managed` says that the file is the registry."""
+    """One connection as written in a file. `managed` means that the file is the registry."""
 
     id: str
     data: dict[str, Any]
@@ -54,7 +54,7 @@ class Entry:
 
 
 class Workspace(Place):
-    """The operator's view of one configuration, read when it is first asked for."""
+    """The operator's view of one configuration, which is read on first use."""
 
     @cached_property
     def _shape(self) -> Shape:
@@ -69,17 +69,17 @@ class Workspace(Place):
 
     @property
     def config(self) -> Config:
-        """Checked for its shape; none of its secrets was read."""
+        """The configuration, checked for its shape, without any secrets read. Raises ConfigError."""
         return self._shape.config
 
     @property
     def presets(self) -> Presets:
-        """The built-in ones, and where there is a configuration, those that it names."""
+        """The built-in presets, and those of the configuration if there is one."""
         return self._shape.presets if self.exists else Presets(providers())
 
     @cached_property
     def openers(self) -> list[Opener] | None:
-        """Raises ConfigError where there is no registry, or its key is not to be had."""
+        """The keys that open the registry. Raises ConfigError if there is no registry, or no key."""
         if self.config.registry is None:
             why = "names no registry file: `registry: {file: connections.enc, key: …}`"
             raise ConfigError([Problem(str(self.path), 0, 0, "registry", why)])
@@ -96,14 +96,14 @@ class Workspace(Place):
 
     @cached_property
     def draft(self) -> Draft | None:
-        """What is in the registry now; None where none is configured. For looking only."""
+        """The content of the registry, for reading only; None if no registry is configured."""
         if self.config.registry is None:
             return None
         return Draft.read(self.registry_path, self.openers)
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
-        """All connections of both files."""
+        """The connections of both files, by id."""
         document = self._shape.document
         data = document.data if isinstance(document.data, dict) else {}
         own = data.get("connections") or {}
@@ -115,7 +115,7 @@ class Workspace(Place):
         return found
 
     def entry(self, name: str) -> Entry:
-        """Raises Failure."""
+        """Return the connection with this id. Raises Failure."""
         found = self.entries.get(name)
         if found is None:
             hint = did_you_mean(name, self.entries) or f"{quoted('connections', 'list')} shows them"
@@ -123,7 +123,7 @@ class Workspace(Place):
         return found
 
     def filled(self, entry: Entry) -> dict[str, Any]:
-        """The entry with its preset filled in. Raises ConfigError."""
+        """Return the entry with its preset filled in. Raises ConfigError."""
         document = Document(
             entry.document.file, {"connections": {entry.id: entry.data}}, entry.document.marks
         )
@@ -134,7 +134,7 @@ class Workspace(Place):
         return found
 
     def model(self, entry: Entry) -> ConnectionEntry:
-        """Raises ConfigError."""
+        """Return the validated model of an entry. Raises ConfigError."""
         data = {entry.id: self.filled(entry)}
         document = Document(entry.document.file, {"connections": data}, entry.document.marks)
         try:
@@ -144,14 +144,14 @@ class Workspace(Place):
         return found
 
     def connection(self, entry: Entry) -> Connection:
-        """The connection with its signing keys and without its credential, revocations applied.
+        """Return the connection with its signing keys and revocations, without its credential.
 
-        Raises ConfigError, also for a signing secret that is not to be had here.
+        Raises ConfigError, also for a signing secret that is not available here.
         """
         return self.revocations.applied({entry.id: self.unrevoked(entry)})[entry.id]
 
     def unrevoked(self, entry: Entry) -> Connection:
-        """The same whatever is revoked; there need not be a registry yet."""
+        """Return the connection without revocations; the registry need not exist yet. Raises ConfigError."""
         document = Document(entry.document.file, None, entry.document.marks)
         secrets = FileSecrets(document, self.base, self.environ, offline=True)
         found = Registrar(secrets).connections({entry.id: self.model(entry)})
@@ -164,22 +164,20 @@ class Workspace(Place):
         return revocations_of(self.draft.content("revoked"), self.draft.path) if self.draft else Revocations()
 
     def hosts(self) -> frozenset[str]:
-        """Names of the gateway."""
+        """Return the names of the gateway."""
         return frozenset(host for name in self.config.gateway.hosts if (host := parse_host(name)))
 
     def registry(self, named: frozenset[str] = frozenset()) -> tuple[Registry, list[str]]:
-        """The connections that can be had here, and a sentence for each that cannot.
+        """Return the connections that are readable here, and a sentence for each that is not.
 
         Args:
-            named: of a large registry, only these are looked at.
+            named: in a large registry, only these connections are read.
         """
         found: dict[str, Connection] = {}
         left_out: list[str] = []
         wanted = list(self.entries.values())
         if len(wanted) > _MANY:
-            left_out.append(
-                f"Of {len(wanted)} connections, only those that the request names were looked at."
-            )
+            left_out.append(f"Of {len(wanted)} connections, only those that the request names were checked.")
             wanted = [self.entries[name] for name in named & self.entries.keys()]
         for entry in wanted:
             try:

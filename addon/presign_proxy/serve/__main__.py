@@ -1,4 +1,4 @@
-"""One worker of `presign serve`, started by its supervisor: `__main__.py CHANNEL SUPERVISOR`."""
+"""The program of one worker of `presign serve`. Its supervisor runs `__main__.py CHANNEL SUPERVISOR`."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ if _HOME not in sys.path:
 from presign_proxy.serve.parent_death import end_with_parent  # noqa: E402 - the path is set above
 
 if __name__ == "__main__":
-    # It holds the sockets from its first moment on, and reading mitmproxy takes seconds on a busy machine.
+    # First of all: it already holds the sockets, and importing mitmproxy takes seconds on a busy machine.
     end_with_parent(int(sys.argv[2]))
 
     from presign_proxy.prerequisites import missing

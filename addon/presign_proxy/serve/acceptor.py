@@ -1,4 +1,4 @@
-"""Accepting on a socket that several workers share."""
+"""A listener that accepts clients on a socket shared by several workers."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _PAUSE: Final = 0.2
 _LOOK: Final = 0.05
-"""Seconds between two looks for whether somebody has room."""
+"""Seconds until a full worker checks again whether another one has room."""
 _BETWEEN: Final = 60.0
-"""Seconds between two complaints."""
+"""Seconds between two log lines about failed accepts."""
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Acceptor:
-    """One connection at a time, and back to the event loop: asyncio would take all that wait, and leave
-    nothing to the other workers.
+    """A listener that accepts one connection in each turn of the event loop.
 
-    It is to mitmproxy what an `asyncio.Server` is: it has `sockets`, and can be closed.
+    asyncio would accept all waiting connections at once, and leave none to the other workers. mitmproxy uses
+    this object like an `asyncio.Server`: it has `sockets`, and can be closed.
     """
 
     def __init__(self, sock: socket.socket, handle: Handle, room: Room) -> None:
@@ -47,7 +47,7 @@ class Acceptor:
         self._watch()
 
     def close(self) -> None:
-        """Accept nothing more. The socket itself goes on listening where others hold it."""
+        """Stop accepting. The socket itself keeps listening while other processes hold it."""
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._sock.fileno())
@@ -55,7 +55,7 @@ class Acceptor:
 
     @property
     def arriving(self) -> int:
-        """How many connections were accepted that nobody handles yet."""
+        """The number of accepted connections that have no handler yet."""
         return len(self._arriving)
 
     def _watch(self) -> None:
@@ -80,7 +80,7 @@ class Acceptor:
         task.add_done_callback(self._tasks.discard)
 
     def _rest(self, seconds: float) -> None:
-        """Let the others accept, and what is here end."""
+        """Stop accepting for a while, so that other workers accept and connections here can end."""
         self._loop.remove_reader(self._sock.fileno())
         self._loop.call_later(seconds, self._watch)
 
@@ -91,14 +91,14 @@ class Acceptor:
 
     async def _arrive(self, connection: socket.socket) -> None:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            # It is registered before anything is waited for: at every moment it is counted once.
+            # mitmproxy registers it before its first await, so it is counted exactly once at any time.
             self._arriving.discard(connection)
             await self._handle(reader, writer)
 
         reader = asyncio.StreamReader(loop=self._loop)
         protocol: Any = asyncio.StreamReaderProtocol(reader, handle, loop=self._loop)
         try:
-            with contextlib.suppress(OSError):  # it has gone already
+            with contextlib.suppress(OSError):  # the client has already gone
                 await self._loop.connect_accepted_socket(lambda: protocol, connection)
         finally:
             self._arriving.discard(connection)

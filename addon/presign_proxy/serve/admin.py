@@ -1,4 +1,4 @@
-"""The admin listener of a gateway with workers: their figures added up, and whether any of them is ready."""
+"""The admin listener of a gateway with workers: the sum of their metrics, and their common readiness."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Overseer:
-    """Belongs to the supervisor. The workers, who alone read the configuration, tell it where to listen."""
+    """The supervisor's admin listener. Its address comes from workers, who alone read the configuration."""
 
     def __init__(self, ready: Callable[[], tuple[bool, str]]) -> None:
         self._ready = ready
@@ -22,16 +22,17 @@ class Overseer:
         self._address: tuple[str, int] | None = None
         self._server: AdminServer | None = None
         self.trouble = ""
-        """Why it does not listen where it should, as a sentence; empty where it does."""
+        """Why it does not listen on the configured address, as a sentence; empty if it does."""
 
-    def heard(self, worker: Hashable, report: dict[str, Any]) -> None:
-        """A worker has said how it is."""
+    def take_report(self, worker: Hashable, report: dict[str, Any]) -> None:
+        """Take a worker's report."""
         figures = report.get("figures")
         if isinstance(figures, dict):
             self._totals.update(worker, figures)
         self.listen(report.get("admin"))
 
     def lost(self, worker: Hashable) -> None:
+        """Keep the counters of a worker that has ended, and forget its gauges."""
         self._totals.lost(worker)
 
     def close(self) -> None:
@@ -40,9 +41,9 @@ class Overseer:
             self._server = None
 
     def listen(self, place: Any) -> None:
-        """Listen where a worker says: HOST and PORT, or nothing. Each report says it again.
+        """Listen on the address in a worker's report, HOST and PORT, or nowhere. Each report repeats it.
 
-        Where that cannot be, it stays where it was until it can.
+        If the new address is not available, the old one stays until it is.
         """
         address = (str(place[0]), int(place[1])) if place else None
         if address == self._address:
@@ -59,7 +60,7 @@ class Overseer:
             self._server = AdminServer(sockets, address[0], self._figures, lambda: line_of(self._ready()))
 
     def _fails(self, why: str) -> None:
-        """Told once."""
+        """Log the reason once."""
         if why != self.trouble:
             logger.warning("%s; it is tried again", why)
         self.trouble = why

@@ -1,4 +1,4 @@
-"""How many more clients each worker takes, in memory that all workers of one gateway see."""
+"""The free capacity of each worker, in memory that all workers of one gateway share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Final
 
 ROWS: Final = 1024
-"""Workers that live at a time, those that are ending included."""
+"""The maximum number of live workers, including those that are ending."""
 _BYTES: Final = 4
 
 
 class RoomTable:
-    """Of the supervisor: a row for each worker that lives. It is in a file that has no name."""
+    """The supervisor's table, with a row for each live worker, in a file without a name."""
 
     def __init__(self) -> None:
         """Raises OSError."""
@@ -24,7 +24,7 @@ class RoomTable:
         self._taken: set[int] = set()
 
     def take(self) -> int:
-        """A row for a worker that is about to start. Raises OSError where there are too many."""
+        """Return a row for a worker that is about to start. Raises OSError if there are too many workers."""
         row = next((one for one in range(ROWS) if one not in self._taken), None)
         if row is None:
             raise OSError(0, "there are too many workers")
@@ -33,28 +33,28 @@ class RoomTable:
         return row
 
     def give_back(self, row: int) -> None:
-        """A worker has ended: nobody waits for it to take clients."""
+        """Free the row of a worker that has ended, so that no other worker leaves clients to it."""
         self._rows[row] = 0
         self._taken.discard(row)
 
     def close(self) -> None:
-        """No worker lives any more."""
+        """Close the table after the last worker has ended."""
         self._rows.release()
         os.close(self.descriptor)
 
 
 class Room:
-    """Of one worker: its own row, and a look at the others.
+    """The table as one worker uses it: it writes its own row and reads the others.
 
-    A worker that is full leaves those who wait in the shared queue to a worker that has room. Where none has,
-    somebody has to turn them away, or they would wait for nothing.
+    A full worker leaves the clients in the shared queue to a worker that has room. If no worker has room, a
+    worker must turn them away, or they would wait in vain.
     """
 
     def __init__(self, descriptor: int, row: int, clients: Callable[[], tuple[int, int]]) -> None:
         """
         Args:
             descriptor: of the supervisor's table.
-            clients: how many connections are open here, and may be.
+            clients: returns how many connections are open here, and the maximum.
         """
         self._rows = _rows(descriptor)
         self._row = row
@@ -62,23 +62,23 @@ class Room:
         self._closed = False
 
     def tell(self) -> None:
-        """Show the others how much room there is here: whenever a client has come or gone."""
+        """Publish the free capacity of this worker. Call it whenever a client has come or gone."""
         count, most = self._clients()
         self._rows[self._row] = 0 if self._closed else max(0, most - count)
 
     def leaves_it_to_others(self) -> bool:
-        """Whether there is no room here, and some elsewhere."""
+        """Return whether this worker is full and another one has room."""
         self.tell()
         return not self._rows[self._row] and any(self._rows)
 
     def close(self) -> None:
-        """Take nobody any more."""
+        """Publish that this worker takes no more clients."""
         self._closed = True
         self._rows[self._row] = 0
 
 
 def _nameless() -> int:
-    """A file in memory; in the directory for temporary ones where the system knows no other."""
+    """Return the descriptor of a file in memory, or of a deleted temporary file on other systems."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("presign-room")
     with tempfile.TemporaryFile() as file:

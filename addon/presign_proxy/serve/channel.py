@@ -1,7 +1,7 @@
-"""Messages between the supervisor and one worker, both ways; its end tells of the other's end.
+"""Messages between the supervisor and one worker, in both directions. If one side ends, the channel ends.
 
-Each is JSON in a line, of any size: thousands of problems at a start are long, and so are the figures of
-thousands of connections.
+Each message is JSON on one line, of any size: thousands of problems at a start are long, and so are the
+metrics of thousands of connections.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 Message = dict[str, Any]
 
 _BLOCK: Final = 1024 * 1024
-"""Bytes that are read at a time."""
+"""The number of bytes to read at a time."""
 
 
 class Channel:
@@ -29,12 +29,12 @@ class Channel:
     @classmethod
     async def over(cls, sock: socket.socket) -> Channel:
         reader, writer = await asyncio.open_unix_connection(sock=sock, limit=_BLOCK)
-        # So that `sent` means sent.
+        # `sent` then waits until everything is written to the socket.
         writer.transport.set_write_buffer_limits(0)
         return cls(reader, writer)
 
     async def receive(self) -> Message | None:
-        """The next message; None once the other side has gone."""
+        """Return the next message, or None once the other side has gone."""
         try:
             line = await self._line()
             found = json.loads(line) if line else None
@@ -43,7 +43,7 @@ class Channel:
         return found if isinstance(found, dict) else None
 
     async def _line(self) -> bytes:
-        """The next line; nothing where the other side has gone before its end."""
+        """Return the next line; empty if the other side has gone before its end."""
         looked_at = 0
         while (end := self._read.find(b"\n", looked_at)) < 0:
             looked_at = len(self._read)
@@ -55,13 +55,13 @@ class Channel:
         return line
 
     def send(self, message: Message) -> None:
-        """Never waits, and never fails: where nobody reads any more, the end of the channel says so."""
+        """Send a message. Never waits and never fails: if the other side has gone, the channel ends."""
         with contextlib.suppress(OSError, RuntimeError):
             if not self._writer.is_closing():
                 self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def sent(self) -> None:
-        """Wait until the other side can read all that was sent, or has gone: before this process ends."""
+        """Wait until everything is written, or the other side has gone. Call it before this process ends."""
         with contextlib.suppress(OSError, RuntimeError):
             await self._writer.drain()
 

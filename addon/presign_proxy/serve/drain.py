@@ -1,4 +1,4 @@
-"""The end of a worker: nothing new, what is under way to its end, and not a byte of an answer lost."""
+"""The drain of a worker: it accepts nothing, finishes what is under way, and loses no byte of an answer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .master import GatewayServer
 
 _LOOK: Final = 0.05
 _ARRIVING: Final = 1.0
-"""Seconds in which a client that has just connected may send its request, to be told to go elsewhere."""
+"""Seconds for a client that has just connected to send its request, which is answered 503."""
 
 
 class Drain:
-    """Ends what is idle, waits for the rest."""
+    """The drain: it closes idle connections and waits for the rest."""
 
     def __init__(self, guard: Guard, server: GatewayServer) -> None:
         self._guard = guard
         self._server = server
 
     async def run(self, seconds: float) -> int:
-        """Returns how many connections the deadline has cut."""
+        """Drain for at most this time. Return how many connections the deadline cuts off."""
         ends = time.monotonic() + seconds
         self._guard.gateway.lifecycle.drain()
         acceptors = self._server.acceptors()
@@ -40,20 +40,20 @@ class Drain:
         return 0
 
     def _is_idle(self, handler: Any) -> bool:
-        """Whether nothing is under way for a client, nor on its way to it."""
+        """Return whether a client has no request under way, and no answer left to take."""
         client: Client = handler.client
         if _is_behind(handler, client):
             return False
         states = self._guard.states
         if (since := states.heads.get(client)) is not None:
-            # It has connected, or begun to ask: it will be told that this gateway is going away.
+            # It has connected or begun a request: it gets a moment to learn that this gateway is ending.
             return time.monotonic() - since > _ARRIVING
         layer = states.layers.get(client)
         return layer is None or bool(layer.is_idle())
 
 
 def _is_behind(handler: Any, client: Client) -> bool:
-    """Whether a client has not yet taken all that was written for it."""
+    """Return whether a client has not yet taken everything that was written for it."""
     io = handler.transports.get(client)
     writer = io.writer if io is not None else None
     return writer is not None and writer.transport.get_write_buffer_size() > 0

@@ -1,7 +1,7 @@
-"""The sockets on which clients are accepted: bound here, or handed over by systemd; shared by all workers.
+"""The listening sockets, bound here or passed by systemd, and shared by all workers.
 
-Bound once and inherited, not one per worker: whatever waits in the queue of a worker's own socket is lost
-with that worker, and of a shared one the next takes it.
+They are bound once and inherited, not one per worker: connections in the queue of a worker's own socket are
+lost with that worker, while another worker accepts those in a shared queue.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 BACKLOG: Final = 1024
-"""Connections that wait to be accepted."""
+"""The maximum number of connections that wait to be accepted."""
 _FIRST: Final = 3
 _ADDRESS: Final = re.compile(r"(?P<host>[A-Za-z0-9._-]*|\*|\[[0-9A-Fa-f:.%a-z]+\]):(?P<port>[0-9]{1,5})")
 
 
 class ListenError(Exception):
-    """There is nothing to listen on; the text says why and what to do. `is_taken`: something else listens."""
+    """A socket cannot listen. The text says why and what to do. `is_taken`: another program listens there."""
 
     is_taken = False
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host (empty: every address) and port of `HOST:PORT`. Raises ValueError."""
+    """Return the host (empty: every address) and the port of `HOST:PORT`. Raises ValueError."""
     found = _ADDRESS.fullmatch(text)
     if found is None or int(found["port"]) > 65535:
-        raise ValueError("is HOST:PORT, as in 127.0.0.1:8080, [::1]:8080 or *:8080")
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080, [::1]:8080 or *:8080")
     return found["host"].strip("[]*"), int(found["port"])
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of a host, not yet listening. Raises ListenError."""
+    """Bind a socket for each address of a host, not yet listening. Raises ListenError."""
     try:
         places = _places(host, port)
     except (OSError, UnicodeError):
@@ -43,14 +43,14 @@ def bind(host: str, port: int) -> list[socket.socket]:
     found: list[socket.socket] = []
     try:
         for family, address in places:
-            # Where any port will do, all addresses get the same one.
+            # With port 0, all addresses get the same port.
             at = (address[0], found[0].getsockname()[1], *address[2:]) if found and not port else address
             if (one := _bound(family, at)) is not None:
                 found.append(one)
     except OSError as error:
         for one in found:
             one.close()
-        failure = ListenError(told((host, port), error))
+        failure = ListenError(reason((host, port), error))
         failure.is_taken = error.errno == errno.EADDRINUSE
         raise failure from None
     if not found:
@@ -66,7 +66,7 @@ def _places(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
 
 
 def _bound(family: int, address: tuple[str | int, ...]) -> socket.socket | None:
-    """None where this machine does not have the family at all."""
+    """Bind one socket. Return None if this machine does not support the address family."""
     try:
         one = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
@@ -76,7 +76,7 @@ def _bound(family: int, address: tuple[str | int, ...]) -> socket.socket | None:
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # Clients over IPv4 have a socket of their own, so that an address is spelled in one way.
+            # IPv4 clients get a separate socket, so that each address has one spelling.
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         one.bind(address)
     except OSError:
@@ -86,8 +86,8 @@ def _bound(family: int, address: tuple[str | int, ...]) -> socket.socket | None:
     return one
 
 
-def told(address: tuple[Any, ...], error: OSError) -> str:
-    """Why nothing can listen on an address, and what to do, as a sentence."""
+def reason(address: tuple[Any, ...], error: OSError) -> str:
+    """Return why no socket can listen on an address, and what to do, as a sentence."""
     host, port = address[:2]
     where = f"{host or '*'}:{port}"
     if error.errno == errno.EADDRINUSE:
@@ -103,7 +103,7 @@ def told(address: tuple[Any, ...], error: OSError) -> str:
 
 
 def handed_over(environ: Mapping[str, str]) -> list[socket.socket]:
-    """The sockets that systemd has opened (sd_listen_fds(3)); none where it has not. Raises ListenError."""
+    """Return the sockets that systemd has opened (sd_listen_fds(3)), or none. Raises ListenError."""
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = environ.get("LISTEN_FDS", "")
@@ -116,15 +116,15 @@ def _checked(descriptor: int) -> socket.socket:
     try:
         one = socket.socket(fileno=descriptor)
     except OSError:
-        raise ListenError(f"descriptor {descriptor}, which systemd has handed over, is no socket") from None
+        raise ListenError(f"descriptor {descriptor}, passed by systemd, is not a socket") from None
     if one.type != socket.SOCK_STREAM or one.family not in (socket.AF_INET, socket.AF_INET6):
-        raise ListenError(f"descriptor {descriptor} is no TCP socket: use ListenStream= with a port")
+        raise ListenError(f"descriptor {descriptor} is not a TCP socket: use ListenStream= with a port")
     one.setblocking(False)
     return one
 
 
 def addresses_of(sockets: list[socket.socket]) -> list[str]:
-    """As people write them."""
+    """Return the addresses of sockets as `HOST:PORT`."""
     found = []
     for one in sockets:
         host, port, *_ = one.getsockname()

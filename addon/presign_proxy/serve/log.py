@@ -1,4 +1,4 @@
-"""The log of `presign serve`: one line, or one JSON object, for what an operator should know."""
+"""The log of `presign serve`: one line, or one JSON object, for each event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .log_flood import BoundedHandler
 
 
 class LogFormatter(logging.Formatter):
-    """`2027-01-01T00:00:00Z warning worker 4711: …`"""
+    """A formatter for lines like `2027-01-01T00:00:00Z warning worker 4711: …`."""
 
     def __init__(self, name: str, *, as_json: bool) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class LogFormatter(logging.Formatter):
 
 
 def _address_of(peer: Any) -> str:
-    """HOST:PORT of the client that mitmproxy names in a record; empty where it names none."""
+    """Return HOST:PORT of the client that mitmproxy names in a record; empty if it names none."""
     if not isinstance(peer, tuple) or len(peer) < 2:
         return ""
     host, port = peer[:2]
@@ -38,16 +38,16 @@ def _address_of(peer: Any) -> str:
 
 
 def open_log(name: str, *, as_json: bool) -> None:
-    """To standard error. Of requests nothing is logged below a warning: that is what the audit log is for.
+    """Log to standard error. Requests log nothing below a warning; the audit log records them.
 
     Args:
-        name: of the process.
+        name: the name of the process in each line.
     """
     handler = BoundedHandler()
     handler.setFormatter(LogFormatter(name, as_json=as_json))
     root = logging.getLogger()
     root.addHandler(handler)
-    # What is not enabled is not even made into a record: mitmproxy would have several for each request.
+    # A disabled level makes no record at all: mitmproxy would make several for each request.
     root.setLevel(logging.WARNING)
     for one in (
         "presign_proxy.serve",
@@ -56,6 +56,6 @@ def open_log(name: str, *, as_json: bool) -> None:
         "presign_proxy.mitm.patches",
     ):
         logging.getLogger(one).setLevel(logging.INFO)
-    # Nothing of this is printed, and looking it up costs more than the line.
+    # These fields are not printed, and looking them up costs more than the line.
     for one in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, one, False)

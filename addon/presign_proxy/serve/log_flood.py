@@ -1,4 +1,4 @@
-"""A log that no cause can flood: a disk that is full of one complaint keeps nothing else."""
+"""A log handler with a bounded rate, so that no single cause can fill the disk and displace other lines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 WINDOW: Final = 60.0
-"""Seconds."""
+"""The length of a window, in seconds."""
 OF_A_KIND: Final = 100
-"""Lines of one kind in a window."""
+"""The maximum number of lines of one kind in a window."""
 OF_ALL: Final = 1000
-"""Lines in a window, of whatever kind."""
+"""The maximum number of lines in a window, of all kinds."""
 _LONGEST: Final = 40
 _DIGITS: Final = re.compile(r"[0-9].*", re.DOTALL)
 
@@ -22,14 +22,18 @@ Kind = tuple[str, int, int, str]
 
 
 class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes so many lines a minute, and how many it has left out.
+    """A handler that writes a limited number of lines a minute, and how many it has left out.
 
-    Lines are of a kind that come from one place in the code and begin with the same words. What strangers
-    cause, a broken-off handshake or a request that is none, is written as often as any other line.
+    Lines from one place in the code that begin with the same words are of one kind. Lines that strangers
+    cause (an aborted handshake, a malformed request) have the same limit as any other line.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """To standard error. Args: clock: seconds, of a clock that is never set."""
+        """Write to standard error.
+
+        Args:
+            clock: returns seconds of a monotonic clock.
+        """
         super().__init__()
         self._clock = clock
         self._since = clock()
@@ -49,7 +53,7 @@ class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
     def tell(self) -> None:
-        """Begin a new window, with a line about what the last one left out."""
+        """Begin a new window, with a line about the lines that the last one left out."""
         left_out, self._left_out = self._left_out, 0
         self._written.clear()
         self._count = 0

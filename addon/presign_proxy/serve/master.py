@@ -1,4 +1,4 @@
-"""mitmproxy with nothing but what the gateway needs: no script, no UI, no dumps, no listener of its own."""
+"""A mitmproxy with only what the gateway needs: no script, no UI, no dumps, no listener of its own."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ from .plan import Plan
 
 
 class SharedListener(AsyncioServerInstance[M]):
-    """Serves as the mode `regular` does, on sockets that are there already.
+    """A server for the mode `regular`, on sockets that exist already.
 
-    A subclass of a mode that is left open: mitmproxy makes those of a given one wherever that is asked for.
+    It is a subclass without a fixed mode: mitmproxy would use a subclass with one wherever that mode is
+    requested.
     """
 
     def __init__(self, mode: Any, manager: Any, sockets: Sequence[socket.socket], room: Room) -> None:
@@ -48,14 +49,14 @@ class SharedListener(AsyncioServerInstance[M]):
 
 
 class GatewayServer(proxyserver.Proxyserver):
-    """mitmproxy's proxy server, which listens when it is told to."""
+    """mitmproxy's proxy server, which listens only after `serve` is called."""
 
     name = "proxyserver"
     _room: Room | None = None
 
     @contextlib.contextmanager
     def register_connection(self, connection_id: Any, handler: Any) -> Iterator[None]:
-        """As mitmproxy does, whose server calls it for each client; and the other workers see it."""
+        """Register a client as mitmproxy does, and publish the new number of clients to the other workers."""
         with super().register_connection(connection_id, handler):
             self._tell()
             yield
@@ -66,7 +67,7 @@ class GatewayServer(proxyserver.Proxyserver):
             self._room.tell()
 
     async def serve(self, sockets: Sequence[socket.socket], room: Room) -> None:
-        """Accept on these sockets from now on."""
+        """Start accepting on these sockets."""
         mode = mode_specs.ProxyMode.parse("regular")
         listener: Any = SharedListener(mode, self, sockets, room)
         self.servers._instances = {mode: listener}
@@ -83,7 +84,7 @@ class GatewayServer(proxyserver.Proxyserver):
 
 
 class GatewayTls(tlsconfig.TlsConfig):
-    """mitmproxy's addon, which asks its certificate for a number with each request, and keeps that here."""
+    """mitmproxy's TLS addon with a cache: it would read a number from its certificate with each request."""
 
     name = "tlsconfig"
     _authority: Any = None
@@ -97,7 +98,7 @@ class GatewayTls(tlsconfig.TlsConfig):
 
 
 class LastAnswers:
-    """Tells clients, while the gateway drains, that this was the last answer on their connection."""
+    """An addon that adds `Connection: close` to answers while the gateway drains."""
 
     name = "presign_last_answers"
 
@@ -110,15 +111,16 @@ class LastAnswers:
 
 
 def _eagerly(loop: asyncio.AbstractEventLoop, coroutine: Any, **given: Any) -> Any:
-    """A task that begins at once, as mitmproxy expects it. uvloop says so too, in a word that Python's own
-    factory does not know.
+    """Make a task that begins at once, as mitmproxy expects.
+
+    uvloop passes `eager_start`, which Python's own factory does not accept.
     """
     given.pop("eager_start", None)
     return asyncio.eager_task_factory(loop, coroutine, **given)
 
 
 class GatewayMaster(Master):
-    """What is left of mitmproxy in production."""
+    """The mitmproxy master of a worker in production."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(Options())
@@ -134,7 +136,7 @@ class GatewayMaster(Master):
         patches.take()
 
     async def run(self) -> None:
-        """Until `shutdown`. As mitmproxy does it, but it listens when it is told to."""
+        """Run until `shutdown`, like mitmproxy's master, but without listening at the start."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._asyncio_exception_handler)
         loop.set_task_factory(_eagerly)
@@ -150,7 +152,7 @@ class GatewayMaster(Master):
         return count + sum(one.arriving for one in self.server.acceptors()), most
 
     def load(self, plan: Plan) -> None:
-        """Read everything. What is wrong is logged as an error, as mitmproxy does it.
+        """Read everything. Problems are logged as errors, as mitmproxy does.
 
         Raises OptionsError, OSError.
         """

@@ -1,4 +1,4 @@
-"""What `presign serve` was asked for: everything that a worker has to know, and no secret."""
+"""The parameters of `presign serve`: everything that a worker needs, and no secret."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """
+    """The parameters of one gateway.
+
     Args:
-        config: path of the configuration.
-        confdir: where mitmproxy's certificate authority is.
-        workers: how many serve at a time.
+        config: the path of the configuration.
+        confdir: the directory of mitmproxy's certificate authority.
+        workers: the number of workers that serve at a time.
         drain: seconds that requests under way may take once the gateway stops.
-        notice: seconds between the word that it stops and the drain, in which it serves as ever.
-        unsigned: what becomes of requests without a presign: a value of the option `presign_unsigned`.
-        upstream_ca: a file of authorities that upstreams are checked against, or empty.
+        notice: seconds between the signal to stop and the drain, in which the gateway serves as before.
+        unsigned: the treatment of requests without a presign: a value of the option `presign_unsigned`.
+        upstream_ca: a file of the authorities that verify upstreams, or empty.
         as_json: whether log lines are JSON.
-        again: whether the gateway has served before: a secret that cannot be had then stops its connection,
-            and not the new worker.
+        again: whether the gateway has served before: a missing secret then stops only its connection, and not
+            the new worker.
     """
 
     config: str

@@ -1,8 +1,8 @@
-"""Keeps as many workers serving as were asked for, one more in reserve, and ends them in good order.
+"""The supervisor, which keeps the requested number of workers serving and one more in reserve.
 
 The supervisor holds the sockets and nothing else: no configuration, no secret, no mitmproxy. A spare worker
-has read everything and accepts nothing; it takes the place of one that dies within milliseconds, also while
-the configuration on the disk is broken, because it was read when that was good.
+has read everything and accepts nothing. It replaces a dead worker within milliseconds, even while the
+configuration on the disk is broken, because it read the configuration when that was valid.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 TICK: Final = 0.5
 STARTING: Final = 120.0
-"""Seconds in which a worker must have read everything."""
+"""Seconds in which a new worker must read everything."""
 SILENCE: Final = 20.0
-"""Seconds for which a worker may say nothing; it reports every second."""
+"""Seconds without a report after which a worker is killed; it reports every second."""
 MUTE: Final = 2.5
-"""Seconds without a report after which a worker is not taken for ready: two of them are missing."""
+"""Seconds without a report after which a worker does not count as ready: two reports are missing."""
 GRACE: Final = 3.0
-"""Seconds beyond the deadline of a drain in which workers end by themselves."""
+"""Seconds after the deadline of a drain in which workers end by themselves."""
 _STALLED: Final = 5.0
-"""Seconds without a look at the workers after which nothing can be said of when they were heard."""
+"""Seconds without a turn of the supervisor's loop after which the age of reports says nothing."""
 
 
 class Supervisor:
-    """One for each `presign serve`."""
+    """The supervisor of one `presign serve`."""
 
     def __init__(self, plan: Plan, sockets: list[socket.socket], notifier: Notifier) -> None:
         self._plan = plan
@@ -58,36 +58,36 @@ class Supervisor:
         self._served = False
         self._admin_wanted = 0.0
         self.failed: list[str] = []
-        """Why there never was a worker that served."""
+        """Why no worker ever served."""
         self._pace = Pace(plan.workers)
         self._last = time.monotonic()
         self._reloading: list[WorkerProcess] = []
 
-    # -- what others may ask ----------------------------------------------------------------------------
+    # -- state for other objects ------------------------------------------------------------------------
 
     def ready(self) -> tuple[bool, str]:
-        """Whether the gateway should be sent requests, and why not."""
+        """Return whether the gateway should get requests, and why not."""
         if self._leaving:
             return False, "draining"
         now = time.monotonic()
         serving = self._of("serving")
-        # What a worker that hangs or was stopped said last says nothing of now.
-        mute = [one for one in serving if now - one.heard > MUTE]
+        # The last report of a worker that hangs or is stopped says nothing about the present.
+        mute = [one for one in serving if now - one.reported_at > MUTE]
         reports = [one.said.get("ready") or (False, "starting") for one in serving if one not in mute]
-        told = [f"worker {one.pid} has said nothing for {now - one.heard:.0f} s" for one in mute]
+        late = [f"worker {one.pid} has not reported for {now - one.reported_at:.0f} s" for one in mute]
         good = [why for is_ready, why in reports if is_ready]
         if not good:
-            return False, ", ".join(told) or (reports[0][1] if reports else "starting")
-        return True, ", ".join([*[why for why in good if why != "serving"][:1], *told]) or "serving"
+            return False, ", ".join(late) or (reports[0][1] if reports else "starting")
+        return True, ", ".join([*[why for why in good if why != "serving"][:1], *late]) or "serving"
 
     def reports(self) -> Iterator[tuple[int, Message]]:
-        """What each worker that serves has said last, by process id."""
+        """Yield the last report of each worker that serves or drains, with its process id."""
         yield from ((one.pid, one.said) for one in self._of("serving", "draining"))
 
-    # -- the whole life ---------------------------------------------------------------------------------
+    # -- from start to end ------------------------------------------------------------------------------
 
     async def run(self) -> int:
-        """Serve until told to stop; returns the exit code."""
+        """Serve until a signal stops the gateway. Return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -121,14 +121,14 @@ class Supervisor:
         return [one for one in self._workers if one.stage in stages]
 
     async def _tend(self) -> None:
-        """Bring what is nearer to what should be."""
+        """Do what is due: end silent workers, call spares, start new workers."""
         now = time.monotonic()
         if now - self._last > _STALLED:
-            # This process, or the machine, was stopped for a while: nobody was heard, whatever they said.
+            # This process, or the machine, was stopped for a while: reports have arrived, but were not read.
             for one in self._workers:
-                one.heard = now
+                one.reported_at = now
         self._last = now
-        orphans.bury([one.pid for one in self._workers])
+        orphans.reap([one.pid for one in self._workers])
         self._end_the_silent(now)
         if self._stopping is not None:
             if now > self._stopping:
@@ -141,14 +141,14 @@ class Supervisor:
         missing = self._plan.workers - len(self._of("called", "serving"))
         for spare in self._of("spare")[: max(0, missing)]:
             spare.call()
-        # The first one makes what the others find: the certificate authority, the store.
+        # The first worker creates what the others find: the certificate authority, the store.
         wanted = self._plan.workers + 1 if self._served else 1
-        # Not where it has failed: what cannot be started would be tried without end, and no signal heard.
+        # Stop after a failure: the loop would retry for ever, and handle no signal.
         while not self.failed and self._count_of_live() < wanted and not self._must_wait():
             await self._start_one()
 
     def _wait_for_admin(self, now: float) -> None:
-        """Nobody is served before those who ask for readiness can be answered."""
+        """Wait for the admin listener's port: no client is served before readiness can be queried."""
         self._admin_wanted = self._admin_wanted or now
         if now - self._admin_wanted > PORT_PATIENCE:
             self.failed = [self._overseer.trouble]
@@ -159,28 +159,28 @@ class Supervisor:
     async def _start_one(self) -> None:
         hello = {"do": "start", "plan": self._plan.as_message() | {"again": self._served}}
         try:
-            worker = await WorkerProcess.start(hello, self._sockets, self._table, self._told)
+            worker = await WorkerProcess.start(hello, self._sockets, self._table, self._on_message)
         except OSError as error:
             self._lost(f"a worker cannot be started: {(error.strerror or 'it failed').lower()}", [])
             return
         self._workers.append(worker)
         if self._stopping is not None:
-            worker.kill()  # told to stop while it was being started
+            worker.kill()  # the stop signal came while it was being started
 
     def _end_the_silent(self, now: float) -> None:
         for one in self._of("starting"):
             if now - one.since > STARTING:
                 one.kill(f"did not start within {STARTING:.0f} s")
         for one in self._of("spare", "called", "serving", "draining"):
-            if now - one.heard > SILENCE:
-                one.kill(f"said nothing for {SILENCE:.0f} s and was ended")
+            if now - one.reported_at > SILENCE:
+                one.kill(f"did not report for {SILENCE:.0f} s and was ended")
 
-    def _told(self, worker: WorkerProcess, message: Message) -> None:
-        """A worker has said something; an empty message: it has ended."""
+    def _on_message(self, worker: WorkerProcess, message: Message) -> None:
+        """Handle a message of a worker. An empty message means that it has ended."""
         self._changed.set()
         said = message.get("is")
         if not message:
-            self._buried(worker)
+            self._has_ended(worker)
         elif said == "failed":
             worker.failure = [str(line) for line in message.get("why", ())]
         elif said == "loaded" and worker.stage == "starting":
@@ -194,12 +194,12 @@ class Supervisor:
         elif said == "serving" and worker.stage == "called":
             self._serves(worker)
         elif said == "draining" and worker.stage == "serving":
-            worker.enter("draining")  # somebody has told it to, and it will be replaced
+            worker.enter("draining")  # somebody sent it SIGTERM; it will be replaced
         elif said == "reloaded":
             self._reloaded(worker)
         elif said == "report":
             worker.said = message
-            self._overseer.heard(worker, message)
+            self._overseer.take_report(worker, message)
 
     def _serves(self, worker: WorkerProcess) -> None:
         worker.enter("serving")
@@ -210,7 +210,7 @@ class Supervisor:
             logger.info("listening on %s with %d worker(s)", where, self._plan.workers)
             self._notifier.ready(f"listening on {where}")
 
-    def _buried(self, worker: WorkerProcess) -> None:
+    def _has_ended(self, worker: WorkerProcess) -> None:
         self._workers.remove(worker)
         self._table.give_back(worker.row)
         self._overseer.lost(worker)
@@ -224,7 +224,7 @@ class Supervisor:
             self._lost(f"worker {worker.pid} {worker.how_it_ended()}", worker.failure)
 
     def _lost(self, what: str, why: list[str]) -> None:
-        """Replace a worker: the first time at once, ever later where its successors do not live either."""
+        """Schedule the replacement of a lost worker: at once, or later if its predecessors died too."""
         if not self._served:
             self.failed = self.failed or why or [f"{what} before it could serve"]
             return
@@ -236,13 +236,13 @@ class Supervisor:
         for line in why:
             logger.error("%s", line)
 
-    # -- what the operator says -------------------------------------------------------------------------
+    # -- signals ----------------------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Have every worker read the configuration again."""
         if self._leaving:
             return
-        self._pace.reset()  # something was mended, perhaps
+        self._pace.reset()  # its cause may have been removed
         self._notifier.reloading()
         self._reloading = self._of("spare", "called", "serving")
         for one in self._workers:
@@ -257,7 +257,7 @@ class Supervisor:
                 self._notifier.ready(self.ready()[1])
 
     def _stop(self, number: int) -> None:
-        """Drain, at the first signal, after the notice; end at once, at the second."""
+        """Drain at the first signal, after the notice. End at once at the second."""
         self._changed.set()
         if self._leaving:
             self._ended_by = number
@@ -265,13 +265,13 @@ class Supervisor:
         self._leaving = True
         self._notifier.stopping()
         if self._plan.notice and self._served:
-            logger.info("not ready any more: served for another %.0f s", self._plan.notice)
+            logger.info("no longer ready: serving for another %.0f s", self._plan.notice)
             asyncio.get_running_loop().call_later(self._plan.notice, self._drain)
         else:
             self._drain()
 
     def _drain(self) -> None:
-        """Whoever asks for readiness has had the time to send nobody here any more."""
+        """Begin the drain. Balancers have had the time of the notice to stop sending clients here."""
         self._changed.set()
         self._stopping = time.monotonic() + self._plan.drain + GRACE
         logger.info("draining: requests under way have %.0f s", self._plan.drain)
@@ -288,7 +288,7 @@ class Supervisor:
         for one in self._workers:
             one.kill("was not needed")
         ends = time.monotonic() + GRACE
-        while self._workers and time.monotonic() < ends:  # noqa: ASYNC110 - it is over soon
+        while self._workers and time.monotonic() < ends:  # noqa: ASYNC110 - it lasts GRACE at most
             await asyncio.sleep(0.01)
         if not self._workers:
             self._table.close()

@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify(3)): a datagram with a few words. Without systemd, nothing."""
+"""Notifications to systemd (sd_notify(3)): a datagram with a few words, or nothing without systemd."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import time
 
 
 class Notifier:
-    """Tells the service manager how the gateway is."""
+    """A sender of the gateway's state to the service manager."""
 
     def __init__(self, address: str) -> None:
-        """Args: address: `$NOTIFY_SOCKET`, a path or an abstract name; empty where nobody wants to know."""
+        """
+        Args:
+            address: `$NOTIFY_SOCKET`, a path or an abstract name; empty without a service manager.
+        """
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     def ready(self, status: str) -> None:

@@ -1,4 +1,4 @@
-"""One worker: reads everything, waits to be called, serves, drains, ends. Its supervisor says when."""
+"""One worker: it reads everything, waits as a spare, serves, drains and ends, as its supervisor orders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LAST_WORDS: Final = 2.0
 
 
 class _Findings(logging.Handler):
-    """What is said while everything is read: an addon that fails to load is only logged by mitmproxy."""
+    """Errors and warnings logged during reading. mitmproxy only logs that an addon fails to load."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -44,7 +44,7 @@ class _Findings(logging.Handler):
 
 
 class Worker:
-    """Does what comes over its channel."""
+    """A worker that follows the orders from its channel."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -55,21 +55,21 @@ class Worker:
         self._draining = False
 
     async def run(self) -> int:
-        """Returns the exit code."""
+        """Run the worker. Return the exit code."""
         hello = await self._channel.receive()
         if hello is None:
             return 1
         self._plan = Plan(**hello["plan"])
         open_log(f"worker {os.getpid()}", as_json=self._plan.as_json)
         self._sockets = [socket.socket(fileno=one) for one in hello["sockets"]]
-        self._heed_signals()
+        self._install_signal_handlers()
         found = self._load()
         if found.errors:
             self._channel.send({"is": "failed", "why": found.errors})
             await self._channel.sent()
             return 1
         found.warnings += self._shortage()
-        _settle()
+        _freeze()
         self._room = Room(hello["room"], hello["row"], self._master.clients)
         self._do(self._report())
         running = self._do(self._master.run())
@@ -85,7 +85,7 @@ class Worker:
         return 0
 
     def _load(self) -> _Findings:
-        """Read everything; what is found is told once, by the supervisor."""
+        """Read everything. Return the errors and warnings, which the supervisor logs once."""
         found, root = _Findings(), logging.getLogger()
         others, root.handlers = root.handlers, [found]
         try:
@@ -109,13 +109,13 @@ class Worker:
     def _failed(self, error: OSError) -> str:
         name, confdir = str(error.filename), self._plan.confdir
         text = f"{name}: {(error.strerror or 'failed').lower()}"
-        # It is in the home directory unless told otherwise, which a service need not have.
+        # By default, confdir is in the home directory, which a service may not have.
         if confdir.startswith(name) or name.startswith(confdir):
             return f"{text}; name another directory with --confdir DIR"
         return text
 
     async def _follow_orders(self) -> None:
-        """Until the supervisor has gone, and with it the reason to be here, or the worker has drained."""
+        """Follow orders until the supervisor has gone, or the worker cannot serve."""
         while (order := await self._channel.receive()) is not None:
             what = order.get("do")
             if what == "serve" and not self._draining:
@@ -127,13 +127,13 @@ class Worker:
                 self._drain()
 
     async def _serve(self) -> bool:
-        """Whether that can be: two gateways may bind one port, and only one of them listen on it."""
+        """Start serving. Return whether it worked: two gateways may bind one port, only one can listen."""
         if self._room is None:
-            return False  # nothing was read yet
+            return False  # nothing has been read yet
         try:
             await self._master.server.serve(self._sockets, self._room)
         except OSError as error:
-            why = listeners.told(self._sockets[0].getsockname(), error)
+            why = listeners.reason(self._sockets[0].getsockname(), error)
             self._channel.send({"is": "failed", "why": [why]})
             await self._channel.sent()
             return False
@@ -154,7 +154,7 @@ class Worker:
         self._accept_no_more()
         lost = await Drain(self._master.guard, self._master.server).run(self._plan.drain)
         if lost:
-            logger.warning("the deadline has cut %d connection(s) off", lost)
+            logger.warning("the deadline cut off %d connection(s)", lost)
         self._master.shutdown()
 
     def _accept_no_more(self) -> None:
@@ -165,13 +165,13 @@ class Worker:
 
     async def _report(self) -> None:
         while True:
-            self._channel.send({"is": "report", **self._told()})
+            self._channel.send({"is": "report", **self._state()})
             await asyncio.sleep(EVERY)
 
-    def _told(self) -> Message:
-        """How this worker is, for the admin listener, which the supervisor has."""
+    def _state(self) -> Message:
+        """Return the state of this worker, for the supervisor's admin listener."""
         if self._room is not None and self._master.server.acceptors():
-            self._room.tell()  # the configuration may let more in than before
+            self._room.tell()  # a new configuration may have raised max_clients
         return {
             "ready": self._master.guard.gateway.status.readiness(),
             "connections": len(self._master.server.connections),
@@ -185,20 +185,20 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _heed_signals(self) -> None:
-        """Ctrl-C reaches the whole group: the supervisor says what it means. SIGTERM to one: it drains."""
+    def _install_signal_handlers(self) -> None:
+        """Handle signals: SIGTERM drains. Ctrl-C reaches the whole group, and the supervisor handles it."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._drain)
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until the guard, which reloads, is there
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until the guard handles it as a reload
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
 
 
-def _settle() -> None:
-    """What was read stays, and garbage collections need not walk through it.
+def _freeze() -> None:
+    """Exempt everything that was read from garbage collection.
 
-    The young are looked at more seldom than Python would have it, the old are not: each client leaves fifty
-    objects behind that refer to each other, and by then they are old.
+    Young objects are collected less often than Python does by default; old ones are not. Each client leaves
+    fifty objects that refer to each other, and they are old when it goes.
     """
     gc.collect()
     gc.freeze()
@@ -206,7 +206,7 @@ def _settle() -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop where that is installed (the extra `uvloop`), else Python's own."""
+    """Return uvloop's event loop if it is installed (the extra `uvloop`), else None for Python's own."""
     with contextlib.suppress(ImportError):
         import uvloop
 
@@ -220,7 +220,11 @@ async def _work(channel: int) -> int:
 
 
 def main(channel: int) -> None:
-    """Args: channel: a descriptor, one end of a socket pair."""
+    """Run a worker, then exit.
+
+    Args:
+        channel: the descriptor of one end of a socket pair.
+    """
     code = 1
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
@@ -228,6 +232,6 @@ def main(channel: int) -> None:
         except Exception as error:
             logger.exception("presign: failed (%s)", type(error).__name__)
         finally:
-            # Threads may wait for a program that prints a secret, or a name that does not resolve.
+            # Exit without joining threads: they may wait for a program that prints a secret, or for a name.
             logging.shutdown()
             os._exit(code)

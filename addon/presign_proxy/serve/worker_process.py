@@ -1,4 +1,4 @@
-"""One worker as its supervisor sees it: a process, a channel, and what it last said."""
+"""One worker as its supervisor sees it: a process, a channel, and its last report."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Stage = Literal["starting", "spare", "called", "serving", "draining", "gone"]
 
 _MAIN: Final = Path(__file__).with_name("__main__.py")
 _HELD: Final = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
-"""Signals that would end a process before it has said what it does on them."""
+"""Signals that would end a process before it has installed handlers for them."""
 
 
 class WorkerProcess:
-    """Starts with everything read and nothing accepted: a spare, until it is called to serve."""
+    """A worker's process. After its start it is a spare that accepts nothing, until it is called to serve."""
 
     def __init__(self, child: subprocess.Popen[bytes], channel: Channel, row: int) -> None:
         self._child = child
         self.row = row
-        """In the table of who has room."""
+        """Its row in the table of free capacity."""
         self.channel = channel
         self.stage: Stage = "starting"
         self.said: Message = {}
-        """Its last report."""
-        self.heard = self.since = time.monotonic()
+        """The worker's last report."""
+        self.reported_at = self.since = time.monotonic()
         self.failure: list[str] = []
-        """Why it cannot serve, in its own words."""
+        """Why the worker cannot serve, as it reported."""
         self.killed_for = ""
         self.has_drained = False
 
@@ -49,14 +49,12 @@ class WorkerProcess:
         table: RoomTable,
         changed: Callable[[WorkerProcess, Message], None],
     ) -> WorkerProcess:
-        """Start a program of its own, never a fork of this one, that inherits the sockets.
+        """Start a new program, never a fork of this one, that inherits the sockets. Raises OSError.
 
         Args:
             hello: the first message to it.
-            table: in which it has a row, until it has ended.
-            changed: told of each of its messages, and of its end by an empty one.
-
-        Raises OSError.
+            table: gives it a row until it has ended.
+            changed: called with each of its messages, and with an empty one at its end.
         """
         row = table.take()
         ours, theirs = socket.socketpair()
@@ -86,19 +84,19 @@ class WorkerProcess:
         self.stage, self.since = stage, time.monotonic()
 
     def call(self) -> None:
-        """Accept from now on."""
+        """Order the worker to accept clients."""
         self.enter("called")
         self.channel.send({"do": "serve"})
 
     def drain(self) -> None:
-        """Accept nothing more, end when what is under way has ended."""
+        """Order the worker to accept nothing more and to end when its requests have ended."""
         self.enter("draining")
         self.channel.send({"do": "drain"})
 
     def kill(self, why: str = "") -> None:
         self.killed_for = self.killed_for or why
         with contextlib.suppress(OSError):
-            if self._child.returncode is None:  # not reaped: nobody else has its number
+            if self._child.returncode is None:  # not reaped, so no other process has its number
                 self._child.kill()
 
     def how_it_ended(self) -> str:
@@ -112,7 +110,7 @@ class WorkerProcess:
 
     async def _follow(self, changed: Callable[[WorkerProcess, Message], None]) -> None:
         while (message := await self.channel.receive()) is not None:
-            self.heard = time.monotonic()
+            self.reported_at = time.monotonic()
             changed(self, message)
         self.channel.close()
         await self._reap()
@@ -121,7 +119,7 @@ class WorkerProcess:
         changed(self, {})
 
     async def _reap(self) -> None:
-        """A worker whose channel has ended is ending; one that does not is of no use to anybody."""
+        """Reap a worker whose channel has ended. Kill it if it does not end in time."""
         ends = time.monotonic() + _LAST_WORDS
         while self._child.poll() is None:
             if time.monotonic() > ends:
@@ -132,13 +130,13 @@ class WorkerProcess:
 
 
 _LAST_WORDS: Final = 3.0
-"""Seconds that a worker has to end in, once it has hung up."""
+"""Seconds in which a worker must end once its channel has ended."""
 
 
 def _spawn(channel: int, shared: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Nothing but numbers on its command line; its environment is ours.
+    """Start the worker's program. Its command line holds only numbers; its environment is ours.
 
-    As a file, and with -P: `-m` would look for every module in the working directory first.
+    It runs as a file and with -P: `-m` would search every module in the working directory first.
     """
     flags: list[Any] = ["-P", *(["-" + "O" * sys.flags.optimize] if sys.flags.optimize else [])]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
