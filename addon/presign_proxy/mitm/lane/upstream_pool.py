@@ -12,6 +12,7 @@ from ...http.message import Origin
 from .. import last_bytes
 from ..tcp import keep_asking
 from .upstream import Link
+from .upstream_records import over_tls
 from .write_batch import Outbox
 
 IDLE: Final = 4.0
@@ -89,15 +90,18 @@ class Pool:
         secure, era = origin.scheme == "https", self._era
         if secure and self._tls is None:
             self._tls = self._context()
-        transport, link = await asyncio.get_running_loop().create_connection(
-            lambda: Link(self._outbox),
-            place.address,
-            origin.port,
-            ssl=self._tls if secure else None,
-            server_hostname=origin.host if secure else None,
-        )
-        keep_asking(transport.get_extra_info("socket"))
-        last_bytes.keep(transport)
+        if secure and self._tls is not None:
+            link, records = await over_tls(
+                lambda: Link(self._outbox), place.address, origin.port, self._tls, origin.host
+            )
+            link.records = records
+        else:
+            _, link = await asyncio.get_running_loop().create_connection(
+                lambda: Link(self._outbox), place.address, origin.port
+            )
+        if link.transport is not None:
+            keep_asking(link.transport.get_extra_info("socket"))
+            last_bytes.keep(link.transport)
         link.era = era
         return link
 
