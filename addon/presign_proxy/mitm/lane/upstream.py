@@ -14,7 +14,6 @@ from ...http.response_head import ResponseHead, Unreadable
 from .. import last_bytes
 from ..tcp import unsent
 from .response_reader import Incoming
-from .upstream_records import RecordTurns
 from .write_batch import Outbox
 
 _FULL: Final = 128 * 1024
@@ -70,7 +69,6 @@ class Link(asyncio.Protocol):
         "lost",
         "odd",
         "reader",
-        "records",
         "sender",
         "spent",
         "transport",
@@ -82,8 +80,6 @@ class Link(asyncio.Protocol):
         self.reader: Reader | None = None
         self.sender: Reader | None = None
         """Whose request is being sent, also where its response has come in full."""
-        self.records: RecordTurns | None = None
-        """Over TLS, what stands below that."""
         self.lost = False
         self.odd = False
         self.spent = False
@@ -176,16 +172,12 @@ class Link(asyncio.Protocol):
         if transport is not None and not (self.lost or transport.is_closing()):
             self.spent |= self._secure  # TLS reads on, and keeps what no look at the socket shows
             transport.pause_reading()
-            if self.records is not None:
-                self.records.hold(True)
 
     def _read_on(self) -> None:
         """Unless no more is wanted, or more is here than was read, or it is others' turn."""
         transport, waits = self.transport, self._held or self._lags or self._paced
         if transport is not None and not (waits or self.lost or transport.is_closing()):
             transport.resume_reading()
-            if self.records is not None:
-                self.records.hold(False)
 
     def close(self) -> None:
         """End it, whatever is still to come; nobody hears of it any more."""

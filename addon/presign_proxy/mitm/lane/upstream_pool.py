@@ -90,20 +90,19 @@ class Pool:
         secure, era = origin.scheme == "https", self._era
         if secure and self._tls is None:
             self._tls = self._context()
+        address, port = place.address, origin.port
         if secure and self._tls is not None:
-            link, records = await over_tls(
-                lambda: Link(self._outbox), place.address, origin.port, self._tls, origin.host
-            )
-            link.records = records
+            transport, link = await over_tls(self._link, address, port, self._tls, origin.host)
         else:
-            _, link = await asyncio.get_running_loop().create_connection(
-                lambda: Link(self._outbox), place.address, origin.port
-            )
-        if link.transport is not None:
-            keep_asking(link.transport.get_extra_info("socket"))
-            last_bytes.keep(link.transport)
+            loop = asyncio.get_running_loop()
+            transport, link = await loop.create_connection(self._link, address, port)
+        keep_asking(transport.get_extra_info("socket"))
+        last_bytes.keep(transport)
         link.era = era
         return link
+
+    def _link(self) -> Link:
+        return Link(self._outbox)
 
     def sweep(self) -> None:
         """Close what has been idle for too long."""

@@ -99,16 +99,38 @@ class RecordTurns(asyncio.BufferedProtocol):
         self._stock.resume_writing()
 
 
+class HeldTransport:
+    """The transport of what is decrypted. Where its reading is stopped, nothing more is decrypted either."""
+
+    def __init__(self, stock: Any, turns: RecordTurns) -> None:
+        self._stock = stock
+        self._turns = turns
+        self.write = stock.write
+        self.is_closing = stock.is_closing
+        self.get_write_buffer_size = stock.get_write_buffer_size
+
+    def pause_reading(self) -> None:
+        self._stock.pause_reading()
+        self._turns.hold(True)
+
+    def resume_reading(self) -> None:
+        self._stock.resume_reading()
+        self._turns.hold(False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stock, name)
+
+
 async def over_tls[Decrypted: asyncio.Protocol](
     protocol: Callable[[], Decrypted], host: str, port: int, context: ssl.SSLContext, name: str
-) -> tuple[Decrypted, RecordTurns]:
+) -> tuple[Any, Decrypted]:
     """Open a connection, as `loop.create_connection` does.
 
     Args:
         protocol: of what is decrypted.
         name: what the certificate is verified for.
 
-    Returns what stands between its transport and what decrypts, too. Raises OSError, ssl.SSLError included.
+    Raises OSError, ssl.SSLError included.
     """
     loop = asyncio.get_running_loop()
     raw, stranger = await loop.create_connection(asyncio.Protocol, host, port)
@@ -119,13 +141,11 @@ async def over_tls[Decrypted: asyncio.Protocol](
         while raw.get_protocol() is stranger and not handshake.done():  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0)
         turns = RecordTurns.over(raw)
-        transport = await handshake
+        transport: Any = HeldTransport(await handshake, turns)
     except BaseException:
         handshake.cancel()
         with contextlib.suppress(RuntimeError):
             raw.abort()
         raise
-    if transport is None:
-        raise ConnectionResetError("the connection ended with its handshake")
     made.connection_made(transport)
-    return made, turns
+    return transport, made
