@@ -15,6 +15,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.tls import TlsStartClientHook, TlsStartServerHook
+from mitmproxy.proxy.tunnel import TunnelState
 from OpenSSL import SSL
 
 from presign_proxy.mitm.flow import tls_layers
@@ -166,3 +167,17 @@ def test_what_comes_in_few_records_is_told_at_once(lab: Lab) -> None:
     lab.say(lab.records(b""))
     assert lab.heard == PLAIN
     assert not lab.turns
+
+
+def test_what_stands_behind_a_handshake_that_failed_is_for_nobody(lab: Lab) -> None:
+    """It was decrypted with what had never been made, and mitmproxy said that it had crashed."""
+    stranger = type(lab.layer)(lab.layer.context)
+    type(lab.layer).guard(stranger)
+    stranger.tunnel_state = TunnelState.CLOSED
+    lab.layer = stranger
+    lab.say(b"\x16\x03\x01\0\x01x" * 200)
+    while lab.turns:
+        lab.turn()
+    lab.say(b"\x16\x03\x01\0\x01x" * 200)
+    stranger.tunnel_connection.state = ConnectionState.CLOSED
+    lab.handle(events.ConnectionClosed(lab.conn))

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers.tls import TLSLayer
+from mitmproxy.proxy.tunnel import TunnelState
 
 from ..backpressure import GatedReader
 from ..sockets import handler_of
@@ -60,7 +61,8 @@ class _ByTurns(TLSLayer):
             self._hold(on=False)
 
     def _decrypt(self, data: bytes) -> Commands:
-        yield from super()._handle_event(events.DataReceived(self.tunnel_connection, data))
+        if self.tunnel_state is not TunnelState.CLOSED:  # else the handshake has failed meanwhile
+            yield from super()._handle_event(events.DataReceived(self.tunnel_connection, data))
 
     def _hold(self, *, on: bool) -> None:
         handler = handler_of(self.context.client)
