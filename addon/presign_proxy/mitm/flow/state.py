@@ -374,8 +374,8 @@ class Ledger:
     def pin(self, client: Any, host: str, port: int, address: str) -> None:
         """Let this client's connections to a name go to the address that was judged last."""
         pins = self.pins.setdefault(client, {})
-        if len(pins) >= MAX_PINS:
-            pins.clear()
+        if len(pins) >= MAX_PINS and (host, port) not in pins:
+            del pins[next(iter(pins))]
         pins[host, port] = address
 
     def pinned(self, client: Any, host: str, port: int) -> str | None:
