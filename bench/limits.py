@@ -32,7 +32,7 @@ import redis.asyncio  # noqa: E402 - the path is set above
 from throughput import cpu_seconds  # noqa: E402
 
 from presign_proxy.errors import Denied  # noqa: E402
-from presign_proxy.limits.counter import SECOND, Tally  # noqa: E402
+from presign_proxy.limits.counter import SECOND, Counter  # noqa: E402
 from presign_proxy.limits.limiter import Limiter  # noqa: E402
 from presign_proxy.limits.stores.memory import MemoryStore  # noqa: E402
 from presign_proxy.limits.stores.redis import RedisStore  # noqa: E402
@@ -49,27 +49,27 @@ _requests = itertools.count()
 Call = Callable[[], Awaitable[Any]]
 
 
-def tallies(count: int, url: int = 0) -> tuple[Tally, ...]:
+def counters(count: int, url: int = 0) -> tuple[Counter, ...]:
     """A request's counters, those of one URL among them."""
     tag = "presign:{conn_bench}:"
     many = 10**9
     return (
-        Tally("rate", "rate", f"{tag}rate:60:connection", 1_000_000, 100),
-        Tally("quota", "count", f"{tag}quota:2026-11:connection", many, until=LATER),
-        Tally("uses", "count", f"{tag}uses:url:{url:032x}", many, until=LATER),
-        Tally("rate", "rate", f"{tag}rate:1:client:192.0.2.1", 1_000_000, SECOND // 10_000),
-        Tally("quota", "count", f"{tag}quota:2026-11-22:url:{url:032x}", many, until=LATER),
-        Tally("rate", "rate", f"{tag}rate:3600:client:192.0.2.1", 1_000_000, SECOND // 10_000),
-        Tally("slots", "slots", f"{tag}slots:connection", 100_000),
+        Counter("rate", "rate", f"{tag}rate:60:connection", 1_000_000, 100),
+        Counter("quota", "count", f"{tag}quota:2026-11:connection", many, until=LATER),
+        Counter("uses", "count", f"{tag}uses:url:{url:032x}", many, until=LATER),
+        Counter("rate", "rate", f"{tag}rate:1:client:192.0.2.1", 1_000_000, SECOND // 10_000),
+        Counter("quota", "count", f"{tag}quota:2026-11-22:url:{url:032x}", many, until=LATER),
+        Counter("rate", "rate", f"{tag}rate:3600:client:192.0.2.1", 1_000_000, SECOND // 10_000),
+        Counter("slots", "slots", f"{tag}slots:connection", 100_000),
     )[:count]
 
 
 def admission(limiter: Limiter, count: int) -> Call:
-    urls = [tallies(count, url) for url in range(10)]
+    urls = [counters(count, url) for url in range(10)]
 
     async def admit() -> None:
         number = next(_requests)
-        request: Any = SimpleNamespace(tallies=urls[number % 10], request_id=f"req_{number:024x}")
+        request: Any = SimpleNamespace(counters=urls[number % 10], request_id=f"req_{number:024x}")
         while True:
             try:
                 slot = await limiter.admit(request)
@@ -118,7 +118,7 @@ async def fill(store: Store, begin: int, end: int) -> None:
     """Counters of as many URLs."""
     batch = 2000
     for first in range(begin, end, batch):
-        many = [store.admit(tallies(3, url)[2:], "h") for url in range(first, min(end, first + batch))]
+        many = [store.admit(counters(3, url)[2:], "h") for url in range(first, min(end, first + batch))]
         await asyncio.gather(*many)
 
 

@@ -79,9 +79,11 @@ COLLECTIONS = {
     "config.registry_file.edit.Draft._before": "one per connection of the registry; in the command alone",
     "gateway.credential_fetch.Fetcher._kept": "one per configured program",
     "gateway.credential_fetch.Fetcher._flights": "one per configured program, while it runs",
-    "mitm.deadlines.Housekeeper._lost": "weak: granted exchanges whose upstream connection has ended",
-    "config.live.Keeper.reloads": "two results",
-    "mitm.lane.upstream.Link._late": "what TLS had taken off the socket when no more was read, for one turn",
+    "mitm.deadlines.Deadlines._lost": "weak: granted exchanges whose upstream connection has ended",
+    "config.live.LiveConfig.reloads": "two results",
+    "mitm.lane.upstream.UpstreamConnection._late": (
+        "what TLS had taken off the socket when no more was read, for one turn"
+    ),
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
     "mitm.bell.Bell._waiting": "one per stream or upstream connection of a client that takes nothing of it",
     "mitm.backpressure.GatedReader._holders": "two at most: TLS, and the lane above it",
@@ -91,28 +93,28 @@ COLLECTIONS = {
     "mitm.turns.Turns._others": "the same",
     "mitm.lane.response.Delivery._out": "one response, in pieces of 64 KiB",
     "mitm.lane.response.Delivery._incoming": "one segment of a response, as the socket gave it",
-    "mitm.lane.shared.Express.exchanges": "one per granted exchange, until it ends",
-    "mitm.lane.shared.Express._tasks": "one per granted exchange that waits, for as long",
+    "mitm.lane.shared.LaneShared.exchanges": "one per granted exchange, until it ends",
+    "mitm.lane.shared.LaneShared._tasks": "one per granted exchange that waits, for as long",
     "mitm.lane.request_head._Collector.fields": "one head, of MAX_HEAD at most",
     "mitm.lane.layer.Lane._pending": "what one event of a client brings about",
-    "mitm.lane.write_batch.Outbox._waiting": "one per transport written to in one turn of the loop",
+    "mitm.lane.write_batch.WriteBatch._waiting": "one per transport written to in one turn of the loop",
     "mitm.lane.upstream_pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
-    "mitm.lane.grant_cache.Recent._found": "MAX heads of MAX_SIZE bytes, for a second",
-    "mitm.lane.grant_cache.Recent._seen": "MAX_SEEN numbers, for a second",
-    "mitm.flow.state.Ledger._entries": "weak: one per flow that mitmproxy itself keeps",
-    "mitm.flow.state.Ledger._granted": "weak: one per granted exchange, until it ends",
-    "mitm.flow.state.Ledger.heads": "weak: one per client connection, of which there are gateway.max_clients",
-    "mitm.flow.state.Ledger.layers": "weak: one per client connection",
-    "mitm.flow.state.Ledger._judged": "weak: one head per client connection, until the flow path takes it",
-    "mitm.flow.state.Ledger.cut": "weak: one per client connection, until it is closed",
+    "mitm.lane.grant_cache.GrantCache._found": "MAX heads of MAX_SIZE bytes, for a second",
+    "mitm.lane.grant_cache.GrantCache._seen": "MAX_SEEN numbers, for a second",
+    "mitm.flow.state.FlowStates._entries": "weak: one per flow that mitmproxy itself keeps",
+    "mitm.flow.state.FlowStates._granted": "weak: one per granted exchange, until it ends",
+    "mitm.flow.state.FlowStates.heads": "weak: one per client connection: gateway.max_clients",
+    "mitm.flow.state.FlowStates.layers": "weak: one per client connection",
+    "mitm.flow.state.FlowStates._judged": "weak: one per client connection, until the flow path takes it",
+    "mitm.flow.state.FlowStates.cut": "weak: one per client connection, until it is closed",
     "mitm.half_closed.HalfClosed._since": "weak: one per client connection, until it is closed",
-    "mitm.flow.state.Ledger._departed": "weak: one per client connection, until it is freed",
-    "mitm.flow.state.Ledger._trailing": "weak: one per granted exchange whose body has not come in full",
-    "mitm.flow.state.Ledger.gone": "weak: one per client connection, until it is closed",
-    "mitm.flow.state.Ledger.deaf": "weak: one per client connection, until it is listened to again or closed",
-    "mitm.flow.state.Ledger._full": "weak: the same",
-    "mitm.flow.state.Ledger.raw": "weak: one per client connection, until it is closed",
-    "mitm.flow.state.Ledger.pins": (
+    "mitm.flow.state.FlowStates._departed": "weak: one per client connection, until it is freed",
+    "mitm.flow.state.FlowStates._trailing": "weak: one per granted exchange, until its body is whole",
+    "mitm.flow.state.FlowStates.gone": "weak: one per client connection, until it is closed",
+    "mitm.flow.state.FlowStates.deaf": "weak: one per client connection, until it is listened to again",
+    "mitm.flow.state.FlowStates._full": "weak: the same",
+    "mitm.flow.state.FlowStates.raw": "weak: one per client connection, until it is closed",
+    "gateway.destination.DestinationJudge._pins": (
         "weak: one per client connection, of MAX_PINS names each; granted sources only"
     ),
     "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",
@@ -128,7 +130,8 @@ COLLECTIONS = {
     "observe.meter.Meter._connections": "MAX_CONNECTIONS by the codes there are; good signatures only",
     "observe.meter.Meter._named": "MAX_CONNECTIONS; good signatures only",
     "observe.meter.Meter._requests": "codes, schemes, carriers, classes of status: few",
-    "gateway.status.Observer._build": "two names",
+    "gateway.status.Status._build": "two names",
+    "gateway.status.Status.adapters": "two: the flow path and the lane",
     "config.secret_programs.Programs._asked": "one per configured program",
     "config.secret_programs.Programs._failed": "one per configured program",
     "config.secret_programs.Programs._kept": "one per configured program",
@@ -173,13 +176,13 @@ COLLECTIONS = {
     "config.signing_view.Files.revoked": "one file, of its owner; in the command alone",
     "observe.audit_file.AuditSink._queue": "MAX_QUEUED records; more are counted and dropped",
     "observe.audit_file.AuditSink._unwritten": "a batch of the queue",
-    "limits.stores.sqlite_batches.Desk._jobs": (
+    "limits.stores.sqlite_batches.Batcher._jobs": (
         "one per granted request that waits for the store, for DEADLINE at most"
     ),
-    "limits.stores.redis_pipeline.Line._undoing": (
+    "limits.stores.redis_pipeline.Pipeline._undoing": (
         "one per request given up while the connection takes nothing, for LINGER"
     ),
-    "limits.stores.redis_pipeline.Line._waiting": (
+    "limits.stores.redis_pipeline.Pipeline._waiting": (
         "one per request that waits, for DEADLINE; LINGER once it is given up"
     ),
     "limits.stores.memory.MemoryStore._counters": "MAX_COUNTERS, all of them of granted requests",
@@ -235,7 +238,7 @@ def _collections(owner: ast.ClassDef) -> Iterator[str]:
     for one in ast.walk(owner):
         targets = [one.target] if isinstance(one, ast.AnnAssign) else getattr(one, "targets", [])
         value = getattr(one, "value", None)
-        made = isinstance(value, ast.Call) and getattr(value.func, "id", "") in makers
+        made = isinstance(value, ast.Call) and ast.unparse(value.func).removeprefix("collections.") in makers
         if isinstance(one, ast.Assign | ast.AnnAssign) and (
             made or isinstance(value, ast.Dict | ast.List | ast.Set)
         ):

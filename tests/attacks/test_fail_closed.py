@@ -64,24 +64,24 @@ DECIDING = (
     "HeaderCredential.placeholder",
     "arrival_of",
     "request_of",
-    "Guard._decide",
+    "Committer._decide",
 )
 # As above, of a request that has something to wait for.
-WAITING = ("Guard._wait", "Admission.complete", "Dialler.pin", "Limiter.admit")
+WAITING = ("Committer._wait", "Admission.complete", "DestinationJudge.pin", "Limiter.admit")
 COMMITTING = (
-    "Guard._commit",
-    "Guard._grant",
+    "Committer._commit",
+    "Committer._grant",
     "mask_for",
     "show",
     "snapshot",
-    "Ledger.open",
-    "Ledger.get",
-    "Ledger.paid_head",
-    "Ledger.grant",
+    "FlowStates.open",
+    "FlowStates.get",
+    "FlowStates.paid_head",
+    "FlowStates.grant",
     "new_request_id@1",
 )
 SENDING = (
-    "Entry.enter",
+    "FlowState.enter",
     "is_unchanged@1",
     "is_unchanged@2",
     "reaches",
@@ -108,9 +108,9 @@ BOOK_KEEPING = (
     "record",
     "Throttle.admit",
     "AuditSink.write",
-    "Journal.write",
-    "Guard._finish",
-    "Ledger.retire",
+    "AuditLog.write",
+    "Finisher._finish",
+    "FlowStates.retire",
     "Dialler.connected",
 )
 # What refusals are made of: without them a request is still not let through.
@@ -118,18 +118,18 @@ REFUSING = (
     "refusal@1",
     "response_of@1",
     "redact",
-    "Guard._refuse",
-    "Guard._commit",
+    "Committer._refuse",
+    "Committer._commit",
     "record",
     "new_request_id@1",
     "new_request_id@2",
 )
 # What chooses how a new connection is spoken to.
 LAYERING = ("Guard.guard_layer", "adopt", "is_raw")
-CONNECTING = ("Guard.http_connect", "Guard._connect_answer", "request_of", "recognise", "arrival_of@1")
+CONNECTING = ("Guard.http_connect", "decide_connect", "_answer", "request_of", "recognise", "arrival_of@1")
 # Between mitmproxy's protocol and ours, where nothing of ours decides: no answer, but an end.
 PROTOCOL = (
-    "Ledger.holds_too_much",
+    "FlowStates.holds_too_much",
     "GuardedHttpLayer.make_stream",
     "GuardedHttp1Server.read_headers",
     "GuardedStream._arrive",

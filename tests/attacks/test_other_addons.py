@@ -450,7 +450,11 @@ def test_a_forged_flow_file_gets_no_key(metadata: bool, lab: Lab, tmp_path: Path
             flow.request.content = b""
             flow.comment, flow.marked = "presign: granted by conn_bearer", ":lock:"
             if metadata:
-                flow.metadata |= {"presign": "granted", "presign_connection": "conn_bearer", "entry": True}
+                flow.metadata |= {
+                    "presign": "granted",
+                    "presign_connection": "conn_bearer",
+                    "flow_state": True,
+                }
             FlowWriter(file).add(flow)
     lab.puppet.tell("replay_file", path=str(forged))
     lab.puppet.finish_replays()

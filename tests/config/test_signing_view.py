@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from presign_proxy.cli import configured
 from presign_proxy.cli.place import Failure, Place
-from presign_proxy.cli.workspace import Desk
+from presign_proxy.cli.workspace import Workspace
 from presign_proxy.config import signing_view
 from presign_proxy.config.schema.config import Config
 from presign_proxy.config.schema.connections import PresignConnection, SourceConnection
@@ -207,4 +207,4 @@ def test_a_configuration_that_others_can_write_is_not_read_the_short_way(tmp_pat
     place.path.chmod(0o666)
     assert short(place) is None
     with pytest.raises(ConfigError, match="writable by others"):
-        Desk(place.path, place.environ).entry("conn_a")
+        Workspace(place.path, place.environ).entry("conn_a")

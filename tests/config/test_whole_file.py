@@ -14,7 +14,7 @@ import yaml
 from presign_proxy.config.registry_file.edit import from_json
 from presign_proxy.config.registry_file.encryption import VaultError, new_key, parse_key, seal, unseal
 from presign_proxy.config.registry_file.notice import read_notice, write_notice
-from presign_proxy.config.registry_file.storage import StoreError, write_private
+from presign_proxy.config.registry_file.storage import PrivateFileError, write_private
 from presign_proxy.config.strict_yaml import parse
 from presign_proxy.config.whole_file import LONG, NEVER, STILL, Form, ending_of, patience
 from presign_proxy.config_problems import ConfigError
@@ -144,7 +144,7 @@ def test_no_half_of_a_notice_can_be_read(tmp_path: Path) -> None:
     assert found.taken_back.keys == {"conn_a/k1"}
     for length in range(len(raw) - 1):
         write_private(notice, raw[:length])
-        with pytest.raises(StoreError):
+        with pytest.raises(PrivateFileError):
             read_notice(notice)
 
 
@@ -156,7 +156,7 @@ def test_a_notice_that_others_could_have_written_takes_nobody_out_of_service(tmp
     for path, mode in ((notice, 0o620), (tmp_path, 0o777)):
         before = path.stat().st_mode & 0o7777
         path.chmod(mode)
-        with pytest.raises(StoreError, match="by others"):
+        with pytest.raises(PrivateFileError, match="by others"):
             read_notice(notice)
         path.chmod(before)
 

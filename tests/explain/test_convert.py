@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from presign_proxy.core.connection import Upstream
 from presign_proxy.explain.convert import signed_from
-from presign_proxy.explain.input.paste import Unreadable, parse
+from presign_proxy.explain.input.paste import UnreadableUrl, parse
 from presign_proxy.signing.signer import Signed, Signer
 from support.deciding import GATEWAY, NOW, SECRET, UPSTREAM, ask, code, connection, registry, ring, signed
 from support.places import TESTS
@@ -45,7 +45,7 @@ def test_every_grant_survives_the_round(
     headers = json.dumps(from_token.signed.headers)
     if grant.paths != grant.paths.strip(" "):
         # No HTTP header can carry these, so no such conversion is pretended.
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableUrl):
             parse(headers)
         return
     from_headers = signed_from(parse(headers))
@@ -97,17 +97,17 @@ def test_each_carrier_becomes_each_other(what: str) -> None:
 def test_a_url_of_the_api_needs_to_be_told_its_connection() -> None:
     query = "&".join(f"{n}={v}" for n, v in presign_params(SECRET, "conn", NOW + 60, "GET", "models").items())
     presented = parse(f"https://api.example.com/v1/models?{query}")
-    with pytest.raises(Unreadable, match="names no connection"):
+    with pytest.raises(UnreadableUrl, match="names no connection"):
         signed_from(presented)
     converted = signed_from(presented, connection="conn", base="/v1")
     assert converted.path == "/models"
     known = registry(connection(upstream=Upstream(UPSTREAM, b"/v1")))
     assert code(parse(converted.signed.url("models", BASE)).request, known) == "forward"
-    with pytest.raises(Unreadable, match="base path"):
+    with pytest.raises(UnreadableUrl, match="base path"):
         signed_from(presented, connection="conn", base="/v2")
     named = parse(f"https://api.example.com/v1/models?{query}&X-Presign-Connection=conn")
     assert signed_from(named).signed == converted.signed
-    with pytest.raises(Unreadable, match="not for the one"):
+    with pytest.raises(UnreadableUrl, match="not for the one"):
         signed_from(named, connection="other")
 
 
@@ -122,7 +122,7 @@ def test_a_url_of_the_api_needs_to_be_told_its_connection() -> None:
     ],
 )
 def test_what_is_no_presign_is_not_converted(text: str) -> None:
-    with pytest.raises(Unreadable) as refused:
+    with pytest.raises(UnreadableUrl) as refused:
         signed_from(parse(text))
     assert "Signature=" not in str(refused.value)
 

@@ -24,7 +24,7 @@ from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.core.registry import Registry
 from presign_proxy.explain.explain import explain
 from presign_proxy.explain.explanation import Explanation, moment, render, shown, span
-from presign_proxy.explain.input.paste import Unreadable, parse
+from presign_proxy.explain.input.paste import UnreadableUrl, parse
 from presign_proxy.http.message import Origin, Request
 from presign_proxy.http.paths import pattern
 from presign_proxy.signing.keys import KeyRing, SigningKey, signature_id
@@ -686,7 +686,7 @@ def test_whatever_is_pasted_is_explained_as_it_is_decided(
 ) -> None:
     try:
         asked = parse(edited(good, edits)).request
-    except Unreadable as error:
+    except UnreadableUrl as error:
         assert SIGNATURE not in str(error)
         assert TOKEN not in str(error)
         return

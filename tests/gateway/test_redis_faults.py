@@ -16,7 +16,7 @@ import pytest
 from presign_proxy.config.load_beside import load_calmly
 from presign_proxy.config.registry_file.memory import Memory
 from presign_proxy.errors import Denied, Limited
-from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.counter import Counter
 from presign_proxy.limits.limiter import Limiter
 from presign_proxy.limits.stores.open import Choice
 from presign_proxy.signing.secret import Secret
@@ -71,7 +71,7 @@ class Address:
 
 
 def request(key: str = "uses", most: int = 100, number: int = 0) -> Any:
-    return SimpleNamespace(tallies=(Tally(key, "count", key, most),), request_id=f"req_{key}_{number}")
+    return SimpleNamespace(counters=(Counter(key, "count", key, most),), request_id=f"req_{key}_{number}")
 
 
 def run(work: Callable[[Limiter], Coroutine[Any, Any, None]], url: str, password: str = "") -> None:
@@ -223,10 +223,10 @@ def test_a_user_with_the_documented_commands_counts(make_redis: Callable[..., Re
     server = make_redis()
     acl = f"ACL SETUSER gate on >secret ~presign:* {documented[1]}"
     server.client().execute_command(*acl.split(), keys=[])
-    slots = Tally("slots", "slots", "presign:{c}:slots", 2)
-    rate = Tally("rate", "rate", "presign:{c}:rate", 2, 1_000_000)
-    quota = Tally("quota", "count", "presign:{c}:quota", 9, until=4_000_000_000)
-    every: Any = SimpleNamespace(tallies=(slots, rate, quota), request_id="req_1")
+    slots = Counter("slots", "slots", "presign:{c}:slots", 2)
+    rate = Counter("rate", "rate", "presign:{c}:rate", 2, 1_000_000)
+    quota = Counter("quota", "count", "presign:{c}:quota", 9, until=4_000_000_000)
+    every: Any = SimpleNamespace(counters=(slots, rate, quota), request_id="req_1")
 
     async def work(limiter: Limiter) -> None:
         slot = await limiter.admit(every)
@@ -253,11 +253,11 @@ def test_a_reload_never_waits_for_the_store(make_redis: Callable[..., RedisServe
 
 
 def slotted(number: int, most: int = 3) -> Any:
-    tallies = (
-        Tally("concurrency", "slots", "{conn}:slots", most),
-        Tally("uses", "count", "{conn}:uses", 999),
+    counters = (
+        Counter("concurrency", "slots", "{conn}:slots", most),
+        Counter("uses", "count", "{conn}:uses", 999),
     )
-    return SimpleNamespace(tallies=tallies, request_id=f"req_{number}")
+    return SimpleNamespace(counters=counters, request_id=f"req_{number}")
 
 
 def test_a_store_that_stood_still_for_a_moment_keeps_no_slot_of_what_was_refused_meanwhile(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy.core.decision import Deny, Forward
-from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.counter import Counter
 from presign_proxy.limits.rules import Concurrency, Quota, Rate, Requester, tallies_of
 from support.deciding import NOW, SECRET, ask, connection, project, registry, request, signed
 from support.signing import presign_headers, presign_params, source_url, token
@@ -42,21 +42,21 @@ def seconds(text: str) -> int:
     ],
 )
 def test_a_quota_ends_where_its_day_or_month_does(calendar: Any, now: str, name: str, ends: str) -> None:
-    tally = Quota(5, calendar).tally(WHO, seconds(now))
-    assert f":quota:{name}:" in tally.key
-    assert tally.until == seconds(ends)
-    assert tally.window == seconds(ends) - seconds(now)
+    counter = Quota(5, calendar).counter(WHO, seconds(now))
+    assert f":quota:{name}:" in counter.key
+    assert counter.until == seconds(ends)
+    assert counter.window == seconds(ends) - seconds(now)
 
 
 @given(st.integers(0, seconds("2399-12-31T23:59:59")))
 def test_every_second_lies_in_one_day_and_one_month(now: int) -> None:
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=now)
-    day, month = Quota(1, "day").tally(WHO, now), Quota(1, "month").tally(WHO, now)
+    day, month = Quota(1, "day").counter(WHO, now), Quota(1, "month").counter(WHO, now)
     assert day.until == now - now % 86_400 + 86_400
     assert month.until == seconds(f"{at:%Y-%m}-01") + monthrange(at.year, at.month)[1] * 86_400
-    for tally, quota in ((day, Quota(1, "day")), (month, Quota(1, "month"))):
-        assert quota.tally(WHO, tally.until - 1).key == tally.key
-        assert quota.tally(WHO, tally.until).key != tally.key
+    for counter, quota in ((day, Quota(1, "day")), (month, Quota(1, "month"))):
+        assert quota.counter(WHO, counter.until - 1).key == counter.key
+        assert quota.counter(WHO, counter.until).key != counter.key
 
 
 # -- which counter ------------------------------------------------------------------------------------
@@ -71,15 +71,15 @@ ALL = (
 )
 
 
-def tallies(target: str, *fields_: tuple[bytes, bytes], **more: Any) -> tuple[Tally, ...]:
+def counters(target: str, *fields_: tuple[bytes, bytes], **more: Any) -> tuple[Counter, ...]:
     known = registry(connection(limits=ALL, max_uses=10), replace(project(), limits=ALL, max_uses=10))
     decision = ask(request(target, *fields_, **more), known)
     assert isinstance(decision, Forward), decision
-    return decision.tallies
+    return decision.counters
 
 
 def keys(target: str, *fields_: tuple[bytes, bytes], **more: Any) -> list[str]:
-    return [tally.key for tally in tallies(target, *fields_, **more)]
+    return [counter.key for counter in counters(target, *fields_, **more)]
 
 
 def test_one_presign_is_counted_as_one_whichever_carrier_it_comes_in() -> None:
@@ -123,7 +123,7 @@ def test_sources_of_an_allowlist_are_counted_by_their_url() -> None:
     for path in ("a.png", "a.jpg", "b.png"):
         decision = ask(request(f"/v1/open/cdn.acme.com/{path}"), known)
         assert isinstance(decision, Forward), decision
-        found[path] = [tally.key for tally in decision.tallies if ":url:" in tally.key]
+        found[path] = [counter.key for counter in decision.counters if ":url:" in counter.key]
     assert found["a.png"] == found["a.jpg"] != found["b.png"]
     assert not any("acme" in key for one in found.values() for key in one)
 
@@ -151,7 +151,7 @@ requesters = st.builds(
 def test_whoever_differs_has_counters_that_differ(one: Requester, other: Requester) -> None:
     mine = tallies_of(ALL, 10, one, NOW)
     theirs = tallies_of(ALL, 10, other, NOW)
-    assert len({tally.key for tally in mine}) == len(mine)
+    assert len({counter.key for counter in mine}) == len(mine)
     for index, mine_ in enumerate(mine):
         for at, theirs_ in enumerate(theirs):
             same = index == at and one.connection == other.connection
@@ -161,7 +161,7 @@ def test_whoever_differs_has_counters_that_differ(one: Requester, other: Request
                 same &= one.url == other.url
             assert (mine_.key == theirs_.key) == same
     # A Redis cluster finds the place by what stands in the first pair of braces.
-    assert {re.search(r"\{(.*?)\}", tally.key)[1] for tally in mine} == {one.connection}  # type: ignore[index]
+    assert {re.search(r"\{(.*?)\}", counter.key)[1] for counter in mine} == {one.connection}  # type: ignore[index]
 
 
 def test_raising_a_limit_forgets_nothing() -> None:
@@ -170,7 +170,7 @@ def test_raising_a_limit_forgets_nothing() -> None:
         (Quota(1, "day"), Quota(9, "day")),
         (Concurrency(1), Concurrency(9)),
     ):
-        assert less.tally(WHO, NOW).key == more.tally(WHO, NOW).key
+        assert less.counter(WHO, NOW).key == more.counter(WHO, NOW).key
     assert tallies_of((), 1, WHO, NOW)[0].key == tallies_of((), 9, WHO, NOW)[0].key
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy.limits.counter import SECOND, Tally, Weighed, weigh
+from presign_proxy.limits.counter import SECOND, Counter, Weighed, weigh
 from presign_proxy.limits.rules import Concurrency, Quota, Rate, Requester, tallies_of
 from presign_proxy.limits.verdict import FOREVER, Verdict, fields, reached
 from support.deciding import NOW
@@ -15,14 +15,14 @@ from support.structured_fields import parsed
 WHO = Requester("conn", "0" * 32, "192.0.2.1", NOW + 60)
 
 
-def told(*pairs: tuple[Tally, Weighed]) -> dict[str, str]:
+def told(*pairs: tuple[Counter, Weighed]) -> dict[str, str]:
     verdict = Verdict(tuple(one for _, one in pairs))
     return {name.decode(): value.decode() for name, value in fields([one for one, _ in pairs], verdict)}
 
 
-RATE = Rate(60, 60, 10).tally(WHO, NOW)
-DAY = Quota(1000, "day").tally(WHO, NOW)
-SLOTS = Concurrency(20, "url").tally(WHO, NOW)
+RATE = Rate(60, 60, 10).counter(WHO, NOW)
+DAY = Quota(1000, "day").counter(WHO, NOW)
+SLOTS = Concurrency(20, "url").counter(WHO, NOW)
 USES = tallies_of((), 5, WHO, NOW)[0]
 ETERNAL = tallies_of((), 5, WHO._replace(expires=0), NOW)[0]
 
@@ -52,9 +52,9 @@ def test_a_refused_request_is_told_what_is_left_without_it() -> None:
     assert parsed(answer["RateLimit"])["rate-60s-connection"] == {"r": 10}
 
 
-@pytest.mark.parametrize(("tally", "after"), [(USES, 60), (ETERNAL, FOREVER)])
-def test_where_uses_are_spent_nobody_is_asked_to_try_again(tally: Tally, after: int) -> None:
-    answer = told((tally, weigh(tally, 5, NOW * SECOND)))
+@pytest.mark.parametrize(("counter", "after"), [(USES, 60), (ETERNAL, FOREVER)])
+def test_where_uses_are_spent_nobody_is_asked_to_try_again(counter: Counter, after: int) -> None:
+    answer = told((counter, weigh(counter, 5, NOW * SECOND)))
     assert answer["Retry-After"] == str(after)
     assert answer["X-Should-Retry"] == "false"
     assert parsed(answer["RateLimit-Policy"]) == {"uses": {"q": 5}}

@@ -16,8 +16,8 @@ import trustme
 import uvloop
 
 from presign_proxy.core.content_coding import Decoder
-from presign_proxy.mitm.lane.upstream import Link
-from presign_proxy.mitm.lane.write_batch import Outbox
+from presign_proxy.mitm.lane.upstream import UpstreamConnection
+from presign_proxy.mitm.lane.write_batch import WriteBatch
 from presign_proxy.mitm.response_chunks import TURN_CHUNKS
 from support.asking import SECRET, Grant, wire
 from support.byhand import ByHand, Wire
@@ -93,8 +93,8 @@ async def hear(
     answer: bytes,
     *,
     tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
-    on_begin: Callable[[Link, Counting], None] = lambda _, __: None,
-) -> tuple[Counting, Link]:
+    on_begin: Callable[[UpstreamConnection, Counting], None] = lambda _, __: None,
+) -> tuple[Counting, UpstreamConnection]:
     """An answer, sent at once by an upstream that closes then."""
     loop = asyncio.get_running_loop()
 
@@ -113,8 +113,10 @@ async def hear(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served = loop.run_in_executor(None, serve, listener)
         secure = {"ssl": tls[1], "server_hostname": "localhost"} if tls else {}
-        outbox = Outbox()
-        _, link = await loop.create_connection(lambda: Link(outbox), *listener.getsockname(), **secure)
+        write_batch = WriteBatch()
+        _, link = await loop.create_connection(
+            lambda: UpstreamConnection(write_batch), *listener.getsockname(), **secure
+        )
         link.begin(told, b"GET", whole=True)
         on_begin(link, told)
         link.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -168,7 +170,7 @@ def test_a_client_that_takes_nothing_among_tiny_chunks_gets_them_in_their_order(
     body = bytes(range(256)) * 200
 
     async def work() -> None:
-        def on_begin(link: Link, told: Counting) -> None:
+        def on_begin(link: UpstreamConnection, told: Counting) -> None:
             def stop_and_go() -> None:
                 link.pause()
                 asyncio.get_running_loop().call_soon(link.resume)
@@ -186,7 +188,7 @@ def test_a_client_that_takes_nothing_among_tiny_chunks_gets_them_in_their_order(
 @RUNNERS
 def test_who_closes_among_tiny_chunks_hears_nothing_more(run: Run) -> None:
     async def work() -> None:
-        def on_begin(link: Link, told: Counting) -> None:
+        def on_begin(link: UpstreamConnection, told: Counting) -> None:
             def leave() -> None:
                 link.close()
                 asyncio.get_running_loop().call_later(0.05, told.ended.append, "left")
@@ -234,7 +236,7 @@ def test_an_upstream_that_sends_tls_records_of_one_byte_is_read_one_segment_in_a
 
     async def work() -> None:
         told = Counting()
-        loop, outbox = asyncio.get_running_loop(), Outbox()
+        loop, write_batch = asyncio.get_running_loop(), WriteBatch()
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
             def serve() -> None:
@@ -244,7 +246,10 @@ def test_an_upstream_that_sends_tls_records_of_one_byte_is_read_one_segment_in_a
 
             served = loop.run_in_executor(None, serve)
             _, link = await loop.create_connection(
-                lambda: Link(outbox), *listener.getsockname(), ssl=secure[1], server_hostname="localhost"
+                lambda: UpstreamConnection(write_batch),
+                *listener.getsockname(),
+                ssl=secure[1],
+                server_hostname="localhost",
             )
             told.count()
             link.begin(told, b"GET", whole=True)

@@ -39,22 +39,22 @@ def test_it_ticks_until_it_is_stopped_and_once_however_often_it_is_started(
         monkeypatch.setattr(module, "asyncio", SimpleNamespace(
             sleep=brief, get_running_loop=asyncio.get_running_loop
         ))  # fmt: skip
-        lab.keeper.stop()
-        lab.keeper.start()
-        first = lab.keeper._task
-        lab.keeper.start()
-        assert lab.keeper._task is first
+        lab.deadlines.stop()
+        lab.deadlines.start()
+        first = lab.deadlines._task
+        lab.deadlines.start()
+        assert lab.deadlines._task is first
         await until(lambda: len(lab.ticked) > 2)
         assert set(slept) == {module.TICK}
         assert len(slept) - len(lab.ticked) in (0, 1)
         assert abs(lab.reloaded[0] - time.monotonic()) < 60
-        lab.keeper.stop()
+        lab.deadlines.stop()
         await until(first.done)
-        lab.keeper.start()
-        assert lab.keeper._task is not first
+        lab.deadlines.start()
+        assert lab.deadlines._task is not first
         count = len(lab.ticked)
         await until(lambda: len(lab.ticked) > count)
-        lab.keeper.stop()
+        lab.deadlines.stop()
 
     run(work)
 
@@ -76,11 +76,11 @@ def test_one_thing_that_fails_keeps_no_other_waiting(
             await asyncio.sleep(0)
             done.append("waits")
 
-        lab.keeper._steps = (fails, waits, lambda _: done.append("plain"))
+        lab.deadlines._steps = (fails, waits, lambda _: done.append("plain"))
         with caplog.at_level(logging.ERROR):
-            lab.keeper.start()
+            lab.deadlines.start()
             await until(lambda: len(done) > 5)
-            lab.keeper.stop()
+            lab.deadlines.stop()
         assert done[:6] == ["fails", "waits", "plain"] * 2
         assert "housekeeping failed (ZeroDivisionError)" in caplog.text
 
@@ -89,11 +89,11 @@ def test_one_thing_that_fails_keeps_no_other_waiting(
 
 def test_room_is_made_of_a_client_that_serves_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     client, forgotten = Client(), []
-    monkeypatch.setattr(lab.ledger, "idle_stranger", lambda: None)
-    assert lab.keeper.make_room() is False
-    monkeypatch.setattr(lab.ledger, "idle_stranger", lambda: client)
-    monkeypatch.setattr(lab.ledger, "forget", forgotten.append)
-    assert lab.keeper.make_room() is True
+    monkeypatch.setattr(lab.states, "idle_stranger", lambda: None)
+    assert lab.deadlines.make_room() is False
+    monkeypatch.setattr(lab.states, "idle_stranger", lambda: client)
+    monkeypatch.setattr(lab.states, "forget", forgotten.append)
+    assert lab.deadlines.make_room() is True
     assert (client.cut, forgotten) == ([client], [client])
 
 
@@ -114,24 +114,24 @@ def test_a_client_that_has_closed_is_ended_and_one_that_only_waits_is_not(
     gone: bool, quiet: bool, answering: bool, mute: bool, ends: bool, lab: Lab
 ) -> None:
     client, layer = lab.mute()
-    lab.ledger.deaf.add(client)
+    lab.states.deaf.add(client)
     if not mute:
-        lab.ledger.mute.discard(client)
+        lab.states.mute.discard(client)
     client.has_gone, client.is_quiet, layer.answering = gone, quiet, answering
-    lab.keeper._end_gone(NOW)
+    lab.deadlines._end_gone(NOW)
     assert client.cut == ([client] if ends else [])
     assert layer.given_up == ends
-    assert (client in lab.ledger.gone) is ends
-    assert (client in lab.ledger.mute) is (mute and not ends)
-    assert (client in lab.ledger.deaf) is not ends
+    assert (client in lab.states.gone) is ends
+    assert (client in lab.states.mute) is (mute and not ends)
+    assert (client in lab.states.deaf) is not ends
 
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_client_without_a_layer_is_ended_as_well(gone: bool, lab: Lab) -> None:
     client, _ = lab.mute()
-    del lab.ledger.layers[client]
+    del lab.states.layers[client]
     client.has_gone, client.is_quiet = gone, True
-    lab.keeper._end_gone(NOW)
+    lab.deadlines._end_gone(NOW)
     assert client.cut == ([client] if gone else [])
 
 
@@ -139,7 +139,7 @@ def test_a_client_whose_layer_fails_is_cut_all_the_same(lab: Lab) -> None:
     client, layer = lab.mute()
     client.has_gone = layer.fails = True
     with pytest.raises(ZeroDivisionError):
-        lab.keeper._end_gone(NOW)
+        lab.deadlines._end_gone(NOW)
     assert client.cut == [client]
 
 
@@ -149,16 +149,16 @@ def test_clients_that_say_no_more_are_asked_when_it_is_time(lab: Lab) -> None:
         absent, _ = lab.mute()
         absent.is_there = False
         bare, _ = lab.mute()
-        del lab.ledger.layers[bare]
+        del lab.states.layers[bare]
         silent, layer = lab.mute()
         layer.asks = None
         client, _ = lab.mute()
-        await lab.keeper._ask_mute(now)
+        await lab.deadlines._ask_mute(now)
         assert client.told == []
-        await lab.keeper._ask_mute(now + 6)
+        await lab.deadlines._ask_mute(now + 6)
         assert client.told == ["asks"]
         assert (absent.told, bare.told, silent.told) == ([], [], [])
-        await lab.keeper._ask_mute(now + 7)
+        await lab.deadlines._ask_mute(now + 7)
         assert client.told == ["asks"]
 
     run(work)
@@ -169,32 +169,32 @@ def test_clients_that_say_no_more_are_asked_when_it_is_time(lab: Lab) -> None:
 
 def test_a_client_that_owes_the_head_of_its_request_is_cut_in_the_end(lab: Lab) -> None:
     late, early = Client(), Client()
-    lab.ledger.heads[late], lab.ledger.heads[early] = NOW, NOW + 1
-    lab.keeper._end_overdue(NOW + HEAD_DEADLINE)
+    lab.states.heads[late], lab.states.heads[early] = NOW, NOW + 1
+    lab.deadlines._end_overdue(NOW + HEAD_DEADLINE)
     assert (late.cut, early.cut) == ([], [])
-    lab.keeper._end_overdue(NOW + HEAD_DEADLINE + 0.5)
+    lab.deadlines._end_overdue(NOW + HEAD_DEADLINE + 0.5)
     assert (late.cut, early.cut) == ([late], [])
-    assert set(lab.ledger.heads) == {early}
+    assert set(lab.states.heads) == {early}
 
 
 def test_an_exchange_whose_client_has_gone_unsaid_is_booked(lab: Lab) -> None:
     first, second = lab.granted(), lab.granted()
     first.client.is_there = second.client.is_there = False
-    lab.keeper._end_overdue(NOW + 1)
-    assert {entry for entry, _ in lab.ended} == {first, second}
+    lab.deadlines._end_overdue(NOW + 1)
+    assert {flow_state for flow_state, _ in lab.ended} == {first, second}
     assert [(one.status, one.error) for _, one in lab.ended] == [(None, GONE)] * 2
     assert first.client.cut == []
 
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_client_whose_upstream_takes_its_time_is_not_idle(waits: bool, lab: Lab) -> None:
-    entry = lab.granted("receiving")
+    flow_state = lab.granted("receiving")
     layer = Layer()
-    lab.ledger.layers[entry.client] = layer
+    lab.states.layers[flow_state.client] = layer
     layer.backlog = 0 if waits else 5
-    lab.keeper._end_overdue(NOW + 1)
-    assert entry.client.awake == waits
-    assert (entry.client.cut, lab.ended) == ([], [])
+    lab.deadlines._end_overdue(NOW + 1)
+    assert flow_state.client.awake == waits
+    assert (flow_state.client.cut, lab.ended) == ([], [])
 
 
 @pytest.mark.parametrize(("stage", "state", "after", "ends"), [
@@ -208,27 +208,27 @@ def test_a_client_whose_upstream_takes_its_time_is_not_idle(waits: bool, lab: La
 def test_an_upstream_that_does_not_answer_in_time_is_cut(
     stage: str, state: dict[str, Any], after: float, ends: bool, lab: Lab
 ) -> None:
-    entry = lab.granted(stage, **state)
-    was = entry.timed_out
-    lab.keeper._end_overdue(NOW + after)
-    assert entry.client.cut == ([entry.server] if ends else [])
-    assert entry.timed_out is (ends or was)
-    assert module._is_overdue(entry, NOW) is False
+    flow_state = lab.granted(stage, **state)
+    was = flow_state.timed_out
+    lab.deadlines._end_overdue(NOW + after)
+    assert flow_state.client.cut == ([flow_state.server] if ends else [])
+    assert flow_state.timed_out is (ends or was)
+    assert module._is_overdue(flow_state, NOW) is False
 
 
 @pytest.mark.parametrize("connected", [True, False])
 def test_who_has_lost_its_slot_is_cut(connected: bool, lab: Lab) -> None:
     """Somebody else may have it: two would be served where one is allowed."""
-    entry, other = lab.granted("receiving"), lab.granted("receiving")
+    flow_state, other = lab.granted("receiving"), lab.granted("receiving")
     slot: Any = SimpleNamespace(is_lost=lambda now: now > NOW)
-    entry.seat.slot = slot
+    flow_state.limit_hold.slot = slot
     if not connected:
-        entry.server = None
-    lab.keeper._end_overdue(NOW)
-    assert entry.client.cut == []
-    lab.keeper._end_overdue(NOW + 1)
-    assert entry.client.cut == [entry.server or entry.client]
-    assert (other.client.cut, entry.timed_out) == ([], False)
+        flow_state.server = None
+    lab.deadlines._end_overdue(NOW)
+    assert flow_state.client.cut == []
+    lab.deadlines._end_overdue(NOW + 1)
+    assert flow_state.client.cut == [flow_state.server or flow_state.client]
+    assert (other.client.cut, flow_state.timed_out) == ([], False)
 
 
 @pytest.mark.parametrize(("stage", "state", "after", "ends"), [
@@ -245,12 +245,14 @@ def test_a_stream_that_waits_too_long_for_its_connection_is_told(
 ) -> None:
     async def work() -> None:
         state_of_entry = {name: value for name, value in state.items() if name != "is_there"}
-        entry = lab.granted(stage, **state_of_entry)
-        entry.client.is_there = state.get("is_there", True)
-        was = entry.timed_out
-        await lab.keeper._wake_overdue(NOW + after)
-        assert [(type(one), one.stream) for one in entry.client.told] == [(Overdue, entry.stream)] * ends
-        assert entry.timed_out is (ends or was)
-        assert module._connects_for_too_long(entry, NOW) is False
+        flow_state = lab.granted(stage, **state_of_entry)
+        flow_state.client.is_there = state.get("is_there", True)
+        was = flow_state.timed_out
+        await lab.deadlines._wake_overdue(NOW + after)
+        assert [(type(one), one.stream) for one in flow_state.client.told] == [
+            (Overdue, flow_state.stream)
+        ] * ends
+        assert flow_state.timed_out is (ends or was)
+        assert module._connects_for_too_long(flow_state, NOW) is False
 
     run(work)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from presign_proxy.http.response_head import MAX_RESPONSE_HEAD, HeadSearch, Unreadable
+from presign_proxy.http.response_head import MAX_RESPONSE_HEAD, HeadSearch, UnreadableHead
 from presign_proxy.mitm.lane.response_reader import TURN_HEADS, Incoming
 from presign_proxy.mitm.response_chunks import MAX_LINE, TURN_CHUNKS, ResponseChunks
 from support.byhand import ByHand
@@ -35,7 +35,7 @@ CHUNKS: Final = b"2\r\nok\r\n0\r\n\r\n"
 FRAMING: Final = ("content-length", "transfer-encoding")
 NO_LINE: Final = "the upstream's answer has no status line of HTTP/1.0 or HTTP/1.1"
 NO_HEAD: Final = "the head of the upstream's answer is not as HTTP/1.1 has it"
-NO_CODING: Final = "the upstream encodes its answer for the transfer in a way that nobody asked for"
+NO_CODING: Final = "the upstream uses a transfer coding that was not asked for"
 NO_LENGTH: Final = "the upstream's answer has a Content-Length that is no one number"
 TWICE: Final = "the upstream's answer has a Content-Length and a Transfer-Encoding"
 NO_BODY: Final = "the body of the upstream's answer is not framed as HTTP/1.1 has it"
@@ -296,7 +296,7 @@ def read(answer: bytes, size: int) -> bytes | None:
                 found += incoming.feed(b"", lambda head: head.status != 204)
             if incoming.done:
                 return found
-    except Unreadable:
+    except UnreadableHead:
         return None
     return found
 
@@ -397,6 +397,6 @@ def test_what_was_good_in_front_of_a_broken_chunk_is_told_in_the_turn_before() -
     chunks = ResponseChunks()
     assert chunks.feed(b"1\r\na\r\nnothing\r\n") == b"a"
     assert chunks.lags
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableHead):
         chunks.feed(b"")
     assert not chunks.lags

@@ -18,8 +18,8 @@ import pytest
 import trustme
 
 from presign_proxy.http.message import Origin
-from presign_proxy.mitm.lane.upstream_pool import Place, Pool
-from presign_proxy.mitm.lane.write_batch import Outbox
+from presign_proxy.mitm.lane.upstream_pool import Pool, PoolKey
+from presign_proxy.mitm.lane.write_batch import WriteBatch
 from support.byhand import ByHand, Wire
 from support.careless import Careless
 from support.gateways import MakeGateway
@@ -323,7 +323,7 @@ def test_a_kept_connection_over_tls_on_which_something_has_come_is_not_used(
     ca.configure_trust(client)
 
     async def work(pool: Pool, hand: ByHand) -> None:
-        place = Place("conn", Origin("https", "localhost", hand.port), "127.0.0.1")
+        place = PoolKey("conn", Origin("https", "localhost", hand.port), "127.0.0.1")
         opening = asyncio.ensure_future(pool.open(place))
         api = await asyncio.to_thread(lambda: server.wrap_socket(hand.accept().sock, server_side=True))
         link = await opening
@@ -348,6 +348,6 @@ def test_a_kept_connection_over_tls_on_which_something_has_come_is_not_used(
 
     hand = ByHand()
     try:
-        asyncio.run(work(Pool(lambda: client, time.monotonic, Outbox()), hand))
+        asyncio.run(work(Pool(lambda: client, time.monotonic, WriteBatch()), hand))
     finally:
         hand.stop()

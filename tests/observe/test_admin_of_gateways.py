@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from presign_proxy.config.live import Newer
 from presign_proxy.core.registry import Registry
 from presign_proxy.gateway.lifecycle import Lifecycle
-from presign_proxy.gateway.status import Observer, hints, obstacle
+from presign_proxy.gateway.status import Status
 from presign_proxy.observe import admin_server as admin
 from presign_proxy.observe.metrics import FAMILIES
 from support import audit_log
@@ -471,11 +471,11 @@ def test_a_broken_change_is_told_and_keeps_the_gateway_in_rotation(
     assert eventually(lambda: not answers(other))
 
 
-def parts(**changed: Any) -> Observer:
+def parts(**changed: Any) -> Status:
     """An observer of a gateway that is well, but for what is changed."""
     known = {
         "obstacle": "",
-        "journal": "",
+        "audit_log": "",
         "registry": Registry({}),
         "stale": False,
         "is_down": False,
@@ -483,7 +483,7 @@ def parts(**changed: Any) -> Observer:
     } | changed
     admission = SimpleNamespace(obstacle=known["obstacle"])
     newer = Newer(0.0, "x") if known["stale"] else None
-    keeper = SimpleNamespace(
+    live_config = SimpleNamespace(
         registry=known["registry"],
         loaded=None,
         newer=newer,
@@ -491,23 +491,13 @@ def parts(**changed: Any) -> Observer:
     )
     reloader = SimpleNamespace(trouble=lambda _: known["hangs"])
     limiter = SimpleNamespace(is_down=known["is_down"])
-    journal = SimpleNamespace(obstacle=known["journal"])
-    lifecycle = Lifecycle(
-        lambda: obstacle(admission, keeper, journal), lambda: hints(keeper, limiter, reloader)
-    )
+    audit_log = SimpleNamespace(obstacle=known["audit_log"])
+    lifecycle = Lifecycle()
     lifecycle.serve()
     if known.get("draining"):
         lifecycle.drain()
-    return Observer(
-        lifecycle,
-        keeper,
-        limiter,
-        journal,
-        in_flight=lambda: 0,
-        clients=lambda: (0, 1000),
-        lookups=dict,
-        hangs=str,
-    )
+    others: list[Any] = [live_config, reloader, limiter, audit_log, admission]
+    return Status(lifecycle, *others, lookups=dict, clients=lambda: (0, 1000))
 
 
 @pytest.mark.parametrize(
@@ -522,7 +512,7 @@ def parts(**changed: Any) -> Observer:
         ({"draining": True, "stale": True}, False, "not ready: draining"),
         ({"obstacle": "an option is unsafe"}, False, "not ready: an option is unsafe"),
         (
-            {"journal": "the audit log cannot be written: x"},
+            {"audit_log": "the audit log cannot be written: x"},
             False,
             "not ready: the audit log cannot be written: x",
         ),

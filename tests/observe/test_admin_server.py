@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 PATIENCE = 3.0
 
 
-class Desk:
+class Known:
     """An admin listener, and what it has to say."""
 
     def __init__(self, host: str = HOST) -> None:
@@ -51,13 +51,13 @@ class Desk:
         return await self.say(head.encode())
 
 
-def story(work: Callable[[Desk], Awaitable[None]], host: str = HOST) -> None:
+def story(work: Callable[[Known], Awaitable[None]], host: str = HOST) -> None:
     async def main() -> None:
-        desk = Desk(host)
+        handler = Known(host)
         try:
-            await work(desk)
+            await work(handler)
         finally:
-            desk.server.close()
+            handler.server.close()
 
     asyncio.run(main())
 
@@ -67,8 +67,8 @@ def status(answer: bytes) -> int:
 
 
 def test_the_answer_has_a_length_and_says_what_it_may_be_used_for() -> None:
-    async def work(desk: Desk) -> None:
-        answer = await desk.ask("/livez")
+    async def work(handler: Known) -> None:
+        answer = await handler.ask("/livez")
         head, _, body = answer.partition(b"\r\n\r\n")
         assert body == b"alive\n"
         assert head.split(b"\r\n")[0] == b"HTTP/1.1 200 OK"
@@ -85,17 +85,17 @@ def test_the_answer_has_a_length_and_says_what_it_may_be_used_for() -> None:
 
 
 def test_whether_it_is_ready_is_asked_each_time() -> None:
-    async def work(desk: Desk) -> None:
+    async def work(handler: Known) -> None:
         for ready, said, code in ((True, "ready", 200), (False, "draining", 503), (True, "again", 200)):
-            desk.ready = (ready, said)
-            answer = await desk.ask("/readyz?x=1")
+            handler.ready = (ready, said)
+            answer = await handler.ask("/readyz?x=1")
             assert (status(answer), answer.endswith(f"\r\n\r\n{said}\n".encode())) == (code, True)
-            assert status(await desk.ask("/livez")) == 200  # it lives all the same
-        assert b" 503 Service Unavailable\r\n" in b" " + (await not_ready(desk))[9:]
+            assert status(await handler.ask("/livez")) == 200  # it lives all the same
+        assert b" 503 Service Unavailable\r\n" in b" " + (await not_ready(handler))[9:]
 
-    async def not_ready(desk: Desk) -> bytes:
-        desk.ready = (False, "draining")
-        return await desk.ask("/readyz")
+    async def not_ready(handler: Known) -> bytes:
+        handler.ready = (False, "draining")
+        return await handler.ask("/readyz")
 
     story(work)
 
@@ -106,11 +106,11 @@ def test_whether_it_is_ready_is_asked_each_time() -> None:
     ("/metrics", "DELETE", 405), ("/livez", "get", 405), ("/none", "POST", 404), ("/metrics", "GET", 200),
 ])  # fmt: skip
 def test_there_are_three_paths_and_two_methods(path: str, method: str, code: int) -> None:
-    async def work(desk: Desk) -> None:
-        answer = await desk.ask(path, method)
+    async def work(handler: Known) -> None:
+        answer = await handler.ask(path, method)
         assert status(answer) == code
         assert (b"\r\nAllow: GET, HEAD\r\n" in answer) == (code == 405)
-        assert desk.asked == (path == "/metrics" and code == 200)
+        assert handler.asked == (path == "/metrics" and code == 200)
 
     story(work)
 
@@ -121,8 +121,8 @@ def test_there_are_three_paths_and_two_methods(path: str, method: str, code: int
     ("/livez", "GET", "other.test", "403 Forbidden: ask for it by its address\n"),
 ])  # fmt: skip
 def test_a_refusal_says_what_to_do(path: str, method: str, host: str, said: str) -> None:
-    async def work(desk: Desk) -> None:
-        answer = (await desk.ask(path, method, host)).decode()
+    async def work(handler: Known) -> None:
+        answer = (await handler.ask(path, method, host)).decode()
         reason, _, body = said.partition(": ")
         assert answer.startswith(f"HTTP/1.1 {reason}\r\n")
         assert answer.endswith(f"\r\n\r\n{body}")
@@ -131,10 +131,10 @@ def test_a_refusal_says_what_to_do(path: str, method: str, host: str, said: str)
 
 
 def test_who_has_been_answered_is_forgotten() -> None:
-    async def work(desk: Desk) -> None:
+    async def work(handler: Known) -> None:
         for _ in range(3):
-            assert status(await desk.ask("/livez")) == 200
-        server = desk.server._server
+            assert status(await handler.ask("/livez")) == 200
+        server = handler.server._server
         async with asyncio.timeout(PATIENCE):
             while server._open or server._connections:  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
@@ -146,10 +146,10 @@ def test_a_number_that_another_file_has_afterwards_is_its_own() -> None:
     """The event loop must not take a later file of the same number for the listener."""
 
     async def main() -> None:
-        desk = Desk()
+        handler = Known()
         await asyncio.sleep(0.05)
-        number = desk.sockets[0].fileno()
-        desk.server.close()
+        number = handler.sockets[0].fileno()
+        handler.server.close()
         one, other = socket.socketpair()
         heard = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -167,8 +167,8 @@ def test_a_number_that_another_file_has_afterwards_is_its_own() -> None:
 
 
 def test_head_has_the_length_and_no_body() -> None:
-    async def work(desk: Desk) -> None:
-        answer = await desk.ask("/livez", "HEAD")
+    async def work(handler: Known) -> None:
+        answer = await handler.ask("/livez", "HEAD")
         assert answer.endswith(b"\r\n\r\n")
         assert b"\r\nContent-Length: 6\r\n" in answer
 
@@ -181,8 +181,8 @@ def test_head_has_the_length_and_no_body() -> None:
     ("localhost.evil.test", 403), ("evil.test#admin.test", 403), ("admin.test.", 200), ("a b", 403),
 ])  # fmt: skip
 def test_it_is_asked_as_itself_or_by_an_address(host: str, code: int) -> None:
-    async def work(desk: Desk) -> None:
-        answer = await desk.ask("/metrics", "GET", host)
+    async def work(handler: Known) -> None:
+        answer = await handler.ask("/metrics", "GET", host)
         assert status(answer) in ((code, 400) if code == 403 else (code,))
         assert (b'connection="conn_a"' in answer) == (code == 200)
 
@@ -193,47 +193,47 @@ def test_it_is_asked_as_itself_or_by_an_address(host: str, code: int) -> None:
     ("none", 200), ("same-origin", 200), ("cross-site", 403), ("same-site", 403), ("", 403),
 ])  # fmt: skip
 def test_another_sites_page_is_told_nothing(said: str, code: int) -> None:
-    async def work(desk: Desk) -> None:
-        assert status(await desk.ask("/metrics", "GET", None, f"Sec-Fetch-Site: {said}")) == code
+    async def work(handler: Known) -> None:
+        assert status(await handler.ask("/metrics", "GET", None, f"Sec-Fetch-Site: {said}")) == code
 
     story(work)
 
 
 def test_figures_that_fail_are_told_without_their_words_and_asked_for_again() -> None:
-    async def work(desk: Desk) -> None:
-        desk.asked = 12
-        answer = await desk.ask("/metrics")
+    async def work(handler: Known) -> None:
+        handler.asked = 12
+        answer = await handler.ask("/metrics")
         assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
         assert answer.endswith(b"\r\n\r\nit failed; see the log\n")
         assert b"secret" not in answer
-        assert status(await desk.ask("/metrics")) == 200
+        assert status(await handler.ask("/metrics")) == 200
 
     story(work)
 
 
 def test_many_who_ask_at_once_cost_one_rendering() -> None:
-    async def work(desk: Desk) -> None:
-        desk.wait = asyncio.Event()
-        many = [asyncio.ensure_future(desk.ask("/metrics")) for _ in range(5)]
-        hasty_reader, hasty = await asyncio.open_connection(HOST, desk.port)
+    async def work(handler: Known) -> None:
+        handler.wait = asyncio.Event()
+        many = [asyncio.ensure_future(handler.ask("/metrics")) for _ in range(5)]
+        hasty_reader, hasty = await asyncio.open_connection(HOST, handler.port)
         hasty.write(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         await asyncio.sleep(0.1)
         hasty.close()  # who goes away takes nothing from the others
-        desk.wait.set()
+        handler.wait.set()
         answers = await asyncio.gather(*many)
         assert {status(one) for one in answers} == {200}
-        assert desk.asked == 1
-        assert status(await desk.ask("/metrics")) == 200
-        assert desk.asked == 2
+        assert handler.asked == 1
+        assert status(await handler.ask("/metrics")) == 200
+        assert handler.asked == 2
         assert hasty_reader is not None
 
     story(work)
 
 
 def test_a_head_over_its_size_is_not_answered_with_figures() -> None:
-    async def work(desk: Desk) -> None:
+    async def work(handler: Known) -> None:
         for size, answered in ((7000, True), (admin_server.MAX_HEAD + 1000, False)):
-            answer = await desk.ask("/livez", "GET", None, f"X: {'a' * size}")
+            answer = await handler.ask("/livez", "GET", None, f"X: {'a' * size}")
             assert (status(answer) == 200) is answered
 
     story(work)
@@ -243,17 +243,17 @@ def test_a_head_over_its_size_is_not_answered_with_figures() -> None:
     "body", ["Content-Length: 5", "Content-Length: 99999999", "Transfer-Encoding: chunked"]
 )
 def test_a_body_is_not_waited_for(body: str) -> None:
-    async def work(desk: Desk) -> None:
-        assert status(await desk.ask("/livez", "GET", None, body)) in (200, 400, 0)
-        assert status(await desk.ask("/livez")) == 200
+    async def work(handler: Known) -> None:
+        assert status(await handler.ask("/livez", "GET", None, body)) in (200, 400, 0)
+        assert status(await handler.ask("/livez")) == 200
 
     story(work)
 
 
 def test_one_answer_and_the_connection_ends() -> None:
-    async def work(desk: Desk) -> None:
+    async def work(handler: Known) -> None:
         one = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\n\r\n"
-        assert (await desk.say(one + one)).count(b"HTTP/1.1 200") == 1
+        assert (await handler.say(one + one)).count(b"HTTP/1.1 200") == 1
 
     story(work)
 
@@ -261,9 +261,9 @@ def test_one_answer_and_the_connection_ends() -> None:
 def test_a_head_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin_server, "HEAD_DEADLINE", 0.2)
 
-    async def work(desk: Desk) -> None:
-        assert await desk.say(b"GET /livez HTTP/1.1\r\nHost") == b""
-        assert not desk.server._server._open
+    async def work(handler: Known) -> None:
+        assert await handler.say(b"GET /livez HTTP/1.1\r\nHost") == b""
+        assert not handler.server._server._open
 
     story(work)
 
@@ -272,11 +272,11 @@ def test_who_does_not_read_is_cut_and_nobody_else(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(admin_server, "DEADLINE", 0.3)
     monkeypatch.setattr(admin_server, "HEAD_DEADLINE", 60)
 
-    async def work(desk: Desk) -> None:
-        _, idle = await asyncio.open_connection(HOST, desk.port)
-        assert status(await desk.ask("/livez")) == 200
+    async def work(handler: Known) -> None:
+        _, idle = await asyncio.open_connection(HOST, handler.port)
+        assert status(await handler.ask("/livez")) == 200
         async with asyncio.timeout(PATIENCE):
-            while desk.server._server._open:  # noqa: ASYNC110 - nobody is told
+            while handler.server._server._open:  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.02)
         idle.close()
 
@@ -288,16 +288,16 @@ def test_of_too_many_who_say_nothing_the_oldest_goes(
 ) -> None:
     monkeypatch.setattr(admin_server, "MAX_CONNECTIONS", 3)
 
-    async def work(desk: Desk) -> None:
+    async def work(handler: Known) -> None:
         waiting = []
         for _ in range(4):
-            waiting.append(await asyncio.open_connection(HOST, desk.port))
+            waiting.append(await asyncio.open_connection(HOST, handler.port))
             await asyncio.sleep(0.05)
         async with asyncio.timeout(PATIENCE):
             assert await waiting[0][0].read() == b""
-        assert len(desk.server._server._open) == 3
+        assert len(handler.server._server._open) == 3
         assert [reader.at_eof() for reader, _ in waiting] == [True, False, False, False]
-        assert status(await desk.ask("/livez")) == 200
+        assert status(await handler.ask("/livez")) == 200
         for _, writer in waiting:
             writer.close()
 
@@ -308,7 +308,7 @@ def test_of_too_many_who_say_nothing_the_oldest_goes(
 def test_accepting_goes_on_after_there_were_no_descriptors_and_stands_in_nobodys_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def work(desk: Desk) -> None:
+    async def work(handler: Known) -> None:
         loop: Any = asyncio.get_running_loop()
         real, failures, enough = loop.sock_accept, [], []
         loop.call_later(0.2, enough.append, True)
@@ -322,7 +322,7 @@ def test_accepting_goes_on_after_there_were_no_descriptors_and_stands_in_nobodys
             return await real(listening)
 
         monkeypatch.setattr(loop, "sock_accept", failing)
-        assert status(await desk.ask("/livez")) == 200
+        assert status(await handler.ask("/livez")) == 200
         assert 1 <= len(failures) < 5
 
     story(work)
@@ -330,16 +330,16 @@ def test_accepting_goes_on_after_there_were_no_descriptors_and_stands_in_nobodys
 
 def test_once_it_is_closed_nobody_is_answered_and_nothing_listens() -> None:
     async def main() -> None:
-        desk = Desk()
-        reader, writer = await asyncio.open_connection(HOST, desk.port)
+        handler = Known()
+        reader, writer = await asyncio.open_connection(HOST, handler.port)
         await asyncio.sleep(0.05)
-        desk.server.close()
+        handler.server.close()
         async with asyncio.timeout(PATIENCE):
             assert await reader.read() == b""
-        assert [one.fileno() for one in desk.sockets] == [-1]
+        assert [one.fileno() for one in handler.sockets] == [-1]
         with pytest.raises(OSError):
-            await asyncio.open_connection(HOST, desk.port)
-        assert all(task.cancelling() or task.done() for task in desk.server._accepting)
+            await asyncio.open_connection(HOST, handler.port)
+        assert all(task.cancelling() or task.done() for task in handler.server._accepting)
         writer.close()
 
     asyncio.run(main())

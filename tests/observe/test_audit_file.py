@@ -17,7 +17,7 @@ import pytest
 
 from presign_proxy.core.decision import Deny
 from presign_proxy.observe import audit_file
-from presign_proxy.observe.audit_file import AuditSink, LineFile, Lines
+from presign_proxy.observe.audit_file import AuditSink, LineCounts, LineFile
 from presign_proxy.observe.audit_record import Outcome, Throttle, record
 from support.deciding import NOW, ask, request, sent, signed
 from support.descriptors import descriptors
@@ -303,7 +303,7 @@ def test_what_is_queued_when_it_is_closed_is_written(
 
 
 def test_a_sink_goes_on_counting_where_another_ended(make_sink: Callable[..., AuditSink]) -> None:
-    lines = Lines(written=5, dropped=2)
+    lines = LineCounts(written=5, dropped=2)
     sink = make_sink("audit.jsonl", lines)
     sink.write({"n": 1})
     sink.close()

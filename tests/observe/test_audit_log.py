@@ -15,10 +15,10 @@ import pytest
 
 from presign_proxy.config.schema.config import AuditConfig
 from presign_proxy.mitm import self_test
-from presign_proxy.mitm.flow.state import Arrival, Ledger
+from presign_proxy.mitm.flow.state import Arrival, FlowStates
 from presign_proxy.observe import audit_file
 from presign_proxy.observe.audit_file import KEPT_FOR_PERMITS, MAX_QUEUED, AuditSink, LineFile
-from presign_proxy.observe.audit_log import Journal
+from presign_proxy.observe.audit_log import AuditLog
 from presign_proxy.observe.audit_record import Outcome, Throttle
 from presign_proxy.observe.log_redaction import Redaction
 from support.deciding import request, sent, signed
@@ -216,34 +216,36 @@ def test_refusals_do_not_take_the_places_of_what_was_forwarded(tmp_path: Path) -
 def test_a_disk_that_does_not_come_back_holds_up_nobody_but_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answering, journal = threading.Event(), Journal()
+    answering, audit_log = threading.Event(), AuditLog()
     monkeypatch.setattr(audit_file, "STUCK", 0.1)
     monkeypatch.setattr(LineFile, "append", lambda self, lines: (answering.wait(5), len(lines), None)[1:])
-    journal.use(journal.opened(AuditConfig(file="audit.jsonl", required=True), tmp_path / "config.yaml"))
-    assert journal.obstacle == ""
+    audit_log.use(audit_log.opened(AuditConfig(file="audit.jsonl", required=True), tmp_path / "config.yaml"))
+    assert audit_log.obstacle == ""
     begun = time.monotonic()
-    journal.write(sent(request(signed())), Outcome(200))
-    assert eventually(lambda: journal.obstacle == "the audit log cannot be written: no answer from the disk")
-    journal.use(journal.opened(AuditConfig(file="other.jsonl", required=True), tmp_path / "config.yaml"))
-    assert journal.obstacle == ""
-    journal.use(journal.opened(None, tmp_path / "config.yaml"))
+    audit_log.write(sent(request(signed())), Outcome(200))
+    assert eventually(
+        lambda: audit_log.obstacle == "the audit log cannot be written: no answer from the disk"
+    )
+    audit_log.use(audit_log.opened(AuditConfig(file="other.jsonl", required=True), tmp_path / "config.yaml"))
+    assert audit_log.obstacle == ""
+    audit_log.use(audit_log.opened(None, tmp_path / "config.yaml"))
     assert time.monotonic() - begun < 3
     answering.set()
 
 
 def test_only_a_required_audit_log_refuses_requests(tmp_path: Path) -> None:
-    journal, path = Journal(), tmp_path / "config.yaml"
+    audit_log, path = AuditLog(), tmp_path / "config.yaml"
     (tmp_path / "logs").mkdir()
-    journal.use(journal.opened(AuditConfig(file="logs/audit.jsonl"), path))
+    audit_log.use(audit_log.opened(AuditConfig(file="logs/audit.jsonl"), path))
     (tmp_path / "logs").rename(tmp_path / "away")
-    journal.write(sent(request(signed())), Outcome(200))
-    assert eventually(lambda: journal.figures()["presign_audit_up"] == [[[], 0]])
-    assert journal.obstacle == ""
-    journal.use(journal.opened(AuditConfig(file="logs/audit.jsonl", required=True), path))
-    assert journal.obstacle == "the audit log cannot be written: no such file or directory"
+    audit_log.write(sent(request(signed())), Outcome(200))
+    assert eventually(lambda: audit_log.figures()["presign_audit_up"] == [[[], 0]])
+    assert audit_log.obstacle == ""
+    audit_log.use(audit_log.opened(AuditConfig(file="logs/audit.jsonl", required=True), path))
+    assert audit_log.obstacle == "the audit log cannot be written: no such file or directory"
     (tmp_path / "away").rename(tmp_path / "logs")
-    assert eventually(lambda: journal.obstacle == "")
-    journal.close()
+    assert eventually(lambda: audit_log.obstacle == "")
+    audit_log.close()
 
 
 def test_unverified_refusals_cannot_fill_the_disk() -> None:
@@ -270,7 +272,7 @@ class KeptFlow:
 
 
 def test_a_flow_that_a_ui_keeps_is_not_looked_after_for_ever() -> None:
-    ledger, flow = Ledger(lambda forward, _: forward), KeptFlow()
+    ledger, flow = FlowStates(lambda forward, _: forward), KeptFlow()
     entry = ledger.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
     assert ledger.live() == []
     ledger.grant(entry, sent(request(signed())))

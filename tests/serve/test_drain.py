@@ -127,7 +127,7 @@ async def read(reader: asyncio.StreamReader) -> bytes:
 def test_with_nobody_there_it_ends_at_once_and_takes_nobody(tmp_path: Path) -> None:
     async def work(lab: Lab) -> None:
         assert await lab.drain() == 0
-        assert lab.guard.lifecycle.draining
+        assert lab.guard.gateway.lifecycle.draining
         with pytest.raises(OSError):
             await asyncio.open_connection(HOST, lab.port)
 
@@ -247,7 +247,7 @@ def test_whoever_has_not_taken_what_was_written_for_it_is_behind_and_not_idle() 
 
 def knowing(layers: dict[Any, Any]) -> Any:
     """A guard that knows of these layers, and of no head that is due."""
-    return SimpleNamespace(ledger=SimpleNamespace(heads={}, layers=layers))
+    return SimpleNamespace(states=SimpleNamespace(heads={}, layers=layers))
 
 
 @pytest.mark.parametrize("idle", [True, False])

@@ -15,7 +15,7 @@ from presign_proxy.core.decision import Deny
 from presign_proxy.core.registry import Registry
 from presign_proxy.http.message import Request, head_of
 from presign_proxy.signing import presign_scheme
-from presign_proxy.signing.key_token import Slot
+from presign_proxy.signing.key_token import TokenSlot
 from presign_proxy.signing.presign_scheme import Presign, recognise
 from presign_proxy.signing.secret import Secret
 from support.deciding import (
@@ -73,7 +73,7 @@ def test_each_carrier_is_read_for_what_it_says() -> None:
         "path": b"/v1/models",
     }
     bearer = (b"Authorization", b"Bearer " + TOKEN)
-    slot = Slot("header", b"authorization")
+    slot = TokenSlot("header", b"authorization")
     query = signed("v1/models").partition("?")[2]
     for asked, differing in (
         (request(signed()), {"carrier": "query", "gateway": True, "query": None, "slots": ()}),
@@ -95,11 +95,11 @@ def test_each_carrier_is_read_for_what_it_says() -> None:
         ),
         (
             request(b"/v1/models?a&Key[]=" + TOKEN + b"&b=2", **AT),
-            {"carrier": "key", "gateway": False, "query": b"a&b=2", "slots": (Slot("param", b"key"),)},
+            {"carrier": "key", "gateway": False, "query": b"a&b=2", "slots": (TokenSlot("param", b"key"),)},
         ),
         (
             request(b"/v1/models?key=" + TOKEN, **AT),
-            {"carrier": "key", "gateway": False, "query": None, "slots": (Slot("param", b"key"),)},
+            {"carrier": "key", "gateway": False, "query": None, "slots": (TokenSlot("param", b"key"),)},
         ),
     ):
         found = read(asked)._asdict()

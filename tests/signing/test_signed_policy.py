@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from presign_proxy.errors import Malformed
-from presign_proxy.signing.signed_policy import MAX_CLIENTS, Terms, Written, check_written, parse, wrong_with
+from presign_proxy.signing.signed_policy import (
+    MAX_CLIENTS,
+    PolicyText,
+    Terms,
+    check_written,
+    parse,
+    wrong_with,
+)
 
 WRONG = {
     "not_before": ("0", "is not a plain Unix time in seconds"),
@@ -15,32 +22,32 @@ WRONG = {
     "key": ("a/b", "is not 1 to 64 of A-Z a-z 0-9 _ . -"),
     "id": ("a.b", "is not 1 to 64 of A-Z a-z 0-9 _ -"),
 }
-GOOD = Written("1", "2", "10.0.0.0/8", "0", "k.1", "a")
+GOOD = PolicyText("1", "2", "10.0.0.0/8", "0", "k.1", "a")
 
 
-def refused(written: Written) -> str:
+def refused(written: PolicyText) -> str:
     with pytest.raises(Malformed) as caught:
         check_written(written)
     return caught.value.detail
 
 
-@pytest.mark.parametrize("name", Written._fields)
+@pytest.mark.parametrize("name", PolicyText._fields)
 def test_the_field_that_is_wrong_is_named_with_what_is_wrong_with_it(name: str) -> None:
     value, why = WRONG[name]
     assert wrong_with(name, value) == why
-    for among in (GOOD, Written()):
+    for among in (GOOD, PolicyText()):
         assert refused(among._replace(**{name: value})) == f"{name} {why}"
 
 
-@pytest.mark.parametrize("name", Written._fields)
+@pytest.mark.parametrize("name", PolicyText._fields)
 def test_nothing_is_said_of_a_field_that_is_right(name: str) -> None:
     assert wrong_with(name, getattr(GOOD, name)) == ""
     check_written(GOOD)
-    check_written(Written(**{name: getattr(GOOD, name)}))
+    check_written(PolicyText(**{name: getattr(GOOD, name)}))
 
 
 def test_a_policy_of_eight_kibibytes_is_read_and_one_byte_more_is_not() -> None:
-    longest = Written(client="1" * (8192 - len("\n\n\n\n\n/8")) + "/8")
+    longest = PolicyText(client="1" * (8192 - len("\n\n\n\n\n/8")) + "/8")
     check_written(longest)
     more = longest._replace(client=f"1{longest.client}")
     assert refused(more) == "the signed policy is longer than 8192 bytes"
@@ -49,9 +56,9 @@ def test_a_policy_of_eight_kibibytes_is_read_and_one_byte_more_is_not() -> None:
 def test_sixty_four_networks_are_a_list_and_one_more_is_not() -> None:
     networks = sorted(f"10.{n}.0.0/16" for n in range(65))
     assert MAX_CLIENTS == 64
-    assert len(parse(Written(client=",".join(networks[:64]))).clients) == 64
+    assert len(parse(PolicyText(client=",".join(networks[:64]))).clients) == 64
     with pytest.raises(Malformed, match="more than 64"):
-        parse(Written(client=",".join(networks)))
+        parse(PolicyText(client=",".join(networks)))
 
 
 def test_terms_that_every_request_of_a_url_shares_cannot_be_changed_by_one() -> None:

@@ -20,7 +20,7 @@ REFUSED = Deny("revoked", "it is revoked", "json", Facts("req_test"))
 HEAD = "GET /x HTTP/1.1\r\nHost: presign.local\r\n"
 
 
-class Link:
+class UpstreamConnection:
     """A connection to an upstream."""
 
     def __init__(self, **state: Any) -> None:
@@ -53,18 +53,18 @@ class Pool:
     """Has what is put into `kept`, and opens what is put into `new`: a connection, or an error."""
 
     def __init__(self) -> None:
-        self.kept: list[Link] = []
-        self.new: list[Link | BaseException] = []
-        self.back: list[Link] = []
+        self.kept: list[UpstreamConnection] = []
+        self.new: list[UpstreamConnection | BaseException] = []
+        self.back: list[UpstreamConnection] = []
         self.on_open: Callable[[], None] = lambda: None
 
     def take(self, place: Any) -> Any:
         assert place is PLACE
         return self.kept.pop() if self.kept else None
 
-    def give_back(self, place: Any, link: Link) -> None:
+    def give_back(self, place: Any, upstream: UpstreamConnection) -> None:
         assert place is PLACE
-        self.back.append(link)
+        self.back.append(upstream)
 
     async def open(self, place: Any) -> Any:
         assert place is PLACE
@@ -86,8 +86,8 @@ class Admission:
         self.confirmed = 0
         self.on_complete: Callable[[], None] = lambda: None
 
-    async def complete(self, forward: Forward, asked: Request, client: Any, seat: Any) -> Any:
-        self.asked.append((forward, asked, client, seat))
+    async def complete(self, forward: Forward, asked: Request, client: Any, limit_hold: Any) -> Any:
+        self.asked.append((forward, asked, client, limit_hold))
         await asyncio.sleep(0)
         self.on_complete()
         found = self.completes.pop(0) if self.completes else forward
@@ -139,7 +139,7 @@ class Client:
         self.told.append("when drained")
 
 
-class Express:
+class LaneShared:
     def __init__(self) -> None:
         self.admission = Admission()
         self.pool = Pool()
@@ -148,7 +148,7 @@ class Express:
         self.at_once: Any = PLACE
         self.places: list[Any] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self.journal = SimpleNamespace(write=self._book)
+        self.audit_log = SimpleNamespace(write=self._book)
         self.booked: list[Any] = []
 
     def _book(self, decision: Any, outcome: Any, peer: Any, *, lane: bool) -> None:
@@ -187,15 +187,15 @@ class Lab:
         self.head = head
         self.forward = forward or granted()
         self.request: Any = "the request"
-        self.lane, self.express = Client(), Express()
-        self.pool, self.admission = self.express.pool, self.express.admission
+        self.lane, self.shared = Client(), LaneShared()
+        self.pool, self.admission = self.shared.pool, self.shared.admission
         self.wire = self.wire_of(self.forward) if self.forward.sent is not None else None
         lane: Any = self.lane
-        express: Any = self.express
-        self.exchange = Exchange(lane, express, head, self.request, self.forward, self.wire)
-        self.express.exchanges.add(self.exchange)
+        shared: Any = self.shared
+        self.exchange = Exchange(lane, shared, head, self.request, self.forward, self.wire)
+        self.shared.exchanges.add(self.exchange)
         self.freed = 0
-        self.exchange.seat.slot = SimpleNamespace(  # type: ignore[assignment]
+        self.exchange.limit_hold.slot = SimpleNamespace(  # type: ignore[assignment]
             release=self._free, release_now=self._free
         )
 
@@ -206,17 +206,17 @@ class Lab:
         assert forward.sent is not None
         return request_head.outgoing(self.head, forward.origin, forward.sent)
 
-    def begin(self, **state: Any) -> Link:
+    def begin(self, **state: Any) -> UpstreamConnection:
         """Send it on a connection that was kept."""
-        link = Link(was_kept=True, **state)
-        self.pool.kept.append(link)
+        upstream = UpstreamConnection(was_kept=True, **state)
+        self.pool.kept.append(upstream)
         self.exchange.begin()
-        assert self.express.tasks == []
-        return link
+        assert self.shared.tasks == []
+        return upstream
 
     async def settle(self) -> None:
         """All that was begun is over."""
-        for task in self.express.tasks:  # grows meanwhile
+        for task in self.shared.tasks:  # grows meanwhile
             await asyncio.wait([task])
             assert task.cancelled() or task.exception() is None
 
@@ -236,18 +236,18 @@ class Lab:
     @property
     def line(self) -> Any:
         """How it was booked, once."""
-        assert len(self.express.booked) == 1
-        return self.express.booked[0][1]
+        assert len(self.shared.booked) == 1
+        return self.shared.booked[0][1]
 
     @property
     def decision(self) -> Any:
-        assert len(self.express.booked) == 1
-        return self.express.booked[0][0]
+        assert len(self.shared.booked) == 1
+        return self.shared.booked[0][0]
 
     def is_over(self) -> bool:
         """Whether nothing of it is left."""
-        left = self.exchange in self.express.exchanges
-        return self.exchange.ended and not left and self.freed > 0 and len(self.express.booked) == 1
+        left = self.exchange in self.shared.exchanges
+        return self.exchange.ended and not left and self.freed > 0 and len(self.shared.booked) == 1
 
 
 def story(work: Callable[[], Awaitable[None]]) -> None:

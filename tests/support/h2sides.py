@@ -37,7 +37,7 @@ class Layer:
         self.turns = Turns(self.called.append, later=self.ends.append)
 
     @property
-    def ledger(self) -> Any:
+    def states(self) -> Any:
         return self
 
     def is_full(self, stream_id: int) -> bool:

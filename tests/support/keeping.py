@@ -1,4 +1,4 @@
-"""A housekeeper with clients that note what is told to them, and what is cut of them."""
+"""Deadlines, with clients that note what is told to them, and what is cut of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mitmproxy.connection import ConnectionState, Server
 
 from presign_proxy.core.connection import Conduct
 from presign_proxy.mitm import deadlines as module
-from presign_proxy.mitm.deadlines import Housekeeper
-from presign_proxy.mitm.flow.state import Arrival, Entry, Ledger
+from presign_proxy.mitm.deadlines import Deadlines
+from presign_proxy.mitm.flow.state import Arrival, FlowState, FlowStates
 from support.deciding import request, sent, signed
 
 PATIENCE = 5.0
@@ -64,15 +64,15 @@ class Layer:
 class Lab:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         confirm: Any = None
-        self.ledger = Ledger(confirm)
+        self.states = FlowStates(confirm)
         self.ended: list[Any] = []
         self.reloaded: list[float] = []
         self.ticked: list[float] = []
-        self.keeper: Any = Housekeeper(
-            self.ledger,
+        self.deadlines: Any = Deadlines(
+            self.states,
             self.reloaded.append,
             self.ticked.append,
-            lambda entry, outcome: self.ended.append((entry, outcome)),
+            lambda flow_state, outcome: self.ended.append((flow_state, outcome)),
         )
         self.flows: list[Any] = []
         patch.setattr(module, "handler_of", lambda client: client if client.is_there else None)
@@ -91,27 +91,27 @@ class Lab:
         assert server is not None
         return client.has_taken
 
-    def granted(self, stage: str = "waiting", **state: Any) -> Entry:
+    def granted(self, stage: str = "waiting", **state: Any) -> FlowState:
         """The entry of a granted request of a client of its own, in this stage since `NOW`."""
         flow: Any = Layer()
         flow.client_conn = Client()
         self.flows.append(flow)
-        entry = self.ledger.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
+        flow_state = self.states.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
         grant = sent(request(signed()))
-        self.ledger.grant(entry, replace(grant, connection=replace(grant.connection, conduct=CONDUCT)))
-        entry.server = Server(address=("api.example", 443))
-        entry.server.state = ConnectionState.OPEN
-        entry.stream = SimpleNamespace(is_held=False)
-        entry.stage, entry.since = stage, NOW  # type: ignore[assignment]
+        self.states.grant(flow_state, replace(grant, connection=replace(grant.connection, conduct=CONDUCT)))
+        flow_state.server = Server(address=("api.example", 443))
+        flow_state.server.state = ConnectionState.OPEN
+        flow_state.stream = SimpleNamespace(is_held=False)
+        flow_state.stage, flow_state.since = stage, NOW  # type: ignore[assignment]
         for name, value in state.items():
-            setattr(entry, name, value)
-        return entry
+            setattr(flow_state, name, value)
+        return flow_state
 
     def mute(self) -> tuple[Client, Layer]:
         """A client that says no more, and its layer."""
         client, layer = Client(), Layer()
-        self.ledger.mute.add(client)
-        self.ledger.layers[client] = layer
+        self.states.mute.add(client)
+        self.states.layers[client] = layer
         return client, layer
 
 

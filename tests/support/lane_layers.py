@@ -14,7 +14,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 
 from presign_proxy.mitm.backpressure import GatedReader
-from presign_proxy.mitm.flow.state import Ledger
+from presign_proxy.mitm.flow.state import FlowStates
 from presign_proxy.mitm.lane import layer as module
 from presign_proxy.mitm.lane import request_head
 from presign_proxy.mitm.lane.layer import Lane
@@ -105,7 +105,7 @@ class Reader(GatedReader):
         self.held.append(on)
 
 
-class Intake:
+class ClientReader:
     """What stands in for mitmproxy's reader."""
 
     def __init__(self) -> None:
@@ -136,12 +136,12 @@ class Lab:
         self.active = 0
         self.kept_awake = 0
         self.drains: list[asyncio.Future[None]] = []
-        self.intakes: list[Intake] = []
+        self.intakes: list[ClientReader] = []
         self.takes_over = True
         self.tasks: list[asyncio.Task[None]] = []
         self.done: list[Any] = []
         confirm: Any = None
-        self.ledger = Ledger(confirm)
+        self.states = FlowStates(confirm)
         self.reader = Reader()
         transport = SimpleNamespace(get_write_buffer_size=lambda: self.waiting, abort=self._abort)
         writer = SimpleNamespace(transport=transport, drain=self._drain)
@@ -150,19 +150,19 @@ class Lab:
         self.handler: Any = SimpleNamespace(
             transports={self.client: self.io}, timeout_watchdog=watchdog, server_event=self._server_event
         )
-        self.express: Any = SimpleNamespace(
-            ledger=self.ledger,
+        self.shared: Any = SimpleNamespace(
+            states=self.states,
             open=True,
             exchanges=set(),
-            outbox=SimpleNamespace(write=self._write, flush=self._flush),
+            write_batch=SimpleNamespace(write=self._write, flush=self._flush),
             run=self._run,
         )
         patch.setattr(module, "handler_of", lambda client: self.handler)
         patch.setattr(module, "keep_awake", self._keep_awake)
         patch.setattr(module, "Judge", lambda *_: SimpleNamespace(granted=self._judge))
-        patch.setattr(module, "Intake", SimpleNamespace(over=self._take_over))
+        patch.setattr(module, "ClientReader", SimpleNamespace(over=self._take_over))
         stock: Any = self.stock
-        self.lane: Any = Lane(self.context, stock, self.express)
+        self.lane: Any = Lane(self.context, stock, self.shared)
 
     # -- what stands around it
 
@@ -210,7 +210,7 @@ class Lab:
         assert (writer, reader, lane) == (self.io.writer, self.reader, self.lane)
         if not self.takes_over:
             return None
-        self.intakes.append(Intake())
+        self.intakes.append(ClientReader())
         return self.intakes[-1]
 
     # -- what the test says
@@ -227,15 +227,15 @@ class Lab:
     def say(self, data: bytes) -> list[Any]:
         return self.handle(events.DataReceived(self.client, data))
 
-    def take(self, data: bytes = b"") -> Intake:
+    def take(self, data: bytes = b"") -> ClientReader:
         """Let the lane do without mitmproxy's reader, and say something there."""
         self.io.handler = asyncio.current_task()
         self.say(head("first"))
         self.over()
-        intake = self.intakes[-1]
+        client_reader = self.intakes[-1]
         if data:
             self.lane.received(data)
-        return intake
+        return client_reader
 
     def shut(self) -> list[Any]:
         """The client says no more."""

@@ -15,7 +15,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from presign_proxy.mitm.flow.state import Ledger
+from presign_proxy.mitm.flow.state import FlowStates
 from presign_proxy.mitm.flow.waits import WaitingHttp1Server, WaitingHttpLayer, WaitingStream, _ForStream
 
 
@@ -44,12 +44,12 @@ class Server(WaitingHttp1Server):
 
 
 class Layer(WaitingHttpLayer):
-    def __init__(self, context: Context, ledger: Ledger) -> None:
+    def __init__(self, context: Context, states: FlowStates) -> None:
         super().__init__(context, HTTPMode.regular)
         self.closed = set()
         self.full: set[tuple[int, int]] = set()
         server = Server(context.fork())
-        server.ledger = ledger
+        server.states = states
         self.connections[context.client] = server
 
     def make_stream(self, stream_id: int) -> Iterator[Any]:
@@ -72,8 +72,8 @@ class Lab:
             proxy_mode=ProxyMode.parse("regular"),
         )
         confirm: Any = None
-        self.ledger = Ledger(confirm)
-        self.layer: Any = Layer(context_of(self.client), self.ledger)
+        self.states = FlowStates(confirm)
+        self.layer: Any = Layer(context_of(self.client), self.states)
         self.hooks = True
         """Whether hooks end at once."""
         self.hooked: list[Any] = []

@@ -18,9 +18,9 @@ from ..core.connection import Connection
 from ..core.credentials import slips
 from ..http.networks import parse_network
 from ..signing.grammar import ANY
-from .output import DONE, REFUSED, Voice, counted, verb
+from .output import DONE, REFUSED, Output, counted, verb
 from .serve import directory, listen_option
-from .workspace import Desk
+from .workspace import Workspace
 
 _SOON: Final = 14 * 86_400
 
@@ -43,8 +43,8 @@ class Advice(NamedTuple):
 )
 @verb
 def check(
-    desk: Desk,
-    voice: Voice,
+    workspace: Workspace,
+    output: Output,
     strict: bool,
     run: bool,
     addresses: tuple[tuple[str, int], ...],
@@ -56,20 +56,23 @@ def check(
     """
     from . import check_startup  # what serves takes a while to import
 
-    if not desk.exists:
-        _ = desk.config  # says what to do
+    if not workspace.exists:
+        _ = workspace.config  # says what to do
     try:
-        loaded = load(desk.path, desk.environ)
+        loaded = load(workspace.path, workspace.environ)
     except ConfigError as error:
         in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
         problems = [str(problem) for problem in in_order]
         found = {"ok": False, "errors": problems, "warnings": []}
-        voice.tell(found, *(f"error    {line}" for line in problems), "", counted(len(problems), "error"))
+        output.tell(found, *(f"error    {line}" for line in problems), "", counted(len(problems), "error"))
         return REFUSED
     known = loaded.registry.connections
     errors = list(check_startup.errors(loaded, directory(confdir) if confdir else None))
-    errors += _unfetched(desk, known) if run else []
-    advice = [*_of_all(desk, known), *(one for each in known.values() for one in _of_one(each, time.time()))]
+    errors += _unfetched(workspace, known) if run else []
+    advice = [
+        *_of_all(workspace, known),
+        *(one for each in known.values() for one in _of_one(each, time.time())),
+    ]
     warnings = [str(warning) for warning in loaded.warnings] + [f"{one.about}: {one.text}" for one in advice]
     warnings += [_unmarked(path) for path, form in loaded.record.forms.items() if form.ending != "marked"]
     warnings += check_startup.warnings(loaded, addresses)
@@ -77,7 +80,7 @@ def check(
     counts = {"connection": len(known), "error": len(errors), "warning": len(warnings)}
     summary = ", ".join(counted(number, what) for what, number in counts.items())
     ok = not errors and not (strict and warnings)
-    voice.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
+    output.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
     return DONE if ok else REFUSED
 
 
@@ -86,17 +89,17 @@ def _unmarked(path: Path) -> str:
     return str(Problem(str(path), 0, 0, "", why))
 
 
-def _unfetched(desk: Desk, known: dict[str, Connection]) -> Iterator[str]:
+def _unfetched(workspace: Workspace, known: dict[str, Connection]) -> Iterator[str]:
     for connection in known.values():
         for late in connection.late:
             try:
-                resolve(SecretSource(exec=late.argv), desk.base, desk.environ)
+                resolve(SecretSource(exec=late.argv), workspace.base, workspace.environ)
             except SecretError as error:
                 yield f"{connection.id}: {error}"
 
 
-def _of_all(desk: Desk, known: dict[str, Connection]) -> Iterator[Advice]:
-    config = desk.config
+def _of_all(workspace: Workspace, known: dict[str, Connection]) -> Iterator[Advice]:
+    config = workspace.config
     trusted = config.gateway.trusted_proxies
     if config.gateway.unsigned == "pass" and "unsigned" in config.gateway.model_fields_set:
         text = "pass: fine on a laptop; `presign serve` refuses to start with it, unless told --unsigned pass"

@@ -25,10 +25,10 @@ def complete_connections(context: click.Context, _: click.Parameter, incomplete:
 def complete_presets(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
-    from .workspace import Desk
+    from .workspace import Workspace
 
     with suppress(Exception):
-        known = Desk.at(context.params.get("config")).presets.known
+        known = Workspace.at(context.params.get("config")).presets.known
         return [
             CompletionItem(name, help=one["name"])
             for name, one in known.items()

@@ -1,7 +1,7 @@
 """Connections of the configuration, for the verbs of a signer: the short way where it will do.
 
 The short way (`signing_view`) imports no pydantic and builds no model, which together take longer than all
-the rest of `presign sign`. Wherever it does not answer, `Desk` reads everything, and says what is wrong.
+the rest of `presign sign`. Wherever it does not answer, `Workspace` reads everything, and says what is wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..config import signing_view  # noqa: E402 - it imports yaml
 from ..config.signing_view import SigningView  # noqa: E402 - it imports yaml
 
 if TYPE_CHECKING:
-    from .workspace import Desk
+    from .workspace import Workspace
 
 
 def view_of(place: Place, name: str) -> SigningView:
@@ -28,11 +28,11 @@ def view_of(place: Place, name: str) -> SigningView:
     if place.exists and (view := signing_view.view_of(place.path, place.environ, name)):
         return view
     from ..http.hosts import is_loopback
-    from .workspace import Desk
+    from .workspace import Workspace
 
-    desk = Desk(place.path, place.environ)
-    entry = desk.entry(name)
-    found = desk.connection(entry)
+    workspace = Workspace(place.path, place.environ)
+    entry = workspace.entry(name)
+    found = workspace.connection(entry)
     return SigningView(
         name,
         found.keys,
@@ -41,8 +41,8 @@ def view_of(place: Place, name: str) -> SigningView:
         found.revoked,
         found.source.formats if found.source else None,
         found.source is None or found.source.signed,
-        _preset(desk, name),
-        desk.revocations.ids,
+        _preset(workspace, name),
+        workspace.revocations.ids,
         found.upstream is not None and is_loopback(found.upstream.origin.host),
     )
 
@@ -52,45 +52,45 @@ def preset_of(place: Place, name: str) -> Mapping[str, Any]:
     preset = signing_view.preset_of(place.path, place.environ, name)
     if preset is not None:
         return preset
-    from .workspace import Desk
+    from .workspace import Workspace
 
-    desk = Desk(place.path, place.environ)
+    workspace = Workspace(place.path, place.environ)
     with suppress(ConfigError):
-        return _preset(desk, name) if name in desk.entries else {}
+        return _preset(workspace, name) if name in workspace.entries else {}
     return {}
 
 
-def _preset(desk: Desk, name: str) -> Mapping[str, Any]:
-    preset = desk.entries[name].data.get("preset")
-    return desk.presets.known.get(preset, {}) if isinstance(preset, str) else {}
+def _preset(workspace: Workspace, name: str) -> Mapping[str, Any]:
+    preset = workspace.entries[name].data.get("preset")
+    return workspace.presets.known.get(preset, {}) if isinstance(preset, str) else {}
 
 
 def base_path_of(place: Place, name: str) -> str:
     """The base path of a connection's upstream; empty without such a connection. Raises ConfigError."""
-    from .workspace import Desk
+    from .workspace import Workspace
 
-    desk = Desk(place.path, place.environ)
-    upstream = desk.connection(desk.entry(name)).upstream if name in desk.entries else None
+    workspace = Workspace(place.path, place.environ)
+    upstream = workspace.connection(workspace.entry(name)).upstream if name in workspace.entries else None
     return upstream.base.decode() if upstream else ""
 
 
 def upstream_of(place: Place, name: str) -> str:
     """The URL of a connection's upstream, without a slash at its end. Raises Failure, ConfigError."""
-    from .workspace import Desk
+    from .workspace import Workspace
 
-    desk = Desk(place.path, place.environ)
-    upstream = desk.connection(desk.entry(name)).upstream
+    workspace = Workspace(place.path, place.environ)
+    upstream = workspace.connection(workspace.entry(name)).upstream
     return f"{upstream.origin}{upstream.base.decode()}" if upstream else ""
 
 
 def owners_of(place: Place, url: str) -> list[str]:
     """The connections whose upstream a URL of an API begins like. Raises Failure, ConfigError."""
-    from .workspace import Desk
+    from .workspace import Workspace
 
-    desk = Desk(place.path, place.environ)
+    workspace = Workspace(place.path, place.environ)
     owners = []
-    for name, entry in desk.entries.items():
-        upstream = desk.connection(entry).upstream
+    for name, entry in workspace.entries.items():
+        upstream = workspace.connection(entry).upstream
         if upstream is not None and url.startswith(f"{upstream.origin}{upstream.base.decode()}/"):
             owners.append(name)
     return owners
@@ -100,6 +100,6 @@ def names_of(place: Place) -> Iterable[str]:
     """All connections, for a shell to complete. Raises ConfigError."""
     with suppress(signing_view.NotPlain, Foreseen, ValueError):
         return signing_view.Files(place.path, place.environ).entries
-    from .workspace import Desk
+    from .workspace import Workspace
 
-    return Desk(place.path, place.environ).entries
+    return Workspace(place.path, place.environ).entries

@@ -14,9 +14,9 @@ from .credential import absent, auth_of
 from .hints import command, no_preset, quoted
 from .managed import changing_registry, check, names_of_keys, new_secret, shown_once
 from .methods import methods_of, slips
-from .output import Voice, verb
+from .output import Output, verb
 from .values import instant, listed
-from .workspace import Desk, Failure
+from .workspace import Failure, Workspace
 
 
 @click.command()
@@ -36,17 +36,17 @@ from .workspace import Desk, Failure
 @click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may live.")
 @click.option("--import-secret", is_flag=True, help="Ask for the signing secret instead of making one.")
 @verb
-def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **options: Any) -> None:
+def add(workspace: Workspace, output: Output, name: str | None, import_secret: bool, **options: Any) -> None:
     """Register an API and its key; print a new signing secret, once.
 
     The key is asked for, or read from standard input, one line; so is, after it, an imported secret.
     """
-    name, preset = _asked_for(desk, name, options), options["preset"]
+    name, preset = _asked_for(workspace, name, options), options["preset"]
     data = _described(options)
-    _ask_for_variables(desk, data)
-    data["auth"] = auth_of(desk, name, options)
+    _ask_for_variables(workspace, data)
+    data["auth"] = auth_of(workspace, name, options)
     own = prompts.secret(f"signing secret of {name}") if import_secret else new_secret()
-    with changing_registry(desk) as draft:
+    with changing_registry(workspace) as draft:
         if name in draft.connections:  # while the key was asked for
             raise Failure(_there_is(name))
         if name in draft.revoked("connections"):
@@ -54,22 +54,22 @@ def add(desk: Desk, voice: Voice, name: str | None, import_secret: bool, **optio
             raise Failure(f"{name} was revoked: take another name, or {undo}")
         key = next(key for key in names_of_keys() if f"{name}/{key}" not in draft.revoked("keys"))
         data["signing_keys"] = [{"id": key, "secret": own, "added": instant()}]
-        entry = check(desk, name, data, draft)
+        entry = check(workspace, name, data, draft)
         draft.connections[name] = data
-    upstream = desk.filled(entry).get("upstream")
-    sample = (desk.presets.known.get(preset) or {}).get("sample") or "PATH"
+    upstream = workspace.filled(entry).get("upstream")
+    sample = (workspace.presets.known.get(preset) or {}).get("sample") or "PATH"
     shown = None if import_secret else own
-    voice.tell(
+    output.tell(
         {"id": name, "upstream": upstream, "signing_key": {"id": key, "secret": shown}},
         f"{name} leads to {upstream}",
         *shown_once(shown),
     )
-    voice.note(*(f"--methods {question}" for question in slips(data.get("allow", {}).get("methods", ()))))
-    voice.note(*absent(desk, options))
-    voice.note(f"Next: {command('sign', name, sample)}")
+    output.note(*(f"--methods {question}" for question in slips(data.get("allow", {}).get("methods", ()))))
+    output.note(*absent(workspace, options))
+    output.note(f"Next: {command('sign', name, sample)}")
 
 
-def _asked_for(desk: Desk, name: str | None, options: dict[str, Any]) -> str:
+def _asked_for(workspace: Workspace, name: str | None, options: dict[str, Any]) -> str:
     """The name of the new connection. Raises Failure, UsageError where the options do not go together."""
     preset = options["preset"]
     name = name or (f"conn_{preset.replace('-', '_')}" if preset else None)
@@ -81,7 +81,7 @@ def _asked_for(desk: Desk, name: str | None, options: dict[str, Any]) -> str:
         raise click.UsageError("--auth and --name are for --upstream: a preset knows how its key goes on")
     if preset is None and options["variables"]:
         raise click.UsageError("--var is for --preset")
-    if name in desk.entries:
+    if name in workspace.entries:
         raise Failure(_there_is(name))
     return name
 
@@ -115,15 +115,15 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _ask_for_variables(desk: Desk, data: dict[str, Any]) -> None:
+def _ask_for_variables(workspace: Workspace, data: dict[str, Any]) -> None:
     """Before the key is asked for, which would have to be given again. Raises Failure, UsageError."""
     preset = data.get("preset")
     if preset is None:
         return
-    if preset not in desk.presets.known:
-        raise Failure(no_preset(preset, desk.presets.known))
+    if preset not in workspace.presets.known:
+        raise Failure(no_preset(preset, workspace.presets.known))
     given = data.get("vars", {})
-    for name, variable in desk.presets.known[preset].get("vars", {}).items():
+    for name, variable in workspace.presets.known[preset].get("vars", {}).items():
         if name in given:
             continue
         if not prompts.somebody_is_there():

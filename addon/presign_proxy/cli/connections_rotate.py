@@ -18,9 +18,9 @@ from . import prompts
 from .completion import complete_connections
 from .hints import quoted
 from .managed import changing_registry, check, draft_of, managed, names_of_keys, new_secret, shown_once
-from .output import Voice, verb
+from .output import Output, verb
 from .values import YEAR_10000, instant
-from .workspace import Desk, Entry, Failure
+from .workspace import Entry, Failure, Workspace
 
 _NUMBERED: Final = re.compile(r"k[0-9]{1,9}")
 _PLAIN: Final = "plain.json"
@@ -33,40 +33,45 @@ _PLAIN: Final = "plain.json"
 @click.option("--credential", is_flag=True, help="Replace the API key instead; every URL lives on.")
 @verb
 def rotate(
-    desk: Desk, voice: Voice, name: str, retire_after: str | None, drop: tuple[str, ...], credential: bool
+    workspace: Workspace,
+    output: Output,
+    name: str,
+    retire_after: str | None,
+    drop: tuple[str, ...],
+    credential: bool,
 ) -> None:
     """Make a new signing secret, shown once. URLs signed with the older ones live on."""
     if credential and (retire_after or drop):
         raise click.UsageError("--credential is not about signing secrets: without --retire-after and --drop")
-    managed(desk, draft_of(desk), name)
+    managed(workspace, draft_of(workspace), name)
     if credential:
-        _replace_credential(desk, voice, name)
+        _replace_credential(workspace, output, name)
         return
     fresh, now = new_secret(), time.time()
     end = instant(now + _seconds(retire_after)) if retire_after else None
-    with changing_registry(desk) as draft:
-        data = managed(desk, draft, name)
-        before = _keys(desk, name, data, draft)
+    with changing_registry(workspace) as draft:
+        data = managed(workspace, draft, name)
+        before = _keys(workspace, name, data, draft)
         older = _kept(name, before, drop, now)
         if end is not None:
             older = [_retired(key, end) for key in older]
         identity = _next_key(name, before, draft)
         data["signing_keys"] = [{"id": identity, "secret": fresh, "added": instant(now)}, *older]
-        check(desk, name, data, draft)
+        check(workspace, name, data, draft)
         draft.connections[name] = data
     kept = [key["id"] for key in older]
     still = f"{', '.join(kept) or 'no older key'} {'verify' if len(kept) > 1 else 'verifies'} still"
     until = f", until {end}" if end and kept else ""
-    voice.tell(
+    output.tell(
         {"id": name, "signing_key": {"id": identity, "secret": fresh}, "older": kept},
         f"{name} signs with {identity} from now on; {still}{until}.",
         *shown_once(fresh),
     )
 
 
-def _keys(desk: Desk, name: str, data: dict[str, Any], draft: Draft) -> list[dict[str, Any]]:
+def _keys(workspace: Workspace, name: str, data: dict[str, Any], draft: Draft) -> list[dict[str, Any]]:
     """The signing keys of a connection, each with its id. Raises ConfigError where it is not well-formed."""
-    desk.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
+    workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
     found = data.get("signing_keys")
     if not found:
         raise Failure(f"{name} has no signing keys: nothing is signed for it")
@@ -118,14 +123,14 @@ def _seconds(text: str) -> int:
     return found
 
 
-def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
-    filled = desk.filled(desk.entry(name))
+def _replace_credential(workspace: Workspace, output: Output, name: str) -> None:
+    filled = workspace.filled(workspace.entry(name))
     if not filled.get("auth"):
         raise Failure(f"{name} has no credential")
     given = prompts.secret(f"new API key of {name}")
-    with changing_registry(desk) as draft:
-        data = managed(desk, draft, name)
-        desk.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
+    with changing_registry(workspace) as draft:
+        data = managed(workspace, draft, name)
+        workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
         auth = dict(data.get("auth") or {})
         place = next((p for p in ("token", "password", "username") if p in auth), None)
         if place is None:
@@ -137,6 +142,6 @@ def _replace_credential(desk: Desk, voice: Voice, name: str) -> None:
         else:
             auth[place] = given
         data["auth"] = auth
-        check(desk, name, data, draft)
+        check(workspace, name, data, draft)
         draft.connections[name] = data
-    voice.tell({"id": name, "credential": "replaced"}, f"{name} has a new API key; its URLs live on.")
+    output.tell({"id": name, "credential": "replaced"}, f"{name} has a new API key; its URLs live on.")

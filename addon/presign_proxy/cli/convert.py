@@ -8,10 +8,10 @@ from typing import Any, Final
 import click
 
 from ..explain.convert import signed_from
-from ..explain.input.urls import Unreadable
+from ..explain.input.urls import UnreadableUrl
 from .environment import CA
-from .grant_forms import FORMS, Form, base_option, check_ca, described, remarks, shown
-from .output import Voice, light_verb
+from .grant_forms import FORMS, GrantForm, base_option, check_ca, described, remarks, shown
+from .output import Output, light_verb
 from .paste import Pasted, presented_by
 from .place import Failure, Place
 
@@ -29,25 +29,27 @@ OF_A_PATH: Final = ("url", "curl", "headers")
 @base_option
 @click.option("--ca", default=CA, show_default=True, metavar="PATH", help="--as env: the gateway's CA.")
 @light_verb
-def convert(place: Place, voice: Voice, what: str, form: str, connection: str | None, **options: Any) -> None:
+def convert(
+    place: Place, output: Output, what: str, form: str, connection: str | None, **options: Any
+) -> None:
     """Carry the same grant another way, without the secret: URL, token, headers, …
 
     Needs no configuration; nothing is verified.
     """
     check_ca(form, options["ca"])
-    if options["path"] and form not in OF_A_PATH and not voice.as_json:
+    if options["path"] and form not in OF_A_PATH and not output.as_json:
         raise click.UsageError(f"--path is for --as {', '.join(OF_A_PATH)}: {form} names no path")
     presented = presented_by(what)
     try:
         base = _base_path(place, connection)
         signed, path = signed_from(presented, connection=connection, base=base)
-    except Unreadable as error:
+    except UnreadableUrl as error:
         raise Failure(str(error)) from None
     wanted = options["path"] or path or _only_path(signed.paths)
-    how = Form(wanted.removeprefix("/"), options["base"], options["ca"])
+    how = GrantForm(wanted.removeprefix("/"), options["base"], options["ca"])
     preset = _preset(place, signed.connection_id)
-    voice.tell(described(signed, how, preset), *shown(signed, form, how, preset))
-    voice.note(*remarks(signed, form, how, preset))
+    output.tell(described(signed, how, preset), *shown(signed, form, how, preset))
+    output.note(*remarks(signed, form, how, preset))
 
 
 def _only_path(paths: str) -> str:

@@ -13,14 +13,14 @@ from ..config.auth_types import AUTH_TYPES, GROUPS
 from ..config.secret_sources import name_of
 from ..config.values import SecretSource
 from . import prompts
-from .workspace import Desk
+from .workspace import Workspace
 
 _WHERE: Final = "The gateway needs it where it runs."
 
 
-def auth_of(desk: Desk, name: str, options: dict[str, Any]) -> dict[str, Any]:
+def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[str, Any]:
     """The member `auth` of a new connection. Raises UsageError."""
-    known = desk.presets.known.get(options["preset"] or "", {})
+    known = workspace.presets.known.get(options["preset"] or "", {})
     asks: dict[str, str] = known.get("auth", {}).get("asks", {})
     reference = _reference(options)
     if known:
@@ -59,15 +59,15 @@ def _reference(options: dict[str, Any]) -> dict[str, Any] | None:
     return said or None
 
 
-def absent(desk: Desk, options: dict[str, Any]) -> Iterator[str]:
+def absent(workspace: Workspace, options: dict[str, Any]) -> Iterator[str]:
     """What is not where `auth_of` refers to. It may be elsewhere: the gateway is another process or machine.
 
     Nothing is read.
     """
     env, file = options["credential_env"], options["credential_file"]
-    if env and not desk.environ.get(env):
+    if env and not workspace.environ.get(env):
         yield f"Not set here: {name_of(SecretSource(env=env))}. {_WHERE}"
-    if file and not _is_there(path := desk.base / file):
+    if file and not _is_there(path := workspace.base / file):
         yield f"Not found here: the file {path}. {_WHERE}"
 
 

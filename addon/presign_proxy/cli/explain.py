@@ -12,9 +12,9 @@ from ..explain.explanation import Explanation, headline, render
 from ..explain.input import lenient
 from ..http.hosts import parse_address
 from ..http.message import Request
-from .output import DONE, REFUSED, Voice, verb
+from .output import DONE, REFUSED, Output, verb
 from .paste import Pasted, presented_by
-from .workspace import Desk
+from .workspace import Workspace
 
 
 def _at(text: str | None) -> int:
@@ -32,12 +32,14 @@ def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     return text
 
 
-def _judged(desk: Desk, given: str, at: str | None, **wanted: str | None) -> tuple[Explanation, list[str]]:
+def _judged(
+    workspace: Workspace, given: str, at: str | None, **wanted: str | None
+) -> tuple[Explanation, list[str]]:
     """The explanation, and what was assumed for it."""
     # What names no host goes to the gateway, by a name that it answers to.
-    host = min(desk.hosts(), default=None)
+    host = min(workspace.hosts(), default=None)
     presented = presented_by(given, **wanted, gateway=f"http://{host}" if host else None)
-    registry, left_out = desk.registry(named(presented.request))
+    registry, left_out = workspace.registry(named(presented.request))
     explanation = explained(registry, presented.request, _at(at))
     return explanation, [*presented.assumed, *left_out]
 
@@ -65,8 +67,8 @@ _AT = click.option("--at", metavar="INSTANT", help="Judge as at this time, as in
 @_AT
 @verb
 def explain(
-    desk: Desk,
-    voice: Voice,
+    workspace: Workspace,
+    output: Output,
     what: str,
     to: str | None,
     at: str | None,
@@ -76,9 +78,9 @@ def explain(
 
     Offline, with the configuration that lies here. Exit code 0 where it would be granted.
     """
-    explanation, assumed = _judged(desk, what, at, **asked, url=to)
+    explanation, assumed = _judged(workspace, what, at, **asked, url=to)
     tail = ["", "Assumed:", *(f"  -  {one}" for one in assumed)] if assumed else []
-    voice.tell(explanation.to_json() | {"assumed": assumed}, *render(explanation), *tail)
+    output.tell(explanation.to_json() | {"assumed": assumed}, *render(explanation), *tail)
     return DONE if explanation.verdict.decision == "forward" else REFUSED
 
 
@@ -91,15 +93,15 @@ def explain(
 @_AT
 @verb
 def verify(
-    desk: Desk,
-    voice: Voice,
+    workspace: Workspace,
+    output: Output,
     what: str,
     to: str | None,
     at: str | None,
     **asked: str | None,
 ) -> int:
     """Say whether the gateway would grant a request. Exit code 0 where it would."""
-    explanation, _ = _judged(desk, what, at, **asked, url=to)
+    explanation, _ = _judged(workspace, what, at, **asked, url=to)
     data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
-    voice.tell(data, headline(explanation.verdict))
+    output.tell(data, headline(explanation.verdict))
     return DONE if explanation.verdict.decision == "forward" else REFUSED

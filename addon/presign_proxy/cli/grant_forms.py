@@ -22,7 +22,7 @@ FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
 BASE: Final = "http://127.0.0.1:8080"
 
 
-class Form(NamedTuple):
+class GrantForm(NamedTuple):
     """How a grant is to be printed."""
 
     path: str
@@ -59,7 +59,7 @@ def check_ca(form: str, ca: str) -> None:
         raise click.UsageError("--ca is for --as env")
 
 
-def described(grant: Signed, form: Form, preset: Mapping[str, Any]) -> dict[str, Any]:
+def described(grant: Signed, form: GrantForm, preset: Mapping[str, Any]) -> dict[str, Any]:
     """The grant in all its forms, as JSON."""
     expires = int(grant.expires)
     can_be_url = bool(form.path) and "*" not in form.path
@@ -79,7 +79,7 @@ def described(grant: Signed, form: Form, preset: Mapping[str, Any]) -> dict[str,
     }
 
 
-def shown(grant: Signed, what: str, form: Form, preset: Mapping[str, Any]) -> list[str]:
+def shown(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) -> list[str]:
     """The grant in one form, as lines."""
     if what in ("token", "key"):
         return [grant.token]
@@ -96,7 +96,7 @@ def shown(grant: Signed, what: str, form: Form, preset: Mapping[str, Any]) -> li
     return [f"curl {'' if method in ('GET', '*') else f'-X {method} '}{shlex.quote(url)}"]
 
 
-def remarks(grant: Signed, what: str, form: Form, preset: Mapping[str, Any]) -> list[str]:
+def remarks(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) -> list[str]:
     """What somebody has to know or to do who uses the form; nothing of it is part of the form."""
     if what == "headers":
         return [f"Send them with a request to {_send_to(grant, form)}"]
@@ -118,12 +118,12 @@ def remarks(grant: Signed, what: str, form: Form, preset: Mapping[str, Any]) -> 
     return found
 
 
-def _send_to(grant: Signed, form: Form) -> str:
+def _send_to(grant: Signed, form: GrantForm) -> str:
     """Where the gateway takes the headers: the path is the only one, or stands for any that was signed."""
     return f"{form.base}/api/proxy/{grant.connection_id}/{form.path if '*' not in form.path else ''}"
 
 
-def _url(grant: Signed, form: Form) -> str:
+def _url(grant: Signed, form: GrantForm) -> str:
     if not form.path or "*" in form.path:
         raise click.UsageError("a URL is for one PATH, without *: say it, and the patterns with --paths")
     try:
@@ -132,7 +132,7 @@ def _url(grant: Signed, form: Form) -> str:
         raise click.UsageError(str(error)) from None
 
 
-def _base_url(grant: Signed, form: Form, preset: Mapping[str, Any]) -> str:
+def _base_url(grant: Signed, form: GrantForm, preset: Mapping[str, Any]) -> str:
     """With its last slash: some SDKs ask for exactly what they are given, and `/p/TOKEN` is no path."""
     inner = preset.get("sdk_base") or ""
     return f"{form.base}/p/{grant.token}/{inner}"

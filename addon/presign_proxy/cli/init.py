@@ -19,8 +19,8 @@ from ..config.registry_file.storage import lock, write_private
 from ..signing.secret import Secret
 from . import prompts
 from .hints import command, quoted
-from .output import Voice, verb
-from .workspace import Desk, Failure
+from .output import Output, verb
+from .workspace import Failure, Workspace
 
 MIN_PASSPHRASE: Final = 12
 _REGISTRY: Final = "connections.enc"
@@ -63,30 +63,36 @@ admin: {{listen: 127.0.0.1:9464}}   # /livez, /readyz and /metrics
     help="For a service: audit log and counters in this directory, and an admin listener.",
 )
 @verb
-def init(desk: Desk, voice: Voice, key_env: str | None, env: str | None, state: Path | None) -> None:
+def init(
+    workspace: Workspace, output: Output, key_env: str | None, env: str | None, state: Path | None
+) -> None:
     """Write a configuration, a fresh registry key and an encrypted registry."""
     if key_env and env:
         raise click.UsageError("--key-env or --passphrase")
-    if not desk.base.is_dir():
-        raise Failure(f"{desk.base}: there is no such directory")
-    if tightened(desk.base):
-        voice.note(f"Only you can write to {desk.base} now: chmod go-w {quoted_path(desk.base)}", "")
-    if problems := [problem for problem in writable_by_others(desk.path) if problem.file != str(desk.path)]:
+    if not workspace.base.is_dir():
+        raise Failure(f"{workspace.base}: there is no such directory")
+    if tightened(workspace.base):
+        output.note(
+            f"Only you can write to {workspace.base} now: chmod go-w {quoted_path(workspace.base)}", ""
+        )
+    if problems := [
+        problem for problem in writable_by_others(workspace.path) if problem.file != str(workspace.path)
+    ]:
         raise Failure(str(problems[0]))
-    registry, key_file = desk.base / _REGISTRY, desk.base / _KEY
-    wanted = [desk.path, registry] + ([] if key_env or env else [key_file])
+    registry, key_file = workspace.base / _REGISTRY, workspace.base / _KEY
+    wanted = [workspace.path, registry] + ([] if key_env or env else [key_file])
     _are_free(wanted)
     opener, text, key = _key(key_env, env)
-    with naming(desk.path), lock(desk.path):
+    with naming(workspace.path), lock(workspace.path):
         _are_free(wanted)  # still: another one may have been faster
         if text is not None and key_env is None:
             with naming(key_file):
                 write_private(key_file, f"{text}\n".encode())
         Draft(registry, [opener], {}).write()
         # Last, so that what was interrupted is not taken for a gateway.
-        write_private(desk.path, _configuration(desk.path, key, state).encode())
-    Path(desk.base, f".{desk.path.name}.lock").unlink(missing_ok=True)
-    _say(desk, voice, wanted, text if key_env else None, key_env or env, served=state is not None)
+        write_private(workspace.path, _configuration(workspace.path, key, state).encode())
+    Path(workspace.base, f".{workspace.path.name}.lock").unlink(missing_ok=True)
+    _say(workspace, output, wanted, text if key_env else None, key_env or env, served=state is not None)
 
 
 def _configuration(path: Path, key: str, state: Path | None) -> str:
@@ -127,10 +133,16 @@ def _key(key_env: str | None, env: str | None) -> tuple[Opener, str | None, str]
 
 
 def _say(
-    desk: Desk, voice: Voice, written: list[Path], text: str | None, env: str | None, *, served: bool
+    workspace: Workspace,
+    output: Output,
+    written: list[Path],
+    text: str | None,
+    env: str | None,
+    *,
+    served: bool,
 ) -> None:
     names = [path.name for path in written]
-    lines = [f"Wrote {', '.join(names)} in {desk.base}."]
+    lines = [f"Wrote {', '.join(names)} in {workspace.base}."]
     if text:
         lines += ["", "The registry's key, shown this once; without it the registry cannot be opened:", ""]
         lines += [f"  export {env}={text}"]
@@ -138,15 +150,19 @@ def _say(
         lines += [f"Set {env} to the passphrase wherever the registry is opened."]
     else:
         lines += [f"Keep a copy of {_KEY}, and do not commit it: it opens the registry."]
-    voice.tell({"wrote": [str(path) for path in written], "key": text}, *lines)
-    voice.note("", "Next:", *_next(desk, served=served))
+    output.tell({"wrote": [str(path) for path in written], "key": text}, *lines)
+    output.note("", "Next:", *_next(workspace, served=served))
 
 
-def _next(desk: Desk, *, served: bool) -> list[str]:
+def _next(workspace: Workspace, *, served: bool) -> list[str]:
     """The first connection, the first URL, and the gateway: lines that can be pasted here."""
     add = command("connections", "add", "--preset", "openai")
     sign = command("sign", "conn_openai", "v1/models")
-    where = ["--set", f"presign_config={desk.path}"] if desk.path != locate("", desk.environ) else []
+    where = (
+        ["--set", f"presign_config={workspace.path}"]
+        if workspace.path != locate("", workspace.environ)
+        else []
+    )
     script = f'"$({invocation.presign("script-path")})"'
     start = f"{invocation.mitmdump()} --listen-host 127.0.0.1 -s {script} {shlex.join(where)}".rstrip()
     if served:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config.registry_file.edit import Draft, changing
 from ..config.strict_yaml import Document
-from .workspace import Desk, Entry, Failure
+from .workspace import Entry, Failure, Workspace
 
 
 def new_secret() -> str:
@@ -19,27 +19,27 @@ def new_secret() -> str:
 
 
 @contextmanager
-def changing_registry(desk: Desk) -> Iterator[Draft]:
+def changing_registry(workspace: Workspace) -> Iterator[Draft]:
     """The registry to be changed; written, if the block says nothing against it, once it is well-formed."""
-    openers = desk.openers
-    with changing(desk.registry_path, openers) as draft:
+    openers = workspace.openers
+    with changing(workspace.registry_path, openers) as draft:
         yield draft
         draft.write()
 
 
-def managed(desk: Desk, draft: Draft, name: str) -> dict[str, Any]:
+def managed(workspace: Workspace, draft: Draft, name: str) -> dict[str, Any]:
     """A connection of the registry, as it stands there. Raises Failure where it is none."""
     found = draft.connections.get(name)
     if found is None:
-        entry = desk.entry(name)
-        raise Failure(f"{entry.id} is in {desk.path.name}, not in the registry: change it there")
+        entry = workspace.entry(name)
+        raise Failure(f"{entry.id} is in {workspace.path.name}, not in the registry: change it there")
     return dict(found)
 
 
-def check(desk: Desk, name: str, data: dict[str, Any], draft: Draft) -> Entry:
+def check(workspace: Workspace, name: str, data: dict[str, Any], draft: Draft) -> Entry:
     """Raises ConfigError: what would not load is not written."""
     entry = Entry(name, data, Document(str(draft.path), {}), managed=True)
-    desk.connection(entry)
+    workspace.connection(entry)
     return entry
 
 
@@ -55,10 +55,10 @@ def shown_once(secret: str | None) -> list[str]:
     return ["", "Its signing secret, shown this once; whoever has it can sign:", "", f"  {secret}", ""]
 
 
-def draft_of(desk: Desk) -> Draft:
+def draft_of(workspace: Workspace) -> Draft:
     """The registry as it is. Raises Failure where there is none."""
-    _ = desk.openers  # says what is missing where there is no registry
-    draft = desk.draft
+    _ = workspace.openers  # says what is missing where there is no registry
+    draft = workspace.draft
     if draft is None:
         raise Failure("there is no registry")
     return draft

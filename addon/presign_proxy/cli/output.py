@@ -21,11 +21,11 @@ REFUSED: Final = 1
 
 
 def verb(function: Callable[..., int | None]) -> Callable[..., None]:
-    """A verb of the command: with `--config` and `--json`, and a `Desk` as its first argument.
+    """A verb of the command: with `--config` and `--json`, and a `Workspace` as its first argument.
 
     What it returns is its exit code.
     """
-    return _verb(function, _desk)
+    return _verb(function, _workspace)
 
 
 def light_verb(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -36,10 +36,10 @@ def light_verb(function: Callable[..., int | None]) -> Callable[..., None]:
     return _verb(function, Place.at)
 
 
-def _desk(config: Path | None) -> Place:
-    from .workspace import Desk
+def _workspace(config: Path | None) -> Place:
+    from .workspace import Workspace
 
-    return Desk.at(config)
+    return Workspace.at(config)
 
 
 def _verb(function: Callable[..., int | None], place: Callable[[Path | None], Place]) -> Callable[..., None]:
@@ -49,7 +49,7 @@ def _verb(function: Callable[..., int | None], place: Callable[[Path | None], Pl
     def run(*args: Any, config: Path | None, as_json: bool, **kwargs: Any) -> None:
         _in_unicode(kwargs)
         try:
-            code = function(place(config), Voice(as_json), *args, **kwargs)
+            code = function(place(config), Output(as_json), *args, **kwargs)
         except BrokenPipeError:
             raise  # whoever read has enough; click ends in silence
         except (Foreseen, OSError) as error:
@@ -95,7 +95,7 @@ def _fail(error: Exception, as_json: bool) -> int:
     return REFUSED
 
 
-class Voice:
+class Output:
     """Prints for people, or JSON for programs."""
 
     def __init__(self, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import shlex
 import click
 
 from ..explain.input.paste import Presented, parse
-from ..explain.input.urls import Unreadable
+from ..explain.input.urls import UnreadableUrl
 from . import prompts
 from .place import Failure
 
@@ -37,7 +37,7 @@ def presented_by(given: str, **wanted: str | None) -> Presented:
     """
     try:
         found = parse(_text(given), **{name: value for name, value in wanted.items() if value is not None})
-    except Unreadable as error:
+    except UnreadableUrl as error:
         raise Failure(str(error)) from None
     if wanted.get("path") is not None and found.kind in ("url", "curl"):
         raise click.UsageError("--path is for a token and for headers: the URL names its path")

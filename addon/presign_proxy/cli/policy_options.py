@@ -12,7 +12,7 @@ import click
 from ..config.values import duration, instant
 from ..errors import Malformed
 from ..regexes import late
-from ..signing.signed_policy import NO_TERMS, Terms, Written
+from ..signing.signed_policy import NO_TERMS, PolicyText, Terms
 from ..signing.signed_policy import parse as parse_terms
 from .place import Failure
 from .values import YEAR_10000, listed
@@ -91,7 +91,7 @@ def _bytes(text: str) -> int:
     return int(match[1]) * _UNITS[match[2].upper()]
 
 
-def as_json(written: Written | None) -> dict[str, Any]:
+def as_json(written: PolicyText | None) -> dict[str, Any]:
     """The terms of a grant that are there; empty for version 1. Raises Failure."""
     try:
         terms = parse_terms(written) if written else NO_TERMS

@@ -9,17 +9,17 @@ import click
 from ..config.presets.table import markdown
 from .completion import complete_presets
 from .hints import no_preset
-from .output import Voice, table, verb
-from .workspace import Desk, Failure
+from .output import Output, table, verb
+from .workspace import Failure, Workspace
 
 
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_presets)
 @click.option("--markdown", "as_markdown", is_flag=True, help="The table of docs/presets.md.")
 @verb
-def presets(desk: Desk, voice: Voice, name: str | None, as_markdown: bool) -> None:
+def presets(workspace: Workspace, output: Output, name: str | None, as_markdown: bool) -> None:
     """The providers that `connections add --preset` knows, or one of them."""
-    known = desk.presets.known
+    known = workspace.presets.known
     if name is not None:
         if name not in known:
             raise Failure(no_preset(name, known))
@@ -28,10 +28,10 @@ def presets(desk: Desk, voice: Voice, name: str | None, as_markdown: bool) -> No
         click.echo(markdown(known), nl=False)
         return
     if name is not None:
-        voice.tell(known[name], *_one(name, known[name]))
+        output.tell(known[name], *_one(name, known[name]))
         return
     rows = [(key, one["name"], one["upstream"], _auth(one["auth"])) for key, one in known.items()]
-    voice.tell(known, *table([("PRESET", "PROVIDER", "UPSTREAM", "AUTH"), *rows]))
+    output.tell(known, *table([("PRESET", "PROVIDER", "UPSTREAM", "AUTH"), *rows]))
 
 
 def _auth(auth: dict[str, Any]) -> str:

@@ -16,18 +16,18 @@ from ..config_problems import ConfigError, Problem
 from ..signing.secret import Secret
 from . import prompts
 from .hints import quoted
-from .output import Voice, counted, verb
-from .workspace import Desk, Entry, Failure
+from .output import Output, counted, verb
+from .workspace import Entry, Failure, Workspace
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Write here (0600) instead of standard output.")
 @verb
-def decrypt(desk: Desk, voice: Voice, out: Path | None) -> None:
+def decrypt(workspace: Workspace, output: Output, out: Path | None) -> None:
     """Print the registry as JSON, all its secrets included."""
-    openers = desk.openers
-    with naming(desk.registry_path):
-        payload = read_payload(desk.registry_path, openers).plain
+    openers = workspace.openers
+    with naming(workspace.registry_path):
+        payload = read_payload(workspace.registry_path, openers).plain
     if out is None:
         click.echo(payload, nl=False)
         return
@@ -35,52 +35,52 @@ def decrypt(desk: Desk, voice: Voice, out: Path | None) -> None:
         raise Failure(f"{out} is there already; nothing was changed")
     with naming(out):
         write_private(out, payload)
-    voice.tell({"wrote": str(out)}, f"Wrote {out}. It holds every secret: delete it when you are done.")
+    output.tell({"wrote": str(out)}, f"Wrote {out}. It holds every secret: delete it when you are done.")
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--replace", is_flag=True, help="Replace a registry that has connections.")
 @verb
-def encrypt(desk: Desk, voice: Voice, source: Path, replace: bool) -> None:
+def encrypt(workspace: Workspace, output: Output, source: Path, replace: bool) -> None:
     """Make a plain registry (JSON or YAML; - reads JSON from standard input) the encrypted one."""
-    openers = desk.openers
+    openers = workspace.openers
     if openers is None:
         raise Failure("the configured registry is a plain one: `registry: {file: connections.enc, key: …}`")
-    draft = _plain(source, desk)
-    target = desk.registry_path
+    draft = _plain(source, workspace)
+    target = workspace.registry_path
     if target.exists():
         with changing(target, openers) as before:
             if before.connections and not replace:
                 has = counted(len(before.connections), "connection")
                 raise Failure(f"{target.name} has {has} already; --replace puts the new ones in their place")
             draft.instead_of(before)
-            _write(desk, draft)
+            _write(workspace, draft)
     else:
-        _write(desk, draft)
+        _write(workspace, draft)
     count = len(draft.connections)
     said = f"Wrote {target.name} with {counted(count, 'connection')}."
-    voice.tell({"wrote": str(target), "connections": count}, said)
+    output.tell({"wrote": str(target), "connections": count}, said)
     if source != Path("-"):
-        voice.note(f"{source} still holds every secret in plain text: delete it when you are done.")
+        output.note(f"{source} still holds every secret in plain text: delete it when you are done.")
 
 
-def _plain(source: Path, desk: Desk) -> Draft:
+def _plain(source: Path, workspace: Workspace) -> Draft:
     if source == Path("-"):
         name = Path("standard input")
         draft = Draft(name, None, shaped(from_json(prompts.everything(MAX_BYTES), name), name))
     else:
         draft = Draft.read(source, None)
     content = {"connections": draft.connections, "revoked": draft.content("revoked")}
-    return Draft(desk.registry_path, desk.openers, content)
+    return Draft(workspace.registry_path, workspace.openers, content)
 
 
-def _write(desk: Desk, draft: Draft) -> None:
+def _write(workspace: Workspace, draft: Draft) -> None:
     """Raises ConfigError: what would not load is not written."""
     problems: list[Problem] = []
     for name, data in draft.connections.items():
         try:
-            desk.unrevoked(Entry(name, data, Document(str(draft.path), {}), managed=True))
+            workspace.unrevoked(Entry(name, data, Document(str(draft.path), {}), managed=True))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -94,22 +94,26 @@ def _write(desk: Desk, draft: Draft) -> None:
     "--drop-old", is_flag=True, help="Take the older keys out of the key file; backups need them still."
 )
 @verb
-def rekey(desk: Desk, voice: Voice, drop_old: bool) -> None:
+def rekey(workspace: Workspace, output: Output, drop_old: bool) -> None:
     """Encrypt the registry anew: with a fresh key where the key is in a file, else with the first key."""
-    openers, path = desk.openers, desk.registry_path
+    openers, path = workspace.openers, workspace.registry_path
     if openers is None:
         wanted = "`registry: {file: connections.enc, key: …}`"
         raise Failure(f"the registry is not encrypted: write {wanted}, then {quoted('encrypt', str(path))}")
     with changing(path, openers) as draft:
-        source = desk.config.registry.key[0] if desk.config.registry and desk.config.registry.key else None
+        source = (
+            workspace.config.registry.key[0]
+            if workspace.config.registry and workspace.config.registry.key
+            else None
+        )
         file = source.source.file if source and not source.passphrase else None
-        kid = _with_key_file(desk.base / file, draft, drop_old) if file else _with_first(draft)
+        kid = _with_key_file(workspace.base / file, draft, drop_old) if file else _with_first(draft)
     said = f"{path.name} is encrypted with {kid or 'the passphrase'} now."
     if file is not None and drop_old:
         said = f"{file} holds only the key of {path.name} now, {kid}."
-    voice.tell({"registry": str(path), "kid": kid}, said)
+    output.tell({"registry": str(path), "kid": kid}, said)
     if file is not None and not drop_old:
-        voice.note(f"{file} holds the older keys too, for gateways that run and backups: --drop-old later.")
+        output.note(f"{file} holds the older keys too, for gateways that run and backups: --drop-old later.")
 
 
 def _with_key_file(file: Path, draft: Draft, drop_old: bool) -> str:

@@ -17,7 +17,7 @@ from ..core.connection import Connection
 from ..core.revocations import EVERY
 from ..explain.convert import claimed
 from ..explain.input.paste import Presented, parse
-from ..explain.input.urls import Unreadable
+from ..explain.input.urls import UnreadableUrl
 from ..explain.provenance import maker, meant
 from ..signing import grammar
 from ..signing.keys import signature_id
@@ -26,9 +26,9 @@ from ..signing.source_scheme import Source
 from . import prompts
 from .completion import complete_connections
 from .hints import quoted
-from .output import Voice, verb
+from .output import Output, verb
 from .values import instant
-from .workspace import Desk, Failure
+from .workspace import Failure, Workspace
 
 _GRACE: Final = 86_400
 """Seconds after its expiry for which a revoked URL is remembered: clocks differ."""
@@ -57,8 +57,8 @@ _PRESIGN_ID = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}")
 @click.option("--undo", is_flag=True, help="Take back that it is revoked.")
 @verb
 def revoke(
-    desk: Desk,
-    voice: Voice,
+    workspace: Workspace,
+    output: Output,
     url: str | None,
     connection: str | None,
     key: str | None,
@@ -73,26 +73,26 @@ def revoke(
     """
     if sum(one is not None for one in (url, key, name, added_before or connection)) != 1:
         raise click.UsageError("one of: URL, --key, --id, --connection, --added-before")
-    openers = desk.openers
+    openers = workspace.openers
     if url == "-":
         url = prompts.text()  # before the lock: whoever types may be long, and others wait
-    with changing(desk.registry_path, openers) as draft:
+    with changing(workspace.registry_path, openers) as draft:
         revocations_of(draft.content("revoked"), draft.path)  # says what is wrong with it
         _forget_expired(draft, time.time())
         if name is not None:
-            target = Target("ids", _presign_id(desk, name, undo=undo), instant())
+            target = Target("ids", _presign_id(workspace, name, undo=undo), instant())
         elif url is not None:
-            target = _signature(desk, url, undo=undo)
+            target = _signature(workspace, url, undo=undo)
         else:
-            target = _what(desk, connection, key, added_before, undo=undo)
+            target = _what(workspace, connection, key, added_before, undo=undo)
         value = _written(draft, target, undo=undo)
         draft.write()
     section, what, _, remarks = target
     state = "no longer revoked" if undo else "revoked"
     said = f"{_named(section, what, value)} is {state}; gateways notice within a second."
-    voice.tell({"revoked": not undo, "what": section, "id": what}, said)
+    output.tell({"revoked": not undo, "what": section, "id": what}, said)
     if not undo:
-        voice.note(*remarks)
+        output.note(*remarks)
 
 
 def _written(draft: Draft, target: Target, *, undo: bool) -> Any:
@@ -127,22 +127,22 @@ class Target(NamedTuple):
 
 
 def _what(
-    desk: Desk, connection: str | None, key: str | None, added_before: str | None, *, undo: bool
+    workspace: Workspace, connection: str | None, key: str | None, added_before: str | None, *, undo: bool
 ) -> Target:
     now = instant()
     if key is not None:
         if not _KEY.fullmatch(key):
             raise click.UsageError(f"--key is CONNECTION/KEY: {quoted('connections', 'list')} shows them")
-        _known_key(desk, *key.split("/"), undo=undo)
+        _known_key(workspace, *key.split("/"), undo=undo)
         return Target("keys", key, now)
     if connection is not None:
-        _known(desk, connection, undo)
+        _known(workspace, connection, undo)
     if added_before is not None:
         return Target("added_before", connection or EVERY, _instant(added_before))
     return Target("connections", connection or "", now)
 
 
-def _signature(desk: Desk, given: str, *, undo: bool) -> Target:
+def _signature(workspace: Workspace, given: str, *, undo: bool) -> Target:
     """A signature id, or the URL or token that bears the signature. Raises Failure."""
     now = instant()
     text = given.strip()
@@ -151,12 +151,12 @@ def _signature(desk: Desk, given: str, *, undo: bool) -> Target:
     try:
         presented = parse(text)
         claim = claimed(presented)
-    except Unreadable as error:
+    except UnreadableUrl as error:
         raise Failure(f"{error}; a signature id has 32 hex digits, the audit log shows it") from None
     name = signature_id(claim.signature or "")
     if undo:
         return Target("urls", name, None)
-    genuine, remarks = _checked(desk, presented, claim, name)
+    genuine, remarks = _checked(workspace, presented, claim, name)
     # Unless it is what was signed, its expiry is anybody's, and would end the revocation.
     expires = _expires(claim) if genuine else 0
     return Target("urls", name, {"at": now} | ({"expires": expires} if expires else {}), remarks)
@@ -167,14 +167,14 @@ def _expires(claim: Presign | Source) -> int:
 
 
 def _checked(
-    desk: Desk, presented: Presented, claim: Presign | Source, name: str
+    workspace: Workspace, presented: Presented, claim: Presign | Source, name: str
 ) -> tuple[bool, tuple[str, ...]]:
     """Whether it is what was signed, and what to say of it. False where its keys are not to be had here.
 
     Raises Failure where no key here made it: to say that it is revoked would be wrong, because the URL that
     was meant would still be good.
     """
-    known, left_out = _candidates(desk, presented, claim)
+    known, left_out = _candidates(workspace, presented, claim)
     made = maker(known, claim)
     if made is None and left_out:
         return False, ("Whether it was signed here could not be checked:", *left_out)
@@ -199,42 +199,42 @@ def _unsigned(names: list[str], signature: str) -> str:
 
 
 def _candidates(
-    desk: Desk, presented: Presented, claim: Presign | Source
+    workspace: Workspace, presented: Presented, claim: Presign | Source
 ) -> tuple[list[Connection], list[str]]:
     """For what it may have been signed, and why others were left out. Raises Failure."""
     named = claim.connection_id if isinstance(claim, Presign) else claim.project
     if not named:
-        registry, left_out = desk.registry()
+        registry, left_out = workspace.registry()
         return meant(registry, presented.request, claim), left_out
     try:
-        return [desk.connection(desk.entry(named))], []
+        return [workspace.connection(workspace.entry(named))], []
     except ConfigError as error:
         return [], list(map(str, error.problems))
     except Failure as failure:
         raise Failure(f"{failure}\nNothing was revoked.") from None
 
 
-def _presign_id(desk: Desk, name: str, *, undo: bool) -> str:
+def _presign_id(workspace: Workspace, name: str, *, undo: bool) -> str:
     if not _PRESIGN_ID.fullmatch(name):
         raise click.UsageError("--id is CONNECTION/ID, the ID as it was signed (X-Presign-Id)")
-    _known(desk, name.partition("/")[0], undo)
+    _known(workspace, name.partition("/")[0], undo)
     return name
 
 
-def _known(desk: Desk, name: str, undo: bool) -> None:
+def _known(workspace: Workspace, name: str, undo: bool) -> None:
     """A mistyped connection is told of; what was revoked may be undone also after the connection is gone."""
     if not _ID.fullmatch(name):
         raise click.UsageError("a connection id is 1 to 64 of A-Z a-z 0-9 _ -")
     if not undo:
-        desk.entry(name)
+        workspace.entry(name)
 
 
-def _known_key(desk: Desk, name: str, key: str, *, undo: bool) -> None:
+def _known_key(workspace: Workspace, name: str, key: str, *, undo: bool) -> None:
     """A mistyped key is told of: its URLs would live on."""
-    _known(desk, name, undo)
+    _known(workspace, name, undo)
     if undo:
         return
-    entry = desk.model(desk.entry(name))
+    entry = workspace.model(workspace.entry(name))
     ids = [one.id or f"k{index}" for index, one in enumerate(entry.signing_keys, 1)]
     if key not in ids:
         raise Failure(f"{name} has no key {key}, it has {', '.join(ids) or 'none'}: nothing was revoked")

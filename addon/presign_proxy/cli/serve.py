@@ -16,8 +16,8 @@ import click
 from ..config.descriptors import raise_limit
 from ..prerequisites import unsupported_mitmproxy
 from ..serve import listeners
-from .output import Voice, verb
-from .workspace import Desk, Failure
+from .output import Output, verb
+from .workspace import Failure, Workspace
 
 _DEFAULT: Final = "127.0.0.1:8080"
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -93,8 +93,8 @@ def listen_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 )
 @verb
 def serve(
-    desk: Desk,
-    voice: Voice,
+    workspace: Workspace,
+    output: Output,
     addresses: tuple[tuple[str, int], ...],
     workers: int,
     drain: float,
@@ -111,26 +111,26 @@ def serve(
     from ..serve.log import open_log
     from ..serve.plan import Plan
 
-    if not desk.exists:
-        _ = desk.config  # says what to do
+    if not workspace.exists:
+        _ = workspace.config  # says what to do
     if sys.platform == "win32":
         raise Failure("serve needs the signals and sockets of Linux or macOS: on Windows, run it in WSL")
     if why := unsupported_mitmproxy():
         raise Failure(why)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to be told
     plan = Plan(
-        config=str(desk.path),
+        config=str(workspace.path),
         confdir=str(directory(confdir)),
         workers=workers,
         drain=drain,
         notice=notice,
         unsigned=_UNSIGNED[unsigned],
         upstream_ca=str(upstream_ca.absolute()) if upstream_ca else "",
-        as_json=voice.as_json,
+        as_json=output.as_json,
     )
     sockets, notify = _sockets(addresses), _taken_of_systemd()
     raise_limit()
-    open_log("gateway", as_json=voice.as_json)
+    open_log("gateway", as_json=output.as_json)
     return asyncio.run(_supervise(plan, sockets, notify))
 
 

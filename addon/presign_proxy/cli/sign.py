@@ -15,13 +15,13 @@ from ..signing.signed_policy import NO_TERMS
 from ..signing.signer import Signed, Signer
 from .completion import complete_connections
 from .environment import CA
-from .grant_forms import BEGINS_URL, FORMS, Form, base_option, check_ca, described, remarks, shown
+from .grant_forms import BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
 from .hints import quoted
 from .methods import methods_of, slips
-from .output import Voice, light_verb
+from .output import Output, light_verb
 from .place import Failure, Place
 from .policy_options import policy_options, terms_of
-from .signing_key import Known, secret_source_of, signer_of
+from .signing_key import KnownKey, secret_source_of, signer_of
 from .values import YEAR_10000, listed
 
 _HOUR: Final = "1h"
@@ -47,7 +47,7 @@ _HOUR: Final = "1h"
 @click.option("--secret-file", metavar="PATH", help="Sign without a configuration: the secret's file.")
 @policy_options
 @light_verb
-def sign(place: Place, voice: Voice, connection: str, path: str, **options: Any) -> None:
+def sign(place: Place, output: Output, connection: str, path: str, **options: Any) -> None:
     """Sign a grant for PATH, relative to the connection: a URL, or one of the other forms (--as).
 
     url for curl and fetch; base-url for SDKs that take one; key in place of an API key, with HTTPS_PROXY set;
@@ -59,29 +59,29 @@ def sign(place: Place, voice: Voice, connection: str, path: str, **options: Any)
         raise click.UsageError("--key is for a connection of the configuration: a secret alone is one key")
     if BEGINS_URL.match(connection):
         connection, path = _owner(place, connection, path, known=source is None), connection
-    known = signer_of(place, voice, connection, source, options["key_id"])
+    known = signer_of(place, output, connection, source, options["key_id"])
     expires_at = _expires_at(options["expires"], options["no_expiry"])
     is_source = known.view is not None and known.view.formats is not None
     if is_source or (source is not None and options["extension"]):
-        _sign_source(voice, known, path, expires_at, options)
+        _sign_source(output, known, path, expires_at, options)
         return
     if options["extension"]:
         raise click.UsageError(f"--format is for scheme source, and {known.id} is of scheme presign")
     if not path and not options["paths"]:
         raise click.UsageError("PATH, or --paths")
     path = _below(place, known, path)
-    grant = _granted(voice, known, path, expires_at, options)
+    grant = _granted(output, known, path, expires_at, options)
     local = known.view is not None and known.view.local
-    form = Form(path, options["base"], options["ca"], local)
+    form = GrantForm(path, options["base"], options["ca"], local)
     data = {**described(grant, form, known.preset), "key": known.key}
-    voice.tell(data, *shown(grant, options["form"], form, known.preset))
-    voice.note(*remarks(grant, options["form"], form, known.preset))
+    output.tell(data, *shown(grant, options["form"], form, known.preset))
+    output.note(*remarks(grant, options["form"], form, known.preset))
 
 
-def _granted(voice: Voice, known: Known, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
+def _granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
     """Sign what the options say. Raises Failure where the gateway would refuse it, and UsageError."""
     methods = methods_of(options["methods"]) or ["GET"]
-    _meant(voice, known, methods)
+    _meant(output, known, methods)
     paths = listed(options["paths"]) or [_exactly(path)]
     if paths == [""]:
         raise click.UsageError("no pattern stands for the root alone: sign --paths '*', or a path below it")
@@ -90,13 +90,13 @@ def _granted(voice: Voice, known: Known, path: str, expires_at: int, options: di
         grant = Signer(known.id, known.secret).sign(methods, paths, expires_at=expires_at, terms=terms)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    _hold_against(voice, known, grant, path)
+    _hold_against(output, known, grant, path)
     if known.view is not None and f"{known.id}/{terms.id}" in known.view.revoked_ids:
         raise Failure(f"the gateway would answer revoked: what is signed as {terms.id} is; take another --id")
     return grant
 
 
-def _meant(voice: Voice, known: Known, methods: list[str]) -> None:
+def _meant(output: Output, known: KnownKey, methods: list[str]) -> None:
     """Refuse what is all but a method that is known. Raises UsageError.
 
     An API may have methods of its own: its connection lists them. A secret alone knows of no list.
@@ -105,10 +105,10 @@ def _meant(voice: Voice, known: Known, methods: list[str]) -> None:
         if known.view is not None:
             own = f"A method of that name is signed where allow.methods of {known.id} lists it."
             raise click.UsageError(f"--methods {question} {own}")
-        voice.note(f"It is signed as it stands, but --methods {question}")
+        output.note(f"It is signed as it stands, but --methods {question}")
 
 
-def _below(place: Place, known: Known, path: str) -> str:
+def _below(place: Place, known: KnownKey, path: str) -> str:
     """The path below the connection: also of a URL of the API itself. Raises Failure, UsageError."""
     if path == "PATH":
         raise click.UsageError("PATH stands for what the URL is for, as in v1/models")
@@ -168,7 +168,7 @@ def _expires_at(text: str | None, never: bool) -> int:
     return found
 
 
-def _hold_against(voice: Voice, known: Known, grant: Signed, path: str) -> None:
+def _hold_against(output: Output, known: KnownKey, grant: Signed, path: str) -> None:
     """Refuse to mint what the gateway would refuse for ever; warn of what it refuses as things are."""
     view = known.view
     if view is None:
@@ -192,7 +192,7 @@ def _hold_against(voice: Voice, known: Known, grant: Signed, path: str) -> None:
         raise Failure(f"the gateway would answer {denied.code}: {denied.detail}") from None
     if view.revoked or not view.enabled:
         state = "revoked" if view.revoked else "disabled"
-        voice.note(f"{known.id} is {state}: this works once it no longer is")
+        output.note(f"{known.id} is {state}: this works once it no longer is")
 
 
 def _check_patterns(name: str, signed: list[str], allowed: list[str]) -> None:
@@ -216,7 +216,7 @@ def _check_lifetime(expires: int, now: int, most: int | None) -> None:
         raise Failure(f"the gateway would answer lifetime_too_long: {span(asked)}, and {span(most)} allowed")
 
 
-def _sign_source(voice: Voice, known: Known, url: str, expires_at: int, options: dict[str, Any]) -> None:
+def _sign_source(output: Output, known: KnownKey, url: str, expires_at: int, options: dict[str, Any]) -> None:
     if terms_of(options, "") != NO_TERMS:
         raise click.UsageError("a source URL has no policy: leave its options out")
     if options["methods"] or options["paths"]:
@@ -232,7 +232,7 @@ def _sign_source(voice: Voice, known: Known, url: str, expires_at: int, options:
         if options["expires"] or options["no_expiry"] or options["key_id"]:
             raise click.UsageError(f"URLs of {known.id} are not signed: without an expiry and --key")
         plain = f"{base}/v1/{known.id}/{url.partition('://')[2] or url}.{extension}"
-        voice.tell(
+        output.tell(
             {"connection": known.id, "url": plain, "token": None, "headers": {}, "expires": None}, plain
         )
         return
@@ -252,4 +252,4 @@ def _sign_source(voice: Voice, known: Known, url: str, expires_at: int, options:
         "signature_id": signature_id(signed.signature),
         "key": known.key,
     }
-    voice.tell(data, f"curl {shlex.quote(text)}" if options["form"] == "curl" else text)
+    output.tell(data, f"curl {shlex.quote(text)}" if options["form"] == "curl" else text)

@@ -15,14 +15,14 @@ from ..config.values import SecretSource
 from ..signing.keys import WEAK_BYTES, SigningKey, is_guessable, is_weak
 from ..signing.secret import Secret
 from .hints import quoted
-from .output import Voice
+from .output import Output
 from .place import Failure, Place
 
 if TYPE_CHECKING:
     from ..config.signing_view import SigningView
 
 
-class Known(NamedTuple):
+class KnownKey(NamedTuple):
     """Who signs: a connection of the configuration, or only its name and its secret."""
 
     id: str
@@ -35,12 +35,14 @@ class Known(NamedTuple):
         return self.view.preset if self.view else {}
 
 
-def _strong(voice: Voice, secret: Secret, source: SecretSource) -> Secret:
+def _strong(output: Output, secret: Secret, source: SecretSource) -> Secret:
     """Raises Failure. The seeds' own example has 14 bytes, so that a weak one signs, with a warning."""
     if is_guessable(secret):
         raise Failure(f"{name_of(source)} is too short: whoever has a URL could guess the secret")
     if is_weak(secret):
-        voice.note(f"{name_of(source)} holds less than {WEAK_BYTES} bytes: a gateway wants weak: true for it")
+        output.note(
+            f"{name_of(source)} holds less than {WEAK_BYTES} bytes: a gateway wants weak: true for it"
+        )
     return secret
 
 
@@ -54,20 +56,20 @@ def secret_source_of(env: str | None, file: str | None) -> SecretSource | None:
 
 
 def signer_of(
-    place: Place, voice: Voice, name: str, source: SecretSource | None, key_id: str | None
-) -> Known:
+    place: Place, output: Output, name: str, source: SecretSource | None, key_id: str | None
+) -> KnownKey:
     """Who signs for a connection. Raises Failure.
 
     Args:
         source: of the secret, where it is all that there is; None where there is a configuration.
     """
     if source is not None:
-        return Known(name, _strong(voice, resolve(source, Path.cwd(), place.environ), source))
+        return KnownKey(name, _strong(output, resolve(source, Path.cwd(), place.environ), source))
     from .configured import view_of  # reads YAML and decrypts: a secret alone needs neither
 
     view = view_of(place, name)
     key = _signing_key(view, key_id, int(time.time()))
-    return Known(name, key.secret, key.id, view)
+    return KnownKey(name, key.secret, key.id, view)
 
 
 def _signing_key(view: SigningView, key_id: str | None, now: int) -> SigningKey:

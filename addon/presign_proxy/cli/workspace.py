@@ -37,7 +37,7 @@ from ..similar_names import did_you_mean
 from .hints import quoted
 from .place import Failure, Place
 
-__all__ = ["Desk", "Entry", "Failure"]
+__all__ = ["Entry", "Failure", "Workspace"]
 
 _MANY: Final = 2000
 _ENTRY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ConnectionId, ConnectionEntry])
@@ -53,7 +53,7 @@ class Entry:
     managed: bool
 
 
-class Desk(Place):
+class Workspace(Place):
     """The operator's view of one configuration, read when it is first asked for."""
 
     @cached_property

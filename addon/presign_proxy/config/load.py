@@ -22,7 +22,7 @@ from .outside_secrets import Lent
 from .permissions import readable_by_others, writable_by_others
 from .presets.apply import Presets, with_presets
 from .presets.custom import own_presets, read_presets
-from .read_files import Record, Seen, see
+from .read_files import FileRecord, Seen, see
 from .registry_file.build import Registered, problems_of_connections
 from .registry_file.memory import Memory
 from .schema.config import Config
@@ -50,7 +50,7 @@ class Loaded:
     config: Config
     registry: Registry
     warnings: tuple[Problem, ...]
-    record: Record
+    record: FileRecord
     lent: Lent
     store: Choice
     front: Certificate | None = None

@@ -18,13 +18,13 @@ from .registry_file.memory import Memory
 from .registry_file.notice import Notice, place_of, read_notice
 from .registry_file.open import digest_of
 from .registry_file.read import SeenRegistry, see_registry
-from .registry_file.storage import StoreError
+from .registry_file.storage import PrivateFileError
 from .schema.config import RegistryConfig
 from .strict_yaml import Document, read
 from .whole_file import NEVER, Form, patience
 
 
-class Record(NamedTuple):
+class FileRecord(NamedTuple):
     """What a configuration was read from, without what stands in it.
 
     Args:
@@ -78,9 +78,9 @@ class Seen:
         """Of the registry's file; empty without one."""
         return self.registry.digest if self.registry is not None else ""
 
-    def record(self) -> Record:
+    def record(self) -> FileRecord:
         raw = self.document.raw if self.document is not None else b""
-        return Record(
+        return FileRecord(
             self.files,
             digest_of(raw + self.digest.encode())[:12],
             self.digest,
@@ -196,7 +196,7 @@ def _key_files(place: RegistryConfig, base: Path) -> list[Path]:
 def _see_notice(seen: Seen, path: Path) -> None:
     try:
         seen.notice = read_notice(path)
-    except StoreError as error:
+    except PrivateFileError as error:
         if state_of(path) is not None:
             why = f"{error}; what is revoked is read from the registry itself, which takes longer"
             seen.warnings.append(Problem(str(path), 0, 0, "", why))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from .file_versions import Lookout, State, Version, state_of, version_of
-from .live import Keeper, Reloaded
+from .live import LiveConfig, Reloaded
 from .registry_file.notice import Notice, read_notice
-from .registry_file.storage import StoreError
+from .registry_file.storage import PrivateFileError
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ Looked = tuple[tuple[Path, ...], Version]
 class Notices:
     """Reads what is revoked again and again, and has it heeded at once."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, live_config: LiveConfig) -> None:
+        self._live_config = live_config
         self.place: Path | None = None
         self._seen: State = None
         self.trouble = ""
@@ -47,9 +47,9 @@ class Notices:
         if state is None or state == self._seen:
             return state, None, ""
         try:
-            with self._keeper.spares.lent():
+            with self._live_config.spares.lent():
                 return state, read_notice(path), ""
-        except StoreError as error:
+        except PrivateFileError as error:
             return None, None, f"{path}: {error}"  # and is read again the next time
 
     def told(self, _: float, answer: tuple[State, Notice | None, str]) -> None:
@@ -62,15 +62,14 @@ class Notices:
         if not wrong:
             self._seen = state
         if notice is not None:
-            self._keeper.heed(notice)
+            self._live_config.heed(notice)
 
 
 class Reloader:
     """Looks at files in threads, and has one reload at a time run when it is due."""
 
-    def __init__(self, keeper: Keeper, reload: Reload) -> None:
-        self._keeper = keeper
-        self._reload = reload
+    def __init__(self, live_config: LiveConfig) -> None:
+        self._live_config = live_config
         self._task: asyncio.Task[None] | None = None
         self._files: dict[Path, State] = {}
         """Files, each in the state that is known of it."""
@@ -81,7 +80,7 @@ class Reloader:
         self._failures = 0
         self.asked = False
         """Whether somebody wants them to be read now, changed or not."""
-        self._notices = Notices(keeper)
+        self._notices = Notices(live_config)
         self._lookouts = (
             Lookout("what is revoked", self._notices.ask, self._notices.told),
             Lookout("the configuration", lambda: _looked(self._files), self._told_files),
@@ -100,15 +99,15 @@ class Reloader:
 
     def watch(self) -> None:
         """The files of the configuration that is in force now, as they were read, are those to look at."""
-        loaded = self._keeper.loaded
+        loaded = self._live_config.loaded
         if loaded is not None:
             self._files, self._secrets = dict(loaded.record.files), dict(loaded.lent.files)
             self._notices.place = loaded.record.notice_place
             self._watched = time.monotonic()
-            if self._keeper.lacking:
+            if self._live_config.lacking:
                 self._plan(self._watched + FIRST)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, reload: Reload) -> None:
         """Begin a reload if one is due. It may wait for programs and disks, and nothing waits for it."""
         if self._task is not None and not self._task.done():
             return
@@ -121,7 +120,7 @@ class Reloader:
         else:
             return
         self._again = None
-        self._task = asyncio.get_running_loop().create_task(self._run(still))
+        self._task = asyncio.get_running_loop().create_task(self._run(still, reload))
 
     async def settled(self) -> None:
         """Wait until what was asked for has been read."""
@@ -136,11 +135,11 @@ class Reloader:
 
     # -- a reload -------------------------------------------------------------------------------------
 
-    async def _run(self, still: float) -> None:
+    async def _run(self, still: float, reload: Reload) -> None:
         began = time.monotonic()
         outcome = Reloaded("failed")
         try:
-            outcome = await self._reload(still)
+            outcome = await reload(still)
         except Exception as error:
             logger.error("presign: the reload failed (%s)", type(error).__name__)
         now = time.monotonic()

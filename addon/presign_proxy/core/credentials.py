@@ -27,7 +27,7 @@ class Outgoing(NamedTuple):
     fields: Fields
 
 
-class Slots(NamedTuple):
+class CredentialSlots(NamedTuple):
     """What an injector sets, and so what no client may bring: lower-case header names, folded parameters."""
 
     headers: frozenset[bytes] = frozenset()
@@ -41,7 +41,7 @@ class Injector(Protocol):
     """Puts a credential on an outgoing request from which its slots were stripped."""
 
     @property
-    def slots(self) -> Slots: ...
+    def slots(self) -> CredentialSlots: ...
 
     def inject(self, outgoing: Outgoing) -> Outgoing:
         """The same request with the credential on it."""
@@ -70,7 +70,7 @@ class Injector(Protocol):
 class NoCredential:
     """For sources that are fetched without one."""
 
-    slots: Slots = Slots()
+    slots: CredentialSlots = CredentialSlots()
 
     def inject(self, outgoing: Outgoing) -> Outgoing:
         return outgoing
@@ -93,7 +93,7 @@ class HeaderCredential:
     """One or more headers: (name as sent, words before the secret, the secret)."""
 
     headers: tuple[tuple[bytes, bytes, Secret], ...]
-    slots: Slots = field(init=False)
+    slots: CredentialSlots = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", _slots_of(tuple([name for name, _, _ in self.headers])))
@@ -119,8 +119,8 @@ class HeaderCredential:
 
 
 @lru_cache(maxsize=256)
-def _slots_of(names: tuple[bytes, ...]) -> Slots:
-    return Slots(headers=frozenset(map(header_key, names)))
+def _slots_of(names: tuple[bytes, ...]) -> CredentialSlots:
+    return CredentialSlots(headers=frozenset(map(header_key, names)))
 
 
 def bearer(token: Secret) -> HeaderCredential:
@@ -136,8 +136,8 @@ class BasicCredential:
     password: Secret
 
     @property
-    def slots(self) -> Slots:
-        return Slots(headers=frozenset({b"authorization"}))
+    def slots(self) -> CredentialSlots:
+        return CredentialSlots(headers=frozenset({b"authorization"}))
 
     def _encoded(self) -> bytes:
         return base64.b64encode(f"{self.username.reveal()}:{self.password.reveal()}".encode())
@@ -171,8 +171,8 @@ class QueryCredential:
     params: tuple[tuple[str, Secret], ...]
 
     @property
-    def slots(self) -> Slots:
-        return Slots(params=frozenset(param_key(name.encode()) for name, _ in self.params))
+    def slots(self) -> CredentialSlots:
+        return CredentialSlots(params=frozenset(param_key(name.encode()) for name, _ in self.params))
 
     def inject(self, outgoing: Outgoing) -> Outgoing:
         return self._with(outgoing, [(name, secret.reveal()) for name, secret in self.params])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import Denied
-from ..http.client_address import asker, bucket
+from ..http.client_address import bucket, client_of
 from ..http.message import Head, Request, check_grammar, check_size, head_of
-from ..limits.counter import Tally
+from ..limits.counter import Counter
 from ..limits.rules import Requester, tallies_of
 from ..signing.source_scheme import Source
 from . import unsigned
@@ -69,7 +69,7 @@ def _reaches_its_upstream(request: Request, facts: Facts) -> bool:
 
 def _client(registry: Registry, request: Request) -> str:
     """Who asks, for people: behind a trusted proxy that says nothing usable, the proxy."""
-    address = asker(request, registry.trusted_proxies)
+    address = client_of(request, registry.trusted_proxies)
     return str(address) if address is not None else request.client
 
 
@@ -93,20 +93,22 @@ def _forward(
         resolve=grant.networks,
         gateway_prefix=grant.prefix,
         terms=grant.terms,
-        tallies=_tallies(registry, grant, request, facts, now),
+        counters=_counters(registry, grant, request, facts, now),
         judged=Judged(registry.mark, now),
         asked=Asked(request, grant.methods, grant.paths, registry.trusted_proxies) if grant.paths else None,
         proxied=request.origin.scheme if request.is_proxied else "",
     )
 
 
-def _tallies(registry: Registry, grant: Grant, request: Request, facts: Facts, now: int) -> tuple[Tally, ...]:
+def _counters(
+    registry: Registry, grant: Grant, request: Request, facts: Facts, now: int
+) -> tuple[Counter, ...]:
     """The counters of the request. Those of the connection are as it was registered, whoever signed."""
     connection, signed = grant.connection, grant.terms.max_uses
     allowed = connection.max_uses
     uses = min(signed, allowed) if signed is not None and allowed is not None else signed or allowed
     if not connection.limits and uses is None:
         return ()
-    client = bucket(asker(request, registry.trusted_proxies))
+    client = bucket(client_of(request, registry.trusted_proxies))
     who = Requester(connection.id, facts.signature or facts.path or "", client, grant.expires)
     return tallies_of(connection.limits, uses, who, now)

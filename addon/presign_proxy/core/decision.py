@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ..errors import Denied, Limited
 from ..http.message import Fields, Origin, Request
 from ..http.networks import Network
-from ..limits.counter import Tally
+from ..limits.counter import Counter
 from ..signing.secret import LateSecret, Secret
 from ..signing.signed_policy import NO_TERMS, Terms
 from .answers import Answer, Style, refusal
@@ -148,7 +148,7 @@ class Forward:
     `shown` is what people and other addons may see, with a placeholder for the credential; `sent` is what
     goes to `origin` and nowhere else, None while its credential has not been fetched; `plain` is what both
     were made of. `resolve` says in which networks, besides public ones, the origin's
-    address may lie; None where the origin comes from the registry and needs no judging. `tallies` are the
+    address may lie; None where the origin comes from the registry and needs no judging. `counters` are the
     counters it must fit into before it is sent. `judged` says when it was granted, and under which registry.
     """
 
@@ -160,7 +160,7 @@ class Forward:
     style: Style = "json"
     resolve: tuple[Network, ...] | None = None
     gateway_prefix: bytes | None = None
-    tallies: tuple[Tally, ...] = ()
+    counters: tuple[Counter, ...] = ()
     terms: Terms = NO_TERMS
     judged: Judged = _NEVER
     asked: Asked | None = field(default=None, repr=False)
@@ -183,7 +183,7 @@ class Forward:
             self.style,
             self.resolve,
             self.gateway_prefix,
-            self.tallies,
+            self.counters,
             self.terms,
             self.judged,
             self.asked,
@@ -193,7 +193,7 @@ class Forward:
     @property
     def waits(self) -> bool:
         """Whether something is still to be waited for: its address, its limits, its credential."""
-        return self.resolve is not None or bool(self.tallies) or self.sent is None
+        return self.resolve is not None or bool(self.counters) or self.sent is None
 
     @property
     def shown(self) -> Outgoing:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from ..errors import Denied, Malformed
-from ..http.client_address import asker
+from ..http.client_address import client_of
 from ..http.field_names import header_key
 from ..http.hosts import parse_authority
 from ..http.message import Origin, Request
@@ -17,7 +17,7 @@ from ..signing import canonical
 from ..signing.grammar import parse_list
 from ..signing.keys import NO_KEYS, KeyRing, SigningKey, signature_id
 from ..signing.presign_scheme import Presign
-from ..signing.signed_policy import NO_TERMS, Terms, Written
+from ..signing.signed_policy import NO_TERMS, PolicyText, Terms
 from ..signing.signed_policy import parse as parse_terms
 from ..signing.source_scheme import Source, check_bodyless
 from . import policy, source_rules
@@ -74,7 +74,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     policy.check_lifetime(expires, now, known.ceiling)
     _check_slot(presign, known)
     if terms.clients:
-        policy.check_client(terms, asker(request, registry.trusted_proxies))
+        policy.check_client(terms, client_of(request, registry.trusted_proxies))
     policy.check_method(request.method, methods, known.ceiling)
     path = _relative_path(presign, known, upstream)
     facts.path = path.decode("ascii")
@@ -128,7 +128,7 @@ def _verify(
     return key
 
 
-def _begun(written: Written, facts: Facts, now: int) -> Terms:
+def _begun(written: PolicyText, facts: Facts, now: int) -> Terms:
     """The terms of a signed policy. Raises Denied where their time has not come, or they are malformed."""
     terms = parse_terms(written)
     facts.id = terms.id

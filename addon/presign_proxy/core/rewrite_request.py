@@ -10,7 +10,7 @@ from ..http.message import Fields, Head, Request
 from ..http.query import without
 from ..signing.disclosure import discloses
 from .connection import Connection
-from .credentials import Outgoing, Slots
+from .credentials import CredentialSlots, Outgoing
 from .redact import holds_presign
 from .strip_list import EXPECT, is_credential, nominated, passing
 
@@ -102,7 +102,7 @@ def outgoing(
     return Outgoing(path, without(query, slots.params) if slots.params else query, kept)
 
 
-def _kept(fields: Fields, slots: Slots, connection: Connection) -> Fields:
+def _kept(fields: Fields, slots: CredentialSlots, connection: Connection) -> Fields:
     gone = slots.headers | nominated(fields)
     if not connection.conduct.cookies:
         gone |= {b"cookie"}
@@ -118,7 +118,7 @@ def _kept(fields: Fields, slots: Slots, connection: Connection) -> Fields:
     )
 
 
-def _reject(fields: Fields, query: bytes | None, slots: Slots, token_in: tuple[bytes, ...]) -> None:
+def _reject(fields: Fields, query: bytes | None, slots: CredentialSlots, token_in: tuple[bytes, ...]) -> None:
     """Raises Malformed where the client brings a credential of its own."""
     keys = [header_key(name) for name, _ in fields]
     brought = [

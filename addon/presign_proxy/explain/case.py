@@ -95,7 +95,7 @@ class Case:
 
     def _is_asked(self, step: str) -> bool:
         if step == "limits":
-            return isinstance(self.decision, Forward) and bool(self.decision.tallies)
+            return isinstance(self.decision, Forward) and bool(self.decision.counters)
         claim = self.claim if isinstance(self.claim, Presign) else None
         if step == "slot":
             return claim is not None and bool(claim.slots)

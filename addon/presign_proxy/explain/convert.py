@@ -13,7 +13,7 @@ from ..signing.presign_scheme import Presign
 from ..signing.signer import Signed
 from ..signing.source_scheme import Source
 from .input.paste import Presented
-from .input.urls import Unreadable
+from .input.urls import UnreadableUrl
 
 
 class Converted(NamedTuple):
@@ -39,9 +39,9 @@ def signed_from(presented: Presented, *, connection: str | None = None, base: st
     presign = _recognised(presented)
     named = presign.connection_id or connection
     if named is None:
-        raise Unreadable("the URL names no connection: say which one it is for")
+        raise UnreadableUrl("the URL names no connection: say which one it is for")
     if connection is not None and named != connection:
-        raise Unreadable(f'the presign is for connection "{named}", not for the one that was given')
+        raise UnreadableUrl(f'the presign is for connection "{named}", not for the one that was given')
     fields = (named, presign.expires, presign.methods, presign.paths, presign.signature)
     signed = Signed(*fields, presign.written)
     return Converted(signed, None if presented.path_assumed else _path(presign, base))
@@ -58,9 +58,9 @@ def claimed(presented: Presented) -> Presign | Source:
         found: Presign | Source | None = presign_scheme.recognise(request, head_of(request), gateway=gateway)
         found = found or source_scheme.recognise(request) or source_scheme.recognise_intercepted(request)
     except Denied as denied:
-        raise Unreadable(f"it is not well-formed: {denied.detail}") from None
+        raise UnreadableUrl(f"it is not well-formed: {denied.detail}") from None
     if found is None or found.signature is None:
-        raise Unreadable("it carries no signature")
+        raise UnreadableUrl("it carries no signature")
     return found
 
 
@@ -70,9 +70,9 @@ def _recognised(presented: Presented) -> Presign:
     try:
         presign = presign_scheme.recognise(request, head_of(request), gateway=gateway)
     except Denied as denied:
-        raise Unreadable(f"it cannot be converted as it stands: {denied.detail}") from None
+        raise UnreadableUrl(f"it cannot be converted as it stands: {denied.detail}") from None
     if presign is None:
-        raise Unreadable("it carries no presign (a source URL with sig and exp has one form only)")
+        raise UnreadableUrl("it carries no presign (a source URL with sig and exp has one form only)")
     return presign
 
 
@@ -82,9 +82,9 @@ def _path(presign: Presign, base: str) -> str:
     prefix = base.rstrip("/").encode()
     if not presign.gateway and prefix:
         if not path.startswith(prefix + b"/"):
-            raise Unreadable(f"the path is not below the connection's base path, {base}")
+            raise UnreadableUrl(f"the path is not below the connection's base path, {base}")
         path = path[len(prefix) :]
     try:
         return target(path, presign.query).decode("utf-8")
     except UnicodeDecodeError:
-        raise Unreadable("the path is not UTF-8") from None
+        raise UnreadableUrl("the path is not UTF-8") from None

@@ -10,7 +10,7 @@ from ..core.decision import Deny, Forward
 from ..core.recognise import has_gateway_form, is_source_form, is_source_of_another_name
 from ..http.message import Request
 from ..signing.carrier_names import API_PROXY, MAX_LIST, TERMS
-from ..signing.signed_policy import Written
+from ..signing.signed_policy import PolicyText
 from ..signing.source_scheme import Source
 from ..signing.tokens import has_start
 from . import misspellings
@@ -183,7 +183,7 @@ def _spelling(loose: Loose) -> _Spelled:
         field: misspellings.term(field, loose.first(field) or "") for field in TERMS if field in loose.fields
     }
     in_values += [read.finding for read in terms.values() if read.finding is not None]
-    written = Written(**{field: read.meant or "" for field, read in terms.items()}) if terms else None
+    written = PolicyText(**{field: read.meant or "" for field, read in terms.items()}) if terms else None
     named = loose.first("connection_id") or ""
     repaired = Signable(named, expires.meant or loose.first("expires") or "", methods, paths, written)
     given = signature.finding is not None and loose.fields.get("signature")
@@ -214,10 +214,10 @@ def _investigated(case: Case, loose: Loose, spelled: _Spelled, beginning: bytes)
     return found
 
 
-def _written(loose: Loose) -> Written | None:
+def _written(loose: Loose) -> PolicyText | None:
     """The policy as it was sent; None where there is none."""
     found = {field: loose.first(field) or "" for field in TERMS if field in loose.fields}
-    return Written(**found) if found else None
+    return PolicyText(**found) if found else None
 
 
 def _raw(loose: Loose, name: str) -> str:

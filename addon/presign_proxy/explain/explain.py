@@ -20,7 +20,7 @@ from ..signing.source_scheme import Source
 from . import stripped_headers
 from .case import Case, open_case, refused_at
 from .diagnosis import diagnose
-from .explanation import Claimed, Explanation, Finding, Leaving, Step, Verdict, shown
+from .explanation import Claimed, Conclusion, Explanation, Finding, Leaving, Step, shown
 from .steps import told, told_refused
 
 
@@ -42,15 +42,15 @@ def explain(registry: Registry, request: Request, now: int) -> Explanation:
     )
 
 
-def _verdict(case: Case) -> Verdict:
+def _verdict(case: Case) -> Conclusion:
     decision = case.decision
     if isinstance(decision, Forward):
-        return Verdict("forward")
+        return Conclusion("forward")
     if not isinstance(decision, Deny):
-        return Verdict("pass")
+        return Conclusion("pass")
     status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
     message = (decision.told or MESSAGE[decision.code]) if decision.style == "json" else ""
-    return Verdict("deny", status, decision.code, shown(decision.detail), message)
+    return Conclusion("deny", status, decision.code, shown(decision.detail), message)
 
 
 def _claimed(case: Case) -> Claimed:

@@ -33,7 +33,7 @@ class Finding(NamedTuple):
     text: str
 
 
-class Verdict(NamedTuple):
+class Conclusion(NamedTuple):
     """What `core.decide` says. `status` and `code` are None unless it is refused; `detail` is what the
     audit log would hold, `message` what the client would read, empty where it reads nothing.
     """
@@ -73,7 +73,7 @@ class Leaving(NamedTuple):
 class Explanation(NamedTuple):
     """The verdict, the steps that led there in the gateway's order, and what went wrong, if anything."""
 
-    verdict: Verdict
+    verdict: Conclusion
     claimed: Claimed
     steps: tuple[Step, ...]
     findings: tuple[Finding, ...] = ()
@@ -107,7 +107,7 @@ def render(explanation: Explanation) -> list[str]:
     return lines
 
 
-def headline(verdict: Verdict) -> str:
+def headline(verdict: Conclusion) -> str:
     if verdict.decision == "forward":
         return "Granted: the gateway forwards it with the credential."
     if verdict.decision == "pass":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..http.client_address import asker
+from ..http.client_address import client_of
 from ..signing.carrier_names import TERMS
 from ..signing.presign_scheme import Presign
 from ..signing.signed_policy import NO_TERMS, Terms, parse
@@ -56,7 +56,7 @@ def _client_refused(case: Case) -> Step:
 
 def _address(case: Case) -> str:
     request = case.request
-    address = asker(request, case.registry.trusted_proxies)
+    address = client_of(request, case.registry.trusted_proxies)
     return "An address that nobody can tell" if address is None else str(address)
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_plus
 
 from ..signing.canonical import POLICY_LABEL, PRESIGN_LABEL
 from ..signing.carrier_names import TERMS
-from ..signing.signed_policy import Written
+from ..signing.signed_policy import PolicyText
 
 _POLICY_ORDERS: Final = 720
 """All orders of the six fields of a policy."""
@@ -31,7 +31,7 @@ class Signable(NamedTuple):
     expires: str
     methods: str
     paths: str
-    written: Written | None = None
+    written: PolicyText | None = None
 
     @property
     def label(self) -> str:
@@ -88,7 +88,7 @@ def _of_policy(base: Signable) -> Iterator[tuple[str, bytes]]:
     """What goes wrong with the six fields of version 2, or with there being none of them."""
     plain = base._replace(written=None)
     if base.written is None:
-        yield "policy_of_nothing", message(base._replace(written=Written()).lines())
+        yield "policy_of_nothing", message(base._replace(written=PolicyText()).lines())
         return
     terms = base.written
     yield "policy_not_signed", message(plain.lines())
@@ -104,7 +104,10 @@ def _of_policy(base: Signable) -> Iterator[tuple[str, bytes]]:
     yield "policy_order", message((POLICY_LABEL, *terms, *plain.values))
     named = [f"{name}={value}" for name, value in zip(TERMS.values(), terms, strict=True) if value]
     yield "policy_with_names", message((POLICY_LABEL, *plain.values, *named))
-    yield "policy_with_zeros", message(base._replace(written=Written(*(one or "0" for one in terms))).lines())
+    yield (
+        "policy_with_zeros",
+        message(base._replace(written=PolicyText(*(one or "0" for one in terms))).lines()),
+    )
 
 
 def _orders(text: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from ..signing.keys import SigningKey
 from ..signing.presign_scheme import Presign
-from ..signing.signed_policy import Written
+from ..signing.signed_policy import PolicyText
 from ..signing.source_scheme import Source
 from . import connection_steps, limit_steps, path_steps, policy_steps
 from .case import Case
@@ -110,7 +110,7 @@ def _signature_refused(case: Case) -> Step:
     return Step("signature", "refused", case.why, tried)
 
 
-def _why_not(key: SigningKey, written: Written | None, now: int) -> str:
+def _why_not(key: SigningKey, written: PolicyText | None, now: int) -> str:
     if written is not None and written.key not in ("", key.id):
         return f"the presign names another one, {printable(written.key)}"
     return "does not match" if key.is_live(now) else f"past its not_after, {moment(key.not_after or 0)}"

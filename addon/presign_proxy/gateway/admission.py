@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from ..config.live import Keeper
+from ..config.live import LiveConfig
 from ..core import decide
 from ..core.decision import Decision, Deny, Facts, Forward, PassThrough, denial
 from ..core.registry import Registry
 from ..errors import Denied
 from ..http.message import Request
 from ..limits.limiter import Limiter
-from ..limits.slots import Seat
-from ..observe.audit_log import Journal
+from ..limits.slots import LimitHold
+from ..observe.audit_log import AuditLog
 from .credential_fetch import Fetcher
+from .destination import DestinationJudge
 from .lifecycle import Lifecycle
 from .request_id import new_request_id
 
@@ -27,27 +28,20 @@ ROUNDS: Final = 4
 """How often a request is decided on again because the registry has changed while it waited."""
 
 
-class Destinations(Protocol):
-    """Judges where connections may lead."""
-
-    async def pin(self, client: Any, forward: Forward) -> None:
-        """Resolve a source, judge its addresses and keep the one to dial. Raises Denied."""
-
-
 class Admission:
     """Decides with the registry that is in force, and refuses while the gateway is not in order."""
 
     def __init__(
         self,
-        keeper: Keeper,
-        destinations: Destinations,
+        live_config: LiveConfig,
+        destinations: DestinationJudge,
         limiter: Limiter,
         fetcher: Fetcher,
-        journal: Journal,
+        audit_log: AuditLog,
         lifecycle: Lifecycle,
     ) -> None:
-        self._keeper = keeper
-        self._journal = journal
+        self._live_config = live_config
+        self._audit_log = audit_log
         self._destinations = destinations
         self._limiter = limiter
         self._fetcher = fetcher
@@ -59,7 +53,7 @@ class Admission:
 
     @property
     def registry(self) -> Registry | None:
-        return self._keeper.registry
+        return self._live_config.registry
 
     def decide(self, request: Request, now: int | None = None) -> Decision:
         """What becomes of a request, as far as that is known at once.
@@ -84,7 +78,7 @@ class Admission:
     def _unless_hindered(self, decision: Deny | Forward) -> Deny | Forward:
         why = "draining" if self._lifecycle.draining else self.obstacle
         if not why and isinstance(decision, Forward):
-            why = self._journal.obstacle  # a refusal harms nobody who could not read of it
+            why = self._audit_log.obstacle  # a refusal harms nobody who could not read of it
         return Deny("unavailable", why, decision.style, decision.facts) if why else decision
 
     @property
@@ -111,30 +105,34 @@ class Admission:
             return Deny("invalid", "its connection is gone", forward.style, forward.facts)
         if isinstance(again, Deny):  # of what was verified before, and by whom, is still known
             return replace(again, style=forward.style, facts=forward.facts)
-        if why := self.obstacle or self._journal.obstacle:
+        if why := self.obstacle or self._audit_log.obstacle:
             return Deny("unavailable", why, forward.style, forward.facts)
         return forward if same else again
 
-    async def complete(self, forward: Forward, request: Request, client: Any, seat: Seat) -> Forward | Deny:
+    async def complete(
+        self, forward: Forward, request: Request, client: Any, limit_hold: LimitHold
+    ) -> Forward | Deny:
         """Do what a grant waits for: judge its address, count it, fetch its credential.
 
         Args:
             client: whose connections go to the judged address.
-            seat: of the exchange; it is counted once, however often it is decided on.
+            limit_hold: of the exchange; it is counted once, however often it is decided on.
         """
         try:
             async with asyncio.timeout(forward.connection.conduct.connect_timeout):
-                return await self._complete(forward, request, client, seat)
+                return await self._complete(forward, request, client, limit_hold)
         except TimeoutError:
             why = "its address, limits or credential were not there in time"
             return Deny("upstream", why, forward.style, forward.facts, status=504)
 
-    async def _complete(self, forward: Forward, request: Request, client: Any, seat: Seat) -> Forward | Deny:
+    async def _complete(
+        self, forward: Forward, request: Request, client: Any, limit_hold: LimitHold
+    ) -> Forward | Deny:
         for _ in range(ROUNDS):
             try:
                 await self._destinations.pin(client, forward)
-                if not seat.counted:
-                    seat.hold(await self._limiter.admit(forward))
+                if not limit_hold.counted:
+                    limit_hold.hold(await self._limiter.admit(forward))
                 if forward.sent is None:
                     forward = await self._fetcher.fill(forward)
             except Denied as denied:

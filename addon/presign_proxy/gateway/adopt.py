@@ -9,10 +9,10 @@ from ..config import load as config
 from ..config.tls_certificate import Certificate
 from ..config_problems import ConfigError, Problem
 from ..limits.limiter import Limiter
-from ..observe.audit_log import Journal, Opened
+from ..observe.audit_log import AuditLog, Opened
 from . import unsafe_options
+from .admin_listener import AdminListener
 from .credential_fetch import Fetcher
-from .status import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ class Adoption:
     """The parts of a gateway that a configuration changes."""
 
     def __init__(
-        self, observer: Observer, journal: Journal, limiter: Limiter, fetcher: Fetcher, front: Front
+        self, admin: AdminListener, audit_log: AuditLog, limiter: Limiter, fetcher: Fetcher, front: Front
     ) -> None:
-        self._observer = observer
-        self._journal = journal
+        self._admin = admin
+        self._audit_log = audit_log
         self._limiter = limiter
         self._fetcher = fetcher
         self._front = front
@@ -51,7 +51,7 @@ class Adoption:
     def prepare(self, loaded: config.Loaded) -> Prepared:
         """All that asks a file system something, in any thread: it may hang. Raises ConfigError."""
         told = loaded.told  # the command that it names is looked for
-        return Prepared(self._journal.opened(loaded.config.audit, loaded.path), told)
+        return Prepared(self._audit_log.opened(loaded.config.audit, loaded.path), told)
 
     def adopt(self, loaded: config.Loaded, prepared: Prepared) -> None:
         """Use it, and touch no file. Raises ConfigError; then all stays as it was."""
@@ -59,8 +59,8 @@ class Adoption:
             if loaded.limited and loaded.store.is_private and not self.alone:
                 why = "counts in each worker by itself: choose sqlite:///FILE or redis://HOST"
                 raise ConfigError([Problem(str(loaded.path), 0, 0, "limits.store", why)])
-            with self._observer.moving(loaded.config.admin, loaded.path):
-                self._journal.use(prepared.opened)
+            with self._admin.moving(loaded.config.admin, loaded.path):
+                self._audit_log.use(prepared.opened)
         except BaseException:
             prepared.discard()
             raise

@@ -22,7 +22,7 @@ _FORWARDED_FOR: Final = b"x-forwarded-for"
 _HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
 
 
-def asker(request: Request, trusted: Sequence[Network]) -> Address | None:
+def client_of(request: Request, trusted: Sequence[Network]) -> Address | None:
     """The address a request comes from, as `client_address` has it.
 
     Nobody can tell of what comes inside a tunnel from a trusted proxy: at most, that adds whom it heard to

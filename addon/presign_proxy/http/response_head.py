@@ -44,7 +44,7 @@ _NO_HEAD: Final = "the head of the upstream's answer is not as HTTP/1.1 has it"
 _NO_STATUS_LINE: Final = "the upstream's answer has no status line of HTTP/1.0 or HTTP/1.1"
 
 
-class Unreadable(Exception):
+class UnreadableHead(Exception):
     """An answer that could be read in two ways, or in none. Its text is a constant, for the audit log."""
 
 
@@ -100,11 +100,11 @@ class HeadSearch:
             ends = [found + 2]
         end = ends[0] if ends else len(data)
         if self._size + end - at > MAX_RESPONSE_HEAD:
-            raise Unreadable(TOO_LARGE)
+            raise UnreadableHead(TOO_LARGE)
         if not ends:
             if not self._begun and data.find(b"\n", at + self._seen) >= 0:
                 if not _STATUS_LINE.match(data, at):
-                    raise Unreadable(_NO_STATUS_LINE)
+                    raise UnreadableHead(_NO_STATUS_LINE)
                 self._begun = True
             self._seen = max(end - at - 2, 0)
             return None
@@ -117,9 +117,9 @@ def parse(raw: bytes) -> ResponseHead:
     regular = found = _HEAD.fullmatch(raw)
     if found is None and (found := _LOOSE_HEAD.fullmatch(raw)) is None:
         begun = _STATUS_LINE.match(raw)
-        raise Unreadable(_NO_HEAD if begun else _NO_STATUS_LINE)
+        raise UnreadableHead(_NO_HEAD if begun else _NO_STATUS_LINE)
     if found[4].count(b"\n") > MAX_RESPONSE_FIELDS:
-        raise Unreadable(TOO_MANY)
+        raise UnreadableHead(TOO_MANY)
     status, version = int(found[2]), b"1." + found[1]
     fields: list[tuple[bytes, bytes]] = []
     sizes: list[bytes] = []
@@ -140,7 +140,7 @@ def parse(raw: bytes) -> ResponseHead:
     chunked = bool(codings) and _is_chunked(codings, version)
     length = _length(sizes) if sizes else None
     if chunked and sizes:
-        raise Unreadable("the upstream's answer has a Content-Length and a Transfer-Encoding")
+        raise UnreadableHead("the upstream's answer has a Content-Length and a Transfer-Encoding")
     once = not chunked or (len(codings) == 1 and b"," not in codings[0])
     if not once:
         fields = _coded_once(fields)
@@ -158,7 +158,7 @@ def _is_chunked(codings: list[bytes], version: bytes) -> bool:
     """
     named = {token.strip(b" \t").lower() for value in codings for token in value.split(b",")}
     if named != {b"chunked"} or version == b"1.0":
-        raise Unreadable("the upstream encodes its answer for the transfer in a way that nobody asked for")
+        raise UnreadableHead("the upstream uses a transfer coding that was not asked for")
     return True
 
 
@@ -167,7 +167,7 @@ def _length(sizes: list[bytes]) -> int:
     mitmproxy refuse it.
     """
     if len(sizes) > 1 or not _LENGTH.fullmatch(sizes[0]):
-        raise Unreadable("the upstream's answer has a Content-Length that is no one number")
+        raise UnreadableHead("the upstream's answer has a Content-Length that is no one number")
     return int(sizes[0])
 
 

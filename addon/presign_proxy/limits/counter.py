@@ -19,7 +19,7 @@ SLOT_WAIT: Final = SECOND
 """When to try again where all slots are taken: nobody knows when one falls free."""
 
 
-class Tally(NamedTuple):
+class Counter(NamedTuple):
     """One counter and its bound.
 
     Args:
@@ -61,7 +61,7 @@ class Weighed(NamedTuple):
     wait: int
 
 
-def weigh(tally: Tally, state: int, now: int) -> Weighed:
+def weigh(counter: Counter, state: int, now: int) -> Weighed:
     """Judge one more request. Pure; the state is the store's: 0 for a counter that is not there.
 
     The state of a rate is the theoretical arrival time of GCRA (ITU-T I.371): the instant at which the bucket
@@ -73,24 +73,24 @@ def weigh(tally: Tally, state: int, now: int) -> Weighed:
         state: rate: microseconds; count: requests so far; slots: those taken.
         now: Unix time in microseconds.
     """
-    if tally.kind == "rate":
-        full = now + tally.limit * tally.interval
+    if counter.kind == "rate":
+        full = now + counter.limit * counter.interval
         due = min(max(state, now), full)
-        room = full - due - tally.interval
+        room = full - due - counter.interval
         if room < 0:
             return Weighed(False, due if state > full else state, 0, -room)
-        return Weighed(True, due + tally.interval, room // tally.interval, 0)
-    remaining = tally.limit - state - 1
+        return Weighed(True, due + counter.interval, room // counter.interval, 0)
+    remaining = counter.limit - state - 1
     if remaining >= 0:
         return Weighed(True, state + 1, remaining, 0)
-    wait = SLOT_WAIT if tally.kind == "slots" else max(0, tally.until * SECOND - now)
+    wait = SLOT_WAIT if counter.kind == "slots" else max(0, counter.until * SECOND - now)
     return Weighed(False, state, 0, wait)
 
 
-def forgettable_at(tally: Tally, after: int) -> int:
+def forgettable_at(counter: Counter, after: int) -> int:
     """The instant, in microseconds, from which a counter may be dropped unnoticed; 0 for never."""
-    if tally.kind == "rate":
+    if counter.kind == "rate":
         return after
-    if tally.kind == "slots":
+    if counter.kind == "slots":
         raise ValueError("slots are forgotten one by one")
-    return (tally.until + GRACE) * SECOND if tally.until else 0
+    return (counter.until + GRACE) * SECOND if counter.until else 0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from ..errors import Denied, Limited
 from .circuit_breaker import Breaker
-from .counter import Tally
+from .counter import Counter
 from .deadline import Deadline
 from .slots import Slot, Slots
 from .stores.memory import MemoryStore
@@ -31,7 +31,7 @@ class Counted(Protocol):
     """A granted request, as far as limits ask about it."""
 
     @property
-    def tallies(self) -> tuple[Tally, ...]: ...
+    def counters(self) -> tuple[Counter, ...]: ...
 
     @property
     def request_id(self) -> str: ...
@@ -54,7 +54,7 @@ class Limiter:
         self._untold: Store | None = None
         """What is wrong with it could not be looked at yet."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self.counts: Counter[str] = Counter()
+        self.counts: collections.Counter[str] = collections.Counter()
         """What happened since the start: admitted, limited, failed, opened (passed without being counted)."""
         self._slots = Slots(clock, self._deadline, self.counts)
 
@@ -94,32 +94,32 @@ class Limiter:
 
         Returns its slot, where it takes one. Raises Limited, or Denied("unavailable").
         """
-        tallies = forward.tallies
-        if not tallies:
+        counters = forward.counters
+        if not counters:
             return None
         begun, store = self._clock(), self._store
         holder = forward.request_id
-        leases = tuple([(tally.key, holder) for tally in tallies if tally.kind == "slots"])
+        leases = tuple([(counter.key, holder) for counter in counters if counter.kind == "slots"])
         try:
-            verdict = await self._ask(store, tallies, holder, leases, begun)
+            verdict = await self._ask(store, counters, holder, leases, begun)
         except StoreError as error:
-            if not all(tally.fail_open for tally in tallies):
+            if not all(counter.fail_open for counter in counters):
                 self.counts["failed"] += 1
                 raise Denied("unavailable", f"the limits cannot be counted: {error}") from None
             self.counts["opened"] += 1
             return None
         if not verdict.admitted:
             self.counts["limited"] += 1
-            raise Limited(reached(tallies, verdict).name, fields(tallies, verdict))
+            raise Limited(reached(counters, verdict).name, fields(counters, verdict))
         self.counts["admitted"] += 1
         if not leases:
             return None
-        fail_open = all(tally.fail_open for tally in tallies if tally.kind == "slots")
+        fail_open = all(counter.fail_open for counter in counters if counter.kind == "slots")
         # Counted from before the store was asked, and so never longer than the store counts it.
         return self._slots.hold(store, leases, fail_open=fail_open, begun=begun)
 
     async def _ask(
-        self, store: Store, tallies: Sequence[Tally], holder: str, leases: Sequence[Lease], now: float
+        self, store: Store, counters: Sequence[Counter], holder: str, leases: Sequence[Lease], now: float
     ) -> Verdict:
         """Raises StoreError, and within the deadline."""
         breaker = self._breaker
@@ -127,7 +127,7 @@ class Limiter:
             raise StoreError("the store has failed several times and is left alone for a moment")
         try:
             with self._deadline.wait():
-                verdict = await store.admit(tallies, holder)
+                verdict = await store.admit(counters, holder)
         except Declined as error:
             self._has_worked(breaker)
             self._complain(str(error), now)

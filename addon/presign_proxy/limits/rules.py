@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
-from .counter import SECOND, Tally
+from .counter import SECOND, Counter
 
 Per = Literal["connection", "url", "client"]
 Calendar = Literal["day", "month"]
@@ -66,12 +66,14 @@ class Rate:
     def name(self) -> str:
         return f"rate-{self.period}s-{self.per}"
 
-    def tally(self, who: Requester, now: int) -> Tally:
+    def counter(self, who: Requester, now: int) -> Counter:
         del now
         # Rounded up: never more than was allowed.
         interval = -(-self.period * SECOND // self.count)
         key = who.key(f"rate:{self.period}", self.per)
-        return Tally(self.name, "rate", key, self.burst, interval, 0, self.period, self.count, self.fail_open)
+        return Counter(
+            self.name, "rate", key, self.burst, interval, 0, self.period, self.count, self.fail_open
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +89,11 @@ class Quota:
     def name(self) -> str:
         return f"quota-{self.calendar}-{self.per}"
 
-    def tally(self, who: Requester, now: int) -> Tally:
+    def counter(self, who: Requester, now: int) -> Counter:
         begun, ends = _window(self.calendar, now // _DAY)
         # The limit is not part of the key: raising it forgets nothing.
         key = who.key(f"quota:{begun}", self.per)
-        return Tally(self.name, "count", key, self.count, 0, ends, ends - now, self.count, self.fail_open)
+        return Counter(self.name, "count", key, self.count, 0, ends, ends - now, self.count, self.fail_open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,29 +108,31 @@ class Concurrency:
     def name(self) -> str:
         return f"concurrency-{self.per}"
 
-    def tally(self, who: Requester, now: int) -> Tally:
+    def counter(self, who: Requester, now: int) -> Counter:
         del now
         key = who.key("slots", self.per)
-        return Tally(self.name, "slots", key, self.count, quota=self.count, fail_open=self.fail_open)
+        return Counter(self.name, "slots", key, self.count, quota=self.count, fail_open=self.fail_open)
 
 
 Limit = Rate | Quota | Concurrency
 
 
-def tallies_of(limits: Sequence[Limit], max_uses: int | None, who: Requester, now: int) -> tuple[Tally, ...]:
+def tallies_of(
+    limits: Sequence[Limit], max_uses: int | None, who: Requester, now: int
+) -> tuple[Counter, ...]:
     """The counters of one request, each with a key of its own.
 
     Args:
         max_uses: of this URL, None for any number.
         now: Unix time in seconds.
     """
-    found = tuple([limit.tally(who, now) for limit in limits])
+    found = tuple([limit.counter(who, now) for limit in limits])
     return found if max_uses is None else (*found, _uses(max_uses, who))
 
 
-def _uses(count: int, who: Requester) -> Tally:
+def _uses(count: int, who: Requester) -> Counter:
     """So many uses of one URL, ever. Not to be passed while nobody can count them."""
-    return Tally("uses", "count", who.key("uses", "url"), count, until=who.expires, quota=count)
+    return Counter("uses", "count", who.key("uses", "url"), count, until=who.expires, quota=count)
 
 
 @lru_cache(maxsize=8)

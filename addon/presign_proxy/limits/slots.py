@@ -62,7 +62,7 @@ class Slot:
         self._among.release_now(self)
 
 
-class Seat:
+class LimitHold:
     """Of one exchange: whether it was counted, and its slot. Freed with it at the latest."""
 
     __slots__ = ("__weakref__", "counted", "slot")

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from ..http.message import Fields
-from .counter import SECOND, Tally, Weighed
+from .counter import SECOND, Counter, Weighed
 
 FOREVER: Final = 86_400
 """Seconds after which to ask again where no time helps; the client would ask at once without any."""
@@ -24,39 +24,39 @@ class Verdict(NamedTuple):
         return all(map(_FITS, self.weighed))
 
 
-def reached(tallies: Sequence[Tally], verdict: Verdict) -> Tally:
+def reached(counters: Sequence[Counter], verdict: Verdict) -> Counter:
     """The limit that a refused request ran into: where there are several, the one that lasts longest."""
-    full = [pair for pair in zip(tallies, verdict.weighed, strict=True) if not pair[1].fits]
+    full = [pair for pair in zip(counters, verdict.weighed, strict=True) if not pair[1].fits]
     return max(full, key=lambda pair: _wait(*pair))[0]
 
 
-def fields(tallies: Sequence[Tally], verdict: Verdict) -> Fields:
+def fields(counters: Sequence[Counter], verdict: Verdict) -> Fields:
     """`Retry-After`, and draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy`, `RateLimit`."""
-    pairs = list(zip(tallies, verdict.weighed, strict=True))
+    pairs = list(zip(counters, verdict.weighed, strict=True))
     wait = max(_wait(*pair) for pair in pairs if not pair[1].fits)
     found: Fields = (
         (b"Retry-After", str(wait).encode()),
-        (b"RateLimit-Policy", ", ".join(_policy(tally) for tally in tallies).encode()),
+        (b"RateLimit-Policy", ", ".join(_policy(counter) for counter in counters).encode()),
         (b"RateLimit", ", ".join(_state(*pair) for pair in pairs).encode()),
     )
-    if any(tally.name == "uses" and not one.fits for tally, one in pairs):
+    if any(counter.name == "uses" and not one.fits for counter, one in pairs):
         # The SDKs of OpenAI and Anthropic try a 429 again by themselves unless told not to.
         found += ((b"X-Should-Retry", b"false"),)
     return found
 
 
-def _wait(tally: Tally, weighed: Weighed) -> int:
+def _wait(counter: Counter, weighed: Weighed) -> int:
     """Whole seconds, rounded up: never so early that it is refused again for the same reason."""
-    return max(1, -(-weighed.wait // SECOND)) if weighed.wait or tally.until else FOREVER
+    return max(1, -(-weighed.wait // SECOND)) if weighed.wait or counter.until else FOREVER
 
 
-def _policy(tally: Tally) -> str:
-    unit = ';qu="concurrent-requests"' if tally.kind == "slots" else ""
-    window = f";w={tally.window}" if tally.window else ""
-    return f'"{tally.name}";q={tally.quota}{unit}{window}'
+def _policy(counter: Counter) -> str:
+    unit = ';qu="concurrent-requests"' if counter.kind == "slots" else ""
+    window = f";w={counter.window}" if counter.window else ""
+    return f'"{counter.name}";q={counter.quota}{unit}{window}'
 
 
-def _state(tally: Tally, weighed: Weighed) -> str:
-    reset = f";t={-(-weighed.wait // SECOND)}" if weighed.wait and tally.window else ""
+def _state(counter: Counter, weighed: Weighed) -> str:
+    reset = f";t={-(-weighed.wait // SECOND)}" if weighed.wait and counter.window else ""
     # Nothing was counted: what would have been left after this request is one less than what is left.
-    return f'"{tally.name}";r={weighed.remaining + weighed.fits}{reset}'
+    return f'"{counter.name}";r={weighed.remaining + weighed.fits}{reset}'

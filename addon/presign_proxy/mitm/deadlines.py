@@ -13,7 +13,7 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.events import ConnectionClosed
 
 from ..observe.audit_record import GONE, Outcome
-from .flow.state import Entry, Ledger
+from .flow.state import FlowState, FlowStates
 from .flow.waits import Overdue, Stalled
 from .half_closed import has_gone, is_quiet
 from .sockets import cut, handler_of, hang_up, is_taken, keep_awake
@@ -25,21 +25,21 @@ HEAD_DEADLINE: Final = 10.0
 """Seconds in which a client must have sent the head of its request."""
 
 
-class Housekeeper:
+class Deadlines:
     """Ticks twice a second: ends what is overdue, and has a changed configuration read again."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        states: FlowStates,
         reload: Callable[[float], None],
         tick: Callable[[float], None],
-        end: Callable[[Entry, Outcome], object],
+        end: Callable[[FlowState, Outcome], object],
     ) -> None:
         """Args: end: writes down how a granted exchange has ended."""
-        self._ledger = ledger
+        self._states = states
         self._end = end
         self._task: asyncio.Task[None] | None = None
-        self._lost: WeakSet[Entry] = WeakSet()
+        self._lost: WeakSet[FlowState] = WeakSet()
         # What is revoked comes first, and none of them waits for what another one fails at.
         self._steps: tuple[Callable[[float], Awaitable[None] | None], ...] = (
             reload,
@@ -62,10 +62,10 @@ class Housekeeper:
 
     def make_room(self) -> bool:
         """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
-        stranger = self._ledger.idle_stranger()
+        stranger = self._states.idle_stranger()
         if stranger is None:
             return False
-        self._ledger.forget(stranger)
+        self._states.forget(stranger)
         cut(stranger, stranger)
         return True
 
@@ -86,81 +86,89 @@ class Housekeeper:
         Where writing to a connection fails, mitmproxy cancels its task, also while that waits for its turn to
         tell of the end: the client would wait for ever, because there is nothing left that could be cut.
         """
-        lost = [entry for entry in self._ledger.live() if _is_lost(entry)]
-        for entry in lost:
-            handler, ended = handler_of(entry.client), entry.server
-            if entry in self._lost and handler is not None:  # half a second ago too: nobody is about to tell
-                entry.server = None
+        lost = [flow_state for flow_state in self._states.live() if _is_lost(flow_state)]
+        for flow_state in lost:
+            handler, ended = handler_of(flow_state.client), flow_state.server
+            if (
+                flow_state in self._lost and handler is not None
+            ):  # half a second ago too: nobody is about to tell
+                flow_state.server = None
                 ended.state = ConnectionState.CLOSED
                 await handler.server_event(ConnectionClosed(ended))
         self._lost = WeakSet(lost)
 
     def _end_gone(self, _: float) -> None:
         """End clients that have closed their connections, where nobody would be told of that."""
-        for client in self._ledger.unheard():
-            layer, mute = self._ledger.layers.get(client), client in self._ledger.mute
+        for client in self._states.unheard():
+            layer, mute = self._states.layers.get(client), client in self._states.mute
             answering = layer is not None and layer.is_answering()
             if has_gone(client) or (mute and answering and is_quiet(client)):
-                self._ledger.mute.discard(client)
-                self._ledger.deaf.discard(client)
-                self._ledger.gone.add(client)
+                self._states.mute.discard(client)
+                self._states.deaf.discard(client)
+                self._states.gone.add(client)
                 try:
                     if layer is not None:
                         layer.give_up()
                 finally:
-                    if client in self._ledger.raw:
+                    if client in self._states.raw:
                         hang_up(client)  # what waits for the other end of its tunnel would keep that open
                     cut(client, client)
 
     async def _ask_mute(self, now: float) -> None:
         """Ask those again that wait for an answer: one may have closed its connection since."""
-        for client in self._ledger.mute.all():
-            handler, layer = handler_of(client), self._ledger.layers.get(client)
-            if handler is None or layer is None or not self._ledger.mute.is_due(client, now):
+        for client in self._states.mute.all():
+            handler, layer = handler_of(client), self._states.layers.get(client)
+            if handler is None or layer is None or not self._states.mute.is_due(client, now):
                 continue
             if (asks := layer.ask()) is not None:
                 await handler.server_event(asks)
 
     def _end_overdue(self, now: float) -> None:
-        for client, since in list(self._ledger.heads.items()):
+        for client, since in list(self._states.heads.items()):
             if now - since > HEAD_DEADLINE:
-                self._ledger.paid_head(client)
+                self._states.paid_head(client)
                 cut(client, client)
-        for entry in self._ledger.live():
-            if handler_of(entry.client) is None:
-                self._end(entry, entry.outcome(None, GONE))  # and nobody said so
+        for flow_state in self._states.live():
+            if handler_of(flow_state.client) is None:
+                self._end(flow_state, flow_state.outcome(None, GONE))  # and nobody said so
                 continue
-            if self._ledger.is_waiting(entry):
-                keep_awake(entry.client)
-            if _is_overdue(entry, now):
-                entry.timed_out = True
-                cut(entry.client, entry.server)
-            elif entry.seat.is_lost(now):
-                cut(entry.client, entry.server or entry.client)
+            if self._states.is_waiting(flow_state):
+                keep_awake(flow_state.client)
+            if _is_overdue(flow_state, now):
+                flow_state.timed_out = True
+                cut(flow_state.client, flow_state.server)
+            elif flow_state.limit_hold.is_lost(now):
+                cut(flow_state.client, flow_state.server or flow_state.client)
 
     async def _wake_overdue(self, now: float) -> None:
         """Have those answered that wait too long for their connection: for a hook, a name, TCP or TLS."""
-        for entry in self._ledger.live():
-            handler = handler_of(entry.client)
-            if handler is not None and entry.stream is not None and _connects_for_too_long(entry, now):
-                entry.timed_out = True
-                await handler.server_event(Overdue(entry.stream))
+        for flow_state in self._states.live():
+            handler = handler_of(flow_state.client)
+            if (
+                handler is not None
+                and flow_state.stream is not None
+                and _connects_for_too_long(flow_state, now)
+            ):
+                flow_state.timed_out = True
+                await handler.server_event(Overdue(flow_state.stream))
 
     async def _end_stalled(self, now: float) -> None:
         """Have those answered whose bodies stand still: no more is sent, or no more is taken."""
-        for entry in self._ledger.uploads():
-            handler, stream = handler_of(entry.client), entry.stream
-            if handler is None or stream is None or entry.stage not in _MOVING:
+        for flow_state in self._states.uploads():
+            handler, stream = handler_of(flow_state.client), flow_state.stream
+            if handler is None or stream is None or flow_state.stage not in _MOVING:
                 continue
-            held = stream.is_held or not (entry.server is None or is_taken(entry.client, entry.server))
-            if entry.held is not held:
-                entry.held, entry.moved = held, now  # until now it was the other's turn
-            if now - max(entry.since, entry.moved) <= entry.patience[held]:
+            held = stream.is_held or not (
+                flow_state.server is None or is_taken(flow_state.client, flow_state.server)
+            )
+            if flow_state.held is not held:
+                flow_state.held, flow_state.moved = held, now  # until now it was the other's turn
+            if now - max(flow_state.since, flow_state.moved) <= flow_state.patience[held]:
                 continue
-            entry.moved = now  # told once
+            flow_state.moved = now  # told once
             if held:
-                entry.timed_out = True
-                cut(entry.client, entry.server or entry.client)
+                flow_state.timed_out = True
+                cut(flow_state.client, flow_state.server or flow_state.client)
             else:
                 await handler.server_event(Stalled(stream))
 
@@ -169,21 +177,26 @@ _MOVING: Final = ("sending", "receiving", "done")
 """Stages in which the body of a request is passed on."""
 
 
-def _is_lost(entry: Entry) -> bool:
-    handler = handler_of(entry.client)
-    if handler is None or entry.server is None:
+def _is_lost(flow_state: FlowState) -> bool:
+    handler = handler_of(flow_state.client)
+    if handler is None or flow_state.server is None:
         return False
-    io = handler.transports.get(entry.server)
+    io = handler.transports.get(flow_state.server)
     return io is None or (io.handler is not None and io.handler.done())
 
 
-def _is_overdue(entry: Entry, now: float) -> bool:
-    if entry.grant is None or entry.timed_out or entry.stage != "waiting" or entry.server is None:
+def _is_overdue(flow_state: FlowState, now: float) -> bool:
+    if (
+        flow_state.grant is None
+        or flow_state.timed_out
+        or flow_state.stage != "waiting"
+        or flow_state.server is None
+    ):
         return False
-    return now - entry.since > entry.grant.connection.conduct.response_timeout
+    return now - flow_state.since > flow_state.grant.connection.conduct.response_timeout
 
 
-def _connects_for_too_long(entry: Entry, now: float) -> bool:
-    if entry.grant is None or entry.timed_out or entry.stage != "connecting":
+def _connects_for_too_long(flow_state: FlowState, now: float) -> bool:
+    if flow_state.grant is None or flow_state.timed_out or flow_state.stage != "connecting":
         return False
-    return now - entry.since > entry.grant.connection.conduct.connect_timeout
+    return now - flow_state.since > flow_state.grant.connection.conduct.connect_timeout

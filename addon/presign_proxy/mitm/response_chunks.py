@@ -13,7 +13,7 @@ from typing import Any, Final
 import h11
 
 from ..http.message import MAX_HEAD
-from ..http.response_head import Unreadable
+from ..http.response_head import UnreadableHead
 from .chunked import MAX_LINE
 
 # Beyond 15 digits every parser has an overflow of its own. An extension holds no control but HTAB.
@@ -44,7 +44,7 @@ class ResponseChunks:
         """Bytes of this chunk that are still to come."""
         self._line = b""
         self._trailers = 0
-        self._wrong: Unreadable | None = None
+        self._wrong: UnreadableHead | None = None
         """Found behind chunks that were good, and raised in the next turn."""
         self.done = False
         self.regular = True
@@ -77,7 +77,7 @@ class ResponseChunks:
         at = 0
         try:
             at = self._read(data, pieces)
-        except Unreadable as error:
+        except UnreadableHead as error:
             if not pieces:
                 raise
             at, self._wrong = len(data), error
@@ -110,7 +110,7 @@ class ResponseChunks:
         end = data.find(b"\n", at) + 1
         self._line += data[at : end or len(data)]
         if len(self._line) > MAX_LINE or not (end or self._may_become_a_line()):
-            raise Unreadable(FRAMED_OTHERWISE)
+            raise UnreadableHead(FRAMED_OTHERWISE)
         if not end:
             return len(data)
         line, self._line = self._line, b""
@@ -127,7 +127,7 @@ class ResponseChunks:
     def _size(self, line: bytes) -> None:
         found = _SIZE.fullmatch(line)
         if found is None:
-            raise Unreadable(FRAMED_OTHERWISE)
+            raise UnreadableHead(FRAMED_OTHERWISE)
         self.regular &= not found[2]
         self._left = int(found[1], 16)
         self._part = self._behind if self._left else self._trailer
@@ -135,7 +135,7 @@ class ResponseChunks:
     def _behind(self, line: bytes) -> None:
         """The end of the line that every chunk ends with."""
         if line not in (b"\r\n", b"\n"):
-            raise Unreadable(FRAMED_OTHERWISE)
+            raise UnreadableHead(FRAMED_OTHERWISE)
         self._part = self._size
 
     def _trailer(self, line: bytes) -> None:
@@ -143,7 +143,7 @@ class ResponseChunks:
         if line in (b"\r\n", b"\n"):
             self.done = True
         elif self._trailers > MAX_HEAD or not _TRAILER.fullmatch(line):
-            raise Unreadable(FRAMED_OTHERWISE)
+            raise UnreadableHead(FRAMED_OTHERWISE)
 
 
 def _read_plain(data: bytes, at: int, pieces: list[bytes], most: int) -> int:
@@ -186,7 +186,7 @@ class ChunksForMitmproxy:
         came = buf.maybe_extract_at_most(len(buf)) if buf else b""
         try:
             data = self.chunks.feed(bytes(came))
-        except Unreadable as wrong:
+        except UnreadableHead as wrong:
             raise h11.RemoteProtocolError(str(wrong)) from None
         self._over = self.chunks.done
         buf += self.chunks.rest

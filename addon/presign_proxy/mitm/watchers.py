@@ -10,7 +10,7 @@ from mitmproxy.flow import Flow
 
 from ..observe.log_redaction import Redaction
 from ..observe.terminal import Terminal
-from .flow.state import Ledger
+from .flow.state import FlowStates
 from .lane.availability import shows_flows
 
 
@@ -23,14 +23,14 @@ class QuietDumper(Dumper):
         return not self.has_line(f) and bool(super().match(f))  # type: ignore[no-untyped-call]
 
 
-def attend(master: Any, terminal: Terminal, ledger: Ledger) -> None:
+def attend(master: Any, terminal: Terminal, states: FlowStates) -> None:
     """Print lines, and keep bodies to be shown, as far as the program and its options say now.
 
     mitmdump's usual output (`flow_detail` 1) has one line for each request of ours. With more detail, or a
     filter, mitmproxy prints flows at length, and only a request without a flow gets a line. `mitmdump -q`
     has `flow_detail` 0. mitmproxy and mitmweb have no dumper, and show flows instead.
     """
-    ledger.shows_bodies = shows_flows(master)
+    states.shows_bodies = shows_flows(master)
     dumper, options = master.addons.get("dumper"), master.options
     detail = options.flow_detail if "flow_detail" in options else 0
     if not isinstance(dumper, Dumper) or not detail:
@@ -40,7 +40,7 @@ def attend(master: Any, terminal: Terminal, ledger: Ledger) -> None:
         dumper.__class__ = QuietDumper
     terminal.flows = detail == 1 and not options.dumper_filter and isinstance(dumper, QuietDumper)
     if isinstance(dumper, QuietDumper):
-        dumper.has_line = lambda flow: terminal.flows and ledger.is_told(flow)
+        dumper.has_line = lambda flow: terminal.flows and states.is_told(flow)
     terminal.echo = lambda line: _print(dumper, line)
 
 

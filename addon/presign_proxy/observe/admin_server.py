@@ -85,7 +85,7 @@ class AdminServer:
 
     def __init__(self, sockets: list[socket.socket], host: str, figures: Figures, ready: Ready) -> None:
         self._sockets = sockets
-        self._server = _Server(_Desk(host, figures, ready))
+        self._server = _Server(_AdminHandler(host, figures, ready))
         loop = asyncio.get_running_loop()
         self._accepting = [loop.create_task(self._server.accept(one)) for one in sockets]
 
@@ -102,9 +102,9 @@ class AdminServer:
 class _Server(HTTPServer):
     """tornado's, with bounds: it has none on connections, nor on how long an answer is read."""
 
-    def initialize(self, desk: HTTPServerConnectionDelegate) -> None:  # type: ignore[override]
+    def initialize(self, handler: HTTPServerConnectionDelegate) -> None:  # type: ignore[override]
         super().initialize(
-            desk,
+            handler,
             no_keep_alive=True,
             max_header_size=MAX_HEAD,
             idle_connection_timeout=HEAD_DEADLINE,
@@ -146,7 +146,7 @@ class _Server(HTTPServer):
             self._end(stream)
 
 
-class _Desk(HTTPServerConnectionDelegate):
+class _AdminHandler(HTTPServerConnectionDelegate):
     """What is said to which question."""
 
     def __init__(self, host: str, figures: Figures, ready: Ready) -> None:
@@ -194,13 +194,13 @@ class _Desk(HTTPServerConnectionDelegate):
 class _Question(HTTPMessageDelegate):
     """One request: answered as soon as its head is there, whatever it says of a body."""
 
-    def __init__(self, desk: _Desk, connection: HTTPConnection) -> None:
-        self._desk = desk
+    def __init__(self, handler: _AdminHandler, connection: HTTPConnection) -> None:
+        self._handler = handler
         self._connection = connection
 
     async def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
         try:
-            status, kind, body = await self._desk.answer(start_line, headers)
+            status, kind, body = await self._handler.answer(start_line, headers)
         except Exception as error:
             logger.error("presign: the admin listener failed (%s)", type(error).__name__)
             status, kind, body = 500, _PLAIN, b"it failed; see the log\n"

@@ -186,7 +186,7 @@ def _whole(lines: list[bytes], written: int) -> tuple[int, int]:
 
 
 @dataclass(slots=True)
-class Lines:
+class LineCounts:
     """How many lines were written, and how many are lost; goes on where one sink follows another."""
 
     written: int = 0
@@ -199,7 +199,7 @@ class AuditSink:
     What cannot be written waits, as many records as there is room for.
     """
 
-    def __init__(self, file: str, base: Path, lines: Lines | None = None) -> None:
+    def __init__(self, file: str, base: Path, lines: LineCounts | None = None) -> None:
         """
         Args:
             file: a path, relative to `base`, or "-" for standard error.
@@ -207,7 +207,7 @@ class AuditSink:
 
         Raises OSError, ValueError.
         """
-        self.lines = lines or Lines()
+        self.lines = lines or LineCounts()
         self._file = LineFile(None if file == "-" else base / file)
         self._queue: deque[bytes] = deque()
         self._unwritten: list[bytes] = []

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from ..config_problems import ConfigError, Problem
 from ..core.decision import Deny, Forward
 from ..file_access import why_not
-from .audit_file import AuditSink, Lines, try_out
+from .audit_file import AuditSink, LineCounts, try_out
 from .audit_record import Outcome, Throttle, record
 from .meter import Meter
 from .metrics import Snapshot
@@ -19,7 +19,7 @@ from .request_line import Peer
 from .terminal import Terminal
 
 
-class Wanted(Protocol):
+class AuditSettings(Protocol):
     """What a configuration says of the audit log."""
 
     @property
@@ -30,7 +30,7 @@ class Wanted(Protocol):
 
 
 class Opened(NamedTuple):
-    """A place for records, for `Journal.use`; `sink` is None for no log, or where it is open already."""
+    """A place for records, for `AuditLog.use`; `sink` is None for no log, or where it is open already."""
 
     place: tuple[str | None, Path]
     sink: AuditSink | None
@@ -43,7 +43,7 @@ class Opened(NamedTuple):
             self.sink.stop()
 
 
-class Journal:
+class AuditLog:
     """Every adapter tells it how each request ended, once."""
 
     def __init__(self) -> None:
@@ -53,9 +53,9 @@ class Journal:
         self._sink: AuditSink | None = None
         self._required = False
         self._opened: tuple[str | None, Path] | None = None
-        self._lines = Lines()
+        self._lines = LineCounts()
 
-    def opened(self, wanted: Wanted | None, path: Path) -> Opened:
+    def opened(self, wanted: AuditSettings | None, path: Path) -> Opened:
         """Open the file that is wanted, unless it is open already; in any thread.
 
         Args:
@@ -121,15 +121,15 @@ class Journal:
             self._sink.close()
 
 
-def try_file(wanted: Wanted | None, path: Path) -> None:
-    """Whether `Journal.opened` can be: raises the same ConfigError. Nothing is left behind."""
+def try_file(wanted: AuditSettings | None, path: Path) -> None:
+    """Whether `AuditLog.opened` can be: raises the same ConfigError. Nothing is left behind."""
     if wanted is not None and wanted.file != "-":
         with _naming(wanted, path):
             try_out(path.parent / wanted.file)
 
 
 @contextlib.contextmanager
-def _naming(wanted: Wanted | None, path: Path) -> Iterator[None]:
+def _naming(wanted: AuditSettings | None, path: Path) -> Iterator[None]:
     """Say in which configuration the file stands that cannot be opened. Raises ConfigError."""
     try:
         yield

@@ -27,7 +27,7 @@ class Drain:
     async def run(self, seconds: float) -> int:
         """Returns how many connections the deadline has cut."""
         ends = time.monotonic() + seconds
-        self._guard.lifecycle.drain()
+        self._guard.gateway.lifecycle.drain()
         acceptors = self._server.acceptors()
         self._server.stop_accepting()
         while self._server.connections or any(one.arriving for one in acceptors):
@@ -44,11 +44,11 @@ class Drain:
         client: Client = handler.client
         if _is_behind(handler, client):
             return False
-        ledger = self._guard.ledger
-        if (since := ledger.heads.get(client)) is not None:
+        states = self._guard.states
+        if (since := states.heads.get(client)) is not None:
             # It has connected, or begun to ask: it will be told that this gateway is going away.
             return time.monotonic() - since > _ARRIVING
-        layer = ledger.layers.get(client)
+        layer = states.layers.get(client)
         return layer is None or bool(layer.is_idle())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from .log_flood import BoundedHandler
 
 
-class Lines(logging.Formatter):
+class LogFormatter(logging.Formatter):
     """`2027-01-01T00:00:00Z warning worker 4711: …`"""
 
     def __init__(self, name: str, *, as_json: bool) -> None:
@@ -44,7 +44,7 @@ def open_log(name: str, *, as_json: bool) -> None:
         name: of the process.
     """
     handler = BoundedHandler()
-    handler.setFormatter(Lines(name, as_json=as_json))
+    handler.setFormatter(LogFormatter(name, as_json=as_json))
     root = logging.getLogger()
     root.addHandler(handler)
     # What is not enabled is not even made into a record: mitmproxy would have several for each request.

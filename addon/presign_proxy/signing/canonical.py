@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .signed_policy import Written
+from .signed_policy import PolicyText
 
 PRESIGN_LABEL: Final = "PRESIGN-HMAC-SHA256"
 POLICY_LABEL: Final = "PRESIGN-HMAC-SHA256-2"
@@ -19,7 +19,7 @@ def presign(connection_id: str, expires: str, methods: str, paths: str) -> bytes
     return "\n".join((PRESIGN_LABEL, connection_id, expires, methods, paths)).encode("utf-8")
 
 
-def policy(connection_id: str, expires: str, methods: str, paths: str, written: Written) -> bytes:
+def policy(connection_id: str, expires: str, methods: str, paths: str, written: PolicyText) -> bytes:
     """Canonical string of version 2: eleven lines, the six of the policy empty where absent, no last newline.
 
     Its first line differs from that of version 1, so no signature is good for both.

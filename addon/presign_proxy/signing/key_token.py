@@ -23,20 +23,20 @@ _TOKEN_PARAM: Final = b"token="
 _AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
 
 
-class Slot(NamedTuple):
+class TokenSlot(NamedTuple):
     """Where a key token stood: a lower-case header name or a folded query parameter."""
 
     kind: Literal["header", "param"]
     name: bytes
 
 
-def key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[Slot, bytes]]:
+def key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[TokenSlot, bytes]]:
     """Tokens that stand where a credential would. Raises Malformed for one that stands anywhere else.
 
     Args:
         query: the query without presign parameters; None where it holds no token.
     """
-    found: list[tuple[Slot, bytes]] = []
+    found: list[tuple[TokenSlot, bytes]] = []
     marked = has_start(head.values)
     # Only base64 hides a token from a search for its first letters.
     encoded = head.values.lower().find(b"basic") >= 0 and not _AUTHORIZATIONS.isdisjoint(head.names)
@@ -50,13 +50,13 @@ def key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[
             if name.startswith(b"x-presign") or (name == b"referer" and not begins(value)):
                 continue
             if (token := _token_in_value(name, value)) is not None:
-                found.append((Slot("header", name), token))
+                found.append((TokenSlot("header", name), token))
     if query is not None and holds_token(query):
         check_parameters(query)
         for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
             if begins(value):
-                found.append((Slot("param", param_key(name)), value))
+                found.append((TokenSlot("param", param_key(name)), value))
             elif holds_token(piece):
                 raise Malformed("a token in the query is not a plain value")
     return found

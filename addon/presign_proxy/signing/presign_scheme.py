@@ -20,8 +20,8 @@ from ..http.query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from . import grammar
 from .carrier_names import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from .disclosure import discloses, shows_signature
-from .key_token import Slot, key_tokens, without_token
-from .signed_policy import Written, check_written
+from .key_token import TokenSlot, key_tokens, without_token
+from .signed_policy import PolicyText, check_written
 from .tokens import begins, has_start, parse_token, shows_token
 
 Carrier = Literal["query", "header", "path", "key"]
@@ -60,9 +60,9 @@ class Presign(NamedTuple):
     gateway: bool
     path: bytes
     query: bytes | None
-    slots: tuple[Slot, ...] = ()
+    slots: tuple[TokenSlot, ...] = ()
     """Where the token of carrier key stood: in several, where a client fills several from one key."""
-    written: Written | None = None
+    written: PolicyText | None = None
     """The signed policy (version 2); None in version 1."""
 
 
@@ -105,7 +105,7 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
     return _checked(carrier, fields, slots, gateway, path, query)
 
 
-def _check_once(slots: tuple[Slot, ...]) -> None:
+def _check_once(slots: tuple[TokenSlot, ...]) -> None:
     """Raises Malformed where a token stands in one slot twice, in whatever spelling."""
     if len({(kind, header_key(name)) for kind, name in slots}) < len(slots):
         raise Malformed("a slot holds the token twice")
@@ -114,7 +114,7 @@ def _check_once(slots: tuple[Slot, ...]) -> None:
 def _checked(
     carrier: Carrier,
     fields: dict[str, str],
-    slots: tuple[Slot, ...],
+    slots: tuple[TokenSlot, ...],
     gateway: bool,
     path: bytes,
     query: bytes | None,
@@ -147,13 +147,13 @@ def _checked(
     )
 
 
-def _written(fields: dict[str, str]) -> Written:
+def _written(fields: dict[str, str]) -> PolicyText:
     """The policy of a presign that has fields of one: version 2."""
-    given = {name: fields[name] for name in Written._fields if name in fields}
+    given = {name: fields[name] for name in PolicyText._fields if name in fields}
     empty = [name for name, value in given.items() if not value]
     if empty:
         raise Malformed(f"{empty[0]} is empty: a field that says nothing is left out")
-    written = Written(**given)
+    written = PolicyText(**given)
     check_written(written)
     return written
 

@@ -35,7 +35,7 @@ _WRITTEN = late("\n".join(f"(?:{form})?" for form, _ in _GRAMMAR.values()))
 _MAX_TEXT: Final = 8 * 1024
 
 
-class Written(NamedTuple):
+class PolicyText(NamedTuple):
     """The six fields as they stand in the canonical string, in its order; empty where absent."""
 
     not_before: str = ""
@@ -66,7 +66,7 @@ NO_TERMS: Final = Terms()
 """Of version 1."""
 
 
-def check_written(written: Written) -> None:
+def check_written(written: PolicyText) -> None:
     """Raises Malformed. In linear time, and without looking at what a network is: nothing is verified yet."""
     text = "\n".join(written)
     if len(text) <= _MAX_TEXT and _WRITTEN.fullmatch(text):
@@ -84,7 +84,7 @@ def wrong_with(name: str, value: str) -> str:
 
 
 @lru_cache(maxsize=4096)  # only what was signed gets here
-def parse(written: Written) -> Terms:
+def parse(written: PolicyText) -> Terms:
     """The terms of fields whose grammar was checked. Raises Malformed for a list that is not canonical."""
     return Terms(
         not_before=int(written.not_before) if written.not_before else None,
@@ -119,14 +119,14 @@ def _digits(number: int | None) -> str:
     return "" if number is None else str(number)
 
 
-def write(terms: Terms) -> Written | None:
+def write(terms: Terms) -> PolicyText | None:
     """The fields of terms, None where there are none (version 1); the inverse of `parse`.
 
     Raises ValueError for what no gateway would take.
     """
     if terms == NO_TERMS:
         return None
-    written = Written(
+    written = PolicyText(
         not_before=_digits(terms.not_before),
         max_uses=_digits(terms.max_uses),
         client=",".join(sorted({str(network) for network in terms.clients})),

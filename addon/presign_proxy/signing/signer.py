@@ -13,7 +13,7 @@ from .carrier_names import MAX_LIST, TERMS
 from .grammar import parse_list
 from .keys import mac, signature_id
 from .secret import Secret
-from .signed_policy import NO_TERMS, Terms, Written, write
+from .signed_policy import NO_TERMS, PolicyText, Terms, write
 from .tokens import format_token
 
 _ID = late(grammar.CONNECTION_ID)
@@ -33,7 +33,7 @@ class Signed(NamedTuple):
     methods: str
     paths: str
     signature: str
-    written: Written | None = None
+    written: PolicyText | None = None
     """The signed policy; None in version 1."""
 
     def __repr__(self) -> str:

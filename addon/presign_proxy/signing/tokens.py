@@ -8,7 +8,7 @@ from ..errors import Malformed
 from ..http.percent import decodings
 from ..regexes import late
 from . import base64url, grammar
-from .signed_policy import Written
+from .signed_policy import PolicyText
 
 PREFIXES: Final = (b"ps1_", b"ps2_")
 """Of version 1, and of version 2, which holds a signed policy."""
@@ -16,7 +16,7 @@ _TOKEN = late(rf"ps([12])_([A-Za-z0-9_-]+)\.({grammar.SIGNATURE})".encode())
 # Ten fields take nineteen characters at least.
 _BEGINS = late(rb"ps1_|ps2_[A-Za-z0-9_-]{16}")
 _SIGNATURE = late(rf"\.{grammar.SIGNATURE}".encode())
-_POLICY: Final = ("connection_id", "expires", "methods", "paths", *Written._fields)
+_POLICY: Final = ("connection_id", "expires", "methods", "paths", *PolicyText._fields)
 
 
 def parse_token(token: bytes) -> dict[str, str]:
@@ -45,7 +45,7 @@ def parse_token(token: bytes) -> dict[str, str]:
     if len(values) != len(_POLICY):
         raise Malformed("the token does not hold exactly ten fields")
     fields = dict(zip(_POLICY, values, strict=True))
-    terms = {name: fields.pop(name) for name in Written._fields}
+    terms = {name: fields.pop(name) for name in PolicyText._fields}
     if not any(terms.values()):
         raise Malformed("the token is of version 2 but holds no policy")
     present = {name: value for name, value in terms.items() if value}
@@ -58,7 +58,7 @@ def format_token(
     methods: str,
     paths: str,
     signature: str,
-    written: Written | None = None,
+    written: PolicyText | None = None,
 ) -> str:
     """The token of a grant; the inverse of `parse_token`."""
     version, terms = ("1", ()) if written is None else ("2", tuple(written))

@@ -12,7 +12,7 @@ import yaml
 from presign_proxy.config.registry_file import edit as module
 from presign_proxy.config.registry_file.edit import Draft, changing, from_json, shaped
 from presign_proxy.config.registry_file.encryption import new_key, parse_key
-from presign_proxy.config.registry_file.storage import StoreError
+from presign_proxy.config.registry_file.storage import PrivateFileError
 from presign_proxy.config_problems import ConfigError
 
 KEY, OTHER = parse_key(new_key()), parse_key(new_key())
@@ -216,7 +216,7 @@ def test_a_change_that_fails_leaves_the_old_file_and_the_lock_free(tmp_path: Pat
     assert path.read_bytes() == before
 
     def full(*_: Any) -> None:
-        raise StoreError("the disk is full")
+        raise PrivateFileError("the disk is full")
 
     with monkeypatch.context() as patch, pytest.raises(ConfigError) as caught:
         patch.setattr(module, "write_private", full)

@@ -27,7 +27,7 @@ from presign_proxy.config.registry_file.encryption import (
     seal,
     unseal,
 )
-from presign_proxy.config.registry_file.storage import StoreError, lock, read_private, write_private
+from presign_proxy.config.registry_file.storage import PrivateFileError, lock, read_private, write_private
 from presign_proxy.signing.secret import Secret
 from support.serving import environment
 
@@ -263,14 +263,14 @@ def test_the_file_is_for_its_owner_only_whatever_the_umask(tmp_path: Path) -> No
 @pytest.mark.parametrize(("mode", "why"), [(0o640, "readable"), (0o604, "readable"), (0o620, "writable")])
 def test_a_file_that_others_can_open_is_refused(file: Path, mode: int, why: str) -> None:
     file.chmod(mode)
-    with pytest.raises(StoreError, match=f"is {why} by others: chmod"):
+    with pytest.raises(PrivateFileError, match=f"is {why} by others: chmod"):
         read_private(file)
 
 
 def test_a_file_of_a_gigabyte_is_refused_before_it_is_read(file: Path) -> None:
     os.truncate(file, 1 << 30)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(StoreError, match="is larger than"):
+    with pytest.raises(PrivateFileError, match="is larger than"):
         read_private(file)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
@@ -283,16 +283,16 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     os.mkfifo(tmp_path / "fifo", 0o600)
     for name in ("link", "dangling"):
-        with pytest.raises(StoreError, match="symbolic link"):
+        with pytest.raises(PrivateFileError, match="symbolic link"):
             read_private(tmp_path / name)
-        with pytest.raises(StoreError, match="symbolic link"):
+        with pytest.raises(PrivateFileError, match="symbolic link"):
             write_private(tmp_path / name, b"y")
     for name in ("dir", "fifo"):
-        with pytest.raises(StoreError, match="not a file"):
+        with pytest.raises(PrivateFileError, match="not a file"):
             read_private(tmp_path / name)
-    with pytest.raises(StoreError, match="no such file"):
+    with pytest.raises(PrivateFileError, match="no such file"):
         read_private(tmp_path / "missing")
-    with pytest.raises(StoreError):
+    with pytest.raises(PrivateFileError):
         write_private(tmp_path / "dir", b"y")
     assert real.read_bytes() == b"x"
     assert not list(tmp_path.glob(".*.draft"))
@@ -314,12 +314,12 @@ def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
 WRITE_UNDER_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
-from presign_proxy.config.registry_file.storage import StoreError, write_private
+from presign_proxy.config.registry_file.storage import PrivateFileError, write_private
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
     write_private(Path(sys.argv[1]), bytes(4 << 20))
-except StoreError as error:
+except PrivateFileError as error:
     print(f"refused: {error}")
 """
 

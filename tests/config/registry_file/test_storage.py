@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.config.registry_file import storage
-from presign_proxy.config.registry_file.storage import StoreError, lock, read_private, write_private
+from presign_proxy.config.registry_file.storage import PrivateFileError, lock, read_private, write_private
 from support.descriptors import descriptors
 from support.machine import needs_root
 
@@ -225,7 +225,7 @@ def test_a_file_that_waits_under_the_name_of_the_draft_is_not_written_to(
     victim = file.parent / "victim"
     victim.write_bytes(b"mine")
     os.link(victim, draft)
-    with pytest.raises(StoreError, match=r"^cannot be written: file exists$"):
+    with pytest.raises(PrivateFileError, match=r"^cannot be written: file exists$"):
         write_private(file, b"new")
     assert (file.read_bytes(), victim.read_bytes()) == (b"old", b"mine")
 
@@ -235,7 +235,7 @@ def test_a_link_in_place_of_the_file_is_refused(file: Path, tmp_path: Path) -> N
     link.symlink_to(file)
     for attempt in (lambda: write_private(link, b"new"), lambda: read_private(link)):
         with pytest.raises(
-            StoreError, match=r"^is a symbolic link(?: out of its directory)?: name the file itself$"
+            PrivateFileError, match=r"^is a symbolic link(?: out of its directory)?: name the file itself$"
         ):
             attempt()
     assert link.is_symlink()
@@ -251,14 +251,14 @@ def test_a_disk_that_fails_leaves_the_old_file_and_no_draft(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, call, fail)
-        with pytest.raises(StoreError, match=r"^cannot be written: input/output error$"):
+        with pytest.raises(PrivateFileError, match=r"^cannot be written: input/output error$"):
             write_private(file, b"new")
     assert file.read_bytes() == b"old"
     assert names(file.parent) == [file.name]
 
 
 def test_a_file_in_a_directory_that_is_gone_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"^cannot be written: no such file or directory$"):
+    with pytest.raises(PrivateFileError, match=r"^cannot be written: no such file or directory$"):
         write_private(tmp_path / "gone" / "a", b"x")
 
 
@@ -278,7 +278,7 @@ def test_a_file_in_a_directory_that_is_gone_cannot_be_written(tmp_path: Path) ->
 )
 def test_a_file_that_others_can_open_is_refused(file: Path, bits: int, why: str) -> None:
     file.chmod(bits)
-    with pytest.raises(StoreError, match=rf"^the file is {why} {file}$"):
+    with pytest.raises(PrivateFileError, match=rf"^the file is {why} {file}$"):
         read_private(file)
 
 
@@ -292,7 +292,7 @@ def test_a_file_is_as_large_as_it_may_be_and_no_larger(file: Path, monkeypatch: 
     monkeypatch.setattr(storage, "MAX_BYTES", 3)
     assert read_private(file) == b"old"
     file.write_bytes(b"more")
-    with pytest.raises(StoreError, match=r"^is larger than 3 bytes$"):
+    with pytest.raises(PrivateFileError, match=r"^is larger than 3 bytes$"):
         read_private(file)
 
 
@@ -301,7 +301,7 @@ def test_a_large_file_is_refused_before_any_of_it_is_read(
 ) -> None:
     monkeypatch.setattr(storage, "MAX_BYTES", 2)
     monkeypatch.setattr(os, "fdopen", None)
-    with pytest.raises(StoreError, match=r"^is larger than 2 bytes$"):
+    with pytest.raises(PrivateFileError, match=r"^is larger than 2 bytes$"):
         read_private(file)
 
 
@@ -321,7 +321,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_cut_off(
 
     monkeypatch.setattr(os, "fstat", slow)
     if is_refused:
-        with pytest.raises(StoreError, match=r"^is larger than 3 bytes$"):
+        with pytest.raises(PrivateFileError, match=r"^is larger than 3 bytes$"):
             read_private(file)
     else:
         assert read_private(file) == b"old"
@@ -335,11 +335,11 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir(mode=0o700)
     os.mkfifo(tmp_path / "fifo", 0o600)
     for name in ("dir", "fifo"):
-        with pytest.raises(StoreError, match=r"^is not a file but a directory, a device or a pipe$"):
+        with pytest.raises(PrivateFileError, match=r"^is not a file but a directory, a device or a pipe$"):
             read_private(tmp_path / name)
-    with pytest.raises(StoreError, match=r"^no such file or directory; is the path right\?$"):
+    with pytest.raises(PrivateFileError, match=r"^no such file or directory; is the path right\?$"):
         read_private(tmp_path / "missing")
-    with pytest.raises(StoreError, match=r"^the path holds a NUL$"):
+    with pytest.raises(PrivateFileError, match=r"^the path holds a NUL$"):
         read_private(tmp_path / "a\0b")
 
 
@@ -351,7 +351,7 @@ def test_a_link_that_comes_after_the_look_is_not_followed(file: Path, tmp_path: 
     look = os.fstat
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fstat", lambda descriptor: opened.append(descriptor) or look(descriptor))
-        with pytest.raises(StoreError):
+        with pytest.raises(PrivateFileError):
             read_private(link)
     assert opened == []
 
@@ -362,7 +362,7 @@ def test_a_disk_that_cannot_be_read_is_told_of(file: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdopen", fail)
-        with pytest.raises(StoreError, match=r"^input/output error$"):
+        with pytest.raises(PrivateFileError, match=r"^input/output error$"):
             read_private(file)
 
 
@@ -372,7 +372,7 @@ def test_an_error_without_words_has_some(file: Path, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", fail)
-        with pytest.raises(StoreError, match=r"^cannot be read; is the path right\?$"):
+        with pytest.raises(PrivateFileError, match=r"^cannot be read; is the path right\?$"):
             read_private(file)
 
 
@@ -420,14 +420,14 @@ def test_a_draft_that_cannot_be_removed_keeps_nobody_from_the_lock(file: Path) -
 
 def test_a_link_in_place_of_the_lock_is_not_followed(file: Path, tmp_path: Path) -> None:
     (tmp_path / f".{file.name}.lock").symlink_to(tmp_path / "made")
-    with pytest.raises(StoreError, match=r"^cannot be locked: too many levels of symb"), lock(file):
+    with pytest.raises(PrivateFileError, match=r"^cannot be locked: too many levels of symb"), lock(file):
         raise AssertionError
     assert not (tmp_path / "made").exists()
 
 
 def test_where_no_lock_can_be_had_nothing_is_changed(tmp_path: Path) -> None:
     with (
-        pytest.raises(StoreError, match=r"^cannot be locked: no such file or directory$"),
+        pytest.raises(PrivateFileError, match=r"^cannot be locked: no such file or directory$"),
         lock(tmp_path / "gone" / "a"),
     ):
         raise AssertionError
@@ -438,7 +438,7 @@ def test_a_platform_without_modes_and_locks_is_refused(file: Path, monkeypatch: 
     for attempt in attempts:
         with monkeypatch.context() as patched:
             patched.setattr(storage.sys, "platform", "win32")
-            with pytest.raises(StoreError, match=r"use WSL$"):
+            with pytest.raises(PrivateFileError, match=r"use WSL$"):
                 attempt()
     assert file.read_bytes() == b"old"
 
@@ -446,7 +446,7 @@ def test_a_platform_without_modes_and_locks_is_refused(file: Path, monkeypatch: 
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody can write to /sys, not even root")
 def test_a_directory_that_is_read_only_is_told_as_such() -> None:
     with (
-        pytest.raises(StoreError, match=r"^nothing can be written to its directory: "),
+        pytest.raises(PrivateFileError, match=r"^nothing can be written to its directory: "),
         lock(Path("/sys/connections.enc")),
     ):
         pass

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presign_proxy.explain.input.paste import Presented, Unreadable, parse
+from presign_proxy.explain.input.paste import Presented, UnreadableUrl, parse
 from presign_proxy.explain.input.shell_words import split
 from support.deciding import GATEWAY, NOW, SECRET, code, signed
 from support.signing import presign_headers, presign_params, token
@@ -158,7 +158,7 @@ def test_the_method_that_was_signed_is_assumed() -> None:
 def test_headers_go_where_they_are_said_to_go() -> None:
     params = presign_params(SECRET, "conn", NOW + 60, "GET", "v1/*")
     lines = "\n".join(f"{name}: {value}" for name, value in params.items())
-    with pytest.raises(Unreadable, match="name no connection"):
+    with pytest.raises(UnreadableUrl, match="name no connection"):
         parse(lines)
     presented = parse(lines, url="https://api.example.com/v1/models")
     assert code(presented.request) == "forward"
@@ -204,7 +204,7 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_what_cannot_be_read_is_refused_and_not_misread(what: str) -> None:
-    with pytest.raises(Unreadable) as refused:
+    with pytest.raises(UnreadableUrl) as refused:
         parse(BAD[what])
     assert "a.test" not in str(refused.value)
 
@@ -214,7 +214,7 @@ def test_what_cannot_be_read_is_refused_and_not_misread(what: str) -> None:
     st.sampled_from(["", "curl ", "https://", "ps1_", "{", "X-A: ", "/", "GET / HTTP/1.1\n"]),
 )
 def test_no_text_raises_anything_else(text: str, start: str) -> None:
-    with suppress(Unreadable):
+    with suppress(UnreadableUrl):
         parse(start + text)
 
 

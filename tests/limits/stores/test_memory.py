@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.limits.counter import GRACE, LEASE, SECOND, Tally
+from presign_proxy.limits.counter import GRACE, LEASE, SECOND, Counter
 from presign_proxy.limits.stores.memory import MAX_COUNTERS, MemoryStore
 from presign_proxy.limits.stores.store import NoRoom
 
 NOW = 1_800_000_000 * SECOND
-SLOTS = Tally("slots", "slots", "s", 2)
-USES = Tally("uses", "count", "u", 2)
-RATE = Tally("rate", "rate", "r", 2, SECOND)
-TODAY = Tally("quota", "count", "q", 2, until=NOW // SECOND + 60)
+SLOTS = Counter("slots", "slots", "s", 2)
+USES = Counter("uses", "count", "u", 2)
+RATE = Counter("rate", "rate", "r", 2, SECOND)
+TODAY = Counter("quota", "count", "q", 2, until=NOW // SECOND + 60)
 
 
 class Clock:
@@ -36,11 +36,11 @@ class Counted:
         self.store = MemoryStore(self.clock, **more)
         self.holders = iter(range(1_000_000))
 
-    def fits(self, *tallies: Tally, holder: str = "") -> bool:
-        return run(self.store.admit(tallies, holder or f"h{next(self.holders)}")).admitted
+    def fits(self, *counters: Counter, holder: str = "") -> bool:
+        return run(self.store.admit(counters, holder or f"h{next(self.holders)}")).admitted
 
-    def remaining(self, *tallies: Tally) -> list[int]:
-        return [one.remaining for one in run(self.store.admit(tallies, f"h{next(self.holders)}")).weighed]
+    def remaining(self, *counters: Counter) -> list[int]:
+        return [one.remaining for one in run(self.store.admit(counters, f"h{next(self.holders)}")).weighed]
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -107,7 +107,7 @@ def test_a_slot_that_is_renewed_is_kept_and_the_others_fall_free() -> None:
 
 def test_each_of_several_leases_ends_in_its_own_time() -> None:
     at = Counted()
-    three = Tally("slots", "slots", "s", 3)
+    three = Counter("slots", "slots", "s", 3)
     for holder in "abc":
         assert at.fits(three, holder=holder)
         at.clock.now += 10 * SECOND
@@ -150,16 +150,16 @@ def test_a_count_is_kept_for_a_day_after_its_end_and_then_forgotten() -> None:
     at = Counted()
     assert [at.fits(TODAY) for _ in range(3)] == [True, True, False]
     at.clock.now = (TODAY.until + GRACE) * SECOND - 1
-    assert at.fits(Tally("x", "rate", "x1", 1, SECOND))
+    assert at.fits(Counter("x", "rate", "x1", 1, SECOND))
     assert "q" in at.store._counters
     at.clock.now += 1
-    assert at.fits(Tally("x", "rate", "x2", 1, SECOND))
+    assert at.fits(Counter("x", "rate", "x2", 1, SECOND))
     assert "q" not in at.store._counters
 
 
 def test_a_count_that_goes_on_is_not_forgotten_while_it_does() -> None:
     at = Counted()
-    slow = Tally("rate", "rate", "slow", 3, 100 * SECOND)
+    slow = Counter("rate", "rate", "slow", 3, 100 * SECOND)
     assert at.fits(slow)
     at.clock.now += 99 * SECOND
     assert at.fits(slow)  # from now on it ends at 200
@@ -168,7 +168,7 @@ def test_a_count_that_goes_on_is_not_forgotten_while_it_does() -> None:
     assert "slow" in at.store._counters
     assert at.remaining(slow) == [1]
     at.clock.now = NOW + 300 * SECOND
-    assert at.fits(Tally("uses", "count", "v", 2))
+    assert at.fits(Counter("uses", "count", "v", 2))
     assert "slow" not in at.store._counters
     assert at.store._due == []
 
@@ -176,21 +176,21 @@ def test_a_count_that_goes_on_is_not_forgotten_while_it_does() -> None:
 def test_what_is_over_is_looked_at_in_bounded_steps_and_never_piles_up() -> None:
     at = Counted()
     for number in range(100):
-        assert at.fits(Tally("rate", "rate", f"k{number}", 1, SECOND))
+        assert at.fits(Counter("rate", "rate", f"k{number}", 1, SECOND))
     at.clock.now += 2 * SECOND
-    assert at.fits(Tally("rate", "rate", "next", 1, SECOND))
+    assert at.fits(Counter("rate", "rate", "next", 1, SECOND))
     assert len(at.store._counters) == 100 - 8 + 1
 
 
 @pytest.mark.parametrize("kinds", [(USES,), (SLOTS,), (USES, SLOTS), (RATE, USES)])
-def test_a_full_store_takes_no_new_counter_and_goes_on_with_the_old(kinds: tuple[Tally, ...]) -> None:
+def test_a_full_store_takes_no_new_counter_and_goes_on_with_the_old(kinds: tuple[Counter, ...]) -> None:
     at = Counted(max_counters=2 + len(kinds))
     assert at.fits(*kinds)
-    assert at.fits(Tally("uses", "count", "other", 9), Tally("slots", "slots", "more", 9))
+    assert at.fits(Counter("uses", "count", "other", 9), Counter("slots", "slots", "more", 9))
     with pytest.raises(NoRoom):
-        at.fits(Tally("uses", "count", "one too many", 9))
+        at.fits(Counter("uses", "count", "one too many", 9))
     with pytest.raises(NoRoom):
-        at.fits(Tally("slots", "slots", "one too many", 9))
+        at.fits(Counter("slots", "slots", "one too many", 9))
     assert at.fits(*kinds)
     assert len(at.store._counters) + len(at.store._slots) == 2 + len(kinds)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.counter import Counter
 from presign_proxy.limits.stores.memory import MemoryStore
 from presign_proxy.limits.stores.open import Choice, problem_of
 from presign_proxy.limits.stores.redis import RedisStore
@@ -18,7 +18,7 @@ from presign_proxy.limits.stores.sqlite import SqliteStore
 from presign_proxy.signing.secret import Secret
 
 BASE = Path("/srv/presign")
-USES = Tally("uses", "count", "u", 2)
+USES = Counter("uses", "count", "u", 2)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.limits.counter import LEASE, SECOND, Tally
+from presign_proxy.limits.counter import LEASE, SECOND, Counter
 from presign_proxy.limits.stores import redis
 from presign_proxy.limits.stores.redis import RedisStore
 from presign_proxy.limits.stores.store import StoreError
@@ -41,10 +41,10 @@ def client(server: RedisServer) -> Iterator[Any]:
     found.close()
 
 
-USES = Tally("uses", "count", "uses", 2)
-QUOTA = Tally("quota", "count", "quota", 3, until=NOW + 100)
-RATE = Tally("rate", "rate", "rate", 2, 10 * SECOND)
-SLOTS = Tally("slots", "slots", "slots", 2)
+USES = Counter("uses", "count", "uses", 2)
+QUOTA = Counter("quota", "count", "quota", 3, until=NOW + 100)
+RATE = Counter("rate", "rate", "rate", 2, 10 * SECOND)
+SLOTS = Counter("slots", "slots", "slots", 2)
 
 
 @needs_redis

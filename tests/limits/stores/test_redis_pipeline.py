@@ -11,20 +11,20 @@ import pytest
 from redis.asyncio import Connection
 from redis.exceptions import ResponseError
 
-from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.counter import Counter
 from presign_proxy.limits.stores import redis_pipeline
 from presign_proxy.limits.stores.redis import RedisStore
-from presign_proxy.limits.stores.redis_pipeline import Line
+from presign_proxy.limits.stores.redis_pipeline import Pipeline
 from presign_proxy.limits.stores.store import StoreError
 from support.redis_by_hand import ByHand, asking, by_hand, run
 
 
 @contextlib.asynccontextmanager
-async def a_line() -> AsyncIterator[tuple[ByHand, Line]]:
+async def a_line() -> AsyncIterator[tuple[ByHand, Pipeline]]:
     async with by_hand() as (hand, port):
         connection = Connection(host="127.0.0.1", port=port, socket_timeout=None)
         await connection.connect()
-        found = Line(connection)
+        found = Pipeline(connection)
         try:
             yield hand, found
         finally:
@@ -124,7 +124,7 @@ def test_a_connection_that_uvloop_has_just_closed_is_a_store_that_failed(
             known = await store._connected()
             monkeypatch.setattr(known._connection, "send_packed_command", closed)
             with pytest.raises(StoreError, match=r"^the store failed \(RuntimeError\)$"):
-                await store.admit((Tally("uses", "count", "uses", 9),), "req_1")
+                await store.admit((Counter("uses", "count", "uses", 9),), "req_1")
             assert not known.is_open
             await store.close()
 

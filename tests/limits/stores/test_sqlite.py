@@ -17,19 +17,19 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.limits.counter import GRACE, LEASE, SECOND, Tally
+from presign_proxy.limits.counter import GRACE, LEASE, SECOND, Counter
 from presign_proxy.limits.stores import sqlite, sqlite_batches, sqlite_file
 from presign_proxy.limits.stores.sqlite import SqliteStore
-from presign_proxy.limits.stores.sqlite_batches import Bundle, Desk, Job
+from presign_proxy.limits.stores.sqlite_batches import Batcher, Bundle, Job
 from presign_proxy.limits.stores.sqlite_file import CounterFile, _Judging
 from presign_proxy.limits.stores.store import StoreError
 from support.deciding import NOW
 from support.descriptors import descriptors
 
-USES = Tally("uses", "count", "uses", 3)
-QUOTA = Tally("quota", "count", "quota", 3, until=NOW + 100)
-RATE = Tally("rate", "rate", "rate", 3, 10 * SECOND)
-SLOTS = Tally("slots", "slots", "slots", 2)
+USES = Counter("uses", "count", "uses", 3)
+QUOTA = Counter("quota", "count", "quota", 3, until=NOW + 100)
+RATE = Counter("rate", "rate", "rate", 3, 10 * SECOND)
+SLOTS = Counter("slots", "slots", "slots", 2)
 
 
 class Clock:
@@ -52,8 +52,8 @@ def file(path: Path) -> Iterator[CounterFile]:
     found.sql.close()
 
 
-def admit(file: CounterFile, clock: Clock, *tallies: Tally, holder: str = "h") -> bool:
-    (verdict,) = file.admit([(tallies, holder)], clock, LEASE)
+def admit(file: CounterFile, clock: Clock, *counters: Counter, holder: str = "h") -> bool:
+    (verdict,) = file.admit([(counters, holder)], clock, LEASE)
     return verdict.admitted
 
 
@@ -254,7 +254,7 @@ def test_of_requests_that_are_counted_together_each_finds_those_before_it(file: 
 
 def test_a_refused_request_changes_nothing(file: CounterFile) -> None:
     clock = Clock()
-    full = Tally("full", "count", "full", 0)
+    full = Counter("full", "count", "full", 0)
     assert not admit(file, clock, USES, RATE, full)
     assert counters(file) == {}
 
@@ -399,8 +399,8 @@ def held(path: Path) -> Iterator[tuple[SqliteStore, Clock]]:
         store._file.sql.close()
 
 
-def job(*tallies: Tally, holder: str = "h", **more: Any) -> Job:
-    return Job(None, (tallies, holder) if tallies else None, **more)  # type: ignore[arg-type]
+def job(*counters: Counter, holder: str = "h", **more: Any) -> Job:
+    return Job(None, (counters, holder) if counters else None, **more)  # type: ignore[arg-type]
 
 
 def test_a_request_without_a_slot_is_one_statement_and_all_else_is_a_transaction(
@@ -425,8 +425,8 @@ def test_a_count_is_on_the_disk_before_it_is_told_and_a_rate_need_not_be(
     held: tuple[SqliteStore, Clock],
 ) -> None:
     store, found = held[0], []
-    for tally in (RATE, USES, SLOTS, QUOTA):
-        store._settle([job(tally)])
+    for counter in (RATE, USES, SLOTS, QUOTA):
+        store._settle([job(counter)])
         assert store._file is not None
         found += [level for (level,) in rows(store._file, "PRAGMA synchronous")]
     assert found == [1, 2, 1, 2]
@@ -685,7 +685,7 @@ def test_small_pieces_that_come_while_it_writes_are_written_together(path: Path)
         asked = []
         for name in "abcd":
             asked.append(asyncio.ensure_future(store.admit([USES], name)))
-            while store._desk is None or store._desk._jobs:  # noqa: ASYNC110 - it is handed over in turns
+            while store._batcher is None or store._batcher._jobs:  # noqa: ASYNC110 - it is handed over in turns
                 await asyncio.sleep(0.001)
             while not sizes:  # noqa: ASYNC110 - the thread takes it
                 await asyncio.sleep(0.001)
@@ -758,14 +758,14 @@ class Turns:
         self.now = 100.0
         monkeypatch.setattr(sqlite_batches, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.bundles: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.desk = Desk(self, self.bundles)  # type: ignore[arg-type]
+        self.batcher = Batcher(self, self.bundles)  # type: ignore[arg-type]
 
     def call_soon(self, what: Callable[[], None]) -> None:
         self.waiting.append(what)
 
     def put(self, count: int = 1) -> None:
         for _ in range(count):
-            self.desk.put(job(USES))
+            self.batcher.put(job(USES))
 
     def turn(self) -> None:
         waiting, self.waiting = self.waiting, []

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from presign_proxy.errors import Denied, Limited
-from presign_proxy.limits.counter import LEASE, SECOND, SLOT_WAIT, Tally
+from presign_proxy.limits.counter import LEASE, SECOND, SLOT_WAIT, Counter
 from presign_proxy.limits.deadline import Deadline
 from presign_proxy.limits.limiter import DEADLINE, Limiter
 from presign_proxy.limits.stores.memory import MemoryStore
@@ -98,21 +98,21 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
     return make
 
 
-def fresh(*kinds: str, limit: int = 10, fail_open: bool = False) -> list[Tally]:
+def fresh(*kinds: str, limit: int = 10, fail_open: bool = False) -> list[Counter]:
     """Tallies with counters that nobody has used."""
     tag = f"presign:{{t{os.getpid()}_{next(_numbers)}}}"
     shapes = {
-        "uses": Tally("uses", "count", f"{tag}:uses", limit, until=0),
-        "quota": Tally("quota", "count", f"{tag}:quota", limit, until=NOW + 86_400, fail_open=fail_open),
-        "rate": Tally("rate", "rate", f"{tag}:rate", limit, 3600 * SECOND, fail_open=fail_open),
-        "slots": Tally("slots", "slots", f"{tag}:slots", limit, fail_open=fail_open),
+        "uses": Counter("uses", "count", f"{tag}:uses", limit, until=0),
+        "quota": Counter("quota", "count", f"{tag}:quota", limit, until=NOW + 86_400, fail_open=fail_open),
+        "rate": Counter("rate", "rate", f"{tag}:rate", limit, 3600 * SECOND, fail_open=fail_open),
+        "slots": Counter("slots", "slots", f"{tag}:slots", limit, fail_open=fail_open),
     }
     return [shapes[kind] for kind in kinds]
 
 
-def asked(tallies: list[Tally], name: str = "") -> Any:
+def asked(counters: list[Counter], name: str = "") -> Any:
     """As much of a forward as a limiter looks at."""
-    return SimpleNamespace(tallies=tuple(tallies), request_id=name or f"req_{next(_numbers)}")
+    return SimpleNamespace(counters=tuple(counters), request_id=name or f"req_{next(_numbers)}")
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -139,30 +139,30 @@ class Model:
         self.admitted: dict[str, list[int]] = {}
         self.held: dict[str, dict[str, int]] = {}
 
-    def admit(self, tallies: list[Tally], holder: str, now: int) -> list[tuple[bool, int, int]]:
-        said = [self._judge(tally, now) for tally in tallies]
+    def admit(self, counters: list[Counter], holder: str, now: int) -> list[tuple[bool, int, int]]:
+        said = [self._judge(counter, now) for counter in counters]
         if all(fits for fits, _, _ in said):
-            for tally in tallies:
-                self.admitted.setdefault(tally.key, []).append(now)
-                if tally.kind == "slots":
-                    self.held.setdefault(tally.key, {})[holder] = now + LEASE
+            for counter in counters:
+                self.admitted.setdefault(counter.key, []).append(now)
+                if counter.kind == "slots":
+                    self.held.setdefault(counter.key, {})[holder] = now + LEASE
         return said
 
-    def _judge(self, tally: Tally, now: int) -> tuple[bool, int, int]:
-        log = self.admitted.get(tally.key, [])
-        if tally.kind == "rate":
-            full = level = tally.limit * tally.interval
+    def _judge(self, counter: Counter, now: int) -> tuple[bool, int, int]:
+        log = self.admitted.get(counter.key, [])
+        if counter.kind == "rate":
+            full = level = counter.limit * counter.interval
             for before, instant in itertools.pairwise([NOW * SECOND, *log, now]):
-                level = min(full, level + instant - before) - tally.interval
-            level += tally.interval  # the last of these is the one that is judged
-            if level >= tally.interval:
-                return True, level // tally.interval - 1, 0
-            return False, 0, tally.interval - level
-        if tally.kind == "slots":
-            taken, wait = sum(ends > now for ends in self.held.get(tally.key, {}).values()), SLOT_WAIT
+                level = min(full, level + instant - before) - counter.interval
+            level += counter.interval  # the last of these is the one that is judged
+            if level >= counter.interval:
+                return True, level // counter.interval - 1, 0
+            return False, 0, counter.interval - level
+        if counter.kind == "slots":
+            taken, wait = sum(ends > now for ends in self.held.get(counter.key, {}).values()), SLOT_WAIT
         else:
-            taken, wait = len(log), max(0, tally.until * SECOND - now)
-        return (True, tally.limit - taken - 1, 0) if taken < tally.limit else (False, 0, wait)
+            taken, wait = len(log), max(0, counter.until * SECOND - now)
+        return (True, counter.limit - taken - 1, 0) if taken < counter.limit else (False, 0, wait)
 
 
 steps = st.tuples(
@@ -182,12 +182,12 @@ def test_all_stores_say_what_the_model_says(
     """Whatever is asked, in whatever order, with however many limits: all of them are counted, or none is."""
     tag = f"presign:{{m{next(_numbers)}}}"
     all_tallies = [
-        Tally("rate", "rate", f"{tag}:r", 3, 20 * SECOND),
-        Tally("odd rate", "rate", f"{tag}:o", 2, 7_777_777),
-        Tally("uses", "count", f"{tag}:u", 4),
-        Tally("quota", "count", f"{tag}:q", 6, until=NOW + 40),
-        Tally("slots", "slots", f"{tag}:s", 2),
-        Tally("more slots", "slots", f"{tag}:t", 3),
+        Counter("rate", "rate", f"{tag}:r", 3, 20 * SECOND),
+        Counter("odd rate", "rate", f"{tag}:o", 2, 7_777_777),
+        Counter("uses", "count", f"{tag}:u", 4),
+        Counter("quota", "count", f"{tag}:q", 6, until=NOW + 40),
+        Counter("slots", "slots", f"{tag}:s", 2),
+        Counter("more slots", "slots", f"{tag}:t", 3),
     ]
     clock, model = Clock(), Model()
 
@@ -204,14 +204,14 @@ def test_all_stores_say_what_the_model_says(
             holder = f"req_{number}"
             leases = taken[pick % len(taken) :][:2] if taken else []
             if what == "admit":
-                tallies = [all_tallies[index] for index in sorted(chosen)]
-                wanted = model.admit(tallies, holder, clock.now)
+                counters = [all_tallies[index] for index in sorted(chosen)]
+                wanted = model.admit(counters, holder, clock.now)
                 for store in stores:
-                    verdict = await store.admit(tallies, holder)
+                    verdict = await store.admit(counters, holder)
                     said = [(one.fits, one.remaining, one.wait) for one in verdict.weighed]
                     assert said == wanted, type(store).__name__
                 if all(fits for fits, _, _ in wanted):
-                    taken += [(tally.key, holder) for tally in tallies if tally.kind == "slots"]
+                    taken += [(counter.key, holder) for counter in counters if counter.kind == "slots"]
             elif what == "release" and leases:
                 for key, who in leases:
                     model.held[key].pop(who, None)
@@ -231,18 +231,18 @@ def test_all_stores_say_what_the_model_says(
 
 @pytest.mark.parametrize("kind", STORES)
 def test_a_clock_that_is_set_back_is_forgiven_after_one_bucket(kind: str, make_store: MakeStore) -> None:
-    tally = Tally("rate", "rate", f"presign:{{b{next(_numbers)}}}:r", 5, SECOND)
+    counter = Counter("rate", "rate", f"presign:{{b{next(_numbers)}}}:r", 5, SECOND)
     clock = Clock()
 
     async def main() -> int:
         store: Any = make_store(kind, clock)
         for _ in range(6):
-            await store.admit([tally], "h")
+            await store.admit([counter], "h")
         clock.now -= 3600 * SECOND
         admitted = 0
         for _ in range(20):
             store.now = clock.now
-            admitted += (await store.admit([tally], "h")).admitted
+            admitted += (await store.admit([counter], "h")).admitted
             clock.now += SECOND // 2
         await store.close()
         return admitted
@@ -253,11 +253,11 @@ def test_a_clock_that_is_set_back_is_forgiven_after_one_bucket(kind: str, make_s
 @needs_redis
 def test_a_gateway_whose_clock_is_years_behind_is_counted_all_the_same(redis_server: RedisServer) -> None:
     """Its day has long ended by the clock of Redis, where a key with a past end is no key."""
-    tally = fresh("quota")[0]._replace(until=86_400, limit=2)
+    counter = fresh("quota")[0]._replace(until=86_400, limit=2)
 
     async def main() -> list[bool]:
         store = RedisStore(redis_server.url)
-        return [(await store.admit([tally], "h")).admitted for _ in range(5)]
+        return [(await store.admit([counter], "h")).admitted for _ in range(5)]
 
     assert run(main()) == [True, True, False, False, False]
 
@@ -268,11 +268,11 @@ def test_a_gateway_whose_clock_is_years_behind_is_counted_all_the_same(redis_ser
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("what", ["uses", "quota", "rate", "slots"])
 def test_a_thousand_at_once_are_exactly_ten(kind: str, what: str, make_store: MakeStore) -> None:
-    tallies = fresh(what)
+    counters = fresh(what)
 
     async def main() -> int:
         store = make_store(kind)
-        verdicts = await asyncio.gather(*[store.admit(tallies, f"h{n}") for n in range(1000)])
+        verdicts = await asyncio.gather(*[store.admit(counters, f"h{n}") for n in range(1000)])
         await store.close()
         return sum(verdict.admitted for verdict in verdicts)
 
@@ -287,8 +287,10 @@ def test_of_several_limits_a_refused_request_uses_up_none(kind: str, make_store:
     async def main() -> list[int]:
         store = make_store(kind)
         together = [[rate, slots, uses, narrow]] * 200
-        await asyncio.gather(*[store.admit(tallies, f"h{n}") for n, tallies in enumerate(together)])
-        found = [(await store.admit([tally], "last")).weighed[0].remaining for tally in (rate, slots, uses)]
+        await asyncio.gather(*[store.admit(counters, f"h{n}") for n, counters in enumerate(together)])
+        found = [
+            (await store.admit([counter], "last")).weighed[0].remaining for counter in (rate, slots, uses)
+        ]
         await store.close()
         return found
 
@@ -302,17 +304,17 @@ def test_three_processes_with_four_hundred_each_are_exactly_ten(
     url = f"sqlite:///{tmp_path}/presign.db"
     if kind == "redis":
         url = request.getfixturevalue("redis_server").url
-    tally = fresh("uses")[0]
+    counter = fresh("uses")[0]
     child = f"""
 import asyncio, sys
 from pathlib import Path
-from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.counter import Counter
 from presign_proxy.limits.stores.store import StoreError
 from presign_proxy.limits.stores.open import Choice
-async def one(store, number, key={tally.key!r}):
+async def one(store, number, key={counter.key!r}):
     for _ in range(50):  # somebody else may hold the lock of the file for longer than a request may wait
         try:
-            return (await store.admit([Tally("u", "count", key, 10)], f"h{{number}}")).admitted
+            return (await store.admit([Counter("u", "count", key, 10)], f"h{{number}}")).admitted
         except StoreError:
             pass
 async def main():
@@ -346,16 +348,16 @@ def python(code: str, **options: Any) -> Any:
 @pytest.mark.parametrize("kind", STORES)
 def test_a_slot_that_is_given_back_is_free_for_the_next_request(kind: str, make_store: MakeStore) -> None:
     """Nobody waits for the giving back, and yet it comes first."""
-    tallies = fresh("slots", limit=1)
+    counters = fresh("slots", limit=1)
 
     async def main() -> None:
         limiter = Limiter()
         limiter._store = make_store(kind)
         for _ in range(100):
-            slot = await limiter.admit(asked(tallies))
+            slot = await limiter.admit(asked(counters))
             assert slot is not None
             with pytest.raises(Limited):
-                await limiter.admit(asked(tallies))
+                await limiter.admit(asked(counters))
             slot.release()
             slot.release()
             await asyncio.sleep(0)
@@ -367,14 +369,14 @@ def test_a_slot_that_is_given_back_is_free_for_the_next_request(kind: str, make_
 
 @pytest.mark.parametrize("kind", STORES)
 def test_an_admission_that_nobody_waits_for_any_more_keeps_no_slot(kind: str, make_store: MakeStore) -> None:
-    tallies = fresh("slots", limit=1)
+    counters = fresh("slots", limit=1)
 
     async def main() -> None:
         limiter = Limiter()
         limiter._store = make_store(kind)
         await limiter._store.warnings()
         for turns in range(12):
-            task = asyncio.create_task(limiter.admit(asked(tallies)))
+            task = asyncio.create_task(limiter.admit(asked(counters)))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
@@ -382,7 +384,7 @@ def test_an_admission_that_nobody_waits_for_any_more_keeps_no_slot(kind: str, ma
                 if slot := await task:
                     slot.release()
             await asyncio.sleep(0.03)
-            held = await limiter.admit(asked(tallies))
+            held = await limiter.admit(asked(counters))
             assert held is not None
             held.release()
             await asyncio.sleep(0)
@@ -399,21 +401,21 @@ SHORT = 400_000
 
 @pytest.mark.parametrize("kind", STORES)
 def test_a_stream_longer_than_the_lease_keeps_its_slot(kind: str, make_store: MakeStore) -> None:
-    tallies = fresh("slots", limit=1)
+    counters = fresh("slots", limit=1)
 
     async def main() -> None:
         limiter = Limiter()
         limiter._store = make_store(kind, lease=SHORT)
-        slot = await limiter.admit(asked(tallies))
+        slot = await limiter.admit(asked(counters))
         assert slot is not None
         for _ in range(15):
             await asyncio.sleep(0.08)
             assert not slot.is_lost(time.monotonic())
             with pytest.raises(Limited):
-                await limiter.admit(asked(tallies))
+                await limiter.admit(asked(counters))
         slot.release()
         await asyncio.sleep(0)
-        assert await limiter.admit(asked(tallies)) is not None
+        assert await limiter.admit(asked(counters)) is not None
         await limiter.close()
 
     run(main())
@@ -423,13 +425,13 @@ def test_a_stream_longer_than_the_lease_keeps_its_slot(kind: str, make_store: Ma
 def test_the_slot_of_a_killed_worker_is_free_after_its_lease_and_not_before(
     kind: str, make_store: MakeStore
 ) -> None:
-    tallies = fresh("slots", limit=1)
+    counters = fresh("slots", limit=1)
 
     async def main() -> tuple[float, bool]:
         killed, other = Limiter(), Limiter()
         killed._store, other._store = make_store(kind, lease=SHORT), make_store(kind, lease=SHORT)
         await other._store.warnings()
-        slot = await killed.admit(asked(tallies))
+        slot = await killed.admit(asked(counters))
         begun = time.monotonic()
         assert slot is not None
         assert killed._slots._renewing is not None
@@ -437,7 +439,7 @@ def test_the_slot_of_a_killed_worker_is_free_after_its_lease_and_not_before(
         while True:
             lost_before = slot.is_lost(time.monotonic())
             with contextlib.suppress(Limited):
-                await other.admit(asked(tallies))
+                await other.admit(asked(counters))
                 break
             await asyncio.sleep(0.01)
         took = time.monotonic() - begun
@@ -454,17 +456,17 @@ def test_the_slot_of_a_killed_worker_is_free_after_its_lease_and_not_before(
 @pytest.mark.parametrize("kind", SHARED)
 def test_a_slot_that_was_lost_is_not_taken_back_from_its_new_holder(kind: str, make_store: MakeStore) -> None:
     """A worker that slept through its lease, and wakes up."""
-    tallies = fresh("slots", limit=1)
+    counters = fresh("slots", limit=1)
 
     async def main() -> None:
         late = 0.0
         sleeper, other = Limiter(lambda: time.monotonic() + late), Limiter()
         sleeper._store, other._store = make_store(kind, lease=SHORT), make_store(kind, lease=SHORT)
-        slot = await sleeper.admit(asked(tallies))
+        slot = await sleeper.admit(asked(counters))
         assert slot is not None
         sleeper._slots._renewing.cancel()  # type: ignore[union-attr]
         await asyncio.sleep(SHORT / SECOND + 0.05)
-        mine = await other.admit(asked(tallies))
+        mine = await other.admit(asked(counters))
         assert mine is not None
         renewing = asyncio.create_task(sleeper._slots._renew())
         await asyncio.sleep(SHORT / SECOND)
@@ -472,7 +474,7 @@ def test_a_slot_that_was_lost_is_not_taken_back_from_its_new_holder(kind: str, m
         renewing.cancel()
         mine.release()
         await asyncio.sleep(0)
-        assert await other.admit(asked(tallies)) is not None
+        assert await other.admit(asked(counters)) is not None
         await sleeper.close()
         await other.close()
 
@@ -480,22 +482,22 @@ def test_a_slot_that_was_lost_is_not_taken_back_from_its_new_holder(kind: str, m
 
 
 def test_slots_stay_where_they_were_taken_when_the_store_is_changed(tmp_path: Path) -> None:
-    tallies = fresh("slots", limit=1)
+    counters = fresh("slots", limit=1)
     first, second = (Choice(f"sqlite:///{name}.db", tmp_path) for name in ("first", "second"))
 
     async def main() -> None:
         limiter, looking = Limiter(), Limiter()
         limiter.use(first, needed=True)
         looking.use(first, needed=True)
-        slot = await limiter.admit(asked(tallies))
+        slot = await limiter.admit(asked(counters))
         assert slot is not None
         limiter.use(second, needed=True)
-        assert await limiter.admit(asked(tallies)) is not None
+        assert await limiter.admit(asked(counters)) is not None
         with pytest.raises(Limited):
-            await looking.admit(asked(tallies))
+            await looking.admit(asked(counters))
         slot.release()
         await asyncio.sleep(0.1)
-        assert await looking.admit(asked(tallies)) is not None
+        assert await looking.admit(asked(counters)) is not None
         await limiter.close()
         await looking.close()
 
@@ -526,9 +528,9 @@ class Slow(MemoryStore):
         super().__init__()
         self._wait = wait
 
-    async def admit(self, tallies: Any, holder: str) -> Any:
+    async def admit(self, counters: Any, holder: str) -> Any:
         await self._wait()
-        return await super().admit(tallies, holder)
+        return await super().admit(counters, holder)
 
 
 def test_nobody_waits_longer_than_a_quarter_of_a_second() -> None:
@@ -603,12 +605,12 @@ def test_a_gateway_that_is_busy_does_not_blame_its_store(kind: str, make_store: 
 
 
 class Broken(MemoryStore):
-    async def admit(self, tallies: Any, holder: str) -> Any:
+    async def admit(self, counters: Any, holder: str) -> Any:
         raise StoreError("it is broken")
 
 
 @pytest.mark.parametrize(
-    ("tallies", "passes"),
+    ("counters", "passes"),
     [
         (fresh("rate", "quota", "slots", fail_open=True), True),
         (fresh("rate"), False),
@@ -618,17 +620,17 @@ class Broken(MemoryStore):
     ],
 )
 def test_what_cannot_be_counted_passes_only_where_every_limit_says_so(
-    tallies: list[Tally], passes: bool
+    counters: list[Counter], passes: bool
 ) -> None:
     async def main() -> None:
         limiter = Limiter()
         limiter._store = Broken()
         for _ in range(8):  # also while the store is left alone
             if passes:
-                assert await limiter.admit(asked(tallies)) is None
+                assert await limiter.admit(asked(counters)) is None
             else:
                 with pytest.raises(Denied, match="unavailable"):
-                    await limiter.admit(asked(tallies))
+                    await limiter.admit(asked(counters))
 
     run(main())
 
@@ -678,8 +680,8 @@ def test_a_memory_store_forgets_what_is_over() -> None:
     async def main() -> None:
         store = MemoryStore(clock, max_counters=1000)
         for number in range(20_000):
-            rate = Tally("r", "rate", f"k{number}", 5, SECOND)
-            slots = Tally("s", "slots", f"s{number}", 5)
+            rate = Counter("r", "rate", f"k{number}", 5, SECOND)
+            slots = Counter("s", "slots", f"s{number}", 5)
             assert (await store.admit([rate, slots], "h")).admitted
             await store.release([(slots.key, "h")])
             clock.now += SECOND // 100
@@ -696,11 +698,11 @@ def test_a_memory_store_forgets_what_is_over() -> None:
 Ask = Callable[[], Awaitable[bool | None]]
 
 
-async def admitted(limiter: Limiter, tallies: list[Tally]) -> bool | None:
+async def admitted(limiter: Limiter, counters: list[Counter]) -> bool | None:
     """None where it could not be counted; in any case soon."""
     begun = time.monotonic()
     try:
-        return (await limiter.admit(asked(tallies))) is None
+        return (await limiter.admit(asked(counters))) is None
     except Limited:
         return False
     except Denied:
@@ -764,22 +766,22 @@ def test_a_redis_that_breaks_refuses_at_once_and_is_used_again_without_a_restart
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = make_redis()
-    tallies = fresh("uses", limit=30)
+    counters = fresh("uses", limit=30)
     caplog.set_level(logging.WARNING, "presign_proxy")
 
     async def main() -> None:
         limiter = limiter_of(server.url)
-        assert [await admitted(limiter, tallies) for _ in range(5)] == [True] * 5
+        assert [await admitted(limiter, counters) for _ in range(5)] == [True] * 5
         breaking(server)
-        said = await asyncio.gather(*[admitted(limiter, tallies) for _ in range(20)])
+        said = await asyncio.gather(*[admitted(limiter, counters) for _ in range(20)])
         assert said == [None] * 20
         begun = time.monotonic()
-        assert [await admitted(limiter, tallies) for _ in range(20)] == [None] * 20
+        assert [await admitted(limiter, counters) for _ in range(20)] == [None] * 20
         assert time.monotonic() - begun < 0.1  # left alone
         assert len(lines(caplog)) == 1
         MENDING[breaking](server)
-        assert await soon(lambda: admitted(limiter, tallies)) is not None
-        rest = [await admitted(limiter, tallies) for _ in range(40)]
+        assert await soon(lambda: admitted(limiter, counters)) is not None
+        rest = [await admitted(limiter, counters) for _ in range(40)]
         assert None not in rest
         # What was not answered may have been counted; nothing was counted less than it was told.
         assert rest.count(True) <= 24
@@ -796,21 +798,21 @@ def test_a_redis_that_is_killed_while_it_counts_never_gives_a_use_back(
     make_redis: Callable[..., RedisServer],
 ) -> None:
     server = make_redis()
-    tallies = fresh("uses", limit=300)
+    counters = fresh("uses", limit=300)
 
     async def main() -> int:
         limiter = limiter_of(server.url)
         told = 0
         for kills in range(3):
-            asking = [asyncio.create_task(admitted(limiter, tallies)) for _ in range(80)]
+            asking = [asyncio.create_task(admitted(limiter, counters)) for _ in range(80)]
             await asyncio.sleep(0.002 + 0.004 * kills)
             await asyncio.to_thread(server.kill)
             told += (await asyncio.gather(*asking)).count(True)
             await asyncio.to_thread(server.start)
             assert await soon(lambda: admitted(limiter, fresh("uses"))) is not None
-        counted = int(server.client().get(tallies[0].key) or 0)
+        counted = int(server.client().get(counters[0].key) or 0)
         assert counted >= told
-        while await admitted(limiter, tallies):
+        while await admitted(limiter, counters):
             told += 1
         await limiter.close()
         return told
@@ -821,7 +823,7 @@ def test_a_redis_that_is_killed_while_it_counts_never_gives_a_use_back(
 @needs_redis
 def test_a_redis_that_forgets_its_scripts_counts_on(make_redis: Callable[..., RedisServer]) -> None:
     server = make_redis()
-    tallies = fresh("uses", limit=100)
+    counters = fresh("uses", limit=100)
 
     async def main() -> list[bool | None]:
         limiter = limiter_of(server.url)
@@ -829,7 +831,7 @@ def test_a_redis_that_forgets_its_scripts_counts_on(make_redis: Callable[..., Re
         for number in range(20):
             if number % 3 == 2:
                 server.client().script_flush()
-            said += await asyncio.gather(*[admitted(limiter, tallies) for _ in range(6)])
+            said += await asyncio.gather(*[admitted(limiter, counters) for _ in range(6)])
         await limiter.close()
         return said
 
@@ -1003,25 +1005,25 @@ def sqlite_limiter(path: Path) -> Limiter:
 
 
 def test_a_locked_file_refuses_and_is_used_again(tmp_path: Path) -> None:
-    path, tallies = tmp_path / "presign.db", fresh("uses", limit=5)
+    path, counters = tmp_path / "presign.db", fresh("uses", limit=5)
 
     async def main() -> None:
         limiter = sqlite_limiter(path)
-        assert await admitted(limiter, tallies)
+        assert await admitted(limiter, counters)
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
-        assert await asyncio.gather(*[admitted(limiter, tallies) for _ in range(20)]) == [None] * 20
+        assert await asyncio.gather(*[admitted(limiter, counters) for _ in range(20)]) == [None] * 20
         other.execute("ROLLBACK")
         other.close()
-        assert await soon(lambda: admitted(limiter, tallies))
-        assert [await admitted(limiter, tallies) for _ in range(6)].count(True) == 3
+        assert await soon(lambda: admitted(limiter, counters))
+        assert [await admitted(limiter, counters) for _ in range(6)].count(True) == 3
         await limiter.close()
 
     run(main())
 
 
 def test_a_damaged_file_refuses_and_is_not_begun_anew(tmp_path: Path) -> None:
-    path, tallies = tmp_path / "presign.db", fresh("uses", limit=5)
+    path, counters = tmp_path / "presign.db", fresh("uses", limit=5)
 
     async def main() -> None:
         limiter = sqlite_limiter(path)
@@ -1032,7 +1034,7 @@ def test_a_damaged_file_refuses_and_is_not_begun_anew(tmp_path: Path) -> None:
         damaged[100:] = os.urandom(len(damaged) - 100)
         path.write_bytes(damaged)
         limiter = sqlite_limiter(path)
-        assert [await admitted(limiter, tallies) for _ in range(6)] == [None] * 6
+        assert [await admitted(limiter, counters) for _ in range(6)] == [None] * 6
         await limiter.close()
         assert path.read_bytes()[100:2000] == damaged[100:2000]
 
@@ -1076,14 +1078,14 @@ def test_the_database_of_another_application_is_left_as_it_is(tmp_path: Path) ->
 
 def test_a_file_that_is_deleted_while_it_is_used_is_made_again_for_all(tmp_path: Path) -> None:
     """Its owner wants to begin anew: two gateways must not go on with two files then."""
-    path, tallies = tmp_path / "presign.db", fresh("uses", limit=4)
+    path, counters = tmp_path / "presign.db", fresh("uses", limit=4)
 
     async def main() -> None:
         one, other = sqlite_limiter(path), sqlite_limiter(path)
-        assert [await admitted(one, tallies), await admitted(other, tallies)] == [True, True]
+        assert [await admitted(one, counters), await admitted(other, counters)] == [True, True]
         for left in ("presign.db", "presign.db-wal", "presign.db-shm"):
             os.unlink(tmp_path / left)  # noqa: PTH108 - a moment, in a test
-        said = [await admitted(limiter, tallies) for limiter in (one, other) * 4]
+        said = [await admitted(limiter, counters) for limiter in (one, other) * 4]
         assert said.count(True) == 4
         assert None not in said
         await one.close()
@@ -1151,23 +1153,23 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
 FULL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
-from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.counter import Counter
 from presign_proxy.limits.stores.store import StoreError
 from presign_proxy.limits.stores.sqlite import SqliteStore
 async def main():
     store = SqliteStore(Path(sys.argv[1]))
-    uses = Tally("u", "count", "the one that counts", 1000)
+    uses = Counter("u", "count", "the one that counts", 1000)
     told = failed = 0
-    async def one(*tallies):
+    async def one(*counters):
         try:
-            return (await store.admit(tallies, "h")).admitted
+            return (await store.admit(counters, "h")).admitted
         except StoreError as error:
             return None
     assert await one(uses)
     told += 1
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
     for number in range(400):
-        said = await one(uses, Tally("f", "count", f"filling {number} " + "x" * 500, 1))
+        said = await one(uses, Counter("f", "count", f"filling {number} " + "x" * 500, 1))
         told += said is True
         failed += said is None
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -1191,15 +1193,15 @@ def test_a_full_disk_refuses_and_loses_no_count(tmp_path: Path) -> None:
 KILLED = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
-from presign_proxy.limits.counter import Tally
+from presign_proxy.limits.counter import Counter
 from presign_proxy.limits.stores import sqlite
-TALLIES = [Tally("u", "count", "uses", 6), Tally("r", "rate", "rate", 6, 3600_000_000)]
+COUNTERS = [Counter("u", "count", "uses", 6), Counter("r", "rate", "rate", 6, 3600_000_000)]
 if WITH_SLOTS:
-    TALLIES.append(Tally("s", "slots", "slots", 50))
+    COUNTERS.append(Counter("s", "slots", "slots", 50))
 async def some(path, tell, limit):
     store = sqlite.SqliteStore(path)
     for number in range(limit):
-        verdict = await store.admit(TALLIES, f"h{number}")
+        verdict = await store.admit(COUNTERS, f"h{number}")
         tell(verdict.admitted)
     await store.close()
 def victim(path, fatal, pipe):
@@ -1263,7 +1265,7 @@ def test_a_gateway_that_is_killed_between_any_two_statements_gives_no_use_back(
 
 
 def test_what_comes_at_once_is_written_at_once(tmp_path: Path) -> None:
-    tallies, batches = fresh("uses", "rate", limit=150), []
+    counters, batches = fresh("uses", "rate", limit=150), []
 
     class Watched(SqliteStore):
         def _settle(self, batch: list[Job]) -> None:
@@ -1273,7 +1275,7 @@ def test_what_comes_at_once_is_written_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         store = Watched(tmp_path / "presign.db")
         await store.warnings()
-        said = await asyncio.gather(*[store.admit(tallies, f"h{number}") for number in range(200)])
+        said = await asyncio.gather(*[store.admit(counters, f"h{number}") for number in range(200)])
         assert [verdict.admitted for verdict in said] == [True] * 150 + [False] * 50
         assert batches == [1, 200]
         await store.close()
@@ -1282,7 +1284,7 @@ def test_what_comes_at_once_is_written_at_once(tmp_path: Path) -> None:
 
 
 def test_an_error_while_it_judges_counts_nobody_and_the_next_request_is_counted(tmp_path: Path) -> None:
-    tallies, now = fresh("uses", "rate", limit=2), [None, NOW * SECOND]
+    counters, now = fresh("uses", "rate", limit=2), [None, NOW * SECOND]
 
     def clock() -> Any:
         if (found := now[0]) is None:
@@ -1291,12 +1293,12 @@ def test_an_error_while_it_judges_counts_nobody_and_the_next_request_is_counted(
 
     async def main() -> None:
         store = SqliteStore(tmp_path / "presign.db")
-        assert (await store.admit(tallies, "a")).admitted
+        assert (await store.admit(counters, "a")).admitted
         store._clock = clock
         with pytest.raises(StoreError):
-            await store.admit(tallies, "b")
+            await store.admit(counters, "b")
         now.pop(0)
-        assert [(await store.admit(tallies, name)).admitted for name in "cd"] == [True, False]
+        assert [(await store.admit(counters, name)).admitted for name in "cd"] == [True, False]
         await store.close()
 
     run(main())
@@ -1310,16 +1312,16 @@ def test_a_batch_is_judged_once_whatever_sqlite_asks_for() -> None:
 
 
 def test_a_store_goes_on_in_another_loop_than_the_one_that_has_ended(tmp_path: Path) -> None:
-    store, tallies = SqliteStore(tmp_path / "presign.db"), fresh("uses", limit=3)
+    store, counters = SqliteStore(tmp_path / "presign.db"), fresh("uses", limit=3)
 
     async def leaves() -> None:
         await store.warnings()
-        asking = asyncio.ensure_future(store.admit(tallies, "h"))
+        asking = asyncio.ensure_future(store.admit(counters, "h"))
         await asyncio.sleep(0)
         asking.cancel()
 
     async def stays() -> list[bool]:
-        said = [(await store.admit(tallies, "h")).admitted for _ in range(4)]
+        said = [(await store.admit(counters, "h")).admitted for _ in range(4)]
         await store.close()
         return said
 
@@ -1377,16 +1379,16 @@ def test_a_slot_that_is_asked_for_and_given_up_in_one_moment_is_free(tmp_path: P
 def test_a_slot_held_by_nobody_else_than_its_holder_cannot_be_freed_by_another(
     kind: str, make_store: MakeStore
 ) -> None:
-    tallies = fresh("slots", limit=1)
+    counters = fresh("slots", limit=1)
 
     async def main() -> None:
         store = make_store(kind)
-        assert (await store.admit(tallies, "mine")).admitted
-        await store.release([(tallies[0].key, "somebody's")])
-        assert not (await store.admit(tallies, "other")).admitted
-        await store.release([(tallies[0].key, "mine")])
-        await store.release([(tallies[0].key, "mine")])
-        assert (await store.admit(tallies, "other")).admitted
+        assert (await store.admit(counters, "mine")).admitted
+        await store.release([(counters[0].key, "somebody's")])
+        assert not (await store.admit(counters, "other")).admitted
+        await store.release([(counters[0].key, "mine")])
+        await store.release([(counters[0].key, "mine")])
+        assert (await store.admit(counters, "other")).admitted
         await store.close()
 
     run(main())

@@ -168,8 +168,8 @@ def context(mode: str = "regular", protocol: Any = "tcp", alpn: bytes | None = N
 
 def placed(mode: HTTPMode, around: Context) -> tuple[Any, Any]:
     stock = HttpLayer(around, mode)
-    express: Any = object()
-    return stock, with_lane(stock, express)
+    shared: Any = object()
+    return stock, with_lane(stock, shared)
 
 
 @pytest.mark.parametrize("mode", [HTTPMode.regular, HTTPMode.transparent])
@@ -203,24 +203,24 @@ def behind_tls(around: Context) -> ClientTLSLayer:
 
 
 def test_it_stands_behind_tls_that_is_spoken_to_the_gateway() -> None:
-    express: Any = object()
+    shared: Any = object()
     around = context()
     outer = behind_tls(around)
     stock = outer.child_layer = HttpLayer(around, HTTPMode.regular)
-    assert with_lane(outer, express) is outer
+    assert with_lane(outer, shared) is outer
     assert isinstance(outer.child_layer, Lane)
     assert outer.child_layer._stock is stock
 
 
 def test_what_is_no_http_stays_as_it_is() -> None:
-    express: Any = object()
+    shared: Any = object()
     around = context()
-    assert with_lane(None, express) is None
+    assert with_lane(None, shared) is None
     other = TCPLayer(around)
-    assert with_lane(other, express) is other
+    assert with_lane(other, shared) is other
     outer = behind_tls(around)
     before = outer.child_layer
-    assert with_lane(outer, express) is outer
+    assert with_lane(outer, shared) is outer
     assert outer.child_layer is before
 
 

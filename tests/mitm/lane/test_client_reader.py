@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from presign_proxy.mitm.lane.client_reader import Intake
+from presign_proxy.mitm.lane.client_reader import ClientReader
 from support.byhand import Wire
 from support.lanes import GATEWAY, LEAST, LaneLab, is_closed
 from support.raw import parse_response
@@ -250,7 +250,7 @@ def test_bytes_that_mitmproxy_holds_already_are_not_overtaken(run: Any) -> None:
             if ended:
                 theirs.close()
             await asyncio.sleep(0.05)
-            found.append(Intake.over(writer, reader, Taken()) is not None)
+            found.append(ClientReader.over(writer, reader, Taken()) is not None)
             transport.abort()
             theirs.close()
         return found
@@ -266,8 +266,8 @@ def test_all_but_data_is_told_to_mitmproxy(run: Any) -> None:
         reader, taken = asyncio.StreamReader(), Taken()
         transport, stock = await loop.connect_accepted_socket(lambda: Heard(reader), ours)
         writer = asyncio.StreamWriter(transport, stock, reader, loop)
-        intake = Intake.over(writer, reader, taken)
-        assert intake is not None
+        client_reader = ClientReader.over(writer, reader, taken)
+        assert client_reader is not None
         await loop.sock_sendall(theirs, b"one")
         await asyncio.sleep(0.01)
         assert taken == [b"one"]
@@ -280,14 +280,14 @@ def test_all_but_data_is_told_to_mitmproxy(run: Any) -> None:
             got += len(await loop.sock_recv(theirs, MIB))
         await drained
         assert stock.writable == [False, True]
-        intake.read(False)
+        client_reader.read(False)
         await loop.sock_sendall(theirs, b"two")
         await asyncio.sleep(0.01)
         assert taken == [b"one"]
-        intake.read(True)
+        client_reader.read(True)
         await asyncio.sleep(0.01)
         assert taken == [b"one", b"two"]
-        intake.give_back()
+        client_reader.give_back()
         await loop.sock_sendall(theirs, b"three")
         assert await reader.read(5) == b"three"
         theirs.close()
@@ -305,7 +305,7 @@ def test_a_client_that_says_no_more_is_told_to_mitmproxy_and_may_still_be_answer
         reader = asyncio.StreamReader()
         transport, stock = await loop.connect_accepted_socket(lambda: Heard(reader), ours)
         writer = asyncio.StreamWriter(transport, stock, reader, loop)
-        assert Intake.over(writer, reader, Taken()) is not None
+        assert ClientReader.over(writer, reader, Taken()) is not None
         theirs.shutdown(socket.SHUT_WR)
         assert await reader.read() == b""
         writer.write(b"answer")
@@ -336,11 +336,11 @@ def test_what_is_read_otherwise_than_by_asyncio_stays_as_it_is(run: Any) -> None
         reader = asyncio.StreamReader()
         transport, stock = await loop.connect_accepted_socket(lambda: Heard(reader), ours)
         writer: Any = asyncio.StreamWriter(transport, stock, reader, loop)
-        assert Intake.over(writer, Bufferless(), Taken()) is None
+        assert ClientReader.over(writer, Bufferless(), Taken()) is None
         assert transport.get_protocol() is stock
         other = asyncio.Protocol()
         transport.set_protocol(other)
-        assert Intake.over(writer, reader, Taken()) is None
+        assert ClientReader.over(writer, reader, Taken()) is None
         assert transport.get_protocol() is other
         transport.set_protocol(stock)
         transport.abort()

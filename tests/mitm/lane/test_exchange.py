@@ -8,7 +8,7 @@ from presign_proxy.core.connection import Conduct
 from presign_proxy.errors import Denied
 from presign_proxy.gateway.admission import ROUNDS
 from support.deciding import KEY
-from support.exchanging import REFUSED, Lab, Link, granted, story
+from support.exchanging import REFUSED, Lab, UpstreamConnection, granted, story
 
 NEVER = 10**9
 """Seconds, on any clock of these tests."""
@@ -25,9 +25,9 @@ def status(lab: Lab) -> int:
 def test_a_request_that_waits_for_nothing_goes_out_on_a_connection_that_was_kept() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
-        assert link.told == [("begin", b"GET", True), (lab.wire, False)]
-        assert KEY.encode() in link.written
+        upstream = lab.begin()
+        assert upstream.told == [("begin", b"GET", True), (lab.wire, False)]
+        assert KEY.encode() in upstream.written
         assert (lab.exchange.stage, lab.exchange.ended) == ("waiting", False)
         assert lab.admission.asked == []
         assert lab.lane.told == []
@@ -40,13 +40,13 @@ def test_a_request_that_waits_is_not_sent_before_all_is_there() -> None:
         lab = Lab(forward=granted(sent=None))
         filled = granted()
         lab.admission.completes = [filled]
-        link = Link(was_kept=True)
-        lab.pool.kept.append(link)
+        upstream = UpstreamConnection(was_kept=True)
+        lab.pool.kept.append(upstream)
         lab.exchange.begin()
-        assert (link.told, lab.exchange.stage) == ([], "preparing")
+        assert (upstream.told, lab.exchange.stage) == ([], "preparing")
         await lab.settle()
-        assert lab.admission.asked == [(lab.forward, lab.request, lab.lane.client, lab.exchange.seat)]
-        assert link.written == lab.wire_of(filled)
+        assert lab.admission.asked == [(lab.forward, lab.request, lab.lane.client, lab.exchange.limit_hold)]
+        assert upstream.written == lab.wire_of(filled)
         assert lab.exchange.forward is filled
         assert lab.lane.told == ["proceed"]
         lab.answer(body=b"echo " + KEY.encode())
@@ -60,11 +60,11 @@ def test_what_is_refused_while_it_waits_is_never_sent() -> None:
     async def work() -> None:
         lab = Lab(forward=granted(sent=None))
         lab.admission.completes = [REFUSED]
-        link = Link(was_kept=True)
-        lab.pool.kept.append(link)
+        upstream = UpstreamConnection(was_kept=True)
+        lab.pool.kept.append(upstream)
         lab.exchange.begin()
         await lab.settle()
-        assert link.told == []
+        assert upstream.told == []
         assert (status(lab), lab.decision) == (403, REFUSED)
         assert lab.lane.told == [("over", False, False)]
         assert lab.is_over()
@@ -75,10 +75,10 @@ def test_what_is_refused_while_it_waits_is_never_sent() -> None:
 def test_what_is_granted_as_before_leaves_as_it_was_written() -> None:
     async def work() -> None:
         lab = Lab()
-        lab.pool.new = [link := Link()]
+        lab.pool.new = [upstream := UpstreamConnection()]
         lab.exchange.begin()
         await lab.settle()
-        assert link.told == [("begin", b"GET", True), (lab.wire, False)]
+        assert upstream.told == [("begin", b"GET", True), (lab.wire, False)]
         assert lab.lane.told == ["proceed"]
         assert lab.exchange.stage == "waiting"
 
@@ -88,13 +88,13 @@ def test_what_is_granted_as_before_leaves_as_it_was_written() -> None:
 def test_a_client_that_goes_in_the_moment_in_which_all_is_there_is_not_asked_for() -> None:
     async def work() -> None:
         lab = Lab()
-        lab.express.at_once = None
+        lab.shared.at_once = None
         lab.admission.on_complete = lambda: lab.exchange.abandon("gone")
-        lab.pool.kept.append(link := Link(was_kept=True))
+        lab.pool.kept.append(upstream := UpstreamConnection(was_kept=True))
         lab.exchange.begin()
         await lab.settle()
-        assert link.told == []
-        assert lab.pool.kept == [link]
+        assert upstream.told == []
+        assert lab.pool.kept == [upstream]
         assert lab.lane.told == []
         assert lab.is_over()
 
@@ -104,11 +104,11 @@ def test_a_client_that_goes_in_the_moment_in_which_all_is_there_is_not_asked_for
 def test_a_connection_that_was_kept_is_used_where_its_address_was_to_be_judged() -> None:
     async def work() -> None:
         lab = Lab()
-        lab.express.at_once = None
-        lab.pool.kept.append(link := Link(was_kept=True))
+        lab.shared.at_once = None
+        lab.pool.kept.append(upstream := UpstreamConnection(was_kept=True))
         lab.exchange.begin()
         await lab.settle()
-        assert link.written == lab.wire
+        assert upstream.written == lab.wire
         assert lab.pool.kept == []
         assert lab.lane.told == ["proceed"]
 
@@ -119,8 +119,8 @@ def test_a_connection_that_was_kept_is_used_where_its_address_was_to_be_judged()
 def test_what_fails_while_it_waits_is_answered(error: Exception) -> None:
     async def work() -> None:
         lab = Lab()
-        lab.express.at_once = None
-        lab.express.places = [error]
+        lab.shared.at_once = None
+        lab.shared.places = [error]
         lab.exchange.begin()
         await lab.settle()
         assert lab.is_over()
@@ -158,12 +158,12 @@ def test_an_upstream_that_cannot_be_connected_to_is_told_of() -> None:
 def test_an_upstream_that_is_not_connected_to_in_time_is_given_up() -> None:
     async def work() -> None:
         lab = Lab(forward=granted(conduct=Conduct(connect_timeout=0)))
-        lab.pool.new = [link := Link()]
+        lab.pool.new = [upstream := UpstreamConnection()]
         lab.exchange.begin()
         await lab.settle()
         assert (status(lab), lab.line.status) == (504, 504)
         assert lab.line.error == "the upstream was not connected to in time"
-        assert link.told == []
+        assert upstream.told == []
         assert lab.is_over()
 
     story(work)
@@ -172,7 +172,7 @@ def test_an_upstream_that_is_not_connected_to_in_time_is_given_up() -> None:
 def test_while_it_connects_a_body_waits() -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 2", method="POST")
-        lab.pool.new = [link := Link()]
+        lab.pool.new = [upstream := UpstreamConnection()]
         seen: list[Any] = []
         lab.pool.on_open = lambda: seen.append((lab.exchange.stage, lab.exchange.is_sending))
         lab.exchange.begin()
@@ -180,7 +180,7 @@ def test_while_it_connects_a_body_waits() -> None:
         await lab.settle()
         assert seen == [("connecting", False)]
         assert lab.exchange.is_sending
-        assert link.told == [("begin", b"POST", False), (lab.wire, False)]
+        assert upstream.told == [("begin", b"POST", False), (lab.wire, False)]
         assert lab.exchange.stage == "sending"
 
     story(work)
@@ -189,12 +189,12 @@ def test_while_it_connects_a_body_waits() -> None:
 def test_a_connection_that_comes_for_a_client_that_has_gone_is_left_to_others() -> None:
     async def work() -> None:
         lab = Lab()
-        lab.pool.new = [link := Link()]
+        lab.pool.new = [upstream := UpstreamConnection()]
         lab.pool.on_open = lambda: lab.exchange.abandon("gone")
         lab.exchange.begin()
         await lab.settle()
-        assert link.told == []
-        assert lab.pool.back == [link]
+        assert upstream.told == []
+        assert lab.pool.back == [upstream]
         assert lab.lane.told == []
 
     story(work)
@@ -204,10 +204,10 @@ def test_a_connection_that_comes_for_a_client_that_has_gone_is_left_to_others() 
 def test_a_connection_that_spoke_or_ended_before_it_was_asked_gets_no_credential(state: Any) -> None:
     async def work() -> None:
         lab = Lab()
-        lab.pool.new = [link := Link(**state)]
+        lab.pool.new = [upstream := UpstreamConnection(**state)]
         lab.exchange.begin()
         await lab.settle()
-        assert link.told == ["close"]
+        assert upstream.told == ["close"]
         assert status(lab) == 502
         assert lab.line.error == "the upstream closed, or spoke, before it was asked"
         assert lab.admission.confirmed == 0
@@ -223,9 +223,9 @@ def test_what_is_revoked_before_it_leaves_is_not_sent_and_its_connection_serves_
     async def work() -> None:
         lab = Lab()
         lab.admission.confirms = [REFUSED]
-        link = lab.begin()
-        assert link.told == []
-        assert lab.pool.back == [link]
+        upstream = lab.begin()
+        assert upstream.told == []
+        assert lab.pool.back == [upstream]
         assert (status(lab), lab.decision) == (403, REFUSED)
         assert lab.is_over()
 
@@ -237,16 +237,16 @@ def test_what_another_configuration_grants_waits_for_all_of_that_and_leaves_as_i
         lab = Lab()
         other = granted()
         lab.admission.confirms = [other]
-        link = Link(was_kept=True)
-        lab.pool.kept = [link]
+        upstream = UpstreamConnection(was_kept=True)
+        lab.pool.kept = [upstream]
         lab.exchange.begin()
-        assert link.told == []
+        assert upstream.told == []
         assert lab.exchange.stage == "preparing"
-        assert lab.pool.back == [link]
-        lab.pool.kept = [link]
+        assert lab.pool.back == [upstream]
+        lab.pool.kept = [upstream]
         await lab.settle()
-        assert lab.admission.asked == [(other, lab.request, lab.lane.client, lab.exchange.seat)]
-        assert link.written == lab.wire_of(other)
+        assert lab.admission.asked == [(other, lab.request, lab.lane.client, lab.exchange.limit_hold)]
+        assert upstream.written == lab.wire_of(other)
         assert lab.exchange.forward is other
 
     story(work)
@@ -257,12 +257,12 @@ def test_what_another_configuration_would_have_to_fetch_is_not_sent_with_the_cre
         lab = Lab()
         lab.admission.confirms = [granted(sent=None)]
         lab.admission.completes = [granted(sent=None)]
-        link = Link(was_kept=True)
-        lab.pool.kept = [link]
+        upstream = UpstreamConnection(was_kept=True)
+        lab.pool.kept = [upstream]
         lab.exchange.begin()
-        lab.pool.kept = [link]
+        lab.pool.kept = [upstream]
         await lab.settle()
-        assert link.written == b""
+        assert upstream.written == b""
         assert (status(lab), lab.line.code) == (500, "internal")
         assert lab.lane.told[-1] == "cut"
 
@@ -275,20 +275,20 @@ def test_who_changes_the_configuration_all_the_time_makes_no_request_go_round_fo
         lab = Lab()
         others = [granted() for _ in range(ROUNDS + more)]
         lab.admission.confirms = list(others)
-        link = Link(was_kept=True)
+        upstream = UpstreamConnection(was_kept=True)
         for _ in range(ROUNDS + 1):
-            lab.pool.kept.append(link)
+            lab.pool.kept.append(upstream)
         lab.exchange.begin()
         await lab.settle()
         assert lab.admission.confirmed == ROUNDS + 1
         if not more:
-            assert link.written == lab.wire_of(others[-1])
+            assert upstream.written == lab.wire_of(others[-1])
             assert lab.lane.output == b""
             return
-        assert link.written == b""
+        assert upstream.written == b""
         assert status(lab) == 503
         assert lab.decision.detail == "the configuration changes all the time"
-        assert lab.pool.back == [link] * (ROUNDS + 1)
+        assert lab.pool.back == [upstream] * (ROUNDS + 1)
 
     story(work)
 
@@ -297,10 +297,10 @@ def test_a_grant_without_a_head_is_never_sent() -> None:
     async def work() -> None:
         lab = Lab()
         lab.exchange._wire = None
-        lab.pool.kept = [link := Link(was_kept=True)]
+        lab.pool.kept = [upstream := UpstreamConnection(was_kept=True)]
         with pytest.raises(LookupError):
             lab.exchange.begin()
-        assert link.told == []
+        assert upstream.told == []
 
     story(work)
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from support.exchanging import Lab, Link, granted, story
+from support.exchanging import Lab, UpstreamConnection, granted, story
 
 NEVER = 10**9
 """Seconds, on any clock of these tests."""
@@ -22,7 +22,7 @@ def status(lab: Lab) -> int:
 def test_a_body_goes_out_as_it_comes_and_what_is_behind_it_comes_back() -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 5", method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         assert (lab.exchange.stage, lab.exchange.is_sending, lab.exchange.wants_more) == (
             "sending",
             True,
@@ -31,7 +31,7 @@ def test_a_body_goes_out_as_it_comes_and_what_is_behind_it_comes_back() -> None:
         assert lab.exchange.upload(b"hel") == b""
         assert (lab.exchange.stage, lab.exchange.is_sending) == ("sending", True)
         assert lab.exchange.upload(b"loGET") == b"GET"
-        assert link.told[2:] == [(b"hel", False), (b"lo", True)]
+        assert upstream.told[2:] == [(b"hel", False), (b"lo", True)]
         assert (lab.exchange.stage, lab.exchange.is_sending, lab.exchange.wants_more) == (
             "waiting",
             False,
@@ -47,15 +47,15 @@ def test_a_body_goes_out_as_it_comes_and_what_is_behind_it_comes_back() -> None:
 def test_a_body_over_what_was_signed_is_cut(begun: bool) -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 9", method="POST", forward=granted(max_body=5))
-        link = lab.begin()
+        upstream = lab.begin()
         assert lab.exchange.upload(b"hello") == b""
-        assert link.told[-1] == (b"hello", False)
+        assert upstream.told[-1] == (b"hello", False)
         if begun:
             lab.say_head(size=9)
             lab.exchange.data(b"some")
             lab.exchange.received()
         assert lab.exchange.upload(b"!GET") == b"", "nobody can tell where the next request begins"
-        assert link.told[3:] == ["close"]
+        assert upstream.told[3:] == ["close"]
         assert lab.decision.code == "too_large"
         assert lab.line.error == (lab.decision.detail if begun else None)
         assert lab.line.status == (200 if begun else 413)
@@ -71,9 +71,9 @@ def test_a_body_over_what_was_signed_is_cut(begun: bool) -> None:
 def test_a_body_of_any_size_passes_where_none_was_signed() -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 100", method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         lab.exchange.upload(bytes(99))
-        assert link.told[-1] == (bytes(99), False)
+        assert upstream.told[-1] == (bytes(99), False)
         assert not lab.exchange.ended
 
     story(work)
@@ -82,9 +82,9 @@ def test_a_body_of_any_size_passes_where_none_was_signed() -> None:
 def test_a_body_that_is_not_framed_is_cut() -> None:
     async def work() -> None:
         lab = Lab("Transfer-Encoding: chunked", method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         assert lab.exchange.upload(b"zz\r\nGET /x") == b""
-        assert link.told[2:] == ["close"]
+        assert upstream.told[2:] == ["close"]
         assert (status(lab), lab.decision.code) == (400, "malformed")
         assert b"\r\nConnection: close\r\n" in lab.lane.output
         assert lab.lane.told == [("over", True, False)]
@@ -99,14 +99,14 @@ def test_an_answer_may_take_as_long_as_its_connection_says() -> None:
     async def work() -> None:
         lab = Lab()
         before = time.monotonic()
-        link = lab.begin()
+        upstream = lab.begin()
         after = time.monotonic()
         lab.exchange.check_time(before + 60)
         assert (lab.exchange.ended, lab.lane.told) == (False, ["keep awake"])
         lab.exchange.check_time(after + 60.001)
         assert (status(lab), lab.line.code) == (504, "upstream")
         assert lab.line.error == "the upstream did not answer in time"
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert lab.is_over()
 
     story(work)
@@ -137,11 +137,11 @@ def test_an_answer_that_has_begun_may_take_for_ever() -> None:
 def test_a_request_that_still_waits_is_not_held_to_the_time_of_an_answer() -> None:
     async def work() -> None:
         lab = Lab()
-        lab.express.at_once = None
+        lab.shared.at_once = None
         lab.exchange.begin()
         lab.exchange.check_time(NEVER)
         assert not lab.exchange.ended
-        lab.pool.new = [Link()]
+        lab.pool.new = [UpstreamConnection()]
         await lab.settle()
 
     story(work)
@@ -187,12 +187,12 @@ def test_an_answer_that_goes_on_after_the_body_was_there_does_not_count_for_it()
 def test_a_body_of_which_no_more_comes_is_refused() -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 5", method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         lab.exchange.check_time(time.monotonic() + 31)
         assert (status(lab), lab.decision.code) == (408, "timeout")
         assert "30" in lab.decision.detail
         assert lab.lane.told == ["keep awake", ("over", True, False)]
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
 
     story(work)
 
@@ -228,12 +228,12 @@ def test_an_upstream_that_takes_a_body_again_leaves_it_to_the_client() -> None:
 def test_a_failure_while_the_time_is_looked_at_ends_the_exchange() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         lab.lane.fails_at = "keep awake"
         lab.exchange.check_time(0.0)
         assert status(lab) == 500
         assert lab.lane.told[-1] == "cut"
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert lab.is_over()
 
     story(work)

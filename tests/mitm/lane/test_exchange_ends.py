@@ -20,7 +20,7 @@ def status(lab: Lab) -> int:
 def test_a_whole_answer_frees_the_slot_is_booked_and_leaves_both_connections_to_others() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         assert lab.answer() is True
         assert status(lab) == 200
         assert lab.lane.output.endswith(b"\r\n\r\nok")
@@ -29,9 +29,9 @@ def test_a_whole_answer_frees_the_slot_is_booked_and_leaves_both_connections_to_
         assert (lab.line.status, lab.line.upstream_status, lab.line.bytes_out) == (200, 200, 2)
         assert (lab.line.code, lab.line.error) == (None, None)
         assert lab.lane.told == [("over", False, False)]
-        assert lab.pool.back == [link]
-        assert "close" not in link.told
-        assert not link.odd
+        assert lab.pool.back == [upstream]
+        assert "close" not in upstream.told
+        assert not upstream.odd
         assert lab.is_over()
 
     story(work)
@@ -122,11 +122,11 @@ def test_an_answer_without_a_body_has_none_whatever_it_says(method: str, code: i
 def test_a_client_that_wants_its_connection_closed_gets_that() -> None:
     async def work() -> None:
         lab = Lab("Connection: close")
-        link = lab.begin()
+        upstream = lab.begin()
         lab.answer()
         assert b"\r\nConnection: close\r\n" in lab.lane.output
         assert lab.lane.told == [("over", True, False)]
-        assert lab.pool.back == [link]
+        assert lab.pool.back == [upstream]
 
     story(work)
 
@@ -135,7 +135,7 @@ def test_while_the_gateway_drains_each_answer_is_the_last_one_on_its_connection(
     async def work() -> None:
         lab = Lab()
         lab.begin()
-        lab.express.draining = True
+        lab.shared.draining = True
         lab.answer()
         assert b"\r\nConnection: close\r\n" in lab.lane.output
         assert lab.lane.told == [("over", True, False)]
@@ -149,9 +149,9 @@ def test_a_connection_whose_upstream_may_not_have_understood_the_request_serves_
 ) -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         lab.answer(status=code)
-        assert link.odd is (code in (400, 408, 411, 413, 414, 431, 501, 505))
+        assert upstream.odd is (code in (400, 408, 411, 413, 414, 431, 501, 505))
         assert lab.line.status == code
 
     story(work)
@@ -171,20 +171,20 @@ def test_an_answer_whose_head_shows_the_credential_is_masked() -> None:
 def test_a_body_that_the_client_does_not_take_holds_up_its_upstream() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         lab.say_head(size=200_000)
         lab.lane.is_full = True
         lab.exchange.data(bytes(100_000))
         lab.exchange.received()
-        assert link.told[-1] == "pause"
+        assert upstream.told[-1] == "pause"
         assert "when drained" in lab.lane.told
         lab.exchange.resume()
-        assert link.told[-1] == "resume"
+        assert upstream.told[-1] == "resume"
         lab.exchange.abandon("gone")
-        told = list(link.told)
+        told = list(upstream.told)
         lab.exchange.pause()
         lab.exchange.resume()
-        assert link.told == told, "it may be another one's by now"
+        assert upstream.told == told, "it may be another one's by now"
 
     story(work)
 
@@ -195,18 +195,18 @@ def test_a_body_that_the_client_does_not_take_holds_up_its_upstream() -> None:
 def test_an_early_answer_waits_for_the_rest_of_the_request() -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 5", method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         lab.answer()
         assert lab.lane.output.endswith(b"\r\n\r\nok")
         assert (lab.exchange.stage, lab.exchange.ended, lab.exchange.is_sending) == ("trailing", False, True)
-        assert (lab.express.booked, lab.lane.told, lab.freed) == ([], [], 0)
+        assert (lab.shared.booked, lab.lane.told, lab.freed) == ([], [], 0)
         lab.exchange.passed_on()
         assert lab.exchange.stage == "trailing"
         assert lab.lane.output.count(b"\r\n\r\nok") == 1
         assert lab.exchange.upload(b"helloGET") == b"GET"
-        assert link.told[2:] == [(b"hello", True)]
+        assert upstream.told[2:] == [(b"hello", True)]
         assert lab.lane.told == [("over", False, False)]
-        assert lab.pool.back == [link]
+        assert lab.pool.back == [upstream]
         assert (lab.line.status, lab.line.error, lab.line.bytes_in) == (200, None, 5)
         assert lab.is_over()
 
@@ -216,7 +216,7 @@ def test_an_early_answer_waits_for_the_rest_of_the_request() -> None:
 def test_a_request_that_ends_within_its_answer_does_not_end_the_answer() -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 5", method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         lab.say_head(size=4)
         lab.exchange.data(b"so")
         lab.exchange.received()
@@ -225,7 +225,7 @@ def test_a_request_that_ends_within_its_answer_does_not_end_the_answer() -> None
         lab.exchange.data(b"me")
         lab.exchange.complete()
         assert lab.lane.output.endswith(b"\r\n\r\nsome")
-        assert lab.pool.back == [link]
+        assert lab.pool.back == [upstream]
 
     story(work)
 
@@ -233,11 +233,11 @@ def test_a_request_that_ends_within_its_answer_does_not_end_the_answer() -> None
 def test_a_request_that_goes_on_behind_its_answer_is_passed_on() -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 5", method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         lab.answer()
         lab.exchange.upload(b"hel")
         assert (lab.exchange.stage, lab.lane.told) == ("trailing", [])
-        assert link.told[-1] == (b"hel", False)
+        assert upstream.told[-1] == (b"hel", False)
 
     story(work)
 
@@ -260,16 +260,16 @@ def test_an_early_answer_in_chunks_has_its_end_once() -> None:
 def test_an_early_answer_behind_which_nothing_is_read_ends_both_connections(how: str) -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 5", *(["Connection: close"] if how == "last" else []), method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         lab.exchange.upload(b"hel")
-        link.odd = how == "odd"
+        upstream.odd = how == "odd"
         lab.answer()
         if how == "stalls":
             lab.exchange.check_time(time.monotonic() + 31)
             assert lab.lane.told.pop(0) == "keep awake"
         if how == "lost":
             lab.exchange.lost()
-        assert link.told[-1] == "close", "it would take the rest of the body for a request"
+        assert upstream.told[-1] == "close", "it would take the rest of the body for a request"
         assert lab.pool.back == []
         assert lab.lane.told == [("over", True, False)]
         assert (lab.line.status, lab.line.code, lab.line.error) == (200, None, None)

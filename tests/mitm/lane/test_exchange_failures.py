@@ -7,7 +7,7 @@ import pytest
 
 from presign_proxy.errors import Denied
 from presign_proxy.mitm.lane import exchange as module
-from support.exchanging import REFUSED, Lab, Link, granted, story
+from support.exchanging import REFUSED, Lab, UpstreamConnection, granted, story
 
 
 def status(lab: Lab) -> int:
@@ -23,7 +23,7 @@ def status(lab: Lab) -> int:
 def test_an_upstream_that_ends_before_it_answers_is_answered_for(why: str, whole: bool) -> None:
     async def work() -> None:
         lab = Lab("Content-Length: 5", method="POST")
-        link = lab.begin()
+        upstream = lab.begin()
         if whole:
             lab.exchange.upload(b"hello")
         lab.exchange.lost(why)
@@ -32,10 +32,10 @@ def test_an_upstream_that_ends_before_it_answers_is_answered_for(why: str, whole
         assert lab.line.status == 502
         assert (b"\r\nConnection: close\r\n" in lab.lane.output) is not whole
         assert lab.lane.told == [("over", not whole, False)]
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert lab.is_over()
         lab.exchange.lost(why)
-        assert len(lab.express.booked) == 1
+        assert len(lab.shared.booked) == 1
 
     story(work)
 
@@ -44,7 +44,7 @@ def test_an_upstream_that_ends_before_it_answers_is_answered_for(why: str, whole
 def test_an_answer_that_breaks_off_is_seen_to_be_broken(why: str) -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         lab.say_head((b"Transfer-Encoding", b"chunked"), size=None)
         lab.exchange.data(b"some")
         lab.exchange.received()
@@ -53,7 +53,7 @@ def test_an_answer_that_breaks_off_is_seen_to_be_broken(why: str) -> None:
         assert lab.lane.told == [("over", True, True)]
         assert (lab.line.status, lab.line.error) == (200, why or "the upstream broke off its response")
         assert lab.decision is lab.forward
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert lab.is_over()
 
     story(work)
@@ -75,13 +75,13 @@ def test_an_answer_of_which_only_the_head_came_is_passed_on_and_broken_off() -> 
 def test_an_answer_that_cannot_be_decoded_is_broken_off() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         lab.say_head((b"Content-Encoding", b"gzip"), size=9)
         lab.exchange.data(b"not gzip!")
         lab.exchange.received()
         assert lab.line.error == "the response cannot be decoded"
         assert lab.lane.told == [("over", True, True)]
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
 
     story(work)
 
@@ -90,12 +90,12 @@ def test_an_answer_that_cannot_be_decoded_is_broken_off() -> None:
 def test_an_answer_that_must_not_be_passed_on_is_answered_for(status_and_field: Any) -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         assert lab.say_head((b"X", status_and_field[1]), status=status_and_field[0]) is False
         assert (status(lab), lab.line.code) == (502, "upstream")
         assert lab.line.upstream_status == status_and_field[0]
         assert lab.line.error
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert lab.is_over()
 
     story(work)
@@ -120,12 +120,12 @@ def test_a_redirect_that_is_not_allowed_keeps_its_own_code(monkeypatch: pytest.M
 def test_a_failure_of_ours_at_an_answer_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         monkeypatch.setattr(module.request_head, "response", lambda *_, **__: 1 // 0)
         assert lab.say_head() is False
         assert (status(lab), lab.line.code) == (500, "internal")
         assert lab.line.error == "the gateway failed at the response"
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert lab.is_over()
 
     story(work)
@@ -137,11 +137,11 @@ def test_a_failure_of_ours_at_an_answer_is_answered(monkeypatch: pytest.MonkeyPa
 def test_what_is_safe_is_sent_once_more_on_a_new_connection() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
-        lab.pool.kept = [Link(was_kept=True)]
-        lab.pool.new = [new := Link()]
+        upstream = lab.begin()
+        lab.pool.kept = [UpstreamConnection(was_kept=True)]
+        lab.pool.new = [new := UpstreamConnection()]
         lab.exchange.lost()
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert not lab.exchange.ended
         await lab.settle()
         assert new.told == [("begin", b"GET", True), (lab.wire, False)]
@@ -160,12 +160,12 @@ def test_what_waits_again_before_it_is_sent_once_more_goes_to_a_new_connection_t
     async def work() -> None:
         lab = Lab()
         lab.begin()
-        lab.pool.new = [first := Link(), new := Link()]
+        lab.pool.new = [first := UpstreamConnection(), new := UpstreamConnection()]
         lab.admission.confirms = [granted()]
         lab.exchange.lost()
         for _ in range(3):
             await asyncio.sleep(0)
-        lab.pool.kept = [Link(was_kept=True)]
+        lab.pool.kept = [UpstreamConnection(was_kept=True)]
         await lab.settle()
         assert first.told == []
         assert new.written == lab.wire
@@ -178,18 +178,18 @@ def test_what_waits_again_before_it_is_sent_once_more_goes_to_a_new_connection_t
 def test_what_may_have_arrived_is_not_sent_twice(how: str) -> None:
     async def work() -> None:
         lab = Lab(*(["Content-Length: 2"] if how == "sending" else []))
-        link = lab.begin()
+        upstream = lab.begin()
         if how == "new":
-            link.was_kept = False
+            upstream.was_kept = False
         if how == "heard":
-            link.heard = True
+            upstream.heard = True
         if how == "head is out":
             lab.say_head()
         if how == "counted":
             terms = lab.exchange.forward.terms._replace(max_uses=3)
             lab.exchange.forward = granted(terms=terms)
         lab.exchange.lost("it said something else" if how == "why" else "")
-        assert lab.express.tasks == []
+        assert lab.shared.tasks == []
         assert lab.is_over()
 
     story(work)
@@ -201,9 +201,9 @@ def test_what_may_have_arrived_is_not_sent_twice(how: str) -> None:
 def test_a_client_that_goes_ends_its_upstream_and_is_sent_nothing() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         lab.exchange.abandon("the client went away")
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert (lab.lane.output, lab.lane.told) == (b"", [])
         assert (lab.line.status, lab.line.error) == (None, "the client went away")
         assert lab.decision is lab.forward
@@ -211,7 +211,7 @@ def test_a_client_that_goes_ends_its_upstream_and_is_sent_nothing() -> None:
         lab.exchange.abandon("again")
         lab.exchange.lose("again")
         lab.exchange.spoilt("again")
-        assert len(lab.express.booked) == 1
+        assert len(lab.shared.booked) == 1
         assert lab.lane.output == b""
 
     story(work)
@@ -220,14 +220,14 @@ def test_a_client_that_goes_ends_its_upstream_and_is_sent_nothing() -> None:
 def test_a_client_that_goes_while_its_request_waits_ends_what_is_waited_for() -> None:
     async def work() -> None:
         lab = Lab()
-        lab.express.at_once = None
-        lab.pool.new = [link := Link()]
+        lab.shared.at_once = None
+        lab.pool.new = [upstream := UpstreamConnection()]
         lab.exchange.begin()
         await asyncio.sleep(0)
         lab.exchange.abandon("gone")
         await lab.settle()
-        assert lab.express.tasks[0].cancelled()
-        assert lab.pool.new == [link]
+        assert lab.shared.tasks[0].cancelled()
+        assert lab.pool.new == [upstream]
         assert lab.admission.confirmed == 0
 
     story(work)
@@ -239,8 +239,8 @@ def test_what_ends_itself_is_not_cancelled_in_the_middle_of_it() -> None:
         lab.admission.completes = [REFUSED]
         lab.exchange.begin()
         await lab.settle()
-        assert not lab.express.tasks[0].cancelled()
-        assert not lab.express.tasks[0].cancelling()
+        assert not lab.shared.tasks[0].cancelled()
+        assert not lab.shared.tasks[0].cancelling()
 
     story(work)
 
@@ -248,10 +248,10 @@ def test_what_ends_itself_is_not_cancelled_in_the_middle_of_it() -> None:
 def test_what_has_lost_its_slot_is_ended_and_told_so() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         lab.exchange.lose("its slot was lost")
         assert (status(lab), lab.line.error, lab.line.code) == (502, "its slot was lost", "upstream")
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert lab.is_over()
 
     story(work)
@@ -260,11 +260,11 @@ def test_what_has_lost_its_slot_is_ended_and_told_so() -> None:
 def test_what_cannot_be_answered_is_cut_off() -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         lab.lane.fails_at = "send"
         lab.exchange.lose("its slot was lost")
         assert lab.lane.told == ["cut"]
-        assert link.told[-1] == "close"
+        assert upstream.told[-1] == "close"
         assert lab.exchange.stage == "done"
         assert lab.is_over()
 
@@ -274,12 +274,12 @@ def test_what_cannot_be_answered_is_cut_off() -> None:
 def test_a_failure_leaves_nothing_behind_however_much_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         lab = Lab()
-        link = lab.begin()
+        upstream = lab.begin()
         monkeypatch.setattr(module, "refusal", lambda *_: 1 // 0)
         lab.exchange.collapse(ZeroDivisionError())
         assert (lab.exchange.stage, lab.exchange.ended) == ("done", True)
-        assert lab.exchange not in lab.express.exchanges
-        assert link.told[-1] == "close"
+        assert lab.exchange not in lab.shared.exchanges
+        assert upstream.told[-1] == "close"
         assert lab.freed == 1
         assert lab.lane.told == ["cut"]
         assert lab.lane.output == b""
@@ -303,8 +303,8 @@ def test_an_answer_of_ours_takes_the_place_of_a_head_that_was_not_sent() -> None
 def test_an_answer_of_ours_to_head_has_no_body(method: str) -> None:
     async def work() -> None:
         lab = Lab(method=method)
-        link = lab.begin()
-        link.heard = True
+        upstream = lab.begin()
+        upstream.heard = True
         lab.exchange.lost()
         assert lab.lane.output.endswith(b"\r\n\r\n") is (method == "HEAD")
 

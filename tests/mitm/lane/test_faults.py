@@ -37,9 +37,9 @@ BEFORE = (
     "Lane._begin",
     "Judge.granted",
     "request_of",
-    "Recent.find",
-    "Recent.keep",
-    "Recent.forget_before",
+    "GrantCache.find",
+    "GrantCache.keep",
+    "GrantCache.forget_before",
     "Admission.decide",
     "Admission.complete",
     "outgoing",
@@ -51,26 +51,26 @@ BEFORE = (
     "Exchange._connected",
     "Exchange._send",
     "Admission.confirm",
-    "Express.run",
-    "Express.place",
+    "LaneShared.run",
+    "LaneShared.place",
     "Dialler.address",
     "mask_for",
     "Pool.take",
     "Pool.open",
-    "Link.__init__",
-    "Link.connection_made",
-    "Link.begin",
+    "UpstreamConnection.__init__",
+    "UpstreamConnection.connection_made",
+    "UpstreamConnection.begin",
 )
 # While it is sent and answered.
 AFTER = (
-    "Link.write",
-    "Outbox.write",
+    "UpstreamConnection.write",
+    "WriteBatch.write",
     "_write",
     "Exchange._sent",
-    "Link.data_received",
-    "Link._go_on",
-    "Link._hear",
-    "Link._pace",
+    "UpstreamConnection.data_received",
+    "UpstreamConnection._go_on",
+    "UpstreamConnection._hear",
+    "UpstreamConnection._pace",
     "Incoming.feed",
     "HeadSearch.find",
     "parse",
@@ -94,21 +94,21 @@ AFTER = (
     "Lane.over",
     "Lane.hold",
     "Pool.give_back",
-    "Seat.let_go",
-    "Journal.write",
+    "LimitHold.let_go",
+    "AuditLog.write",
     "record",
 )
 UPLOADING = ("Exchange.upload", "Sized.feed", "Lane._passes_on")
 # Of what comes once the first request was served on a connection.
 SECOND = (
-    "Intake.data_received",
+    "ClientReader.data_received",
     "Lane.received",
     "Lane._take",
     "Lane._advance",
     "Lane._begin",
     "Judge.granted",
     "Lane._gate",
-    "Recent.find",
+    "GrantCache.find",
     "Admission.decide_again",
     "Forward.again",
     "Facts.again",
@@ -116,9 +116,9 @@ SECOND = (
     "Exchange.begin",
     "Exchange._send",
     "Admission.confirm",
-    "Link.begin",
+    "UpstreamConnection.begin",
 )
-IN_PIECES = ("Exchange.received", "Delivery.pump", "Link._go_on", "Lane.send")
+IN_PIECES = ("Exchange.received", "Delivery.pump", "UpstreamConnection._go_on", "Lane.send")
 # With an upstream that cannot be reached, or says what is not HTTP.
 FAILING = (
     "Exchange._fail",
@@ -126,19 +126,19 @@ FAILING = (
     "Exchange._answer",
     "Exchange._finish",
     "Exchange.lost",
-    "Link.close",
+    "UpstreamConnection.close",
     "Lane.send",
     "Lane.over",
-    "Journal.write",
+    "AuditLog.write",
     "refusal",
 )
 GONE = (
     "Exchange.abandon",
     "Exchange._finish",
     "Exchange._let_go",
-    "Link.close",
-    "Journal.write",
-    "Seat.let_go",
+    "UpstreamConnection.close",
+    "AuditLog.write",
+    "LimitHold.let_go",
 )
 TLS_ONLY = ("Lane._poke", "Lane._flush", "Lane._handle")
 HANDING_OVER = ("Lane._hand_over",)

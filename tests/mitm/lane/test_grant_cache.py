@@ -16,7 +16,7 @@ import pytest
 
 from presign_proxy.core.decision import Facts, Forward
 from presign_proxy.mitm.lane import grant_cache
-from presign_proxy.mitm.lane.grant_cache import Granted, Key, Recent
+from presign_proxy.mitm.lane.grant_cache import GrantCache, Granted, Key
 from presign_proxy.mitm.lane.request_head import parse
 from support.audit_log import audit_lines
 from support.deciding import NOW, ask, registry, request, signed
@@ -41,15 +41,15 @@ def granted(target: str = "") -> Granted:
     return Granted(head, asked, forward, b"wire")
 
 
-def filled(key: Key) -> tuple[Recent, Any]:
-    known, found = registry(), Recent()
+def filled(key: Key) -> tuple[GrantCache, Any]:
+    known, found = registry(), GrantCache()
     assert found.find(key, known, NOW) is None
     twice(found, key)
     assert found.find(key, known, NOW) is not None
     return found, known
 
 
-def twice(found: Recent, key: Key) -> None:
+def twice(found: GrantCache, key: Key) -> None:
     for _ in range(2):
         found.keep(key, granted())
 
@@ -109,7 +109,7 @@ def test_nobody_fills_the_memory_with_heads() -> None:
 
 
 def test_what_was_asked_for_once_is_not_kept() -> None:
-    known, found = registry(), Recent()
+    known, found = registry(), GrantCache()
     assert found.find(KEY, known, NOW) is None
     found.keep(KEY, granted())
     assert found.find(KEY, known, NOW) is None

@@ -22,8 +22,8 @@ import pytest
 import trustme
 
 from presign_proxy.http.message import Origin
-from presign_proxy.mitm.lane.upstream_pool import MAX_IDLE, Place, Pool
-from presign_proxy.mitm.lane.write_batch import Outbox
+from presign_proxy.mitm.lane.upstream_pool import MAX_IDLE, Pool, PoolKey
+from presign_proxy.mitm.lane.write_batch import WriteBatch
 from support.byhand import ByHand, Wire
 from support.gateways import MakeGateway
 from support.lab import REAL_SECRET
@@ -554,11 +554,11 @@ def test_what_is_not_for_the_lane_is_answered_at_once(how: str, client: str, lab
 # -- the pool itself, with real sockets --------------------------------------------------------------------
 
 
-def in_a_pool(work: Callable[[Pool, Place, ByHand], Awaitable[None]]) -> None:
+def in_a_pool(work: Callable[[Pool, PoolKey, ByHand], Awaitable[None]]) -> None:
     hand = ByHand()
-    place = Place("conn", Origin("http", "127.0.0.1", hand.port), "127.0.0.1")
-    outbox = Outbox()
-    pool = Pool(ssl.create_default_context, time.monotonic, outbox)
+    place = PoolKey("conn", Origin("http", "127.0.0.1", hand.port), "127.0.0.1")
+    write_batch = WriteBatch()
+    pool = Pool(ssl.create_default_context, time.monotonic, write_batch)
     try:
         asyncio.run(work(pool, place, hand))
     finally:
@@ -569,10 +569,10 @@ def in_a_pool(work: Callable[[Pool, Place, ByHand], Awaitable[None]]) -> None:
 def test_a_kept_connection_on_which_something_has_just_come_is_not_used(said: bytes | None) -> None:
     """What the event loop has not read yet would be the answer to whatever is sent next."""
 
-    async def work(pool: Pool, place: Place, hand: ByHand) -> None:
-        link = await pool.open(place)
+    async def work(pool: Pool, place: PoolKey, hand: ByHand) -> None:
+        upstream = await pool.open(place)
         api = hand.accept()
-        pool.give_back(place, link)
+        pool.give_back(place, upstream)
         api.send(said) if said else api.close()
         time.sleep(0.02)  # noqa: ASYNC251 - nobody else shall run
         assert pool.take(place) is None
@@ -584,13 +584,13 @@ def test_a_kept_connection_on_which_something_has_just_come_is_not_used(said: by
 
 
 def test_a_connection_that_was_verified_by_other_options_is_not_kept() -> None:
-    async def work(pool: Pool, place: Place, hand: ByHand) -> None:
+    async def work(pool: Pool, place: PoolKey, hand: ByHand) -> None:
         in_use = await pool.open(place)
         opening = asyncio.ensure_future(pool.open(place))
         await asyncio.sleep(0)
         pool.reset()
-        for link in (in_use, await opening):
-            pool.give_back(place, link)
+        for upstream in (in_use, await opening):
+            pool.give_back(place, upstream)
             assert pool.take(place) is None
 
     in_a_pool(work)
@@ -609,28 +609,28 @@ class Holding:
 def test_a_connection_that_has_not_taken_the_last_upload_in_full_is_not_kept() -> None:
     """Its upstream has answered; whether it still reads the rest of the request, nobody knows."""
 
-    async def work(pool: Pool, place: Place, hand: ByHand) -> None:
+    async def work(pool: Pool, place: PoolKey, hand: ByHand) -> None:
         first = Holding()
-        link = await pool.open(place)
+        upstream = await pool.open(place)
         hand.accept()
-        link.begin(cast(Any, first), b"POST", whole=False)
-        link.write(bytes(16 * MIB))
+        upstream.begin(cast(Any, first), b"POST", whole=False)
+        upstream.write(bytes(16 * MIB))
         assert first.held == [True]
-        link.reader = None  # its answer has come
-        pool.give_back(place, link)
+        upstream.reader = None  # its answer has come
+        pool.give_back(place, upstream)
         assert pool.take(place) is None
 
     in_a_pool(work)
 
 
 def test_a_pool_has_an_end() -> None:
-    async def work(pool: Pool, place: Place, hand: ByHand) -> None:
-        links = []
+    async def work(pool: Pool, place: PoolKey, hand: ByHand) -> None:
+        upstreams = []
         for _ in range(MAX_IDLE + 2):
-            links.append(await pool.open(place))
+            upstreams.append(await pool.open(place))
             hand.accept()
-        for link in links:
-            pool.give_back(place, link)
+        for upstream in upstreams:
+            pool.give_back(place, upstream)
         kept = 0
         while pool.take(place) is not None:
             kept += 1

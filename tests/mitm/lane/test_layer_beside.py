@@ -176,14 +176,14 @@ def test_over_tls_mitmproxy_goes_on_reading(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_is_not_the_lanes_gives_the_connection_back(story: Story) -> None:
     async def work(lab: Lab) -> None:
-        intake = lab.take(FOREIGN[:20])
+        client_reader = lab.take(FOREIGN[:20])
         assert lab.stock.told == []
         lab.lane.received(FOREIGN[20:])
-        assert (lab.stock.told, intake.told) == ([], []), "it is told beside"
+        assert (lab.stock.told, client_reader.told) == ([], []), "it is told beside"
         lab.lane.received(b"more")
         await lab.settle()
         assert lab.stock.heard == ["Start", FOREIGN + b"more"]
-        assert intake.told == ["give back"]
+        assert client_reader.told == ["give back"]
         lab.lane.received(b"late")
         assert (lab.lane.held_bytes(), lab.judged[1:]) == (0, [FOREIGN])
         assert len(lab.tasks) == 1
@@ -194,9 +194,9 @@ def test_what_is_not_the_lanes_gives_the_connection_back(story: Story) -> None:
 def test_what_is_granted_behind_what_is_not_the_lanes_is_left_to_mitmproxy(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.take(FOREIGN)
-        lab.express.open = False
+        lab.shared.open = False
         lab.lane.received(head("b"))
-        lab.express.open = True
+        lab.shared.open = True
         await lab.settle()
         assert lab.judged[1:] == [FOREIGN]
         assert lab.stock.heard == ["Start", FOREIGN + head("b")]
@@ -216,12 +216,12 @@ def test_what_comes_after_the_end_is_for_nobody(story: Story) -> None:
 
 def test_while_an_upstream_takes_nothing_the_intake_reads_no_more(story: Story) -> None:
     async def work(lab: Lab) -> None:
-        intake = lab.take(head("b", 9))
+        client_reader = lab.take(head("b", 9))
         asked = list(lab.reader.held)
         lab.lane.hold(True)
         lab.lane.hold(True)
         lab.lane.hold(False)
-        assert intake.told == [("read", False), ("read", True)]
+        assert client_reader.told == [("read", False), ("read", True)]
         assert lab.reader.held == asked
 
     story(work)
@@ -229,12 +229,12 @@ def test_while_an_upstream_takes_nothing_the_intake_reads_no_more(story: Story) 
 
 def test_a_client_whose_lane_was_shut_is_read_from_as_it_is_handed_over(story: Story) -> None:
     async def work(lab: Lab) -> None:
-        intake = lab.take(head("b") + FOREIGN)
+        client_reader = lab.take(head("b") + FOREIGN)
         lab.lane.hold(True)
         lab.lane._exchange = None
         lab.handle(LaneEvent(lab.lane))
-        assert intake.told == [("read", False), ("read", True), "give back"]
-        assert lab.client not in lab.ledger.deaf
+        assert client_reader.told == [("read", False), ("read", True), "give back"]
+        assert lab.client not in lab.states.deaf
 
     story(work)
 

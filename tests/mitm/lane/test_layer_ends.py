@@ -27,7 +27,7 @@ def test_a_client_that_says_no_more_is_asked_and_answered_and_let_go(story: Stor
         lab.say(head())
         assert lab.shut() == []
         assert lab.written + lab.output == PROBE
-        assert lab.client in lab.ledger.mute
+        assert lab.client in lab.states.mute
         assert lab.last.told == ["begin"]
         assert lab.handle(LaneEvent(lab.lane)) == [], "it is waited for"
         lab.lane.keep_awake()
@@ -84,7 +84,7 @@ def test_a_client_that_says_no_more_and_waits_for_nothing_is_let_go(why: str, st
             lab.lane._closing = True
         lab.shut()
         assert lab.is_closed
-        assert lab.client not in lab.ledger.mute
+        assert lab.client not in lab.states.mute
         assert (lab.lane.held_bytes(), lab.lane.is_idle()) == (0, True)
         for exchange in lab.exchanges:
             assert exchange.told == ["begin", ("abandon", GONE)]
@@ -131,7 +131,7 @@ def test_a_body_that_was_there_at_the_end_is_passed_on(story: Story) -> None:
         first.step = 2
         lab.say(b"123456789")
         assert lab.shut() == [], "what is behind is all there"
-        assert lab.client in lab.ledger.mute
+        assert lab.client in lab.states.mute
         await lab.settle()
         assert first.body == b"123456789"
         assert first.told == ["begin"]
@@ -330,7 +330,7 @@ def test_where_mitmproxy_cannot_be_told_the_client_is_cut_off(story: Story) -> N
             work.close()
             raise ZeroDivisionError
 
-        lab.express.run = fail
+        lab.shared.run = fail
         exchange: Any = lab.last
         lab.lane.cut(exchange)
         assert lab.aborted == 1

@@ -15,8 +15,8 @@ from mitmproxy import ctx
 from mitmproxy.options import Options
 
 from presign_proxy.core.connection import Conduct
-from presign_proxy.mitm.lane.shared import Express
-from presign_proxy.mitm.lane.upstream_pool import Place
+from presign_proxy.mitm.lane.shared import LaneShared
+from presign_proxy.mitm.lane.upstream_pool import PoolKey
 from support.exchanging import granted, story
 
 CLIENT: Any = SimpleNamespace(id="client 1")
@@ -32,7 +32,7 @@ class Noting:
         return lambda *given: self.told.append((name, *given))
 
 
-class Dialler:
+class Judge:
     def __init__(self) -> None:
         self.refreshed = 0
         self.ours: set[int] = set()
@@ -53,7 +53,7 @@ class Exchange:
 
     def __init__(self, *, is_lost: bool = False) -> None:
         self.told: list[Any] = []
-        self.seat = SimpleNamespace(is_lost=lambda now: is_lost and now == 7.0)
+        self.limit_hold = SimpleNamespace(is_lost=lambda now: is_lost and now == 7.0)
 
     def lose(self, why: str) -> None:
         self.told.append(("lose", why))
@@ -67,12 +67,12 @@ class Exchange:
 
 class Lab:
     def __init__(self) -> None:
-        self.dialler = Dialler()
+        self.judge = Judge()
         self.lifecycle = SimpleNamespace(draining=False)
         self.admission = SimpleNamespace(registry="the registry")
-        others: list[Any] = [self.admission, self.dialler, None, None, self.lifecycle]
-        self.express: Any = Express(*others)
-        self.express.pool, self.express.recent = Noting(), Noting()
+        others: list[Any] = [self.admission, self.judge, None, None, self.lifecycle]
+        self.shared: Any = LaneShared(*others)
+        self.shared.pool, self.shared.grants = Noting(), Noting()
 
 
 def master(**options: Any) -> Any:
@@ -83,24 +83,24 @@ def master(**options: Any) -> Any:
 
 
 def test_nothing_takes_the_lane_before_the_options_are_known() -> None:
-    assert Lab().express.open is False
+    assert Lab().shared.open is False
 
 
 @pytest.mark.parametrize(("chosen", "opens"), [("auto", True), ("off", False)])
 def test_what_is_verified_anew_is_connected_to_anew(chosen: str, opens: bool) -> None:
     """Connections were verified by the options of before, and the gateway may listen elsewhere now."""
     lab = Lab()
-    lab.express.set_out(master(presign_lane=chosen))
-    assert lab.express.open is opens
-    assert lab.express.pool.told == [("reset",)]
-    assert lab.dialler.refreshed == 1
+    lab.shared.set_out(master(presign_lane=chosen))
+    assert lab.shared.open is opens
+    assert lab.shared.pool.told == [("reset",)]
+    assert lab.judge.refreshed == 1
 
 
 def test_a_drain_makes_each_answer_the_last_one() -> None:
     lab = Lab()
-    assert lab.express.draining is False
+    assert lab.shared.draining is False
     lab.lifecycle.draining = True
-    assert lab.express.draining is True
+    assert lab.shared.draining is True
 
 
 def test_an_upstream_is_verified_with_the_authorities_that_the_options_name(
@@ -112,15 +112,15 @@ def test_an_upstream_is_verified_with_the_authorities_that_the_options_name(
         ssl_verify_upstream_trusted_ca=str(tmp_path / "ca.pem"), ssl_verify_upstream_trusted_confdir=None
     )
     monkeypatch.setattr(ctx, "options", options, raising=False)
-    context = Lab().express._context()
+    context = Lab().shared._context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert len(context.get_ca_certs()) == 1
 
 
 def test_who_is_led_to_a_named_upstream_needs_no_judging() -> None:
     lab, forward = Lab(), granted()
-    expected = Place(forward.connection.id, forward.origin, "api.example.com", None)
-    assert lab.express.place_at_once(CLIENT, forward) == expected
+    expected = PoolKey(forward.connection.id, forward.origin, "api.example.com", None)
+    assert lab.shared.place_at_once(CLIENT, forward) == expected
 
 
 @pytest.mark.parametrize("why", ["its address is to be judged", "the gateway listens at that port"])
@@ -129,25 +129,25 @@ def test_who_might_be_led_to_the_gateway_itself_is_judged_first(why: str) -> Non
         lab = Lab()
         forward = granted(resolve=()) if "judged" in why else granted()
         if "listens" in why:
-            lab.dialler.ours.add(443)
-        assert lab.express.place_at_once(CLIENT, forward) is None
-        expected = Place(forward.connection.id, forward.origin, "192.0.2.9", None)
-        assert await lab.express.place(CLIENT, forward) == expected
+            lab.judge.ours.add(443)
+        assert lab.shared.place_at_once(CLIENT, forward) is None
+        expected = PoolKey(forward.connection.id, forward.origin, "192.0.2.9", None)
+        assert await lab.shared.place(CLIENT, forward) == expected
 
     story(work)
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_connection_that_is_not_to_be_shared_stays_with_its_client(shared: bool) -> None:
-    place = Lab().express.place_at_once(CLIENT, granted(conduct=Conduct(pool=shared)))
+    place = Lab().shared.place_at_once(CLIENT, granted(conduct=Conduct(pool=shared)))
     assert place.client == (None if shared else "client 1")
 
 
 def test_what_has_lost_its_slot_is_ended_and_what_has_not_may_be_late() -> None:
     lab = Lab()
     lost, other = Exchange(is_lost=True), Exchange()
-    lab.express.exchanges |= {lost, other}
-    lab.express.tick(7.0)
+    lab.shared.exchanges |= {lost, other}
+    lab.shared.tick(7.0)
     assert lost.told == [("lose", "its slot was lost")]
     assert other.told == [("check", 7.0)]
 
@@ -155,35 +155,35 @@ def test_what_has_lost_its_slot_is_ended_and_what_has_not_may_be_late() -> None:
 def test_twice_a_second_what_is_idle_is_let_go_of_and_what_was_granted_before_is_forgotten() -> None:
     lab = Lab()
     before = int(time.time())
-    lab.express.tick(7.0)
-    assert lab.express.pool.told == [("sweep",)]
-    ((name, registry, now),) = lab.express.recent.told
+    lab.shared.tick(7.0)
+    assert lab.shared.pool.told == [("sweep",)]
+    ((name, registry, now),) = lab.shared.grants.told
     assert (name, registry) == ("forget_before", "the registry")
     assert before <= now <= int(time.time())
-    assert lab.dialler.refreshed == 1
+    assert lab.judge.refreshed == 1
 
 
 def test_an_exchange_that_ends_others_as_it_ends_breaks_no_tick() -> None:
     lab = Lab()
     first, second = Exchange(), Exchange()
-    lab.express.exchanges |= {first, second}
-    first.check_time = second.check_time = lambda _: lab.express.exchanges.clear()  # type: ignore[method-assign]
-    lab.express.tick(7.0)
-    lab.express.exchanges |= {first, second}
-    first.abandon = second.abandon = lambda _: lab.express.exchanges.clear()  # type: ignore[method-assign]
-    lab.express.close()
+    lab.shared.exchanges |= {first, second}
+    first.check_time = second.check_time = lambda _: lab.shared.exchanges.clear()  # type: ignore[method-assign]
+    lab.shared.tick(7.0)
+    lab.shared.exchanges |= {first, second}
+    first.abandon = second.abandon = lambda _: lab.shared.exchanges.clear()  # type: ignore[method-assign]
+    lab.shared.close()
 
 
 def test_a_gateway_that_is_stopped_ends_what_is_under_way_and_what_waits() -> None:
     async def work() -> None:
         lab = Lab()
         exchange = Exchange()
-        lab.express.exchanges.add(exchange)
-        task = lab.express.run(asyncio.sleep(60))
-        assert lab.express._tasks == {task}, "asyncio itself would let it be collected"
-        lab.express.close()
+        lab.shared.exchanges.add(exchange)
+        task = lab.shared.run(asyncio.sleep(60))
+        assert lab.shared._tasks == {task}, "asyncio itself would let it be collected"
+        lab.shared.close()
         assert exchange.told == [("abandon", "the gateway was stopped")]
-        assert lab.express.pool.told == [("reset",)]
+        assert lab.shared.pool.told == [("reset",)]
         await asyncio.wait([task])
         assert task.cancelled()
 
@@ -193,9 +193,9 @@ def test_a_gateway_that_is_stopped_ends_what_is_under_way_and_what_waits() -> No
 def test_what_was_waited_for_is_let_go_of() -> None:
     async def work() -> None:
         lab = Lab()
-        task = lab.express.run(asyncio.sleep(0))
+        task = lab.shared.run(asyncio.sleep(0))
         await task
         await asyncio.sleep(0)
-        assert lab.express._tasks == set()
+        assert lab.shared._tasks == set()
 
     story(work)

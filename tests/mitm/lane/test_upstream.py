@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import trustme
 
-from presign_proxy.mitm.lane.upstream import Link
-from presign_proxy.mitm.lane.write_batch import Outbox
+from presign_proxy.mitm.lane.upstream import UpstreamConnection
+from presign_proxy.mitm.lane.write_batch import WriteBatch
 from support.gateways import TLS_NAMES
 
 PATIENCE = 5.0
@@ -68,23 +68,23 @@ class Told:
 
 
 class Lab:
-    def __init__(self, link: Link, sock: socket.socket, outbox: Outbox) -> None:
-        self.link, self.sock, self.outbox = link, sock, outbox
+    def __init__(self, upstream: UpstreamConnection, sock: socket.socket, write_batch: WriteBatch) -> None:
+        self.upstream, self.sock, self.write_batch = upstream, sock, write_batch
         self.told = Told()
 
     def begin(self, *, method: bytes = b"POST", whole: bool = True, told: Told | None = None) -> Told:
         self.told = told or Told()
-        self.link.begin(self.told, method, whole=whole)
-        self.link.write(ASK)
+        self.upstream.begin(self.told, method, whole=whole)
+        self.upstream.write(ASK)
         return self.told
 
     def stuff(self) -> int:
         """Write until the upstream takes no more. Returns how many bytes."""
-        transport, sent = self.link.transport, 0
+        transport, sent = self.upstream.transport, 0
         assert transport is not None
         # What the kernel leaves of the last piece may be too little for anybody to be told to hold.
         while transport.get_write_buffer_size() <= transport.get_write_buffer_limits()[1]:
-            self.link.write(bytes(1 << 20))
+            self.upstream.write(bytes(1 << 20))
             sent += 1 << 20
         return sent
 
@@ -110,17 +110,19 @@ class Lab:
 
 def story(work: Callable[[Lab], Awaitable[None]]) -> None:
     async def main() -> None:
-        loop, outbox = asyncio.get_running_loop(), Outbox()
+        loop, write_batch = asyncio.get_running_loop(), WriteBatch()
         failed: list[Any] = []
         loop.set_exception_handler(lambda _, context: failed.append(context))
         async with asyncio.timeout(PATIENCE):
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 listener.setblocking(False)
-                _, link = await loop.create_connection(lambda: Link(outbox), *listener.getsockname())
+                _, upstream = await loop.create_connection(
+                    lambda: UpstreamConnection(write_batch), *listener.getsockname()
+                )
                 sock, _ = await loop.sock_accept(listener)
                 with sock:
-                    await work(Lab(link, sock, outbox))
-                    link.close()
+                    await work(Lab(upstream, sock, write_batch))
+                    upstream.close()
                     await asyncio.sleep(0)
         assert failed == []
 
@@ -129,24 +131,24 @@ def story(work: Callable[[Lab], Awaitable[None]]) -> None:
 
 def test_an_answer_is_told_piece_by_piece_and_leaves_the_connection_to_others() -> None:
     async def work(lab: Lab) -> None:
-        assert not lab.link.was_kept
+        assert not lab.upstream.was_kept
         told = lab.begin()
-        assert not lab.link.heard
+        assert not lab.upstream.heard
         assert await lab.read() == ASK
         await lab.say(b"HTTP/1.1 200 Fine\r\nX: y\r\nContent-Length: 4\r\n\r\nab")
-        assert lab.link.heard
+        assert lab.upstream.heard
         assert told.kinds == ["head", "data", "received"]
         assert told.all[0] == ("head", 200, b"Fine", {b"X": b"y", b"Content-Length": b"4"})
         await lab.say(b"cd")
         assert told.all[3:] == [("data", b"cd"), "complete"]
-        assert (lab.link.reader, lab.link.is_clean, lab.link.is_silent()) == (None, True, True)
-        lab.link.idle_since = 1.0
-        assert lab.link.was_kept
+        assert (lab.upstream.reader, lab.upstream.is_clean, lab.upstream.is_silent()) == (None, True, True)
+        lab.upstream.idle_since = 1.0
+        assert lab.upstream.was_kept
         again = lab.begin()
-        assert not lab.link.heard
+        assert not lab.upstream.heard
         await lab.say(OK)
         assert again.kinds == ["head", "data", "complete"]
-        assert lab.link.is_clean
+        assert lab.upstream.is_clean
 
     story(work)
 
@@ -171,8 +173,8 @@ def test_only_a_request_that_is_read_and_answered_plainly_leaves_it_to_others(
     async def work(lab: Lab) -> None:
         lab.begin(method=method, whole=whole)
         await asyncio.sleep(0)
-        assert lab.link.spent is spent
-        assert lab.link.is_clean is not spent
+        assert lab.upstream.spent is spent
+        assert lab.upstream.is_clean is not spent
 
     story(work)
 
@@ -183,8 +185,8 @@ def test_an_answer_before_the_whole_request_costs_the_connection() -> None:
         await lab.read()
         await lab.say(OK)
         assert lab.told.kinds == ["head", "data", "complete"]
-        lab.link.write(b"the rest", whole=True)
-        assert lab.link.spent
+        lab.upstream.write(b"the rest", whole=True)
+        assert lab.upstream.spent
 
     story(work)
 
@@ -192,10 +194,10 @@ def test_an_answer_before_the_whole_request_costs_the_connection() -> None:
 def test_an_answer_behind_the_whole_request_costs_nothing() -> None:
     async def work(lab: Lab) -> None:
         lab.begin(whole=False)
-        lab.link.write(b"the rest", whole=True)
-        lab.link.write(b"")  # what comes behind takes nothing back
+        lab.upstream.write(b"the rest", whole=True)
+        lab.upstream.write(b"")  # what comes behind takes nothing back
         await lab.say(OK)
-        assert lab.link.is_clean
+        assert lab.upstream.is_clean
 
     story(work)
 
@@ -205,9 +207,9 @@ def test_an_interim_answer_before_the_whole_request_costs_nothing() -> None:
         lab.begin(whole=False)
         await lab.say(b"HTTP/1.1 100 Continue\r\n\r\n")
         assert lab.told.kinds == ["received"]
-        lab.link.write(b"the rest", whole=True)
+        lab.upstream.write(b"the rest", whole=True)
         await lab.say(OK)
-        assert lab.link.is_clean
+        assert lab.upstream.is_clean
 
     story(work)
 
@@ -218,10 +220,10 @@ def test_an_answer_that_began_before_the_whole_request_costs_the_connection_thou
     async def work(lab: Lab) -> None:
         lab.begin(whole=False)
         await lab.say(OK[:20])
-        lab.link.write(b"the rest", whole=True)
+        lab.upstream.write(b"the rest", whole=True)
         await lab.say(OK[20:])
         assert lab.told.kinds == ["received", "head", "data", "complete"]
-        assert lab.link.spent
+        assert lab.upstream.spent
 
     story(work)
 
@@ -232,10 +234,10 @@ def test_an_answer_while_the_request_has_not_left_costs_the_connection() -> None
     async def work(lab: Lab) -> None:
         lab.begin(whole=False)
         lab.stuff()
-        lab.link.write(b"the end", whole=True)
+        lab.upstream.write(b"the end", whole=True)
         assert ("hold", True) in lab.told.all
         await lab.say(OK)
-        assert lab.link.spent
+        assert lab.upstream.spent
         lab.sock.setblocking(False)
         while ("hold", False) not in lab.told.all:
             try:
@@ -248,11 +250,11 @@ def test_an_answer_while_the_request_has_not_left_costs_the_connection() -> None
 
 def test_what_waits_for_the_end_of_the_turn_has_not_left() -> None:
     async def work(lab: Lab) -> None:
-        assert lab.link.is_clean
-        lab.link.write(b"x")
-        assert not lab.link.is_clean
+        assert lab.upstream.is_clean
+        lab.upstream.write(b"x")
+        assert not lab.upstream.is_clean
         await asyncio.sleep(0)
-        assert lab.link.is_clean
+        assert lab.upstream.is_clean
 
     story(work)
 
@@ -260,17 +262,17 @@ def test_what_waits_for_the_end_of_the_turn_has_not_left() -> None:
 @pytest.mark.parametrize("held", [True, False])
 def test_a_connection_that_is_full_is_not_clean(held: bool) -> None:
     async def work(lab: Lab) -> None:
-        lab.link.pause_writing()
-        assert not lab.link.is_clean
+        lab.upstream.pause_writing()
+        assert not lab.upstream.is_clean
         if held:
             told = lab.begin()
-            lab.link.pause_writing()
-            lab.link.resume_writing()
+            lab.upstream.pause_writing()
+            lab.upstream.resume_writing()
             assert told.all == [("hold", True), ("hold", False)]
         else:
-            lab.link.resume_writing()  # nobody sends anything
+            lab.upstream.resume_writing()  # nobody sends anything
         await asyncio.sleep(0)
-        assert lab.link.is_clean
+        assert lab.upstream.is_clean
 
     story(work)
 
@@ -292,8 +294,8 @@ def test_an_answer_behind_which_nobody_may_ask_is_told_and_the_connection_not_us
         await lab.say(answer)
         assert lab.told.kinds[-1] == "complete"
         assert b"".join(one[1] for one in lab.told.all if one[0] == "data") == b"ok"
-        assert lab.link.odd
-        assert not lab.link.is_clean
+        assert lab.upstream.odd
+        assert not lab.upstream.is_clean
 
     story(work)
 
@@ -302,13 +304,13 @@ def test_what_is_said_behind_an_answer_is_nobodys_and_ends_the_connection() -> N
     async def work(lab: Lab) -> None:
         lab.begin()
         await lab.say(OK)
-        assert lab.link.is_clean
-        lab.link.sender = None
+        assert lab.upstream.is_clean
+        lab.upstream.sender = None
         await lab.say(OK)
         assert lab.told.kinds == ["head", "data", "complete"]
-        assert lab.link.odd
-        assert lab.link.transport is not None
-        assert lab.link.transport.is_closing()
+        assert lab.upstream.odd
+        assert lab.upstream.transport is not None
+        assert lab.upstream.transport.is_closing()
 
     story(work)
 
@@ -319,7 +321,7 @@ def test_what_is_said_behind_an_answer_ends_the_upload_that_goes_on() -> None:
         await lab.say(OK)
         await lab.say(b"more")
         assert lab.told.kinds == ["head", "data", "complete", "lost"]
-        assert lab.link.odd
+        assert lab.upstream.odd
 
     story(work)
 
@@ -328,11 +330,11 @@ def test_what_has_come_and_was_not_read_makes_it_unusable() -> None:
     """It would pass for the answer to the next request, which carries somebody's credential."""
 
     async def work(lab: Lab) -> None:
-        assert lab.link.is_silent()
-        assert lab.link.is_silent()
+        assert lab.upstream.is_silent()
+        assert lab.upstream.is_silent()
         lab.sock.sendall(b"early")
-        assert not lab.link.is_silent()
-        assert lab.link.is_clean, "as far as is known without asking the socket"
+        assert not lab.upstream.is_silent()
+        assert lab.upstream.is_clean, "as far as is known without asking the socket"
 
     story(work)
 
@@ -340,7 +342,7 @@ def test_what_has_come_and_was_not_read_makes_it_unusable() -> None:
 def test_an_end_that_has_come_and_was_not_read_makes_it_unusable() -> None:
     async def work(lab: Lab) -> None:
         lab.sock.shutdown(socket.SHUT_WR)
-        assert not lab.link.is_silent()
+        assert not lab.upstream.is_silent()
 
     story(work)
 
@@ -351,12 +353,12 @@ def test_what_the_upstream_has_not_taken_makes_it_unusable() -> None:
     async def work(lab: Lab) -> None:
         from presign_proxy.mitm.tcp import unsent
 
-        descriptor = lab.link.transport.get_extra_info("socket").fileno()  # type: ignore[union-attr]
+        descriptor = lab.upstream.transport.get_extra_info("socket").fileno()  # type: ignore[union-attr]
         while not unsent(descriptor):
-            lab.link.write(bytes(4096))
+            lab.upstream.write(bytes(4096))
             await asyncio.sleep(0)
-        assert lab.link.is_clean
-        assert not lab.link.is_silent()
+        assert lab.upstream.is_clean
+        assert not lab.upstream.is_silent()
 
     story(work)
 
@@ -364,21 +366,21 @@ def test_what_the_upstream_has_not_taken_makes_it_unusable() -> None:
 @pytest.mark.parametrize("how", ["closed", "lost", "never open"])
 def test_what_is_no_open_connection_is_not_silent_but_dead(how: str) -> None:
     async def work(lab: Lab) -> None:
-        link = Link(lab.outbox) if how == "never open" else lab.link
+        upstream = UpstreamConnection(lab.write_batch) if how == "never open" else lab.upstream
         if how == "closed":
-            assert link.transport is not None
-            link.transport.close()
+            assert upstream.transport is not None
+            upstream.transport.close()
         if how == "lost":
-            link.lost = True
-        assert link.is_silent() is False
+            upstream.lost = True
+        assert upstream.is_silent() is False
         if how == "never open":
-            assert link.is_clean
-            link.write(b"x")
-            link.pause()
-            link.resume()
-            link.leave(1.0)
-            assert link.odd
-            link.close()
+            assert upstream.is_clean
+            upstream.write(b"x")
+            upstream.pause()
+            upstream.resume()
+            upstream.leave(1.0)
+            assert upstream.odd
+            upstream.close()
 
     story(work)
 
@@ -393,8 +395,8 @@ def test_what_is_no_answer_ends_it_and_says_why() -> None:
         ((kind, why),) = lab.told.all
         assert kind == "lost"
         assert "no status line" in why
-        assert lab.link.odd
-        assert (lab.link.reader, lab.link.sender) == (None, None)
+        assert lab.upstream.odd
+        assert (lab.upstream.reader, lab.upstream.sender) == (None, None)
 
     story(work)
 
@@ -422,7 +424,7 @@ def test_an_answer_to_head_has_no_body_whatever_it_says() -> None:
 def test_nothing_more_is_told_to_who_has_closed_it_meanwhile(where: str) -> None:
     async def work(lab: Lab) -> None:
         told = lab.begin()
-        setattr(told, f"on_{where}", lab.link.close)
+        setattr(told, f"on_{where}", lab.upstream.close)
         await lab.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
         assert told.kinds == (["head"] if where == "head" else ["head", "data"])
 
@@ -436,9 +438,9 @@ def test_whoever_fails_at_an_answer_is_told_so_and_the_connection_closed(where: 
         told.fails_at = where
         await lab.say(OK[:-1] if where == "received" else OK)
         assert told.all[-1] == ("collapse", "ZeroDivisionError")
-        assert lab.link.odd
-        assert lab.link.transport is not None
-        assert lab.link.transport.is_closing()
+        assert lab.upstream.odd
+        assert lab.upstream.transport is not None
+        assert lab.upstream.transport.is_closing()
         await asyncio.sleep(0.01)
         assert told.kinds.count("collapse") == 1
 
@@ -464,7 +466,7 @@ async def ended(lab: Lab, how: str) -> None:
         lab.sock.close()
     else:
         lab.reset()
-    await lab.until(lambda: lab.link.lost)
+    await lab.until(lambda: lab.upstream.lost)
     await asyncio.sleep(0)
 
 
@@ -475,11 +477,11 @@ def test_an_end_before_the_answer_is_told_once(how: str) -> None:
         await lab.read()
         await ended(lab, how)
         assert lab.told.all == [("lost", "")]
-        assert (lab.link.reader, lab.link.sender) == (None, None)
-        assert not lab.link.is_clean
-        lab.link.pause()
-        lab.link.resume()
-        lab.link.write(b"x")
+        assert (lab.upstream.reader, lab.upstream.sender) == (None, None)
+        assert not lab.upstream.is_clean
+        lab.upstream.pause()
+        lab.upstream.resume()
+        lab.upstream.write(b"x")
 
     story(work)
 
@@ -525,11 +527,11 @@ def test_an_end_that_nobody_waits_for_is_told_to_nobody() -> None:
     async def work(lab: Lab) -> None:
         lab.begin()
         await lab.say(OK)
-        lab.link.sender = None
+        lab.upstream.sender = None
         await lab.read()
         await ended(lab, "FIN")
         assert lab.told.kinds == ["head", "data", "complete"]
-        assert lab.link.spent
+        assert lab.upstream.spent
 
     story(work)
 
@@ -539,15 +541,15 @@ def test_an_upstream_that_says_no_more_and_then_takes_the_upload_fails_nothing_i
 
     async def work(lab: Lab) -> None:
         told = lab.begin(whole=False)
-        transport = lab.link.transport
+        transport = lab.upstream.transport
         assert transport is not None
         lab.stuff()
-        told.on_lost = lab.link.close
+        told.on_lost = lab.upstream.close
         lab.sock.shutdown(socket.SHUT_WR)
         await lab.until(transport.is_closing)
         while await lab.read():
             pass
-        await lab.until(lambda: lab.link.lost)
+        await lab.until(lambda: lab.upstream.lost)
         await asyncio.sleep(0.01)
         assert told.kinds.count("lost") == 1
 
@@ -567,12 +569,12 @@ def test_whoever_fails_at_an_end_is_told_so() -> None:
 
 async def refuse(lab: Lab, answer: bytes) -> None:
     """Answer and reset; then writing fails before anything is read."""
-    assert lab.link.transport is not None
-    lab.link.transport.pause_reading()
+    assert lab.upstream.transport is not None
+    lab.upstream.transport.pause_reading()
     await asyncio.get_running_loop().sock_sendall(lab.sock, answer)
     lab.reset()
-    while not lab.link.lost:
-        lab.link.write(b"more of the upload" * 1000)
+    while not lab.upstream.lost:
+        lab.upstream.write(b"more of the upload" * 1000)
         await asyncio.sleep(0.001)
     await asyncio.sleep(0)
 
@@ -603,8 +605,8 @@ def test_what_came_behind_a_refusal_before_writing_failed_is_nobodys() -> None:
 def test_a_connection_that_is_closed_is_closed_at_once() -> None:
     async def work(lab: Lab) -> None:
         lab.begin()
-        lab.link.close()
-        assert (lab.link.reader, lab.link.sender, lab.link.odd) == (None, None, True)
+        lab.upstream.close()
+        assert (lab.upstream.reader, lab.upstream.sender, lab.upstream.odd) == (None, None, True)
         await asyncio.sleep(0.01)
         assert lab.told.all == []
         lab.sock.settimeout(PATIENCE)
@@ -619,8 +621,8 @@ def test_a_connection_that_is_closed_is_closed_at_once() -> None:
 def test_an_upstream_that_is_left_gets_the_rest_of_its_request_and_is_not_listened_to() -> None:
     async def work(lab: Lab) -> None:
         lab.begin()
-        lab.link.leave(PATIENCE)
-        assert (lab.link.reader, lab.link.sender, lab.link.odd) == (None, None, True)
+        lab.upstream.leave(PATIENCE)
+        assert (lab.upstream.reader, lab.upstream.sender, lab.upstream.odd) == (None, None, True)
         assert await lab.read() == ASK
         assert await lab.read() == b""
         assert lab.told.all == []
@@ -632,9 +634,9 @@ def test_an_upstream_that_is_left_and_takes_nothing_is_left_for_good_after_a_whi
     async def work(lab: Lab) -> None:
         lab.begin(whole=False)
         lab.stuff()
-        lab.link.leave(0.05)
-        assert not lab.link.lost
-        await lab.until(lambda: lab.link.lost)
+        lab.upstream.leave(0.05)
+        assert not lab.upstream.lost
+        await lab.until(lambda: lab.upstream.lost)
 
     story(work)
 
@@ -643,12 +645,12 @@ def test_an_upstream_that_is_left_and_takes_it_in_time_gets_all_of_it() -> None:
     async def work(lab: Lab) -> None:
         lab.begin(whole=False)
         sent = len(ASK) + lab.stuff()
-        lab.link.leave(0.3)
+        lab.upstream.leave(0.3)
         got = 0
         while data := await lab.read():
             got += len(data)
         assert got == sent
-        await lab.until(lambda: lab.link.lost)
+        await lab.until(lambda: lab.upstream.lost)
         await asyncio.sleep(0.35)  # its time is over: to abort it then once failed, for it was gone
         assert lab.told.kinds == ["hold"]
 
@@ -658,15 +660,15 @@ def test_an_upstream_that_is_left_and_takes_it_in_time_gets_all_of_it() -> None:
 @pytest.mark.parametrize("how", ["odd", "closing"])
 def test_a_connection_on_which_something_went_wrong_is_not_left_but_closed(how: str) -> None:
     async def work(lab: Lab) -> None:
-        transport = lab.link.transport
+        transport = lab.upstream.transport
         assert transport is not None
         lab.begin()
         if how == "closing":
             transport.close()
         else:
-            lab.link.odd = True
-        lab.link.leave(PATIENCE)
-        assert (lab.link.reader, lab.link.odd) == (None, True)
+            lab.upstream.odd = True
+        lab.upstream.leave(PATIENCE)
+        assert (lab.upstream.reader, lab.upstream.odd) == (None, True)
         try:
             left = await lab.read()
         except ConnectionResetError:
@@ -679,13 +681,13 @@ def test_a_connection_on_which_something_went_wrong_is_not_left_but_closed(how: 
 
 def test_little_that_has_not_left_holds_up_the_next_request_too() -> None:
     async def work(lab: Lab) -> None:
-        transport = lab.link.transport
+        transport = lab.upstream.transport
         assert transport is not None
         while not transport.get_write_buffer_size():
-            lab.link.write(bytes(4096))
+            lab.upstream.write(bytes(4096))
             await asyncio.sleep(0)
         assert transport.get_write_buffer_size() < 64 * 1024, "asyncio does not say yet that it is full"
-        assert not lab.link.is_clean
+        assert not lab.upstream.is_clean
 
     story(work)
 
@@ -693,8 +695,8 @@ def test_little_that_has_not_left_holds_up_the_next_request_too() -> None:
 def test_what_was_spent_stays_so_where_reading_stops() -> None:
     async def work(lab: Lab) -> None:
         lab.begin(method=b"HEAD")
-        lab.link.pause()
-        assert lab.link.spent
+        lab.upstream.pause()
+        assert lab.upstream.spent
 
     story(work)
 
@@ -702,11 +704,11 @@ def test_what_was_spent_stays_so_where_reading_stops() -> None:
 def test_reading_stops_and_goes_on_as_the_client_takes_it() -> None:
     async def work(lab: Lab) -> None:
         told = lab.begin()
-        lab.link.pause()
+        lab.upstream.pause()
         await lab.say(OK)
         assert told.all == []
-        assert not lab.link.spent, "what is not read stays on the socket, which is looked at"
-        lab.link.resume()
+        assert not lab.upstream.spent, "what is not read stays on the socket, which is looked at"
+        lab.upstream.resume()
         await lab.until(lambda: told.kinds == ["head", "data", "complete"])
 
     story(work)
@@ -715,24 +717,28 @@ def test_reading_stops_and_goes_on_as_the_client_takes_it() -> None:
 # -- TLS --------------------------------------------------------------------------------------------------
 
 
-def over_tls(ca: trustme.CA, work: Callable[[Link, Any], Awaitable[None]]) -> None:
+def over_tls(ca: trustme.CA, work: Callable[[UpstreamConnection, Any], Awaitable[None]]) -> None:
     served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     ca.issue_cert(*TLS_NAMES).configure_cert(served)
     ca.configure_trust(trusting)
 
     async def main() -> None:
-        loop, outbox = asyncio.get_running_loop(), Outbox()
+        loop, write_batch = asyncio.get_running_loop(), WriteBatch()
         accepted: asyncio.Future[Any] = loop.create_future()
         server = await asyncio.start_server(
             lambda *ends: accepted.set_result(ends), "127.0.0.1", 0, ssl=served
         )
         async with asyncio.timeout(PATIENCE):
             port = server.sockets[0].getsockname()[1]
-            transport, link = await loop.create_connection(
-                lambda: Link(outbox), "127.0.0.1", port, ssl=trusting, server_hostname="localhost"
+            transport, upstream = await loop.create_connection(
+                lambda: UpstreamConnection(write_batch),
+                "127.0.0.1",
+                port,
+                ssl=trusting,
+                server_hostname="localhost",
             )
             ends = await accepted
-            await work(link, ends)
+            await work(upstream, ends)
             transport.abort()
             ends[1].transport.abort()
             server.close()
@@ -744,23 +750,23 @@ def over_tls(ca: trustme.CA, work: Callable[[Link, Any], Awaitable[None]]) -> No
 def test_over_tls_a_connection_whose_reading_was_stopped_serves_nobody_else(ca: trustme.CA) -> None:
     """TLS reads on, and keeps what no look at the socket shows."""
 
-    async def work(link: Link, _: Any) -> None:
-        link.begin(Told(), b"GET", whole=True)
-        assert not link.spent
-        link.pause()
-        assert link.spent
-        link.resume()
-        assert link.spent
+    async def work(upstream: UpstreamConnection, _: Any) -> None:
+        upstream.begin(Told(), b"GET", whole=True)
+        assert not upstream.spent
+        upstream.pause()
+        assert upstream.spent
+        upstream.resume()
+        assert upstream.spent
 
     over_tls(ca, work)
 
 
 def test_over_tls_an_upstream_that_says_goodbye_is_asked_nothing_more(ca: trustme.CA) -> None:
-    async def work(link: Link, ends: Any) -> None:
+    async def work(upstream: UpstreamConnection, ends: Any) -> None:
         ends[1].close()
-        while not link.spent and not link.lost:  # noqa: ASYNC110
+        while not upstream.spent and not upstream.lost:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
-        assert not link.is_clean
+        assert not upstream.is_clean
 
     over_tls(ca, work)
 
@@ -768,26 +774,26 @@ def test_over_tls_an_upstream_that_says_goodbye_is_asked_nothing_more(ca: trustm
 def test_over_tls_an_upstream_that_does_not_say_goodbye_is_left_for_good_after_a_while(
     ca: trustme.CA,
 ) -> None:
-    async def work(link: Link, ends: Any) -> None:
+    async def work(upstream: UpstreamConnection, ends: Any) -> None:
         ends[1].transport.pause_reading()  # it never hears our goodbye
-        link.leave(0.05)
-        while not link.lost:  # noqa: ASYNC110
+        upstream.leave(0.05)
+        while not upstream.lost:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
     over_tls(ca, work)
 
 
 def test_over_tls_an_upstream_that_is_left_gets_the_rest_of_its_request(ca: trustme.CA) -> None:
-    async def work(link: Link, ends: Any) -> None:
-        told, transport = Told(), link.transport
+    async def work(upstream: UpstreamConnection, ends: Any) -> None:
+        told, transport = Told(), upstream.transport
         assert transport is not None
-        link.begin(told, b"POST", whole=False)
+        upstream.begin(told, b"POST", whole=False)
         sent = 0
         while not transport.get_write_buffer_size():
-            link.write(bytes(1 << 18))
+            upstream.write(bytes(1 << 18))
             sent += 1 << 18
             await asyncio.sleep(0)
-        link.leave(PATIENCE)
+        upstream.leave(PATIENCE)
         got = 0
         while data := await ends[0].read(1 << 16):
             got += len(data)
@@ -800,10 +806,10 @@ def test_over_tls_an_upstream_that_is_left_gets_the_rest_of_its_request(ca: trus
 def test_over_tls_nothing_that_is_encrypted_is_taken_for_an_answer(ca: trustme.CA) -> None:
     """What came before writing failed is decrypted by whoever stands below, or is lost."""
 
-    async def work(link: Link, ends: Any) -> None:
-        told, transport = Told(), link.transport
+    async def work(upstream: UpstreamConnection, ends: Any) -> None:
+        told, transport = Told(), upstream.transport
         assert transport is not None
-        link.begin(told, b"POST", whole=False)
+        upstream.begin(told, b"POST", whole=False)
         await asyncio.sleep(0.02)  # what belongs to the handshake comes behind it
         raw: Any = transport._ssl_protocol._transport  # type: ignore[attr-defined]
         raw.pause_reading()
@@ -812,8 +818,8 @@ def test_over_tls_nothing_that_is_encrypted_is_taken_for_an_answer(ca: trustme.C
         sock = ends[1].get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         ends[1].transport.abort()
-        while not link.lost:
-            link.write(b"more of the upload" * 1000)
+        while not upstream.lost:
+            upstream.write(b"more of the upload" * 1000)
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         assert [one for one in told.all if one[0] != "hold"] == [("lost", "")]

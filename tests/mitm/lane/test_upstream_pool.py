@@ -12,8 +12,8 @@ import trustme
 
 from presign_proxy.http.message import Origin
 from presign_proxy.mitm.lane import upstream_pool as module
-from presign_proxy.mitm.lane.upstream_pool import IDLE, MAX_IDLE, MAX_IDLE_ALL, Place, Pool
-from presign_proxy.mitm.lane.write_batch import SMALL, Outbox
+from presign_proxy.mitm.lane.upstream_pool import IDLE, MAX_IDLE, MAX_IDLE_ALL, Pool, PoolKey
+from presign_proxy.mitm.lane.write_batch import SMALL, WriteBatch
 
 PATIENCE = 3.0
 
@@ -51,10 +51,10 @@ class Watched(Pool):
         super().__init__(*args)
         self.opened: list[Any] = []
 
-    async def open(self, place: Place) -> Any:
-        link = await super().open(place)
-        self.opened.append(link)
-        return link
+    async def open(self, place: PoolKey) -> Any:
+        upstream = await super().open(place)
+        self.opened.append(upstream)
+        return upstream
 
 
 class Lab:
@@ -63,21 +63,21 @@ class Lab:
         self.now = 1000.0
         self.contexts = 0
         self._context = context or ssl.create_default_context()
-        self.outbox = Outbox()
-        self.pool = Watched(self.context, lambda: self.now, self.outbox)
+        self.write_batch = WriteBatch()
+        self.pool = Watched(self.context, lambda: self.now, self.write_batch)
         scheme = "http" if context is None else "https"
-        self.place = Place("conn", Origin(scheme, "localhost", upstream.port), "127.0.0.1")
+        self.place = PoolKey("conn", Origin(scheme, "localhost", upstream.port), "127.0.0.1")
 
     def context(self) -> ssl.SSLContext:
         self.contexts += 1
         return self._context
 
-    async def fill(self, count: int, place: Place | None = None) -> list[Any]:
+    async def fill(self, count: int, place: PoolKey | None = None) -> list[Any]:
         """So many are opened, then given back in their order."""
-        links = [await self.pool.open(place or self.place) for _ in range(count)]
-        for link in links:
-            self.pool.give_back(place or self.place, link)
-        return links
+        upstreams = [await self.pool.open(place or self.place) for _ in range(count)]
+        for upstream in upstreams:
+            self.pool.give_back(place or self.place, upstream)
+        return upstreams
 
 
 def story(
@@ -94,7 +94,7 @@ def story(
         finally:
             # Nothing of it is left to a garbage collection, which may fall into somebody else's test.
             upstream.server.close()
-            for transport in [link.transport for link in lab.pool.opened] + [
+            for transport in [upstream.transport for upstream in lab.pool.opened] + [
                 one[1].transport for one in upstream.ends
             ]:
                 if transport is not None:
@@ -167,7 +167,7 @@ def test_sweeping_closes_what_is_idle_for_too_long_and_nothing_else() -> None:
         assert list(at.pool._idle) == [at.place]
         await at.upstream.closed(3)
         assert at.pool.take(at.place) is young[0]
-        assert all(link.odd for link in old + elsewhere)
+        assert all(upstream.odd for upstream in old + elsewhere)
 
     story(work)
 
@@ -188,17 +188,17 @@ def test_sweeping_lets_go_of_what_its_upstream_has_closed() -> None:
     story(work)
 
 
-async def spoil(at: Lab, link: Any, fault: str) -> None:
+async def spoil(at: Lab, upstream: Any, fault: str) -> None:
     """Its upstream closes it; or a mark that it has for other reasons."""
     if fault != "lost":
-        setattr(link, fault, True)
+        setattr(upstream, fault, True)
         return
     async with asyncio.timeout(PATIENCE):
         while not at.upstream.ends:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.005)
         for _, writer in at.upstream.ends:
             writer.close()
-        while not link.lost:  # noqa: ASYNC110
+        while not upstream.lost:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
@@ -276,9 +276,9 @@ def test_after_a_reset_nothing_that_was_opened_before_is_handed_out() -> None:
 
 def test_the_system_asks_whether_the_upstream_is_there() -> None:
     async def work(at: Lab) -> None:
-        link = await at.pool.open(at.place)
-        assert link.transport is not None
-        sock = link.transport.get_extra_info("socket")
+        upstream = await at.pool.open(at.place)
+        assert upstream.transport is not None
+        sock = upstream.transport.get_extra_info("socket")
         assert sock.getsockopt(1, 9) == 1  # SOL_SOCKET, SO_KEEPALIVE
 
     story(work)
@@ -294,13 +294,13 @@ def contexts(authority: trustme.CA, name: str) -> tuple[ssl.SSLContext, ssl.SSLC
 def test_over_tls_the_name_is_checked_and_the_address_is_the_judged_one(ca: trustme.CA) -> None:
     async def work(at: Lab) -> None:
         for _ in range(2):
-            link = await at.pool.open(at.place)
-            assert link.transport is not None
-            assert link.transport.get_extra_info("ssl_object").server_hostname == "localhost"
-            assert link.transport.get_extra_info("peername")[0] == "127.0.0.1"
+            upstream = await at.pool.open(at.place)
+            assert upstream.transport is not None
+            assert upstream.transport.get_extra_info("ssl_object").server_hostname == "localhost"
+            assert upstream.transport.get_extra_info("peername")[0] == "127.0.0.1"
             await asyncio.sleep(0.02)  # what belongs to the handshake comes behind it
-            at.pool.give_back(at.place, link)
-            assert at.pool.take(at.place) is link
+            at.pool.give_back(at.place, upstream)
+            assert at.pool.take(at.place) is upstream
         assert at.contexts == 1  # which is as dear as the rest
         at.pool.reset()
         await at.pool.open(at.place)
@@ -319,9 +319,9 @@ def test_over_tls_another_name_is_refused(ca: trustme.CA) -> None:
 
 def test_without_tls_nothing_is_verified_and_no_context_made() -> None:
     async def work(at: Lab) -> None:
-        link = await at.pool.open(at.place)
-        assert link.transport is not None
-        assert link.transport.get_extra_info("ssl_object") is None
+        upstream = await at.pool.open(at.place)
+        assert upstream.transport is not None
+        assert upstream.transport.get_extra_info("ssl_object") is None
         assert at.contexts == 0
 
     story(work)
@@ -355,7 +355,7 @@ def test_a_piece_that_waits_for_the_others_is_small() -> None:
 
 def test_what_is_written_in_one_turn_goes_out_at_once_and_in_order() -> None:
     async def main() -> None:
-        box, one, other = Outbox(), Transport(), Transport()
+        box, one, other = WriteBatch(), Transport(), Transport()
         box.write(one, b"a")
         box.write(other, b"x")
         box.write(one, b"b")
@@ -375,7 +375,7 @@ def test_what_is_written_in_one_turn_goes_out_at_once_and_in_order() -> None:
 
 def test_a_large_piece_does_not_wait_but_for_what_was_written_before() -> None:
     async def main() -> None:
-        box, one = Outbox(), Transport()
+        box, one = WriteBatch(), Transport()
         box.write(one, bytes(SMALL))
         assert one.written == [bytes(SMALL)]
         assert not box.holds(one)
@@ -392,7 +392,7 @@ def test_a_large_piece_does_not_wait_but_for_what_was_written_before() -> None:
 
 def test_what_waits_is_sent_when_asked_and_only_once() -> None:
     async def main() -> None:
-        box, one = Outbox(), Transport()
+        box, one = WriteBatch(), Transport()
         box.flush(one)
         box.write(one, b"a")
         box.flush(one)
@@ -405,7 +405,12 @@ def test_what_waits_is_sent_when_asked_and_only_once() -> None:
 
 def test_one_that_is_closing_is_not_written_to_and_one_that_fails_is_ended_alone() -> None:
     async def main() -> None:
-        box, closing, failing, good = Outbox(), Transport(closing=True), Transport(fails=True), Transport()
+        box, closing, failing, good = (
+            WriteBatch(),
+            Transport(closing=True),
+            Transport(fails=True),
+            Transport(),
+        )
         for one in (closing, failing, good):
             box.write(one, b"a")
         await asyncio.sleep(0)

@@ -15,9 +15,9 @@ import uvloop
 from tests.mitm.test_answers_by_turns import Counting, records
 
 from presign_proxy.http.message import Origin
-from presign_proxy.mitm.lane.upstream_pool import Place, Pool
+from presign_proxy.mitm.lane.upstream_pool import Pool, PoolKey
 from presign_proxy.mitm.lane.upstream_records import RecordTurns, over_tls
-from presign_proxy.mitm.lane.write_batch import Outbox
+from presign_proxy.mitm.lane.write_batch import WriteBatch
 from presign_proxy.mitm.tls_records import TURN_RECORDS
 from support.gateways import TLS_NAMES
 
@@ -114,7 +114,7 @@ def test_an_answer_in_records_of_one_byte_comes_whole_and_few_of_them_in_a_turn(
 ) -> None:
     async def work() -> None:
         body, told = bytes(range(256)) * 40, Counting()
-        pool = Pool(lambda: secure[1], lambda: 1000.0, Outbox())
+        pool = Pool(lambda: secure[1], lambda: 1000.0, WriteBatch())
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -126,7 +126,7 @@ def test_an_answer_in_records_of_one_byte_comes_whole_and_few_of_them_in_a_turn(
 
             served = loop.run_in_executor(None, serve)
             origin = Origin("https", "localhost", listener.getsockname()[1])
-            link = await pool.open(Place("conn", origin, "127.0.0.1"))
+            link = await pool.open(PoolKey("conn", origin, "127.0.0.1"))
             link.begin(told, b"GET", whole=True)
             await until(lambda: bool(told.ended))
             assert (told.body == body, told.ended[0]) == (True, "complete")

@@ -44,7 +44,7 @@ ERRORS = {"RuntimeError": RuntimeError, "MemoryError": MemoryError, "RecursionEr
 # Where a request is decided on or leaves: a fault below any of these is before the commit, or is the commit.
 DECISIVE = {
     "Guard.requestheaders",
-    "Guard._wait",
+    "Committer._wait",
     "Guard.http_connect",
     "Guard.server_connect",
     "LayerGuard.next_layer",
@@ -128,7 +128,7 @@ class Tracer:
             task = asyncio.current_task()
         except RuntimeError:
             return True
-        return task is None or task.get_coro().__qualname__ != "Housekeeper._run"
+        return task is None or task.get_coro().__qualname__ != "Deadlines._run"
 
     def _meet(self, place: str, called: Any) -> None:
         self.counts[place] += 1

@@ -18,7 +18,7 @@ from .. import strict_json
 from ..strict_yaml import parse
 from .encryption import Opener, VaultError, seal
 from .open import read_payload
-from .storage import StoreError, lock, write_private
+from .storage import PrivateFileError, lock, write_private
 from .taken_back import Present, present
 
 _YAML: Final = (".yaml", ".yml")
@@ -106,7 +106,7 @@ def naming(path: Path) -> Iterator[None]:
     """Say of which file it is what a StoreError or a VaultError says: raises ConfigError."""
     try:
         yield
-    except (StoreError, VaultError) as error:
+    except (PrivateFileError, VaultError) as error:
         raise ConfigError([Problem(str(path), 0, 0, "", str(error))]) from None
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from ...core.revocations import Revocations
 from ..permissions import writable_by_others
 from .open import digest_of
-from .storage import StoreError, read_private, write_private
+from .storage import PrivateFileError, read_private, write_private
 from .taken_back import Present, is_disabled, keys_of, removed, said
 
 MAX_REMOVED: Final = 10_000
@@ -41,14 +41,14 @@ def place_of(registry: Path) -> Path:
 def read_notice(path: Path) -> Notice:
     """Raises StoreError where there is none, others could have written it, or it is not whole."""
     if loose := writable_by_others(path):
-        raise StoreError(loose[0].message)
+        raise PrivateFileError(loose[0].message)
     raw = read_private(path)
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):
-        raise StoreError("is not JSON, or was cut off") from None
+        raise PrivateFileError("is not JSON, or was cut off") from None
     if not isinstance(data, dict) or data.keys() != _SECTIONS or not isinstance(data["of"], str):
-        raise StoreError("is not a notice of what is revoked: `presign` writes it")
+        raise PrivateFileError("is not a notice of what is revoked: `presign` writes it")
     disabled, gone = _texts(data["disabled"]), _texts(data["removed"])
     both = [*disabled, *gone]
     named = Revocations(
@@ -61,7 +61,7 @@ def read_notice(path: Path) -> Notice:
 def _texts(found: Any) -> list[str]:
     """Raises StoreError."""
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise StoreError("is not a notice of what is revoked: `presign` writes it")
+        raise PrivateFileError("is not a notice of what is revoked: `presign` writes it")
     return found
 
 
@@ -81,7 +81,7 @@ def write_notice(registry: Path, content: bytes, data: Mapping[str, Any], before
     revoked = {name: found for name, found in (data.get("revoked") or {}).items() if found}
     disabled = [name for name, entry in connections.items() if is_disabled(entry)]
     known: tuple[str, ...] = ()
-    with suppress(StoreError):
+    with suppress(PrivateFileError):
         known = read_notice(path).removed
     now = {name: keys_of(connections.get(name)) for name in before if name in connections}
     went = removed(before.items(), now)
@@ -100,7 +100,7 @@ def write_notice(registry: Path, content: bytes, data: Mapping[str, Any], before
     )
     try:
         write_private(path, f"{text}\n".encode(), like=registry)
-    except StoreError:
+    except PrivateFileError:
         with suppress(OSError):
             path.unlink()
 

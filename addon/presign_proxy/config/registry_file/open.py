@@ -11,7 +11,7 @@ from ..permissions import readable_by_others
 from ..secret_sources import SecretError, checked, name_of, text_of
 from ..values import KeySource
 from .encryption import Opener, Passphrase, VaultError, parse_key, unseal
-from .storage import StoreError, read_private
+from .storage import PrivateFileError, read_private
 
 MAX_KEYS: Final = 4
 """Keys that one source may hold, one a line."""
@@ -80,5 +80,5 @@ def read_payload(path: Path, openers: Sequence[Opener] | None) -> Payload:
         return Payload(unseal(raw, openers), digest_of(raw))
     if not raw.strip():
         # Not the same as saying nothing: a file that is just being written would open what was closed.
-        raise StoreError("is empty")
+        raise PrivateFileError("is empty")
     return Payload(raw, digest_of(raw))

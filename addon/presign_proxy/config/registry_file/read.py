@@ -17,7 +17,7 @@ from .encryption import VaultError
 from .entries import Entries
 from .memory import Memory
 from .open import Payload, RegistryPlace, openers_of, read_payload
-from .storage import StoreError
+from .storage import PrivateFileError
 
 _YAML: Final = (".yaml", ".yml")
 
@@ -128,6 +128,6 @@ def see_registry(
     try:
         openers = openers_of(config, base, environ)
         payload = read_payload(path, openers)
-    except (StoreError, VaultError) as error:
+    except (PrivateFileError, VaultError) as error:
         raise ConfigError([Problem(str(path), 0, 0, "", str(error))]) from None
     return SeenRegistry(path, payload, sealed=openers is not None, memory=memory)

@@ -25,7 +25,7 @@ _SWAPS: Final = 3
 _UNWRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class StoreError(Foreseen):
+class PrivateFileError(Foreseen):
     """A file that cannot be read or written. The text says what is wrong with it and what to do."""
 
 
@@ -44,11 +44,11 @@ def read_private(path: Path) -> bytes:
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise StoreError(_reason(error)) from None
+        raise PrivateFileError(_reason(error)) from None
     finally:
         os.close(descriptor)
     if len(raw) > MAX_BYTES:
-        raise StoreError(f"is larger than {MAX_BYTES} bytes")
+        raise PrivateFileError(f"is larger than {MAX_BYTES} bytes")
     return raw
 
 
@@ -63,25 +63,25 @@ def _opened(path: Path) -> int:
                 return os.open(followed(path), flags)
         return os.open(followed(path), flags)
     except BadLink as error:
-        raise StoreError(str(error)) from None
+        raise PrivateFileError(str(error)) from None
     except OSError as error:
         if path.is_symlink():
-            raise StoreError("is a symbolic link that leads nowhere") from None
-        raise StoreError(f"{_reason(error)}; is the path right?") from None
+            raise PrivateFileError("is a symbolic link that leads nowhere") from None
+        raise PrivateFileError(f"{_reason(error)}; is the path right?") from None
     except ValueError:
-        raise StoreError("the path holds a NUL") from None
+        raise PrivateFileError("the path holds a NUL") from None
 
 
 def _check_private(descriptor: int, path: Path) -> None:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
-        raise StoreError("is not a file but a directory, a device or a pipe")
+        raise PrivateFileError("is not a file but a directory, a device or a pipe")
     if found.st_size > MAX_BYTES:
-        raise StoreError(f"is larger than {MAX_BYTES} bytes")
+        raise PrivateFileError(f"is larger than {MAX_BYTES} bytes")
     if not is_secret(found):
-        raise StoreError(exposed(path))
+        raise PrivateFileError(exposed(path))
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StoreError(f"the file is writable by others: chmod go-w {shlex.quote(str(path))}")
+        raise PrivateFileError(f"the file is writable by others: chmod go-w {shlex.quote(str(path))}")
 
 
 def write_private(path: Path, content: bytes, like: Path | None = None) -> None:
@@ -94,7 +94,7 @@ def write_private(path: Path, content: bytes, like: Path | None = None) -> None:
     """
     _check_platform()
     if path.is_symlink():
-        raise StoreError("is a symbolic link: name the file itself")
+        raise PrivateFileError("is a symbolic link: name the file itself")
     draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}.draft")
     try:
         _write_draft(draft, content, like=like or path)
@@ -102,7 +102,7 @@ def write_private(path: Path, content: bytes, like: Path | None = None) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink()
-        raise StoreError(f"cannot be written: {_reason(error)}") from None
+        raise PrivateFileError(f"cannot be written: {_reason(error)}") from None
     try:
         _sync_directory(path.parent)
     except OSError as error:
@@ -167,8 +167,8 @@ def _opened_lock(beside: Path, path: Path) -> int:
     except OSError as error:
         mending = _mending(beside, path)
         if error.errno in _UNWRITABLE and not mending:
-            raise StoreError(f"nothing can be written to its directory: {_reason(error)}") from None
-        raise StoreError(f"cannot be locked: {_reason(error)}{mending}") from None
+            raise PrivateFileError(f"nothing can be written to its directory: {_reason(error)}") from None
+        raise PrivateFileError(f"cannot be locked: {_reason(error)}{mending}") from None
     try:
         found = os.fstat(descriptor)
         # Only an empty file with this one name: a link that somebody has put here leads to what is not ours.
@@ -176,7 +176,7 @@ def _opened_lock(beside: Path, path: Path) -> int:
             _hand_over(descriptor, path)
     except OSError as error:
         os.close(descriptor)
-        raise StoreError(f"cannot be locked: {_reason(error)}") from None
+        raise PrivateFileError(f"cannot be locked: {_reason(error)}") from None
     return descriptor
 
 
@@ -198,7 +198,7 @@ def remove_drafts(path: Path) -> None:
 def _check_platform() -> None:
     """Raises StoreError where no file can be kept from others in this way."""
     if sys.platform == "win32":
-        raise StoreError("needs the file modes and locks of Linux or macOS: on Windows, use WSL")
+        raise PrivateFileError("needs the file modes and locks of Linux or macOS: on Windows, use WSL")
 
 
 def _literally(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from . import shell_words
-from .urls import Unreadable
+from .urls import UnreadableUrl
 
 
 def _words(*lines: str) -> frozenset[str]:
@@ -65,12 +65,12 @@ def parse(text: str) -> Command:
     words, end = shell_words.split(text)
     options, urls = _options(words[1:])
     if len(urls) != 1:
-        raise Unreadable(f"the curl command has {len(urls)} URLs: one is needed")
+        raise UnreadableUrl(f"the curl command has {len(urls)} URLs: one is needed")
     given = dict(options)
     assumed = list(_cut(end))
     url = _with_query(urls[0], options)
     if "globoff" not in given and any(char in url for char in "{}[]") and "://[" not in url:
-        raise Unreadable("curl expands {} and [] in a URL: percent-encode them, or give -g")
+        raise UnreadableUrl("curl expands {} and [] in a URL: percent-encode them, or give -g")
     if "path-as-is" not in given:
         url = _squashed(url, assumed)
     return Command(url, _method(given), _fields(options), given.get("proxy"), tuple(assumed))
@@ -100,10 +100,10 @@ def _options(words: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[str]]:
             value = ""
             if name in _VALUES:
                 if attached is None and not rest:
-                    raise Unreadable(f"curl's --{name} wants a value")
+                    raise UnreadableUrl(f"curl's --{name} wants a value")
                 value = rest.pop() if attached is None else attached
             elif name not in _FLAGS:
-                raise Unreadable(_unknown(name))
+                raise UnreadableUrl(_unknown(name))
             if name == "url":
                 urls.append(value)
             else:
@@ -123,7 +123,7 @@ def _shorts(letters: str) -> list[tuple[str, str | None]]:
     for at, letter in enumerate(letters):
         name = _SHORT.get(letter)
         if name is None:
-            raise Unreadable(f"the curl command has an option that is not known here: -{letter}")
+            raise UnreadableUrl(f"the curl command has an option that is not known here: -{letter}")
         if name in _VALUES:
             return [*found, (name, letters[at + 1 :] or None)]
         found.append((name, None))
@@ -178,13 +178,13 @@ def _with_password(user: str) -> str:
 def _header(text: str) -> tuple[str, str | None]:
     """`Name: value`, or `Name;` for an empty value; None for `Name:`, which takes a header out."""
     if text.startswith("@"):
-        raise Unreadable("the curl command reads headers from a file: put them there")
+        raise UnreadableUrl("the curl command reads headers from a file: put them there")
     name, colon, value = text.partition(":")
     if colon:
         return name.strip(), value.strip(" \t") or None
     if text.endswith(";"):
         return text[:-1].strip(), ""
-    raise Unreadable("a header of the curl command has no colon")
+    raise UnreadableUrl("a header of the curl command has no colon")
 
 
 def _with_query(url: str, options: list[tuple[str, str]]) -> str:
@@ -196,7 +196,7 @@ def _with_query(url: str, options: list[tuple[str, str]]) -> str:
             pieces.append(_urlencoded(value))
         elif as_query and name in _DATA:
             if value.startswith("@") and name != "data-raw":
-                raise Unreadable("the curl command reads its query from a file: put it there")
+                raise UnreadableUrl("the curl command reads its query from a file: put it there")
             pieces.append(value)
     if not pieces:
         return url
@@ -210,7 +210,7 @@ def _urlencoded(value: str) -> str:
         return value[1:]
     name, equals, content = value.partition("=")
     if "@" in (value if not equals else name):
-        raise Unreadable("the curl command reads its query from a file: put it there")
+        raise UnreadableUrl("the curl command reads its query from a file: put it there")
     encoded = quote(content if equals else value, safe="")
     return f"{name}={encoded}" if equals and name else encoded
 

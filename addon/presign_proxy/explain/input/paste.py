@@ -16,7 +16,7 @@ from ...signing import grammar
 from ...signing.carrier_names import API_PROXY, TOKEN_PATH
 from ...signing.tokens import has_start
 from . import curl, lenient
-from .urls import MAX_TEXT, Located, Unreadable, locate, looks_like_url
+from .urls import MAX_TEXT, Located, UnreadableUrl, locate, looks_like_url
 
 Kind = Literal["url", "token", "headers", "curl"]
 
@@ -79,7 +79,7 @@ def parse(
     Raises Unreadable, a ValueError that repeats nothing of the text.
     """
     if len(text) > MAX_TEXT:
-        raise Unreadable("this is longer than any request")
+        raise UnreadableUrl("this is longer than any request")
     wanted = Wanted(method, path, url, gateway, client)
     plain, assumed = _unwrapped(text.removeprefix("\ufeff").strip(_BLANKS))
     if re.match(r"(?:\$ )?curl(?:\.exe)?\s", plain):
@@ -93,7 +93,7 @@ def parse(
     elif _LINE.match(_bare_line(plain)) or _REQUEST_LINE.match(plain):
         presented = _from_lines(plain, wanted)
     else:
-        raise Unreadable(
+        raise UnreadableUrl(
             "this is neither a URL, a token (ps1_…, ps2_…), header lines nor a curl command line"
         )
     return presented._replace(assumed=(*assumed, *presented.assumed))
@@ -157,7 +157,7 @@ def _from_lines(text: str, wanted: Wanted) -> Presented:
     pairs: list[tuple[str, str]] = []
     for line in lines:
         if not _LINE.match(line):
-            raise Unreadable("a header line has the form `Name: value`; one of these has not")
+            raise UnreadableUrl("a header line has the form `Name: value`; one of these has not")
         name, _, value = line.partition(":")
         pairs.append((name, value.strip(_BLANKS)))
     return _from_fields("headers", pairs, wanted, whole=found is not None)
@@ -167,12 +167,12 @@ def _json(text: str) -> list[tuple[str, str]]:
     try:
         found = json.loads(text)
     except ValueError:
-        raise Unreadable("this begins like a JSON object but is none") from None
+        raise UnreadableUrl("this begins like a JSON object but is none") from None
     headers = found.get("headers", found) if isinstance(found, dict) else None
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
-        raise Unreadable("headers as JSON are one object from name to text")
+        raise UnreadableUrl("headers as JSON are one object from name to text")
     if any(value != value.strip(" \t") for value in headers.values()):
-        raise Unreadable("a value begins or ends with a blank: no HTTP header can carry that")
+        raise UnreadableUrl("a value begins or ends with a blank: no HTTP header can carry that")
     return list(headers.items())
 
 
@@ -196,7 +196,7 @@ def _from_fields(
     loose = lenient.read(_probe("/", fields))
     connection = loose.first("connection_id")
     if connection is None and not (loose.tokens or has_start(b"\n".join(value for _, value in fields))):
-        raise Unreadable(
+        raise UnreadableUrl(
             "these headers name no connection (X-Presign-Connection): say to which URL they are sent"
         )
     path, assumed = _path(loose.first("paths"), wanted)
@@ -274,4 +274,4 @@ def _bytes(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
-        raise Unreadable("this is not Unicode text") from None
+        raise UnreadableUrl("this is not Unicode text") from None

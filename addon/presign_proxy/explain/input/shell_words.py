@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from .urls import Unreadable
+from .urls import UnreadableUrl
 
 _PART = re.compile(
     r"""
@@ -43,7 +43,7 @@ def split(text: str) -> Words:
     while at < len(text):
         match = _PART.match(text, at)
         if match is None:
-            raise Unreadable("the command line has a quote that is not closed, or ends in a backslash")
+            raise UnreadableUrl("the command line has a quote that is not closed, or ends in a backslash")
         at = match.end()
         kind = match.lastgroup or ""
         if kind in ("blank", "end", "redirect"):
@@ -57,7 +57,7 @@ def split(text: str) -> Words:
             end = match[0].strip() or "\n"
             break
         elif kind == "unknown":
-            raise Unreadable("the command line holds a shell variable or `…`: put its value there")
+            raise UnreadableUrl("the command line holds a shell variable or `…`: put its value there")
         elif kind not in ("blank", "joined"):
             word = (word or "") + _text(kind, match[kind])
     if word is not None and not skipped:
@@ -71,7 +71,7 @@ def _text(kind: str, quoted: str) -> str:
         return _IN_ANSI.sub(_ansi, quoted)
     if kind == "double":
         if _UNKNOWN_IN_DOUBLE.search(quoted):
-            raise Unreadable("the command line holds a shell variable or `…`: put its value there")
+            raise UnreadableUrl("the command line holds a shell variable or `…`: put its value there")
         return _IN_DOUBLE.sub(lambda match: "" if "\n" in match[1] else match[1], quoted)
     return quoted
 

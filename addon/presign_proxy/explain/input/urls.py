@@ -21,7 +21,7 @@ _BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 _GATEWAY_FORMS: Final = (API_PROXY, TOKEN_PATH)
 
 
-class Unreadable(ValueError):
+class UnreadableUrl(ValueError):
     """What was pasted cannot be read. The text is for people and repeats nothing of what was pasted."""
 
 
@@ -58,11 +58,11 @@ def locate(text: str, gateway: str) -> Located:
     joined = _absolute(joined, gateway, assumed)
     match = _URL.fullmatch(joined)
     if match is None or match[1].lower() not in ("http", "https"):
-        raise Unreadable("a URL begins with http:// or https://")
+        raise UnreadableUrl("a URL begins with http:// or https://")
     userinfo, _, host = match[2].rpartition("@")
     origin = parse_authority(host, match[1].lower())
     if origin is None:
-        raise Unreadable("the host of the URL is neither a name nor an address (or its port is none)")
+        raise UnreadableUrl("the host of the URL is neither a name nor an address (or its port is none)")
     if match[4]:
         assumed.append("What follows # in the URL stays in the client: it is never sent.")
     target = _target(match[3], assumed)
@@ -91,7 +91,7 @@ def _target(text: str, assumed: list[str]) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
-        raise Unreadable("the URL is not Unicode text") from None
+        raise UnreadableUrl("the URL is not Unicode text") from None
 
 
 def _listener(origin: Origin, target: bytes) -> tuple[str, int] | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..counter import LEASE, Tally, forgettable_at, weigh
+from ..counter import LEASE, Counter, forgettable_at, weigh
 from ..verdict import Verdict
 from .store import Lease, NoRoom
 
@@ -46,48 +46,50 @@ class MemoryStore:
         """No lease of the slots ends before: until then there is nothing to look for among them."""
         self._due: list[tuple[int, str]] = []
 
-    async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
+    async def admit(self, counters: Sequence[Counter], holder: str) -> Verdict:
         now = self._clock()
-        states = [self._state(tally, now) for tally in tallies]
-        weighed = [weigh(tally, state, now) for tally, state in zip(tallies, states, strict=True)]
+        states = [self._state(counter, now) for counter in counters]
+        weighed = [weigh(counter, state, now) for counter, state in zip(counters, states, strict=True)]
         verdict = Verdict(tuple(weighed))
         if verdict.admitted:
-            self._make_room(tallies, now)
-        for tally, one, state in zip(tallies, weighed, states, strict=True):
+            self._make_room(counters, now)
+        for counter, one, state in zip(counters, weighed, states, strict=True):
             if verdict.admitted or (not one.fits and one.after != state):
-                self._put(tally, one.after, holder, now)
+                self._put(counter, one.after, holder, now)
         return verdict
 
-    def _make_room(self, tallies: Sequence[Tally], now: int) -> None:
+    def _make_room(self, counters: Sequence[Counter], now: int) -> None:
         self._sweep(now)
-        added = sum(tally.key not in self._counters and tally.key not in self._slots for tally in tallies)
+        added = sum(
+            counter.key not in self._counters and counter.key not in self._slots for counter in counters
+        )
         if len(self._counters) + len(self._slots) + added > self._max:
             raise NoRoom(f"memory:// holds {self._max} counters, which is all it may")
 
-    def _state(self, tally: Tally, now: int) -> int:
-        if tally.kind != "slots":
-            return self._counters.get(tally.key, (0, 0))[0]
-        held = self._slots.get(tally.key)
+    def _state(self, counter: Counter, now: int) -> int:
+        if counter.kind != "slots":
+            return self._counters.get(counter.key, (0, 0))[0]
+        held = self._slots.get(counter.key)
         if held is None:
             return 0
-        if self._earliest[tally.key] <= now:
+        if self._earliest[counter.key] <= now:
             for lost in [one for one, ends in held.items() if ends <= now]:
                 del held[lost]
-            self._earliest[tally.key] = min(held.values(), default=now + self.lease)
+            self._earliest[counter.key] = min(held.values(), default=now + self.lease)
         return len(held)
 
     def _hold(self, key: str, holder: str, ends: int) -> None:
         self._slots.setdefault(key, {})[holder] = ends
         self._earliest[key] = min(self._earliest.get(key, ends), ends)
 
-    def _put(self, tally: Tally, after: int, holder: str, now: int) -> None:
-        if tally.kind == "slots":
-            self._hold(tally.key, holder, now + self.lease)
+    def _put(self, counter: Counter, after: int, holder: str, now: int) -> None:
+        if counter.kind == "slots":
+            self._hold(counter.key, holder, now + self.lease)
             return
-        forget = forgettable_at(tally, after)
-        if tally.key not in self._counters and forget:
-            heapq.heappush(self._due, (forget, tally.key))
-        self._counters[tally.key] = after, forget
+        forget = forgettable_at(counter, after)
+        if counter.key not in self._counters and forget:
+            heapq.heappush(self._due, (forget, counter.key))
+        self._counters[counter.key] = after, forget
 
     def _sweep(self, now: int) -> None:
         for _ in range(_SWEPT):

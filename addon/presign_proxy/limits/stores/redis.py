@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...signing.secret import Secret
-from ..counter import GRACE, LEASE, Tally, Weighed
+from ..counter import GRACE, LEASE, Counter, Weighed
 from ..verdict import Verdict
 from .store import Declined, Lease, StoreError
 
@@ -33,7 +33,7 @@ try:
     )
     from redis.retry import Retry as RetryInTurn
 
-    from .redis_pipeline import Command, Line
+    from .redis_pipeline import Command, Pipeline
 except ImportError:  # an extra
     ConnectionPool = None  # type: ignore[assignment,misc]
 
@@ -81,18 +81,18 @@ class RedisStore:
             )
         except ValueError:
             raise StoreError("the store is not a URL as in redis://127.0.0.1:6379/0") from None
-        self._line: Line | None = None
-        self._dialling: asyncio.Task[Line | StoreError] | None = None
+        self._line: Pipeline | None = None
+        self._dialling: asyncio.Task[Pipeline | StoreError] | None = None
         self._script: bytes | None = None
         self.now = now
         self.lease = lease
 
-    async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
-        keys = [tally.key for tally in tallies]
+    async def admit(self, counters: Sequence[Counter], holder: str) -> Verdict:
+        keys = [counter.key for counter in counters]
         arguments: list[str | int] = [holder, self.lease, GRACE, self.now]
-        for tally in tallies:
-            arguments += (tally.kind, tally.limit, tally.interval or tally.until)
-        undo = [("ZREM", tally.key, holder) for tally in tallies if tally.kind == "slots"]
+        for counter in counters:
+            arguments += (counter.kind, counter.limit, counter.interval or counter.until)
+        undo = [("ZREM", counter.key, holder) for counter in counters if counter.kind == "slots"]
         with _failures():
             said = await self._evaluate((len(keys), *keys, *arguments), undo)
             # Who reads a verdict counts with it: what is no number would fail there, as a fault of ours.
@@ -171,7 +171,7 @@ class RedisStore:
             answers = await (await self._connected()).ask(*commands, undo=undo)
         return answers
 
-    async def _connected(self) -> Line:
+    async def _connected(self) -> Pipeline:
         line = self._line
         if line is None or not line.is_open:
             if self._dialling is None or self._dialling.done():
@@ -183,7 +183,7 @@ class RedisStore:
             line = dialled
         return line
 
-    async def _dial(self) -> Line | StoreError:
+    async def _dial(self) -> Pipeline | StoreError:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(DIALLING):
@@ -194,7 +194,7 @@ class RedisStore:
             if not isinstance(error, Exception):
                 raise
             return _told(error)
-        self._line = Line(connection)
+        self._line = Pipeline(connection)
         return self._line
 
 

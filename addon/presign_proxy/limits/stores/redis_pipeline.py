@@ -23,7 +23,7 @@ LINGER: Final = 60.0
 Command = tuple[str | bytes | int, ...]
 
 
-class Line:
+class Pipeline:
     """Redis answers in the order in which it was asked. As soon as that may not hold any more the connection
     is given up, with all who wait on it: an answer that reached somebody else would admit what was refused.
     """

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...file_access import tried, why_not
-from ..counter import LEASE, Tally
+from ..counter import LEASE, Counter
 from ..verdict import Verdict
-from .sqlite_batches import BATCH, Asked, Bundle, Desk, Job
+from .sqlite_batches import BATCH, Asked, Batcher, Bundle, Job
 from .sqlite_file import BUSY, CounterFile, identity, made
 from .store import Lease, StoreError
 
@@ -35,12 +35,12 @@ class SqliteStore:
         self._clock = clock
         self.lease = lease
         self._bundles: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
-        self._desk: Desk | None = None
+        self._batcher: Batcher | None = None
         self._thread: threading.Thread | None = None
         self._file: CounterFile | None = None
 
-    async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
-        verdict = await self._do((tallies, holder))
+    async def admit(self, counters: Sequence[Counter], holder: str) -> Verdict:
+        verdict = await self._do((counters, holder))
         if verdict is None:
             raise StoreError("the store has not judged")
         return verdict
@@ -57,8 +57,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         if self._thread is not None:
-            if self._desk is not None:
-                self._desk.hand_over()
+            if self._batcher is not None:
+                self._batcher.hand_over()
             self._bundles.put(None)
             await asyncio.to_thread(self._thread.join, 1.0)
 
@@ -66,14 +66,14 @@ class SqliteStore:
         self, asked: Asked | None = None, kept: Sequence[Lease] = (), freed: Sequence[Lease] = ()
     ) -> asyncio.Future[Verdict | None]:
         loop = asyncio.get_running_loop()
-        desk = self._desk
-        if desk is None or desk.loop is not loop:
-            desk = self._desk = Desk(loop, self._bundles)
+        batcher = self._batcher
+        if batcher is None or batcher.loop is not loop:
+            batcher = self._batcher = Batcher(loop, self._bundles)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="presign-store", daemon=True)
             self._thread.start()
         future: asyncio.Future[Verdict | None] = loop.create_future()
-        desk.put(Job(future, asked, kept, freed))
+        batcher.put(Job(future, asked, kept, freed))
         return future
 
     def _run(self) -> None:
@@ -107,7 +107,7 @@ class SqliteStore:
         try:
             file = self._opened()
             # A rate or a slot is over before a machine is up again.
-            kinds = {tally.kind for tallies, _ in asked for tally in tallies}
+            kinds = {counter.kind for counters, _ in asked for counter in counters}
             file.be_durable("count" in kinds)
             verdicts = self._write(file, batch, asked, slots="slots" in kinds)
         except StoreError as error:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from ..counter import Tally
+from ..counter import Counter
 from ..verdict import Verdict
 from .store import Lease, StoreError
 
@@ -18,7 +18,7 @@ BATCH: Final = 256
 _GATHERING: Final = 0.002
 """Seconds for which a job waits for others that keep coming, at most: about as long as for the disk."""
 
-Asked = tuple[Sequence[Tally], str]
+Asked = tuple[Sequence[Counter], str]
 """What one request is held against, and who takes its slots."""
 Jobs = list["Job"]
 
@@ -66,7 +66,7 @@ def _tell(jobs: Jobs) -> None:
             job.future.set_result(job.answer)
 
 
-class Desk:
+class Batcher:
     """Gathers the jobs of a loop as long as each of its turns brings more.
 
     Every time the thread is woken the two fight for the interpreter's lock, and every time it writes it waits

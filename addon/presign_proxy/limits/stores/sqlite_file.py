@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..counter import SECOND, Tally, forgettable_at, weigh
+from ..counter import SECOND, Counter, forgettable_at, weigh
 from ..verdict import Verdict
 from .sqlite_batches import Asked
 from .store import Lease, StoreError
@@ -86,20 +86,22 @@ class _Judging:
         now = self.now = self._clock()  # the file is ours by now: nobody else counts at an earlier instant
         states = self._states
         states |= found
-        changed: dict[str, Tally] = {}
-        for tallies, holder in self._asked:
-            verdict = Verdict(tuple([weigh(tally, states.get(tally.key, 0), now) for tally in tallies]))
+        changed: dict[str, Counter] = {}
+        for counters, holder in self._asked:
+            verdict = Verdict(
+                tuple([weigh(counter, states.get(counter.key, 0), now) for counter in counters])
+            )
             self.verdicts.append(verdict)
             admitted = verdict.admitted
-            for tally, one in zip(tallies, verdict.weighed, strict=True):
-                if not admitted and (one.fits or one.after == states.get(tally.key, 0)):
+            for counter, one in zip(counters, verdict.weighed, strict=True):
+                if not admitted and (one.fits or one.after == states.get(counter.key, 0)):
                     continue
-                states[tally.key] = one.after
-                if tally.kind == "slots":
-                    self.taken.append((tally.key, holder))
+                states[counter.key] = one.after
+                if counter.kind == "slots":
+                    self.taken.append((counter.key, holder))
                 else:
-                    changed[tally.key] = tally
-        return {key: (states[key], forgettable_at(tally, states[key])) for key, tally in changed.items()}
+                    changed[counter.key] = counter
+        return {key: (states[key], forgettable_at(counter, states[key])) for key, counter in changed.items()}
 
 
 def made(path: Path) -> int:
@@ -167,7 +169,7 @@ class CounterFile:
 
     def admit(self, asked: Sequence[Asked], clock: Callable[[], int], lease: int) -> list[Verdict]:
         """Count requests. Where one of them takes a slot, within a transaction."""
-        keys = {tally.key: tally.kind == "slots" for tallies, _ in asked for tally in tallies}
+        keys = {counter.key: counter.kind == "slots" for counters, _ in asked for counter in counters}
         slots = [key for key, is_slots in keys.items() if is_slots]
         held = self._read(_TAKEN, (json.dumps(slots), clock())) if slots else {}
         judging = self._judging = _Judging(asked, held, clock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..counter import Tally
+from ..counter import Counter
 from ..verdict import Verdict
 
 
@@ -34,12 +34,12 @@ class Store(Protocol):
     lease: int
     """Microseconds for which a slot is held that is not renewed."""
 
-    async def admit(self, tallies: Sequence[Tally], holder: str) -> Verdict:
+    async def admit(self, counters: Sequence[Counter], holder: str) -> Verdict:
         """Count one request: in all of its counters, or where one has no room left, in none.
 
         Args:
-            tallies: with keys that differ.
-            holder: unique; takes a slot wherever a tally is of slots.
+            counters: with keys that differ.
+            holder: unique; takes a slot wherever a counter is of slots.
         """
 
     async def renew(self, leases: Sequence[Lease]) -> None:

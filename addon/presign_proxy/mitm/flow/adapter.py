@@ -33,7 +33,7 @@ from ...observe.request_line import comment_of_grant, comment_of_refusal
 from ...signing.disclosure import discloses
 from ...signing.source_scheme import BODY_OF_SOURCE
 from .shown_bodies import MAX_SHOWN, ShownBodies
-from .state import Arrival, Entry
+from .state import Arrival, FlowState
 
 MAX_HOST: Final = 300
 """Characters of a name or address: those of the longest name, in brackets or with a trailing dot."""
@@ -81,13 +81,13 @@ def framing_fault(request: http.Request, arrival: Arrival, forward: Forward) -> 
     return BODY_OF_SOURCE if forward.facts.scheme == "source" else ""
 
 
-def second_fault(request: Request, entry: Entry | None) -> str:
+def second_fault(request: Request, flow_state: FlowState | None) -> str:
     """Why a request without a presign may not go to a host of `also`, as it came; empty where it may."""
-    if entry is None:
+    if flow_state is None:
         return "it is not a live request"
     if is_h1(request.version):
         return ""
-    if not entry.arrival.has_body:
+    if not flow_state.arrival.has_body:
         return "Content-Length without a body" if announced(request.fields) else ""
     # Over HTTP/1 it would go without an end, and be read as the next request.
     told = any(name.lower() == b"content-length" for name, _ in request.fields)

@@ -27,7 +27,7 @@ from ..sockets import handler_of, transport_of
 from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, EndingStream
 from .http2_windows import all_unsent, unsent
-from .state import Entry
+from .state import FlowState
 from .waits import Drained
 
 logger = logging.getLogger(__name__)
@@ -56,21 +56,21 @@ class DownloadingStream(EndingStream):
     def _guard(self, stock: Commands) -> Commands:
         raise NotImplementedError
 
-    def _receive(self, entry: Entry, event: ResponseData | ResponseEndOfMessage) -> Commands:
+    def _receive(self, flow_state: FlowState, event: ResponseData | ResponseEndOfMessage) -> Commands:
         """Pass on a piece of the body, or its end, once all that came before was passed on."""
         self._incoming = self._incoming if self._incoming is not None else deque()
         self._incoming.append(event)
         if self._resting is None:
-            yield from self._pass_on(entry)
+            yield from self._pass_on(flow_state)
 
-    def _pass_on(self, entry: Entry) -> Commands:
+    def _pass_on(self, flow_state: FlowState) -> Commands:
         passed = 0
-        while self._begins(entry):
+        while self._begins(flow_state):
             try:
                 piece = next(self._pieces, None) if self._pieces is not None else None
             except Exception as error:
                 logger.warning("presign: a response body cannot be passed on (%s)", type(error).__name__)
-                yield from self._abort(entry)
+                yield from self._abort(flow_state)
                 return
             if piece is None:
                 self._pieces = None
@@ -84,22 +84,27 @@ class DownloadingStream(EndingStream):
             if passed >= TURN or self._is_behind():
                 self._resting = asyncio.get_running_loop().create_task(self._rest())
                 return
-        if entry.body is None and not self.answered:
-            yield from self._abort(entry)
-        elif entry.body is not None and entry.body.waits and self.prompting is None and not self.answered:
+        if flow_state.body is None and not self.answered:
+            yield from self._abort(flow_state)
+        elif (
+            flow_state.body is not None
+            and flow_state.body.waits
+            and self.prompting is None
+            and not self.answered
+        ):
             self.prompting = commands.RequestWakeup(PATIENCE)
             yield self.prompting
 
-    def _begins(self, entry: Entry) -> bool:
+    def _begins(self, flow_state: FlowState) -> bool:
         """Whether there is something to go on with."""
-        if entry.body is None or self.answered:
+        if flow_state.body is None or self.answered:
             return False
         if self._pieces is None and self._incoming:
             event = self._incoming.popleft()
             if isinstance(event, ResponseData):
-                self._pieces = entry.body.feed(event.data)
+                self._pieces = flow_state.body.feed(event.data)
             else:
-                self._ending, self._pieces = event, entry.body.finish()
+                self._ending, self._pieces = event, flow_state.body.finish()
         return self._pieces is not None
 
     def _is_behind(self) -> bool:
@@ -107,7 +112,7 @@ class DownloadingStream(EndingStream):
         server: Any = self.http_layer.connections.get(self.context.client)
         socket = self._in_socket()
         if isinstance(server, Http2Server):
-            room = self.ledger.shares.room
+            room = self.states.shares.room
             return is_too_much(socket + unsent(server, self.stream_id), socket + all_unsent(server), room)
         return is_too_much(socket, socket)
 
@@ -135,24 +140,24 @@ class DownloadingStream(EndingStream):
         return handler_of(self.context.client) is not None and self._goes_on() and self._is_behind()
 
     def _goes_on(self) -> bool:
-        return self.entry is not None and self.entry.stream is self and not self.answered
+        return self.flow_state is not None and self.flow_state.stream is self and not self.answered
 
     def _resume(self) -> Commands:
         self._resting = None
-        if self.entry is not None and self._goes_on():
-            yield from self._pass_on(self.entry)
+        if self.flow_state is not None and self._goes_on():
+            yield from self._pass_on(self.flow_state)
 
     def _prompt(self) -> Commands:
         """Nothing more of the answer has come: pass on what was held back."""
-        self.prompting, entry = None, self.entry
-        if entry is None or entry.body is None or entry.replied or self.answered or self.rests:
+        self.prompting, flow_state = None, self.flow_state
+        if flow_state is None or flow_state.body is None or flow_state.replied or self.answered or self.rests:
             return
-        if safe := entry.body.overdue():
+        if safe := flow_state.body.overdue():
             yield from self._guard(super()._handle_event(ResponseData(self.stream_id, safe)))
 
-    def _abort(self, entry: Entry) -> Commands:
+    def _abort(self, flow_state: FlowState) -> Commands:
         """Break off a response whose head is out: the client sees that it is not whole."""
-        yield from self._cancel(entry)
+        yield from self._cancel(flow_state)
         error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
         yield from self._guard(super()._handle_event(error))
         self.answered = True

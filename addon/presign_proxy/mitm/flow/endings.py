@@ -27,7 +27,7 @@ from ...errors import STATUS
 from ...gateway.request_id import new_request_id
 from . import adapter
 from .coalesce import Commands
-from .state import Entry, Ledger
+from .state import FlowState, FlowStates
 from .upstream_sharing import SharingHttp1Client
 from .waits import WaitingStream
 
@@ -44,8 +44,8 @@ class UnreadableResponse(ResponseProtocolError):
 class EndingStream(WaitingStream):
     """A stream that leaves nothing behind: no upstream at work, no slot held, no cycle."""
 
-    ledger: Ledger
-    entry: Entry | None = None
+    states: FlowStates
+    flow_state: FlowState | None = None
     answered = False
     invalid = False
     """Whether nobody can tell where the next request begins."""
@@ -54,23 +54,23 @@ class EndingStream(WaitingStream):
         """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
         flow until all objects are searched for such circles. A wakeup may still come.
         """
-        if self.entry is not None:
-            self.entry.stream = None
+        if self.flow_state is not None:
+            self.flow_state.stream = None
         if self.child_layer is None:
             self.client_state = self.server_state = nothing
             self.context.layers.clear()
 
     def _has_uploaded(self) -> None:
         self.uploading = False
-        if self.entry is not None:
-            self.entry.uploading = False
+        if self.flow_state is not None:
+            self.flow_state.uploading = False
 
-    def _cancel(self, entry: Entry) -> Commands:
+    def _cancel(self, flow_state: FlowState) -> Commands:
         """Let go of the upstream: its connection must not be used again with an answer still in it."""
-        self.ledger.end_upstream(entry)
-        if entry.server is not None:
-            yield SendHttp(_cancelled(self.stream_id), entry.server)
-            entry.server = None
+        self.states.end_upstream(flow_state)
+        if flow_state.server is not None:
+            yield SendHttp(_cancelled(self.stream_id), flow_state.server)
+            flow_state.server = None
 
     def _spare(self, command: commands.Command) -> Commands:
         """Close a connection on which a request was to be sent that is refused: nobody else would use it."""
@@ -82,18 +82,18 @@ class EndingStream(WaitingStream):
         if not isinstance(command, SendHttp) or not isinstance(command.event, ResponseProtocolError):
             return
         if command.event.code is ErrorCode.KILL and not self.answered:
-            if self.entry is not None:
-                yield from self._cancel(self.entry)
+            if self.flow_state is not None:
+                yield from self._cancel(self.flow_state)
             self._leave()
             yield DropStream(self.stream_id)
 
     def _leave(self) -> None:
         """Nothing more comes of this stream. What is still uploaded has held its slot until now."""
-        entry = self.entry
-        if entry is not None and entry.guarded:
-            if entry.uploading:
-                self.ledger.end_upstream(entry)
-            entry.seat.let_go()
+        flow_state = self.flow_state
+        if flow_state is not None and flow_state.guarded:
+            if flow_state.uploading:
+                self.states.end_upstream(flow_state)
+            flow_state.limit_hold.let_go()
         self.answered = True  # what mitmproxy has queued meanwhile is not for anybody
         self.http_layer.ended.append(self)
 
@@ -111,20 +111,20 @@ class EndingStream(WaitingStream):
             server.state = server.drop
             yield commands.RequestWakeup(LINGER)
 
-    def _end_upload(self, entry: Entry) -> Commands:
+    def _end_upload(self, flow_state: FlowState) -> Commands:
         """The answer is there, and nobody waits for the rest of the request."""
-        yield from self._cancel(entry)
+        yield from self._cancel(flow_state)
         server = self.http_layer.connections[self.context.client]
         yield from self._stop_upload() if isinstance(server, Http2Server) else self._hang_up()
         self._leave()
         yield DropStream(self.stream_id)
 
     def _refusal(self, code: str, status: int | None = None) -> Answer:
-        entry = self.entry
-        request_id = (entry.request_id if entry else "") or new_request_id()
-        if entry is not None and entry.guarded:
-            entry.failed = code
-        return refusal(code, request_id, entry.style if entry else "json", status)
+        flow_state = self.flow_state
+        request_id = (flow_state.request_id if flow_state else "") or new_request_id()
+        if flow_state is not None and flow_state.guarded:
+            flow_state.failed = code
+        return refusal(code, request_id, flow_state.style if flow_state else "json", status)
 
     def _answer(self, answer: Answer) -> Commands:
         """Answer now, whatever of the request is still to come; nothing of it is kept."""
@@ -133,14 +133,16 @@ class EndingStream(WaitingStream):
             error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
             yield SendHttp(error, self.context.client)
             return
-        if self.entry is None or self.entry.decision is None:
+        if self.flow_state is None or self.flow_state.decision is None:
             adapter.hide(self.flow)  # no hook of ours has seen it
         # The rest of a small body may have come while the hook was running.
         if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
             self.uploading = False
         over_h1 = adapter.is_h1(self.flow.request.data.http_version)
         # After a request that is invalid as HTTP nobody can tell where the next one begins.
-        last = answer.status == STATUS["malformed"] or self.entry is None or self.entry.ends_connection
+        last = (
+            answer.status == STATUS["malformed"] or self.flow_state is None or self.flow_state.ends_connection
+        )
         close = over_h1 and (self.uploading or self.invalid or last)
         response = adapter.response_of(answer, close=close)
         self.flow.response = response

@@ -9,7 +9,7 @@ from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http._events import RequestProtocolError
 
-from ...http.response_head import MAX_RESPONSE_HEAD, HeadSearch, Unreadable
+from ...http.response_head import MAX_RESPONSE_HEAD, HeadSearch, UnreadableHead
 from ..response_chunks import FRAMED_OTHERWISE, ChunksForMitmproxy, ResponseChunks
 from .coalesce import Commands
 from .endings import EndingHttp1Client, UnreadableResponse
@@ -72,7 +72,7 @@ class GuardedHttp1Client(TamedHttp1, EndingHttp1Client):
         if isinstance(event, events.DataReceived) and self.request is not None:
             try:
                 self._straighten()
-            except Unreadable as why:
+            except UnreadableHead as why:
                 yield from self._break(str(why))
                 return
         for command in super().read_headers(event):

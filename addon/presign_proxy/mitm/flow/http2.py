@@ -30,7 +30,7 @@ from .http2_encoder import BoundedEncoder
 from .http2_frames import ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
 from .http2_status import has_status
 from .http2_windows import make_windowed, windowed
-from .state import Ledger
+from .state import FlowStates
 
 PSEUDO: Final = 4
 """Fields of a request over HTTP/2 that are none of its header."""
@@ -46,7 +46,7 @@ MAX_ENDED: Final = 100
 class Uploads(Protocol):
     """What a client's side asks of the HTTP layer."""
 
-    ledger: Ledger
+    states: FlowStates
     owing: set[Connection]
 
     @property
@@ -235,18 +235,18 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
         """Whether this is a turn to begin with a stream, and none was begun with in it."""
         if self._begun:
             return False
-        self._begun = self._called or self.http_layer.ledger.turns.take()
+        self._begun = self._called or self.http_layer.states.turns.take()
         return self._begun
 
     def _wait(self) -> Commands:
         if not self.gate.barred:
             return (yield from super()._wait())
         self.turn = turn = Turn(self)
-        self.http_layer.ledger.turns.wait(turn, new=not self.http_layer.streams)
+        self.http_layer.states.turns.wait(turn, new=not self.http_layer.streams)
 
     def _leave_row(self) -> None:
         if isinstance(self.turn, Turn):
-            self.http_layer.ledger.turns.leave(self.turn)
+            self.http_layer.states.turns.leave(self.turn)
         self.turn = None
 
     def close_connection(self, msg: str) -> Commands:
@@ -274,7 +274,7 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
         """Whether one more stream may be begun with. h2 has counted it."""
         if self.h2_conn.open_inbound_streams > MAX_STREAMS:
             return False
-        return self.http_layer.ledger.shares.may_begin(len(self.http_layer.streams))
+        return self.http_layer.states.shares.may_begin(len(self.http_layer.streams))
 
     def _turn_away(self, event: Any) -> bool:
         """Refuse a stream in such a way that its client knows it may ask again (RFC 9113, 8.7)."""

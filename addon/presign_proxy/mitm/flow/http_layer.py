@@ -37,7 +37,7 @@ from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
 from .http1 import TamedHttp1
 from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, Turn
 from .http2_windows import all_unsent, unsent
-from .state import Ledger
+from .state import FlowStates
 from .stream import GuardedStream
 from .tls_layers import GuardedClientTLSLayer, GuardedServerTLSLayer
 from .upstream_protocol import GuardedHttpClient
@@ -58,9 +58,9 @@ _HEAD_END: Final = re.compile(rb"\n\r?\n")
 class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
     """The client's side: heads of bounded size, owed within a deadline; no page or log line repeats them."""
 
-    def __init__(self, context: Context, ledger: Ledger) -> None:
+    def __init__(self, context: Context, states: FlowStates) -> None:
         super().__init__(context)
-        self.ledger = ledger
+        self.states = states
         self._endless = 0
         """Bytes of the buffer in which no head ends."""
         self._empty_lines = 0
@@ -150,9 +150,9 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
         """Keep account of the head that is owed; its deadline runs on where that fails."""
         try:
             if self.state != self.read_headers or not self.buf:
-                self.ledger.paid_head(self.conn)
+                self.states.paid_head(self.conn)
             else:
-                self.ledger.owe_head(self.conn)
+                self.states.owe_head(self.conn)
         except Exception as error:
             logger.error("presign: failed to keep a deadline (%s)", type(error).__name__)
         if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
@@ -179,18 +179,18 @@ class GuardedHttpLayer(BackloggedHttpLayer):
             self.broken = True
             logger.error("presign: failed at the protocol (%s); the client is cut off", type(error).__name__)
             yield commands.CloseConnection(self.context.client)
-            self.ledger.cut.add(self.context.client)
+            self.states.cut.add(self.context.client)
 
     def _handle(self, event: events.Event) -> Commands:
         client = self.context.client
         self.listening = self._is_heard(event)
         if isinstance(event, events.Start):
-            self.ledger.layers[client] = self
+            self.states.layers[client] = self
             # mitmproxy keeps a server that is already there.
             if client.alpn == b"h2":
                 self.connections.setdefault(client, GuardedHttp2Server(self.context.fork(), self))
             elif client.transport_protocol == "tcp":
-                self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.ledger))
+                self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.states))
         for command in in_one_piece(self._led(event)):
             if self.quiet and isinstance(command, commands.Log):
                 command.message = "presign: a message of the protocol layer is withheld"
@@ -204,7 +204,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
             self.ended.pop().come_apart()
         if isinstance(server := self.connections.get(client), GuardedHttp2Server):
             gone = client.state is ConnectionState.CLOSED
-            self.ledger.shares.note(client, *((0, 0) if gone else (len(self.streams), all_unsent(server))))
+            self.states.shares.note(client, *((0, 0) if gone else (len(self.streams), all_unsent(server))))
 
     def _led(self, event: events.Event) -> Commands:
         """What comes of an event where it belongs."""
@@ -292,7 +292,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
 
     def make_stream(self, stream_id: int) -> Commands:
         stream = GuardedStream(self.context.fork(), stream_id)
-        stream.ledger, stream.begin = self.ledger, self.begin
+        stream.states, stream.begin = self.states, self.begin
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
 
@@ -310,7 +310,7 @@ def _page(answer: Answer) -> bytes:
     return b"\r\n".join(head) + b"\r\n\r\n" + answer.body
 
 
-def adopt(context: Context, ledger: Ledger, begin: Begin | None = None) -> None:
+def adopt(context: Context, states: FlowStates, begin: Begin | None = None) -> None:
     """Guard every stock HTTP layer of a connection.
 
     Args:
@@ -323,4 +323,4 @@ def adopt(context: Context, ledger: Ledger, begin: Begin | None = None) -> None:
         elif type(one) is layers.ClientTLSLayer:
             GuardedClientTLSLayer.guard(one)
         if isinstance(one, GuardedHttpLayer):
-            one.ledger, one.begin = ledger, begin
+            one.states, one.begin = states, begin

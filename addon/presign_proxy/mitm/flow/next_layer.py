@@ -1,12 +1,18 @@
-"""Looks at each layer that mitmproxy has chosen, after everybody else."""
+"""The last addon in mitmproxy's chain: it sees each layer that was chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from mitmproxy.proxy.layer import NextLayer
 
 from . import first_bytes
+
+
+class GuardsLayers(Protocol):
+    """Guards the layer that was chosen for a connection."""
+
+    def guard_layer(self, nextlayer: NextLayer) -> None: ...
 
 
 class LayerGuard:
@@ -14,13 +20,13 @@ class LayerGuard:
 
     name = "presign_layers"
 
-    def __init__(self, guard: Callable[[NextLayer], None]) -> None:
+    def __init__(self, guard: GuardsLayers) -> None:
         self._guard = guard
 
     def next_layer(self, nextlayer: NextLayer) -> None:
         guarded = False
         try:
-            self._guard(nextlayer)
+            self._guard.guard_layer(nextlayer)
             guarded = True
         finally:
             if not guarded:

@@ -22,7 +22,7 @@ from ...core.response_body import Body
 from ...errors import Denied
 from ...http.message import Request
 from ...limits.client_shares import STREAMS, Shares, streams_of
-from ...limits.slots import Seat
+from ...limits.slots import LimitHold
 from ...observe.audit_record import Outcome
 from .. import bell, sockets
 from ..backpressure import MAX_HELD, OneOfMany
@@ -33,7 +33,6 @@ from .shown_bodies import ShownBodies
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 
-MAX_PINS: Final = 256
 READS: Final = 4
 """Pieces of answers to clients over HTTP/2 that are read in one turn of the event loop."""
 
@@ -61,7 +60,7 @@ class Arrival(NamedTuple):
     has_body: bool = True
 
 
-class Judged(NamedTuple):
+class LaneDecision(NamedTuple):
     """What the lane decided on a request that it does not serve: the flow path answers or passes it."""
 
     request: Request
@@ -70,7 +69,7 @@ class Judged(NamedTuple):
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
-class Entry:
+class FlowState:
     """One flow: how it came, what was decided, how far it got."""
 
     arrival: Arrival
@@ -118,7 +117,7 @@ class Entry:
     upstream_duration: float | None = None
     request_id: str = ""
     style: Style = "json"
-    seat: Seat = field(default_factory=Seat)
+    limit_hold: LimitHold = field(default_factory=LimitHold)
     told: bool = False
     """Whether the request has its line in the log, or was too many to get one."""
     bodies: ShownBodies | None = None
@@ -183,7 +182,7 @@ class Entry:
         return self.decision if isinstance(self.decision, Forward) else None
 
 
-class Ledger:
+class FlowStates:
     """The entries of all live flows, and since when each client owes the head of a request."""
 
     def __init__(self, confirm: Confirm, clients: Callable[[], int] = lambda: STREAMS) -> None:
@@ -197,15 +196,14 @@ class Ledger:
         # In which streams over HTTP/2 are begun with, and in which answers to them are read.
         self.turns = Turns(sockets.call)
         self.reads = Turns(bell.call, READS)
-        self._entries: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
+        self._entries: WeakKeyDictionary[Any, FlowState] = WeakKeyDictionary()
         # A UI keeps flows, and with them their entries, long after their exchanges.
-        self._granted: WeakSet[Entry] = WeakSet()
+        self._granted: WeakSet[FlowState] = WeakSet()
         # Those that were answered before all of their body had come.
-        self._trailing: WeakSet[Entry] = WeakSet()
+        self._trailing: WeakSet[FlowState] = WeakSet()
         self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
-        self._judged: WeakKeyDictionary[Any, Judged] = WeakKeyDictionary()
+        self._judged: WeakKeyDictionary[Any, LaneDecision] = WeakKeyDictionary()
         # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
         self.cut: WeakSet[Any] = WeakSet()
         self.shows_bodies = False
@@ -221,33 +219,39 @@ class Ledger:
         self.raw: WeakSet[Any] = WeakSet()
         self._departed: WeakSet[Any] = WeakSet()
 
-    def open(self, flow: Any, arrival: Arrival) -> Entry:
-        entry = self._entries[flow] = Entry(arrival, client=flow.client_conn)
-        return entry
+    def open(self, flow: Any, arrival: Arrival) -> FlowState:
+        flow_state = self._entries[flow] = FlowState(arrival, client=flow.client_conn)
+        return flow_state
 
-    def get(self, flow: Any) -> Entry | None:
+    def get(self, flow: Any) -> FlowState | None:
         """The entry of this very flow object, or None: then nothing may be forwarded for it."""
         return self._entries.get(flow)
 
-    def grant(self, entry: Entry, decision: Forward) -> None:
-        self._granted.add(entry)
-        entry.guarded, entry.request_id, entry.style = True, decision.request_id, decision.style
-        entry.max_body = decision.terms.max_body  # also once the answer is there, and the grant let go of
-        entry.patience = decision.connection.conduct.patience
-        entry.bodies = ShownBodies() if self.shows_bodies else None
-        entry.decision = decision
+    def grant(self, flow_state: FlowState, decision: Forward) -> None:
+        self._granted.add(flow_state)
+        flow_state.guarded, flow_state.request_id, flow_state.style = (
+            True,
+            decision.request_id,
+            decision.style,
+        )
+        flow_state.max_body = (
+            decision.terms.max_body
+        )  # also once the answer is there, and the grant let go of
+        flow_state.patience = decision.connection.conduct.patience
+        flow_state.bodies = ShownBodies() if self.shows_bodies else None
+        flow_state.decision = decision
 
     def is_told(self, flow: Any) -> bool:
         """Whether the request of this flow has been told of in a line."""
-        entry = self.get(flow)
-        return entry is not None and entry.told
+        flow_state = self.get(flow)
+        return flow_state is not None and flow_state.told
 
-    def confirm(self, entry: Entry) -> Denied | None:
+    def confirm(self, flow_state: FlowState) -> Denied | None:
         """Decide again on what is about to leave. Returns why it may not.
 
         What was changed meanwhile leaves as it would be granted now, if that goes the same way.
         """
-        grant, request, entry.request = entry.grant, entry.request, None
+        grant, request, flow_state.request = flow_state.grant, flow_state.request, None
         if grant is None or request is None:
             return Denied("internal", "nothing was granted, or it has left before")
         decided = self._confirm(grant, request)
@@ -258,48 +262,48 @@ class Ledger:
         renewed = decided.filled_as(grant)
         if renewed is None or (renewed.origin, renewed.resolve) != (grant.origin, grant.resolve):
             return Denied("unavailable", "its connection was changed while it waited")
-        entry.decision, entry.mask = renewed, mask_for(renewed.connection.injector)
+        flow_state.decision, flow_state.mask = renewed, mask_for(renewed.connection.injector)
         return None
 
-    def retire(self, entry: Entry) -> None:
+    def retire(self, flow_state: FlowState) -> None:
         """The exchange is over: let go of the credential; a UI may keep the flow for days.
 
         Its slot is free once its upstream has nothing to do for it any more, and not before.
         """
-        self._granted.discard(entry)
-        entry.decision, entry.request = _OVER, None
-        if not entry.replied:
-            self.end_upstream(entry)
-        if entry.replied and entry.uploading:
-            self._trailing.add(entry)
+        self._granted.discard(flow_state)
+        flow_state.decision, flow_state.request = _OVER, None
+        if not flow_state.replied:
+            self.end_upstream(flow_state)
+        if flow_state.replied and flow_state.uploading:
+            self._trailing.add(flow_state)
         else:
-            entry.stream = None
-            entry.seat.let_go()
-        entry.enter("done")
+            flow_state.stream = None
+            flow_state.limit_hold.let_go()
+        flow_state.enter("done")
 
-    def end_upstream(self, entry: Entry) -> None:
+    def end_upstream(self, flow_state: FlowState) -> None:
         """Close the connection on which an exchange goes on, unless it carries others too."""
-        if entry.server is not None and getattr(entry.server, "alpn", None) != b"h2":
-            abort(entry.client, entry.server)
+        if flow_state.server is not None and getattr(flow_state.server, "alpn", None) != b"h2":
+            abort(flow_state.client, flow_state.server)
 
     @property
     def in_flight(self) -> int:
         """How many granted requests have not ended."""
         return len(self._granted)
 
-    def live(self) -> list[Entry]:
+    def live(self) -> list[FlowState]:
         """Entries of granted requests whose exchange goes on."""
         return list(self._granted)
 
-    def is_waiting(self, entry: Entry) -> bool:
+    def is_waiting(self, flow_state: FlowState) -> bool:
         """Whether it is its upstream's turn, and its client is there to take what comes."""
-        layer = self.layers.get(entry.client)
-        held = layer is not None and entry.server is not None and layer.backlog_of(entry.server)
-        return not held and entry.client not in self.mute
+        layer = self.layers.get(flow_state.client)
+        held = layer is not None and flow_state.server is not None and layer.backlog_of(flow_state.server)
+        return not held and flow_state.client not in self.mute
 
-    def uploads(self) -> list[Entry]:
+    def uploads(self) -> list[FlowState]:
         """Entries of granted requests whose body has not come in full, answered or not."""
-        return [entry for entry in (*self._granted, *self._trailing) if entry.uploading]
+        return [flow_state for flow_state in (*self._granted, *self._trailing) if flow_state.uploading]
 
     def unheard(self) -> set[Any]:
         """Clients that may have gone without anybody's having been told: those that say no more, and those
@@ -310,14 +314,14 @@ class Ledger:
             *self.deaf,
             *self._full,
             *self.raw,
-            *(entry.client for entry in self.uploads()),
+            *(flow_state.client for flow_state in self.uploads()),
         }
 
-    def lost(self, client: Any) -> list[Entry]:
+    def lost(self, client: Any) -> list[FlowState]:
         """Entries of granted requests of a client that was cut off."""
         if client not in self.cut:
             return []
-        return [entry for entry in self.live() if entry.client is client]
+        return [flow_state for flow_state in self.live() if flow_state.client is client]
 
     def holds_too_much(self, client: Any) -> bool:
         """Whether what a client sent piles up here."""
@@ -343,7 +347,6 @@ class Ledger:
         self.layers.pop(client, None)
         self.shares.forget(client)
         self.heads.pop(client, None)
-        self.pins.pop(client, None)
         self._judged.pop(client, None)
         self.mute.discard(client)
         for clients in (self.cut, self.gone, self.deaf, self._full, self.raw):
@@ -354,7 +357,7 @@ class Ledger:
         """Whether a client is known to have gone, also while its upstreams are still being ended."""
         return client in self.gone or client in self._departed
 
-    def hand_over(self, client: Any, judged: Judged) -> None:
+    def hand_over(self, client: Any, judged: LaneDecision) -> None:
         """Keep what was decided on the next request of a client, so that nobody decides on it again."""
         self._judged[client] = judged
 
@@ -370,13 +373,3 @@ class Ledger:
 
     def paid_head(self, client: Any) -> None:
         self.heads.pop(client, None)
-
-    def pin(self, client: Any, host: str, port: int, address: str) -> None:
-        """Let this client's connections to a name go to the address that was judged last."""
-        pins = self.pins.setdefault(client, {})
-        if len(pins) >= MAX_PINS and (host, port) not in pins:
-            del pins[next(iter(pins))]
-        pins[host, port] = address
-
-    def pinned(self, client: Any, host: str, port: int) -> str | None:
-        return self.pins.get(client, {}).get((host, port))

@@ -60,13 +60,13 @@ class SharingHttpLayer(WaitingHttpLayer):
             if isinstance(one, SharingHttp1Client) and event.connection_spec_matches(connection):
                 if one.owner is None:
                     return True  # nothing was sent on it yet
-                return one.owner == self._asker(event) and is_silent(
+                return one.owner == self._client_of(event) and is_silent(
                     self.context.client, self.dialled(connection)
                 )
         return True
 
-    def _asker(self, event: GetHttpConnection) -> str:
+    def _client_of(self, event: GetHttpConnection) -> str:
         """In whose name a connection is asked for."""
-        entry = getattr(self.command_sources.get(event), "entry", None)
-        grant = entry.grant if entry is not None else None
+        flow_state = getattr(self.command_sources.get(event), "flow_state", None)
+        grant = flow_state.grant if flow_state is not None else None
         return grant.connection.id if grant is not None else ""

@@ -25,7 +25,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Client
 
 from ..half_closed import PROBE, may_be_there
 from .coalesce import Commands
-from .state import Ledger
+from .state import FlowStates
 
 
 class _ForStream(events.Event):
@@ -137,7 +137,7 @@ def _room(client: Http2Client) -> int:
 class WaitingHttp1Server(Http1Server):
     """The client's side of HTTP/1. A client that ends what it says may still wait for an answer."""
 
-    ledger: Ledger
+    states: FlowStates
 
     def wait(self, event: events.Event) -> Commands:
         """A client of HTTP/1.0 cannot be asked whether it is there: it is taken to be gone."""
@@ -146,7 +146,7 @@ class WaitingHttp1Server(Http1Server):
         if not isinstance(event, events.ConnectionClosed) or not askable or not may_be_there(client):
             yield from super().wait(event)
             return
-        self.ledger.mute.add(client)
+        self.states.mute.add(client)
         if self.response is None:
             yield commands.SendData(client, PROBE)
 
@@ -157,10 +157,10 @@ class WaitingHttp1Server(Http1Server):
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
         client = self.context.client
-        if self.ledger.has_departed(client):
+        if self.states.has_departed(client):
             self.buf = ReceiveBuffer()  # what it has sent ahead is for nobody, and would be ended by nobody
         yield from super().mark_done(request=request, response=response)
-        if client in self.ledger.mute:
+        if client in self.states.mute:
             yield from self._end_reading()
 
     def _end_reading(self) -> Commands:
@@ -168,7 +168,7 @@ class WaitingHttp1Server(Http1Server):
         if self.state == self.read_headers:
             yield commands.CloseConnection(self.context.client)
         elif self.state == self.read_body:
-            self.ledger.mute.discard(self.context.client)
+            self.states.mute.discard(self.context.client)
             yield from self.state(events.ConnectionClosed(self.context.client))
 
 

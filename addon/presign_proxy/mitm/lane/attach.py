@@ -8,18 +8,18 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from ..sockets import speaks_h1
 from .layer import Lane
-from .shared import Express
+from .shared import LaneShared
 
 
-def with_lane(chosen: layer.Layer | None, express: Express) -> layer.Layer | None:
+def with_lane(chosen: layer.Layer | None, shared: LaneShared) -> layer.Layer | None:
     """What mitmproxy chose, with a lane in the place of its HTTP layer if one can stand there.
 
     Where a client speaks TLS to the gateway itself, that layer stands behind the one for TLS.
     """
     if isinstance(chosen, ClientTLSLayer):
-        chosen.child_layer = with_lane(chosen.child_layer, express) or chosen.child_layer
+        chosen.child_layer = with_lane(chosen.child_layer, shared) or chosen.child_layer
     elif isinstance(chosen, HttpLayer) and _may_take(chosen):
-        return Lane(chosen.context, chosen, express)
+        return Lane(chosen.context, chosen, shared)
     return chosen
 
 

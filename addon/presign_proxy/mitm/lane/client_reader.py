@@ -17,7 +17,7 @@ class Taker(Protocol):
         """Does not fail."""
 
 
-class Intake(asyncio.Protocol):
+class ClientReader(asyncio.Protocol):
     """Stands between a transport and mitmproxy's protocol, which hears of everything but data."""
 
     __slots__ = ("_stock", "_taker", "_transport")
@@ -28,7 +28,7 @@ class Intake(asyncio.Protocol):
         self._taker = taker
 
     @classmethod
-    def over(cls, writer: Any, reader: Any, taker: Taker) -> Intake | None:
+    def over(cls, writer: Any, reader: Any, taker: Taker) -> ClientReader | None:
         """Take a connection over; None where it has to stay as it is.
 
         What the reader holds already would be overtaken by what comes now, so it must hold nothing.

@@ -19,7 +19,7 @@ from ...errors import Denied
 from ...gateway.admission import ROUNDS, restless
 from ...http.message import Fields, Request
 from ...http.response_head import UNFRAMED
-from ...limits.slots import Seat
+from ...limits.slots import LimitHold
 from ...observe.audit_record import Outcome
 from . import request_head
 from .record import Record
@@ -27,12 +27,12 @@ from .request_body import UploadError, upload_of
 from .request_head import RequestHead
 from .resend import may_be_sent_again
 from .response import Delivery
-from .upstream import Link
-from .upstream_pool import Place
+from .upstream import UpstreamConnection
+from .upstream_pool import PoolKey
 
 if TYPE_CHECKING:
     from .client_side import ClientSide
-    from .shared import Express
+    from .shared import LaneShared
 
 logger = logging.getLogger(__name__)
 
@@ -48,29 +48,29 @@ class Exchange:
     __slots__ = (
         "_delivery",
         "_due",
-        "_express",
         "_head",
         "_lane",
         "_last",
-        "_link",
         "_mask",
         "_place",
         "_record",
         "_request",
         "_resent",
         "_rounds",
+        "_shared",
         "_task",
         "_upload",
+        "_upstream",
         "_wire",
         "forward",
-        "seat",
+        "limit_hold",
         "stage",
     )
 
     def __init__(
         self,
         lane: ClientSide,
-        express: Express,
+        shared: LaneShared,
         head: RequestHead,
         request: Request,
         forward: Forward,
@@ -78,17 +78,17 @@ class Exchange:
     ) -> None:
         """Args: wire: the head that goes to the upstream; None where its credential was not fetched yet."""
         self._lane = lane
-        self._express = express
+        self._shared = shared
         self._head = head
         self._request = request
         self.forward = forward
         self._wire = wire
-        self.seat = Seat()
+        self.limit_hold = LimitHold()
         self.stage: Stage = "preparing"
         self._upload = upload_of(head.length)
         self._record = Record()
-        self._link: Link | None = None
-        self._place: Place | None = None
+        self._upstream: UpstreamConnection | None = None
+        self._place: PoolKey | None = None
         # Of what has not been fetched yet there is none.
         self._mask = Mask(()) if forward.sent is None else mask_for(forward.connection.injector)
         self._delivery = Delivery(lane, self)
@@ -107,17 +107,17 @@ class Exchange:
 
     def _sends_at_once(self) -> bool:
         """Send it on a connection that is there, if where it leads needs no judging."""
-        place = None if self._resent else self._express.place_at_once(self._lane.client, self.forward)
-        link = self._express.pool.take(place) if place is not None else None
-        if place is None or link is None:
+        place = None if self._resent else self._shared.place_at_once(self._lane.client, self.forward)
+        upstream = self._shared.pool.take(place) if place is not None else None
+        if place is None or upstream is None:
             return False
-        self._send(place, link)
+        self._send(place, upstream)
         return True
 
     async def _prepare(self) -> None:
         """Wait for what the grant waits for, then for a connection."""
-        completed = await self._express.admission.complete(
-            self.forward, self._request, self._lane.client, self.seat
+        completed = await self._shared.admission.complete(
+            self.forward, self._request, self._lane.client, self.limit_hold
         )
         if isinstance(completed, Deny):
             self._deny(completed)
@@ -138,7 +138,7 @@ class Exchange:
         self._wire = None if sent is None else request_head.outgoing(self._head, forward.origin, sent)
 
     def _run(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._task = self._express.run(self._contained(work))
+        self._task = self._shared.run(self._contained(work))
 
     async def _contained(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, and end the exchange where that fails: nobody else would hear of it."""
@@ -153,42 +153,42 @@ class Exchange:
         self.stage = "connecting"
         try:
             async with asyncio.timeout(forward.connection.conduct.connect_timeout):
-                place = await self._express.place(self._lane.client, forward)
-                pool = self._express.pool
-                link = (None if self._resent else pool.take(place)) or await pool.open(place)
+                place = await self._shared.place(self._lane.client, forward)
+                pool = self._shared.pool
+                upstream = (None if self._resent else pool.take(place)) or await pool.open(place)
         except TimeoutError:
             self._fail("the upstream was not connected to in time", status=504)
         except OSError as error:
             self._fail(f"the upstream cannot be connected to ({type(error).__name__})")
         else:
-            self._connected(place, link)
+            self._connected(place, upstream)
 
-    def _connected(self, place: Place, link: Link) -> None:
+    def _connected(self, place: PoolKey, upstream: UpstreamConnection) -> None:
         if self.ended:
-            self._express.pool.give_back(place, link)  # the client has gone meanwhile
+            self._shared.pool.give_back(place, upstream)  # the client has gone meanwhile
             return
-        if link.lost or link.odd or link.transport is None:
-            link.close()
+        if upstream.lost or upstream.odd or upstream.transport is None:
+            upstream.close()
             self._fail("the upstream closed, or spoke, before it was asked")
             return
-        self._send(place, link)
+        self._send(place, upstream)
         self._lane.proceed()
 
-    def _send(self, place: Place, link: Link) -> None:
+    def _send(self, place: PoolKey, upstream: UpstreamConnection) -> None:
         """Write the head, which holds the credential, if it is granted in this very moment too."""
-        confirmed = self._express.admission.confirm(self.forward, self._request)
+        confirmed = self._shared.admission.confirm(self.forward, self._request)
         if confirmed is not self.forward:
-            self._express.pool.give_back(place, link)
+            self._shared.pool.give_back(place, upstream)
             self._go_round(confirmed)
             return
         wire, self._wire = self._wire, None
         if wire is None:
             raise LookupError("the credential of this grant was not fetched, or is sent already")
-        self._place, self._link = place, link
+        self._place, self._upstream = place, upstream
         self.stage = "sending"
         self._upload.move()
-        link.begin(self, self._head.method, whole=self._upload.done)
-        link.write(wire)
+        upstream.begin(self, self._head.method, whole=self._upload.done)
+        upstream.write(wire)
         if self._upload.done:
             self._sent()
 
@@ -227,8 +227,8 @@ class Exchange:
         if most is not None and self._upload.size > most:
             # The upstream gets neither this piece nor the end of the body.
             return self._cut(body_too_large(most))
-        if self._link is not None:
-            self._link.write(mine, whole=self._upload.done)
+        if self._upstream is not None:
+            self._upstream.write(mine, whole=self._upload.done)
         if self._upload.done and self.stage == "sending":
             self._sent()
         elif self._upload.done and self.stage == "trailing":
@@ -293,14 +293,14 @@ class Exchange:
             self._fail("the gateway failed at the response", "internal")
             return False
         self.stage, self._record.status = "receiving", status
-        if status in _SUSPECT and self._link is not None:
-            self._link.odd = True
+        if status in _SUSPECT and self._upstream is not None:
+            self._upstream.odd = True
         return not bodyless
 
     @property
     def _closes(self) -> bool:
         """Whether the client's connection ends with this response."""
-        return self._last or self._express.draining
+        return self._last or self._shared.draining
 
     def data(self, piece: bytes) -> None:
         self._delivery.add(piece)
@@ -320,7 +320,7 @@ class Exchange:
         if self.stage == "trailing":
             return
         self._delivery.close()
-        if self._upload.done or self._closes or self._link is None or self._link.odd:
+        if self._upload.done or self._closes or self._upstream is None or self._upstream.odd:
             self._end()
         else:
             self.stage = "trailing"  # the upstream still reads
@@ -328,13 +328,13 @@ class Exchange:
     def _end(self) -> None:
         """Response and request are over, or nobody wants the rest of the request."""
         whole = self._upload.done
-        link, place = self._link, self._place
-        self._link = None
-        if link is not None and not whole:
-            link.close()  # it would take the rest of the body for a request
+        upstream, place = self._upstream, self._place
+        self._upstream = None
+        if upstream is not None and not whole:
+            upstream.close()  # it would take the rest of the body for a request
         self._finish(Outcome(status=self._record.status), None)
-        if link is not None and place is not None and whole:
-            self._express.pool.give_back(place, link)
+        if upstream is not None and place is not None and whole:
+            self._shared.pool.give_back(place, upstream)
         self._lane.over(self, close=self._closes or not whole)
 
     def lost(self, why: str = "") -> None:
@@ -349,13 +349,13 @@ class Exchange:
 
     def _send_again(self, why: str) -> bool:
         """Send it once more on a new connection, judged again as it leaves; whether that may be."""
-        link, sent = self._link, self.forward.sent
-        if why or self._resent or self.stage != "waiting" or link is None or sent is None:
+        upstream, sent = self._upstream, self.forward.sent
+        if why or self._resent or self.stage != "waiting" or upstream is None or sent is None:
             return False
-        if not may_be_sent_again(self._head, self.forward, link):
+        if not may_be_sent_again(self._head, self.forward, upstream):
             return False
-        link.close()
-        self._link, self._resent = None, True
+        upstream.close()
+        self._upstream, self._resent = None, True
         self._wire = request_head.outgoing(self._head, self.forward.origin, sent)
         self._run(lambda: self._connect(self.forward))
         return True
@@ -412,25 +412,25 @@ class Exchange:
         with contextlib.suppress(Exception):
             self._fail("the gateway failed", "internal")
         self.stage = "done"
-        self._express.exchanges.discard(self)
-        for end in (self._let_go, self.seat.let_go):
+        self._shared.exchanges.discard(self)
+        for end in (self._let_go, self.limit_hold.let_go):
             with contextlib.suppress(Exception):
                 end()
         self._lane.cut(self)
 
     def pause(self) -> None:
-        if self._link is not None:
-            self._link.pause()
+        if self._upstream is not None:
+            self._upstream.pause()
 
     def resume(self) -> None:
-        if self._link is not None:
-            self._link.resume()
+        if self._upstream is not None:
+            self._upstream.resume()
 
     def _let_go(self) -> None:
         """End what the upstream does for it. Before its slot is free."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._upstream is not None:
+            self._upstream.close()
+            self._upstream = None
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
@@ -442,9 +442,9 @@ class Exchange:
     def _finish(self, outcome: Outcome, refused: Deny | None) -> None:
         """Book it: what is waited for, its slot, its line in the audit log."""
         self.stage = "done"
-        self._express.exchanges.discard(self)
+        self._shared.exchanges.discard(self)
         self._delivery.let_go()
-        self.seat.let_go()
+        self.limit_hold.let_go()
         size = (self._upload.size, self._delivery.size)
         peer = self._lane.client.peername
-        self._record.write(self._express.journal, refused or self.forward, outcome, peer, size=size)
+        self._record.write(self._shared.audit_log, refused or self.forward, outcome, peer, size=size)

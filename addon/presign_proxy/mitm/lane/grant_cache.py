@@ -35,7 +35,7 @@ class Granted(NamedTuple):
     wire: bytes
 
 
-class Recent:
+class GrantCache:
     """Forgets everything once the second or the registry is another one. Of what comes once it keeps nothing
     but a hash.
     """

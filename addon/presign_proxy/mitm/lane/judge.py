@@ -11,11 +11,11 @@ from ...core.decision import Deny, Forward, PassThrough
 from ...http.hosts import parse_authority
 from ...http.message import Origin, Request
 from ..flow.adapter import listener_of, may_tunnel
-from ..flow.state import Judged
+from ..flow.state import LaneDecision
 from . import request_head
 from .exchange import Exchange
 from .grant_cache import Granted, Key
-from .shared import Express
+from .shared import LaneShared
 
 if TYPE_CHECKING:
     from .client_side import ClientSide
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Judge:
     """Judges the heads of one client, and knows where its connection leads."""
 
-    def __init__(self, express: Express, client: Client, server: Server) -> None:
-        self._express = express
+    def __init__(self, shared: LaneShared, client: Client, server: Server) -> None:
+        self._shared = shared
         self._client = client
         self._listener = listener_of(client)
         self._sni = (("sni", client.sni),) if client.sni else ()
@@ -40,15 +40,15 @@ class Judge:
 
     def granted(self, raw: bytes, lane: ClientSide) -> Exchange | None:
         """The exchange that a head begins, if it is simple and granted; of any other nothing is kept."""
-        express = self._express
+        shared = self._shared
         now, key = int(time.time()), Key(raw, self._place)
-        known = express.recent.find(key, express.admission.registry, now)
+        known = shared.grants.find(key, shared.admission.registry, now)
         if known is not None:
-            again = express.admission.decide_again(known.forward)
+            again = shared.admission.decide_again(known.forward)
             if not isinstance(again, Forward):
                 self._leave(known.request, again)
                 return None
-            return Exchange(lane, express, known.head, known.request, again, known.wire)
+            return Exchange(lane, shared, known.head, known.request, again, known.wire)
         head = request_head.parse(raw)
         if head is None:
             return None
@@ -64,7 +64,7 @@ class Judge:
             self._client,
             tunnelled=self._tunnelled,
         )
-        decision = express.admission.decide(request, now)
+        decision = shared.admission.decide(request, now)
         if not isinstance(decision, Forward):
             self._leave(request, decision)
             return None
@@ -72,10 +72,10 @@ class Judge:
             request_head.outgoing(head, decision.origin, decision.sent) if decision.sent is not None else None
         )
         if wire is not None and decision.resolve is None:
-            express.recent.keep(key, Granted(head, request, decision, wire))
-        return Exchange(lane, express, head, request, decision, wire)
+            shared.grants.keep(key, Granted(head, request, decision, wire))
+        return Exchange(lane, shared, head, request, decision, wire)
 
     def _leave(self, request: Request, decision: Deny | PassThrough) -> None:
         """Leave a request to the flow path, with what was decided on it."""
-        judged = Judged(request, self._express.admission.registry, decision)
-        self._express.ledger.hand_over(self._client, judged)
+        judged = LaneDecision(request, self._shared.admission.registry, decision)
+        self._shared.states.hand_over(self._client, judged)

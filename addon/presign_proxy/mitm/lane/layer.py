@@ -18,10 +18,10 @@ from ..backpressure import MAX_HELD, GatedReader
 from ..half_closed import PROBE, may_be_there
 from ..sockets import handler_of, keep_awake, speaks_h1
 from . import request_head
-from .client_reader import Intake
+from .client_reader import ClientReader
 from .exchange import Exchange
 from .judge import Judge
-from .shared import Express
+from .shared import LaneShared
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class LaneEvent(events.Event):
 class Lane(layer.Layer):
     """Serves presigned requests itself, and hands everything else to mitmproxy's own layer, for good."""
 
-    def __init__(self, context: Context, stock: layer.Layer, express: Express) -> None:
+    def __init__(self, context: Context, stock: layer.Layer, shared: LaneShared) -> None:
         """
         Args:
             stock: the guarded HTTP layer that would have been here, not yet started.
@@ -54,7 +54,7 @@ class Lane(layer.Layer):
         context.layers.remove(self)  # what looks at the stack shall find mitmproxy's own layer
         self.client = context.client
         self._stock = stock
-        self._express = express
+        self._shared = shared
         self._over = False
         self._served = False
         self._buffer = b""
@@ -64,7 +64,7 @@ class Lane(layer.Layer):
         self._watchdog: Any = None
         self._io: Any = None
         self._direct = False
-        self._intake: Intake | None = None
+        self._client_reader: ClientReader | None = None
         self._closing = self._ended = False
         self._foreign = False
         self._held = self._shut = self._waits = self._lags = False
@@ -138,7 +138,7 @@ class Lane(layer.Layer):
         if nothing or self._closing or not may_be_there(self.client):
             return False
         self._ended = True
-        self._express.ledger.mute.add(self.client)
+        self._shared.states.mute.add(self.client)
         self.ask()
         return True
 
@@ -177,13 +177,13 @@ class Lane(layer.Layer):
         yield from pending
 
     def _start(self) -> None:
-        self._express.ledger.layers[self.client] = self
+        self._shared.states.layers[self.client] = self
         handler = handler_of(self.client)
         self._io = io = handler.transports.get(self.client) if handler is not None else None
         self._writer = io.writer if io is not None else None
         self._direct = not self.client.tls and self._writer is not None
         self._watchdog = handler.timeout_watchdog if handler is not None else None
-        self._judge = Judge(self._express, self.client, self.context.server)
+        self._judge = Judge(self._shared, self.client, self.context.server)
 
     # -- requests -------------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class Lane(layer.Layer):
                     break
                 self._looked_at = len(self._buffer)
                 self._owes = True
-                self._express.ledger.owe_head(self.client)
+                self._shared.states.owe_head(self.client)
                 break
         if self._ended and self._exchange is None and not (self._buffer or self._closing):
             self._end()  # all that it has sent is answered
@@ -261,18 +261,18 @@ class Lane(layer.Layer):
 
     def _begin(self, size: int) -> bool:
         """Take the next head out of the buffer, if it is for the lane."""
-        if not self._express.open or self._judge is None:
+        if not self._shared.open or self._judge is None:
             return False
         granted = self._judge.granted(self._buffer[:size], self)
         if granted is None:
             return False
         if self._owes:
             self._owes = False
-            self._express.ledger.paid_head(self.client)
+            self._shared.states.paid_head(self.client)
         self._buffer = self._buffer[size:]
         self._served = True
         self._exchange = granted
-        self._express.exchanges.add(granted)
+        self._shared.exchanges.add(granted)
         granted.begin()
         return True
 
@@ -283,9 +283,9 @@ class Lane(layer.Layer):
         self._over = True
         data, self._buffer, self._held = self._buffer, b"", False
         self._gate()
-        if self._intake is not None:
-            self._intake.give_back()
-            self._intake = None
+        if self._client_reader is not None:
+            self._client_reader.give_back()
+            self._client_reader = None
         yield from self._stock.handle_event(events.Start())
         if data:
             yield from self._stock.handle_event(events.DataReceived(self.client, data))
@@ -299,10 +299,10 @@ class Lane(layer.Layer):
 
         Only in its task that reads: while another one tells what came, that one may hold what came next.
         """
-        if self._intake is not None or not (self._served and self._direct) or self._over or self._shut:
+        if self._client_reader is not None or not (self._served and self._direct) or self._over or self._shut:
             return
         if asyncio.current_task() is self._io.handler:
-            self._intake = Intake.over(self._writer, self._io.reader, self)
+            self._client_reader = ClientReader.over(self._writer, self._io.reader, self)
 
     def received(self, data: bytes) -> None:
         """Take what the intake brings."""
@@ -328,12 +328,12 @@ class Lane(layer.Layer):
             self._poke()
         else:
             self._watchdog.register_activity()  # a client that is being sent something is not idle
-            self._express.outbox.write(self._writer.transport, data)
+            self._shared.write_batch.write(self._writer.transport, data)
 
     def _write_out(self) -> None:
         """What was written goes out before what mitmproxy does to the connection next."""
         if self._direct:
-            self._express.outbox.flush(self._writer.transport)
+            self._shared.write_batch.flush(self._writer.transport)
 
     @property
     def is_full(self) -> bool:
@@ -342,7 +342,7 @@ class Lane(layer.Layer):
         return waiting + self._unsent > HIGH
 
     def when_drained(self, go_on: Callable[[], None]) -> None:
-        self._express.run(self._drain(go_on))
+        self._shared.run(self._drain(go_on))
 
     async def _drain(self, go_on: Callable[[], None]) -> None:
         try:
@@ -363,10 +363,10 @@ class Lane(layer.Layer):
         shut = self._held or len(self._buffer) > MAX_HELD
         if shut != self._shut:
             self._shut = shut
-            (self._express.ledger.deaf.add if shut else self._express.ledger.deaf.discard)(self.client)
-            if self._intake is not None:
-                self._intake.read(not shut)
-        if self._intake is None:
+            (self._shared.states.deaf.add if shut else self._shared.states.deaf.discard)(self.client)
+            if self._client_reader is not None:
+                self._client_reader.read(not shut)
+        if self._client_reader is None:
             reader = self._io.reader if self._io is not None else None
             if isinstance(reader, GatedReader):  # which looks at `held_bytes` itself
                 reader.hold(self._held, self)
@@ -412,7 +412,7 @@ class Lane(layer.Layer):
             self._writer.transport.abort()
 
     def _poke(self) -> None:
-        self._express.run(self._tell())
+        self._shared.run(self._tell())
 
     async def _tell(self) -> None:
         try:

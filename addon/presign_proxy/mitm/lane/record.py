@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ...core.decision import Deny, Forward
-from ...observe.audit_log import Journal
+from ...observe.audit_log import AuditLog
 from ...observe.audit_record import Outcome
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Record:
 
     def write(
         self,
-        journal: Journal,
+        audit_log: AuditLog,
         decision: Deny | Forward,
         outcome: Outcome,
         peer: Any,
@@ -46,6 +46,6 @@ class Record:
             upstream_duration=self._waited,
         )
         try:
-            journal.write(decision, outcome, peer, lane=True)
+            audit_log.write(decision, outcome, peer, lane=True)
         except Exception as error:
             logger.error("presign: failed to write the audit log (%s)", type(error).__name__)

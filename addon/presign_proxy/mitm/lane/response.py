@@ -18,7 +18,7 @@ PIECE: Final = 64 * 1024
 """Bytes that are passed on in one piece."""
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """The exchange that a response belongs to."""
 
     @property
@@ -79,9 +79,9 @@ class Delivery:
         "begun",
     )
 
-    def __init__(self, lane: ClientSide, source: Source) -> None:
+    def __init__(self, lane: ClientSide, source: BodySource) -> None:
         self._lane = lane
-        self._source: Source = source
+        self._source: BodySource = source
         self._body: Body | None = None
         self._chunked = False
         self._incoming: list[bytes] = []

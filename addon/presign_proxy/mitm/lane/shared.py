@@ -12,22 +12,22 @@ from mitmproxy import ctx
 
 from ...core.decision import Forward
 from ...gateway.admission import Admission
+from ...gateway.destination import DestinationJudge
 from ...gateway.lifecycle import Lifecycle
-from ...limits.slots import Seat
-from ...observe.audit_log import Journal
-from ..dialling import Dialler
-from ..flow.state import Ledger
+from ...limits.slots import LimitHold
+from ...observe.audit_log import AuditLog
+from ..flow.state import FlowStates
 from . import availability, upstream_tls
-from .grant_cache import Recent
-from .upstream_pool import Place, Pool
-from .write_batch import Outbox
+from .grant_cache import GrantCache
+from .upstream_pool import Pool, PoolKey
+from .write_batch import WriteBatch
 
 
 class Underway(Protocol):
     """An exchange that has been granted, and has not ended."""
 
     @property
-    def seat(self) -> Seat: ...
+    def limit_hold(self) -> LimitHold: ...
 
     def lose(self, why: str) -> None: ...
 
@@ -36,24 +36,34 @@ class Underway(Protocol):
     def abandon(self, why: str) -> None: ...
 
 
-class Express:
+class LaneShared:
     """Opens the lane while nothing needs flows."""
 
     def __init__(
-        self, admission: Admission, dialler: Dialler, journal: Journal, ledger: Ledger, lifecycle: Lifecycle
+        self,
+        admission: Admission,
+        judge: DestinationJudge,
+        audit_log: AuditLog,
+        states: FlowStates,
+        lifecycle: Lifecycle,
     ) -> None:
         self.admission = admission
-        self.journal = journal
-        self.ledger = ledger
-        self._dialler = dialler
+        self.audit_log = audit_log
+        self.states = states
+        self._judge = judge
         self._lifecycle = lifecycle
-        self.outbox = Outbox()
-        self.pool = Pool(self._context, time.monotonic, self.outbox)
-        self.recent = Recent()
+        self.write_batch = WriteBatch()
+        self.pool = Pool(self._context, time.monotonic, self.write_batch)
+        self.grants = GrantCache()
         self.exchanges: set[Underway] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.open = False
         """Whether requests may take the lane."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many granted requests have not ended."""
+        return len(self.exchanges)
 
     @property
     def draining(self) -> bool:
@@ -64,7 +74,7 @@ class Express:
         """Open or shut the lane, as the options say now; what is on it goes on."""
         self.open = availability.is_open(master, master.options.presign_lane)
         self.pool.reset()
-        self._dialler.refresh()
+        self._judge.refresh()
 
     def _context(self) -> ssl.SSLContext:
         return upstream_tls.context(ctx.options)
@@ -75,16 +85,16 @@ class Express:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def place_at_once(self, client: Any, forward: Forward) -> Place | None:
+    def place_at_once(self, client: Any, forward: Forward) -> PoolKey | None:
         """Where a grant leads, if that needs no judging."""
         origin = forward.origin
-        if forward.resolve is not None or self._dialler.may_be_ours(origin.port):
+        if forward.resolve is not None or self._judge.may_be_ours(origin.port):
             return None
         return _place(client, forward, origin.host)
 
-    async def place(self, client: Any, forward: Forward) -> Place:
+    async def place(self, client: Any, forward: Forward) -> PoolKey:
         """Where a grant leads. Raises Denied("upstream") where nothing may be led."""
-        address = await self._dialler.address(client, forward)
+        address = await self._judge.address(client, forward)
         return _place(client, forward, address)
 
     def tick(self, now: float) -> None:
@@ -93,13 +103,13 @@ class Express:
         Args: now: of the monotonic clock.
         """
         for exchange in list(self.exchanges):
-            if exchange.seat.is_lost(now):
+            if exchange.limit_hold.is_lost(now):
                 exchange.lose("its slot was lost")
             else:
                 exchange.check_time(now)
         self.pool.sweep()
-        self.recent.forget_before(self.admission.registry, int(time.time()))
-        self._dialler.refresh()
+        self.grants.forget_before(self.admission.registry, int(time.time()))
+        self._judge.refresh()
 
     def close(self) -> None:
         for exchange in list(self.exchanges):
@@ -109,6 +119,6 @@ class Express:
             task.cancel()
 
 
-def _place(client: Any, forward: Forward, address: str) -> Place:
+def _place(client: Any, forward: Forward, address: str) -> PoolKey:
     shared = forward.connection.conduct.pool
-    return Place(forward.connection.id, forward.origin, address, None if shared else client.id)
+    return PoolKey(forward.connection.id, forward.origin, address, None if shared else client.id)

@@ -10,11 +10,11 @@ from typing import Final, Protocol
 from ...core.response_body import TURN
 from ...http.connection_reuse import has_plain_answer, reads_body
 from ...http.message import Fields
-from ...http.response_head import ResponseHead, Unreadable
+from ...http.response_head import ResponseHead, UnreadableHead
 from .. import last_bytes
 from ..tcp import unsent
 from .response_reader import Incoming
-from .write_batch import Outbox
+from .write_batch import WriteBatch
 
 _FULL: Final = 128 * 1024
 """Bytes of a segment behind which uvloop reads on, up to 32 times in one turn: it was as long as could be."""
@@ -44,7 +44,7 @@ class Reader(Protocol):
         """One of these, or what calls them, has failed. Does not fail itself."""
 
 
-class Link(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """Says whether it may be used again: only where nothing odd has ever happened on it."""
 
     __slots__ = (
@@ -58,11 +58,11 @@ class Link(asyncio.Protocol):
         "_lags",
         "_late",
         "_leaving",
-        "_outbox",
         "_paced",
         "_run",
         "_secure",
         "_whole",
+        "_write_batch",
         "era",
         "heard",
         "idle_since",
@@ -74,8 +74,8 @@ class Link(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, write_batch: WriteBatch) -> None:
+        self._write_batch = write_batch
         self.transport: asyncio.Transport | None = None
         self.reader: Reader | None = None
         self.sender: Reader | None = None
@@ -134,7 +134,7 @@ class Link(asyncio.Protocol):
         """Whether something that was written has not left this process."""
         transport = self.transport
         return transport is not None and (
-            self._full or self._outbox.holds(transport) or transport.get_write_buffer_size() > 0
+            self._full or self._write_batch.holds(transport) or transport.get_write_buffer_size() > 0
         )
 
     def is_silent(self) -> bool:
@@ -157,7 +157,7 @@ class Link(asyncio.Protocol):
         """Args: whole: whether a request with a body ends with it."""
         self._whole = self._whole or whole
         if self.transport is not None and not self.lost:
-            self._outbox.write(self.transport, data)
+            self._write_batch.write(self.transport, data)
 
     def pause(self) -> None:
         self._held = True
@@ -197,7 +197,7 @@ class Link(asyncio.Protocol):
             return
         self.reader = self.sender = None
         self.odd = self._leaving = True
-        self._outbox.flush(transport)
+        self._write_batch.flush(transport)
         waits = self._holds_unsent() or self._secure
         transport.close()  # over TLS this tells what was read before: to abort meanwhile fails
         if waits:
@@ -248,7 +248,7 @@ class Link(asyncio.Protocol):
                 self.reader.data(piece)
             if incoming.lags and self.reader is not None:
                 self._lag()
-        except Unreadable as error:
+        except UnreadableHead as error:
             wrong = str(error)
         self._go_on(wrong)
         self._pace(len(data))

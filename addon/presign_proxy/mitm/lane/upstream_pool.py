@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 from ...http.message import Origin
 from .. import last_bytes
 from ..tcp import keep_asking
-from .upstream import Link
+from .upstream import UpstreamConnection
 from .upstream_records import over_tls
-from .write_batch import Outbox
+from .write_batch import WriteBatch
 
 IDLE: Final = 4.0
 """Seconds that a connection is kept: less than the shortest keep-alive of common servers, five."""
@@ -22,7 +22,7 @@ MAX_IDLE: Final = 64
 MAX_IDLE_ALL: Final = 512
 
 
-class Place(NamedTuple):
+class PoolKey(NamedTuple):
     """What connections have to share to be taken for each other.
 
     The id of the connection is part of it: some servers bind what a credential may do to the TCP connection
@@ -40,7 +40,7 @@ class Pool:
     """Hands out idle connections, newest first, and opens new ones."""
 
     def __init__(
-        self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float], outbox: Outbox
+        self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float], write_batch: WriteBatch
     ) -> None:
         """
         Args:
@@ -49,42 +49,42 @@ class Pool:
         """
         self._context = context
         self._clock = clock
-        self._outbox = outbox
-        self._idle: dict[Place, deque[Link]] = {}
+        self._write_batch = write_batch
+        self._idle: dict[PoolKey, deque[UpstreamConnection]] = {}
         self._count = 0
         self._tls: ssl.SSLContext | None = None
         self._era = object()
 
-    def take(self, place: Place) -> Link | None:
+    def take(self, place: PoolKey) -> UpstreamConnection | None:
         """One that is open and was in order when it was last used; None where there is none."""
-        links = self._idle.get(place)
+        upstreams = self._idle.get(place)
         oldest = self._clock() - IDLE
-        while links:
-            link = links.pop()
+        while upstreams:
+            upstream = upstreams.pop()
             self._count -= 1
-            if not links:
+            if not upstreams:
                 del self._idle[place]
-            if not link.is_clean or link.idle_since < oldest or not link.is_silent():
-                link.close()
+            if not upstream.is_clean or upstream.idle_since < oldest or not upstream.is_silent():
+                upstream.close()
             else:
-                return link
+                return upstream
         return None
 
-    def give_back(self, place: Place, link: Link) -> None:
+    def give_back(self, place: PoolKey, upstream: UpstreamConnection) -> None:
         """Keep it, if it is certain that its upstream takes what comes next for a new request."""
-        link.sender = None
-        if not link.is_clean or link.era is not self._era or self._count >= MAX_IDLE_ALL:
-            link.leave(IDLE)
+        upstream.sender = None
+        if not upstream.is_clean or upstream.era is not self._era or self._count >= MAX_IDLE_ALL:
+            upstream.leave(IDLE)
             return
-        links = self._idle.setdefault(place, deque())
-        if len(links) >= MAX_IDLE:
-            link.close()
+        upstreams = self._idle.setdefault(place, deque())
+        if len(upstreams) >= MAX_IDLE:
+            upstream.close()
             return
-        link.idle_since = self._clock()
-        links.append(link)
+        upstream.idle_since = self._clock()
+        upstreams.append(upstream)
         self._count += 1
 
-    async def open(self, place: Place) -> Link:
+    async def open(self, place: PoolKey) -> UpstreamConnection:
         """A new one. Raises OSError, ssl.SSLError included."""
         origin = place.origin
         secure, era = origin.scheme == "https", self._era
@@ -92,33 +92,33 @@ class Pool:
             self._tls = self._context()
         address, port = place.address, origin.port
         if secure and self._tls is not None:
-            transport, link = await over_tls(self._link, address, port, self._tls, origin.host)
+            transport, upstream = await over_tls(self._made, address, port, self._tls, origin.host)
         else:
             loop = asyncio.get_running_loop()
-            transport, link = await loop.create_connection(self._link, address, port)
+            transport, upstream = await loop.create_connection(self._made, address, port)
         keep_asking(transport.get_extra_info("socket"))
         last_bytes.keep(transport)
-        link.era = era
-        return link
+        upstream.era = era
+        return upstream
 
-    def _link(self) -> Link:
-        return Link(self._outbox)
+    def _made(self) -> UpstreamConnection:
+        return UpstreamConnection(self._write_batch)
 
     def sweep(self) -> None:
         """Close what has been idle for too long."""
         oldest = self._clock() - IDLE
-        for place, links in list(self._idle.items()):
-            while links and (links[0].idle_since < oldest or links[0].lost):
-                links.popleft().close()
+        for place, upstreams in list(self._idle.items()):
+            while upstreams and (upstreams[0].idle_since < oldest or upstreams[0].lost):
+                upstreams.popleft().close()
                 self._count -= 1
-            if not links:
+            if not upstreams:
                 del self._idle[place]
 
     def reset(self) -> None:
         """Close all, those in use once they are given back: what they are verified against has changed."""
         self._tls, self._era = None, object()
-        for links in self._idle.values():
-            for link in links:
-                link.close()
+        for upstreams in self._idle.values():
+            for upstream in upstreams:
+                upstream.close()
         self._idle.clear()
         self._count = 0

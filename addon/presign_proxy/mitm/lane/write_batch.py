@@ -16,7 +16,7 @@ SMALL: Final = 16 * 1024
 """Bytes below which a piece waits for the end of the turn; others are not worth it, and would pile up."""
 
 
-class Outbox:
+class WriteBatch:
     """Keeps the order of what is written to each transport."""
 
     def __init__(self) -> None:
