@@ -27,8 +27,8 @@ class RecordTurns(asyncio.BufferedProtocol):
         self._transport = transport
         self._stock = stock
         self._gate = RecordGate()
-        self._held = self._waits = False
-        """Whether no more is wanted for now; whether something waits for its turn."""
+        self._held = self._waits = self._stopped = False
+        """Whether no more is wanted for now; whether something waits for its turn; whether nothing is read."""
 
     @classmethod
     def over(cls, transport: Any) -> Self:
@@ -43,9 +43,10 @@ class RecordTurns(asyncio.BufferedProtocol):
         self._read_on()
 
     def _read_on(self) -> None:
-        if not self._transport.is_closing():
-            waits = self._held or self._waits
-            (self._transport.pause_reading if waits else self._transport.resume_reading)()
+        stops = self._held or self._waits
+        if stops is not self._stopped and not self._transport.is_closing():
+            self._stopped = stops
+            (self._transport.pause_reading if stops else self._transport.resume_reading)()
 
     def _take_turn(self) -> None:
         began = time.monotonic()
