@@ -86,6 +86,7 @@ COLLECTIONS = {
     ),
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
     "mitm.bell.Bell._waiting": "one per stream or upstream connection of a client that takes nothing of it",
+    "mitm.backpressure.GatedReader._holders": "two at most: TLS, and the lane above it",
     "mitm.turns.Turns._new": (
         "one per client connection over HTTP/2, or per upstream connection of its streams"
     ),

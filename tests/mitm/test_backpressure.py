@@ -132,30 +132,47 @@ def test_a_gate_without_a_bell_is_asked_at_the_pace_at_which_sockets_drain() -> 
 def test_nothing_is_read_while_it_is_held_by_who_knows_when_to_let_go() -> None:
     async def work(lab: Lab) -> None:
         lab.stream.feed_data(b"hello")
-        lab.gated.hold(True)
-        lab.gated.hold(True)
+        lab.gated.hold(True, lab)
+        lab.gated.hold(True, lab)
         reading = asyncio.ensure_future(lab.gated.read(5))
         await lab.turns()
         assert not reading.done()
-        lab.gated.hold(True)  # who waits already is let go as well
-        lab.gated.hold(False)
+        lab.gated.hold(True, lab)  # who waits already is let go as well
+        lab.gated.hold(False, lab)
         assert await reading == b"hello"
-        lab.gated.hold(False)
+        lab.gated.hold(False, lab)
         lab.stream.feed_data(b"more")
         assert await lab.gated.read(5) == b"more"
 
     story(work)
 
 
+def test_what_two_hold_is_read_once_both_have_let_go() -> None:
+    """Else what waits for its turn in TLS would let in an upload that its upstream does not take."""
+
+    async def work(lab: Lab) -> None:
+        lab.stream.feed_data(b"hello")
+        lab.gated.hold(True, "one")
+        lab.gated.hold(True, "two")
+        reading = asyncio.ensure_future(lab.gated.read(5))
+        lab.gated.hold(False, "two")
+        await lab.turns()
+        assert not reading.done()
+        lab.gated.hold(False, "one")
+        assert await reading == b"hello"
+
+    story(work)
+
+
 def test_a_connection_that_was_closed_while_it_was_held_may_be_let_go() -> None:
     async def work(lab: Lab) -> None:
-        lab.gated.hold(True)
+        lab.gated.hold(True, lab)
         reading = asyncio.ensure_future(lab.gated.read(5))
         await lab.turns()
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        lab.gated.hold(False)
+        lab.gated.hold(False, lab)
         lab.stream.feed_data(b"hello")
         assert await lab.gated.read(5) == b"hello"
 

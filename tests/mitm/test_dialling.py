@@ -28,6 +28,7 @@ from presign_proxy.http.message import Origin
 from presign_proxy.http.networks import parse_network
 from presign_proxy.mitm import dialling
 from presign_proxy.mitm.dialling import Dialler
+from presign_proxy.mitm.flow import adapter
 from presign_proxy.mitm.sockets import own_ports
 from support.deciding import connection, registry, request, sent, signed
 
@@ -547,3 +548,32 @@ def test_an_address_of_an_interface_is_ours_too(monkeypatch: pytest.MonkeyPatch)
     assert destination.is_local("2001:db8::1") is True
     assert bound == [(NOWHERE, 0), "closed", ("2001:db8::1", 0), "closed"]
     assert families == [socket.AF_INET, socket.AF_INET6]
+
+
+def test_a_client_that_asks_for_hundreds_of_sources_loses_no_address_that_is_about_to_be_dialled(
+    names: Names,
+) -> None:
+    """All of them were forgotten at once, and a name that answers differently by then was dialled again."""
+
+    async def work(place: Place) -> None:
+        client, forward = a_client(), granted(ORIGIN, resolve=())
+        for number in range(destination.MAX_PINS):
+            place.judge._keep(client, f"n{number}.test", 443, PUBLIC)
+        await place.judge.pin(client, forward)
+        for number in range(destination.MAX_PINS - 1):
+            place.judge._keep(client, f"m{number}.test", 443, PUBLIC)
+        assert place.judge.pinned(client, "api.test", 443) == PUBLIC
+        assert place.judge.pinned(client, "n0.test", 443) is None
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("peer", "leads"), [((PUBLIC, 443), True), (("10.0.0.1", 443), False), (None, False)]
+)
+def test_a_source_is_sent_only_where_an_address_leads_that_was_judged(
+    peer: tuple[str, int] | None, leads: bool
+) -> None:
+    server = Server(address=("api.test", 443), sni="api.test", tls=True, peername=peer)
+    assert adapter.reaches(server, granted(ORIGIN, resolve=())) is leads
+    assert adapter.reaches(server, granted(ORIGIN))

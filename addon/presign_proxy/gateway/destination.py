@@ -59,8 +59,8 @@ class DestinationJudge:
 
     def _keep(self, client: Any, host: str, port: int, address: str) -> None:
         pins = self._pins.setdefault(client, {})
-        if len(pins) >= MAX_PINS:
-            pins.clear()
+        if len(pins) >= MAX_PINS and (host, port) not in pins:
+            del pins[next(iter(pins))]
         pins[host, port] = address
 
     def pinned(self, client: Any, host: str, port: int) -> str | None:

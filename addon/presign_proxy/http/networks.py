@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
 from ..errors import Denied
 
@@ -96,3 +96,16 @@ def judge(answers: Iterable[str], allowed: Sequence[Network]) -> str:
     if first is None:
         raise Denied("upstream", "the source does not resolve")
     return first
+
+
+def may_be_dialled(peer: tuple[Any, ...] | None, allowed: Sequence[Network] | None) -> bool:
+    """Whether a connection leads to an address that `judge` lets through.
+
+    Args:
+        peer: the other end of its socket, address and port; None where that is not known.
+        allowed: None where nothing is judged.
+    """
+    try:
+        return allowed is None or (peer is not None and bool(judge([peer[0]], allowed)))
+    except Denied:
+        return False

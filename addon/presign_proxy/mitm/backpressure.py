@@ -78,6 +78,7 @@ class GatedReader:
         self._is_shut = is_shut
         self._among = among
         self._held: asyncio.Future[None] | None = None
+        self._holders: set[object] = set()
         self._reading = False
 
     @property
@@ -85,11 +86,16 @@ class GatedReader:
         """Whether all that was read was told, and nothing more is here."""
         return self._reading and not self._reader._buffer and not self._reader.at_eof()
 
-    def hold(self, on: bool) -> None:
-        """Read no more until it is let go: for those who know when."""
-        if on and self._held is None:
+    def hold(self, on: bool, by: object) -> None:
+        """Read no more until it is let go: for those who know when.
+
+        Args:
+            by: who holds it; it reads on once nobody does.
+        """
+        (self._holders.add if on else self._holders.discard)(by)
+        if self._holders and self._held is None:
             self._held = asyncio.get_running_loop().create_future()
-        elif not on and self._held is not None:
+        elif not self._holders and self._held is not None:
             held, self._held = self._held, None
             if not held.done():
                 held.set_result(None)

@@ -21,6 +21,7 @@ from ...core.redact import Redacted, redact, without_presigns
 from ...core.rewrite_request import PROXY_AUTHORIZATION
 from ...core.rewrite_response import Reply, linked
 from ...core.strip_list import EXPECT
+from ...http import networks
 from ...http.client_address import shown
 from ...http.connection_reuse import reads_body
 from ...http.hosts import parse_address, parse_host
@@ -297,13 +298,12 @@ def why_not_through_another(forward: Forward) -> str:
 def reaches(server: Server, forward: Forward) -> bool:
     """Whether a connection leads where the grant says, under TLS for that very name if it is https."""
     origin = forward.origin
-    if server.via is not None and why_not_through_another(forward):
+    elsewhere = server.via is not None and why_not_through_another(forward)
+    if elsewhere or not networks.may_be_dialled(server.peername, forward.resolve):
         return False
     if server.address is None or tuple(server.address[:2]) != (origin.host, origin.port):
         return False
-    if origin.scheme != "https":
-        return not server.tls
-    return server.tls and server.sni == origin.host
+    return server.tls and server.sni == origin.host if origin.scheme == "https" else not server.tls
 
 
 def response_of(answer: Answer, *, close: bool) -> http.Response:

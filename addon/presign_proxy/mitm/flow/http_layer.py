@@ -13,7 +13,7 @@ from typing import Any, Final
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.proxy import commands, events, layer, layers
+from mitmproxy.proxy import commands, events, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HttpClient, HttpLayer
@@ -39,6 +39,7 @@ from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, Turn
 from .http2_windows import all_unsent, unsent
 from .state import FlowStates
 from .stream import GuardedStream
+from .tls_layers import GuardedClientTLSLayer, GuardedServerTLSLayer
 from .upstream_protocol import GuardedHttpClient
 from .waits import WaitingHttp1Server, descendants
 
@@ -48,8 +49,6 @@ MAX_READ: Final = 2 * MAX_HEAD
 """Bytes of a head over HTTP/1 that is parsed: one a little too large is refused as its scheme wants."""
 MAX_LINES: Final = 1000
 """Lines of a head over HTTP/1, ours or not; servers read a hundred fields."""
-MAX_HELLO: Final = 16 * 1024
-"""Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
 _ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
 _RAW: Final = re.compile(rb"([\x80-\xff])")
 _ESCAPED: Final = {bytes((octet,)): b"%%%02X" % octet for octet in range(0x80, 0x100)}
@@ -232,6 +231,8 @@ class GuardedHttpLayer(BackloggedHttpLayer):
             for one in descendants(child):
                 if type(one) is HttpClient:
                     GuardedHttpClient.guard(one, self)
+                elif type(one) is layers.ServerTLSLayer:
+                    GuardedServerTLSLayer.guard(one)
         yield from super().event_to_child(child, event)
 
     def _is_heard(self, event: events.Event) -> bool:
@@ -296,19 +297,6 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
 
-class GuardedClientTLSLayer(layers.ClientTLSLayer):
-    """A ClientHello of bounded size: mitmproxy parses all of it again with every byte that comes."""
-
-    def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
-        try:
-            if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > MAX_HELLO:
-                self.recv_buffer.clear()
-                return False, "the ClientHello is too large"
-            return (yield from super().receive_handshake_data(data))
-        except Exception as error:
-            return False, f"presign: failed at the handshake ({type(error).__name__})"
-
-
 def _is_of_another_version(command: commands.Command) -> bool:
     """Whether a request line over HTTP/1 says it is of HTTP/0, 2 or 3."""
     if not isinstance(command, ReceiveHttp) or not isinstance(command.event, RequestHeaders):
@@ -333,6 +321,6 @@ def adopt(context: Context, states: FlowStates, begin: Begin | None = None) -> N
             one.__class__ = GuardedHttpLayer
             vars(one).update(ended=[], closed=set(), owing=set(), bell=Bell())
         elif type(one) is layers.ClientTLSLayer:
-            one.__class__ = GuardedClientTLSLayer
+            GuardedClientTLSLayer.guard(one)
         if isinstance(one, GuardedHttpLayer):
             one.states, one.begin = states, begin

@@ -369,7 +369,7 @@ class Lane(layer.Layer):
         if self._client_reader is None:
             reader = self._io.reader if self._io is not None else None
             if isinstance(reader, GatedReader):  # which looks at `held_bytes` itself
-                reader.hold(self._held)
+                reader.hold(self._held, self)
 
     def proceed(self) -> None:
         """The upstream is connected, or the client takes its answers: go on with what has come meanwhile."""

@@ -12,6 +12,7 @@ from ...http.message import Origin
 from .. import last_bytes
 from ..tcp import keep_asking
 from .upstream import UpstreamConnection
+from .upstream_records import over_tls
 from .write_batch import WriteBatch
 
 IDLE: Final = 4.0
@@ -89,17 +90,19 @@ class Pool:
         secure, era = origin.scheme == "https", self._era
         if secure and self._tls is None:
             self._tls = self._context()
-        transport, upstream = await asyncio.get_running_loop().create_connection(
-            lambda: UpstreamConnection(self._write_batch),
-            place.address,
-            origin.port,
-            ssl=self._tls if secure else None,
-            server_hostname=origin.host if secure else None,
-        )
+        address, port = place.address, origin.port
+        if secure and self._tls is not None:
+            transport, upstream = await over_tls(self._made, address, port, self._tls, origin.host)
+        else:
+            loop = asyncio.get_running_loop()
+            transport, upstream = await loop.create_connection(self._made, address, port)
         keep_asking(transport.get_extra_info("socket"))
         last_bytes.keep(transport)
         upstream.era = era
         return upstream
+
+    def _made(self) -> UpstreamConnection:
+        return UpstreamConnection(self._write_batch)
 
     def sweep(self) -> None:
         """Close what has been idle for too long."""

@@ -1,0 +1,152 @@
+"""What an upstream sends over TLS, decrypted by turns where it comes in short records.
+
+What decrypts, asyncio or uvloop, takes up to eight mebibytes off a socket in one turn of the event loop, and
+tells nobody of records that hold no data: an upstream that changes its key again and again would stop a
+worker for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+from ..tls_records import RecordGate, slots
+
+_cup: Final = bytearray(256 * 1024)
+"""Into which every event loop of this process reads; what comes is copied from it at once."""
+
+
+class RecordTurns(asyncio.BufferedProtocol):
+    """Stands between a transport and the protocol that decrypts."""
+
+    def __init__(self, transport: Any, stock: Any) -> None:
+        self._transport = transport
+        self._stock = stock
+        self._gate = RecordGate()
+        self._held = self._waits = self._stopped = False
+        """Whether no more is wanted for now; something waits for its turn; nothing is read."""
+
+    @classmethod
+    def over(cls, transport: Any) -> Self:
+        """Take a connection over, of which nothing was read."""
+        taken = cls(transport, transport.get_protocol())
+        transport.set_protocol(taken)
+        return taken
+
+    def hold(self, on: bool) -> None:
+        """Read no more until it is let go: what is decrypted waits to be taken."""
+        self._held = on
+        self._read_on()
+
+    def _read_on(self) -> None:
+        stops = self._held or self._waits
+        if stops is not self._stopped and not self._transport.is_closing():
+            self._stopped = stops
+            (self._transport.pause_reading if stops else self._transport.resume_reading)()
+
+    def _take_turn(self) -> None:
+        began = time.monotonic()
+        self._waits = False
+        self._decrypt(self._gate.take())
+        if self._gate.is_ready and not self._transport.is_closing():
+            now = time.monotonic()
+            self._waits = True
+            asyncio.get_running_loop().call_later(slots.delay(now, now - began), self._go_on)
+        self._read_on()
+
+    def _go_on(self) -> None:
+        if self._waits:
+            self._take_turn()
+
+    def _decrypt(self, data: bytes) -> None:
+        while data:
+            buffer = self._stock.get_buffer(len(data))
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            self._stock.buffer_updated(size)
+            data = data[size:]
+
+    # -- what asyncio calls ---------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's
+        return _cup
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._gate.add(bytes(memoryview(_cup)[:nbytes]))
+        if not self._waits:
+            self._take_turn()
+
+    def eof_received(self) -> bool | None:
+        self._finish()
+        return bool(self._stock.eof_received())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._finish()
+        self._stock.connection_lost(exc)
+
+    def _finish(self) -> None:
+        """Nothing comes any more: what waits goes in front of the end."""
+        self._waits = False
+        self._decrypt(self._gate.take_all())
+
+    def pause_writing(self) -> None:
+        self._stock.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stock.resume_writing()
+
+
+class HeldTransport:
+    """The transport of what is decrypted. Where its reading is stopped, nothing more is decrypted either."""
+
+    def __init__(self, stock: Any, turns: RecordTurns) -> None:
+        self._stock = stock
+        self._turns = turns
+        self.write = stock.write
+        self.is_closing = stock.is_closing
+        self.get_write_buffer_size = stock.get_write_buffer_size
+
+    def pause_reading(self) -> None:
+        self._stock.pause_reading()
+        self._turns.hold(True)
+
+    def resume_reading(self) -> None:
+        self._stock.resume_reading()
+        self._turns.hold(False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stock, name)
+
+
+async def over_tls[Decrypted: asyncio.Protocol](
+    protocol: Callable[[], Decrypted], host: str, port: int, context: ssl.SSLContext, name: str
+) -> tuple[Any, Decrypted]:
+    """Open a connection, as `loop.create_connection` does.
+
+    Args:
+        protocol: of what is decrypted.
+        name: what the certificate is verified for.
+
+    Raises OSError, ssl.SSLError included.
+    """
+    loop = asyncio.get_running_loop()
+    raw, stranger = await loop.create_connection(asyncio.Protocol, host, port)
+    made = protocol()
+    handshake = loop.create_task(loop.start_tls(raw, made, context, server_hostname=name))
+    try:
+        # Before the first byte is read: only from there can be told where a record begins.
+        while raw.get_protocol() is stranger and not handshake.done():  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0)
+        turns = RecordTurns.over(raw)
+        transport: Any = HeldTransport(await handshake, turns)
+    except BaseException:
+        handshake.cancel()
+        with contextlib.suppress(RuntimeError):
+            raw.abort()
+        raise
+    made.connection_made(transport)
+    return transport, made
