@@ -24,7 +24,7 @@ from presign_proxy.core.credentials import bearer
 from presign_proxy.core.decide import decide
 from presign_proxy.core.decision import Facts, Forward
 from presign_proxy.core.grant import Grant, grant_presign
-from presign_proxy.core.recognise import is_gateway, recognise
+from presign_proxy.core.recognise import form_of, recognise
 from presign_proxy.core.registry import Registry
 from presign_proxy.http.message import Origin, Request, check_grammar, check_size, head_of
 from presign_proxy.signing.keys import KeyRing, SigningKey
@@ -88,7 +88,7 @@ def request(carrier: str) -> Request:
 def verify(known: Registry, asked: Request) -> Grant:
     """What `decide` does before it rewrites."""
     head = head_of(asked)
-    claim = recognise(known, asked, head, gateway=is_gateway(known, asked))
+    claim = recognise(known, asked, head, form_of(known, asked))
     assert isinstance(claim, Presign)
     check_size(asked, head)
     check_grammar(asked, head)

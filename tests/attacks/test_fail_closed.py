@@ -43,7 +43,7 @@ PATIENCE = 2.0
 DECIDING = (
     "decide",
     "head_of",
-    "is_gateway",
+    "form_of",
     "recognise",
     "check_size",
     "check_grammar",

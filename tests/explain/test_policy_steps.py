@@ -260,7 +260,7 @@ def test_a_name_is_revoked_and_taken_back(run: Callable[..., Done]) -> None:
     }
     assert said(run("verify", nightly, "--json", code=1))["code"] == "revoked"
     run("verify", weekly)
-    assert "take another --id" in run("sign", "conn_a", "v1/a", "--id", "nightly", code=1).all
+    assert "choose another --id" in run("sign", "conn_a", "v1/a", "--id", "nightly", code=1).all
     assert run("check").code == 0
     run("revoke", "--id", "conn_a/nightly", "--undo")
     run("verify", nightly)

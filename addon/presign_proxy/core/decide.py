@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import Denied
-from ..http.client_address import bucket, client_of
+from ..http.client_address import bucket
 from ..http.message import Head, Request, check_grammar, check_size, head_of
 from ..limits.counter import Counter
 from ..limits.rules import Requester, tallies_of
@@ -14,7 +14,7 @@ from . import unsigned
 from .answers import Style
 from .decision import PASS, Asked, Decision, Facts, Forward, Judged, denial
 from .grant import Grant, grant_presign, grant_source
-from .recognise import at_another_name, is_gateway, is_source_form, recognise
+from .recognise import at_another_name, form_of, recognise
 from .registry import Registry
 from .rewrite_request import check_meaning, check_upgrade, outgoing
 
@@ -30,8 +30,9 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
     """
     facts = Facts(request_id, request.method[:32].decode("ascii", "replace"), request.client)
     known = registry or _NO_REGISTRY
-    gateway = is_gateway(known, request)
-    style: Style = "bare" if gateway and is_source_form(known, request) else "json"
+    form = form_of(known, request)
+    gateway = form.gateway
+    style: Style = "bare" if form.source else "json"
     head = head_of(request)
     try:
         if registry is None:
@@ -41,14 +42,14 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
         may_pass = not gateway and not known.deny_unsigned
         if not may_pass:
             check_size(request, head)
-        claim = recognise(known, request, head, gateway=gateway)
+        claim = recognise(known, request, head, form)
         if claim is None:
             return PASS if may_pass else unsigned.judge(known, request, head)
         if may_pass:
             check_size(request, head)
         check_grammar(request, head)
         if known.trusted_proxies:
-            facts.client = _client(known, request)
+            facts.client = str(facts.address(request, known.trusted_proxies) or request.client)
         if isinstance(claim, Source):
             style = "bare"
             grant = grant_source(registry, request, claim, facts, now, gateway=gateway)
@@ -66,12 +67,6 @@ def _reaches_its_upstream(request: Request, facts: Facts) -> bool:
     """Return whether a valid signature is for the requested host: an API may have paths of our form."""
     upstream = facts.known.upstream if facts.verified and facts.known else None
     return upstream is not None and upstream.origin == request.origin
-
-
-def _client(registry: Registry, request: Request) -> str:
-    """Return the client's address for the audit log; the proxy's, if a trusted proxy names no client."""
-    address = client_of(request, registry.trusted_proxies)
-    return str(address) if address is not None else request.client
 
 
 def _forward(
@@ -110,6 +105,6 @@ def _counters(
     uses = min(signed, allowed) if signed is not None and allowed is not None else signed or allowed
     if not connection.limits and uses is None:
         return ()
-    client = bucket(client_of(request, registry.trusted_proxies))
+    client = bucket(facts.address(request, registry.trusted_proxies))
     who = Requester(connection.id, facts.signature or facts.path or "", client, grant.expires)
     return tallies_of(connection.limits, uses, who, now)

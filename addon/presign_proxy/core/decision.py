@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from ..errors import Denied, Limited
+from ..http.client_address import client_of
 from ..http.message import Fields, Origin, Request
-from ..http.networks import Network
+from ..http.networks import Address, Network
 from ..limits.counter import Counter
 from ..signing.secret import LateSecret, Secret
 from ..signing.signed_policy import NO_TERMS, Terms
@@ -38,6 +40,8 @@ class Facts:
     """Unix time, as it was signed, 0 for never; None where nothing was."""
     step: str = ""
     """The check that refused the claim; empty if all were passed, or none was made."""
+    _address: Address | None = None
+    _is_read: bool = False
 
     def again(self, request_id: str) -> Facts:
         """Return the facts of a request that differs only in its id."""
@@ -55,7 +59,15 @@ class Facts:
             self.verified,
             self.expires,
             self.step,
+            self._address,
+            self._is_read,
         )
+
+    def address(self, request: Request, trusted: Sequence[Network]) -> Address | None:
+        """Return the client's address, as `client_of` does: worked out when it is first needed."""
+        if not self._is_read:
+            self._address, self._is_read = client_of(request, trusted), True
+        return self._address
 
     @property
     def connection(self) -> str | None:

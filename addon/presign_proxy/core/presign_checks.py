@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Denied, Malformed
-from ..http.client_address import client_of
 from ..http.field_names import header_key
 from ..http.message import Request
 from ..http.paths import canonical_path
@@ -134,7 +133,8 @@ def _slot(claim: PresignClaim) -> None:
 
 def _client(claim: PresignClaim) -> None:
     if claim.terms.clients:
-        policy.check_client(claim.terms, client_of(claim.request, claim.registry.trusted_proxies))
+        address = claim.facts.address(claim.request, claim.registry.trusted_proxies)
+        policy.check_client(claim.terms, address)
 
 
 def _methods(claim: PresignClaim) -> None:

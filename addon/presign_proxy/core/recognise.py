@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import Denied, Malformed
 from ..http.hosts import is_loopback
@@ -24,11 +24,27 @@ NOT_OUR_NAME: Final = (
 _TOKEN_PATHS: Final = tuple(TOKEN_PATH + start for start in PREFIXES)
 
 
-def is_gateway(registry: Registry, request: Request) -> bool:
-    """Return whether a request is addressed to the gateway itself, and not to an API."""
+class Form(NamedTuple):
+    """Where a request is addressed."""
+
+    gateway: bool
+    """To the gateway itself, and not to an API."""
+    source: bool
+    """To the gateway, in the form of scheme source."""
+
+
+def form_of(registry: Registry, request: Request) -> Form:
+    """Return where a request is addressed. Worked out once for each request."""
     if request.reverse:
-        # mitmproxy has already replaced Host, so only the path shows it.
-        return has_gateway_form(request) or is_source_form(registry, request)
+        # mitmproxy has already replaced Host, so only the path shows it. `/v1/` may be the API's own path, so
+        # the project must exist.
+        source = bool(source_scheme.FORM.match(request.target)) and _project(registry, request) is not None
+        return Form(source or has_gateway_form(request), source)
+    gateway = _is_gateway(registry, request)
+    return Form(gateway, gateway and source_scheme.FORM.match(request.target) is not None)
+
+
+def _is_gateway(registry: Registry, request: Request) -> bool:
     host, port = request.origin.host, request.origin.port
     if host in registry.hosts:
         return True
@@ -83,26 +99,14 @@ def _is_none_of_ours(request: Request) -> str:
     return f"{where} is not one of the gateway's names, but the path has its form"
 
 
-def is_source_form(registry: Registry, request: Request) -> bool:
-    """Return whether a request at the gateway has the form of scheme source.
-
-    In reverse mode `/v1/` may be the API's own path, so the project must exist.
-    """
-    if not source_scheme.FORM.match(request.target):
-        return False
-    if not request.reverse:
-        return True
-    return _project(registry, request) is not None
-
-
-def recognise(registry: Registry, request: Request, head: Head, *, gateway: bool) -> Presign | Source | None:
+def recognise(registry: Registry, request: Request, head: Head, form: Form) -> Presign | Source | None:
     """Return the claim of a request; None if it carries no part of a presign. Raises Denied."""
-    if gateway and is_source_form(registry, request):
+    if form.source:
         return _source_at_gateway(request, head)
-    if gateway and not request.target.startswith((API_PROXY, TOKEN_PATH)):
+    if form.gateway and not request.target.startswith((API_PROXY, TOKEN_PATH)):
         return _key_at_gateway(request, head)
-    presign = presign_scheme.recognise(request, head, gateway=gateway)
-    if presign is not None or gateway:
+    presign = presign_scheme.recognise(request, head, gateway=form.gateway)
+    if presign is not None or form.gateway:
         return presign
     return _intercepted_source(registry, request)
 

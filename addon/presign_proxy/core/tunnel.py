@@ -7,7 +7,7 @@ from typing import Final
 from ..errors import Denied
 from ..http.message import Request, head_of
 from ..signing import presign_scheme
-from .recognise import is_gateway
+from .recognise import form_of
 from .registry import Registry
 
 REASON: Final = b"Forbidden: no connection of the presign gateway leads there"
@@ -30,6 +30,6 @@ def refused(registry: Registry | None, request: Request) -> str | None:
     origin = request.origin
     known = origin.host in registry.hosts or registry.leads_to(origin.host, origin.port)
     known = known or registry.second_host(origin.host, origin.port) is not None
-    if not registry.deny_unsigned or known or is_gateway(registry, request):
+    if not registry.deny_unsigned or known or form_of(registry, request).gateway:
         return None
     return "unsigned"

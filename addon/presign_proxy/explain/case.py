@@ -10,7 +10,7 @@ from ..core.connection import Connection
 from ..core.decide import decide
 from ..core.decision import Decision, Deny, Facts, Forward
 from ..core.presign_checks import PRESIGN_CHECKS
-from ..core.recognise import is_gateway, recognise
+from ..core.recognise import Form, form_of, recognise
 from ..core.registry import Registry
 from ..core.source_checks import SOURCE_CHECKS
 from ..errors import Denied
@@ -48,9 +48,14 @@ class Case:
     now: int
     decision: Decision
     head: Head
-    gateway: bool
+    form: Form
     claim: Presign | Source | None
     facts: Facts
+
+    @property
+    def gateway(self) -> bool:
+        """True if the request is addressed to the gateway itself."""
+        return self.form.gateway
 
     @property
     def connection(self) -> Connection | None:
@@ -96,13 +101,13 @@ class Case:
 def open_case(registry: Registry, request: Request, now: int) -> Case:
     """Decide on a request as the gateway does, and keep the data that explains the decision."""
     decision = decide(registry, request, now, "req_explain")
-    head, gateway = head_of(request), is_gateway(registry, request)
+    head, form = head_of(request), form_of(registry, request)
     try:
-        claim = recognise(registry, request, head, gateway=gateway)
+        claim = recognise(registry, request, head, form)
     except Denied:
         claim = None
     facts = decision.facts if isinstance(decision, Deny | Forward) else Facts("req_explain")
-    return Case(registry, request, now, decision, head, gateway, claim, facts)
+    return Case(registry, request, now, decision, head, form, claim, facts)
 
 
 def refused_at(case: Case) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from ..core.decision import Deny, Forward
-from ..core.recognise import has_gateway_form, is_source_form, is_source_of_another_name
+from ..core.recognise import has_gateway_form, is_source_of_another_name
 from ..http.message import Request
 from ..signing.carrier_names import API_PROXY, MAX_LIST, TERMS
 from ..signing.signed_policy import PolicyText
@@ -34,8 +34,7 @@ def diagnose(case: Case) -> tuple[Finding, ...]:
     if case.facts.verified:
         found += beyond_the_signature(case)
     elif isinstance(case.decision, Deny) and case.decision.code != "too_large":
-        at_gateway = case.gateway and is_source_form(case.registry, case.request)
-        if isinstance(case.claim, Source) or at_gateway:
+        if isinstance(case.claim, Source) or case.form.source:
             found += diagnose_source(case)
         else:
             found += _diagnose_presign(case)
