@@ -35,8 +35,8 @@ def refusal(
 
     Args:
         status: replaces the status of the code: 504 for `upstream`, 413 for `too_large`.
-        style: "json" is the form that LLM and payment SDKs print. "bare" is the form of scheme source, which
-            gives no reason (Motioness: "403 with no detail"): all 4xx but 413 and 429 become 403 Forbidden.
+        style: "json", as SDKs print it, or "bare", as scheme source wants it (Motioness: "403 with no
+            detail"): without a reason, all 4xx but 413 and 429 as 403 Forbidden.
         limit: the name of the limit that was reached.
         more: further fields. In the bare style only `Retry-After` is kept.
         sentence: replaces the sentence of the code.
@@ -52,8 +52,7 @@ def refusal(
     error = {"code": code, "type": code, "message": message, "request_id": request_id}
     if limit is not None:
         error["limit"] = limit
-    # `message` and `type` are repeated outside `error`: gh, octokit and npm print `message` from there, and
-    # Anthropic's SDK reads `type`.
+    # Outside of `error`, gh, octokit and npm read `message`, and Anthropic's SDK reads `type`.
     body = json.dumps({"error": error, "message": message, "type": "error"}).encode()
     fields = (
         *_fields(b"application/json", len(body)),
