@@ -98,20 +98,22 @@ COLLECTIONS = {
     "mitm.lane.upstream_pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
     "mitm.lane.grant_cache.Recent._found": "MAX heads of MAX_SIZE bytes, for a second",
     "mitm.lane.grant_cache.Recent._seen": "MAX_SEEN numbers, for a second",
-    "mitm.flow.state.FlowStates._entries": "weak: one per flow that mitmproxy itself keeps",
+    "mitm.flow.state.FlowStates._states": "weak: one per flow that mitmproxy itself keeps",
     "mitm.flow.state.FlowStates._granted": "weak: one per granted exchange, until it ends",
-    "mitm.flow.state.FlowStates.heads": "weak: one per client connection: gateway.max_clients",
-    "mitm.flow.state.FlowStates.layers": "weak: one per client connection",
-    "mitm.flow.state.FlowStates._judged": "weak: one per client connection, until the flow path takes it",
-    "mitm.flow.state.FlowStates.cut": "weak: one per client connection, until it is closed",
+    "mitm.client_state.ClientStates._heads": "weak: one per client connection: gateway.max_clients",
+    "mitm.client_state.ClientStates._layers": "weak: one per client connection",
+    "mitm.client_state.ClientStates._decisions": (
+        "weak: one per client connection, until the flow path takes it"
+    ),
+    "mitm.client_state.ClientStates.cut_off": "weak: one per client connection, until it is closed",
     "mitm.half_closed.HalfClosed._since": "weak: one per client connection, until it is closed",
-    "mitm.flow.state.FlowStates._departed": "weak: one per client connection, until it is freed",
+    "mitm.client_state.ClientStates._departed": "weak: one per client connection, until it is freed",
     "mitm.flow.state.FlowStates._trailing": "weak: one per granted exchange, until its body is whole",
-    "mitm.flow.state.FlowStates.gone": "weak: one per client connection, until it is closed",
-    "mitm.flow.state.FlowStates.deaf": "weak: one per client connection, until it is listened to again",
-    "mitm.flow.state.FlowStates._full": "weak: the same",
-    "mitm.flow.state.FlowStates.raw": "weak: one per client connection, until it is closed",
-    "mitm.flow.state.FlowStates.pins": (
+    "mitm.client_state.ClientStates.gone": "weak: one per client connection, until it is closed",
+    "mitm.client_state.ClientStates.paused": "weak: one per client connection, until it is listened to again",
+    "mitm.client_state.ClientStates._full": "weak: the same",
+    "mitm.client_state.ClientStates.raw_tunnels": "weak: one per client connection, until it is closed",
+    "gateway.pinned_addresses.PinnedAddresses._of": (
         "weak: one per client connection, of MAX_PINS names each; granted sources only"
     ),
     "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",

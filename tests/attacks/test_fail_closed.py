@@ -76,7 +76,7 @@ COMMITTING = (
     "snapshot",
     "FlowStates.open",
     "FlowStates.get",
-    "FlowStates.paid_head",
+    "ClientStates.head_came",
     "FlowStates.grant",
     "new_request_id@1",
 )
@@ -129,7 +129,7 @@ LAYERING = ("Guard.guard_layer", "adopt", "is_raw")
 CONNECTING = ("Guard.http_connect", "Guard._connect_answer", "request_of", "recognise", "arrival_of@1")
 # Between mitmproxy's protocol and ours, where nothing of ours decides: no answer, but an end.
 PROTOCOL = (
-    "FlowStates.holds_too_much",
+    "ClientStates.holds_too_much",
     "GuardedHttpLayer.make_stream",
     "GuardedHttp1Server.read_headers",
     "GuardedStream._arrive",

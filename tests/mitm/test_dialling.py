@@ -26,7 +26,6 @@ from presign_proxy.http.message import Origin
 from presign_proxy.http.networks import parse_network
 from presign_proxy.mitm import dialling
 from presign_proxy.mitm.dialling import Dialler
-from presign_proxy.mitm.flow.state import FlowStates
 from support.deciding import connection, registry, request, sent, signed
 
 PUBLIC = "93.184.216.34"
@@ -66,10 +65,9 @@ class Place:
     def __init__(self, port: int, master: Master) -> None:
         self.port = port
         self.master = master
-        self.states = FlowStates(lambda forward, _: forward)
         self.store: tuple[str, int] | None = None
         self.admin: int | None = None
-        self.dialler = Dialler(self.states, lambda: self.store, lambda: self.admin)
+        self.dialler = Dialler(lambda: self.store, lambda: self.admin)
 
     async def connect(
         self, host: str, port: int, known: Registry | None = None, mode: str = "regular"
@@ -134,7 +132,7 @@ def test_a_client_is_pinned_to_the_address_that_was_judged(names: Names) -> None
         client, forward = a_client(), granted(ORIGIN, resolve=())
         await place.dialler.pin(client, forward)
         names.answers["api.test"] = ["127.0.0.1"]
-        assert place.states.pinned(client, "api.test", 443) == PUBLIC
+        assert place.dialler.pins.find(client, "api.test", 443) == PUBLIC
         assert await place.dialler.address(client, forward) == PUBLIC
         data = ServerConnectionHookData(server=Server(address=("api.test", 443)), client=client)
         await place.dialler.connect(data, None)
@@ -155,7 +153,7 @@ def test_an_origin_of_the_registry_is_not_pinned_whatever_others_were(names: Nam
         client = a_client()
         await place.dialler.pin(client, granted(ORIGIN))
         assert names.asked == []
-        place.states.pin(client, "api.test", 443, PUBLIC)
+        place.dialler.pins.pin(client, "api.test", 443, PUBLIC)
         assert await place.address(ORIGIN, client) == "api.test"
         assert await place.address(ORIGIN, client, resolve=()) == PUBLIC
         assert await place.address(ORIGIN, a_client(), resolve=()) == "api.test"
@@ -182,12 +180,12 @@ def test_a_source_leads_to_public_addresses_and_those_that_are_allowed(
         client, forward = a_client(), granted(ORIGIN, resolve=networks)
         if code is None:
             await place.dialler.pin(client, forward)
-            assert place.states.pinned(client, "api.test", 443) == answers[0]
+            assert place.dialler.pins.find(client, "api.test", 443) == answers[0]
             return
         with pytest.raises(Denied) as denied:
             await place.dialler.pin(client, forward)
         assert denied.value.code == code
-        assert place.states.pinned(client, "api.test", 443) is None
+        assert place.dialler.pins.find(client, "api.test", 443) is None
 
     run(work)
 
@@ -206,7 +204,7 @@ def test_a_source_that_is_the_gateway_itself_is_refused_even_where_its_network_i
                 client, granted(Origin("http", "api.test", place.port), resolve=(network,))
             )
         assert denied.value.code == "invalid"
-        assert place.states.pinned(client, "api.test", place.port) is None
+        assert place.dialler.pins.find(client, "api.test", place.port) is None
         await place.dialler.pin(client, granted(Origin("http", "api.test", 1), resolve=(network,)))
 
     run(work)
@@ -263,10 +261,7 @@ def test_without_a_listener_nothing_is_ours() -> None:
     async def main() -> None:
         master: Any = Master(Options())
         try:
-            assert (
-                Dialler(FlowStates(lambda forward, _: forward), lambda: None, lambda: None)._own_ports()
-                == set()
-            )
+            assert Dialler(lambda: None, lambda: None)._own_ports() == set()
         finally:
             master._legacy_log_events.uninstall()
 
@@ -282,7 +277,7 @@ def test_a_grant_that_leads_back_to_us_is_refused(host: str, names: Names) -> No
         assert await place.address(Origin("http", host, 1)) == host
         assert await place.address(Origin("http", "api.test", place.port)) == PUBLIC
         client = a_client()
-        place.states.pin(client, "me.test", place.port, NOWHERE)
+        place.dialler.pins.pin(client, "me.test", place.port, NOWHERE)
         assert await place.address(Origin("http", "me.test", place.port), client, resolve=()) == NOWHERE
         assert await place.dialler._is_forbidden([PUBLIC], place.port) is False
         assert await place.dialler._is_forbidden([PUBLIC], 1) is False

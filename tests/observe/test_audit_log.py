@@ -15,6 +15,7 @@ import pytest
 
 from presign_proxy.config.schema.config import AuditConfig
 from presign_proxy.mitm import self_test
+from presign_proxy.mitm.client_state import ClientStates
 from presign_proxy.mitm.flow.state import Arrival, FlowStates
 from presign_proxy.observe import audit_file
 from presign_proxy.observe.audit_file import KEPT_FOR_PERMITS, MAX_QUEUED, AuditSink, LineFile
@@ -272,7 +273,7 @@ class KeptFlow:
 
 
 def test_a_flow_that_a_ui_keeps_is_not_looked_after_for_ever() -> None:
-    ledger, flow = FlowStates(lambda forward, _: forward), KeptFlow()
+    ledger, flow = FlowStates(lambda forward, _: forward, ClientStates()), KeptFlow()
     entry = ledger.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
     assert ledger.live() == []
     ledger.grant(entry, sent(request(signed())))

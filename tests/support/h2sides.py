@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import h2.config
@@ -34,11 +35,11 @@ class Layer:
         """Those whose turn has come, and who were not told yet."""
         self.ends: list[Any] = []
         """What is called at the end of this turn of the event loop."""
-        self.turns = Turns(self.called.append, later=self.ends.append)
+        self.starts = Turns(self.called.append, later=self.ends.append)
 
     @property
-    def states(self) -> Any:
-        return self
+    def clients(self) -> Any:
+        return SimpleNamespace(fairness=self)
 
     def is_full(self, stream_id: int) -> bool:
         return stream_id in self.held

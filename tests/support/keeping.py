@@ -13,6 +13,7 @@ from mitmproxy.connection import ConnectionState, Server
 
 from presign_proxy.core.connection import Conduct
 from presign_proxy.mitm import deadlines as module
+from presign_proxy.mitm.client_state import ClientStates
 from presign_proxy.mitm.deadlines import Deadlines
 from presign_proxy.mitm.flow.state import Arrival, FlowState, FlowStates
 from support.deciding import request, sent, signed
@@ -64,7 +65,8 @@ class Layer:
 class Lab:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         confirm: Any = None
-        self.states = FlowStates(confirm)
+        self.clients = ClientStates()
+        self.states = FlowStates(confirm, self.clients)
         self.ended: list[Any] = []
         self.reloaded: list[float] = []
         self.ticked: list[float] = []
@@ -110,8 +112,8 @@ class Lab:
     def mute(self) -> tuple[Client, Layer]:
         """A client that says no more, and its layer."""
         client, layer = Client(), Layer()
-        self.states.mute.add(client)
-        self.states.layers[client] = layer
+        self.clients.half_closed.add(client)
+        self.clients.attach(client, layer)
         return client, layer
 
 

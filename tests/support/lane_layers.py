@@ -14,7 +14,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 
 from presign_proxy.mitm.backpressure import GatedReader
-from presign_proxy.mitm.flow.state import FlowStates
+from presign_proxy.mitm.client_state import ClientStates
 from presign_proxy.mitm.lane import layer as module
 from presign_proxy.mitm.lane import request_head
 from presign_proxy.mitm.lane.layer import Lane
@@ -140,8 +140,7 @@ class Lab:
         self.takes_over = True
         self.tasks: list[asyncio.Task[None]] = []
         self.done: list[Any] = []
-        confirm: Any = None
-        self.states = FlowStates(confirm)
+        self.clients = ClientStates()
         self.reader = Reader()
         transport = SimpleNamespace(get_write_buffer_size=lambda: self.waiting, abort=self._abort)
         writer = SimpleNamespace(transport=transport, drain=self._drain)
@@ -151,7 +150,7 @@ class Lab:
             transports={self.client: self.io}, timeout_watchdog=watchdog, server_event=self._server_event
         )
         self.shared: Any = SimpleNamespace(
-            states=self.states,
+            clients=self.clients,
             open=True,
             exchanges=set(),
             write_batch=SimpleNamespace(write=self._write, flush=self._flush),

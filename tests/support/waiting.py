@@ -15,7 +15,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from presign_proxy.mitm.flow.state import FlowStates
+from presign_proxy.mitm.client_state import ClientStates
 from presign_proxy.mitm.flow.waits import WaitingHttp1Server, WaitingHttpLayer, WaitingStream, _ForStream
 
 
@@ -44,12 +44,12 @@ class Server(WaitingHttp1Server):
 
 
 class Layer(WaitingHttpLayer):
-    def __init__(self, context: Context, states: FlowStates) -> None:
+    def __init__(self, context: Context, clients: ClientStates) -> None:
         super().__init__(context, HTTPMode.regular)
         self.closed = set()
         self.full: set[tuple[int, int]] = set()
         server = Server(context.fork())
-        server.states = states
+        server.clients = clients
         self.connections[context.client] = server
 
     def make_stream(self, stream_id: int) -> Iterator[Any]:
@@ -71,9 +71,8 @@ class Lab:
             state=ConnectionState.OPEN,
             proxy_mode=ProxyMode.parse("regular"),
         )
-        confirm: Any = None
-        self.states = FlowStates(confirm)
-        self.layer: Any = Layer(context_of(self.client), self.states)
+        self.clients = ClientStates()
+        self.layer: Any = Layer(context_of(self.client), self.clients)
         self.hooks = True
         """Whether hooks end at once."""
         self.hooked: list[Any] = []

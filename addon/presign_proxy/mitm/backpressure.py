@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .bell import PAUSE, Bell
+from .client_connection import ClientConnection
 from .small_reads import sip
 from .sockets import handler_of
 from .tcp import keep_asking
@@ -43,7 +44,7 @@ class OneOfMany:
     its gate is not asked again and again.
     """
 
-    def __init__(self, connection: Any, layer: Callable[[], Any], turns: Turns) -> None:
+    def __init__(self, connection: Any, layer: Callable[[], ClientConnection | None], turns: Turns) -> None:
         """
         Args:
             layer: the HTTP layer of its client by now; None where that has gone.
@@ -66,7 +67,8 @@ class OneOfMany:
     @property
     def bell(self) -> Bell | None:
         """What rings when the gate may have been opened."""
-        return getattr(self._layer(), "bell", None)
+        layer = self._layer()
+        return layer.bell if layer is not None else None
 
 
 class GatedReader:

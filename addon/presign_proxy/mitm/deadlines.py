@@ -37,6 +37,7 @@ class Deadlines:
     ) -> None:
         """Args: end: writes down how a granted exchange has ended."""
         self._states = states
+        self._clients = states.clients
         self._end = end
         self._task: asyncio.Task[None] | None = None
         self._lost: WeakSet[FlowState] = WeakSet()
@@ -62,10 +63,10 @@ class Deadlines:
 
     def make_room(self) -> bool:
         """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
-        stranger = self._states.idle_stranger()
+        stranger = self._clients.idle_stranger()
         if stranger is None:
             return False
-        self._states.forget(stranger)
+        self._clients.forget(stranger)
         cut(stranger, stranger)
         return True
 
@@ -99,35 +100,35 @@ class Deadlines:
 
     def _end_gone(self, _: float) -> None:
         """End clients that have closed their connections, where nobody would be told of that."""
-        for client in self._states.unheard():
-            layer, mute = self._states.layers.get(client), client in self._states.mute
+        clients = self._clients
+        for client in {*clients.silent(), *(one.client for one in self._states.uploads())}:
+            layer, mute = clients.layer_of(client), client in clients.half_closed
             answering = layer is not None and layer.is_answering()
             if has_gone(client) or (mute and answering and is_quiet(client)):
-                self._states.mute.discard(client)
-                self._states.deaf.discard(client)
-                self._states.gone.add(client)
+                clients.half_closed.discard(client)
+                clients.paused.discard(client)
+                clients.gone.add(client)
                 try:
                     if layer is not None:
                         layer.give_up()
                 finally:
-                    if client in self._states.raw:
+                    if client in clients.raw_tunnels:
                         hang_up(client)  # what waits for the other end of its tunnel would keep that open
                     cut(client, client)
 
     async def _ask_mute(self, now: float) -> None:
         """Ask those again that wait for an answer: one may have closed its connection since."""
-        for client in self._states.mute.all():
-            handler, layer = handler_of(client), self._states.layers.get(client)
-            if handler is None or layer is None or not self._states.mute.is_due(client, now):
+        for client in self._clients.half_closed.all():
+            handler, layer = handler_of(client), self._clients.layer_of(client)
+            if handler is None or layer is None or not self._clients.half_closed.is_due(client, now):
                 continue
             if (asks := layer.ask()) is not None:
                 await handler.server_event(asks)
 
     def _end_overdue(self, now: float) -> None:
-        for client, since in list(self._states.heads.items()):
-            if now - since > HEAD_DEADLINE:
-                self._states.paid_head(client)
-                cut(client, client)
+        for client in self._clients.awaited_longer_than(HEAD_DEADLINE, now):
+            self._clients.head_came(client)
+            cut(client, client)
         for flow_state in self._states.live():
             if handler_of(flow_state.client) is None:
                 self._end(flow_state, flow_state.outcome(None, GONE))  # and nobody said so

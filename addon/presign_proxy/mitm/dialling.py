@@ -16,6 +16,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from ..core.decision import Forward
 from ..core.registry import Registry
 from ..errors import Denied
+from ..gateway.pinned_addresses import PinnedAddresses
 from ..gateway.resolver import RESOLVE_TIMEOUT, Found, Resolver, TooManyLookups, mark_unsigned
 from ..http import networks
 from ..http.client_address import bucket
@@ -23,22 +24,19 @@ from ..http.hosts import parse_address
 from ..http.networks import Network
 from ..observe.metrics import Snapshot
 from . import last_bytes
-from .flow.state import FlowStates
 from .sockets import proxyserver, transport_of
 
 
 class Dialler:
     """Decides on each upstream connection just before it is dialled."""
 
-    def __init__(
-        self, states: FlowStates, store: Callable[[], Address | None], admin: Callable[[], int | None]
-    ) -> None:
+    def __init__(self, store: Callable[[], Address | None], admin: Callable[[], int | None]) -> None:
         """
         Args:
             store: where the limit store is, if it is somewhere.
             admin: the port of the admin listener, whichever process has it.
         """
-        self._states = states
+        self.pins = PinnedAddresses()
         self._store = store
         self._resolver = Resolver()
         self._judged: frozenset[int] = frozenset()
@@ -55,6 +53,10 @@ class Dialler:
     def figures(self) -> Snapshot:
         return self._resolver.figures()
 
+    def forget(self, client: Any) -> None:
+        """Drop what is known of a client that has gone."""
+        self.pins.forget(client)
+
     async def pin(self, client: Any, forward: Forward) -> None:
         """Resolve and judge a source's host, and pin this client to the address. Raises Denied.
 
@@ -68,7 +70,7 @@ class Dialler:
         address = networks.judge(await _resolved(found), forward.resolve)
         if await self._is_forbidden([address], port):
             raise Denied("invalid", "the source is the gateway itself, or its store")
-        self._states.pin(client, host, port, address)
+        self.pins.pin(client, host, port, address)
 
     def must_judge(self, port: int) -> bool:
         """Whether something of ours listens on such a port: then a name has to be resolved to be judged."""
@@ -89,7 +91,7 @@ class Dialler:
     async def address(self, client: Any, forward: Forward) -> str:
         """What to dial for a grant. Raises Denied("upstream") for what nothing may be led to."""
         host, port = forward.origin.host, forward.origin.port
-        pinned = self._states.pinned(client, host, port) if forward.resolve is not None else None
+        pinned = self.pins.find(client, host, port) if forward.resolve is not None else None
         if pinned is not None or not self.must_judge(port):
             return pinned or host
         addresses = await _resolved(self._resolver.configured(host, port))
@@ -102,7 +104,7 @@ class Dialler:
         if data.server.address is None:
             return
         host, port = data.server.address[:2]
-        pinned = self._states.pinned(data.client, host, port)
+        pinned = self.pins.find(data.client, host, port)
         if pinned is not None:
             # SNI and certificate check stay on the name; `connected` restores it for reuse.
             self._named[data.server] = data.server.address

@@ -42,6 +42,7 @@ from ..observe.audit_record import GONE, Outcome
 from ..observe.log_redaction import Redaction
 from . import self_test, watchers
 from .backpressure import gate
+from .client_state import ClientStates
 from .deadlines import Deadlines
 from .dialling import Dialler
 from .flow import adapter, first_bytes, http_layer
@@ -64,12 +65,12 @@ class Guard:
 
     def __init__(self) -> None:
         self.states = FlowStates(
-            lambda *asked: self._admission.confirm(*asked), lambda: self.live_config.max_clients
+            lambda *asked: self._admission.confirm(*asked), ClientStates(lambda: self.live_config.max_clients)
         )
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
-        self._dialler = Dialler(self.states, lambda: self._limiter.address, lambda: self.observer.port)
+        self._dialler = Dialler(lambda: self._limiter.address, lambda: self.observer.port)
         self._audit_log = AuditLog()
         self.live_config = LiveConfig(
             lambda loaded: self.adoption.prepare(loaded),
@@ -87,7 +88,7 @@ class Guard:
             self.live_config, self._dialler, self._limiter, self._fetcher, self._audit_log, self.lifecycle
         )
         self._shared = LaneShared(
-            self._admission, self._dialler, self._audit_log, self.states, self.lifecycle
+            self._admission, self._dialler, self._audit_log, self.clients, self.lifecycle
         )
         self.observer = Observer(
             self.lifecycle,
@@ -103,6 +104,10 @@ class Guard:
         self._front = Front()
         self.adoption = Adoption(self.observer, self._audit_log, self._limiter, self._fetcher, self._front)
         self.begin: Begin | None = None  # with hooks at once, where that can be
+
+    @property
+    def clients(self) -> ClientStates:
+        return self.states.clients
 
     @property
     def registry(self) -> Registry | None:
@@ -235,23 +240,24 @@ class Guard:
         if open_clients() > self.live_config.max_clients and not self._deadlines.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
-            self.states.owe_head(client)
+            self.clients.await_head(client)
             widen(client)
-            gate(client, client, lambda: self.states.holds_too_much(client))
+            gate(client, client, lambda: self.clients.holds_too_much(client))
 
     def tls_start_client(self, data: TlsData) -> None:
         self._front.start(data)
 
     async def client_disconnected(self, client: Client) -> None:
         try:
-            if (layer := self.states.layers.get(client)) is not None:
+            if (layer := self.clients.layer_of(client)) is not None:
                 layer.give_up()  # it was told of the end of what the client says, and of no other
                 for event in layer.departures():
                     await tell(client, event)
             for flow_state in self.states.lost(client):
                 self._end(flow_state, flow_state.outcome(None, "the gateway failed at the protocol"))
         finally:
-            self.states.forget(client)
+            self.clients.forget(client)
+            self._dialler.forget(client)
             hang_up(client)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -265,7 +271,7 @@ class Guard:
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
-        gate(data.client, data.server, *self.states.gating(data.client, data.server))
+        gate(data.client, data.server, *self.clients.gating(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
@@ -279,8 +285,8 @@ class Guard:
         if raw and (self.registry is None or self.registry.deny_unsigned):
             nextlayer.layer = first_bytes.Refuse(nextlayer.context)
         elif raw:
-            self.states.paid_head(nextlayer.context.client)
-            self.states.raw.add(nextlayer.context.client)
+            self.clients.head_came(nextlayer.context.client)
+            self.clients.raw_tunnels.add(nextlayer.context.client)
         http_layer.adopt(nextlayer.context, self.states, self.begin)
         if self._shared.open and not raw:
             nextlayer.layer = with_lane(chosen, self._shared)
@@ -289,7 +295,7 @@ class Guard:
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         """The deadline runs again, for the head inside the tunnel."""
-        self.states.owe_head(flow.client_conn)
+        self.clients.await_head(flow.client_conn)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """CONNECT: no presign travels on it, and with unsigned: deny it leads to known places only.
@@ -363,7 +369,8 @@ class Guard:
         self._audit_log.write(forward, flow_state.outcome(None, GONE), flow.client_conn.peername)
 
     def _decide(self, flow: http.HTTPFlow, flow_state: FlowState | None, request: Request) -> Decision:
-        decision = self.states.take_over(flow, request, self.registry) or self._admission.decide(request)
+        decided = self.clients.take_over(flow.client_conn, request, self.registry)
+        decision = decided or self._admission.decide(request)
         if flow_state is not None:
             # What was granted has passed the grammar; what was refused may not have come to it.
             flow_state.ends_connection = isinstance(decision, Deny) and not is_sound(request)

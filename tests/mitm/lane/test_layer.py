@@ -25,7 +25,7 @@ def test_a_client_that_was_gone_before_it_was_accepted_is_closed(monkeypatch: py
     async def work() -> None:
         lab = Lab(monkeypatch, peername=None).start()
         assert [type(one) for one in lab.done] == [commands.CloseConnection]
-        assert lab.client not in lab.states.layers
+        assert lab.clients.layer_of(lab.client) is None
         assert lab.say(head()) == []
         assert (lab.judged, lab.stock.told) == ([], [])
 
@@ -46,7 +46,7 @@ def test_a_client_that_speaks_http2_is_left_to_mitmproxy(monkeypatch: pytest.Mon
 def test_mitmproxys_own_layer_is_what_is_found_in_the_stack(story: Story) -> None:
     async def work(lab: Lab) -> None:
         assert lab.context.layers == []
-        assert lab.states.layers[lab.client] is lab.lane
+        assert lab.clients.layer_of(lab.client) is lab.lane
         assert lab.stock.told == []
         assert lab.done == []
 
@@ -82,7 +82,7 @@ def test_a_client_without_a_socket_of_its_own_is_written_to_by_mitmproxy(
 
 def test_a_head_that_is_granted_begins_an_exchange(story: Story) -> None:
     async def work(lab: Lab) -> None:
-        lab.states.owe_head(lab.client)
+        lab.clients.await_head(lab.client)
         assert (lab.lane.is_idle(), lab.lane.is_idle_stranger()) == (True, True)
         assert lab.lane.is_answering() is False
         assert lab.handle(LaneEvent(lab.lane)) == []
@@ -90,7 +90,7 @@ def test_a_head_that_is_granted_begins_an_exchange(story: Story) -> None:
         assert lab.judged == [head()]
         assert lab.last.told == ["begin"]
         assert lab.shared.exchanges == {lab.last}
-        assert lab.client not in lab.states.heads
+        assert lab.clients.awaits_head_since(lab.client) is None
         assert (lab.lane.is_idle(), lab.lane.is_idle_stranger(), lab.lane.held_bytes()) == (False, False, 0)
         lab.over()
         assert (lab.lane.is_idle(), lab.lane.is_idle_stranger()) == (True, False)
@@ -151,10 +151,10 @@ def test_a_head_may_come_in_two_pieces(at: int, story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head()[:at])
         assert (lab.judged, lab.lane.held_bytes()) == ([], at)
-        assert lab.client in lab.states.heads, "it has to come in time"
+        assert lab.clients.awaits_head_since(lab.client) is not None, "it has to come in time"
         lab.say(head()[at:])
         assert lab.judged == [head()]
-        assert lab.client not in lab.states.heads
+        assert lab.clients.awaits_head_since(lab.client) is None
 
     story(work)
 
@@ -165,7 +165,7 @@ def test_heads_may_come_byte_by_byte_one_after_the_other(story: Story) -> None:
             for octet in head():
                 assert lab.say(bytes((octet,))) == []
             assert lab.judged == [head()] * count
-            assert lab.client not in lab.states.heads
+            assert lab.clients.awaits_head_since(lab.client) is None
             lab.over()
 
     story(work)

@@ -234,7 +234,7 @@ def test_a_client_whose_lane_was_shut_is_read_from_as_it_is_handed_over(story: S
         lab.lane._exchange = None
         lab.handle(LaneEvent(lab.lane))
         assert client_reader.told == [("read", False), ("read", True), "give back"]
-        assert lab.client not in lab.states.deaf
+        assert lab.client not in lab.clients.paused
 
     story(work)
 

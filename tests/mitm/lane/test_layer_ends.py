@@ -27,7 +27,7 @@ def test_a_client_that_says_no_more_is_asked_and_answered_and_let_go(story: Stor
         lab.say(head())
         assert lab.shut() == []
         assert lab.written + lab.output == PROBE
-        assert lab.client in lab.states.mute
+        assert lab.client in lab.clients.half_closed
         assert lab.last.told == ["begin"]
         assert lab.handle(LaneEvent(lab.lane)) == [], "it is waited for"
         lab.lane.keep_awake()
@@ -84,7 +84,7 @@ def test_a_client_that_says_no_more_and_waits_for_nothing_is_let_go(why: str, st
             lab.lane._closing = True
         lab.shut()
         assert lab.is_closed
-        assert lab.client not in lab.states.mute
+        assert lab.client not in lab.clients.half_closed
         assert (lab.lane.held_bytes(), lab.lane.is_idle()) == (0, True)
         for exchange in lab.exchanges:
             assert exchange.told == ["begin", ("abandon", GONE)]
@@ -131,7 +131,7 @@ def test_a_body_that_was_there_at_the_end_is_passed_on(story: Story) -> None:
         first.step = 2
         lab.say(b"123456789")
         assert lab.shut() == [], "what is behind is all there"
-        assert lab.client in lab.states.mute
+        assert lab.client in lab.clients.half_closed
         await lab.settle()
         assert first.body == b"123456789"
         assert first.told == ["begin"]

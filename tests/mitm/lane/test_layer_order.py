@@ -256,14 +256,14 @@ def test_while_an_upstream_takes_nothing_no_more_is_read(story: Story) -> None:
         lab.say(head("a", 9))
         lab.lane.hold(True)
         assert lab.reader.held[-1] is True
-        assert lab.client in lab.states.deaf
+        assert lab.client in lab.clients.paused
         lab.lane.hold(False)
         assert lab.reader.held[-1] is False
-        assert lab.client not in lab.states.deaf
+        assert lab.client not in lab.clients.paused
         lab.lane.hold(True)
         lab.over()
         assert lab.reader.held[-1] is False
-        assert lab.client not in lab.states.deaf
+        assert lab.client not in lab.clients.paused
 
     story(work)
 
@@ -272,6 +272,6 @@ def test_while_an_upstream_takes_nothing_no_more_is_read(story: Story) -> None:
 def test_what_a_client_sends_ahead_does_not_pile_up(more: int, story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head() + bytes(MAX_HELD + more))
-        assert (lab.client in lab.states.deaf) is bool(more)
+        assert (lab.client in lab.clients.paused) is bool(more)
 
     story(work)

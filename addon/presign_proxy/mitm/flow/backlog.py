@@ -12,10 +12,10 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from ..backpressure import MAX_BACKLOG, SHARE, is_too_much
 from ..bell import Bell
+from ..client_state import ClientStates
 from .http1_client import GuardedHttp1Client
 from .http2 import GuardedHttp2Client
 from .http2_windows import all_unsent, unsent
-from .state import FlowStates
 from .upstream_sharing import SharingHttp1Client, SharingHttpLayer
 from .waits import Drained, descendants
 
@@ -23,7 +23,7 @@ from .waits import Drained, descendants
 class BackloggedHttpLayer(SharingHttpLayer):
     """An HTTP layer that knows what of its answers waits, and when that may have become less."""
 
-    states: FlowStates
+    clients: ClientStates
     bell: Bell
     """Wakes those who wait until the client has taken something."""
     listening = False
@@ -73,7 +73,7 @@ class BackloggedHttpLayer(SharingHttpLayer):
         client = self.connections.get(self.context.client)
         if not isinstance(client, Http2Server):
             return False
-        return is_too_much(unsent(client, stream_id), all_unsent(client), self.states.shares.room)
+        return is_too_much(unsent(client, stream_id), all_unsent(client), self.clients.fairness.shares.room)
 
     def _streams_of(self, server: Connection) -> list[int]:
         """Those whose answers come on an upstream connection. A client over HTTP/2 may have a hundred, with

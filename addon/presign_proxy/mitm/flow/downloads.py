@@ -112,7 +112,7 @@ class DownloadingStream(EndingStream):
         server: Any = self.http_layer.connections.get(self.context.client)
         socket = self._in_socket()
         if isinstance(server, Http2Server):
-            room = self.states.shares.room
+            room = self.states.clients.fairness.shares.room
             return is_too_much(socket + unsent(server, self.stream_id), socket + all_unsent(server), room)
         return is_too_much(socket, socket)
 

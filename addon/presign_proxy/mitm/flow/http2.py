@@ -23,6 +23,7 @@ from ...http.message import MAX_FIELDS, MAX_HEAD
 from ...http.response_head import MAX_RESPONSE_HEAD, NO_STATUS, TOO_LARGE
 from ...limits.client_shares import MAX_STREAMS
 from ..backpressure import MAX_HELD
+from ..client_state import ClientStates
 from .coalesce import Commands
 from .endings import UnreadableResponse
 from .goaway import NOT_TAKEN, Goodbye, hear_goodbyes
@@ -30,7 +31,6 @@ from .http2_encoder import BoundedEncoder
 from .http2_frames import ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
 from .http2_status import has_status
 from .http2_windows import make_windowed, windowed
-from .state import FlowStates
 
 PSEUDO: Final = 4
 """Fields of a request over HTTP/2 that are none of its header."""
@@ -46,7 +46,7 @@ MAX_ENDED: Final = 100
 class Uploads(Protocol):
     """What a client's side asks of the HTTP layer."""
 
-    states: FlowStates
+    clients: ClientStates
     owing: set[Connection]
 
     @property
@@ -235,18 +235,18 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
         """Whether this is a turn to begin with a stream, and none was begun with in it."""
         if self._begun:
             return False
-        self._begun = self._called or self.http_layer.states.turns.take()
+        self._begun = self._called or self.http_layer.clients.fairness.starts.take()
         return self._begun
 
     def _wait(self) -> Commands:
         if not self.gate.barred:
             return (yield from super()._wait())
         self.turn = turn = Turn(self)
-        self.http_layer.states.turns.wait(turn, new=not self.http_layer.streams)
+        self.http_layer.clients.fairness.starts.wait(turn, new=not self.http_layer.streams)
 
     def _leave_row(self) -> None:
         if isinstance(self.turn, Turn):
-            self.http_layer.states.turns.leave(self.turn)
+            self.http_layer.clients.fairness.starts.leave(self.turn)
         self.turn = None
 
     def close_connection(self, msg: str) -> Commands:
@@ -274,7 +274,7 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
         """Whether one more stream may be begun with. h2 has counted it."""
         if self.h2_conn.open_inbound_streams > MAX_STREAMS:
             return False
-        return self.http_layer.states.shares.may_begin(len(self.http_layer.streams))
+        return self.http_layer.clients.fairness.shares.may_begin(len(self.http_layer.streams))
 
     def _turn_away(self, event: Any) -> bool:
         """Refuse a stream in such a way that its client knows it may ask again (RFC 9113, 8.7)."""

@@ -28,6 +28,7 @@ from ...http.message import MAX_HEAD
 from ..backpressure import MAX_HELD
 from ..bell import Bell
 from ..chunked import JoinedChunks, StrictChunks
+from ..client_state import ClientStates
 from ..hook_dispatch import Begin
 from ..lane.layer import LaneEvent
 from .adapter import is_h1
@@ -59,9 +60,9 @@ _HEAD_END: Final = re.compile(rb"\n\r?\n")
 class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
     """The client's side: heads of bounded size, owed within a deadline; no page or log line repeats them."""
 
-    def __init__(self, context: Context, states: FlowStates) -> None:
+    def __init__(self, context: Context, clients: ClientStates) -> None:
         super().__init__(context)
-        self.states = states
+        self.clients = clients
         self._endless = 0
         """Bytes of the buffer in which no head ends."""
         self._empty_lines = 0
@@ -151,9 +152,9 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
         """Keep account of the head that is owed; its deadline runs on where that fails."""
         try:
             if self.state != self.read_headers or not self.buf:
-                self.states.paid_head(self.conn)
+                self.clients.head_came(self.conn)
             else:
-                self.states.owe_head(self.conn)
+                self.clients.await_head(self.conn)
         except Exception as error:
             logger.error("presign: failed to keep a deadline (%s)", type(error).__name__)
         if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
@@ -163,6 +164,7 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
 class GuardedHttpLayer(BackloggedHttpLayer):
     """mitmproxy's HTTP layer, whose streams are guarded."""
 
+    states: FlowStates
     begin: Begin | None = None
     ended: list[GuardedStream]
     owing: set[Connection]
@@ -180,18 +182,18 @@ class GuardedHttpLayer(BackloggedHttpLayer):
             self.broken = True
             logger.error("presign: failed at the protocol (%s); the client is cut off", type(error).__name__)
             yield commands.CloseConnection(self.context.client)
-            self.states.cut.add(self.context.client)
+            self.clients.cut_off.add(self.context.client)
 
     def _handle(self, event: events.Event) -> Commands:
         client = self.context.client
         self.listening = self._is_heard(event)
         if isinstance(event, events.Start):
-            self.states.layers[client] = self
+            self.clients.attach(client, self)
             # mitmproxy keeps a server that is already there.
             if client.alpn == b"h2":
                 self.connections.setdefault(client, GuardedHttp2Server(self.context.fork(), self))
             elif client.transport_protocol == "tcp":
-                self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.states))
+                self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.clients))
         for command in in_one_piece(self._led(event)):
             if self.quiet and isinstance(command, commands.Log):
                 command.message = "presign: a message of the protocol layer is withheld"
@@ -205,7 +207,8 @@ class GuardedHttpLayer(BackloggedHttpLayer):
             self.ended.pop().come_apart()
         if isinstance(server := self.connections.get(client), GuardedHttp2Server):
             gone = client.state is ConnectionState.CLOSED
-            self.states.shares.note(client, *((0, 0) if gone else (len(self.streams), all_unsent(server))))
+            streams, waiting = (0, 0) if gone else (len(self.streams), all_unsent(server))
+            self.clients.fairness.shares.note(client, streams, waiting)
 
     def _led(self, event: events.Event) -> Commands:
         """What comes of an event where it belongs."""
@@ -335,4 +338,4 @@ def adopt(context: Context, states: FlowStates, begin: Begin | None = None) -> N
         elif type(one) is layers.ClientTLSLayer:
             one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):
-            one.states, one.begin = states, begin
+            one.states, one.clients, one.begin = states, states.clients, begin

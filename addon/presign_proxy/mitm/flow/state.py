@@ -17,25 +17,16 @@ from ...core.answers import Answer, Style
 from ...core.decision import Decision, Deny, Facts, Forward, PassThrough
 from ...core.links import Led
 from ...core.masking import Mask, mask_for
-from ...core.registry import Registry
 from ...core.response_body import Body
 from ...errors import Denied
 from ...http.message import Request
-from ...limits.client_shares import STREAMS, Shares, streams_of
 from ...limits.slots import LimitHold
 from ...observe.audit_record import Outcome
-from .. import bell, sockets
-from ..backpressure import MAX_HELD, OneOfMany
-from ..half_closed import HalfClosed
+from ..client_state import ClientStates
 from ..sockets import abort
-from ..turns import Turns
 from .shown_bodies import ShownBodies
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
-
-MAX_PINS: Final = 256
-READS: Final = 4
-"""Pieces of answers to clients over HTTP/2 that are read in one turn of the event loop."""
 
 Confirm = Callable[[Forward, Request], Forward | Deny]
 """Decides again on what was granted before; `Admission.confirm`."""
@@ -59,14 +50,6 @@ class Arrival(NamedTuple):
     tunnelled: bool
     scheme: bytes = b""
     has_body: bool = True
-
-
-class LaneDecision(NamedTuple):
-    """What the lane decided on a request that it does not serve: the flow path answers or passes it."""
-
-    request: Request
-    registry: Registry | None
-    decision: Deny | PassThrough
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -184,50 +167,30 @@ class FlowState:
 
 
 class FlowStates:
-    """The entries of all live flows, and since when each client owes the head of a request."""
+    """The states of all flows that mitmproxy keeps, and which of them are granted requests under way."""
 
-    def __init__(self, confirm: Confirm, clients: Callable[[], int] = lambda: STREAMS) -> None:
+    def __init__(self, confirm: Confirm, clients: ClientStates) -> None:
         """
         Args:
-            confirm: asked in the moment in which a granted request leaves.
-            clients: how many there may be.
+            confirm: asked at the moment in which a granted request leaves.
         """
+        self.clients = clients
         self._confirm = confirm
-        self.shares = Shares(lambda: streams_of(clients()))
-        # In which streams over HTTP/2 are begun with, and in which answers to them are read.
-        self.turns = Turns(sockets.call)
-        self.reads = Turns(bell.call, READS)
-        self._entries: WeakKeyDictionary[Any, FlowState] = WeakKeyDictionary()
-        # A UI keeps flows, and with them their entries, long after their exchanges.
+        self._states: WeakKeyDictionary[Any, FlowState] = WeakKeyDictionary()
+        # A UI keeps flows, and with them their states, long after their exchanges.
         self._granted: WeakSet[FlowState] = WeakSet()
         # Those that were answered before all of their body had come.
         self._trailing: WeakSet[FlowState] = WeakSet()
-        self.heads: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
-        self.layers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        self.pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
-        self._judged: WeakKeyDictionary[Any, LaneDecision] = WeakKeyDictionary()
-        # Clients that were cut off because something of ours failed; no hook tells of their requests' ends.
-        self.cut: WeakSet[Any] = WeakSet()
         self.shows_bodies = False
         """Whether a UI is there to show the bodies of granted requests."""
-        # Clients that say no more, and wait for their answers; those of them, and all, that have gone.
-        self.mute = HalfClosed()
-        self.gone: WeakSet[Any] = WeakSet()
-        # Clients on the lane from which nothing is read for now, neither their end.
-        self.deaf: WeakSet[Any] = WeakSet()
-        # The same on the flow path: so much of what they have sent waits here.
-        self._full: WeakSet[Any] = WeakSet()
-        # Clients of tunnels that carry no HTTP, which are told of an end only, be it a reset.
-        self.raw: WeakSet[Any] = WeakSet()
-        self._departed: WeakSet[Any] = WeakSet()
 
     def open(self, flow: Any, arrival: Arrival) -> FlowState:
-        flow_state = self._entries[flow] = FlowState(arrival, client=flow.client_conn)
+        flow_state = self._states[flow] = FlowState(arrival, client=flow.client_conn)
         return flow_state
 
     def get(self, flow: Any) -> FlowState | None:
         """The entry of this very flow object, or None: then nothing may be forwarded for it."""
-        return self._entries.get(flow)
+        return self._states.get(flow)
 
     def grant(self, flow_state: FlowState, decision: Forward) -> None:
         self._granted.add(flow_state)
@@ -299,90 +262,16 @@ class FlowStates:
 
     def is_waiting(self, flow_state: FlowState) -> bool:
         """Whether it is its upstream's turn, and its client is there to take what comes."""
-        layer = self.layers.get(flow_state.client)
+        layer = self.clients.layer_of(flow_state.client)
         held = layer is not None and flow_state.server is not None and layer.backlog_of(flow_state.server)
-        return not held and flow_state.client not in self.mute
+        return not held and flow_state.client not in self.clients.half_closed
 
     def uploads(self) -> list[FlowState]:
         """Entries of granted requests whose body has not come in full, answered or not."""
         return [flow_state for flow_state in (*self._granted, *self._trailing) if flow_state.uploading]
 
-    def unheard(self) -> set[Any]:
-        """Clients that may have gone without anybody's having been told: those that say no more, and those
-        that are not listened to while nobody takes more of what they send.
-        """
-        return {
-            *self.mute.all(),
-            *self.deaf,
-            *self._full,
-            *self.raw,
-            *(flow_state.client for flow_state in self.uploads()),
-        }
-
     def lost(self, client: Any) -> list[FlowState]:
         """Entries of granted requests of a client that was cut off."""
-        if client not in self.cut:
+        if client not in self.clients.cut_off:
             return []
         return [flow_state for flow_state in self.live() if flow_state.client is client]
-
-    def holds_too_much(self, client: Any) -> bool:
-        """Whether what a client sent piles up here."""
-        layer = self.layers.get(client)
-        full = layer is not None and layer.held_bytes() > MAX_HELD
-        (self._full.add if full else self._full.discard)(client)
-        return full
-
-    def gating(self, client: Any, server: Any) -> tuple[Callable[[], bool], OneOfMany | None]:
-        """What keeps an upstream connection from being read, and how it is read where it is one of many."""
-        one = OneOfMany(server, lambda: self.layers.get(client), self.reads)
-        return one.is_shut, one if client.alpn == b"h2" else None
-
-    def idle_stranger(self) -> Any:
-        """The oldest client that was never granted anything and asks for nothing now; None if none is."""
-        for client, layer in list(self.layers.items()):
-            if client not in self.heads and layer.is_idle_stranger():
-                return client
-        return None
-
-    def forget(self, client: Any) -> None:
-        """A client is gone. Its layers refer back to it, so that weak keys alone would keep both for ever."""
-        self.layers.pop(client, None)
-        self.shares.forget(client)
-        self.heads.pop(client, None)
-        self.pins.pop(client, None)
-        self._judged.pop(client, None)
-        self.mute.discard(client)
-        for clients in (self.cut, self.gone, self.deaf, self._full, self.raw):
-            clients.discard(client)
-        self._departed.add(client)
-
-    def has_departed(self, client: Any) -> bool:
-        """Whether a client is known to have gone, also while its upstreams are still being ended."""
-        return client in self.gone or client in self._departed
-
-    def hand_over(self, client: Any, judged: LaneDecision) -> None:
-        """Keep what was decided on the next request of a client, so that nobody decides on it again."""
-        self._judged[client] = judged
-
-    def take_over(self, flow: Any, request: Request, registry: Registry | None) -> Deny | PassThrough | None:
-        """What was decided on this very request under this very registry; None where that is still to do."""
-        judged = self._judged.pop(flow.client_conn, None)
-        if judged is None or judged.registry is not registry or judged.request != request:
-            return None
-        return judged.decision
-
-    def owe_head(self, client: Any) -> None:
-        self.heads.setdefault(client, time.monotonic())
-
-    def paid_head(self, client: Any) -> None:
-        self.heads.pop(client, None)
-
-    def pin(self, client: Any, host: str, port: int, address: str) -> None:
-        """Let this client's connections to a name go to the address that was judged last."""
-        pins = self.pins.setdefault(client, {})
-        if len(pins) >= MAX_PINS:
-            pins.clear()
-        pins[host, port] = address
-
-    def pinned(self, client: Any, host: str, port: int) -> str | None:
-        return self.pins.get(client, {}).get((host, port))

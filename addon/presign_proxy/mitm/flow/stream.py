@@ -134,7 +134,7 @@ class GuardedStream(DownloadingStream):
         try:
             tunnelled = self.mode is HTTPMode.transparent
             self.arrival = adapter.arrival_of(event.request, tunnelled=tunnelled, has_body=self.uploading)
-            self.states.paid_head(self.context.client)
+            self.states.clients.head_came(self.context.client)
         except Exception as error:
             logger.error("presign: failed at an arrival (%s); the request is refused", type(error).__name__)
             self.arrival = None

@@ -23,9 +23,9 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client
 
+from ..client_state import ClientStates
 from ..half_closed import PROBE, may_be_there
 from .coalesce import Commands
-from .state import FlowStates
 
 
 class _ForStream(events.Event):
@@ -137,7 +137,7 @@ def _room(client: Http2Client) -> int:
 class WaitingHttp1Server(Http1Server):
     """The client's side of HTTP/1. A client that ends what it says may still wait for an answer."""
 
-    states: FlowStates
+    clients: ClientStates
 
     def wait(self, event: events.Event) -> Commands:
         """A client of HTTP/1.0 cannot be asked whether it is there: it is taken to be gone."""
@@ -146,7 +146,7 @@ class WaitingHttp1Server(Http1Server):
         if not isinstance(event, events.ConnectionClosed) or not askable or not may_be_there(client):
             yield from super().wait(event)
             return
-        self.states.mute.add(client)
+        self.clients.half_closed.add(client)
         if self.response is None:
             yield commands.SendData(client, PROBE)
 
@@ -157,10 +157,10 @@ class WaitingHttp1Server(Http1Server):
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
         client = self.context.client
-        if self.states.has_departed(client):
+        if self.clients.has_departed(client):
             self.buf = ReceiveBuffer()  # what it has sent ahead is for nobody, and would be ended by nobody
         yield from super().mark_done(request=request, response=response)
-        if client in self.states.mute:
+        if client in self.clients.half_closed:
             yield from self._end_reading()
 
     def _end_reading(self) -> Commands:
@@ -168,7 +168,7 @@ class WaitingHttp1Server(Http1Server):
         if self.state == self.read_headers:
             yield commands.CloseConnection(self.context.client)
         elif self.state == self.read_body:
-            self.states.mute.discard(self.context.client)
+            self.clients.half_closed.discard(self.context.client)
             yield from self.state(events.ConnectionClosed(self.context.client))
 
 

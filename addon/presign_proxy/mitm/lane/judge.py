@@ -10,8 +10,8 @@ from mitmproxy.connection import Client, Server
 from ...core.decision import Deny, Forward, PassThrough
 from ...http.hosts import parse_authority
 from ...http.message import Origin, Request
+from ..client_state import LaneDecision
 from ..flow.adapter import listener_of, may_tunnel
-from ..flow.state import LaneDecision
 from . import request_head
 from .exchange import Exchange
 from .grant_cache import Granted, Key
@@ -78,4 +78,4 @@ class Judge:
     def _leave(self, request: Request, decision: Deny | PassThrough) -> None:
         """Leave a request to the flow path, with what was decided on it."""
         judged = LaneDecision(request, self._shared.admission.registry, decision)
-        self._shared.states.hand_over(self._client, judged)
+        self._shared.clients.hand_over(self._client, judged)

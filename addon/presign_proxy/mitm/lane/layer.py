@@ -15,6 +15,7 @@ from mitmproxy.proxy.context import Context
 from ...http.message import MAX_HEAD
 from ...observe.audit_record import GONE
 from ..backpressure import MAX_HELD, GatedReader
+from ..bell import Bell
 from ..half_closed import PROBE, may_be_there
 from ..sockets import handler_of, keep_awake, speaks_h1
 from . import request_head
@@ -44,6 +45,9 @@ class LaneEvent(events.Event):
 
 class Lane(layer.Layer):
     """Serves presigned requests itself, and hands everything else to mitmproxy's own layer, for good."""
+
+    bell: Bell | None = None
+    """None: the answers to a client over HTTP/1 wait in its socket."""
 
     def __init__(self, context: Context, stock: layer.Layer, shared: LaneShared) -> None:
         """
@@ -138,7 +142,7 @@ class Lane(layer.Layer):
         if nothing or self._closing or not may_be_there(self.client):
             return False
         self._ended = True
-        self._shared.states.mute.add(self.client)
+        self._shared.clients.half_closed.add(self.client)
         self.ask()
         return True
 
@@ -177,7 +181,7 @@ class Lane(layer.Layer):
         yield from pending
 
     def _start(self) -> None:
-        self._shared.states.layers[self.client] = self
+        self._shared.clients.attach(self.client, self)
         handler = handler_of(self.client)
         self._io = io = handler.transports.get(self.client) if handler is not None else None
         self._writer = io.writer if io is not None else None
@@ -222,7 +226,7 @@ class Lane(layer.Layer):
                     break
                 self._looked_at = len(self._buffer)
                 self._owes = True
-                self._shared.states.owe_head(self.client)
+                self._shared.clients.await_head(self.client)
                 break
         if self._ended and self._exchange is None and not (self._buffer or self._closing):
             self._end()  # all that it has sent is answered
@@ -268,7 +272,7 @@ class Lane(layer.Layer):
             return False
         if self._owes:
             self._owes = False
-            self._shared.states.paid_head(self.client)
+            self._shared.clients.head_came(self.client)
         self._buffer = self._buffer[size:]
         self._served = True
         self._exchange = granted
@@ -363,7 +367,7 @@ class Lane(layer.Layer):
         shut = self._held or len(self._buffer) > MAX_HELD
         if shut != self._shut:
             self._shut = shut
-            (self._shared.states.deaf.add if shut else self._shared.states.deaf.discard)(self.client)
+            (self._shared.clients.paused.add if shut else self._shared.clients.paused.discard)(self.client)
             if self._client_reader is not None:
                 self._client_reader.read(not shut)
         if self._client_reader is None:
@@ -438,6 +442,9 @@ class Lane(layer.Layer):
         return 0
 
     def is_shut(self, server: Any) -> bool:  # noqa: ARG002
+        return False
+
+    def is_unanswered(self, server: Any) -> bool:  # noqa: ARG002
         return False
 
 

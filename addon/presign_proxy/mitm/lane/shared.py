@@ -15,8 +15,8 @@ from ...gateway.admission import Admission
 from ...gateway.lifecycle import Lifecycle
 from ...limits.slots import LimitHold
 from ...observe.audit_log import AuditLog
+from ..client_state import ClientStates
 from ..dialling import Dialler
-from ..flow.state import FlowStates
 from . import availability, upstream_tls
 from .grant_cache import GrantCache
 from .upstream_pool import Pool, PoolKey
@@ -44,12 +44,12 @@ class LaneShared:
         admission: Admission,
         dialler: Dialler,
         audit_log: AuditLog,
-        states: FlowStates,
+        clients: ClientStates,
         lifecycle: Lifecycle,
     ) -> None:
         self.admission = admission
         self.audit_log = audit_log
-        self.states = states
+        self.clients = clients
         self._dialler = dialler
         self._lifecycle = lifecycle
         self.write_batch = WriteBatch()
