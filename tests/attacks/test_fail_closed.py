@@ -81,7 +81,7 @@ COMMITTING = (
     "new_request_id@1",
 )
 SENDING = (
-    "FlowState.enter",
+    "Progress.enter",
     "is_unchanged@1",
     "is_unchanged@2",
     "reaches",

@@ -209,10 +209,10 @@ def test_an_upstream_that_does_not_answer_in_time_is_cut(
     stage: str, state: dict[str, Any], after: float, ends: bool, lab: Lab
 ) -> None:
     flow_state = lab.granted(stage, **state)
-    was = flow_state.timed_out
+    was = flow_state.progress.timed_out
     lab.live_config._end_overdue(NOW + after)
-    assert flow_state.client.cut == ([flow_state.server] if ends else [])
-    assert flow_state.timed_out is (ends or was)
+    assert flow_state.client.cut == ([flow_state.progress.server] if ends else [])
+    assert flow_state.progress.timed_out is (ends or was)
     assert module._is_overdue(flow_state, NOW) is False
 
 
@@ -223,12 +223,12 @@ def test_who_has_lost_its_slot_is_cut(connected: bool, lab: Lab) -> None:
     slot: Any = SimpleNamespace(is_lost=lambda now: now > NOW)
     flow_state.limit_hold.slot = slot
     if not connected:
-        flow_state.server = None
+        flow_state.progress.server = None
     lab.live_config._end_overdue(NOW)
     assert flow_state.client.cut == []
     lab.live_config._end_overdue(NOW + 1)
-    assert flow_state.client.cut == [flow_state.server or flow_state.client]
-    assert (other.client.cut, flow_state.timed_out) == ([], False)
+    assert flow_state.client.cut == [flow_state.progress.server or flow_state.client]
+    assert (other.client.cut, flow_state.progress.timed_out) == ([], False)
 
 
 @pytest.mark.parametrize(("stage", "state", "after", "ends"), [
@@ -247,12 +247,12 @@ def test_a_stream_that_waits_too_long_for_its_connection_is_told(
         state_of_entry = {name: value for name, value in state.items() if name != "is_there"}
         flow_state = lab.granted(stage, **state_of_entry)
         flow_state.client.is_there = state.get("is_there", True)
-        was = flow_state.timed_out
+        was = flow_state.progress.timed_out
         await lab.live_config._wake_overdue(NOW + after)
         assert [(type(one), one.stream) for one in flow_state.client.told] == [
             (Overdue, flow_state.stream)
         ] * ends
-        assert flow_state.timed_out is (ends or was)
+        assert flow_state.progress.timed_out is (ends or was)
         assert module._connects_for_too_long(flow_state, NOW) is False
 
     run(work)

@@ -25,7 +25,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def uploading(lab: Lab, stage: str = "sending", **state: Any) -> FlowState:
-    return lab.granted(stage, uploading=True, **state)
+    return lab.granted(stage, is_open=True, **state)
 
 
 @pytest.mark.parametrize("stage", ["sending", "receiving", "done", "waiting", "connecting", "deciding"])
@@ -40,7 +40,7 @@ def test_a_client_that_sends_no_more_of_a_body_is_told_once(stage: str, lab: Lab
             await lab.live_config._end_stalled(NOW + 30.5)
             found = [(type(one), one.stream) for one in flow_state.client.told]
             assert found == ([(Stalled, flow_state.stream)] if moves else [])
-        assert (flow_state.client.cut, flow_state.timed_out) == ([], False)
+        assert (flow_state.client.cut, flow_state.progress.timed_out) == ([], False)
 
     run(work)
 
@@ -51,22 +51,23 @@ def test_an_upstream_that_takes_no_more_of_a_body_is_given_up(how: str, connecte
     async def work() -> None:
         flow_state = uploading(lab)
         if not connected:
-            flow_state.server = None
+            flow_state.progress.server = None
         if how == "window":
             flow_state.stream.is_held = True
         else:
             flow_state.client.has_taken = False
         held = how == "window" or connected
         await lab.live_config._end_stalled(NOW + 29)  # from now on it is the upstream's turn
-        assert (flow_state.held, flow_state.moved) == ((True, NOW + 29) if held else (False, 0.0))
+        upload = flow_state.progress.upload
+        assert (upload.held, upload.moved) == ((True, NOW + 29) if held else (False, 0.0))
         await lab.live_config._end_stalled(NOW + 29 + 60)
         assert flow_state.client.cut == []
         if not held:
             return
         assert flow_state.client.told == []
         await lab.live_config._end_stalled(NOW + 29 + 60.5)
-        assert flow_state.client.cut == [flow_state.server or flow_state.client]
-        assert flow_state.timed_out
+        assert flow_state.client.cut == [flow_state.progress.server or flow_state.client]
+        assert flow_state.progress.timed_out
         assert flow_state.client.told == []
         await lab.live_config._end_stalled(NOW + 29 + 61)
         assert len(flow_state.client.cut) == 1
@@ -78,7 +79,8 @@ def test_an_upstream_that_takes_a_body_again_leaves_it_to_the_client(lab: Lab) -
     async def work() -> None:
         flow_state = uploading(lab, held=True)
         await lab.live_config._end_stalled(NOW + 40)
-        assert (flow_state.held, flow_state.moved, flow_state.client.told) == (False, NOW + 40, [])
+        upload = flow_state.progress.upload
+        assert (upload.held, upload.moved, flow_state.client.told) == (False, NOW + 40, [])
         await lab.live_config._end_stalled(NOW + 70)
         assert flow_state.client.told == []
         await lab.live_config._end_stalled(NOW + 70.5)
@@ -104,7 +106,7 @@ def test_a_body_that_nobody_waits_for_keeps_no_other_from_being_looked_at(
 ) -> None:
     async def work() -> None:
         entries = [uploading(lab) for _ in range(3)]
-        entries[0].moved = NOW + 100  # has time
+        entries[0].progress.upload.moved = NOW + 100  # has time
         others = [uploading(lab, **state) for _ in range(3)] if "stream" in state else entries[1:2]
         if "is_there" in state:
             others[0].client.is_there = False
@@ -124,9 +126,9 @@ def lost(lab: Lab, how: str) -> FlowState:
     task = SimpleNamespace(done=lambda: how == "its task is done")
     if how != "no socket":
         io = SimpleNamespace(handler=None if how == "no task yet" else task)
-        flow_state.client.transports[flow_state.server] = io
+        flow_state.client.transports[flow_state.progress.server] = io
     if how == "no server":
-        flow_state.server = None
+        flow_state.progress.server = None
     if how == "no client":
         flow_state.client.is_there = False
     return flow_state
@@ -139,18 +141,18 @@ def lost(lab: Lab, how: str) -> FlowState:
 def test_an_upstream_that_ended_unsaid_is_told_of_at_the_second_look(how: str, is_so: bool, lab: Lab) -> None:
     async def work() -> None:
         flow_state = lost(lab, how)
-        server = flow_state.server
+        server = flow_state.progress.server
         assert module._is_lost(flow_state) is is_so
         await lab.live_config._tell_of_lost(NOW)
         assert flow_state.client.told == [], "somebody may be about to tell"
-        assert flow_state.server is server
+        assert flow_state.progress.server is server
         await lab.live_config._tell_of_lost(NOW)
         if not is_so:
             assert flow_state.client.told == []
             return
         assert [(type(one), one.connection) for one in flow_state.client.told] == [(ConnectionClosed, server)]
         assert server.state is ConnectionState.CLOSED
-        assert flow_state.server is None
+        assert flow_state.progress.server is None
         await lab.live_config._tell_of_lost(NOW)
         assert len(flow_state.client.told) == 1
 
@@ -161,7 +163,7 @@ def test_an_upstream_that_was_lost_only_for_a_moment_is_left_alone(lab: Lab) -> 
     async def work() -> None:
         flow_state = lost(lab, "no socket")
         await lab.live_config._tell_of_lost(NOW)
-        flow_state.client.transports[flow_state.server] = SimpleNamespace(handler=None)
+        flow_state.client.transports[flow_state.progress.server] = SimpleNamespace(handler=None)
         await lab.live_config._tell_of_lost(NOW)
         flow_state.client.transports.clear()
         await lab.live_config._tell_of_lost(NOW)

@@ -89,11 +89,10 @@ class Deadlines:
         """
         lost = [flow_state for flow_state in self._states.live() if _is_lost(flow_state)]
         for flow_state in lost:
-            handler, ended = handler_of(flow_state.client), flow_state.server
-            if (
-                flow_state in self._lost and handler is not None
-            ):  # half a second ago too: nobody is about to tell
-                flow_state.server = None
+            handler, ended = handler_of(flow_state.client), flow_state.progress.server
+            # Lost at the last look too, half a second ago: so its end is not just being reported.
+            if flow_state in self._lost and handler is not None and ended is not None:
+                flow_state.progress.leave_server()
                 ended.state = ConnectionState.CLOSED
                 await handler.server_event(ConnectionClosed(ended))
         self._lost = WeakSet(lost)
@@ -126,50 +125,45 @@ class Deadlines:
                 await handler.server_event(asks)
 
     def _end_overdue(self, now: float) -> None:
+        """End what takes too long, and what has lost the slot that it counts under."""
         for client in self._clients.awaited_longer_than(HEAD_DEADLINE, now):
             self._clients.head_came(client)
             cut(client, client)
         for flow_state in self._states.live():
+            progress = flow_state.progress
             if handler_of(flow_state.client) is None:
-                self._end(flow_state, flow_state.outcome(None, GONE))  # and nobody said so
+                self._end(flow_state, progress.outcome(None, GONE))  # no hook has reported the end
                 continue
             if self._states.is_waiting(flow_state):
                 keep_awake(flow_state.client)
-            if _is_overdue(flow_state, now):
-                flow_state.timed_out = True
-                cut(flow_state.client, flow_state.server)
+            if progress.server is not None and _is_overdue(flow_state, now):
+                progress.time_out()
+                cut(flow_state.client, progress.server)
             elif flow_state.limit_hold.is_lost(now):
-                cut(flow_state.client, flow_state.server or flow_state.client)
+                cut(flow_state.client, progress.server or flow_state.client)
 
     async def _wake_overdue(self, now: float) -> None:
-        """Have those answered that wait too long for their connection: for a hook, a name, TCP or TLS."""
+        """Answer requests that wait too long for their connection: for a hook, a name, TCP or TLS."""
         for flow_state in self._states.live():
-            handler = handler_of(flow_state.client)
-            if (
-                handler is not None
-                and flow_state.stream is not None
-                and _connects_for_too_long(flow_state, now)
-            ):
-                flow_state.timed_out = True
-                await handler.server_event(Overdue(flow_state.stream))
+            handler, stream = handler_of(flow_state.client), flow_state.stream
+            if handler is not None and stream is not None and _connects_for_too_long(flow_state, now):
+                flow_state.progress.time_out()
+                await handler.server_event(Overdue(stream))
 
     async def _end_stalled(self, now: float) -> None:
-        """Have those answered whose bodies stand still: no more is sent, or no more is taken."""
+        """Answer requests whose bodies stand still: the client sends no more, or the upstream takes none."""
         for flow_state in self._states.uploads():
-            handler, stream = handler_of(flow_state.client), flow_state.stream
-            if handler is None or stream is None or flow_state.stage not in _MOVING:
+            handler, stream, progress = handler_of(flow_state.client), flow_state.stream, flow_state.progress
+            granted = flow_state.granted
+            if handler is None or stream is None or granted is None or progress.stage not in _MOVING:
                 continue
-            held = stream.is_held or not (
-                flow_state.server is None or is_taken(flow_state.client, flow_state.server)
-            )
-            if flow_state.held is not held:
-                flow_state.held, flow_state.moved = held, now  # until now it was the other's turn
-            if now - max(flow_state.since, flow_state.moved) <= flow_state.patience[held]:
+            server = progress.server
+            held = stream.is_held or not (server is None or is_taken(flow_state.client, server))
+            if not progress.upload.has_stalled(now, progress.since, granted.patience, held=held):
                 continue
-            flow_state.moved = now  # told once
             if held:
-                flow_state.timed_out = True
-                cut(flow_state.client, flow_state.server or flow_state.client)
+                progress.time_out()
+                cut(flow_state.client, server or flow_state.client)
             else:
                 await handler.server_event(Stalled(stream))
 
@@ -179,25 +173,22 @@ _MOVING: Final = ("sending", "receiving", "done")
 
 
 def _is_lost(flow_state: FlowState) -> bool:
-    handler = handler_of(flow_state.client)
-    if handler is None or flow_state.server is None:
+    handler, server = handler_of(flow_state.client), flow_state.progress.server
+    if handler is None or server is None:
         return False
-    io = handler.transports.get(flow_state.server)
+    io = handler.transports.get(server)
     return io is None or (io.handler is not None and io.handler.done())
 
 
 def _is_overdue(flow_state: FlowState, now: float) -> bool:
-    if (
-        flow_state.grant is None
-        or flow_state.timed_out
-        or flow_state.stage != "waiting"
-        or flow_state.server is None
-    ):
+    grant, progress = flow_state.grant, flow_state.progress
+    if grant is None or progress.timed_out or progress.stage != "waiting" or progress.server is None:
         return False
-    return now - flow_state.since > flow_state.grant.connection.conduct.response_timeout
+    return now - progress.since > grant.connection.conduct.response_timeout
 
 
 def _connects_for_too_long(flow_state: FlowState, now: float) -> bool:
-    if flow_state.grant is None or flow_state.timed_out or flow_state.stage != "connecting":
+    grant, progress = flow_state.grant, flow_state.progress
+    if grant is None or progress.timed_out or progress.stage != "connecting":
         return False
-    return now - flow_state.since > flow_state.grant.connection.conduct.connect_timeout
+    return now - progress.since > grant.connection.conduct.connect_timeout

@@ -24,7 +24,6 @@ from ..config_problems import ConfigError
 from ..core import tunnel
 from ..core.answers import Answer
 from ..core.decision import PASS, Decision, Deny, Facts, Forward, PassThrough
-from ..core.masking import mask_for
 from ..core.redact import redact
 from ..core.registry import Registry
 from ..errors import STATUS
@@ -64,9 +63,8 @@ class Guard:
     name = "presign_guard"
 
     def __init__(self) -> None:
-        self.states = FlowStates(
-            lambda *asked: self._admission.confirm(*asked), ClientStates(lambda: self.live_config.max_clients)
-        )
+        clients = ClientStates(lambda: self.live_config.max_clients)
+        self.states = FlowStates(lambda *asked: self._admission.confirm(*asked), clients)
         self._watching = False
         self._fetcher = Fetcher()
         self._limiter = Limiter()
@@ -167,7 +165,7 @@ class Guard:
         self.live_config.close()
         self._dialler.close()
         for flow_state in self.states.live():
-            self._end(flow_state, flow_state.outcome(None, "the gateway was stopped"))
+            self._end(flow_state, flow_state.progress.outcome(None, "the gateway was stopped"))
         self._shared.close()
         self.observer.close()
         self._audit_log.close()
@@ -254,7 +252,7 @@ class Guard:
                 for event in layer.departures():
                     await tell(client, event)
             for flow_state in self.states.lost(client):
-                self._end(flow_state, flow_state.outcome(None, "the gateway failed at the protocol"))
+                self._end(flow_state, flow_state.progress.outcome(None, "the gateway failed at the protocol"))
         finally:
             self.clients.forget(client)
             self._dialler.forget(client)
@@ -307,7 +305,7 @@ class Guard:
         if answer is not None:
             flow.response = adapter.response_of(answer, close=True)
         elif flow_state is not None:
-            flow_state.decision = PASS
+            flow_state.pass_through(PASS)
 
     def _connect_answer(self, flow: http.HTTPFlow) -> Answer | None:
         arrival = adapter.arrival_of(flow.request, tunnelled=False)
@@ -352,7 +350,7 @@ class Guard:
         decision: Decision | None = Deny("internal", "the decision failed", forward.style, forward.facts)
         try:
             work = self._admission.complete(forward, request, flow.client_conn, flow_state.limit_hold)
-            decision = await flow_state.unless_left(work)
+            decision = await flow_state.progress.unless_left(work)
         except Exception as error:
             logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
         finally:
@@ -363,17 +361,16 @@ class Guard:
 
     def _drop(self, flow: http.HTTPFlow, flow_state: FlowState, forward: Forward) -> None:
         """Its client has gone before it was decided; its stream is told so next."""
-        flow_state.limit_hold.let_go()
+        flow_state.drop()
         adapter.hide(flow)
-        flow_state.request, flow_state.told = None, True
-        self._audit_log.write(forward, flow_state.outcome(None, GONE), flow.client_conn.peername)
+        self._audit_log.write(forward, flow_state.progress.outcome(None, GONE), flow.client_conn.peername)
 
     def _decide(self, flow: http.HTTPFlow, flow_state: FlowState | None, request: Request) -> Decision:
         decided = self.clients.take_over(flow.client_conn, request, self.registry)
         decision = decided or self._admission.decide(request)
         if flow_state is not None:
             # What was granted has passed the grammar; what was refused may not have come to it.
-            flow_state.ends_connection = isinstance(decision, Deny) and not is_sound(request)
+            flow_state.know_framing(sound=not isinstance(decision, Deny) or is_sound(request))
         if isinstance(decision, PassThrough):
             why = adapter.second_fault(request, flow_state) if decision.second else ""
             return Deny("malformed", why, "json", Facts(new_request_id())) if why else decision
@@ -387,7 +384,7 @@ class Guard:
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
         if why := adapter.framing_fault(flow.request, flow_state.arrival, decision):
             return Deny("malformed", why, decision.style, decision.facts)
-        flow_state.request = request
+        flow_state.keep_request(request)
         return decision
 
     def _commit(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Decision) -> None:
@@ -395,7 +392,7 @@ class Guard:
         if isinstance(decision, PassThrough):
             adapter.let_through(flow, decision)  # where that fails, there is no decision, and it is refused
             if flow_state is not None:
-                flow_state.decision = decision
+                flow_state.pass_through(decision)
                 self._audit_log.meter.passed += 1
         elif isinstance(decision, Forward):
             self._grant(flow, flow_state, decision)
@@ -407,11 +404,10 @@ class Guard:
         try:
             if flow_state is None:
                 raise LookupError("a grant needs an entry")
-            flow_state.mask = mask_for(decision.connection.injector)
-            flow_state.snapshot = adapter.show(flow, decision)
+            snapshot = adapter.show(flow, decision)
             adapter.mark_grant(flow, decision)
             # Last of all: nothing that fails may come after it.
-            self.states.grant(flow_state, decision)
+            self.states.grant(flow_state, decision, snapshot)
         except Exception as error:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
             self._refuse(
@@ -421,19 +417,18 @@ class Guard:
     def _refuse(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Deny) -> None:
         answer = decision.answer
         if flow_state is not None:
-            flow_state.answer, flow_state.decision, flow_state.request = answer, decision, None
-            flow_state.limit_hold.let_go()
+            flow_state.refuse(decision, answer)
         adapter.hide(flow)
         flow.response = adapter.response_of(answer, close=False)
         adapter.mark_refusal(flow, decision)
-        duration = time.monotonic() - flow_state.started if flow_state is not None else 0.0
+        duration = time.monotonic() - flow_state.progress.started if flow_state is not None else 0.0
         self._tell(flow, flow_state, decision, Outcome(status=answer.status, duration=duration))
 
     def _tell(
         self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Deny, outcome: Outcome
     ) -> None:
         if flow_state is not None:
-            flow_state.told = True
+            flow_state.log()
         self._audit_log.write(decision, outcome, flow.client_conn.peername)
 
     # -- the end --------------------------------------------------------------------------------------
@@ -444,30 +439,30 @@ class Guard:
     def error(self, flow: http.HTTPFlow) -> None:
         flow_state = self.states.get(flow)
         gone = not flow.client_conn.connected or (flow.error and flow.error.msg == Error.KILLED_MESSAGE)
-        if flow_state is None or gone or flow_state.left:
+        progress = flow_state.progress if flow_state is not None else None
+        if progress is None or gone or progress.left:
             self._finish(flow, GONE)
-        elif flow_state.stage == "receiving":
-            self._finish(flow, flow_state.why or "the upstream broke off its response")
+        elif progress.stage == "receiving":
+            self._finish(flow, progress.why or "the upstream broke off its response")
         else:
             # The stream answers it so, once mitmproxy lets it.
-            status = 504 if flow_state.timed_out else STATUS["upstream"]
-            self._finish(flow, flow_state.why or f"the upstream failed while {flow_state.stage}", status)
+            status = 504 if progress.timed_out else STATUS["upstream"]
+            self._finish(flow, progress.why or f"the upstream failed while {progress.stage}", status)
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
         if (flow_state := self.states.get(flow)) is not None and flow_state.grant is not None:
             status = failed or (flow.response.status_code if flow.response else None)
-            outcome = flow_state.outcome(status, error, "upstream" if failed else None)
-            adapter.mark_end(flow, self._end(flow_state, outcome), outcome, flow_state.bodies)
-            flow_state.bodies = None
+            outcome = flow_state.progress.outcome(status, error, "upstream" if failed else None)
+            adapter.mark_end(flow, self._end(flow_state, outcome), outcome, flow_state.take_bodies())
 
     def _end(self, flow_state: FlowState, outcome: Outcome) -> Decision | None:
         """Write down how a granted exchange has ended, once. Returns what was decided at last."""
         decision: Decision | None = flow_state.decision
-        if not isinstance(decision, Forward) or flow_state.stage == "done":
+        if not isinstance(decision, Forward) or flow_state.progress.stage == "done":
             return None
-        if (why := flow_state.withdrawn) is not None:
+        if (why := flow_state.progress.withdrawn) is not None:
             decision = Deny(why.code, why.detail, decision.style, decision.facts)
-        flow_state.told = True
+        flow_state.log()
         self._audit_log.write(decision, outcome, flow_state.client.peername)
         self.states.retire(flow_state)
         return decision

@@ -40,7 +40,7 @@ def attend(master: Any, terminal: Terminal, states: FlowStates) -> None:
         dumper.__class__ = QuietDumper
     terminal.flows = detail == 1 and not options.dumper_filter and isinstance(dumper, QuietDumper)
     if isinstance(dumper, QuietDumper):
-        dumper.has_line = lambda flow: terminal.flows and states.is_told(flow)
+        dumper.has_line = lambda flow: terminal.flows and states.is_logged(flow)
     terminal.echo = lambda line: _print(dumper, line)
 
 

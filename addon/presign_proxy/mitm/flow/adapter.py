@@ -31,8 +31,9 @@ from ...observe.audit_record import Outcome
 from ...observe.request_line import comment_of_grant, comment_of_refusal
 from ...signing.disclosure import discloses
 from ...signing.source_scheme import BODY_OF_SOURCE
+from .arrival import Arrival
 from .shown_bodies import MAX_SHOWN, ShownBodies
-from .state import Arrival, FlowState
+from .state import FlowState
 
 MAX_HOST: Final = 300
 """Characters of a name or address: those of the longest name, in brackets or with a trailing dot."""

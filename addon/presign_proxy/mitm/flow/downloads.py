@@ -84,27 +84,24 @@ class DownloadingStream(EndingStream):
             if passed >= TURN or self._is_behind():
                 self._resting = asyncio.get_running_loop().create_task(self._rest())
                 return
-        if flow_state.body is None and not self.answered:
+        body = flow_state.progress.response.body
+        if body is None and not self.answered:
             yield from self._abort(flow_state)
-        elif (
-            flow_state.body is not None
-            and flow_state.body.waits
-            and self.prompting is None
-            and not self.answered
-        ):
+        elif body is not None and body.waits and self.prompting is None and not self.answered:
             self.prompting = commands.RequestWakeup(PATIENCE)
             yield self.prompting
 
     def _begins(self, flow_state: FlowState) -> bool:
         """Whether there is something to go on with."""
-        if flow_state.body is None or self.answered:
+        body = flow_state.progress.response.body
+        if body is None or self.answered:
             return False
         if self._pieces is None and self._incoming:
             event = self._incoming.popleft()
             if isinstance(event, ResponseData):
-                self._pieces = flow_state.body.feed(event.data)
+                self._pieces = body.feed(event.data)
             else:
-                self._ending, self._pieces = event, flow_state.body.finish()
+                self._ending, self._pieces = event, body.finish()
         return self._pieces is not None
 
     def _is_behind(self) -> bool:
@@ -150,9 +147,12 @@ class DownloadingStream(EndingStream):
     def _prompt(self) -> Commands:
         """Nothing more of the answer has come: pass on what was held back."""
         self.prompting, flow_state = None, self.flow_state
-        if flow_state is None or flow_state.body is None or flow_state.replied or self.answered or self.rests:
+        if flow_state is None or self.answered or self.rests:
             return
-        if safe := flow_state.body.overdue():
+        response = flow_state.progress.response
+        if response.body is None or response.is_complete:
+            return
+        if safe := response.body.overdue():
             yield from self._guard(super()._handle_event(ResponseData(self.stream_id, safe)))
 
     def _abort(self, flow_state: FlowState) -> Commands:

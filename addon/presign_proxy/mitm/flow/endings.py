@@ -55,7 +55,7 @@ class EndingStream(WaitingStream):
         flow until all objects are searched for such circles. A wakeup may still come.
         """
         if self.flow_state is not None:
-            self.flow_state.stream = None
+            self.flow_state.leave_stream()
         if self.child_layer is None:
             self.client_state = self.server_state = nothing
             self.context.layers.clear()
@@ -63,14 +63,14 @@ class EndingStream(WaitingStream):
     def _has_uploaded(self) -> None:
         self.uploading = False
         if self.flow_state is not None:
-            self.flow_state.uploading = False
+            self.flow_state.progress.upload.end()
 
     def _cancel(self, flow_state: FlowState) -> Commands:
         """Let go of the upstream: its connection must not be used again with an answer still in it."""
         self.states.end_upstream(flow_state)
-        if flow_state.server is not None:
-            yield SendHttp(_cancelled(self.stream_id), flow_state.server)
-            flow_state.server = None
+        if (server := flow_state.progress.server) is not None:
+            yield SendHttp(_cancelled(self.stream_id), server)
+            flow_state.progress.leave_server()
 
     def _spare(self, command: commands.Command) -> Commands:
         """Close a connection on which a request was to be sent that is refused: nobody else would use it."""
@@ -90,8 +90,8 @@ class EndingStream(WaitingStream):
     def _leave(self) -> None:
         """Nothing more comes of this stream. What is still uploaded has held its slot until now."""
         flow_state = self.flow_state
-        if flow_state is not None and flow_state.guarded:
-            if flow_state.uploading:
+        if flow_state is not None and flow_state.granted is not None:
+            if flow_state.progress.upload.is_open:
                 self.states.end_upstream(flow_state)
             flow_state.limit_hold.let_go()
         self.answered = True  # what mitmproxy has queued meanwhile is not for anybody
@@ -121,10 +121,10 @@ class EndingStream(WaitingStream):
 
     def _refusal(self, code: str, status: int | None = None) -> Answer:
         flow_state = self.flow_state
-        request_id = (flow_state.request_id if flow_state else "") or new_request_id()
-        if flow_state is not None and flow_state.guarded:
-            flow_state.failed = code
-        return refusal(code, request_id, flow_state.style if flow_state else "json", status)
+        if flow_state is None or (granted := flow_state.granted) is None:
+            return refusal(code, new_request_id(), "json", status)
+        flow_state.progress.fail(code)
+        return refusal(code, granted.request_id or new_request_id(), granted.style, status)
 
     def _answer(self, answer: Answer) -> Commands:
         """Answer now, whatever of the request is still to come; nothing of it is kept."""

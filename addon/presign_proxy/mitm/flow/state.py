@@ -1,32 +1,27 @@
 """What was decided about which flow, bound to the identity of the flow object.
 
-Not `flow.metadata`: that is written to dumps, read back from forged ones, and copied when somebody
-duplicates a flow. A copy of a granted flow has no entry here, and what has no entry is not forwarded.
+Not `flow.metadata`: that is written to dumps, read back from forged ones, and copied when an addon duplicates
+a flow. A copy of a granted flow has no state here, and what has no state is not forwarded.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 from ...core.answers import Answer, Style
 from ...core.decision import Decision, Deny, Facts, Forward, PassThrough
-from ...core.links import Led
 from ...core.masking import Mask, mask_for
-from ...core.response_body import Body
 from ...errors import Denied
 from ...http.message import Request
 from ...limits.slots import LimitHold
-from ...observe.audit_record import Outcome
 from ..client_state import ClientStates
 from ..sockets import abort
+from .arrival import Arrival
+from .progress import Progress
 from .shown_bodies import ShownBodies
-
-Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
+from .waits import WaitingStream
 
 Confirm = Callable[[Forward, Request], Forward | Deny]
 """Decides again on what was granted before; `Admission.confirm`."""
@@ -35,126 +30,113 @@ Confirm = Callable[[Forward, Request], Forward | Deny]
 _OVER: Final = Deny("internal", "the exchange is over", "json", Facts(""))
 
 
-class Arrival(NamedTuple):
-    """How a request came, read before mitmproxy rewrites it.
+class Granted(NamedTuple):
+    """What is known from the grant on, also once the grant itself is over."""
 
-    `hosts` are its Host fields, `authority` the :authority of HTTP/2; `tunnelled` says whether the
-    destination was set before the request (CONNECT, SOCKS, transparent, reverse); `absolute`, whether a
-    whole URL in the request line sets it. Of such a URL inside a tunnel `authority` is the host; `scheme` is
-    that of either.
-    """
-
-    hosts: tuple[bytes, ...]
-    authority: bytes
-    absolute: bool
-    tunnelled: bool
-    scheme: bytes = b""
-    has_body: bool = True
+    request_id: str
+    style: Style
+    max_body: int | None
+    patience: tuple[int, int]
+    """`Conduct.patience`."""
+    snapshot: tuple[Any, ...]
+    """The request on the flow, which must still equal this when it leaves."""
+    mask: Mask
+    bodies: ShownBodies | None
+    """What a UI is to show when the exchange has ended; None where there is no UI."""
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
 class FlowState:
     """One flow: how it came, what was decided, how far it got."""
 
-    arrival: Arrival
-    client: Any = None
-    decision: Decision | None = None
-    request: Request | None = None
-    """As it arrived, signature included; kept until its head has left."""
-    stream: Any = None
-    """Where it waits; gone with its end."""
-    answer: Answer | None = None
-    ends_connection: bool = True
-    """Until it is known for HTTP that all read alike, nobody can tell where the next request begins."""
-    snapshot: tuple[Any, ...] = ()
-    mask: Mask | None = None
-    body: Body | None = None
-    links: tuple[Led, ...] = ()
-    """Values of the response head that the flow does not show as the client gets them."""
-    stage: Stage = "deciding"
-    started: float = field(default_factory=time.monotonic)
-    since: float = field(default_factory=time.monotonic)
-    server: Any = None
-    timed_out: bool = False
-    withdrawn: Denied | None = None
-    """Why what was granted was refused after all, on its way."""
-    max_body: int | None = None
-    failed: str | None = None
-    """The code of the answer that took the place of the upstream's, once it was granted."""
-    why: str | None = None
-    """The exact reason, where there is more to say than the code does."""
-    upstream_status: int | None = None
-    uploaded: int = 0
-    moved: float = 0.0
-    """When something of the body, or of the answer, came last."""
-    held: bool = False
-    """Whether its upstream did not take it when that was looked at last."""
-    patience: tuple[int, int] = (0, 0)
-    """`Conduct.patience`."""
-    uploading: bool = False
-    """Whether the body has not come in full."""
-    left: bool = False
-    """Whether the client wants no answer any more: it has gone, or has reset its stream."""
-    replied: bool = False
-    """Whether the upstream's answer has come in full."""
-    guarded: bool = False
-    upstream_duration: float | None = None
-    request_id: str = ""
-    style: Style = "json"
-    limit_hold: LimitHold = field(default_factory=LimitHold)
-    told: bool = False
-    """Whether the request has its line in the log, or was too many to get one."""
-    bodies: ShownBodies | None = None
-    """What a UI is to show when the exchange has ended; None where there is no UI."""
-    waiting: asyncio.Task[Any] | None = None
-    """Waits for what it takes to decide."""
+    __slots__ = (
+        "__weakref__",
+        "answer",
+        "arrival",
+        "client",
+        "decision",
+        "ends_connection",
+        "granted",
+        "is_logged",
+        "limit_hold",
+        "progress",
+        "request",
+        "stream",
+    )
+
+    def __init__(self, arrival: Arrival, client: Any) -> None:
+        self.arrival = arrival
+        self.client = client
+        self.decision: Decision | None = None
+        """Until there is one, the stream refuses the request."""
+        self.granted: Granted | None = None
+        self.request: Request | None = None
+        """As it arrived, signature included; kept until its head has left."""
+        self.answer: Answer | None = None
+        """The refusal that the client gets."""
+        self.ends_connection = True
+        """Whether parsers may read the request differently, so that the next one may begin elsewhere."""
+        self.is_logged = False
+        """Whether the request has its line in the log, or was too many to get one."""
+        self.stream: WaitingStream | None = None
+        """Where the exchange goes on; None once it has ended."""
+        self.limit_hold = LimitHold()
+        self.progress = Progress()
+
+    # -- what was decided -----------------------------------------------------------------------------
+
+    def know_framing(self, *, sound: bool) -> None:
+        """Note whether the request is HTTP that all parsers read alike, so that its end is known."""
+        self.ends_connection = not sound
+
+    def keep_request(self, request: Request) -> None:
+        """Keep the request as it arrived, to decide on it again when it leaves."""
+        self.request = request
+
+    def pass_through(self, decision: PassThrough) -> None:
+        """Let the request go on as it came."""
+        self.decision = decision
+
+    def put_in_force(self, decision: Forward, granted: Granted) -> None:
+        """Put a grant in force, or put it in the place of the one that is. This cannot fail half-way."""
+        self.granted, self.decision = granted, decision
+
+    def refuse(self, decision: Deny, answer: Answer) -> None:
+        """Refuse the request, and give back what it took of the limits."""
+        self.answer, self.decision, self.request = answer, decision, None
+        self.limit_hold.let_go()
+
+    def drop(self) -> None:
+        """Give the request up undecided: its client has gone. It is logged now."""
+        self.limit_hold.let_go()
+        self.request, self.is_logged = None, True
+
+    def log(self) -> None:
+        """Note that the request has its line in the log."""
+        self.is_logged = True
+
+    def take_request(self) -> Request | None:
+        """Return the request as it arrived, and keep it no longer."""
+        request, self.request = self.request, None
+        return request
+
+    def take_bodies(self) -> ShownBodies | None:
+        """Return the bodies that a UI is to show, and keep them no longer."""
+        if self.granted is None or self.granted.bodies is None:
+            return None
+        bodies, self.granted = self.granted.bodies, self.granted._replace(bodies=None)
+        return bodies
+
+    def end(self) -> None:
+        """Let go of the credential and the request: the exchange is over. A UI may keep its flow for days."""
+        self.decision, self.request = _OVER, None
+
+    # -- what is asked about it -----------------------------------------------------------------------
 
     @property
-    def overruns(self) -> bool:
-        """Whether more of the body has come than was signed."""
-        return self.max_body is not None and self.uploaded > self.max_body
-
-    def leave(self) -> None:
-        """Its client wants no answer any more: nothing is waited for on its behalf."""
-        self.left = True
-        if self.waiting is not None:
-            self.waiting.cancel()
-
-    async def unless_left[Found](self, work: Coroutine[Any, Any, Found]) -> Found | None:
-        """What comes of it; None where the client has gone meanwhile."""
-        task = self.waiting = asyncio.current_task()
-        try:
-            if self.left:  # before the hook was run
-                work.close()
-                return None
-            return await work
-        except asyncio.CancelledError:
-            if not self.left or task is None:
-                raise
-            task.uncancel()  # what else this task does goes on
-            return None
-        finally:
-            self.waiting = None
-
-    def enter(self, stage: Stage) -> None:
-        self.stage, self.since = stage, time.monotonic()
-
-    def heard(self, status: int) -> None:
-        """The head of the upstream's answer is there."""
-        self.upstream_status, self.upstream_duration = status, time.monotonic() - self.started
-
-    def outcome(self, status: int | None, error: str | None, code: str | None = None) -> Outcome:
-        """How a granted exchange has ended: now, with this status, and why if not as it should."""
-        return Outcome(
-            status=status,
-            upstream_status=self.upstream_status,
-            bytes_in=self.uploaded,
-            bytes_out=self.body.size if self.body else 0,
-            duration=time.monotonic() - self.started,
-            code=self.failed or code,
-            error=error or self.why,
-            upstream_duration=self.upstream_duration,
-        )
+    def exceeded(self) -> int | None:
+        """The signed size of the body, if more of it has come; otherwise None."""
+        most = self.granted.max_body if self.granted is not None else None
+        return most if most is not None and self.progress.upload.size > most else None
 
     @property
     def is_second(self) -> bool:
@@ -163,7 +145,18 @@ class FlowState:
 
     @property
     def grant(self) -> Forward | None:
+        """The grant, as long as it is in force."""
         return self.decision if isinstance(self.decision, Forward) else None
+
+    # -- its stream -----------------------------------------------------------------------------------
+
+    def begin(self, stream: WaitingStream) -> None:
+        """Note the stream in which the exchange goes on."""
+        self.stream, self.progress.upload.is_open = stream, stream.uploading
+
+    def leave_stream(self) -> None:
+        """Keep the stream no longer: it refers back to the flow."""
+        self.stream = None
 
 
 class FlowStates:
@@ -185,39 +178,44 @@ class FlowStates:
         """Whether a UI is there to show the bodies of granted requests."""
 
     def open(self, flow: Any, arrival: Arrival) -> FlowState:
-        flow_state = self._states[flow] = FlowState(arrival, client=flow.client_conn)
+        """Begin the state of a flow. Without a decision in it, nothing is forwarded."""
+        flow_state = self._states[flow] = FlowState(arrival, flow.client_conn)
         return flow_state
 
     def get(self, flow: Any) -> FlowState | None:
-        """The entry of this very flow object, or None: then nothing may be forwarded for it."""
+        """Return the state of this very flow object, or None: then nothing may be forwarded for it."""
         return self._states.get(flow)
 
-    def grant(self, flow_state: FlowState, decision: Forward) -> None:
-        self._granted.add(flow_state)
-        flow_state.guarded, flow_state.request_id, flow_state.style = (
-            True,
+    def grant(self, flow_state: FlowState, decision: Forward, snapshot: tuple[Any, ...]) -> None:
+        """Put a grant in force. What can fail is done first, so that a failure leaves the request refused.
+
+        Args:
+            snapshot: the request on the flow, which must still equal this when it leaves.
+        """
+        granted = Granted(
             decision.request_id,
             decision.style,
+            decision.terms.max_body,
+            decision.connection.conduct.patience,
+            snapshot,
+            mask_for(decision.connection.injector),
+            ShownBodies() if self.shows_bodies else None,
         )
-        flow_state.max_body = (
-            decision.terms.max_body
-        )  # also once the answer is there, and the grant let go of
-        flow_state.patience = decision.connection.conduct.patience
-        flow_state.bodies = ShownBodies() if self.shows_bodies else None
-        flow_state.decision = decision
+        self._granted.add(flow_state)
+        flow_state.put_in_force(decision, granted)
 
-    def is_told(self, flow: Any) -> bool:
-        """Whether the request of this flow has been told of in a line."""
+    def is_logged(self, flow: Any) -> bool:
+        """Return whether the request of this flow has its line in the log."""
         flow_state = self.get(flow)
-        return flow_state is not None and flow_state.told
+        return flow_state is not None and flow_state.is_logged
 
     def confirm(self, flow_state: FlowState) -> Denied | None:
-        """Decide again on what is about to leave. Returns why it may not.
+        """Decide again on what is about to leave. Return why it may not.
 
         What was changed meanwhile leaves as it would be granted now, if that goes the same way.
         """
-        grant, request, flow_state.request = flow_state.grant, flow_state.request, None
-        if grant is None or request is None:
+        grant, granted, request = flow_state.grant, flow_state.granted, flow_state.take_request()
+        if grant is None or granted is None or request is None:
             return Denied("internal", "nothing was granted, or it has left before")
         decided = self._confirm(grant, request)
         if decided is grant:
@@ -227,29 +225,31 @@ class FlowStates:
         renewed = decided.filled_as(grant)
         if renewed is None or (renewed.origin, renewed.resolve) != (grant.origin, grant.resolve):
             return Denied("unavailable", "its connection was changed while it waited")
-        flow_state.decision, flow_state.mask = renewed, mask_for(renewed.connection.injector)
+        flow_state.put_in_force(renewed, granted._replace(mask=mask_for(renewed.connection.injector)))
         return None
 
     def retire(self, flow_state: FlowState) -> None:
-        """The exchange is over: let go of the credential; a UI may keep the flow for days.
+        """End a granted exchange: let go of the credential, and free the slot.
 
-        Its slot is free once its upstream has nothing to do for it any more, and not before.
+        The slot is freed once the upstream has nothing to do for the request any more, and not before.
         """
         self._granted.discard(flow_state)
-        flow_state.decision, flow_state.request = _OVER, None
-        if not flow_state.replied:
+        flow_state.end()
+        progress = flow_state.progress
+        if not progress.response.is_complete:
             self.end_upstream(flow_state)
-        if flow_state.replied and flow_state.uploading:
+        if progress.response.is_complete and progress.upload.is_open:
             self._trailing.add(flow_state)
         else:
-            flow_state.stream = None
+            flow_state.leave_stream()
             flow_state.limit_hold.let_go()
-        flow_state.enter("done")
+        progress.enter("done")
 
     def end_upstream(self, flow_state: FlowState) -> None:
         """Close the connection on which an exchange goes on, unless it carries others too."""
-        if flow_state.server is not None and getattr(flow_state.server, "alpn", None) != b"h2":
-            abort(flow_state.client, flow_state.server)
+        server = flow_state.progress.server
+        if server is not None and getattr(server, "alpn", None) != b"h2":
+            abort(flow_state.client, server)
 
     @property
     def in_flight(self) -> int:
@@ -257,21 +257,22 @@ class FlowStates:
         return len(self._granted)
 
     def live(self) -> list[FlowState]:
-        """Entries of granted requests whose exchange goes on."""
+        """Return the states of granted requests whose exchange goes on."""
         return list(self._granted)
 
     def is_waiting(self, flow_state: FlowState) -> bool:
-        """Whether it is its upstream's turn, and its client is there to take what comes."""
-        layer = self.clients.layer_of(flow_state.client)
-        held = layer is not None and flow_state.server is not None and layer.backlog_of(flow_state.server)
+        """Return whether it is the upstream's turn, and the client is there to take what comes."""
+        layer, server = self.clients.layer_of(flow_state.client), flow_state.progress.server
+        held = layer is not None and server is not None and layer.backlog_of(server)
         return not held and flow_state.client not in self.clients.half_closed
 
     def uploads(self) -> list[FlowState]:
-        """Entries of granted requests whose body has not come in full, answered or not."""
-        return [flow_state for flow_state in (*self._granted, *self._trailing) if flow_state.uploading]
+        """Return the states of granted requests whose body has not come in full, answered or not."""
+        found = (*self._granted, *self._trailing)
+        return [flow_state for flow_state in found if flow_state.progress.upload.is_open]
 
     def lost(self, client: Any) -> list[FlowState]:
-        """Entries of granted requests of a client that was cut off."""
+        """Return the states of granted requests of a client that was cut off."""
         if client not in self.clients.cut_off:
             return []
         return [flow_state for flow_state in self.live() if flow_state.client is client]

@@ -9,7 +9,6 @@ masked before any flow holds it; and no error page of mitmproxy's answers a requ
 from __future__ import annotations
 
 import logging
-import time
 from typing import Final
 
 from mitmproxy.connection import Server
@@ -51,10 +50,11 @@ from ...errors import Denied
 from ...http.response_head import UNFRAMED
 from ..hook_dispatch import Begin
 from . import adapter
+from .arrival import Arrival
 from .coalesce import Commands
 from .downloads import DownloadingStream
 from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
-from .state import Arrival, FlowState
+from .state import FlowState
 from .waits import Drained, Overdue, Stalled
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class GuardedStream(DownloadingStream):
         """Also while a hook is run, which keeps all else waiting."""
         if isinstance(event, RequestProtocolError) and self.flow_state is not None:
             if not self._is_body_broken(event):
-                self.flow_state.leave()
+                self.flow_state.progress.leave()
         yield from super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> Commands:
@@ -105,7 +105,7 @@ class GuardedStream(DownloadingStream):
         flow_state = self.flow_state
         if self._is_body_broken(event):
             return self._refuse_body(event, flow_state)
-        if flow_state is not None and flow_state.guarded:
+        if flow_state is not None and flow_state.granted is not None:
             return self._granted(event, flow_state)
         if isinstance(event, ResponseHeaders) and flow_state is not None and flow_state.is_second:
             if event.response.status_code == 101:
@@ -116,17 +116,18 @@ class GuardedStream(DownloadingStream):
     def _answer_late(self) -> Commands:
         """Its connection is not there in time."""
         if self.flow_state is not None:
-            self.flow_state.why = "the upstream was not connected to in time"
+            self.flow_state.progress.explain("the upstream was not connected to in time")
         yield from self._answer(self._refusal("upstream", 504))
 
     def _end_stalled(self) -> Commands:
         """The client sends no more of its body."""
         flow_state = self.flow_state
         if flow_state is not None and self.uploading:
-            why = body_too_late(flow_state.patience[0])
-            yield from (
-                self._end_upload(flow_state) if flow_state.replied else self._cut_upload(flow_state, why)
-            )
+            patience = flow_state.granted.patience if flow_state.granted is not None else (0, 0)
+            if flow_state.progress.response.is_complete:
+                yield from self._end_upload(flow_state)
+            else:
+                yield from self._cut_upload(flow_state, body_too_late(patience[0]))
 
     def _arrive(self, event: RequestHeaders) -> None:
         """Note how the request came, before mitmproxy changes it. Without that it is refused."""
@@ -194,7 +195,7 @@ class GuardedStream(DownloadingStream):
                 flow_state = self.states.open(self.flow, self.arrival)
                 if isinstance(command, HttpRequestHeadersHook):
                     self.flow_state = flow_state
-                    flow_state.stream, flow_state.uploading = self, self.uploading
+                    flow_state.begin(self)
             elif isinstance(command, GetHttpConnection):
                 return self._connect(command)
             elif isinstance(command, commands.Log):
@@ -209,7 +210,7 @@ class GuardedStream(DownloadingStream):
     def _decided(self) -> Answer | None:
         """The answer to give now that the hook has run; None to go on."""
         flow_state = self.flow_state
-        if flow_state is not None and flow_state.decision is None and flow_state.left:
+        if flow_state is not None and flow_state.decision is None and flow_state.progress.left:
             return None  # mitmproxy looks for the end of its client next, and goes no further
         if flow_state is None or flow_state.decision is None:
             return self._refusal("internal")  # the hook did not run or did not finish
@@ -217,7 +218,9 @@ class GuardedStream(DownloadingStream):
             self.invalid = self.flow.error is not None
             return flow_state.answer
         if flow_state.grant is not None and any(map(self._is_body_broken, self._paused_event_queue)):
-            flow_state.why = _FRAMED_OTHERWISE  # it came while the hook ran; mitmproxy would just hang up
+            flow_state.progress.explain(
+                _FRAMED_OTHERWISE
+            )  # it came while the hook ran; mitmproxy would just hang up
             return self._refusal("malformed")
         response = self.flow.response
         if flow_state.grant is not None and response is not None:
@@ -243,13 +246,13 @@ class GuardedStream(DownloadingStream):
         flow_state = self.flow_state
         if flow_state is None or flow_state.decision is None:
             return self._refusal("internal")
-        if flow_state.grant is not None and not adapter.is_unchanged(self.flow.request, flow_state.snapshot):
+        if flow_state.grant is not None and not self._is_as_granted(flow_state):
             return self._changed(flow_state)
         if flow_state.grant is not None and self.flow.server_conn.via is not None:
             if why := adapter.why_not_through_another(flow_state.grant):
-                flow_state.why = why
+                flow_state.progress.explain(why)
                 return self._refusal("upstream")
-        flow_state.enter("connecting")
+        flow_state.progress.enter("connecting")
         return command
 
     def _send(self, command: SendHttp) -> commands.Command | Answer | None:
@@ -261,25 +264,19 @@ class GuardedStream(DownloadingStream):
         if isinstance(event, RequestTrailers | ResponseTrailers):
             # mitmproxy has no way to write them over HTTP/1.
             return command if getattr(command.connection, "alpn", None) == b"h2" else None
-        if (
-            isinstance(event, RequestData | ResponseData)
-            and flow_state is not None
-            and flow_state.bodies is not None
-        ):
-            shown = (
-                flow_state.bodies.request if isinstance(event, RequestData) else flow_state.bodies.response
-            )
-            shown.add(event.data)
-        if (
-            isinstance(event, RequestEndOfMessage)
-            and flow_state is not None
-            and flow_state.stage == "sending"
-        ):
-            flow_state.enter("waiting")
+        if isinstance(event, RequestData | ResponseData) and flow_state is not None:
+            bodies = flow_state.granted.bodies if flow_state.granted is not None else None
+            if bodies is not None:
+                shown = bodies.request if isinstance(event, RequestData) else bodies.response
+                shown.add(event.data)
+        if isinstance(event, RequestEndOfMessage) and flow_state is not None:
+            if flow_state.progress.stage == "sending":
+                flow_state.progress.enter("waiting")
         elif isinstance(event, ResponseHeaders):
             self.head_sent = event.response.status_code >= 200
-            if flow_state is not None and flow_state.links:
-                sent, flow_state.links = adapter.linked_response(event.response, flow_state.links), ()
+            links = flow_state.progress.response.take_links() if flow_state is not None else ()
+            if links:
+                sent = adapter.linked_response(event.response, links)
                 return SendHttp(ResponseHeaders(event.stream_id, sent, event.end_stream), command.connection)
         elif isinstance(event, ResponseProtocolError):
             return self._error_page(command, event, flow_state)
@@ -299,27 +296,32 @@ class GuardedStream(DownloadingStream):
             return command
         if grant is None:
             return self._refusal("internal")
-        same = adapter.is_unchanged(self.flow.request, flow_state.snapshot)
+        same = self._is_as_granted(flow_state)
         same &= event.end_stream or flow_state.arrival.has_body
         server = command.connection
         if not same or not isinstance(server, Server) or not adapter.reaches(server, grant):
             return self._changed(flow_state)
         if not self.http_layer.has_room(server):
             return self._refusal("unavailable")  # it would leave later, when nobody asks any more
-        flow_state.withdrawn = self.states.confirm(flow_state)
-        if flow_state.withdrawn is not None or (grant := flow_state.grant) is None:
-            why = flow_state.withdrawn or Denied("internal", "there is no grant")
+        withdrawn = self.states.confirm(flow_state)
+        flow_state.progress.withdraw(withdrawn)
+        if withdrawn is not None or (grant := flow_state.grant) is None:
+            why = withdrawn or Denied("internal", "there is no grant")
             return self._refusal(why.code, why.status)
         self.http_layer.quiet = True
         self.http_layer.own(server, grant.connection.id)
-        flow_state.enter("sending")
-        flow_state.server = server
+        flow_state.progress.send_on(server)
         copy = adapter.wire_request(self.flow.request, grant, server, has_body=not event.end_stream)
         return SendHttp(RequestHeaders(event.stream_id, copy, event.end_stream), server)
 
+    def _is_as_granted(self, flow_state: FlowState) -> bool:
+        """Return whether the request on the flow still equals what was granted."""
+        granted = flow_state.granted
+        return granted is not None and adapter.is_unchanged(self.flow.request, granted.snapshot)
+
     def _changed(self, flow_state: FlowState) -> Answer:
         """Somebody edited the request after it was verified: what would leave is not what was signed."""
-        flow_state.withdrawn = Denied("invalid", "it was changed after it was verified")
+        flow_state.progress.withdraw(Denied("invalid", "it was changed after it was verified"))
         logger.warning("presign: a request was changed after it was verified; it is refused")
         return self._refusal("invalid")
 
@@ -338,9 +340,9 @@ class GuardedStream(DownloadingStream):
             return command
         if event.code is ErrorCode.REQUEST_TOO_LARGE:
             return self._refusal("too_large", 413)
-        if flow_state is None or not flow_state.guarded:
+        if flow_state is None or flow_state.granted is None:
             return self._refusal("malformed")
-        return self._refusal("upstream", 504 if flow_state.timed_out else None)
+        return self._refusal("upstream", 504 if flow_state.progress.timed_out else None)
 
     # -- events that go in ----------------------------------------------------------------------------
 
@@ -354,16 +356,16 @@ class GuardedStream(DownloadingStream):
                 yield from self._answer(answer)
                 return
         elif isinstance(event, ResponseData):
-            flow_state.moved = time.monotonic()
+            flow_state.progress.upload.answer_moved()
             yield from self._receive(flow_state, event)
             return
         elif isinstance(event, ResponseEndOfMessage):
-            flow_state.replied = True
+            flow_state.progress.response.end()
             yield from self._receive(flow_state, event)
             return
         elif isinstance(event, ResponseProtocolError):
             if isinstance(event, UnreadableResponse):
-                flow_state.why = event.message
+                flow_state.progress.explain(event.message)
             # mitmproxy's message quotes what the upstream sent, and with it an echoed credential.
             event = ResponseProtocolError(event.stream_id, UPSTREAM_FAILED, event.code)
         elif isinstance(event, RequestEndOfMessage) and self._is_short(flow_state):
@@ -372,11 +374,10 @@ class GuardedStream(DownloadingStream):
             )
             return
         elif isinstance(event, RequestData):
-            flow_state.uploaded += len(event.data)
-            flow_state.moved = time.monotonic()
+            flow_state.progress.upload.add(len(event.data))
             self.flow.request.stream = True
-            if flow_state.overruns:
-                yield from self._cut_upload(flow_state, body_too_large(flow_state.max_body or 0))
+            if (signed := flow_state.exceeded) is not None:
+                yield from self._cut_upload(flow_state, body_too_large(signed))
                 return
         yield from self._guard(super()._handle_event(event))
 
@@ -386,7 +387,7 @@ class GuardedStream(DownloadingStream):
         if adapter.is_h1(data.http_version) or not flow_state.arrival.has_body:
             return False  # its own framing says so
         length = adapter.announced(data.headers.fields)
-        return length is not None and flow_state.uploaded < length
+        return length is not None and flow_state.progress.upload.size < length
 
     def _is_body_broken(self, event: events.Event) -> bool:
         """Whether a body over HTTP/1 is not framed as it has to be; its client is still there to hear so."""
@@ -397,8 +398,8 @@ class GuardedStream(DownloadingStream):
 
     def _refuse_body(self, event: events.Event, flow_state: FlowState | None) -> Commands:
         """Answer, if nothing of an answer has begun, and close: nobody can tell where the next request is."""
-        if flow_state is not None and flow_state.guarded and not self.head_sent:
-            flow_state.why = _FRAMED_OTHERWISE
+        if flow_state is not None and flow_state.granted is not None and not self.head_sent:
+            flow_state.progress.explain(_FRAMED_OTHERWISE)
             yield from self._cancel(flow_state)
             yield from self._answer(self._refusal("malformed"))
         else:
@@ -411,24 +412,24 @@ class GuardedStream(DownloadingStream):
         if grant is None:
             return self._refusal("internal")
         try:
-            flow_state.heard(event.response.status_code)
-            mask = flow_state.mask or Mask(())
+            flow_state.progress.head_came(event.response.status_code)
+            mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
             reply = rewrite_response.rewrite(adapter.reply_of(event.response), grant, mask)
-            flow_state.body, flow_state.links = Body(mask, encoded=reply.encoded), reply.links
+            flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)
             adapter.put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
         except Denied as denied:
             logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
-            flow_state.why = denied.detail
+            flow_state.progress.explain(denied.detail)
             return self._refusal(denied.code)
         except Exception as error:
             logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
             return self._refusal("internal")
-        flow_state.enter("receiving")
+        flow_state.progress.enter("receiving")
         return None
 
     def _cut_upload(self, flow_state: FlowState, why: Denied) -> Commands:
         """Refuse a body half-way: the upstream never gets the end of it."""
-        flow_state.withdrawn = why
+        flow_state.progress.withdraw(why)
         if self.head_sent:
             yield from self._abort(flow_state)
             return
