@@ -96,11 +96,9 @@ LINES: Final = 300
 SCREEN: Final = 40
 ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
-    "mitm.flow.adapter": 403,
     "mitm.flow.http2": 462,
     "mitm.flow.http2_frames": 357,
     "mitm.flow.http_layer": 338,
-    "mitm.flow.state": 382,
     "mitm.flow.stream": 422,
     "mitm.flow.waits": 305,
     "mitm.guard": 456,
@@ -111,7 +109,6 @@ LONG_FILES: Final[dict[str, int]] = {
 LONG_FUNCTIONS: Final[dict[str, int]] = {}
 WIDE_CLASSES: Final[dict[str, int]] = {
     "mitm.flow.http2_frames.FrameGate": 17,
-    "mitm.flow.state.FlowStates": 19,
     "mitm.guard.Guard": 17,
     "mitm.lane.exchange.Exchange": 19,
     "mitm.lane.layer.Lane": 24,

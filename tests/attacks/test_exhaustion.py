@@ -43,7 +43,7 @@ MAX_CLIENTS = GatewayConfig().max_clients
 CACHES = {
     "http.client_address.bucket": "1,024 addresses of clients with a good signature",
     "http.client_address._shown": "1,024 addresses of at most 64 characters",
-    "mitm.flow.adapter._encoded": "1,024 hosts of at most 300 characters",
+    "mitm.flow.incoming_request._encoded": "1,024 hosts of at most 300 characters",
     "http.hosts._is_loopback": "as http.hosts._parse_authority",
     "limits.rules._window": "the last eight days or months",
     "http.hosts._parse_address": "1,024 addresses of at most 64 characters",

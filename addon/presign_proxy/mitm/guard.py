@@ -44,8 +44,13 @@ from .backpressure import gate
 from .client_state import ClientStates
 from .deadlines import Deadlines
 from .dialling import Dialler
-from .flow import adapter, first_bytes, http_layer
+from .flow import first_bytes, http_layer
+from .flow.arrival import arrival_of
+from .flow.flow_display import hide, mark_end, mark_grant, mark_refusal
+from .flow.incoming_request import framing_fault, request_of, second_fault
 from .flow.next_layer import LayerGuard
+from .flow.outgoing_request import let_through, show
+from .flow.response import response_of
 from .flow.state import FlowState, FlowStates
 from .hook_dispatch import Begin, speed_up
 from .lane import availability
@@ -303,13 +308,13 @@ class Guard:
         answer = self._connect_answer(flow)
         flow_state = self.states.get(flow)
         if answer is not None:
-            flow.response = adapter.response_of(answer, close=True)
+            flow.response = response_of(answer, close=True)
         elif flow_state is not None:
             flow_state.pass_through(PASS)
 
     def _connect_answer(self, flow: http.HTTPFlow) -> Answer | None:
-        arrival = adapter.arrival_of(flow.request, tunnelled=False)
-        request = adapter.request_of(flow, arrival)._replace(target=b"/")
+        arrival = arrival_of(flow.request, tunnelled=False)
+        request = request_of(flow, arrival)._replace(target=b"/")
         code = tunnel.refused(self.registry, request)
         if flow.request.data.method != b"CONNECT" or flow.request.data.path:
             code = "malformed"  # mitmproxy tunnels in any case of letters, wherever the target points
@@ -330,8 +335,8 @@ class Guard:
         decision: Decision = Deny("internal", "the decision failed", "json", Facts(new_request_id()))
         waiting = None
         try:
-            arrival = flow_state.arrival if flow_state else adapter.arrival_of(flow.request, tunnelled=True)
-            request = adapter.request_of(flow, arrival)
+            arrival = flow_state.arrival if flow_state else arrival_of(flow.request, tunnelled=True)
+            request = request_of(flow, arrival)
             decided = self._decide(flow, flow_state, request)
             if flow_state is not None and isinstance(decided, Forward) and decided.waits:
                 waiting = self._wait(flow, flow_state, decided, request)
@@ -362,7 +367,7 @@ class Guard:
     def _drop(self, flow: http.HTTPFlow, flow_state: FlowState, forward: Forward) -> None:
         """Its client has gone before it was decided; its stream is told so next."""
         flow_state.drop()
-        adapter.hide(flow)
+        hide(flow)
         self._audit_log.write(forward, flow_state.progress.outcome(None, GONE), flow.client_conn.peername)
 
     def _decide(self, flow: http.HTTPFlow, flow_state: FlowState | None, request: Request) -> Decision:
@@ -372,7 +377,7 @@ class Guard:
             # What was granted has passed the grammar; what was refused may not have come to it.
             flow_state.know_framing(sound=not isinstance(decision, Deny) or is_sound(request))
         if isinstance(decision, PassThrough):
-            why = adapter.second_fault(request, flow_state) if decision.second else ""
+            why = second_fault(request, flow_state.arrival if flow_state else None) if decision.second else ""
             return Deny("malformed", why, "json", Facts(new_request_id())) if why else decision
         if flow.error is not None:
             # mitmproxy has rejected it, and not even filled in where it is addressed.
@@ -382,7 +387,7 @@ class Guard:
         if flow_state is None:
             # Replayed, or on a layer that somebody else made: it would not be guarded on its way out.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
-        if why := adapter.framing_fault(flow.request, flow_state.arrival, decision):
+        if why := framing_fault(flow.request, flow_state.arrival, decision):
             return Deny("malformed", why, decision.style, decision.facts)
         flow_state.keep_request(request)
         return decision
@@ -390,7 +395,7 @@ class Guard:
     def _commit(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Decision) -> None:
         """Apply a decision. Until the entry has it, the stream refuses the request."""
         if isinstance(decision, PassThrough):
-            adapter.let_through(flow, decision)  # where that fails, there is no decision, and it is refused
+            let_through(flow, decision)  # where that fails, there is no decision, and it is refused
             if flow_state is not None:
                 flow_state.pass_through(decision)
                 self._audit_log.meter.passed += 1
@@ -404,8 +409,8 @@ class Guard:
         try:
             if flow_state is None:
                 raise LookupError("a grant needs an entry")
-            snapshot = adapter.show(flow, decision)
-            adapter.mark_grant(flow, decision)
+            snapshot = show(flow, decision)
+            mark_grant(flow, decision)
             # Last of all: nothing that fails may come after it.
             self.states.grant(flow_state, decision, snapshot)
         except Exception as error:
@@ -418,9 +423,9 @@ class Guard:
         answer = decision.answer
         if flow_state is not None:
             flow_state.refuse(decision, answer)
-        adapter.hide(flow)
-        flow.response = adapter.response_of(answer, close=False)
-        adapter.mark_refusal(flow, decision)
+        hide(flow)
+        flow.response = response_of(answer, close=False)
+        mark_refusal(flow, decision)
         duration = time.monotonic() - flow_state.progress.started if flow_state is not None else 0.0
         self._tell(flow, flow_state, decision, Outcome(status=answer.status, duration=duration))
 
@@ -453,7 +458,7 @@ class Guard:
         if (flow_state := self.states.get(flow)) is not None and flow_state.grant is not None:
             status = failed or (flow.response.status_code if flow.response else None)
             outcome = flow_state.progress.outcome(status, error, "upstream" if failed else None)
-            adapter.mark_end(flow, self._end(flow_state, outcome), outcome, flow_state.take_bodies())
+            mark_end(flow, self._end(flow_state, outcome), outcome, flow_state.take_bodies())
 
     def _end(self, flow_state: FlowState, outcome: Outcome) -> Decision | None:
         """Write down how a granted exchange has ended, once. Returns what was decided at last."""

@@ -20,7 +20,7 @@ from mitmproxy.optmanager import _Option, unset
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 
-from .flow.adapter import twin
+from .flow.raw_message import twin
 
 logger = logging.getLogger(__name__)
 

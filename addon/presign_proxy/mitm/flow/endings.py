@@ -25,8 +25,10 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 from ...core.answers import Answer, refusal
 from ...errors import STATUS
 from ...gateway.request_id import new_request_id
-from . import adapter
 from .coalesce import Commands
+from .flow_display import hide
+from .raw_message import is_h1
+from .response import response_of
 from .state import FlowState, FlowStates
 from .upstream_sharing import SharingHttp1Client
 from .waits import WaitingStream
@@ -134,24 +136,24 @@ class EndingStream(WaitingStream):
             yield SendHttp(error, self.context.client)
             return
         if self.flow_state is None or self.flow_state.decision is None:
-            adapter.hide(self.flow)  # no hook of ours has seen it
+            hide(self.flow)  # no hook of ours has seen it
         # The rest of a small body may have come while the hook was running.
         if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
             self.uploading = False
-        over_h1 = adapter.is_h1(self.flow.request.data.http_version)
+        over_h1 = is_h1(self.flow.request.data.http_version)
         # After a request that is invalid as HTTP nobody can tell where the next one begins.
         last = (
             answer.status == STATUS["malformed"] or self.flow_state is None or self.flow_state.ends_connection
         )
         close = over_h1 and (self.uploading or self.invalid or last)
-        response = adapter.response_of(answer, close=close)
+        response = response_of(answer, close=close)
         self.flow.response = response
         if self.flow.error is None:
             yield HttpResponseHook(self.flow)
         head_only = self.flow.request.data.method == b"HEAD" or not answer.body
         client = self.context.client
         # What is sent is the answer, not what other addons have made of the flow by now.
-        response = adapter.response_of(answer, close=close)
+        response = response_of(answer, close=close)
         yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=head_only), client)
         if not head_only:
             yield SendHttp(ResponseData(self.stream_id, answer.body), client)

@@ -31,13 +31,13 @@ from ..chunked import JoinedChunks, StrictChunks
 from ..client_state import ClientStates
 from ..hook_dispatch import Begin
 from ..lane.layer import LaneEvent
-from .adapter import is_h1
 from .backlog import BackloggedHttpLayer
 from .coalesce import Commands, in_one_piece
 from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
 from .http1 import TamedHttp1
 from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, Turn
 from .http2_windows import all_unsent, unsent
+from .raw_message import is_h1
 from .state import FlowStates
 from .stream import GuardedStream
 from .upstream_protocol import GuardedHttpClient

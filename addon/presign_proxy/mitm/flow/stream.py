@@ -49,11 +49,13 @@ from ...core.response_body import Body
 from ...errors import Denied
 from ...http.response_head import UNFRAMED
 from ..hook_dispatch import Begin
-from . import adapter
-from .arrival import Arrival
+from .arrival import Arrival, arrival_of
 from .coalesce import Commands
 from .downloads import DownloadingStream
 from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
+from .outgoing_request import is_unchanged, reaches, why_not_through_another, wire_request
+from .raw_message import announced, is_h1
+from .response import linked_response, put_reply, reply_of, unframe
 from .state import FlowState
 from .waits import Drained, Overdue, Stalled
 
@@ -88,7 +90,7 @@ class GuardedStream(DownloadingStream):
         elif isinstance(event, RequestData):
             self.queued -= min(self.queued, len(event.data))
         elif isinstance(event, ResponseHeaders):
-            adapter.unframe(event.response)
+            unframe(event.response)
             self.bodiless = event.response.status_code in UNFRAMED
         elif isinstance(event, ResponseData) and self.bodiless:
             return nothing(event)  # over HTTP/2 it comes all the same, and would stand before the next answer
@@ -134,7 +136,7 @@ class GuardedStream(DownloadingStream):
         self.uploading = not event.end_stream
         try:
             tunnelled = self.mode is HTTPMode.transparent
-            self.arrival = adapter.arrival_of(event.request, tunnelled=tunnelled, has_body=self.uploading)
+            self.arrival = arrival_of(event.request, tunnelled=tunnelled, has_body=self.uploading)
             self.states.clients.head_came(self.context.client)
         except Exception as error:
             logger.error("presign: failed at an arrival (%s); the request is refused", type(error).__name__)
@@ -249,7 +251,7 @@ class GuardedStream(DownloadingStream):
         if flow_state.grant is not None and not self._is_as_granted(flow_state):
             return self._changed(flow_state)
         if flow_state.grant is not None and self.flow.server_conn.via is not None:
-            if why := adapter.why_not_through_another(flow_state.grant):
+            if why := why_not_through_another(flow_state.grant):
                 flow_state.progress.explain(why)
                 return self._refusal("upstream")
         flow_state.progress.enter("connecting")
@@ -276,7 +278,7 @@ class GuardedStream(DownloadingStream):
             self.head_sent = event.response.status_code >= 200
             links = flow_state.progress.response.take_links() if flow_state is not None else ()
             if links:
-                sent = adapter.linked_response(event.response, links)
+                sent = linked_response(event.response, links)
                 return SendHttp(ResponseHeaders(event.stream_id, sent, event.end_stream), command.connection)
         elif isinstance(event, ResponseProtocolError):
             return self._error_page(command, event, flow_state)
@@ -299,7 +301,7 @@ class GuardedStream(DownloadingStream):
         same = self._is_as_granted(flow_state)
         same &= event.end_stream or flow_state.arrival.has_body
         server = command.connection
-        if not same or not isinstance(server, Server) or not adapter.reaches(server, grant):
+        if not same or not isinstance(server, Server) or not reaches(server, grant):
             return self._changed(flow_state)
         if not self.http_layer.has_room(server):
             return self._refusal("unavailable")  # it would leave later, when nobody asks any more
@@ -311,13 +313,13 @@ class GuardedStream(DownloadingStream):
         self.http_layer.quiet = True
         self.http_layer.own(server, grant.connection.id)
         flow_state.progress.send_on(server)
-        copy = adapter.wire_request(self.flow.request, grant, server, has_body=not event.end_stream)
+        copy = wire_request(self.flow.request, grant, server, has_body=not event.end_stream)
         return SendHttp(RequestHeaders(event.stream_id, copy, event.end_stream), server)
 
     def _is_as_granted(self, flow_state: FlowState) -> bool:
         """Return whether the request on the flow still equals what was granted."""
         granted = flow_state.granted
-        return granted is not None and adapter.is_unchanged(self.flow.request, granted.snapshot)
+        return granted is not None and is_unchanged(self.flow.request, granted.snapshot)
 
     def _changed(self, flow_state: FlowState) -> Answer:
         """Somebody edited the request after it was verified: what would leave is not what was signed."""
@@ -384,9 +386,9 @@ class GuardedStream(DownloadingStream):
     def _is_short(self, flow_state: FlowState) -> bool:
         """Whether a body ends too early: where trailers follow, h2 does not hold it against its length."""
         data = self.flow.request.data
-        if adapter.is_h1(data.http_version) or not flow_state.arrival.has_body:
+        if is_h1(data.http_version) or not flow_state.arrival.has_body:
             return False  # its own framing says so
-        length = adapter.announced(data.headers.fields)
+        length = announced(data.headers.fields)
         return length is not None and flow_state.progress.upload.size < length
 
     def _is_body_broken(self, event: events.Event) -> bool:
@@ -414,9 +416,9 @@ class GuardedStream(DownloadingStream):
         try:
             flow_state.progress.head_came(event.response.status_code)
             mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
-            reply = rewrite_response.rewrite(adapter.reply_of(event.response), grant, mask)
+            reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)
             flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)
-            adapter.put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
+            put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
         except Denied as denied:
             logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
             flow_state.progress.explain(denied.detail)

@@ -11,7 +11,7 @@ from ...core.decision import Deny, Forward, PassThrough
 from ...http.hosts import parse_authority
 from ...http.message import Origin, Request
 from ..client_state import LaneDecision
-from ..flow.adapter import listener_of, may_tunnel
+from ..flow.incoming_request import listener_of, may_tunnel
 from . import request_head
 from .exchange import Exchange
 from .grant_cache import Granted, Key
