@@ -97,7 +97,6 @@ SCREEN: Final = 40
 ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
     "mitm.flow.http2": 462,
-    "mitm.flow.http2_frames": 357,
     "mitm.flow.http_layer": 338,
     "mitm.flow.stream": 422,
     "mitm.flow.waits": 305,
@@ -108,7 +107,6 @@ LONG_FILES: Final[dict[str, int]] = {
 }
 LONG_FUNCTIONS: Final[dict[str, int]] = {}
 WIDE_CLASSES: Final[dict[str, int]] = {
-    "mitm.flow.http2_frames.FrameGate": 17,
     "mitm.guard.Guard": 17,
     "mitm.lane.exchange.Exchange": 19,
     "mitm.lane.layer.Lane": 24,

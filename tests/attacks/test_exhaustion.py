@@ -196,7 +196,7 @@ COLLECTIONS = {
     "mitm.flow.http2.GuardedHttp2Client.turned_away": (
         "requests of one client that a goodbye overtook, for one event"
     ),
-    "mitm.flow.http2_frames.FrameGate.sizes": "the heads of one turn, TURN_HEADS at most",
+    "mitm.flow.http2_heads.HeadBlocks.sizes": "the heads of one turn, TURN_HEADS at most",
     "mitm.flow.http2._ByTurns.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
     "mitm.flow.waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
 }

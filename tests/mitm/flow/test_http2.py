@@ -34,7 +34,8 @@ from mitmproxy.proxy.layers.http._events import (
 from presign_proxy.http.message import MAX_FIELDS, MAX_HEAD
 from presign_proxy.mitm.flow import http2 as module
 from presign_proxy.mitm.flow.http2 import BoundedEncoder, Settle
-from presign_proxy.mitm.flow.http2_frames import BURST, PER_ANSWER, TURN_FRAMES
+from presign_proxy.mitm.flow.http2_budget import BURST, PER_ANSWER
+from presign_proxy.mitm.flow.http2_frames import TURN_FRAMES
 from presign_proxy.mitm.flow.http2_windows import all_unsent, unsent
 from support.h2frames import END_HEADERS, END_STREAM, HEADERS, PING, frame, head_of, literal
 from support.h2sides import HEAD, Side, answers, ask
@@ -273,7 +274,7 @@ def respond(side: Side, stream: int = 1, body: bytes = b"", *, end: bool = True)
 
 
 def tokens(side: Side) -> float:
-    found: float = side.side.gate._tokens
+    found: float = side.side.gate._budget._tokens
     return found
 
 
@@ -281,7 +282,7 @@ def test_an_answer_brings_tokens_and_one_that_nobody_hears_does_not() -> None:
     side = Side("client")
     side.begin(end=True)
     side.begin(3, end=True)
-    side.side.gate._tokens = 100.0
+    side.side.gate._budget._tokens = 100.0
     respond(side)
     assert 100 + PER_ANSWER < tokens(side) < 100 + PER_ANSWER + 1
     side.peer.reset_stream(3)
@@ -295,7 +296,7 @@ def test_what_is_sent_brings_tokens_by_its_size() -> None:
     side = Side("client")
     side.begin(end=True)
     respond(side, end=False)
-    side.side.gate._tokens = 0.0
+    side.side.gate._budget._tokens = 0.0
     side.handle(ResponseData(1, bytes(40_960)))
     assert 40 < tokens(side) < 40 + 12
     assert tokens(side) < BURST
@@ -307,14 +308,14 @@ def test_windows_that_are_opened_bring_tokens_too() -> None:
     side.layer.held.add(1)
     upload(side)
     side.layer.held.clear()
-    before = side.side.gate._tokens = 10.0
+    before = side.side.gate._budget._tokens = 10.0
     side.handle(Settle())
     assert before < tokens(side) < before + 1
 
 
 def test_the_request_that_an_upstream_is_sent_brings_it_tokens() -> None:
     side = Side("upstream")
-    side.side.gate._tokens = 100.0
+    side.side.gate._budget._tokens = 100.0
     ask(side)
     assert 100 + PER_ANSWER < tokens(side) < 100 + PER_ANSWER + 1
 
@@ -602,7 +603,7 @@ def test_what_an_upstream_sends_on_a_stream_that_was_given_up_costs_it_nothing()
     ask(side)
     answers(side)
     side.handle(RequestProtocolError(1, "gone", RequestProtocolError.code))
-    side.side.gate._tokens = 3.0
+    side.side.gate._budget._tokens = 3.0
     for _ in range(10):
         side.say(frame(0, bytes(2000), 0, 1))
     assert not side.closes()

@@ -25,7 +25,7 @@ MANY = 5 * MAX_ENDED
 def test_a_thousand_requests_on_one_connection_leave_no_trace_at_the_client() -> None:
     """mitmproxy kept each of them, and told every one of the end of the connection: at once."""
     side = Side("client")
-    side.side.gate._tokens = 1e9
+    side.side.gate._budget._tokens = 1e9
     for number in range(MANY):
         side.begin(2 * number + 1, end=True)
         side.side.h2_conn.send_headers(2 * number + 1, [(":status", "200")], end_stream=True)
@@ -38,7 +38,7 @@ def test_a_thousand_requests_on_one_connection_leave_no_trace_at_the_client() ->
 @pytest.mark.parametrize("way", ["answered", "reset by us", "reset by the upstream"])
 def test_a_thousand_requests_on_one_connection_leave_no_trace_at_the_upstream(way: str) -> None:
     side = Side("upstream")
-    side.side.gate._tokens = 1e9
+    side.side.gate._budget._tokens = 1e9
     ask(side, 1)
     for number in range(1, MANY):
         theirs, ours = 2 * number + 1, 2 * number + 1

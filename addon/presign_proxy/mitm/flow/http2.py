@@ -28,7 +28,8 @@ from .coalesce import Commands
 from .endings import UnreadableResponse
 from .goaway import NOT_TAKEN, Goodbye, hear_goodbyes
 from .http2_encoder import BoundedEncoder
-from .http2_frames import ENHANCE_YOUR_CALM, MAX_FRAME, Excess, FrameGate
+from .http2_excess import ENHANCE_YOUR_CALM, Excess
+from .http2_frames import MAX_FRAME, FrameGate
 from .http2_status import has_status
 from .http2_windows import make_windowed, windowed
 
@@ -290,7 +291,7 @@ class GuardedHttp2Server(_ByTurns, Http2Server):
         """
         fields = event.headers
         size = sum(len(name) + len(value) + 4 for name, value in fields)
-        sizes = self.gate.sizes.get(event.stream_id)
+        sizes = self.gate.heads.sizes.get(event.stream_id)
         sent = sizes.pop(0) if sizes else 0
         return len(fields) > MAX_FIELDS + PSEUDO or size > min(MAX_HEAD, 2 * sent + _FREE)
 
