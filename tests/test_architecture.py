@@ -96,7 +96,6 @@ LINES: Final = 300
 SCREEN: Final = 40
 ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
-    "mitm.flow.http2": 462,
     "mitm.flow.http_layer": 338,
     "mitm.flow.stream": 422,
     "mitm.flow.waits": 305,

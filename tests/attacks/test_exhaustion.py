@@ -189,15 +189,17 @@ COLLECTIONS = {
     "limits.stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
     "limits.stores.sqlite_file._Judging.taken": "one per slot that a batch takes, until the next batch",
     "limits.stores.sqlite_file._Judging.verdicts": "one per request of a batch, until the next batch",
-    "mitm.flow.http2.GuardedHttp2Client.interim": "a number for each stream that is under way",
-    "mitm.flow.http2.GuardedHttp2Client.streams": (
+    "mitm.flow.http2_client.GuardedHttp2Client.interim": "a number for each stream that is under way",
+    "mitm.flow.http2_client.GuardedHttp2Client.streams": (
         "mitmproxy's: one per stream that is open, and MAX_ENDED more"
     ),
-    "mitm.flow.http2.GuardedHttp2Client.turned_away": (
+    "mitm.flow.http2_client.GuardedHttp2Client.turned_away": (
         "requests of one client that a goodbye overtook, for one event"
     ),
     "mitm.flow.http2_heads.HeadBlocks.sizes": "the heads of one turn, TURN_HEADS at most",
-    "mitm.flow.http2._ByTurns.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
+    "mitm.flow.http2_side.Http2Side.withheld": (
+        "one per open stream of a connection, of which HTTP/2 has a hundred"
+    ),
     "mitm.flow.waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
 }
 

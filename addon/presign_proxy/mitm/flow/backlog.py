@@ -14,7 +14,7 @@ from ..backpressure import MAX_BACKLOG, SHARE, is_too_much
 from ..bell import Bell
 from ..client_state import ClientStates
 from .http1_client import GuardedHttp1Client
-from .http2 import GuardedHttp2Client
+from .http2_client import GuardedHttp2Client
 from .http2_windows import all_unsent, unsent
 from .upstream_sharing import SharingHttp1Client, SharingHttpLayer
 from .waits import Drained, descendants

@@ -35,7 +35,9 @@ from .backlog import BackloggedHttpLayer
 from .coalesce import Commands, in_one_piece
 from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
 from .http1 import TamedHttp1
-from .http2 import GuardedHttp2Client, GuardedHttp2Server, Settle, Turn
+from .http2_client import GuardedHttp2Client
+from .http2_server import GuardedHttp2Server
+from .http2_side import OpenWindows, Turn
 from .http2_windows import all_unsent, unsent
 from .raw_message import is_h1
 from .state import FlowStates
@@ -167,8 +169,8 @@ class GuardedHttpLayer(BackloggedHttpLayer):
     states: FlowStates
     begin: Begin | None = None
     ended: list[GuardedStream]
-    owing: set[Connection]
-    """Those over HTTP/2 whose peers are owed windows."""
+    withholding: set[Connection]
+    """Connections over HTTP/2 whose peers wait for windows."""
     quiet = False
     """Whether a credential has been sent from here: log lines may quote an upstream that echoes it."""
     broken = False
@@ -200,7 +202,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
             elif isinstance(command, commands.OpenConnection):
                 self.forget_closed()
             yield command
-        yield from self._settle()
+        yield from self._open_windows()
         if self.ended or self.may_open(event):
             self.bell.ring()
         while self.ended:
@@ -222,13 +224,13 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         else:
             yield from super()._handle_event(event)
 
-    def _settle(self) -> Commands:
+    def _open_windows(self) -> Commands:
         """Open the windows of what moves again, on both sides."""
-        for one in list(self.owing):
+        for one in list(self.withholding):
             if (top := self.connections.get(one)) is not None:
-                yield from self.event_to_child(top, Settle())
+                yield from self.event_to_child(top, OpenWindows())
             else:
-                self.owing.discard(one)
+                self.withholding.discard(one)
 
     def event_to_child(self, child: Layer, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
@@ -334,7 +336,7 @@ def adopt(context: Context, states: FlowStates, begin: Begin | None = None) -> N
     for one in context.layers:
         if type(one) is HttpLayer:
             one.__class__ = GuardedHttpLayer
-            vars(one).update(ended=[], closed=set(), owing=set(), bell=Bell())
+            vars(one).update(ended=[], closed=set(), withholding=set(), bell=Bell())
         elif type(one) is layers.ClientTLSLayer:
             one.__class__ = GuardedClientTLSLayer
         if isinstance(one, GuardedHttpLayer):

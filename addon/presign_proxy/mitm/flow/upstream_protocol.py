@@ -11,16 +11,16 @@ from mitmproxy.proxy.layers.http._http3 import Http3Client
 
 from .coalesce import Commands
 from .http1_client import GuardedHttp1Client
-from .http2 import Client, GuardedHttp2Client
+from .http2_client import Downloads, GuardedHttp2Client
 
 
 class GuardedHttpClient(HttpClient):
     """What mitmproxy sends first over HTTP/2 opens windows of two gigabytes, and cannot be taken back."""
 
-    http_layer: Client
+    http_layer: Downloads
 
     @classmethod
-    def guard(cls, stock: HttpClient, http_layer: Client) -> None:
+    def guard(cls, stock: HttpClient, http_layer: Downloads) -> None:
         """Give a layer that has not begun this class."""
         stock.__class__ = cls
         vars(stock)["http_layer"] = http_layer
