@@ -96,9 +96,7 @@ LINES: Final = 300
 SCREEN: Final = 40
 ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
-    "mitm.flow.http_layer": 338,
     "mitm.flow.stream": 422,
-    "mitm.flow.waits": 305,
     "mitm.guard": 456,
     "mitm.lane.upstream": 362,
     "mitm.lane.exchange": 450,

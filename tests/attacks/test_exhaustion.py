@@ -200,7 +200,7 @@ COLLECTIONS = {
     "mitm.flow.http2_side.Http2Side.withheld": (
         "one per open stream of a connection, of which HTTP/2 has a hundred"
     ),
-    "mitm.flow.waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
+    "mitm.flow.upstream_connections.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from presign_proxy.mitm import deadlines as module
 from presign_proxy.mitm.deadlines import HEAD_DEADLINE
-from presign_proxy.mitm.flow.waits import Overdue
+from presign_proxy.mitm.flow.stream_events import Overdue
 from presign_proxy.observe.audit_record import GONE
 from support.keeping import NOW, Client, Lab, Layer, run, until
 

@@ -12,7 +12,7 @@ from mitmproxy.proxy.events import ConnectionClosed
 
 from presign_proxy.mitm import deadlines as module
 from presign_proxy.mitm.flow.state import FlowState
-from presign_proxy.mitm.flow.waits import Stalled
+from presign_proxy.mitm.flow.stream_events import Stalled
 from support.keeping import NOW, Lab, run
 
 

@@ -212,7 +212,11 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
         "mitm/lane/test_layer_beside.py",
     ),
     "mitm.lane.shared": ("mitm/lane/test_shared.py",),
-    "mitm.flow.waits": ("mitm/flow/test_waits.py", "mitm/flow/test_waits_connections.py"),
+    "mitm.flow.waiting_stream": (
+        "mitm/flow/test_waiting_stream.py",
+        "mitm/flow/test_upstream_connections.py",
+    ),
+    "mitm.flow.upstream_connections": ("mitm/flow/test_upstream_connections.py",),
     "mitm.deadlines": ("mitm/test_deadlines.py", "mitm/test_deadlines_of_bodies.py"),
     "mitm.lane.exchange": (
         "mitm/lane/test_exchange.py",

@@ -16,7 +16,10 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from presign_proxy.mitm.client_state import ClientStates
-from presign_proxy.mitm.flow.waits import WaitingHttp1Server, WaitingHttpLayer, WaitingStream, _ForStream
+from presign_proxy.mitm.flow.http1_server import WaitingHttp1Server
+from presign_proxy.mitm.flow.stream_events import StreamEvent
+from presign_proxy.mitm.flow.upstream_connections import WaitingHttpLayer
+from presign_proxy.mitm.flow.waiting_stream import WaitingStream
 
 
 def context_of(client: Client) -> Context:
@@ -29,7 +32,7 @@ class Stream(WaitingStream):
     """Notes what it is told beside mitmproxy's own events."""
 
     def _handle_event(self, event: events.Event) -> Iterator[Any]:
-        if isinstance(event, _ForStream):
+        if isinstance(event, StreamEvent):
             self.told.append(event)
         else:
             yield from super()._handle_event(event)

@@ -14,7 +14,7 @@ from mitmproxy.proxy.events import ConnectionClosed
 
 from ..observe.audit_record import GONE, Outcome
 from .flow.state import FlowState, FlowStates
-from .flow.waits import Overdue, Stalled
+from .flow.stream_events import Overdue, Stalled
 from .half_closed import has_gone, is_quiet
 from .sockets import cut, handler_of, hang_up, is_taken, keep_awake
 

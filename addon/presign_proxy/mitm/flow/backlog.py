@@ -16,8 +16,9 @@ from ..client_state import ClientStates
 from .http1_client import GuardedHttp1Client
 from .http2_client import GuardedHttp2Client
 from .http2_windows import all_unsent, unsent
+from .layer_stack import descendants
+from .stream_events import Drained
 from .upstream_sharing import SharingHttp1Client, SharingHttpLayer
-from .waits import Drained, descendants
 
 
 class BackloggedHttpLayer(SharingHttpLayer):

@@ -28,7 +28,7 @@ from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, EndingStream
 from .http2_windows import all_unsent, unsent
 from .state import FlowState
-from .waits import Drained
+from .stream_events import Drained
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from .raw_message import is_h1
 from .response import response_of
 from .state import FlowState, FlowStates
 from .upstream_sharing import SharingHttp1Client
-from .waits import WaitingStream
+from .waiting_stream import WaitingStream
 
 UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 LINGER: Final = 2.0

@@ -10,7 +10,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from ...http.message import MAX_HEAD
 from .coalesce import Commands
-from .waits import descendants
+from .layer_stack import descendants
 
 MAX_EMPTY_LINES: Final = 4
 """Empty lines that are passed over before a request line; some clients send one behind a body (RFC 9112,

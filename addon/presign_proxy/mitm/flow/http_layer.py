@@ -7,160 +7,32 @@ replay and everything else that builds a layer of its own gets the stock one, an
 from __future__ import annotations
 
 import logging
-import re
-from typing import Any, Final
 
-from h11._readers import ChunkedReader
-from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.proxy import commands, events, layer, layers
+from mitmproxy.proxy import commands, events, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HttpClient, HttpLayer
-from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
-from ...core.answers import Answer, refusal
-from ...gateway.request_id import new_request_id
-from ...http.head_lines import is_ambiguous
-from ...http.message import MAX_HEAD
 from ..backpressure import MAX_HELD
 from ..bell import Bell
-from ..chunked import JoinedChunks, StrictChunks
-from ..client_state import ClientStates
 from ..hook_dispatch import Begin
 from ..lane.layer import LaneEvent
 from .backlog import BackloggedHttpLayer
+from .client_hello import GuardedClientTLSLayer
 from .coalesce import Commands, in_one_piece
-from .first_bytes import MAX_EMPTY_LINES, size_of_empty_lines
-from .http1 import TamedHttp1
+from .http1_server import GuardedHttp1Server
 from .http2_client import GuardedHttp2Client
 from .http2_server import GuardedHttp2Server
 from .http2_side import OpenWindows, Turn
 from .http2_windows import all_unsent, unsent
-from .raw_message import is_h1
+from .layer_stack import descendants
 from .state import FlowStates
 from .stream import GuardedStream
 from .upstream_protocol import GuardedHttpClient
-from .waits import WaitingHttp1Server, descendants
 
 logger = logging.getLogger(__name__)
-
-MAX_READ: Final = 2 * MAX_HEAD
-"""Bytes of a head over HTTP/1 that is parsed: one a little too large is refused as its scheme wants."""
-MAX_LINES: Final = 1000
-"""Lines of a head over HTTP/1, ours or not; servers read a hundred fields."""
-MAX_HELLO: Final = 16 * 1024
-"""Bytes of a ClientHello; with post-quantum key shares they have about two thousand."""
-_ABSOLUTE: Final = re.compile(rb"[A-Z]+ https?://[\x21-\x7e]+?/", re.IGNORECASE)
-_RAW: Final = re.compile(rb"([\x80-\xff])")
-_ESCAPED: Final = {bytes((octet,)): b"%%%02X" % octet for octet in range(0x80, 0x100)}
-_HEAD_END: Final = re.compile(rb"\n\r?\n")
-
-
-class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
-    """The client's side: heads of bounded size, owed within a deadline; no page or log line repeats them."""
-
-    def __init__(self, context: Context, clients: ClientStates) -> None:
-        super().__init__(context)
-        self.clients = clients
-        self._endless = 0
-        """Bytes of the buffer in which no head ends."""
-        self._empty_lines = 0
-        """How many were passed over since the last head."""
-
-    def read_body(self, event: events.Event) -> Commands:
-        if type(self.body_reader) is ChunkedReader:
-            joined: Any = JoinedChunks(StrictChunks())
-            self.body_reader = joined
-        reader = self.body_reader
-        for command in super().read_body(event):
-            if isinstance(command, commands.CloseConnection) and getattr(reader, "failed", False):
-                self.state = self.done  # what comes is not the next request; the stream answers, and closes
-            else:
-                yield command
-
-    def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        refused = False
-        if isinstance(event, events.DataReceived):
-            self._pass_over_empty_lines()
-            if not event.data.isascii():
-                self._escape_absolute_form()
-            if (code := self._fault()) is not None:
-                yield from self._refuse_head(code)
-                yield from self._owe()
-                return
-        for command in super().read_headers(event):
-            if isinstance(command, commands.SendData):
-                # mitmproxy's page quotes the request line, with its signature, and its own version.
-                command = commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
-                refused = True
-            elif isinstance(command, ReceiveHttp) and refused:
-                continue  # the request it shows in its UI would be answered a second time
-            elif _is_of_another_version(command):
-                # Everything after would take it for what came over HTTP/2, by other rules.
-                yield from self._refuse_head()
-                break
-            elif isinstance(command, commands.Log):
-                command = commands.Log("presign: a request head could not be parsed", command.level)
-            yield command
-        self._endless = min(self._endless, len(self.buf))
-        if self.state != self.read_headers:
-            self._empty_lines = 0
-        yield from self._owe()
-
-    def _pass_over_empty_lines(self) -> None:
-        size = size_of_empty_lines(bytes(self.buf))
-        if size and self._empty_lines < MAX_EMPTY_LINES:
-            self.buf.maybe_extract_at_most(size)
-            self._empty_lines += size // 2
-
-    def _refuse_head(self, code: str = "malformed") -> Commands:
-        yield commands.SendData(self.conn, _page(refusal(code, new_request_id())))
-        yield commands.CloseConnection(self.conn)
-        self.state = self.done
-
-    def _fault(self) -> str | None:
-        """The code with which a whole head is refused before it is parsed.
-
-        For its size, because mitmproxy joins folded lines one by one; and for what others could read in
-        another way, because mitmproxy strips it before anybody can look.
-        """
-        head = bytes(self.buf)
-        if head[:1] == b"\n" or head[:2] == b"\r\n":
-            return "malformed"
-        # What was looked at before holds no end: a head may come byte by byte.
-        end = _HEAD_END.search(head, max(self._endless - 3, 0))
-        self._endless = 0 if end else len(head)
-        if end is None:
-            return None
-        if end.end() > MAX_READ or head.count(b"\n", 0, end.end()) > MAX_LINES:
-            return "too_large"
-        return "malformed" if is_ambiguous(head[: end.end()]) else None
-
-    def _escape_absolute_form(self) -> None:
-        """Percent-encode raw UTF-8 in a request line that holds a whole URL, which mitmproxy refuses there
-        though not in origin form. The path is encoded in any case; a query is, where it would be refused.
-        """
-        line, end, rest = bytes(self.buf).partition(b"\n")
-        if end and _ABSOLUTE.match(line) and not line.isascii():
-            self.buf = ReceiveBuffer()
-            parts = _RAW.split(line)
-            parts[1::2] = map(_ESCAPED.__getitem__, parts[1::2])
-            self.buf += b"".join(parts) + end + rest
-
-    def _owe(self) -> Commands:
-        """Keep account of the head that is owed; its deadline runs on where that fails."""
-        try:
-            if self.state != self.read_headers or not self.buf:
-                self.clients.head_came(self.conn)
-            else:
-                self.clients.await_head(self.conn)
-        except Exception as error:
-            logger.error("presign: failed to keep a deadline (%s)", type(error).__name__)
-        if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
-            yield commands.SendData(self.conn, _page(refusal("too_large", new_request_id())))
 
 
 class GuardedHttpLayer(BackloggedHttpLayer):
@@ -299,32 +171,6 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         stream.states, stream.begin = self.states, self.begin
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
-
-
-class GuardedClientTLSLayer(layers.ClientTLSLayer):
-    """A ClientHello of bounded size: mitmproxy parses all of it again with every byte that comes."""
-
-    def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
-        try:
-            if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > MAX_HELLO:
-                self.recv_buffer.clear()
-                return False, "the ClientHello is too large"
-            return (yield from super().receive_handshake_data(data))
-        except Exception as error:
-            return False, f"presign: failed at the handshake ({type(error).__name__})"
-
-
-def _is_of_another_version(command: commands.Command) -> bool:
-    """Whether a request line over HTTP/1 says it is of HTTP/0, 2 or 3."""
-    if not isinstance(command, ReceiveHttp) or not isinstance(command.event, RequestHeaders):
-        return False
-    return not is_h1(command.event.request.data.http_version)
-
-
-def _page(answer: Answer) -> bytes:
-    head = [b"HTTP/1.1 %d %s" % (answer.status, answer.reason)]
-    head += [name + b": " + value for name, value in (*answer.fields, (b"Connection", b"close"))]
-    return b"\r\n".join(head) + b"\r\n\r\n" + answer.body
 
 
 def adopt(context: Context, states: FlowStates, begin: Begin | None = None) -> None:

@@ -21,7 +21,7 @@ from ..sockets import abort
 from .arrival import Arrival
 from .progress import Progress
 from .shown_bodies import ShownBodies
-from .waits import WaitingStream
+from .waiting_stream import WaitingStream
 
 Confirm = Callable[[Forward, Request], Forward | Deny]
 """Decides again on what was granted before; `Admission.confirm`."""

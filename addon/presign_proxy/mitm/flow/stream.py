@@ -57,7 +57,7 @@ from .outgoing_request import is_unchanged, reaches, why_not_through_another, wi
 from .raw_message import announced, is_h1
 from .response import linked_response, put_reply, reply_of, unframe
 from .state import FlowState
-from .waits import Drained, Overdue, Stalled
+from .stream_events import Drained, Overdue, Stalled
 
 logger = logging.getLogger(__name__)
 

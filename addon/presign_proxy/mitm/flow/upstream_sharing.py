@@ -16,7 +16,8 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client
 from ...http.connection_reuse import has_plain_answer, reads_body
 from ..sockets import is_silent
 from .coalesce import Commands
-from .waits import WaitingHttpLayer, descendants
+from .layer_stack import descendants
+from .upstream_connections import WaitingHttpLayer
 
 
 class SharingHttp1Client(Http1Client):

@@ -13,7 +13,8 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestProtocolError
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 
-from presign_proxy.mitm.flow.waits import Departed, Overdue, Stalled, StillThere, descendants
+from presign_proxy.mitm.flow.layer_stack import descendants
+from presign_proxy.mitm.flow.stream_events import Departed, Overdue, Stalled, StillThere
 from presign_proxy.mitm.half_closed import PROBE
 from support.waiting import Lab, closed, sent
 
