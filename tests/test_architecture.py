@@ -96,7 +96,6 @@ LINES: Final = 300
 SCREEN: Final = 40
 ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
-    "mitm.flow.stream": 422,
     "mitm.guard": 456,
     "mitm.lane.upstream": 362,
     "mitm.lane.exchange": 450,

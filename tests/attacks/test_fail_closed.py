@@ -86,9 +86,9 @@ SENDING = (
     "is_unchanged@2",
     "reaches",
     "wire_request",
-    "GuardedStream._connect",
-    "GuardedStream._send",
-    "GuardedStream._send_head",
+    "SendingStream._connect",
+    "SendingStream._send",
+    "SendingStream._send_head",
 )
 # mitmproxy knows one outcome of a connection that must not be dialled: the upstream is unreachable.
 DIALLING = ("Dialler.connect",)

@@ -17,16 +17,22 @@ from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     ResponseData,
     ResponseEndOfMessage,
+    ResponseHeaders,
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
-from ...core.response_body import LEAST, PATIENCE, TURN
+from ...core import rewrite_response
+from ...core.answers import Answer
+from ...core.masking import Mask
+from ...core.response_body import LEAST, PATIENCE, TURN, Body
+from ...errors import Denied
 from ..backpressure import is_too_much
 from ..sockets import handler_of, transport_of
 from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, EndingStream
 from .http2_windows import all_unsent, unsent
+from .response import put_reply, reply_of
 from .state import FlowState
 from .stream_events import Drained
 
@@ -161,3 +167,24 @@ class DownloadingStream(EndingStream):
         error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
         yield from self._guard(super()._handle_event(error))
         self.answered = True
+
+    def _receive_head(self, event: ResponseHeaders, flow_state: FlowState) -> Answer | None:
+        """Rewrite a response head before any flow holds it; the answer to give where that cannot be."""
+        grant = flow_state.grant
+        if grant is None:
+            return self._refusal("internal")
+        try:
+            flow_state.progress.head_came(event.response.status_code)
+            mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
+            reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)
+            flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)
+            put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
+        except Denied as denied:
+            logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
+            flow_state.progress.explain(denied.detail)
+            return self._refusal(denied.code)
+        except Exception as error:
+            logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
+            return self._refusal("internal")
+        flow_state.progress.enter("receiving")
+        return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import (
     DropStream,
@@ -20,7 +19,6 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 from mitmproxy.proxy.layers.http._events import (
-    ErrorCode,
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
@@ -40,34 +38,29 @@ from mitmproxy.proxy.layers.http._hooks import (
     HttpResponseHook,
 )
 
-from ...core import rewrite_response
 from ...core.answers import Answer
 from ...core.decision import PassThrough
-from ...core.masking import Mask
-from ...core.policy import body_too_large, body_too_late
-from ...core.response_body import Body
+from ...core.policy import body_too_large
 from ...errors import Denied
 from ...http.response_head import UNFRAMED
 from ..hook_dispatch import Begin
 from .arrival import Arrival, arrival_of
 from .coalesce import Commands
-from .downloads import DownloadingStream
 from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
-from .outgoing_request import is_unchanged, reaches, why_not_through_another, wire_request
-from .raw_message import announced, is_h1
-from .response import linked_response, put_reply, reply_of, unframe
+from .response import unframe
+from .sending import SendingStream
 from .state import FlowState
 from .stream_events import Drained, Overdue, Stalled
+from .uploads import FRAMED_OTHERWISE
 
 logger = logging.getLogger(__name__)
 
 _PROMPT: Final = frozenset(
     (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHeadersHook, HttpResponseHook)
 )
-_FRAMED_OTHERWISE: Final = "the body is not framed as HTTP/1.1 has it"
 
 
-class GuardedStream(DownloadingStream):
+class GuardedStream(SendingStream):
     """A stream that forwards only what the ledger says may be forwarded."""
 
     begin: Begin | None = None
@@ -120,16 +113,6 @@ class GuardedStream(DownloadingStream):
         if self.flow_state is not None:
             self.flow_state.progress.explain("the upstream was not connected to in time")
         yield from self._answer(self._refusal("upstream", 504))
-
-    def _end_stalled(self) -> Commands:
-        """The client sends no more of its body."""
-        flow_state = self.flow_state
-        if flow_state is not None and self.uploading:
-            patience = flow_state.granted.patience if flow_state.granted is not None else (0, 0)
-            if flow_state.progress.response.is_complete:
-                yield from self._end_upload(flow_state)
-            else:
-                yield from self._cut_upload(flow_state, body_too_late(patience[0]))
 
     def _arrive(self, event: RequestHeaders) -> None:
         """Note how the request came, before mitmproxy changes it. Without that it is refused."""
@@ -220,9 +203,8 @@ class GuardedStream(DownloadingStream):
             self.invalid = self.flow.error is not None
             return flow_state.answer
         if flow_state.grant is not None and any(map(self._is_body_broken, self._paused_event_queue)):
-            flow_state.progress.explain(
-                _FRAMED_OTHERWISE
-            )  # it came while the hook ran; mitmproxy would just hang up
+            # It came while the hook ran. mitmproxy would just hang up.
+            flow_state.progress.explain(FRAMED_OTHERWISE)
             return self._refusal("malformed")
         response = self.flow.response
         if flow_state.grant is not None and response is not None:
@@ -243,108 +225,6 @@ class GuardedStream(DownloadingStream):
             return None
         self.invalid = True
         return self._refusal("internal")
-
-    def _connect(self, command: GetHttpConnection) -> commands.Command | Answer:
-        flow_state = self.flow_state
-        if flow_state is None or flow_state.decision is None:
-            return self._refusal("internal")
-        if flow_state.grant is not None and not self._is_as_granted(flow_state):
-            return self._changed(flow_state)
-        if flow_state.grant is not None and self.flow.server_conn.via is not None:
-            if why := why_not_through_another(flow_state.grant):
-                flow_state.progress.explain(why)
-                return self._refusal("upstream")
-        flow_state.progress.enter("connecting")
-        return command
-
-    def _send(self, command: SendHttp) -> commands.Command | Answer | None:
-        event, flow_state = command.event, self.flow_state
-        if isinstance(event, RequestHeaders):
-            return self._send_head(command, event)
-        if isinstance(event, RequestData) and not event.data:
-            return None  # mitmproxy would write it as the chunk that ends the body
-        if isinstance(event, RequestTrailers | ResponseTrailers):
-            # mitmproxy has no way to write them over HTTP/1.
-            return command if getattr(command.connection, "alpn", None) == b"h2" else None
-        if isinstance(event, RequestData | ResponseData) and flow_state is not None:
-            bodies = flow_state.granted.bodies if flow_state.granted is not None else None
-            if bodies is not None:
-                shown = bodies.request if isinstance(event, RequestData) else bodies.response
-                shown.add(event.data)
-        if isinstance(event, RequestEndOfMessage) and flow_state is not None:
-            if flow_state.progress.stage == "sending":
-                flow_state.progress.enter("waiting")
-        elif isinstance(event, ResponseHeaders):
-            self.head_sent = event.response.status_code >= 200
-            links = flow_state.progress.response.take_links() if flow_state is not None else ()
-            if links:
-                sent = linked_response(event.response, links)
-                return SendHttp(ResponseHeaders(event.stream_id, sent, event.end_stream), command.connection)
-        elif isinstance(event, ResponseProtocolError):
-            return self._error_page(command, event, flow_state)
-        return command
-
-    def _send_head(self, command: SendHttp, event: RequestHeaders) -> commands.Command | Answer:
-        """The last moment before a request leaves: is it what was granted, and does it go there?"""
-        flow_state = self.flow_state
-        if flow_state is None or flow_state.decision is None:
-            return self._refusal("internal")
-        grant = flow_state.grant
-        if grant is None and isinstance(flow_state.decision, PassThrough):
-            server = command.connection
-            if flow_state.is_second and not (isinstance(server, Server) and server.tls and not server.via):
-                return self._refusal("upstream")  # another proxy would resolve its name, which nobody judged
-            self.http_layer.own(server, "")
-            return command
-        if grant is None:
-            return self._refusal("internal")
-        same = self._is_as_granted(flow_state)
-        same &= event.end_stream or flow_state.arrival.has_body
-        server = command.connection
-        if not same or not isinstance(server, Server) or not reaches(server, grant):
-            return self._changed(flow_state)
-        if not self.http_layer.has_room(server):
-            return self._refusal("unavailable")  # it would leave later, when nobody asks any more
-        withdrawn = self.states.confirm(flow_state)
-        flow_state.progress.withdraw(withdrawn)
-        if withdrawn is not None or (grant := flow_state.grant) is None:
-            why = withdrawn or Denied("internal", "there is no grant")
-            return self._refusal(why.code, why.status)
-        self.http_layer.quiet = True
-        self.http_layer.own(server, grant.connection.id)
-        flow_state.progress.send_on(server)
-        copy = wire_request(self.flow.request, grant, server, has_body=not event.end_stream)
-        return SendHttp(RequestHeaders(event.stream_id, copy, event.end_stream), server)
-
-    def _is_as_granted(self, flow_state: FlowState) -> bool:
-        """Return whether the request on the flow still equals what was granted."""
-        granted = flow_state.granted
-        return granted is not None and is_unchanged(self.flow.request, granted.snapshot)
-
-    def _changed(self, flow_state: FlowState) -> Answer:
-        """Somebody edited the request after it was verified: what would leave is not what was signed."""
-        flow_state.progress.withdraw(Denied("invalid", "it was changed after it was verified"))
-        logger.warning("presign: a request was changed after it was verified; it is refused")
-        return self._refusal("invalid")
-
-    def _error_page(
-        self, command: SendHttp, event: ResponseProtocolError, flow_state: FlowState | None
-    ) -> commands.Command | Answer:
-        """An answer of ours in place of mitmproxy's page, which shows its version and upstream bytes."""
-        status = event.code.http_status_code()
-        passed = flow_state is not None and isinstance(flow_state.decision, PassThrough)
-        if command.connection is not self.context.client or status is None or self.head_sent:
-            return command
-        if event.code is ErrorCode.REQUEST_VALIDATION_FAILED:
-            self.invalid = True
-            return self._refusal("malformed")
-        if passed:
-            return command
-        if event.code is ErrorCode.REQUEST_TOO_LARGE:
-            return self._refusal("too_large", 413)
-        if flow_state is None or flow_state.granted is None:
-            return self._refusal("malformed")
-        return self._refusal("upstream", 504 if flow_state.progress.timed_out else None)
 
     # -- events that go in ----------------------------------------------------------------------------
 
@@ -382,58 +262,3 @@ class GuardedStream(DownloadingStream):
                 yield from self._cut_upload(flow_state, body_too_large(signed))
                 return
         yield from self._guard(super()._handle_event(event))
-
-    def _is_short(self, flow_state: FlowState) -> bool:
-        """Whether a body ends too early: where trailers follow, h2 does not hold it against its length."""
-        data = self.flow.request.data
-        if is_h1(data.http_version) or not flow_state.arrival.has_body:
-            return False  # its own framing says so
-        length = announced(data.headers.fields)
-        return length is not None and flow_state.progress.upload.size < length
-
-    def _is_body_broken(self, event: events.Event) -> bool:
-        """Whether a body over HTTP/1 is not framed as it has to be; its client is still there to hear so."""
-        if not isinstance(event, RequestProtocolError) or event.code is not ErrorCode.GENERIC_CLIENT_ERROR:
-            return False
-        client = self.context.client
-        return client.connected and client.alpn != b"h2"
-
-    def _refuse_body(self, event: events.Event, flow_state: FlowState | None) -> Commands:
-        """Answer, if nothing of an answer has begun, and close: nobody can tell where the next request is."""
-        if flow_state is not None and flow_state.granted is not None and not self.head_sent:
-            flow_state.progress.explain(_FRAMED_OTHERWISE)
-            yield from self._cancel(flow_state)
-            yield from self._answer(self._refusal("malformed"))
-        else:
-            yield from self._guard(super()._handle_event(event))
-            yield from self._hang_up()
-
-    def _receive_head(self, event: ResponseHeaders, flow_state: FlowState) -> Answer | None:
-        """Rewrite a response head before any flow holds it; the answer to give where that cannot be."""
-        grant = flow_state.grant
-        if grant is None:
-            return self._refusal("internal")
-        try:
-            flow_state.progress.head_came(event.response.status_code)
-            mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
-            reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)
-            flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)
-            put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
-        except Denied as denied:
-            logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
-            flow_state.progress.explain(denied.detail)
-            return self._refusal(denied.code)
-        except Exception as error:
-            logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
-            return self._refusal("internal")
-        flow_state.progress.enter("receiving")
-        return None
-
-    def _cut_upload(self, flow_state: FlowState, why: Denied) -> Commands:
-        """Refuse a body half-way: the upstream never gets the end of it."""
-        flow_state.progress.withdraw(why)
-        if self.head_sent:
-            yield from self._abort(flow_state)
-            return
-        yield from self._cancel(flow_state)
-        yield from self._answer(self._refusal(why.code, why.status))
