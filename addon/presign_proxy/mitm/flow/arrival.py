@@ -27,7 +27,7 @@ class Arrival(NamedTuple):
 
 
 def arrival_of(request: http.Request, *, tunnelled: bool, has_body: bool = True) -> Arrival:
-    """How a request came; to be called before mitmproxy's stream has touched it."""
+    """Read how a request came. To be called before mitmproxy's stream has touched it."""
     data = request.data
     hosts = tuple(value for name, value in data.headers.fields if name.lower() == b"host")
     over_h1 = is_h1(data.http_version)

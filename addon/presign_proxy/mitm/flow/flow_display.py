@@ -18,13 +18,13 @@ from .shown_bodies import MAX_SHOWN, ShownBodies
 
 
 def hide(flow: http.HTTPFlow) -> None:
-    """Take everything usable off a refused request before others see it."""
+    """Take everything usable off a refused request before other addons see it."""
     data = flow.request.data
     hidden = Redacted(b"/[redacted]", ())
     with contextlib.suppress(Exception):
         hidden = redact(data.path, data.headers.fields)
     data.path, data.headers = hidden.target, headers_of(hidden.fields)
-    # Whoever puts a token there meant it for another place, where it may be good.
+    # A token in the wrong place was meant for another place, where it may be good.
     if discloses(data.method):
         data.method = b"[redacted]"
     if discloses(data.authority) or discloses(data.host.encode("utf-8", "replace")):
@@ -46,7 +46,7 @@ def mark_end(
 
     Args:
         decision: a refusal where what was granted was refused after all.
-        bodies: None where nobody is to see them.
+        bodies: None if there is no UI to show them.
     """
     if isinstance(decision, Deny):
         mark_refusal(flow, decision)
@@ -56,7 +56,7 @@ def mark_end(
 
 
 def _show_bodies(flow: http.HTTPFlow, bodies: ShownBodies) -> Iterator[str]:
-    """Put bodies on the messages that went through without being kept; yields what is missing of them."""
+    """Put bodies on the messages that went through without being kept; yield what is missing of them."""
     for name, message, body in (
         ("request", flow.request, bodies.request),
         ("response", flow.response, bodies.response),

@@ -48,7 +48,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
     broken = False
 
     def _handle_event(self, event: events.Event) -> Commands:
-        """mitmproxy logs what is raised here, and leaves the client waiting for ever."""
+        """Cut the client off where our code fails: mitmproxy would leave it waiting for ever."""
         try:
             if not self.broken:
                 yield from self._handle(event)
@@ -60,7 +60,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
 
     def _handle(self, event: events.Event) -> Commands:
         client = self.context.client
-        self.listening = self._is_heard(event)
+        self.listening = self._is_of_client(event)
         if isinstance(event, events.Start):
             self.clients.attach(client, self)
             # mitmproxy keeps a server that is already there.
@@ -68,7 +68,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
                 self.connections.setdefault(client, GuardedHttp2Server(self.context.fork(), self))
             elif client.transport_protocol == "tcp":
                 self.connections.setdefault(client, GuardedHttp1Server(self.context.fork(), self.clients))
-        for command in in_one_piece(self._led(event)):
+        for command in in_one_piece(self._lead(event)):
             if self.quiet and isinstance(command, commands.Log):
                 command.message = "presign: a message of the protocol layer is withheld"
             elif isinstance(command, commands.OpenConnection):
@@ -84,20 +84,20 @@ class GuardedHttpLayer(BackloggedHttpLayer):
             streams, waiting = (0, 0) if gone else (len(self.streams), all_unsent(server))
             self.clients.fairness.shares.note(client, streams, waiting)
 
-    def _led(self, event: events.Event) -> Commands:
-        """What comes of an event where it belongs."""
+    def _lead(self, event: events.Event) -> Commands:
+        """Lead an event to where it belongs."""
         if isinstance(event, LaneEvent):
             yield from self._to_streams(event, event.lane.context)
         elif isinstance(event, Turn) and self.connections.get(self.context.client) is not event.side:
             yield from self._to_streams(event, event.side.context)
         elif isinstance(event, Turn):
-            if event.side.turn is event:  # else its client has gone meanwhile
+            if event.side.turn is event:  # otherwise its client has gone meanwhile
                 yield from self.event_to_child(event.side, event)
         else:
             yield from super()._handle_event(event)
 
     def _open_windows(self) -> Commands:
-        """Open the windows of what moves again, on both sides."""
+        """Open the windows of streams that move again, on both sides."""
         for one in list(self.withholding):
             if (top := self.connections.get(one)) is not None:
                 yield from self.event_to_child(top, OpenWindows())
@@ -111,8 +111,8 @@ class GuardedHttpLayer(BackloggedHttpLayer):
                     GuardedHttpClient.guard(one, self)
         yield from super().event_to_child(child, event)
 
-    def _is_heard(self, event: events.Event) -> bool:
-        """Whether an event is something that the client has sent."""
+    def _is_of_client(self, event: events.Event) -> bool:
+        """Return whether an event stems from something that the client has sent."""
         client = self.context.client
         if isinstance(event, events.DataReceived):
             return event.connection is client
@@ -120,35 +120,35 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         return turn is not None and turn in (event, getattr(event, "command", None))
 
     def _to_streams(self, event: events.Event, context: Context) -> Commands:
-        """Lead an event to what is at the other end of a tunnel."""
+        """Lead an event to the layer at the other end of a tunnel."""
         for one in context.layers:
             if isinstance(one, GuardedStream) and self.streams.get(one.stream_id) is one:
                 yield from self.event_to_child(one, event)
 
     def is_idle(self) -> bool:
-        """Whether no request is under way."""
+        """Return whether no request is under way."""
         return not self.streams
 
     def is_idle_stranger(self) -> bool:
-        """Whether no request is under way, nor ever was one that was granted."""
+        """Return whether no request is under way, and none was ever granted."""
         return not self.streams and not self.quiet
 
     def held_bytes(self) -> int:
-        """What a client has sent and nobody has taken yet; bodies over HTTP/2 have their windows."""
+        """Return how many bytes of the client wait here; bodies over HTTP/2 have their windows."""
         server = self.connections.get(self.context.client)
         if isinstance(server, GuardedHttp2Server):
             return server.gate.waiting
         return sum(getattr(stream, "queued", 0) for stream in self.streams.values())
 
     def has_room(self, connection: Connection) -> bool:
-        """Also whether its upstream has not said goodbye."""
+        """Return whether one more request can be sent at once: also not after a goodbye of the upstream."""
         return super().has_room(connection) and not any(one.leaving for one in self._guarded(connection))
 
     def _guarded(self, connection: Connection) -> list[GuardedHttp2Client]:
         return [one for one in self._over_http2(connection) if isinstance(one, GuardedHttp2Client)]
 
     def is_full(self, stream_id: int, most: int = MAX_HELD) -> bool:
-        """Whether an upload waits: for a hook, for a connection, or for the window of its upstream."""
+        """Return whether an upload waits: for a hook, for a connection, or for its upstream's window."""
         stream = self.streams.get(stream_id)
         if stream is None:
             return False
@@ -162,7 +162,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         return False
 
     def is_reset(self, stream_id: int) -> bool:
-        """Whether a client over HTTP/2 wants no answer any more; its frames are read before they are told."""
+        """Return whether a client has reset a stream: h2 knows that before the stream does."""
         client = self.connections.get(self.context.client)
         return isinstance(client, Http2Server) and client.is_closed(stream_id)
 
@@ -177,7 +177,7 @@ def adopt(context: Context, states: FlowStates, begin: Begin | None = None) -> N
     """Guard every stock HTTP layer of a connection.
 
     Args:
-        begin: begins with a hook at once; None where each takes a task of mitmproxy's.
+        begin: runs a hook synchronously; None where each takes a task of mitmproxy's.
     """
     for one in context.layers:
         if type(one) is HttpLayer:

@@ -24,7 +24,7 @@ _TUNNELS = (mode_specs.RegularMode, mode_specs.UpstreamMode, mode_specs.Socks5Mo
 
 
 def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
-    """The request as the core decides on it."""
+    """Return the request as the core decides on it."""
     data, client = flow.request.data, flow.client_conn
     mode = client.proxy_mode
     reverse = isinstance(mode, mode_specs.ReverseMode)
@@ -49,12 +49,12 @@ def request_of(flow: http.HTTPFlow, arrival: Arrival) -> Request:
 
 
 def may_tunnel(client: Client) -> bool:
-    """Whether what is led elsewhere is so because the client asked for a tunnel, not because of a route."""
+    """Return whether a destination outside of the request was asked for by the client, and is not a route."""
     return isinstance(client.proxy_mode, _TUNNELS)
 
 
 def listener_of(client: Client) -> tuple[str, int] | None:
-    """The listener's address as a client would spell it; a flow that somebody made by hand has none."""
+    """Return the listener's address as a client would spell it; a flow that was made by hand has none."""
     try:
         host, port = client.sockname[0], client.sockname[1]
     except (TypeError, IndexError):
@@ -63,18 +63,18 @@ def listener_of(client: Client) -> tuple[str, int] | None:
 
 
 def _as_sent(fields: Fields, arrival: Arrival) -> Fields:
-    """In reverse mode mitmproxy has put one Host in the place of those that came, however many and odd."""
+    """Return the fields with the Hosts that came: in reverse mode mitmproxy has put one in their place."""
     others = tuple(field for field in fields if field[0].lower() != b"host")
     return (*((b"Host", value) for value in arrival.hosts), *others)
 
 
 def _speaks_h1(client: Client) -> bool:
-    """Whether requests come in HTTP/1, in whose request line the client may write any version."""
+    """Return whether requests come in HTTP/1, in whose request line the client may write any version."""
     return client.transport_protocol == "tcp" and client.alpn != b"h2"
 
 
 def _host(text: str) -> str:
-    """mitmproxy shows `xn--` names decoded; connections are configured encoded."""
+    """Encode a name: mitmproxy shows `xn--` names decoded, and connections are configured encoded."""
     return _encoded(text) if len(text) <= MAX_HOST else ""
 
 
@@ -91,7 +91,7 @@ def _encoded(text: str) -> str:
 
 
 def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:
-    """Every name the client gave for where it wants to go."""
+    """Return every name that the client gave for its destination."""
     found = [("scheme", arrival.scheme.decode("latin-1").lower())] if arrival.scheme else []
     found += [("host", value.decode("latin-1")) for value in arrival.hosts]
     if arrival.authority:
@@ -104,7 +104,7 @@ def _names(arrival: Arrival, client: Client) -> tuple[tuple[str, str], ...]:
 
 
 def framing_fault(request: http.Request, arrival: Arrival, forward: Forward) -> str:
-    """Why a granted request may not be sent as it is framed; empty where it may."""
+    """Return why a granted request may not be sent as it is framed; empty if it may."""
     if not arrival.has_body:
         return "Content-Length without a body" if announced(request.data.headers.fields) else ""
     # Over HTTP/2 nothing in the head announces a body. It may be empty, but that is known only later.
@@ -112,7 +112,7 @@ def framing_fault(request: http.Request, arrival: Arrival, forward: Forward) -> 
 
 
 def second_fault(request: Request, arrival: Arrival | None) -> str:
-    """Why a request without a presign may not go to a host of `also`, as it came; empty where it may."""
+    """Return why a request without a presign may not go to a host of `also` as it came; empty if it may."""
     if arrival is None:
         return "it is not a live request"
     if is_h1(request.version):

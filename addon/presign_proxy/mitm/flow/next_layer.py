@@ -1,4 +1,4 @@
-"""Looks at each layer that mitmproxy has chosen, after everybody else."""
+"""The addon that looks at each layer which mitmproxy has chosen, after all other addons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import first_bytes
 
 
 class LayerGuard:
-    """Stands last in the master's chain: sees which layer was chosen."""
+    """The last addon in the master's chain, which guards the layer that was chosen."""
 
     name = "presign_layers"
 

@@ -37,7 +37,7 @@ def let_through(flow: http.HTTPFlow, decision: PassThrough) -> None:
 def show(flow: http.HTTPFlow, forward: Forward) -> Snapshot:
     """Put the granted request, with a placeholder for its credential, on the flow.
 
-    Returns the snapshot that the request must still equal when it leaves.
+    Return the snapshot that the request must still equal when it leaves.
     """
     data, shown = flow.request.data, forward.shown
     fields = _fields(shown, forward.origin, data.http_version)
@@ -55,7 +55,7 @@ def show(flow: http.HTTPFlow, forward: Forward) -> Snapshot:
 
 
 def snapshot(request: http.Request) -> Snapshot:
-    """Everything of a request that decides where it goes and what it says."""
+    """Return everything of a request that decides where it goes and what it says."""
     data = request.data
     return (
         data.scheme,
@@ -70,12 +70,12 @@ def snapshot(request: http.Request) -> Snapshot:
 
 
 def is_unchanged(request: http.Request, taken: Snapshot) -> bool:
-    """Whether a request still equals its snapshot."""
+    """Return whether a request still equals its snapshot."""
     return snapshot(request) == taken
 
 
 def wire_request(request: http.Request, forward: Forward, server: Server, *, has_body: bool) -> http.Request:
-    """The copy that is sent: with the credential, and framed for the protocol of the upstream.
+    """Return the copy that is sent: with the credential, and framed for the protocol of the upstream.
 
     HTTP/2 bodies have no framing of their own in HTTP/1, and mitmproxy adds none: without it, a body would
     be read as the next request.
@@ -107,7 +107,7 @@ def _fields(outgoing: Outgoing, origin: Origin, version: bytes) -> Fields:
 
 
 def why_not_through_another(forward: Forward) -> str:
-    """Why a request may not go through another proxy (`--mode upstream:…`); empty where it may."""
+    """Return why a request may not go through another proxy (`--mode upstream:…`); empty if it may."""
     if forward.origin.scheme != "https":
         return "an http upstream is not reached through another proxy, which would be shown the credential"
     if forward.resolve is not None:
@@ -116,7 +116,7 @@ def why_not_through_another(forward: Forward) -> str:
 
 
 def reaches(server: Server, forward: Forward) -> bool:
-    """Whether a connection leads where the grant says, under TLS for that very name if it is https."""
+    """Return whether a connection leads where the grant says, with TLS for that very name if it is https."""
     origin = forward.origin
     if server.via is not None and why_not_through_another(forward):
         return False

@@ -12,24 +12,25 @@ _NO_HEADERS: Final = http.Headers()
 
 
 def twin[T](one: T) -> T:
-    """A shallow copy, as `copy.copy` makes it of an object that says nothing of copying."""
+    """Return a shallow copy, as `copy.copy` makes it of an object without methods for copying."""
     made = object.__new__(type(one))
     vars(made).update(vars(one))
     return made
 
 
 def is_h1(version: bytes) -> bool:
+    """Return whether a version is one of HTTP/1."""
     return version.startswith(b"HTTP/1")
 
 
 def announced(fields: Fields) -> int | None:
-    """The bytes that Content-Length announces; over HTTP/2 there may be fewer all the same."""
+    """Return the bytes that Content-Length announces, or None. Over HTTP/2 fewer may come all the same."""
     lengths = [value.strip() for name, value in fields if name.lower() == b"content-length"]
     return int(lengths[0]) if lengths and lengths[0].isdigit() else None
 
 
 def headers_of(fields: Fields) -> http.Headers:
-    """Headers of fields that are known to be pairs of bytes; the constructor would check each again."""
+    """Return headers of fields that are known to be pairs of bytes: the constructor checks each again."""
     headers = twin(_NO_HEADERS)
     headers.fields = fields
     return headers

@@ -16,7 +16,7 @@ _UNKNOWN_TO_1_0 = frozenset((b"transfer-encoding", b"connection"))
 
 
 def response_of(answer: Answer, *, close: bool) -> http.Response:
-    """An answer of ours as mitmproxy sends it."""
+    """Return an answer of ours as mitmproxy sends it."""
     fields = answer.fields + (((b"Connection", b"close"),) if close else ())
     now = time.time()
     return http.Response(
@@ -32,6 +32,7 @@ def response_of(answer: Answer, *, close: bool) -> http.Response:
 
 
 def reply_of(response: http.Response) -> Reply:
+    """Return the head of a response as the core rewrites it."""
     data = response.data
     return Reply(data.status_code, data.reason, data.headers.fields)
 
@@ -45,7 +46,7 @@ def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -
         fields += ((b"Transfer-Encoding", b"chunked"),)
         response.data.http_version = b"HTTP/1.1"
     elif client_version == b"HTTP/1.0":
-        # It knows no chunks: the body ends with the connection.
+        # HTTP/1.0 knows no chunks: the body ends with the connection.
         fields = tuple(field for field in fields if field[0].lower() not in _UNKNOWN_TO_1_0)
     response.data.reason = reply.reason
     response.data.headers = headers_of(fields)
@@ -53,14 +54,14 @@ def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -
 
 
 def unframe(response: http.Response) -> None:
-    """Take off what tells of a body that an answer cannot have; mitmproxy would end one that is not there."""
+    """Remove the framing of a body that an answer cannot have: mitmproxy would end one that is not there."""
     if gone := UNFRAMED.get(response.status_code):
         kept = tuple(field for field in response.data.headers.fields if field[0].lower() not in gone)
         response.data.headers = headers_of(kept)
 
 
 def linked_response(response: http.Response, links: tuple[Led, ...]) -> http.Response:
-    """The copy that is sent, whose links hold the client's own presign."""
+    """Return the copy that is sent, whose links hold the client's own presign."""
     sent = twin(response)
     sent.data = twin(response.data)
     sent.data.headers = headers_of(linked(response.data.headers.fields, links))

@@ -34,6 +34,7 @@ class SendingStream(UploadingStream):
     """A stream that looks at each message before it leaves."""
 
     def _connect(self, command: GetHttpConnection) -> commands.Command | Answer:
+        """Let a request that was decided on ask for its connection."""
         flow_state = self.flow_state
         if flow_state is None or flow_state.decision is None:
             return self._refusal("internal")
@@ -47,6 +48,7 @@ class SendingStream(UploadingStream):
         return command
 
     def _send(self, command: SendHttp) -> commands.Command | Answer | None:
+        """Return a message to either side, its replacement, None to drop it, or the answer in its place."""
         event, flow_state = command.event, self.flow_state
         if isinstance(event, RequestHeaders):
             return self._send_head(command, event)
@@ -74,7 +76,7 @@ class SendingStream(UploadingStream):
         return command
 
     def _send_head(self, command: SendHttp, event: RequestHeaders) -> commands.Command | Answer:
-        """The last moment before a request leaves: is it what was granted, and does it go there?"""
+        """Look at a request just before it leaves: is it what was granted, and does it go there?"""
         flow_state = self.flow_state
         if flow_state is None or flow_state.decision is None:
             return self._refusal("internal")
@@ -82,7 +84,7 @@ class SendingStream(UploadingStream):
         if grant is None and isinstance(flow_state.decision, PassThrough):
             server = command.connection
             if flow_state.is_second and not (isinstance(server, Server) and server.tls and not server.via):
-                return self._refusal("upstream")  # another proxy would resolve its name, which nobody judged
+                return self._refusal("upstream")  # another proxy would resolve its name, which was not judged
             self.http_layer.own(server, "")
             return command
         if grant is None:
@@ -93,7 +95,7 @@ class SendingStream(UploadingStream):
         if not same or not isinstance(server, Server) or not reaches(server, grant):
             return self._changed(flow_state)
         if not self.http_layer.has_room(server):
-            return self._refusal("unavailable")  # it would leave later, when nobody asks any more
+            return self._refusal("unavailable")  # it would leave later, without being confirmed
         withdrawn = self.states.confirm(flow_state)
         flow_state.progress.withdraw(withdrawn)
         if withdrawn is not None or (grant := flow_state.grant) is None:
@@ -111,7 +113,7 @@ class SendingStream(UploadingStream):
         return granted is not None and is_unchanged(self.flow.request, granted.snapshot)
 
     def _changed(self, flow_state: FlowState) -> Answer:
-        """Somebody edited the request after it was verified: what would leave is not what was signed."""
+        """Refuse a request that was edited after it was verified: it is not what was signed."""
         flow_state.progress.withdraw(Denied("invalid", "it was changed after it was verified"))
         logger.warning("presign: a request was changed after it was verified; it is refused")
         return self._refusal("invalid")
@@ -119,7 +121,7 @@ class SendingStream(UploadingStream):
     def _error_page(
         self, command: SendHttp, event: ResponseProtocolError, flow_state: FlowState | None
     ) -> commands.Command | Answer:
-        """An answer of ours in place of mitmproxy's page, which shows its version and upstream bytes."""
+        """Return an answer of ours for mitmproxy's page, which shows its version and upstream bytes."""
         status = event.code.http_status_code()
         passed = flow_state is not None and isinstance(flow_state.decision, PassThrough)
         if command.connection is not self.context.client or status is None or self.head_sent:

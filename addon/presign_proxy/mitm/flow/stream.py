@@ -1,9 +1,9 @@
 """One HTTP exchange inside mitmproxy, between its own stream and the wire.
 
-mitmproxy's `HttpStream` stays in charge of the protocol. This subclass reads along the events that go in
-and the commands that come out, and has its own say at four places: a request is refused before its body
-is read; it leaves as a copy that carries the credential, if it still is what was granted; its response is
-masked before any flow holds it; and no error page of mitmproxy's answers a request of ours.
+mitmproxy's `HttpStream` stays in charge of the protocol. This subclass reads the events that go in and the
+commands that come out, and acts at four places: a request is refused before its body is read; it leaves as a
+copy that carries the credential, if it still is what was granted; its response is masked before any flow
+holds it; and no error page of mitmproxy's answers a request of ours.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _PROMPT: Final = frozenset(
 
 
 class GuardedStream(SendingStream):
-    """A stream that forwards only what the ledger says may be forwarded."""
+    """A stream that forwards only what its flow's state says may be forwarded."""
 
     begin: Begin | None = None
     arrival: Arrival | None = None
@@ -69,7 +69,7 @@ class GuardedStream(SendingStream):
     """Whether its answer ends with its head."""
 
     def handle_event(self, event: events.Event) -> Commands:
-        """Also while a hook is run, which keeps all else waiting."""
+        """Note that the client has left, also while a hook is run, which keeps all else waiting."""
         if isinstance(event, RequestProtocolError) and self.flow_state is not None:
             if not self._is_body_broken(event):
                 self.flow_state.progress.leave()
@@ -104,18 +104,18 @@ class GuardedStream(SendingStream):
             return self._granted(event, flow_state)
         if isinstance(event, ResponseHeaders) and flow_state is not None and flow_state.is_second:
             if event.response.status_code == 101:
-                return self._answer(self._refusal("upstream"))  # of no protocol that was let through
+                return self._answer(self._refusal("upstream"))  # to a protocol that was not let through
             event.response.stream = True
         return self._guard(super()._handle_event(event))
 
     def _answer_late(self) -> Commands:
-        """Its connection is not there in time."""
+        """Answer a request whose connection is not there in time."""
         if self.flow_state is not None:
             self.flow_state.progress.explain("the upstream was not connected to in time")
         yield from self._answer(self._refusal("upstream", 504))
 
     def _arrive(self, event: RequestHeaders) -> None:
-        """Note how the request came, before mitmproxy changes it. Without that it is refused."""
+        """Note how the request came, before mitmproxy changes it. Without that the request is refused."""
         self.uploading = not event.end_stream
         try:
             tunnelled = self.mode is HTTPMode.transparent
@@ -150,18 +150,21 @@ class GuardedStream(SendingStream):
                     yield from self._after(command)
                     continue
             if checked is not None:
-                # Whatever mitmproxy was going to do with this request, it does not.
+                # mitmproxy does nothing more with this request.
                 stock.close()
                 yield from self._spare(command)
                 yield from self._answer(checked)
                 return
 
     def _is_over_at_once(self, command: commands.Command) -> bool:
-        """Whether a hook was run, here and now. Only a hook of this stream itself: one of a layer below has
-        paused that layer. Not before the body of a request, whose refusal depends on what has come of it; nor
-        for a request that was sent ahead, and begins inside the end of the answer before it: the upstream's
-        connection has not come to the end of that answer yet. Nor for one that was taken back in the same
-        breath, of which mitmproxy learns while a hook is under way: nothing is dialled for it.
+        """Run a hook synchronously, and return whether it ran. Not done for:
+
+        * hooks of layers below: they have paused those layers;
+        * requests whose body is still to come: their refusal depends on what has come of it;
+        * requests that were sent ahead: they begin inside the end of the answer before them, and the
+          upstream's connection has not come to that end yet;
+        * streams that were reset in the same read: mitmproxy notices that while a hook is under way, and
+          dials nothing for them.
         """
         if self.begin is None or type(command) not in _PROMPT or command.blocking is not True:
             return False
@@ -170,7 +173,7 @@ class GuardedStream(SendingStream):
         return not self.http_layer.is_reset(self.stream_id) and self.begin(command)
 
     def _checked(self, command: commands.Command) -> commands.Command | Answer | None:
-        """The command, its replacement, None to drop it, or the answer that takes its place. Never raises."""
+        """Return the command, its replacement, None to drop it, or the answer in its place. Never raises."""
         try:
             if isinstance(command, SendHttp):
                 return self._send(command)
@@ -193,7 +196,7 @@ class GuardedStream(SendingStream):
         return command
 
     def _decided(self) -> Answer | None:
-        """The answer to give now that the hook has run; None to go on."""
+        """Return the answer to give now that the hook has run, or None to go on."""
         flow_state = self.flow_state
         if flow_state is not None and flow_state.decision is None and flow_state.progress.left:
             return None  # mitmproxy looks for the end of its client next, and goes no further
@@ -212,12 +215,12 @@ class GuardedStream(SendingStream):
             data = response.data
             return Answer(data.status_code, data.reason, data.headers.fields, data.content or b"")
         if flow_state.grant is not None:
-            # A body that is kept, or goes through somebody's function, need not be the one that was sent.
+            # A body that is kept, or changed by another addon, need not be the one that was sent.
             self.flow.request.stream = True
         return None
 
     def _tunnelled(self) -> Answer | None:
-        """The answer to a CONNECT that nobody has judged; None to go on, be it with a refusal."""
+        """Return the answer to a CONNECT that was not decided on, or None to go on, also with a refusal."""
         flow_state, response = self.states.get(self.flow), self.flow.response
         if flow_state is not None and isinstance(flow_state.decision, PassThrough):
             return None
@@ -229,8 +232,9 @@ class GuardedStream(SendingStream):
     # -- events that go in ----------------------------------------------------------------------------
 
     def _granted(self, event: events.Event, flow_state: FlowState) -> Commands:
+        """Handle an event of a request that was granted."""
         if isinstance(event, RequestTrailers | ResponseTrailers):
-            return  # fields that nobody stripped or masked
+            return  # fields that were not stripped or masked
         if isinstance(event, ResponseHeaders):
             answer = self._receive_head(event, flow_state)
             if answer is not None:
@@ -248,7 +252,7 @@ class GuardedStream(SendingStream):
         elif isinstance(event, ResponseProtocolError):
             if isinstance(event, UnreadableResponse):
                 flow_state.progress.explain(event.message)
-            # mitmproxy's message quotes what the upstream sent, and with it an echoed credential.
+            # mitmproxy's message quotes what the upstream sent, which may echo the credential.
             event = ResponseProtocolError(event.stream_id, UPSTREAM_FAILED, event.code)
         elif isinstance(event, RequestEndOfMessage) and self._is_short(flow_state):
             yield from self._cut_upload(

@@ -21,7 +21,7 @@ class UploadingStream(DownloadingStream):
     """A stream that refuses a body which is not what was signed or announced."""
 
     def _is_short(self, flow_state: FlowState) -> bool:
-        """Whether a body ends too early: where trailers follow, h2 does not hold it against its length."""
+        """Return whether a body ends too early: h2 does not notice that if trailers follow."""
         data = self.flow.request.data
         if is_h1(data.http_version) or not flow_state.arrival.has_body:
             return False  # its own framing says so
@@ -29,14 +29,14 @@ class UploadingStream(DownloadingStream):
         return length is not None and flow_state.progress.upload.size < length
 
     def _is_body_broken(self, event: events.Event) -> bool:
-        """Whether a body over HTTP/1 is not framed as it has to be; its client is still there to hear so."""
+        """Return whether a body over HTTP/1 is badly framed, while its client is there to get an answer."""
         if not isinstance(event, RequestProtocolError) or event.code is not ErrorCode.GENERIC_CLIENT_ERROR:
             return False
         client = self.context.client
         return client.connected and client.alpn != b"h2"
 
     def _refuse_body(self, event: events.Event, flow_state: FlowState | None) -> Commands:
-        """Answer, if nothing of an answer has begun, and close: nobody can tell where the next request is."""
+        """Answer, if no answer has begun, and close: it is unknown where the next request begins."""
         if flow_state is not None and flow_state.granted is not None and not self.head_sent:
             flow_state.progress.explain(FRAMED_OTHERWISE)
             yield from self._cancel(flow_state)
@@ -46,7 +46,7 @@ class UploadingStream(DownloadingStream):
             yield from self._hang_up()
 
     def _cut_upload(self, flow_state: FlowState, why: Denied) -> Commands:
-        """Refuse a body half-way: the upstream never gets the end of it."""
+        """Refuse a body half-way. The upstream never gets the end of it."""
         flow_state.progress.withdraw(why)
         if self.head_sent:
             yield from self._abort(flow_state)
@@ -55,7 +55,7 @@ class UploadingStream(DownloadingStream):
         yield from self._answer(self._refusal(why.code, why.status))
 
     def _end_stalled(self) -> Commands:
-        """The client sends no more of its body."""
+        """End a request whose client sends no more of its body."""
         flow_state = self.flow_state
         if flow_state is not None and self.uploading:
             patience = flow_state.granted.patience if flow_state.granted is not None else (0, 0)
