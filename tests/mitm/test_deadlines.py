@@ -153,12 +153,12 @@ def test_clients_that_say_no_more_are_asked_when_it_is_time(lab: Lab) -> None:
         silent, layer = lab.mute()
         layer.asks = None
         client, _ = lab.mute()
-        await lab.live_config._ask_mute(now)
+        await lab.live_config._ask_half_closed(now)
         assert client.told == []
-        await lab.live_config._ask_mute(now + 6)
+        await lab.live_config._ask_half_closed(now + 6)
         assert client.told == ["asks"]
         assert (absent.told, bare.told, silent.told) == ([], [], [])
-        await lab.live_config._ask_mute(now + 7)
+        await lab.live_config._ask_half_closed(now + 7)
         assert client.told == ["asks"]
 
     run(work)

@@ -143,17 +143,17 @@ def test_an_upstream_that_ended_unsaid_is_told_of_at_the_second_look(how: str, i
         flow_state = lost(lab, how)
         server = flow_state.progress.server
         assert module._is_lost(flow_state) is is_so
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         assert flow_state.client.told == [], "somebody may be about to tell"
         assert flow_state.progress.server is server
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         if not is_so:
             assert flow_state.client.told == []
             return
         assert [(type(one), one.connection) for one in flow_state.client.told] == [(ConnectionClosed, server)]
         assert server.state is ConnectionState.CLOSED
         assert flow_state.progress.server is None
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         assert len(flow_state.client.told) == 1
 
     run(work)
@@ -162,11 +162,11 @@ def test_an_upstream_that_ended_unsaid_is_told_of_at_the_second_look(how: str, i
 def test_an_upstream_that_was_lost_only_for_a_moment_is_left_alone(lab: Lab) -> None:
     async def work() -> None:
         flow_state = lost(lab, "no socket")
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         flow_state.client.transports[flow_state.progress.server] = SimpleNamespace(handler=None)
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         flow_state.client.transports.clear()
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         assert flow_state.client.told == []
 
     run(work)
@@ -175,7 +175,7 @@ def test_an_upstream_that_was_lost_only_for_a_moment_is_left_alone(lab: Lab) -> 
 def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: Lab) -> None:
     async def work() -> None:
         entries = [lost(lab, "no socket") for _ in range(3)]
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         first, second, third = lab.states.live()
 
         async def event(_: Any) -> None:
@@ -183,7 +183,7 @@ def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: 
             second.client.is_there = False
 
         first.client.server_event = event
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         assert (len(first.client.told), len(second.client.told), len(third.client.told)) == (1, 0, 1)
         assert {first, second, third} == set(entries)
 
@@ -193,7 +193,7 @@ def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: 
 def test_what_it_has_seen_lost_keeps_nothing_alive(lab: Lab) -> None:
     async def work() -> None:
         flow_state = lost(lab, "no socket")
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.live_config._report_lost(NOW)
         assert len(lab.live_config._lost) == 1
         lab.flows.clear()
         del flow_state

@@ -1,4 +1,4 @@
-"""What must happen in time, whether or not somebody sends something: deadlines and reloads."""
+"""What must happen in time, whether or not anything is sent: deadlines and reloads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD_DEADLINE: Final = 10.0
 
 
 class Deadlines:
-    """Ticks twice a second: ends what is overdue, and has a changed configuration read again."""
+    """A clock that ticks twice a second, ends what is overdue, and has a changed configuration read again."""
 
     def __init__(
         self,
@@ -41,16 +41,16 @@ class Deadlines:
         self._end = end
         self._task: asyncio.Task[None] | None = None
         self._lost: WeakSet[FlowState] = WeakSet()
-        # What is revoked comes first, and none of them waits for what another one fails at.
+        # Revocations come first. A step that fails does not keep the others from running.
         self._steps: tuple[Callable[[float], Awaitable[None] | None], ...] = (
             reload,
             self._end_gone,
             self._end_overdue,
             tick,
             self._wake_overdue,
-            self._ask_mute,
+            self._ask_half_closed,
             self._end_stalled,
-            self._tell_of_lost,
+            self._report_lost,
         )
 
     def start(self) -> None:
@@ -62,7 +62,7 @@ class Deadlines:
             self._task.cancel()
 
     def make_room(self) -> bool:
-        """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
+        """Close one idle connection, so that a client that keeps them all shuts no other out."""
         stranger = self._clients.idle_stranger()
         if stranger is None:
             return False
@@ -81,11 +81,11 @@ class Deadlines:
                 except Exception as error:
                     logger.error("presign: housekeeping failed (%s)", type(error).__name__)
 
-    async def _tell_of_lost(self, _: float) -> None:
-        """End exchanges whose upstream connection has ended without anybody's being told.
+    async def _report_lost(self, _: float) -> None:
+        """End exchanges whose upstream connection has ended without a report of it.
 
         Where writing to a connection fails, mitmproxy cancels its task, also while that waits for its turn to
-        tell of the end: the client would wait for ever, because there is nothing left that could be cut.
+        report the end: the client would wait for ever, because there is nothing left that could be cut.
         """
         lost = [flow_state for flow_state in self._states.live() if _is_lost(flow_state)]
         for flow_state in lost:
@@ -98,12 +98,12 @@ class Deadlines:
         self._lost = WeakSet(lost)
 
     def _end_gone(self, _: float) -> None:
-        """End clients that have closed their connections, where nobody would be told of that."""
+        """End clients that have closed their connections, where mitmproxy would not notice."""
         clients = self._clients
         for client in {*clients.silent(), *(one.client for one in self._states.uploads())}:
-            layer, mute = clients.layer_of(client), client in clients.half_closed
+            layer, half_closed = clients.layer_of(client), client in clients.half_closed
             answering = layer is not None and layer.is_answering()
-            if has_gone(client) or (mute and answering and is_quiet(client)):
+            if has_gone(client) or (half_closed and answering and is_quiet(client)):
                 clients.half_closed.discard(client)
                 clients.paused.discard(client)
                 clients.gone.add(client)
@@ -112,11 +112,11 @@ class Deadlines:
                         layer.give_up()
                 finally:
                     if client in clients.raw_tunnels:
-                        hang_up(client)  # what waits for the other end of its tunnel would keep that open
+                        hang_up(client)  # what waits for the other end of its tunnel would keep it open
                     cut(client, client)
 
-    async def _ask_mute(self, now: float) -> None:
-        """Ask those again that wait for an answer: one may have closed its connection since."""
+    async def _ask_half_closed(self, now: float) -> None:
+        """Ask half-closed clients that wait for an answer: one may have closed its connection since."""
         for client in self._clients.half_closed.all():
             handler, layer = handler_of(client), self._clients.layer_of(client)
             if handler is None or layer is None or not self._clients.half_closed.is_due(client, now):

@@ -1,4 +1,4 @@
-"""Where connections may go: judged addresses are pinned, and nobody is led back to the gateway itself."""
+"""Where connections may go: judged addresses are pinned, and none leads back to the gateway itself."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Dialler:
     def __init__(self, store: Callable[[], Address | None], admin: Callable[[], int | None]) -> None:
         """
         Args:
-            store: where the limit store is, if it is somewhere.
-            admin: the port of the admin listener, whichever process has it.
+            store: the address of the limit store, if it has one.
+            admin: the port of the admin listener, in whichever process it is.
         """
         self.pins = PinnedAddresses()
         self._store = store
@@ -44,7 +44,7 @@ class Dialler:
         self._named: WeakKeyDictionary[Any, Address] = WeakKeyDictionary()
 
     def start(self) -> None:
-        """From now on, the names that this event loop connects to are looked up by the gateway."""
+        """Look up the names that this event loop connects to, from now on."""
         self._resolver.take_over(asyncio.get_running_loop())
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Dialler:
         self.pins.pin(client, host, port, address)
 
     def must_judge(self, port: int) -> bool:
-        """Whether something of ours listens on such a port: then a name has to be resolved to be judged."""
+        """Return whether something of ours listens on such a port: then a name is resolved to be judged."""
         return port in self._listened()
 
     def _listened(self) -> set[int]:
@@ -85,11 +85,11 @@ class Dialler:
         self._judged = frozenset(self._listened())
 
     def may_be_ours(self, port: int) -> bool:
-        """`must_judge` as of half a second ago. A gateway does not begin to listen where it forwards to."""
+        """Return `must_judge` as of half a second ago. A gateway never begins to listen where it forwards."""
         return port in self._judged
 
     async def address(self, client: Any, forward: Forward) -> str:
-        """What to dial for a grant. Raises Denied("upstream") for what nothing may be led to."""
+        """Return what to dial for a grant. Raises Denied("upstream") for what may not be dialled."""
         host, port = forward.origin.host, forward.origin.port
         pinned = self.pins.find(client, host, port) if forward.resolve is not None else None
         if pinned is not None or not self.must_judge(port):
@@ -100,7 +100,7 @@ class Dialler:
         return addresses[0]
 
     async def connect(self, data: ServerConnectionHookData, registry: Registry | None) -> None:
-        """Refuse, pin or let go a connection that is about to be dialled."""
+        """Refuse, pin or allow a connection that is about to be dialled."""
         if data.server.address is None:
             return
         host, port = data.server.address[:2]
@@ -146,18 +146,18 @@ class Dialler:
             last_bytes.keep(transport)
         named = self._named.pop(data.server, None)
         if named is not None:
-            # The setter refuses once the connection is open, lest somebody mistakes it for a redirection;
-            # here the name comes back under which the connection was asked for, and is found for reuse.
+            # The setter refuses once the connection is open, because that looks like a redirection. Here the
+            # name comes back under which the connection was asked for, and is found for reuse.
             vars(data.server)["address"] = named
 
     async def _keep_away(
         self, data: ServerConnectionHookData, host: str, port: int, found: Awaitable[Found]
     ) -> None:
-        """Refuse what resolves to ourselves; dial the address that was judged, lest the name rebinds."""
+        """Refuse what resolves to ourselves; dial the address that was judged, in case the name rebinds."""
         try:
             addresses = await _resolved(found)
         except Denied:
-            # Not left to be dialled: the name may be found by then, and lead to us.
+            # mitmproxy must not dial it: the name may resolve by then, and lead to us.
             data.server.error = "this host does not resolve, or not in time"
             return
         if await self._is_forbidden(addresses, port):
@@ -193,9 +193,9 @@ class Dialler:
 async def _resolved(found: Awaitable[Found]) -> list[str]:
     """All addresses of a name. Raises Denied("upstream").
 
-    Also where too many names are being looked up: the upstream cannot be reached now. `limited` would speak
-    of a limit that the operator has set and the client may read about, `unavailable` of a gateway that is out
-    of order as a whole, which balancers and alerts act on.
+    That is also the code where too many names are being looked up: the upstream cannot be reached now.
+    `limited` would mean a limit that the operator has set and the client may read about, `unavailable` a
+    gateway that is out of order as a whole, which balancers and alerts act on.
     """
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT):
@@ -209,7 +209,7 @@ async def _resolved(found: Awaitable[Found]) -> list[str]:
 
 
 def _is_local(address: str) -> bool:
-    """Whether an address is one of this machine: only those can be bound."""
+    """Return whether an address is one of this machine: only those can be bound."""
     parsed = parse_address(address)
     if parsed is None:
         return False
