@@ -167,7 +167,7 @@ class Dialler:
             data.server.address = (addresses[0], port)
 
     async def _is_forbidden(self, addresses: list[str], port: int) -> bool:
-        """Whether one of them is this gateway's own, or its limit store's, under whatever name."""
+        """Return whether one of them is this gateway's own, or its limit store's, under whatever name."""
         if port in self._own_ports() and any(map(_is_local, addresses)):
             return True
         store = self._store()
@@ -179,7 +179,7 @@ class Dialler:
         )
 
     def _own_ports(self) -> set[int]:
-        """Ports of the proxy, of mitmweb and of the admin listener."""
+        """Return the ports of the proxy, of mitmweb and of the admin listener."""
         server = proxyserver()
         ports = {address[1] for address in server.listen_addrs()} if server else set()
         if "web_port" in ctx.options:
@@ -191,7 +191,7 @@ class Dialler:
 
 
 async def _resolved(found: Awaitable[Found]) -> list[str]:
-    """All addresses of a name. Raises Denied("upstream").
+    """Return all addresses of a name. Raises Denied("upstream").
 
     That is also the code where too many names are being looked up: the upstream cannot be reached now.
     `limited` would mean a limit that the operator has set and the client may read about, `unavailable` a
