@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import time
-from typing import Any, Final
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from mitmproxy.connection import Client, ConnectionState
@@ -32,22 +32,22 @@ class HalfClosed:
     """The half-closed clients, and when each is asked next."""
 
     def __init__(self) -> None:
-        self._since: WeakKeyDictionary[Any, tuple[float, float]] = WeakKeyDictionary()
+        self._since: WeakKeyDictionary[Client, tuple[float, float]] = WeakKeyDictionary()
 
-    def add(self, client: Any) -> None:
+    def add(self, client: Client) -> None:
         now = time.monotonic()
         self._since[client] = (now, now + ASK_AFTER)
 
-    def discard(self, client: Any) -> None:
+    def discard(self, client: Client) -> None:
         self._since.pop(client, None)
 
-    def __contains__(self, client: Any) -> bool:
+    def __contains__(self, client: object) -> bool:
         return client in self._since
 
-    def all(self) -> list[Any]:
+    def all(self) -> list[Client]:
         return list(self._since)
 
-    def is_due(self, client: Any, now: float) -> bool:
+    def is_due(self, client: Client, now: float) -> bool:
         """Return whether a client is to be asked now. Each gap is twice the last: some clients count them."""
         since, due = self._since.get(client, (now, now + 1))
         if now < due:

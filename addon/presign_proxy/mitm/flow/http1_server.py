@@ -173,9 +173,9 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
         """Start or end the deadline of the next head. Where that fails, the deadline runs on."""
         try:
             if self.state != self.read_headers or not self.buf:
-                self.clients.head_came(self.conn)
+                self.clients.head_came(self.context.client)
             else:
-                self.clients.await_head(self.conn)
+                self.clients.await_head(self.context.client)
         except Exception as error:
             logger.error("presign: failed to keep a deadline (%s)", type(error).__name__)
         if self.state == self.read_headers and len(self.buf) > MAX_HEAD:

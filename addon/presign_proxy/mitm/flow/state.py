@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
+from mitmproxy.connection import Client
+
 from ...core.answers import Answer, Style
 from ...core.decision import Decision, Deny, Facts, Forward, PassThrough
 from ...core.masking import Mask, mask_for
@@ -63,7 +65,7 @@ class FlowState:
         "stream",
     )
 
-    def __init__(self, arrival: Arrival, client: Any) -> None:
+    def __init__(self, arrival: Arrival, client: Client) -> None:
         self.arrival = arrival
         self.client = client
         self.decision: Decision | None = None
@@ -271,7 +273,7 @@ class FlowStates:
         found = (*self._granted, *self._trailing)
         return [flow_state for flow_state in found if flow_state.progress.upload.is_open]
 
-    def lost(self, client: Any) -> list[FlowState]:
+    def lost(self, client: Client) -> list[FlowState]:
         """Return the states of granted requests of a client that was cut off."""
         if client not in self.clients.cut_off:
             return []
