@@ -112,7 +112,17 @@ class ClientStates:
             return None
         return decided.decision
 
+    def pause(self, client: Client, on: bool) -> None:
+        """Note that a client on the lane is not read from for now, or is read from again."""
+        (self.paused.add if on else self.paused.discard)(client)
+
     # -- clients that have gone -----------------------------------------------------------------------
+
+    def note_gone(self, client: Client) -> None:
+        """Note that a client was found to have gone."""
+        self.half_closed.discard(client)
+        self.paused.discard(client)
+        self.gone.add(client)
 
     def silent(self) -> set[Client]:
         """Return the clients whose end may have gone unnoticed: those that are half-closed, those that are

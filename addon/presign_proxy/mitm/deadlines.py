@@ -104,9 +104,7 @@ class Deadlines:
             layer, half_closed = clients.layer_of(client), client in clients.half_closed
             answering = layer is not None and layer.is_answering()
             if has_gone(client) or (half_closed and answering and is_quiet(client)):
-                clients.half_closed.discard(client)
-                clients.paused.discard(client)
-                clients.gone.add(client)
+                clients.note_gone(client)
                 try:
                     if layer is not None:
                         layer.give_up()

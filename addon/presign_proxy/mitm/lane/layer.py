@@ -367,7 +367,7 @@ class Lane(layer.Layer):
         shut = self._held or len(self._buffer) > MAX_HELD
         if shut != self._shut:
             self._shut = shut
-            (self._shared.clients.paused.add if shut else self._shared.clients.paused.discard)(self.client)
+            self._shared.clients.pause(self.client, shut)
             if self._client_reader is not None:
                 self._client_reader.read(not shut)
         if self._client_reader is None:
