@@ -96,18 +96,16 @@ LINES: Final = 300
 SCREEN: Final = 40
 ATTRIBUTES: Final = 12
 LONG_FILES: Final[dict[str, int]] = {
-    "mitm.guard": 456,
     "mitm.lane.upstream": 362,
     "mitm.lane.exchange": 450,
     "mitm.lane.layer": 445,
 }
 LONG_FUNCTIONS: Final[dict[str, int]] = {}
 WIDE_CLASSES: Final[dict[str, int]] = {
-    "mitm.guard.Guard": 17,
     "mitm.lane.exchange.Exchange": 19,
     "mitm.lane.layer.Lane": 24,
     "mitm.lane.response.Delivery": 13,
-    "mitm.lane.upstream.Link": 24,
+    "mitm.lane.upstream.UpstreamConnection": 24,
     # The state of one process: what it was asked for, whom it has, and how far its end has come.
     "serve.supervisor.Supervisor": 16,
 }

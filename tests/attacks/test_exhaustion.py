@@ -81,7 +81,9 @@ COLLECTIONS = {
     "gateway.credential_fetch.Fetcher._flights": "one per configured program, while it runs",
     "mitm.deadlines.Deadlines._lost": "weak: granted exchanges whose upstream connection has ended",
     "config.live.LiveConfig.reloads": "two results",
-    "mitm.lane.upstream.Link._late": "what TLS had taken off the socket when no more was read, for one turn",
+    "mitm.lane.upstream.UpstreamConnection._late": (
+        "what TLS had taken off the socket when no more was read, for one turn"
+    ),
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
     "mitm.bell.Bell._waiting": "one per stream or upstream connection of a client that takes nothing of it",
     "mitm.turns.Turns._new": (
@@ -96,8 +98,8 @@ COLLECTIONS = {
     "mitm.lane.layer.Lane._pending": "what one event of a client brings about",
     "mitm.lane.write_batch.WriteBatch._waiting": "one per transport written to in one turn of the loop",
     "mitm.lane.upstream_pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
-    "mitm.lane.grant_cache.Recent._found": "MAX heads of MAX_SIZE bytes, for a second",
-    "mitm.lane.grant_cache.Recent._seen": "MAX_SEEN numbers, for a second",
+    "mitm.lane.grant_cache.GrantCache._found": "MAX heads of MAX_SIZE bytes, for a second",
+    "mitm.lane.grant_cache.GrantCache._seen": "MAX_SEEN numbers, for a second",
     "mitm.flow.state.FlowStates._states": "weak: one per flow that mitmproxy itself keeps",
     "mitm.flow.state.FlowStates._granted": "weak: one per granted exchange, until it ends",
     "mitm.client_state.ClientStates._heads": "weak: one per client connection: gateway.max_clients",
@@ -113,7 +115,7 @@ COLLECTIONS = {
     "mitm.client_state.ClientStates.paused": "weak: one per client connection, until it is listened to again",
     "mitm.client_state.ClientStates._full": "weak: the same",
     "mitm.client_state.ClientStates.raw_tunnels": "weak: one per client connection, until it is closed",
-    "gateway.pinned_addresses.PinnedAddresses._of": (
+    "gateway.destination.DestinationJudge._pins": (
         "weak: one per client connection, of MAX_PINS names each; granted sources only"
     ),
     "limits.deadline.Deadline._waiting": "one per request that waits for the store, for DEADLINE at most",
@@ -129,7 +131,8 @@ COLLECTIONS = {
     "observe.meter.Meter._connections": "MAX_CONNECTIONS by the codes there are; good signatures only",
     "observe.meter.Meter._named": "MAX_CONNECTIONS; good signatures only",
     "observe.meter.Meter._requests": "codes, schemes, carriers, classes of status: few",
-    "gateway.status.Observer._build": "two names",
+    "gateway.status.Status._build": "two names",
+    "gateway.status.Status.adapters": "two: the flow path and the lane",
     "config.secret_programs.Programs._asked": "one per configured program",
     "config.secret_programs.Programs._failed": "one per configured program",
     "config.secret_programs.Programs._kept": "one per configured program",
@@ -177,10 +180,10 @@ COLLECTIONS = {
     "limits.stores.sqlite_batches.Batcher._jobs": (
         "one per granted request that waits for the store, for DEADLINE at most"
     ),
-    "limits.stores.redis_pipeline.Line._undoing": (
+    "limits.stores.redis_pipeline.Pipeline._undoing": (
         "one per request given up while the connection takes nothing, for LINGER"
     ),
-    "limits.stores.redis_pipeline.Line._waiting": (
+    "limits.stores.redis_pipeline.Pipeline._waiting": (
         "one per request that waits, for DEADLINE; LINGER once it is given up"
     ),
     "limits.stores.memory.MemoryStore._counters": "MAX_COUNTERS, all of them of granted requests",
@@ -238,7 +241,7 @@ def _collections(owner: ast.ClassDef) -> Iterator[str]:
     for one in ast.walk(owner):
         targets = [one.target] if isinstance(one, ast.AnnAssign) else getattr(one, "targets", [])
         value = getattr(one, "value", None)
-        made = isinstance(value, ast.Call) and getattr(value.func, "id", "") in makers
+        made = isinstance(value, ast.Call) and ast.unparse(value.func).removeprefix("collections.") in makers
         if isinstance(one, ast.Assign | ast.AnnAssign) and (
             made or isinstance(value, ast.Dict | ast.List | ast.Set)
         ):

@@ -64,13 +64,13 @@ DECIDING = (
     "HeaderCredential.placeholder",
     "arrival_of",
     "request_of",
-    "Guard._decide",
+    "Committer._decide",
 )
 # As above, of a request that has something to wait for.
-WAITING = ("Guard._wait", "Admission.complete", "Dialler.pin", "Limiter.admit")
+WAITING = ("Committer._wait", "Admission.complete", "DestinationJudge.pin", "Limiter.admit")
 COMMITTING = (
-    "Guard._commit",
-    "Guard._grant",
+    "Committer._commit",
+    "Committer._grant",
     "mask_for",
     "show",
     "snapshot",
@@ -109,7 +109,7 @@ BOOK_KEEPING = (
     "Throttle.admit",
     "AuditSink.write",
     "AuditLog.write",
-    "Guard._finish",
+    "Finisher._finish",
     "FlowStates.retire",
     "Dialler.connected",
 )
@@ -118,15 +118,15 @@ REFUSING = (
     "refusal@1",
     "response_of@1",
     "redact",
-    "Guard._refuse",
-    "Guard._commit",
+    "Committer._refuse",
+    "Committer._commit",
     "record",
     "new_request_id@1",
     "new_request_id@2",
 )
 # What chooses how a new connection is spoken to.
 LAYERING = ("Guard.guard_layer", "adopt", "is_raw")
-CONNECTING = ("Guard.http_connect", "Guard._connect_answer", "request_of", "recognise", "arrival_of@1")
+CONNECTING = ("Guard.http_connect", "decide_connect", "_answer", "request_of", "recognise", "arrival_of@1")
 # Between mitmproxy's protocol and ours, where nothing of ours decides: no answer, but an end.
 PROTOCOL = (
     "ClientStates.holds_too_much",

@@ -54,15 +54,15 @@ class Kept:
         self.prepared: list[Prepared] = []
         self.refuse: str | None = None
         self.refuse_to_prepare: str | None = None
-        self.live_config = LiveConfig(self._prepare, self._adopt)
+        self.live_config = LiveConfig()
 
-    def _prepare(self, loaded: Any) -> Prepared:
+    def prepare(self, loaded: Any) -> Prepared:
         if self.refuse_to_prepare is not None:
             raise ConfigError([Problem("x", 0, 0, "", self.refuse_to_prepare)])
         self.prepared.append(Prepared(threading.current_thread()))
         return self.prepared[-1]
 
-    def _adopt(self, loaded: Any, prepared: Any) -> None:
+    def adopt(self, loaded: Any, prepared: Any) -> None:
         if self.refuse is not None:
             raise ConfigError([Problem("x", 0, 0, "", self.refuse)])
         self.adopted.append((loaded, prepared))
@@ -77,7 +77,7 @@ class Kept:
         return self.live_config.registry.since or Revocations()
 
     def load(self) -> None:
-        assert self.live_config.load(str(self.path), "config") is True
+        assert self.live_config.load(str(self.path), "config", self) is True
 
     def write(self, *names: str, **more: Any) -> None:
         write_config(settings(*names, **more), self.folder)
@@ -86,7 +86,7 @@ class Kept:
         self.path.write_text(text)
 
     def reload(self, still: float = math.inf, unsigned: str = "config") -> Reloaded:
-        return asyncio.run(self.live_config.reload(unsigned, still))
+        return asyncio.run(self.live_config.reload(unsigned, still, self))
 
     def run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.run(work())
@@ -137,13 +137,13 @@ def test_what_was_read_is_in_force(kept: Kept, caplog: pytest.LogCaptureFixture)
 
 def test_the_same_options_are_not_read_again_and_others_are(kept: Kept) -> None:
     kept.load()
-    assert kept.live_config.load(str(kept.path), "config") is False
+    assert kept.live_config.load(str(kept.path), "config", kept) is False
     assert len(kept.adopted) == 1
-    assert kept.live_config.load(str(kept.path), "deny") is True
+    assert kept.live_config.load(str(kept.path), "deny", kept) is True
     assert kept.live_config.registry is not None
     assert kept.live_config.registry.deny_unsigned
     other = write_config(settings("conn_z"), kept.folder / "other")
-    assert kept.live_config.load(str(other), "deny") is True
+    assert kept.live_config.load(str(other), "deny", kept) is True
     assert kept.names == {"conn_z"}
     assert len(kept.adopted) == 3
 
@@ -154,19 +154,19 @@ def test_an_option_that_is_refused_changes_nothing_and_may_be_given_again(kept: 
     other = write_config({"connections": {"conn_z": {}}}, kept.folder / "other")
     for _ in range(2):
         with pytest.raises(ConfigError):
-            kept.live_config.load(str(other), "config")
+            kept.live_config.load(str(other), "config", kept)
     fine = write_config(settings("conn_z"), kept.folder / "third")
     for refusal in ("refuse", "refuse_to_prepare"):
         setattr(kept, refusal, "no")
         with pytest.raises(ConfigError):
-            kept.live_config.load(str(fine), "config")
+            kept.live_config.load(str(fine), "config", kept)
         setattr(kept, refusal, None)
     assert kept.live_config.loaded is before
     assert kept.names == {"conn_a"}
-    assert kept.live_config.load(str(kept.path), "config") is False, (
+    assert kept.live_config.load(str(kept.path), "config", kept) is False, (
         "what it was asked for is what is in force"
     )
-    assert kept.live_config.load(str(fine), "config") is True
+    assert kept.live_config.load(str(fine), "config", kept) is True
     assert kept.names == {"conn_z"}
 
 
@@ -179,7 +179,7 @@ def test_limits_that_no_store_can_count_are_refused_at_the_start(
     limited = ONE | {"limits": [{"rate": "1/day"}]}
     other = write_config({"connections": {"conn_b": limited}}, kept.folder / "other")
     with pytest.raises(ConfigError) as refused:
-        kept.live_config.load(str(other), "config")
+        kept.live_config.load(str(other), "config", kept)
     (problem,) = refused.value.problems
     assert problem == Problem(str(other), 0, 0, "limits.store", "counts nothing")
     assert kept.names == {"conn_a"}
@@ -415,10 +415,10 @@ def test_a_reload_that_an_option_has_overtaken_changes_nothing(
     async def work() -> None:
         held = Held(monkeypatch, step)
         write_config({"connections": {"conn_b": ONE}}, kept.folder)
-        reloading = asyncio.ensure_future(kept.live_config.reload("config", math.inf))
+        reloading = asyncio.ensure_future(kept.live_config.reload("config", math.inf, kept))
         await held.reads()
         monkeypatch.undo()
-        kept.live_config.load(str(other), "config")
+        kept.live_config.load(str(other), "config", kept)
         held.let_go()
         assert await reloading == Reloaded("overtaken")
         assert kept.names == {"conn_z"}
@@ -431,16 +431,12 @@ def test_a_reload_that_an_option_has_overtaken_changes_nothing(
     assert discarded == ([0, 0] if step == "see_calmly" else [0, 0, 1])
 
 
-def test_what_was_prepared_as_nothing_needs_no_discarding() -> None:
-    LiveConfig._discard(None)
-
-
 def test_a_reload_that_does_not_come_back_is_told_of(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.load()
 
     async def work() -> None:
         held = Held(monkeypatch, "see_calmly")
-        reloading = asyncio.ensure_future(kept.live_config.reload("config", math.inf))
+        reloading = asyncio.ensure_future(kept.live_config.reload("config", math.inf, kept))
         await held.reads()
         began = kept.live_config._began
         assert kept.live_config.trouble(began + 30.0) == ""
@@ -470,7 +466,7 @@ def test_one_is_read_at_a_time_and_the_thread_ends_with_it(
 
     async def work() -> None:
         monkeypatch.setattr(module, "see_calmly", slow)
-        await asyncio.gather(*(kept.live_config.reload("config", math.inf) for _ in range(2)))
+        await asyncio.gather(*(kept.live_config.reload("config", math.inf, kept) for _ in range(2)))
 
     kept.run(work)
     assert most == [1, 1]
@@ -516,9 +512,9 @@ def test_a_secret_that_cannot_be_had_stops_the_start_and_no_reload(
     kept.load()
     fresh = write_config({"connections": lacking(kept.folder, "conn_b")}, kept.folder / "other")
     with pytest.raises(ConfigError):
-        kept.live_config.load(str(fresh), "config")
+        kept.live_config.load(str(fresh), "config", kept)
     kept.live_config.strict = False
-    assert kept.live_config.load(str(fresh), "config") is True
+    assert kept.live_config.load(str(fresh), "config", kept) is True
     assert [one.file for one in kept.live_config.lacking]
     assert "answered 503 until this can be had" in caplog.text
     first = str(kept.live_config.lacking[0])

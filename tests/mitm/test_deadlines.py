@@ -39,22 +39,22 @@ def test_it_ticks_until_it_is_stopped_and_once_however_often_it_is_started(
         monkeypatch.setattr(module, "asyncio", SimpleNamespace(
             sleep=brief, get_running_loop=asyncio.get_running_loop
         ))  # fmt: skip
-        lab.live_config.stop()
-        lab.live_config.start()
-        first = lab.live_config._task
-        lab.live_config.start()
-        assert lab.live_config._task is first
+        lab.deadlines.stop()
+        lab.deadlines.start()
+        first = lab.deadlines._task
+        lab.deadlines.start()
+        assert lab.deadlines._task is first
         await until(lambda: len(lab.ticked) > 2)
         assert set(slept) == {module.TICK}
         assert len(slept) - len(lab.ticked) in (0, 1)
         assert abs(lab.reloaded[0] - time.monotonic()) < 60
-        lab.live_config.stop()
+        lab.deadlines.stop()
         await until(first.done)
-        lab.live_config.start()
-        assert lab.live_config._task is not first
+        lab.deadlines.start()
+        assert lab.deadlines._task is not first
         count = len(lab.ticked)
         await until(lambda: len(lab.ticked) > count)
-        lab.live_config.stop()
+        lab.deadlines.stop()
 
     run(work)
 
@@ -76,11 +76,11 @@ def test_one_thing_that_fails_keeps_no_other_waiting(
             await asyncio.sleep(0)
             done.append("waits")
 
-        lab.live_config._steps = (fails, waits, lambda _: done.append("plain"))
+        lab.deadlines._steps = (fails, waits, lambda _: done.append("plain"))
         with caplog.at_level(logging.ERROR):
-            lab.live_config.start()
+            lab.deadlines.start()
             await until(lambda: len(done) > 5)
-            lab.live_config.stop()
+            lab.deadlines.stop()
         assert done[:6] == ["fails", "waits", "plain"] * 2
         assert "housekeeping failed (ZeroDivisionError)" in caplog.text
 
@@ -90,10 +90,10 @@ def test_one_thing_that_fails_keeps_no_other_waiting(
 def test_room_is_made_of_a_client_that_serves_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     client, forgotten = Client(), []
     monkeypatch.setattr(lab.clients, "idle_stranger", lambda: None)
-    assert lab.live_config.make_room() is False
+    assert lab.deadlines.make_room() is False
     monkeypatch.setattr(lab.clients, "idle_stranger", lambda: client)
     monkeypatch.setattr(lab.clients, "forget", forgotten.append)
-    assert lab.live_config.make_room() is True
+    assert lab.deadlines.make_room() is True
     assert (client.cut, forgotten) == ([client], [client])
 
 
@@ -118,7 +118,7 @@ def test_a_client_that_has_closed_is_ended_and_one_that_only_waits_is_not(
     if not mute:
         lab.clients.half_closed.discard(client)
     client.has_gone, client.is_quiet, layer.answering = gone, quiet, answering
-    lab.live_config._end_gone(NOW)
+    lab.deadlines._end_gone(NOW)
     assert client.cut == ([client] if ends else [])
     assert layer.given_up == ends
     assert (client in lab.clients.gone) is ends
@@ -131,7 +131,7 @@ def test_a_client_without_a_layer_is_ended_as_well(gone: bool, lab: Lab) -> None
     client, _ = lab.mute()
     del lab.clients._layers[client]
     client.has_gone, client.is_quiet = gone, True
-    lab.live_config._end_gone(NOW)
+    lab.deadlines._end_gone(NOW)
     assert client.cut == ([client] if gone else [])
 
 
@@ -139,7 +139,7 @@ def test_a_client_whose_layer_fails_is_cut_all_the_same(lab: Lab) -> None:
     client, layer = lab.mute()
     client.has_gone = layer.fails = True
     with pytest.raises(ZeroDivisionError):
-        lab.live_config._end_gone(NOW)
+        lab.deadlines._end_gone(NOW)
     assert client.cut == [client]
 
 
@@ -153,12 +153,12 @@ def test_clients_that_say_no_more_are_asked_when_it_is_time(lab: Lab) -> None:
         silent, layer = lab.mute()
         layer.asks = None
         client, _ = lab.mute()
-        await lab.live_config._ask_half_closed(now)
+        await lab.deadlines._ask_half_closed(now)
         assert client.told == []
-        await lab.live_config._ask_half_closed(now + 6)
+        await lab.deadlines._ask_half_closed(now + 6)
         assert client.told == ["asks"]
         assert (absent.told, bare.told, silent.told) == ([], [], [])
-        await lab.live_config._ask_half_closed(now + 7)
+        await lab.deadlines._ask_half_closed(now + 7)
         assert client.told == ["asks"]
 
     run(work)
@@ -170,9 +170,9 @@ def test_clients_that_say_no_more_are_asked_when_it_is_time(lab: Lab) -> None:
 def test_a_client_that_owes_the_head_of_its_request_is_cut_in_the_end(lab: Lab) -> None:
     late, early = Client(), Client()
     lab.clients._heads[late], lab.clients._heads[early] = NOW, NOW + 1
-    lab.live_config._end_overdue(NOW + HEAD_DEADLINE)
+    lab.deadlines._end_overdue(NOW + HEAD_DEADLINE)
     assert (late.cut, early.cut) == ([], [])
-    lab.live_config._end_overdue(NOW + HEAD_DEADLINE + 0.5)
+    lab.deadlines._end_overdue(NOW + HEAD_DEADLINE + 0.5)
     assert (late.cut, early.cut) == ([late], [])
     assert set(lab.clients._heads) == {early}
 
@@ -180,7 +180,7 @@ def test_a_client_that_owes_the_head_of_its_request_is_cut_in_the_end(lab: Lab) 
 def test_an_exchange_whose_client_has_gone_unsaid_is_booked(lab: Lab) -> None:
     first, second = lab.granted(), lab.granted()
     first.client.is_there = second.client.is_there = False
-    lab.live_config._end_overdue(NOW + 1)
+    lab.deadlines._end_overdue(NOW + 1)
     assert {flow_state for flow_state, _ in lab.ended} == {first, second}
     assert [(one.status, one.error) for _, one in lab.ended] == [(None, GONE)] * 2
     assert first.client.cut == []
@@ -192,7 +192,7 @@ def test_a_client_whose_upstream_takes_its_time_is_not_idle(waits: bool, lab: La
     layer = Layer()
     lab.clients.attach(flow_state.client, layer)
     layer.backlog = 0 if waits else 5
-    lab.live_config._end_overdue(NOW + 1)
+    lab.deadlines._end_overdue(NOW + 1)
     assert flow_state.client.awake == waits
     assert (flow_state.client.cut, lab.ended) == ([], [])
 
@@ -210,7 +210,7 @@ def test_an_upstream_that_does_not_answer_in_time_is_cut(
 ) -> None:
     flow_state = lab.granted(stage, **state)
     was = flow_state.progress.timed_out
-    lab.live_config._end_overdue(NOW + after)
+    lab.deadlines._end_overdue(NOW + after)
     assert flow_state.client.cut == ([flow_state.progress.server] if ends else [])
     assert flow_state.progress.timed_out is (ends or was)
     assert module._is_overdue(flow_state, NOW) is False
@@ -224,9 +224,9 @@ def test_who_has_lost_its_slot_is_cut(connected: bool, lab: Lab) -> None:
     flow_state.limit_hold.slot = slot
     if not connected:
         flow_state.progress.server = None
-    lab.live_config._end_overdue(NOW)
+    lab.deadlines._end_overdue(NOW)
     assert flow_state.client.cut == []
-    lab.live_config._end_overdue(NOW + 1)
+    lab.deadlines._end_overdue(NOW + 1)
     assert flow_state.client.cut == [flow_state.progress.server or flow_state.client]
     assert (other.client.cut, flow_state.progress.timed_out) == ([], False)
 
@@ -248,7 +248,7 @@ def test_a_stream_that_waits_too_long_for_its_connection_is_told(
         flow_state = lab.granted(stage, **state_of_entry)
         flow_state.client.is_there = state.get("is_there", True)
         was = flow_state.progress.timed_out
-        await lab.live_config._wake_overdue(NOW + after)
+        await lab.deadlines._wake_overdue(NOW + after)
         assert [(type(one), one.stream) for one in flow_state.client.told] == [
             (Overdue, flow_state.stream)
         ] * ends

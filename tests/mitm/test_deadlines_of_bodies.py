@@ -33,11 +33,11 @@ def test_a_client_that_sends_no_more_of_a_body_is_told_once(stage: str, lab: Lab
     async def work() -> None:
         other, flow_state = uploading(lab, "waiting"), uploading(lab, stage)
         other.stream = None
-        await lab.live_config._end_stalled(NOW + 30)
+        await lab.deadlines._end_stalled(NOW + 30)
         assert flow_state.client.told == []
         moves = stage in ("sending", "receiving", "done")
         for _ in range(2):
-            await lab.live_config._end_stalled(NOW + 30.5)
+            await lab.deadlines._end_stalled(NOW + 30.5)
             found = [(type(one), one.stream) for one in flow_state.client.told]
             assert found == ([(Stalled, flow_state.stream)] if moves else [])
         assert (flow_state.client.cut, flow_state.progress.timed_out) == ([], False)
@@ -57,19 +57,19 @@ def test_an_upstream_that_takes_no_more_of_a_body_is_given_up(how: str, connecte
         else:
             flow_state.client.has_taken = False
         held = how == "window" or connected
-        await lab.live_config._end_stalled(NOW + 29)  # from now on it is the upstream's turn
+        await lab.deadlines._end_stalled(NOW + 29)  # from now on it is the upstream's turn
         upload = flow_state.progress.upload
         assert (upload.held, upload.moved) == ((True, NOW + 29) if held else (False, 0.0))
-        await lab.live_config._end_stalled(NOW + 29 + 60)
+        await lab.deadlines._end_stalled(NOW + 29 + 60)
         assert flow_state.client.cut == []
         if not held:
             return
         assert flow_state.client.told == []
-        await lab.live_config._end_stalled(NOW + 29 + 60.5)
+        await lab.deadlines._end_stalled(NOW + 29 + 60.5)
         assert flow_state.client.cut == [flow_state.progress.server or flow_state.client]
         assert flow_state.progress.timed_out
         assert flow_state.client.told == []
-        await lab.live_config._end_stalled(NOW + 29 + 61)
+        await lab.deadlines._end_stalled(NOW + 29 + 61)
         assert len(flow_state.client.cut) == 1
 
     run(work)
@@ -78,12 +78,12 @@ def test_an_upstream_that_takes_no_more_of_a_body_is_given_up(how: str, connecte
 def test_an_upstream_that_takes_a_body_again_leaves_it_to_the_client(lab: Lab) -> None:
     async def work() -> None:
         flow_state = uploading(lab, held=True)
-        await lab.live_config._end_stalled(NOW + 40)
+        await lab.deadlines._end_stalled(NOW + 40)
         upload = flow_state.progress.upload
         assert (upload.held, upload.moved, flow_state.client.told) == (False, NOW + 40, [])
-        await lab.live_config._end_stalled(NOW + 70)
+        await lab.deadlines._end_stalled(NOW + 70)
         assert flow_state.client.told == []
-        await lab.live_config._end_stalled(NOW + 70.5)
+        await lab.deadlines._end_stalled(NOW + 70.5)
         assert len(flow_state.client.told) == 1
 
     run(work)
@@ -92,9 +92,9 @@ def test_an_upstream_that_takes_a_body_again_leaves_it_to_the_client(lab: Lab) -
 def test_a_body_that_goes_on_is_left_alone(lab: Lab) -> None:
     async def work() -> None:
         flow_state = uploading(lab, moved=NOW + 20)
-        await lab.live_config._end_stalled(NOW + 50)
+        await lab.deadlines._end_stalled(NOW + 50)
         assert flow_state.client.told == []
-        await lab.live_config._end_stalled(NOW + 50.5)
+        await lab.deadlines._end_stalled(NOW + 50.5)
         assert len(flow_state.client.told) == 1
 
     run(work)
@@ -110,7 +110,7 @@ def test_a_body_that_nobody_waits_for_keeps_no_other_from_being_looked_at(
         others = [uploading(lab, **state) for _ in range(3)] if "stream" in state else entries[1:2]
         if "is_there" in state:
             others[0].client.is_there = False
-        await lab.live_config._end_stalled(NOW + 31)
+        await lab.deadlines._end_stalled(NOW + 31)
         told = [flow_state for flow_state in entries if flow_state.client.told]
         assert told == [one for one in entries[1:] if one not in others]
         assert [flow_state for flow_state in others if flow_state.client.told or flow_state.client.cut] == []
@@ -143,17 +143,17 @@ def test_an_upstream_that_ended_unsaid_is_told_of_at_the_second_look(how: str, i
         flow_state = lost(lab, how)
         server = flow_state.progress.server
         assert module._is_lost(flow_state) is is_so
-        await lab.live_config._report_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         assert flow_state.client.told == [], "somebody may be about to tell"
         assert flow_state.progress.server is server
-        await lab.live_config._report_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         if not is_so:
             assert flow_state.client.told == []
             return
         assert [(type(one), one.connection) for one in flow_state.client.told] == [(ConnectionClosed, server)]
         assert server.state is ConnectionState.CLOSED
         assert flow_state.progress.server is None
-        await lab.live_config._report_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         assert len(flow_state.client.told) == 1
 
     run(work)
@@ -162,11 +162,11 @@ def test_an_upstream_that_ended_unsaid_is_told_of_at_the_second_look(how: str, i
 def test_an_upstream_that_was_lost_only_for_a_moment_is_left_alone(lab: Lab) -> None:
     async def work() -> None:
         flow_state = lost(lab, "no socket")
-        await lab.live_config._report_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         flow_state.client.transports[flow_state.progress.server] = SimpleNamespace(handler=None)
-        await lab.live_config._report_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         flow_state.client.transports.clear()
-        await lab.live_config._report_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         assert flow_state.client.told == []
 
     run(work)
@@ -175,7 +175,7 @@ def test_an_upstream_that_was_lost_only_for_a_moment_is_left_alone(lab: Lab) -> 
 def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: Lab) -> None:
     async def work() -> None:
         entries = [lost(lab, "no socket") for _ in range(3)]
-        await lab.live_config._report_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         first, second, third = lab.states.live()
 
         async def event(_: Any) -> None:
@@ -183,7 +183,7 @@ def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: 
             second.client.is_there = False
 
         first.client.server_event = event
-        await lab.live_config._report_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         assert (len(first.client.told), len(second.client.told), len(third.client.told)) == (1, 0, 1)
         assert {first, second, third} == set(entries)
 
@@ -193,11 +193,11 @@ def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: 
 def test_what_it_has_seen_lost_keeps_nothing_alive(lab: Lab) -> None:
     async def work() -> None:
         flow_state = lost(lab, "no socket")
-        await lab.live_config._report_lost(NOW)
-        assert len(lab.live_config._lost) == 1
+        await lab.deadlines._report_lost(NOW)
+        assert len(lab.deadlines._lost) == 1
         lab.flows.clear()
         del flow_state
         gc.collect()
-        assert len(lab.live_config._lost) == 0
+        assert len(lab.deadlines._lost) == 0
 
     run(work)

@@ -17,15 +17,18 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+from presign_proxy.config.schema.config import HostPort
 from presign_proxy.core.decision import Forward
 from presign_proxy.core.registry import Registry
 from presign_proxy.errors import Denied
-from presign_proxy.gateway import resolver
+from presign_proxy.gateway import destination, resolver
+from presign_proxy.gateway.destination import DestinationJudge
 from presign_proxy.gateway.resolver import TooManyLookups
 from presign_proxy.http.message import Origin
 from presign_proxy.http.networks import parse_network
 from presign_proxy.mitm import dialling
 from presign_proxy.mitm.dialling import Dialler
+from presign_proxy.mitm.sockets import own_ports
 from support.deciding import connection, registry, request, sent, signed
 
 PUBLIC = "93.184.216.34"
@@ -67,7 +70,8 @@ class Place:
         self.master = master
         self.store: tuple[str, int] | None = None
         self.admin: int | None = None
-        self.dialler = Dialler(lambda: self.store, lambda: self.admin)
+        self.judge = judge_of(self)
+        self.dialler = Dialler(self.judge)
 
     async def connect(
         self, host: str, port: int, known: Registry | None = None, mode: str = "regular"
@@ -79,7 +83,27 @@ class Place:
         return data
 
     async def address(self, origin: Origin, client: Any = None, **more: Any) -> str:
-        return await self.dialler.address(client or a_client(), granted(origin, **more))
+        return await self.judge.address(client or a_client(), granted(origin, **more))
+
+
+class Known:
+    """What the configuration says of the listeners beside the proxy, as a place has it at the moment."""
+
+    def __init__(self, place: Any) -> None:
+        self._place = place
+
+    @property
+    def admin_address(self) -> HostPort | None:
+        return HostPort("127.0.0.1", self._place.admin) if self._place.admin else None
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        return self._place.store  # type: ignore[no-any-return]
+
+
+def judge_of(place: Any) -> DestinationJudge:
+    known: Any = Known(place)
+    return DestinationJudge(known, known, own_ports)
 
 
 def a_client() -> Client:
@@ -102,7 +126,7 @@ async def placed() -> AsyncIterator[Place]:
         assert await server.servers.update([ProxyMode.parse("regular@127.0.0.1:0")])
         place = Place(server.listen_addrs()[0][1], master)
         yield place
-        place.dialler.close()
+        place.judge.close()
     finally:
         await server.servers.update([])
         master._legacy_log_events.uninstall()
@@ -130,10 +154,10 @@ def test_a_client_is_pinned_to_the_address_that_was_judged(names: Names) -> None
 
     async def work(place: Place) -> None:
         client, forward = a_client(), granted(ORIGIN, resolve=())
-        await place.dialler.pin(client, forward)
+        await place.judge.pin(client, forward)
         names.answers["api.test"] = ["127.0.0.1"]
-        assert place.dialler.pins.find(client, "api.test", 443) == PUBLIC
-        assert await place.dialler.address(client, forward) == PUBLIC
+        assert place.judge.pinned(client, "api.test", 443) == PUBLIC
+        assert await place.judge.address(client, forward) == PUBLIC
         data = ServerConnectionHookData(server=Server(address=("api.test", 443)), client=client)
         await place.dialler.connect(data, None)
         assert data.server.address == (PUBLIC, 443)
@@ -151,9 +175,9 @@ def test_a_client_is_pinned_to_the_address_that_was_judged(names: Names) -> None
 def test_an_origin_of_the_registry_is_not_pinned_whatever_others_were(names: Names) -> None:
     async def work(place: Place) -> None:
         client = a_client()
-        await place.dialler.pin(client, granted(ORIGIN))
+        await place.judge.pin(client, granted(ORIGIN))
         assert names.asked == []
-        place.dialler.pins.pin(client, "api.test", 443, PUBLIC)
+        place.judge._keep(client, "api.test", 443, PUBLIC)
         assert await place.address(ORIGIN, client) == "api.test"
         assert await place.address(ORIGIN, client, resolve=()) == PUBLIC
         assert await place.address(ORIGIN, a_client(), resolve=()) == "api.test"
@@ -179,13 +203,13 @@ def test_a_source_leads_to_public_addresses_and_those_that_are_allowed(
         names.answers["api.test"] = answers
         client, forward = a_client(), granted(ORIGIN, resolve=networks)
         if code is None:
-            await place.dialler.pin(client, forward)
-            assert place.dialler.pins.find(client, "api.test", 443) == answers[0]
+            await place.judge.pin(client, forward)
+            assert place.judge.pinned(client, "api.test", 443) == answers[0]
             return
         with pytest.raises(Denied) as denied:
-            await place.dialler.pin(client, forward)
+            await place.judge.pin(client, forward)
         assert denied.value.code == code
-        assert place.dialler.pins.find(client, "api.test", 443) is None
+        assert place.judge.pinned(client, "api.test", 443) is None
 
     run(work)
 
@@ -200,12 +224,10 @@ def test_a_source_that_is_the_gateway_itself_is_refused_even_where_its_network_i
         names.answers["api.test"] = ["127.0.0.1"]
         client = a_client()
         with pytest.raises(Denied, match="the gateway itself, or its store") as denied:
-            await place.dialler.pin(
-                client, granted(Origin("http", "api.test", place.port), resolve=(network,))
-            )
+            await place.judge.pin(client, granted(Origin("http", "api.test", place.port), resolve=(network,)))
         assert denied.value.code == "invalid"
-        assert place.dialler.pins.find(client, "api.test", place.port) is None
-        await place.dialler.pin(client, granted(Origin("http", "api.test", 1), resolve=(network,)))
+        assert place.judge.pinned(client, "api.test", place.port) is None
+        await place.judge.pin(client, granted(Origin("http", "api.test", 1), resolve=(network,)))
 
     run(work)
 
@@ -218,11 +240,11 @@ def test_a_source_counts_for_the_client_that_asked(names: Names, monkeypatch: py
         return ((PUBLIC, 443),)
 
     async def work(place: Place) -> None:
-        monkeypatch.setattr(place.dialler._resolver, "source", source)
+        monkeypatch.setattr(place.judge.resolver, "source", source)
         forward = granted(ORIGIN, resolve=())
         for client in ("192.0.2.9", "2001:db8::5", "junk"):
             forward.facts.client = client
-            await place.dialler.pin(a_client(), forward)
+            await place.judge.pin(a_client(), forward)
 
     run(work)
     assert [one[2:] for one in asked] == [
@@ -238,21 +260,21 @@ def test_a_source_counts_for_the_client_that_asked(names: Names, monkeypatch: py
 
 def test_ports_of_ours_are_the_proxys_the_stores_the_admins_and_mitmwebs() -> None:
     async def work(place: Place) -> None:
-        dialler = place.dialler
-        assert dialler._own_ports() == {place.port}
+        judge = place.judge
+        assert judge._listened() == {place.port}
         place.admin, place.store = 9464, ("127.0.0.1", 6379)
-        assert dialler._own_ports() == {place.port, 9464}
-        assert [dialler.must_judge(port) for port in (place.port, 9464, 6379, 80)] == [
+        assert judge._listened() == {place.port, 9464, 6379}
+        assert [judge.must_judge(port) for port in (place.port, 9464, 6379, 80)] == [
             True,
             True,
             True,
             False,
         ]
         place.master.options.add_option("web_port", int, 8081, "")
-        assert dialler.must_judge(8081)
-        assert not dialler.may_be_ours(8081), "as of the last look"
-        dialler.refresh()
-        assert [dialler.may_be_ours(port) for port in (8081, 9464, 6379, 80)] == [True, True, True, False]
+        assert judge.must_judge(8081)
+        assert not judge.may_be_ours(8081), "as of the last look"
+        judge.refresh()
+        assert [judge.may_be_ours(port) for port in (8081, 9464, 6379, 80)] == [True, True, True, False]
 
     run(work)
 
@@ -261,7 +283,7 @@ def test_without_a_listener_nothing_is_ours() -> None:
     async def main() -> None:
         master: Any = Master(Options())
         try:
-            assert Dialler(lambda: None, lambda: None)._own_ports() == set()
+            assert own_ports() == set()
         finally:
             master._legacy_log_events.uninstall()
 
@@ -277,10 +299,10 @@ def test_a_grant_that_leads_back_to_us_is_refused(host: str, names: Names) -> No
         assert await place.address(Origin("http", host, 1)) == host
         assert await place.address(Origin("http", "api.test", place.port)) == PUBLIC
         client = a_client()
-        place.dialler.pins.pin(client, "me.test", place.port, NOWHERE)
+        place.judge._keep(client, "me.test", place.port, NOWHERE)
         assert await place.address(Origin("http", "me.test", place.port), client, resolve=()) == NOWHERE
-        assert await place.dialler._is_forbidden([PUBLIC], place.port) is False
-        assert await place.dialler._is_forbidden([PUBLIC], 1) is False
+        assert await place.judge.is_forbidden([PUBLIC], place.port) is False
+        assert await place.judge.is_forbidden([PUBLIC], 1) is False
 
     run(work)
 
@@ -412,7 +434,7 @@ def test_names_that_strangers_choose_do_not_wait_with_those_of_the_configuration
                 asked.append(kind)
                 return ((PUBLIC, port),)
 
-            monkeypatch.setattr(place.dialler._resolver, kind, look_up)
+            monkeypatch.setattr(place.judge.resolver, kind, look_up)
         await place.connect(host, port, known)
 
     run(work)
@@ -432,9 +454,9 @@ def test_a_connection_without_an_address_is_left_alone() -> None:
 def test_from_its_start_on_the_loop_connects_by_names_that_are_looked_up_here(names: Names) -> None:
     async def work(place: Place) -> None:
         before = asyncio.get_running_loop().create_connection
-        place.dialler.start()
+        place.judge.start()
         assert asyncio.get_running_loop().create_connection != before
-        assert place.dialler.figures()["presign_source_lookups"] == [[[], 0]]
+        assert place.judge.resolver.figures()["presign_source_lookups"] == [[[], 0]]
 
     run(work)
 
@@ -443,7 +465,7 @@ def test_a_dialler_that_is_closed_looks_nothing_up_any_more(monkeypatch: pytest.
     closed: list[bool] = []
 
     async def work(place: Place) -> None:
-        monkeypatch.setattr(place.dialler._resolver, "close", lambda: closed.append(True))
+        monkeypatch.setattr(place.judge.resolver, "close", lambda: closed.append(True))
 
     run(work)
     assert closed == [True]
@@ -466,20 +488,20 @@ def test_a_look_up_that_fails_is_a_refusal(error: OSError, status: int | None, d
         raise error
 
     with pytest.raises(Denied) as denied:
-        asyncio.run(dialling._resolved(fail()))
+        asyncio.run(destination.resolved(fail()))
     assert denied.value.code == "upstream"
     assert denied.value.status == status
     assert detail in denied.value.detail
 
 
 def test_a_look_up_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialling, "RESOLVE_TIMEOUT", 0.05)
+    monkeypatch.setattr(destination, "RESOLVE_TIMEOUT", 0.05)
 
     async def hang() -> Any:
         await asyncio.sleep(3600)
 
     with pytest.raises(Denied) as denied:
-        asyncio.run(dialling._resolved(hang()))
+        asyncio.run(destination.resolved(hang()))
     assert denied.value.status == 504
     assert resolver.RESOLVE_TIMEOUT == 5.0
 
@@ -499,7 +521,7 @@ def test_a_look_up_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_an_address_is_ours_if_we_could_listen_there(address: str, is_local: bool) -> None:
-    assert dialling._is_local(address) is is_local
+    assert destination.is_local(address) is is_local
 
 
 def test_an_address_of_an_interface_is_ours_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,8 +542,8 @@ def test_an_address_of_an_interface_is_ours_too(monkeypatch: pytest.MonkeyPatch)
         def bind(self, address: Any) -> None:
             bound.append(address)
 
-    monkeypatch.setattr(dialling.socket, "socket", Probe)
-    assert dialling._is_local(NOWHERE) is True
-    assert dialling._is_local("2001:db8::1") is True
+    monkeypatch.setattr(destination.socket, "socket", Probe)
+    assert destination.is_local(NOWHERE) is True
+    assert destination.is_local("2001:db8::1") is True
     assert bound == [(NOWHERE, 0), "closed", ("2001:db8::1", 0), "closed"]
     assert families == [socket.AF_INET, socket.AF_INET6]

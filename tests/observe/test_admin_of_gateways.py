@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from presign_proxy.config.live import Newer
 from presign_proxy.core.registry import Registry
 from presign_proxy.gateway.lifecycle import Lifecycle
-from presign_proxy.gateway.status import Observer, hints, obstacle
+from presign_proxy.gateway.status import Status
 from presign_proxy.observe import admin_server as admin
 from presign_proxy.observe.metrics import FAMILIES
 from support import audit_log
@@ -471,7 +471,7 @@ def test_a_broken_change_is_told_and_keeps_the_gateway_in_rotation(
     assert eventually(lambda: not answers(other))
 
 
-def parts(**changed: Any) -> Observer:
+def parts(**changed: Any) -> Status:
     """An observer of a gateway that is well, but for what is changed."""
     known = {
         "obstacle": "",
@@ -492,22 +492,12 @@ def parts(**changed: Any) -> Observer:
     reloader = SimpleNamespace(trouble=lambda _: known["hangs"])
     limiter = SimpleNamespace(is_down=known["is_down"])
     audit_log = SimpleNamespace(obstacle=known["audit_log"])
-    lifecycle = Lifecycle(
-        lambda: obstacle(admission, live_config, audit_log), lambda: hints(live_config, limiter, reloader)
-    )
+    lifecycle = Lifecycle()
     lifecycle.serve()
     if known.get("draining"):
         lifecycle.drain()
-    return Observer(
-        lifecycle,
-        live_config,
-        limiter,
-        audit_log,
-        in_flight=lambda: 0,
-        clients=lambda: (0, 1000),
-        lookups=dict,
-        hangs=str,
-    )
+    others: list[Any] = [live_config, reloader, limiter, audit_log, admission]
+    return Status(lifecycle, *others, lookups=dict, clients=lambda: (0, 1000))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ async def read(reader: asyncio.StreamReader) -> bytes:
 def test_with_nobody_there_it_ends_at_once_and_takes_nobody(tmp_path: Path) -> None:
     async def work(lab: Lab) -> None:
         assert await lab.drain() == 0
-        assert lab.guard.lifecycle.draining
+        assert lab.guard.gateway.lifecycle.draining
         with pytest.raises(OSError):
             await asyncio.open_connection(HOST, lab.port)
 

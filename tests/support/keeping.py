@@ -1,4 +1,4 @@
-"""A housekeeper with clients that note what is told to them, and what is cut of them."""
+"""Deadlines, with clients that note what is told to them, and what is cut of them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Lab:
         self.ended: list[Any] = []
         self.reloaded: list[float] = []
         self.ticked: list[float] = []
-        self.live_config: Any = Deadlines(
+        self.deadlines: Any = Deadlines(
             self.states,
             self.reloaded.append,
             self.ticked.append,

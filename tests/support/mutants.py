@@ -30,6 +30,7 @@ _TOLD_BY_SHELLS = {
     "LookupError",
     "NoRoom",
     "OSError",
+    "PrivateFileError",
     "Problem",
     "SecretError",
     "StoreError",

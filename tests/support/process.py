@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from support.programs import needs
 
@@ -38,17 +38,25 @@ def resident(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
+_CHANCE: Final = random.SystemRandom()  # Hypothesis seeds `random`, so that processes would choose alike
+_GIVEN: Final[set[int]] = set()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A port that was free a moment ago, below those that the system gives to outgoing connections: one of
-    the thousands that tests make could take it before the process that it is for.
+    the thousands that tests make could take it before the process that it is for. No port is given twice:
+    a gateway's admin listener must not meet its proxy.
     """
     while True:
-        port = random.randint(10_000, 32_000)
+        port = _CHANCE.randint(10_000, 32_000)
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))
             except OSError:
                 continue
+            _GIVEN.add(port)
             return port
 
 

@@ -129,8 +129,8 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "config.secret_sources": ("config/test_secret_sources.py",),
     "config.secret_commands": ("config/test_secret_sources.py",),
     "mitm.dialling": ("mitm/test_dialling.py",),
+    "gateway.destination": ("mitm/test_dialling.py",),
     "gateway.resolver": ("gateway/test_resolver.py",),
-    "gateway.pinned_addresses": ("gateway/test_pinned_addresses.py",),
     "mitm.client_state": ("mitm/test_client_state.py",),
     "config.threads": ("gateway/test_resolver.py",),
     "http.networks": (

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from ..config_problems import ConfigError, Problem
 from ..core.registry import Registry
@@ -23,7 +23,7 @@ from .path import locate
 from .read_files import NEVER, Seen, lost_mark
 from .registry_file.memory import Memory
 from .registry_file.notice import Notice
-from .schema.config import GatewayConfig
+from .schema.config import GatewayConfig, HostPort
 from .threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -46,21 +46,27 @@ class Newer(NamedTuple):
     why: str
 
 
-class LiveConfig:
-    """Loads a configuration, and loads it again when somebody says that its files have changed."""
+class Prepared(Protocol):
+    """What was opened for a configuration that is not in force yet."""
 
-    def __init__(
-        self, prepare: Callable[[config.Loaded], Any], adopt: Callable[[config.Loaded, Any], None]
-    ) -> None:
-        """
-        Args:
-            prepare: opens what a new configuration wants open, in the thread that reads it; raises
-                ConfigError.
-            adopt: makes use of a new configuration and of what was prepared for it; raises ConfigError where
-                that cannot be, and then the last one stays.
-        """
-        self._prepare = prepare
-        self._adopt = adopt
+    def discard(self) -> None:
+        """Close it: the configuration is not used after all."""
+
+
+class Adopter[P: Prepared](Protocol):
+    """The parts of a gateway that a configuration changes."""
+
+    def prepare(self, loaded: config.Loaded) -> P:
+        """Open what a configuration wants open, in the thread that reads it. Raises ConfigError."""
+
+    def adopt(self, loaded: config.Loaded, prepared: P) -> None:
+        """Use a configuration and what was prepared for it. Raises ConfigError; then the last one stays."""
+
+
+class LiveConfig:
+    """The configuration in force: loads it, and reloads it on request."""
+
+    def __init__(self) -> None:
         self._memory = Memory()
         # Of its own: a revocation must not wait until names are looked up, or a metric is written.
         self._thread = Threads(1, "presign-reload")
@@ -99,6 +105,12 @@ class LiveConfig:
         return self.newer is not None
 
     @property
+    def admin_address(self) -> HostPort | None:
+        """Where the configuration in force wants the admin listener, whichever process has it."""
+        admin = self.loaded.config.admin if self.loaded else None
+        return admin.listen if admin else None
+
+    @property
     def max_clients(self) -> int:
         """How many client connections this process takes at a time."""
         return (self.loaded.config.gateway if self.loaded else GatewayConfig()).max_clients
@@ -110,7 +122,7 @@ class LiveConfig:
 
     # -- the start, and another option ----------------------------------------------------------------
 
-    def load(self, option: str, unsigned: str) -> bool:
+    def load(self, option: str, unsigned: str, adopter: Adopter[Any]) -> bool:
         """Load what the options ask for, unless they ask for what they asked for before.
 
         Args:
@@ -127,13 +139,13 @@ class LiveConfig:
         loaded = load_calmly(path, os.environ, unsigned, memory)
         if loaded.limited and (why := loaded.store.refusal):
             raise ConfigError([Problem(str(path), 0, 0, "limits.store", why)])
-        self._use(loaded, memory, self._prepare(loaded))
+        self._use(loaded, memory, adopter.prepare(loaded), adopter)
         # Only now: a refused option must not change which file is watched.
         self._asked = option, unsigned
         return True
 
-    def _use(self, loaded: config.Loaded, memory: Memory, prepared: Any) -> None:
-        self._adopt(loaded, prepared)
+    def _use(self, loaded: config.Loaded, memory: Memory, prepared: Any, adopter: Adopter[Any]) -> None:
+        adopter.adopt(loaded, prepared)
         record = loaded.record
         memory.forms, memory.place = record.forms, record.place
         memory.lent = loaded.lent.again()
@@ -167,7 +179,7 @@ class LiveConfig:
 
     # -- reloads --------------------------------------------------------------------------------------
 
-    async def reload(self, unsigned: str, still: float) -> Reloaded:
+    async def reload(self, unsigned: str, still: float, adopter: Adopter[Any]) -> Reloaded:
         """Read the files again, off the event loop; broken ones keep the last good registry.
 
         What they take back comes into force first, also where the rest cannot be used.
@@ -190,11 +202,11 @@ class LiveConfig:
                 return Reloaded("waits", wait)
             if wait == NEVER:
                 raise ConfigError([lost_mark(where)])
-            loaded, prepared = await self._run(self._build, seen, unsigned, memory)
+            loaded, prepared = await self._run(self._build, seen, unsigned, memory, adopter)
             if self.loaded is not current:
-                self._discard(prepared)
+                prepared.discard()
                 return Reloaded("overtaken")
-            self._use(loaded, memory, prepared)
+            self._use(loaded, memory, prepared, adopter)
         except ConfigError as error:
             self._failed(error)
             return Reloaded("failed")
@@ -205,15 +217,12 @@ class LiveConfig:
         await self._run(let_go, current.registry)
         return Reloaded("lacks" if loaded.lent.lacking else "ok")
 
-    def _build(self, seen: Seen, unsigned: str, memory: Memory) -> tuple[config.Loaded, Any]:
+    def _build(
+        self, seen: Seen, unsigned: str, memory: Memory, adopter: Adopter[Any]
+    ) -> tuple[config.Loaded, Any]:
         with self.spares.lent():
             loaded = build_calmly(seen, os.environ, unsigned, memory)
-            return loaded, self._prepare(loaded)
-
-    @staticmethod
-    def _discard(prepared: Any) -> None:
-        if prepared is not None:
-            prepared.discard()
+            return loaded, adopter.prepare(loaded)
 
     def _failed(self, error: ConfigError) -> None:
         """Told once of each way in which it fails, though it is tried again and again."""

@@ -68,9 +68,8 @@ class Notices:
 class Reloader:
     """Looks at files in threads, and has one reload at a time run when it is due."""
 
-    def __init__(self, live_config: LiveConfig, reload: Reload) -> None:
+    def __init__(self, live_config: LiveConfig) -> None:
         self._live_config = live_config
-        self._reload = reload
         self._task: asyncio.Task[None] | None = None
         self._files: dict[Path, State] = {}
         """Files, each in the state that is known of it."""
@@ -108,7 +107,7 @@ class Reloader:
             if self._live_config.lacking:
                 self._plan(self._watched + FIRST)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, reload: Reload) -> None:
         """Begin a reload if one is due. It may wait for programs and disks, and nothing waits for it."""
         if self._task is not None and not self._task.done():
             return
@@ -121,7 +120,7 @@ class Reloader:
         else:
             return
         self._again = None
-        self._task = asyncio.get_running_loop().create_task(self._run(still))
+        self._task = asyncio.get_running_loop().create_task(self._run(still, reload))
 
     async def settled(self) -> None:
         """Wait until what was asked for has been read."""
@@ -136,11 +135,11 @@ class Reloader:
 
     # -- a reload -------------------------------------------------------------------------------------
 
-    async def _run(self, still: float) -> None:
+    async def _run(self, still: float, reload: Reload) -> None:
         began = time.monotonic()
         outcome = Reloaded("failed")
         try:
-            outcome = await self._reload(still)
+            outcome = await reload(still)
         except Exception as error:
             logger.error("presign: the reload failed (%s)", type(error).__name__)
         now = time.monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ..config.live import LiveConfig
 from ..core import decide
@@ -20,18 +20,12 @@ from ..limits.limiter import Limiter
 from ..limits.slots import LimitHold
 from ..observe.audit_log import AuditLog
 from .credential_fetch import Fetcher
+from .destination import DestinationJudge
 from .lifecycle import Lifecycle
 from .request_id import new_request_id
 
 ROUNDS: Final = 4
 """How often a request is decided on again because the registry has changed while it waited."""
-
-
-class Destinations(Protocol):
-    """Judges where connections may lead."""
-
-    async def pin(self, client: Any, forward: Forward) -> None:
-        """Resolve a source, judge its addresses and keep the one to dial. Raises Denied."""
 
 
 class Admission:
@@ -40,7 +34,7 @@ class Admission:
     def __init__(
         self,
         live_config: LiveConfig,
-        destinations: Destinations,
+        destinations: DestinationJudge,
         limiter: Limiter,
         fetcher: Fetcher,
         audit_log: AuditLog,
@@ -122,7 +116,7 @@ class Admission:
 
         Args:
             client: whose connections go to the judged address.
-            seat: of the exchange; it is counted once, however often it is decided on.
+            limit_hold: of the exchange; it is counted once, however often it is decided on.
         """
         try:
             async with asyncio.timeout(forward.connection.conduct.connect_timeout):

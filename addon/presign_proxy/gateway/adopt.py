@@ -11,8 +11,8 @@ from ..config_problems import ConfigError, Problem
 from ..limits.limiter import Limiter
 from ..observe.audit_log import AuditLog, Opened
 from . import unsafe_options
+from .admin_listener import AdminListener
 from .credential_fetch import Fetcher
-from .status import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ class Adoption:
     """The parts of a gateway that a configuration changes."""
 
     def __init__(
-        self, observer: Observer, audit_log: AuditLog, limiter: Limiter, fetcher: Fetcher, front: Front
+        self, admin: AdminListener, audit_log: AuditLog, limiter: Limiter, fetcher: Fetcher, front: Front
     ) -> None:
-        self._observer = observer
+        self._admin = admin
         self._audit_log = audit_log
         self._limiter = limiter
         self._fetcher = fetcher
@@ -59,7 +59,7 @@ class Adoption:
             if loaded.limited and loaded.store.is_private and not self.alone:
                 why = "counts in each worker by itself: choose sqlite:///FILE or redis://HOST"
                 raise ConfigError([Problem(str(loaded.path), 0, 0, "limits.store", why)])
-            with self._observer.moving(loaded.config.admin, loaded.path):
+            with self._admin.moving(loaded.config.admin, loaded.path):
                 self._audit_log.use(prepared.opened)
         except BaseException:
             prepared.discard()

@@ -1,188 +1,132 @@
-"""Health and figures of one process, and the admin listener where this process has it."""
+"""Readiness and metrics of one process."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from typing import Protocol
 
 from ..config.live import LiveConfig
 from ..config.reload import Reloader
-from ..config.schema.config import AdminConfig, HostPort
-from ..config_problems import ConfigError, Problem
 from ..limits.limiter import Limiter
-from ..observe.admin_server import PORT_PATIENCE, AdminServer, CannotListen, bound
 from ..observe.audit_log import AuditLog
 from ..observe.metrics import Snapshot
 from ..observe.process import process_figures
 from .admission import Admission
-from .lifecycle import Lifecycle, line_of
-
-logger = logging.getLogger(__name__)
+from .lifecycle import SERVING, Lifecycle, line_of
 
 
-class Observer:
-    """Looks at the parts of a gateway whenever somebody asks; it changes none of them."""
+class Adapter(Protocol):
+    """A way for requests through the gateway."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many granted requests have not ended."""
+        ...
+
+
+class Status:
+    """Reads the state of a gateway's parts on request; it changes none of them."""
 
     def __init__(
         self,
         lifecycle: Lifecycle,
         live_config: LiveConfig,
+        reloader: Reloader,
         limiter: Limiter,
         audit_log: AuditLog,
-        in_flight: Callable[[], int],
-        clients: Callable[[], tuple[int, int]],
+        admission: Admission,
         lookups: Callable[[], Snapshot],
-        hangs: Callable[[], str],
+        clients: Callable[[], tuple[int, int]],
     ) -> None:
         """
         Args:
-            in_flight: how many granted requests have not ended, of all adapters.
-            clients: how many client connections are open, and may be.
-            lookups: of names of sources.
-            hangs: what of the files that are looked at does not answer; empty where all do.
+            lookups: the metrics of the resolver.
+            clients: how many client connections are open, and how many may be.
         """
         self._lifecycle = lifecycle
         self._live_config = live_config
+        self._reloader = reloader
         self._limiter = limiter
         self._audit_log = audit_log
-        self._in_flight = in_flight
-        self.clients = clients
+        self._admission = admission
         self._lookups = lookups
-        self._hangs = hangs
-        self._listening: tuple[HostPort, AdminServer] | None = None
+        self.clients = clients
+        self.adapters: list[Adapter] = []
         self._build = [_version("presign-proxy"), _version("mitmproxy")]
-        self.listens = True
-        """Whether the admin listener is this process's: not a worker's, whose parent has it."""
 
-    @property
-    def port(self) -> int | None:
-        """Of the admin listener, whichever process has it: no request may lead there."""
-        address = self.address
-        return address.port if address else None
+    # -- readiness ------------------------------------------------------------------------------------
 
-    @property
-    def address(self) -> HostPort | None:
-        """Where the configuration that is in force wants it to be."""
-        loaded = self._live_config.loaded
-        admin = loaded.config.admin if loaded else None
-        return admin.listen if admin else None
-
-    # -- health ---------------------------------------------------------------------------------------
+    def readiness(self) -> tuple[bool, str]:
+        """Return whether requests should be sent here, and why, in words that hold no secret."""
+        if self._lifecycle.stage != "serving":
+            return False, self._lifecycle.stage
+        if obstacle := self._obstacle():
+            return False, obstacle
+        return True, self._hints() or SERVING
 
     def ready(self) -> tuple[bool, str]:
-        """Whether presigned requests are served, and a line about it."""
-        return line_of(self._lifecycle.ready())
+        """Return whether presigned requests are served, and a line about it for a balancer or a person."""
+        return line_of(self.readiness())
 
-    # -- figures --------------------------------------------------------------------------------------
+    def _obstacle(self) -> str:
+        """Return why presigned requests are refused; empty while they are served."""
+        if self._live_config.registry is None:
+            return "no usable configuration"
+        return self._admission.obstacle or self._audit_log.obstacle
+
+    def _hints(self) -> str:
+        """Return what to mend though requests are served.
+
+        A broken change keeps the last good configuration in force, and so the gateway in rotation: every
+        gateway reads the same broken file, and a balancer that took them all out would end the service.
+        """
+        now = time.monotonic()
+        found = [self._live_config.trouble(now), self._reloader.trouble(now)]
+        return ", ".join(filter(None, [*found, "limit store down" if self._limiter.is_down else ""]))
+
+    # -- metrics --------------------------------------------------------------------------------------
 
     def figures(self) -> Snapshot:
-        """What this process has counted and is doing."""
-        live_config, limiter = self._live_config, self._limiter
-        counts = limiter.counts
-        outcomes = ("admitted", "limited", "failed", "opened")
-        registry = live_config.registry
+        """Return the metrics of this process."""
+        return (
+            self._figures_of_requests()
+            | self._figures_of_the_configuration()
+            | {"presign_ready": [[[], int(self.readiness()[0])]], "presign_build_info": [[self._build, 1]]}
+            | self._lookups()
+            | self._audit_log.figures()
+            | process_figures()
+        )
+
+    def _figures_of_requests(self) -> Snapshot:
         clients, max_clients = self.clients()
-        found: Snapshot = {
-            "presign_in_flight": [[[], self._in_flight()]],
+        limiter = self._limiter
+        outcomes = ("admitted", "limited", "failed", "opened")
+        return {
+            "presign_in_flight": [[[], sum(one.in_flight for one in self.adapters)]],
             "presign_client_connections": [[[], clients]],
             "presign_client_connections_max": [[[], max_clients]],
-            "presign_limits_total": [[[outcome], counts[outcome]] for outcome in outcomes],
-            "presign_store_failures_total": [[[], counts["store_failures"]]],
+            "presign_limits_total": [[[outcome], limiter.counts[outcome]] for outcome in outcomes],
+            "presign_store_failures_total": [[[], limiter.counts["store_failures"]]],
             "presign_store_up": [[[limiter.kind], 0 if limiter.is_down else 1]],
+        }
+
+    def _figures_of_the_configuration(self) -> Snapshot:
+        live_config = self._live_config
+        registry, loaded, newer = live_config.registry, live_config.loaded, live_config.newer
+        return {
             "presign_config_reloads_total": [
                 [[result], count] for result, count in live_config.reloads.items()
             ],
             "presign_config_last_success_timestamp_seconds": [[[], live_config.loaded_at]],
             "presign_config_stale": [[[], int(live_config.stale)]],
-            "presign_config_stale_since_timestamp_seconds": [
-                [[], live_config.newer.since if live_config.newer else 0]
-            ],
-            "presign_config_version_info": [[[live_config.loaded.record.version], 1]]
-            if live_config.loaded
-            else [],
-            "presign_config_files_hang": [[[], int(bool(self._hangs()))]],
+            "presign_config_stale_since_timestamp_seconds": [[[], newer.since if newer else 0]],
+            "presign_config_version_info": [[[loaded.record.version], 1]] if loaded else [],
+            "presign_config_files_hang": [[[], int(bool(self._reloader.trouble(time.monotonic())))]],
             "presign_connections_lacking_secrets": [[[], len(live_config.lacking)]],
             "presign_connections": [[[], len(registry.connections) if registry else 0]],
-            "presign_ready": [[[], int(self.ready()[0])]],
-            "presign_build_info": [[self._build, 1]],
         }
-        return found | self._lookups() | self._audit_log.figures() | process_figures()
-
-    async def _figures(self) -> Snapshot:
-        return self.figures()
-
-    # -- the listener -----------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def moving(self, wanted: AdminConfig | None, path: Path) -> Iterator[None]:
-        """Listen where a new configuration says, unless the block fails: then all stays as it was.
-
-        Args:
-            path: of the configuration, for its errors.
-
-        Raises ConfigError.
-        """
-        address = wanted.listen if wanted and self.listens else None
-        if address == (self._listening[0] if self._listening else None):
-            yield
-            return
-        try:
-            sockets = self._bound(address) if address else []
-        except CannotListen as error:
-            raise ConfigError([Problem(str(path), 0, 0, "admin.listen", str(error))]) from None
-        try:
-            yield
-        except BaseException:
-            for one in sockets:
-                one.close()
-            raise
-        self.close()
-        if address is not None:
-            server = AdminServer(sockets, address.host, self._figures, self.ready)
-            self._listening = address, server
-
-    def _bound(self, address: HostPort) -> list[socket.socket]:
-        """Raises CannotListen. At the start, who was there before may be ending; a reload is tried again."""
-        until = time.monotonic() + (0 if self._live_config.loaded else PORT_PATIENCE)
-        told = False
-        while True:
-            try:
-                return bound(*address)
-            except CannotListen as error:
-                if not error.is_taken or time.monotonic() > until:
-                    raise
-                if not told:
-                    logger.warning("presign: admin.listen: %s; it is tried again", error)
-                told = True
-            time.sleep(0.1)  # nobody is served yet who would wait
-
-    def close(self) -> None:
-        if self._listening is not None:
-            self._listening[1].close()
-            self._listening = None
-
-
-def obstacle(admission: Admission, live_config: LiveConfig, audit_log: AuditLog) -> str:
-    """Why presigned requests are not served; empty where they are."""
-    if live_config.registry is None:
-        return "no usable configuration"
-    return admission.obstacle or audit_log.obstacle
-
-
-def hints(live_config: LiveConfig, limiter: Limiter, reloader: Reloader) -> str:
-    """What to mend though they are.
-
-    A broken change keeps the last good configuration in force, and so the gateway in rotation: every gateway
-    reads the same broken file, and a balancer that took them all out would end the service.
-    """
-    now = time.monotonic()
-    found = [live_config.trouble(now), reloader.trouble(now), "limit store down" if limiter.is_down else ""]
-    return ", ".join(filter(None, found))
 
 
 def _version(name: str) -> str:

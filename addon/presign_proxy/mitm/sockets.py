@@ -63,6 +63,15 @@ def is_listening() -> bool:
     return server is not None and any(server.servers)
 
 
+def own_ports() -> set[int]:
+    """Return the ports of the proxy, and of mitmweb."""
+    server = proxyserver()
+    ports = {address[1] for address in server.listen_addrs()} if server else set()
+    if "web_port" in ctx.options:
+        ports.add(ctx.options.web_port)
+    return ports
+
+
 async def tell(client: Client, event: events.Event) -> None:
     """Lead an event through the layers of a client's handler."""
     if (handler := handler_of(client)) is not None:

@@ -27,7 +27,7 @@ class Drain:
     async def run(self, seconds: float) -> int:
         """Returns how many connections the deadline has cut."""
         ends = time.monotonic() + seconds
-        self._guard.lifecycle.drain()
+        self._guard.gateway.lifecycle.drain()
         acceptors = self._server.acceptors()
         self._server.stop_accepting()
         while self._server.connections or any(one.arriving for one in acceptors):

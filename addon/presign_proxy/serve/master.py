@@ -126,10 +126,10 @@ class GatewayMaster(Master):
         addons: Any = self.addons
         addons.add(disable_h2c.DisableH2C(), self.server, next_layer.NextLayer(), GatewayTls())
         self.guard = Guard.install(self)
-        self.guard.live_config.strict = not plan.again
-        self.guard.adoption.alone = plan.workers == 1
-        self.guard.observer.listens = False  # the supervisor does, for all of its workers
-        addons.add(LastAnswers(self.guard.lifecycle), PresignAddon())
+        self.guard.gateway.live_config.strict = not plan.again
+        self.guard.gateway.adoption.alone = plan.workers == 1
+        self.guard.gateway.admin.is_here = False  # the supervisor does, for all of its workers
+        addons.add(LastAnswers(self.guard.gateway.lifecycle), PresignAddon())
         self.guard.begin = prompt(self.addons)
         patches.take()
 
@@ -146,7 +146,7 @@ class GatewayMaster(Master):
 
     def clients(self) -> tuple[int, int]:
         """How many client connections are open or about to be, and may be."""
-        count, most = self.guard.observer.clients()
+        count, most = self.guard.gateway.status.clients()
         return count + sum(one.arriving for one in self.server.acceptors()), most
 
     def load(self, plan: Plan) -> None:

@@ -73,7 +73,7 @@ class Worker:
         self._room = Room(hello["room"], hello["row"], self._master.clients)
         self._do(self._report())
         running = self._do(self._master.run())
-        admin = self._master.guard.observer.address
+        admin = self._master.guard.gateway.live_config.admin_address
         self._channel.send({"is": "loaded", "warnings": found.warnings, "admin": admin})
         orders = self._do(self._follow_orders())
         await asyncio.wait({running, orders}, return_when=asyncio.FIRST_COMPLETED)
@@ -102,7 +102,7 @@ class Worker:
 
     def _shortage(self) -> list[str]:
         """That there are too few descriptors, before the night in which that is noticed."""
-        loaded = self._master.guard.live_config.loaded
+        loaded = self._master.guard.gateway.live_config.loaded
         few = shortage(loaded.config.gateway.max_clients, limit_of_serve()) if loaded else ""
         return [few] if few else []
 
@@ -141,7 +141,7 @@ class Worker:
         return True
 
     async def _reload(self) -> None:
-        good, why = await self._master.guard.reloaded()
+        good, why = await self._master.guard.gateway.reloaded()
         self._channel.send({"is": "reloaded", "good": good, "why": why})
 
     def _drain(self) -> None:
@@ -173,10 +173,10 @@ class Worker:
         if self._room is not None and self._master.server.acceptors():
             self._room.tell()  # the configuration may let more in than before
         return {
-            "ready": self._master.guard.lifecycle.ready(),
+            "ready": self._master.guard.gateway.status.readiness(),
             "connections": len(self._master.server.connections),
-            "figures": self._master.guard.observer.figures(),
-            "admin": self._master.guard.observer.address,
+            "figures": self._master.guard.gateway.status.figures(),
+            "admin": self._master.guard.gateway.live_config.admin_address,
         }
 
     def _do(self, coroutine: Any) -> asyncio.Task[Any]:

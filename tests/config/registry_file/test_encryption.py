@@ -314,12 +314,12 @@ def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
 WRITE_UNDER_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
-from presign_proxy.config.registry_file.storage import StoreError, write_private
+from presign_proxy.config.registry_file.storage import PrivateFileError, write_private
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
     write_private(Path(sys.argv[1]), bytes(4 << 20))
-except StoreError as error:
+except PrivateFileError as error:
     print(f"refused: {error}")
 """
 

@@ -32,7 +32,7 @@ class Noting:
         return lambda *given: self.told.append((name, *given))
 
 
-class Dialler:
+class Judge:
     def __init__(self) -> None:
         self.refreshed = 0
         self.ours: set[int] = set()
@@ -67,10 +67,10 @@ class Exchange:
 
 class Lab:
     def __init__(self) -> None:
-        self.dialler = Dialler()
+        self.judge = Judge()
         self.lifecycle = SimpleNamespace(draining=False)
         self.admission = SimpleNamespace(registry="the registry")
-        others: list[Any] = [self.admission, self.dialler, None, None, self.lifecycle]
+        others: list[Any] = [self.admission, self.judge, None, None, self.lifecycle]
         self.shared: Any = LaneShared(*others)
         self.shared.pool, self.shared.grants = Noting(), Noting()
 
@@ -93,7 +93,7 @@ def test_what_is_verified_anew_is_connected_to_anew(chosen: str, opens: bool) ->
     lab.shared.set_out(master(presign_lane=chosen))
     assert lab.shared.open is opens
     assert lab.shared.pool.told == [("reset",)]
-    assert lab.dialler.refreshed == 1
+    assert lab.judge.refreshed == 1
 
 
 def test_a_drain_makes_each_answer_the_last_one() -> None:
@@ -129,7 +129,7 @@ def test_who_might_be_led_to_the_gateway_itself_is_judged_first(why: str) -> Non
         lab = Lab()
         forward = granted(resolve=()) if "judged" in why else granted()
         if "listens" in why:
-            lab.dialler.ours.add(443)
+            lab.judge.ours.add(443)
         assert lab.shared.place_at_once(CLIENT, forward) is None
         expected = PoolKey(forward.connection.id, forward.origin, "192.0.2.9", None)
         assert await lab.shared.place(CLIENT, forward) == expected
@@ -160,7 +160,7 @@ def test_twice_a_second_what_is_idle_is_let_go_of_and_what_was_granted_before_is
     ((name, registry, now),) = lab.shared.grants.told
     assert (name, registry) == ("forget_before", "the registry")
     assert before <= now <= int(time.time())
-    assert lab.dialler.refreshed == 1
+    assert lab.judge.refreshed == 1
 
 
 def test_an_exchange_that_ends_others_as_it_ends_breaks_no_tick() -> None:

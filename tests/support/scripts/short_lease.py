@@ -9,7 +9,7 @@ LEASE = 1_600_000
 
 class ShortLease:
     def running(self):
-        Guard.installed(ctx.master)._limiter._store.lease = LEASE
+        Guard.installed(ctx.master).gateway.limiter._store.lease = LEASE
 
 
 addons = [ShortLease()]

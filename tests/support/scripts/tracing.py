@@ -44,7 +44,7 @@ ERRORS = {"RuntimeError": RuntimeError, "MemoryError": MemoryError, "RecursionEr
 # Where a request is decided on or leaves: a fault below any of these is before the commit, or is the commit.
 DECISIVE = {
     "Guard.requestheaders",
-    "Guard._wait",
+    "Committer._wait",
     "Guard.http_connect",
     "Guard.server_connect",
     "LayerGuard.next_layer",

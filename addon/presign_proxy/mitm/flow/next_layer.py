@@ -1,26 +1,32 @@
-"""The addon that looks at each layer which mitmproxy has chosen, after all other addons."""
+"""The last addon in mitmproxy's chain: it sees each layer that was chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from mitmproxy.proxy.layer import NextLayer
 
 from . import first_bytes
 
 
+class GuardsLayers(Protocol):
+    """Guards the layer that was chosen for a connection."""
+
+    def guard_layer(self, nextlayer: NextLayer) -> None: ...
+
+
 class LayerGuard:
-    """The last addon in the master's chain, which guards the layer that was chosen."""
+    """Stands last in the master's chain: sees which layer was chosen."""
 
     name = "presign_layers"
 
-    def __init__(self, guard: Callable[[NextLayer], None]) -> None:
+    def __init__(self, guard: GuardsLayers) -> None:
         self._guard = guard
 
     def next_layer(self, nextlayer: NextLayer) -> None:
         guarded = False
         try:
-            self._guard(nextlayer)
+            self._guard.guard_layer(nextlayer)
             guarded = True
         finally:
             if not guarded:

@@ -12,11 +12,11 @@ from mitmproxy import ctx
 
 from ...core.decision import Forward
 from ...gateway.admission import Admission
+from ...gateway.destination import DestinationJudge
 from ...gateway.lifecycle import Lifecycle
 from ...limits.slots import LimitHold
 from ...observe.audit_log import AuditLog
 from ..client_state import ClientStates
-from ..dialling import Dialler
 from . import availability, upstream_tls
 from .grant_cache import GrantCache
 from .upstream_pool import Pool, PoolKey
@@ -42,7 +42,7 @@ class LaneShared:
     def __init__(
         self,
         admission: Admission,
-        dialler: Dialler,
+        judge: DestinationJudge,
         audit_log: AuditLog,
         clients: ClientStates,
         lifecycle: Lifecycle,
@@ -50,7 +50,7 @@ class LaneShared:
         self.admission = admission
         self.audit_log = audit_log
         self.clients = clients
-        self._dialler = dialler
+        self._judge = judge
         self._lifecycle = lifecycle
         self.write_batch = WriteBatch()
         self.pool = Pool(self._context, time.monotonic, self.write_batch)
@@ -61,6 +61,11 @@ class LaneShared:
         """Whether requests may take the lane."""
 
     @property
+    def in_flight(self) -> int:
+        """How many granted requests have not ended."""
+        return len(self.exchanges)
+
+    @property
     def draining(self) -> bool:
         """Whether each answer is to be the last one on its connection."""
         return self._lifecycle.draining
@@ -69,7 +74,7 @@ class LaneShared:
         """Open or shut the lane, as the options say now; what is on it goes on."""
         self.open = availability.is_open(master, master.options.presign_lane)
         self.pool.reset()
-        self._dialler.refresh()
+        self._judge.refresh()
 
     def _context(self) -> ssl.SSLContext:
         return upstream_tls.context(ctx.options)
@@ -83,13 +88,13 @@ class LaneShared:
     def place_at_once(self, client: Any, forward: Forward) -> PoolKey | None:
         """Where a grant leads, if that needs no judging."""
         origin = forward.origin
-        if forward.resolve is not None or self._dialler.may_be_ours(origin.port):
+        if forward.resolve is not None or self._judge.may_be_ours(origin.port):
             return None
         return _place(client, forward, origin.host)
 
     async def place(self, client: Any, forward: Forward) -> PoolKey:
         """Where a grant leads. Raises Denied("upstream") where nothing may be led."""
-        address = await self._dialler.address(client, forward)
+        address = await self._judge.address(client, forward)
         return _place(client, forward, address)
 
     def tick(self, now: float) -> None:
@@ -104,7 +109,7 @@ class LaneShared:
                 exchange.check_time(now)
         self.pool.sweep()
         self.grants.forget_before(self.admission.registry, int(time.time()))
-        self._dialler.refresh()
+        self._judge.refresh()
 
     def close(self) -> None:
         for exchange in list(self.exchanges):

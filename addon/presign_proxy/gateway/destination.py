@@ -1,0 +1,151 @@
+"""Where an upstream connection may lead: judged addresses are pinned, and none is the gateway itself."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from ..config.live import LiveConfig
+from ..core.decision import Forward
+from ..errors import Denied
+from ..http import networks
+from ..http.client_address import bucket
+from ..http.hosts import parse_address
+from ..limits.limiter import Limiter
+from .resolver import RESOLVE_TIMEOUT, Found, Resolver, TooManyLookups
+
+MAX_PINS: Final = 256
+"""Names that one client connection may be pinned to; past it, all of them are judged again."""
+
+
+class DestinationJudge:
+    """Resolves hosts, and judges the addresses that connections may be dialled at."""
+
+    def __init__(self, live_config: LiveConfig, limiter: Limiter, own_ports: Callable[[], set[int]]) -> None:
+        """Args: own_ports: the ports on which this program listens, but for the admin listener."""
+        self._live_config = live_config
+        self._limiter = limiter
+        self._own_ports = own_ports
+        self.resolver = Resolver()
+        self._judged: frozenset[int] = frozenset()
+        self._pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
+
+    def start(self) -> None:
+        """Look up all names that this event loop connects to with the gateway's own resolver."""
+        self.resolver.take_over(asyncio.get_running_loop())
+
+    def close(self) -> None:
+        self.resolver.close()
+
+    # -- addresses of sources ---------------------------------------------------------------------------
+
+    async def pin(self, client: Any, forward: Forward) -> None:
+        """Resolve and judge a source's host, and pin this client to the address. Raises Denied.
+
+        The name is not resolved a second time: it could answer differently (DNS rebinding).
+        """
+        if forward.resolve is None:
+            return
+        host, port = forward.origin.host, forward.origin.port
+        client_address = bucket(parse_address(forward.facts.client))
+        found = self.resolver.source(host, port, forward.connection.id, client_address)
+        address = networks.judge(await resolved(found), forward.resolve)
+        if await self.is_forbidden([address], port):
+            raise Denied("invalid", "the source is the gateway itself, or its store")
+        self._keep(client, host, port, address)
+
+    def _keep(self, client: Any, host: str, port: int, address: str) -> None:
+        pins = self._pins.setdefault(client, {})
+        if len(pins) >= MAX_PINS:
+            pins.clear()
+        pins[host, port] = address
+
+    def pinned(self, client: Any, host: str, port: int) -> str | None:
+        """Return the address that was judged last for this client and name."""
+        return self._pins.get(client, {}).get((host, port))
+
+    def forget(self, client: Any) -> None:
+        """Drop the pins of a client that has gone."""
+        self._pins.pop(client, None)
+
+    # -- addresses of the gateway itself ----------------------------------------------------------------
+
+    def must_judge(self, port: int) -> bool:
+        """Return whether something of ours listens on a port: a name with it is resolved to be judged."""
+        return port in self._listened()
+
+    def refresh(self) -> None:
+        """Look again at what listens; twice a second, because asking the sockets costs more than judging."""
+        self._judged = frozenset(self._listened())
+
+    def may_be_ours(self, port: int) -> bool:
+        """`must_judge` as of half a second ago. A gateway does not begin to listen where it forwards to."""
+        return port in self._judged
+
+    def _listened(self) -> set[int]:
+        admin, store = self._live_config.admin_address, self._limiter.address
+        more = {one[1] for one in (admin, store) if one is not None}
+        return self._own_ports() | more
+
+    async def is_forbidden(self, addresses: list[str], port: int) -> bool:
+        """Return whether one of them is this gateway's own, or its limit store's, under whatever name."""
+        admin, store = self._live_config.admin_address, self._limiter.address
+        ours = port in self._own_ports() or (admin is not None and admin.port == port)
+        if ours and any(map(is_local, addresses)):
+            return True
+        if store is None or store[1] != port:
+            return False
+        theirs = await resolved(self.resolver.configured(*store[:2]))
+        return bool(set(theirs) & set(addresses)) or (
+            any(map(is_local, theirs)) and any(map(is_local, addresses))
+        )
+
+    # -- what to dial -----------------------------------------------------------------------------------
+
+    async def address(self, client: Any, forward: Forward) -> str:
+        """Return what to dial for a grant. Raises Denied("upstream") where nothing may be dialled."""
+        host, port = forward.origin.host, forward.origin.port
+        pinned = self.pinned(client, host, port) if forward.resolve is not None else None
+        if pinned is not None or not self.must_judge(port):
+            return pinned or host
+        addresses = await resolved(self.resolver.configured(host, port))
+        if await self.is_forbidden(addresses, port):
+            raise Denied("upstream", "this is an address of the gateway itself, or of its store")
+        return addresses[0]
+
+
+async def resolved(found: Awaitable[Found]) -> list[str]:
+    """Return all addresses of a name. Raises Denied("upstream").
+
+    Also where too many names are being looked up: the upstream cannot be reached now. `limited` would speak
+    of a limit that the operator has set and the client may read about, `unavailable` of a gateway that is out
+    of order as a whole, which balancers and alerts act on.
+    """
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT):
+            return [address for address, _ in await found]
+    except TimeoutError:
+        raise Denied("upstream", "the host did not resolve in time", status=504) from None
+    except TooManyLookups:
+        raise Denied("upstream", "too many names are being looked up") from None
+    except OSError:
+        raise Denied("upstream", "the host does not resolve") from None
+
+
+def is_local(address: str) -> bool:
+    """Return whether an address is one of this machine: only those can be bound."""
+    parsed = parse_address(address)
+    if parsed is None:
+        return False
+    if parsed.is_loopback or parsed.is_unspecified:
+        return True
+    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((str(parsed), 0))
+    except OSError:
+        return False
+    return True
