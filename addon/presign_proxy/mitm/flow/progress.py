@@ -13,7 +13,7 @@ from ...core.links import Led
 from ...core.response_body import Body
 from ...errors import Denied
 from ...observe.audit_record import Outcome
-from .upload import Upload
+from .upload_progress import Upload
 
 Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
 

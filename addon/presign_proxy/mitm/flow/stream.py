@@ -47,8 +47,8 @@ from ..hook_dispatch import Begin
 from .arrival import Arrival, arrival_of
 from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
+from .outgoing_messages import SendingStream
 from .response import unframe
-from .sending import SendingStream
 from .state import FlowState
 from .stream_events import Drained, Overdue, Stalled
 from .uploads import FRAMED_OTHERWISE
