@@ -25,7 +25,7 @@ class UpstreamConnection:
 
     def __init__(self, **state: Any) -> None:
         self.told: list[Any] = []
-        self.lost = self.odd = self.heard = self.was_kept = False
+        self.lost = self.odd = self.has_answered = self.was_kept = False
         self.transport: Any = "a transport"
         vars(self).update(state)
 

@@ -199,6 +199,8 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.lane.request_body": ("mitm/lane/test_request_body.py",),
     "mitm.lane.response": ("mitm/lane/test_response.py",),
     "mitm.lane.upstream": ("mitm/lane/test_upstream.py",),
+    "mitm.lane.upstream_socket": ("mitm/lane/test_upstream.py",),
+    "mitm.lane.read_pacing": ("mitm/lane/test_upstream.py",),
     "mitm.lane.client_reader": _INTAKE,
     "mitm.lane.layer": (
         "mitm/lane/test_layer.py",

@@ -182,7 +182,7 @@ def test_what_may_have_arrived_is_not_sent_twice(how: str) -> None:
         if how == "new":
             upstream.was_kept = False
         if how == "heard":
-            upstream.heard = True
+            upstream.has_answered = True
         if how == "head is out":
             lab.say_head()
         if how == "counted":
@@ -304,7 +304,7 @@ def test_an_answer_of_ours_to_head_has_no_body(method: str) -> None:
     async def work() -> None:
         lab = Lab(method=method)
         upstream = lab.begin()
-        upstream.heard = True
+        upstream.has_answered = True
         lab.exchange.lost()
         assert lab.lane.output.endswith(b"\r\n\r\n") is (method == "HEAD")
 

@@ -70,7 +70,7 @@ AFTER = (
     "UpstreamConnection.data_received",
     "UpstreamConnection._go_on",
     "UpstreamConnection._hear",
-    "UpstreamConnection._pace",
+    "ReadPacing.is_used_up",
     "Incoming.feed",
     "HeadSearch.find",
     "parse",

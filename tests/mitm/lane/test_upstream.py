@@ -133,10 +133,10 @@ def test_an_answer_is_told_piece_by_piece_and_leaves_the_connection_to_others() 
     async def work(lab: Lab) -> None:
         assert not lab.upstream.was_kept
         told = lab.begin()
-        assert not lab.upstream.heard
+        assert not lab.upstream.has_answered
         assert await lab.read() == ASK
         await lab.say(b"HTTP/1.1 200 Fine\r\nX: y\r\nContent-Length: 4\r\n\r\nab")
-        assert lab.upstream.heard
+        assert lab.upstream.has_answered
         assert told.kinds == ["head", "data", "received"]
         assert told.all[0] == ("head", 200, b"Fine", {b"X": b"y", b"Content-Length": b"4"})
         await lab.say(b"cd")
@@ -145,7 +145,7 @@ def test_an_answer_is_told_piece_by_piece_and_leaves_the_connection_to_others() 
         lab.upstream.idle_since = 1.0
         assert lab.upstream.was_kept
         again = lab.begin()
-        assert not lab.upstream.heard
+        assert not lab.upstream.has_answered
         await lab.say(OK)
         assert again.kinds == ["head", "data", "complete"]
         assert lab.upstream.is_clean
@@ -371,7 +371,7 @@ def test_what_is_no_open_connection_is_not_silent_but_dead(how: str) -> None:
             assert upstream.transport is not None
             upstream.transport.close()
         if how == "lost":
-            upstream.lost = True
+            upstream.connection_lost(None)
         assert upstream.is_silent() is False
         if how == "never open":
             assert upstream.is_clean

@@ -1,4 +1,4 @@
-"""One response on its way in: heads, then a body, as its framing says."""
+"""One response as it comes in: heads, then a body, as its framing says."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class _Body(Protocol):
 
     @property
     def lags(self) -> bool:
-        """Whether more is here than was read: feed it again, be it with nothing, once others had a turn."""
+        """Whether more is here than was read: feed again, if only with nothing, once others had a turn."""
 
     def feed(self, data: bytes) -> bytes:
-        """What of it is the body's. Raises Unreadable."""
+        """Return what belongs to the body. Raises Unreadable."""
 
 
 class _Sized:
-    """A body whose length was told."""
+    """A body whose length was announced."""
 
     __slots__ = ("_left", "done", "regular", "rest")
 
@@ -66,9 +66,9 @@ class _Endless:
 
 
 class Incoming:
-    """Reads one response, and says where it ends."""
+    """One response while it is read. It knows where it ends."""
 
-    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag")
+    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag", "begun", "early")
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -76,6 +76,10 @@ class Incoming:
         self._heads_lag = False
         """Whether a whole head may wait for its turn."""
         self._body: _Body | None = None
+        self.begun = False
+        """Whether anything has come, be it of an interim head."""
+        self.early = False
+        """Whether the head that is being read began before all of the request was sent."""
 
     @property
     def is_between_heads(self) -> bool:
@@ -100,21 +104,21 @@ class Incoming:
 
     @property
     def lags(self) -> bool:
-        """Whether more is here than was read: feed it again, be it with nothing, once others had a turn."""
+        """Whether more is here than was read: feed again, if only with nothing, once others had a turn."""
         return self._heads_lag if self._body is None else self._body.lags
 
     def feed(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> bytes:
-        """What is in the body, as much as fits into a turn. Raises Unreadable.
+        """Return what is in the body, as much as fits into a turn. Raises Unreadable.
 
         Args:
-            heard: is told of the final head; returns whether it has a body.
+            heard: takes the final head; returns whether it has a body.
         """
         if self._body is None:
             data = self._pass_heads(self._buffer + data if self._buffer else data, heard)
         return self._body.feed(data) if self._body is not None else b""
 
     def _pass_heads(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> bytes:
-        """What is behind the final head, if that is there."""
+        """Return what is behind the final head, if that is there."""
         at = 0
         for _ in range(TURN_HEADS):
             if at >= len(data) or (found := self._heads.find(data, at)) is None:
