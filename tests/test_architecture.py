@@ -114,7 +114,6 @@ WIDE_CLASSES: Final[dict[str, int]] = {
     "mitm.guard.Guard": 17,
     "mitm.lane.exchange.Exchange": 19,
     "mitm.lane.layer.Lane": 24,
-    "mitm.lane.response.Delivery": 13,
     # The state of one process: what it was asked for, whom it has, and how far its end has come.
     "serve.supervisor.Supervisor": 16,
 }

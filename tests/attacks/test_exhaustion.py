@@ -89,7 +89,7 @@ COLLECTIONS = {
     ),
     "mitm.turns.Turns._others": "the same",
     "mitm.lane.response.Delivery._out": "one response, in pieces of 64 KiB",
-    "mitm.lane.response.Delivery._incoming": "one segment of a response, as the socket gave it",
+    "mitm.lane.body_pieces.BodyPieces.incoming": "one segment of a response, as the socket gave it",
     "mitm.lane.shared.LaneShared.exchanges": "one per granted exchange, until it ends",
     "mitm.lane.shared.LaneShared._tasks": "one per granted exchange that waits, for as long",
     "mitm.lane.request_head._Collector.fields": "one head, of MAX_HEAD at most",

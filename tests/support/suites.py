@@ -198,6 +198,7 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.lane.write_batch": ("mitm/lane/test_upstream_pool.py",),
     "mitm.lane.request_body": ("mitm/lane/test_request_body.py",),
     "mitm.lane.response": ("mitm/lane/test_response.py",),
+    "mitm.lane.body_pieces": ("mitm/lane/test_response.py",),
     "mitm.lane.upstream": ("mitm/lane/test_upstream.py",),
     "mitm.lane.upstream_socket": ("mitm/lane/test_upstream.py",),
     "mitm.lane.read_pacing": ("mitm/lane/test_upstream.py",),

@@ -79,7 +79,7 @@ AFTER = (
     "Exchange.data",
     "Exchange.complete",
     "Delivery.pump",
-    "Delivery._next_piece",
+    "BodyPieces.take",
     "Delivery._put",
     "Delivery.flush",
     "Delivery.let_go",
