@@ -66,6 +66,12 @@ _POOL: Final = (
     "mitm/lane/test_lane.py::test_a_connection_that_has_not_taken_the_last_upload_in_full_is_not_kept",
     "mitm/lane/test_lane.py::test_a_pool_has_an_end",
 )
+_EXCHANGE: Final = (
+    "mitm/lane/test_exchange.py",
+    "mitm/lane/test_exchange_bodies.py",
+    "mitm/lane/test_exchange_ends.py",
+    "mitm/lane/test_exchange_failures.py",
+)
 _INTAKE: Final = (
     "mitm/lane/test_client_reader.py::test_a_client_is_served_again_and_again_with_bodies_and_without",
     "mitm/lane/test_client_reader.py::test_a_head_that_comes_byte_by_byte_on_a_kept_connection_is_served",
@@ -212,12 +218,10 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.lane.shared": ("mitm/lane/test_shared.py",),
     "mitm.flow.waits": ("mitm/flow/test_waits.py", "mitm/flow/test_waits_connections.py"),
     "mitm.deadlines": ("mitm/test_deadlines.py", "mitm/test_deadlines_of_bodies.py"),
-    "mitm.lane.exchange": (
-        "mitm/lane/test_exchange.py",
-        "mitm/lane/test_exchange_bodies.py",
-        "mitm/lane/test_exchange_ends.py",
-        "mitm/lane/test_exchange_failures.py",
-    ),
+    "mitm.lane.exchange": _EXCHANGE,
+    "mitm.lane.dispatch": _EXCHANGE,
+    "mitm.lane.client_head": _EXCHANGE,
+    "mitm.lane.granted_request": _EXCHANGE,
 }
 
 
