@@ -93,7 +93,7 @@ COLLECTIONS = {
     "mitm.lane.shared.LaneShared.exchanges": "one per granted exchange, until it ends",
     "mitm.lane.shared.LaneShared._tasks": "one per granted exchange that waits, for as long",
     "mitm.lane.request_head._Collector.fields": "one head, of MAX_HEAD at most",
-    "mitm.lane.layer.Lane._pending": "what one event of a client brings about",
+    "mitm.lane.client_writer.ClientWriter._commands": "what one event of a client brings about",
     "mitm.lane.write_batch.WriteBatch._waiting": "one per transport written to in one turn of the loop",
     "mitm.lane.upstream_pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
     "mitm.lane.grant_cache.GrantCache._found": "MAX heads of MAX_SIZE bytes, for a second",

@@ -106,6 +106,7 @@ class Client:
 
     def __init__(self) -> None:
         self.client = SimpleNamespace(id="client", peername=("192.0.2.7", 7))
+        self.writer = self
         self.is_full = False
         self.output = b""
         self.told: list[Any] = []

@@ -72,6 +72,12 @@ _EXCHANGE: Final = (
     "mitm/lane/test_exchange_ends.py",
     "mitm/lane/test_exchange_failures.py",
 )
+_LAYER: Final = (
+    "mitm/lane/test_layer.py",
+    "mitm/lane/test_layer_order.py",
+    "mitm/lane/test_layer_ends.py",
+    "mitm/lane/test_layer_beside.py",
+)
 _INTAKE: Final = (
     "mitm/lane/test_client_reader.py::test_a_client_is_served_again_and_again_with_bodies_and_without",
     "mitm/lane/test_client_reader.py::test_a_head_that_comes_byte_by_byte_on_a_kept_connection_is_served",
@@ -209,12 +215,11 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.lane.upstream_socket": ("mitm/lane/test_upstream.py",),
     "mitm.lane.read_pacing": ("mitm/lane/test_upstream.py",),
     "mitm.lane.client_reader": _INTAKE,
-    "mitm.lane.layer": (
-        "mitm/lane/test_layer.py",
-        "mitm/lane/test_layer_order.py",
-        "mitm/lane/test_layer_ends.py",
-        "mitm/lane/test_layer_beside.py",
-    ),
+    "mitm.lane.layer": _LAYER,
+    "mitm.lane.pipeline": _LAYER,
+    "mitm.lane.client_writer": _LAYER,
+    "mitm.lane.client_gate": _LAYER,
+    "mitm.lane.request_buffer": _LAYER,
     "mitm.lane.shared": ("mitm/lane/test_shared.py",),
     "mitm.flow.waits": ("mitm/flow/test_waits.py", "mitm/flow/test_waits_connections.py"),
     "mitm.deadlines": ("mitm/test_deadlines.py", "mitm/test_deadlines_of_bodies.py"),

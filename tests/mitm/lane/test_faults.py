@@ -31,10 +31,10 @@ BEFORE = (
     "parse",
     "_framed",
     "upload_of",
-    "Lane._take",
+    "Pipeline.take",
     "Lane._next",
-    "Lane._advance",
-    "Lane._begin",
+    "Pipeline.advance",
+    "Pipeline._begin",
     "Judge.granted",
     "request_of",
     "GrantCache.find",
@@ -93,24 +93,24 @@ AFTER = (
     "Body.__init__",
     "Body.feed",
     "Body.finish",
-    "Lane.send",
-    "Lane.over",
-    "Lane.hold",
+    "ClientWriter.send",
+    "Pipeline.over",
+    "ClientGate.hold",
     "Pool.give_back",
     "LimitHold.let_go",
     "AuditLog.write",
     "record",
 )
-UPLOADING = ("Exchange.upload", "Sized.feed", "Lane._passes_on")
+UPLOADING = ("Exchange.upload", "Sized.feed", "Pipeline._passes_on")
 # Of what comes once the first request was served on a connection.
 SECOND = (
     "ClientReader.data_received",
-    "Lane.received",
-    "Lane._take",
-    "Lane._advance",
-    "Lane._begin",
+    "Pipeline.received",
+    "Pipeline.take",
+    "Pipeline.advance",
+    "Pipeline._begin",
     "Judge.granted",
-    "Lane._gate",
+    "ClientGate.check",
     "GrantCache.find",
     "Admission.decide_again",
     "Forward.again",
@@ -122,7 +122,7 @@ SECOND = (
     "Admission.confirm",
     "UpstreamConnection.begin",
 )
-IN_PIECES = ("Exchange.received", "Delivery.pump", "UpstreamConnection._go_on", "Lane.send")
+IN_PIECES = ("Exchange.received", "Delivery.pump", "UpstreamConnection._go_on", "ClientWriter.send")
 # With an upstream that cannot be reached, or says what is not HTTP.
 FAILING = (
     "Exchange.fail",
@@ -131,8 +131,8 @@ FAILING = (
     "Exchange._finish",
     "Exchange.lost",
     "UpstreamConnection.close",
-    "Lane.send",
-    "Lane.over",
+    "ClientWriter.send",
+    "Pipeline.over",
     "AuditLog.write",
     "refusal",
 )
@@ -144,7 +144,7 @@ GONE = (
     "AuditLog.write",
     "LimitHold.let_go",
 )
-TLS_ONLY = ("Lane._poke", "Lane._flush", "Lane._handle")
+TLS_ONLY = ("Lane.poke", "ClientWriter.commands", "Lane._handle")
 HANDING_OVER = ("Lane._hand_over",)
 SHAPES = ("get", "upload", "tls") if "PRESIGN_REQUESTS" in os.environ else ("upload", "tls")
 TARGETS = sorted(

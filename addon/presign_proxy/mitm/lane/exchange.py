@@ -63,7 +63,7 @@ class Exchange:
         self._upload = upload_of(granted.head.length)
         self._record = Record()
         self._dispatch = Dispatch(lane, shared, wire)
-        self._delivery = Delivery(lane, self)
+        self._delivery = Delivery(lane.writer, self)
         self._last = granted.head.last
         """Whether the client's connection ends with the response."""
         self._due = 0.0
@@ -252,7 +252,7 @@ class Exchange:
         self._finish(outcome, refused)
         close = self._closes or not self._upload.done
         bodyless = self.granted.head.method == b"HEAD"
-        self._lane.send(request_head.answer(answer, close=close, bodyless=bodyless))
+        self._lane.writer.send(request_head.answer(answer, close=close, bodyless=bodyless))
         self._lane.over(self, close=close)
 
     def _break(self, why: str, refused: Deny | None = None) -> None:

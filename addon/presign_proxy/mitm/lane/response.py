@@ -10,7 +10,7 @@ from ...core.response_body import LEAST, PATIENCE, TURN, Body
 from .body_pieces import BodyPieces
 
 if TYPE_CHECKING:
-    from .client_side import ClientSide
+    from .client_side import ClientOutput
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class Delivery:
 
     __slots__ = (
         "_chunked",
-        "_lane",
         "_out",
+        "_output",
         "_paused",
         "_pieces",
         "_source",
@@ -77,8 +77,8 @@ class Delivery:
         "begun",
     )
 
-    def __init__(self, lane: ClientSide, source: BodySource) -> None:
-        self._lane = lane
+    def __init__(self, output: ClientOutput, source: BodySource) -> None:
+        self._output = output
         self._source: BodySource = source
         self._pieces: BodyPieces | None = None
         self._chunked = False
@@ -138,9 +138,9 @@ class Delivery:
                 if piece:
                     self._put(piece)
                 passed += max(len(piece), LEAST)
-                if self._lane.is_full:
+                if self._output.is_full:
                     self._pause()
-                    self._lane.when_drained(self._resume)
+                    self._output.when_drained(self._resume)
                     return
                 if passed >= TURN:
                     self._pause()
@@ -182,7 +182,7 @@ class Delivery:
             self._out.clear()
             self._waiting = 0
             self.begun = True
-            self._lane.send(data)
+            self._output.send(data)
 
     def _put(self, safe: bytes) -> None:
         self._out.append(b"%x\r\n%b\r\n" % (len(safe), safe) if self._chunked else safe)
