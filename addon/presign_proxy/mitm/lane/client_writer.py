@@ -28,14 +28,15 @@ class Caller(Protocol):
 class ClientWriter:
     """Writes to the socket itself where the client speaks no TLS; else mitmproxy's layer for TLS does."""
 
-    __slots__ = ("_caller", "_client", "_commands", "_shared", "_unsent", "_watchdog", "direct", "stream")
+    __slots__ = ("_caller", "_client", "_commands", "_shared", "_unsent", "direct", "stream", "watchdog")
 
     def __init__(self, client: Client, shared: LaneShared, caller: Caller) -> None:
         self._client = client
         self._shared = shared
         self._caller = caller
         self._commands: list[commands.Command] = []
-        self._watchdog: Any = None
+        self.watchdog: Any = None
+        """mitmproxy's, which ends a client that is idle for too long; None where the client has gone."""
         self.stream: Any = None
         """mitmproxy's stream writer of the client; None where the client has none."""
         self.direct = False
@@ -52,11 +53,7 @@ class ClientWriter:
         """
         self.stream = io.writer if io is not None else None
         self.direct = not self._client.tls and self.stream is not None
-        self._watchdog = handler.timeout_watchdog if handler is not None else None
-
-    def note_activity(self) -> None:
-        """Begin the time again after which mitmproxy takes the client for idle."""
-        self._watchdog.register_activity()
+        self.watchdog = handler.timeout_watchdog if handler is not None else None
 
     def send(self, data: bytes) -> None:
         """Write to the client."""
@@ -65,7 +62,7 @@ class ClientWriter:
             self._unsent += len(data)
             self._caller.poke()
         else:
-            self._watchdog.register_activity()  # a client that is being sent something is not idle
+            self.watchdog.register_activity()  # a client that is being sent something is not idle
             self._shared.write_batch.write(self.stream.transport, data)
 
     def ask(self, command: commands.Command) -> None:

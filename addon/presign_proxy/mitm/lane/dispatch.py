@@ -54,7 +54,7 @@ class Dispatch:
     collection, during which every client waits.
     """
 
-    __slots__ = ("_lane", "_place", "_resent", "_rounds", "_shared", "_task", "_wire", "upstream")
+    __slots__ = ("_lane", "_resent", "_rounds", "_shared", "_task", "_wire", "place", "upstream")
 
     def __init__(self, lane: ClientSide, shared: LaneShared, wire: bytes | None) -> None:
         """
@@ -68,16 +68,15 @@ class Dispatch:
         self._resent = False
         """Whether the request was sent before, on a connection that its upstream had closed."""
         self._task: asyncio.Task[None] | None = None
-        self._place: PoolKey | None = None
+        self.place: PoolKey | None = None
         self.upstream: UpstreamConnection | None = None
         """The connection on which the request was sent."""
 
-    def begin(self, exchange: Dispatched) -> None:
-        """Send the request, at once where nothing has to be waited for."""
-        if exchange.granted.forward.waits or not self._sends_at_once(exchange):
-            self._run(exchange, self._prepare)
+    def prepare(self, exchange: Dispatched) -> None:
+        """Send the request once nothing has to be waited for any more."""
+        self._run(exchange, self._prepare)
 
-    def _sends_at_once(self, exchange: Dispatched) -> bool:
+    def sends_at_once(self, exchange: Dispatched) -> bool:
         """Send on a connection that is there, if the upstream's address needs no check. Return whether."""
         if self._resent:
             return False
@@ -101,7 +100,7 @@ class Dispatch:
             self._adopt(exchange, completed)
         if exchange.ended:
             return
-        if self._sends_at_once(exchange):
+        if self.sends_at_once(exchange):
             self._lane.proceed()
         else:
             await self._connect(exchange)
@@ -151,7 +150,7 @@ class Dispatch:
         wire, self._wire = self._wire, None  # it holds the credential
         if wire is None:
             raise LookupError("the credential of this grant was not fetched, or is sent already")
-        self._place, self.upstream = place, upstream
+        self.place, self.upstream = place, upstream
         exchange.send(upstream, wire)
 
     def _go_round(self, exchange: Dispatched, decided: Forward | Deny) -> None:
@@ -162,7 +161,7 @@ class Dispatch:
             return
         exchange.stage = "preparing"
         self._adopt(exchange, decided)
-        self._run(exchange, self._prepare)
+        self.prepare(exchange)
 
     def send_again(self, exchange: Dispatched) -> bool:
         """Send once more on a new connection, confirmed again as it leaves. Return whether that may be."""
@@ -176,11 +175,6 @@ class Dispatch:
         self._wire = granted.outgoing()
         self._run(exchange, self._connect)
         return True
-
-    def give_back(self, upstream: UpstreamConnection) -> None:
-        """Leave the connection, which is not in use any more, to other requests."""
-        if self._place is not None:
-            self._shared.pool.give_back(self._place, upstream)
 
     def let_go(self) -> None:
         """End the connection, and what is waited for."""

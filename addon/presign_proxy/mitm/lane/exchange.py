@@ -65,15 +65,15 @@ class Exchange:
         self._dispatch = Dispatch(lane, shared, wire)
         self._delivery = Delivery(lane.writer, self)
         self._last = granted.head.last
-        """Whether the client's connection ends with the response."""
         self._due = 0.0
         """The time at which the response has to begin, on the monotonic clock."""
 
     # -- towards the upstream -------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Send the request, at once where nothing has to be waited for."""
-        self._dispatch.begin(self)
+        """Send the request, at once if it waits for nothing."""
+        if self.granted.forward.waits or not self._dispatch.sends_at_once(self):
+            self._dispatch.prepare(self)
 
     def send(self, upstream: UpstreamConnection, wire: bytes) -> None:
         """Write the head, which holds the credential."""
@@ -150,7 +150,6 @@ class Exchange:
             self._cut(body_too_late(conduct.body_timeout))
 
     def hold(self, on: bool) -> None:
-        """Read no more of the body from the client, or read on."""
         self._upload.hold(on)
         self._lane.hold(on)
 
@@ -202,12 +201,13 @@ class Exchange:
     def _end(self) -> None:
         """End after the response. The rest of a request that is not over is never read."""
         whole = self._upload.done
-        upstream, self._dispatch.upstream = self._dispatch.upstream, None
+        dispatch = self._dispatch
+        upstream, place, dispatch.upstream = dispatch.upstream, dispatch.place, None
         if upstream is not None and not whole:
             upstream.close()  # it would take the rest of the body for a request
         self._finish(Outcome(status=self._record.status))
-        if upstream is not None and whole:
-            self._dispatch.give_back(upstream)
+        if upstream is not None and place is not None and whole:
+            self._shared.pool.give_back(place, upstream)
         self._lane.over(self, close=self._closes or not whole)
 
     def lost(self, why: str = "") -> None:

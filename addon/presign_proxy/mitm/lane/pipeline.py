@@ -81,10 +81,10 @@ class Pipeline:
 
     def take(self, data: bytes) -> None:
         """Take what the client sends: the body of the request that is being sent, or what comes after it."""
-        exchange, data = self.exchange, bytes(data)  # behind a CONNECT it is a bytearray
-        if exchange is not None and exchange.is_sending and not self.buffer.data:
+        exchange, buffer, data = self.exchange, self.buffer, bytes(data)  # a bytearray behind a CONNECT
+        if exchange is not None and exchange.is_sending and not buffer.data:
             data = exchange.upload(data)
-        self.buffer.add(data)
+        buffer.data = buffer.data + data if buffer.data else data
 
     def advance(self) -> bool:
         """Begin with what has come, as far as it goes. Return False where mitmproxy has to go on with it."""
@@ -162,7 +162,8 @@ class Pipeline:
         if buffer.owes_head:
             buffer.owes_head = False
             self._shared.states.paid_head(self.client)
-        buffer.take(size)
+        buffer.data = buffer.data[size:]
+        buffer.served = True
         self.exchange = granted
         self._shared.exchanges.add(granted)
         granted.begin()
@@ -176,7 +177,7 @@ class Pipeline:
     def received(self, data: bytes) -> None:
         """Take what was read in the place of mitmproxy."""
         try:
-            self.writer.note_activity()
+            self.writer.watchdog.register_activity()
             if self.phase in ("closing", "over"):
                 return
             self.take(data)

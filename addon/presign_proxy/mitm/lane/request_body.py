@@ -21,15 +21,18 @@ class UploadError(Exception):
 class _Body:
     """A body while it comes."""
 
-    __slots__ = ("_held", "_moved", "done", "size")
+    __slots__ = ("_held", "_left", "_moved", "done", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, length: int | None) -> None:
+        """Args: length: that was announced; None of a body in chunks."""
+        self._left = length or 0
+        """Bytes of that which have not come."""
         self._held = False
         self._moved = 0.0
         """When something of the exchange has moved, on the monotonic clock."""
         self.size = 0
         """Bytes of the body that have come, without its framing."""
-        self.done = False
+        self.done = length == 0
         """Whether all of it has come."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -80,12 +83,7 @@ class _Body:
 class Sized(_Body):
     """A body whose length was announced."""
 
-    __slots__ = ("_left",)
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self._left = length
-        self.done = length == 0
+    __slots__ = ()
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         mine = data if len(data) <= self._left else data[: self._left]
@@ -101,7 +99,7 @@ class Chunked(_Body):
     __slots__ = ("_buffer", "_reader")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(None)
         self._reader = JoinedChunks(StrictChunks())
         self._buffer = ReceiveBuffer()
 

@@ -20,10 +20,6 @@ class RequestBuffer:
         self.served = False
         """Whether a head was ever taken."""
 
-    def add(self, data: bytes) -> None:
-        """Add what the client sends."""
-        self.data = self.data + data if self.data else data
-
     def next_head(self) -> int:
         """Return the size of the head in front; 0 where it may still come; -1 where it never will.
 
@@ -38,11 +34,6 @@ class RequestBuffer:
             return -1
         self._looked_at = len(data)
         return 0
-
-    def take(self, size: int) -> None:
-        """Take the head in front."""
-        self.data = self.data[size:]
-        self.served = True
 
     def drop(self) -> bytes:
         """Return all of it, and keep nothing."""

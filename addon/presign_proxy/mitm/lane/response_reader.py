@@ -32,15 +32,12 @@ class _Sized:
     """A body whose length was announced."""
 
     __slots__ = ("_left", "done", "regular", "rest")
+    lags = False
 
     def __init__(self, length: int) -> None:
         self._left = length
         self.done = not length
         self.regular, self.rest = True, b""
-
-    @property
-    def lags(self) -> bool:
-        return False
 
     def feed(self, data: bytes) -> bytes:
         mine = data if len(data) <= self._left else data[: self._left]
@@ -53,13 +50,10 @@ class _Endless:
     """A body that ends with its connection."""
 
     __slots__ = ("done", "regular", "rest")
+    lags = False
 
     def __init__(self) -> None:
         self.done, self.regular, self.rest = False, False, b""
-
-    @property
-    def lags(self) -> bool:
-        return False
 
     def feed(self, data: bytes) -> bytes:
         return data
@@ -68,10 +62,13 @@ class _Endless:
 class Incoming:
     """One response while it is read. It knows where it ends."""
 
-    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag", "begun", "early")
+    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag", "begun", "early", "is_between_heads")
 
     def __init__(self) -> None:
         self._buffer = b""
+        """The beginning of a head."""
+        self.is_between_heads = True
+        """Whether nothing of the next head has come, nor of a body."""
         self._heads = HeadSearch()
         self._heads_lag = False
         """Whether a whole head may wait for its turn."""
@@ -80,11 +77,6 @@ class Incoming:
         """Whether anything has come, be it of an interim head."""
         self.early = False
         """Whether the head that is being read began before all of the request was sent."""
-
-    @property
-    def is_between_heads(self) -> bool:
-        """Whether nothing of the next head has come, nor of a body."""
-        return self._body is None and not self._buffer
 
     @property
     def done(self) -> bool:
@@ -126,12 +118,13 @@ class Incoming:
                 break
             head, at = found
             if not head.is_interim:
-                self._buffer = b""
+                self._buffer, self.is_between_heads = b"", False
                 self._body = _body_of(head) if heard(head) else _Sized(0)
                 return data[at:]
         else:
             self._heads_lag = at < len(data)
         self._buffer = data[at:]
+        self.is_between_heads = not self._buffer
         return b""
 
 

@@ -48,19 +48,19 @@ class UpstreamConnection(asyncio.Protocol):
         "_incoming",
         "_leaving",
         "_pacing",
-        "_socket",
         "_whole",
         "era",
         "idle_since",
         "odd",
         "reader",
         "sender",
+        "socket",
         "spent",
     )
 
     def __init__(self, write_batch: WriteBatch) -> None:
-        self._socket = UpstreamSocket(write_batch)
-        self._pacing = ReadPacing(self._socket)
+        self.socket = UpstreamSocket(write_batch)
+        self._pacing = ReadPacing(self.socket)
         self._incoming = Incoming()
         self.reader: Reader | None = None
         self.sender: Reader | None = None
@@ -92,12 +92,12 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def transport(self) -> asyncio.Transport | None:
         """The transport; None before it is connected."""
-        return self._socket.transport
+        return self.socket.transport
 
     @property
     def lost(self) -> bool:
         """Whether the connection has ended."""
-        return self._socket.lost
+        return self.socket.lost
 
     @property
     def has_answered(self) -> bool:
@@ -112,12 +112,8 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def is_clean(self) -> bool:
         """Whether another request may be sent on it, as far as is known without asking the system."""
-        socket = self._socket
+        socket = self.socket
         return not (socket.lost or self.odd or self.spent or socket.holds_unsent())
-
-    def is_silent(self) -> bool:
-        """Return whether nothing has come since the last use, neither bytes nor the end."""
-        return self._socket.is_silent()
 
     def write(self, data: bytes, *, whole: bool = False) -> None:
         """Write a part of the request.
@@ -126,7 +122,7 @@ class UpstreamConnection(asyncio.Protocol):
             whole: whether a request with a body ends with it.
         """
         self._whole = self._whole or whole
-        self._socket.write(data)
+        self.socket.write(data)
 
     def pause(self) -> None:
         """Read no more of the response for now."""
@@ -140,15 +136,15 @@ class UpstreamConnection(asyncio.Protocol):
         """Stop reading. Over TLS the connection serves no other request afterwards: TLS reads on, and keeps
         what a look at the socket does not show.
         """
-        if self._socket.is_open:
-            self.spent |= self._socket.secure
+        if self.socket.is_open:
+            self.spent |= self.socket.secure
         stop()
 
     def close(self) -> None:
         """End the connection, whatever is still to come. No exchange is called any more."""
         self.reader = self.sender = None
         self.odd = True
-        self._socket.abort()
+        self.socket.abort()
 
     def leave(self, patience: float) -> None:
         """End the connection and read nothing more. An upstream that still reads its request gets the rest.
@@ -156,17 +152,17 @@ class UpstreamConnection(asyncio.Protocol):
         Args:
             patience: seconds in which it has to take that.
         """
-        if self.odd or not self._socket.is_open:
+        if self.odd or not self.socket.is_open:
             self.close()
             return
         self.reader = self.sender = None
         self.odd = self._leaving = True
-        self._socket.close(patience)
+        self.socket.close(patience)
 
     # -- what asyncio calls ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._socket.connect(transport)  # type: ignore[arg-type]  # of a stream
+        self.socket.connect(transport)  # type: ignore[arg-type]  # of a stream
 
     def data_received(self, data: bytes) -> None:
         if self._pacing.lags:
@@ -196,7 +192,7 @@ class UpstreamConnection(asyncio.Protocol):
         incoming, wrong = self._incoming, ""
         incoming.begun = True
         if incoming.is_between_heads:
-            incoming.early = not self._whole or self._socket.holds_unsent()
+            incoming.early = not self._whole or self.socket.holds_unsent()
         try:
             piece = incoming.feed(data, self._hear)
             if piece and self.reader is not None:  # else the exchange has closed it at the head
@@ -258,7 +254,7 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._socket.lost = True
+        self.socket.lost = True
         self._read_last(exc)
         if self._pacing.lags:
             self._pacing.ending = (exc,)  # comes behind what came before
@@ -282,19 +278,19 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _read_last(self, exc: Exception | None) -> None:
         """Read what came before writing failed. Over TLS that was delivered before."""
-        transport = self._socket.transport
-        if exc is None or transport is None or self._socket.secure:
+        transport = self.socket.transport
+        if exc is None or transport is None or self.socket.secure:
             return
         for data in last_bytes.unread(transport):
             if self.reader is not None:
                 self.data_received(data)
 
     def pause_writing(self) -> None:
-        self._socket.full = True
+        self.socket.full = True
         if self.sender is not None:
             self.sender.hold(True)
 
     def resume_writing(self) -> None:
-        self._socket.full = False
+        self.socket.full = False
         if self.sender is not None:
             self.sender.hold(False)

@@ -63,7 +63,7 @@ class Pool:
             self._count -= 1
             if not upstreams:
                 del self._idle[place]
-            if not upstream.is_clean or upstream.idle_since < oldest or not upstream.is_silent():
+            if not upstream.is_clean or upstream.idle_since < oldest or not upstream.socket.is_silent():
                 upstream.close()
             else:
                 return upstream
