@@ -15,13 +15,13 @@ from .client_reader import ClientReader, Taker
 class ClientGate:
     """Reads on, unless an upstream does not take what there is, or too much of it is held here."""
 
-    __slots__ = ("_client", "_held", "_io", "_reader", "_shut", "_states")
+    __slots__ = ("_client", "_io", "_reader", "_shut", "_states", "held")
 
     def __init__(self, client: Client, states: FlowStates) -> None:
         self._client = client
         self._states = states
         self._io: Any = None
-        self._held = False
+        self.held = False
         """Whether an upstream does not take what there is."""
         self._shut = False
         self._reader: ClientReader | None = None
@@ -37,7 +37,7 @@ class ClientGate:
 
     def hold(self, on: bool, held_bytes: int) -> None:
         """Read no more from the client while the upstream does not take what there is."""
-        self._held = on
+        self.held = on
         self.check(held_bytes)
 
     def check(self, held_bytes: int) -> None:
@@ -46,7 +46,7 @@ class ClientGate:
         Args:
             held_bytes: how much the client has sent that is held here.
         """
-        shut = self._held or held_bytes > MAX_HELD
+        shut = self.held or held_bytes > MAX_HELD
         if shut != self._shut:
             self._shut = shut
             (self._states.deaf.add if shut else self._states.deaf.discard)(self._client)
@@ -55,7 +55,7 @@ class ClientGate:
         if self._reader is None:
             reader = self._io.reader if self._io is not None else None
             if isinstance(reader, GatedReader):  # which looks at the bytes that are held itself
-                reader.hold(self._held)
+                reader.hold(self.held)
 
     def take_over(self, stream: Any, taker: Taker) -> None:
         """Read the socket in the place of mitmproxy from now on.

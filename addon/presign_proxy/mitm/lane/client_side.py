@@ -26,10 +26,12 @@ class ClientSide(Protocol):
     """What an exchange asks of its client's side. The argument `exchange` is the one that calls."""
 
     @property
-    def client(self) -> Client: ...
+    def client(self) -> Client:
+        """mitmproxy's connection of the client."""
 
     @property
-    def writer(self) -> ClientOutput: ...
+    def writer(self) -> ClientOutput:
+        """Where its answers go."""
 
     def hold(self, on: bool) -> None:
         """Read no more from the client while the upstream does not take what there is."""

@@ -213,7 +213,8 @@ class Pipeline:
         if self.exchange is not exchange:
             return
         self.exchange = None
-        self._gate.hold(False, len(self.buffer.data))
+        if self._gate.held:
+            self._gate.hold(False, len(self.buffer.data))
         if close:
             self._end(LINGER if exchange.wants_more and not now else 0)
         # What the client has sent ahead may be in the hands of `_passes_on`.

@@ -74,7 +74,7 @@ class Incoming:
         """Whether a whole head may wait for its turn."""
         self._body: _Body | None = None
         self.begun = False
-        """Whether anything has come, be it of an interim head."""
+        """Whether anything has come, even if only of an interim head."""
         self.early = False
         """Whether the head that is being read began before all of the request was sent."""
 
@@ -99,17 +99,17 @@ class Incoming:
         """Whether more is here than was read: feed again, if only with nothing, once others had a turn."""
         return self._heads_lag if self._body is None else self._body.lags
 
-    def feed(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> bytes:
+    def feed(self, data: bytes, take_head: Callable[[ResponseHead], bool]) -> bytes:
         """Return what is in the body, as much as fits into a turn. Raises Unreadable.
 
         Args:
-            heard: takes the final head; returns whether it has a body.
+            take_head: takes the final head; returns whether it has a body.
         """
         if self._body is None:
-            data = self._pass_heads(self._buffer + data if self._buffer else data, heard)
+            data = self._pass_heads(self._buffer + data if self._buffer else data, take_head)
         return self._body.feed(data) if self._body is not None else b""
 
-    def _pass_heads(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> bytes:
+    def _pass_heads(self, data: bytes, take_head: Callable[[ResponseHead], bool]) -> bytes:
         """Return what is behind the final head, if that is there."""
         at = 0
         for _ in range(TURN_HEADS):
@@ -119,7 +119,7 @@ class Incoming:
             head, at = found
             if not head.is_interim:
                 self._buffer, self.is_between_heads = b"", False
-                self._body = _body_of(head) if heard(head) else _Sized(0)
+                self._body = _body_of(head) if take_head(head) else _Sized(0)
                 return data[at:]
         else:
             self._heads_lag = at < len(data)

@@ -194,7 +194,7 @@ class UpstreamConnection(asyncio.Protocol):
         if incoming.is_between_heads:
             incoming.early = not self._whole or self.socket.holds_unsent()
         try:
-            piece = incoming.feed(data, self._hear)
+            piece = incoming.feed(data, self._take_head)
             if piece and self.reader is not None:  # else the exchange has closed it at the head
                 self.reader.data(piece)
             if incoming.lags and self.reader is not None:
@@ -223,7 +223,7 @@ class UpstreamConnection(asyncio.Protocol):
         if pacing.ending is not None:
             self._end(*pacing.ending)
 
-    def _hear(self, head: ResponseHead) -> bool:
+    def _take_head(self, head: ResponseHead) -> bool:
         """Take the final head. Return whether it has a body."""
         if self._incoming.early:
             self.spent = True  # what is still sent may be left unread
