@@ -81,9 +81,7 @@ COLLECTIONS = {
     "gateway.credential_fetch.Fetcher._flights": "one per configured program, while it runs",
     "mitm.deadlines.Deadlines._lost": "weak: granted exchanges whose upstream connection has ended",
     "config.live.LiveConfig.reloads": "two results",
-    "mitm.lane.upstream.UpstreamConnection._late": (
-        "what TLS had taken off the socket when no more was read, for one turn"
-    ),
+    "mitm.lane.read_pacing.ReadPacing._late": "what TLS took when no more was read, for one turn",
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
     "mitm.bell.Bell._waiting": "one per stream or upstream connection of a client that takes nothing of it",
     "mitm.turns.Turns._new": (
@@ -91,11 +89,11 @@ COLLECTIONS = {
     ),
     "mitm.turns.Turns._others": "the same",
     "mitm.lane.response.Delivery._out": "one response, in pieces of 64 KiB",
-    "mitm.lane.response.Delivery._incoming": "one segment of a response, as the socket gave it",
+    "mitm.lane.body_pieces.BodyPieces.incoming": "one segment of a response, as the socket gave it",
     "mitm.lane.shared.LaneShared.exchanges": "one per granted exchange, until it ends",
     "mitm.lane.shared.LaneShared._tasks": "one per granted exchange that waits, for as long",
     "mitm.lane.request_head._Collector.fields": "one head, of MAX_HEAD at most",
-    "mitm.lane.layer.Lane._pending": "what one event of a client brings about",
+    "mitm.lane.client_writer.ClientWriter._commands": "what one event of a client brings about",
     "mitm.lane.write_batch.WriteBatch._waiting": "one per transport written to in one turn of the loop",
     "mitm.lane.upstream_pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
     "mitm.lane.grant_cache.GrantCache._found": "MAX heads of MAX_SIZE bytes, for a second",
