@@ -53,7 +53,7 @@ BEFORE = (
     "Admission.confirm",
     "LaneShared.run",
     "LaneShared.place",
-    "Dialler.address",
+    "DestinationJudge.address",
     "mask_for",
     "Pool.take",
     "Pool.open",
