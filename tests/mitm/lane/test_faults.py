@@ -55,7 +55,7 @@ BEFORE = (
     "Admission.confirm",
     "LaneShared.run",
     "LaneShared.place",
-    "Dialler.address",
+    "DestinationJudge.address",
     "mask_for",
     "Pool.take",
     "Pool.open",
