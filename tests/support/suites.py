@@ -219,7 +219,7 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.lane.pipeline": _LAYER,
     "mitm.lane.client_writer": _LAYER,
     "mitm.lane.client_gate": _LAYER,
-    "mitm.lane.request_buffer": _LAYER,
+    "mitm.lane.request_buffer": ("mitm/lane/test_request_buffer.py", *_LAYER),
     "mitm.lane.shared": ("mitm/lane/test_shared.py",),
     "mitm.flow.waits": ("mitm/flow/test_waits.py", "mitm/flow/test_waits_connections.py"),
     "mitm.deadlines": ("mitm/test_deadlines.py", "mitm/test_deadlines_of_bodies.py"),
