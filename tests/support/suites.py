@@ -226,7 +226,7 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.lane.pipeline": _LAYER,
     "mitm.lane.client_writer": _LAYER,
     "mitm.lane.client_gate": _LAYER,
-    "mitm.lane.request_buffer": _LAYER,
+    "mitm.lane.request_buffer": ("mitm/lane/test_request_buffer.py", *_LAYER),
     "mitm.lane.shared": ("mitm/lane/test_shared.py",),
     "mitm.flow.waiting_stream": (
         "mitm/flow/test_waiting_stream.py",

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy.connection import Client
 
 from ..backpressure import MAX_HELD, GatedReader
-from ..client_state import ClientStates
 from .client_reader import ClientReader, Taker
+
+if TYPE_CHECKING:
+    from .shared import LaneShared
 
 
 class ClientGate:
     """Reads on, unless an upstream does not take what there is, or too much of it is held here."""
 
-    __slots__ = ("_client", "_clients", "_io", "_reader", "_shut", "held")
+    __slots__ = ("_client", "_io", "_reader", "_shared", "_shut", "held")
 
-    def __init__(self, client: Client, clients: ClientStates) -> None:
+    def __init__(self, client: Client, shared: LaneShared) -> None:
         self._client = client
-        self._clients = clients
+        self._shared = shared
         self._io: Any = None
         self.held = False
         """Whether an upstream does not take what there is."""
@@ -49,7 +51,7 @@ class ClientGate:
         shut = self.held or held_bytes > MAX_HELD
         if shut != self._shut:
             self._shut = shut
-            self._clients.pause(self._client, shut)
+            self._shared.clients.pause(self._client, shut)
             if self._reader is not None:
                 self._reader.read(not shut)
         if self._reader is None:

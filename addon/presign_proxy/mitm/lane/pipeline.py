@@ -27,7 +27,9 @@ _ANSWERING: Final = ("receiving", "trailing")
 """Stages of an exchange whose client has been sent a part of its answer."""
 
 Phase = Literal["open", "foreign", "closing", "over"]
-"""Foreign: what comes next is mitmproxy's, which was not called yet. Over: mitmproxy has it, for good."""
+"""Foreign: what comes next is for mitmproxy, which was not called yet. Closing: nothing more is taken. Over:
+mitmproxy has the client, for good.
+"""
 
 
 class Pipeline:
@@ -54,7 +56,7 @@ class Pipeline:
         self._caller = caller
         self.phase: Phase = "open"
         self.writer = ClientWriter(client, shared, caller)
-        self._gate = ClientGate(client, shared.clients)
+        self._gate = ClientGate(client, shared)
         self.buffer = RequestBuffer()
         self._judge: Judge | None = None
         self.exchange: Exchange | None = None
@@ -181,7 +183,7 @@ class Pipeline:
             if self.phase in ("closing", "over"):
                 return
             self.take(data)
-            if self.phase == "open" and not self.advance():
+            if self.phase != "foreign" and not self.advance():
                 self.phase = "foreign"
                 self._caller.poke()
         except Exception as error:

@@ -28,10 +28,10 @@ class RequestBuffer:
         data, seen = self.data, self._looked_at
         self._looked_at = 0
         end = data.find(request_head.END, max(seen - 3, 0), MAX_HEAD)
-        if end >= 0:
+        if end != -1:
             return end + 4
         if len(data) >= MAX_HEAD or not request_head.may_begin(data, seen):
-            return -1
+            return end
         self._looked_at = len(data)
         return 0
 
