@@ -27,7 +27,7 @@ from presign_proxy.core.registry import Registry  # noqa: E402
 from presign_proxy.errors import Denied  # noqa: E402
 from presign_proxy.http import client_address, field_names, paths, percent, query  # noqa: E402 - the path is set above
 from presign_proxy.http.message import head_of, is_sound  # noqa: E402
-from presign_proxy.mitm.flow import http2_frames  # noqa: E402 - the path is set above
+from presign_proxy.mitm.flow import hpack_fields, http2_excess  # noqa: E402 - the path is set above
 from presign_proxy.mitm.lane import request_head  # noqa: E402
 from presign_proxy.observe.log_redaction import Redaction  # noqa: E402
 from presign_proxy.signing import tokens  # noqa: E402 - the path is set above
@@ -72,7 +72,7 @@ def functions() -> dict[str, Call]:
             b"GET / HTTP/1.1\r\nHost: x\r\nConnection: " + text + b"\r\n\r\n"
         ),
         "lane.heads.may_begin": lambda text: request_head.may_begin(b"GET /" + text),
-        "frames.count_fields": http2_frames.count_fields,
+        "hpack_fields.count_fields": hpack_fields.count_fields,
     }
     for place, made in PLACES.items():
         found[f"decide and refuse: {place}"] = lambda text, made=made: _refuse(made(text), rules)
@@ -92,7 +92,7 @@ def took(call: Call, text: bytes) -> float:
     found = []
     for _ in range(3):
         started = time.process_time()
-        with contextlib.suppress(Denied, http2_frames.Excess):
+        with contextlib.suppress(Denied, http2_excess.Excess):
             call(text)
         found.append(time.process_time() - started)
     return min(found)

@@ -95,26 +95,9 @@ CIRCLES: Final[set[frozenset[str]]] = set()
 LINES: Final = 300
 SCREEN: Final = 40
 ATTRIBUTES: Final = 12
-LONG_FILES: Final[dict[str, int]] = {
-    "mitm.flow.adapter": 403,
-    "mitm.flow.http2": 462,
-    "mitm.flow.http2_frames": 357,
-    "mitm.flow.http_layer": 338,
-    "mitm.flow.state": 382,
-    "mitm.flow.stream": 436,
-    "mitm.flow.waits": 305,
-    "mitm.lane.upstream": 362,
-    "mitm.lane.exchange": 450,
-    "mitm.lane.layer": 445,
-}
+LONG_FILES: Final[dict[str, int]] = {}
 LONG_FUNCTIONS: Final[dict[str, int]] = {}
 WIDE_CLASSES: Final[dict[str, int]] = {
-    "mitm.flow.http2_frames.FrameGate": 17,
-    "mitm.flow.state.FlowStates": 19,
-    "mitm.lane.exchange.Exchange": 19,
-    "mitm.lane.layer.Lane": 24,
-    "mitm.lane.response.Delivery": 13,
-    "mitm.lane.upstream.UpstreamConnection": 24,
     # The state of one process: what it was asked for, whom it has, and how far its end has come.
     "serve.supervisor.Supervisor": 16,
 }

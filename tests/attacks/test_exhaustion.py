@@ -43,7 +43,7 @@ MAX_CLIENTS = GatewayConfig().max_clients
 CACHES = {
     "http.client_address.bucket": "1,024 addresses of clients with a good signature",
     "http.client_address._shown": "1,024 addresses of at most 64 characters",
-    "mitm.flow.adapter._encoded": "1,024 hosts of at most 300 characters",
+    "mitm.flow.incoming_request._encoded": "1,024 hosts of at most 300 characters",
     "http.hosts._is_loopback": "as http.hosts._parse_authority",
     "limits.rules._window": "the last eight days or months",
     "http.hosts._parse_address": "1,024 addresses of at most 64 characters",
@@ -81,9 +81,7 @@ COLLECTIONS = {
     "gateway.credential_fetch.Fetcher._flights": "one per configured program, while it runs",
     "mitm.deadlines.Deadlines._lost": "weak: granted exchanges whose upstream connection has ended",
     "config.live.LiveConfig.reloads": "two results",
-    "mitm.lane.upstream.UpstreamConnection._late": (
-        "what TLS had taken off the socket when no more was read, for one turn"
-    ),
+    "mitm.lane.read_pacing.ReadPacing._late": "what TLS took when no more was read, for one turn",
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
     "mitm.bell.Bell._waiting": "one per stream or upstream connection of a client that takes nothing of it",
     "mitm.backpressure.GatedReader._holders": "two at most: TLS, and the lane above it",
@@ -92,28 +90,30 @@ COLLECTIONS = {
     ),
     "mitm.turns.Turns._others": "the same",
     "mitm.lane.response.Delivery._out": "one response, in pieces of 64 KiB",
-    "mitm.lane.response.Delivery._incoming": "one segment of a response, as the socket gave it",
+    "mitm.lane.body_pieces.BodyPieces.incoming": "one segment of a response, as the socket gave it",
     "mitm.lane.shared.LaneShared.exchanges": "one per granted exchange, until it ends",
     "mitm.lane.shared.LaneShared._tasks": "one per granted exchange that waits, for as long",
     "mitm.lane.request_head._Collector.fields": "one head, of MAX_HEAD at most",
-    "mitm.lane.layer.Lane._pending": "what one event of a client brings about",
+    "mitm.lane.client_writer.ClientWriter._commands": "what one event of a client brings about",
     "mitm.lane.write_batch.WriteBatch._waiting": "one per transport written to in one turn of the loop",
     "mitm.lane.upstream_pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
     "mitm.lane.grant_cache.GrantCache._found": "MAX heads of MAX_SIZE bytes, for a second",
     "mitm.lane.grant_cache.GrantCache._seen": "MAX_SEEN numbers, for a second",
-    "mitm.flow.state.FlowStates._entries": "weak: one per flow that mitmproxy itself keeps",
+    "mitm.flow.state.FlowStates._states": "weak: one per flow that mitmproxy itself keeps",
     "mitm.flow.state.FlowStates._granted": "weak: one per granted exchange, until it ends",
-    "mitm.flow.state.FlowStates.heads": "weak: one per client connection: gateway.max_clients",
-    "mitm.flow.state.FlowStates.layers": "weak: one per client connection",
-    "mitm.flow.state.FlowStates._judged": "weak: one per client connection, until the flow path takes it",
-    "mitm.flow.state.FlowStates.cut": "weak: one per client connection, until it is closed",
+    "mitm.client_state.ClientStates._heads": "weak: one per client connection: gateway.max_clients",
+    "mitm.client_state.ClientStates._layers": "weak: one per client connection",
+    "mitm.client_state.ClientStates._decisions": (
+        "weak: one per client connection, until the flow path takes it"
+    ),
+    "mitm.client_state.ClientStates.cut_off": "weak: one per client connection, until it is closed",
     "mitm.half_closed.HalfClosed._since": "weak: one per client connection, until it is closed",
-    "mitm.flow.state.FlowStates._departed": "weak: one per client connection, until it is freed",
+    "mitm.client_state.ClientStates._departed": "weak: one per client connection, until it is freed",
     "mitm.flow.state.FlowStates._trailing": "weak: one per granted exchange, until its body is whole",
-    "mitm.flow.state.FlowStates.gone": "weak: one per client connection, until it is closed",
-    "mitm.flow.state.FlowStates.deaf": "weak: one per client connection, until it is listened to again",
-    "mitm.flow.state.FlowStates._full": "weak: the same",
-    "mitm.flow.state.FlowStates.raw": "weak: one per client connection, until it is closed",
+    "mitm.client_state.ClientStates.gone": "weak: one per client connection, until it is closed",
+    "mitm.client_state.ClientStates.paused": "weak: one per client connection, until it is listened to again",
+    "mitm.client_state.ClientStates._full": "weak: the same",
+    "mitm.client_state.ClientStates.raw_tunnels": "weak: one per client connection, until it is closed",
     "gateway.destination.DestinationJudge._pins": (
         "weak: one per client connection, of MAX_PINS names each; granted sources only"
     ),
@@ -191,16 +191,18 @@ COLLECTIONS = {
     "limits.stores.memory.MemoryStore._slots": "one per granted exchange that takes a slot, until it ends",
     "limits.stores.sqlite_file._Judging.taken": "one per slot that a batch takes, until the next batch",
     "limits.stores.sqlite_file._Judging.verdicts": "one per request of a batch, until the next batch",
-    "mitm.flow.http2.GuardedHttp2Client.interim": "a number for each stream that is under way",
-    "mitm.flow.http2.GuardedHttp2Client.streams": (
+    "mitm.flow.http2_client.GuardedHttp2Client.interim": "a number for each stream that is under way",
+    "mitm.flow.http2_client.GuardedHttp2Client.streams": (
         "mitmproxy's: one per stream that is open, and MAX_ENDED more"
     ),
-    "mitm.flow.http2.GuardedHttp2Client.turned_away": (
+    "mitm.flow.http2_client.GuardedHttp2Client.turned_away": (
         "requests of one client that a goodbye overtook, for one event"
     ),
-    "mitm.flow.http2_frames.FrameGate.sizes": "the heads of one turn, TURN_HEADS at most",
-    "mitm.flow.http2._ByTurns.owed": "one per open stream of a connection, of which HTTP/2 has a hundred",
-    "mitm.flow.waits.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
+    "mitm.flow.http2_heads.HeadBlocks.sizes": "the heads of one turn, TURN_HEADS at most",
+    "mitm.flow.http2_side.Http2Side.withheld": (
+        "one per open stream of a connection, of which HTTP/2 has a hundred"
+    ),
+    "mitm.flow.upstream_connections.WaitingHttpLayer.connections": "those of mitmproxy, in another order",
 }
 
 

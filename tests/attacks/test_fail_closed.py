@@ -76,19 +76,19 @@ COMMITTING = (
     "snapshot",
     "FlowStates.open",
     "FlowStates.get",
-    "FlowStates.paid_head",
+    "ClientStates.head_came",
     "FlowStates.grant",
     "new_request_id@1",
 )
 SENDING = (
-    "FlowState.enter",
+    "Progress.enter",
     "is_unchanged@1",
     "is_unchanged@2",
     "reaches",
     "wire_request",
-    "GuardedStream._connect",
-    "GuardedStream._send",
-    "GuardedStream._send_head",
+    "SendingStream._connect",
+    "SendingStream._send",
+    "SendingStream._send_head",
 )
 # mitmproxy knows one outcome of a connection that must not be dialled: the upstream is unreachable.
 DIALLING = ("Dialler.connect",)
@@ -129,7 +129,7 @@ LAYERING = ("Guard.guard_layer", "adopt", "is_raw")
 CONNECTING = ("Guard.http_connect", "decide_connect", "_answer", "request_of", "recognise", "arrival_of@1")
 # Between mitmproxy's protocol and ours, where nothing of ours decides: no answer, but an end.
 PROTOCOL = (
-    "FlowStates.holds_too_much",
+    "ClientStates.holds_too_much",
     "GuardedHttpLayer.make_stream",
     "GuardedHttp1Server.read_headers",
     "GuardedStream._arrive",

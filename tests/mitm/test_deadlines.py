@@ -12,7 +12,7 @@ import pytest
 
 from presign_proxy.mitm import deadlines as module
 from presign_proxy.mitm.deadlines import HEAD_DEADLINE
-from presign_proxy.mitm.flow.waits import Overdue
+from presign_proxy.mitm.flow.stream_events import Overdue
 from presign_proxy.observe.audit_record import GONE
 from support.keeping import NOW, Client, Lab, Layer, run, until
 
@@ -89,10 +89,10 @@ def test_one_thing_that_fails_keeps_no_other_waiting(
 
 def test_room_is_made_of_a_client_that_serves_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     client, forgotten = Client(), []
-    monkeypatch.setattr(lab.states, "idle_stranger", lambda: None)
+    monkeypatch.setattr(lab.clients, "idle_stranger", lambda: None)
     assert lab.deadlines.make_room() is False
-    monkeypatch.setattr(lab.states, "idle_stranger", lambda: client)
-    monkeypatch.setattr(lab.states, "forget", forgotten.append)
+    monkeypatch.setattr(lab.clients, "idle_stranger", lambda: client)
+    monkeypatch.setattr(lab.clients, "forget", forgotten.append)
     assert lab.deadlines.make_room() is True
     assert (client.cut, forgotten) == ([client], [client])
 
@@ -114,22 +114,22 @@ def test_a_client_that_has_closed_is_ended_and_one_that_only_waits_is_not(
     gone: bool, quiet: bool, answering: bool, mute: bool, ends: bool, lab: Lab
 ) -> None:
     client, layer = lab.mute()
-    lab.states.deaf.add(client)
+    lab.clients.paused.add(client)
     if not mute:
-        lab.states.mute.discard(client)
+        lab.clients.half_closed.discard(client)
     client.has_gone, client.is_quiet, layer.answering = gone, quiet, answering
     lab.deadlines._end_gone(NOW)
     assert client.cut == ([client] if ends else [])
     assert layer.given_up == ends
-    assert (client in lab.states.gone) is ends
-    assert (client in lab.states.mute) is (mute and not ends)
-    assert (client in lab.states.deaf) is not ends
+    assert (client in lab.clients.gone) is ends
+    assert (client in lab.clients.half_closed) is (mute and not ends)
+    assert (client in lab.clients.paused) is not ends
 
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_client_without_a_layer_is_ended_as_well(gone: bool, lab: Lab) -> None:
     client, _ = lab.mute()
-    del lab.states.layers[client]
+    del lab.clients._layers[client]
     client.has_gone, client.is_quiet = gone, True
     lab.deadlines._end_gone(NOW)
     assert client.cut == ([client] if gone else [])
@@ -149,16 +149,16 @@ def test_clients_that_say_no_more_are_asked_when_it_is_time(lab: Lab) -> None:
         absent, _ = lab.mute()
         absent.is_there = False
         bare, _ = lab.mute()
-        del lab.states.layers[bare]
+        del lab.clients._layers[bare]
         silent, layer = lab.mute()
         layer.asks = None
         client, _ = lab.mute()
-        await lab.deadlines._ask_mute(now)
+        await lab.deadlines._ask_half_closed(now)
         assert client.told == []
-        await lab.deadlines._ask_mute(now + 6)
+        await lab.deadlines._ask_half_closed(now + 6)
         assert client.told == ["asks"]
         assert (absent.told, bare.told, silent.told) == ([], [], [])
-        await lab.deadlines._ask_mute(now + 7)
+        await lab.deadlines._ask_half_closed(now + 7)
         assert client.told == ["asks"]
 
     run(work)
@@ -169,12 +169,12 @@ def test_clients_that_say_no_more_are_asked_when_it_is_time(lab: Lab) -> None:
 
 def test_a_client_that_owes_the_head_of_its_request_is_cut_in_the_end(lab: Lab) -> None:
     late, early = Client(), Client()
-    lab.states.heads[late], lab.states.heads[early] = NOW, NOW + 1
+    lab.clients._heads[late], lab.clients._heads[early] = NOW, NOW + 1
     lab.deadlines._end_overdue(NOW + HEAD_DEADLINE)
     assert (late.cut, early.cut) == ([], [])
     lab.deadlines._end_overdue(NOW + HEAD_DEADLINE + 0.5)
     assert (late.cut, early.cut) == ([late], [])
-    assert set(lab.states.heads) == {early}
+    assert set(lab.clients._heads) == {early}
 
 
 def test_an_exchange_whose_client_has_gone_unsaid_is_booked(lab: Lab) -> None:
@@ -190,7 +190,7 @@ def test_an_exchange_whose_client_has_gone_unsaid_is_booked(lab: Lab) -> None:
 def test_a_client_whose_upstream_takes_its_time_is_not_idle(waits: bool, lab: Lab) -> None:
     flow_state = lab.granted("receiving")
     layer = Layer()
-    lab.states.layers[flow_state.client] = layer
+    lab.clients.attach(flow_state.client, layer)
     layer.backlog = 0 if waits else 5
     lab.deadlines._end_overdue(NOW + 1)
     assert flow_state.client.awake == waits
@@ -209,10 +209,10 @@ def test_an_upstream_that_does_not_answer_in_time_is_cut(
     stage: str, state: dict[str, Any], after: float, ends: bool, lab: Lab
 ) -> None:
     flow_state = lab.granted(stage, **state)
-    was = flow_state.timed_out
+    was = flow_state.progress.timed_out
     lab.deadlines._end_overdue(NOW + after)
-    assert flow_state.client.cut == ([flow_state.server] if ends else [])
-    assert flow_state.timed_out is (ends or was)
+    assert flow_state.client.cut == ([flow_state.progress.server] if ends else [])
+    assert flow_state.progress.timed_out is (ends or was)
     assert module._is_overdue(flow_state, NOW) is False
 
 
@@ -223,12 +223,12 @@ def test_who_has_lost_its_slot_is_cut(connected: bool, lab: Lab) -> None:
     slot: Any = SimpleNamespace(is_lost=lambda now: now > NOW)
     flow_state.limit_hold.slot = slot
     if not connected:
-        flow_state.server = None
+        flow_state.progress.server = None
     lab.deadlines._end_overdue(NOW)
     assert flow_state.client.cut == []
     lab.deadlines._end_overdue(NOW + 1)
-    assert flow_state.client.cut == [flow_state.server or flow_state.client]
-    assert (other.client.cut, flow_state.timed_out) == ([], False)
+    assert flow_state.client.cut == [flow_state.progress.server or flow_state.client]
+    assert (other.client.cut, flow_state.progress.timed_out) == ([], False)
 
 
 @pytest.mark.parametrize(("stage", "state", "after", "ends"), [
@@ -247,12 +247,12 @@ def test_a_stream_that_waits_too_long_for_its_connection_is_told(
         state_of_entry = {name: value for name, value in state.items() if name != "is_there"}
         flow_state = lab.granted(stage, **state_of_entry)
         flow_state.client.is_there = state.get("is_there", True)
-        was = flow_state.timed_out
+        was = flow_state.progress.timed_out
         await lab.deadlines._wake_overdue(NOW + after)
         assert [(type(one), one.stream) for one in flow_state.client.told] == [
             (Overdue, flow_state.stream)
         ] * ends
-        assert flow_state.timed_out is (ends or was)
+        assert flow_state.progress.timed_out is (ends or was)
         assert module._connects_for_too_long(flow_state, NOW) is False
 
     run(work)

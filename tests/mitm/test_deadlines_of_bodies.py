@@ -12,7 +12,7 @@ from mitmproxy.proxy.events import ConnectionClosed
 
 from presign_proxy.mitm import deadlines as module
 from presign_proxy.mitm.flow.state import FlowState
-from presign_proxy.mitm.flow.waits import Stalled
+from presign_proxy.mitm.flow.stream_events import Stalled
 from support.keeping import NOW, Lab, run
 
 
@@ -25,7 +25,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def uploading(lab: Lab, stage: str = "sending", **state: Any) -> FlowState:
-    return lab.granted(stage, uploading=True, **state)
+    return lab.granted(stage, is_open=True, **state)
 
 
 @pytest.mark.parametrize("stage", ["sending", "receiving", "done", "waiting", "connecting", "deciding"])
@@ -33,14 +33,14 @@ def test_a_client_that_sends_no_more_of_a_body_is_told_once(stage: str, lab: Lab
     async def work() -> None:
         other, flow_state = uploading(lab, "waiting"), uploading(lab, stage)
         other.stream = None
-        await lab.live_config._end_stalled(NOW + 30)
+        await lab.deadlines._end_stalled(NOW + 30)
         assert flow_state.client.told == []
         moves = stage in ("sending", "receiving", "done")
         for _ in range(2):
-            await lab.live_config._end_stalled(NOW + 30.5)
+            await lab.deadlines._end_stalled(NOW + 30.5)
             found = [(type(one), one.stream) for one in flow_state.client.told]
             assert found == ([(Stalled, flow_state.stream)] if moves else [])
-        assert (flow_state.client.cut, flow_state.timed_out) == ([], False)
+        assert (flow_state.client.cut, flow_state.progress.timed_out) == ([], False)
 
     run(work)
 
@@ -51,24 +51,25 @@ def test_an_upstream_that_takes_no_more_of_a_body_is_given_up(how: str, connecte
     async def work() -> None:
         flow_state = uploading(lab)
         if not connected:
-            flow_state.server = None
+            flow_state.progress.server = None
         if how == "window":
             flow_state.stream.is_held = True
         else:
             flow_state.client.has_taken = False
         held = how == "window" or connected
-        await lab.live_config._end_stalled(NOW + 29)  # from now on it is the upstream's turn
-        assert (flow_state.held, flow_state.moved) == ((True, NOW + 29) if held else (False, 0.0))
-        await lab.live_config._end_stalled(NOW + 29 + 60)
+        await lab.deadlines._end_stalled(NOW + 29)  # from now on it is the upstream's turn
+        upload = flow_state.progress.upload
+        assert (upload.held, upload.moved) == ((True, NOW + 29) if held else (False, 0.0))
+        await lab.deadlines._end_stalled(NOW + 29 + 60)
         assert flow_state.client.cut == []
         if not held:
             return
         assert flow_state.client.told == []
-        await lab.live_config._end_stalled(NOW + 29 + 60.5)
-        assert flow_state.client.cut == [flow_state.server or flow_state.client]
-        assert flow_state.timed_out
+        await lab.deadlines._end_stalled(NOW + 29 + 60.5)
+        assert flow_state.client.cut == [flow_state.progress.server or flow_state.client]
+        assert flow_state.progress.timed_out
         assert flow_state.client.told == []
-        await lab.live_config._end_stalled(NOW + 29 + 61)
+        await lab.deadlines._end_stalled(NOW + 29 + 61)
         assert len(flow_state.client.cut) == 1
 
     run(work)
@@ -77,11 +78,12 @@ def test_an_upstream_that_takes_no_more_of_a_body_is_given_up(how: str, connecte
 def test_an_upstream_that_takes_a_body_again_leaves_it_to_the_client(lab: Lab) -> None:
     async def work() -> None:
         flow_state = uploading(lab, held=True)
-        await lab.live_config._end_stalled(NOW + 40)
-        assert (flow_state.held, flow_state.moved, flow_state.client.told) == (False, NOW + 40, [])
-        await lab.live_config._end_stalled(NOW + 70)
+        await lab.deadlines._end_stalled(NOW + 40)
+        upload = flow_state.progress.upload
+        assert (upload.held, upload.moved, flow_state.client.told) == (False, NOW + 40, [])
+        await lab.deadlines._end_stalled(NOW + 70)
         assert flow_state.client.told == []
-        await lab.live_config._end_stalled(NOW + 70.5)
+        await lab.deadlines._end_stalled(NOW + 70.5)
         assert len(flow_state.client.told) == 1
 
     run(work)
@@ -90,9 +92,9 @@ def test_an_upstream_that_takes_a_body_again_leaves_it_to_the_client(lab: Lab) -
 def test_a_body_that_goes_on_is_left_alone(lab: Lab) -> None:
     async def work() -> None:
         flow_state = uploading(lab, moved=NOW + 20)
-        await lab.live_config._end_stalled(NOW + 50)
+        await lab.deadlines._end_stalled(NOW + 50)
         assert flow_state.client.told == []
-        await lab.live_config._end_stalled(NOW + 50.5)
+        await lab.deadlines._end_stalled(NOW + 50.5)
         assert len(flow_state.client.told) == 1
 
     run(work)
@@ -104,11 +106,11 @@ def test_a_body_that_nobody_waits_for_keeps_no_other_from_being_looked_at(
 ) -> None:
     async def work() -> None:
         entries = [uploading(lab) for _ in range(3)]
-        entries[0].moved = NOW + 100  # has time
+        entries[0].progress.upload.moved = NOW + 100  # has time
         others = [uploading(lab, **state) for _ in range(3)] if "stream" in state else entries[1:2]
         if "is_there" in state:
             others[0].client.is_there = False
-        await lab.live_config._end_stalled(NOW + 31)
+        await lab.deadlines._end_stalled(NOW + 31)
         told = [flow_state for flow_state in entries if flow_state.client.told]
         assert told == [one for one in entries[1:] if one not in others]
         assert [flow_state for flow_state in others if flow_state.client.told or flow_state.client.cut] == []
@@ -124,9 +126,9 @@ def lost(lab: Lab, how: str) -> FlowState:
     task = SimpleNamespace(done=lambda: how == "its task is done")
     if how != "no socket":
         io = SimpleNamespace(handler=None if how == "no task yet" else task)
-        flow_state.client.transports[flow_state.server] = io
+        flow_state.client.transports[flow_state.progress.server] = io
     if how == "no server":
-        flow_state.server = None
+        flow_state.progress.server = None
     if how == "no client":
         flow_state.client.is_there = False
     return flow_state
@@ -139,19 +141,19 @@ def lost(lab: Lab, how: str) -> FlowState:
 def test_an_upstream_that_ended_unsaid_is_told_of_at_the_second_look(how: str, is_so: bool, lab: Lab) -> None:
     async def work() -> None:
         flow_state = lost(lab, how)
-        server = flow_state.server
+        server = flow_state.progress.server
         assert module._is_lost(flow_state) is is_so
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         assert flow_state.client.told == [], "somebody may be about to tell"
-        assert flow_state.server is server
-        await lab.live_config._tell_of_lost(NOW)
+        assert flow_state.progress.server is server
+        await lab.deadlines._report_lost(NOW)
         if not is_so:
             assert flow_state.client.told == []
             return
         assert [(type(one), one.connection) for one in flow_state.client.told] == [(ConnectionClosed, server)]
         assert server.state is ConnectionState.CLOSED
-        assert flow_state.server is None
-        await lab.live_config._tell_of_lost(NOW)
+        assert flow_state.progress.server is None
+        await lab.deadlines._report_lost(NOW)
         assert len(flow_state.client.told) == 1
 
     run(work)
@@ -160,11 +162,11 @@ def test_an_upstream_that_ended_unsaid_is_told_of_at_the_second_look(how: str, i
 def test_an_upstream_that_was_lost_only_for_a_moment_is_left_alone(lab: Lab) -> None:
     async def work() -> None:
         flow_state = lost(lab, "no socket")
-        await lab.live_config._tell_of_lost(NOW)
-        flow_state.client.transports[flow_state.server] = SimpleNamespace(handler=None)
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
+        flow_state.client.transports[flow_state.progress.server] = SimpleNamespace(handler=None)
+        await lab.deadlines._report_lost(NOW)
         flow_state.client.transports.clear()
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         assert flow_state.client.told == []
 
     run(work)
@@ -173,7 +175,7 @@ def test_an_upstream_that_was_lost_only_for_a_moment_is_left_alone(lab: Lab) -> 
 def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: Lab) -> None:
     async def work() -> None:
         entries = [lost(lab, "no socket") for _ in range(3)]
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         first, second, third = lab.states.live()
 
         async def event(_: Any) -> None:
@@ -181,7 +183,7 @@ def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: 
             second.client.is_there = False
 
         first.client.server_event = event
-        await lab.live_config._tell_of_lost(NOW)
+        await lab.deadlines._report_lost(NOW)
         assert (len(first.client.told), len(second.client.told), len(third.client.told)) == (1, 0, 1)
         assert {first, second, third} == set(entries)
 
@@ -191,11 +193,11 @@ def test_a_client_that_goes_while_another_one_is_told_keeps_nobody_waiting(lab: 
 def test_what_it_has_seen_lost_keeps_nothing_alive(lab: Lab) -> None:
     async def work() -> None:
         flow_state = lost(lab, "no socket")
-        await lab.live_config._tell_of_lost(NOW)
-        assert len(lab.live_config._lost) == 1
+        await lab.deadlines._report_lost(NOW)
+        assert len(lab.deadlines._lost) == 1
         lab.flows.clear()
         del flow_state
         gc.collect()
-        assert len(lab.live_config._lost) == 0
+        assert len(lab.deadlines._lost) == 0
 
     run(work)

@@ -238,7 +238,7 @@ def test_a_stream_that_nobody_reads_is_told_of_its_failure_in_the_end(
         real = loop.call_later
 
         def counting(delay: float, *rest: Any, **more: Any) -> Any:
-            looks.extend([1] if rest[0] is module._tell else [])
+            looks.extend([1] if rest[0] is module._report else [])
             return real(delay, *rest, **more)
 
         monkeypatch.setattr(loop, "call_later", counting)

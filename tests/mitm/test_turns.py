@@ -9,12 +9,14 @@ import pytest
 
 from presign_proxy.mitm import bell
 from presign_proxy.mitm.backpressure import GatedReader, OneOfMany
-from presign_proxy.mitm.flow.state import READS
+from presign_proxy.mitm.http2_fairness import READS
 from presign_proxy.mitm.turns import Turns
 
 
 class Answers:
     """The HTTP layer of a client, as far as it says whether an answer has begun."""
+
+    bell = None
 
     def __init__(self, *, is_new: bool) -> None:
         self.is_new = is_new

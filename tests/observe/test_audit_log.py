@@ -15,7 +15,9 @@ import pytest
 
 from presign_proxy.config.schema.config import AuditConfig
 from presign_proxy.mitm import self_test
-from presign_proxy.mitm.flow.state import Arrival, FlowStates
+from presign_proxy.mitm.client_state import ClientStates
+from presign_proxy.mitm.flow.arrival import Arrival
+from presign_proxy.mitm.flow.state import FlowStates
 from presign_proxy.observe import audit_file
 from presign_proxy.observe.audit_file import KEPT_FOR_PERMITS, MAX_QUEUED, AuditSink, LineFile
 from presign_proxy.observe.audit_log import AuditLog
@@ -272,12 +274,12 @@ class KeptFlow:
 
 
 def test_a_flow_that_a_ui_keeps_is_not_looked_after_for_ever() -> None:
-    ledger, flow = FlowStates(lambda forward, _: forward), KeptFlow()
-    entry = ledger.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
-    assert ledger.live() == []
-    ledger.grant(entry, sent(request(signed())))
-    assert ledger.live() == [entry]
-    ledger.retire(entry)
-    assert ledger.live() == []
-    assert ledger.get(flow) is entry
-    assert entry.grant is None
+    states, flow = FlowStates(lambda forward, _: forward, ClientStates()), KeptFlow()
+    flow_state = states.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
+    assert states.live() == []
+    states.grant(flow_state, sent(request(signed())), ())
+    assert states.live() == [flow_state]
+    states.retire(flow_state)
+    assert states.live() == []
+    assert states.get(flow) is flow_state
+    assert flow_state.grant is None

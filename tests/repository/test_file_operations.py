@@ -60,7 +60,7 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
     "config.path": (START, {"Path(path).expanduser"}),
     "config.strict_yaml": (READS, {"path.open"}),
     "config.invocation": (READS, {"Path(f'{path}{ending}').is_file", "Path(found).samefile", "os.access"}),
-    "mitm.lane.exchange": ("opens a connection to an upstream, and no file", {"pool.open"}),
+    "mitm.lane.dispatch": ("opens a connection to an upstream, and no file", {"pool.open"}),
     "mitm.last_bytes": ("what a socket has received; a socket that has nothing says so", {"os.read"}),
     "file_access": (READS, {"beside.unlink", "directory.is_dir", "os.path.lexists"}),
     "limits.limiter": ("makes a store, which opens its file in its own thread", {"choice.open"}),
@@ -117,7 +117,7 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
     "config.file_versions": (ALONE, {"path.stat"}),
 }
 """By module: why what it does is done where nobody waits for it, and all that it does."""
-HARMLESS = {"mitm.lane.exchange", "mitm.last_bytes", "limits.limiter"}
+HARMLESS = {"mitm.lane.dispatch", "mitm.last_bytes", "limits.limiter"}
 """Do nothing with files themselves, and may be used by everybody."""
 USERS = {
     "mitm.addon": "looks where mitmproxy's authority is, as mitmdump loads the script",

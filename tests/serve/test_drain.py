@@ -18,6 +18,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.server import ConnectionIO
 
 from presign_proxy.mitm.addon import PresignAddon
+from presign_proxy.mitm.client_state import ClientStates
 from presign_proxy.mitm.guard import Guard
 from presign_proxy.serve import drain as draining
 from presign_proxy.serve import listeners
@@ -247,7 +248,10 @@ def test_whoever_has_not_taken_what_was_written_for_it_is_behind_and_not_idle() 
 
 def knowing(layers: dict[Any, Any]) -> Any:
     """A guard that knows of these layers, and of no head that is due."""
-    return SimpleNamespace(states=SimpleNamespace(heads={}, layers=layers))
+    clients = ClientStates()
+    for client, layer in layers.items():
+        clients.attach(client, layer)
+    return SimpleNamespace(clients=clients)
 
 
 @pytest.mark.parametrize("idle", [True, False])

@@ -11,6 +11,7 @@ from presign_proxy.core.decision import Deny, Facts, Forward
 from presign_proxy.http.message import Request
 from presign_proxy.mitm.lane import request_head
 from presign_proxy.mitm.lane.exchange import Exchange
+from presign_proxy.mitm.lane.granted_request import granted_request
 from presign_proxy.signing.signed_policy import Terms
 from support.deciding import request, sent, signed
 
@@ -25,7 +26,7 @@ class UpstreamConnection:
 
     def __init__(self, **state: Any) -> None:
         self.told: list[Any] = []
-        self.lost = self.odd = self.heard = self.was_kept = False
+        self.lost = self.odd = self.has_answered = self.was_kept = False
         self.transport: Any = "a transport"
         vars(self).update(state)
 
@@ -105,6 +106,7 @@ class Client:
 
     def __init__(self) -> None:
         self.client = SimpleNamespace(id="client", peername=("192.0.2.7", 7))
+        self.writer = self
         self.is_full = False
         self.output = b""
         self.told: list[Any] = []
@@ -192,7 +194,7 @@ class Lab:
         self.wire = self.wire_of(self.forward) if self.forward.sent is not None else None
         lane: Any = self.lane
         shared: Any = self.shared
-        self.exchange = Exchange(lane, shared, head, self.request, self.forward, self.wire)
+        self.exchange = Exchange(lane, shared, granted_request(head, self.request, self.forward), self.wire)
         self.shared.exchanges.add(self.exchange)
         self.freed = 0
         self.exchange.limit_hold.slot = SimpleNamespace(  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import h2.config
@@ -16,7 +17,8 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
 
 from presign_proxy.limits.client_shares import Shares
-from presign_proxy.mitm.flow.http2 import GuardedHttp2Client, GuardedHttp2Server
+from presign_proxy.mitm.flow.http2_client import GuardedHttp2Client
+from presign_proxy.mitm.flow.http2_server import GuardedHttp2Server
 from presign_proxy.mitm.turns import Turns
 
 HEAD = [(":method", "POST"), (":scheme", "https"), (":authority", "x"), (":path", "/")]
@@ -28,17 +30,17 @@ class Layer:
     def __init__(self) -> None:
         self.streams: dict[int, Any] = {}
         self.held: set[int] = set()
-        self.owing: set[Any] = set()
+        self.withholding: set[Any] = set()
         self.shares = Shares()
         self.called: list[Any] = []
         """Those whose turn has come, and who were not told yet."""
         self.ends: list[Any] = []
         """What is called at the end of this turn of the event loop."""
-        self.turns = Turns(self.called.append, later=self.ends.append)
+        self.starts = Turns(self.called.append, later=self.ends.append)
 
     @property
-    def states(self) -> Any:
-        return self
+    def clients(self) -> Any:
+        return SimpleNamespace(fairness=self)
 
     def is_full(self, stream_id: int) -> bool:
         return stream_id in self.held

@@ -13,8 +13,10 @@ from mitmproxy.connection import ConnectionState, Server
 
 from presign_proxy.core.connection import Conduct
 from presign_proxy.mitm import deadlines as module
+from presign_proxy.mitm.client_state import ClientStates
 from presign_proxy.mitm.deadlines import Deadlines
-from presign_proxy.mitm.flow.state import Arrival, FlowState, FlowStates
+from presign_proxy.mitm.flow.arrival import Arrival
+from presign_proxy.mitm.flow.state import FlowState, FlowStates
 from support.deciding import request, sent, signed
 
 PATIENCE = 5.0
@@ -64,7 +66,8 @@ class Layer:
 class Lab:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         confirm: Any = None
-        self.states = FlowStates(confirm)
+        self.clients = ClientStates()
+        self.states = FlowStates(confirm, self.clients)
         self.ended: list[Any] = []
         self.reloaded: list[float] = []
         self.ticked: list[float] = []
@@ -98,20 +101,23 @@ class Lab:
         self.flows.append(flow)
         flow_state = self.states.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
         grant = sent(request(signed()))
-        self.states.grant(flow_state, replace(grant, connection=replace(grant.connection, conduct=CONDUCT)))
-        flow_state.server = Server(address=("api.example", 443))
-        flow_state.server.state = ConnectionState.OPEN
+        connection = replace(grant.connection, conduct=CONDUCT)
+        self.states.grant(flow_state, replace(grant, connection=connection), ())
+        server = Server(address=("api.example", 443))
+        server.state = ConnectionState.OPEN
+        flow_state.progress.send_on(server)
         flow_state.stream = SimpleNamespace(is_held=False)
-        flow_state.stage, flow_state.since = stage, NOW  # type: ignore[assignment]
+        flow_state.progress.stage, flow_state.progress.since = stage, NOW  # type: ignore[assignment]
         for name, value in state.items():
-            setattr(flow_state, name, value)
+            part: Any = flow_state if name in ("stream", "decision") else flow_state.progress
+            setattr(part.upload if name in ("is_open", "held", "moved") else part, name, value)
         return flow_state
 
     def mute(self) -> tuple[Client, Layer]:
         """A client that says no more, and its layer."""
         client, layer = Client(), Layer()
-        self.states.mute.add(client)
-        self.states.layers[client] = layer
+        self.clients.half_closed.add(client)
+        self.clients.attach(client, layer)
         return client, layer
 
 

@@ -14,9 +14,8 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 
 from presign_proxy.mitm.backpressure import GatedReader
-from presign_proxy.mitm.flow.state import FlowStates
-from presign_proxy.mitm.lane import layer as module
-from presign_proxy.mitm.lane import request_head
+from presign_proxy.mitm.client_state import ClientStates
+from presign_proxy.mitm.lane import client_gate, layer, pipeline, request_head
 from presign_proxy.mitm.lane.layer import Lane
 
 PATIENCE = 5.0
@@ -140,8 +139,7 @@ class Lab:
         self.takes_over = True
         self.tasks: list[asyncio.Task[None]] = []
         self.done: list[Any] = []
-        confirm: Any = None
-        self.states = FlowStates(confirm)
+        self.clients = ClientStates()
         self.reader = Reader()
         transport = SimpleNamespace(get_write_buffer_size=lambda: self.waiting, abort=self._abort)
         writer = SimpleNamespace(transport=transport, drain=self._drain)
@@ -151,18 +149,19 @@ class Lab:
             transports={self.client: self.io}, timeout_watchdog=watchdog, server_event=self._server_event
         )
         self.shared: Any = SimpleNamespace(
-            states=self.states,
+            clients=self.clients,
             open=True,
             exchanges=set(),
             write_batch=SimpleNamespace(write=self._write, flush=self._flush),
             run=self._run,
         )
-        patch.setattr(module, "handler_of", lambda client: self.handler)
-        patch.setattr(module, "keep_awake", self._keep_awake)
-        patch.setattr(module, "Judge", lambda *_: SimpleNamespace(granted=self._judge))
-        patch.setattr(module, "ClientReader", SimpleNamespace(over=self._take_over))
+        patch.setattr(layer, "handler_of", lambda client: self.handler)
+        patch.setattr(pipeline, "keep_awake", self._keep_awake)
+        patch.setattr(pipeline, "Judge", lambda *_: SimpleNamespace(granted=self._judge))
+        patch.setattr(client_gate, "ClientReader", SimpleNamespace(over=self._take_over))
         stock: Any = self.stock
         self.lane: Any = Lane(self.context, stock, self.shared)
+        self.pipeline: Any = self.lane.pipeline
 
     # -- what stands around it
 
@@ -196,8 +195,8 @@ class Lab:
     async def _server_event(self, event: events.Event) -> None:
         self.handle(event)
 
-    def _judge(self, raw: bytes, lane: Lane) -> Any:
-        assert lane is self.lane
+    def _judge(self, raw: bytes, client_side: Any) -> Any:
+        assert client_side is self.pipeline
         self.judged.append(raw)
         if raw.startswith(b"GET /fails "):
             raise ZeroDivisionError
@@ -206,8 +205,8 @@ class Lab:
         self.exchanges.append(Exchange(self, raw))
         return self.exchanges[-1]
 
-    def _take_over(self, writer: Any, reader: Any, lane: Lane) -> Any:
-        assert (writer, reader, lane) == (self.io.writer, self.reader, self.lane)
+    def _take_over(self, writer: Any, reader: Any, taker: Any) -> Any:
+        assert (writer, reader, taker) == (self.io.writer, self.reader, self.pipeline)
         if not self.takes_over:
             return None
         self.intakes.append(ClientReader())
@@ -234,7 +233,7 @@ class Lab:
         self.over()
         client_reader = self.intakes[-1]
         if data:
-            self.lane.received(data)
+            self.pipeline.received(data)
         return client_reader
 
     def shut(self) -> list[Any]:
@@ -244,7 +243,7 @@ class Lab:
 
     def over(self, index: int = -1, *, close: bool = False, now: bool = False) -> None:
         exchange: Any = self.exchanges[index]
-        self.lane.over(exchange, close=close, now=now)
+        self.pipeline.over(exchange, close=close, now=now)
 
     async def settle(self) -> None:
         """All that was to be done beside is done, but for what waits for the client."""

@@ -70,6 +70,18 @@ _POOL: Final = (
     "mitm/lane/test_lane.py::test_a_connection_that_has_not_taken_the_last_upload_in_full_is_not_kept",
     "mitm/lane/test_lane.py::test_a_pool_has_an_end",
 )
+_EXCHANGE: Final = (
+    "mitm/lane/test_exchange.py",
+    "mitm/lane/test_exchange_bodies.py",
+    "mitm/lane/test_exchange_ends.py",
+    "mitm/lane/test_exchange_failures.py",
+)
+_LAYER: Final = (
+    "mitm/lane/test_layer.py",
+    "mitm/lane/test_layer_order.py",
+    "mitm/lane/test_layer_ends.py",
+    "mitm/lane/test_layer_beside.py",
+)
 _INTAKE: Final = (
     "mitm/lane/test_client_reader.py::test_a_client_is_served_again_and_again_with_bodies_and_without",
     "mitm/lane/test_client_reader.py::test_a_head_that_comes_byte_by_byte_on_a_kept_connection_is_served",
@@ -135,6 +147,7 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.dialling": ("mitm/test_dialling.py",),
     "gateway.destination": ("mitm/test_dialling.py",),
     "gateway.resolver": ("gateway/test_resolver.py",),
+    "mitm.client_state": ("mitm/test_client_state.py",),
     "config.threads": ("gateway/test_resolver.py",),
     "http.networks": (
         "signing/test_source_scheme.py",
@@ -179,11 +192,16 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "serve.listeners": ("serve/test_listeners.py",),
     "observe.admin_server": ("observe/test_admin_server.py",),
     "mitm.flow.http2_frames": ("mitm/flow/test_http2_frames.py", "mitm/flow/test_http2_turns.py"),
+    "mitm.flow.http2_budget": ("mitm/flow/test_http2_frames.py",),
+    "mitm.flow.http2_heads": ("mitm/flow/test_http2_frames.py",),
+    "mitm.flow.hpack_fields": ("mitm/flow/test_http2_frames.py",),
     "mitm.turns": ("mitm/test_turns.py",),
     "limits.client_shares": ("limits/test_client_shares.py",),
     "mitm.flow.http2_status": ("mitm/flow/test_http2.py",),
     "mitm.flow.http2_encoder": ("mitm/flow/test_http2.py",),
-    "mitm.flow.http2": ("mitm/flow/test_http2.py", "mitm/flow/test_http2_turns.py"),
+    "mitm.flow.http2_side": ("mitm/flow/test_http2.py", "mitm/flow/test_http2_turns.py"),
+    "mitm.flow.http2_server": ("mitm/flow/test_http2.py", "mitm/flow/test_http2_turns.py"),
+    "mitm.flow.http2_client": ("mitm/flow/test_http2.py", "mitm/flow/test_goaway.py"),
     "mitm.flow.upstream_protocol": ("mitm/flow/test_upstream_protocol.py",),
     "mitm.half_closed": ("mitm/test_half_closed.py",),
     "mitm.bell": ("mitm/test_bell.py",),
@@ -203,23 +221,27 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "mitm.lane.write_batch": ("mitm/lane/test_upstream_pool.py",),
     "mitm.lane.request_body": ("mitm/lane/test_request_body.py",),
     "mitm.lane.response": ("mitm/lane/test_response.py",),
+    "mitm.lane.body_pieces": ("mitm/lane/test_response.py",),
     "mitm.lane.upstream": ("mitm/lane/test_upstream.py",),
+    "mitm.lane.upstream_socket": ("mitm/lane/test_upstream.py",),
+    "mitm.lane.read_pacing": ("mitm/lane/test_upstream.py",),
     "mitm.lane.client_reader": _INTAKE,
-    "mitm.lane.layer": (
-        "mitm/lane/test_layer.py",
-        "mitm/lane/test_layer_order.py",
-        "mitm/lane/test_layer_ends.py",
-        "mitm/lane/test_layer_beside.py",
-    ),
+    "mitm.lane.layer": _LAYER,
+    "mitm.lane.pipeline": _LAYER,
+    "mitm.lane.client_writer": _LAYER,
+    "mitm.lane.client_gate": _LAYER,
+    "mitm.lane.request_buffer": ("mitm/lane/test_request_buffer.py", *_LAYER),
     "mitm.lane.shared": ("mitm/lane/test_shared.py",),
-    "mitm.flow.waits": ("mitm/flow/test_waits.py", "mitm/flow/test_waits_connections.py"),
-    "mitm.deadlines": ("mitm/test_deadlines.py", "mitm/test_deadlines_of_bodies.py"),
-    "mitm.lane.exchange": (
-        "mitm/lane/test_exchange.py",
-        "mitm/lane/test_exchange_bodies.py",
-        "mitm/lane/test_exchange_ends.py",
-        "mitm/lane/test_exchange_failures.py",
+    "mitm.flow.waiting_stream": (
+        "mitm/flow/test_waiting_stream.py",
+        "mitm/flow/test_upstream_connections.py",
     ),
+    "mitm.flow.upstream_connections": ("mitm/flow/test_upstream_connections.py",),
+    "mitm.deadlines": ("mitm/test_deadlines.py", "mitm/test_deadlines_of_bodies.py"),
+    "mitm.lane.exchange": _EXCHANGE,
+    "mitm.lane.dispatch": _EXCHANGE,
+    "mitm.lane.client_head": _EXCHANGE,
+    "mitm.lane.granted_request": _EXCHANGE,
 }
 
 

@@ -15,8 +15,11 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from presign_proxy.mitm.flow.state import FlowStates
-from presign_proxy.mitm.flow.waits import WaitingHttp1Server, WaitingHttpLayer, WaitingStream, _ForStream
+from presign_proxy.mitm.client_state import ClientStates
+from presign_proxy.mitm.flow.http1_server import WaitingHttp1Server
+from presign_proxy.mitm.flow.stream_events import StreamEvent
+from presign_proxy.mitm.flow.upstream_connections import WaitingHttpLayer
+from presign_proxy.mitm.flow.waiting_stream import WaitingStream
 
 
 def context_of(client: Client) -> Context:
@@ -29,7 +32,7 @@ class Stream(WaitingStream):
     """Notes what it is told beside mitmproxy's own events."""
 
     def _handle_event(self, event: events.Event) -> Iterator[Any]:
-        if isinstance(event, _ForStream):
+        if isinstance(event, StreamEvent):
             self.told.append(event)
         else:
             yield from super()._handle_event(event)
@@ -44,12 +47,12 @@ class Server(WaitingHttp1Server):
 
 
 class Layer(WaitingHttpLayer):
-    def __init__(self, context: Context, states: FlowStates) -> None:
+    def __init__(self, context: Context, clients: ClientStates) -> None:
         super().__init__(context, HTTPMode.regular)
         self.closed = set()
         self.full: set[tuple[int, int]] = set()
         server = Server(context.fork())
-        server.states = states
+        server.clients = clients
         self.connections[context.client] = server
 
     def make_stream(self, stream_id: int) -> Iterator[Any]:
@@ -71,9 +74,8 @@ class Lab:
             state=ConnectionState.OPEN,
             proxy_mode=ProxyMode.parse("regular"),
         )
-        confirm: Any = None
-        self.states = FlowStates(confirm)
-        self.layer: Any = Layer(context_of(self.client), self.states)
+        self.clients = ClientStates()
+        self.layer: Any = Layer(context_of(self.client), self.clients)
         self.hooks = True
         """Whether hooks end at once."""
         self.hooked: list[Any] = []

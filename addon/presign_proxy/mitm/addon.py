@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class PresignAddon:
-    """Declares the options and arms the guard."""
+    """The addon that declares the options and arms the guard."""
 
     def __init__(self) -> None:
         self._guard: Guard | None = None

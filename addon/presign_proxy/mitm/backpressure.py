@@ -1,4 +1,4 @@
-"""Back-pressure where mitmproxy has none: nothing more is read from a peer while too much of it is held.
+"""Back-pressure where mitmproxy has none: a peer is not read from while too much of its data waits here.
 
 mitmproxy reads on and queues: a body whose upstream is still being dialled, and what an HTTP/2 client's
 closed window keeps from being sent. A gate stops reading a socket that serves one exchange, never one that
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .bell import PAUSE, Bell
+from .client_connection import ClientConnection
 from .small_reads import sip
 from .sockets import handler_of
 from .tcp import keep_asking
@@ -29,11 +30,12 @@ _LONGEST_PAUSE: Final = 4 * PAUSE
 
 
 def is_too_much(waiting: int, together: int, room: int = MAX_BACKLOGS) -> bool:
-    """Whether no more of an answer is to be read: so much of it waits, and so much of all that its client
-    has asked for.
+    """Return whether no more of an answer is to be read.
 
     Args:
-        room: bytes that may wait for one client by now, because others have theirs.
+        waiting: bytes of this answer that wait.
+        together: bytes of all answers to its client that wait.
+        room: bytes that may wait for one client now, in view of what waits for others.
     """
     return waiting > MAX_BACKLOG or (waiting > SHARE and together > min(MAX_BACKLOGS, room))
 
@@ -43,37 +45,38 @@ class OneOfMany:
     its gate is not asked again and again.
     """
 
-    def __init__(self, connection: Any, layer: Callable[[], Any], turns: Turns) -> None:
+    def __init__(self, connection: Any, layer: Callable[[], ClientConnection | None], turns: Turns) -> None:
         """
         Args:
-            layer: the HTTP layer of its client by now; None where that has gone.
-            turns: in which what was read is told.
+            layer: returns what serves its client now; None if the client has gone.
+            turns: in which what was read is passed on.
         """
         self._connection = connection
         self._layer = layer
         self.turns = turns
 
     def is_shut(self) -> bool:
-        """Whether its client does not take what came from it."""
+        """Return whether its client does not take what came from it."""
         layer = self._layer()
         return layer is not None and layer.is_shut(self._connection)
 
     def is_new(self) -> bool:
-        """Whether nothing of its answer was told yet."""
+        """Return whether nothing of its answer was passed on yet."""
         layer = self._layer()
         return layer is not None and layer.is_unanswered(self._connection)
 
     @property
     def bell(self) -> Bell | None:
-        """What rings when the gate may have been opened."""
-        return getattr(self._layer(), "bell", None)
+        """The bell that rings when the gate may have been opened."""
+        layer = self._layer()
+        return layer.bell if layer is not None else None
 
 
 class GatedReader:
     """A stream reader that waits while its gate is shut."""
 
     def __init__(self, reader: Any, is_shut: Callable[[], bool], among: OneOfMany | None = None) -> None:
-        """Args: among: where it is one of many, that one."""
+        """Args: among: the connection as one of many, if it is one."""
         self._reader = reader
         self._is_shut = is_shut
         self._among = among
@@ -83,14 +86,14 @@ class GatedReader:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether all that was read was told, and nothing more is here."""
+        """Whether all that was read was passed on, and nothing more is here."""
         return self._reading and not self._reader._buffer and not self._reader.at_eof()
 
     def hold(self, on: bool, by: object) -> None:
-        """Read no more until it is let go: for those who know when.
+        """Read no more, or go on: for a caller who knows when.
 
         Args:
-            by: who holds it; it reads on once nobody does.
+            by: the holder; reading goes on once there is none.
         """
         (self._holders.add if on else self._holders.discard)(by)
         if self._holders and self._held is None:
@@ -109,11 +112,12 @@ class GatedReader:
             data: bytes = await self._reader.read(n)
             self._reading = False
             if self._among is not None and not self._among.turns.take():
-                await self._stand(self._among)
+                await self._stand_in_row(self._among)
             return data
         except Exception as error:
-            # mitmproxy closes a connection that fails in this way; after any other it would stay, unread. It
-            # cannot do so before it has noted who reads, which it does when we first wait.
+            # mitmproxy closes a connection that fails with OSError; after any other error it would stay,
+            # unread. It cannot close it before it has noted its reading task, which it does when we first
+            # wait.
             await asyncio.sleep(0)
             raise OSError(f"reading failed ({type(error).__name__})") from None
         finally:
@@ -123,13 +127,13 @@ class GatedReader:
         if self._among is not None and (bell := self._among.bell) is not None:
             await bell.wait(self._is_shut)
             return
-        # Asked again and again, because what opens the gate is a count in somebody else's queue.
+        # Asked again and again: what opens the gate is a count in a queue of mitmproxy's.
         pause = PAUSE
         while self._is_shut():
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _stand(self, among: OneOfMany) -> None:
+    async def _stand_in_row(self, among: OneOfMany) -> None:
         called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         among.turns.wait(called, new=among.is_new())
         try:
@@ -146,7 +150,7 @@ def gate(client: Any, connection: Any, is_shut: Callable[[], bool], among: OneOf
     peer.
 
     Args:
-        among: where it is one of many that the client may have, that one.
+        among: the connection as one of many that the client may have, if it is one.
     """
     handler = handler_of(client)
     io = handler.transports.get(connection) if handler is not None else None

@@ -1,4 +1,4 @@
-"""What wakes those who wait at shut gates: once a client has taken something, or a stream of it has ended.
+"""A bell that wakes those who wait at shut gates, once a client has taken something or a stream has ended.
 
 A client over HTTP/2 may leave a hundred answers untaken, and each of them has a gate. Asked twenty times a
 second, those of nine clients took a quarter of a processor for nothing.
@@ -11,21 +11,21 @@ from collections.abc import Callable
 from typing import Final
 
 PAUSE: Final = 0.05
-"""Seconds until a gate is looked at that nobody rang for: room that other clients leave may open it."""
+"""Seconds until a gate is looked at without a ring: room that other clients leave may open it."""
 LONGEST_PAUSE: Final = 2.0
-"""As they double, at most so many."""
+"""Seconds between two looks at most, as they double."""
 
 
 class Bell:
-    """Has the gates of one client looked at again, at most once in a turn of the event loop."""
+    """Looks at the gates of one client again, at most once in a turn of the event loop."""
 
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
-        """What is told to those who wait, and whether their gates are shut."""
+        """For each who waits, what wakes it, and whether its gate is shut."""
         self._rings = False
 
     def ring(self) -> None:
-        """Something has happened that may open gates."""
+        """Look at the gates soon: something has happened that may open them."""
         if self._waiting and not self._rings:
             self._rings = True
             asyncio.get_running_loop().call_soon(self._look)
@@ -45,7 +45,7 @@ class Bell:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _look(self) -> None:
-        """Wake those whose gates are open, and nobody else: one that takes one answer leaves ninety-nine."""
+        """Wake only those whose gates are open: a client that takes one answer leaves ninety-nine."""
         self._rings = False
         for called, is_shut in self._waiting.items():
             if _may_be_open(is_shut):
@@ -53,13 +53,13 @@ class Bell:
 
 
 def call(waiting: asyncio.Future[None]) -> None:
-    """Tell one who waits to go on."""
+    """Let one who waits go on."""
     if not waiting.done():
         waiting.set_result(None)
 
 
 def _may_be_open(is_shut: Callable[[], bool]) -> bool:
-    """Also where that cannot be told: who waits asks again, and fails by himself and not with all others."""
+    """Return whether a gate may be open. If asking fails, it may be: the waiting task then fails alone."""
     try:
         return not is_shut()
     except Exception:

@@ -31,7 +31,7 @@ _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xf
 
 
 class StrictChunks(ChunkedReader):
-    """h11's reader over lines that were looked at before."""
+    """h11's reader over lines that were checked before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class StrictChunks(ChunkedReader):
 
 
 class _Lines:
-    """A receive buffer, of which sizes of chunks and trailers are read line by line.
+    """A receive buffer from which sizes of chunks and trailers are read line by line.
 
     A line ends in CR LF. To a parser that ends it at LF alone, as h11 does for trailers, the body may end
     elsewhere.
@@ -67,7 +67,7 @@ class _Lines:
         return line
 
     def maybe_extract_lines(self) -> list[bytes] | None:
-        """None of the trailers, once they have ended: they are fields that nobody checked."""
+        """Return no trailers, once they have ended: they are fields that were not checked."""
         while (line := self._line(_NO_TRAILER)) is not None:
             if line == b"\r\n":
                 return []
@@ -80,7 +80,7 @@ class _Lines:
         line = self.buf.maybe_extract_next_line()
         if line is not None:
             return bytes(line)
-        # An LF that is there now stands alone. The end of the line would be waited for, and might never come.
+        # An LF that is there now has no CR. To wait for the end of the line might take for ever.
         if len(self.buf) > MAX_LINE or b"\n" in bytes(self.buf):
             raise LocalProtocolError(wrong)
         return None
@@ -98,17 +98,17 @@ class JoinedChunks:
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._behind: Any = None
-        """What ends the chunks that were joined: the end of the body, or an error."""
+        """What follows the chunks that were joined: the end of the body, or an error."""
         self.lags = False
-        """Whether there may be more of them: others are to have their turn."""
+        """Whether there may be more of them, after other connections have had their turn."""
 
     @property
     def failed(self) -> bool:
-        """Whether the body is not as it has to be, as far as was told."""
+        """Whether the body is not as it has to be, as far as the events so far say."""
         return self._behind is None and bool(getattr(self._reader, "failed", False))
 
     def __call__(self, buf: Any) -> Any:
-        """The next event. Raises h11.ProtocolError."""
+        """Return the next event. Raises h11.ProtocolError."""
         found, self._behind, self.lags = self._behind, None, False
         if isinstance(found, Exception):
             raise found
@@ -136,5 +136,5 @@ class JoinedChunks:
             return error
 
     def read_eof(self) -> Any:
-        """What the end of the connection means. Raises h11.ProtocolError."""
+        """Return what the end of the connection means. Raises h11.ProtocolError."""
         return self._reader.read_eof()

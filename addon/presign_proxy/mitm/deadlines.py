@@ -1,4 +1,4 @@
-"""What must happen in time, whether or not somebody sends something: deadlines and reloads."""
+"""What must happen in time, whether or not anything is sent: deadlines and reloads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mitmproxy.proxy.events import ConnectionClosed
 
 from ..observe.audit_record import GONE, Outcome
 from .flow.state import FlowState, FlowStates
-from .flow.waits import Overdue, Stalled
+from .flow.stream_events import Overdue, Stalled
 from .half_closed import has_gone, is_quiet
 from .sockets import cut, handler_of, hang_up, is_taken, keep_awake
 
@@ -26,7 +26,7 @@ HEAD_DEADLINE: Final = 10.0
 
 
 class Deadlines:
-    """Ticks twice a second: ends what is overdue, and has a changed configuration read again."""
+    """A clock that ticks twice a second, ends what is overdue, and has a changed configuration read again."""
 
     def __init__(
         self,
@@ -37,19 +37,20 @@ class Deadlines:
     ) -> None:
         """Args: end: writes down how a granted exchange has ended."""
         self._states = states
+        self._clients = states.clients
         self._end = end
         self._task: asyncio.Task[None] | None = None
         self._lost: WeakSet[FlowState] = WeakSet()
-        # What is revoked comes first, and none of them waits for what another one fails at.
+        # Revocations come first. A step that fails does not keep the others from running.
         self._steps: tuple[Callable[[float], Awaitable[None] | None], ...] = (
             reload,
             self._end_gone,
             self._end_overdue,
             tick,
             self._wake_overdue,
-            self._ask_mute,
+            self._ask_half_closed,
             self._end_stalled,
-            self._tell_of_lost,
+            self._report_lost,
         )
 
     def start(self) -> None:
@@ -61,11 +62,11 @@ class Deadlines:
             self._task.cancel()
 
     def make_room(self) -> bool:
-        """Close one connection that serves nobody, lest whoever keeps them all shuts the others out."""
-        stranger = self._states.idle_stranger()
+        """Close one idle connection, so that a client that keeps them all shuts no other out."""
+        stranger = self._clients.idle_stranger()
         if stranger is None:
             return False
-        self._states.forget(stranger)
+        self._clients.forget(stranger)
         cut(stranger, stranger)
         return True
 
@@ -80,95 +81,87 @@ class Deadlines:
                 except Exception as error:
                     logger.error("presign: housekeeping failed (%s)", type(error).__name__)
 
-    async def _tell_of_lost(self, _: float) -> None:
-        """End exchanges whose upstream connection has ended without anybody's being told.
+    async def _report_lost(self, _: float) -> None:
+        """End exchanges whose upstream connection has ended without a report of it.
 
         Where writing to a connection fails, mitmproxy cancels its task, also while that waits for its turn to
-        tell of the end: the client would wait for ever, because there is nothing left that could be cut.
+        report the end: the client would wait for ever, because there is nothing left that could be cut.
         """
         lost = [flow_state for flow_state in self._states.live() if _is_lost(flow_state)]
         for flow_state in lost:
-            handler, ended = handler_of(flow_state.client), flow_state.server
-            if (
-                flow_state in self._lost and handler is not None
-            ):  # half a second ago too: nobody is about to tell
-                flow_state.server = None
+            handler, ended = handler_of(flow_state.client), flow_state.progress.server
+            # Lost at the last look too, half a second ago: so its end is not just being reported.
+            if flow_state in self._lost and handler is not None and ended is not None:
+                flow_state.progress.leave_server()
                 ended.state = ConnectionState.CLOSED
                 await handler.server_event(ConnectionClosed(ended))
         self._lost = WeakSet(lost)
 
     def _end_gone(self, _: float) -> None:
-        """End clients that have closed their connections, where nobody would be told of that."""
-        for client in self._states.unheard():
-            layer, mute = self._states.layers.get(client), client in self._states.mute
+        """End clients that have closed their connections, where mitmproxy would not notice."""
+        clients = self._clients
+        for client in {*clients.silent(), *(one.client for one in self._states.uploads())}:
+            layer, half_closed = clients.layer_of(client), client in clients.half_closed
             answering = layer is not None and layer.is_answering()
-            if has_gone(client) or (mute and answering and is_quiet(client)):
-                self._states.mute.discard(client)
-                self._states.deaf.discard(client)
-                self._states.gone.add(client)
+            if has_gone(client) or (half_closed and answering and is_quiet(client)):
+                clients.note_gone(client)
                 try:
                     if layer is not None:
                         layer.give_up()
                 finally:
-                    if client in self._states.raw:
-                        hang_up(client)  # what waits for the other end of its tunnel would keep that open
+                    if client in clients.raw_tunnels:
+                        hang_up(client)  # what waits for the other end of its tunnel would keep it open
                     cut(client, client)
 
-    async def _ask_mute(self, now: float) -> None:
-        """Ask those again that wait for an answer: one may have closed its connection since."""
-        for client in self._states.mute.all():
-            handler, layer = handler_of(client), self._states.layers.get(client)
-            if handler is None or layer is None or not self._states.mute.is_due(client, now):
+    async def _ask_half_closed(self, now: float) -> None:
+        """Ask half-closed clients that wait for an answer: one may have closed its connection since."""
+        for client in self._clients.half_closed.all():
+            handler, layer = handler_of(client), self._clients.layer_of(client)
+            if handler is None or layer is None or not self._clients.half_closed.is_due(client, now):
                 continue
             if (asks := layer.ask()) is not None:
                 await handler.server_event(asks)
 
     def _end_overdue(self, now: float) -> None:
-        for client, since in list(self._states.heads.items()):
-            if now - since > HEAD_DEADLINE:
-                self._states.paid_head(client)
-                cut(client, client)
+        """End what takes too long, and what has lost the slot that it counts under."""
+        for client in self._clients.awaited_longer_than(HEAD_DEADLINE, now):
+            self._clients.head_came(client)
+            cut(client, client)
         for flow_state in self._states.live():
+            progress = flow_state.progress
             if handler_of(flow_state.client) is None:
-                self._end(flow_state, flow_state.outcome(None, GONE))  # and nobody said so
+                self._end(flow_state, progress.outcome(None, GONE))  # no hook has reported the end
                 continue
             if self._states.is_waiting(flow_state):
                 keep_awake(flow_state.client)
-            if _is_overdue(flow_state, now):
-                flow_state.timed_out = True
-                cut(flow_state.client, flow_state.server)
+            if progress.server is not None and _is_overdue(flow_state, now):
+                progress.time_out()
+                cut(flow_state.client, progress.server)
             elif flow_state.limit_hold.is_lost(now):
-                cut(flow_state.client, flow_state.server or flow_state.client)
+                cut(flow_state.client, progress.server or flow_state.client)
 
     async def _wake_overdue(self, now: float) -> None:
-        """Have those answered that wait too long for their connection: for a hook, a name, TCP or TLS."""
+        """Answer requests that wait too long for their connection: for a hook, a name, TCP or TLS."""
         for flow_state in self._states.live():
-            handler = handler_of(flow_state.client)
-            if (
-                handler is not None
-                and flow_state.stream is not None
-                and _connects_for_too_long(flow_state, now)
-            ):
-                flow_state.timed_out = True
-                await handler.server_event(Overdue(flow_state.stream))
+            handler, stream = handler_of(flow_state.client), flow_state.stream
+            if handler is not None and stream is not None and _connects_for_too_long(flow_state, now):
+                flow_state.progress.time_out()
+                await handler.server_event(Overdue(stream))
 
     async def _end_stalled(self, now: float) -> None:
-        """Have those answered whose bodies stand still: no more is sent, or no more is taken."""
+        """Answer requests whose bodies stand still: the client sends no more, or the upstream takes none."""
         for flow_state in self._states.uploads():
-            handler, stream = handler_of(flow_state.client), flow_state.stream
-            if handler is None or stream is None or flow_state.stage not in _MOVING:
+            handler, stream, progress = handler_of(flow_state.client), flow_state.stream, flow_state.progress
+            granted = flow_state.granted
+            if handler is None or stream is None or granted is None or progress.stage not in _MOVING:
                 continue
-            held = stream.is_held or not (
-                flow_state.server is None or is_taken(flow_state.client, flow_state.server)
-            )
-            if flow_state.held is not held:
-                flow_state.held, flow_state.moved = held, now  # until now it was the other's turn
-            if now - max(flow_state.since, flow_state.moved) <= flow_state.patience[held]:
+            server = progress.server
+            held = stream.is_held or not (server is None or is_taken(flow_state.client, server))
+            if not progress.upload.has_stalled(now, progress.since, granted.patience, held=held):
                 continue
-            flow_state.moved = now  # told once
             if held:
-                flow_state.timed_out = True
-                cut(flow_state.client, flow_state.server or flow_state.client)
+                progress.time_out()
+                cut(flow_state.client, server or flow_state.client)
             else:
                 await handler.server_event(Stalled(stream))
 
@@ -178,25 +171,22 @@ _MOVING: Final = ("sending", "receiving", "done")
 
 
 def _is_lost(flow_state: FlowState) -> bool:
-    handler = handler_of(flow_state.client)
-    if handler is None or flow_state.server is None:
+    handler, server = handler_of(flow_state.client), flow_state.progress.server
+    if handler is None or server is None:
         return False
-    io = handler.transports.get(flow_state.server)
+    io = handler.transports.get(server)
     return io is None or (io.handler is not None and io.handler.done())
 
 
 def _is_overdue(flow_state: FlowState, now: float) -> bool:
-    if (
-        flow_state.grant is None
-        or flow_state.timed_out
-        or flow_state.stage != "waiting"
-        or flow_state.server is None
-    ):
+    grant, progress = flow_state.grant, flow_state.progress
+    if grant is None or progress.timed_out or progress.stage != "waiting" or progress.server is None:
         return False
-    return now - flow_state.since > flow_state.grant.connection.conduct.response_timeout
+    return now - progress.since > grant.connection.conduct.response_timeout
 
 
 def _connects_for_too_long(flow_state: FlowState, now: float) -> bool:
-    if flow_state.grant is None or flow_state.timed_out or flow_state.stage != "connecting":
+    grant, progress = flow_state.grant, flow_state.progress
+    if grant is None or progress.timed_out or progress.stage != "connecting":
         return False
-    return now - flow_state.since > flow_state.grant.connection.conduct.connect_timeout
+    return now - progress.since > grant.connection.conduct.connect_timeout

@@ -21,6 +21,7 @@ from ..gateway.gateway import Gateway
 from ..observe.log_redaction import Redaction
 from . import self_test, sockets
 from .backpressure import gate
+from .client_state import ClientStates
 from .deadlines import Deadlines
 from .dialling import Dialler
 from .flow import first_bytes, http_layer
@@ -49,9 +50,10 @@ class Guard:
         self.gateway = Gateway(sockets, self._front)
         admission, audit_log = self.gateway.admission, self.gateway.audit_log
         live_config = self.gateway.live_config
-        self.states = FlowStates(admission.confirm, lambda: live_config.max_clients)
+        self.clients = ClientStates(lambda: live_config.max_clients)
+        self.states = FlowStates(admission.confirm, self.clients)
         self._shared = LaneShared(
-            admission, self.gateway.destinations, audit_log, self.states, self.gateway.lifecycle
+            admission, self.gateway.destinations, audit_log, self.clients, self.gateway.lifecycle
         )
         self.gateway.status.adapters += [self.states, self._shared]
         self._dialler = Dialler(self.gateway.destinations)
@@ -148,22 +150,22 @@ class Guard:
         if open_clients() > most and not self._deadlines.make_room():
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
-            self.states.owe_head(client)
+            self.clients.await_head(client)
             widen(client)
-            gate(client, client, lambda: self.states.holds_too_much(client))
+            gate(client, client, lambda: self.clients.holds_too_much(client))
 
     def tls_start_client(self, data: TlsData) -> None:
         self._front.start(data)
 
     async def client_disconnected(self, client: Client) -> None:
         try:
-            if (layer := self.states.layers.get(client)) is not None:
+            if (layer := self.clients.layer_of(client)) is not None:
                 layer.give_up()  # it was told of the end of what the client says, and of no other
                 for event in layer.departures():
                     await tell(client, event)
             self._finisher.lost(client)
         finally:
-            self.states.forget(client)
+            self.clients.forget(client)
             self.gateway.destinations.forget(client)
             hang_up(client)
 
@@ -178,7 +180,7 @@ class Guard:
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
-        gate(data.client, data.server, *self.states.gating(data.client, data.server))
+        gate(data.client, data.server, *self.clients.gating(data.client, data.server))
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         self._dialler.connected(data)
@@ -192,8 +194,8 @@ class Guard:
         if raw and (self.registry is None or self.registry.deny_unsigned):
             nextlayer.layer = first_bytes.Refuse(nextlayer.context)
         elif raw:
-            self.states.paid_head(nextlayer.context.client)
-            self.states.raw.add(nextlayer.context.client)
+            self.clients.head_came(nextlayer.context.client)
+            self.clients.raw_tunnels.add(nextlayer.context.client)
         http_layer.adopt(nextlayer.context, self.states, self.begin)
         if self._shared.open and not raw:
             nextlayer.layer = with_lane(chosen, self._shared)
@@ -202,7 +204,7 @@ class Guard:
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         """Begin the deadline again, for the head inside the tunnel."""
-        self.states.owe_head(flow.client_conn)
+        self.clients.await_head(flow.client_conn)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         decide_connect(flow, self.registry, self.states, self._committer)

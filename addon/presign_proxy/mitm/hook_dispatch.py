@@ -1,4 +1,4 @@
-"""mitmproxy's event dispatch without the detours: the same addons, in the same order, called the same way.
+"""mitmproxy's dispatch of hooks, made cheaper: the same addons, in the same order, called the same way.
 
 The stock manager builds a context manager, a coroutine and two generators for each of some forty addons at
 each event, though few of them listen. That is a third of what a request costs, and more than we add to it.
@@ -17,11 +17,11 @@ from mitmproxy.addonmanager import AddonManager, safecall
 logger = logging.getLogger(__name__)
 
 Begin = Callable[[Any], bool]
-"""Begins with a hook; whether that was all."""
+"""Runs a hook as far as no addon waits, and returns whether that was all."""
 
 
 class DirectAddonManager(AddonManager):
-    """Passes over the addons that do not listen to an event."""
+    """An addon manager that passes over the addons that do not handle a hook."""
 
     async def trigger_event(self, event: hooks.Hook) -> None:
         name = event.name
@@ -36,7 +36,7 @@ class DirectAddonManager(AddonManager):
 
 
 class PromptAddonManager(DirectAddonManager):
-    """For a program that knows all of its addons: begins with a hook at once, and most are over with that.
+    """An addon manager that runs hooks at once, for a program that knows all of its addons.
 
     A task, a lock and two walks through all layers for each hook cost as much as all that the hooks do.
     """
@@ -46,10 +46,10 @@ class PromptAddonManager(DirectAddonManager):
     _updates: tuple[Callable[..., Any], ...] = ()
 
     def begin(self, hook: Any) -> bool:
-        """Call who listens to a hook about a flow, as far as nobody waits. Whether that was all; if not,
-        the hook has to be triggered as ever, and goes on from there.
+        """Call the addons for a hook about a flow, until one waits. Return whether that was all.
 
-        Raises what mitmproxy does not catch either.
+        If not, the hook has to be triggered as usual, and goes on from there. Raises what mitmproxy does not
+        catch either.
         """
         listening = iter(self._listening(hook))
         if self._updates:
@@ -75,7 +75,7 @@ class PromptAddonManager(DirectAddonManager):
             return
         try:
             await rest
-        except Exception as error:  # the hook is over all the same: what it has not decided on is refused
+        except Exception as error:  # the hook is over: what it has not decided on is refused
             logger.error("presign: failed at a hook (%s)", type(error).__name__)
 
     async def _finish(self, waits: Awaitable[Any], others: Iterator[Callable[..., Any]], flow: Any) -> None:
@@ -91,7 +91,7 @@ class PromptAddonManager(DirectAddonManager):
             return
 
     def _listening(self, hook: hooks.Hook) -> tuple[Callable[..., Any], ...]:
-        """Who listens, in order; asked as the stock manager asks, whenever the addons are others."""
+        """Return the handlers of a hook, in order, looked up again whenever the addons have changed."""
         if self._seen != self.chain:
             self._seen = list(self.chain)
             self._found = {}
@@ -104,7 +104,7 @@ class PromptAddonManager(DirectAddonManager):
 
 
 def _is_deaf(addon: Any, name: str) -> bool:
-    """Whether an addon has neither this hook nor addons below it, asked as the stock manager asks."""
+    """Return whether an addon has neither this hook nor addons below it, as the stock manager sees it."""
     try:
         return not getattr(addon, name, None) and not hasattr(addon, "addons")
     except Exception:
@@ -112,13 +112,13 @@ def _is_deaf(addon: Any, name: str) -> bool:
 
 
 def speed_up(addons: AddonManager) -> None:
-    """Leaves a manager alone that is not mitmproxy's own."""
+    """Make mitmproxy's own manager pass over addons; leave any other alone."""
     if type(addons) is AddonManager:
         addons.__class__ = DirectAddonManager
 
 
 def prompt(addons: AddonManager) -> Begin | None:
-    """What begins with hooks at once; None for a manager that is not mitmproxy's own."""
+    """Return what runs hooks at once, or None for a manager that is not mitmproxy's own."""
     if type(addons) is not DirectAddonManager:
         return None
     addons.__class__ = PromptAddonManager

@@ -1,4 +1,4 @@
-"""What a peer has sent before its connection failed, read before the failure is told of.
+"""The last bytes of a peer whose connection has failed, read before the failure is reported.
 
 A server that refuses an upload answers and closes; what is still sent to it is answered with RST. asyncio
 ends a connection as soon as writing fails, and what the system has received, the answer, goes with it unread.
@@ -19,14 +19,14 @@ _MOST: Final = 4 * _PIECE
 """Bytes that are read; more would be half of something large."""
 _LOOK: Final = 0.01
 _LOOKS: Final = 100
-"""How often it is looked whether a reader has taken them, until it is told of the end all the same."""
+"""How often to look whether a reader has taken them, until the end is reported all the same."""
 
 
 def keep(transport: Any) -> None:
-    """Have the protocol of a connection get what was received, also where writing to the connection fails.
+    """Give the protocol of a connection what was received, also when writing to the connection fails.
 
     Args:
-        transport: one over TCP, or over TLS; anything else stays as it is.
+        transport: over TCP or TLS; any other stays as it is.
     """
     over_tls = getattr(transport, "_ssl_protocol", None)
     raw = transport if over_tls is None else getattr(over_tls, "_transport", None)
@@ -38,28 +38,28 @@ def keep(transport: Any) -> None:
 
 
 class _Ending:
-    """Stands before the method of a protocol that is told of the end. Gone once it was called."""
+    """A wrapper of `connection_lost` of a protocol. It takes itself off when it is called."""
 
-    __slots__ = ("_protocol", "_raw", "_tell")
+    __slots__ = ("_protocol", "_raw", "_report")
 
     def __init__(self, raw: Any, protocol: Any) -> None:
         self._raw = raw
         self._protocol = protocol
-        self._tell = protocol.connection_lost
+        self._report = protocol.connection_lost
 
     def __call__(self, exc: Exception | None) -> None:
-        protocol, tell = self._protocol, self._tell
+        protocol, report = self._protocol, self._report
         del protocol.connection_lost  # which referred to us, and we to it
         try:
             for data in unread(self._raw) if exc is not None else ():
                 _give(protocol, data)
         except Exception as error:
             logger.error("presign: failed at the end of a connection (%s)", type(error).__name__)
-        _tell(protocol, tell, exc, _LOOKS)
+        _report(protocol, report, exc, _LOOKS)
 
 
 def unread(transport: Any) -> Iterator[bytes]:
-    """What was received on a connection that has failed. Its socket is closed once the end was told of."""
+    """Read what was received on a failed connection. Its socket is closed once the end is reported."""
     sock = transport.get_extra_info("socket")
     left = _MOST
     while left > 0:
@@ -85,12 +85,10 @@ def _give(protocol: Any, data: bytes) -> None:
         data = data[size:]
 
 
-def _tell(protocol: Any, tell: Any, exc: Exception | None, looks: int) -> None:
-    """Tell of the end; where there is a stream reader, once it has given away what came before. Told of a
-    failure, it forgets that.
-    """
+def _report(protocol: Any, report: Any, exc: Exception | None, looks: int) -> None:
+    """Report the end, but let a stream reader give its data away first: a failure makes it drop them."""
     reader = getattr(protocol, "_stream_reader", None)
     if exc is not None and looks and getattr(reader, "_buffer", None):
-        asyncio.get_running_loop().call_later(_LOOK, _tell, protocol, tell, exc, looks - 1)
+        asyncio.get_running_loop().call_later(_LOOK, _report, protocol, report, exc, looks - 1)
     else:
-        tell(exc)
+        report(exc)

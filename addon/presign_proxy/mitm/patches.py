@@ -1,6 +1,6 @@
-"""Shorter ways to what mitmproxy does for each request, in a process in which nothing else uses it.
+"""Faster replacements for functions of mitmproxy, in a process in which nothing else uses it.
 
-Each is tried beside mitmproxy's own way first, and not taken where it leads elsewhere.
+Each is compared with mitmproxy's own function first, and not installed where the results differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mitmproxy.optmanager import _Option, unset
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 
-from .flow.adapter import twin
+from .flow.raw_message import twin
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _stock: Final = {
 
 
 def take() -> None:
-    """Take those that lead where mitmproxy's own ways lead."""
+    """Install the replacements whose results are those of mitmproxy's own functions."""
     for name, works, enter in _SHORTCUTS:
         try:
             if works():
@@ -56,14 +56,14 @@ def take() -> None:
 
 
 def _check_messages() -> None:
-    """mitmproxy asks `typing` about each of a dozen fields."""
+    """Check messages faster: mitmproxy asks `typing` about each of a dozen fields."""
     for kind in (http.RequestData, http.ResponseData):
         if "__post_init__" not in vars(kind):
             kind.__post_init__ = _checked(kind, kind.__post_init__)  # type: ignore[method-assign]
 
 
 def _checked(kind: Any, stock: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A check that lets pass only what has the very types; mitmproxy's own decides on all else."""
+    """Return a check that passes exact types at once; mitmproxy's own decides on all else."""
     wanted = tuple((field.name, _types(field.type)) for field in fields(kind))
 
     def check(message: Any) -> None:
@@ -77,7 +77,7 @@ def _checked(kind: Any, stock: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _types(kind: Any) -> frozenset[type]:
-    """Those that are of a kind beyond doubt; of one that is not understood, none."""
+    """Return the types that a kind surely allows; none for a kind that is not understood."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     return frozenset(one for one in kinds if one is NoneType or isinstance(one, type))
 
@@ -90,7 +90,7 @@ def _messages_are_checked() -> bool:
 
 
 def _fork(context: Context) -> Context:
-    """mitmproxy makes a server, with a random id, only to put the one that is there in its place."""
+    """Copy a context: mitmproxy makes a server with a random id, only to replace it at once."""
     fork = twin(context)
     fork.layers = context.layers.copy()
     return fork
@@ -118,7 +118,7 @@ def _fork_so() -> None:
 
 
 def _get_all(headers: Any, name: Any) -> list[str]:
-    """mitmproxy calls three functions for each field, and raises an exception inside for a missing one."""
+    """Look a field up: mitmproxy calls three functions for each, and raises inside for a missing one."""
     if isinstance(name, str):
         name = name.encode("utf-8", "surrogateescape")
     wanted, length = name.lower(), len(name)
@@ -163,7 +163,7 @@ def _look_up_so() -> None:
 
 
 def _current(option: Any) -> Any:
-    """mitmproxy makes a deep copy, twice, of what nobody can change."""
+    """Read an option: mitmproxy makes a deep copy, twice, of values that cannot change."""
     value = option._default if option.value is unset else option.value
     return value if type(value) in _ATOMS else _stock["current"](option)
 
@@ -192,7 +192,7 @@ def _parsed(authority: str | bytes, check: bool) -> tuple[str, int | None]:
 
 
 def _parse_authority(authority: Any, check: bool) -> tuple[str, int | None]:
-    """mitmproxy decodes the same few names for each request, label by label."""
+    """Parse an authority: mitmproxy decodes the same few names for each request, label by label."""
     kept = type(authority) in (str, bytes) and len(authority) <= MAX_AUTHORITY
     return _parsed(authority, check) if kept else _stock["parse_authority"](authority, check)
 

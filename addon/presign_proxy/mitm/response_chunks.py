@@ -1,8 +1,8 @@
-"""A chunked body of an answer, in the one reading that both paths have of it.
+"""The chunked body of an answer, read in the same way on both paths.
 
 Requests are read as RFC 9112, 7.1 has it and in no other way (`chunked.py`): a balancer before the gateway
-may disagree about where one ends. Behind an answer comes nothing: what servers write and curl and nginx read
-alike, blanks behind a size and lines that end in LF alone, is read, and the connection is not used again.
+may disagree about where one ends. Nothing follows an answer: blanks behind a size and lines that end in LF
+alone, which servers write and curl and nginx read alike, are read, and the connection is not used again.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FRAMED_OTHERWISE: Final = "the body of the upstream's answer is not framed as HT
 
 
 class ResponseChunks:
-    """Takes a body as it comes, and gives what is in its chunks. Extensions and trailers are dropped: they
-    are fields that nobody masks.
+    """A reader that takes a body as it comes, and returns what is in its chunks. Extensions and trailers are
+    dropped: they are not masked.
     """
 
     __slots__ = ("_held", "_left", "_line", "_part", "_trailers", "_wrong", "done", "regular", "rest")
@@ -54,7 +54,7 @@ class ResponseChunks:
 
     @property
     def lags(self) -> bool:
-        """Whether more is here than was read: feed it again, be it with nothing, once others had a turn."""
+        """Whether more is here than was read: feed it again, even with nothing, once others had a turn."""
         return bool(self._held) or self._wrong is not None
 
     @property
@@ -63,11 +63,11 @@ class ResponseChunks:
         return len(self._held)
 
     def forget(self) -> None:
-        """Nobody wants what was not read yet."""
+        """Drop what was not read yet."""
         self._held, self._wrong = b"", None
 
     def feed(self, data: bytes) -> bytes:
-        """What is in the next chunks, in one piece and as many as fit into a turn. Raises Unreadable."""
+        """Return what is in the chunks that fit into a turn, in one piece. Raises UnreadableHead."""
         wrong, self._wrong = self._wrong, None
         if wrong is not None:
             raise wrong
@@ -88,7 +88,7 @@ class ResponseChunks:
         return b"".join(pieces)
 
     def _read(self, data: bytes, pieces: list[bytes]) -> int:
-        """Read as much as fits into a turn. Returns where that ends. Raises Unreadable."""
+        """Read as much as fits into a turn; return where that ends. Raises UnreadableHead."""
         at = steps = 0
         while at < len(data) and not self.done and steps + len(pieces) < TURN_CHUNKS:
             if self._left:
@@ -106,7 +106,7 @@ class ResponseChunks:
         return at
 
     def _read_line(self, data: bytes, at: int) -> int:
-        """Read a line, or as much of it as is here. Returns where it ends. Raises Unreadable."""
+        """Read a line, or as much of it as is here; return where that ends. Raises UnreadableHead."""
         end = data.find(b"\n", at) + 1
         self._line += data[at : end or len(data)]
         if len(self._line) > MAX_LINE or not (end or self._may_become_a_line()):
@@ -119,7 +119,7 @@ class ResponseChunks:
         return end
 
     def _may_become_a_line(self) -> bool:
-        """Whether the rest of a line is worth waiting for."""
+        """Return whether the rest of a line is worth waiting for."""
         if self._part == self._behind:
             return self._line == b"\r"
         return self._part != self._size or _SIZE_BEGUN.fullmatch(self._line) is not None
@@ -133,7 +133,7 @@ class ResponseChunks:
         self._part = self._behind if self._left else self._trailer
 
     def _behind(self, line: bytes) -> None:
-        """The end of the line that every chunk ends with."""
+        """Read the end of the line that every chunk ends with."""
         if line not in (b"\r\n", b"\n"):
             raise UnreadableHead(FRAMED_OTHERWISE)
         self._part = self._size
@@ -166,15 +166,15 @@ def _read_plain(data: bytes, at: int, pieces: list[bytes], most: int) -> int:
 
 
 class ChunksForMitmproxy:
-    """The same in the shape of h11's readers, as mitmproxy asks them."""
+    """The same reader in the shape of h11's, as mitmproxy calls them."""
 
     def __init__(self) -> None:
         self.chunks = ResponseChunks()
         self._over = self._stops = False
 
     def __call__(self, buf: Any) -> h11.Data | h11.EndOfMessage | None:
-        """What fits into a turn; only what lies behind the body is left in the buffer. mitmproxy asks until
-        there is nothing: so that is what it hears behind a piece, where others are to have their turn.
+        """Return what fits into a turn; leave only what lies behind the body in the buffer. mitmproxy asks
+        until it gets None: so it gets None behind a piece, where others are to have their turn.
 
         Raises h11.RemoteProtocolError.
         """

@@ -1,4 +1,4 @@
-"""What we lean on inside mitmproxy, looked at before anything is forwarded: unknown means refuse to start."""
+"""A test, at start, of what we lean on inside mitmproxy: if any of it is unknown, nothing is forwarded."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
 
 
 def unknown() -> Iterator[str]:
-    """What is not as it was when this was written and tested, as sentences."""
+    """Yield what is not as it was when this was written and tested, as sentences."""
     if why := unsupported_mitmproxy(version.VERSION):
         yield f"presign: {why}"
         return
@@ -120,21 +120,21 @@ def unknown() -> Iterator[str]:
         method = getattr(owner, name, None)
         found = tuple(inspect.signature(method).parameters)[1:] if method else None
         if found is None or (parameters is not None and found != parameters):
-            yield _told(f"{owner.__name__}.{name}")
+            yield _has_changed(f"{owner.__name__}.{name}")
     for owner, name, text in _SOURCES:
         if text not in _source(getattr(owner, name, None)):
-            yield _told(f"{owner.__name__}.{name}")
+            yield _has_changed(f"{owner.__name__}.{name}")
 
 
 def _source(function: Any) -> str:
-    """How a function is written; empty where it is gone or cannot be read."""
+    """Return the source of a function; empty where it is gone or cannot be read."""
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):
         return ""
 
 
-def _told(what: str) -> str:
+def _has_changed(what: str) -> str:
     return (
         f"presign: mitmproxy {version.VERSION} has changed {what}, which the gateway leans on: "
         f"use a version that it was tested with: {INSTALL_MITMPROXY}"

@@ -1,7 +1,7 @@
 """Reading in small pieces.
 
-An event loop takes a quarter of a megabyte off a socket at a time, before anybody can say that it is too
-much. Of one connection that is little. A client over HTTP/2 has a hundred, and may take nothing of them.
+An event loop takes a quarter of a megabyte off a socket at a time, before it can be stopped. That is little
+for one connection. A client over HTTP/2 has a hundred, and may take nothing of them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, Final
 PIECE: Final = 64 * 1024
 """Bytes taken off a socket at a time."""
 LIMIT: Final = PIECE // 4
-"""Of a stream reader: where it holds twice as much, no more is taken."""
+"""Limit of a stream reader: no more is taken while it holds twice as much."""
 _cup: Final = bytearray(PIECE)
-"""Into which every event loop of this process reads; what comes is copied from it at once."""
+"""The buffer that every event loop of this process reads into; what comes is copied from it at once."""
 
 
 class Sips(asyncio.BufferedProtocol):
-    """Stands between a transport and the protocol of a stream reader, which hears of everything."""
+    """A protocol between a transport and that of a stream reader, to which it passes everything on."""
 
     __slots__ = ("_stock",)
 
@@ -45,7 +45,7 @@ class Sips(asyncio.BufferedProtocol):
 
 
 def sip(writer: Any, reader: Any) -> None:
-    """Have a connection read in small pieces from now on, if it is one of a stream reader."""
+    """Read a connection in small pieces from now on, if it is one of a stream reader."""
     stock = writer.transport.get_protocol()
     if isinstance(stock, asyncio.StreamReaderProtocol):
         reader._limit = LIMIT

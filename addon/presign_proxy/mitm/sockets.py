@@ -19,16 +19,16 @@ MAX_CONNECTIONS: Final = 100
 """To one address, for one client: the streams that a client of HTTP/2 may have at a time."""
 
 _calls: Final[set[asyncio.Task[None]]] = set()
-"""Those under way: the event loop alone would let go of them."""
+"""The calls under way: the event loop alone would not keep them alive."""
 
 
 def proxyserver() -> Any:
-    """mitmproxy's addon of that name; None where there is none."""
+    """Return mitmproxy's addon of that name, or None."""
     return ctx.master.addons.get("proxyserver")
 
 
 def handler_of(client: Client) -> Any:
-    """The handler that serves a client; None where it has gone."""
+    """Return the handler that serves a client, or None if the client has gone."""
     server = proxyserver()
     return server.connections.get(client.id) if server else None
 
@@ -41,23 +41,24 @@ def widen(client: Client) -> None:
     """
     handler = handler_of(client)
     if handler is not None:
-        # mitmproxy makes one outside of its own `try`. No code of ours runs there: what it raised would leave
-        # the client waiting.
+        # mitmproxy makes the semaphores outside of its own `try`. So no code of ours runs there: an exception
+        # of it would leave the client waiting.
         handler.max_conns = defaultdict(functools.partial(asyncio.Semaphore, MAX_CONNECTIONS))
 
 
 def speaks_h1(client: Client) -> bool:
+    """Return whether a client speaks HTTP/1."""
     return client.alpn in (None, b"", b"http/1.1")
 
 
 def open_clients() -> int:
-    """How many client connections are open."""
+    """Return how many client connections are open."""
     server = proxyserver()
     return len(server.connections) if server else 0
 
 
 def is_listening() -> bool:
-    """Whether this process takes clients: one that is kept in reserve does not."""
+    """Return whether this process takes clients: one that is kept in reserve does not."""
     server = proxyserver()
     return server is not None and any(server.servers)
 
@@ -78,7 +79,7 @@ async def tell(client: Client, event: events.Event) -> None:
 
 
 def call(turn: Any) -> None:
-    """Tell a side of HTTP/2 that it is its turn; one whose client has gone is told nothing."""
+    """Begin the turn of a side of HTTP/2, unless its client has gone."""
     task = asyncio.get_running_loop().create_task(tell(turn.side.conn, turn))
     _calls.add(task)
     task.add_done_callback(_calls.discard)
@@ -96,22 +97,22 @@ def cut(client: Client, connection: Connection) -> None:
 
 
 def transport_of(client: Client, connection: Connection) -> Any:
-    """The transport of one connection of a client's handler; None where there is none."""
+    """Return the transport of one connection of a client's handler, or None."""
     handler = handler_of(client)
     io = handler.transports.get(connection) if handler is not None else None
     return getattr(io.writer, "transport", None) if io is not None else None
 
 
 def is_taken(client: Client, connection: Connection) -> bool:
-    """Whether all that was written to one connection of a client's handler has left."""
+    """Return whether all that was written to one connection of a client's handler has left."""
     transport = transport_of(client, connection)
     return transport is None or not transport.get_write_buffer_size()
 
 
 def keep_awake(client: Client) -> None:
-    """A client that waits for more of its answer is not idle, however long that takes.
+    """Count a client as active: it waits for more of its answer, however long that takes.
 
-    One that does not take what there is stays under mitmproxy's `tcp_timeout`.
+    A client that does not take what there is stays under mitmproxy's `tcp_timeout`.
     """
     handler, transport = handler_of(client), transport_of(client, client)
     if handler is None or transport is None or transport.is_closing() or transport.get_write_buffer_size():
@@ -121,9 +122,10 @@ def keep_awake(client: Client) -> None:
 
 
 def is_silent(client: Client, connection: Connection) -> bool:
-    """Whether nothing has come on a connection of a client's handler that was not told to its layers: neither
-    bytes nor its end. What came before a request would pass for its answer. Nor does anything wait to be
-    sent: the next request would wait behind it, for as long as the upstream likes.
+    """Return whether nothing waits on a connection of a client's handler, in either direction.
+
+    Bytes, or an end, that its layers do not know yet would pass for the answer to the next request. And the
+    next request would wait behind bytes that are still to be sent, for as long as the upstream likes.
     """
     handler = handler_of(client)
     io = handler.transports.get(connection) if handler is not None else None
@@ -139,16 +141,16 @@ def is_silent(client: Client, connection: Connection) -> bool:
 
 
 def abort(client: Client, connection: Connection) -> None:
-    """Close one connection of a client's handler at once, whatever is still to be written to it."""
+    """Close one connection of a client's handler at once, and drop what is still to be written to it."""
     if (transport := transport_of(client, connection)) is not None:
         transport.abort()
 
 
 def hang_up(client: Client) -> None:
-    """Close the connection of a client that is told to be gone, and those that were made for it.
+    """Close the connection of a client that has gone, and those that were made for it.
 
-    mitmproxy has done so, unless a task of it was to be closed while it waited for its turn to report what it
-    had read: then the socket would stay open for as long as its peer pleases.
+    Normally mitmproxy has closed them already. It has not if a task of it was cancelled while it waited for
+    its turn to report what it had read: then the socket would stay open for as long as its peer likes.
     """
     handler = handler_of(client)
     for connection, io in list(handler.transports.items()) if handler is not None else ():

@@ -1,4 +1,4 @@
-"""What the kernel tells of a connection over TCP."""
+"""What the kernel knows about a connection over TCP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIOCOUTQNSD: Final = 0x894B
 
 
 def unsent(descriptor: int) -> int:
-    """Bytes that were written and cannot be sent, because the peer takes no more; 0 where nobody knows."""
+    """Return how many written bytes the peer does not take; 0 where that is unknown."""
     try:
         found = fcntl.ioctl(descriptor, _SIOCOUTQNSD, bytes(4))
     except (OSError, ValueError):  # of a socket that is closed, or that is none
@@ -26,7 +26,7 @@ _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 def keep_asking(sock: Any) -> None:
-    """Have the system find out where a peer is gone for good that could not say so.
+    """Let the system find out whether a peer has gone without a word.
 
     Nothing else would notice while both sides wait: an event stream may be silent for hours.
     """

@@ -21,18 +21,18 @@ from ..http.hosts import parse_host
 
 
 class Front:
-    """Answers for the names of the gateway."""
+    """The TLS front, which answers for the names of the gateway."""
 
     def __init__(self) -> None:
         self._certificate: Certificate | None = None
         self._hosts: frozenset[str] = frozenset()
 
     def use(self, certificate: Certificate | None, hosts: frozenset[str]) -> None:
-        """From now on; connections that are there keep what they have."""
+        """Use a certificate for these names from now on; connections that are there keep what they have."""
         self._certificate, self._hosts = certificate, hosts
 
     def start(self, data: TlsData) -> None:
-        """Speak for a name of the gateway. What is left alone, mitmproxy's own addon answers."""
+        """Answer for a name of the gateway. mitmproxy's own addon answers for all others."""
         client, certificate = data.conn, self._certificate
         if certificate is None or data.ssl_conn is not None or not isinstance(client, Client):
             return
@@ -47,7 +47,7 @@ class Front:
 
 
 def _context(certificate: Certificate) -> SSL.Context:
-    """With the options that mitmproxy's own addon uses; mitmproxy keeps one for each combination."""
+    """Return a context with the options of mitmproxy's own addon, which keeps one for each combination."""
     options: Any = ctx.options
     addons: Any = ctx.master.addons
     lowest = net_tls.Version[options.tls_version_client_min]
@@ -67,7 +67,7 @@ def _context(certificate: Certificate) -> SSL.Context:
 
 
 def _protocols(data: TlsData) -> tlsconfig.AppData:
-    """As mitmproxy chooses: over TLS to the proxy itself it speaks HTTP/1 only."""
+    """Return the protocols that mitmproxy would offer: over TLS to the proxy itself, HTTP/1 only."""
     client, layers = data.context.client, data.context.layers
     direct = len(layers) == 2 and isinstance(layers[0], modes.HttpProxy)
     return tlsconfig.AppData(

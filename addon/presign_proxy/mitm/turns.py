@@ -1,10 +1,10 @@
-"""Whose turn it is to cost a worker something, where clients over HTTP/2 may ask for much at a time.
+"""Turns in which clients over HTTP/2 use a worker, because each of them may ask for much at a time.
 
 One packet of a client may begin a hundred requests. Each is decided on, dialled and answered, which takes
-milliseconds; those of ten clients would stand in front of everybody else for seconds. So in each turn of the
-event loop a bounded number of them is gone on with, and the others stand in two rows: those who have nothing
-yet in one, those who have something in the other. The rows are served by turns, so that neither waits for the
-end of the other.
+milliseconds; the requests of ten clients would keep all others waiting for seconds. So each turn of the event
+loop goes on with a bounded number of them. The others stand in two rows: one for those that have nothing yet,
+one for those that have something. The rows are served alternately, so that neither waits for the end of the
+other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Turns:
-    """Calls those who wait, so many in each turn of the event loop."""
+    """Two rows of waiting parties, of which so many are called in each turn of the event loop."""
 
     def __init__(
         self,
@@ -25,23 +25,23 @@ class Turns:
     ) -> None:
         """
         Args:
-            call: tells one of those who wait that it is his turn.
+            call: lets one of those that wait go on.
             each: how many have a turn of the event loop.
-            later: calls back in the next turn of the event loop; None for the loop that runs.
+            later: calls back in the next turn of the event loop; None for the running loop.
         """
         self._call = call
         self._each = self._left = each
         self._later = later
         self._new: dict[Any, None] = {}
-        """Those who wait and have nothing yet, in their order."""
+        """Those that wait and have nothing yet, in their order."""
         self._others: dict[Any, None] = {}
         self._prefers_new = True
-        """Whose row is served next, where somebody stands in both."""
+        """Which row is served next, if neither is empty."""
         self._counts = False
-        """Whether the end of this turn of the event loop is waited for."""
+        """Whether the end of this turn of the event loop is awaited."""
 
     def take(self) -> bool:
-        """Whether somebody may go on at once: nobody waits, and there is room in this turn."""
+        """Return whether one may go on at once: none waits, and there is room in this turn."""
         if self._new or self._others or not self._left:
             return False
         self._left -= 1
@@ -52,14 +52,14 @@ class Turns:
         """Take the last place in a row.
 
         Args:
-            new: whether it has nothing yet, and so waits for those alone who have nothing either, and for as
+            new: whether it has nothing yet, and so waits only for those that have nothing either, and for as
                 many of the others.
         """
         (self._new if new else self._others)[one] = None
         self._count()
 
     def leave(self, one: Any) -> None:
-        """Give up a place: nothing is done for who has gone."""
+        """Give up a place: nothing is done for a client that has gone."""
         self._new.pop(one, None)
         self._others.pop(one, None)
 
@@ -80,7 +80,7 @@ class Turns:
             self._count()
 
     def _served(self) -> dict[Any, None]:
-        """The row whose first is called next."""
+        """Return the row whose first is called next."""
         if self._prefers_new:
             return self._new or self._others
         return self._others or self._new

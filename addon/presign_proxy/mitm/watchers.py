@@ -1,4 +1,4 @@
-"""Who watches: people at mitmdump's output, which has one line for a request of ours, or at a UI."""
+"""What people see: mitmdump's output, with one line for a request of ours, or a UI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .lane.availability import shows_flows
 
 
 class QuietDumper(Dumper):
-    """Passes over flows that have a line of ours."""
+    """mitmproxy's dumper, but for flows that have a line of ours."""
 
     has_line: Callable[[Flow], bool]
 
@@ -24,7 +24,7 @@ class QuietDumper(Dumper):
 
 
 def attend(master: Any, terminal: Terminal, states: FlowStates) -> None:
-    """Print lines, and keep bodies to be shown, as far as the program and its options say now.
+    """Print lines, and keep bodies to be shown, as the program and its options ask for.
 
     mitmdump's usual output (`flow_detail` 1) has one line for each request of ours. With more detail, or a
     filter, mitmproxy prints flows at length, and only a request without a flow gets a line. `mitmdump -q`
@@ -40,7 +40,7 @@ def attend(master: Any, terminal: Terminal, states: FlowStates) -> None:
         dumper.__class__ = QuietDumper
     terminal.flows = detail == 1 and not options.dumper_filter and isinstance(dumper, QuietDumper)
     if isinstance(dumper, QuietDumper):
-        dumper.has_line = lambda flow: terminal.flows and states.is_told(flow)
+        dumper.has_line = lambda flow: terminal.flows and states.is_logged(flow)
     terminal.echo = lambda line: _print(dumper, line)
 
 

@@ -44,12 +44,12 @@ class Drain:
         client: Client = handler.client
         if _is_behind(handler, client):
             return False
-        states = self._guard.states
-        if (since := states.heads.get(client)) is not None:
+        clients = self._guard.clients
+        if (since := clients.awaits_head_since(client)) is not None:
             # It has connected or begun a request: it gets a moment to learn that this gateway is ending.
             return time.monotonic() - since > _ARRIVING
-        layer = states.layers.get(client)
-        return layer is None or bool(layer.is_idle())
+        layer = clients.layer_of(client)
+        return layer is None or layer.is_idle()
 
 
 def _is_behind(handler: Any, client: Client) -> bool:

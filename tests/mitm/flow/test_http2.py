@@ -32,9 +32,11 @@ from mitmproxy.proxy.layers.http._events import (
 )
 
 from presign_proxy.http.message import MAX_FIELDS, MAX_HEAD
-from presign_proxy.mitm.flow import http2 as module
-from presign_proxy.mitm.flow.http2 import BoundedEncoder, Settle
-from presign_proxy.mitm.flow.http2_frames import BURST, PER_ANSWER, TURN_FRAMES
+from presign_proxy.mitm.flow import http2_side
+from presign_proxy.mitm.flow.http2_budget import BURST, PER_ANSWER
+from presign_proxy.mitm.flow.http2_encoder import BoundedEncoder
+from presign_proxy.mitm.flow.http2_frames import TURN_FRAMES
+from presign_proxy.mitm.flow.http2_side import OpenWindows
 from presign_proxy.mitm.flow.http2_windows import all_unsent, unsent
 from support.h2frames import END_HEADERS, END_STREAM, HEADERS, PING, frame, head_of, literal
 from support.h2sides import HEAD, Side, answers, ask
@@ -46,7 +48,7 @@ MIB = 1024 * 1024
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """No token comes back with time, unless a test says so."""
     clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(http2_side, "time", clock)
     yield clock
 
 
@@ -214,19 +216,19 @@ def test_a_client_whose_upload_waits_gets_no_further_window_until_it_moves_on() 
     side.layer.held.add(1)
     upload(side)
     assert sum(len(one.data) for one in side.told(RequestData)) == 600_000
-    assert (side.side.owed, processed(side), opened(side)) == ({1: 600_000}, 0, 0)
-    assert side.handle(Settle()) == []
-    assert side.side.owed == {1: 600_000}
+    assert (side.side.withheld, processed(side), opened(side)) == ({1: 600_000}, 0, 0)
+    assert side.handle(OpenWindows()) == []
+    assert side.side.withheld == {1: 600_000}
     side.layer.held.clear()
-    side.handle(Settle())
-    assert (side.side.owed, processed(side), opened(side)) == ({}, 600_000, 600_000)
+    side.handle(OpenWindows())
+    assert (side.side.withheld, processed(side), opened(side)) == ({}, 600_000, 600_000)
 
 
 def test_a_client_whose_upload_moves_has_its_window_at_once() -> None:
     side = Side("client")
     side.begin()
     upload(side)
-    assert side.side.owed == {}
+    assert side.side.withheld == {}
     assert opened(side) > 500_000
 
 
@@ -240,8 +242,8 @@ def test_what_is_owed_to_a_stream_that_has_ended_fails_nothing() -> None:
     side.peer.reset_stream(1)
     side.flush()
     side.layer.held.clear()
-    side.handle(Settle())
-    assert side.side.owed == {}
+    side.handle(OpenWindows())
+    assert side.side.withheld == {}
     assert not side.closes()
     assert (opened(side, 1), opened(side, 3)) == (0, 600_000)
 
@@ -273,7 +275,7 @@ def respond(side: Side, stream: int = 1, body: bytes = b"", *, end: bool = True)
 
 
 def tokens(side: Side) -> float:
-    found: float = side.side.gate._tokens
+    found: float = side.side.gate._budget._tokens
     return found
 
 
@@ -281,7 +283,7 @@ def test_an_answer_brings_tokens_and_one_that_nobody_hears_does_not() -> None:
     side = Side("client")
     side.begin(end=True)
     side.begin(3, end=True)
-    side.side.gate._tokens = 100.0
+    side.side.gate._budget._tokens = 100.0
     respond(side)
     assert 100 + PER_ANSWER < tokens(side) < 100 + PER_ANSWER + 1
     side.peer.reset_stream(3)
@@ -295,7 +297,7 @@ def test_what_is_sent_brings_tokens_by_its_size() -> None:
     side = Side("client")
     side.begin(end=True)
     respond(side, end=False)
-    side.side.gate._tokens = 0.0
+    side.side.gate._budget._tokens = 0.0
     side.handle(ResponseData(1, bytes(40_960)))
     assert 40 < tokens(side) < 40 + 12
     assert tokens(side) < BURST
@@ -307,14 +309,14 @@ def test_windows_that_are_opened_bring_tokens_too() -> None:
     side.layer.held.add(1)
     upload(side)
     side.layer.held.clear()
-    before = side.side.gate._tokens = 10.0
-    side.handle(Settle())
+    before = side.side.gate._budget._tokens = 10.0
+    side.handle(OpenWindows())
     assert before < tokens(side) < before + 1
 
 
 def test_the_request_that_an_upstream_is_sent_brings_it_tokens() -> None:
     side = Side("upstream")
-    side.side.gate._tokens = 100.0
+    side.side.gate._budget._tokens = 100.0
     ask(side)
     assert 100 + PER_ANSWER < tokens(side) < 100 + PER_ANSWER + 1
 
@@ -371,7 +373,7 @@ def test_an_upload_whose_head_was_refused_is_reset_and_its_body_is_for_nobody() 
     (end,) = side.of(h2.events.StreamReset)
     assert end.error_code == ErrorCodes.NO_ERROR
     assert side.told(RequestData) == []
-    assert side.side.owed == {}
+    assert side.side.withheld == {}
     # The window of the connection is that of everybody else.
     assert processed(side) == 48_000
 
@@ -559,13 +561,13 @@ def test_an_upstream_whose_answer_is_not_taken_gets_no_further_window_until_it_i
     ask(side, 7)
     side.layer.held.add(7)
     answers(side, 1, bytes(16_000))
-    assert side.side.owed == {1: 16_000}
+    assert side.side.withheld == {1: 16_000}
     upload(side)
-    assert (side.side.owed, opened(side)) == ({1: 616_000}, 0)
+    assert (side.side.withheld, opened(side)) == ({1: 616_000}, 0)
     assert {one.stream_id for one in side.told(ResponseData)} == {7}
     side.layer.held.clear()
-    side.handle(Settle())
-    assert (side.side.owed, opened(side)) == ({}, 616_000)
+    side.handle(OpenWindows())
+    assert (side.side.withheld, opened(side)) == ({}, 616_000)
 
 
 def test_an_upstream_that_floods_ends_the_very_requests_of_its_client() -> None:
@@ -602,7 +604,7 @@ def test_what_an_upstream_sends_on_a_stream_that_was_given_up_costs_it_nothing()
     ask(side)
     answers(side)
     side.handle(RequestProtocolError(1, "gone", RequestProtocolError.code))
-    side.side.gate._tokens = 3.0
+    side.side.gate._budget._tokens = 3.0
     for _ in range(10):
         side.say(frame(0, bytes(2000), 0, 1))
     assert not side.closes()

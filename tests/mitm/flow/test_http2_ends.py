@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 
-from presign_proxy.mitm.flow.http2 import MAX_ENDED, Settle
+from presign_proxy.mitm.flow.http2_side import MAX_ENDED, OpenWindows
 from support.h2frames import GOAWAY, PING, SETTINGS, frame
 from support.h2sides import Side, answers, ask
 
@@ -25,7 +25,7 @@ MANY = 5 * MAX_ENDED
 def test_a_thousand_requests_on_one_connection_leave_no_trace_at_the_client() -> None:
     """mitmproxy kept each of them, and told every one of the end of the connection: at once."""
     side = Side("client")
-    side.side.gate._tokens = 1e9
+    side.side.gate._budget._tokens = 1e9
     for number in range(MANY):
         side.begin(2 * number + 1, end=True)
         side.side.h2_conn.send_headers(2 * number + 1, [(":status", "200")], end_stream=True)
@@ -38,7 +38,7 @@ def test_a_thousand_requests_on_one_connection_leave_no_trace_at_the_client() ->
 @pytest.mark.parametrize("way", ["answered", "reset by us", "reset by the upstream"])
 def test_a_thousand_requests_on_one_connection_leave_no_trace_at_the_upstream(way: str) -> None:
     side = Side("upstream")
-    side.side.gate._tokens = 1e9
+    side.side.gate._budget._tokens = 1e9
     ask(side, 1)
     for number in range(1, MANY):
         theirs, ours = 2 * number + 1, 2 * number + 1
@@ -102,8 +102,8 @@ def test_a_peer_that_says_goodbye_behind_a_body_that_waits_is_opened_no_window(o
     said = side.peer.data_to_send() + frame(GOAWAY, bytes(8))
     side.say(said)
     assert side.closes()
-    assert side.side.owed == {}
-    assert side.layer.owing == set()
+    assert side.side.withheld == {}
+    assert side.layer.withholding == set()
     side.layer.held.clear()
 
 
@@ -112,14 +112,14 @@ def test_only_a_side_that_owes_windows_is_told_that_something_has_moved() -> Non
     side = Side("upstream")
     ask(side)
     answers(side, 1, b"x")
-    assert side.layer.owing == set()
+    assert side.layer.withholding == set()
     side.layer.held.add(1)
     side.peer.send_data(1, b"x")
     side.flush()
-    assert side.layer.owing == {side.conn}
+    assert side.layer.withholding == {side.conn}
     side.layer.held.clear()
-    side.handle(Settle())
-    assert side.layer.owing == set()
+    side.handle(OpenWindows())
+    assert side.layer.withholding == set()
 
 
 @pytest.mark.parametrize("of", ["client", "upstream"])

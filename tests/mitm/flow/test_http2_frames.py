@@ -11,27 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presign_proxy.http.message import MAX_HEAD
-from presign_proxy.mitm.flow.http2_frames import (
+from presign_proxy.mitm.flow.hpack_fields import MAX_BLOCK_FIELDS, count_fields
+from presign_proxy.mitm.flow.http2_budget import (
     BURST,
     BYTES_PER_TOKEN,
-    ENHANCE_YOUR_CALM,
-    LEAST_DATA,
-    MAX_BLOCK_FIELDS,
-    MAX_FRAME,
     MAX_RESETS,
     MAX_TINY,
     PER_ANSWER,
-    PER_DATA,
     RATE,
+    TINY_RATE,
+)
+from presign_proxy.mitm.flow.http2_excess import ENHANCE_YOUR_CALM, Excess
+from presign_proxy.mitm.flow.http2_frames import (
+    LEAST_DATA,
+    MAX_FRAME,
+    PER_DATA,
     SHORT,
     TINY,
-    TINY_RATE,
     TURN_FRAMES,
     TURN_HEADS,
     TURN_PIECES,
-    Excess,
     FrameGate,
-    count_fields,
 )
 from support.h2frames import (
     CONTINUATION,
@@ -128,7 +128,7 @@ def test_tokens_come_back_with_time_and_with_what_is_sent() -> None:
     let_through(gate, now=10.0)
     gate.add(frame(PING, bytes(8)) * RATE)
     let_through(gate, now=11.0)
-    gate.earn(3)
+    gate._budget.earn(3)
     gate.add(frame(PING, bytes(8)) * 3)
     let_through(gate, now=11.0)
     gate.add(frame(PING, bytes(8)))
@@ -240,25 +240,25 @@ def test_behind_as_many_heads_as_a_turn_has_other_frames_still_go_through() -> N
 def test_a_continuation_of_no_head_is_none() -> None:
     gate = opened(frame(CONTINUATION, b"\x82", END_HEADERS, 1))
     gate.take(0)
-    assert gate.sizes == {}
+    assert gate.heads.sizes == {}
 
 
 def test_the_sizes_of_a_turn_are_forgotten_with_the_next() -> None:
     gate = opened(frame(HEADERS, head_of(b"/"), END_HEADERS, 1))
     gate.take(0)
-    assert gate.sizes
+    assert gate.heads.sizes
     gate.take(0)
-    assert gate.sizes == {}
+    assert gate.heads.sizes == {}
 
 
 def test_a_head_that_ends_its_stream_is_not_whole_by_that() -> None:
     block = head_of(b"/")
     gate = opened(frame(HEADERS, block[:9], END_STREAM, 1))
     gate.take(0)
-    assert gate.sizes == {}
+    assert gate.heads.sizes == {}
     gate.add(frame(CONTINUATION, block[9:], END_HEADERS, 1))
     gate.take(0)
-    assert gate.sizes == {1: [len(block)]}
+    assert gate.heads.sizes == {1: [len(block)]}
 
 
 def test_streams_with_large_numbers_are_told_apart() -> None:
@@ -326,7 +326,7 @@ def test_the_size_of_a_head_on_the_wire_is_known_by_its_stream() -> None:
     trailers = literal(b"a", b"b")
     gate.add(frame(HEADERS, trailers, END_HEADERS | 0x1, 1))
     gate.take(0)
-    assert gate.sizes == {1: [len(block), len(trailers)], 3: [len(block)]}
+    assert gate.heads.sizes == {1: [len(block), len(trailers)], 3: [len(block)]}
 
 
 # -- fields, counted without being decoded ----------------------------------------------------------------
@@ -454,7 +454,7 @@ def test_a_head_of_such_a_size_is_let_through(more: int) -> None:
 def test_what_continues_a_head_that_is_whole_is_no_part_of_it() -> None:
     gate = opened(frame(HEADERS, b"\x82", END_HEADERS, 1) + frame(CONTINUATION, b"\x82", END_HEADERS, 1))
     gate.take(0)
-    assert gate.sizes == {1: [1]}
+    assert gate.heads.sizes == {1: [1]}
 
 
 def test_a_head_that_says_to_be_padded_and_holds_nothing_is_let_through() -> None:
@@ -524,7 +524,7 @@ def test_what_stands_between_the_frames_of_a_head_is_no_part_of_it() -> None:
     gate = opened(frame(HEADERS, block[:9], 0, 1) + frame(PING, bytes(8)))
     gate.add(frame(CONTINUATION, block[9:], END_HEADERS, 1))
     gate.take(0)
-    assert gate.sizes == {1: [len(block)]}
+    assert gate.heads.sizes == {1: [len(block)]}
 
 
 def test_a_long_frame_of_another_kind_is_no_settings() -> None:

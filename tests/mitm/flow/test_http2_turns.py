@@ -48,7 +48,7 @@ def test_a_client_that_has_begun_in_this_turn_waits_with_its_next_packet() -> No
 def test_clients_begin_by_turns_however_many_streams_each_of_them_has_sent() -> None:
     greedy, modest = Side("client"), Side("client")
     modest.layer.ends, modest.layer.called = greedy.layer.ends, greedy.layer.called
-    modest.layer.turns = greedy.layer.turns
+    modest.layer.starts = greedy.layer.starts
     greedy.say(packet(1, 3, 5, 7, 9), turns=False)
     modest.say(packet(1), turns=False)
     order = []
@@ -84,9 +84,9 @@ def test_a_client_that_has_nothing_yet_begins_before_the_next_streams_of_those_t
     """It stood behind ninety that had ten downloads each: for two seconds."""
     sides = {name: Side("client") for name in ("one", "two", "three", "newcomer")}
     for name, side in sides.items():
-        side.layer.turns = sides["one"].layer.turns
+        side.layer.starts = sides["one"].layer.starts
         side.layer.streams.update({} if name == "newcomer" else {99: object()})
-    assert sides["one"].layer.turns.take()
+    assert sides["one"].layer.starts.take()
     for name, streams in (("one", (1, 3)), ("two", (1,)), ("three", (1,)), ("newcomer", (1,))):
         sides[name].say(packet(*streams), turns=False)
     assert order_of(sides) == ["newcomer", "one", "two", "three", "one"]
@@ -128,7 +128,7 @@ def test_a_client_that_breaks_the_protocol_behind_its_requests_is_served_no_more
 def test_trailers_wait_for_no_turn_to_begin() -> None:
     side = Side("client")
     side.begin(end=False)
-    assert side.layer.turns.take()
+    assert side.layer.starts.take()
     side.peer.send_headers(1, [("x-sum", "1")], end_stream=True)
     side.say(side.peer.data_to_send(), turns=False)
     assert len(side.told(RequestTrailers)) == 1

@@ -16,7 +16,7 @@ from mitmproxy.proxy.layers.http import HttpClient, RegisterHttpConnection
 from mitmproxy.proxy.layers.http._http3 import Http3Client
 
 from presign_proxy.mitm.flow.http1_client import GuardedHttp1Client
-from presign_proxy.mitm.flow.http2 import GuardedHttp2Client
+from presign_proxy.mitm.flow.http2_client import GuardedHttp2Client
 from presign_proxy.mitm.flow.upstream_protocol import GuardedHttpClient
 
 
@@ -24,7 +24,7 @@ class Above:
     """The HTTP layer, as far as an upstream's side asks it."""
 
     def __init__(self) -> None:
-        self.owing: set[Any] = set()
+        self.withholding: set[Any] = set()
 
     def is_behind(self, _: int) -> bool:
         return False

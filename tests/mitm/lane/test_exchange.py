@@ -47,7 +47,7 @@ def test_a_request_that_waits_is_not_sent_before_all_is_there() -> None:
         await lab.settle()
         assert lab.admission.asked == [(lab.forward, lab.request, lab.lane.client, lab.exchange.limit_hold)]
         assert upstream.written == lab.wire_of(filled)
-        assert lab.exchange.forward is filled
+        assert lab.exchange.granted.forward is filled
         assert lab.lane.told == ["proceed"]
         lab.answer(body=b"echo " + KEY.encode())
         assert KEY.encode() not in lab.lane.output, "the credential that was fetched is masked too"
@@ -247,7 +247,7 @@ def test_what_another_configuration_grants_waits_for_all_of_that_and_leaves_as_i
         await lab.settle()
         assert lab.admission.asked == [(other, lab.request, lab.lane.client, lab.exchange.limit_hold)]
         assert upstream.written == lab.wire_of(other)
-        assert lab.exchange.forward is other
+        assert lab.exchange.granted.forward is other
 
     story(work)
 
@@ -296,7 +296,7 @@ def test_who_changes_the_configuration_all_the_time_makes_no_request_go_round_fo
 def test_a_grant_without_a_head_is_never_sent() -> None:
     async def work() -> None:
         lab = Lab()
-        lab.exchange._wire = None
+        lab.exchange._dispatch._wire = None
         lab.pool.kept = [upstream := UpstreamConnection(was_kept=True)]
         with pytest.raises(LookupError):
             lab.exchange.begin()
@@ -309,6 +309,6 @@ def test_a_head_is_written_once() -> None:
     async def work() -> None:
         lab = Lab()
         lab.begin()
-        assert lab.exchange._wire is None, "what holds the credential is let go of"
+        assert lab.exchange._dispatch._wire is None, "what holds the credential is let go of"
 
     story(work)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.errors import Denied
-from presign_proxy.mitm.lane import exchange as module
+from presign_proxy.mitm.lane import client_head, exchange
 from support.exchanging import REFUSED, Lab, UpstreamConnection, granted, story
 
 
@@ -109,7 +109,7 @@ def test_a_redirect_that_is_not_allowed_keeps_its_own_code(monkeypatch: pytest.M
         def refuse(*_: Any) -> Any:
             raise Denied("redirect_not_allowed", "elsewhere")
 
-        monkeypatch.setattr(module.rewrite_response, "rewrite", refuse)
+        monkeypatch.setattr(client_head, "rewrite", refuse)
         assert lab.say_head(status=302) is False
         assert lab.line.code == "redirect_not_allowed"
         assert status(lab) == 403
@@ -121,7 +121,7 @@ def test_a_failure_of_ours_at_an_answer_is_answered(monkeypatch: pytest.MonkeyPa
     async def work() -> None:
         lab = Lab()
         upstream = lab.begin()
-        monkeypatch.setattr(module.request_head, "response", lambda *_, **__: 1 // 0)
+        monkeypatch.setattr(client_head.request_head, "response", lambda *_, **__: 1 // 0)
         assert lab.say_head() is False
         assert (status(lab), lab.line.code) == (500, "internal")
         assert lab.line.error == "the gateway failed at the response"
@@ -182,12 +182,12 @@ def test_what_may_have_arrived_is_not_sent_twice(how: str) -> None:
         if how == "new":
             upstream.was_kept = False
         if how == "heard":
-            upstream.heard = True
+            upstream.has_answered = True
         if how == "head is out":
             lab.say_head()
         if how == "counted":
-            terms = lab.exchange.forward.terms._replace(max_uses=3)
-            lab.exchange.forward = granted(terms=terms)
+            terms = lab.exchange.granted.forward.terms._replace(max_uses=3)
+            lab.exchange.granted = lab.exchange.granted.under(granted(terms=terms))
         lab.exchange.lost("it said something else" if how == "why" else "")
         assert lab.shared.tasks == []
         assert lab.is_over()
@@ -275,7 +275,7 @@ def test_a_failure_leaves_nothing_behind_however_much_fails(monkeypatch: pytest.
     async def work() -> None:
         lab = Lab()
         upstream = lab.begin()
-        monkeypatch.setattr(module, "refusal", lambda *_: 1 // 0)
+        monkeypatch.setattr(exchange, "refusal", lambda *_: 1 // 0)
         lab.exchange.collapse(ZeroDivisionError())
         assert (lab.exchange.stage, lab.exchange.ended) == ("done", True)
         assert lab.exchange not in lab.shared.exchanges
@@ -304,7 +304,7 @@ def test_an_answer_of_ours_to_head_has_no_body(method: str) -> None:
     async def work() -> None:
         lab = Lab(method=method)
         upstream = lab.begin()
-        upstream.heard = True
+        upstream.has_answered = True
         lab.exchange.lost()
         assert lab.lane.output.endswith(b"\r\n\r\n") is (method == "HEAD")
 

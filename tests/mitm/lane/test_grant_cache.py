@@ -17,6 +17,7 @@ import pytest
 from presign_proxy.core.decision import Facts, Forward
 from presign_proxy.mitm.lane import grant_cache
 from presign_proxy.mitm.lane.grant_cache import GrantCache, Granted, Key
+from presign_proxy.mitm.lane.granted_request import granted_request
 from presign_proxy.mitm.lane.request_head import parse
 from support.audit_log import audit_lines
 from support.deciding import NOW, ask, registry, request, signed
@@ -38,7 +39,7 @@ def granted(target: str = "") -> Granted:
     forward, head = ask(asked), parse(b"GET / HTTP/1.1\r\nHost: presign.local\r\n\r\n")
     assert isinstance(forward, Forward)
     assert head is not None
-    return Granted(head, asked, forward, b"wire")
+    return Granted(granted_request(head, asked, forward), b"wire")
 
 
 def filled(key: Key) -> tuple[GrantCache, Any]:
@@ -117,7 +118,7 @@ def test_what_was_asked_for_once_is_not_kept() -> None:
 
 
 def test_a_grant_given_again_differs_in_its_id_alone() -> None:
-    first = granted().forward
+    first = granted().request.forward
     again = first.again("req_again")
     assert again.request_id == "req_again"
     assert first.request_id == "req_test"

@@ -25,7 +25,7 @@ def test_a_client_that_was_gone_before_it_was_accepted_is_closed(monkeypatch: py
     async def work() -> None:
         lab = Lab(monkeypatch, peername=None).start()
         assert [type(one) for one in lab.done] == [commands.CloseConnection]
-        assert lab.client not in lab.states.layers
+        assert lab.clients.layer_of(lab.client) is None
         assert lab.say(head()) == []
         assert (lab.judged, lab.stock.told) == ([], [])
 
@@ -46,7 +46,7 @@ def test_a_client_that_speaks_http2_is_left_to_mitmproxy(monkeypatch: pytest.Mon
 def test_mitmproxys_own_layer_is_what_is_found_in_the_stack(story: Story) -> None:
     async def work(lab: Lab) -> None:
         assert lab.context.layers == []
-        assert lab.states.layers[lab.client] is lab.lane
+        assert lab.clients.layer_of(lab.client) is lab.lane
         assert lab.stock.told == []
         assert lab.done == []
 
@@ -66,9 +66,9 @@ def test_a_client_without_a_socket_of_its_own_is_written_to_by_mitmproxy(
             handler.transports.clear()
         lab.start()
         lab.say(head())
-        lab.lane.send(b"answer")
-        lab.lane._gate()
-        lab.lane._abort()
+        lab.pipeline.writer.send(b"answer")
+        lab.pipeline._gate.check(0)
+        lab.pipeline.writer.abort()
         assert (lab.written, lab.aborted) == (b"", 0)
         lab.handler = handler
         lab.handle(LaneEvent(lab.lane))
@@ -82,7 +82,7 @@ def test_a_client_without_a_socket_of_its_own_is_written_to_by_mitmproxy(
 
 def test_a_head_that_is_granted_begins_an_exchange(story: Story) -> None:
     async def work(lab: Lab) -> None:
-        lab.states.owe_head(lab.client)
+        lab.clients.await_head(lab.client)
         assert (lab.lane.is_idle(), lab.lane.is_idle_stranger()) == (True, True)
         assert lab.lane.is_answering() is False
         assert lab.handle(LaneEvent(lab.lane)) == []
@@ -90,7 +90,7 @@ def test_a_head_that_is_granted_begins_an_exchange(story: Story) -> None:
         assert lab.judged == [head()]
         assert lab.last.told == ["begin"]
         assert lab.shared.exchanges == {lab.last}
-        assert lab.client not in lab.states.heads
+        assert lab.clients.awaits_head_since(lab.client) is None
         assert (lab.lane.is_idle(), lab.lane.is_idle_stranger(), lab.lane.held_bytes()) == (False, False, 0)
         lab.over()
         assert (lab.lane.is_idle(), lab.lane.is_idle_stranger()) == (True, False)
@@ -112,7 +112,7 @@ def test_what_is_not_granted_is_mitmproxys_for_good(story: Story) -> None:
         lab.handle(event := LaneEvent(other))
         assert lab.stock.told[3] is event, "of a lane at the other end of a tunnel"
         assert lab.judged == [FOREIGN]
-        lab.lane._poke()
+        lab.lane.poke()
         await lab.settle()
         assert len(lab.stock.told) == 4
         assert lab.lane.is_idle_stranger()
@@ -141,7 +141,7 @@ def test_while_the_lane_is_shut_nothing_is_judged_there(story: Story) -> None:
 def test_a_lane_that_has_not_begun_judges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         lab = Lab(monkeypatch)
-        assert lab.lane._begin(4) is False
+        assert lab.pipeline._begin(4) is False
 
     run(work)
 
@@ -151,10 +151,10 @@ def test_a_head_may_come_in_two_pieces(at: int, story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head()[:at])
         assert (lab.judged, lab.lane.held_bytes()) == ([], at)
-        assert lab.client in lab.states.heads, "it has to come in time"
+        assert lab.clients.awaits_head_since(lab.client) is not None, "it has to come in time"
         lab.say(head()[at:])
         assert lab.judged == [head()]
-        assert lab.client not in lab.states.heads
+        assert lab.clients.awaits_head_since(lab.client) is None
 
     story(work)
 
@@ -165,7 +165,7 @@ def test_heads_may_come_byte_by_byte_one_after_the_other(story: Story) -> None:
             for octet in head():
                 assert lab.say(bytes((octet,))) == []
             assert lab.judged == [head()] * count
-            assert lab.client not in lab.states.heads
+            assert lab.clients.awaits_head_since(lab.client) is None
             lab.over()
 
     story(work)
@@ -176,7 +176,7 @@ def test_what_was_looked_at_before_is_not_looked_at_again(story: Story) -> None:
 
     async def work(lab: Lab) -> None:
         lab.say(b"GET /x HTTP/1.1\r\n")
-        lab.lane._buffer = bytearray(b"GET /x HTTP/1.1\r\n")  # knows how it is asked
+        lab.pipeline.buffer.data = bytearray(b"GET /x HTTP/1.1\r\n")  # knows how it is asked
         looked: list[Any] = []
 
         class Buffer(bytes):
@@ -184,8 +184,8 @@ def test_what_was_looked_at_before_is_not_looked_at_again(story: Story) -> None:
                 looked.append(given[1:])
                 return super().find(*given)
 
-        lab.lane._buffer = Buffer(b"GET /x HTTP/1.1\r\nA")
-        lab.lane._advance()
+        lab.pipeline.buffer.data = Buffer(b"GET /x HTTP/1.1\r\nA")
+        lab.pipeline.advance()
         assert looked == [(14, MAX_HEAD)]
 
     story(work)
@@ -229,6 +229,6 @@ def test_what_comes_from_elsewhere_is_no_request(story: Story) -> None:
         server = Server(address=("api.example", 80))
         assert lab.handle(events.DataReceived(server, head())) == []
         assert lab.handle(events.ConnectionClosed(server)) == []
-        assert (lab.judged, lab.stock.told, lab.lane._closing) == ([], [], False)
+        assert (lab.judged, lab.stock.told, lab.pipeline.phase) == ([], [], "open")
 
     story(work)

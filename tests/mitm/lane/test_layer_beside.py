@@ -39,7 +39,7 @@ def test_a_client_that_has_gone_is_told_nothing(why: str, story: Story) -> None:
             lab.client.state = ConnectionState.CAN_READ
         if why == "only to be written to":
             lab.client.state = ConnectionState.CAN_WRITE
-        lab.lane._poke()
+        lab.lane.poke()
         await lab.settle()
         assert len(told) == (1 if why in ("it is there", "only to be written to") else 0)
         assert lab.aborted == 0
@@ -56,7 +56,7 @@ def test_a_failure_while_it_is_told_cuts_the_client_off(
 
         lab.handler.server_event = fail
         with caplog.at_level(logging.ERROR):
-            lab.lane._poke()
+            lab.lane.poke()
             await lab.settle()
         assert lab.aborted == 1
         assert "failed in the lane (ZeroDivisionError)" in caplog.text
@@ -68,8 +68,8 @@ def test_over_tls_mitmproxy_is_asked_to_send(monkeypatch: pytest.MonkeyPatch) ->
     async def work() -> None:
         lab = Lab(monkeypatch, tls=True).start()
         lab.say(head())
-        lab.lane.send(b"an ")
-        lab.lane.send(b"answer")
+        lab.pipeline.writer.send(b"an ")
+        lab.pipeline.writer.send(b"answer")
         assert (lab.written, lab.sent) == (b"", b"")
         await lab.settle()
         assert lab.sent == b"an answer"
@@ -83,7 +83,7 @@ def test_over_tls_mitmproxy_is_asked_to_send(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_client_that_is_being_sent_something_is_not_idle(story: Story) -> None:
     async def work(lab: Lab) -> None:
-        lab.lane.send(b"answer")
+        lab.pipeline.writer.send(b"answer")
         assert (lab.written, lab.active, lab.tasks) == (b"answer", 1, [])
 
     story(work)
@@ -96,7 +96,7 @@ def test_a_head_at_which_something_fails_ends_the_connection(
     story: Story, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work(lab: Lab) -> None:
-        lab.lane.send(b"answer")
+        lab.pipeline.writer.send(b"answer")
         with caplog.at_level(logging.ERROR):
             lab.say(head("fails") + head("b"))
         assert "failed in the lane (ZeroDivisionError)" in caplog.text
@@ -115,7 +115,7 @@ def test_an_upload_at_which_something_fails_ends_its_exchange(monkeypatch: pytes
         lab = Lab(monkeypatch, tls=True).start()
         lab.fails_at = "upload"
         lab.say(head("a", 5))
-        lab.lane.send(b"answer")
+        lab.pipeline.writer.send(b"answer")
         lab.say(b"hello")
         assert lab.last.told == ["begin", "collapse"]
         assert lab.is_closed
@@ -136,9 +136,9 @@ def test_a_client_that_was_served_is_read_from_without_mitmproxy(story: Story) -
         assert len(lab.intakes) == 1
         lab.say(b"GET /")
         assert len(lab.intakes) == 1
-        lab.lane._buffer = b""
+        lab.pipeline.buffer.data = b""
         lab.over()
-        lab.lane.received(head("b"))
+        lab.pipeline.received(head("b"))
         assert lab.judged == [head("a"), head("b")]
         assert lab.active == 1
         assert lab.stock.told == []
@@ -155,8 +155,8 @@ def test_a_client_is_left_to_mitmproxys_reader_where_bytes_could_overtake_others
             lab.io.handler = asyncio.current_task()
         if why == "handed over":
             lab.say(FOREIGN)
-            lab.lane._served = True
-            lab.lane._take_over()
+            lab.pipeline.buffer.served = True
+            lab.pipeline.take_over()
         lab.takes_over = why != "it holds something"
         lab.say(head() + (bytes(MAX_HELD + 1) if why == "too much is held" else b""))
         assert lab.intakes == []
@@ -178,13 +178,13 @@ def test_what_is_not_the_lanes_gives_the_connection_back(story: Story) -> None:
     async def work(lab: Lab) -> None:
         client_reader = lab.take(FOREIGN[:20])
         assert lab.stock.told == []
-        lab.lane.received(FOREIGN[20:])
+        lab.pipeline.received(FOREIGN[20:])
         assert (lab.stock.told, client_reader.told) == ([], []), "it is told beside"
-        lab.lane.received(b"more")
+        lab.pipeline.received(b"more")
         await lab.settle()
         assert lab.stock.heard == ["Start", FOREIGN + b"more"]
         assert client_reader.told == ["give back"]
-        lab.lane.received(b"late")
+        lab.pipeline.received(b"late")
         assert (lab.lane.held_bytes(), lab.judged[1:]) == (0, [FOREIGN])
         assert len(lab.tasks) == 1
 
@@ -195,7 +195,7 @@ def test_what_is_granted_behind_what_is_not_the_lanes_is_left_to_mitmproxy(story
     async def work(lab: Lab) -> None:
         lab.take(FOREIGN)
         lab.shared.open = False
-        lab.lane.received(head("b"))
+        lab.pipeline.received(head("b"))
         lab.shared.open = True
         await lab.settle()
         assert lab.judged[1:] == [FOREIGN]
@@ -207,8 +207,8 @@ def test_what_is_granted_behind_what_is_not_the_lanes_is_left_to_mitmproxy(story
 def test_what_comes_after_the_end_is_for_nobody(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.take()
-        lab.lane._closing = True
-        lab.lane.received(head("b"))
+        lab.pipeline.phase = "closing"
+        lab.pipeline.received(head("b"))
         assert (lab.judged, lab.lane.held_bytes()) == ([head("first")], 0)
 
     story(work)
@@ -218,9 +218,9 @@ def test_while_an_upstream_takes_nothing_the_intake_reads_no_more(story: Story) 
     async def work(lab: Lab) -> None:
         client_reader = lab.take(head("b", 9))
         asked = list(lab.reader.held)
-        lab.lane.hold(True)
-        lab.lane.hold(True)
-        lab.lane.hold(False)
+        lab.pipeline.hold(True)
+        lab.pipeline.hold(True)
+        lab.pipeline.hold(False)
         assert client_reader.told == [("read", False), ("read", True)]
         assert lab.reader.held == asked
 
@@ -230,11 +230,11 @@ def test_while_an_upstream_takes_nothing_the_intake_reads_no_more(story: Story) 
 def test_a_client_whose_lane_was_shut_is_read_from_as_it_is_handed_over(story: Story) -> None:
     async def work(lab: Lab) -> None:
         client_reader = lab.take(head("b") + FOREIGN)
-        lab.lane.hold(True)
-        lab.lane._exchange = None
+        lab.pipeline.hold(True)
+        lab.pipeline.exchange = None
         lab.handle(LaneEvent(lab.lane))
         assert client_reader.told == [("read", False), ("read", True), "give back"]
-        assert lab.client not in lab.states.deaf
+        assert lab.client not in lab.clients.paused
 
     story(work)
 
@@ -252,8 +252,8 @@ def test_a_failure_at_an_upload_beside_mitmproxy_ends_its_exchange(story: Story)
     async def work(lab: Lab) -> None:
         lab.take()
         lab.fails_at = "upload"
-        lab.lane.received(head("b", 5))
-        lab.lane.received(b"hello")
+        lab.pipeline.received(head("b", 5))
+        lab.pipeline.received(b"hello")
         assert lab.last.told == ["begin", "collapse"]
         assert lab.aborted == 0, "which answers, and closes"
 

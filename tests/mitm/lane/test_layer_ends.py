@@ -9,7 +9,8 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
 
 from presign_proxy.mitm.half_closed import PROBE
-from presign_proxy.mitm.lane.layer import LINGER, LaneEvent
+from presign_proxy.mitm.lane.layer import LaneEvent
+from presign_proxy.mitm.lane.pipeline import LINGER
 from presign_proxy.observe.audit_record import GONE
 from support.lane_layers import FOREIGN, Lab, Story, head, with_lane
 
@@ -27,12 +28,12 @@ def test_a_client_that_says_no_more_is_asked_and_answered_and_let_go(story: Stor
         lab.say(head())
         assert lab.shut() == []
         assert lab.written + lab.output == PROBE
-        assert lab.client in lab.states.mute
+        assert lab.client in lab.clients.half_closed
         assert lab.last.told == ["begin"]
         assert lab.handle(LaneEvent(lab.lane)) == [], "it is waited for"
-        lab.lane.keep_awake()
+        lab.pipeline.keep_awake()
         assert lab.kept_awake == 0, "it is asked instead"
-        lab.lane.send(b"answer")
+        lab.pipeline.writer.send(b"answer")
         lab.over()
         await lab.settle()
         assert lab.output == PROBE + b"answer"
@@ -45,7 +46,7 @@ def test_a_client_that_says_no_more_is_asked_and_answered_and_let_go(story: Stor
 def test_a_client_that_waits_for_its_answer_is_kept_awake(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head())
-        lab.lane.keep_awake()
+        lab.pipeline.keep_awake()
         assert lab.kept_awake == 1
 
     story(work)
@@ -81,10 +82,10 @@ def test_a_client_that_says_no_more_and_waits_for_nothing_is_let_go(why: str, st
         if why == "it is refused":
             lab.say(head("a", 5))
             lab.last.stage = "waiting"
-            lab.lane._closing = True
+            lab.pipeline.phase = "closing"
         lab.shut()
         assert lab.is_closed
-        assert lab.client not in lab.states.mute
+        assert lab.client not in lab.clients.half_closed
         assert (lab.lane.held_bytes(), lab.lane.is_idle()) == (0, True)
         for exchange in lab.exchanges:
             assert exchange.told == ["begin", ("abandon", GONE)]
@@ -131,7 +132,7 @@ def test_a_body_that_was_there_at_the_end_is_passed_on(story: Story) -> None:
         first.step = 2
         lab.say(b"123456789")
         assert lab.shut() == [], "what is behind is all there"
-        assert lab.client in lab.states.mute
+        assert lab.client in lab.clients.half_closed
         await lab.settle()
         assert first.body == b"123456789"
         assert first.told == ["begin"]
@@ -165,7 +166,7 @@ def test_a_body_that_was_there_at_the_end_and_ends_its_exchange_ends_the_connect
         lab.shut()
         lab.last.stage = "trailing"
         lab.last.on_upload = lambda: lab.over(0)
-        lab.lane.proceed()
+        lab.pipeline.proceed()
         await lab.settle()
         assert lab.last.body == b"123456789"
         assert lab.is_closed
@@ -233,7 +234,7 @@ def test_an_exchange_that_cannot_be_abandoned_is_ended_all_the_same(story: Story
 def test_the_last_answer_ends_the_connection(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head("a") + head("b"))
-        lab.lane.send(b"answer")
+        lab.pipeline.writer.send(b"answer")
         lab.over(close=True)
         assert lab.lane.held_bytes() == 0
         await lab.settle()
@@ -274,7 +275,7 @@ def test_it_lingers_where_nothing_else_is_said(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head("a", 5))
         exchange: Any = lab.last
-        lab.lane.over(exchange, close=True)
+        lab.pipeline.over(exchange, close=True)
         await lab.settle()
         assert not lab.is_closed
 
@@ -297,11 +298,11 @@ def test_a_failed_exchange_cuts_its_own_connection(story: Story) -> None:
         first: Any = lab.last
         lab.over()
         await lab.settle()
-        lab.lane.cut(first)
+        lab.pipeline.cut(first)
         await lab.settle()
         assert not lab.is_closed, "another one has begun"
         second: Any = lab.last
-        lab.lane.cut(second)
+        lab.pipeline.cut(second)
         await lab.settle()
         assert lab.is_closed
         assert lab.lane.is_idle()
@@ -315,7 +316,7 @@ def test_a_failed_exchange_that_is_over_cuts_its_connection_too(story: Story) ->
         lab.say(head())
         lab.over()
         exchange: Any = lab.last
-        lab.lane.cut(exchange)
+        lab.pipeline.cut(exchange)
         await lab.settle()
         assert lab.is_closed
 
@@ -332,7 +333,7 @@ def test_where_mitmproxy_cannot_be_told_the_client_is_cut_off(story: Story) -> N
 
         lab.shared.run = fail
         exchange: Any = lab.last
-        lab.lane.cut(exchange)
+        lab.pipeline.cut(exchange)
         assert lab.aborted == 1
 
     story(work)

@@ -54,7 +54,7 @@ def test_an_exchange_that_is_over_ends_no_other(story: Story) -> None:
 def test_what_is_behind_a_granted_request_and_is_not_is_handed_over_after_it(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head() + FOREIGN)
-        lab.lane.send(b"answer")
+        lab.pipeline.writer.send(b"answer")
         assert lab.stock.told == []
         lab.over()
         await lab.settle()
@@ -88,7 +88,7 @@ def test_what_comes_while_an_exchange_connects_waits_in_order(story: Story) -> N
         lab.last.stage = "sending"
         lab.say(b"!!")  # comes before it was told to go on
         assert lab.last.body == b"hello!!"
-        lab.lane.proceed()
+        lab.pipeline.proceed()
         await lab.settle()
         assert (lab.last.body, lab.lane.held_bytes()) == (b"hello!!", 0)
 
@@ -101,7 +101,7 @@ def test_what_has_come_meanwhile_goes_on_once_an_exchange_proceeds(story: Story)
         lab.last.stage = "connecting"
         lab.say(b"hello" + head("b"))
         lab.last.stage = "sending"
-        lab.lane.proceed()
+        lab.pipeline.proceed()
         await lab.settle()
         assert (lab.last.body, lab.lane.held_bytes()) == (b"hello", len(head()))
         assert len(lab.tasks) == 1, "what is behind it waits for its answer, and for no turn"
@@ -115,7 +115,7 @@ def test_what_has_come_meanwhile_goes_on_once_an_exchange_proceeds(story: Story)
 def test_where_nothing_has_come_meanwhile_nothing_is_told(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head())
-        lab.lane.proceed()
+        lab.pipeline.proceed()
         assert lab.tasks == []
 
     story(work)
@@ -128,7 +128,7 @@ def test_an_upload_that_ends_its_exchange_leaves_what_is_behind_it_to_the_next(s
         lab.say(b"hello" + head("b"))
         lab.last.stage = "trailing"
         lab.last.on_upload = lambda: lab.over(0)
-        lab.lane.proceed()
+        lab.pipeline.proceed()
         await lab.settle()
         assert lab.judged[1:] == [head("b")]
 
@@ -143,7 +143,7 @@ def test_what_is_behind_the_last_request_is_for_nobody(waits: bool, story: Story
         lab.last.on_upload = lambda: lab.over(0, close=True)
         lab.say(b"hello" + head("smuggled"))
         lab.last.stage = "trailing"
-        lab.lane.proceed()
+        lab.pipeline.proceed()
         await lab.settle()
         assert lab.last.body == b"hello"
         assert lab.judged == [head("a", 5)]
@@ -160,11 +160,11 @@ def test_a_body_in_small_chunks_gives_others_their_turn(story: Story) -> None:
         first.step = 2
         lab.say(b"123456789")
         assert first.body == b"1234", "one step as it comes, one as it is looked at"
-        assert (lab.lane.held_bytes(), lab.lane._lags) == (5, True)
+        assert (lab.lane.held_bytes(), lab.pipeline._lags) == (5, True)
         for _ in range(9):
             await asyncio.sleep(0)
         await lab.settle()
-        assert (first.body, lab.lane.held_bytes(), lab.lane._lags) == (b"123456789", 0, False)
+        assert (first.body, lab.lane.held_bytes(), lab.pipeline._lags) == (b"123456789", 0, False)
         assert len(lab.tasks) == 3, "each turn is asked for once"
 
     story(work)
@@ -206,13 +206,13 @@ def test_a_client_is_full_over_an_eighth_of_a_mebibyte(
         lab.say(head())
         lab.waiting = waiting
         if unsent:
-            lab.lane.send(bytes(unsent))
-        assert lab.lane.is_full is full
+            lab.pipeline.writer.send(bytes(unsent))
+        assert lab.pipeline.writer.is_full is full
         lab.waiting = 0
         lab.handle(LaneEvent(lab.lane))
-        assert lab.lane.is_full is False
+        assert lab.pipeline.writer.is_full is False
         lab.waiting = 128 * 1024
-        assert lab.lane.is_full is False
+        assert lab.pipeline.writer.is_full is False
 
     run(work)
 
@@ -225,8 +225,8 @@ def test_a_client_that_has_taken_all_is_told_of_and_one_that_has_gone_is_not(
         lab = Lab(monkeypatch, tls=True).start()
         lab.say(head())
         gone_on: list[int] = []
-        lab.lane.send(b"answer")
-        lab.lane.when_drained(lambda: gone_on.append(1))
+        lab.pipeline.writer.send(b"answer")
+        lab.pipeline.writer.when_drained(lambda: gone_on.append(1))
         await lab.settle()
         assert lab.sent == b"answer", "what mitmproxy has not been asked to send is never taken"
         assert gone_on == []
@@ -244,7 +244,7 @@ def test_a_client_for_which_nothing_waits_in_mitmproxy_is_not_told_of_to_it(stor
     async def work(lab: Lab) -> None:
         handled: list[Any] = []
         lab.lane._handle = lambda event: (handled.append(event), iter(()))[1]
-        lab.lane.when_drained(lambda: None)
+        lab.pipeline.writer.when_drained(lambda: None)
         await lab.settle()
         assert handled == []
 
@@ -254,16 +254,16 @@ def test_a_client_for_which_nothing_waits_in_mitmproxy_is_not_told_of_to_it(stor
 def test_while_an_upstream_takes_nothing_no_more_is_read(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head("a", 9))
-        lab.lane.hold(True)
+        lab.pipeline.hold(True)
         assert lab.reader.held[-1] is True
-        assert lab.client in lab.states.deaf
-        lab.lane.hold(False)
+        assert lab.client in lab.clients.paused
+        lab.pipeline.hold(False)
         assert lab.reader.held[-1] is False
-        assert lab.client not in lab.states.deaf
-        lab.lane.hold(True)
+        assert lab.client not in lab.clients.paused
+        lab.pipeline.hold(True)
         lab.over()
         assert lab.reader.held[-1] is False
-        assert lab.client not in lab.states.deaf
+        assert lab.client not in lab.clients.paused
 
     story(work)
 
@@ -272,6 +272,6 @@ def test_while_an_upstream_takes_nothing_no_more_is_read(story: Story) -> None:
 def test_what_a_client_sends_ahead_does_not_pile_up(more: int, story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head() + bytes(MAX_HELD + more))
-        assert (lab.client in lab.states.deaf) is bool(more)
+        assert (lab.client in lab.clients.paused) is bool(more)
 
     story(work)

@@ -400,7 +400,7 @@ def test_after_a_moment_nothing_goes_on_where_that_is_nobodys_turn(
             delivery.pump()
         elif why == "complete":
             client.fails_at = ""
-            delivery._complete = True
+            delivery._pieces.complete = True
         elif why == "ended":
             client.ended = True
         elif why == "over":

@@ -133,19 +133,23 @@ def test_an_answer_is_told_piece_by_piece_and_leaves_the_connection_to_others() 
     async def work(lab: Lab) -> None:
         assert not lab.upstream.was_kept
         told = lab.begin()
-        assert not lab.upstream.heard
+        assert not lab.upstream.has_answered
         assert await lab.read() == ASK
         await lab.say(b"HTTP/1.1 200 Fine\r\nX: y\r\nContent-Length: 4\r\n\r\nab")
-        assert lab.upstream.heard
+        assert lab.upstream.has_answered
         assert told.kinds == ["head", "data", "received"]
         assert told.all[0] == ("head", 200, b"Fine", {b"X": b"y", b"Content-Length": b"4"})
         await lab.say(b"cd")
         assert told.all[3:] == [("data", b"cd"), "complete"]
-        assert (lab.upstream.reader, lab.upstream.is_clean, lab.upstream.is_silent()) == (None, True, True)
+        assert (lab.upstream.reader, lab.upstream.is_clean, lab.upstream.socket.is_silent()) == (
+            None,
+            True,
+            True,
+        )
         lab.upstream.idle_since = 1.0
         assert lab.upstream.was_kept
         again = lab.begin()
-        assert not lab.upstream.heard
+        assert not lab.upstream.has_answered
         await lab.say(OK)
         assert again.kinds == ["head", "data", "complete"]
         assert lab.upstream.is_clean
@@ -330,10 +334,10 @@ def test_what_has_come_and_was_not_read_makes_it_unusable() -> None:
     """It would pass for the answer to the next request, which carries somebody's credential."""
 
     async def work(lab: Lab) -> None:
-        assert lab.upstream.is_silent()
-        assert lab.upstream.is_silent()
+        assert lab.upstream.socket.is_silent()
+        assert lab.upstream.socket.is_silent()
         lab.sock.sendall(b"early")
-        assert not lab.upstream.is_silent()
+        assert not lab.upstream.socket.is_silent()
         assert lab.upstream.is_clean, "as far as is known without asking the socket"
 
     story(work)
@@ -342,7 +346,7 @@ def test_what_has_come_and_was_not_read_makes_it_unusable() -> None:
 def test_an_end_that_has_come_and_was_not_read_makes_it_unusable() -> None:
     async def work(lab: Lab) -> None:
         lab.sock.shutdown(socket.SHUT_WR)
-        assert not lab.upstream.is_silent()
+        assert not lab.upstream.socket.is_silent()
 
     story(work)
 
@@ -358,7 +362,7 @@ def test_what_the_upstream_has_not_taken_makes_it_unusable() -> None:
             lab.upstream.write(bytes(4096))
             await asyncio.sleep(0)
         assert lab.upstream.is_clean
-        assert not lab.upstream.is_silent()
+        assert not lab.upstream.socket.is_silent()
 
     story(work)
 
@@ -371,8 +375,8 @@ def test_what_is_no_open_connection_is_not_silent_but_dead(how: str) -> None:
             assert upstream.transport is not None
             upstream.transport.close()
         if how == "lost":
-            upstream.lost = True
-        assert upstream.is_silent() is False
+            upstream.connection_lost(None)
+        assert upstream.socket.is_silent() is False
         if how == "never open":
             assert upstream.is_clean
             upstream.write(b"x")

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from presign_proxy.core import decide
-from presign_proxy.mitm.flow import adapter
+from presign_proxy.mitm.flow import flow_display
 
 logger = logging.getLogger(__name__)
 stock: dict[str, tuple[Any, Any]] = {}
@@ -22,7 +22,7 @@ def counted(owner: Any, name: str) -> None:
 
 def load(_loader: Any) -> None:
     counted(decide, "decide")
-    counted(adapter, "redact")
+    counted(flow_display, "redact")
 
 
 def done() -> None:

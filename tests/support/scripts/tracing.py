@@ -54,7 +54,7 @@ DECISIVE = {
     "GuardedStream._tunnelled",
 }
 # What returns when a request is handed to the wire.
-SENDING = "GuardedStream._send_head"
+SENDING = "SendingStream._send_head"
 PATIENCE = 3.0
 HARMLESS = re.compile(
     "NOP|RESUME|CACHE|LOAD_(CONST|FAST(_LOAD_FAST|_AND_CLEAR)?)|STORE_FAST.*|POP_JUMP_.*|JUMP_.*|TO_BOOL|RETURN_(CONST|VALUE)|POP_TOP|COPY"

@@ -1,4 +1,4 @@
-"""What goes out to a peer, with few writes."""
+"""Commands that send to one peer, joined into few writes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from mitmproxy.proxy import commands
 Commands = Generator[commands.Command, Any, None]
 
 SMALL: Final = 16 * 1024
-"""Bytes that are rather copied than written by themselves."""
+"""Bytes up to which copying is cheaper than a write."""
 
 
 def in_one_piece(stock: Commands) -> Commands:
-    """The same commands, but what one event sends to the same peer in a row, such as a head and its body, is
-    sent together. Nothing overtakes it, and where the rest fails, it is sent all the same.
+    """Pass commands on, and join what one event sends to the same peer in a row, such as a head and its body.
+
+    Nothing overtakes what is joined. Where a later command fails, it is sent all the same.
     """
     held: commands.SendData | None = None
     try:

@@ -10,13 +10,16 @@ from typing import Any
 from mitmproxy import http
 
 from ...core.decision import Decision, Deny, Facts, Forward, PassThrough
-from ...core.masking import mask_for
 from ...gateway.admission import Admission
 from ...gateway.request_id import new_request_id
 from ...http.message import Request, is_sound
 from ...observe.audit_log import AuditLog
 from ...observe.audit_record import GONE, Outcome
-from . import adapter
+from .arrival import arrival_of
+from .flow_display import hide, mark_grant, mark_refusal
+from .incoming_request import framing_fault, request_of, second_fault
+from .outgoing_request import let_through, show
+from .response import response_of
 from .state import FlowState, FlowStates
 
 logger = logging.getLogger(__name__)
@@ -36,8 +39,8 @@ class Committer:
         decision: Decision = Deny("internal", "the decision failed", "json", Facts(new_request_id()))
         waiting = None
         try:
-            arrival = flow_state.arrival if flow_state else adapter.arrival_of(flow.request, tunnelled=True)
-            request = adapter.request_of(flow, arrival)
+            arrival = flow_state.arrival if flow_state else arrival_of(flow.request, tunnelled=True)
+            request = request_of(flow, arrival)
             decided = self._decide(flow, flow_state, request)
             if flow_state is not None and isinstance(decided, Forward) and decided.waits:
                 waiting = self._wait(flow, flow_state, decided, request)
@@ -56,7 +59,7 @@ class Committer:
         decision: Decision | None = Deny("internal", "the decision failed", forward.style, forward.facts)
         try:
             work = self._admission.complete(forward, request, flow.client_conn, flow_state.limit_hold)
-            decision = await flow_state.unless_left(work)
+            decision = await flow_state.progress.unless_left(work)
         except Exception as error:
             logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
         finally:
@@ -67,19 +70,18 @@ class Committer:
 
     def _drop(self, flow: http.HTTPFlow, flow_state: FlowState, forward: Forward) -> None:
         """Drop a request whose client has gone before it was decided; its stream learns of that next."""
-        flow_state.limit_hold.let_go()
-        adapter.hide(flow)
-        flow_state.request, flow_state.told = None, True
-        self._audit_log.write(forward, flow_state.outcome(None, GONE), flow.client_conn.peername)
+        flow_state.drop()
+        hide(flow)
+        self._audit_log.write(forward, flow_state.progress.outcome(None, GONE), flow.client_conn.peername)
 
     def _decide(self, flow: http.HTTPFlow, flow_state: FlowState | None, request: Request) -> Decision:
-        taken_over = self._states.take_over(flow, request, self._admission.registry)
+        taken_over = self._states.clients.take_over(flow.client_conn, request, self._admission.registry)
         decision = taken_over or self._admission.decide(request)
         if flow_state is not None:
             # A granted request has passed the grammar; a refused one may not have been checked by it.
-            flow_state.ends_connection = isinstance(decision, Deny) and not is_sound(request)
+            flow_state.know_framing(sound=not isinstance(decision, Deny) or is_sound(request))
         if isinstance(decision, PassThrough):
-            why = adapter.second_fault(request, flow_state) if decision.second else ""
+            why = second_fault(request, flow_state.arrival if flow_state else None) if decision.second else ""
             return Deny("malformed", why, "json", Facts(new_request_id())) if why else decision
         if flow.error is not None:
             # mitmproxy has rejected the request, and has not even filled in where it is addressed.
@@ -89,17 +91,17 @@ class Committer:
         if flow_state is None:
             # Replayed, or on a layer that is not ours: its way out would not be guarded.
             return Deny("invalid", "it is not a live request", decision.style, decision.facts)
-        if why := adapter.framing_fault(flow.request, flow_state.arrival, decision):
+        if why := framing_fault(flow.request, flow_state.arrival, decision):
             return Deny("malformed", why, decision.style, decision.facts)
-        flow_state.request = request
+        flow_state.keep_request(request)
         return decision
 
     def _commit(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Decision) -> None:
         """Apply a decision. Until the flow's state holds it, the stream refuses the request."""
         if isinstance(decision, PassThrough):
-            adapter.let_through(flow, decision)  # if that fails, there is no decision, and it is refused
+            let_through(flow, decision)  # if that fails, there is no decision, and it is refused
             if flow_state is not None:
-                flow_state.decision = decision
+                flow_state.pass_through(decision)
                 self._audit_log.meter.passed += 1
         elif isinstance(decision, Forward):
             self._grant(flow, flow_state, decision)
@@ -111,11 +113,10 @@ class Committer:
         try:
             if flow_state is None:
                 raise LookupError("a grant needs the state of its flow")
-            flow_state.mask = mask_for(decision.connection.injector)
-            flow_state.snapshot = adapter.show(flow, decision)
-            adapter.mark_grant(flow, decision)
+            snapshot = show(flow, decision)
+            mark_grant(flow, decision)
             # Last of all: nothing that fails may come after it.
-            self._states.grant(flow_state, decision)
+            self._states.grant(flow_state, decision, snapshot)
         except Exception as error:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
             why = Deny("internal", "the rewrite failed", decision.style, decision.facts)
@@ -124,12 +125,11 @@ class Committer:
     def _refuse(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Deny) -> None:
         answer = decision.answer
         if flow_state is not None:
-            flow_state.answer, flow_state.decision, flow_state.request = answer, decision, None
-            flow_state.limit_hold.let_go()
-        adapter.hide(flow)
-        flow.response = adapter.response_of(answer, close=False)
-        adapter.mark_refusal(flow, decision)
-        duration = time.monotonic() - flow_state.started if flow_state is not None else 0.0
+            flow_state.refuse(decision, answer)
+        hide(flow)
+        flow.response = response_of(answer, close=False)
+        mark_refusal(flow, decision)
+        duration = time.monotonic() - flow_state.progress.started if flow_state is not None else 0.0
         self.record(flow, flow_state, decision, Outcome(status=answer.status, duration=duration))
 
     def record(
@@ -137,5 +137,5 @@ class Committer:
     ) -> None:
         """Write a refusal to the audit log."""
         if flow_state is not None:
-            flow_state.told = True
+            flow_state.log()
         self._audit_log.write(decision, outcome, flow.client_conn.peername)

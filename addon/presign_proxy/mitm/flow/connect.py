@@ -11,8 +11,10 @@ from ...core.redact import redact
 from ...core.registry import Registry
 from ...gateway.request_id import new_request_id
 from ...observe.audit_record import Outcome
-from . import adapter
+from .arrival import arrival_of
 from .commit import Committer
+from .incoming_request import request_of
+from .response import response_of
 from .state import FlowStates
 
 
@@ -23,16 +25,16 @@ def decide_connect(
     answer = _answer(flow, registry, states, committer)
     flow_state = states.get(flow)
     if answer is not None:
-        flow.response = adapter.response_of(answer, close=True)
+        flow.response = response_of(answer, close=True)
     elif flow_state is not None:
-        flow_state.decision = PASS
+        flow_state.pass_through(PASS)
 
 
 def _answer(
     flow: http.HTTPFlow, registry: Registry | None, states: FlowStates, committer: Committer
 ) -> Answer | None:
-    arrival = adapter.arrival_of(flow.request, tunnelled=False)
-    request = adapter.request_of(flow, arrival)._replace(target=b"/")
+    arrival = arrival_of(flow.request, tunnelled=False)
+    request = request_of(flow, arrival)._replace(target=b"/")
     code = tunnel.refused(registry, request)
     if flow.request.data.method != b"CONNECT" or flow.request.data.path:
         code = "malformed"  # mitmproxy tunnels in any case of letters, wherever the target points

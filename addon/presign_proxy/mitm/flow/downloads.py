@@ -17,18 +17,24 @@ from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     ResponseData,
     ResponseEndOfMessage,
+    ResponseHeaders,
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
-from ...core.response_body import LEAST, PATIENCE, TURN
+from ...core import rewrite_response
+from ...core.answers import Answer
+from ...core.masking import Mask
+from ...core.response_body import LEAST, PATIENCE, TURN, Body
+from ...errors import Denied
 from ..backpressure import is_too_much
 from ..sockets import handler_of, transport_of
 from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, EndingStream
 from .http2_windows import all_unsent, unsent
+from .response import put_reply, reply_of
 from .state import FlowState
-from .waits import Drained
+from .stream_events import Drained
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +46,11 @@ class DownloadingStream(EndingStream):
     """A stream that stops unpacking while its client does not take what there is."""
 
     prompting: commands.RequestWakeup | None = None
-    """What wakes it where something of its answer is held back."""
+    """The wake-up after which what is held back of its answer is passed on."""
     _incoming: deque[ResponseData | ResponseEndOfMessage] | None = None
-    """What came, and was not begun with."""
+    """Pieces of the answer that came and were not begun."""
     _pieces: Iterator[bytes] | None = None
-    """What is being made of the last that was begun with."""
+    """What is being made of the piece that was begun last."""
     _ending: ResponseEndOfMessage | None = None
     _resting: asyncio.Task[None] | None = None
 
@@ -64,6 +70,7 @@ class DownloadingStream(EndingStream):
             yield from self._pass_on(flow_state)
 
     def _pass_on(self, flow_state: FlowState) -> Commands:
+        """Pass on what is here, until the client has to take some of it."""
         passed = 0
         while self._begins(flow_state):
             try:
@@ -84,80 +91,102 @@ class DownloadingStream(EndingStream):
             if passed >= TURN or self._is_behind():
                 self._resting = asyncio.get_running_loop().create_task(self._rest())
                 return
-        if flow_state.body is None and not self.answered:
+        body = flow_state.progress.response.body
+        if body is None and not self.answered:
             yield from self._abort(flow_state)
-        elif (
-            flow_state.body is not None
-            and flow_state.body.waits
-            and self.prompting is None
-            and not self.answered
-        ):
+        elif body is not None and body.waits and self.prompting is None and not self.answered:
             self.prompting = commands.RequestWakeup(PATIENCE)
             yield self.prompting
 
     def _begins(self, flow_state: FlowState) -> bool:
-        """Whether there is something to go on with."""
-        if flow_state.body is None or self.answered:
+        """Return whether there is something to pass on."""
+        body = flow_state.progress.response.body
+        if body is None or self.answered:
             return False
         if self._pieces is None and self._incoming:
             event = self._incoming.popleft()
             if isinstance(event, ResponseData):
-                self._pieces = flow_state.body.feed(event.data)
+                self._pieces = body.feed(event.data)
             else:
-                self._ending, self._pieces = event, flow_state.body.finish()
+                self._ending, self._pieces = event, body.finish()
         return self._pieces is not None
 
     def _is_behind(self) -> bool:
-        """Whether the client does not take what there is."""
+        """Return whether the client does not take what there is."""
         server: Any = self.http_layer.connections.get(self.context.client)
         socket = self._in_socket()
         if isinstance(server, Http2Server):
-            room = self.states.shares.room
+            room = self.states.clients.fairness.shares.room
             return is_too_much(socket + unsent(server, self.stream_id), socket + all_unsent(server), room)
         return is_too_much(socket, socket)
 
     def _in_socket(self) -> int:
-        """Bytes that were written to the client and have not left."""
+        """Return how many bytes were written to the client and have not left."""
         client = self.context.client
         transport = transport_of(client, client)
         return transport.get_write_buffer_size() if transport is not None else 0
 
     async def _rest(self) -> None:
-        """Looks on from outside: each event of mitmproxy's would pass for something that the client does."""
+        """Wait outside of mitmproxy, whose events would count as activity of the client."""
         await asyncio.sleep(0)
         while self._is_held_up():
             if self._in_socket():
-                await asyncio.sleep(_LOOK)  # nobody tells when it has left
+                await asyncio.sleep(_LOOK)  # nothing reports when it has left
             else:
-                # A window that opens fills the socket, and what waits for that is no matter of the bell.
+                # A window that opens fills the socket; the bell does not ring for what waits there.
                 await self.http_layer.bell.wait(lambda: not self._in_socket() and self._is_held_up())
         handler = handler_of(self.context.client)
         if handler is not None and self._goes_on():
             await handler.server_event(Drained(self))
 
     def _is_held_up(self) -> bool:
-        """Whether there is more to pass on, to a client that is there and does not take it."""
+        """Return whether there is more to pass on, to a client that is there and does not take it."""
         return handler_of(self.context.client) is not None and self._goes_on() and self._is_behind()
 
     def _goes_on(self) -> bool:
         return self.flow_state is not None and self.flow_state.stream is self and not self.answered
 
     def _resume(self) -> Commands:
+        """Go on once the client has taken what there was."""
         self._resting = None
         if self.flow_state is not None and self._goes_on():
             yield from self._pass_on(self.flow_state)
 
     def _prompt(self) -> Commands:
-        """Nothing more of the answer has come: pass on what was held back."""
+        """Pass on what was held back: nothing more of the answer has come."""
         self.prompting, flow_state = None, self.flow_state
-        if flow_state is None or flow_state.body is None or flow_state.replied or self.answered or self.rests:
+        if flow_state is None or self.answered or self.rests:
             return
-        if safe := flow_state.body.overdue():
+        response = flow_state.progress.response
+        if response.body is None or response.is_complete:
+            return
+        if safe := response.body.overdue():
             yield from self._guard(super()._handle_event(ResponseData(self.stream_id, safe)))
 
     def _abort(self, flow_state: FlowState) -> Commands:
-        """Break off a response whose head is out: the client sees that it is not whole."""
+        """Break off a response whose head is out, so that the client sees that it is not whole."""
         yield from self._cancel(flow_state)
         error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
         yield from self._guard(super()._handle_event(error))
         self.answered = True
+
+    def _receive_head(self, event: ResponseHeaders, flow_state: FlowState) -> Answer | None:
+        """Rewrite a response head before any flow holds it; return the answer to give if that fails."""
+        grant = flow_state.grant
+        if grant is None:
+            return self._refusal("internal")
+        try:
+            flow_state.progress.head_came(event.response.status_code)
+            mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
+            reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)
+            flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)
+            put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
+        except Denied as denied:
+            logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
+            flow_state.progress.explain(denied.detail)
+            return self._refusal(denied.code)
+        except Exception as error:
+            logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
+            return self._refusal("internal")
+        flow_state.progress.enter("receiving")
+        return None

@@ -25,11 +25,13 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 from ...core.answers import Answer, refusal
 from ...errors import STATUS
 from ...gateway.request_id import new_request_id
-from . import adapter
 from .coalesce import Commands
+from .flow_display import hide
+from .raw_message import is_h1
+from .response import response_of
 from .state import FlowState, FlowStates
 from .upstream_sharing import SharingHttp1Client
-from .waits import WaitingStream
+from .waiting_stream import WaitingStream
 
 UPSTREAM_FAILED: Final = "the upstream could not be reached or gave no usable answer"
 LINGER: Final = 2.0
@@ -38,7 +40,7 @@ LINGER: Final = 2.0
 
 @dataclass
 class UnreadableResponse(ResponseProtocolError):
-    """The upstream's answer has no one reading. Its text says why, and quotes nothing."""
+    """An answer that can be read in more than one way. Its text says why, and quotes nothing."""
 
 
 class EndingStream(WaitingStream):
@@ -48,37 +50,38 @@ class EndingStream(WaitingStream):
     flow_state: FlowState | None = None
     answered = False
     invalid = False
-    """Whether nobody can tell where the next request begins."""
+    """Whether it is unknown where the next request begins."""
 
     def come_apart(self) -> None:
-        """Nobody leads events here any more: undo what refers back to the stream, and would keep it and its
-        flow until all objects are searched for such circles. A wakeup may still come.
+        """Undo what refers back to the stream, once no events are led here any more: the circle would keep
+        the stream and its flow until the garbage collector finds it. A wake-up may still come.
         """
         if self.flow_state is not None:
-            self.flow_state.stream = None
+            self.flow_state.leave_stream()
         if self.child_layer is None:
             self.client_state = self.server_state = nothing
             self.context.layers.clear()
 
     def _has_uploaded(self) -> None:
+        """Note that the body has come in full."""
         self.uploading = False
         if self.flow_state is not None:
-            self.flow_state.uploading = False
+            self.flow_state.progress.upload.end()
 
     def _cancel(self, flow_state: FlowState) -> Commands:
-        """Let go of the upstream: its connection must not be used again with an answer still in it."""
+        """End the upstream connection: it must not be used again with an answer still in it."""
         self.states.end_upstream(flow_state)
-        if flow_state.server is not None:
-            yield SendHttp(_cancelled(self.stream_id), flow_state.server)
-            flow_state.server = None
+        if (server := flow_state.progress.server) is not None:
+            yield SendHttp(_cancelled(self.stream_id), server)
+            flow_state.progress.leave_server()
 
     def _spare(self, command: commands.Command) -> Commands:
-        """Close a connection on which a request was to be sent that is refused: nobody else would use it."""
+        """Close a connection that was opened for a request that is refused: no other request would use it."""
         if isinstance(command, SendHttp) and isinstance(command.event, RequestHeaders):
             yield SendHttp(_cancelled(self.stream_id), command.connection)
 
     def _after(self, command: commands.Command) -> Commands:
-        """mitmproxy forgets the upstream of a flow that somebody kills, and never drops its stream."""
+        """End a flow that was killed: mitmproxy forgets its upstream, and never drops its stream."""
         if not isinstance(command, SendHttp) or not isinstance(command.event, ResponseProtocolError):
             return
         if command.event.code is ErrorCode.KILL and not self.answered:
@@ -88,18 +91,19 @@ class EndingStream(WaitingStream):
             yield DropStream(self.stream_id)
 
     def _leave(self) -> None:
-        """Nothing more comes of this stream. What is still uploaded has held its slot until now."""
+        """Free the slot: nothing more comes of this stream. What was still uploaded has held it until now."""
         flow_state = self.flow_state
-        if flow_state is not None and flow_state.guarded:
-            if flow_state.uploading:
+        if flow_state is not None and flow_state.granted is not None:
+            if flow_state.progress.upload.is_open:
                 self.states.end_upstream(flow_state)
             flow_state.limit_hold.let_go()
-        self.answered = True  # what mitmproxy has queued meanwhile is not for anybody
+        self.answered = True  # what mitmproxy has queued meanwhile goes nowhere
         self.http_layer.ended.append(self)
 
     def _stop_upload(self) -> Commands:
-        """Over HTTP/1 the rest is read and dropped for a moment, because closing at once may destroy our
-        answer in the client's buffers; over HTTP/2 the stream is reset without error (RFC 9113, 8.1).
+        """Stop a client that is still uploading. Over HTTP/1 the rest is read and dropped for a moment,
+        because closing at once may destroy our answer in the client's buffers. Over HTTP/2 the stream is
+        reset without error (RFC 9113, 8.1).
         """
         server = self.http_layer.connections[self.context.client]
         if isinstance(server, Http2Server):
@@ -112,7 +116,7 @@ class EndingStream(WaitingStream):
             yield commands.RequestWakeup(LINGER)
 
     def _end_upload(self, flow_state: FlowState) -> Commands:
-        """The answer is there, and nobody waits for the rest of the request."""
+        """End the request: its answer is complete, and the rest of its body is not awaited."""
         yield from self._cancel(flow_state)
         server = self.http_layer.connections[self.context.client]
         yield from self._stop_upload() if isinstance(server, Http2Server) else self._hang_up()
@@ -120,38 +124,39 @@ class EndingStream(WaitingStream):
         yield DropStream(self.stream_id)
 
     def _refusal(self, code: str, status: int | None = None) -> Answer:
+        """Return the answer to a request that is refused, and note its code for the audit log."""
         flow_state = self.flow_state
-        request_id = (flow_state.request_id if flow_state else "") or new_request_id()
-        if flow_state is not None and flow_state.guarded:
-            flow_state.failed = code
-        return refusal(code, request_id, flow_state.style if flow_state else "json", status)
+        if flow_state is None or (granted := flow_state.granted) is None:
+            return refusal(code, new_request_id(), "json", status)
+        flow_state.progress.fail(code)
+        return refusal(code, granted.request_id or new_request_id(), granted.style, status)
 
     def _answer(self, answer: Answer) -> Commands:
-        """Answer now, whatever of the request is still to come; nothing of it is kept."""
+        """Answer now, whatever of the request is still to come. Nothing of it is kept."""
         self.answered = True
         if self.head_sent:
             error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
             yield SendHttp(error, self.context.client)
             return
         if self.flow_state is None or self.flow_state.decision is None:
-            adapter.hide(self.flow)  # no hook of ours has seen it
+            hide(self.flow)  # none of our hooks has run for it
         # The rest of a small body may have come while the hook was running.
         if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
             self.uploading = False
-        over_h1 = adapter.is_h1(self.flow.request.data.http_version)
-        # After a request that is invalid as HTTP nobody can tell where the next one begins.
+        over_h1 = is_h1(self.flow.request.data.http_version)
+        # After a request that is invalid as HTTP it is unknown where the next one begins.
         last = (
             answer.status == STATUS["malformed"] or self.flow_state is None or self.flow_state.ends_connection
         )
         close = over_h1 and (self.uploading or self.invalid or last)
-        response = adapter.response_of(answer, close=close)
+        response = response_of(answer, close=close)
         self.flow.response = response
         if self.flow.error is None:
             yield HttpResponseHook(self.flow)
         head_only = self.flow.request.data.method == b"HEAD" or not answer.body
         client = self.context.client
         # What is sent is the answer, not what other addons have made of the flow by now.
-        response = adapter.response_of(answer, close=close)
+        response = response_of(answer, close=close)
         yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=head_only), client)
         if not head_only:
             yield SendHttp(ResponseData(self.stream_id, answer.body), client)
@@ -170,7 +175,7 @@ class EndingStream(WaitingStream):
 
 
 class EndingHttp1Client(SharingHttp1Client):
-    """The upstream's side, which may end its answer before the request is there in full."""
+    """The upstream's side of HTTP/1, where an answer may end before its request was sent in full."""
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
         yield from super().mark_done(request=request, response=response)
@@ -178,8 +183,8 @@ class EndingHttp1Client(SharingHttp1Client):
             self.state = self.has_answered
 
     def has_answered(self, event: events.Event) -> Commands:
-        """It says more, or ends. mitmproxy would take that for a second end of the answer, and fail at it,
-        with all streams of the client.
+        """Close the connection when the upstream sends more after its answer, or ends. mitmproxy would take
+        that for a second end of the answer, and fail at it, with all streams of the client.
         """
         self.buf, self.state = ReceiveBuffer(), self.done
         yield commands.CloseConnection(self.conn)
@@ -194,5 +199,5 @@ def _cancelled(stream_id: int) -> RequestProtocolError:
 
 
 def nothing(event: events.Event) -> Commands:  # noqa: ARG001 - as a state of mitmproxy's stream
-    """The state of a stream that is over."""
+    """Do nothing: the state of a stream that is over."""
     yield from ()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from mitmproxy import http
+from mitmproxy.connection import Client
 from mitmproxy.flow import Error
 
 from ...core.decision import Decision, Deny, Forward
 from ...errors import STATUS
 from ...observe.audit_log import AuditLog
 from ...observe.audit_record import GONE, Outcome
-from . import adapter
+from .flow_display import mark_end
 from .state import FlowState, FlowStates
 
 
@@ -28,40 +29,40 @@ class Finisher:
         """End an exchange whose client has gone, or whose upstream has failed."""
         flow_state = self._states.get(flow)
         gone = not flow.client_conn.connected or (flow.error and flow.error.msg == Error.KILLED_MESSAGE)
-        if flow_state is None or gone or flow_state.left:
+        progress = flow_state.progress if flow_state is not None else None
+        if progress is None or gone or progress.left:
             self._finish(flow, GONE)
-        elif flow_state.stage == "receiving":
-            self._finish(flow, flow_state.why or "the upstream broke off its response")
+        elif progress.stage == "receiving":
+            self._finish(flow, progress.why or "the upstream broke off its response")
         else:
             # The stream answers so, as soon as mitmproxy lets it.
-            status = 504 if flow_state.timed_out else STATUS["upstream"]
-            self._finish(flow, flow_state.why or f"the upstream failed while {flow_state.stage}", status)
+            status = 504 if progress.timed_out else STATUS["upstream"]
+            self._finish(flow, progress.why or f"the upstream failed while {progress.stage}", status)
 
-    def lost(self, client: object) -> None:
+    def lost(self, client: Client) -> None:
         """End the exchanges of a client that was cut off because something of ours failed."""
         for flow_state in self._states.lost(client):
-            self.end(flow_state, flow_state.outcome(None, "the gateway failed at the protocol"))
+            self.end(flow_state, flow_state.progress.outcome(None, "the gateway failed at the protocol"))
 
     def stopped(self) -> None:
         """End all exchanges: the gateway stops."""
         for flow_state in self._states.live():
-            self.end(flow_state, flow_state.outcome(None, "the gateway was stopped"))
+            self.end(flow_state, flow_state.progress.outcome(None, "the gateway was stopped"))
 
     def _finish(self, flow: http.HTTPFlow, error: str | None, failed: int | None = None) -> None:
         if (flow_state := self._states.get(flow)) is not None and flow_state.grant is not None:
             status = failed or (flow.response.status_code if flow.response else None)
-            outcome = flow_state.outcome(status, error, "upstream" if failed else None)
-            adapter.mark_end(flow, self.end(flow_state, outcome), outcome, flow_state.bodies)
-            flow_state.bodies = None
+            outcome = flow_state.progress.outcome(status, error, "upstream" if failed else None)
+            mark_end(flow, self.end(flow_state, outcome), outcome, flow_state.take_bodies())
 
     def end(self, flow_state: FlowState, outcome: Outcome) -> Decision | None:
         """Write down how a granted exchange has ended, once. Return what was decided at last."""
         decision: Decision | None = flow_state.decision
-        if not isinstance(decision, Forward) or flow_state.stage == "done":
+        if not isinstance(decision, Forward) or flow_state.progress.stage == "done":
             return None
-        if (why := flow_state.withdrawn) is not None:
+        if (why := flow_state.progress.withdrawn) is not None:
             decision = Deny(why.code, why.detail, decision.style, decision.facts)
-        flow_state.told = True
+        flow_state.log()
         self._audit_log.write(decision, outcome, flow_state.client.peername)
         self._states.retire(flow_state)
         return decision

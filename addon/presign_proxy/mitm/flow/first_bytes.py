@@ -1,4 +1,4 @@
-"""What the first bytes of a connection, or of a tunnel, become: HTTP, or what is not let through."""
+"""The first bytes of a connection, or of a tunnel, which decide whether it is HTTP or not let through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from ...http.message import MAX_HEAD
 from .coalesce import Commands
-from .waits import descendants
+from .layer_stack import descendants
 
 MAX_EMPTY_LINES: Final = 4
 """Empty lines that are passed over before a request line; some clients send one behind a body (RFC 9112,
@@ -20,13 +20,13 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n){0,%d}" % MAX_EMPTY_LINES)
 
 
 def size_of_empty_lines(data: bytes) -> int:
-    """Bytes of those that are passed over."""
+    """Return how many bytes of empty lines are passed over."""
     found = _EMPTY_LINES.match(data)
     return found.end() if found else 0
 
 
 def is_raw(chosen: layer.Layer | None) -> bool:
-    """Whether a layer would carry anything but HTTP, or TLS with HTTP in it."""
+    """Return whether a layer would carry anything but HTTP, or TLS with HTTP in it."""
     allowed = (
         HttpLayer,
         layer.NextLayer,
@@ -51,7 +51,7 @@ def _begins_like_http(data: bytes) -> bool:
 
 
 def may_become_http(asked: layer.NextLayer) -> bool:
-    """Whether raw TCP was chosen for what may be a request line whose end has not come yet.
+    """Return whether raw TCP was chosen for what may be a request line whose end has not come yet.
 
     mitmproxy takes a first segment without a line break for something else, and a presign is longer than
     many a segment: it would be relayed as it is, signature included.
@@ -67,9 +67,9 @@ def may_become_http(asked: layer.NextLayer) -> bool:
 
 
 def chosen_by(asked: layer.NextLayer) -> layer.Layer | None:
-    """The layer that mitmproxy has chosen, but HTTP where a request line stands behind empty lines.
+    """Return the layer that mitmproxy has chosen, but HTTP if a request line stands behind empty lines.
 
-    mitmproxy takes that for something else, and would relay it with its signature.
+    mitmproxy takes such lines for something else, and would relay the request with its signature.
     """
     chosen = asked.layer
     if type(chosen) is not layers.TCPLayer or chosen.flow is None or asked.data_server():
@@ -83,7 +83,7 @@ def chosen_by(asked: layer.NextLayer) -> layer.Layer | None:
 
 
 def is_undecided(asked: layer.NextLayer) -> bool:
-    """Whether more has to come first, or too much has come of what nobody could tell."""
+    """Return whether more has to come first. Close a connection of which too much has come undecided."""
     chosen = asked.layer
     if chosen is None and len(asked.data_client()) > MAX_HEAD:
         asked.layer = Refuse(asked.context)
@@ -96,7 +96,7 @@ def is_undecided(asked: layer.NextLayer) -> bool:
 
 
 class Refuse(layer.Layer):
-    """Closes the connection: where only presigned requests are let through, all else is."""
+    """A layer that closes the connection, where only presigned requests are let through."""
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start | events.DataReceived):

@@ -16,18 +16,18 @@ NOT_TAKEN: Final = "the upstream said goodbye before it took the request"
 
 @dataclass
 class Goodbye(h2.events.Event):
-    """What a GOAWAY says, beside a text of the upstream's that nobody reads."""
+    """A GOAWAY, without the text of the upstream in it, which is not read."""
 
     error_code: int
     last_stream_id: int
     """Streams with greater numbers were not processed."""
 
 
-def hear_goodbyes(connection: H2Connection) -> None:
-    """Have a connection tell of each GOAWAY and go on. Before the first byte comes."""
+def report_goodbyes(connection: H2Connection) -> None:
+    """Make a connection report each GOAWAY and go on. To be called before the first byte comes."""
     table: Any = vars(connection)["_frame_dispatch_table"]
-    table[GoAwayFrame] = _heard
+    table[GoAwayFrame] = _goodbye
 
 
-def _heard(frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+def _goodbye(frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
     return [], [Goodbye(frame.error_code, frame.last_stream_id)]

@@ -1,4 +1,4 @@
-"""mitmproxy's HTTP/1, as far as it is the same on both sides."""
+"""What both sides of HTTP/1 have in common: bounded lines, and one reading of a body."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .coalesce import Commands
 
 
 class TamedHttp1(Http1Connection):
-    """What mitmproxy's HTTP/1 leaves open on both sides."""
+    """mitmproxy's HTTP/1 with the bounds that it lacks on both sides."""
 
     most = MAX_HEAD
     """Bytes that are kept of a head, or of what frames a body."""
     Fault: type[RequestProtocolError | ResponseProtocolError] = RequestProtocolError
-    """Tells the stream that what has come is not HTTP/1 as it has to be. Its text is a constant of ours."""
+    """The event for the stream when HTTP/1 is not as it has to be. Its text is a constant of ours."""
     framed_otherwise = "the body is not framed as HTTP/1.1 has it"
 
     def _handle_event(self, event: events.Event) -> Commands:
@@ -31,13 +31,13 @@ class TamedHttp1(Http1Connection):
         # Chunk sizes, trailers and response heads are lines without an end, until they end.
         if len(self.buf) <= self.most:
             return
-        # Nobody who means well sends a megabyte of requests ahead.
+        # No honest client sends a megabyte of requests ahead.
         ahead = self.state == self.wait and len(self.buf) > MAX_HELD
         if ahead or self.state in (self.read_headers, self.read_body):
             yield from self._break("a line without an end")
 
     def _break(self, why: str) -> Commands:
-        """Close it: nobody can tell where the next message would begin."""
+        """Close the connection: it is unknown where the next message would begin."""
         yield commands.CloseConnection(self.conn)
         self.buf = ReceiveBuffer()
         self.state = self.done
@@ -45,14 +45,14 @@ class TamedHttp1(Http1Connection):
             yield ReceiveHttp(self.Fault(self.stream_id, why, code=self.ReceiveProtocolError.code))
 
     def read_body(self, event: events.Event) -> Commands:
-        """mitmproxy crashes on trailers of a chunked body; they are fields nobody checked, and dropped. Of a
-        body that is not well-formed it quotes a line in its log, which may be that of the next request.
+        """Drop the trailers of a chunked body, which nothing has checked: mitmproxy crashes on them. Replace
+        its text about a body that is not well-formed: it quotes a line, maybe that of the next request.
         """
         try:
             for command in super().read_body(event):
                 if isinstance(command, ReceiveHttp) and isinstance(command.event, self.ReceiveProtocolError):
                     error = command.event
-                    # One that ends within its body has said nothing wrong: it is broken off.
+                    # A peer that ends within its body has sent nothing wrong: the body is broken off.
                     broken_off = isinstance(event, events.ConnectionClosed)
                     fault = self.ReceiveProtocolError if broken_off else self.Fault
                     command = ReceiveHttp(fault(error.stream_id, self.framed_otherwise, code=error.code))

@@ -1,4 +1,4 @@
-"""mitmproxy's HTTP/1 towards an upstream: answers are read as on the lane, and nothing of them is logged."""
+"""HTTP/1 with upstreams: answers are read as on the lane, and nothing of them is logged."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class GuardedHttp1Client(TamedHttp1, EndingHttp1Client):
     Fault = UnreadableResponse
     framed_otherwise = FRAMED_OTHERWISE
     heads: HeadSearch | None = None
-    """Of the answer that is waited for."""
+    """The search for the head of the answer that is waited for."""
     turn: commands.RequestWakeup | None = None
     """The next one, while chunks of the answer wait for it."""
     _closed: events.ConnectionClosed | None = None
-    """Told to mitmproxy once all that came before was read."""
+    """The end of the connection, which mitmproxy gets once all that came before was read."""
 
     def _handle_event(self, event: events.Event) -> Commands:
-        """What comes while chunks wait for their turn stays behind them."""
+        """Keep what comes while chunks wait for their turn behind them."""
         if isinstance(event, events.Wakeup):
             if event.command is self.turn:
                 self.turn = None
@@ -45,6 +45,7 @@ class GuardedHttp1Client(TamedHttp1, EndingHttp1Client):
             yield from super()._handle_event(event)
 
     def _take_turn(self) -> Commands:
+        """Read the chunks of one turn."""
         if self.state == self.read_body:
             yield from super()._handle_event(events.DataReceived(self.conn, b""))
         if self.turn is None and self._closed is not None:
@@ -52,7 +53,7 @@ class GuardedHttp1Client(TamedHttp1, EndingHttp1Client):
             yield from super()._handle_event(closed)
 
     def _forget(self) -> None:
-        """Nobody waits for the answer any more, nor for what has come of it."""
+        """Drop what has come of an answer that is not awaited any more."""
         if self.turn is not None and (chunks := self._chunks) is not None:
             chunks.forget()
             self.buf = ReceiveBuffer()
@@ -81,9 +82,9 @@ class GuardedHttp1Client(TamedHttp1, EndingHttp1Client):
             yield command
 
     def _straighten(self) -> None:
-        """Drop interim heads, and put in place of one that was not written as it should be what it says.
+        """Drop interim heads, and write a head again that was not written as it should be.
 
-        Raises Unreadable.
+        Raises UnreadableHead.
         """
         came, at = bytes(self.buf), 0
         heads = self.heads = self.heads or HeadSearch()

@@ -1,4 +1,4 @@
-"""Writes the heads that a peer over HTTP/2 is sent, and keeps few of them."""
+"""An encoder of heads over HTTP/2 that remembers few of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 import hpack
 
 _MAX_TABLE: Final = 4096
-"""Bytes of the table in which we keep what we have sent (RFC 7541, 4.2: a peer only allows for more)."""
+"""Bytes of the table of what we have sent. A peer may allow more, and need not get it (RFC 7541, 4.2)."""
 _MAX_SHORTENED: Final = 1024
 """Bytes of a field that is written in Huffman's code. A longer one goes as it stands, which every decoder
 reads (RFC 7541, 5.2).
@@ -17,9 +17,11 @@ _table_size: Any = vars(hpack.Encoder)["header_table_size"]
 
 
 class BoundedEncoder(hpack.Encoder):
-    """Writes heads. hpack keeps as much of them as the peer allows, four gigabytes, and searches all of that
-    for each field of the next head. Of a field that it shortens it makes one number, digit by digit: that
-    takes the square of its length, four seconds for 256 KiB.
+    """An encoder with a small table, which shortens no long field.
+
+    hpack keeps as much of the heads as the peer allows, up to four gigabytes, and searches all of that for
+    each field of the next head. It makes one number of a field that it shortens, digit by digit: that takes
+    the square of the field's length, four seconds for 256 KiB.
     """
 
     @property

@@ -1,9 +1,9 @@
-"""What waits for a peer's windows over HTTP/2: counted as it comes and goes, and sent however they change.
+"""Data that wait for a peer's windows over HTTP/2, counted, and sent however those windows change.
 
 mitmproxy keeps each piece of a body as it came: of a body of single bytes, a million of them, to be added up
-for each frame that comes. A peer may make its window smaller and so leave one below zero (RFC 9113, 6.9.2).
-For mitmproxy there is room in that. And it sends a piece in one frame though the peer takes shorter ones by
-now.
+for each frame that comes. A peer may make its window smaller and so leave one below zero (RFC 9113, 6.9.2),
+which mitmproxy takes for room. And mitmproxy sends a piece in one frame though the peer may take shorter ones
+by now.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection, SendH2Dat
 _JOINED: Final = 1024
 """Bytes up to which pieces become one: two that stand together have more, so there are few of them."""
 _LONGEST: Final = 16 * 1024
-"""Bytes of a piece. No peer may ask for shorter frames (RFC 9113, 6.5.2)."""
+"""Bytes of a piece. A peer may not ask for shorter frames (RFC 9113, 6.5.2)."""
 
 
 class Waiting(deque[SendH2Data]):
-    """Pieces of one body, in their order. mitmproxy changes it by the three methods below alone."""
+    """The pieces of one body, in their order. mitmproxy changes them by the three methods below alone."""
 
     def __init__(self, buffers: Buffers) -> None:
-        """Args: buffers: which count it."""
+        """Args: buffers: where the pieces are counted."""
         super().__init__()
         self.size = 0
         """Bytes of all of them."""
@@ -62,10 +62,10 @@ class Waiting(deque[SendH2Data]):
 
 
 class Buffers(dict[int, Waiting]):
-    """What waits on each stream of a connection. mitmproxy changes it by the methods below alone."""
+    """The pieces on each stream of a connection. mitmproxy changes them by the methods below alone."""
 
     size = 0
-    """Bytes of all of them, which are not added up again each time that somebody asks."""
+    """Bytes of all of them, so that they are not added up again each time."""
 
     def __missing__(self, stream_id: int) -> Waiting:
         found = self[stream_id] = Waiting(self)
@@ -89,7 +89,7 @@ class Buffers(dict[int, Waiting]):
 
 
 class WindowedConnection(BufferedH2Connection):
-    """mitmproxy's connection, whose windows are never below zero to it, and whose buffers are counted."""
+    """mitmproxy's connection, with windows that are never below zero, and counted buffers."""
 
     def receive_data(self, data: Any) -> list[h2.events.Event]:
         found: list[h2.events.Event] = super().receive_data(data)
@@ -103,16 +103,16 @@ class WindowedConnection(BufferedH2Connection):
         super().reset_stream(stream_id, error_code)
 
     def local_flow_control_window(self, stream_id: int) -> int:
-        """The bytes that may be sent: none where the window is below zero. What h2 counts stays as it is."""
+        """Return how many bytes may be sent: none if the window is below zero, which stays as h2 counts."""
         return max(0, super().local_flow_control_window(stream_id))
 
     def forget(self) -> None:
-        """Let go of all that waits: its connection has ended."""
+        """Drop all that waits: the connection has ended."""
         self.stream_buffers.clear()
         self.stream_trailers.clear()
 
     def waiting_of(self, stream_id: int) -> int:
-        """Bytes of a stream that its peer's window keeps from being sent."""
+        """Return how many bytes of a stream the peer's window keeps from being sent."""
         found: Any = self.stream_buffers.get(stream_id)
         return int(found.size) if found is not None else 0
 
@@ -124,25 +124,25 @@ class WindowedConnection(BufferedH2Connection):
 
 
 def make_windowed(connection: BufferedH2Connection) -> None:
-    """Before the first byte is sent."""
+    """Make a connection such a one. To be called before the first byte is sent."""
     connection.__class__ = WindowedConnection
     buffers: Any = Buffers()
     connection.stream_buffers = buffers
 
 
 def unsent(side: Http2Connection, stream_id: int) -> int:
-    """Bytes of a stream that its peer's window keeps from being sent."""
+    """Return how many bytes of a stream the peer's window keeps from being sent."""
     return windowed(side).waiting_of(stream_id)
 
 
 def all_unsent(side: Http2Connection) -> int:
-    """Bytes of all streams that a peer's windows keep from being sent."""
+    """Return how many bytes of all streams a peer's windows keep from being sent."""
     return windowed(side).waiting
 
 
 def windowed(side: Http2Connection) -> WindowedConnection:
-    """Its connection: there are no sides but the two above, which make it such a one."""
+    """Return the connection of a side. Both sides make it such a one."""
     connection = side.h2_conn
     if not isinstance(connection, WindowedConnection):
-        raise TypeError("a connection whose buffers nobody counts")
+        raise TypeError("a connection whose buffers are not counted")
     return connection

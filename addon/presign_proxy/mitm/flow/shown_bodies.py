@@ -9,8 +9,8 @@ MAX_SHOWN: Final = 1024 * 1024
 """Bytes of one body. A UI keeps flows, and with them these bytes, until they are removed."""
 
 _DIGITS: Final = 8
-"""Of a run of hexadecimal digits so many are shown: a checksum is recognised, a signature is not usable."""
-# Whatever stands before a signature, in whatever escapes: 64 digits are one, or as good as one.
+"""Digits of a hexadecimal run that are shown: a checksum is recognised, a signature is not usable."""
+# 64 digits may be a signature, whatever stands before them, in whatever escapes.
 _SIGNATURE: Final = re.compile(rb"(?<![0-9a-f])([0-9a-f]{%d})([0-9a-f]{56,})" % _DIGITS, re.IGNORECASE)
 # Where a body is cut, its last digits may be the beginning of one.
 _BEGUN: Final = re.compile(rb"(?<![0-9a-f])([0-9a-f]{%d})([0-9a-f]+)\Z" % _DIGITS, re.IGNORECASE)
@@ -37,7 +37,7 @@ class ShownBody:
         return self.size > MAX_SHOWN
 
     def content(self) -> bytes:
-        """Without most digits of what may be the signature of a presign: it may be good."""
+        """Return the bytes, without most digits of what may be the good signature of a presign."""
         shown = _SIGNATURE.sub(_hidden, bytes(self._kept))
         if not self.is_cut:
             return shown
@@ -49,7 +49,7 @@ def _hidden(run: re.Match[bytes]) -> bytes:
 
 
 class ShownBodies:
-    """Those of one exchange."""
+    """The two bodies of one exchange."""
 
     __slots__ = ("request", "response")
 

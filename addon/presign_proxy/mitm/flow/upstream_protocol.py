@@ -1,4 +1,4 @@
-"""Begins to speak with an upstream, in the protocol that was agreed on and with our limits from the start."""
+"""The choice of the protocol with an upstream, with our limits from the first byte."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mitmproxy.proxy.layers.http._http3 import Http3Client
 
 from .coalesce import Commands
 from .http1_client import GuardedHttp1Client
-from .http2 import Client, GuardedHttp2Client
+from .http2_client import Downloads, GuardedHttp2Client
 
 
 class GuardedHttpClient(HttpClient):
-    """What mitmproxy sends first over HTTP/2 opens windows of two gigabytes, and cannot be taken back."""
+    """A layer that begins with our limits: mitmproxy's own opens windows of two gigabytes over HTTP/2."""
 
-    http_layer: Client
+    http_layer: Downloads
 
     @classmethod
-    def guard(cls, stock: HttpClient, http_layer: Client) -> None:
-        """Give a layer that has not begun this class."""
+    def guard(cls, stock: HttpClient, http_layer: Downloads) -> None:
+        """Give this class to a layer that has not begun."""
         stock.__class__ = cls
         vars(stock)["http_layer"] = http_layer
 

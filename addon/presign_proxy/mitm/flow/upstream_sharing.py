@@ -16,11 +16,12 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client
 from ...http.connection_reuse import has_plain_answer, reads_body
 from ..sockets import is_silent
 from .coalesce import Commands
-from .waits import WaitingHttpLayer, descendants
+from .layer_stack import descendants
+from .upstream_connections import WaitingHttpLayer
 
 
 class SharingHttp1Client(Http1Client):
-    """The upstream's side. It is closed where nobody knows what the upstream takes for the next request."""
+    """The upstream's side of HTTP/1, closed when it is unknown what the upstream takes for a request."""
 
     owner: str | None = None
     """The id of the connection in whose name requests are sent here; empty for those without a grant."""
@@ -50,7 +51,7 @@ class SharingHttpLayer(WaitingHttpLayer):
     """An HTTP layer whose connections over HTTP/1 stay with one connection of the registry."""
 
     def own(self, connection: Connection, owner: str) -> None:
-        """Note in whose name a request is sent."""
+        """Note the connection of the registry in whose name a request is sent."""
         for one in descendants(self.connections.get(connection)):
             if isinstance(one, SharingHttp1Client):
                 one.owner = owner
@@ -66,7 +67,7 @@ class SharingHttpLayer(WaitingHttpLayer):
         return True
 
     def _client_of(self, event: GetHttpConnection) -> str:
-        """In whose name a connection is asked for."""
+        """Return the id of the connection of the registry in whose name a socket is asked for, or nothing."""
         flow_state = getattr(self.command_sources.get(event), "flow_state", None)
         grant = flow_state.grant if flow_state is not None else None
         return grant.connection.id if grant is not None else ""

@@ -1,4 +1,4 @@
-"""Where a client connection can take the lane."""
+"""The place of the lane among the layers of a client connection."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .shared import LaneShared
 
 
 def with_lane(chosen: layer.Layer | None, shared: LaneShared) -> layer.Layer | None:
-    """What mitmproxy chose, with a lane in the place of its HTTP layer if one can stand there.
+    """Return the layer that mitmproxy chose, or a lane in the place of its HTTP layer if one can stand there.
 
-    Where a client speaks TLS to the gateway itself, that layer stands behind the one for TLS.
+    Where a client speaks TLS to the gateway itself, the HTTP layer stands behind the layer for TLS.
     """
     if isinstance(chosen, ClientTLSLayer):
         chosen.child_layer = with_lane(chosen.child_layer, shared) or chosen.child_layer
@@ -24,7 +24,7 @@ def with_lane(chosen: layer.Layer | None, shared: LaneShared) -> layer.Layer | N
 
 
 def _may_take(stock: HttpLayer) -> bool:
-    """Whether a lane can stand in for an HTTP layer: HTTP/1 over TCP, of a regular proxy."""
+    """Return whether a lane can stand in for an HTTP layer: HTTP/1 over TCP, of a regular proxy."""
     client = stock.context.client
     return (
         stock.mode in (HTTPMode.regular, HTTPMode.transparent)

@@ -1,4 +1,4 @@
-"""When the lane may be open: only while nothing asks to see, or to change, a flow."""
+"""The availability of the lane: it is open only while nothing looks at flows or changes them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ON_FLOWS: Final = (
     "stickycookie",
     "stream_large_bodies",
 )
-# Options that say who may come in, or how upstreams are met: to pass them by would be to undo them.
+# Options that say which clients may come in, or how upstreams are connected to. The lane would undo them.
 _ON_CONNECTIONS: Final = (
     "ciphers_server",
     "client_certs",
@@ -40,10 +40,10 @@ _ON_CONNECTIONS: Final = (
 
 
 def hindrances(options: Any, chosen: str) -> Iterator[str]:
-    """The options that keep the lane shut.
+    """Yield the options that keep the lane shut.
 
     Args:
-        chosen: `presign_lane`; "on" passes by what only looks at flows, never what guards a connection.
+        chosen: `presign_lane`. "on" ignores what only looks at flows, never what guards a connection.
     """
     names = _ON_CONNECTIONS if chosen == "on" else (*_ON_CONNECTIONS, *_ON_FLOWS)
     for name in names:
@@ -54,12 +54,12 @@ def hindrances(options: Any, chosen: str) -> Iterator[str]:
 
 
 def shows_flows(master: Any) -> bool:
-    """Whether this is mitmproxy or mitmweb, which show flows to people."""
+    """Return whether this is mitmproxy or mitmweb, which show flows to people."""
     return master.addons.get("view") is not None
 
 
 def is_open(master: Any, chosen: str) -> bool:
-    """Whether requests may take the lane under these options, in this program."""
+    """Return whether requests may take the lane under these options, in this program."""
     if chosen == "off" or any(hindrances(master.options, chosen)):
         return False
     if chosen == "on":

@@ -1,7 +1,7 @@
-"""What a client sends, taken straight off its socket.
+"""A reader of a client's socket, in the place of mitmproxy's.
 
-mitmproxy's stream reader, its lock and its turns of the event loop cost a lane as much as its request's
-parsing. They stay where they are, and are given the connection back for whatever is not the lane's.
+mitmproxy's stream reader, its lock and its turns of the event loop cost a request as much as its parsing.
+They stay where they are, and get the connection back for what is not the lane's.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 
 class Taker(Protocol):
-    """Who wants the bytes."""
+    """What takes the bytes."""
 
     def received(self, data: bytes) -> None:
-        """Does not fail."""
+        """Take what was read. Does not fail."""
 
 
 class ClientReader(asyncio.Protocol):
-    """Stands between a transport and mitmproxy's protocol, which hears of everything but data."""
+    """Stands between a transport and mitmproxy's protocol, to which it passes everything but data."""
 
     __slots__ = ("_stock", "_taker", "_transport")
 
@@ -29,9 +29,9 @@ class ClientReader(asyncio.Protocol):
 
     @classmethod
     def over(cls, writer: Any, reader: Any, taker: Taker) -> ClientReader | None:
-        """Take a connection over; None where it has to stay as it is.
+        """Take a connection over. Return None where it has to stay as it is.
 
-        What the reader holds already would be overtaken by what comes now, so it must hold nothing.
+        mitmproxy's reader must hold nothing, for what comes now would overtake it.
         """
         held, transport = getattr(reader, "_buffer", None), writer.transport
         stock = transport.get_protocol()
@@ -42,10 +42,11 @@ class ClientReader(asyncio.Protocol):
         return taken
 
     def give_back(self) -> None:
+        """Let mitmproxy's reader have the connection again."""
         self._transport.set_protocol(self._stock)
 
     def read(self, on: bool) -> None:
-        """Whether to read on."""
+        """Read on, or stop."""
         if not self._transport.is_closing():
             (self._transport.resume_reading if on else self._transport.pause_reading)()
 

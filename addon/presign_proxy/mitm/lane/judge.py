@@ -1,4 +1,4 @@
-"""Heads of requests, judged: each begins an exchange, or is left to mitmproxy."""
+"""The judge of request heads: each begins an exchange, or is left to mitmproxy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from mitmproxy.connection import Client, Server
 from ...core.decision import Deny, Forward, PassThrough
 from ...http.hosts import parse_authority
 from ...http.message import Origin, Request
-from ..flow.adapter import listener_of, may_tunnel
-from ..flow.state import LaneDecision
+from ..client_state import LaneDecision
+from ..flow.incoming_request import listener_of, may_tunnel
 from . import request_head
 from .exchange import Exchange
 from .grant_cache import Granted, Key
+from .granted_request import GrantedRequest, granted_request
 from .shared import LaneShared
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Judge:
-    """Judges the heads of one client, and knows where its connection leads."""
+    """The judge of one client's heads. It knows where the client's connection leads."""
 
     def __init__(self, shared: LaneShared, client: Client, server: Server) -> None:
         self._shared = shared
@@ -39,16 +40,18 @@ class Judge:
         self._place = (self._origin, self._listener, self._sni, peer, self._tunnelled, bool(client.tls))
 
     def granted(self, raw: bytes, lane: ClientSide) -> Exchange | None:
-        """The exchange that a head begins, if it is simple and granted; of any other nothing is kept."""
+        """Return the exchange that a head begins; None where it is not simple, or not granted."""
         shared = self._shared
         now, key = int(time.time()), Key(raw, self._place)
         known = shared.grants.find(key, shared.admission.registry, now)
         if known is not None:
-            again = shared.admission.decide_again(known.forward)
+            again = shared.admission.decide_again(known.request.forward)
             if not isinstance(again, Forward):
-                self._leave(known.request, again)
+                self._leave(known.request.request, again)
                 return None
-            return Exchange(lane, shared, known.head, known.request, again, known.wire)
+            asked = known.request
+            granted = GrantedRequest(asked.head, asked.request, again, asked.mask)
+            return Exchange(lane, shared, granted, known.wire)
         head = request_head.parse(raw)
         if head is None:
             return None
@@ -68,14 +71,13 @@ class Judge:
         if not isinstance(decision, Forward):
             self._leave(request, decision)
             return None
-        wire = (
-            request_head.outgoing(head, decision.origin, decision.sent) if decision.sent is not None else None
-        )
+        granted = granted_request(head, request, decision)
+        wire = granted.outgoing()
         if wire is not None and decision.resolve is None:
-            shared.grants.keep(key, Granted(head, request, decision, wire))
-        return Exchange(lane, shared, head, request, decision, wire)
+            shared.grants.keep(key, Granted(granted, wire))
+        return Exchange(lane, shared, granted, wire)
 
     def _leave(self, request: Request, decision: Deny | PassThrough) -> None:
-        """Leave a request to the flow path, with what was decided on it."""
+        """Leave a request to the flow path, with the decision on it."""
         judged = LaneDecision(request, self._shared.admission.registry, decision)
-        self._shared.states.hand_over(self._client, judged)
+        self._shared.clients.hand_over(self._client, judged)

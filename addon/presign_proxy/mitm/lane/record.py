@@ -1,4 +1,4 @@
-"""How an exchange went: for its line in the audit log."""
+"""The record of an exchange: what its line in the audit log says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Record:
-    """What is known of it while it goes on. `status` is the one that its client has been sent."""
+    """What is known of an exchange while it goes on."""
 
     __slots__ = ("_started", "_upstream_status", "_waited", "status")
 
@@ -23,9 +23,10 @@ class Record:
         self._upstream_status: int | None = None
         self._waited: float | None = None
         self.status: int | None = None
+        """The status that the client has been sent."""
 
-    def hear(self, status: int) -> None:
-        """The head of the upstream's answer is there."""
+    def begin_answer(self, status: int) -> None:
+        """Note that the head of the upstream's answer is there."""
         self._upstream_status, self._waited = status, time.monotonic() - self._started
 
     def write(
@@ -37,7 +38,11 @@ class Record:
         *,
         size: tuple[int, int],
     ) -> None:
-        """Args: size: bytes of the request's body and of the answer's."""
+        """Write the line. Does not fail.
+
+        Args:
+            size: bytes of the request's body and of the answer's.
+        """
         outcome = outcome._replace(
             upstream_status=self._upstream_status,
             bytes_in=size[0],

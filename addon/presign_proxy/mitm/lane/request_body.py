@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import h11
 from h11._receivebuffer import ReceiveBuffer
 
+from ...core.policy import body_too_large
+from ...errors import Denied
 from ...http.message import MAX_HEAD
 from ..chunked import JoinedChunks, StrictChunks
 
@@ -17,20 +19,50 @@ class UploadError(Exception):
 
 
 class _Body:
-    """What is known of a body while it comes."""
+    """A body while it comes."""
 
-    __slots__ = ("_held", "_moved")
+    __slots__ = ("_held", "_left", "_moved", "done", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, length: int | None) -> None:
+        """Args: length: that was announced; None of a body in chunks."""
+        self._left = length or 0
+        """Bytes of that which have not come."""
         self._held = False
         self._moved = 0.0
+        """When something of the exchange has moved, on the monotonic clock."""
+        self.size = 0
+        """Bytes of the body that have come, without its framing."""
+        self.done = length == 0
+        """Whether all of it has come."""
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return what to send, and what belongs to the next request. Raises UploadError.
+
+        Of a body that is not done, the second is to be fed again, once other clients have had their turn.
+        """
+        raise NotImplementedError
+
+    def take(self, data: bytes, most: int | None) -> tuple[bytes, bytes]:
+        """Return what `feed` returns. Raises Denied, and then neither this piece nor the end may be sent.
+
+        Args:
+            most: bytes that the body may have.
+        """
+        try:
+            found = self.feed(data)
+        except UploadError as error:
+            raise Denied("malformed", str(error)) from None
+        self.move()
+        if most is not None and self.size > most:
+            raise body_too_large(most)
+        return found
 
     def move(self) -> None:
-        """Something of the exchange has moved: its client is not waited for in vain."""
+        """Note that something of the exchange has moved: the time that it may stand still begins again."""
         self._moved = time.monotonic()
 
     def hold(self, on: bool) -> None:
-        """Whether the upstream does not take it: meanwhile nothing is expected of the client."""
+        """Expect nothing of the client while the upstream does not take what there is, or expect it again."""
         self._held = on
         self.move()
 
@@ -40,23 +72,20 @@ class _Body:
         return self._held
 
     def stalls(self, now: float, patience: tuple[int, int]) -> bool:
-        """Args: patience: seconds in which the client has to send more, or the upstream to take some."""
+        """Return whether nothing has moved for too long.
+
+        Args:
+            patience: seconds in which the client has to send more, or the upstream to take some.
+        """
         return now - self._moved > patience[self._held]
 
 
 class Sized(_Body):
     """A body whose length was announced."""
 
-    __slots__ = ("_left", "done", "size")
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self._left = length
-        self.size = 0
-        self.done = length == 0
+    __slots__ = ()
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """What to send, and what belongs to the next request."""
         mine = data if len(data) <= self._left else data[: self._left]
         self._left -= len(mine)
         self.size += len(mine)
@@ -65,21 +94,16 @@ class Sized(_Body):
 
 
 class Chunked(_Body):
-    """A body in chunks, which are written anew: extensions and trailers are fields that nobody checked."""
+    """A body in chunks, which are written again: extensions and trailers were never checked."""
 
-    __slots__ = ("_buffer", "_reader", "done", "size")
+    __slots__ = ("_buffer", "_reader")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(None)
         self._reader = JoinedChunks(StrictChunks())
         self._buffer = ReceiveBuffer()
-        self.size = 0
-        self.done = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """What to send, and what belongs to the next request. Of a body that is not done, the second is to be
-        fed again, once others have had their turn. Raises UploadError.
-        """
         self._buffer += data
         sent = b"".join(self._chunks())
         if self.done:
@@ -113,4 +137,5 @@ Upload = Sized | Chunked
 
 
 def upload_of(length: int | None) -> Upload:
+    """Return a body of this length, or one in chunks where there is none."""
     return Chunked() if length is None else Sized(length)

@@ -1,4 +1,4 @@
-"""Heads of HTTP/1.1 requests that can be read in one way only; all others are left to the flow path."""
+"""The heads of HTTP/1.1 requests that can be read in one way only. All others are left to the flow path."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RequestHead(NamedTuple):
 
 
 class _Collector:
-    """What httptools calls. Holds nothing that holds it, so that it goes without a garbage collection."""
+    """What httptools calls. It holds nothing that holds it, so that no garbage collection has to free it."""
 
     __slots__ = ("fields", "target")
 
@@ -63,7 +63,7 @@ def request_of(
     *,
     tunnelled: bool,
 ) -> Request:
-    """The request as the core decides on it; as flows.request_of has it."""
+    """Return the request as the core decides on it, as `flow.adapter` makes it of a flow."""
     return Request(
         method=head.method,
         target=head.target,
@@ -78,7 +78,7 @@ def request_of(
 
 
 def outgoing(head: RequestHead, origin: Origin, sent: Outgoing) -> bytes:
-    """The head as it goes to the upstream: with the credential, framed as the body came."""
+    """Return the head for the upstream: with the credential, framed as the body came."""
     lines = [
         b"%b %b HTTP/1.1" % (head.method, target(sent.path, sent.query)),
         b"Host: %b" % origin.authority.encode("ascii"),
@@ -90,7 +90,7 @@ def outgoing(head: RequestHead, origin: Origin, sent: Outgoing) -> bytes:
 
 
 def response(reply: Reply, *, chunked: bool, close: bool) -> bytes:
-    """The head as the client gets it, framed as its body is sent."""
+    """Return the head for the client, framed as its body is sent."""
     lines = [b"HTTP/1.1 %d %b" % (reply.status, reply.reason)]
     lines += [
         b"%b: %b" % (name, value)
@@ -105,14 +105,14 @@ def response(reply: Reply, *, chunked: bool, close: bool) -> bytes:
 
 
 def answer(of_ours: Answer, *, close: bool, bodyless: bool) -> bytes:
-    """An answer of ours, body included."""
+    """Return an answer of ours, with its body."""
     fields = of_ours.fields + (((b"Connection", b"close"),) if close else ())
     lines = [b"HTTP/1.1 %d %b" % (of_ours.status, of_ours.reason), *[b"%b: %b" % field for field in fields]]
     return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if bodyless else of_ours.body)
 
 
 def may_begin(data: bytes, seen: int = 0) -> bool:
-    """Whether these first bytes can become a simple head, whose end is waited for.
+    """Return whether these first bytes can become a simple head, whose end is waited for.
 
     Args:
         seen: how many of them could, when there were no more.
@@ -128,7 +128,7 @@ def may_begin(data: bytes, seen: int = 0) -> bool:
 
 
 def parse(raw: bytes) -> RequestHead | None:
-    """A whole head, with the blank line that ends it; None where it is not simple."""
+    """Parse a whole head, with the blank line that ends it. Return None where it is not simple."""
     if len(raw) > MAX_HEAD or is_ambiguous(raw):
         return None
     found = _Collector()
@@ -140,7 +140,7 @@ def parse(raw: bytes) -> RequestHead | None:
     except httptools.HttpParserUpgrade:
         return None
     method, target, fields = parser.get_method(), found.target, tuple(found.fields)
-    # llhttp forgives a second blank; whoever comes after us may read something else in that line.
+    # llhttp forgives a second blank. A server behind us may read something else in that line.
     if not raw.startswith(b"%b %b HTTP/1.1\r\n" % (method, target)) or not target.startswith(b"/"):
         return None
     if len(fields) > MAX_FIELDS or method == b"CONNECT":

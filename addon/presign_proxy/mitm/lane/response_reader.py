@@ -1,4 +1,4 @@
-"""One response on its way in: heads, then a body, as its framing says."""
+"""One response as it comes in: heads, then a body, as its framing says."""
 
 from __future__ import annotations
 
@@ -22,25 +22,22 @@ class _Body(Protocol):
 
     @property
     def lags(self) -> bool:
-        """Whether more is here than was read: feed it again, be it with nothing, once others had a turn."""
+        """Whether more is here than was read: feed again, if only with nothing, once others had a turn."""
 
     def feed(self, data: bytes) -> bytes:
-        """What of it is the body's. Raises Unreadable."""
+        """Return what belongs to the body. Raises Unreadable."""
 
 
 class _Sized:
-    """A body whose length was told."""
+    """A body whose length was announced."""
 
     __slots__ = ("_left", "done", "regular", "rest")
+    lags = False
 
     def __init__(self, length: int) -> None:
         self._left = length
         self.done = not length
         self.regular, self.rest = True, b""
-
-    @property
-    def lags(self) -> bool:
-        return False
 
     def feed(self, data: bytes) -> bytes:
         mine = data if len(data) <= self._left else data[: self._left]
@@ -53,34 +50,33 @@ class _Endless:
     """A body that ends with its connection."""
 
     __slots__ = ("done", "regular", "rest")
+    lags = False
 
     def __init__(self) -> None:
         self.done, self.regular, self.rest = False, False, b""
-
-    @property
-    def lags(self) -> bool:
-        return False
 
     def feed(self, data: bytes) -> bytes:
         return data
 
 
 class Incoming:
-    """Reads one response, and says where it ends."""
+    """One response while it is read. It knows where it ends."""
 
-    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag")
+    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag", "begun", "early", "is_between_heads")
 
     def __init__(self) -> None:
         self._buffer = b""
+        """The beginning of a head."""
+        self.is_between_heads = True
+        """Whether nothing of the next head has come, nor of a body."""
         self._heads = HeadSearch()
         self._heads_lag = False
         """Whether a whole head may wait for its turn."""
         self._body: _Body | None = None
-
-    @property
-    def is_between_heads(self) -> bool:
-        """Whether nothing of the next head has come, nor of a body."""
-        return self._body is None and not self._buffer
+        self.begun = False
+        """Whether anything has come, even if only of an interim head."""
+        self.early = False
+        """Whether the head that is being read began before all of the request was sent."""
 
     @property
     def done(self) -> bool:
@@ -100,21 +96,21 @@ class Incoming:
 
     @property
     def lags(self) -> bool:
-        """Whether more is here than was read: feed it again, be it with nothing, once others had a turn."""
+        """Whether more is here than was read: feed again, if only with nothing, once others had a turn."""
         return self._heads_lag if self._body is None else self._body.lags
 
-    def feed(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> bytes:
-        """What is in the body, as much as fits into a turn. Raises Unreadable.
+    def feed(self, data: bytes, take_head: Callable[[ResponseHead], bool]) -> bytes:
+        """Return what is in the body, as much as fits into a turn. Raises Unreadable.
 
         Args:
-            heard: is told of the final head; returns whether it has a body.
+            take_head: takes the final head; returns whether it has a body.
         """
         if self._body is None:
-            data = self._pass_heads(self._buffer + data if self._buffer else data, heard)
+            data = self._pass_heads(self._buffer + data if self._buffer else data, take_head)
         return self._body.feed(data) if self._body is not None else b""
 
-    def _pass_heads(self, data: bytes, heard: Callable[[ResponseHead], bool]) -> bytes:
-        """What is behind the final head, if that is there."""
+    def _pass_heads(self, data: bytes, take_head: Callable[[ResponseHead], bool]) -> bytes:
+        """Return what is behind the final head, if that is there."""
         at = 0
         for _ in range(TURN_HEADS):
             if at >= len(data) or (found := self._heads.find(data, at)) is None:
@@ -122,12 +118,13 @@ class Incoming:
                 break
             head, at = found
             if not head.is_interim:
-                self._buffer = b""
-                self._body = _body_of(head) if heard(head) else _Sized(0)
+                self._buffer, self.is_between_heads = b"", False
+                self._body = _body_of(head) if take_head(head) else _Sized(0)
                 return data[at:]
         else:
             self._heads_lag = at < len(data)
         self._buffer = data[at:]
+        self.is_between_heads = not self._buffer
         return b""
 
 

@@ -16,7 +16,7 @@ from ...gateway.destination import DestinationJudge
 from ...gateway.lifecycle import Lifecycle
 from ...limits.slots import LimitHold
 from ...observe.audit_log import AuditLog
-from ..flow.state import FlowStates
+from ..client_state import ClientStates
 from . import availability, upstream_tls
 from .grant_cache import GrantCache
 from .upstream_pool import Pool, PoolKey
@@ -24,7 +24,7 @@ from .write_batch import WriteBatch
 
 
 class Underway(Protocol):
-    """An exchange that has been granted, and has not ended."""
+    """An exchange that was granted and has not ended."""
 
     @property
     def limit_hold(self) -> LimitHold: ...
@@ -37,19 +37,19 @@ class Underway(Protocol):
 
 
 class LaneShared:
-    """Opens the lane while nothing needs flows."""
+    """What lanes use of the gateway, and have in common. They are open while nothing needs flows."""
 
     def __init__(
         self,
         admission: Admission,
         judge: DestinationJudge,
         audit_log: AuditLog,
-        states: FlowStates,
+        clients: ClientStates,
         lifecycle: Lifecycle,
     ) -> None:
         self.admission = admission
         self.audit_log = audit_log
-        self.states = states
+        self.clients = clients
         self._judge = judge
         self._lifecycle = lifecycle
         self.write_batch = WriteBatch()
@@ -71,7 +71,7 @@ class LaneShared:
         return self._lifecycle.draining
 
     def set_out(self, master: Any) -> None:
-        """Open or shut the lane, as the options say now; what is on it goes on."""
+        """Open or shut the lane, as the options say now. What is on it goes on."""
         self.open = availability.is_open(master, master.options.presign_lane)
         self.pool.reset()
         self._judge.refresh()
@@ -80,27 +80,29 @@ class LaneShared:
         return upstream_tls.context(ctx.options)
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it in a task, which is kept: the event loop alone would let go of it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def place_at_once(self, client: Any, forward: Forward) -> PoolKey | None:
-        """Where a grant leads, if that needs no judging."""
+        """Return where a grant leads, if its address needs no check; else None."""
         origin = forward.origin
         if forward.resolve is not None or self._judge.may_be_ours(origin.port):
             return None
         return _place(client, forward, origin.host)
 
     async def place(self, client: Any, forward: Forward) -> PoolKey:
-        """Where a grant leads. Raises Denied("upstream") where nothing may be led."""
+        """Return where a grant leads. Raises Denied("upstream") where that is not allowed."""
         address = await self._judge.address(client, forward)
         return _place(client, forward, address)
 
     def tick(self, now: float) -> None:
-        """Twice a second: end what has lost its slot or waits for too long, and let go of what is idle.
+        """End what has lost its slot or waits for too long, and close what is idle. Called twice a second.
 
-        Args: now: of the monotonic clock.
+        Args:
+            now: of the monotonic clock.
         """
         for exchange in list(self.exchanges):
             if exchange.limit_hold.is_lost(now):
@@ -112,6 +114,7 @@ class LaneShared:
         self._judge.refresh()
 
     def close(self) -> None:
+        """End all exchanges, and close all connections: the gateway stops."""
         for exchange in list(self.exchanges):
             exchange.abandon("the gateway was stopped")
         self.pool.reset()

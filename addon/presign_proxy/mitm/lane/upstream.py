@@ -3,225 +3,175 @@
 from __future__ import annotations
 
 import asyncio
-import select
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
-from ...core.response_body import TURN
 from ...http.connection_reuse import has_plain_answer, reads_body
 from ...http.message import Fields
 from ...http.response_head import ResponseHead, UnreadableHead
 from .. import last_bytes
-from ..tcp import unsent
+from .read_pacing import ReadPacing
 from .response_reader import Incoming
+from .upstream_socket import UpstreamSocket
 from .write_batch import WriteBatch
-
-_FULL: Final = 128 * 1024
-"""Bytes of a segment behind which uvloop reads on, up to 32 times in one turn: it was as long as could be."""
 
 
 class Reader(Protocol):
-    """What an exchange wants to hear of its response."""
+    """The exchange, as its upstream connection sees it."""
 
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
-        """The final head. Returns whether it has a body: the answer to HEAD has none, whatever it says."""
+        """Take the final head. Return whether it has a body: the answer to HEAD never has one."""
 
-    def data(self, piece: bytes) -> None: ...
+    def data(self, piece: bytes) -> None:
+        """Take a piece of the body."""
 
     def received(self) -> None:
-        """All of one segment has been read; `data` may have been called several times."""
+        """Go on: all of one segment has been read, in one or several calls of `data`."""
 
     def complete(self) -> None:
-        """The response has ended, as its framing says."""
+        """End: the response has ended, as its framing says."""
 
     def lost(self, why: str = "") -> None:
-        """The connection ended before the response did; or said something else than HTTP, and `why`."""
+        """End: the connection ended before the response did. If it said something else than HTTP, `why`."""
 
     def hold(self, on: bool) -> None:
-        """Whether to send no more for now: the upstream does not take it."""
+        """Send no more for now, or go on: the upstream does not take it, or takes it again."""
 
     def collapse(self, error: Exception) -> None:
-        """One of these, or what calls them, has failed. Does not fail itself."""
+        """End after a failure of one of these, or of what calls them. Does not fail itself."""
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """Says whether it may be used again: only where nothing odd has ever happened on it."""
+    """One connection. It may be used again only where nothing odd has ever happened on it."""
 
     __slots__ = (
-        "_asked",
-        "_descriptor",
-        "_early",
-        "_ending",
-        "_full",
-        "_held",
         "_incoming",
-        "_lags",
-        "_late",
         "_leaving",
-        "_paced",
-        "_run",
-        "_secure",
+        "_pacing",
         "_whole",
-        "_write_batch",
         "era",
-        "heard",
         "idle_since",
-        "lost",
         "odd",
         "reader",
         "sender",
+        "socket",
         "spent",
-        "transport",
     )
 
     def __init__(self, write_batch: WriteBatch) -> None:
-        self._write_batch = write_batch
-        self.transport: asyncio.Transport | None = None
+        self.socket = UpstreamSocket(write_batch)
+        self._pacing = ReadPacing(self.socket)
+        self._incoming = Incoming()
         self.reader: Reader | None = None
         self.sender: Reader | None = None
-        """Whose request is being sent, also where its response has come in full."""
-        self.lost = False
+        """The exchange whose request is being sent, also where its response has come in full."""
         self.odd = False
         self.spent = False
-        """Whether its upstream may take what comes next for the rest of a request."""
-        self._full = self._leaving = False
+        """Whether the upstream may take what comes next for the rest of a request."""
+        self._leaving = False
         self._whole = True
         """Whether the request was written in full."""
         self.idle_since = 0.0
-        self._asked: select.poll | None = None
-        self._descriptor = -1
         self.era: object = None
-        """Of the pool that opened it."""
-        self._incoming = Incoming()
-        self._held = self._lags = self._paced = False
-        """Whether no more is wanted for now; whether what has come is read on in its next turn; whether more
-        is taken off the socket in the next one.
-        """
-        self._secure = False
-        """Whether it is over TLS."""
-        self._run = 0
-        """Bytes that came in long segments, one after the other."""
-        self._late: list[bytes] = []
-        """What came while that turn was waited for."""
-        self._ending: tuple[Exception | None] | None = None
-        """How the connection was lost meanwhile."""
-        self._early = False
-        """Whether something of the response came before all of the request was sent."""
-        self.heard = False
-        """Whether anything came since the last request began."""
+        """The era of the pool in which it was opened."""
 
     # -- what an exchange does ------------------------------------------------------------------------
 
     def begin(self, reader: Reader, method: bytes, *, whole: bool) -> None:
-        """Args: whole: whether the request ends with its head, which is written next."""
+        """Begin a request, whose head is written next.
+
+        Args:
+            whole: whether the request ends with its head.
+        """
         self.reader = self.sender = reader
-        self._incoming, self._early, self.heard = Incoming(), False, False
+        self._incoming = Incoming()
         self._whole = whole
         if not has_plain_answer(method) or not (whole or reads_body(method)):
             self.spent = True
 
     @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport; None before it is connected."""
+        return self.socket.transport
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self.socket.lost
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether anything came since the last request began."""
+        return self._incoming.begun
+
+    @property
     def was_kept(self) -> bool:
-        """Whether it was there before its request."""
+        """Whether the connection was there before its request."""
         return self.idle_since > 0
 
     @property
     def is_clean(self) -> bool:
-        """Whether another request may be sent on it, as far as is known without asking the socket."""
-        return not (self.lost or self.odd or self.spent or self._holds_unsent())
-
-    def _holds_unsent(self) -> bool:
-        """Whether something that was written has not left this process."""
-        transport = self.transport
-        return transport is not None and (
-            self._full or self._write_batch.holds(transport) or transport.get_write_buffer_size() > 0
-        )
-
-    def is_silent(self) -> bool:
-        """Whether nothing has come since it was last used, neither bytes nor its end.
-
-        Asks the socket: what came a moment ago has not been read yet, and would pass for the answer to the
-        next request. What the upstream has not taken yet of the last request would hold up the next one, with
-        its credential, for as long as the upstream likes.
-        """
-        transport = self.transport
-        if transport is None or self.lost or transport.is_closing():
-            return False
-        if self._asked is None:
-            self._asked = select.poll()
-            self._descriptor = transport.get_extra_info("socket").fileno()
-            self._asked.register(self._descriptor, select.POLLIN)
-        return not self._asked.poll(0) and not unsent(self._descriptor)
+        """Whether another request may be sent on it, as far as is known without asking the system."""
+        socket = self.socket
+        return not (socket.lost or self.odd or self.spent or socket.holds_unsent())
 
     def write(self, data: bytes, *, whole: bool = False) -> None:
-        """Args: whole: whether a request with a body ends with it."""
+        """Write a part of the request.
+
+        Args:
+            whole: whether a request with a body ends with it.
+        """
         self._whole = self._whole or whole
-        if self.transport is not None and not self.lost:
-            self._write_batch.write(self.transport, data)
+        self.socket.write(data)
 
     def pause(self) -> None:
-        self._held = True
-        self._stop_reading()
+        """Read no more of the response for now."""
+        self._stop_for(self._pacing.hold)
 
     def resume(self) -> None:
-        self._held = False
-        self._read_on()
+        """Read on after `pause`."""
+        self._pacing.release()
 
-    def _stop_reading(self) -> None:
-        transport = self.transport
-        if transport is not None and not (self.lost or transport.is_closing()):
-            self.spent |= self._secure  # TLS reads on, and keeps what no look at the socket shows
-            transport.pause_reading()
-
-    def _read_on(self) -> None:
-        """Unless no more is wanted, or more is here than was read, or it is others' turn."""
-        transport, waits = self.transport, self._held or self._lags or self._paced
-        if transport is not None and not (waits or self.lost or transport.is_closing()):
-            transport.resume_reading()
+    def _stop_for(self, stop: Callable[[], None]) -> None:
+        """Stop reading. Over TLS the connection serves no other request afterwards: TLS reads on, and keeps
+        what a look at the socket does not show.
+        """
+        if self.socket.is_open:
+            self.spent |= self.socket.secure
+        stop()
 
     def close(self) -> None:
-        """End it, whatever is still to come; nobody hears of it any more."""
+        """End the connection, whatever is still to come. No exchange is called any more."""
         self.reader = self.sender = None
         self.odd = True
-        self._abort()
+        self.socket.abort()
 
     def leave(self, patience: float) -> None:
-        """End it; nothing more is read. An upstream that is still reading its request gets the rest of it.
+        """End the connection and read nothing more. An upstream that still reads its request gets the rest.
 
         Args:
             patience: seconds in which it has to take that.
         """
-        transport = self.transport
-        if transport is None or self.lost or self.odd or transport.is_closing():
+        if self.odd or not self.socket.is_open:
             self.close()
             return
         self.reader = self.sender = None
         self.odd = self._leaving = True
-        self._write_batch.flush(transport)
-        waits = self._holds_unsent() or self._secure
-        transport.close()  # over TLS this tells what was read before: to abort meanwhile fails
-        if waits:
-            asyncio.get_running_loop().call_later(patience, self._abort)
-
-    def _abort(self) -> None:
-        """Unless it is over: to abort what was closed, flushed and is gone fails in asyncio."""
-        if self.transport is not None and not self.lost:
-            self.transport.abort()
+        self.socket.close(patience)
 
     # -- what asyncio calls ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # of a stream
-        self._secure = transport.get_extra_info("ssl_object") is not None
+        self.socket.connect(transport)  # type: ignore[arg-type]  # of a stream
 
     def data_received(self, data: bytes) -> None:
-        if self._lags:
-            self._late.append(data)  # TLS had taken it off the socket before
+        if self._pacing.lags:
+            self._pacing.keep(data)
         else:
             self._contained(self._read, data)
 
     def _contained(self, work: Callable[..., None], *data: bytes) -> None:
-        """Do it, and end what waits for it where that fails: nobody else would hear of it."""
+        """Do it. Where it fails, end what waits for it, which would not be called otherwise."""
         listener = self.reader or self.sender
         try:
             work(*data)
@@ -235,64 +185,47 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self.reader is None:
             sender = self.sender
-            self.close()  # nobody asked
+            self.close()  # there is no request that it answers
             if sender is not None:
                 sender.lost()
             return
-        incoming, wrong, self.heard = self._incoming, "", True
+        incoming, wrong = self._incoming, ""
+        incoming.begun = True
         if incoming.is_between_heads:
-            self._early = not self._whole or self._holds_unsent()
+            incoming.early = not self._whole or self.socket.holds_unsent()
         try:
-            piece = incoming.feed(data, self._hear)
-            if piece and self.reader is not None:  # else who heard the head has closed it
+            piece = incoming.feed(data, self._take_head)
+            if piece and self.reader is not None:  # else the exchange has closed it at the head
                 self.reader.data(piece)
             if incoming.lags and self.reader is not None:
-                self._lag()
+                self._stop_for(self._pacing.defer)
+                asyncio.get_running_loop().call_soon(self._contained, self._catch_up)
         except UnreadableHead as error:
             wrong = str(error)
         self._go_on(wrong)
-        self._pace(len(data))
+        if self._pacing.is_used_up(len(data)):
+            self._pause_for_others()
 
-    def _pace(self, size: int) -> None:
-        """Let others have a turn before more is taken off the socket: behind a mebibyte; and over TLS behind
-        each segment, for its records may hold a byte each, which nobody can tell from here.
-
-        An answer that is not over ends with a later segment, which comes once TLS has told all that it had
-        taken: so the connection may be used again, other than after `pause`.
-        """
-        self._run = self._run + size if size >= _FULL else 0
-        transport, over = self.transport, self.reader is None or self.lost
-        if over or self._lags or self._paced or transport is None or transport.is_closing():
-            return
-        if self._secure or self._run >= TURN:
-            self._run, self._paced = 0, True
-            transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._contained, self._end_pace)
-
-    def _end_pace(self) -> None:
-        self._paced = False
-        self._read_on()
-
-    def _lag(self) -> None:
-        """Read on with what has come once everybody else has had a turn, and nothing new before."""
-        self._lags = True
-        self._stop_reading()
-        asyncio.get_running_loop().call_soon(self._contained, self._catch_up)
+    def _pause_for_others(self) -> None:
+        """Let other connections have a turn before more of an answer that is not over is read."""
+        if self.reader is not None and self._pacing.pause():
+            asyncio.get_running_loop().call_soon(self._contained, self._pacing.end_pause)
 
     def _catch_up(self) -> None:
-        self._lags = False
-        late, self._late = b"".join(self._late), []
+        """Read on with what has come, now that all other connections have had a turn."""
+        pacing = self._pacing
+        late = pacing.catch_up()
         if self.reader is not None:
             self._read(late)
-        if self._lags:
+        if pacing.lags:
             return
-        self._read_on()
-        if self._ending is not None:
-            self._tell_end(*self._ending)
+        pacing.read_on()
+        if pacing.ending is not None:
+            self._end(*pacing.ending)
 
-    def _hear(self, head: ResponseHead) -> bool:
-        """The final head has come. Returns whether it has a body."""
-        if self._early:
+    def _take_head(self, head: ResponseHead) -> bool:
+        """Take the final head. Return whether it has a body."""
+        if self._incoming.early:
             self.spent = True  # what is still sent may be left unread
         if not head.keeps:
             # Also where nothing frames the body: then it ends with the connection (RFC 9112, 6.3).
@@ -301,7 +234,7 @@ class UpstreamConnection(asyncio.Protocol):
         return reader is not None and reader.head(head.status, head.reason, head.fields)
 
     def _go_on(self, wrong: str) -> None:
-        """All of a segment has been read."""
+        """Tell the exchange that all of a segment was read."""
         reader, incoming = self.reader, self._incoming
         if reader is None:
             return
@@ -321,14 +254,15 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
+        self.socket.lost = True
         self._read_last(exc)
-        if self._lags:
-            self._ending = (exc,)  # it is told of behind what came before
+        if self._pacing.lags:
+            self._pacing.ending = (exc,)  # comes behind what came before
         else:
-            self._tell_end(exc)
+            self._end(exc)
 
-    def _tell_end(self, exc: Exception | None) -> None:
+    def _end(self, exc: Exception | None) -> None:
+        """Tell the exchange that the connection has ended."""
         reader, sender = self.reader, self.sender
         self.reader = self.sender = None
         listener = reader or sender
@@ -343,20 +277,20 @@ class UpstreamConnection(asyncio.Protocol):
             listener.collapse(error)
 
     def _read_last(self, exc: Exception | None) -> None:
-        """What came before writing failed. Over TLS, whoever took it off the socket has told it before."""
-        transport = self.transport
-        if exc is None or transport is None or self._secure:
+        """Read what came before writing failed. Over TLS that was delivered before."""
+        transport = self.socket.transport
+        if exc is None or transport is None or self.socket.secure:
             return
         for data in last_bytes.unread(transport):
             if self.reader is not None:
                 self.data_received(data)
 
     def pause_writing(self) -> None:
-        self._full = True
+        self.socket.full = True
         if self.sender is not None:
             self.sender.hold(True)
 
     def resume_writing(self) -> None:
-        self._full = False
+        self.socket.full = False
         if self.sender is not None:
             self.sender.hold(False)

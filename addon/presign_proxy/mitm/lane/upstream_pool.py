@@ -1,4 +1,4 @@
-"""Connections to upstreams, kept for whoever comes next under the same grant's connection."""
+"""A pool of connections to upstreams, kept for the next request under the same registered connection."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MAX_IDLE_ALL: Final = 512
 
 
 class PoolKey(NamedTuple):
-    """What connections have to share to be taken for each other.
+    """What upstream connections have in common that may be used in the place of each other.
 
-    The id of the connection is part of it: some servers bind what a credential may do to the TCP connection
-    on which it came first. `address` is the judged one, where it was judged. `client`, where it is not None,
-    is the only one that may use it.
+    The id of the registered connection is part of it: some servers bind what a credential may do to the TCP
+    connection on which it came first. `address` is the one that was checked, where it was checked. `client`,
+    if it is not None, is the only one that may use it.
     """
 
     connection: str
@@ -37,7 +37,7 @@ class PoolKey(NamedTuple):
 
 
 class Pool:
-    """Hands out idle connections, newest first, and opens new ones."""
+    """A pool that hands out idle connections, newest first, and opens new ones."""
 
     def __init__(
         self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float], write_batch: WriteBatch
@@ -56,7 +56,7 @@ class Pool:
         self._era = object()
 
     def take(self, place: PoolKey) -> UpstreamConnection | None:
-        """One that is open and was in order when it was last used; None where there is none."""
+        """Return an idle connection to this place that is open and in order, or None."""
         upstreams = self._idle.get(place)
         oldest = self._clock() - IDLE
         while upstreams:
@@ -64,14 +64,14 @@ class Pool:
             self._count -= 1
             if not upstreams:
                 del self._idle[place]
-            if not upstream.is_clean or upstream.idle_since < oldest or not upstream.is_silent():
+            if not upstream.is_clean or upstream.idle_since < oldest or not upstream.socket.is_silent():
                 upstream.close()
             else:
                 return upstream
         return None
 
     def give_back(self, place: PoolKey, upstream: UpstreamConnection) -> None:
-        """Keep it, if it is certain that its upstream takes what comes next for a new request."""
+        """Keep a connection, if its upstream is certain to take what comes next for a new request."""
         upstream.sender = None
         if not upstream.is_clean or upstream.era is not self._era or self._count >= MAX_IDLE_ALL:
             upstream.leave(IDLE)
@@ -85,7 +85,7 @@ class Pool:
         self._count += 1
 
     async def open(self, place: PoolKey) -> UpstreamConnection:
-        """A new one. Raises OSError, ssl.SSLError included."""
+        """Open a new connection. Raises OSError, ssl.SSLError included."""
         origin = place.origin
         secure, era = origin.scheme == "https", self._era
         if secure and self._tls is None:
@@ -105,7 +105,7 @@ class Pool:
         return UpstreamConnection(self._write_batch)
 
     def sweep(self) -> None:
-        """Close what has been idle for too long."""
+        """Close the connections that have been idle for too long."""
         oldest = self._clock() - IDLE
         for place, upstreams in list(self._idle.items()):
             while upstreams and (upstreams[0].idle_since < oldest or upstreams[0].lost):
@@ -115,7 +115,7 @@ class Pool:
                 del self._idle[place]
 
     def reset(self) -> None:
-        """Close all, those in use once they are given back: what they are verified against has changed."""
+        """Close all connections, those in use once they are given back: the trusted authorities changed."""
         self._tls, self._era = None, object()
         for upstreams in self._idle.values():
             for upstream in upstreams:

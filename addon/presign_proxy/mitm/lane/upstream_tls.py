@@ -1,4 +1,4 @@
-"""Whom the lane believes: what mitmproxy itself believes, neither more nor less."""
+"""TLS towards upstreams: the lane trusts what mitmproxy trusts, neither more nor less."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import certifi
 
 
 def context(options: Any) -> ssl.SSLContext:
-    """Verifies certificate and name against the authorities that mitmproxy's options name.
+    """Return a context that verifies certificate and name against the authorities of mitmproxy's options.
 
     Not `ssl.create_default_context`, which writes the keys of all sessions to `$SSLKEYLOGFILE`.
     """

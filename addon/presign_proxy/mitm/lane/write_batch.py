@@ -1,7 +1,8 @@
-"""What is written in one turn of the event loop, all at its end.
+"""A batch of what is written in one turn of the event loop.
 
-A peer that sleeps has to be woken for what it is sent, which costs several times the sending. Written one
-after the other, what several clients have asked wakes their upstream once.
+Waking a peer that sleeps costs several times as much as writing to it. Small writes are therefore collected
+and go out one after the other at the end of the turn: the requests of several clients wake their upstream
+once.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from typing import Any, Final
 logger = logging.getLogger(__name__)
 
 SMALL: Final = 16 * 1024
-"""Bytes below which a piece waits for the end of the turn; others are not worth it, and would pile up."""
+"""Bytes below which a piece waits for the end of the turn. Larger ones gain nothing, and would pile up."""
 
 
 class WriteBatch:
-    """Keeps the order of what is written to each transport."""
+    """The pieces for each transport, in their order."""
 
     def __init__(self) -> None:
         self._waiting: dict[Any, list[bytes]] = {}
 
     def write(self, transport: Any, data: bytes) -> None:
+        """Write to a transport behind what was written before, at once or at the end of the turn."""
         pieces = self._waiting.get(transport)
         if pieces is not None:
             pieces.append(data)
@@ -36,11 +38,11 @@ class WriteBatch:
             self._waiting[transport] = [data]
 
     def holds(self, transport: Any) -> bool:
-        """Whether something was written to it in this turn that has not gone out."""
+        """Return whether something that was written in this turn has not gone out."""
         return transport in self._waiting
 
     def flush(self, transport: Any) -> None:
-        """Before somebody else writes to it, or closes it."""
+        """Send what waits for this transport, before another part writes to it or closes it."""
         pieces = self._waiting.pop(transport, None)
         if pieces:
             _write(transport, b"".join(pieces))

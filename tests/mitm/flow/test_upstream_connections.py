@@ -11,7 +11,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import GetHttpConnection, RegisterHttpConnection
 from mitmproxy.proxy.layers.http._http2 import Http2Client
 
-from presign_proxy.mitm.flow.waits import Departed, Stalled, StillThere
+from presign_proxy.mitm.flow.stream_events import Departed, Stalled, StillThere
 from support.waiting import Lab, closed, context_of, sent
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

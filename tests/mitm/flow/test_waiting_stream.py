@@ -13,7 +13,8 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestProtocolError
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 
-from presign_proxy.mitm.flow.waits import Departed, Overdue, Stalled, StillThere, descendants
+from presign_proxy.mitm.flow.layer_stack import descendants
+from presign_proxy.mitm.flow.stream_events import Departed, Overdue, Stalled, StillThere
 from presign_proxy.mitm.half_closed import PROBE
 from support.waiting import Lab, closed, sent
 
@@ -205,7 +206,7 @@ def test_a_client_that_says_no_more_behind_its_request_is_asked_and_answered() -
     server = lab.opening[0].connection
     found = lab.shut()
     assert (sent(found), closed(found)) == (PROBE, [])
-    assert lab.client in lab.states.mute
+    assert lab.client in lab.clients.half_closed
     lab.opened()
     found = lab.answer(OK, server)
     assert sent(found) == OK
@@ -222,7 +223,7 @@ def test_a_client_that_says_no_more_in_its_answer_is_not_asked() -> None:
     stream.flow.response.stream = True
     lab.handle(events.HookCompleted(lab.hooked[-1]))
     assert lab.shut() == []
-    assert lab.client in lab.states.mute
+    assert lab.client in lab.clients.half_closed
 
 
 @pytest.mark.parametrize("why", ["1.0", "closed", "nothing is asked"])
@@ -238,14 +239,14 @@ def test_a_client_that_cannot_be_there_any_more_is_taken_to_be_gone(why: str) ->
     assert closed(found) == ([] if why == "closed" else [lab.client]) + [server]
     assert sent(found) == b""
     assert stream.forsaken
-    assert lab.client not in lab.states.mute
+    assert lab.client not in lab.clients.half_closed
 
 
 def test_what_is_sent_ahead_waits_for_its_turn() -> None:
     lab = Lab()
     lab.ask()
     assert lab.say("GET http://api.example/2 HTTP/1.1\n") == []
-    assert lab.client not in lab.states.mute
+    assert lab.client not in lab.clients.half_closed
     assert bytes(lab.server.buf) == b"GET http://api.example/2 HTTP/1.1\r\n"
 
 
@@ -291,7 +292,7 @@ def test_half_a_body_behind_an_answer_is_not_waited_for_after_the_end() -> None:
     lab.opened()
     found = lab.answer(OK, server)
     assert {*closed(found)} == {lab.client}
-    assert lab.client not in lab.states.mute, "it has gone: nobody asks it"
+    assert lab.client not in lab.clients.half_closed, "it has gone: nobody asks it"
     assert lab.layer.streams == {}
     assert len(errors(lab)) == 1
     assert b"POST" not in sent(found)
@@ -300,7 +301,7 @@ def test_half_a_body_behind_an_answer_is_not_waited_for_after_the_end() -> None:
 def test_the_end_of_a_request_ends_no_answer_of_a_client_that_says_no_more() -> None:
     lab = Lab()
     lab.ask()
-    lab.states.mute.add(lab.client)
+    lab.clients.half_closed.add(lab.client)
     lab.server.state = lab.server.read_headers
     assert lab.play(lab.server.mark_done(request=True)) == []
     assert lab.play(lab.server.mark_done()) == []
@@ -322,7 +323,7 @@ def test_what_a_client_that_has_gone_has_sent_ahead_is_for_nobody() -> None:
     server = lab.opening[0].connection
     lab.say("GET http://api.example/2 HTTP/1.1\nHost: api.example\n\n")
     lab.opened()
-    lab.states.gone.add(lab.client)
+    lab.clients.gone.add(lab.client)
     lab.answer(OK, server)
     assert lab.layer.streams == {}
     assert bytes(lab.server.buf) == b""

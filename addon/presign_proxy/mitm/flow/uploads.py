@@ -1,0 +1,65 @@
+"""The body of a request on the flow path: as long as it has to be, well framed, and in time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mitmproxy.proxy import events
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestProtocolError
+
+from ...core.policy import body_too_late
+from ...errors import Denied
+from .coalesce import Commands
+from .downloads import DownloadingStream
+from .raw_message import announced, is_h1
+from .state import FlowState
+
+FRAMED_OTHERWISE: Final = "the body is not framed as HTTP/1.1 has it"
+
+
+class UploadingStream(DownloadingStream):
+    """A stream that refuses a body which is not what was signed or announced."""
+
+    def _is_short(self, flow_state: FlowState) -> bool:
+        """Return whether a body ends too early: h2 does not notice that if trailers follow."""
+        data = self.flow.request.data
+        if is_h1(data.http_version) or not flow_state.arrival.has_body:
+            return False  # its own framing says so
+        length = announced(data.headers.fields)
+        return length is not None and flow_state.progress.upload.size < length
+
+    def _is_body_broken(self, event: events.Event) -> bool:
+        """Return whether a body over HTTP/1 is badly framed, while its client is there to get an answer."""
+        if not isinstance(event, RequestProtocolError) or event.code is not ErrorCode.GENERIC_CLIENT_ERROR:
+            return False
+        client = self.context.client
+        return client.connected and client.alpn != b"h2"
+
+    def _refuse_body(self, event: events.Event, flow_state: FlowState | None) -> Commands:
+        """Answer, if no answer has begun, and close: it is unknown where the next request begins."""
+        if flow_state is not None and flow_state.granted is not None and not self.head_sent:
+            flow_state.progress.explain(FRAMED_OTHERWISE)
+            yield from self._cancel(flow_state)
+            yield from self._answer(self._refusal("malformed"))
+        else:
+            yield from self._guard(super()._handle_event(event))
+            yield from self._hang_up()
+
+    def _cut_upload(self, flow_state: FlowState, why: Denied) -> Commands:
+        """Refuse a body half-way. The upstream never gets the end of it."""
+        flow_state.progress.withdraw(why)
+        if self.head_sent:
+            yield from self._abort(flow_state)
+            return
+        yield from self._cancel(flow_state)
+        yield from self._answer(self._refusal(why.code, why.status))
+
+    def _end_stalled(self) -> Commands:
+        """End a request whose client sends no more of its body."""
+        flow_state = self.flow_state
+        if flow_state is not None and self.uploading:
+            patience = flow_state.granted.patience if flow_state.granted is not None else (0, 0)
+            if flow_state.progress.response.is_complete:
+                yield from self._end_upload(flow_state)
+            else:
+                yield from self._cut_upload(flow_state, body_too_late(patience[0]))

@@ -1,0 +1,49 @@
+"""The head of a response as its client gets it."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from ...core.response_body import Body
+from ...core.rewrite_response import Reply, rewrite
+from ...errors import Denied
+from ...http.response_head import UNFRAMED
+from . import request_head
+from .granted_request import GrantedRequest
+
+logger = logging.getLogger(__name__)
+
+
+class ClientHead(NamedTuple):
+    """A head that was rewritten, and how its body goes on."""
+
+    wire: bytes
+    body: Body
+    """What decodes and masks the body."""
+    has_body: bool
+    chunked: bool
+    """Whether the body is sent in chunks."""
+    last: bool
+    """Whether the client's connection ends with the response."""
+
+
+def client_head(granted: GrantedRequest, reply: Reply, *, last: bool) -> ClientHead:
+    """Rewrite the head of an upstream's response. Raises Denied, and then nothing of it may be passed on.
+
+    Args:
+        last: whether the client's connection ends with the response, however that is framed.
+    """
+    try:
+        found = rewrite(reply, granted.forward, granted.mask)
+        has_body = granted.head.method != b"HEAD" and reply.status not in UNFRAMED
+        chunked = has_body and (found.chunked or found.encoded)
+        # A body without a frame ends with the connection, there as here (RFC 9112, 6.3).
+        last = last or (has_body and not (chunked or found.sized))
+        wire = request_head.response(found.sent, chunked=chunked, close=last)
+        return ClientHead(wire, Body(granted.mask, encoded=found.encoded), has_body, chunked, last)
+    except Denied:
+        raise
+    except Exception as error:
+        logger.error("presign: failed at a response (%s); it is refused", type(error).__name__)
+        raise Denied("internal", "the gateway failed at the response") from None

@@ -1,0 +1,108 @@
+"""What is known of client connections, and what is forgotten with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from presign_proxy.core.decision import PASS
+from presign_proxy.mitm.backpressure import MAX_HELD
+from presign_proxy.mitm.client_state import ClientStates, LaneDecision
+from support.deciding import request, signed
+
+
+class Client:
+    alpn = b""
+
+
+class Layer:
+    """What serves a client, as far as it is asked here."""
+
+    bell = None
+
+    def __init__(self, *, stranger: bool = True, held: int = 0) -> None:
+        self.stranger, self.held = stranger, held
+
+    def is_idle_stranger(self) -> bool:
+        return self.stranger
+
+    def held_bytes(self) -> int:
+        return self.held
+
+
+def serve(states: ClientStates, **given: Any) -> Any:
+    client: Any = Client()
+    layer: Any = Layer(**given)
+    states.attach(client, layer)
+    return client
+
+
+def test_room_is_made_by_a_client_that_was_never_granted_anything_and_sends_nothing() -> None:
+    states = ClientStates()
+    serve(states, stranger=False)
+    asking = serve(states)
+    states.await_head(asking)
+    assert states.idle_stranger() is None
+    idle = serve(states)
+    assert states.idle_stranger() is idle
+
+
+def test_a_head_that_comes_in_pieces_does_not_start_its_deadline_again() -> None:
+    states, client = ClientStates(), serve(ClientStates())
+    states.await_head(client)
+    since = states.awaits_head_since(client)
+    states.await_head(client)
+    assert since is not None
+    assert states.awaits_head_since(client) == since
+    assert states.awaited_longer_than(10, since + 10) == []
+    assert states.awaited_longer_than(10, since + 11) == [client]
+    states.head_came(client)
+    assert states.awaits_head_since(client) is None
+
+
+def test_the_end_of_a_client_is_looked_for_while_so_much_of_its_data_waits_that_it_is_not_read_from() -> None:
+    states = ClientStates()
+    client = serve(states, held=MAX_HELD + 1)
+    assert states.holds_too_much(client)
+    assert states.silent() == {client}
+    states.layer_of(client).held = MAX_HELD  # type: ignore[union-attr]
+    assert not states.holds_too_much(client)
+    assert states.silent() == set()
+
+
+@pytest.mark.parametrize("differs", ["", "request", "registry", "taken"])
+def test_a_decision_of_the_lane_holds_for_that_very_request_alone(differs: str) -> None:
+    states, registry = ClientStates(), object()
+    client = serve(states)
+    asked: Any = request(signed())
+    known: Any = registry
+    states.hand_over(client, LaneDecision(asked, known, PASS))
+    if differs == "request":
+        asked = asked._replace(method=b"PUT")
+    elif differs == "registry":
+        known = object()
+    elif differs == "taken":
+        states.take_over(client, asked, known)
+    assert states.take_over(client, asked, known) is (None if differs else PASS)
+    assert states.take_over(client, asked, known) is None, "it is for one request"
+
+
+def test_nothing_but_its_end_is_known_of_a_client_that_has_gone() -> None:
+    states = ClientStates()
+    client = serve(states, held=MAX_HELD + 1)
+    states.await_head(client)
+    states.half_closed.add(client)
+    states.pause(client, True)
+    states.holds_too_much(client)
+    states.raw_tunnels.add(client)
+    states.cut_off.add(client)
+    assert not states.has_departed(client)
+    states.note_gone(client)
+    assert states.has_departed(client)
+    states.forget(client)
+    assert states.layer_of(client) is None
+    assert states.awaits_head_since(client) is None
+    assert states.silent() == set()
+    assert client not in states.cut_off
+    assert states.has_departed(client), "its upstreams may still be being ended"
