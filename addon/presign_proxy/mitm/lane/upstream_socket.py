@@ -66,15 +66,13 @@ class UpstreamSocket:
 
     def stop_reading(self) -> None:
         """Take nothing more off the socket for now."""
-        transport = self.transport
-        if transport is not None and not (self.lost or transport.is_closing()):
-            transport.pause_reading()
+        if self.transport is not None and self.is_open:
+            self.transport.pause_reading()
 
     def read_on(self) -> None:
         """Take bytes off the socket again."""
-        transport = self.transport
-        if transport is not None and not (self.lost or transport.is_closing()):
-            transport.resume_reading()
+        if self.transport is not None and self.is_open:
+            self.transport.resume_reading()
 
     def close(self, patience: float) -> None:
         """Close the connection; what was written is still sent, for `patience` seconds at most."""
