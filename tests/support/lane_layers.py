@@ -100,7 +100,7 @@ class Reader(GatedReader):
     def __init__(self) -> None:
         self.held: list[bool] = []
 
-    def hold(self, on: bool) -> None:
+    def hold(self, on: bool, by: object) -> None:
         self.held.append(on)
 
 
