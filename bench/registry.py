@@ -68,13 +68,13 @@ def entries(count: int) -> dict[str, Any]:
     """As `presign connections add` writes them; a third of them of APIs of their own."""
     found: dict[str, Any] = {}
     for number in range(count):
-        flow_state: dict[str, Any] = {"preset": "openai"}
+        entry: dict[str, Any] = {"preset": "openai"}
         if number % 3 == 0:
-            flow_state = {"upstream": f"https://api{number}.example.com"}
+            entry = {"upstream": f"https://api{number}.example.com"}
         auth = {"token": f"sk-{secrets.token_urlsafe(32)}"} | ({} if number % 3 else {"type": "bearer"})
         key = {"id": "k1", "secret": f"sk_{secrets.token_urlsafe(32)}", "added": "2026-11-01T00:00:00Z"}
         found[f"conn_{number:06}"] = {
-            **flow_state,
+            **entry,
             "auth": auth,
             "signing_keys": [key],
             "allow": {"methods": ["GET", "POST"], "paths": ["v1/*"]},
@@ -175,13 +175,13 @@ def report_stalls(directory: Path, draft: Draft, rounds: int, port: int, head: b
         return max(float(worst) for at, worst in lines if float(at) > began) * 1e3, rate
 
     def one() -> None:
-        flow_state = draft.connections["conn_000007"]
-        flow_state["enabled"] = not flow_state.get("enabled", True)
+        entry = draft.connections["conn_000007"]
+        entry["enabled"] = not entry.get("enabled", True)
         draft.write()
 
     def every() -> None:
-        for flow_state in draft.connections.values():
-            flow_state["head_as_get"] = not flow_state.get("head_as_get", False)
+        for entry in draft.connections.values():
+            entry["head_as_get"] = not entry.get("head_as_get", False)
         draft.write()
 
     stall(None, 1)

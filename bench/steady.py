@@ -223,8 +223,8 @@ def _revoke_url(draft: Draft, grant: Grant) -> None:
 
 
 def _replace_key(draft: Draft, grant: Grant) -> None:
-    flow_state = draft.connections[grant.connection]
-    flow_state["signing_keys"] = [{"id": "k2", "secret": f"{SECRET}-2"}]
+    entry = draft.connections[grant.connection]
+    entry["signing_keys"] = [{"id": "k2", "secret": f"{SECRET}-2"}]
 
 
 TAKE_BACK: Final[dict[str, Callable[[Draft, Grant], object]]] = {

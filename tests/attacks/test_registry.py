@@ -83,7 +83,7 @@ def test_a_connection_that_is_disabled_while_its_key_is_fetched_forwards_nothing
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(ask, gateway)
         assert eventually((directory / "started").exists)
-        disabled = {name: {**flow_state, "enabled": False} for name, flow_state in entries.items()}
+        disabled = {name: {**entry, "enabled": False} for name, entry in entries.items()}
         write_config({"connections": disabled}, directory)
         assert eventually(lambda: refused(gateway, "other") == "revoked")
         (directory / "go").touch()
@@ -215,8 +215,8 @@ def test_an_upstream_that_hangs_is_given_up_during_a_slow_reload_too(
     upstream: Recorder, make_gateway, tmp_path: Path
 ) -> None:
     directory = tmp_path / "config"
-    flow_state = slow_to_read(upstream, timeouts={"response": "1s"})
-    gateway = make_gateway(write_config({"connections": {"conn": flow_state}}, directory))
+    entry = slow_to_read(upstream, timeouts={"response": "1s"})
+    gateway = make_gateway(write_config({"connections": {"conn": entry}}, directory))
     reload_slowly(gateway, directory)
     target = Grant("conn").target("slow")
     answer = parse_response(send_raw(gateway.port, wire(target, {"Connection": "close"}), timeout=15))
@@ -300,13 +300,13 @@ def test_a_registry_that_comes_after_the_configuration_that_names_it_is_read(ser
 
 def test_a_preset_that_was_unreadable_once_leads_nowhere_for_ever(tmp_path: Path) -> None:
     """Its stand-in was remembered, and a connection to nowhere accepted, where there is no such preset."""
-    flow_state = {"preset": "mine", "auth": {"token": KEY}, "signing_keys": [{"secret": SECRET}]}
+    entry = {"preset": "mine", "auth": {"token": KEY}, "signing_keys": [{"secret": SECRET}]}
     memory = Memory()
     write_config({"presets": "broken"}, tmp_path, "own.yaml")
-    path = write_registry(tmp_path, {"conn": flow_state}, presets="own.yaml")
+    path = write_registry(tmp_path, {"conn": entry}, presets="own.yaml")
     with pytest.raises(ConfigError, match=r"own\.yaml"):
         load(path, ENVIRON, memory=memory)
-    path = write_registry(tmp_path, {"conn": flow_state})
+    path = write_registry(tmp_path, {"conn": entry})
     with pytest.raises(ConfigError, match="there is no such preset"):
         load(path, ENVIRON, memory=memory)
 

@@ -373,12 +373,12 @@ def test_nobody_is_believed_inside_a_tunnel_of_a_trusted_proxy(
     upstream: Recorder, make_gateway: MakeGateway, lane: str
 ) -> None:
     """A balancer that passes CONNECT, or TCP, on: inside, the client writes every header itself."""
-    flow_state = {
+    entry = {
         "upstream": upstream.url,
         "auth": {"type": "bearer", "token": "REALSECRET-policy-0123456789"},
         "signing_keys": [{"id": "k1", "secret": SECRET}],
     }
-    config = {"gateway": {"trusted_proxies": ["127.0.0.0/8"]}, "connections": {"conn": flow_state}}
+    config = {"gateway": {"trusted_proxies": ["127.0.0.0/8"]}, "connections": {"conn": entry}}
     gateway = make_gateway(config, "--set", f"presign_lane={lane}")
     claimed = {"X-Forwarded-For": "203.0.113.9"}
     office = wire(policy(client="203.0.113.0/24").target("v1/a"), claimed)
@@ -396,13 +396,13 @@ def test_nobody_is_believed_inside_a_tunnel_of_a_trusted_proxy(
 def test_a_revoked_id_is_refused_at_once_while_others_live_on(
     upstream: Recorder, make_gateway: MakeGateway
 ) -> None:
-    flow_state = {
+    entry = {
         "upstream": upstream.url,
         "auth": {"type": "bearer", "token": "REALSECRET-policy-0123456789"},
         "signing_keys": [{"id": "k1", "secret": SECRET}],
     }
     gateway = make_gateway(
-        {"connections": {"conn": flow_state}, "registry": {"file": "registry.yaml"}}, start=False
+        {"connections": {"conn": entry}, "registry": {"file": "registry.yaml"}}, start=False
     )
     path = write_config({"connections": {}}, gateway.directory, "registry.yaml")
     gateway.start()

@@ -12,8 +12,8 @@ def descriptors() -> list[int]:
     """The numbers of all open descriptors."""
     gc.collect()  # what others have left to it is not ours to count
     found = []
-    for flow_state in Path("/dev/fd").iterdir():
-        number = int(flow_state.name)
+    for entry in Path("/dev/fd").iterdir():
+        number = int(entry.name)
         try:
             os.fstat(number)
         except OSError:
@@ -28,7 +28,7 @@ def links_of(pid: int) -> set[str]:
     A descriptor that is closed while they are read is not open.
     """
     found = set()
-    for flow_state in Path(f"/proc/{pid}/fd").iterdir():
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
-            found.add(str(flow_state.readlink()))
+            found.add(str(entry.readlink()))
     return found

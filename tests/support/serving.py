@@ -212,7 +212,7 @@ def _process(pid: int) -> _Seen:
 
 def _processes() -> Iterator[_Seen]:
     needs("/proc")
-    for flow_state in Path("/proc").iterdir():
-        if flow_state.name.isdecimal():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
             with suppress(OSError):  # it has ended meanwhile
-                yield _process(int(flow_state.name))
+                yield _process(int(entry.name))
