@@ -99,7 +99,7 @@ def judge(answers: Iterable[str], allowed: Sequence[Network]) -> str:
 
 
 def may_be_dialled(peer: tuple[Any, ...] | None, allowed: Sequence[Network] | None) -> bool:
-    """Whether a connection leads to an address that `judge` lets through.
+    """Return whether a connection leads to an address that `judge` lets through.
 
     Args:
         peer: the other end of its socket, address and port; None where that is not known.

@@ -86,7 +86,7 @@ class GatedReader:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether all that was read was passed on, and nothing more is here."""
+        """True if all that was read was passed on, and nothing more is here."""
         return self._reading and not self._reader._buffer and not self._reader.at_eof()
 
     def hold(self, on: bool, by: object) -> None:

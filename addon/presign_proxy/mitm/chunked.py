@@ -37,7 +37,7 @@ class StrictChunks(ChunkedReader):
         super().__init__()
         self._lines = _Lines()
         self.failed = False
-        """Whether the body is not as it has to be."""
+        """True if the body is not as it has to be."""
 
     def __call__(self, buf: Any) -> Any:
         if buf is not self._lines:  # h11 calls itself behind the last chunk
@@ -100,11 +100,11 @@ class JoinedChunks:
         self._behind: Any = None
         """What follows the chunks that were joined: the end of the body, or an error."""
         self.lags = False
-        """Whether there may be more of them, after other connections have had their turn."""
+        """True if there may be more of them, after other connections have had their turn."""
 
     @property
     def failed(self) -> bool:
-        """Whether the body is not as it has to be, as far as the events so far say."""
+        """True if the body is not as it has to be, as far as the events so far say."""
         return self._behind is None and bool(getattr(self._reader, "failed", False))
 
     def __call__(self, buf: Any) -> Any:

@@ -48,13 +48,13 @@ class ResponseChunks:
         """Found behind chunks that were good, and raised in the next turn."""
         self.done = False
         self.regular = True
-        """Whether all of it was written as RFC 9112 wants it."""
+        """True if all of it was written as RFC 9112 wants it."""
         self.rest = b""
         """What came behind its end."""
 
     @property
     def lags(self) -> bool:
-        """Whether more is here than was read: feed it again, even with nothing, once others had a turn."""
+        """True if more is here than was read: feed it again, even with nothing, once others had a turn."""
         return bool(self._held) or self._wrong is not None
 
     @property

@@ -34,7 +34,7 @@ class RecordGate:
 
     @property
     def is_ready(self) -> bool:
-        """Whether something can go through in the next turn."""
+        """True if something can go through in the next turn."""
         return len(self._held) >= _HEAD or bool(self._rest and self._held)
 
     def take(self) -> bytes:

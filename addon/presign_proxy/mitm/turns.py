@@ -38,7 +38,7 @@ class Turns:
         self._prefers_new = True
         """Which row is served next, if neither is empty."""
         self._counts = False
-        """Whether the end of this turn of the event loop is awaited."""
+        """True if the end of this turn of the event loop is awaited."""
 
     def take(self) -> bool:
         """Return whether one may go on at once: none waits, and there is room in this turn."""

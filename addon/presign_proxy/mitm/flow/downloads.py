@@ -56,7 +56,7 @@ class DownloadingStream(EndingStream):
 
     @property
     def rests(self) -> bool:
-        """Whether more is here than its client takes."""
+        """True if more is here than its client takes."""
         return self._resting is not None
 
     def _guard(self, stock: Commands) -> Commands:

@@ -50,7 +50,7 @@ class EndingStream(WaitingStream):
     flow_state: FlowState | None = None
     answered = False
     invalid = False
-    """Whether it is unknown where the next request begins."""
+    """True if it is unknown where the next request begins."""
 
     def come_apart(self) -> None:
         """Undo what refers back to the stream, once no events are led here any more: the circle would keep

@@ -35,7 +35,7 @@ class GuardedHttp2Client(Http2Side, Http2Client):
     interim: dict[int, int]
     """Bytes of interim heads before an answer that is waited for."""
     leaving = False
-    """Whether the upstream has said goodbye: no stream begins here, and those there are go on."""
+    """True if the upstream has said goodbye: no stream begins here, and those there are go on."""
     turned_away: list[int]
     """Streams of the client's that came too late for that, until their end is reported."""
 

@@ -85,7 +85,7 @@ class FrameGate:
         self._is_live = is_live
         self._begins = begins
         self.barred = False
-        """Whether the last turn has ended before a stream that was not to begin in it."""
+        """True if the last turn has ended before a stream that was not to begin in it."""
         self._held = bytearray()
         self._preface = preface
         self._max_frame = max_frame
@@ -113,7 +113,7 @@ class FrameGate:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a whole frame waits for its turn."""
+        """True if a whole frame waits for its turn."""
         return len(self._held) >= _HEAD and len(self._held) >= _HEAD + self._length(0)
 
     def sent(self, data: bytes) -> None:

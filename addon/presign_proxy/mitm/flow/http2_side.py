@@ -55,7 +55,7 @@ class Http2Side(Http2Connection):
     """The next one, while whole frames wait for it."""
     http_layer: Withholding
     _in_frames: bool = False
-    """Whether frames are being handled: h2 knows of their ends, and the streams do not yet."""
+    """True if frames are being handled: h2 knows of their ends, and the streams do not yet."""
     _closed: events.ConnectionClosed | None = None
     """The end of the connection, which mitmproxy gets once all that came before was handled."""
 

@@ -44,7 +44,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
     withholding: set[Connection]
     """Connections over HTTP/2 whose peers wait for windows."""
     quiet = False
-    """Whether a credential has been sent from here: log lines may quote an upstream that echoes it."""
+    """True if a credential has been sent from here: log lines may quote an upstream that echoes it."""
     broken = False
 
     def _handle_event(self, event: events.Event) -> Commands:

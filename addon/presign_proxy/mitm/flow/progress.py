@@ -31,7 +31,7 @@ class UpstreamResponse:
         self.links: tuple[Led, ...] = ()
         """Values of the head that the flow does not show as the client gets them."""
         self.is_complete = False
-        """Whether it has come in full."""
+        """True if it has come in full."""
 
     def begin(self, body: Body, links: tuple[Led, ...]) -> None:
         """Note what the head says: how the body is read, and which links the client gets."""
@@ -74,7 +74,7 @@ class Progress:
         self.response = UpstreamResponse()
         self.timed_out = False
         self.left = False
-        """Whether the client wants no answer any more: it has gone, or has reset its stream."""
+        """True if the client wants no answer any more: it has gone, or has reset its stream."""
         self.withdrawn: Denied | None = None
         """Why what was granted was refused after all, on its way."""
         self.failed: str | None = None

@@ -76,9 +76,9 @@ class FlowState:
         self.answer: Answer | None = None
         """The refusal that the client gets."""
         self.ends_connection = True
-        """Whether parsers may read the request differently, so that the next one may begin elsewhere."""
+        """True if parsers may read the request differently, so that the next one may begin elsewhere."""
         self.is_logged = False
-        """Whether the request has its line in the log, or was too many to get one."""
+        """True if the request has its line in the log, or was too many to get one."""
         self.stream: WaitingStream | None = None
         """Where the exchange goes on; None once it has ended."""
         self.limit_hold = LimitHold()
@@ -142,7 +142,7 @@ class FlowState:
 
     @property
     def is_second(self) -> bool:
-        """Whether it goes without a presign to a host of `also`."""
+        """True if it goes without a presign to a host of `also`."""
         return isinstance(self.decision, PassThrough) and self.decision.second
 
     @property
@@ -177,7 +177,7 @@ class FlowStates:
         # Those that were answered before all of their body had come.
         self._trailing: WeakSet[FlowState] = WeakSet()
         self.shows_bodies = False
-        """Whether a UI is there to show the bodies of granted requests."""
+        """True if a UI is there to show the bodies of granted requests."""
 
     def open(self, flow: Any, arrival: Arrival) -> FlowState:
         """Begin the state of a flow. Without a decision in it, nothing is forwarded."""

@@ -66,7 +66,7 @@ class GuardedStream(SendingStream):
     begin: Begin | None = None
     arrival: Arrival | None = None
     bodiless = False
-    """Whether its answer ends with its head."""
+    """True if its answer ends with its head."""
 
     def handle_event(self, event: events.Event) -> Commands:
         """Note that the client has left, also while a hook is run, which keeps all else waiting."""

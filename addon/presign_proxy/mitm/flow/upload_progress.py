@@ -12,13 +12,13 @@ class Upload:
 
     def __init__(self) -> None:
         self.is_open = False
-        """Whether the body has not come in full."""
+        """True if the body has not come in full."""
         self.size = 0
         """Bytes that have come."""
         self.moved = 0.0
         """When a piece of the body, or of the answer, came last."""
         self.held = False
-        """Whether the upstream did not take the body when that was looked at last."""
+        """True if the upstream did not take the body when that was looked at last."""
 
     def end(self) -> None:
         """Note that the body has come in full."""

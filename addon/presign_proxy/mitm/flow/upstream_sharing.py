@@ -26,7 +26,7 @@ class SharingHttp1Client(Http1Client):
     owner: str | None = None
     """The id of the connection in whose name requests are sent here; empty for those without a grant."""
     spent = False
-    """Whether no further request may be sent."""
+    """True if no further request may be sent."""
 
     def send(self, event: HttpEvent) -> Commands:
         if isinstance(event, RequestHeaders):

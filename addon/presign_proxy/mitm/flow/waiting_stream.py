@@ -28,9 +28,9 @@ class WaitingStream(HttpStream):
 
     uploading = False
     forsaken = False
-    """Whether it knows that its client has gone, or wants no answer any more."""
+    """True if it knows that its client has gone, or wants no answer any more."""
     head_sent = False
-    """Whether the answer has begun."""
+    """True if the answer has begun."""
     queued = 0
     """Bytes of the body that mitmproxy keeps meanwhile."""
 
@@ -40,12 +40,12 @@ class WaitingStream(HttpStream):
 
     @property
     def is_held(self) -> bool:
-        """Whether the body waits for a hook, a connection or a window, and not for the client."""
+        """True if the body waits for a hook, a connection or a window, and not for the client."""
         return bool(self.http_layer.is_full(self.stream_id, 0))
 
     @property
     def is_connecting(self) -> bool:
-        """Whether it waits for its upstream connection."""
+        """True if it waits for its upstream connection."""
         return self._paused is not None and isinstance(self._paused.command, GetHttpConnection)
 
     def handle_event(self, event: events.Event) -> Commands:

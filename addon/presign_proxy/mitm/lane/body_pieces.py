@@ -19,9 +19,9 @@ class BodyPieces:
         """What has come, as it came."""
         self._pieces: Iterator[bytes] | None = None
         self.complete = False
-        """Whether all of it has come."""
+        """True if all of it has come."""
         self._finished = False
-        """Whether what was held back for the end is being passed on."""
+        """True if what was held back for the end is being passed on."""
 
     def take(self) -> bytes | None:
         """Return the next piece; None where more has to come first. Raises DecodingError."""

@@ -24,7 +24,7 @@ class ClientGate:
         self._shared = shared
         self._io: Any = None
         self.held = False
-        """Whether an upstream does not take what there is."""
+        """True if an upstream does not take what there is."""
         self._shut = False
         self._reader: ClientReader | None = None
         """What reads the socket in the place of mitmproxy; None where that reads."""

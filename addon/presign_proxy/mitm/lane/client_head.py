@@ -23,9 +23,9 @@ class ClientHead(NamedTuple):
     """What decodes and masks the body."""
     has_body: bool
     chunked: bool
-    """Whether the body is sent in chunks."""
+    """True if the body is sent in chunks."""
     last: bool
-    """Whether the client's connection ends with the response."""
+    """True if the client's connection ends with the response."""
 
 
 def client_head(granted: GrantedRequest, reply: Reply, *, last: bool) -> ClientHead:

@@ -13,7 +13,7 @@ class ClientOutput(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the client does not take what there is."""
+        """True if the client does not take what there is."""
 
     def send(self, data: bytes) -> None:
         """Write to the client."""

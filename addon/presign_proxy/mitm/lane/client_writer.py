@@ -40,7 +40,7 @@ class ClientWriter:
         self.stream: Any = None
         """mitmproxy's stream writer of the client; None where the client has none."""
         self.direct = False
-        """Whether the socket is written to without mitmproxy."""
+        """True if the socket is written to without mitmproxy."""
         self._unsent = 0
         """Bytes that mitmproxy is going to be asked to send."""
 
@@ -84,7 +84,7 @@ class ClientWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether the client does not take what there is."""
+        """True if the client does not take what there is."""
         waiting: int = self.stream.transport.get_write_buffer_size()
         return waiting + self._unsent > HIGH
 

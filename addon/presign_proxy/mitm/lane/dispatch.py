@@ -66,7 +66,7 @@ class Dispatch:
         self._wire = wire
         self._rounds = 0
         self._resent = False
-        """Whether the request was sent before, on a connection that its upstream had closed."""
+        """True if the request was sent before, on a connection that its upstream had closed."""
         self._task: asyncio.Task[None] | None = None
         self.place: PoolKey | None = None
         self.upstream: UpstreamConnection | None = None

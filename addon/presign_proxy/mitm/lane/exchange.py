@@ -90,12 +90,12 @@ class Exchange:
 
     @property
     def is_sending(self) -> bool:
-        """Whether what the client sends belongs to this request, and can go on."""
+        """True if what the client sends belongs to this request, and can go on."""
         return self.stage in ("sending", "receiving", "trailing") and not self._upload.done
 
     @property
     def wants_more(self) -> bool:
-        """Whether the body has not come in full."""
+        """True if the body has not come in full."""
         return not self._upload.done
 
     def upload(self, data: bytes) -> bytes:
@@ -171,7 +171,7 @@ class Exchange:
 
     @property
     def _closes(self) -> bool:
-        """Whether the client's connection ends with this response."""
+        """True if the client's connection ends with this response."""
         return self._last or self._shared.draining
 
     def data(self, piece: bytes) -> None:

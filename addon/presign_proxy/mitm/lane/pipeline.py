@@ -61,11 +61,11 @@ class Pipeline:
         self._judge: Judge | None = None
         self.exchange: Exchange | None = None
         self.has_ended = False
-        """Whether the client says no more."""
+        """True if the client says no more."""
         self._waits = False
-        """Whether the client has to take its answers first."""
+        """True if the client has to take its answers first."""
         self._lags = False
-        """Whether a body goes on in the next turn of the event loop."""
+        """True if a body goes on in the next turn of the event loop."""
 
     def start(self, handler: Any, server: Server) -> None:
         """Begin.

@@ -26,7 +26,7 @@ class ReadPacing:
         self._run = 0
         """Bytes that came in long segments, one after the other."""
         self.lags = False
-        """Whether what has come is read on in the next turn."""
+        """True if what has come is read on in the next turn."""
         self._late: list[bytes] = []
         """What came while that turn was waited for."""
         self.ending: tuple[Exception | None] | None = None

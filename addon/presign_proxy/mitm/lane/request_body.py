@@ -33,7 +33,7 @@ class _Body:
         self.size = 0
         """Bytes of the body that have come, without its framing."""
         self.done = length == 0
-        """Whether all of it has come."""
+        """True if all of it has come."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Return what to send, and what belongs to the next request. Raises UploadError.
@@ -68,7 +68,7 @@ class _Body:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is the upstream's turn to take some."""
+        """True if it is the upstream's turn to take some."""
         return self._held
 
     def stalls(self, now: float, patience: tuple[int, int]) -> bool:

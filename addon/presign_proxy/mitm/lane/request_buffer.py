@@ -16,9 +16,9 @@ class RequestBuffer:
         self._looked_at = 0
         """Bytes in which no head ends."""
         self.owes_head = True
-        """Whether a deadline runs until the head is whole."""
+        """True if a deadline runs until the head is whole."""
         self.served = False
-        """Whether a head was ever taken."""
+        """True if a head was ever taken."""
 
     def next_head(self) -> int:
         """Return the size of the head in front; 0 where it may still come; -1 where it never will.

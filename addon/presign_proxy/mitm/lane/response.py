@@ -88,7 +88,7 @@ class Delivery:
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
         self.begun = False
-        """Whether something of the response has been sent to the client."""
+        """True if something of the response has been sent to the client."""
 
     @property
     def size(self) -> int:
@@ -97,7 +97,7 @@ class Delivery:
 
     @property
     def has_head(self) -> bool:
-        """Whether the upstream has answered, even if nothing of that is sent yet."""
+        """True if the upstream has answered, even if nothing of that is sent yet."""
         return self.begun or bool(self._out)
 
     def begin(self, head: bytes, body: Body, *, chunked: bool) -> None:

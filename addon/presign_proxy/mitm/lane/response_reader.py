@@ -22,7 +22,7 @@ class _Body(Protocol):
 
     @property
     def lags(self) -> bool:
-        """Whether more is here than was read: feed again, if only with nothing, once others had a turn."""
+        """True if more is here than was read: feed again, if only with nothing, once others had a turn."""
 
     def feed(self, data: bytes) -> bytes:
         """Return what belongs to the body. Raises Unreadable."""
@@ -68,35 +68,35 @@ class Incoming:
         self._buffer = b""
         """The beginning of a head."""
         self.is_between_heads = True
-        """Whether nothing of the next head has come, nor of a body."""
+        """True if nothing of the next head has come, nor of a body."""
         self._heads = HeadSearch()
         self._heads_lag = False
-        """Whether a whole head may wait for its turn."""
+        """True if a whole head may wait for its turn."""
         self._body: _Body | None = None
         self.begun = False
-        """Whether anything has come, even if only of an interim head."""
+        """True if anything has come, even if only of an interim head."""
         self.early = False
-        """Whether the head that is being read began before all of the request was sent."""
+        """True if the head that is being read began before all of the request was sent."""
 
     @property
     def done(self) -> bool:
-        """Whether the response is whole."""
+        """True if the response is whole."""
         return self._body is not None and self._body.done
 
     @property
     def keeps(self) -> bool:
-        """Whether nothing came behind a response that is whole, and all of it was as it should be."""
+        """True if nothing came behind a response that is whole, and all of it was as it should be."""
         body = self._body
         return body is not None and body.regular and not body.rest
 
     @property
     def ends_with_connection(self) -> bool:
-        """Whether the response is whole if its connection ends now."""
+        """True if the response is whole if its connection ends now."""
         return isinstance(self._body, _Endless)
 
     @property
     def lags(self) -> bool:
-        """Whether more is here than was read: feed again, if only with nothing, once others had a turn."""
+        """True if more is here than was read: feed again, if only with nothing, once others had a turn."""
         return self._heads_lag if self._body is None else self._body.lags
 
     def feed(self, data: bytes, take_head: Callable[[ResponseHead], bool]) -> bytes:

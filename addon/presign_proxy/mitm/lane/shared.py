@@ -58,7 +58,7 @@ class LaneShared:
         self.exchanges: set[Underway] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.open = False
-        """Whether requests may take the lane."""
+        """True if requests may take the lane."""
 
     @property
     def in_flight(self) -> int:
@@ -67,7 +67,7 @@ class LaneShared:
 
     @property
     def draining(self) -> bool:
-        """Whether each answer is to be the last one on its connection."""
+        """True if each answer is to be the last one on its connection."""
         return self._lifecycle.draining
 
     def set_out(self, master: Any) -> None:

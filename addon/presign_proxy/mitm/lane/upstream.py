@@ -67,10 +67,10 @@ class UpstreamConnection(asyncio.Protocol):
         """The exchange whose request is being sent, also where its response has come in full."""
         self.odd = False
         self.spent = False
-        """Whether the upstream may take what comes next for the rest of a request."""
+        """True if the upstream may take what comes next for the rest of a request."""
         self._leaving = False
         self._whole = True
-        """Whether the request was written in full."""
+        """True if the request was written in full."""
         self.idle_since = 0.0
         self.era: object = None
         """The era of the pool in which it was opened."""
@@ -96,22 +96,22 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def lost(self) -> bool:
-        """Whether the connection has ended."""
+        """True if the connection has ended."""
         return self.socket.lost
 
     @property
     def has_answered(self) -> bool:
-        """Whether anything came since the last request began."""
+        """True if anything came since the last request began."""
         return self._incoming.begun
 
     @property
     def was_kept(self) -> bool:
-        """Whether the connection was there before its request."""
+        """True if the connection was there before its request."""
         return self.idle_since > 0
 
     @property
     def is_clean(self) -> bool:
-        """Whether another request may be sent on it, as far as is known without asking the system."""
+        """True if another request may be sent on it, as far as is known without asking the system."""
         socket = self.socket
         return not (socket.lost or self.odd or self.spent or socket.holds_unsent())
 

@@ -28,7 +28,7 @@ class RecordTurns(asyncio.BufferedProtocol):
         self._stock = stock
         self._gate = RecordGate()
         self._held = self._waits = self._stopped = False
-        """Whether no more is wanted for now; something waits for its turn; nothing is read."""
+        """True if no more is wanted for now; something waits for its turn; nothing is read."""
 
     @classmethod
     def over(cls, transport: Any) -> Self:

@@ -20,11 +20,11 @@ class UpstreamSocket:
         self._descriptor = -1
         self.transport: asyncio.Transport | None = None
         self.secure = False
-        """Whether the connection is over TLS."""
+        """True if the connection is over TLS."""
         self.full = False
-        """Whether asyncio has asked for a pause in writing."""
+        """True if asyncio has asked for a pause in writing."""
         self.lost = False
-        """Whether the connection has ended."""
+        """True if the connection has ended."""
 
     def connect(self, transport: asyncio.Transport) -> None:
         """Begin to use a transport that asyncio has connected."""
@@ -33,7 +33,7 @@ class UpstreamSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether the transport is there and is not being closed."""
+        """True if the transport is there and is not being closed."""
         return self.transport is not None and not (self.lost or self.transport.is_closing())
 
     def holds_unsent(self) -> bool:
