@@ -160,7 +160,7 @@ class Guard:
     async def client_disconnected(self, client: Client) -> None:
         try:
             if (layer := self.clients.layer_of(client)) is not None:
-                layer.give_up()  # it was told of the end of what the client says, and of no other
+                layer.give_up()  # mitmproxy has reported only that the client sends no more
                 for event in layer.departures():
                     await tell(client, event)
             self._finisher.lost(client)

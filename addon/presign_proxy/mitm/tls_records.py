@@ -1,7 +1,7 @@
-"""Records of TLS, counted before they are decrypted: so many short ones in a turn of the event loop.
+"""TLS records, counted before they are decrypted: few short ones in a turn of the event loop.
 
 A record of 22 bytes may change a key (KeyUpdate: RFC 8446, 4.6.3) or hold a single byte, and costs as much as
-one of 16 KiB. What kind it is nobody can tell before it is decrypted, but its length stands in front of it.
+one of 16 KiB. Its kind is unknown before it is decrypted, but its length stands in front of it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from typing import Final
 
 TURN_RECORDS: Final = 64
-"""Short records that are decrypted before others have their turn."""
+"""Short records that are decrypted before other connections have their turn."""
 SHORT: Final = 1024
 """Bytes of a record below which it is a short one."""
 LONGEST: Final = 0.05
-"""Seconds that a turn counts at most: one may have waited for something else."""
+"""The most seconds that a turn counts as: it may have waited for something else."""
 _HEAD: Final = 5
 """Bytes in front of a record: its type, a version, and the length of the rest (RFC 8446, 5.1)."""
 
 
 class RecordGate:
-    """Lets what has come through, turn by turn. What is no TLS it lets through too: OpenSSL refuses that."""
+    """Lets received bytes through, turn by turn. Bytes that are no TLS pass, too: OpenSSL refuses them."""
 
     __slots__ = ("_held", "_rest")
 
@@ -29,7 +29,7 @@ class RecordGate:
         """Bytes of the last record that are still to come: a record goes through as it comes."""
 
     def add(self, data: bytes) -> None:
-        """Keep what has come."""
+        """Keep received bytes for a turn."""
         self._held += data
 
     @property
@@ -38,7 +38,7 @@ class RecordGate:
         return len(self._held) >= _HEAD or bool(self._rest and self._held)
 
     def take(self) -> bytes:
-        """What goes through in this turn. The first bytes of a record wait until its length is there."""
+        """Return the bytes of this turn. The first bytes of a record wait until its length has come."""
         held, end, short = self._held, self._rest, 0
         while len(held) >= end + _HEAD and short < TURN_RECORDS:
             length = held[end + 3] << 8 | held[end + 4]
@@ -47,7 +47,7 @@ class RecordGate:
         return self._let_through(end)
 
     def take_all(self) -> bytes:
-        """All that has come: nothing comes behind it."""
+        """Return all bytes that are kept: the connection has ended."""
         return self._let_through(len(self._held))
 
     def _let_through(self, end: int) -> bytes:
@@ -58,18 +58,19 @@ class RecordGate:
 
 
 class Slots:
-    """Gives the turns of all connections their times, one after the other, so that half of a worker is left
-    to everybody else, however many connections have turns, and however slow the machine is.
+    """The times of all connections' turns, one after the other.
+
+    Half of a worker is left to other work, however many connections have turns, and however slow the machine.
     """
 
     __slots__ = ("_free",)
 
     def __init__(self) -> None:
         self._free = 0.0
-        """When the next turn may begin that nobody waits for yet."""
+        """When the next turn may begin that is not promised yet."""
 
     def delay(self, now: float, cost: float) -> float:
-        """Seconds until the next turn of a connection, which is promised to it.
+        """Return the seconds until the next turn of a connection, and promise that turn to it.
 
         Args:
             now: of a monotonic clock, in seconds.
@@ -82,4 +83,4 @@ class Slots:
 
 
 slots: Final = Slots()
-"""Of this process."""
+"""The turns of this process."""

@@ -1,4 +1,4 @@
-"""mitmproxy's layers for TLS, which decrypt by turns what comes in short records, on both sides."""
+"""mitmproxy's TLS layers, which decrypt short records by turns, towards clients and upstreams."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ MAX_HELLO: Final = 16 * 1024
 
 
 class _ByTurns(TLSLayer):
-    """Reads no more from its peer while something of that waits for its turn."""
+    """A TLS layer that reads no more from its peer while records of it wait for their turn."""
 
     gate: RecordGate
     turn: commands.RequestWakeup | None
-    """The next one, until it has come: a layer below takes those it does not know for its own."""
+    """The next turn, until it has come: a layer below takes a wakeup that it does not know for its own."""
 
     @classmethod
     def guard(cls, stock: TLSLayer) -> None:
-        """Give a layer that has not begun this class."""
+        """Give this class to a layer that has not begun."""
         stock.__class__ = cls
         vars(stock).update(gate=RecordGate(), turn=None)
 
@@ -73,7 +73,7 @@ class _ByTurns(TLSLayer):
 
 
 class GuardedClientTLSLayer(_ByTurns, layers.ClientTLSLayer):
-    """A ClientHello of bounded size: mitmproxy parses all of it again with every byte that comes."""
+    """TLS with clients. The ClientHello is bounded: mitmproxy parses all of it again with every byte."""
 
     def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
         try:
@@ -86,4 +86,4 @@ class GuardedClientTLSLayer(_ByTurns, layers.ClientTLSLayer):
 
 
 class GuardedServerTLSLayer(_ByTurns, layers.ServerTLSLayer):
-    """An upstream's side."""
+    """TLS with upstreams."""

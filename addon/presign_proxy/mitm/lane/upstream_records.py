@@ -1,8 +1,7 @@
-"""What an upstream sends over TLS, decrypted by turns where it comes in short records.
+"""TLS with an upstream, whose short records are decrypted by turns.
 
-What decrypts, asyncio or uvloop, takes up to eight mebibytes off a socket in one turn of the event loop, and
-tells nobody of records that hold no data: an upstream that changes its key again and again would stop a
-worker for as long as it likes.
+asyncio and uvloop decrypt up to 8 MiB in one turn of the event loop, and report no record that holds no data.
+An upstream that changes its key again and again would stop a worker for as long as it likes.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from typing import Any, Final, Self
 from ..tls_records import RecordGate, slots
 
 _cup: Final = bytearray(256 * 1024)
-"""Into which every event loop of this process reads; what comes is copied from it at once."""
+"""The buffer for all reads of this process; each read is copied from it at once."""
 
 
 class RecordTurns(asyncio.BufferedProtocol):
-    """Stands between a transport and the protocol that decrypts."""
+    """A protocol between a transport and the protocol that decrypts."""
 
     def __init__(self, transport: Any, stock: Any) -> None:
         self._transport = transport
@@ -32,13 +31,13 @@ class RecordTurns(asyncio.BufferedProtocol):
 
     @classmethod
     def over(cls, transport: Any) -> Self:
-        """Take a connection over, of which nothing was read."""
+        """Take over a connection that was not read from yet."""
         taken = cls(transport, transport.get_protocol())
         transport.set_protocol(taken)
         return taken
 
     def hold(self, on: bool) -> None:
-        """Read no more until it is let go: what is decrypted waits to be taken."""
+        """Read no more, or go on: decrypted bytes wait to be taken."""
         self._held = on
         self._read_on()
 
@@ -89,7 +88,7 @@ class RecordTurns(asyncio.BufferedProtocol):
         self._stock.connection_lost(exc)
 
     def _finish(self) -> None:
-        """Nothing comes any more: what waits goes in front of the end."""
+        """Pass on what waits, before the end of the connection."""
         self._waits = False
         self._decrypt(self._gate.take_all())
 
@@ -101,7 +100,7 @@ class RecordTurns(asyncio.BufferedProtocol):
 
 
 class HeldTransport:
-    """The transport of what is decrypted. Where its reading is stopped, nothing more is decrypted either."""
+    """The transport of decrypted bytes. While its reading is paused, nothing is decrypted either."""
 
     def __init__(self, stock: Any, turns: RecordTurns) -> None:
         self._stock = stock
@@ -128,8 +127,8 @@ async def over_tls[Decrypted: asyncio.Protocol](
     """Open a connection, as `loop.create_connection` does.
 
     Args:
-        protocol: of what is decrypted.
-        name: what the certificate is verified for.
+        protocol: takes the decrypted bytes.
+        name: the host name that the certificate must be for.
 
     Raises OSError, ssl.SSLError included.
     """
@@ -138,8 +137,8 @@ async def over_tls[Decrypted: asyncio.Protocol](
     made = protocol()
     handshake = loop.create_task(loop.start_tls(raw, made, context, server_hostname=name))
     try:
-        # Before the first byte is read: only from there can be told where a record begins.
-        while raw.get_protocol() is stranger and not handshake.done():  # noqa: ASYNC110 - nobody is told
+        # Taken over before the first byte is read: later, the beginning of a record is unknown.
+        while raw.get_protocol() is stranger and not handshake.done():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0)
         turns = RecordTurns.over(raw)
         transport: Any = HeldTransport(await handshake, turns)
