@@ -59,7 +59,7 @@ ALSO_PURE: Final = {
         "observe.request_line",
     ),
     *("config.auth_types", "config.forms", "config.strict_json", "config.values", "config.whole_file"),
-    *("config.presets.table", "config.registry_file.taken_back"),
+    *("config.presets.markdown_table", "config.registry_file.revoked_entries"),
 }
 """Files of rooms and of the root that are pure, though not all of their room is."""
 # What pure code may not touch: clocks, environment, disk, sockets, threads, chance.

@@ -83,12 +83,12 @@ COLLECTIONS = {
     "config.live.LiveConfig.reloads": "two results",
     "mitm.lane.read_pacing.ReadPacing._late": "what TLS took when no more was read, for one turn",
     "limits.client_shares.Shares._of": "weak: one per client connection over HTTP/2, until it is closed",
-    "mitm.bell.Bell._waiting": "one per stream or upstream connection of a client that takes nothing of it",
+    "mitm.waker.Waker._waiting": "one per stream or upstream connection of a client that takes nothing of it",
     "mitm.backpressure.GatedReader._holders": "two at most: TLS, and the lane above it",
-    "mitm.turns.Turns._new": (
+    "mitm.http2_turns.Turns._new": (
         "one per client connection over HTTP/2, or per upstream connection of its streams"
     ),
-    "mitm.turns.Turns._others": "the same",
+    "mitm.http2_turns.Turns._others": "the same",
     "mitm.lane.response.Delivery._out": "one response, in pieces of 64 KiB",
     "mitm.lane.body_pieces.BodyPieces.incoming": "one segment of a response, as the socket gave it",
     "mitm.lane.shared.LaneShared.exchanges": "one per granted exchange, until it ends",

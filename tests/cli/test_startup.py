@@ -36,7 +36,7 @@ START = {
     "cli.main",
     "cli.program",
     "cli.quick_click",
-    "config.invocation",
+    "config.pasteable_command",
     "prerequisites",
     "version",
 }
@@ -99,7 +99,7 @@ CONFIGURED = {
         "config.signing_parts",
         "config.signing_view",
         "config.registry_file.storage",
-        "config.registry_file.taken_back",
+        "config.registry_file.revoked_entries",
         "config.registry_file.encryption",
         "cli.configured",
         "cli.quick_yaml",

@@ -14,8 +14,8 @@ from presign_proxy import Signer
 from presign_proxy.config.file_versions import version_of
 from presign_proxy.config.load import Loaded, load
 from presign_proxy.config.presets.builtin import providers
+from presign_proxy.config.presets.markdown_table import markdown
 from presign_proxy.config.presets.model import LABEL, Preset
-from presign_proxy.config.presets.table import markdown
 from presign_proxy.config_problems import ConfigError
 from presign_proxy.core.connection import Connection
 from presign_proxy.core.credentials import Outgoing

@@ -19,7 +19,7 @@ class Client:
 class Layer:
     """What serves a client, as far as it is asked here."""
 
-    bell = None
+    waker = None
 
     def __init__(self, *, stranger: bool = True, held: int = 0) -> None:
         self.stranger, self.held = stranger, held

@@ -28,7 +28,7 @@ from presign_proxy.http.message import Origin
 from presign_proxy.http.networks import parse_network
 from presign_proxy.mitm import dialling
 from presign_proxy.mitm.dialling import Dialler
-from presign_proxy.mitm.flow import adapter
+from presign_proxy.mitm.flow import outgoing_request
 from presign_proxy.mitm.sockets import own_ports
 from support.deciding import connection, registry, request, sent, signed
 
@@ -575,5 +575,5 @@ def test_a_source_is_sent_only_where_an_address_leads_that_was_judged(
     peer: tuple[str, int] | None, leads: bool
 ) -> None:
     server = Server(address=("api.test", 443), sni="api.test", tls=True, peername=peer)
-    assert adapter.reaches(server, granted(ORIGIN, resolve=())) is leads
-    assert adapter.reaches(server, granted(ORIGIN))
+    assert outgoing_request.reaches(server, granted(ORIGIN, resolve=())) is leads
+    assert outgoing_request.reaches(server, granted(ORIGIN))

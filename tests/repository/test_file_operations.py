@@ -59,7 +59,10 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
     "config.secret_commands": ("a program's output, in the thread that waits for its secret", {"os.read"}),
     "config.path": (START, {"Path(path).expanduser"}),
     "config.strict_yaml": (READS, {"path.open"}),
-    "config.invocation": (READS, {"Path(f'{path}{ending}').is_file", "Path(found).samefile", "os.access"}),
+    "config.pasteable_command": (
+        READS,
+        {"Path(f'{path}{ending}').is_file", "Path(found).samefile", "os.access"},
+    ),
     "mitm.lane.dispatch": ("opens a connection to an upstream, and no file", {"pool.open"}),
     "mitm.last_bytes": ("what a socket has received; a socket that has nothing says so", {"os.read"}),
     "file_access": (READS, {"beside.unlink", "directory.is_dir", "os.path.lexists"}),
@@ -85,7 +88,7 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
     "config.presets.builtin": (START, {"Path(__file__).with_name('providers.json').read_text"}),
     "config.secret_sources": (READS, {"path.open"}),
     "serve.__main__": (START, {"Path(__file__).resolve"}),
-    "gateway.authority_directory": (
+    "gateway.ca_directory": (
         START,
         {
             "(directory / _AUTHORITY).exists",
@@ -122,7 +125,7 @@ HARMLESS = {"mitm.lane.dispatch", "mitm.last_bytes", "limits.limiter"}
 USERS = {
     "mitm.addon": "looks where mitmproxy's authority is, as mitmdump loads the script",
     "config.load": READS,
-    "gateway.adopt": "hands on a certificate that was read",
+    "gateway.apply_config": "hands on a certificate that was read",
     "config.registry_file.edit": COMMAND,
     "gateway.credential_fetch": "resolves secrets in threads of its own",
     "config.presets.apply": READS,
@@ -138,7 +141,7 @@ USERS = {
     "config.build_credentials": READS,
     "config.registry_file.build": READS,
     "config.gateway_section": READS,
-    "config.in_force": "holds what was read",
+    "config.active_config": "holds what was read",
     "config.registry_file.read": READS,
     "config.registry_file.open": READS,
     "config.reload": "looks and reads in the threads of its lookouts",

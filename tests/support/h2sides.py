@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers.http._events import RequestHeaders
 from presign_proxy.limits.client_shares import Shares
 from presign_proxy.mitm.flow.http2_client import GuardedHttp2Client
 from presign_proxy.mitm.flow.http2_server import GuardedHttp2Server
-from presign_proxy.mitm.turns import Turns
+from presign_proxy.mitm.http2_turns import Turns
 
 HEAD = [(":method", "POST"), (":scheme", "https"), (":authority", "x"), (":path", "/")]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..config.descriptors import limit_of_serve, shortage
 from ..config.load import Loaded
 from ..config_problems import ConfigError, Problem
-from ..gateway import authority_directory, unsafe_options
+from ..gateway import ca_directory, unsafe_options
 from ..observe.admin_server import CannotListen, bound
 from ..observe.audit_log import try_file
 from ..prerequisites import unsupported_mitmproxy
@@ -34,7 +34,7 @@ def errors(loaded: Loaded, directory: Path | None) -> Iterator[str]:
         yield str(Problem(str(loaded.path), 0, 0, "limits.store", text))
     elif loaded.limited and (why := loaded.store.refusal):
         yield str(Problem(str(loaded.path), 0, 0, "limits.store", why))
-    if directory is not None and (refused := authority_directory.refused(directory)):
+    if directory is not None and (refused := ca_directory.refused(directory)):
         yield f"{refused.filename}: {(refused.strerror or 'failed').lower()}"
 
 

@@ -11,9 +11,9 @@ from .completion import complete_connections
 from .connections_add import add
 from .connections_rotate import rotate
 from .hints import command
-from .managed import changing_registry, draft_of, managed
 from .mask import masked
 from .output import Output, table, verb
+from .registry_entries import changing_registry, draft_of, managed
 from .workspace import Entry, Workspace
 
 

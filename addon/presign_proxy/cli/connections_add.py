@@ -12,9 +12,9 @@ from . import prompts
 from .completion import complete_presets
 from .credential import absent, auth_of
 from .hints import command, no_preset, quoted
-from .managed import changing_registry, check, names_of_keys, new_secret, shown_once
 from .methods import methods_of, slips
 from .output import Output, verb
+from .registry_entries import changing_registry, check, names_of_keys, new_secret, shown_once
 from .values import instant, listed
 from .workspace import Failure, Workspace
 

@@ -17,8 +17,16 @@ from ..signing.keys import MAX_KEYS
 from . import prompts
 from .completion import complete_connections
 from .hints import quoted
-from .managed import changing_registry, check, draft_of, managed, names_of_keys, new_secret, shown_once
 from .output import Output, verb
+from .registry_entries import (
+    changing_registry,
+    check,
+    draft_of,
+    managed,
+    names_of_keys,
+    new_secret,
+    shown_once,
+)
 from .values import YEAR_10000, instant
 from .workspace import Entry, Failure, Workspace
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 import click
 
-from ..config import invocation
+from ..config import pasteable_command
 
 
 def command(*arguments: str) -> str:
     """Return a shell line that calls the command as it was called, with the same configuration."""
     context = click.get_current_context(silent=True)
     config = context.params.get("config") if context else None
-    return invocation.presign(*arguments, *(("--config", str(config)) if config else ()))
+    return pasteable_command.presign(*arguments, *(("--config", str(config)) if config else ()))
 
 
 def quoted(*arguments: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from ..config import invocation
+from ..config import pasteable_command
 from ..config.path import DEFAULT_PATH, locate
 from ..config.permissions import quoted as quoted_path
 from ..config.permissions import tightened, writable_by_others
@@ -167,8 +167,8 @@ def _next(workspace: Workspace, *, served: bool) -> list[str]:
         if workspace.path != locate("", workspace.environ)
         else []
     )
-    script = f'"$({invocation.presign("script-path")})"'
-    start = f"{invocation.mitmdump()} --listen-host 127.0.0.1 -s {script} {shlex.join(where)}".rstrip()
+    script = f'"$({pasteable_command.presign("script-path")})"'
+    start = f"{pasteable_command.mitmdump()} --listen-host 127.0.0.1 -s {script} {shlex.join(where)}".rstrip()
     if served:
         start = command("serve")
     width = max(len(add), len(sign))

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..config.presets.table import markdown
+from ..config.presets.markdown_table import markdown
 from .completion import complete_presets
 from .hints import no_preset
 from .output import Output, table, verb

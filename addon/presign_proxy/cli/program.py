@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TextIO
 
 import click
 
-from ..config import invocation
+from ..config import pasteable_command
 from ..prerequisites import missing
 
 _COMPLETION: Final = "_PRESIGN_COMPLETE"
@@ -33,7 +33,7 @@ class Program(click.Group):
         _prepare_streams()
         _prepare_signals()
         try:
-            name = prog_name or invocation.presign()
+            name = prog_name or pasteable_command.presign()
             try:
                 return super().main(args, name, complete_var or _COMPLETION, standalone_mode, **extra)
             finally:

@@ -16,8 +16,8 @@ from ..core.registry import Registry
 from ..core.revocations import Revocations
 from ..units import instant as stamp
 from . import load as config
+from .active_config import ActiveConfig
 from .descriptors import Spares
-from .in_force import InForce
 from .load_beside import build_calmly, free, load_calmly, see_calmly
 from .path import locate
 from .read_files import NEVER, Seen, lost_mark
@@ -74,7 +74,7 @@ class LiveConfig:
         self._asked: tuple[str, str] | None = None
         self._began = 0.0
         self._told: object = None
-        self._in_force = InForce()
+        self._in_force = ActiveConfig()
         self.newer: Newer | None = None
         self.strict = True
         """True if a missing secret is an error at the start, so that the operator who starts it sees it."""

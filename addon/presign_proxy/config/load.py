@@ -17,8 +17,8 @@ from ..limits.stores.open import Choice, problem_of
 from .build_connections import Registrar
 from .build_credentials import FileSecrets
 from .gateway_section import exposed, hosts_of, trusted_of, unsigned_of
-from .invocation import presign
 from .outside_secrets import Lent
+from .pasteable_command import presign
 from .permissions import readable_by_others, writable_by_others
 from .presets.apply import Presets, with_presets
 from .presets.custom import own_presets, read_presets

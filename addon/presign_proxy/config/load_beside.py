@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ..core.registry import Registry
-from .acyclic import leave_out
+from .gc_exempt import leave_out
 from .load import Loaded, build
 from .read_files import Seen, see
 from .registry_file.memory import Memory

@@ -13,7 +13,7 @@ from ..core.registry import Registry
 from ..core.revocations import Revocations
 from .file_versions import State, state_of
 from .permissions import writable_by_others
-from .registry_file import taken_back
+from .registry_file import revoked_entries
 from .registry_file.memory import Memory
 from .registry_file.notice import Notice, place_of, read_notice
 from .registry_file.open import digest_of
@@ -111,7 +111,9 @@ class Seen:
         A file that is cut off cannot revoke anything by mistake. So this is believed before the file is known
         to be whole.
         """
-        found = taken_back.said(self.document.data if self.document and self._is_ours(self.path) else None)
+        found = revoked_entries.said(
+            self.document.data if self.document and self._is_ours(self.path) else None
+        )
         if self.registry is not None and self._is_ours(self.registry.path):
             found = found | self.registry.taken_back()
         return found
@@ -131,7 +133,7 @@ class Seen:
             return None
         if self.registry is not None and not self._is_ours(self.registry.path):
             return None
-        now, before = taken_back.present(self.document.data), memory.forms.get(self.path)
+        now, before = revoked_entries.present(self.document.data), memory.forms.get(self.path)
         if now is None and before is not None and isinstance(before.outline, dict):
             if "connections" in before.outline:
                 return None
@@ -141,7 +143,7 @@ class Seen:
             if registered is None:
                 return None
             now.update(registered)
-        return taken_back.removed(((one.id, one.key_ids) for one in registry.connections.values()), now)
+        return revoked_entries.removed(((one.id, one.key_ids) for one in registry.connections.values()), now)
 
 
 def lost_mark(path: Path) -> Problem:

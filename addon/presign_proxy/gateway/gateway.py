@@ -10,7 +10,7 @@ from ..limits.limiter import Limiter
 from ..observe.audit_log import AuditLog
 from .admin_listener import AdminListener
 from .admission import Admission
-from .adopt import Adoption, Front
+from .apply_config import Adoption, Front
 from .credential_fetch import Fetcher
 from .destination import DestinationJudge
 from .lifecycle import Lifecycle

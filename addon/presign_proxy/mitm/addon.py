@@ -14,7 +14,7 @@ from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
 
 from ..config.load import UNSIGNED
-from ..gateway.authority_directory import obstacle
+from ..gateway.ca_directory import obstacle
 from .guard import Guard
 from .lane.availability import CHOICES as LANES
 

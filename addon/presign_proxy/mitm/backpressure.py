@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from .bell import PAUSE, Bell
 from .client_connection import ClientConnection
+from .http2_turns import Turns
 from .small_reads import sip
 from .sockets import handler_of
 from .tcp import keep_asking
-from .turns import Turns
+from .waker import PAUSE, Waker
 
 MAX_HELD: Final = 1024 * 1024
 """Bytes held of what one client sent, before no more is read from it."""
@@ -66,10 +66,10 @@ class OneOfMany:
         return layer is not None and layer.is_unanswered(self._connection)
 
     @property
-    def bell(self) -> Bell | None:
-        """The bell that rings when the gate may have been opened."""
+    def waker(self) -> Waker | None:
+        """The waker that wakes when the gate may have been opened."""
         layer = self._layer()
-        return layer.bell if layer is not None else None
+        return layer.waker if layer is not None else None
 
 
 class GatedReader:
@@ -124,8 +124,8 @@ class GatedReader:
             self._reading = False
 
     async def _pass_gate(self) -> None:
-        if self._among is not None and (bell := self._among.bell) is not None:
-            await bell.wait(self._is_shut)
+        if self._among is not None and (waker := self._among.waker) is not None:
+            await waker.wait(self._is_shut)
             return
         # Asked again and again: what opens the gate is a count in a queue of mitmproxy's.
         pause = PAUSE

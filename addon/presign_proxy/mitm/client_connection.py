@@ -7,15 +7,15 @@ from typing import Protocol
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import events
 
-from .bell import Bell
+from .waker import Waker
 
 
 class ClientConnection(Protocol):
     """One client's connection: mitmproxy's HTTP layer with our guards (`mitm/flow/`), or the lane."""
 
     @property
-    def bell(self) -> Bell | None:
-        """The bell that rings when the client has taken something; None for a client over HTTP/1."""
+    def waker(self) -> Waker | None:
+        """The waker that wakes when the client has taken something; None for a client over HTTP/1."""
 
     def is_idle(self) -> bool:
         """Return whether no request is under way."""

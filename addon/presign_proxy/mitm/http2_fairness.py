@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..limits.client_shares import Shares, streams_of
-from . import bell, sockets
-from .turns import Turns
+from . import sockets, waker
+from .http2_turns import Turns
 
 READS: Final = 4
 """Pieces of answers to clients over HTTP/2 that are read in one turn of the event loop."""
@@ -22,7 +22,7 @@ class Http2Fairness:
         """Streams under way, and bytes of answers that wait for their clients."""
         self.starts = Turns(sockets.call)
         """The turns in which streams are begun."""
-        self.reads = Turns(bell.call, READS)
+        self.reads = Turns(waker.call, READS)
         """The turns in which answers are read."""
 
     def forget(self, client: Any) -> None:

@@ -11,7 +11,7 @@ from ..config.load import UNSIGNED
 from ..config_problems import ConfigError
 from ..gateway import unsafe_options
 from ..gateway.gateway import Gateway
-from . import watchers
+from . import display
 from .flow.state import FlowStates
 from .lane.availability import CHOICES
 from .lane.shared import LaneShared
@@ -49,7 +49,7 @@ class Settings:
         if ctx.options.presign_lane not in CHOICES:
             raise exceptions.OptionsError(f"presign: presign_lane is one of {', '.join(CHOICES)}")
         self._shared.set_out(ctx.master)
-        watchers.attend(ctx.master, self._gateway.audit_log.terminal, self._states)
+        display.attend(ctx.master, self._gateway.audit_log.terminal, self._states)
         registry = self._gateway.live_config.registry
         deny = registry is not None and registry.deny_unsigned
         problems = list(unsafe_options.unsafe(ctx.options, deny_unsigned=deny))

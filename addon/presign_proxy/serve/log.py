@@ -52,7 +52,7 @@ def open_log(name: str, *, as_json: bool) -> None:
     for one in (
         "presign_proxy.serve",
         "presign_proxy.config.live",
-        "presign_proxy.config.in_force",
+        "presign_proxy.config.active_config",
         "presign_proxy.mitm.patches",
     ):
         logging.getLogger(one).setLevel(logging.INFO)

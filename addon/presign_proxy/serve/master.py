@@ -18,7 +18,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance, M
 
-from ..gateway import authority_directory
+from ..gateway import ca_directory
 from ..gateway.lifecycle import Lifecycle
 from ..mitm import patches
 from ..mitm.addon import PresignAddon
@@ -156,7 +156,7 @@ class GatewayMaster(Master):
 
         Raises OptionsError, OSError.
         """
-        authority_directory.prepare(Path(plan.confdir))
+        ca_directory.prepare(Path(plan.confdir))
         trust = {"ssl_verify_upstream_trusted_ca": plan.upstream_ca} if plan.upstream_ca else {}
         self.options.update(
             confdir=plan.confdir,

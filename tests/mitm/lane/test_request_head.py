@@ -119,7 +119,7 @@ LEFT = {
     "a blank before the colon": head("X : a"),
     "a line without a colon": head("X"),
     "a zero byte": head("X: a\0b"),
-    "a bell": head("X: a\x07b"),
+    "a waker": head("X: a\x07b"),
     "a vertical tab": head("X: a\x0bb"),
     "a form feed": head("X: a\x0cb"),
     "an escape": head("X: a\x1bb"),

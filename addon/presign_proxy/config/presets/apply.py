@@ -10,7 +10,7 @@ from typing import Any, Final
 from ...config_problems import Location, Problem
 from ...similar_names import did_you_mean
 from ..auth_types import AUTH_TYPES
-from ..invocation import presign
+from ..pasteable_command import presign
 from ..strict_yaml import Document
 from .model import LABEL, VARIABLE
 

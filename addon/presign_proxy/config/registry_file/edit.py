@@ -18,8 +18,8 @@ from .. import strict_json
 from ..strict_yaml import parse
 from .encryption import Opener, VaultError, seal
 from .open import read_payload
+from .revoked_entries import Present, present
 from .storage import PrivateFileError, lock, write_private
-from .taken_back import Present, present
 
 _YAML: Final = (".yaml", ".yml")
 _HEAD: Final = "# Written by `presign connections`, which keeps no comments.\n"

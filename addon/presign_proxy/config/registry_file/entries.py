@@ -10,7 +10,7 @@ from typing import Any
 from ...config_problems import Problem
 from ...core.revocations import Revocations
 from .. import strict_json
-from . import taken_back
+from . import revoked_entries
 from .memory import Known
 
 
@@ -51,14 +51,14 @@ class Entries:
 
     def taken_back(self) -> Revocations:
         disabled = [name for name, known in self.kept.items() if not known.connection.enabled]
-        disabled += [name for name, (entry, _) in self.fresh.items() if taken_back.is_disabled(entry)]
-        return taken_back.said(self.sections) | Revocations(connections=frozenset(disabled))
+        disabled += [name for name, (entry, _) in self.fresh.items() if revoked_entries.is_disabled(entry)]
+        return revoked_entries.said(self.sections) | Revocations(connections=frozenset(disabled))
 
     def present(self) -> dict[str, frozenset[str]] | None:
         if not self._has_connections:
             return None
         found = {name: known.connection.key_ids for name, known in self.kept.items()}
-        found.update((name, taken_back.keys_of(entry)) for name, (entry, _) in self.fresh.items())
+        found.update((name, revoked_entries.keys_of(entry)) for name, (entry, _) in self.fresh.items())
         return found
 
     def _wrong(self, message: str) -> None:

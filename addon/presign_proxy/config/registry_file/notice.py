@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 from ...core.revocations import Revocations
 from ..permissions import writable_by_others
 from .open import digest_of
+from .revoked_entries import Present, is_disabled, keys_of, removed, said
 from .storage import PrivateFileError, read_private, write_private
-from .taken_back import Present, is_disabled, keys_of, removed, said
 
 MAX_REMOVED: Final = 10_000
 """The most removed connections and keys that are kept: every gateway has read the oldest ones long ago."""

@@ -11,7 +11,7 @@ from ...core.revocations import Revocations
 from ..presets.apply import Presets
 from ..strict_yaml import Document, parse
 from ..whole_file import Form
-from . import taken_back
+from . import revoked_entries
 from .build import Builder, Registered, from_yaml
 from .encryption import VaultError
 from .entries import Entries
@@ -66,13 +66,13 @@ class SeenRegistry:
     def taken_back(self) -> Revocations:
         """Return everything the file revokes or disables, as far as it could be read."""
         if self._document is not None:
-            return taken_back.said(self._document.data)
+            return revoked_entries.said(self._document.data)
         return self._entries.taken_back()
 
     def present(self) -> dict[str, frozenset[str]] | None:
         """Return its connections with the ids of their keys; None if it has no section `connections`."""
         if self._document is not None:
-            return taken_back.present(self._document.data)
+            return revoked_entries.present(self._document.data)
         return self._entries.present()
 
     def build(self, environ: Mapping[str, str], base: Path, presets: Presets) -> Registered:

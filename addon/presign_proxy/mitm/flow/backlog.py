@@ -11,8 +11,8 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from ..backpressure import MAX_BACKLOG, SHARE, is_too_much
-from ..bell import Bell
 from ..client_state import ClientStates
+from ..waker import Waker
 from .http1_client import GuardedHttp1Client
 from .http2_client import GuardedHttp2Client
 from .http2_windows import all_unsent, unsent
@@ -25,7 +25,7 @@ class BackloggedHttpLayer(SharingHttpLayer):
     """An HTTP layer that knows what of its answers waits, and when that may have become less."""
 
     clients: ClientStates
-    bell: Bell
+    waker: Waker
     """Rings when the client has taken something."""
     listening = False
     """True while data that the client has just sent are handled."""

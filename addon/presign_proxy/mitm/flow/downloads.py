@@ -133,8 +133,8 @@ class DownloadingStream(EndingStream):
             if self._in_socket():
                 await asyncio.sleep(_LOOK)  # nothing reports when it has left
             else:
-                # A window that opens fills the socket; the bell does not ring for what waits there.
-                await self.http_layer.bell.wait(lambda: not self._in_socket() and self._is_held_up())
+                # A window that opens fills the socket; the waker does not wake what waits there.
+                await self.http_layer.waker.wait(lambda: not self._in_socket() and self._is_held_up())
         handler = handler_of(self.context.client)
         if handler is not None and self._goes_on():
             await handler.server_event(Drained(self))

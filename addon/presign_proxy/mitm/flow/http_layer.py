@@ -16,9 +16,9 @@ from mitmproxy.proxy.layers.http import HttpClient, HttpLayer
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
 from ..backpressure import MAX_HELD
-from ..bell import Bell
 from ..hook_dispatch import Begin
 from ..lane.layer import LaneEvent
+from ..waker import Waker
 from .backlog import BackloggedHttpLayer
 from .coalesce import Commands, in_one_piece
 from .http1_server import GuardedHttp1Server
@@ -76,7 +76,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
             yield command
         yield from self._open_windows()
         if self.ended or self.may_open(event):
-            self.bell.ring()
+            self.waker.wake()
         while self.ended:
             self.ended.pop().come_apart()
         if isinstance(server := self.connections.get(client), GuardedHttp2Server):
@@ -184,7 +184,7 @@ def adopt(context: Context, states: FlowStates, begin: Begin | None = None) -> N
     for one in context.layers:
         if type(one) is HttpLayer:
             one.__class__ = GuardedHttpLayer
-            vars(one).update(ended=[], closed=set(), withholding=set(), bell=Bell())
+            vars(one).update(ended=[], closed=set(), withholding=set(), waker=Waker())
         elif type(one) is layers.ClientTLSLayer:
             GuardedClientTLSLayer.guard(one)
         if isinstance(one, GuardedHttpLayer):

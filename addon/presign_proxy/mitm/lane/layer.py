@@ -9,8 +9,8 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from ..bell import Bell
 from ..sockets import handler_of, speaks_h1
+from ..waker import Waker
 from .pipeline import Pipeline, log_failure
 from .shared import LaneShared
 
@@ -30,7 +30,7 @@ class LaneEvent(events.Event):
 class Lane(layer.Layer):
     """Serves presigned requests itself, and hands everything else to mitmproxy's own layer, for good."""
 
-    bell: Bell | None = None
+    waker: Waker | None = None
     """None: the answers to a client over HTTP/1 wait in its socket."""
 
     def __init__(self, context: Context, stock: layer.Layer, shared: LaneShared) -> None:

@@ -13,7 +13,7 @@ from .registry_file.notice import Notice
 logger = logging.getLogger(__name__)
 
 
-class InForce:
+class ActiveConfig:
     """The configuration in force in one process.
 
     What its files revoke applies before the rest of them is read, even if the rest can never be read.

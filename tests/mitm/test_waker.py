@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.mitm import bell as bells
+from presign_proxy.mitm import waker as wakers
 from presign_proxy.mitm.backpressure import GatedReader, OneOfMany
-from presign_proxy.mitm.bell import LONGEST_PAUSE, PAUSE, Bell
-from presign_proxy.mitm.turns import Turns
+from presign_proxy.mitm.http2_turns import Turns
+from presign_proxy.mitm.waker import LONGEST_PAUSE, PAUSE, Waker
 from support.handling import PATIENCE
 
 
@@ -36,9 +36,9 @@ async def turns(count: int = 5) -> None:
 
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No gate is looked at unless its bell rings."""
-    monkeypatch.setattr(bells, "PAUSE", 3600.0)
-    monkeypatch.setattr(bells, "LONGEST_PAUSE", 3600.0)
+    """No gate is looked at unless its waker rings."""
+    monkeypatch.setattr(wakers, "PAUSE", 3600.0)
+    monkeypatch.setattr(wakers, "LONGEST_PAUSE", 3600.0)
 
 
 def story(work: Callable[[], Awaitable[Any]]) -> None:
@@ -53,14 +53,14 @@ def test_an_open_gate_is_not_waited_at() -> None:
     async def work() -> None:
         gate = Gate()
         gate.shut = False
-        await Bell().wait(gate.is_shut)
+        await Waker().wait(gate.is_shut)
         assert gate.asked == 1
 
     story(work)
 
 
 def test_where_nobody_waits_a_bell_that_rings_costs_the_event_loop_nothing() -> None:
-    Bell().ring()  # there is none, which it would have asked for a turn
+    Waker().wake()  # there is none, which it would have asked for a turn
 
 
 @pytest.mark.usefixtures("unasked")
@@ -68,13 +68,13 @@ def test_nine_hundred_answers_that_nobody_takes_are_looked_at_once_and_no_more()
     """They took a quarter of a processor."""
 
     async def work() -> None:
-        bell, gates = Bell(), [Gate() for _ in range(900)]
-        waiting = [asyncio.create_task(bell.wait(gate.is_shut)) for gate in gates]
+        waker, gates = Waker(), [Gate() for _ in range(900)]
+        waiting = [asyncio.create_task(waker.wait(gate.is_shut)) for gate in gates]
         await turns(50)
         assert {gate.asked for gate in gates} == {1}
         for gate in gates:
             gate.shut = False
-        bell.ring()
+        waker.wake()
         await asyncio.gather(*waiting)
 
     story(work)
@@ -83,18 +83,18 @@ def test_nine_hundred_answers_that_nobody_takes_are_looked_at_once_and_no_more()
 @pytest.mark.usefixtures("unasked")
 def test_a_bell_that_rings_wakes_those_whose_gates_are_open_and_nobody_else() -> None:
     async def work() -> None:
-        bell, one, other = Bell(), Gate(), Gate()
-        first, second = (asyncio.create_task(bell.wait(gate.is_shut)) for gate in (one, other))
+        waker, one, other = Waker(), Gate(), Gate()
+        first, second = (asyncio.create_task(waker.wait(gate.is_shut)) for gate in (one, other))
         await turns()
         one.shut = False
-        bell.ring()
+        waker.wake()
         await turns()
         assert (first.done(), second.done()) == (True, False)
         assert other.asked == 2, "looked at, and not woken to look himself"
         other.shut = False
         await turns()
         assert not second.done(), "nobody has rung"
-        bell.ring()
+        waker.wake()
         await second
 
     story(work)
@@ -103,16 +103,16 @@ def test_a_bell_that_rings_wakes_those_whose_gates_are_open_and_nobody_else() ->
 @pytest.mark.usefixtures("unasked")
 def test_a_client_that_opens_its_window_byte_by_byte_has_its_gates_looked_at_once_in_a_turn() -> None:
     async def work() -> None:
-        bell, gate = Bell(), Gate()
-        waiting = asyncio.create_task(bell.wait(gate.is_shut))
+        waker, gate = Waker(), Gate()
+        waiting = asyncio.create_task(waker.wait(gate.is_shut))
         await turns()
         for turn in range(3):
             for _ in range(1000):
-                bell.ring()
+                waker.wake()
             await turns()
             assert gate.asked == turn + 2
         gate.shut = False
-        bell.ring()
+        waker.wake()
         await waiting
 
     story(work)
@@ -121,11 +121,11 @@ def test_a_client_that_opens_its_window_byte_by_byte_has_its_gates_looked_at_onc
 @pytest.mark.usefixtures("unasked")
 def test_a_gate_that_fails_lets_its_own_go_and_harms_no_other() -> None:
     async def work() -> None:
-        bell, broken, whole = Bell(), Gate(), Gate()
-        first, second = (asyncio.create_task(bell.wait(gate.is_shut)) for gate in (broken, whole))
+        waker, broken, whole = Waker(), Gate(), Gate()
+        first, second = (asyncio.create_task(waker.wait(gate.is_shut)) for gate in (broken, whole))
         await turns()
         broken.fails, whole.shut = ZeroDivisionError(), False
-        bell.ring()
+        waker.wake()
         with pytest.raises(ZeroDivisionError):
             await first
         await second
@@ -136,16 +136,16 @@ def test_a_gate_that_fails_lets_its_own_go_and_harms_no_other() -> None:
 @pytest.mark.usefixtures("unasked")
 def test_who_is_cancelled_waits_no_more_and_nothing_rings_for_him() -> None:
     async def work() -> None:
-        bell, gate = Bell(), Gate()
-        waiting = asyncio.create_task(bell.wait(gate.is_shut))
+        waker, gate = Waker(), Gate()
+        waiting = asyncio.create_task(waker.wait(gate.is_shut))
         await turns()
-        bell.ring()
+        waker.wake()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert not bell._waiting
+        assert not waker._waiting
         asked = gate.asked
-        bell.ring()
+        waker.wake()
         await turns()
         assert gate.asked == asked
 
@@ -156,7 +156,7 @@ def test_a_gate_that_nobody_rings_for_is_looked_at_less_and_less_often() -> None
     """Room that other clients leave opens gates for which nobody rings."""
 
     async def work() -> None:
-        loop, bell, gate, pauses = asyncio.get_running_loop(), Bell(), Gate(), []
+        loop, waker, gate, pauses = asyncio.get_running_loop(), Waker(), Gate(), []
         timers = []
 
         def call_later(delay: float, call: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
@@ -168,7 +168,7 @@ def test_a_gate_that_nobody_rings_for_is_looked_at_less_and_less_often() -> None
         stock = loop.call_later
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "call_later", call_later)
-            waiting = asyncio.create_task(bell.wait(gate.is_shut))
+            waiting = asyncio.create_task(waker.wait(gate.is_shut))
             await turns(100)
             assert len(pauses) > 9
             gate.shut = False
@@ -184,7 +184,7 @@ class Answers:
     """The HTTP layer of a client over HTTP/2, as far as a reader asks it."""
 
     def __init__(self) -> None:
-        self.bell, self.gate = Bell(), Gate()
+        self.waker, self.gate = Waker(), Gate()
 
     def is_shut(self, server: object) -> bool:
         return self.gate.is_shut()
@@ -194,16 +194,16 @@ class Answers:
 def test_an_upstream_is_read_again_when_its_clients_bell_rings() -> None:
     async def work() -> None:
         layer, stream = Answers(), asyncio.StreamReader()
-        one = OneOfMany(None, lambda: layer, Turns(bells.call))
+        one = OneOfMany(None, lambda: layer, Turns(wakers.call))
         stream.feed_data(b"hello")
         reading = asyncio.ensure_future(GatedReader(stream, one.is_shut, one).read(5))
         await turns()
         layer.gate.shut = False
         await turns()
         assert not reading.done()
-        layer.bell.ring()
+        layer.waker.wake()
         await turns()
-        assert reading.done(), "because of the bell, and of nothing later"
+        assert reading.done(), "because of the waker, and of nothing later"
         assert await reading == b"hello"
 
     story(work)

@@ -1,4 +1,4 @@
-"""A bell that wakes those who wait at shut gates, once a client has taken something or a stream has ended.
+"""Wake the tasks that wait at shut gates, once a client has taken something or a stream has ended.
 
 A client over HTTP/2 may leave a hundred answers untaken, and each of them has a gate. Asked twenty times a
 second, those of nine clients took a quarter of a processor for nothing.
@@ -11,23 +11,23 @@ from collections.abc import Callable
 from typing import Final
 
 PAUSE: Final = 0.05
-"""Seconds until a gate is looked at without a ring: room that other clients leave may open it."""
+"""Seconds until a gate is looked at without a call: room that other clients leave may open it."""
 LONGEST_PAUSE: Final = 2.0
 """Seconds between two looks at most, as they double."""
 
 
-class Bell:
+class Waker:
     """Looks at the gates of one client again, at most once in a turn of the event loop."""
 
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
         """For each who waits, what wakes it, and whether its gate is shut."""
-        self._rings = False
+        self._is_due = False
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Look at the gates soon: something has happened that may open them."""
-        if self._waiting and not self._rings:
-            self._rings = True
+        if self._waiting and not self._is_due:
+            self._is_due = True
             asyncio.get_running_loop().call_soon(self._look)
 
     async def wait(self, is_shut: Callable[[], bool]) -> None:
@@ -46,7 +46,7 @@ class Bell:
 
     def _look(self) -> None:
         """Wake only those whose gates are open: a client that takes one answer leaves ninety-nine."""
-        self._rings = False
+        self._is_due = False
         for called, is_shut in self._waiting.items():
             if _may_be_open(is_shut):
                 call(called)

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
-from presign_proxy.mitm import bell
+from presign_proxy.mitm import waker
 from presign_proxy.mitm.backpressure import GatedReader, OneOfMany
 from presign_proxy.mitm.http2_fairness import READS
-from presign_proxy.mitm.turns import Turns
+from presign_proxy.mitm.http2_turns import Turns
 
 
 class Answers:
     """The HTTP layer of a client, as far as it says whether an answer has begun."""
 
-    bell = None
+    waker = None
 
     def __init__(self, *, is_new: bool) -> None:
         self.is_new = is_new
@@ -179,7 +179,7 @@ def test_in_one_turn_a_bounded_number_of_answers_is_read() -> None:
     """Seven hundred upstreams that all have something to say were heard before anybody else."""
 
     async def main() -> list[int]:
-        turns, heard, seen = Turns(bell.call, READS), [], []
+        turns, heard, seen = Turns(waker.call, READS), [], []
 
         async def read(number: int) -> None:
             stream = asyncio.StreamReader()
@@ -200,7 +200,7 @@ def test_in_one_turn_a_bounded_number_of_answers_is_read() -> None:
 
 def test_an_answer_that_begins_is_not_read_behind_all_that_have_begun() -> None:
     async def main() -> list[str]:
-        turns, heard = Turns(bell.call), []
+        turns, heard = Turns(waker.call), []
 
         async def read(name: str) -> None:
             stream = asyncio.StreamReader()
@@ -216,15 +216,15 @@ def test_an_answer_that_begins_is_not_read_behind_all_that_have_begun() -> None:
 
 
 def test_an_upstream_whose_client_has_gone_is_read_among_the_others() -> None:
-    one = OneOfMany(None, lambda: None, Turns(bell.call))
-    assert (one.is_shut(), one.is_new(), one.bell) == (False, False, None)
+    one = OneOfMany(None, lambda: None, Turns(waker.call))
+    assert (one.is_shut(), one.is_new(), one.waker) == (False, False, None)
 
 
 def test_what_was_read_and_not_told_yet_is_nothing_to_wait_for() -> None:
     """A connection with something to tell is not silent: it would pass for the next answer."""
 
     async def main() -> None:
-        turns = Turns(bell.call)
+        turns = Turns(waker.call)
         stream = asyncio.StreamReader()
         gated = GatedReader(stream, lambda: False, among(turns))
         task = asyncio.create_task(gated.read(100))
@@ -242,7 +242,7 @@ def test_what_was_read_and_not_told_yet_is_nothing_to_wait_for() -> None:
 
 def test_who_is_cancelled_in_the_row_leaves_it() -> None:
     async def main() -> None:
-        turns = Turns(bell.call, later=lambda _: None)
+        turns = Turns(waker.call, later=lambda _: None)
         stream = asyncio.StreamReader()
         stream.feed_data(b"x")
         assert turns.take()
