@@ -54,12 +54,15 @@ class Committer:
     ) -> None:
         """Complete a grant. Nothing is committed before, and the stream refuses the request."""
         decision: Decision | None = Deny("internal", "the decision failed", forward.style, forward.facts)
+        began = time.monotonic()
+        until = began + forward.connection.conduct.connect_timeout
         try:
-            work = self._admission.complete(forward, request, flow.client_conn, flow_state.limit_hold)
+            work = self._admission.complete(forward, request, flow.client_conn, flow_state.limit_hold, until)
             decision = await flow_state.unless_left(work)
         except Exception as error:
             logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)
         finally:
+            flow_state.waited = time.monotonic() - began
             if decision is not None:
                 self._commit(flow, flow_state, decision)
             else:

@@ -90,6 +90,8 @@ class FlowState:
     stage: Stage = "deciding"
     started: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
+    """Seconds of the connection's `timeouts.connect` that were over before a connection was asked for."""
     server: Any = None
     timed_out: bool = False
     withdrawn: Denied | None = None
@@ -153,7 +155,7 @@ class FlowState:
             self.waiting = None
 
     def enter(self, stage: Stage) -> None:
-        self.stage, self.since = stage, time.monotonic()
+        self.stage, self.since = stage, time.monotonic() - (self.waited if stage == "connecting" else 0)
 
     def heard(self, status: int) -> None:
         """The head of the upstream's answer is there."""

@@ -102,6 +102,7 @@ class Exchange:
 
     def begin(self) -> None:
         """Send the request, at once where nothing has to be waited for."""
+        self._due = time.monotonic() + self.forward.connection.conduct.connect_timeout
         if self.forward.waits or not self._sends_at_once():
             self._run(self._prepare)
 
@@ -117,7 +118,7 @@ class Exchange:
     async def _prepare(self) -> None:
         """Wait for what the grant waits for, then for a connection."""
         completed = await self._shared.admission.complete(
-            self.forward, self._request, self._lane.client, self.limit_hold
+            self.forward, self._request, self._lane.client, self.limit_hold, self._due
         )
         if isinstance(completed, Deny):
             self._deny(completed)
@@ -152,7 +153,7 @@ class Exchange:
     async def _connect(self, forward: Forward) -> None:
         self.stage = "connecting"
         try:
-            async with asyncio.timeout(forward.connection.conduct.connect_timeout):
+            async with asyncio.timeout(self._due - time.monotonic()):
                 place = await self._shared.place(self._lane.client, forward)
                 pool = self._shared.pool
                 upstream = (None if self._resent else pool.take(place)) or await pool.open(place)
@@ -356,6 +357,7 @@ class Exchange:
             return False
         upstream.close()
         self._upstream, self._resent = None, True
+        self._due = time.monotonic() + self.forward.connection.conduct.connect_timeout
         self._wire = request_head.outgoing(self._head, self.forward.origin, sent)
         self._run(lambda: self._connect(self.forward))
         return True
