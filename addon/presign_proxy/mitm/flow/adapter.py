@@ -12,6 +12,7 @@ from mitmproxy import http
 from mitmproxy.connection import Client, Server
 from mitmproxy.net.http.http1.read import connection_close
 from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.layers.http._events import ResponseHeaders
 
 from ...core.answers import Answer
 from ...core.credentials import Outgoing
@@ -327,19 +328,18 @@ def reply_of(response: http.Response) -> Reply:
     return Reply(data.status_code, data.reason, data.headers.fields)
 
 
-def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -> None:
+def put_reply(event: ResponseHeaders, reply: Reply, *, client_version: bytes) -> None:
     """Replace the head of a response in place: what the flow holds is what the client gets."""
-    fields = reply.fields
-    if reply.encoded and client_version == b"HTTP/1.1":
-        # Decoding made the length unknown.
+    response, fields = event.response, reply.fields
+    framed = event.end_stream or reply.sized or reply.chunked or reply.status in UNFRAMED
+    if (reply.encoded or not framed) and client_version == b"HTTP/1.1":
+        # Its length is unknown. In chunks, the client sees its end, and whether that is missing.
         fields = tuple(field for field in fields if field[0].lower() != b"transfer-encoding")
         fields += ((b"Transfer-Encoding", b"chunked"),)
         response.data.http_version = b"HTTP/1.1"
-    elif client_version == b"HTTP/1.0":
-        # It knows no chunks: the body ends with the connection.
+    elif client_version == b"HTTP/1.0":  # it knows no chunks: the body ends with the connection
         fields = tuple(field for field in fields if field[0].lower() not in _UNKNOWN_TO_1_0)
-    response.data.reason = reply.reason
-    response.data.headers = _headers(fields)
+    response.data.reason, response.data.headers = reply.reason, _headers(fields)
     response.stream = True
 
 

@@ -415,7 +415,7 @@ class GuardedStream(DownloadingStream):
             mask = flow_state.mask or Mask(())
             reply = rewrite_response.rewrite(adapter.reply_of(event.response), grant, mask)
             flow_state.body, flow_state.links = Body(mask, encoded=reply.encoded), reply.links
-            adapter.put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
+            adapter.put_reply(event, reply, client_version=self.flow.request.data.http_version)
         except Denied as denied:
             logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
             flow_state.why = denied.detail

@@ -281,9 +281,7 @@ class Exchange:
                 rewrite_response.Reply(status, reason, fields), self.forward, self._mask
             )
             bodyless = self._head.method == b"HEAD" or status in UNFRAMED
-            chunked = not bodyless and (reply.chunked or reply.encoded)
-            if not (bodyless or chunked or reply.sized):
-                self._last = True  # it ends with the connection, there as here
+            chunked = not (bodyless or reply.sized)  # in chunks, the client sees whether the end is missing
             head = request_head.response(reply.sent, chunked=chunked, close=self._closes)
             self._delivery.begin(head, Body(self._mask, encoded=reply.encoded), chunked=chunked)
         except Denied as denied:

@@ -68,7 +68,7 @@ class _Endless:
 class Incoming:
     """Reads one response, and says where it ends."""
 
-    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag")
+    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag", "ended")
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -76,6 +76,10 @@ class Incoming:
         self._heads_lag = False
         """Whether a whole head may wait for its turn."""
         self._body: _Body | None = None
+        self.ended = False
+        """Whether its upstream has ended the connection: not by a reset, and over TLS with a closure alert.
+        Without one, anybody on the way could have ended it (RFC 9112, 9.8).
+        """
 
     @property
     def is_between_heads(self) -> bool:
@@ -96,7 +100,7 @@ class Incoming:
     @property
     def ends_with_connection(self) -> bool:
         """Whether the response is whole if its connection ends now."""
-        return isinstance(self._body, _Endless)
+        return self.ended and isinstance(self._body, _Endless)
 
     @property
     def lags(self) -> bool:

@@ -93,9 +93,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.era: object = None
         """Of the pool that opened it."""
         self._incoming = Incoming()
-        self._held = self._lags = self._paced = False
+        self._held = self._lags = self._paced = self._ending = False
         """Whether no more is wanted for now; whether what has come is read on in its next turn; whether more
-        is taken off the socket in the next one.
+        is taken off the socket in the next one; whether the connection was lost meanwhile.
         """
         self._secure = False
         """Whether it is over TLS."""
@@ -103,8 +103,6 @@ class UpstreamConnection(asyncio.Protocol):
         """Bytes that came in long segments, one after the other."""
         self._late: list[bytes] = []
         """What came while that turn was waited for."""
-        self._ending: tuple[Exception | None] | None = None
-        """How the connection was lost meanwhile."""
         self._early = False
         """Whether something of the response came before all of the request was sent."""
         self.heard = False
@@ -287,8 +285,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._lags:
             return
         self._read_on()
-        if self._ending is not None:
-            self._tell_end(*self._ending)
+        if self._ending:
+            self._tell_end()
 
     def _hear(self, head: ResponseHead) -> bool:
         """The final head has come. Returns whether it has a body."""
@@ -318,24 +316,25 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.spent = True  # TLS may take a while to close
+        self._incoming.ended = not getattr(self.transport, "has_ended", False)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._read_last(exc)
         if self._lags:
-            self._ending = (exc,)  # it is told of behind what came before
+            self._ending = True  # it is told of behind what came before
         else:
-            self._tell_end(exc)
+            self._tell_end()
 
-    def _tell_end(self, exc: Exception | None) -> None:
+    def _tell_end(self) -> None:
         reader, sender = self.reader, self.sender
         self.reader = self.sender = None
         listener = reader or sender
         if listener is None:
             return
         try:
-            if reader is not None and self._incoming.ends_with_connection and exc is None:
+            if reader is not None and self._incoming.ends_with_connection:
                 reader.complete()  # it ends with the connection (RFC 9112, 6.3)
             else:
                 listener.lost()

@@ -29,6 +29,8 @@ class RecordTurns(asyncio.BufferedProtocol):
         self._gate = RecordGate()
         self._held = self._waits = self._stopped = False
         """Whether no more is wanted for now; something waits for its turn; nothing is read."""
+        self.has_ended = False
+        """Whether the connection below has ended. What asyncio tells of after that is no closure alert."""
 
     @classmethod
     def over(cls, transport: Any) -> Self:
@@ -92,6 +94,7 @@ class RecordTurns(asyncio.BufferedProtocol):
         """Nothing comes any more: what waits goes in front of the end."""
         self._waits = False
         self._decrypt(self._gate.take_all())
+        self.has_ended = True
 
     def pause_writing(self) -> None:
         self._stock.pause_writing()
@@ -109,6 +112,11 @@ class HeldTransport:
         self.write = stock.write
         self.is_closing = stock.is_closing
         self.get_write_buffer_size = stock.get_write_buffer_size
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the connection below has ended."""
+        return self._turns.has_ended
 
     def pause_reading(self) -> None:
         self._stock.pause_reading()
