@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+import yaml
 
 from presign_proxy.config.registry_file.edit import Draft
 from presign_proxy.config.registry_file.encryption import new_key, parse_key
@@ -304,6 +306,43 @@ def test_a_worker_that_dies_while_a_secret_is_missing_is_replaced(
     assert night.status("conn_x", OTHER) == (403, "invalid")  # nobody knows its signing secret any more
     (night.directory / "broken").unlink()
     assert eventually(lambda: night.status("conn_x", OTHER) == (200, None), 15)
+
+
+# -- pipes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "registry.yaml", "token", "cert.pem"])
+def test_a_pipe_in_the_place_of_a_file_stops_no_later_change(
+    file: str, make_night: MakeNight, upstream: Recorder, ca: trustme.CA
+) -> None:
+    """Reading it waited for ever, and nothing that was disabled afterwards was."""
+    night = make_night({"conn_a": bearer_connection(upstream.url, SECRET)}, workers=2)
+    place, cert = night.directory / file, ca.issue_cert("presign.local")
+    cert.private_key_pem.write_to_path(night.directory / "key.pem")
+    (night.directory / "key.pem").chmod(0o600)
+    content = {
+        "token": b"sk-FIRST-0123456789",
+        "cert.pem": b"".join(one.bytes() for one in cert.cert_chain_pems),
+    }
+    for name, raw in content.items():
+        write_private(night.directory / name, raw)
+    whole = yaml.safe_load(night.gateway.config.read_text())
+    whole["gateway"] = {"tls": {"cert": "cert.pem", "key": "key.pem"}}
+    with_file = bearer_connection(upstream.url, SECRET, auth={"type": "bearer", "token": {"file": "token"}})
+    whole["connections"]["conn_file"] = with_file
+    write_config(whole, night.directory)
+    assert night.becomes("conn_file", 200)
+    pipe = night.directory / "pipe"
+    os.mkfifo(pipe, 0o600)
+    before = place.read_bytes()
+    pipe.replace(place)
+    assert night.says("pipe")
+    assert night.status("conn_inline") == (200, None)
+    write_private(place, before)
+    whole["connections"]["conn_inline"]["enabled"] = False
+    write_config(whole, night.directory)
+    for _ in range(8):  # both workers
+        assert night.becomes("conn_inline", 403, "revoked")
 
 
 # -- descriptors ------------------------------------------------------------------------------------------

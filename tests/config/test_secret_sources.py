@@ -141,7 +141,7 @@ def test_a_file_that_fails_without_words_is_told_of(tmp_path: Path, monkeypatch:
     def fail(*_: Any) -> None:
         raise OSError
 
-    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(secret_sources, "read_at_most", fail)
     assert refusal(tmp_path, file="key") == f"the file {tmp_path}/key: cannot be read"
 
 

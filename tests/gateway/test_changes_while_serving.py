@@ -21,6 +21,7 @@ from support.config import write_config
 from support.proxy import Mitm
 from support.raw import Response, parse_response, send_raw
 from support.recorder import Recorder
+from support.serving import children_of
 
 # Most start a gateway, change something under it, and start it again.
 pytestmark = pytest.mark.slow
@@ -142,6 +143,18 @@ def test_a_program_that_hangs_holds_up_nobody_else(upstream: Recorder, make_gate
         for one in hanging:
             assert one.exception() is not None or one.result().status != 200
     assert set(sent(upstream)) == {"Bearer sk-REALSECRET-0123456789"}
+
+
+def test_programs_that_hang_delay_no_program_of_another_connection(upstream: Recorder, make_gateway) -> None:
+    """Four at a time were run, each for ten seconds, and a fifth connection was answered 504."""
+    hanging = {f"conn_{number}": printing(upstream, f"sleep 60 # {number}") for number in range(12)}
+    gateway = make_gateway({"connections": {"conn": printing(upstream, f"echo {KEY}"), **hanging}})
+    with ThreadPoolExecutor(len(hanging)) as threads:
+        asked = [threads.submit(ask, gateway, Grant(name), 30) for name in hanging]
+        assert within(5, lambda: len(children_of(gateway.pid)) >= 8)
+        assert ask(gateway).status == 200
+        assert not any(one.done() for one in asked)
+        assert {one.result().status for one in asked} <= {502, 504}
 
 
 # -- the registry while it serves ---------------------------------------------------------------------

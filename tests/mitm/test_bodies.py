@@ -179,7 +179,7 @@ def test_each_event_of_an_unframed_answer_arrives_at_once(lab: Lab) -> None:
             api.send(event)
             assert client.read_until(b"\n\n").endswith(event)
         api.close()
-        client.read_to_end()
+        client.read_until(b"\r\n0\r\n\r\n")
 
 
 def test_each_event_reaches_an_h2_client_before_the_next_one_is_sent(lab: Lab) -> None:

@@ -20,6 +20,7 @@ BY_NAME |= {
     "os.read",
     "os.fsync",
     "os.fstat",
+    "read_at_most",
     "os.path.exists",
     "os.path.lexists",
     "os.path.isfile",
@@ -55,17 +56,21 @@ START = "at the start, before anybody is served"
 ALONE = "in a thread of its own, which nobody waits for"
 COMMAND = "the command writes it, and no gateway does"
 KNOWN: dict[str, tuple[str, set[str]]] = {
-    "config.tls_certificate": (READS, {"os.fstat", "path.open"}),
+    "config.tls_certificate": (READS, {"read_at_most"}),
+    "config.strict_yaml": (READS, {"read_at_most"}),
+    "config.secret_sources": (READS, {"read_at_most"}),
     "config.secret_commands": ("a program's output, in the thread that waits for its secret", {"os.read"}),
     "config.path": (START, {"Path(path).expanduser"}),
-    "config.strict_yaml": (READS, {"path.open"}),
     "config.pasteable_command": (
         READS,
         {"Path(f'{path}{ending}').is_file", "Path(found).samefile", "os.access"},
     ),
     "mitm.lane.dispatch": ("opens a connection to an upstream, and no file", {"pool.open"}),
     "mitm.last_bytes": ("what a socket has received; a socket that has nothing says so", {"os.read"}),
-    "file_access": (READS, {"beside.unlink", "directory.is_dir", "os.path.lexists"}),
+    "file_access": (
+        READS,
+        {"beside.unlink", "directory.is_dir", "os.fstat", "os.open", "os.path.lexists", "os.read"},
+    ),
     "limits.limiter": ("makes a store, which opens its file in its own thread", {"choice.open"}),
     "config.registry_file.notice": (COMMAND, {"path.exists", "path.unlink"}),
     "config.permissions": (
@@ -86,7 +91,6 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
         },
     ),
     "config.presets.builtin": (START, {"Path(__file__).with_name('providers.json').read_text"}),
-    "config.secret_sources": (READS, {"path.open"}),
     "serve.__main__": (START, {"Path(__file__).resolve"}),
     "gateway.ca_directory": (
         START,

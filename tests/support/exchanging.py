@@ -87,7 +87,9 @@ class Admission:
         self.confirmed = 0
         self.on_complete: Callable[[], None] = lambda: None
 
-    async def complete(self, forward: Forward, asked: Request, client: Any, limit_hold: Any) -> Any:
+    async def complete(
+        self, forward: Forward, asked: Request, client: Any, limit_hold: Any, until: float
+    ) -> Any:
         self.asked.append((forward, asked, client, limit_hold))
         await asyncio.sleep(0)
         self.on_complete()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..config_problems import Foreseen
+from ..file_access import read_at_most
 from ..regexes import late
 from ..signing.secret import Secret
 from .values import SecretSource
@@ -80,8 +81,7 @@ def checked(text: str, where: str) -> Secret:
 def _read(path: Path) -> str:
     """Return the text of a file."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw, _ = read_at_most(path, MAX_BYTES + 1)
     except OSError as error:
         raise SecretError(f"the file {path}: {(error.strerror or 'cannot be read').lower()}") from None
     except ValueError:

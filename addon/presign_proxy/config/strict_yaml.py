@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from ..config_problems import ConfigError, Location, Problem
+from ..file_access import read_at_most
 from ..regexes import late
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ class Document:
 def read(path: Path) -> Document:
     """Read and parse a YAML file. Raises ConfigError."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw, _ = read_at_most(path, MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
         raise ConfigError([Problem(str(path), 0, 0, "", f"{reason}; is the path right?")]) from None

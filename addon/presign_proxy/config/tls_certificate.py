@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ..config_problems import Problem
+from ..file_access import read_at_most
 from .permissions import writable_by_others
 from .schema.config import FrontConfig
 from .strict_yaml import Document
@@ -83,9 +84,8 @@ def _names(leaf: x509.Certificate) -> set[str]:
 def _parsed(path: Path, which: str, document: Document, problems: list[Problem]) -> Any:
     """Return the content of a file, or None. The parser's message is not repeated: it may quote the file."""
     try:
-        with path.open("rb") as file:
-            raw, mode = file.read(MAX_BYTES), os.fstat(file.fileno()).st_mode
-        if which == "key" and os.name == "posix" and mode & _OTHERS:
+        raw, found = read_at_most(path, MAX_BYTES)
+        if which == "key" and os.name == "posix" and found.st_mode & _OTHERS:
             problems.append(document.problem((*_AT, which), f"is readable by everybody: chmod o-rwx {path}"))
         if which == "cert":
             return x509.load_pem_x509_certificates(raw)

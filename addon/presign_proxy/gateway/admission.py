@@ -108,16 +108,17 @@ class Admission:
         return forward if same else again
 
     async def complete(
-        self, forward: Forward, request: Request, client: Any, limit_hold: LimitHold
+        self, forward: Forward, request: Request, client: Any, limit_hold: LimitHold, until: float
     ) -> Forward | Deny:
         """Do what a grant waits for: check its address, count it, fetch its credential.
 
         Args:
             client: whose connections go to the judged address.
             limit_hold: of the exchange; it is counted once, however often it is decided on.
+            until: when the wait ends, of `time.monotonic`.
         """
         try:
-            async with asyncio.timeout(forward.connection.conduct.connect_timeout):
+            async with asyncio.timeout(until - time.monotonic()):
                 return await self._complete(forward, request, client, limit_hold)
         except TimeoutError:
             why = "its address, limits or credential were not available in time"

@@ -23,7 +23,11 @@ logger = logging.getLogger(__name__)
 
 MAX_BACKOFF: Final = 60.0
 """The most seconds between attempts; the first wait is one second."""
-_WORKERS: Final = 4
+_AT_ONCE: Final = 8
+"""Most programs in their first `_PROMPT` seconds: many starts at once would slow down the machine."""
+_PROMPT: Final = 0.5
+_THREADS: Final = 128
+"""Most programs that run at a time. Those that hang must not keep the others from being started."""
 
 Argv = tuple[str, ...]
 
@@ -51,7 +55,8 @@ class Fetcher:
         self._clock = clock
         self._kept: dict[Argv, _Kept] = {}
         self._flights: dict[Argv, asyncio.Future[Secret]] = {}
-        self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="presign-exec")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="presign-exec")
+        self._starts = asyncio.Semaphore(_AT_ONCE)
         self._base = Path()
 
     def forget(self, base: Path) -> None:
@@ -101,9 +106,7 @@ class Fetcher:
         before = kept.get(late.argv)
         failures = before.failures if before else 0
         try:
-            secret = await asyncio.get_running_loop().run_in_executor(
-                self._threads, resolve, source, self._base, os.environ
-            )
+            secret = await self._run(source)
         except Exception as error:
             why = (
                 str(error) if isinstance(error, SecretError) else f"{name_of(source)}: {type(error).__name__}"
@@ -116,6 +119,15 @@ class Fetcher:
             logger.warning("presign: %s works again", name_of(source))
         kept[late.argv] = _Kept(secret, self._clock())
         return secret
+
+    async def _run(self, source: SecretSource) -> Secret:
+        """Run a program. While it takes its time, others are started. Raises SecretError."""
+        async with self._starts:
+            work = asyncio.get_running_loop().run_in_executor(
+                self._threads, resolve, source, self._base, os.environ
+            )
+            await asyncio.wait({work}, timeout=_PROMPT)
+        return await work
 
 
 def _name(late: LateSecret) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from h2.connection import H2Connection
 from h2.frame_buffer import FrameBuffer
-from h11._readers import ChunkedReader
+from h11._readers import ChunkedReader, Http10Reader
 from mitmproxy import version
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.addons import proxyserver, tlsconfig
@@ -39,6 +39,7 @@ _METHODS: Final[tuple[tuple[Any, str, tuple[str, ...] | None], ...]] = (
     (_http2.Http2Connection, "handle_h2_event", ("event",)),
     (_http2.Http2Connection, "close_connection", ("msg",)),
     (layers.ClientTLSLayer, "receive_handshake_data", ("data",)),
+    (layers.ServerTLSLayer, "receive_close", ()),
     (layer.NextLayer, "data_client", ()),
     (AddonManager, "trigger_event", ("event",)),
     (AddonManager, "invoke_addon", ("addon", "event")),
@@ -66,6 +67,7 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (_http1.Http1Client, "read_headers", "response_head = self.buf.maybe_extract_lines()"),
     (_http1.Http1Client, "read_headers", "self.body_reader = make_body_reader("),
     (_http1.Http1Connection, "read_body", "h11_event = self.body_reader(self.buf)"),
+    (Http10Reader, "read_eof", "return EndOfMessage()"),
     (ChunkedReader, "__call__", "chunk_header = buf.maybe_extract_next_line()"),
     (_http2.Http2Client, "__init__", "self.our_stream_id = {}"),
     (_http2.Http2Client, "__init__", "self.their_stream_id = {}"),
@@ -100,6 +102,8 @@ _SOURCES: Final[tuple[tuple[Any, str, str], ...]] = (
     (server.ConnectionHandler, "open_connection", "ServerConnectHook(hook_data)"),
     (server.ConnectionHandler, "open_connection", "await asyncio.open_connection("),
     (server.ConnectionHandler, "handle_connection", "reader = self.transports[connection].reader"),
+    (server.ConnectionHandler, "handle_connection", "connection.state = ConnectionState.CLOSED"),
+    (layers.ServerTLSLayer, "receive_close", "self.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN"),
     (Server, "__setattr__", "address"),
     (tlsconfig.TlsConfig, "tls_start_client", "if tls_start.ssl_conn is not None"),
     (tlsconfig.TlsConfig, "tls_start_client", "_default_ciphers("),

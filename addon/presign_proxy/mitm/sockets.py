@@ -8,9 +8,10 @@ import functools
 import select
 from collections import defaultdict
 from typing import Any, Final
+from weakref import WeakSet
 
 from mitmproxy import ctx
-from mitmproxy.connection import Client, Connection
+from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import events
 
 from .tcp import unsent
@@ -20,6 +21,10 @@ MAX_CONNECTIONS: Final = 100
 
 _calls: Final[set[asyncio.Task[None]]] = set()
 """The calls under way: the event loop alone would not keep them alive."""
+
+
+unannounced: Final[WeakSet[Connection]] = WeakSet()
+"""Upstream connections over TLS that ended without a closure alert."""
 
 
 def proxyserver() -> Any:
@@ -107,6 +112,18 @@ def is_taken(client: Client, connection: Connection) -> bool:
     """Return whether all that was written to one connection of a client's handler has left."""
     transport = transport_of(client, connection)
     return transport is None or not transport.get_write_buffer_size()
+
+
+def has_failed(client: Client, connection: Connection) -> bool:
+    """Return whether a connection of a client's handler was reset by its peer or cut off here.
+
+    Over TLS, also whether a closure alert is missing: anybody on the way can end the connection. A body that
+    ends with its connection is whole only after the peer's own end (RFC 9112, 6.3 and 9.8).
+    """
+    handler = handler_of(client)
+    io = handler.transports.get(connection) if handler is not None else None
+    reset = io is not None and io.reader is not None and io.reader.exception() is not None
+    return reset or connection in unannounced or connection.state is ConnectionState.CLOSED
 
 
 def keep_awake(client: Client) -> None:

@@ -413,17 +413,17 @@ def test_a_refusal_of_ours_to_head_has_no_body(lab: LaneLab) -> None:
         assert client.read_response().startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_an_answer_that_ends_with_its_connection_ends_the_clients_too(lab: LaneLab) -> None:
+def test_an_answer_that_ends_with_its_connection_goes_to_the_client_in_chunks(lab: LaneLab) -> None:
     with lab.client() as client:
         api, _ = begun(lab, client)
         api.send(ENDLESS + b"some")
         head = client.read_head()
-        assert b"\r\nConnection: close\r\n" in head
-        assert client.read_exactly(4) == b"some"
+        assert b"\r\nTransfer-Encoding: chunked\r\n" in head
+        assert client.read_until(b"some\r\n") == b"4\r\nsome\r\n"
         assert is_busy(lab)
         api.send(b"more")
         api.close()
-        assert client.read_to_end() == b"more"
+        assert client.read_until(b"0\r\n\r\n") == b"4\r\nmore\r\n0\r\n\r\n"
         assert is_free(lab)
     line = told(lab)
     assert (line["detail"], line["bytes_out"]) == (None, 8)

@@ -68,17 +68,18 @@ def test_while_it_is_received_it_is_passed_on() -> None:
     story(work)
 
 
-def test_an_answer_that_ends_with_its_connection_ends_the_clients_too() -> None:
+def test_an_answer_that_ends_with_its_connection_has_an_end_that_the_client_sees() -> None:
+    """If it ended with the client's connection too, one that was cut off would look like a whole one."""
+
     async def work() -> None:
         lab = Lab()
         lab.begin()
         assert lab.say_head(size=None) is True
         lab.exchange.data(b"some")
         lab.exchange.complete()
-        assert b"\r\nConnection: close\r\n" in lab.lane.output
-        assert b"Transfer-Encoding" not in lab.lane.output
-        assert lab.lane.output.endswith(b"\r\n\r\nsome")
-        assert lab.lane.told == [("over", True, False)]
+        assert b"\r\nTransfer-Encoding: chunked\r\n" in lab.lane.output
+        assert lab.lane.output.endswith(b"\r\n\r\n4\r\nsome\r\n0\r\n\r\n")
+        assert lab.lane.told == [("over", False, False)]
 
     story(work)
 

@@ -58,7 +58,9 @@ class Committer:
         """Complete a grant. Nothing is committed before, and the stream refuses the request."""
         decision: Decision | None = Deny("internal", "the decision failed", forward.style, forward.facts)
         try:
-            work = self._admission.complete(forward, request, flow.client_conn, flow_state.limit_hold)
+            flow_state.progress.enter("preparing")
+            until = flow_state.progress.since + forward.connection.conduct.connect_timeout
+            work = self._admission.complete(forward, request, flow.client_conn, flow_state.limit_hold, until)
             decision = await flow_state.progress.unless_left(work)
         except Exception as error:
             logger.error("presign: failed to decide (%s); the request is refused", type(error).__name__)

@@ -180,7 +180,7 @@ class DownloadingStream(EndingStream):
             mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
             reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)
             flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)
-            put_reply(event.response, reply, client_version=self.flow.request.data.http_version)
+            put_reply(event, reply, client_version=self.flow.request.data.http_version)
         except Denied as denied:
             logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
             flow_state.progress.explain(denied.detail)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import cast
 
-from h11._readers import ChunkedReader
+from h11._readers import ChunkedReader, Http10Reader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestProtocolError
 
 from ...http.response_head import MAX_RESPONSE_HEAD, HeadSearch, UnreadableHead
 from ..response_chunks import FRAMED_OTHERWISE, ChunksForMitmproxy, ResponseChunks
+from ..sockets import has_failed
 from .coalesce import Commands
 from .endings import EndingHttp1Client, UnreadableResponse
 from .http1 import TamedHttp1
@@ -106,11 +108,22 @@ class GuardedHttp1Client(TamedHttp1, EndingHttp1Client):
     def read_body(self, event: events.Event) -> Commands:
         if type(self.body_reader) is ChunkedReader:
             self.body_reader = cast(ChunkedReader, ChunksForMitmproxy())
+        if isinstance(event, events.ConnectionClosed) and type(self.body_reader) is Http10Reader:
+            if has_failed(self.context.client, self.conn):
+                yield from self._break_off()
+                return
         yield from super().read_body(event)
         chunks = self._chunks
         if chunks is not None and chunks.lags and self.turn is None:
             self.turn = commands.RequestWakeup(0)
             yield self.turn
+
+    def _break_off(self) -> Commands:
+        """Tell of an end that is none: mitmproxy would take it for the end of the body."""
+        yield commands.CloseConnection(self.conn)
+        self.state = self.done
+        code = self.ReceiveProtocolError.code
+        yield ReceiveHttp(self.ReceiveProtocolError(self.stream_id or 0, "it was broken off", code=code))
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
         if response and (chunks := self._chunks) is not None:

@@ -15,7 +15,7 @@ from ...errors import Denied
 from ...observe.audit_record import Outcome
 from .upload_progress import Upload
 
-Stage = Literal["deciding", "connecting", "sending", "waiting", "receiving", "done"]
+Stage = Literal["deciding", "preparing", "connecting", "sending", "waiting", "receiving", "done"]
 
 
 class UpstreamResponse:
@@ -87,8 +87,14 @@ class Progress:
     # -- on the way -----------------------------------------------------------------------------------
 
     def enter(self, stage: Stage) -> None:
-        """Begin the next stage, and with it its deadline."""
-        self.stage, self.since = stage, time.monotonic()
+        """Begin the next stage, and with it its deadline.
+
+        The deadline of connecting runs from the beginning of what the grant waited for: `timeouts.connect`
+        bounds both together.
+        """
+        if (self.stage, stage) != ("preparing", "connecting"):
+            self.since = time.monotonic()
+        self.stage = stage
 
     def send_on(self, server: Server) -> None:
         """Begin to send the request on an upstream connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from mitmproxy import http
+from mitmproxy.proxy.layers.http._events import ResponseHeaders
 
 from ...core.answers import Answer
 from ...core.links import Led
@@ -37,11 +38,12 @@ def reply_of(response: http.Response) -> Reply:
     return Reply(data.status_code, data.reason, data.headers.fields)
 
 
-def put_reply(response: http.Response, reply: Reply, *, client_version: bytes) -> None:
+def put_reply(event: ResponseHeaders, reply: Reply, *, client_version: bytes) -> None:
     """Replace the head of a response in place: what the flow holds is what the client gets."""
-    fields = reply.fields
-    if reply.encoded and client_version == b"HTTP/1.1":
-        # Decoding made the length unknown.
+    response, fields = event.response, reply.fields
+    framed = event.end_stream or reply.sized or reply.chunked or reply.status in UNFRAMED
+    if (reply.encoded or not framed) and client_version == b"HTTP/1.1":
+        # The length is unknown. In chunks, the client sees the end, and whether that is missing.
         fields = tuple(field for field in fields if field[0].lower() != b"transfer-encoding")
         fields += ((b"Transfer-Encoding", b"chunked"),)
         response.data.http_version = b"HTTP/1.1"

@@ -8,9 +8,10 @@ from typing import Any, Final
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers.tls import TLSLayer
 from mitmproxy.proxy.tunnel import TunnelState
+from OpenSSL import SSL
 
 from ..backpressure import GatedReader
-from ..sockets import handler_of
+from ..sockets import handler_of, unannounced
 from ..tls_records import RecordGate, slots
 from .coalesce import Commands
 
@@ -86,4 +87,9 @@ class GuardedClientTLSLayer(_ByTurns, layers.ClientTLSLayer):
 
 
 class GuardedServerTLSLayer(_ByTurns, layers.ServerTLSLayer):
-    """TLS with upstreams."""
+    """TLS with upstreams. Notes an end without a closure alert, which mitmproxy takes for any other end."""
+
+    def receive_close(self) -> Commands:
+        if not self.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
+            unannounced.add(self.conn)
+        yield from super().receive_close()

@@ -37,9 +37,8 @@ def client_head(granted: GrantedRequest, reply: Reply, *, last: bool) -> ClientH
     try:
         found = rewrite(reply, granted.forward, granted.mask)
         has_body = granted.head.method != b"HEAD" and reply.status not in UNFRAMED
-        chunked = has_body and (found.chunked or found.encoded)
-        # A body without a frame ends with the connection, there as here (RFC 9112, 6.3).
-        last = last or (has_body and not (chunked or found.sized))
+        # Also if the upstream's answer ends with its connection: in chunks, the client sees a missing end.
+        chunked = has_body and not found.sized
         wire = request_head.response(found.sent, chunked=chunked, close=last)
         return ClientHead(wire, Body(granted.mask, encoded=found.encoded), has_body, chunked, last)
     except Denied:

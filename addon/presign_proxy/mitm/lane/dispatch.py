@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -54,7 +55,7 @@ class Dispatch:
     collection, during which every client waits.
     """
 
-    __slots__ = ("_lane", "_resent", "_rounds", "_shared", "_task", "_wire", "place", "upstream")
+    __slots__ = ("_due", "_lane", "_resent", "_rounds", "_shared", "_task", "_wire", "place", "upstream")
 
     def __init__(self, lane: ClientSide, shared: LaneShared, wire: bytes | None) -> None:
         """
@@ -65,12 +66,23 @@ class Dispatch:
         self._shared = shared
         self._wire = wire
         self._rounds = 0
+        self._due = 0.0
+        """When all that the request waits for must be over, of `time.monotonic`: `timeouts.connect`."""
         self._resent = False
         """True if the request was sent before, on a connection that its upstream had closed."""
         self._task: asyncio.Task[None] | None = None
         self.place: PoolKey | None = None
         self.upstream: UpstreamConnection | None = None
         """The connection on which the request was sent."""
+
+    def begin(self, exchange: Dispatched) -> None:
+        """Send the request, at once if it waits for nothing."""
+        self._set_deadline(exchange)
+        if exchange.granted.forward.waits or not self.sends_at_once(exchange):
+            self.prepare(exchange)
+
+    def _set_deadline(self, exchange: Dispatched) -> None:
+        self._due = time.monotonic() + exchange.granted.forward.connection.conduct.connect_timeout
 
     def prepare(self, exchange: Dispatched) -> None:
         """Send the request once nothing has to be waited for any more."""
@@ -91,7 +103,7 @@ class Dispatch:
         """Wait for what the grant waits for, then for a connection."""
         forward = exchange.granted.forward
         completed = await self._shared.admission.complete(
-            forward, exchange.granted.request, self._lane.client, exchange.limit_hold
+            forward, exchange.granted.request, self._lane.client, exchange.limit_hold, self._due
         )
         if isinstance(completed, Deny):
             exchange.deny(completed)
@@ -117,7 +129,7 @@ class Dispatch:
         exchange.stage = "connecting"
         forward = exchange.granted.forward
         try:
-            async with asyncio.timeout(forward.connection.conduct.connect_timeout):
+            async with asyncio.timeout(self._due - time.monotonic()):
                 place = await self._shared.place(self._lane.client, forward)
                 pool = self._shared.pool
                 upstream = (None if self._resent else pool.take(place)) or await pool.open(place)
@@ -172,6 +184,7 @@ class Dispatch:
             return False
         upstream.close()
         self.upstream, self._resent = None, True
+        self._set_deadline(exchange)
         self._wire = granted.outgoing()
         self._run(exchange, self._connect)
         return True

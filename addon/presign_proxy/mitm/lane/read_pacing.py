@@ -29,8 +29,8 @@ class ReadPacing:
         """True if what has come is read on in the next turn."""
         self._late: list[bytes] = []
         """What came while that turn was waited for."""
-        self.ending: tuple[Exception | None] | None = None
-        """How the connection was lost meanwhile."""
+        self.ending = False
+        """True if the connection was lost meanwhile."""
 
     def hold(self) -> None:
         """Stop until `release`."""

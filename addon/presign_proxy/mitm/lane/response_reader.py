@@ -62,7 +62,7 @@ class _Endless:
 class Incoming:
     """One response while it is read. It knows where it ends."""
 
-    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag", "begun", "early", "is_between_heads")
+    __slots__ = ("_body", "_buffer", "_heads", "_heads_lag", "begun", "early", "ended", "is_between_heads")
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -77,6 +77,11 @@ class Incoming:
         """True if anything has come, even if only of an interim head."""
         self.early = False
         """True if the head that is being read began before all of the request was sent."""
+        self.ended = False
+        """True if the upstream has ended the connection itself: no reset, and over TLS a closure alert.
+
+        Without the alert, anybody on the way could have ended it (RFC 9112, 9.8).
+        """
 
     @property
     def done(self) -> bool:
@@ -92,7 +97,7 @@ class Incoming:
     @property
     def ends_with_connection(self) -> bool:
         """True if the response is whole if its connection ends now."""
-        return isinstance(self._body, _Endless)
+        return self.ended and isinstance(self._body, _Endless)
 
     @property
     def lags(self) -> bool:

@@ -220,8 +220,8 @@ class UpstreamConnection(asyncio.Protocol):
         if pacing.lags:
             return
         pacing.read_on()
-        if pacing.ending is not None:
-            self._end(*pacing.ending)
+        if pacing.ending:
+            self._end()
 
     def _take_head(self, head: ResponseHead) -> bool:
         """Take the final head. Return whether it has a body."""
@@ -251,17 +251,18 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.spent = True  # TLS may take a while to close
+        self._incoming.ended = not getattr(self.socket.transport, "has_ended", False)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.socket.lost = True
         self._read_last(exc)
         if self._pacing.lags:
-            self._pacing.ending = (exc,)  # comes behind what came before
+            self._pacing.ending = True  # the end comes behind what came before
         else:
-            self._end(exc)
+            self._end()
 
-    def _end(self, exc: Exception | None) -> None:
+    def _end(self) -> None:
         """Tell the exchange that the connection has ended."""
         reader, sender = self.reader, self.sender
         self.reader = self.sender = None
@@ -269,7 +270,7 @@ class UpstreamConnection(asyncio.Protocol):
         if listener is None:
             return
         try:
-            if reader is not None and self._incoming.ends_with_connection and exc is None:
+            if reader is not None and self._incoming.ends_with_connection:
                 reader.complete()  # it ends with the connection (RFC 9112, 6.3)
             else:
                 listener.lost()

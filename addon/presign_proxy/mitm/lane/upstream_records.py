@@ -28,6 +28,8 @@ class RecordTurns(asyncio.BufferedProtocol):
         self._gate = RecordGate()
         self._held = self._waits = self._stopped = False
         """True if no more is wanted for now; something waits for its turn; nothing is read."""
+        self.has_ended = False
+        """True if the connection below has ended. An end that asyncio reports later is no closure alert."""
 
     @classmethod
     def over(cls, transport: Any) -> Self:
@@ -91,6 +93,7 @@ class RecordTurns(asyncio.BufferedProtocol):
         """Pass on what waits, before the end of the connection."""
         self._waits = False
         self._decrypt(self._gate.take_all())
+        self.has_ended = True
 
     def pause_writing(self) -> None:
         self._stock.pause_writing()
@@ -108,6 +111,11 @@ class HeldTransport:
         self.write = stock.write
         self.is_closing = stock.is_closing
         self.get_write_buffer_size = stock.get_write_buffer_size
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the connection below has ended."""
+        return self._turns.has_ended
 
     def pause_reading(self) -> None:
         self._stock.pause_reading()
