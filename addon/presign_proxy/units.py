@@ -54,6 +54,11 @@ def instant(unix: int) -> str:
         return f"Unix time {unix}"
 
 
+def instant_in_milliseconds(unix: float) -> str:
+    """Format a Unix time as `2026-11-28T15:59:00.123Z` (RFC 3339). The texts sort by time."""
+    return f"{datetime.fromtimestamp(unix, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
+
+
 def printable(text: str) -> str:
     """Return the text in ASCII, without control characters, and cut if it is long.
 

@@ -256,6 +256,15 @@ def test_who_converts_waits_for_click_alone(home: Shell, tmp_path: Path) -> None
     assert not modules & (NEVER | {"subprocess"})
 
 
+def test_who_reads_a_log_waits_for_no_model_of_the_configuration(home: Shell) -> None:
+    (home.directory / "audit.jsonl").touch()
+    ours, others, modules = imported(home, command("audit", "audit.jsonl"))
+    assert {"cli.audit", "observe.audit_reader"} <= ours
+    assert "cli.workspace" not in ours
+    assert others == {"click"}
+    assert not modules & (NEVER | {"subprocess"})
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("completion", "zsh")])
 def test_who_asks_for_help_or_completion_waits_for_click_alone(
     home: Shell, arguments: tuple[str, ...]

@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -549,6 +550,7 @@ def test_the_record_of_a_grant_says_who_asked_for_what_and_how_it_ended() -> Non
     found = record(forward, OUTCOME, NOW + 0.12345)
     assert found == {
         "time": NOW + 0.123,
+        "at": datetime.fromtimestamp(NOW, UTC).strftime("%Y-%m-%dT%H:%M:%S.123Z"),
         "request_id": "req_test",
         "decision": "forward",
         "scheme": "presign",
@@ -570,7 +572,23 @@ def test_the_record_of_a_grant_says_who_asked_for_what_and_how_it_ended() -> Non
         "upstream_duration": 0.0568,
     }
     assert forward.facts.path
-    assert list(found)[:3] == ["time", "request_id", "decision"]
+    assert list(found)[:3] == ["time", "at", "request_id"]
+
+
+@pytest.mark.parametrize(
+    ("now", "text"),
+    [
+        (1_764_345_600, "2025-11-28T16:00:00.000Z"),
+        (1_764_345_600.0004, "2025-11-28T16:00:00.000Z"),
+        (1_764_345_600.1239, "2025-11-28T16:00:00.124Z"),
+        (1_764_345_599.9996, "2025-11-28T16:00:00.000Z"),
+        (0, "1970-01-01T00:00:00.000Z"),
+    ],
+)
+def test_both_times_of_a_record_are_the_same_instant(now: float, text: str) -> None:
+    found = record(sent(request(signed())), Outcome(), now)
+    assert found["at"] == text
+    assert datetime.fromisoformat(text).timestamp() == found["time"]
 
 
 def test_the_record_of_a_refusal_has_its_own_code_and_detail() -> None:

@@ -47,6 +47,9 @@ VERBS: Final = {
         "revoke",
         "Revoke a URL, token or signature id (URL; - reads standard input), or what the options name.",
     ),
+    "audit": Verb(
+        "audit", "Show what the gateway decided: the lines of the audit log (FILE; - reads standard input)."
+    ),
     "rekey": Verb(
         "registry_file",
         "Encrypt the registry again: with a new key if the key is in a file, else with the first key.",

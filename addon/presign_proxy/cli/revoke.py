@@ -27,6 +27,7 @@ from . import prompts
 from .completion import complete_connections
 from .hints import quoted
 from .output import Output, verb
+from .revocation_list import list_revocations
 from .values import instant
 from .workspace import Failure, Workspace
 
@@ -55,6 +56,7 @@ _PRESIGN_ID = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}")
     "--added-before", metavar="INSTANT", help="All keys older than this; with --connection, only its keys."
 )
 @click.option("--undo", is_flag=True, help="Cancel the revocation.")
+@click.option("--list", "listing", is_flag=True, help="List every revocation, and how to cancel it.")
 @verb
 def revoke(
     workspace: Workspace,
@@ -65,28 +67,38 @@ def revoke(
     name: str | None,
     added_before: str | None,
     undo: bool,
+    listing: bool,
 ) -> None:
     """Revoke a URL, token or signature id (URL; - reads standard input), or what the options name.
 
     It takes effect within a second, survives restarts, and applies to connections of the configuration too.
     A URL or token that no signing key here made is not revoked: exit code 1.
     """
-    if sum(one is not None for one in (url, key, name, added_before or connection)) != 1:
+    given = sum(one is not None for one in (url, key, name, added_before or connection))
+    if listing and (given or undo):
+        raise click.UsageError("--list lists every revocation: give nothing else with it")
+    if listing:
+        list_revocations(workspace, output)
+        return
+    if given != 1:
         raise click.UsageError("give exactly one of: URL, --key, --id, --connection, --added-before")
     openers = workspace.openers
     if url == "-":
         url = prompts.text()  # before the lock: typing may take long, and other commands wait
     with changing(workspace.registry_path, openers) as draft:
         revocations_of(draft.content("revoked"), draft.path)  # reports errors in it
-        _forget_expired(draft, time.time())
-        if name is not None:
-            target = Target("ids", _presign_id(workspace, name, undo=undo), instant())
-        elif url is not None:
+        if not undo:
+            _forget_expired(draft, time.time())  # with --undo it would forget what was to be undone
+        if url is not None:
             target = _signature(workspace, url, undo=undo)
         else:
-            target = _what(workspace, connection, key, added_before, undo=undo)
+            target = _what(workspace, name, connection, key, added_before, undo=undo)
         value = _written(draft, target, undo=undo)
         draft.write()
+    _tell(output, target, value, undo=undo)
+
+
+def _tell(output: Output, target: Target, value: Any, *, undo: bool) -> None:
     section, what, _, remarks = target
     state = "no longer revoked" if undo else "revoked"
     said = f"{_named(section, what, value)} is {state}; gateways notice within a second."
@@ -127,9 +139,17 @@ class Target(NamedTuple):
 
 
 def _what(
-    workspace: Workspace, connection: str | None, key: str | None, added_before: str | None, *, undo: bool
+    workspace: Workspace,
+    name: str | None,
+    connection: str | None,
+    key: str | None,
+    added_before: str | None,
+    *,
+    undo: bool,
 ) -> Target:
     now = instant()
+    if name is not None:
+        return Target("ids", _presign_id(workspace, name, undo=undo), now)
     if key is not None:
         if not _KEY.fullmatch(key):
             raise click.UsageError(f"--key needs CONNECTION/KEY: {quoted('connections', 'list')} shows them")
@@ -138,7 +158,7 @@ def _what(
     if connection is not None:
         _known(workspace, connection, undo)
     if added_before is not None:
-        return Target("added_before", connection or EVERY, _instant(added_before))
+        return Target("added_before", connection or EVERY, _instant(added_before, undo=undo))
     return Target("connections", connection or "", now)
 
 
@@ -240,11 +260,13 @@ def _known_key(workspace: Workspace, name: str, key: str, *, undo: bool) -> None
         raise Failure(f"{name} has no key {key}, it has {', '.join(ids) or 'none'}: nothing was revoked")
 
 
-def _instant(text: str) -> str:
+def _instant(text: str, *, undo: bool = False) -> str:
     try:
         moment = parse_instant(text)
     except ValueError as error:
         raise click.UsageError(f"--added-before {error}") from None
+    if undo:
+        return text  # whatever the registry says: an instant in the future can be there, and has to go
     if moment > time.time() + 1:
         raise click.UsageError("--added-before lies in the future: it would revoke keys that are added later")
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

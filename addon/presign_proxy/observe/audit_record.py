@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from ..core.decision import Deny, Facts, Forward
 from ..http.client_address import shown
+from ..units import instant_in_milliseconds
 
 GONE: Final = "the client went away"
 """The `error` of an exchange whose client went away."""
@@ -32,9 +33,11 @@ def record(decision: Forward | Deny, outcome: Outcome, now: float) -> dict[str, 
     good or the scheme is source.
     """
     facts, waited = decision.facts, outcome.upstream_duration
+    moment = round(now, 3)
     denied = decision if isinstance(decision, Deny) else None
     return {
-        "time": round(now, 3),
+        "time": moment,
+        "at": instant_in_milliseconds(moment),
         "request_id": facts.request_id,
         "decision": "deny" if denied else "forward",
         **_who(facts),

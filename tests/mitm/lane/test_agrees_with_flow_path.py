@@ -195,7 +195,7 @@ def line_of(line: dict[str, Any]) -> Any:
     return tuple((name, value) for name, value in line.items() if name not in EACH_TIME)
 
 
-EACH_TIME = ("time", "request_id", "duration", "upstream_duration", "suppressed_before")
+EACH_TIME = ("time", "at", "request_id", "duration", "upstream_duration", "suppressed_before")
 
 
 def assert_same(on: Came, off: Came) -> None:

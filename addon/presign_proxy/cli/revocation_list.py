@@ -1,0 +1,62 @@
+"""`presign revoke --list`: everything that is revoked, each with the command that cancels exactly it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ..config.registry_file.build import revocations_of
+from ..config.registry_file.edit import Draft
+from ..config.values import instant as parse_instant
+from ..core.revocations import EVERY
+from .hints import command
+from .output import Output, table
+from .registry_entries import draft_of
+from .values import YEAR_10000
+from .workspace import Workspace
+
+_YEAR_1: Final = -62_135_596_800
+"""Unix time of the year 1. Earlier instants have no text form."""
+
+
+def list_revocations(workspace: Workspace, output: Output) -> None:
+    """Print every revocation in the registry. Raises ConfigError."""
+    draft = draft_of(workspace)
+    revocations_of(draft.content("revoked"), draft.path)  # reports errors in it
+    found = [*_urls(draft), *_named(draft), *_by_age(draft)]
+    rows = [(one["at"] or "-", one["undo"]) for one in found]
+    output.tell(found, *(table([("SINCE", "TO CANCEL IT"), *rows]) if rows else ["Nothing is revoked."]))
+
+
+def _urls(draft: Draft) -> Iterator[dict[str, Any]]:
+    for name, one in _by_time(draft.revoked("urls"), lambda one: one["at"]):
+        yield _entry("urls", name, _at(one["at"]), name) | {"expires": one.get("expires")}
+
+
+def _named(draft: Draft) -> Iterator[dict[str, Any]]:
+    for section, option in (("ids", "--id"), ("keys", "--key"), ("connections", "--connection")):
+        for name, at in _by_time(draft.revoked(section), lambda at: at):
+            yield _entry(section, name, _at(at), option, name)
+
+
+def _by_age(draft: Draft) -> Iterator[dict[str, Any]]:
+    """Yield the revocations of all older keys. When these were made is not recorded."""
+    for name, bound in _by_time(draft.revoked("added_before"), lambda bound: bound):
+        whose = () if name == EVERY else ("--connection", name)
+        before = _at(bound)
+        yield _entry("added_before", name, None, *whose, "--added-before", before) | {"before": before}
+
+
+def _entry(section: str, name: str, at: str | None, *options: str) -> dict[str, Any]:
+    return {"what": section, "id": name, "at": at, "undo": command("revoke", "--undo", *options)}
+
+
+def _by_time(section: dict[str, Any], at: Callable[[Any], Any]) -> list[tuple[str, Any]]:
+    return sorted(section.items(), key=lambda item: parse_instant(at(item[1])))
+
+
+def _at(text: str) -> str:
+    """Return an instant of the registry, which may have any zone, as UTC."""
+    moment = min(max(parse_instant(text), _YEAR_1), YEAR_10000 - 1)
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
