@@ -10,6 +10,7 @@ from . import prompts
 from .completion import complete_connections
 from .connections_add import add
 from .connections_rotate import rotate
+from .connections_set import set_
 from .hints import command
 from .mask import masked
 from .output import Output, table, verb
@@ -24,6 +25,7 @@ def connections() -> None:
 
 connections.add_command(add)
 connections.add_command(rotate)
+connections.add_command(set_)
 
 
 @connections.command("list")
