@@ -7,8 +7,6 @@ from typing import Any, Final
 
 import click
 
-LIMIT: Final = "60/minute"
-"""The example that options show."""
 _WORDS: Final = re.compile(r"(?:(rate|quota|concurrency) )?([0-9]{1,12}(?:/[a-z]+)?)((?: [a-z]+ [a-z0-9]+)*)")
 _FORMS: Final = "60/minute, 60/minute burst 10 per url, quota 1000/day, 1000/month or concurrency 20"
 
