@@ -131,6 +131,9 @@ def test_json_on_every_verb_is_one_object_with_the_keys_that_are_documented(
     assert steps.keys() == {"verdict", "claimed", "steps", "findings", "forward", "assumed"}
     assert said("check").keys() == {"ok", "errors", "warnings"}
     assert said("connections", "rotate", "conn_a").keys() == {"id", "signing_key", "older"}
+    (shell.directory / "keys.env").write_text(f"GITHUB_TOKEN={KEY}\n")
+    assert said("connections", "import", "keys.env", "--yes").keys() == {"added", "left_out", "unknown"}
+    assert said("connections", "set", "conn_a", "max_uses=5", "--yes").keys() == {"id", "changed"}
     for verb, state in (("disable", "disabled"), ("enable", "enabled")):
         assert said("connections", verb, "conn_a") == {"id": "conn_a", "state": state}
     revoked = said("revoke", signed["url"])

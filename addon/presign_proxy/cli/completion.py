@@ -1,4 +1,4 @@
-"""Names that a shell completes: connections and presets. Errors are ignored."""
+"""Names that a shell completes: connections, presets and settings. Errors are ignored."""
 
 from __future__ import annotations
 
@@ -34,4 +34,18 @@ def complete_presets(context: click.Context, _: click.Parameter, incomplete: str
             for name, one in known.items()
             if name.startswith(incomplete)
         ]
+    return []
+
+
+def complete_settings(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    from .connection_settings import keys_of
+    from .workspace import Workspace
+
+    with suppress(Exception):
+        workspace, name = Workspace.at(context.params.get("config")), context.params.get("name")
+        entry = workspace.entries.get(name) if name else None
+        keys = keys_of(entry.data.get("scheme", "presign") if entry else "presign")
+        return [CompletionItem(f"{key}=") for key in keys if key.startswith(incomplete)]
     return []

@@ -9,7 +9,9 @@ import click
 from . import prompts
 from .completion import complete_connections
 from .connections_add import add
+from .connections_import import import_
 from .connections_rotate import rotate
+from .connections_set import set_
 from .hints import command
 from .mask import masked
 from .output import Output, table, verb
@@ -23,7 +25,9 @@ def connections() -> None:
 
 
 connections.add_command(add)
+connections.add_command(import_)
 connections.add_command(rotate)
+connections.add_command(set_)
 
 
 @connections.command("list")

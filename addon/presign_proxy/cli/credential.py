@@ -19,7 +19,11 @@ _WHERE: Final = "The gateway needs it on its machine."
 
 
 def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the member `auth` of a new connection. Raises UsageError."""
+    """Return the member `auth` of a new connection; {} for sources that need none. Raises UsageError."""
+    if options["origins"] and not options["kind"]:
+        if options["places"] or _reference(options):
+            raise click.UsageError("a key needs --auth: bearer, basic, header or query")
+        return {}
     known = workspace.presets.known.get(options["preset"] or "", {})
     asks: dict[str, str] = known.get("auth", {}).get("asks", {})
     reference = _reference(options)

@@ -1,0 +1,61 @@
+"""`presign connections set`: change the settings of a connection; secrets are changed by `rotate`."""
+
+from __future__ import annotations
+
+import click
+
+from ..config_problems import ConfigError
+from . import prompts
+from .completion import complete_connections, complete_settings
+from .connection_settings import applied, setting_of
+from .entry_changes import changes, lines_of
+from .methods import slips
+from .output import Output, verb
+from .registry_entries import changing_registry, check, draft_of, managed
+from .workspace import Failure, Workspace
+
+
+@click.command("set")
+@click.argument("name", shell_complete=complete_connections)
+@click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE…", shell_complete=complete_settings)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@verb
+def set_(workspace: Workspace, output: Output, name: str, settings: tuple[str, ...], yes: bool) -> None:
+    """Change settings of a connection: shown first, then written after a question. KEY= removes a key.
+
+    Lists take commas: allow.paths='v1/*,v2/*'. A key in a key has a dot: timeouts.response=5m. Secrets are
+    never arguments: `connections rotate` changes them.
+    """
+    before = managed(workspace, draft := draft_of(workspace), name)
+    wanted = [setting_of(text, before.get("scheme", "presign")) for text in settings]
+    after = applied(before, wanted)
+    entry = check(workspace, name, after, draft)
+    found = changes(before, after)
+    if not found:
+        output.tell({"id": name, "changed": {}}, f"{name} is like that already; nothing was changed.")
+        return
+    preview = [f"{name}, in {draft.path.name}:", *lines_of(found)]
+    old, new = _upstream(workspace, name), workspace.filled(entry).get("upstream")
+    if old != new:
+        preview.append(f"  Its API key is sent to {new} from now on.")
+    if not yes:
+        click.echo("\n".join(preview), err=True)
+    prompts.sure(f"Change {name}?", yes=yes)
+    with changing_registry(workspace) as draft:
+        if managed(workspace, draft, name) != before:
+            raise Failure(f"{name} was changed by another command meanwhile; nothing was written: try again")
+        check(workspace, name, after, draft)
+        draft.connections[name] = after
+    said = f"{name} is changed; gateways notice within a second."
+    output.tell({"id": name, "changed": found}, *(preview if yes else ()), said)
+    asked = [text for key, value in wanted if key == ("allow", "methods") for text in slips(value or ())]
+    output.note(*(f"allow.methods {question}" for question in asked))
+
+
+def _upstream(workspace: Workspace, name: str) -> str | None:
+    """Return where a connection leads as it is; None if it would not load, and so leads nowhere."""
+    try:
+        found: str | None = workspace.filled(workspace.entry(name)).get("upstream")
+    except ConfigError:
+        return None
+    return found

@@ -1,0 +1,163 @@
+"""A new connection as the options of `connections add` describe it: everything but its secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from ..config.auth_types import AUTH_TYPES
+from ..config.presets.model import LABEL
+from . import prompts
+from .completion import complete_presets
+from .hints import no_preset, quoted
+from .limit_words import limit_of
+from .methods import methods_of
+from .values import listed
+from .workspace import Failure, Workspace
+
+_OPTIONS: Final = (
+    click.option("--preset", shell_complete=complete_presets, help="A built-in provider (presign presets)."),
+    click.option(
+        "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A host variable of the preset."
+    ),
+    click.option(
+        "--upstream",
+        metavar="URL",
+        help="Any other API: https://host[:port][/base]; with --preset, the provider's software elsewhere.",
+    ),
+    click.option("--auth", "kind", type=click.Choice(list(AUTH_TYPES)), help="How the key is sent."),
+    click.option(
+        "--name", "places", multiple=True, metavar="NAME", help="The header or parameter of the key."
+    ),
+    click.option("--methods", multiple=True, metavar="M,…", help="Ceiling: methods that may be signed."),
+    click.option("--paths", multiple=True, metavar="P,…", help="Ceiling: path patterns that may be signed."),
+    click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may be valid."),
+    click.option(
+        "--limit",
+        "limits",
+        multiple=True,
+        metavar="60/minute",
+        help="A limit: '60/minute burst 10 per url', 1000/month, 'quota 9/day', 'concurrency 20'.",
+    ),
+    click.option(
+        "--max-uses", type=click.IntRange(1, 1_000_000_000), metavar="N", help="How often a URL may be used."
+    ),
+    click.option(
+        "--header",
+        "headers",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A header that requests get if they lack it; no secret.",
+    ),
+    click.option(
+        "--origin",
+        "origins",
+        multiple=True,
+        metavar="URL,…",
+        help="Scheme source instead of an API: a site whose files are signed; needs --format.",
+    ),
+    click.option("--format", "formats", multiple=True, metavar="EXT,…", help="File extensions of sources."),
+)
+
+
+def described_by_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that describe a connection to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> str:
+    """Return the name of the new connection. Raises Failure; UsageError if the options contradict."""
+    preset = options["preset"]
+    name = name or (f"conn_{preset.replace('-', '_')}" if preset else None)
+    if name is None:
+        raise click.UsageError("give NAME, or a --preset to name the connection after")
+    if options["origins"] or options["formats"]:
+        _fit_a_source(options)
+    elif preset is None and options["upstream"] is None:
+        raise click.UsageError("give --preset, or --upstream and --auth")
+    if preset is not None and (options["kind"] or options["places"]):
+        raise click.UsageError("--auth and --name exclude --preset, which defines how its key is sent")
+    if options["variables"] and (preset is None or options["upstream"]):
+        raise click.UsageError("--var needs --preset, and excludes --upstream")
+    if name in workspace.entries:
+        raise Failure(there_is(name))
+    return name
+
+
+def _fit_a_source(options: dict[str, Any]) -> None:
+    if not options["origins"] or not options["formats"]:
+        raise click.UsageError("scheme source needs --origin and --format")
+    of_apis = ("preset", "upstream", "methods", "paths", "max_lifetime", "headers")
+    for other in of_apis:
+        if options[other]:
+            option = other.removesuffix("s") if other == "headers" else other.replace("_", "-")
+            raise click.UsageError(
+                f"--{option} is for APIs, and --origin makes a connection of scheme source"
+            )
+
+
+def there_is(name: str) -> str:
+    """Return that a connection of this name exists, and what to do."""
+    change, rotate = quoted("connections", "set", name), quoted("connections", "rotate", name)
+    return f"connection {name} exists already: {change} changes it, {rotate} its secrets; or another name"
+
+
+def described(workspace: Workspace, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the new connection without its secrets. Asks for the preset's variables if they are not given.
+
+    Raises Failure, UsageError.
+    """
+    data: dict[str, Any] = {}
+    if options["origins"]:
+        origins, formats = listed(options["origins"]), listed(options["formats"])
+        data |= {"scheme": "source", "mode": "signed", "allowed_origins": origins, "formats": formats}
+    given = dict(_variable(text) for text in options["variables"])
+    limits, headers = map(limit_of, options["limits"]), dict(map(_header, options["headers"]))
+    ceiling = {"methods": methods_of(options["methods"]), "paths": listed(options["paths"])}
+    data |= {key: options[key] for key in ("preset", "upstream") if options[key]}
+    more = {
+        "allow": {what: found for what, found in ceiling.items() if found},
+        "max_lifetime": options["max_lifetime"],
+        "limits": list(limits),
+        "max_uses": options["max_uses"],
+        "default_headers": headers,
+    }
+    if variables := _variables(workspace, options, given):
+        data["vars"] = variables
+    return data | {key: value for key, value in more.items() if value}
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or ":" in name:
+        raise click.UsageError("--header needs NAME=VALUE, as in X-Version=2")
+    return name, value
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not LABEL.fullmatch(value):
+        raise click.UsageError("--var needs NAME=VALUE; the value is a part of a host name")
+    return name, value
+
+
+def _variables(workspace: Workspace, options: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
+    """Return all variables of the preset, before the user types the key. Raises Failure, UsageError."""
+    preset = options["preset"]
+    if preset is None:
+        return {}
+    if preset not in workspace.presets.known:
+        raise Failure(no_preset(preset, workspace.presets.known))
+    if options["upstream"]:
+        return {}  # they are parts of the host that this upstream replaces
+    for name, variable in workspace.presets.known[preset].get("vars", {}).items():
+        if name in given:
+            continue
+        if not prompts.is_terminal():
+            raise click.UsageError(f"--var {name}=VALUE is required: {variable['about']}")
+        given[name] = _variable(f"{name}={click.prompt(variable['about'], err=True)}")[1]
+    return given

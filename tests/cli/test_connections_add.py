@@ -1,0 +1,124 @@
+"""What `presign connections add` takes beside a key: limits, headers, another upstream, sources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.shell import Shell
+
+KEY = "sk-KEY-0123456789"
+API = ("conn_a", "--upstream", "https://a.test", "--auth", "bearer")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    shell = Shell(tmp_path)
+    assert shell.presign("init").code == 0
+    return shell
+
+
+def added(shell: Shell, *options: str, stdin: str = f"{KEY}\n") -> dict[str, Any]:
+    """The entry that the options make, without what is always there."""
+    done = shell.presign("connections", "add", *options, "--json", stdin=stdin)
+    assert done.code == 0, done.all
+    name = json.loads(done.out)["id"]
+    entry: dict[str, Any] = json.loads(shell.presign("decrypt").out)["connections"][name]
+    assert [key["id"] for key in entry.pop("signing_keys")] == ["k1"]
+    assert shell.presign("check").code == 0
+    return entry
+
+
+def test_limits_uses_headers_and_ceilings_are_options(shell: Shell) -> None:
+    limits = ("--limit", "60/minute burst 10 per url", "--limit", "1000/month", "--limit", "concurrency 20")
+    ceiling = ("--methods", "get", "--paths", "v1/*", "--max-lifetime", "7d", "--max-uses", "5")
+    assert added(shell, *API, *limits, *ceiling, "--header", "X-Version=2", "--header", "X-Sum=a=b") == {
+        "upstream": "https://a.test",
+        "auth": {"type": "bearer", "token": KEY},
+        "allow": {"methods": ["GET"], "paths": ["v1/*"]},
+        "max_lifetime": "7d",
+        "limits": [
+            {"rate": "60/minute", "burst": 10, "per": "url"},
+            {"quota": "1000/month"},
+            {"concurrency": 20},
+        ],
+        "max_uses": 5,
+        "default_headers": {"X-Version": "2", "X-Sum": "a=b"},
+    }
+
+
+@pytest.mark.parametrize("preset", ["gitlab", "sentry", "azure-openai"])
+def test_the_software_of_a_provider_runs_elsewhere_too(shell: Shell, preset: str) -> None:
+    """Where the host has variables, none is asked for: the upstream replaces the host."""
+    entry = added(shell, "conn_own", "--preset", preset, "--upstream", "https://own.corp.example/base")
+    assert entry == {"preset": preset, "upstream": "https://own.corp.example/base", "auth": {"token": KEY}}
+    shown = json.loads(shell.presign("connections", "show", "conn_own", "--json").out)
+    assert shown["upstream"] == "https://own.corp.example/base"
+    assert KEY not in json.dumps(shown)
+
+
+def test_sources_need_no_key(shell: Shell) -> None:
+    options = ("pk_abc", "--origin", "https://cdn.acme.com", "--format", "png,jpg", "--limit", "9/second")
+    assert added(shell, *options, stdin="") == {
+        "scheme": "source",
+        "mode": "signed",
+        "allowed_origins": ["https://cdn.acme.com"],
+        "formats": ["jpg", "png"],
+        "limits": [{"rate": "9/second"}],
+    }
+    signed = shell.presign("sign", "pk_abc", "https://cdn.acme.com/hero.png", "--format", "png")
+    assert shell.presign("verify", signed.out.strip()).code == 0
+
+
+def test_sources_take_a_key_where_it_is_said_how_it_is_sent(shell: Shell) -> None:
+    options = ("pk_abc", "--origin", "https://cdn.acme.com", "--format", "png", "--auth", "bearer")
+    assert added(shell, *options)["auth"] == {"type": "bearer", "token": KEY}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--limit", "often"), 2, "a limit is 60/minute"),
+        (("--limit", "60/fortnight"), 1, "has to be a rate"),
+        (("--limit", "60/minute", "--limit", "9/minute"), 1, "counts the same thing"),
+        (("--max-uses", "0"), 2, "--max-uses"),
+        (("--header", "X-Version"), 2, "--header needs NAME=VALUE"),
+        (("--header", f"Authorization={KEY}"), 1, "use auth instead"),
+        (("--header", f"Authorization: {KEY}"), 2, "--header needs NAME=VALUE"),
+        (("--origin", "https://b.test", "--format", "jpg"), 2, "--upstream is for APIs"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_and_nothing_is_added(
+    shell: Shell, options: tuple[str, ...], code: int, said: str
+) -> None:
+    before = (shell.directory / "connections.enc").read_bytes()
+    done = shell.presign("connections", "add", *API, *options, stdin=f"{KEY}\n")
+    assert (done.code, said in done.err) == (code, True), done.all
+    assert KEY not in done.all
+    assert (shell.directory / "connections.enc").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--origin", "https://a.test"), "--origin and --format"),
+        (("--format", "jpg"), "--origin and --format"),
+        (("--origin", "https://a.test", "--format", "jpg", "--credential-env", "A"), "a key needs --auth"),
+        (("--origin", "https://a.test", "--format", "jpg", "--header", "A=b"), "--header is for APIs"),
+        (("--preset", "openai", "--upstream", "https://a.test", "--auth", "basic"), "exclude --preset"),
+        (("--preset", "azure-openai", "--upstream", "https://a.test", "--var", "resource=x"), "--var"),
+    ],
+)
+def test_options_that_contradict_are_a_usage_error(shell: Shell, options: tuple[str, ...], said: str) -> None:
+    done = shell.presign("connections", "add", "conn_b", *options, stdin=f"{KEY}\n")
+    assert (done.code, said in done.err) == (2, True), done.all
+
+
+def test_a_name_that_is_taken_is_told_how_to_change_it(shell: Shell) -> None:
+    added(shell, *API)
+    done = shell.presign("connections", "add", *API, stdin=f"{KEY}\n")
+    assert done.code == 1
+    assert "connections set conn_a" in done.err
