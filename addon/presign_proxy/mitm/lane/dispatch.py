@@ -67,7 +67,7 @@ class Dispatch:
         self._wire = wire
         self._rounds = 0
         self._due = 0.0
-        """When all that the request waits for must be over, of `time.monotonic`: `timeouts.connect`."""
+        """When all waits must be over, of `time.monotonic` (`timeouts.connect`); 0 before the first wait."""
         self._resent = False
         """True if the request was sent before, on a connection that its upstream had closed."""
         self._task: asyncio.Task[None] | None = None
@@ -75,17 +75,13 @@ class Dispatch:
         self.upstream: UpstreamConnection | None = None
         """The connection on which the request was sent."""
 
-    def begin(self, exchange: Dispatched) -> None:
-        """Send the request, at once if it waits for nothing."""
-        self._set_deadline(exchange)
-        if exchange.granted.forward.waits or not self.sends_at_once(exchange):
-            self.prepare(exchange)
-
     def _set_deadline(self, exchange: Dispatched) -> None:
         self._due = time.monotonic() + exchange.granted.forward.connection.conduct.connect_timeout
 
     def prepare(self, exchange: Dispatched) -> None:
         """Send the request once nothing has to be waited for any more."""
+        if not self._due:
+            self._set_deadline(exchange)
         self._run(exchange, self._prepare)
 
     def sends_at_once(self, exchange: Dispatched) -> bool:

@@ -72,7 +72,8 @@ class Exchange:
 
     def begin(self) -> None:
         """Send the request, at once if it waits for nothing."""
-        self._dispatch.begin(self)
+        if self.granted.forward.waits or not self._dispatch.sends_at_once(self):
+            self._dispatch.prepare(self)
 
     def send(self, upstream: UpstreamConnection, wire: bytes) -> None:
         """Write the head, which holds the credential."""
