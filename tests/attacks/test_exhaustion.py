@@ -46,6 +46,7 @@ CACHES = {
     "mitm.flow.incoming_request._encoded": "1,024 hosts of at most 300 characters",
     "http.hosts._is_loopback": "as http.hosts._parse_authority",
     "limits.rules._window": "the last eight days or months",
+    "units._second": "the last four seconds",
     "http.hosts._parse_address": "1,024 addresses of at most 64 characters",
     "http.field_names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "core.strip_list._short_passing": (
