@@ -47,6 +47,7 @@ CACHES = {
     "http.hosts._is_loopback": "as http.hosts._parse_authority",
     "limits.rules._window": "the last eight days or months",
     "units._second": "the last four seconds",
+    "cli.connection_settings._schema": "two schemes; the command alone reads them",
     "http.hosts._parse_address": "1,024 addresses of at most 64 characters",
     "http.field_names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "core.strip_list._short_passing": (

@@ -46,6 +46,7 @@ BARE = {
     *(SIGNING | COMMAND),
     *(
         "config.secret_sources",
+        "file_access",
         "config.values",
         "cli.completion",
         "cli.environment",

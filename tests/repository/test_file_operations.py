@@ -56,6 +56,10 @@ START = "at the start, before anybody is served"
 ALONE = "in a thread of its own, which nobody waits for"
 COMMAND = "the command writes it, and no gateway does"
 KNOWN: dict[str, tuple[str, set[str]]] = {
+    "observe.audit_reader": (
+        "the command reads it, and no gateway does",
+        {"os.fstat", "os.open", "path.stat"},
+    ),
     "config.tls_certificate": (READS, {"read_at_most"}),
     "config.strict_yaml": (READS, {"read_at_most"}),
     "config.secret_sources": (READS, {"read_at_most"}),
