@@ -93,11 +93,13 @@ def _aligned(secret: bytes, encode: Callable[[bytes], bytes]) -> Iterator[bytes]
 class Mask:
     """A mask for some secrets. It replaces each form by as many asterisks, so that the length stays true."""
 
-    __slots__ = ("_forms", "_longest", "_starts")
+    __slots__ = ("_forms", "_long", "_longest", "_starts")
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
         found = {form for secret in secrets if len(secret) >= MIN_LENGTH for form in forms(secret)}
         self._forms = tuple(sorted(found, key=lambda form: (-len(form), form)))
+        # Forms longer than `_SURE`: each with its first `_SURE` bytes, and how far from an end it may begin.
+        self._long = tuple((form, form[:_SURE], len(form) - 1) for form in self._forms if len(form) > _SURE)
         self._longest = max(map(len, found), default=0)
         firsts = b"".join(sorted({re.escape(form[:1]) for form in found}))
         self._starts = re.compile(b"[" + firsts + b"]" if found else b"(?!)")
@@ -115,14 +117,14 @@ class Mask:
         """Return how many bytes at the end may be the beginning of a form that the next bytes complete."""
         # A form longer than `_SURE` is searched by its first `_SURE` bytes. A search by its first letter
         # would be slow, because a hostile body may consist of that letter.
-        found = 0
-        for form in self._forms:
-            at = data.find(form[:_SURE], max(0, len(data) - len(form) + 1)) if len(form) > _SURE else -1
+        found, size = 0, len(data)
+        for form, first, most in self._long:
+            at = data.find(first, size - most if size > most else 0)
             while at >= 0:
                 if form.startswith(data[at:]):
-                    found = max(found, len(data) - at)
+                    found = max(found, size - at)
                     break
-                at = data.find(form[:_SURE], at + 1)
+                at = data.find(first, at + 1)
         if found:
             return found
         for match in self._starts.finditer(data, max(0, len(data) - min(self._longest, _SURE) + 1)):
