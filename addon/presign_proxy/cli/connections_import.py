@@ -14,6 +14,7 @@ from . import prompts
 from .env_file import variables_of
 from .guessed_presets import Guesses, guesses
 from .hints import no_preset, quoted
+from .new_connection import named_after
 from .output import Output, counted, table, verb
 from .registry_entries import changing_registry, check, draft_of, names_of_keys, new_secret
 from .values import instant
@@ -46,12 +47,12 @@ def import_(workspace: Workspace, output: Output, source: Path, told: tuple[str,
     if not found.entries:
         why = [f"nothing to add from {source}; --preset VARIABLE=PRESET names a provider"]
         raise Failure("\n".join(why + _left_out(found)))
-    made = {_id(preset): _with_key(draft, preset, data) for preset, data in found.entries.items()}
+    made = {named_after(preset): _with_key(draft, preset, data) for preset, data in found.entries.items()}
     leads = {
         name: workspace.filled(check(workspace, name, data, draft))["upstream"] for name, data in made.items()
     }
     rows = [
-        (_id(preset), leads[_id(preset)], ",".join(used), "********")
+        (named_after(preset), leads[named_after(preset)], ",".join(used), "********")
         for preset, used in found.sources.items()
     ]
     preview = [*table([("ID", "UPSTREAM", "FROM", "KEY"), *rows]), "", *_left_out(found)]
@@ -81,13 +82,9 @@ def _told(workspace: Workspace, told: tuple[str, ...], names: set[str]) -> dict[
     return found
 
 
-def _id(preset: str) -> str:
-    return f"conn_{preset.replace('-', '_')}"
-
-
 def _leave_out_what_is_there(workspace: Workspace, draft: Draft, found: Guesses) -> None:
     for preset in list(found.entries):
-        name = _id(preset)
+        name = named_after(preset)
         if name in workspace.entries:
             why = f"{name} exists already: {quoted('connections', 'rotate', name, '--credential')}"
         elif name in draft.revoked("connections"):
@@ -101,7 +98,7 @@ def _leave_out_what_is_there(workspace: Workspace, draft: Draft, found: Guesses)
 def _with_key(draft: Draft, preset: str, data: dict[str, Any]) -> dict[str, Any]:
     """Return the entry with a new signing key, whose id was never revoked."""
     revoked = draft.revoked("keys")
-    key = next(key for key in names_of_keys() if f"{_id(preset)}/{key}" not in revoked)
+    key = next(key for key in names_of_keys() if f"{named_after(preset)}/{key}" not in revoked)
     return {**data, "signing_keys": [{"id": key, "secret": new_secret(), "added": instant()}]}
 
 
@@ -120,10 +117,10 @@ def _tell(
     keys = {name: data["signing_keys"][0] for name, data in made.items()}
     added = [
         {
-            "id": _id(preset),
-            "upstream": leads[_id(preset)],
+            "id": named_after(preset),
+            "upstream": leads[named_after(preset)],
             "variables": used,
-            "signing_key": {part: keys[_id(preset)][part] for part in ("id", "secret")},
+            "signing_key": {part: keys[named_after(preset)][part] for part in ("id", "secret")},
         }
         for preset, used in found.sources.items()
     ]

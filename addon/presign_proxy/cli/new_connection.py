@@ -72,7 +72,7 @@ def described_by_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> str:
     """Return the name of the new connection. Raises Failure; UsageError if the options contradict."""
     preset = options["preset"]
-    name = name or (f"conn_{preset.replace('-', '_')}" if preset else None)
+    name = name or (named_after(preset) if preset else None)
     if name is None:
         raise click.UsageError("give NAME, or a --preset to name the connection after")
     if options["origins"] or options["formats"]:
@@ -86,6 +86,11 @@ def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> 
     if name in workspace.entries:
         raise Failure(there_is(name))
     return name
+
+
+def named_after(preset: str) -> str:
+    """Return the name of a preset's connection that was given no other."""
+    return f"conn_{preset.replace('-', '_')}"
 
 
 def _fit_a_source(options: dict[str, Any]) -> None:

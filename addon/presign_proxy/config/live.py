@@ -38,6 +38,11 @@ class Reloaded(NamedTuple):
     kind: Literal["ok", "lacks", "failed", "waits", "overtaken"]
     wait: float = 0.0
 
+    @property
+    def is_in_force(self) -> bool:
+        """True if what was read is the configuration in force now."""
+        return self.kind in ("ok", "lacks")
+
 
 class Newer(NamedTuple):
     """A version on the disk that is not in force: since when (Unix time), and the reason."""

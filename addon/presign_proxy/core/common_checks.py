@@ -1,6 +1,9 @@
-"""Checks of both schemes: the signature, what is revoked, the names in the request."""
+"""What checks of both schemes share: how they run, the signature, revocation, the names in a request."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from ..errors import Denied, Malformed
 from ..http.hosts import parse_authority
@@ -9,6 +12,25 @@ from ..signing.keys import KeyRing, SigningKey, signature_id
 from .connection import Connection
 from .decision import Facts
 from .registry import Registry
+
+
+class Check[Claim](NamedTuple):
+    """One check, by the name that `explain` gives its step. `run` raises Denied."""
+
+    name: str
+    run: Callable[[Claim], None]
+    of: Literal["all", "policy", "token"] = "all"
+    """Which presigns it is made of: all, those with a signed policy, those carried as a token."""
+
+
+def hold[Claim](claim: Claim, checks: tuple[Check[Claim], ...], facts: Facts) -> None:
+    """Hold a claim against checks, in their order. Raises Denied; `facts.step` then names the check."""
+    for step, run, _ in checks:
+        try:
+            run(claim)
+        except Denied:
+            facts.step = step
+            raise
 
 
 def verify(

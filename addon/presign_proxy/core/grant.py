@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..errors import Denied
 from ..http.message import Origin, Request
 from ..http.networks import Network
 from ..signing.presign_scheme import Presign
 from ..signing.signed_policy import NO_TERMS, Terms
 from ..signing.source_scheme import Source, check_bodyless
+from .common_checks import hold
 from .connection import Connection
 from .decision import Facts
 from .presign_checks import PresignClaim, checks_of
@@ -44,12 +44,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     """Verify a presign and hold the request against it. Raises Denied; `facts.step` names the check."""
     facts.scheme, facts.carrier = "presign", presign.carrier
     claim = PresignClaim(registry, request, presign, facts, now)
-    for step, check, _ in checks_of(presign):
-        try:
-            check(claim)
-        except Denied:
-            facts.step = step
-            raise
+    hold(claim, checks_of(presign), facts)
     return Grant(
         claim.connection,
         claim.upstream.origin,
@@ -79,12 +74,7 @@ def grant_source(
     facts.scheme, facts.carrier = "source", "query" if source.signature else "path"
     check_bodyless(request.fields)
     claim = SourceClaim(registry, request, source, facts, now, gateway=gateway)
-    for step, check in SOURCE_CHECKS:
-        try:
-            check(claim)
-        except Denied:
-            facts.step = step
-            raise
+    hold(claim, SOURCE_CHECKS, facts)
     connection, admitted = claim.connection, claim.admitted
     path, mark, query = admitted.url.target.partition(b"?")
     return Grant(

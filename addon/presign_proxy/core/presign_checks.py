@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from ..errors import Denied, Malformed
 from ..http.field_names import header_key
@@ -19,7 +18,7 @@ from ..signing.presign_scheme import Presign
 from ..signing.signed_policy import NO_TERMS
 from ..signing.signed_policy import parse as parse_terms
 from . import policy
-from .common_checks import check_names, check_revoked, verify
+from .common_checks import Check, check_names, check_revoked, verify
 from .connection import Connection, Upstream
 from .decision import Facts
 from .registry import Registry
@@ -174,15 +173,6 @@ def _body(claim: PresignClaim) -> None:
         policy.check_body(claim.terms.max_body, claim.request.fields)
 
 
-class Check(NamedTuple):
-    """One check, by the name that `explain` gives its step. `run` raises Denied."""
-
-    name: str
-    run: Callable[[PresignClaim], None]
-    of: Literal["all", "policy", "token"] = "all"
-    """Which presigns it is made of: all, those with a signed policy, those carried as a token."""
-
-
 PRESIGN_CHECKS: Final = (
     Check("connection", _connection),
     Check("signature", _signature),
@@ -202,7 +192,7 @@ PRESIGN_CHECKS: Final = (
 )
 
 
-def checks_of(presign: Presign) -> tuple[Check, ...]:
+def checks_of(presign: Presign) -> tuple[Check[PresignClaim], ...]:
     """Return the checks that are made of a presign, in their order."""
     return _CHOSEN[presign.written is not None, bool(presign.slots)]
 

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import Denied
 from ..http.message import Request
@@ -14,7 +13,7 @@ from ..signing import canonical
 from ..signing.keys import NO_KEYS, SigningKey
 from ..signing.source_scheme import Source
 from . import policy, source_rules
-from .common_checks import check_names, check_revoked, verify
+from .common_checks import Check, check_names, check_revoked, verify
 from .connection import Connection, SourceRules
 from .decision import Facts
 from .registry import Registry
@@ -107,13 +106,6 @@ def _methods(claim: SourceClaim) -> None:
 
 def _host(claim: SourceClaim) -> None:
     check_names(claim.request, gateway=claim.gateway)
-
-
-class Check(NamedTuple):
-    """One check, by the name that `explain` gives its step. `run` raises Denied."""
-
-    name: str
-    run: Callable[[SourceClaim], None]
 
 
 SOURCE_CHECKS: Final = (

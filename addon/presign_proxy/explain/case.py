@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from ..core.common_checks import Check
 from ..core.connection import Connection
 from ..core.decide import decide
 from ..core.decision import Decision, Deny, Facts, Forward
-from ..core.presign_checks import PRESIGN_CHECKS
+from ..core.presign_checks import PRESIGN_CHECKS, checks_of
 from ..core.recognise import Form, form_of, recognise
 from ..core.registry import Registry
 from ..core.source_checks import SOURCE_CHECKS
@@ -20,16 +21,15 @@ from ..signing.source_scheme import Source
 from .provenance import message_of
 
 
-def _steps(checks: Iterable[str], *before: str) -> tuple[str, ...]:
-    """The gateway's checks by name, in its order, and what is told before and after them."""
-    told = (one for name in checks for one in (("canonical", name) if name == "signature" else (name,)))
-    return (*before, *told, "limits", "forward")
+def _steps(checks: Iterable[Check[Any]]) -> Iterator[str]:
+    """Yield the steps of an explanation: the gateway's checks, and what comes before and after them."""
+    yield from ("address", "presign", "grammar")
+    for check in checks:
+        if check.name == "signature":
+            yield "canonical"
+        yield check.name
+    yield from ("limits", "forward")
 
-
-_BEFORE: Final = ("address", "presign", "grammar")
-PRESIGN_STEPS: Final = _steps((check.name for check in PRESIGN_CHECKS), *_BEFORE)
-SOURCE_STEPS: Final = _steps((check.name for check in SOURCE_CHECKS), *_BEFORE)
-"""The steps of an explanation."""
 
 _TERMS: Final = {"not_before": "not_before", "client": "client", "body": "max_body"}
 """Steps that exist only if the signed policy has the field."""
@@ -82,20 +82,19 @@ class Case:
     def steps(self) -> tuple[str, ...]:
         """The steps that this request went through, or would have gone through."""
         if not isinstance(self.claim, Source):
-            return tuple(step for step in PRESIGN_STEPS if self._is_asked(step))
+            # Without a claim, an explanation ends before the checks.
+            checks = checks_of(self.claim) if self.claim is not None else PRESIGN_CHECKS
+            return tuple(step for step in _steps(checks) if self._is_asked(step))
         unsigned = () if self.claim.signature is not None else ("canonical", "signature", "expiry")
-        return tuple(step for step in SOURCE_STEPS if step not in unsigned and self._is_asked(step))
+        return tuple(step for step in _steps(SOURCE_CHECKS) if step not in unsigned and self._is_asked(step))
 
     def _is_asked(self, step: str) -> bool:
         if step == "limits":
             return isinstance(self.decision, Forward) and bool(self.decision.counters)
-        claim = self.claim if isinstance(self.claim, Presign) else None
-        if step == "slot":
-            return claim is not None and bool(claim.slots)
-        written = claim.written if claim is not None else None
         if step in _TERMS:
+            written = self.claim.written if isinstance(self.claim, Presign) else None
             return written is not None and bool(getattr(written, _TERMS[step]))
-        return step != "policy" or written is not None
+        return True
 
 
 def open_case(registry: Registry, request: Request, now: int) -> Case:
@@ -119,12 +118,10 @@ def refused_at(case: Case) -> str:
     decision, facts = case.decision, case.facts
     if not isinstance(decision, Deny):
         return ""
-    if decision.code == "not_found" and not case.gateway:
-        return "address"  # refused as one of the API's own paths, whatever check failed
+    if decision.code == "not_found" and not (case.gateway and facts.step):
+        return "address"  # at another name than the gateway's, whatever check failed
     if facts.step:
         return facts.step
-    if decision.code == "not_found":
-        return "address"
     if case.claim is None:
         return "presign"
     return "forward" if facts.path is not None else "grammar"

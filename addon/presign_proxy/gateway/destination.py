@@ -86,15 +86,18 @@ class DestinationJudge:
         return port in self._judged
 
     def _listened(self) -> set[int]:
-        admin, store = self._live_config.admin_address, self._limiter.address
-        more = {one[1] for one in (admin, store) if one is not None}
-        return self._own_ports() | more
+        store = self._limiter.address
+        return self._gateways() | ({store[1]} if store is not None else set())
+
+    def _gateways(self) -> set[int]:
+        """Return the ports of the gateway itself, the admin listener's included."""
+        admin = self._live_config.admin_address
+        return self._own_ports() | ({admin.port} if admin is not None else set())
 
     async def is_forbidden(self, addresses: list[str], port: int) -> bool:
         """Return whether one of them is this gateway's own, or its limit store's, under whatever name."""
-        admin, store = self._live_config.admin_address, self._limiter.address
-        ours = port in self._own_ports() or (admin is not None and admin.port == port)
-        if ours and any(map(is_local, addresses)):
+        store = self._limiter.address
+        if port in self._gateways() and any(map(is_local, addresses)):
             return True
         if store is None or store[1] != port:
             return False

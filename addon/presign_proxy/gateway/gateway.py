@@ -92,7 +92,7 @@ class Gateway:
             still: seconds for which the files have not changed.
         """
         outcome = await self.live_config.reload(unsigned, still, self.adoption)
-        if outcome.kind in ("ok", "lacks"):
+        if outcome.is_in_force:
             self.reloader.watch()
         return outcome
 

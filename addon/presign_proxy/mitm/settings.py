@@ -63,7 +63,7 @@ class Settings:
 
     async def _reload(self, still: float) -> Reloaded:
         outcome = await self._gateway.reload(ctx.options.presign_unsigned, still)
-        if outcome.kind in ("ok", "lacks"):
+        if outcome.is_in_force:
             try:
                 self.check()  # the new configuration may deny unsigned requests, which more options undo
             except exceptions.OptionsError as error:
