@@ -12,7 +12,8 @@ from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.core.registry import Registry
 from presign_proxy.http.client_address import MAX_HOPS, bucket, client_address, public_origin, shown
 from presign_proxy.http.networks import parse_network
-from presign_proxy.observe.audit_record import Outcome, record
+from presign_proxy.observe.audit_record import Outcome
+from support.audit_log import json_of
 from support.deciding import GATEWAY, SECRET, ask, connection, request
 from support.policy import Policy
 
@@ -153,7 +154,7 @@ def test_in_a_tunnel_nobody_but_the_client_can_have_said_who_it_is() -> None:
     for forwarded in ((), (b"203.0.113.9",)):
         inside = decided("10.0.0.1", *forwarded, clients="10.0.0.0/8,203.0.113.0/24", tunnelled=True)
         assert told(inside) == "client_not_allowed"
-        assert record(inside, Outcome(), 0.0)["client"] == "10.0.0.1"
+        assert json_of(inside, Outcome(), 0.0)["client"] == "10.0.0.1"
     assert told(decided("203.0.113.9", tunnelled=True)) == "forward"
     assert told(decided("203.0.113.9", b"198.51.100.7", tunnelled=True)) == "forward"
 
@@ -177,7 +178,7 @@ def test_a_url_for_one_office_is_refused_elsewhere_whatever_the_client_claims() 
 
 def test_the_audit_log_names_the_client_and_not_the_proxy() -> None:
     def client(decision: Forward | Deny) -> Any:
-        return record(decision, Outcome(), 0.0)["client"]
+        return json_of(decision, Outcome(), 0.0)["client"]
 
     assert client(decided("10.0.0.1", b"203.0.113.9")) == "203.0.113.9"
     assert client(decided("10.0.0.1", b"198.51.100.7")) == "198.51.100.7"

@@ -19,7 +19,8 @@ import pytest
 from presign_proxy.core.decision import Deny
 from presign_proxy.observe import audit_file
 from presign_proxy.observe.audit_file import AuditSink, LineCounts, LineFile
-from presign_proxy.observe.audit_record import Outcome, Throttle, record
+from presign_proxy.observe.audit_record import Outcome, Throttle, line
+from support.audit_log import json_of, write
 from support.deciding import NOW, ask, request, sent, signed
 from support.descriptors import descriptors
 from support.puppet import eventually
@@ -281,7 +282,7 @@ def numbers(path: Path) -> list[Any]:
 def test_records_are_written_in_order_one_a_line(path: Path, make_sink: Callable[..., AuditSink]) -> None:
     sink = make_sink()
     for number in range(2500):
-        sink.write({"n": number, "text": "é\n"})
+        write(sink, {"n": number, "text": "é\n"})
     assert eventually(lambda: sink.queued == 0)
     sink.close()
     assert numbers(path) == list(range(2500))
@@ -296,7 +297,7 @@ def test_what_is_queued_when_it_is_closed_is_written(
     sink = make_sink()
     before = len(descriptors())
     for number in range(1500):
-        sink.write({"n": number})
+        write(sink, {"n": number})
     sink.close()
     assert numbers(path) == list(range(1500))
     assert not sink._thread.is_alive()
@@ -306,7 +307,7 @@ def test_what_is_queued_when_it_is_closed_is_written(
 def test_a_sink_goes_on_counting_where_another_ended(make_sink: Callable[..., AuditSink]) -> None:
     lines = LineCounts(written=5, dropped=2)
     sink = make_sink("audit.jsonl", lines)
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     sink.close()
     assert sink.lines is lines
     assert (lines.written, lines.dropped) == (6, 2)
@@ -319,7 +320,7 @@ def test_a_gateway_that_ends_waits_for_no_disk(make_sink: Callable[..., AuditSin
 
 def test_a_dash_is_standard_error(make_sink: Callable[..., AuditSink], capfd: Any, tmp_path: Path) -> None:
     sink = make_sink("-")
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     sink.close()
     assert capfd.readouterr().err == '{"n":1}\n'
     assert not (tmp_path / "-").exists()
@@ -354,7 +355,7 @@ def test_of_many_records_a_thousand_are_written_at_a_time(
 ) -> None:
     sink = make_sink()
     for number in range(2500):
-        sink.write({"n": number})
+        write(sink, {"n": number})
     assert eventually(lambda: len(sink._unwritten) > 0)
     assert sink.queued == 2500
     disk.go_on.set()
@@ -370,7 +371,7 @@ def test_a_disk_that_takes_some_lines_gets_the_others_next(
     disk.takes = 2
     sink = make_sink()
     for number in range(5):
-        sink.write({"n": number})
+        write(sink, {"n": number})
     disk.go_on.set()
     assert eventually(lambda: sink.lines.written == 5)
     assert sink.queued == 0
@@ -382,7 +383,7 @@ def test_a_disk_that_gives_no_answer_is_trouble_after_two_seconds(
     now = [1000.0]
     sink = make_sink()
     monkeypatch.setattr(audit_file.time, "monotonic", lambda: now[0])
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     monkeypatch.undo()
     assert audit_file.STUCK == 2.0
     sink._since = 1000.0
@@ -395,9 +396,9 @@ def test_a_disk_that_gives_no_answer_is_trouble_after_two_seconds(
 
 def test_a_write_that_came_back_is_no_trouble(make_sink: Callable[..., AuditSink]) -> None:
     sink = make_sink()
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     assert eventually(lambda: sink.lines.written == 1 and sink._since == 0.0)
-    sink.write({"n": 2})
+    write(sink, {"n": 2})
     assert eventually(lambda: sink.lines.written == 2)
     assert sink.trouble == ""
 
@@ -407,7 +408,7 @@ def test_a_write_under_way_is_timed_from_its_beginning(
 ) -> None:
     monkeypatch.setattr(audit_file, "STUCK", 0.01)
     sink = make_sink()
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     assert eventually(lambda: sink.trouble == "no answer from the disk")
     disk.go_on.set()
     assert eventually(lambda: sink.trouble == "")
@@ -420,7 +421,7 @@ def test_a_disk_that_fails_is_told_of_once_and_so_is_its_end(
     disk.go_on.set()
     sink = make_sink()
     with caplog.at_level(logging.WARNING):
-        sink.write({"n": 1})
+        write(sink, {"n": 1})
         assert eventually(lambda: len(disk.given) > 4)
         assert sink.trouble == "no space left on device"
         assert (sink.queued, sink.lines.written) == (1, 0)
@@ -439,7 +440,7 @@ def test_a_disk_that_works_is_not_told_of(
 ) -> None:
     sink = make_sink()
     for number in (1, 2):
-        sink.write({"n": number})
+        write(sink, {"n": number})
         assert eventually(lambda number=number: sink.lines.written == number)
     sink.close()
     assert caplog.records == []
@@ -451,7 +452,7 @@ def test_a_disk_that_fails_without_words_is_told_of_too(
     disk.fails = OSError()
     disk.go_on.set()
     sink = make_sink()
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     assert eventually(lambda: sink.trouble == "it cannot be written")
 
 
@@ -462,7 +463,7 @@ def test_a_disk_that_fails_is_left_alone_until_the_next_time(
     disk.fails = OSError(errno.EIO, "Input/output error")
     disk.go_on.set()
     sink = make_sink()
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     assert eventually(lambda: disk.given)
     tries = len(disk.given)
     assert tries < 3
@@ -480,12 +481,12 @@ def full(monkeypatch: pytest.MonkeyPatch, make_sink: Callable[..., AuditSink]) -
 
 def test_what_does_not_fit_is_counted_and_the_next_line_says_so(full: AuditSink) -> None:
     for _ in range(12):
-        full.write({"decision": "forward"})
+        write(full, {"decision": "forward"})
     assert (full.queued, full.lines.dropped) == (10, 2)
     full._queue.popleft()
-    full.write({"decision": "forward"})
+    write(full, {"decision": "forward"})
     full._queue.popleft()
-    full.write({"decision": "forward"})
+    write(full, {"decision": "forward"})
     told = [json.loads(line) for line in full._queue]
     assert [one.get("lost_before") for one in told] == [None] * 8 + [2, None]
     assert full.lines.dropped == 2
@@ -493,14 +494,14 @@ def test_what_does_not_fit_is_counted_and_the_next_line_says_so(full: AuditSink)
 
 def test_refusals_leave_places_free_for_what_was_forwarded(full: AuditSink) -> None:
     for _ in range(3):
-        full.write({"decision": "deny"})
+        write(full, {"decision": "deny"})
     assert (full.queued, full.trouble) == (3, "")
-    full.write({"decision": "deny"})
+    write(full, {"decision": "deny"})
     assert (full.queued, full.trouble) == (4, "too many lines wait")
-    full.write({"decision": "deny"})
+    write(full, {"decision": "deny"})
     assert (full.queued, full.lines.dropped) == (4, 1)
     for _ in range(7):
-        full.write({"decision": "forward"})
+        write(full, {"decision": "forward"})
     assert (full.queued, full.lines.dropped) == (10, 2)
 
 
@@ -514,14 +515,14 @@ def test_what_is_lost_at_the_end_is_counted(disk: Stuck, make_sink: Callable[...
     disk.go_on.set()
     sink = make_sink()
     for number in range(3):
-        sink.write({"n": number})
+        write(sink, {"n": number})
     sink.close()
     assert (sink.lines.written, sink.lines.dropped) == (0, 3)
 
 
 def test_stopping_does_not_wait_for_a_disk(disk: Stuck, make_sink: Callable[..., AuditSink]) -> None:
     sink = make_sink()
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     sink.stop()
     assert sink._thread.is_alive()
     disk.go_on.set()
@@ -547,7 +548,7 @@ OUTCOME = Outcome(200, 201, 3, 4, 0.123456, "upstream", "it failed", 0.056789)
 
 def test_the_record_of_a_grant_says_who_asked_for_what_and_how_it_ended() -> None:
     forward = sent(request(signed()))
-    found = record(forward, OUTCOME, NOW + 0.12345)
+    found = json_of(forward, OUTCOME, NOW + 0.12345)
     assert found == {
         "time": NOW + 0.123,
         "at": datetime.fromtimestamp(NOW, UTC).strftime("%Y-%m-%dT%H:%M:%S.123Z"),
@@ -586,7 +587,7 @@ def test_the_record_of_a_grant_says_who_asked_for_what_and_how_it_ended() -> Non
     ],
 )
 def test_both_times_of_a_record_are_the_same_instant(now: float, text: str) -> None:
-    found = record(sent(request(signed())), Outcome(), now)
+    found = json_of(sent(request(signed())), Outcome(), now)
     assert found["at"] == text
     assert datetime.fromisoformat(text).timestamp() == found["time"]
 
@@ -594,7 +595,7 @@ def test_both_times_of_a_record_are_the_same_instant(now: float, text: str) -> N
 def test_the_record_of_a_refusal_has_its_own_code_and_detail() -> None:
     deny = ask(request(signed(paths="v2/*")))
     assert isinstance(deny, Deny)
-    found = record(deny, OUTCOME, NOW)
+    found = json_of(deny, OUTCOME, NOW)
     assert (found["decision"], found["code"], found["detail"]) == ("deny", "path_not_allowed", deny.detail)
     assert found["path"] == deny.facts.path
     assert "v1/models" in found["path"]
@@ -604,34 +605,65 @@ def test_without_a_good_signature_no_path_is_recorded() -> None:
     deny = ask(request(signed()[:-1] + "x"))
     assert isinstance(deny, Deny)
     deny.facts.path = "/private"
-    assert record(deny, Outcome(), NOW)["path"] is None
+    assert json_of(deny, Outcome(), NOW)["path"] is None
     deny.facts.scheme = "source"
-    assert record(deny, Outcome(), NOW)["path"] == "/private"
+    assert json_of(deny, Outcome(), NOW)["path"] == "/private"
 
 
 def test_where_nothing_came_back_nothing_is_said() -> None:
-    found = record(sent(request(signed())), Outcome(), NOW)
+    found = json_of(sent(request(signed())), Outcome(), NOW)
     said = [found[name] for name in ("status", "upstream_status", "code", "detail", "upstream_duration")]
     assert said == [None] * 5
     assert [found[name] for name in ("bytes_in", "bytes_out", "duration")] == [0, 0, 0]
 
 
+HOSTILE = '"},"x":1,\n\r\t\\u0022\\\x00\x1b[2J\x7f\x9f\u2028\ud800é😀'
+
+
+@pytest.mark.parametrize("name", ["id", "method", "path", "client", "key", "carrier"])
+def test_no_text_of_a_client_adds_a_field_or_a_line(name: str) -> None:
+    forward = sent(request(signed()))
+    plain = json_of(forward, OUTCOME, NOW)
+    setattr(forward.facts, name, HOSTILE)
+    text = line(forward, OUTCOME, NOW)
+    assert text.isascii()
+    assert text.isprintable()
+    assert json.loads(text) == plain | {name: HOSTILE}
+
+
+def test_no_text_of_a_failure_adds_a_field_or_a_line() -> None:
+    outcome = OUTCOME._replace(code=HOSTILE, error=HOSTILE)
+    text = line(sent(request(signed())), outcome, NOW)
+    assert text.isprintable()
+    assert json.loads(text) == json_of(sent(request(signed())), OUTCOME, NOW) | {
+        "code": HOSTILE,
+        "detail": HOSTILE,
+        "signature": json.loads(text)["signature"],
+    }
+
+
+def test_refusals_that_got_no_line_are_told_by_the_next_line() -> None:
+    deny = ask(request(signed()[:-1] + "x"))
+    assert isinstance(deny, Deny)
+    assert json_of(deny, OUTCOME, NOW, 7) == json_of(deny, OUTCOME, NOW) | {"suppressed_before": 7}
+
+
 def test_of_unverified_refusals_so_many_a_second_are_told() -> None:
     throttle = Throttle(limit=3)
 
-    def admit(now: float, *, verified: bool = False) -> Any:
-        return throttle.admit({"n": 1}, verified=verified, now=now)
+    def admit(now: float, *, verified: bool = False) -> int | None:
+        return throttle.admit(verified=verified, now=now)
 
-    assert [admit(10.0), admit(10.5), admit(10.9)] == [{"n": 1}] * 3
+    assert [admit(10.0), admit(10.5), admit(10.9)] == [0] * 3
     assert [admit(10.95), admit(10.99)] == [None] * 2
-    assert admit(10.99, verified=True) == {"n": 1}
-    assert admit(11.0) == {"n": 1, "suppressed_before": 2}
-    assert [admit(11.1), admit(11.2), admit(11.3)] == [{"n": 1}, {"n": 1}, None]
-    assert admit(9.0) == {"n": 1, "suppressed_before": 1}, "a clock that was set back"
+    assert admit(10.99, verified=True) == 0
+    assert admit(11.0) == 2
+    assert [admit(11.1), admit(11.2), admit(11.3)] == [0, 0, None]
+    assert admit(9.0) == 1, "a clock that was set back"
 
 
 def test_fifty_a_second_unless_it_is_said() -> None:
     throttle = Throttle()
-    kept = [throttle.admit({"n": n}, verified=False, now=0.5) for n in range(60)]
+    kept = [throttle.admit(verified=False, now=0.5) for _ in range(60)]
     assert sum(one is not None for one in kept) == 50
-    assert throttle.admit({"n": 9}, verified=False, now=time.time()) == {"n": 9, "suppressed_before": 10}
+    assert throttle.admit(verified=False, now=time.time()) == 10

@@ -21,8 +21,9 @@ from presign_proxy.mitm.flow.state import FlowStates
 from presign_proxy.observe import audit_file
 from presign_proxy.observe.audit_file import KEPT_FOR_PERMITS, MAX_QUEUED, AuditSink, LineFile
 from presign_proxy.observe.audit_log import AuditLog
-from presign_proxy.observe.audit_record import Outcome, Throttle
+from presign_proxy.observe.audit_record import Outcome
 from presign_proxy.observe.log_redaction import Redaction
+from support.audit_log import write
 from support.deciding import request, sent, signed
 from support.puppet import eventually
 
@@ -63,10 +64,10 @@ def test_a_sloppy_log_call_of_somebody_else_does_not_raise(factory: Redaction) -
 def test_the_audit_log_is_private_and_may_be_rotated(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     sink = AuditSink("audit.jsonl", tmp_path)
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     assert eventually(lambda: path.read_text() != "")
     path.rename(tmp_path / "audit.1")
-    sink.write({"n": 2})
+    write(sink, {"n": 2})
     assert eventually(lambda: path.exists() and path.read_text() != "")
     sink.close()
     assert [json.loads(p.read_text())["n"] for p in (tmp_path / "audit.1", path)] == [1, 2]
@@ -78,10 +79,10 @@ def test_the_audit_log_goes_on_when_its_directory_is_back(tmp_path: Path) -> Non
     place.mkdir()
     sink = AuditSink("logs/audit.jsonl", tmp_path)
     place.rename(tmp_path / "away")
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     assert eventually(lambda: sink.trouble == "no such file or directory")
     (tmp_path / "away").rename(place)
-    sink.write({"n": 2})
+    write(sink, {"n": 2})
     assert eventually(lambda: "2" in (place / "audit.jsonl").read_text())
     sink.close()
     assert numbers(place / "audit.jsonl") == [1, 2]
@@ -163,7 +164,7 @@ def test_a_line_that_was_cut_off_is_whole_in_the_file_after_a_rotation(
 def test_workers_that_share_an_audit_log_do_not_mix_their_lines(tmp_path: Path) -> None:
     sinks_of = [AuditSink("audit.jsonl", tmp_path) for _ in range(4)]
     for number in range(2000):
-        sinks_of[number % 4].write({"n": number, "padding": "x" * (number % 400)})
+        write(sinks_of[number % 4], {"n": number, "padding": "x" * (number % 400)})
     for sink in sinks_of:
         sink.close()
     assert sorted(numbers(tmp_path / "audit.jsonl")) == list(range(2000))
@@ -194,7 +195,7 @@ def test_an_audit_log_that_is_replaced_by_a_fifo_holds_nobody_up(tmp_path: Path)
     sink = AuditSink("audit.jsonl", tmp_path)
     path.unlink()
     os.mkfifo(path)
-    sink.write({"n": 1})
+    write(sink, {"n": 1})
     assert eventually(lambda: "a pipe" in sink.trouble)
     path.unlink()
     assert eventually(lambda: path.exists() and numbers(path) == [1])
@@ -206,11 +207,11 @@ def test_refusals_do_not_take_the_places_of_what_was_forwarded(tmp_path: Path) -
     sink.close()  # nobody writes any more
     refused, granted = {"decision": "deny"}, {"decision": "forward"}
     for _ in range(MAX_QUEUED):
-        sink.write(refused)
+        write(sink, refused)
     assert sink.trouble == "too many lines wait"
     assert sink.queued == MAX_QUEUED - KEPT_FOR_PERMITS
     for _ in range(MAX_QUEUED):
-        sink.write(granted)
+        write(sink, granted)
     assert sink.queued == MAX_QUEUED
     assert sink.lines.dropped == MAX_QUEUED
 
@@ -248,14 +249,6 @@ def test_only_a_required_audit_log_refuses_requests(tmp_path: Path) -> None:
     (tmp_path / "away").rename(tmp_path / "logs")
     assert eventually(lambda: audit_log.obstacle == "")
     audit_log.close()
-
-
-def test_unverified_refusals_cannot_fill_the_disk() -> None:
-    throttle = Throttle(limit=3)
-    kept = [throttle.admit({"n": n}, verified=False, now=10.0) for n in range(9)]
-    assert [record for record in kept if record] == [{"n": 0}, {"n": 1}, {"n": 2}]
-    assert throttle.admit({"n": 9}, verified=True, now=10.5) == {"n": 9}
-    assert throttle.admit({"n": 10}, verified=False, now=11.0) == {"n": 10, "suppressed_before": 6}
 
 
 def test_the_mitmproxy_that_is_installed_is_known() -> None:

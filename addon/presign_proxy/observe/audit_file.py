@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import stat
@@ -15,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..file_access import tried
 
@@ -35,10 +34,6 @@ STUCK: Final = 2.0
 _BATCH: Final = 1000
 _PIPE: Final = 4096
 """The most bytes that a pipe takes atomically (PIPE_BUF of Linux; macOS has 512)."""
-
-
-# Made once: with any option, json.dumps makes a new encoder at each call.
-_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class LineFile:
@@ -222,21 +217,25 @@ class AuditSink:
         self._thread = threading.Thread(target=self._run, name="presign-audit", daemon=True)
         self._thread.start()
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, line: str, *, granted: bool) -> None:
         """Queue a record.
 
-        It is encoded here. In the thread, encoding would hold the interpreter for milliseconds, and the event
-        loop with all its clients would wait.
+        It comes as text. If the thread made the text, it would hold the interpreter for milliseconds, and the
+        event loop with all its clients would wait.
+
+        Args:
+            line: a JSON object in ASCII, without a line end.
+            granted: whether the request was forwarded.
         """
-        room = MAX_QUEUED if record.get("decision") == "forward" else MAX_QUEUED - KEPT_FOR_PERMITS
+        room = MAX_QUEUED if granted else MAX_QUEUED - KEPT_FOR_PERMITS
         if len(self._queue) >= room:
             self._lost += 1
             self.lines.dropped += 1
             return
         if self._lost:
-            record = {**record, "lost_before": self._lost}
+            line = f'{line[:-1]},"lost_before":{self._lost}}}'
             self._lost = 0
-        self._queue.append(_line(record))
+        self._queue.append(line.encode("ascii") + b"\n")
 
     @property
     def queued(self) -> int:
@@ -292,7 +291,3 @@ class AuditSink:
         elif self._error and not why:
             logger.warning("presign: the audit log can be written again")
         self._error = why
-
-
-def _line(record: dict[str, Any]) -> bytes:
-    return _ENCODE(record).encode("ascii") + b"\n"

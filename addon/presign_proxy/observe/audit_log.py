@@ -12,7 +12,7 @@ from ..config_problems import ConfigError, Problem
 from ..core.decision import Deny, Forward
 from ..file_access import why_not
 from .audit_file import AuditSink, LineCounts, try_out
-from .audit_record import Outcome, Throttle, record
+from .audit_record import Outcome, Throttle, line
 from .meter import Meter
 from .metrics import Snapshot
 from .request_line import Peer
@@ -101,11 +101,12 @@ class AuditLog:
         self.terminal.tell(decision, outcome, peer, now, lane=lane)
         if self._sink is None:
             return
-        admitted = self._throttle.admit(record(decision, outcome, now), verified=facts.verified, now=now)
-        if admitted is not None:
-            self._sink.write(admitted)
-        else:
+        suppressed = self._throttle.admit(verified=facts.verified, now=now)
+        if suppressed is None:
             self.meter.suppressed += 1
+            return
+        text = line(decision, outcome, now, suppressed)
+        self._sink.write(text, granted=isinstance(decision, Forward))
 
     def figures(self) -> Snapshot:
         sink = self._sink

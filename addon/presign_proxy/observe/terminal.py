@@ -42,10 +42,10 @@ class Terminal:
     def _refused(self, deny: Deny, outcome: Outcome, peer: Peer, now: float) -> None:
         if self.echo is None and not logger.isEnabledFor(logging.INFO):
             return
-        admitted = self._throttle.admit({}, verified=deny.facts.verified, now=now)
-        if admitted is None:
+        suppressed = self._throttle.admit(verified=deny.facts.verified, now=now)
+        if suppressed is None:
             return
-        line = line_of_refusal(deny, outcome, peer, int(now), admitted.get("suppressed_before", 0))
+        line = line_of_refusal(deny, outcome, peer, int(now), suppressed)
         if self.echo is not None:
             self.echo(line)
         else:

@@ -14,7 +14,6 @@ from ...core.rewrite_response import Reply
 from ...errors import Denied
 from ...http.message import Fields
 from ...limits.slots import LimitHold
-from ...observe.audit_record import Outcome
 from . import request_head
 from .client_head import client_head
 from .dispatch import Dispatch, Stage
@@ -205,7 +204,7 @@ class Exchange:
         upstream, place, dispatch.upstream = dispatch.upstream, dispatch.place, None
         if upstream is not None and not whole:
             upstream.close()  # it would take the rest of the body for a request
-        self._finish(Outcome(status=self._record.status))
+        self._finish(self._record.status)
         if upstream is not None and place is not None and whole:
             self._shared.pool.give_back(place, upstream)
         self._lane.over(self, close=self._closes or not whole)
@@ -233,7 +232,7 @@ class Exchange:
     def deny(self, why: Deny) -> None:
         """Refuse what was granted before it was known whole: its limits, its credential, its body."""
         if not self.ended:
-            self._answer(why.answer, Outcome(status=why.answer.status), why)
+            self._answer(why.answer, refused=why)
 
     def fail(self, why: str, code: str = "upstream", status: int | None = None) -> None:
         """End with an answer of ours, or by breaking off what has begun."""
@@ -244,12 +243,14 @@ class Exchange:
             return
         forward = self.granted.forward
         answer = refusal(code, forward.request_id, forward.style, status)
-        self._answer(answer, Outcome(status=answer.status, code=code, error=why))
+        self._answer(answer, code, why)
 
-    def _answer(self, answer: Answer, outcome: Outcome, refused: Deny | None = None) -> None:
+    def _answer(
+        self, answer: Answer, code: str | None = None, error: str | None = None, refused: Deny | None = None
+    ) -> None:
         """End with an answer of ours."""
         self._dispatch.let_go()  # before the slot is free
-        self._finish(outcome, refused)
+        self._finish(answer.status, code, error, refused)
         close = self._closes or not self._upload.done
         bodyless = self.granted.head.method == b"HEAD"
         self._lane.writer.send(request_head.answer(answer, close=close, bodyless=bodyless))
@@ -261,14 +262,14 @@ class Exchange:
             return
         self._delivery.flush()
         self._dispatch.let_go()
-        self._finish(Outcome(status=self._record.status, error=why), refused)
+        self._finish(self._record.status, error=why, refused=refused)
         self._lane.over(self, close=True, now=True)
 
     def abandon(self, why: str) -> None:
         """End without an answer: the client has gone, or must go."""
         if not self.ended:
             self._dispatch.let_go()
-            self._finish(Outcome(status=self._record.status, error=why))
+            self._finish(self._record.status, error=why)
 
     def lose(self, why: str) -> None:
         """End for a reason outside of the exchange. Does not fail."""
@@ -289,7 +290,13 @@ class Exchange:
                 end()
         self._lane.cut(self)
 
-    def _finish(self, outcome: Outcome, refused: Deny | None = None) -> None:
+    def _finish(
+        self,
+        status: int | None,
+        code: str | None = None,
+        error: str | None = None,
+        refused: Deny | None = None,
+    ) -> None:
         """Give up what is waited for and the slot, and write the line in the audit log."""
         self.stage = "done"
         self._shared.exchanges.discard(self)
@@ -297,4 +304,4 @@ class Exchange:
         self.limit_hold.let_go()
         size = (self._upload.size, self._delivery.size)
         decision, peer = refused or self.granted.forward, self._lane.client.peername
-        self._record.write(self._shared.audit_log, decision, outcome, peer, size=size)
+        self._record.write(self._shared.audit_log, decision, peer, status, code, error, size)

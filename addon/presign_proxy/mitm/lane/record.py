@@ -33,24 +33,30 @@ class Record:
         self,
         audit_log: AuditLog,
         decision: Deny | Forward,
-        outcome: Outcome,
         peer: Any,
-        *,
+        status: int | None,
+        code: str | None,
+        error: str | None,
         size: tuple[int, int],
     ) -> None:
         """Write the line. Does not fail.
 
         Args:
+            status: sent to the client.
+            code, error: of a failure after the request was granted.
             size: bytes of the request's body and of the answer's.
         """
-        outcome = outcome._replace(
-            upstream_status=self._upstream_status,
-            bytes_in=size[0],
-            bytes_out=size[1],
-            duration=time.monotonic() - self._started,
-            upstream_duration=self._waited,
+        outcome = Outcome(
+            status,
+            self._upstream_status,
+            size[0],
+            size[1],
+            time.monotonic() - self._started,
+            code,
+            error,
+            self._waited,
         )
         try:
             audit_log.write(decision, outcome, peer, lane=True)
-        except Exception as error:
-            logger.error("presign: failed to write the audit log (%s)", type(error).__name__)
+        except Exception as failure:
+            logger.error("presign: failed to write the audit log (%s)", type(failure).__name__)
