@@ -105,7 +105,7 @@ ANSWERED = (
 )
 # Book-keeping: it may cost the answer or not, but opens nothing.
 BOOK_KEEPING = (
-    "record",
+    "line",
     "Throttle.admit",
     "AuditSink.write",
     "AuditLog.write",
@@ -120,7 +120,7 @@ REFUSING = (
     "redact",
     "Committer._refuse",
     "Committer._commit",
-    "record",
+    "line",
     "new_request_id@1",
     "new_request_id@2",
 )

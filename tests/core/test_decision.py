@@ -14,6 +14,12 @@ def test_the_facts_of_a_grant() -> None:
     assert facts.signature == signature_id(signature)
 
 
+def test_a_grant_that_is_logged_by_mistake_tells_no_secret_and_no_presign() -> None:
+    found = sent(request(presign_target(SECRET, "conn", "v1/models", NOW, "GET", "*")))
+    assert repr(found) == f"Forward('req_test', connection={found.connection.id!r})"
+    assert f"{found}" == str(found) == repr(found)
+
+
 def test_the_facts_of_a_source() -> None:
     asked = request(source_url(SECRET, "pk", "https://cdn.acme.com/a/ü.png?v=1", NOW, "png"))
     decision = ask(asked, registry(project()))

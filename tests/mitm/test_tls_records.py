@@ -55,6 +55,34 @@ def test_what_is_the_last_goes_through_though_it_is_cut() -> None:
     assert not gate.is_ready
 
 
+@given(before=st.binary(max_size=40), data=st.one_of(st.binary(max_size=40), st.integers(0, 30).map(record)))
+def test_what_passes_by_the_gate_is_what_would_have_gone_through_it(before: bytes, data: bytes) -> None:
+    gate = RecordGate()
+    gate.add(before)
+    gate.take()
+    if gate.needs_no_turn(data):
+        gate.add(data)
+        assert gate.take() == data
+        assert not gate.is_ready
+        assert gate.needs_no_turn(record(1)), "nothing of it is left behind"
+
+
+def test_only_one_whole_record_behind_whole_ones_passes_by_the_gate() -> None:
+    gate = RecordGate()
+    assert gate.needs_no_turn(record(0))
+    assert gate.needs_no_turn(record(16_384))
+    assert not gate.needs_no_turn(b"")
+    assert not gate.needs_no_turn(record(0)[:4])
+    assert not gate.needs_no_turn(record(9)[:-1])
+    assert not gate.needs_no_turn(record(9) + record(9))
+    gate.add(record(9)[:3])
+    assert not gate.needs_no_turn(record(9)), "the beginning of another one waits"
+    gate.take()
+    gate.add(record(9)[3:10])
+    gate.take()
+    assert not gate.needs_no_turn(record(9)), "the rest of another one is to come"
+
+
 @given(st.lists(st.integers(0, 3000), max_size=300), st.integers(1, 2000))
 def test_no_byte_is_lost_or_moved_however_it_is_cut(sizes: list[int], cut: int) -> None:
     sent = b"".join(map(record, sizes))

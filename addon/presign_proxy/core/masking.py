@@ -93,7 +93,7 @@ def _aligned(secret: bytes, encode: Callable[[bytes], bytes]) -> Iterator[bytes]
 class Mask:
     """A mask for some secrets. It replaces each form by as many asterisks, so that the length stays true."""
 
-    __slots__ = ("_forms", "_long", "_longest", "_starts")
+    __slots__ = ("_forms", "_long", "_longest", "_shortest", "_starts")
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
         found = {form for secret in secrets if len(secret) >= MIN_LENGTH for form in forms(secret)}
@@ -101,6 +101,7 @@ class Mask:
         # Forms longer than `_SURE`: each with its first `_SURE` bytes, and how far from an end it may begin.
         self._long = tuple((form, form[:_SURE], len(form) - 1) for form in self._forms if len(form) > _SURE)
         self._longest = max(map(len, found), default=0)
+        self._shortest = min(map(len, found), default=0)
         firsts = b"".join(sorted({re.escape(form[:1]) for form in found}))
         self._starts = re.compile(b"[" + firsts + b"]" if found else b"(?!)")
 
@@ -108,6 +109,8 @@ class Mask:
         return bool(self._forms)
 
     def mask(self, data: bytes) -> bytes:
+        if len(data) < self._shortest:
+            return data
         for form in self._forms:
             if form in data:
                 data = data.replace(form, b"*" * len(form))
@@ -156,6 +159,8 @@ class MaskedStream:
 
     def __call__(self, chunk: bytes) -> bytes:
         """Return the bytes that may be sent. An empty chunk ends the body."""
+        if not chunk and not self._held:
+            return b""
         before = len(self._passed)
         data = self._passed + self._held + chunk if before or self._held else chunk
         data = self._mask.mask(data)

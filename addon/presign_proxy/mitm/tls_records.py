@@ -28,6 +28,15 @@ class RecordGate:
         self._rest = 0
         """Bytes of the last record that are still to come: a record goes through as it comes."""
 
+    def needs_no_turn(self, data: bytes) -> bool:
+        """Return whether received bytes are exactly one record, and nothing waits in front of it.
+
+        Such bytes may pass by the gate: `add` and `take` would return them at once.
+        """
+        if self._rest or self._held or len(data) < _HEAD:
+            return False
+        return len(data) == _HEAD + (data[3] << 8 | data[4])
+
     def add(self, data: bytes) -> None:
         """Keep received bytes for a turn."""
         self._held += data

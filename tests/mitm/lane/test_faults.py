@@ -73,7 +73,6 @@ AFTER = (
     "UpstreamConnection.data_received",
     "UpstreamConnection._go_on",
     "UpstreamConnection._take_head",
-    "ReadPacing.is_used_up",
     "Incoming.feed",
     "HeadSearch.find",
     "parse",
@@ -99,7 +98,7 @@ AFTER = (
     "Pool.give_back",
     "LimitHold.let_go",
     "AuditLog.write",
-    "record",
+    "line",
 )
 UPLOADING = ("Exchange.upload", "Sized.feed", "Pipeline._passes_on")
 # Of what comes once the first request was served on a connection.
@@ -122,7 +121,13 @@ SECOND = (
     "Admission.confirm",
     "UpstreamConnection.begin",
 )
-IN_PIECES = ("Exchange.received", "Delivery.pump", "UpstreamConnection._go_on", "ClientWriter.send")
+IN_PIECES = (
+    "Exchange.received",
+    "ReadPacing.is_used_up",
+    "Delivery.pump",
+    "UpstreamConnection._go_on",
+    "ClientWriter.send",
+)
 # With an upstream that cannot be reached, or says what is not HTTP.
 FAILING = (
     "Exchange.fail",

@@ -202,13 +202,12 @@ class UpstreamConnection(asyncio.Protocol):
                 asyncio.get_running_loop().call_soon(self._contained, self._catch_up)
         except UnreadableHead as error:
             wrong = str(error)
-        self._go_on(wrong)
-        if self._pacing.is_used_up(len(data)):
+        if self._go_on(wrong) and self._pacing.is_used_up(len(data)):
             self._pause_for_others()
 
     def _pause_for_others(self) -> None:
         """Let other connections have a turn before more of an answer that is not over is read."""
-        if self.reader is not None and self._pacing.pause():
+        if self._pacing.pause():
             asyncio.get_running_loop().call_soon(self._contained, self._pacing.end_pause)
 
     def _catch_up(self) -> None:
@@ -233,11 +232,11 @@ class UpstreamConnection(asyncio.Protocol):
         reader = self.reader
         return reader is not None and reader.head(head.status, head.reason, head.fields)
 
-    def _go_on(self, wrong: str) -> None:
-        """Tell the exchange that all of a segment was read."""
+    def _go_on(self, wrong: str) -> bool:
+        """Tell the exchange that all of a segment was read. Return whether more of the answer is to come."""
         reader, incoming = self.reader, self._incoming
         if reader is None:
-            return
+            return False
         if incoming.done:
             # What may have come behind it makes the connection odd, not the response.
             self.odd |= not incoming.keeps
@@ -248,6 +247,7 @@ class UpstreamConnection(asyncio.Protocol):
             reader.lost(wrong)
         else:
             reader.received()
+        return self.reader is not None
 
     def eof_received(self) -> bool:
         self.spent = True  # TLS may take a while to close

@@ -67,9 +67,9 @@ class RecordTurns(asyncio.BufferedProtocol):
         while data:
             buffer = self._stock.get_buffer(len(data))
             size = min(len(buffer), len(data))
-            buffer[:size] = data[:size]
+            part, data = data[:size], data[size:]
+            buffer[:size] = part
             self._stock.buffer_updated(size)
-            data = data[size:]
 
     # -- what asyncio calls ---------------------------------------------------------------------------
 
@@ -77,7 +77,11 @@ class RecordTurns(asyncio.BufferedProtocol):
         return _cup
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._gate.add(bytes(memoryview(_cup)[:nbytes]))
+        received = bytes(memoryview(_cup)[:nbytes])
+        if not self._waits and self._gate.needs_no_turn(received):
+            self._decrypt(received)
+            return
+        self._gate.add(received)
         if not self._waits:
             self._take_turn()
 
