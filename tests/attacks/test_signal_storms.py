@@ -22,6 +22,21 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def test_a_signal_of_a_script_that_rotates_logs_ends_neither_the_gateway_nor_a_worker(
+    tmp_path: Path, upstream: Recorder
+) -> None:
+    gateway = Serve(tmp_path, config_for(upstream)).start()
+    try:
+        workers = gateway.serving()
+        for pid in (gateway.pid, *workers):
+            os.kill(pid, signal.SIGUSR1)
+        time.sleep(0.5)
+        assert ask(gateway.port, Grant(CONN).target("v1/models")).status == 200
+        assert gateway.serving() == workers
+    finally:
+        gateway.stop()
+
+
 def test_thousands_of_reloads_while_one_waits_for_a_program_take_nobodys_time(
     tmp_path: Path, upstream: Recorder
 ) -> None:
