@@ -21,8 +21,11 @@ class Layer:
 
     waker = None
 
-    def __init__(self, *, stranger: bool = True, held: int = 0) -> None:
-        self.stranger, self.held = stranger, held
+    def __init__(self, *, stranger: bool = True, idle: bool = True, held: int = 0) -> None:
+        self.stranger, self.idle, self.held = stranger, idle, held
+
+    def is_idle(self) -> bool:
+        return self.idle
 
     def is_idle_stranger(self) -> bool:
         return self.stranger
@@ -46,6 +49,14 @@ def test_room_is_made_by_a_client_that_was_never_granted_anything_and_sends_noth
     assert states.idle_stranger() is None
     idle = serve(states)
     assert states.idle_stranger() is idle
+
+
+def test_idle_is_who_asks_for_nothing_whatever_was_granted_before() -> None:
+    states = ClientStates()
+    serve(states, idle=False)
+    states.await_head(serve(states))
+    idle = [serve(states, stranger=False), serve(states)]
+    assert states.idle() == idle
 
 
 def test_a_head_that_comes_in_pieces_does_not_start_its_deadline_again() -> None:

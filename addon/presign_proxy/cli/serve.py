@@ -117,7 +117,7 @@ def serve(
         raise Failure("serve needs the signals and sockets of Linux or macOS: on Windows, run it in WSL")
     if why := unsupported_mitmproxy():
         raise Failure(why)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the supervisor handles it
+    _ignore_signals()
     plan = Plan(
         config=str(workspace.path),
         confdir=str(directory(confdir)),
@@ -140,6 +140,12 @@ def directory(confdir: Path) -> Path:
         return confdir.expanduser().absolute()
     except RuntimeError:
         raise Failure(f"{confdir}: there is no home directory; name one with --confdir DIR") from None
+
+
+def _ignore_signals() -> None:
+    """Ignore signals that would end the gateway. Workers inherit this."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the supervisor handles it
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # scripts that rotate logs send it to servers
 
 
 def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:

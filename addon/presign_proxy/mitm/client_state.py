@@ -67,6 +67,11 @@ class ClientStates:
                 return client
         return None
 
+    def idle(self) -> list[Client]:
+        """Return the clients that ask for nothing now, whatever they were granted before."""
+        layers = list(self._layers.items())
+        return [client for client, layer in layers if client not in self._heads and layer.is_idle()]
+
     def holds_too_much(self, client: Client) -> bool:
         """Return whether so much of what a client sent waits here that no more of it is to be read."""
         layer = self._layers.get(client)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import select
+import time
 from collections import defaultdict
 from typing import Any, Final
 from weakref import WeakSet
@@ -136,6 +137,12 @@ def keep_awake(client: Client) -> None:
         return
     if not unsent(transport.get_extra_info("socket").fileno()):
         handler.timeout_watchdog.register_activity()
+
+
+def silent_for(client: Client) -> float:
+    """Return the seconds since a client has sent or was sent something; 0 if it has gone."""
+    handler = handler_of(client)
+    return time.time() - handler.timeout_watchdog.last_activity if handler is not None else 0.0
 
 
 def is_silent(client: Client, connection: Connection) -> bool:

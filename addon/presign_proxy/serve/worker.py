@@ -53,6 +53,7 @@ class Worker:
         self._room: Room | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self._reloading: asyncio.Task[Any] | None = None
 
     async def run(self) -> int:
         """Run the worker. Return the exit code."""
@@ -122,7 +123,7 @@ class Worker:
                 if not await self._serve():
                     return
             elif what == "reload":
-                self._do(self._reload())
+                self._order_reload()
             elif what == "drain":
                 self._drain()
 
@@ -139,6 +140,16 @@ class Worker:
             return False
         self._channel.send({"is": "serving"})
         return True
+
+    def _order_reload(self) -> None:
+        """Read the configuration again. One answer is given for all orders that come until then.
+
+        Each answer that is waited for costs time again and again, and a program may send signals in a loop.
+        """
+        if self._reloading is None or self._reloading.done():
+            self._reloading = self._do(self._reload())
+        else:
+            self._master.guard.gateway.request_reload()
 
     async def _reload(self) -> None:
         good, why = await self._master.guard.gateway.reloaded()
