@@ -11,6 +11,7 @@ from ...core.answers import Answer, refusal
 from ...core.decision import Deny, denial
 from ...core.policy import body_too_late
 from ...core.rewrite_response import Reply
+from ...core.under_way import CODE as ENDED
 from ...errors import Denied
 from ...http.message import Fields
 from ...limits.slots import LimitHold
@@ -104,8 +105,7 @@ class Exchange:
             mine, rest = self._upload.take(data, self.granted.forward.terms.max_body)
         except Denied as denied:
             return self._cut(denied)
-        upstream = self._dispatch.upstream
-        if upstream is not None:
+        if (upstream := self._dispatch.upstream) is not None:
             upstream.write(mine, whole=self._upload.done)
         if self._upload.done and self.stage == "sending":
             self._sent()
@@ -200,8 +200,7 @@ class Exchange:
 
     def _end(self) -> None:
         """End after the response. The rest of a request that is not over is never read."""
-        whole = self._upload.done
-        dispatch = self._dispatch
+        whole, dispatch = self._upload.done, self._dispatch
         upstream, place, dispatch.upstream = dispatch.upstream, dispatch.place, None
         if upstream is not None and not whole:
             upstream.close()  # it would take the rest of the body for a request
@@ -237,14 +236,12 @@ class Exchange:
 
     def fail(self, why: str, code: str = "upstream", status: int | None = None) -> None:
         """End with an answer of ours, or by breaking off what has begun."""
-        if self.ended:
-            return
         if self._delivery.begun:
-            self._break(why)
-            return
-        forward = self.granted.forward
-        answer = refusal(code, forward.request_id, forward.style, status)
-        self._answer(answer, Outcome(status=answer.status, code=code, error=why))
+            self._break(why, code=code if code == ENDED else None)
+        elif not self.ended:
+            forward = self.granted.forward
+            answer = refusal(code, forward.request_id, forward.style, status)
+            self._answer(answer, Outcome(status=answer.status, code=code, error=why))
 
     def _answer(self, answer: Answer, outcome: Outcome, refused: Deny | None = None) -> None:
         """End with an answer of ours."""
@@ -255,14 +252,16 @@ class Exchange:
         self._lane.writer.send(request_head.answer(answer, close=close, bodyless=bodyless))
         self._lane.over(self, close=close)
 
-    def _break(self, why: str, refused: Deny | None = None) -> None:
+    def _break(self, why: str, refused: Deny | None = None, code: str | None = None) -> None:
         """Break off a response whose head is out: the client sees that it is not whole."""
         if self.ended:
             return
         self._delivery.flush()
         self._dispatch.let_go()
-        self._finish(Outcome(status=self._record.status, error=why), refused)
+        self._finish(Outcome(status=self._record.status, code=code, error=why), refused)
         self._lane.over(self, close=True, now=True)
+        if code == ENDED:
+            self._lane.writer.reset()  # nothing more leaves, and the client cannot take that for the end
 
     def abandon(self, why: str) -> None:
         """End without an answer: the client has gone, or must go."""
