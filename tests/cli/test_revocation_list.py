@@ -173,3 +173,35 @@ def test_a_shell_completes_the_option(line: str, shell: Shell) -> None:
     words = line.split()
     done = shell.presign(_PRESIGN_COMPLETE="zsh_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
     assert "--list" in done.out.splitlines()
+
+
+def test_what_was_ended_under_way_is_listed_as_such_and_undone_like_the_others(shell: Shell) -> None:
+    put(shell, {"ids": {"conn/old": AT}})
+    for target in ([SID], ["--key", "conn/k1"], ["--connection", "conn"], ["--added-before", AT]):
+        done = shell.presign("revoke", *target, "--now")
+        assert done.code == 0, done.all
+        assert "end what is under way" in done.out
+    found = listed(shell)
+    assert [one["id"] for one in found if "now" not in one] == ["conn/old"]
+    assert [one["now"] for one in found if "now" in one] == [True] * 4
+    head, *rows = shell.presign("revoke", "--list").out.splitlines()
+    assert head.split() == ["SINCE", "UNDER", "WAY", "TO", "CANCEL", "IT"]
+    assert sorted(row.split()[1] for row in rows) == ["ended"] * 4 + ["went"]
+    for one in found:
+        undone(shell, one["undo"])
+    assert revoked(shell) == {}
+
+
+def test_a_mark_goes_with_the_url_that_was_forgotten_after_its_end(shell: Shell) -> None:
+    url = {"at": AT, "expires": 1_577_940_000}
+    put(shell, {"urls": {name * 32: url for name in "abc"}, "now": {"urls": {"a" * 32: AT}}})
+    assert shell.presign("revoke", "--key", "conn/k1", "--now").code == 0
+    assert "urls" not in revoked(shell)
+    assert list(revoked(shell)["now"]) == ["keys"]
+
+
+@pytest.mark.parametrize("more", [["--undo", SID], ["--list"]])
+def test_now_ends_things_and_does_nothing_else(shell: Shell, more: list[str]) -> None:
+    before = (shell.directory / "registry.json").read_bytes()
+    assert shell.presign("revoke", "--now", *more).code == 2
+    assert (shell.directory / "registry.json").read_bytes() == before

@@ -70,10 +70,13 @@ class Lab:
         self.states = FlowStates(confirm, self.clients)
         self.ended: list[Any] = []
         self.reloaded: list[float] = []
+        self.revoked: list[float] = []
+        """When revoked requests were to be ended."""
         self.ticked: list[float] = []
         self.deadlines: Any = Deadlines(
             self.states,
             self.reloaded.append,
+            self._end_revoked,
             self.ticked.append,
             lambda flow_state, outcome: self.ended.append((flow_state, outcome)),
         )
@@ -84,6 +87,9 @@ class Lab:
         patch.setattr(module, "has_gone", lambda client: client.has_gone)
         patch.setattr(module, "is_quiet", lambda client: client.is_quiet)
         patch.setattr(module, "is_taken", self._is_taken)
+
+    async def _end_revoked(self, now: float) -> None:
+        self.revoked.append(now)
 
     @staticmethod
     def _keep_awake(client: Client) -> None:

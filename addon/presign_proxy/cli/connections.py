@@ -16,6 +16,9 @@ from .hints import command
 from .mask import masked
 from .output import Output, table, verb
 from .registry_entries import changing_registry, draft_of, managed
+from .revocation_words import AT_ONCE, SOON
+from .revoked_now import mark, unmark
+from .values import instant
 from .workspace import Entry, Workspace
 
 
@@ -77,23 +80,29 @@ def show(workspace: Workspace, output: Output, name: str) -> None:
     output.tell(data, f"{name}  ({data['state']}, in {data['file']})", "", *(f"  {line}" for line in body))
 
 
-def _switch(workspace: Workspace, output: Output, name: str, *, enabled: bool) -> None:
+def _switch(workspace: Workspace, output: Output, name: str, *, enabled: bool, now: bool = False) -> None:
     with changing_registry(workspace) as draft:
         data = managed(workspace, draft, name)
         data.pop("enabled", None)
         if not enabled:
             data["enabled"] = False
         draft.connections[name] = data
+        if now:
+            mark(draft, "connections", name, instant())
+        elif enabled and name not in draft.revoked("connections"):
+            unmark(draft, "connections", name)
     state = "enabled" if enabled else "disabled"
-    output.tell({"id": name, "state": state}, f"{name} is {state}; gateways notice within a second.")
+    data = {"id": name, "state": state} | ({"now": True} if now else {})
+    output.tell(data, f"{name} is {state}; {AT_ONCE if now else SOON}.")
 
 
 @connections.command()
 @click.argument("name", shell_complete=complete_connections)
+@click.option("--now", is_flag=True, help="End what is under way, too: streams, downloads, uploads.")
 @verb
-def disable(workspace: Workspace, output: Output, name: str) -> None:
+def disable(workspace: Workspace, output: Output, name: str, now: bool) -> None:
     """Disable a connection: everything signed for it is answered `revoked`, until it is enabled again."""
-    _switch(workspace, output, name, enabled=False)
+    _switch(workspace, output, name, enabled=False, now=now)
 
 
 @connections.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,12 +12,14 @@ import click
 
 from ..config.auth_types import GROUPS
 from ..config.registry_file.edit import Draft
+from ..config.registry_file.notice import place_of, read_notice
+from ..config.registry_file.storage import PrivateFileError
 from ..config.strict_yaml import Document
 from ..config.values import duration
 from ..signing.keys import MAX_KEYS
 from . import prompts
 from .completion import complete_connections
-from .hints import quoted
+from .hints import command, quoted
 from .output import Output, verb
 from .registry_entries import (
     changing_registry,
@@ -27,6 +30,8 @@ from .registry_entries import (
     new_secret,
     shown_once,
 )
+from .revocation_words import AT_ONCE
+from .revoked_now import mark
 from .values import YEAR_10000, instant
 from .workspace import Entry, Failure, Workspace
 
@@ -37,6 +42,9 @@ _PLAIN: Final = "plain.json"
 @click.command()
 @click.argument("name", shell_complete=complete_connections)
 @click.option("--retire-after", metavar="30d", help="How long older keys still verify; default: for ever.")
+@click.option(
+    "--leaked", is_flag=True, help="Refuse what older keys signed at once, and end what is under way."
+)
 @click.option("--drop", multiple=True, metavar="ID", help="Remove an older key: its URLs stop at once.")
 @click.option("--credential", is_flag=True, help="Replace the API key instead; all URLs stay valid.")
 @verb
@@ -45,29 +53,48 @@ def rotate(
     output: Output,
     name: str,
     retire_after: str | None,
+    leaked: bool,
     drop: tuple[str, ...],
     credential: bool,
 ) -> None:
-    """Make a new signing secret, shown once. URLs signed with older secrets stay valid."""
-    if credential and (retire_after or drop):
-        raise click.UsageError("--credential replaces the API key: leave out --retire-after and --drop")
+    """Make a new signing secret, shown once. URLs signed with older secrets stay valid, unless --leaked.
+
+    With --drop alone, keys are removed and no new one is made, as long as one is left that signs.
+    """
+    if credential and (retire_after or drop or leaked):
+        raise click.UsageError(
+            "--credential replaces the API key: leave out --retire-after, --leaked and --drop"
+        )
+    if leaked and (retire_after or drop):
+        raise click.UsageError("--leaked ends every older key at once: leave out --retire-after and --drop")
     managed(workspace, draft_of(workspace), name)
     if credential:
         _replace_credential(workspace, output, name)
-        return
+    elif leaked:
+        _replace_leaked(workspace, output, name)
+    elif drop and not retire_after and _is_any_left(workspace, name, drop):
+        _drop(workspace, output, name, drop)
+    else:
+        _renew(workspace, output, name, retire_after, drop)
+
+
+def _renew(
+    workspace: Workspace, output: Output, name: str, retire_after: str | None, drop: tuple[str, ...]
+) -> None:
+    """Make a new signing secret beside the older ones."""
     fresh, now = new_secret(), time.time()
     end = instant(now + _seconds(retire_after)) if retire_after else None
     with changing_registry(workspace) as draft:
         data = managed(workspace, draft, name)
         before = _keys(workspace, name, data, draft)
-        older = _kept(name, before, drop, now)
+        older = _room(name, _kept(name, before, drop, now))
         if end is not None:
             older = [_retired(key, end) for key in older]
         identity = _next_key(name, before, draft)
         data["signing_keys"] = [{"id": identity, "secret": fresh, "added": instant(now)}, *older]
         check(workspace, name, data, draft)
         draft.connections[name] = data
-    kept = [key["id"] for key in older]
+        kept = [key["id"] for key in older if _signs(name, key, draft)]
     still = f"{', '.join(kept) or 'no older key'} still {'verify' if len(kept) > 1 else 'verifies'}"
     until = f", until {end}" if end and kept else ""
     output.tell(
@@ -75,6 +102,80 @@ def rotate(
         f"{name} signs with {identity} from now on; {still}{until}.",
         *shown_once(fresh),
     )
+
+
+def _is_any_left(workspace: Workspace, name: str, drop: tuple[str, ...]) -> bool:
+    """Return whether a key is left that signs, without these. Raises ConfigError, Failure."""
+    draft = draft_of(workspace)
+    before = _keys(workspace, name, managed(workspace, draft, name), draft)
+    return any(_signs(name, key, draft) for key in _kept(name, before, drop, time.time()))
+
+
+def _signs(name: str, key: dict[str, Any], draft: Draft) -> bool:
+    return f"{name}/{key['id']}" not in draft.revoked("keys")
+
+
+def _drop(workspace: Workspace, output: Output, name: str, drop: tuple[str, ...]) -> None:
+    """Remove keys, and make no new one."""
+    now = time.time()
+    with changing_registry(workspace) as draft:
+        data = managed(workspace, draft, name)
+        kept = _kept(name, _keys(workspace, name, data, draft), drop, now)
+        if not any(_signs(name, key, draft) for key in kept):
+            raise Failure(f"{name} was changed by another command meanwhile: no key would be left that signs")
+        kept.sort(key=lambda key: not _signs(name, key, draft))  # the first one signs
+        data["signing_keys"] = kept
+        check(workspace, name, data, draft)
+        draft.connections[name] = data
+    ids = [key["id"] for key in kept]
+    output.tell(
+        {"id": name, "signing_key": None, "older": ids, "dropped": sorted(set(drop))},
+        f"{name} has no {' and no '.join(sorted(set(drop)))} any more; gateways notice within a second.",
+        f"It signs with {ids[0]}; no new key was made.",
+    )
+
+
+def _replace_leaked(workspace: Workspace, output: Output, name: str) -> None:
+    """Make a new signing secret, revoke every older one, and have what is under way ended.
+
+    The older keys stay in the registry, as many as there is room for: what they signed is then answered
+    `revoked`, and the audit log names the key of everybody who still tries.
+    """
+    fresh, now = new_secret(), time.time()
+    with changing_registry(workspace) as draft:
+        data = managed(workspace, draft, name)
+        before = _keys(workspace, name, data, draft)
+        identity = _next_key(name, before, draft)
+        for key in before:  # also one that has ended: what it began may be under way
+            draft.revoked("keys")[f"{name}/{key['id']}"] = instant(now)
+            mark(draft, "keys", f"{name}/{key['id']}", instant(now))
+        kept = before[: MAX_KEYS - 1]
+        data["signing_keys"] = [{"id": identity, "secret": fresh, "added": instant(now)}, *kept]
+        check(workspace, name, data, draft)
+        draft.connections[name] = data
+    ids = [key["id"] for key in before]
+    output.tell(
+        {
+            "id": name,
+            "signing_key": {"id": identity, "secret": fresh},
+            "older": [],
+            "revoked": ids,
+            "dropped": ids[MAX_KEYS - 1 :],
+        },
+        *_consequences(name, identity, ids),
+        *shown_once(fresh),
+    )
+
+
+def _consequences(name: str, identity: str, revoked: list[str]) -> list[str]:
+    """Return in plain words what stops working."""
+    keys, are = " and ".join(filter(None, (", ".join(revoked[:-1]), revoked[-1]))), len(revoked) > 1
+    return [
+        f"{name} signs with {identity} from now on; {keys} {'are' if are else 'is'} revoked.",
+        f"Every URL, token and key token that was signed with {keys} is refused: {AT_ONCE}.",
+        "Whoever needs access gets a new one, signed with the new secret.",
+        f"Who still tries: {command('audit', '--key', f'{name}/{revoked[0]}', '--since', '1h')}",
+    ]
 
 
 def _keys(workspace: Workspace, name: str, data: dict[str, Any], draft: Draft) -> list[dict[str, Any]]:
@@ -92,16 +193,23 @@ def _kept(name: str, keys: list[dict[str, Any]], drop: tuple[str, ...], now: flo
     for identity in drop:
         if identity not in known:
             raise Failure(f"{name} has no key {identity[:64]!r}: it has {', '.join(known)}")
-    kept = [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
+    return [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
+
+
+def _room(name: str, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the keys, if there is room for one more. Raises Failure."""
     if len(kept) >= MAX_KEYS:
         raise Failure(f"{name} has {MAX_KEYS} keys already: remove one with --drop {kept[-1]['id']}")
     return kept
 
 
 def _next_key(name: str, keys: list[dict[str, Any]], draft: Draft) -> str:
-    """Return an id that no key has, and that was never revoked."""
+    """Return an id that no key has or had, as far as that is known: the audit log names keys by id."""
+    gone = {*draft.revoked("keys")}
+    with suppress(PrivateFileError):
+        gone |= {*read_notice(place_of(draft.path)).removed}
     after = _highest({key["id"] for key in keys})
-    return next(key for key in names_of_keys(after) if f"{name}/{key}" not in draft.revoked("keys"))
+    return next(key for key in names_of_keys(after) if f"{name}/{key}" not in gone)
 
 
 def _highest(used: set[str]) -> int:

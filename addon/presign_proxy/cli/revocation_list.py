@@ -13,6 +13,7 @@ from ..core.revocations import EVERY
 from .hints import command
 from .output import Output, table
 from .registry_entries import draft_of
+from .revoked_now import is_marked
 from .values import YEAR_10000
 from .workspace import Workspace
 
@@ -25,8 +26,18 @@ def list_revocations(workspace: Workspace, output: Output) -> None:
     draft = draft_of(workspace)
     revocations_of(draft.content("revoked"), draft.path)  # reports errors in it
     found = [*_urls(draft), *_named(draft), *_by_age(draft)]
-    rows = [(one["at"] or "-", one["undo"]) for one in found]
-    output.tell(found, *(table([("SINCE", "TO CANCEL IT"), *rows]) if rows else ["Nothing is revoked."]))
+    for one in found:
+        if is_marked(draft, one["what"], one["id"]):
+            one["now"] = True
+    output.tell(found, *(_rows(found) if found else ["Nothing is revoked."]))
+
+
+def _rows(found: list[dict[str, Any]]) -> list[str]:
+    """Return a table. It says of each what became of requests under way, if any were ended."""
+    if not any("now" in one for one in found):
+        return table([("SINCE", "TO CANCEL IT"), *((one["at"] or "-", one["undo"]) for one in found)])
+    rows = [(one["at"] or "-", "ended" if "now" in one else "went on", one["undo"]) for one in found]
+    return table([("SINCE", "UNDER WAY", "TO CANCEL IT"), *rows])
 
 
 def _urls(draft: Draft) -> Iterator[dict[str, Any]]:

@@ -28,17 +28,13 @@ from .completion import complete_connections
 from .hints import quoted
 from .output import Output, verb
 from .revocation_list import list_revocations
+from .revocation_words import sentence
+from .revoked_now import mark, unmark
 from .values import instant
 from .workspace import Failure, Workspace
 
 _GRACE: Final = 86_400
 """Seconds for which a revoked URL is remembered after its expiry, because clocks differ."""
-_NAMES: Final = {
-    "urls": "The URL with signature id",
-    "ids": "Everything signed as",
-    "keys": "The key",
-    "connections": "The connection",
-}
 _SIGNATURE_ID = re.compile(r"[0-9a-f]{32}")
 _ID = re.compile(grammar.CONNECTION_ID)
 _KEY = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.KEY_ID}")
@@ -55,6 +51,7 @@ _PRESIGN_ID = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}")
 @click.option(
     "--added-before", metavar="INSTANT", help="All keys older than this; with --connection, only its keys."
 )
+@click.option("--now", is_flag=True, help="End what is under way, too: streams, downloads, uploads.")
 @click.option("--undo", is_flag=True, help="Cancel the revocation.")
 @click.option("--list", "listing", is_flag=True, help="List every revocation, and how to cancel it.")
 @verb
@@ -66,22 +63,21 @@ def revoke(
     key: str | None,
     name: str | None,
     added_before: str | None,
+    now: bool,
     undo: bool,
     listing: bool,
 ) -> None:
     """Revoke a URL, token or signature id (URL; - reads standard input), or what the options name.
 
     It takes effect within a second, survives restarts, and applies to connections of the configuration too.
-    A URL or token that no signing key here made is not revoked: exit code 1.
+    With --now, what is under way ends within two seconds; without, it goes on. A URL or token that no
+    signing key here made is not revoked: exit code 1.
     """
     given = sum(one is not None for one in (url, key, name, added_before or connection))
-    if listing and (given or undo):
-        raise click.UsageError("--list lists every revocation: give nothing else with it")
+    _check_usage(given, now=now, undo=undo, listing=listing)
     if listing:
         list_revocations(workspace, output)
         return
-    if given != 1:
-        raise click.UsageError("give exactly one of: URL, --key, --id, --connection, --added-before")
     openers = workspace.openers
     if url == "-":
         url = prompts.text()  # before the lock: typing may take long, and other commands wait
@@ -94,15 +90,27 @@ def revoke(
         else:
             target = _what(workspace, name, connection, key, added_before, undo=undo)
         value = _written(draft, target, undo=undo)
+        if now:
+            mark(draft, target.section, target.name, value["at"] if isinstance(value, dict) else value)
         draft.write()
-    _tell(output, target, value, undo=undo)
+    _tell(output, target, value, undo=undo, now=now)
 
 
-def _tell(output: Output, target: Target, value: Any, *, undo: bool) -> None:
+def _check_usage(given: int, *, now: bool, undo: bool, listing: bool) -> None:
+    """Raise UsageError for options that do not go together. Args: given: how many targets there are."""
+    if now and undo:
+        raise click.UsageError("what was ended cannot be undone: leave out --now")
+    if listing and (given or undo or now):
+        raise click.UsageError("--list lists every revocation: give nothing else with it")
+    if not listing and given != 1:
+        raise click.UsageError("give exactly one of: URL, --key, --id, --connection, --added-before")
+
+
+def _tell(output: Output, target: Target, value: Any, *, undo: bool, now: bool) -> None:
     section, what, _, remarks = target
-    state = "no longer revoked" if undo else "revoked"
-    said = f"{_named(section, what, value)} is {state}; gateways notice within a second."
-    output.tell({"revoked": not undo, "what": section, "id": what}, said)
+    said = sentence(section, what, value, undo=undo, now=now)
+    data = {"revoked": not undo, "what": section, "id": what}
+    output.tell(data | ({"now": True} if now else {}), said)
     if not undo:
         output.note(*remarks)
 
@@ -114,6 +122,7 @@ def _written(draft: Draft, target: Target, *, undo: bool) -> Any:
         value = revoked.pop(target.name, None)
         if value is None:
             raise Failure(f"{target.name} is not revoked")
+        unmark(draft, target.section, target.name)
         return value
     value = revoked[target.name] = _later(revoked.get(target.name), target.value)
     return value
@@ -283,9 +292,3 @@ def _forget_expired(draft: Draft, now: float) -> None:
     over = min(now, known[len(known) // 2]) - _GRACE if known else 0.0
     for name in [name for name, one in urls.items() if 0 < (one.get("expires") or 0) < over]:
         del urls[name]
-
-
-def _named(section: str, name: str, value: Any) -> str:
-    if section == "added_before":
-        return "Every key" + (f" of {name}" if name != EVERY else "") + f" that was added before {value}"
-    return f"{_NAMES[section]} {name}"

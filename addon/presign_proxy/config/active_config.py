@@ -29,6 +29,13 @@ class ActiveConfig:
         self.registry: Registry | None = None
         """The registry that requests are decided with; None until a good one was loaded."""
 
+    @property
+    def now(self) -> Revocations | None:
+        """What was revoked with `now`: by the configuration in force, and since."""
+        loaded = self.loaded.now if self.loaded is not None else None
+        since = self.registry.since.now if self.registry is not None else None
+        return (loaded | since) if loaded and since else (loaded or since)
+
     def use(self, loaded: Loaded) -> None:
         """Put a configuration in force. It already contains everything that was revoked before."""
         self.loaded, self.loaded_at = loaded, time.time()

@@ -91,6 +91,11 @@ class LiveConfig:
         return self._in_force.registry
 
     @property
+    def revoked_now(self) -> Revocations | None:
+        """What was revoked so that requests under way end, too."""
+        return self._in_force.now
+
+    @property
     def loaded(self) -> config.Loaded | None:
         return self._in_force.loaded
 

@@ -54,6 +54,8 @@ class Loaded:
     lent: Lent
     store: Choice
     front: Certificate | None = None
+    now: Revocations | None = None
+    """What was revoked with `now`, so that what is under way is ended."""
 
     @property
     def limited(self) -> bool:
@@ -144,7 +146,8 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
         revoked_ids=revocations.ids,
         trusted_proxies=trusted,
     )
-    return Loaded(path, config, registry, tuple(warnings), seen.record(), memory.lent, store, front)
+    record = seen.record()
+    return Loaded(path, config, registry, tuple(warnings), record, memory.lent, store, front, revocations.now)
 
 
 def _registered(

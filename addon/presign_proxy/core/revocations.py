@@ -17,7 +17,8 @@ class Revocations(NamedTuple):
     """A set of revocations.
 
     `urls` are signature ids. `keys` are `{connection}/{key}`. `ids` are `{connection}/{id}` of presigns with
-    a name. `added_before` maps a connection, or `EVERY`, to a Unix time.
+    a name. `added_before` maps a connection, or `EVERY`, to a Unix time. `now` are those that end what is
+    under way, too; None if there are none.
     """
 
     urls: frozenset[str] = frozenset()
@@ -25,9 +26,10 @@ class Revocations(NamedTuple):
     connections: frozenset[str] = frozenset()
     added_before: Mapping[str, int] = {}
     ids: frozenset[str] = frozenset()
+    now: Revocations | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.urls or self.keys or self.connections or self.added_before or self.ids)
+        return bool(self.urls or self.keys or self.connections or self.added_before or self.ids or self.now)
 
     def __or__(self, other: Revocations) -> Revocations:
         """Return the union: everything that either of the two revokes."""
@@ -40,6 +42,7 @@ class Revocations(NamedTuple):
             self.connections | other.connections,
             bounds,
             self.ids | other.ids,
+            (self.now | other.now) if self.now and other.now else (self.now or other.now),
         )
 
     def is_revoked(self, connection: str, key: SigningKey | None) -> bool:
@@ -69,8 +72,12 @@ class Revocations(NamedTuple):
         return KeyRing(tuple(key._replace(revoked=is_revoked) for key, is_revoked in pairs))
 
     def _is_revoked(self, connection: str, key: SigningKey) -> bool:
-        if f"{connection}/{key.id}" in self.keys:
+        return self.revokes_key(connection, key.id, key.added)
+
+    def revokes_key(self, connection: str, key: str, added: int | None) -> bool:
+        """Return whether a key is revoked, by its name or by its age. Args: added: None if unknown."""
+        if f"{connection}/{key}" in self.keys:
             return True
         bound = max((self.added_before.get(name, 0) for name in (EVERY, connection)), default=0)
         # A key of unknown age may be as old as any.
-        return bool(bound) and (key.added is None or key.added < bound)
+        return bool(bound) and (added is None or added < bound)

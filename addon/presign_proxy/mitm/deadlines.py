@@ -34,10 +34,15 @@ class Deadlines:
         self,
         states: FlowStates,
         reload: Callable[[float], None],
+        end_revoked: Callable[[float], Awaitable[None]],
         tick: Callable[[float], None],
         end: Callable[[FlowState, Outcome], object],
     ) -> None:
-        """Args: end: writes down how a granted exchange has ended."""
+        """
+        Args:
+            end_revoked: ends what is under way and was revoked with `now`.
+            end: writes down how a granted exchange has ended.
+        """
         self._states = states
         self._clients = states.clients
         self._end = end
@@ -46,6 +51,7 @@ class Deadlines:
         # Revocations come first. A step that fails does not keep the others from running.
         self._steps: tuple[Callable[[float], Awaitable[None] | None], ...] = (
             reload,
+            end_revoked,
             self._end_gone,
             self._end_overdue,
             tick,

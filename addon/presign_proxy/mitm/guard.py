@@ -33,6 +33,7 @@ from .flow.state import FlowStates
 from .hook_dispatch import Begin, speed_up
 from .lane.attach import with_lane
 from .lane.shared import LaneShared
+from .revoked_requests import RevokedRequests
 from .settings import NAMES, Settings
 from .sockets import hang_up, open_clients, tell, widen
 from .tls import Front
@@ -60,7 +61,10 @@ class Guard:
         self._committer = Committer(admission, self.states, audit_log)
         self._finisher = Finisher(self.states, audit_log)
         self._settings = Settings(self.gateway, self.states, self._shared)
-        self._deadlines = Deadlines(self.states, self._settings.tick, self._shared.tick, self._finisher.end)
+        revoked = RevokedRequests(live_config, self.states, self._shared, self._finisher.end)
+        self._deadlines = Deadlines(
+            self.states, self._settings.tick, revoked.tick, self._shared.tick, self._finisher.end
+        )
         self._watching = False
         self.begin: Begin | None = None
         """Runs hooks at once, where that is possible; None: mitmproxy runs them in tasks."""

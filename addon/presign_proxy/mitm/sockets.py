@@ -15,6 +15,7 @@ from mitmproxy import ctx
 from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import events
 
+from .tcp import reset as reset_transport
 from .tcp import unsent
 
 MAX_CONNECTIONS: Final = 100
@@ -168,6 +169,12 @@ def abort(client: Client, connection: Connection) -> None:
     """Close one connection of a client's handler at once, and drop what is still to be written to it."""
     if (transport := transport_of(client, connection)) is not None:
         transport.abort()
+
+
+def reset(client: Client) -> None:
+    """End the connection of a client with RST: what it has not taken goes nowhere."""
+    if (transport := transport_of(client, client)) is not None:
+        reset_transport(transport)
 
 
 def hang_up(client: Client) -> None:

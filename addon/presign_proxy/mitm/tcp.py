@@ -21,6 +21,17 @@ def unsent(descriptor: int) -> int:
     return int(struct.unpack("i", found)[0])
 
 
+def reset(transport: Any) -> None:
+    """End a connection with RST, and drop what its peer has not taken.
+
+    A peer cannot take that for the end of what was sent, also where a body ends with its connection.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
+
+
+_RESET: Final = struct.pack("ii", 1, 0)
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """Seconds of silence, seconds between questions, and questions without an answer: two minutes in all."""
 

@@ -20,7 +20,7 @@ from ..build_credentials import FileSecrets
 from ..outside_secrets import Lent
 from ..presets.apply import Presets, with_presets
 from ..schema.connections import ConnectionEntry, PresignConnection
-from ..schema.registry import RegistryFile, Revoked
+from ..schema.registry import RegistryFile, Revoked, RevokedNow
 from ..schema.values import ConnectionId
 from ..strict_yaml import Document
 from ..validation import explain
@@ -148,11 +148,12 @@ def revocations_of(found: Any, path: Path) -> Revocations:
         raise ConfigError(explain(Document(str(path), {"revoked": found}), error, ("revoked",))) from None
 
 
-def _revocations(revoked: Revoked) -> Revocations:
+def _revocations(revoked: Revoked | RevokedNow) -> Revocations:
     return Revocations(
         frozenset(revoked.urls),
         frozenset(revoked.keys),
         frozenset(revoked.connections),
         dict(revoked.added_before),
         frozenset(revoked.ids),
+        _revocations(revoked.now) if isinstance(revoked, Revoked) else None,
     )

@@ -23,12 +23,14 @@ def said(data: Any) -> Revocations:
         return Revocations()
     revoked = _mapping(data.get("revoked"))
     disabled = [name for name, entry in _mapping(data.get("connections")).items() if is_disabled(entry)]
+    now = revoked.get("now")
     return Revocations(
         _names(revoked.get("urls")),
         _names(revoked.get("keys")),
         _names(revoked.get("connections")) | frozenset(disabled),
         _bounds(revoked.get("added_before")),
         _names(revoked.get("ids")),
+        said({"revoked": {**now, "now": None}}) if isinstance(now, dict) else None,
     )
 
 

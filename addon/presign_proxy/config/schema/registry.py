@@ -33,6 +33,19 @@ class RevokedUrl(Strict):
     expires: int | None = None
 
 
+class RevokedNow(Strict):
+    """What `--now` was said of: requests that are under way are ended, too. The values are as in `revoked`.
+
+    What stands here revokes nothing by itself. A connection that is disabled so stands here, too.
+    """
+
+    urls: dict[_SignatureId, Instant] = Field(default_factory=dict)
+    keys: dict[_KeyName, Instant] = Field(default_factory=dict)
+    ids: dict[_PresignName, Instant] = Field(default_factory=dict)
+    connections: dict[ConnectionId, Instant] = Field(default_factory=dict)
+    added_before: dict[_OneOrAll, Instant] = Field(default_factory=dict)
+
+
 class Revoked(Strict):
     """Everything that is revoked, and since when. It applies to the connections of both files."""
 
@@ -41,6 +54,7 @@ class Revoked(Strict):
     ids: dict[_PresignName, Instant] = Field(default_factory=dict)
     connections: dict[ConnectionId, Instant] = Field(default_factory=dict)
     added_before: dict[_OneOrAll, Instant] = Field(default_factory=dict)
+    now: RevokedNow = RevokedNow()
 
 
 class RegistryFile(Strict):

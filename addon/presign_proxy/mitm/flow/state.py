@@ -15,6 +15,7 @@ from mitmproxy.connection import Client
 from ...core.answers import Answer, Style
 from ...core.decision import Decision, Deny, Facts, Forward, PassThrough
 from ...core.masking import Mask, mask_for
+from ...core.under_way import Basis, basis_of
 from ...errors import Denied
 from ...http.message import Request
 from ...limits.slots import LimitHold
@@ -43,6 +44,7 @@ class Granted(NamedTuple):
     snapshot: tuple[Any, ...]
     """The request on the flow, which must still equal this when it leaves."""
     mask: Mask
+    basis: Basis
     bodies: ShownBodies | None
     """What a UI is to show when the exchange has ended; None where there is no UI."""
 
@@ -201,6 +203,7 @@ class FlowStates:
             decision.connection.conduct.patience,
             snapshot,
             mask_for(decision.connection.injector),
+            basis_of(decision.facts),
             ShownBodies() if self.shows_bodies else None,
         )
         self._granted.add(flow_state)
@@ -268,10 +271,13 @@ class FlowStates:
         held = layer is not None and server is not None and layer.backlog_of(server)
         return not held and flow_state.client not in self.clients.half_closed
 
+    def under_way(self) -> list[FlowState]:
+        """Return the states of granted requests that go on, also only with the rest of their body."""
+        return [*self._granted, *(one for one in self._trailing if one.progress.upload.is_open)]
+
     def uploads(self) -> list[FlowState]:
         """Return the states of granted requests whose body has not come in full, answered or not."""
-        found = (*self._granted, *self._trailing)
-        return [flow_state for flow_state in found if flow_state.progress.upload.is_open]
+        return [flow_state for flow_state in self.under_way() if flow_state.progress.upload.is_open]
 
     def lost(self, client: Client) -> list[FlowState]:
         """Return the states of granted requests of a client that was cut off."""

@@ -50,7 +50,7 @@ from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
 from .outgoing_messages import SendingStream
 from .response import unframe
 from .state import FlowState
-from .stream_events import Drained, Overdue, Stalled
+from .stream_events import Drained, Overdue, Revoked, Stalled
 from .uploads import FRAMED_OTHERWISE
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,8 @@ class GuardedStream(SendingStream):
             return self._answer_late()
         if isinstance(event, Stalled):
             return self._end_stalled()
+        if isinstance(event, Revoked):
+            return self._end_revoked()
         flow_state = self.flow_state
         if self._is_body_broken(event):
             return self._refuse_body(event, flow_state)

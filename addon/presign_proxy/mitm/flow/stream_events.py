@@ -29,5 +29,9 @@ class Stalled(StreamEvent):
     """Nothing more of the body of a request has come for too long."""
 
 
+class Revoked(StreamEvent):
+    """What a request rests on was revoked with `now`."""
+
+
 class Drained(StreamEvent):
     """Other streams have had their turn, and the client has taken what there was of its answer."""

@@ -1,4 +1,4 @@
-"""The body of a request on the flow path: as long as it has to be, well framed, and in time."""
+"""The body of a request on the flow path: as long as it has to be, well framed, in time, not revoked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Final
 from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestProtocolError
 
+from ...core import under_way
 from ...core.policy import body_too_late
 from ...errors import Denied
+from ..sockets import reset
 from .coalesce import Commands
 from .downloads import DownloadingStream
 from .raw_message import announced, is_h1
@@ -53,6 +55,24 @@ class UploadingStream(DownloadingStream):
             return
         yield from self._cancel(flow_state)
         yield from self._answer(self._refusal(why.code, why.status))
+
+    def _end_revoked(self) -> Commands:
+        """End a request that was revoked with `now`: nothing more of it leaves, in either direction."""
+        flow_state, client = self.flow_state, self.context.client
+        if flow_state is None or flow_state.granted is None:
+            return
+        progress = flow_state.progress
+        progress.explain(under_way.WHY)
+        if progress.stage == "done":  # it is answered, and its body is still to come
+            yield from self._end_upload(flow_state)
+        elif self.head_sent:
+            progress.fail(under_way.CODE)
+            yield from self._abort(flow_state)
+            if client.alpn != b"h2":
+                reset(client)  # HTTP/1.0 would take the end of the connection for that of the answer
+        else:
+            yield from self._cancel(flow_state)
+            yield from self._answer(self._refusal(under_way.CODE))
 
     def _end_stalled(self) -> Commands:
         """End a request whose client sends no more of its body."""

@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.http._events import (
 
 from ..half_closed import PROBE
 from .coalesce import Commands
-from .stream_events import Departed, Overdue, StillThere
+from .stream_events import Departed, Overdue, Revoked, StillThere
 
 
 class WaitingStream(HttpStream):
@@ -60,7 +60,7 @@ class WaitingStream(HttpStream):
             return
         if isinstance(event, Overdue) and event.stream is self and not self.is_connecting:
             return
-        if isinstance(event, Overdue | RequestProtocolError) and self.is_connecting:
+        if isinstance(event, Overdue | Revoked | RequestProtocolError) and self.is_connecting:
             yield from self._stop_waiting()
         yield from super().handle_event(event)
 

@@ -18,6 +18,9 @@ class ClientOutput(Protocol):
     def send(self, data: bytes) -> None:
         """Write to the client."""
 
+    def reset(self) -> None:
+        """End the connection with RST, and drop what the client has not taken."""
+
     def when_drained(self, go_on: Callable[[], None]) -> None:
         """Call `go_on` once the client has taken what there is."""
 

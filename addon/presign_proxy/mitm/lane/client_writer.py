@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from mitmproxy.connection import Client
 from mitmproxy.proxy import commands
 
+from ..tcp import reset
+
 if TYPE_CHECKING:
     from .shared import LaneShared
 
@@ -100,6 +102,12 @@ class ClientWriter:
         except OSError:
             return  # mitmproxy notices the end of the connection
         go_on()
+
+    def reset(self) -> None:
+        """End the connection with RST, and drop what the client has not taken."""
+        if self.stream is not None:
+            self._shared.write_batch.drop(self.stream.transport)
+            reset(self.stream.transport)
 
     def abort(self) -> None:
         """End the connection without mitmproxy, which cannot be called; it notices the end."""

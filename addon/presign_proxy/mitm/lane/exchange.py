@@ -11,6 +11,7 @@ from ...core.answers import Answer, refusal
 from ...core.decision import Deny, denial
 from ...core.policy import body_too_late
 from ...core.rewrite_response import Reply
+from ...core.under_way import CODE as ENDED
 from ...errors import Denied
 from ...http.message import Fields
 from ...limits.slots import LimitHold
@@ -18,7 +19,7 @@ from . import request_head
 from .client_head import client_head
 from .dispatch import Dispatch, Stage
 from .granted_request import GrantedRequest
-from .record import Record
+from .record import End, Record
 from .request_body import upload_of
 from .response import Delivery
 from .upstream import UpstreamConnection
@@ -103,8 +104,7 @@ class Exchange:
             mine, rest = self._upload.take(data, self.granted.forward.terms.max_body)
         except Denied as denied:
             return self._cut(denied)
-        upstream = self._dispatch.upstream
-        if upstream is not None:
+        if (upstream := self._dispatch.upstream) is not None:
             upstream.write(mine, whole=self._upload.done)
         if self._upload.done and self.stage == "sending":
             self._sent()
@@ -199,12 +199,11 @@ class Exchange:
 
     def _end(self) -> None:
         """End after the response. The rest of a request that is not over is never read."""
-        whole = self._upload.done
-        dispatch = self._dispatch
+        whole, dispatch = self._upload.done, self._dispatch
         upstream, place, dispatch.upstream = dispatch.upstream, dispatch.place, None
         if upstream is not None and not whole:
             upstream.close()  # it would take the rest of the body for a request
-        self._finish(self._record.status)
+        self._finish(End(self._record.status))
         if upstream is not None and place is not None and whole:
             self._shared.pool.give_back(place, upstream)
         self._lane.over(self, close=self._closes or not whole)
@@ -232,44 +231,42 @@ class Exchange:
     def deny(self, why: Deny) -> None:
         """Refuse what was granted before it was known whole: its limits, its credential, its body."""
         if not self.ended:
-            self._answer(why.answer, refused=why)
+            self._answer(why.answer, End(why.answer.status), why)
 
     def fail(self, why: str, code: str = "upstream", status: int | None = None) -> None:
         """End with an answer of ours, or by breaking off what has begun."""
-        if self.ended:
-            return
         if self._delivery.begun:
-            self._break(why)
-            return
-        forward = self.granted.forward
-        answer = refusal(code, forward.request_id, forward.style, status)
-        self._answer(answer, code, why)
+            self._break(why, code=code if code == ENDED else None)
+        elif not self.ended:
+            forward = self.granted.forward
+            answer = refusal(code, forward.request_id, forward.style, status)
+            self._answer(answer, End(answer.status, code=code, error=why))
 
-    def _answer(
-        self, answer: Answer, code: str | None = None, error: str | None = None, refused: Deny | None = None
-    ) -> None:
+    def _answer(self, answer: Answer, end: End, refused: Deny | None = None) -> None:
         """End with an answer of ours."""
         self._dispatch.let_go()  # before the slot is free
-        self._finish(answer.status, code, error, refused)
+        self._finish(end, refused)
         close = self._closes or not self._upload.done
         bodyless = self.granted.head.method == b"HEAD"
         self._lane.writer.send(request_head.answer(answer, close=close, bodyless=bodyless))
         self._lane.over(self, close=close)
 
-    def _break(self, why: str, refused: Deny | None = None) -> None:
+    def _break(self, why: str, refused: Deny | None = None, code: str | None = None) -> None:
         """Break off a response whose head is out: the client sees that it is not whole."""
         if self.ended:
             return
         self._delivery.flush()
         self._dispatch.let_go()
-        self._finish(self._record.status, error=why, refused=refused)
+        self._finish(End(self._record.status, code=code, error=why), refused)
         self._lane.over(self, close=True, now=True)
+        if code == ENDED:
+            self._lane.writer.reset()  # nothing more leaves, and the client cannot take that for the end
 
     def abandon(self, why: str) -> None:
         """End without an answer: the client has gone, or must go."""
         if not self.ended:
             self._dispatch.let_go()
-            self._finish(self._record.status, error=why)
+            self._finish(End(self._record.status, error=why))
 
     def lose(self, why: str) -> None:
         """End for a reason outside of the exchange. Does not fail."""
@@ -290,13 +287,7 @@ class Exchange:
                 end()
         self._lane.cut(self)
 
-    def _finish(
-        self,
-        status: int | None,
-        code: str | None = None,
-        error: str | None = None,
-        refused: Deny | None = None,
-    ) -> None:
+    def _finish(self, end: End, refused: Deny | None = None) -> None:
         """Give up what is waited for and the slot, and write the line in the audit log."""
         self.stage = "done"
         self._shared.exchanges.discard(self)
@@ -304,4 +295,4 @@ class Exchange:
         self.limit_hold.let_go()
         size = (self._upload.size, self._delivery.size)
         decision, peer = refused or self.granted.forward, self._lane.client.peername
-        self._record.write(self._shared.audit_log, decision, peer, status, code, error, size)
+        self._record.write(self._shared.audit_log, decision, peer, end, size)

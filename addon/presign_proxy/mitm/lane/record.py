@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...core.decision import Deny, Forward
 from ...observe.audit_log import AuditLog
 from ...observe.audit_record import Outcome
 
 logger = logging.getLogger(__name__)
+
+
+class End(NamedTuple):
+    """How an exchange ended."""
+
+    status: int | None
+    """The status that the client was sent."""
+    code: str | None = None
+    error: str | None = None
+    """The reason, for the audit log, if it did not end as it should."""
 
 
 class Record:
@@ -30,33 +40,24 @@ class Record:
         self._upstream_status, self._waited = status, time.monotonic() - self._started
 
     def write(
-        self,
-        audit_log: AuditLog,
-        decision: Deny | Forward,
-        peer: Any,
-        status: int | None,
-        code: str | None,
-        error: str | None,
-        size: tuple[int, int],
+        self, audit_log: AuditLog, decision: Deny | Forward, peer: Any, end: End, size: tuple[int, int]
     ) -> None:
         """Write the line. Does not fail.
 
         Args:
-            status: sent to the client.
-            code, error: of a failure after the request was granted.
             size: bytes of the request's body and of the answer's.
         """
         outcome = Outcome(
-            status,
+            end.status,
             self._upstream_status,
             size[0],
             size[1],
             time.monotonic() - self._started,
-            code,
-            error,
+            end.code,
+            end.error,
             self._waited,
         )
         try:
             audit_log.write(decision, outcome, peer, lane=True)
-        except Exception as failure:
-            logger.error("presign: failed to write the audit log (%s)", type(failure).__name__)
+        except Exception as error:
+            logger.error("presign: failed to write the audit log (%s)", type(error).__name__)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from mitmproxy import ctx
 
 from ...core.decision import Forward
+from ...core.under_way import CODE, WHY, Basis, basis_of
 from ...gateway.admission import Admission
 from ...gateway.destination import DestinationJudge
 from ...gateway.lifecycle import Lifecycle
@@ -19,6 +20,7 @@ from ...observe.audit_log import AuditLog
 from ..client_state import ClientStates
 from . import availability, upstream_tls
 from .grant_cache import GrantCache
+from .granted_request import GrantedRequest
 from .upstream_pool import Pool, PoolKey
 from .write_batch import WriteBatch
 
@@ -28,6 +30,13 @@ class Underway(Protocol):
 
     @property
     def limit_hold(self) -> LimitHold: ...
+
+    @property
+    def granted(self) -> GrantedRequest: ...
+
+    def fail(self, why: str, code: str) -> None: ...
+
+    def collapse(self, error: Exception) -> None: ...
 
     def lose(self, why: str) -> None: ...
 
@@ -112,6 +121,15 @@ class LaneShared:
         self.pool.sweep()
         self.grants.forget_before(self.admission.registry, int(time.time()))
         self._judge.refresh()
+
+    def end_revoked(self, is_ended: Callable[[Basis], bool]) -> None:
+        """End the exchanges that rest on what was revoked with `now`."""
+        for exchange in list(self.exchanges):
+            try:
+                if is_ended(basis_of(exchange.granted.forward.facts)):
+                    exchange.fail(WHY, CODE)
+            except Exception as error:
+                exchange.collapse(error)
 
     def close(self) -> None:
         """End all exchanges, and close all connections: the gateway stops."""

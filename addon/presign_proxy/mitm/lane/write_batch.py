@@ -47,6 +47,11 @@ class WriteBatch:
         if pieces:
             _write(transport, b"".join(pieces))
 
+    def drop(self, transport: Any) -> None:
+        """Drop what waits for this transport."""
+        if self._waiting.get(transport):
+            self._waiting[transport] = []
+
     def _flush_all(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for transport, pieces in waiting.items():
