@@ -36,11 +36,14 @@ class Finding(NamedTuple):
 class Conclusion(NamedTuple):
     """The decision of `core.decide`.
 
+    For a holder without a configuration, "good" means that the signature is right and covers the request, and
+    "unknown" that only the signature could not be checked; `detail` says why.
+
     `status` and `code` are None unless the request is refused. `detail` is the text for the audit log.
     `message` is the text that the client would read, empty if there is none.
     """
 
-    decision: Literal["forward", "deny", "pass"]
+    decision: Literal["forward", "deny", "pass", "good", "unknown"]
     status: int | None = None
     code: str | None = None
     detail: str | None = None
@@ -48,7 +51,8 @@ class Conclusion(NamedTuple):
 
     @property
     def granted(self) -> bool:
-        return self.decision == "forward"
+        """True if the gateway grants it, or if it is good as far as its holder can know."""
+        return self.decision in ("forward", "good")
 
 
 class Claimed(NamedTuple):
@@ -112,6 +116,10 @@ def render(explanation: Explanation) -> list[str]:
 def headline(verdict: Conclusion) -> str:
     if verdict.decision == "forward":
         return "Granted: the gateway forwards it with the credential."
+    if verdict.decision == "good":
+        return "Good: the given secret made the signature, and it covers this request."
+    if verdict.decision == "unknown":
+        return f"Cannot be verified {verdict.detail}. Nothing else speaks against this request."
     if verdict.decision == "pass":
         return "Not presigned: the gateway passes it on as it is, without any credential."
     return f"Refused: {verdict.status} {verdict.code}: {verdict.detail}."
