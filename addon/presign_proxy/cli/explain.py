@@ -1,6 +1,7 @@
 """`presign explain` and `verify`: the gateway's decision on a URL, token, headers or curl command line.
 
-Without a configuration, they say what a holder can know (`explained_to_holder`).
+Without a configuration, they say what a holder can know (`explained_to_holder`). `explain req_…` explains a
+line of the audit log (`explained_request`).
 """
 
 from __future__ import annotations
@@ -63,6 +64,19 @@ def _by_configuration(
     return explained(registry, presented.request, now), {"assumed": assumed}, noted("Assumed:", assumed)
 
 
+def _from_the_log(
+    place: Place, output: Output, request_id: str, log: str | None, asked: dict[str, str | None]
+) -> int:
+    from .explained_request import REQUEST_ID, explain_request
+
+    if any(asked.values()):
+        raise click.UsageError("a request id stands for itself: only --log can be given with it")
+    if not REQUEST_ID.fullmatch(request_id):
+        raise click.UsageError("a request id is req_ and letters, digits, _ or -")
+    explain_request(place, output, request_id, log)
+    return DONE
+
+
 def named(request: Request) -> frozenset[str]:
     """Return the ids of connections that a request may name, in any place."""
     loose = lenient.read(request)
@@ -89,7 +103,8 @@ _CONNECTION = click.option(
 
 
 @click.command(cls=Pasted)
-@click.argument("what", metavar="URL|TOKEN|HEADERS|curl …|-")
+@click.argument("what", metavar="URL|TOKEN|HEADERS|curl …|req_…|-")
+@click.option("--log", metavar="FILE", help="For req_…: the audit log, if not that of the configuration.")
 @_METHOD
 @_PATH
 @_TO
@@ -99,12 +114,19 @@ _CONNECTION = click.option(
 @_SECRET_FILE
 @_CONNECTION
 @light_verb
-def explain(place: Place, output: Output, what: str, at: str | None, **asked: str | None) -> int:
+def explain(
+    place: Place, output: Output, what: str, at: str | None, log: str | None, **asked: str | None
+) -> int:
     """Say step by step what the gateway would do with a request, and why; point out common mistakes.
 
     Offline, with the local configuration; without one, what a URL says and what is wrong with it as far as it
-    shows. Exit code 0 if the request would be granted.
+    shows. Exit code 0 if the request would be granted. For the request id of an answer (req_…), explain what
+    the audit log has about it.
     """
+    if what.strip().startswith("req_"):
+        return _from_the_log(place, output, what.strip(), log, {"at": at, **asked})
+    if log is not None:
+        raise click.UsageError("--log needs a request id, req_…")
     explanation, more, tail = _judged(place, what, at, asked)
     output.tell(explanation.to_json() | more, *render(explanation), *tail)
     return DONE if explanation.verdict.granted else REFUSED
