@@ -50,7 +50,7 @@ def conclusion_of(case: Case) -> Conclusion:
     if not isinstance(decision, Deny):
         return Conclusion("pass")
     status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
-    message = (decision.sentence or MESSAGE[decision.code]) if decision.style == "json" else ""
+    message = (decision.sentence or MESSAGE[decision.code]) if decision.style != "bare" else ""
     return Conclusion("deny", status, decision.code, shown(decision.detail), message)
 
 

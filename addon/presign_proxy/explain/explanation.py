@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from email.utils import formatdate
 from typing import Final, Literal, NamedTuple
 
+from ..units import in_words
+
 Outcome = Literal["ok", "refused", "note"]
 
 _MARKS: Final[dict[Outcome, str]] = {"ok": "ok", "refused": "!!", "note": "--"}
@@ -14,7 +16,7 @@ _MARKS: Final[dict[Outcome, str]] = {"ok": "ok", "refused": "!!", "note": "--"}
 _SIGNATURE = re.compile(r"(?<![0-9A-Fa-f])([0-9A-Fa-f]{8})[0-9A-Fa-f]{25,}")
 _TOKEN = re.compile(r"(ps[0-9]_.{4})[A-Za-z0-9_+/=.-]{9,}")
 _WIDTH: Final = 11
-_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "min"), (1, "second"))
+span = in_words
 
 
 class Step(NamedTuple):
@@ -140,21 +142,6 @@ def printable(text: str) -> str:
 
 def listed(texts: Iterable[str]) -> str:
     return ", ".join(texts)
-
-
-def span(seconds: int) -> str:
-    """Format a length of time in its two largest units: "3 days 4 hours", "42 min", "1 second"."""
-    parts: list[str] = []
-    rest = seconds
-    for size, name in _UNITS:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {name}{'s' if count > 1 and name != 'min' else ''}")
-        elif parts:
-            break
-        if len(parts) == 2 or (parts and count >= 10):
-            break
-    return " ".join(parts) or "0 seconds"
 
 
 def moment(unix: int) -> str:
