@@ -27,6 +27,8 @@ FOLDERS: Final = {
 TOP: Final = ("test_architecture.py", "test_mirror.py")
 ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
     "core/answers.py": ("mitm/test_refusals.py", "what a client is told is read where a client reads it"),
+    "limits/usage.py": ("cli/test_usage.py", "what is left is read where an operator reads it"),
+    "limits/stores/counts.py": ("cli/test_usage.py", "what gateways have counted is read from their stores"),
     "core/ceiling.py": ("core/test_policy.py", "data: it is a policy that holds something against it"),
     "core/common_checks.py": ("core/test_grant.py", "both schemes use it"),
     "core/source_checks.py": ("core/test_presign_checks.py", "both tables of checks are held alike"),

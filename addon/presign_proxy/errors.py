@@ -1,7 +1,8 @@
 """Error codes, their statuses, the sentences that clients read, and the exceptions that carry them.
 
 The code is public (SPEC: answers). The detail is for the operator's audit log only. An answer is made from
-the code alone, so that no value of a request, no secret and no exception text can reach a client.
+the code, and after a good signature from what was signed, so that no other value of a request, no secret and
+no exception text can reach a client.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Denied(Exception):
         code: a key of `STATUS`.
         detail: the exact reason, for the audit log; never a secret, a signature or a query value.
         status: replaces the status of the code.
-        sentence: a constant text for the client; replaces that of `MESSAGE`.
+        sentence: a text for the client, which may hold what was signed; replaces that of `MESSAGE`.
         fields: extra header fields of the answer.
     """
 
@@ -111,8 +112,9 @@ class Limited(Denied):
     Args:
         limit: the name of the limit.
         fields: extra header fields of the answer.
+        sentence: how much is used, and when to come again.
     """
 
-    def __init__(self, limit: str, fields: tuple[tuple[bytes, bytes], ...]) -> None:
-        super().__init__("limited", limit, fields=fields)
+    def __init__(self, limit: str, fields: tuple[tuple[bytes, bytes], ...], sentence: str) -> None:
+        super().__init__("limited", limit, sentence=sentence, fields=fields)
         self.limit = limit

@@ -11,6 +11,7 @@ MAX_TEXT: Final = 200
 """Characters of one printed value. A head may be 64 KiB long."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_WORDS: Final = ((86400, "day"), (3600, "hour"), (60, "min"), (1, "second"))
 _SPANS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -45,6 +46,21 @@ def span(seconds: int) -> str:
                 return f"{count}{name}{rest // smaller}{letter}"
         return f"{count}{name}"
     return "0s"
+
+
+def in_words(seconds: int) -> str:
+    """Format a length of time in its two largest units: "3 days 4 hours", "42 min", "1 second"."""
+    parts: list[str] = []
+    rest = seconds
+    for size, name in _WORDS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {name}{'s' if count > 1 and name != 'min' else ''}")
+        elif parts:
+            break
+        if len(parts) == 2 or (parts and count >= 10):
+            break
+    return " ".join(parts) or "0 seconds"
 
 
 def instant(unix: int) -> str:

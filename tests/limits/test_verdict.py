@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from presign_proxy.limits.counter import SECOND, Counter, Weighed, weigh
 from presign_proxy.limits.rules import Concurrency, Quota, Rate, Requester, tallies_of
-from presign_proxy.limits.verdict import FOREVER, Verdict, fields, reached
+from presign_proxy.limits.verdict import FOREVER, Verdict, fields, reached, sentence
 from support.deciding import NOW
 from support.structured_fields import parsed
 
@@ -68,6 +68,21 @@ def test_the_longest_wait_counts_and_its_limit_is_named() -> None:
     ]
     assert told(*pairs)["Retry-After"] == str(DAY.until - NOW)
     assert reached([one for one, _ in pairs], Verdict(tuple(one for _, one in pairs))) == DAY
+
+
+def test_a_person_reads_what_is_used_up_and_when_to_come_again() -> None:
+    def said(counter: Counter, wait: int) -> str:
+        return sentence([counter], Verdict((Weighed(False, 0, 0, wait * SECOND),)))
+
+    uses = Counter("uses", "count", "k", 10, until=NOW + 60, quota=10)
+    assert said(uses, 60) == "10 of 10 uses of this presigned request are spent."
+    assert said(uses._replace(quota=1), 60) == "The only use of this presigned request is spent."
+    rate = Counter("rate-60s-url", "rate", "k", 10, SECOND, 0, 60, 60)
+    assert said(rate, 3) == "The limit is 60 requests in 1 min: try again in 3 seconds."
+    quota = Counter("quota-day-url", "count", "k", 9, until=86_400, window=86_400, quota=9)
+    assert said(quota, 7200) == "The limit is 9 requests until 1970-01-02T00:00:00Z: try again in 2 hours."
+    slots = Counter("concurrency-url", "slots", "k", 1, quota=1)
+    assert said(slots, 1) == "The limit is 1 request at a time: try again in 1 second."
 
 
 @given(st.integers(1, 10**12))

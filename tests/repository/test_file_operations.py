@@ -60,6 +60,11 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
         "the command reads it, and no gateway does",
         {"os.fstat", "os.open", "path.stat"},
     ),
+    "limits.stores.counts": ("the command reads it, and no gateway does", {"one.exists", "path.exists"}),
+    "observe.rotated_files": (
+        "the command reads them, and no gateway does",
+        {"directory.iterdir", "one.is_file", "one.stat", "path.exists"},
+    ),
     "config.tls_certificate": (READS, {"read_at_most"}),
     "config.strict_yaml": (READS, {"read_at_most"}),
     "config.secret_sources": (READS, {"read_at_most"}),

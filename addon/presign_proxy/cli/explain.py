@@ -1,20 +1,24 @@
-"""`presign explain` and `verify`: the gateway's decision on a URL, token, headers or curl command line."""
+"""`presign explain` and `verify`: the gateway's decision on a URL, token, headers or curl command line.
+
+Without a configuration, they say what a holder can know (`explained_to_holder`). `explain req_…` explains a
+line of the audit log (`explained_request`).
+"""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import click
 
 from ..config.values import instant
-from ..explain.explain import explain as explained
 from ..explain.explanation import Explanation, headline, render
 from ..explain.input import lenient
 from ..http.hosts import parse_address
 from ..http.message import Request
-from .output import DONE, REFUSED, Output, verb
+from .output import DONE, REFUSED, Output, light_verb, noted
 from .paste import Pasted, presented_by
-from .workspace import Workspace
+from .place import Place
 
 
 def _at(text: str | None) -> int:
@@ -33,15 +37,44 @@ def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 
 
 def _judged(
-    workspace: Workspace, given: str, at: str | None, **wanted: str | None
-) -> tuple[Explanation, list[str]]:
-    """Return the explanation, and the assumptions behind it."""
+    place: Place, given: str, at: str | None, asked: dict[str, str | None]
+) -> tuple[Explanation, dict[str, Any], list[str]]:
+    """Return the explanation, more of it for JSON, and more lines for people."""
+    now = _at(at)
+    secret = asked.pop("secret_env"), asked.pop("secret_file"), asked.pop("connection")
+    if any(secret) or not place.is_configured:
+        from .explained_to_holder import judged
+
+        return judged(place, given, now, *secret, wanted=asked)
+    return _by_configuration(place, given, now, asked)
+
+
+def _by_configuration(
+    place: Place, given: str, now: int, wanted: dict[str, str | None]
+) -> tuple[Explanation, dict[str, Any], list[str]]:
+    from ..explain.explain import explain as explained
+    from .workspace import Workspace
+
+    workspace = Workspace(place.path, place.environ)
     # A text without a host is read as a request to the gateway, under one of its names.
     host = min(workspace.hosts(), default=None)
     presented = presented_by(given, **wanted, gateway=f"http://{host}" if host else None)
     registry, left_out = workspace.registry(named(presented.request))
-    explanation = explained(registry, presented.request, _at(at))
-    return explanation, [*presented.assumed, *left_out]
+    assumed = [*presented.assumed, *left_out]
+    return explained(registry, presented.request, now), {"assumed": assumed}, noted("Assumed:", assumed)
+
+
+def _from_the_log(
+    place: Place, output: Output, request_id: str, log: str | None, asked: dict[str, str | None]
+) -> int:
+    from .explained_request import REQUEST_ID, explain_request
+
+    if any(asked.values()):
+        raise click.UsageError("a request id stands for itself: only --log can be given with it")
+    if not REQUEST_ID.fullmatch(request_id):
+        raise click.UsageError("a request id is req_ and letters, digits, _ or -")
+    explain_request(place, output, request_id, log)
+    return DONE
 
 
 def named(request: Request) -> frozenset[str]:
@@ -53,35 +86,50 @@ def named(request: Request) -> frozenset[str]:
 
 _METHOD = click.option("--method", metavar="M", help="The method, if the text names none.")
 _PATH = click.option("--path", metavar="PATH", help="The path below the connection, for tokens and headers.")
-_TO = click.option("--to", metavar="URL", help="The URL to which headers are sent, if not the gateway.")
+_TO = click.option(
+    "--to", "url", metavar="URL", help="The URL to which headers are sent, if not the gateway."
+)
 _FROM = click.option("--from", "client", metavar="ADDRESS", callback=_address, help="The client's address.")
 _AT = click.option("--at", metavar="INSTANT", help="Decide as at this time, such as 2027-01-01T00:00:00Z.")
+_SECRET_ENV = click.option(
+    "--secret-env", metavar="NAME", help="Without the configuration: this variable has the signing secret."
+)
+_SECRET_FILE = click.option(
+    "--secret-file", metavar="PATH", help="Without the configuration: this file has the signing secret."
+)
+_CONNECTION = click.option(
+    "--connection", metavar="ID", help="Without the configuration: the connection, if the text names none."
+)
 
 
 @click.command(cls=Pasted)
-@click.argument("what", metavar="URL|TOKEN|HEADERS|curl …|-")
+@click.argument("what", metavar="URL|TOKEN|HEADERS|curl …|req_…|-")
+@click.option("--log", metavar="FILE", help="For req_…: the audit log, if not that of the configuration.")
 @_METHOD
 @_PATH
 @_TO
 @_FROM
 @_AT
-@verb
+@_SECRET_ENV
+@_SECRET_FILE
+@_CONNECTION
+@light_verb
 def explain(
-    workspace: Workspace,
-    output: Output,
-    what: str,
-    to: str | None,
-    at: str | None,
-    **asked: str | None,
+    place: Place, output: Output, what: str, at: str | None, log: str | None, **asked: str | None
 ) -> int:
     """Say step by step what the gateway would do with a request, and why; point out common mistakes.
 
-    Offline, with the local configuration. Exit code 0 if the request would be granted.
+    Offline, with the local configuration; without one, what a URL says and what is wrong with it as far as it
+    shows. Exit code 0 if the request would be granted. For the request id of an answer (req_…), explain what
+    the audit log has about it.
     """
-    explanation, assumed = _judged(workspace, what, at, **asked, url=to)
-    tail = ["", "Assumed:", *(f"  -  {one}" for one in assumed)] if assumed else []
-    output.tell(explanation.to_json() | {"assumed": assumed}, *render(explanation), *tail)
-    return DONE if explanation.verdict.decision == "forward" else REFUSED
+    if what.strip().startswith("req_"):
+        return _from_the_log(place, output, what.strip(), log, {"at": at, **asked})
+    if log is not None:
+        raise click.UsageError("--log needs a request id, req_…")
+    explanation, more, tail = _judged(place, what, at, asked)
+    output.tell(explanation.to_json() | more, *render(explanation), *tail)
+    return DONE if explanation.verdict.granted else REFUSED
 
 
 @click.command(cls=Pasted)
@@ -91,17 +139,17 @@ def explain(
 @_TO
 @_FROM
 @_AT
-@verb
-def verify(
-    workspace: Workspace,
-    output: Output,
-    what: str,
-    to: str | None,
-    at: str | None,
-    **asked: str | None,
-) -> int:
-    """Say whether the gateway would grant a request. Exit code 0 if it would."""
-    explanation, _ = _judged(workspace, what, at, **asked, url=to)
+@_SECRET_ENV
+@_SECRET_FILE
+@_CONNECTION
+@light_verb
+def verify(place: Place, output: Output, what: str, at: str | None, **asked: str | None) -> int:
+    """Say whether the gateway would grant a request. Exit code 0 if it would.
+
+    Without a configuration it needs the signing secret, and says whether the signature is right and covers
+    the request.
+    """
+    explanation, _, _ = _judged(place, what, at, asked)
     data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
     output.tell(data, headline(explanation.verdict))
-    return DONE if explanation.verdict.decision == "forward" else REFUSED
+    return DONE if explanation.verdict.granted else REFUSED

@@ -50,6 +50,13 @@ VERBS: Final = {
     "audit": Verb(
         "audit", "Show what the gateway decided: the lines of the audit log (FILE; - reads standard input)."
     ),
+    "status": Verb(
+        "status", "Show what runs: version, since when, configuration in force, requests, limits, audit log."
+    ),
+    "usage": Verb(
+        "usage",
+        "Show what is left of each limit and of the uses of each URL, now (CONNECTION; all by default).",
+    ),
     "rekey": Verb(
         "registry_file",
         "Encrypt the registry again: with a new key if the key is in a file, else with the first key.",

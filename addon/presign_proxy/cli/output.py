@@ -126,6 +126,11 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def noted(title: str, items: Sequence[str]) -> list[str]:
+    """Return lines with a list under a title; none for an empty list."""
+    return ["", title, *(f"  -  {one}" for one in items)] if items else []
+
+
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
     """Return the rows as aligned columns; the first row is the head."""
     cells = [list(row) for row in rows]

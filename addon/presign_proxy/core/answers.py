@@ -1,4 +1,7 @@
-"""The gateway's own answers. One function turns a refusal into bytes, and repeats nothing of the request."""
+"""The gateway's own answers. One function turns a refusal into bytes.
+
+They repeat nothing of a request, except what was signed, after a good signature (`refusal_message`).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import Literal, NamedTuple
 
 from ..errors import MESSAGE, STATUS
 from ..http.message import Fields
+from . import refusal_page
 
-Style = Literal["json", "bare"]
+Style = Literal["json", "bare", "page"]
 
 
 class Answer(NamedTuple):
@@ -36,31 +40,47 @@ def refusal(
     Args:
         status: replaces the status of the code: 504 for `upstream`, 413 for `too_large`.
         style: "json", as SDKs print it, or "bare", as scheme source wants it (Motioness: "403 with no
-            detail"): without a reason, all 4xx but 413 and 429 as 403 Forbidden.
+            detail"): without a reason, all 4xx but 413 and 429 as 403 Forbidden. "page" is the same as
+            "json", for a person in a browser.
         limit: the name of the limit that was reached.
         more: further fields. In the bare style only `Retry-After` is kept.
         sentence: replaces the sentence of the code.
     """
     status = status or STATUS[code]
     if style == "bare":
-        if 400 <= status < 500 and status not in (413, 429):
-            status = 403
-        reason = _reason(status)
-        kept = tuple([field for field in more if field[0] == b"Retry-After"])
-        return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)) + kept, reason)
+        return _bare(status, more)
     message = sentence or MESSAGE[code]
-    error = {"code": code, "type": code, "message": message, "request_id": request_id}
-    if limit is not None:
-        error["limit"] = limit
-    # Outside of `error`, gh, octokit and npm read `message`, and Anthropic's SDK reads `type`.
-    body = json.dumps({"error": error, "message": message, "type": "error"}).encode()
+    if style == "page":
+        kind, own = b"text/html; charset=utf-8", refusal_page.FIELDS
+        body = refusal_page.page(status, code, message, request_id, limit)
+    else:
+        kind, own = b"application/json", ()
+        body = _json(code, message, request_id, limit)
     fields = (
-        *_fields(b"application/json", len(body)),
+        *_fields(kind, len(body)),
+        *own,
+        (b"Vary", b"Accept, Sec-Fetch-Mode"),
         (b"X-Presign-Error", code.encode()),
         (b"X-Presign-Request-Id", request_id.encode()),
         *more,
     )
     return Answer(status, _reason(status), fields, body)
+
+
+def _bare(status: int, more: Fields) -> Answer:
+    if 400 <= status < 500 and status not in (413, 429):
+        status = 403
+    reason = _reason(status)
+    kept = tuple([field for field in more if field[0] == b"Retry-After"])
+    return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)) + kept, reason)
+
+
+def _json(code: str, message: str, request_id: str, limit: str | None) -> bytes:
+    error = {"code": code, "type": code, "message": message, "request_id": request_id}
+    if limit is not None:
+        error["limit"] = limit
+    # Outside of `error`, gh, octokit and npm read `message`, and Anthropic's SDK reads `type`.
+    return json.dumps({"error": error, "message": message, "type": "error"}).encode()
 
 
 def _reason(status: int) -> bytes:

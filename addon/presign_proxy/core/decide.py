@@ -7,6 +7,7 @@ from typing import Final
 from ..errors import Denied
 from ..http.client_address import bucket
 from ..http.message import Head, Request, check_grammar, check_size, head_of
+from ..http.navigation import is_navigation
 from ..limits.counter import Counter
 from ..limits.rules import Requester, tallies_of
 from ..signing.source_scheme import Source
@@ -15,6 +16,7 @@ from .answers import Style
 from .decision import PASS, Asked, Decision, Facts, Forward, Judged, denial
 from .grant import Grant, grant_presign, grant_source
 from .recognise import at_another_name, form_of, recognise
+from .refusal_message import sentence_for
 from .registry import Registry
 from .rewrite_request import check_meaning, check_upgrade, outgoing
 
@@ -29,11 +31,11 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
         now: Unix time, whole seconds.
     """
     facts = Facts(request_id, request.method[:32].decode("ascii", "replace"), request.client)
-    known = registry or _NO_REGISTRY
+    known, head = registry or _NO_REGISTRY, head_of(request)
     form = form_of(known, request)
-    gateway = form.gateway
-    style: Style = "bare" if form.source else "json"
-    head = head_of(request)
+    gateway, claim = form.gateway, None
+    usual = _usual_style(request, head)
+    style: Style = "bare" if form.source else usual
     try:
         if registry is None:
             raise Denied("unavailable", "there is no registry")
@@ -54,13 +56,18 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
             style = "bare"
             grant = grant_source(registry, request, claim, facts, now, gateway=gateway)
         else:
-            style = "json"
+            style = usual
             grant = grant_presign(registry, request, claim, facts, now)
         return _forward(registry, grant, request, head, facts, style, now)
     except Denied as denied:
         if not gateway and not _reaches_its_upstream(request, facts):
             denied = at_another_name(request, denied)
-        return denial(denied, style, facts)
+        return denial(denied, style, facts, sentence_for(denied, claim, facts, now))
+
+
+def _usual_style(request: Request, head: Head) -> Style:
+    """Return the style of answers outside of scheme source."""
+    return "page" if is_navigation(request.fields, head) else "json"
 
 
 def _reaches_its_upstream(request: Request, facts: Facts) -> bool:

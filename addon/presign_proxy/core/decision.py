@@ -122,8 +122,12 @@ class Deny:
         )
 
 
-def denial(denied: Denied, style: Style, facts: Facts) -> Deny:
-    """Convert an exception to the decision that it means."""
+def denial(denied: Denied, style: Style, facts: Facts, sentence: str | None = None) -> Deny:
+    """Convert an exception to the decision that it means.
+
+    Args:
+        sentence: replaces the sentence of the exception.
+    """
     style = "bare" if denied.bare else style
     limit = denied.limit if isinstance(denied, Limited) else None
     return Deny(
@@ -134,7 +138,7 @@ def denial(denied: Denied, style: Style, facts: Facts) -> Deny:
         limit,
         denied.fields,
         status=denied.status,
-        sentence=denied.sentence,
+        sentence=sentence or denied.sentence,
     )
 
 

@@ -61,7 +61,8 @@ def check_body(signed: int, fields: Fields) -> None:
 
 
 def body_too_large(signed: int) -> Denied:
-    return Denied("too_large", f"the body is larger than the signed {signed} bytes", 413)
+    sentence = f"The body of this request is larger than the {signed} bytes that were signed."
+    return Denied("too_large", f"the body is larger than the signed {signed} bytes", 413, sentence=sentence)
 
 
 def body_too_late(seconds: int) -> Denied:

@@ -34,26 +34,28 @@ def explain(registry: Registry, request: Request, now: int) -> Explanation:
     case = open_case(registry, request, now)
     leaving = _leaving(case, case.decision) if isinstance(case.decision, Forward) else None
     return Explanation(
-        _verdict(case),
-        _claimed(case),
-        tuple(_clean(case, step) for step in _steps(case, leaving)),
+        conclusion_of(case),
+        claimed_in(case),
+        tuple(without_signature(case, step) for step in _steps(case, leaving)),
         tuple(Finding(finding.name, shown(finding.text)) for finding in diagnose(case)),
         leaving,
     )
 
 
-def _verdict(case: Case) -> Conclusion:
+def conclusion_of(case: Case) -> Conclusion:
+    """Return the decision on a case as data."""
     decision = case.decision
     if isinstance(decision, Forward):
         return Conclusion("forward")
     if not isinstance(decision, Deny):
         return Conclusion("pass")
     status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
-    message = (decision.sentence or MESSAGE[decision.code]) if decision.style == "json" else ""
+    message = (decision.sentence or MESSAGE[decision.code]) if decision.style != "bare" else ""
     return Conclusion("deny", status, decision.code, shown(decision.detail), message)
 
 
-def _claimed(case: Case) -> Claimed:
+def claimed_in(case: Case) -> Claimed:
+    """Return what was recognised of the presign."""
     claim, facts = case.claim, case.facts
     if isinstance(claim, Presign):
         named = facts.connection or claim.connection_id
@@ -135,7 +137,7 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _clean(case: Case, step: Step) -> Step:
+def without_signature(case: Case, step: Step) -> Step:
     """Return the step without the signature.
 
     In the canonical string, only the signature itself is cut: other text may look like a signature.

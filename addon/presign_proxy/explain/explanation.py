@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from email.utils import formatdate
 from typing import Final, Literal, NamedTuple
 
+from ..units import in_words
+
 Outcome = Literal["ok", "refused", "note"]
 
 _MARKS: Final[dict[Outcome, str]] = {"ok": "ok", "refused": "!!", "note": "--"}
@@ -14,7 +16,7 @@ _MARKS: Final[dict[Outcome, str]] = {"ok": "ok", "refused": "!!", "note": "--"}
 _SIGNATURE = re.compile(r"(?<![0-9A-Fa-f])([0-9A-Fa-f]{8})[0-9A-Fa-f]{25,}")
 _TOKEN = re.compile(r"(ps[0-9]_.{4})[A-Za-z0-9_+/=.-]{9,}")
 _WIDTH: Final = 11
-_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "min"), (1, "second"))
+span = in_words
 
 
 class Step(NamedTuple):
@@ -36,11 +38,14 @@ class Finding(NamedTuple):
 class Conclusion(NamedTuple):
     """The decision of `core.decide`.
 
+    For a holder without a configuration, "good" means that the signature is right and covers the request, and
+    "unknown" that only the signature could not be checked; `detail` says why.
+
     `status` and `code` are None unless the request is refused. `detail` is the text for the audit log.
     `message` is the text that the client would read, empty if there is none.
     """
 
-    decision: Literal["forward", "deny", "pass"]
+    decision: Literal["forward", "deny", "pass", "good", "unknown"]
     status: int | None = None
     code: str | None = None
     detail: str | None = None
@@ -48,7 +53,8 @@ class Conclusion(NamedTuple):
 
     @property
     def granted(self) -> bool:
-        return self.decision == "forward"
+        """True if the gateway grants it, or if it is good as far as its holder can know."""
+        return self.decision in ("forward", "good")
 
 
 class Claimed(NamedTuple):
@@ -112,6 +118,10 @@ def render(explanation: Explanation) -> list[str]:
 def headline(verdict: Conclusion) -> str:
     if verdict.decision == "forward":
         return "Granted: the gateway forwards it with the credential."
+    if verdict.decision == "good":
+        return "Good: the given secret made the signature, and it covers this request."
+    if verdict.decision == "unknown":
+        return f"Cannot be verified {verdict.detail}. Nothing else speaks against this request."
     if verdict.decision == "pass":
         return "Not presigned: the gateway passes it on as it is, without any credential."
     return f"Refused: {verdict.status} {verdict.code}: {verdict.detail}."
@@ -132,21 +142,6 @@ def printable(text: str) -> str:
 
 def listed(texts: Iterable[str]) -> str:
     return ", ".join(texts)
-
-
-def span(seconds: int) -> str:
-    """Format a length of time in its two largest units: "3 days 4 hours", "42 min", "1 second"."""
-    parts: list[str] = []
-    rest = seconds
-    for size, name in _UNITS:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {name}{'s' if count > 1 and name != 'min' else ''}")
-        elif parts:
-            break
-        if len(parts) == 2 or (parts and count >= 10):
-            break
-    return " ".join(parts) or "0 seconds"
 
 
 def moment(unix: int) -> str:

@@ -17,7 +17,7 @@ from .slots import Slot, Slots
 from .stores.memory import MemoryStore
 from .stores.open import Choice
 from .stores.store import Declined, Lease, Store, StoreError
-from .verdict import Verdict, fields, reached
+from .verdict import Verdict, fields, reached, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ class Limiter:
             return None
         if not verdict.admitted:
             self.counts["limited"] += 1
-            raise Limited(reached(counters, verdict).name, fields(counters, verdict))
+            name = reached(counters, verdict).name
+            raise Limited(name, fields(counters, verdict), sentence(counters, verdict))
         self.counts["admitted"] += 1
         if not leases:
             return None

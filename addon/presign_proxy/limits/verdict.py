@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from ..http.message import Fields
+from ..units import in_words, instant
 from .counter import SECOND, Counter, Weighed
 
 FOREVER: Final = 86_400
@@ -26,8 +27,27 @@ class Verdict(NamedTuple):
 
 def reached(counters: Sequence[Counter], verdict: Verdict) -> Counter:
     """Return the counter that refused a request; if there are several, the one with the longest wait."""
+    return _reached(counters, verdict)[0]
+
+
+def _reached(counters: Sequence[Counter], verdict: Verdict) -> tuple[Counter, Weighed]:
     full = [pair for pair in zip(counters, verdict.weighed, strict=True) if not pair[1].fits]
-    return max(full, key=lambda pair: _wait(*pair))[0]
+    return max(full, key=lambda pair: _wait(*pair))
+
+
+def sentence(counters: Sequence[Counter], verdict: Verdict) -> str:
+    """Return the sentence for the client: what is used up, and when to come again."""
+    counter, weighed = _reached(counters, verdict)
+    most, again = counter.quota, f"try again in {in_words(_wait(counter, weighed))}."
+    if counter.name == "uses":
+        spent = f"{most} of {most} uses" if most > 1 else "The only use"
+        return f"{spent} of this presigned request {'are' if most > 1 else 'is'} spent."
+    requests = f"{most} request{'s' if most > 1 else ''}"
+    if counter.kind == "slots":
+        return f"The limit is {requests} at a time: {again}"
+    if counter.kind == "count":
+        return f"The limit is {requests} until {instant(counter.until)}: {again}"
+    return f"The limit is {requests} in {in_words(counter.window)}: {again}"
 
 
 def fields(counters: Sequence[Counter], verdict: Verdict) -> Fields:

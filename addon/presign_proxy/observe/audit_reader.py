@@ -51,10 +51,15 @@ def _refuse(_: str) -> NoReturn:
 
 
 class Lines:
-    """The whole lines of an open file, and how many are no records."""
+    """The whole lines of an open file, and how many are no records.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Args:
+        containing: a text without which a line is passed over, unread.
+    """
+
+    def __init__(self, file: BinaryIO, containing: bytes = b"") -> None:
         self.file = file
+        self._containing = containing
         self.unreadable = 0
         self._part = b""
         self._is_too_long = False
@@ -71,6 +76,8 @@ class Lines:
             too_long, self._part, self._is_too_long = self._is_too_long, b"", False
             if line.isspace() and not too_long:
                 continue  # a worker ended the half line of another one
+            if self._containing not in line:
+                continue
             found = None if too_long else record_of(line)
             if found is None:
                 self.unreadable += 1
@@ -80,7 +87,7 @@ class Lines:
     def end(self) -> Iterator[dict[str, Any]]:
         """Yield the last line if it is a record that lacks only its line end. No more will come."""
         part, self._part = self._part, b""
-        found = record_of(part) if part else None
+        found = record_of(part) if part and self._containing in part else None
         if found is not None:
             yield found
         elif part or self._is_too_long:

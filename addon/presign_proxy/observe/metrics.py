@@ -87,6 +87,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "gauge", "Secrets that are not available; their connections are answered 503.", (), "max"
     ),
     "presign_connections": Family("gauge", "Connections of the registry.", (), "max"),
+    "presign_workers": Family("gauge", "Processes that serve."),
     "presign_ready": Family("gauge", "Whether presigned requests are served.", (), "min"),
     "presign_audit_lines_total": Family("counter", "Audit lines that were written."),
     "presign_audit_dropped_total": Family("counter", "Audit lines that are lost, because too many waited."),

@@ -16,8 +16,13 @@ logger = logging.getLogger(__name__)
 class Overseer:
     """The supervisor's admin listener. Its address comes from workers, who alone read the configuration."""
 
-    def __init__(self, ready: Callable[[], tuple[bool, str]]) -> None:
+    def __init__(self, ready: Callable[[], tuple[bool, str]], serving: Callable[[], int]) -> None:
+        """
+        Args:
+            serving: how many workers serve, without the one in reserve, which reports its figures too.
+        """
         self._ready = ready
+        self._serving = serving
         self._totals = Totals()
         self._address: tuple[str, int] | None = None
         self._server: AdminServer | None = None
@@ -66,4 +71,4 @@ class Overseer:
         self.trouble = why
 
     async def _figures(self) -> Snapshot:
-        return self._totals.total()
+        return self._totals.total() | {"presign_workers": [[[], self._serving()]]}

@@ -50,7 +50,7 @@ class Supervisor:
         self._notifier = notifier
         self._workers: list[WorkerProcess] = []
         self._table = RoomTable()
-        self._overseer = Overseer(self.ready)
+        self._overseer = Overseer(self.ready, lambda: len(self._of("serving")))
         self._changed = asyncio.Event()
         self._stopping: float | None = None
         self._leaving = False

@@ -97,7 +97,7 @@ class RedisStore:
         for counter in counters:
             arguments += (counter.kind, counter.limit, counter.interval or counter.until)
         undo = [("ZREM", counter.key, holder) for counter in counters if counter.kind == "slots"]
-        with _failures():
+        with failures():
             said = await self._evaluate((len(keys), *keys, *arguments), undo)
             # Callers calculate with these numbers. Other values would fail there, as an error of our own.
             if len(said) != 3 * len(keys) or not all(isinstance(one, int) for one in said):
@@ -117,7 +117,7 @@ class RedisStore:
         return list(_good(answer))
 
     async def renew(self, leases: Sequence[Lease]) -> None:
-        with _failures():
+        with failures():
             now = self.now or await self._clock()
             commands: list[Command] = []
             for key, holder in leases:
@@ -127,7 +127,7 @@ class RedisStore:
                 _good(answer)
 
     async def release(self, leases: Sequence[Lease]) -> None:
-        with _failures():
+        with failures():
             for answer in await self._ask(*[("ZREM", key, holder) for key, holder in leases]):
                 _good(answer)
 
@@ -137,7 +137,7 @@ class RedisStore:
         return int(seconds) * 1_000_000 + int(rest)
 
     async def warnings(self) -> list[str]:
-        with _failures():
+        with failures():
             found = []
             told, durable = await self._ask(("INFO", "server"), ("CONFIG", "GET", *_DURABLE))
             if isinstance(told, NoPermissionError):
@@ -210,6 +210,20 @@ def _options(password: Secret | None, ca: Path | None) -> dict[str, Any]:
     return more if password is None else more | {"password": password.reveal()}
 
 
+def looking(url: str, password: Secret | None, ca: Path | None, patience: float) -> Redis:
+    """Return a client to look, with so many seconds for each step. Raises StoreError, ValueError.
+
+    The other arguments are those of `RedisStore`.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=patience,
+        socket_connect_timeout=patience,
+        retry=RetryInTurn(NoBackoff(), 0),
+        **_options(password, ca),
+    )
+
+
 def refusal(url: str, password: Secret | None = None, ca: Path | None = None) -> str:
     """Return why a store that answers cannot count, as a sentence without subject; empty if it can.
 
@@ -217,14 +231,7 @@ def refusal(url: str, password: Secret | None = None, ca: Path | None = None) ->
     those of `RedisStore`.
     """
     try:
-        options = _options(password, ca)
-        with Redis.from_url(
-            url,
-            socket_timeout=LOOKING,
-            socket_connect_timeout=LOOKING,
-            retry=RetryInTurn(NoBackoff(), 0),
-            **options,
-        ) as client:
+        with looking(url, password, ca, LOOKING) as client:
             info = client.execute_command("INFO", "server")
     except (StoreError, RedisError, OSError, ValueError):
         return ""
@@ -264,7 +271,7 @@ def _pairs(answer: Any) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _failures() -> Iterator[None]:
+def failures() -> Iterator[None]:
     """Convert every error to a StoreError that names only its kind: its text may quote what was sent."""
     try:
         yield

@@ -123,13 +123,14 @@ class EndingStream(WaitingStream):
         self._leave()
         yield DropStream(self.stream_id)
 
-    def _refusal(self, code: str, status: int | None = None) -> Answer:
+    def _refusal(self, code: str, status: int | None = None, sentence: str | None = None) -> Answer:
         """Return the answer to a request that is refused, and note its code for the audit log."""
         flow_state = self.flow_state
         if flow_state is None or (granted := flow_state.granted) is None:
-            return refusal(code, new_request_id(), "json", status)
+            return refusal(code, new_request_id(), "json", status, sentence=sentence)
         flow_state.progress.fail(code)
-        return refusal(code, granted.request_id or new_request_id(), granted.style, status)
+        request_id = granted.request_id or new_request_id()
+        return refusal(code, request_id, granted.style, status, sentence=sentence)
 
     def _answer(self, answer: Answer) -> Commands:
         """Answer now, whatever of the request is still to come. Nothing of it is kept."""

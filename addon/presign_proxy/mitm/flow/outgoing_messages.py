@@ -100,7 +100,7 @@ class SendingStream(UploadingStream):
         flow_state.progress.withdraw(withdrawn)
         if withdrawn is not None or (grant := flow_state.grant) is None:
             why = withdrawn or Denied("internal", "there is no grant")
-            return self._refusal(why.code, why.status)
+            return self._refusal(why.code, why.status, why.sentence)
         self.http_layer.quiet = True
         self.http_layer.own(server, grant.connection.id)
         flow_state.progress.send_on(server)

@@ -54,7 +54,7 @@ class UploadingStream(DownloadingStream):
             yield from self._abort(flow_state)
             return
         yield from self._cancel(flow_state)
-        yield from self._answer(self._refusal(why.code, why.status))
+        yield from self._answer(self._refusal(why.code, why.status, why.sentence))
 
     def _end_revoked(self) -> Commands:
         """End a request that was revoked with `now`: nothing more of it leaves, in either direction."""

@@ -1,0 +1,101 @@
+"""The page for a person whose browser was refused: no script, nothing from elsewhere, no secret."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from html import escape
+from typing import Final
+
+from ..http.message import Fields
+
+_TITLES: Final = {
+    "malformed": "This link is damaged",
+    "invalid": "This link is not valid",
+    "unsigned": "This address needs a signed link",
+    "expired": "This link has expired",
+    "not_yet_valid": "This link is not valid yet",
+    "revoked": "This link has been withdrawn",
+    "method_not_allowed": "This link does not allow that",
+    "path_not_allowed": "This link does not lead here",
+    "host_mismatch": "This link does not lead here",
+    "client_not_allowed": "This link cannot be used from here",
+    "lifetime_too_long": "This link cannot be used",
+    "no_expiry_not_allowed": "This link cannot be used",
+    "not_found": "There is nothing here",
+    "limited": "A limit of this link has been reached",
+}
+_TITLE: Final = "This request was refused"
+_FAILED: Final = "Something went wrong"
+"""The titles of other codes: of the client's mistakes, and of failures on our side."""
+_ASK: Final = "If you were sent here, tell whoever gave you the link what this page says."
+_LATER: Final = (
+    "Try again in a moment. If that does not help, tell whoever gave you the link what this page says."
+)
+
+_STYLE: Final = """
+:root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5a5a60; --paper: #fbfbfa; --line: #d8d8d4; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ececee; --soft: #a9a9b2; --paper: #17171a; --line: #3a3a40; }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; min-height: 100vh; padding: 1.5rem 1.25rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere;
+}
+main { max-width: 36rem; margin: 8vh auto 0; }
+h1 { margin: 0 0 1rem; font-size: 1.6rem; line-height: 1.25; }
+p { margin: 0 0 1rem; }
+.soft, dt { color: var(--soft); }
+dl {
+  display: grid; grid-template-columns: auto 1fr; gap: .35rem 1rem; margin: 1.75rem 0 0;
+  padding-top: 1.25rem; border-top: 1px solid var(--line); font-size: .9rem;
+}
+dd { margin: 0; font-family: ui-monospace, monospace; }
+"""
+_PAGE: Final = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+<p>{message}</p>
+<p class="soft">{advice}</p>
+<dl>
+{rows}
+</dl>
+</main>
+</body>
+</html>
+"""
+
+
+def page(status: int, code: str, message: str, request_id: str, limit: str | None = None) -> bytes:
+    """Return the page. All texts are escaped: the message may hold what was signed."""
+    title = _TITLES.get(code, _FAILED if status >= 500 else _TITLE)
+    rows = {"Code": f"{status} {code}", "Limit": limit, "Request": request_id}
+    return _PAGE.format(
+        title=escape(title),
+        style=_STYLE,
+        message=escape(message),
+        advice=_LATER if status >= 500 else _ASK,
+        rows="\n".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text),
+    ).encode("utf-8", "replace")
+
+
+_HASH: Final = b64encode(hashlib.sha256(_STYLE.encode()).digest())
+FIELDS: Final[Fields] = (
+    (
+        b"Content-Security-Policy",
+        b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'; sandbox" % _HASH,
+    ),
+    (b"X-Frame-Options", b"DENY"),
+)
+"""The header fields of a page: it may load, run, submit and be framed by nothing."""
