@@ -44,6 +44,12 @@ PROGRAMS = {
     # 81 MB to fetch and 464 MB on the disk, for two tests.
     "go": Program("golang-go", "the recipe for Go", in_all=False, advice="not in make setup-all: 464 MB"),
     "haproxy": Program("haproxy", "two gateways behind a balancer"),
+    "javac": Program(
+        "default-jdk-headless",
+        "a Java program of `presign run`",
+        in_all=False,
+        advice="not in make setup-all",
+    ),
     "node": Program("nodejs", "the recipes for JavaScript, and node's own clients"),
     "npm": Program("npm", "the node packages"),
     "nginx": Program("nginx", "bench/performance.py"),
