@@ -71,6 +71,9 @@ PROGRAMS = {
         path=_NODE_MODULES / "openai",
         advice="make setup-all, where npm and its registry can be reached",
     ),
+    "claude": Program("", "Claude Code", in_all=False, advice="npm install -g @anthropic-ai/claude-code"),
+    "codex": Program("", "Codex", in_all=False, advice="npm install -g @openai/codex"),
+    "gemini": Program("", "Gemini CLI", in_all=False, advice="npm install -g @google/gemini-cli"),
     "/dev/full": Program("", "a device that is full", path=Path("/dev/full"), advice="needs Linux"),
     "/proc": Program(
         "", "a look at processes from outside", path=Path("/proc/self/stat"), advice="needs Linux"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
@@ -19,6 +20,8 @@ from .environment import (
 )
 
 VIA: Final = ("auto", "base-url", "proxy")
+_WITHOUT_BASE_URL: Final = ("codex", "gemini")
+"""Programs that use no base URL of their environment, whatever the SDKs of their provider do."""
 _KEPT: Final = ("PRESIGN_BASE",)
 _NAME = late(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -56,6 +59,7 @@ def named(option: str, given: Iterable[str], connections: Sequence[str]) -> dict
 
 
 def use_of(
+    program: str,
     connection: str,
     preset: Mapping[str, Any],
     via: str,
@@ -76,7 +80,8 @@ def use_of(
         )
     names = key_variables(preset)
     names = names._replace(secret=secret or names.secret, base=names.base if base is None else base)
-    proxied = via == "proxy" or (via == "auto" and not names.base)
+    ignored = Path(program).name in _WITHOUT_BASE_URL
+    proxied = via == "proxy" or (via == "auto" and (ignored or not names.base))
     if not proxied and not names.base:
         raise click.UsageError(
             f"no variable is known for the base URL of {connection}: name it with"

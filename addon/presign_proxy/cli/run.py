@@ -125,7 +125,7 @@ def _prepared(
         preset = _preset(options["preset"]) if source and options["preset"] else key.preset
         local = key.view is not None and key.view.local
         own = secret.get(key.id), base.get(key.id)
-        uses.append(use_of(key.id, preset, options["via"], *own, local=local))
+        uses.append(use_of(program[0], key.id, preset, options["via"], *own, local=local))
     grants = [_grant(output, key, options) for key in keys]
     return Job(program, place, workspace, grants, uses, options["base"], options["secret_env"])
 
