@@ -21,6 +21,7 @@ import trustme
 
 from support.asking import SECRET
 from support.config import write_config
+from support.programs import needs
 from support.puppet import eventually
 from support.serving import Serve
 from support.shell import MODULE, Done, Shell, Terminal
@@ -228,6 +229,24 @@ def test_a_variable_that_is_none_is_refused(text: str, shell: Shell) -> None:
     done = run(shell, "--env", text, "--", "true")
     assert done.code == 2
     assert "--env" in done.err
+
+
+@pytest.mark.needs("/proc")
+def test_an_agent_cannot_read_the_environment_of_its_parent(shell: Shell) -> None:
+    """Both have the same user. Root may read everything, so here neither has that right."""
+    argv = [*MODULE, "run", "--no-check", "--", "sh", "-c", "cat /proc/$PPID/environ; exit 4"]
+    if os.geteuid() == 0:
+        needs("setpriv")
+        argv = ["setpriv", "--bounding-set=-sys_ptrace,-sys_admin,-perfmon", *argv]
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        cwd=shell.directory,
+        env=shell.env | {"REGISTRY_SECRET": "secret-of-the-registry"},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert b"Permission denied" in done.stderr
 
 
 # -- its authorities ----------------------------------------------------------------------------------------

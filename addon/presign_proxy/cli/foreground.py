@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from .place import Failure
 _FORWARDED: Final = ("SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGTSTP")
 _KERNEL: Final = 0x80
 """`si_code` of a signal that the kernel sends, as Linux does for Ctrl-C: to the whole foreground group."""
+_PR_SET_DUMPABLE: Final = 4
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
 
@@ -57,6 +59,7 @@ if sys.platform != "win32":
 
         Call it inside `held_signals`, with the mask that this yields. Raises NotStarted.
         """
+        _hide()
         try:
             # It stays in our process group, so a shell stops, continues and interrupts both as one job.
             child = os.posix_spawnp(
@@ -74,6 +77,12 @@ if sys.platform != "win32":
                 os.kill(child, number)
             if number == signal.SIGTSTP:
                 _stop_with(child, number)
+
+    def _hide() -> None:
+        """Keep memory and environment of this process from programs of its user, as Linux can (prctl(2))."""
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
     def _wake(*_: object) -> None:
         """Do nothing: only the arrival of the signal counts."""
