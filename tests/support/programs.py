@@ -64,7 +64,6 @@ PROGRAMS = {
     "ps": Program("procps", "what other users see of a process"),
     "redis-server": Program("redis-server", "limits that several gateways share"),
     "ruby": Program("ruby", "the recipe for Ruby"),
-    "setpriv": Program("util-linux", "a program of root without the rights of root"),
     "wrk": Program("wrk", "bench/performance.py"),
     "node packages": Program(
         "",
