@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -561,6 +562,18 @@ def test_a_registry_that_cannot_be_written_is_told_and_the_exit_code_stays(shell
     done = run(shell, "--", "sh", "-c", "rm -f .connections.enc.lock; mkdir .connections.enc.lock; exit 3")
     assert done.code == 3
     assert "the key of conn_openai was not revoked" in done.err
+
+
+@pytest.mark.slow
+def test_a_command_that_holds_the_registry_holds_nobody_up_for_long(shell: Shell) -> None:
+    """It waits at its own question, perhaps, and nobody answers."""
+    with (shell.directory / ".connections.enc.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        done = run(shell, "--", "sh", "-c", "exit 6")
+    assert done.code == 6
+    assert 15 < time.monotonic() - begun < 60
+    assert "the registry could not be changed within 20 s: does another command hold it?" in done.err
 
 
 def test_a_configuration_without_a_registry_says_what_is_missing(tmp_path: Path) -> None:
