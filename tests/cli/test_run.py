@@ -104,6 +104,13 @@ def test_a_file_that_is_no_program_is_said_as_a_shell_says_it(shell: Shell) -> N
     assert (done.code, done.err) == (126, "presign: ./data: permission denied\n")
 
 
+def test_a_script_without_a_first_line_is_a_script_of_the_shell(shell: Shell) -> None:
+    script = shell.directory / "script"
+    script.write_text('echo "$1 ${OPENAI_API_KEY%%_*}"\n')
+    script.chmod(0o755)
+    assert run(shell, "--", "./script", "a b").out == "a b ps2\n"
+
+
 @pytest.mark.parametrize("arguments", [("conn_openai",), ("conn_openai", "--"), ("conn_openai", "true")])
 def test_who_forgets_the_dashes_is_told(arguments: tuple[str, ...], shell: Shell) -> None:
     done = shell.presign("run", *arguments)

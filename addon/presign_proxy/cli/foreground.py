@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import signal
@@ -61,10 +62,7 @@ if sys.platform != "win32":
         """
         _hide()
         try:
-            # It stays in our process group, so a shell stops, continues and interrupts both as one job.
-            child = os.posix_spawnp(
-                argv[0], list(argv), dict(environ), setsigmask=mask, setsigdef=[signal.SIGPIPE]
-            )
+            child = _spawned(list(argv), environ, mask)
         except (OSError, ValueError) as error:
             raise _not_started(argv[0], error) from None
         while True:
@@ -77,6 +75,20 @@ if sys.platform != "win32":
                 os.kill(child, number)
             if number == signal.SIGTSTP:
                 _stop_with(child, number)
+
+    def _spawned(argv: list[str], environ: Mapping[str, str], mask: set[int]) -> int:
+        """Start a program in our process group: a shell stops, continues and interrupts both as one job.
+
+        Raises OSError, ValueError.
+        """
+        try:
+            return os.posix_spawnp(argv[0], argv, environ, setsigmask=mask, setsigdef=[signal.SIGPIPE])
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+        # A script without #!, which POSIX has execvp() give to a shell.
+        script = shutil.which(argv[0], path=environ.get("PATH")) or argv[0]
+        return _spawned(["/bin/sh", script, *argv[1:]], environ, mask)
 
     def _hide() -> None:
         """Keep memory and environment of this process from programs of its user, as Linux can (prctl(2))."""
