@@ -208,7 +208,7 @@ def test_what_is_over_is_forgotten_a_day_after_its_end(place: Path, monkeypatch:
             assert what == "urls"
             return urls
 
-    revoking._forget_expired(Held(), now)  # type: ignore[arg-type]
+    revoking.forget_expired(Held(), now)  # type: ignore[arg-type]
     assert {name[0] for name in urls} == {"b", "c", "d", "f"}
 
 

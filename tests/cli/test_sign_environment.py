@@ -57,8 +57,23 @@ def test_programs_that_read_either_case_find_the_proxy(tmp_path: Path, quoted: b
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         assert found[name] == BASE
     for name in ("NO_PROXY", "no_proxy"):
-        assert found[name] == "localhost,127.0.0.1,::1"
+        assert found[name] == "localhost,127.0.0.1,::1,gateway.example"
     assert found["OPENAI_API_KEY"].startswith("ps1_")
+
+
+@pytest.mark.needs("bash")
+def test_an_sdk_that_reads_no_proxy_finds_its_base_url(tmp_path: Path) -> None:
+    """Node's fetch before Node 24 reads no proxy variable at all."""
+    assert environment(tmp_path, OPENAI)["OPENAI_BASE_URL"] == f"{BASE}/v1"
+
+
+@pytest.mark.needs("bash")
+def test_each_spelling_of_a_key_holds_the_token(tmp_path: Path) -> None:
+    """gh prefers GH_TOKEN: with the owner's real token there, it would not be presigned."""
+    github = {"preset": "github", "auth": {"token": "ghp_KEY"}}
+    found = environment(tmp_path, github, GH_TOKEN="ghp_mine")
+    assert found["GH_TOKEN"] == found["GITHUB_TOKEN"]
+    assert found["GH_TOKEN"].startswith("ps1_")
 
 
 @pytest.mark.needs("bash")

@@ -44,6 +44,12 @@ PROGRAMS = {
     # 81 MB to fetch and 464 MB on the disk, for two tests.
     "go": Program("golang-go", "the recipe for Go", in_all=False, advice="not in make setup-all: 464 MB"),
     "haproxy": Program("haproxy", "two gateways behind a balancer"),
+    "javac": Program(
+        "default-jdk-headless",
+        "a Java program of `presign run`",
+        in_all=False,
+        advice="not in make setup-all",
+    ),
     "node": Program("nodejs", "the recipes for JavaScript, and node's own clients"),
     "npm": Program("npm", "the node packages"),
     "nginx": Program("nginx", "bench/performance.py"),
@@ -65,6 +71,9 @@ PROGRAMS = {
         path=_NODE_MODULES / "openai",
         advice="make setup-all, where npm and its registry can be reached",
     ),
+    "claude": Program("", "Claude Code", in_all=False, advice="npm install -g @anthropic-ai/claude-code"),
+    "codex": Program("", "Codex", in_all=False, advice="npm install -g @openai/codex"),
+    "gemini": Program("", "Gemini CLI", in_all=False, advice="npm install -g @google/gemini-cli"),
     "/dev/full": Program("", "a device that is full", path=Path("/dev/full"), advice="needs Linux"),
     "/proc": Program(
         "", "a look at processes from outside", path=Path("/proc/self/stat"), advice="needs Linux"

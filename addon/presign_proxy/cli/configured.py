@@ -27,10 +27,15 @@ def view_of(place: Place, name: str) -> SigningView:
     """Return the connection of that name. Raises Failure, ConfigError."""
     if place.exists and (view := signing_view.view_of(place.path, place.environ, name)):
         return view
-    from ..http.hosts import is_loopback
     from .workspace import Workspace
 
-    workspace = Workspace(place.path, place.environ)
+    return view_in(Workspace(place.path, place.environ), name)
+
+
+def view_in(workspace: Workspace, name: str) -> SigningView:
+    """Return the connection of that name in a workspace. Raises Failure, ConfigError."""
+    from ..http.hosts import is_loopback
+
     entry = workspace.entry(name)
     found = workspace.connection(entry)
     return SigningView(

@@ -1,17 +1,18 @@
-"""The environment with which unchanged programs use a grant: key, proxy and authorities, as shell lines."""
+"""The environment with which unchanged programs use a grant: key, base URL, proxy and authorities."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from ..config.path import expanded
 from ..signing.signer import Signed
 
 CA: Final = "~/.mitmproxy/mitmproxy-ca-cert.pem"
-_LOOPBACK: Final = "localhost,127.0.0.1,::1"
-_AUTHORITIES: Final = (
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+AUTHORITIES: Final = (
     "SSL_CERT_FILE",  # OpenSSL, and with it Ruby, PHP's streams and Python; Go; Rust; .NET
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
@@ -31,8 +32,71 @@ _AUTHORITIES: Final = (
     "PERL_LWP_SSL_CA_FILE",
     "HTTPS_CA_FILE",
     "NIX_SSL_CERT_FILE",
+    "CODEX_CA_CERTIFICATE",
 )
 """Variables that name a file of the authorities that a program trusts."""
+
+
+class KeyVariables(NamedTuple):
+    """The variables in which the programs of a provider look for its key and its base URL.
+
+    Args:
+        public: variables that hold no secret, which their owner keeps.
+        path: the path that the provider's SDK expects in its base URL.
+    """
+
+    secret: Sequence[str]
+    base: Sequence[str] = ()
+    public: Sequence[str] = ()
+    path: str = ""
+
+
+def key_variables(preset: Mapping[str, Any]) -> KeyVariables:
+    """Return the variables that a preset names; `API_KEY` if it names none."""
+    names, auth = list(preset.get("env") or ["API_KEY"]), preset.get("auth", {})
+    asks = list(auth.get("asks", ()))
+    public: list[str] = []
+    if len(asks) == len(names):  # each variable holds another value
+        public = [name for name, asked in zip(names, asks, strict=True) if asked in auth.get("public", ())]
+    secret = [name for name in names if name not in public]
+    return KeyVariables(secret, list(preset.get("base_env", ())), public, preset.get("sdk_base") or "")
+
+
+def of_key(token: str, names: KeyVariables) -> dict[str, str]:
+    """Return the variables that hold the token."""
+    return dict.fromkeys(names.secret, token)
+
+
+def of_base_url(base: str, names: KeyVariables) -> dict[str, str]:
+    """Return the variables that hold a base URL at the gateway. A key token says for which connection."""
+    return dict.fromkeys(names.base, f"{base}/{names.path}".rstrip("/"))
+
+
+def of_proxy(base: str, *, local: bool) -> dict[str, str]:
+    """Return the variables that lead all requests through the gateway.
+
+    Args:
+        local: whether the API itself is on this machine, so that loopback must go through the proxy.
+    """
+    here = () if local else direct(base)
+    proxies = dict(zip(PROXIES, (base, base, ",".join(here)), strict=True))
+    return {
+        # wget, aria2 and gRPC read only the lower-case names; for http, so does curl.
+        **{spelled: value for name, value in proxies.items() for spelled in (name, name.lower())},
+        # Node reads the proxy variables only with this one (22.21, 24).
+        "NODE_USE_ENV_PROXY": "1",
+    }
+
+
+def direct(base: str) -> tuple[str, ...]:
+    """Return the hosts that need no proxy: this machine, and the gateway itself."""
+    host = _host_and_port(base)[0].strip("[]")
+    return _LOOPBACK if host in _LOOPBACK else (*_LOOPBACK, host)
+
+
+def of_authorities(file: str) -> dict[str, str]:
+    """Return the variables that name a file of authorities."""
+    return dict.fromkeys(AUTHORITIES, file)
 
 
 def exports(grant: Signed, base: str, ca: str, preset: Mapping[str, Any], *, local: bool) -> list[str]:
@@ -41,46 +105,43 @@ def exports(grant: Signed, base: str, ca: str, preset: Mapping[str, Any], *, loc
     Args:
         base: the gateway's URL.
         ca: the file of the gateway's authority.
-        local: whether the API itself is on this machine, so that loopback must go through the proxy.
+        local: whether the API itself is on this machine.
     """
-    secret, public = _variables(preset)
+    names = key_variables(preset)
     file = str(expanded(ca).absolute())
-    proxies = {"HTTPS_PROXY": base, "HTTP_PROXY": base, "NO_PROXY": "" if local else _LOOPBACK}
     values = {
-        **dict.fromkeys(secret, grant.token),
-        # wget, aria2 and gRPC read only the lower-case names; for http, so does curl.
-        **{spelled: value for name, value in proxies.items() for spelled in (name, name.lower())},
-        # Node reads the proxy variables only with this one (22.21, 24).
-        "NODE_USE_ENV_PROXY": "1",
-        **dict.fromkeys(_AUTHORITIES, file),
+        **of_key(grant.token, names),
+        **of_base_url(base, names),
+        **of_proxy(base, local=local),
+        **of_authorities(file),
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    return [*lines, *(f"# {line}" for line in _remarks(public, base, file))]
+    return [*lines, *(f"# {line}" for line in _remarks(names.public, base, file))]
 
 
-def _variables(preset: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the variables that take the token, and those that hold no secret."""
-    names, auth = list(preset.get("env") or ["API_KEY"]), preset.get("auth", {})
-    asks = list(auth.get("asks", ()))
-    if len(asks) != len(names):
-        return names[:1], []
-    public = [name for name, asked in zip(names, asks, strict=True) if asked in auth.get("public", ())]
-    return [name for name in names if name not in public], public
+def java_proxy(base: str) -> str:
+    """Return the options with which Java uses the gateway as its proxy: it reads no variable for that."""
+    host, port = _host_and_port(base)
+    return f"-Dhttps.proxyHost={host} -Dhttps.proxyPort={port}"
 
 
-def _remarks(public: list[str], base: str, ca: str) -> Iterator[str]:
+def _host_and_port(base: str) -> tuple[str, str]:
+    authority = base.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    host, colon, port = authority.rpartition(":")
+    if not colon or "]" in port:
+        return authority, "443" if base.lower().startswith("https") else "80"
+    return host, port
+
+
+def _remarks(public: Sequence[str], base: str, ca: str) -> Iterator[str]:
     """Yield what no variable can express. It follows all exports: a shell may read everything as one line."""
     for name in public:
         yield f"{name} is not secret: keep your own value in it."
-    yield "Requests that bypass the proxy also need the system's authorities: put those and"
-    yield f"{shlex.quote(ca)} into one file, and name that file with --ca."
-    from urllib.parse import urlsplit  # only this form needs it
-
-    host, _, port = urlsplit(base).netloc.rpartition(":")
+    yield "Requests that bypass the proxy also need the system's authorities:"
+    yield f"`presign ca --ca {shlex.quote(ca)} --bundle FILE` puts them and these into one file for --ca."
     store = "-storetype PKCS12 -keystore presign.p12 -storepass presign"
     yield f"Java: keytool -importcert -noprompt -alias presign -file {shlex.quote(ca)} {store}"
-    proxy = f"-Dhttps.proxyHost={host} -Dhttps.proxyPort={port}"
     trust = "-Djavax.net.ssl.trustStore=presign.p12 -Djavax.net.ssl.trustStorePassword=presign"
-    yield f"      java {proxy} {trust}"
+    yield f"      java {java_proxy(base)} {trust}"
     yield f"PHP: php -d curl.cainfo={shlex.quote(ca)} -d openssl.cafile={shlex.quote(ca)}"
     yield f"wget, aria2: --ca-certificate={shlex.quote(ca)}"

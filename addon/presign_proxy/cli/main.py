@@ -36,6 +36,10 @@ VERBS: Final = {
         "sign",
         "Sign a grant for PATH, relative to the connection: a URL, or one of the other forms (--as).",
     ),
+    "run": Verb(
+        "run",
+        "Run a program with presigned keys for connections in its environment; revoke them when it ends.",
+    ),
     "convert": Verb("convert", "Convert a grant to another form, without the secret: URL, token, headers, …"),
     "verify": Verb("explain", "Say whether the gateway would grant a request."),
     "explain": Verb(
@@ -67,6 +71,7 @@ VERBS: Final = {
     ),
     "decrypt": Verb("registry_file", "Print the registry as JSON, including all secrets."),
     "serve": Verb("serve", "Run the gateway: several workers on one port, without a script, without a UI."),
+    "ca": Verb("ca", "Print the gateway's authorities, which its clients have to trust."),
     "demo": Verb("show", "Start a gateway in front of a built-in upstream, show what it does, keep serving."),
     "completion": Verb(
         "show",

@@ -92,7 +92,7 @@ def _fail(error: Exception, as_json: bool) -> int:
     else:
         for line in text.splitlines():
             click.echo(f"presign: {line}", err=True)
-    return REFUSED
+    return getattr(error, "exit_code", REFUSED)
 
 
 class Output:

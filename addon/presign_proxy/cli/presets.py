@@ -46,7 +46,7 @@ def _one(key: str, preset: dict[str, Any]) -> list[str]:
         *(("variable", f"{name}: {one['about']}") for name, one in preset.get("vars", {}).items()),
         *(("header", f"{name}: {value}") for name, value in preset.get("headers", {}).items()),
         ("sample", preset.get("sample", "")),
-        ("environment", ", ".join(preset.get("env", []))),
+        ("environment", ", ".join([*preset.get("env", []), *preset.get("base_env", [])])),
         ("docs", preset.get("docs", "")),
     ]
     return [f"{key}  {preset['name']}", "", *(f"  {what:<12} {text}" for what, text in rows if text)]

@@ -84,7 +84,7 @@ def revoke(
     with changing(workspace.registry_path, openers) as draft:
         revocations_of(draft.content("revoked"), draft.path)  # reports errors in it
         if not undo:
-            _forget_expired(draft, time.time())  # with --undo it would forget what was to be undone
+            forget_expired(draft, time.time())  # with --undo it would forget what was to be undone
         if url is not None:
             target = _signature(workspace, url, undo=undo)
         else:
@@ -281,7 +281,7 @@ def _instant(text: str, *, undo: bool = False) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _forget_expired(draft: Draft, now: float) -> None:
+def forget_expired(draft: Draft, now: float) -> None:
     """Forget revoked URLs that have expired by this clock and by most clocks that have revoked URLs here.
 
     A clock that is ahead must not forget a revocation of a URL that is still valid: the clock will be

@@ -60,7 +60,7 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     if BEGINS_URL.match(connection):
         connection, path = _owner(place, connection, path, known=source is None), connection
     known = signer_of(place, output, connection, source, options["key_id"])
-    expires_at = _expires_at(options["expires"], options["no_expiry"])
+    expires_at = expiry(options["expires"], options["no_expiry"])
     is_source = known.view is not None and known.view.formats is not None
     if is_source or (source is not None and options["extension"]):
         _sign_source(output, known, path, expires_at, options)
@@ -70,7 +70,7 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     if not path and not options["paths"]:
         raise click.UsageError("give PATH, or --paths")
     path = _below(place, known, path)
-    grant = _granted(output, known, path, expires_at, options)
+    grant = granted(output, known, path, expires_at, options)
     local = known.view is not None and known.view.local
     form = GrantForm(path, options["base"], options["ca"], local)
     data = {**described(grant, form, known.preset), "key": known.key}
@@ -78,7 +78,7 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     output.note(*remarks(grant, options["form"], form, known.preset))
 
 
-def _granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
+def granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
     """Sign what the options say. Raises UsageError; Failure if the gateway would refuse it."""
     methods = methods_of(options["methods"]) or ["GET"]
     _meant(output, known, methods)
@@ -147,7 +147,8 @@ def _exactly(path: str) -> str:
     return path.partition("?")[0].removeprefix("/").replace(",", "%2C")
 
 
-def _expires_at(text: str | None, never: bool) -> int:
+def expiry(text: str | None, never: bool) -> int:
+    """Return the Unix time of `--expires`; 0 for no expiry. Raises UsageError."""
     if never and text is not None:
         raise click.UsageError("--expires and --no-expiry exclude each other")
     if never:

@@ -58,6 +58,11 @@ def secret_source_of(env: str | None, file: str | None) -> SecretSource | None:
     return SecretSource(file=str(expanded(file))) if file else None
 
 
+def lone_key(place: Place, output: Output, name: str, source: SecretSource) -> KnownKey:
+    """Return the key that a secret alone makes. Raises Failure, SecretError."""
+    return KnownKey(name, _strong(output, resolve(source, Path.cwd(), place.environ), source))
+
+
 def signer_of(
     place: Place, output: Output, name: str, source: SecretSource | None, key_id: str | None
 ) -> KnownKey:
@@ -67,12 +72,16 @@ def signer_of(
         source: of the secret, to sign without a configuration; None to use the configuration.
     """
     if source is not None:
-        return KnownKey(name, _strong(output, resolve(source, Path.cwd(), place.environ), source))
+        return lone_key(place, output, name, source)
     from .configured import view_of  # it reads YAML and decrypts; a secret alone needs neither
 
-    view = view_of(place, name)
+    return key_of(view_of(place, name), key_id)
+
+
+def key_of(view: SigningView, key_id: str | None) -> KnownKey:
+    """Return the key of a configured connection that signs: the first, or the named one. Raises Failure."""
     key = _signing_key(view, key_id, int(time.time()))
-    return KnownKey(name, key.secret, key.id, view)
+    return KnownKey(view.id, key.secret, key.id, view)
 
 
 def _signing_key(view: SigningView, key_id: str | None, now: int) -> SigningKey:

@@ -100,6 +100,7 @@ class Preset(Strict):
     docs: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
     sample: str | None = None
     env: list[EnvName] = Field(default=[])
+    base_env: list[EnvName] = Field(default=[])
     sdk_base: str = ""
     allow_encoded_slash: bool = False
     also: list[AlsoHost] = Field(default=[], max_length=50)
@@ -122,7 +123,7 @@ class Preset(Strict):
             raise ValueError("has to be a path in its canonical form, without its leading slash and a query")
         return path
 
-    @field_validator("env")
+    @field_validator("env", "base_env")
     @classmethod
     def _are_different(cls, env: list[str]) -> list[str]:
         if len(set(env)) < len(env):

@@ -1,0 +1,120 @@
+"""`presign ca`: the authorities of the gateway, alone or together with the system's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from ..config.path import expanded
+from .environment import CA
+from .output import Output, verb
+from .workspace import Failure, Workspace
+
+
+class Authorities(NamedTuple):
+    """The gateway's authorities as PEM texts, and the file of the one that intercepts."""
+
+    file: Path
+    pems: Sequence[str]
+    system: Sequence[str]
+    remarks: Sequence[str]
+
+
+@click.command()
+@click.option("--confdir", metavar="DIR", help="The --confdir of the gateway.  [default: ~/.mitmproxy]")
+@click.option("--ca", metavar="PATH", help="The file of the authority, if it is elsewhere.")
+@click.option(
+    "--bundle", metavar="FILE", help="Write the system's and the gateway's together; - prints them."
+)
+@click.option("--instructions", is_flag=True, help="Print how to install it: nothing is installed.")
+@verb
+def ca(
+    workspace: Workspace,
+    output: Output,
+    confdir: str | None,
+    ca: str | None,
+    bundle: str | None,
+    instructions: bool,
+) -> None:
+    """Print the gateway's authorities, which its clients have to trust.
+
+    They are certificates in PEM form, without their keys: of the authority that the gateway makes, and of
+    gateway.tls if no authority of the system verifies that.
+    """
+    if confdir and ca:
+        raise click.UsageError("--confdir and --ca exclude each other")
+    if bundle and instructions:
+        raise click.UsageError("--bundle and --instructions exclude each other")
+    found = _authorities(workspace, confdir, ca)
+    whole = "".join([*found.system, *found.pems])
+    data: dict[str, Any] = {"file": str(found.file), "authorities": list(map(_described, found.pems))}
+    if bundle is None and not instructions:
+        output.tell(data, "".join(found.pems).rstrip("\n"))
+        output.note(*(f"{one['subject']}, SHA-256 {one['sha256']}" for one in data["authorities"]))
+        output.note(f"Its file is {found.file}")
+    elif bundle == "-":
+        output.tell(data | {"bundle": "-", "pem": whole}, whole.rstrip("\n"))
+    elif bundle is not None:
+        path = expanded(bundle).absolute()
+        _write(path, whole)
+        both = f"{len(found.system)} authorities"
+        output.tell(data | {"bundle": str(path)}, f"{path} holds {both} of the system and the gateway's.")
+    else:
+        from .trust_instructions import instructions as lines
+
+        output.tell(data | {"instructions": lines(found.file)}, *lines(found.file))
+    output.note(*found.remarks)
+
+
+def _authorities(workspace: Workspace, confdir: str | None, ca: str | None) -> Authorities:
+    """Return the gateway's authorities and the system's. Raises Failure, ConfigError."""
+    from .authorities import system_authorities, unique
+    from .gateway_authorities import in_directory, interception, own_certificate
+
+    file = expanded(ca or CA).absolute()
+    if not ca:
+        file = in_directory(expanded(confdir).absolute() if confdir else file.parent)
+    pems = interception(file)
+    system = system_authorities(workspace.environ)
+    own = own_certificate(workspace, [*pems, *system])
+    remarks = []
+    if not own.complete:
+        remarks.append(
+            f"The authority that signed {own.file} (gateway.tls.cert) is neither in that file nor in the"
+            " system: add its certificate."
+        )
+    return Authorities(file, unique([*pems, *own.authorities]), system, remarks)
+
+
+def _described(pem: str) -> dict[str, Any]:
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        found = load_pem_x509_certificate(pem.encode())
+    except ValueError:
+        raise Failure("one of the gateway's certificates cannot be read") from None
+    return {
+        "subject": found.subject.rfc4514_string(),
+        "sha256": found.fingerprint(SHA256()).hex(),
+        "expires_at": found.not_valid_after_utc.isoformat(),
+        "pem": pem,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one step: a program may be reading it. Raises OSError."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            Path(draft).chmod(0o644)  # certificates are public, and programs of other users read them
+        Path(draft).replace(path)
+    except OSError:
+        Path(draft).unlink(missing_ok=True)
+        raise

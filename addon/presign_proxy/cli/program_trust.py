@@ -1,0 +1,61 @@
+"""What a program of `presign run` trusts: the system's authorities and the gateway's, in private files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config.path import expanded
+from . import java
+from .authorities import bundle, system_authorities, unique
+from .environment import CA, of_authorities
+from .place import Place
+
+if TYPE_CHECKING:
+    from .workspace import Workspace
+
+
+def authorities_for(
+    workspace: Workspace | None, place: Place, base: str, ca: str, *, proxied: bool
+) -> list[str]:
+    """Return the authorities that the program needs; empty if it needs none but those it has anyway.
+
+    Raises Failure, ConfigError.
+    """
+    from .gateway_authorities import interception, own_certificate
+
+    has_tls = base.lower().startswith("https:")
+    if not proxied and not has_tls:
+        return []
+    found = system_authorities(place.environ)
+    file = expanded(ca).absolute()
+    # A gateway with a public certificate needs no authority of its own if it intercepts nothing.
+    if proxied or ca != CA or file.exists():
+        found += interception(file)
+    if has_tls:
+        found += own_certificate(workspace, found).authorities
+    return unique(found)
+
+
+def trusting(
+    before: Mapping[str, str],
+    certificates: list[str],
+    directory: Path,
+    base: str,
+    *,
+    proxied: bool,
+    local: bool,
+) -> dict[str, str]:
+    """Write the authorities to a directory, and return the variables that name them; {} without any."""
+    if not certificates:
+        return {}
+    file = directory / "authorities.pem"
+    file.write_text(bundle(certificates), "ascii")
+    found = of_authorities(os.fspath(file))
+    if java.is_installed(before):
+        store = directory / "authorities.p12"
+        java.write_trust_store(store, certificates)
+        found[java.OPTIONS] = java.options(before, store, base, proxied=proxied, local=local)
+    return found
