@@ -18,6 +18,7 @@ from ..core.connection import Connection
 from ..core.credentials import slips
 from ..http.networks import parse_network
 from ..signing.grammar import ANY
+from .colours import styled
 from .output import DONE, REFUSED, Output, counted, verb
 from .serve import directory, listen_option
 from .workspace import Workspace
@@ -64,7 +65,7 @@ def check(
         in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
         problems = [str(problem) for problem in in_order]
         found = {"ok": False, "errors": problems, "warnings": []}
-        output.tell(found, *(f"error    {line}" for line in problems), "", counted(len(problems), "error"))
+        output.tell(found, *map(_error, problems), "", counted(len(problems), "error"))
         return REFUSED
     known = loaded.registry.connections
     errors = list(check_startup.errors(loaded, directory(confdir) if confdir else None))
@@ -76,12 +77,16 @@ def check(
     warnings = [str(warning) for warning in loaded.warnings] + [f"{one.about}: {one.text}" for one in advice]
     warnings += [_unmarked(path) for path, form in loaded.record.forms.items() if form.ending != "marked"]
     warnings += check_startup.warnings(loaded, addresses)
-    lines = [f"error    {line}" for line in errors] + [f"warning  {line}" for line in warnings]
+    lines = [*map(_error, errors), *(f"{styled('warning', 'warning')}  {line}" for line in warnings)]
     counts = {"connection": len(known), "error": len(errors), "warning": len(warnings)}
     summary = ", ".join(counted(number, what) for what, number in counts.items())
     ok = not errors and not (strict and warnings)
     output.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
     return DONE if ok else REFUSED
+
+
+def _error(line: str) -> str:
+    return f"{styled('error', 'error')}    {line}"
 
 
 def _unmarked(path: Path) -> str:

@@ -44,6 +44,7 @@ def view_of(place: Place, name: str) -> SigningView:
         _preset(workspace, name),
         workspace.revocations.ids,
         found.upstream is not None and is_loopback(found.upstream.origin.host),
+        workspace.config.gateway.url,
     )
 
 
@@ -63,6 +64,17 @@ def preset_of(place: Place, name: str) -> Mapping[str, Any]:
 def _preset(workspace: Workspace, name: str) -> Mapping[str, Any]:
     preset = workspace.entries[name].data.get("preset")
     return workspace.presets.known.get(preset, {}) if isinstance(preset, str) else {}
+
+
+def gateway_of(place: Place) -> str | None:
+    """Return the gateway's URL, if the configuration names it and can be read."""
+    with suppress(signing_view.NotPlain, Foreseen, ValueError):
+        return signing_view.Files(place.path, place.environ).gateway
+    from .workspace import Workspace
+
+    with suppress(ConfigError):
+        return Workspace(place.path, place.environ).config.gateway.url
+    return None
 
 
 def base_path_of(place: Place, name: str) -> str:

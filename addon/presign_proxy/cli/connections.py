@@ -15,11 +15,12 @@ from .connections_set import set_
 from .hints import command
 from .mask import masked
 from .output import Output, table, verb
+from .program import Verbs
 from .registry_entries import changing_registry, draft_of, managed
 from .workspace import Entry, Workspace
 
 
-@click.group(name="connections")
+@click.group(name="connections", cls=Verbs)
 def connections() -> None:
     """Add, show and change the connections in the registry file."""
 

@@ -11,6 +11,7 @@ import click
 from ..config.permissions import readable_by_others
 from ..config.registry_file.edit import Draft
 from . import prompts
+from .colours import styled
 from .env_file import variables_of
 from .guessed_presets import Guesses, guesses
 from .hints import no_preset, quoted
@@ -132,6 +133,6 @@ def _tell(
         "",
         "Their signing secrets, shown only once; anyone who has one can sign:",
         "",
-        *(f"  {name}  {key['secret']}" for name, key in keys.items()),
+        *(f"  {name}  {styled(key['secret'], 'secret')}" for name, key in keys.items()),
         "",
     )

@@ -14,6 +14,7 @@ from ..config.registry_file.edit import Draft
 from ..config.strict_yaml import Document
 from ..config.values import duration
 from ..signing.keys import MAX_KEYS
+from ..similar_names import did_you_mean
 from . import prompts
 from .completion import complete_connections
 from .hints import quoted
@@ -91,7 +92,8 @@ def _kept(name: str, keys: list[dict[str, Any]], drop: tuple[str, ...], now: flo
     known = [key["id"] for key in keys]
     for identity in drop:
         if identity not in known:
-            raise Failure(f"{name} has no key {identity[:64]!r}: it has {', '.join(known)}")
+            hint = did_you_mean(identity, known) or f"it has {', '.join(known)}"
+            raise Failure(f"{name} has no key {identity[:64]!r}: {hint}")
     kept = [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
     if len(kept) >= MAX_KEYS:
         raise Failure(f"{name} has {MAX_KEYS} keys already: remove one with --drop {kept[-1]['id']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 import click
 
@@ -12,9 +13,12 @@ from ..explain.explanation import Explanation, headline, render
 from ..explain.input import lenient
 from ..http.hosts import parse_address
 from ..http.message import Request
+from .colours import styled
 from .output import DONE, REFUSED, Output, verb
 from .paste import Pasted, presented_by
 from .workspace import Workspace
+
+_MEANING: Final = {"forward": "granted", "pass": "warning", "deny": "refused"}
 
 
 def _at(text: str | None) -> int:
@@ -80,7 +84,9 @@ def explain(
     """
     explanation, assumed = _judged(workspace, what, at, **asked, url=to)
     tail = ["", "Assumed:", *(f"  -  {one}" for one in assumed)] if assumed else []
-    output.tell(explanation.to_json() | {"assumed": assumed}, *render(explanation), *tail)
+    first, *rest = render(explanation)
+    first = styled(first, _MEANING[explanation.verdict.decision])
+    output.tell(explanation.to_json() | {"assumed": assumed}, first, *rest, *tail)
     return DONE if explanation.verdict.decision == "forward" else REFUSED
 
 
@@ -103,5 +109,5 @@ def verify(
     """Say whether the gateway would grant a request. Exit code 0 if it would."""
     explanation, _ = _judged(workspace, what, at, **asked, url=to)
     data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
-    output.tell(data, headline(explanation.verdict))
+    output.tell(data, styled(headline(explanation.verdict), _MEANING[explanation.verdict.decision]))
     return DONE if explanation.verdict.decision == "forward" else REFUSED

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config.registry_file.edit import Draft, changing
 from ..config.strict_yaml import Document
+from .colours import styled
 from .workspace import Entry, Failure, Workspace
 
 
@@ -52,7 +53,13 @@ def shown_once(secret: str | None) -> list[str]:
     """Return the lines that show a new signing secret; none if it was imported."""
     if secret is None:
         return []
-    return ["", "Its signing secret, shown only once; anyone who has it can sign:", "", f"  {secret}", ""]
+    return [
+        "",
+        "Its signing secret, shown only once; anyone who has it can sign:",
+        "",
+        f"  {styled(secret, 'secret')}",
+        "",
+    ]
 
 
 def draft_of(workspace: Workspace) -> Draft:

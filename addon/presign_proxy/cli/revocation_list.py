@@ -14,6 +14,7 @@ from .hints import command
 from .output import Output, table
 from .registry_entries import draft_of
 from .values import YEAR_10000
+from .width import columns, commands
 from .workspace import Workspace
 
 _YEAR_1: Final = -62_135_596_800
@@ -25,8 +26,16 @@ def list_revocations(workspace: Workspace, output: Output) -> None:
     draft = draft_of(workspace)
     revocations_of(draft.content("revoked"), draft.path)  # reports errors in it
     found = [*_urls(draft), *_named(draft), *_by_age(draft)]
-    rows = [(one["at"] or "-", one["undo"]) for one in found]
-    output.tell(found, *(table([("SINCE", "TO CANCEL IT"), *rows]) if rows else ["Nothing is revoked."]))
+    output.tell(found, *(_shown(found, columns()) if found else ["Nothing is revoked."]))
+
+
+def _shown(found: list[dict[str, Any]], width: int | None) -> list[str]:
+    """Return the lines for people. On a narrow terminal, each command is below its instant, to be pasted."""
+    rows = [("SINCE", "TO CANCEL IT"), *((one["at"] or "-", one["undo"]) for one in found)]
+    widest = max(len(since) for since, _ in rows) + max(len(undo) for _, undo in rows) + 2
+    if width is None or widest <= width:
+        return table(rows)
+    return [line for since, undo in rows[1:] for line in (f"since {since}:", *commands(undo, width, 2))]
 
 
 def _urls(draft: Draft) -> Iterator[dict[str, Any]]:

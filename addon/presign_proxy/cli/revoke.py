@@ -23,6 +23,7 @@ from ..signing import grammar
 from ..signing.keys import signature_id
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
+from ..similar_names import did_you_mean
 from . import prompts
 from .completion import complete_connections
 from .hints import quoted
@@ -257,7 +258,8 @@ def _known_key(workspace: Workspace, name: str, key: str, *, undo: bool) -> None
     entry = workspace.model(workspace.entry(name))
     ids = [one.id or f"k{index}" for index, one in enumerate(entry.signing_keys, 1)]
     if key not in ids:
-        raise Failure(f"{name} has no key {key}, it has {', '.join(ids) or 'none'}: nothing was revoked")
+        hint = did_you_mean(key, ids) or f"it has {', '.join(ids) or 'none'}"
+        raise Failure(f"{name} has no key {key}: {hint}\nNothing was revoked.")
 
 
 def _instant(text: str, *, undo: bool = False) -> str:
