@@ -15,7 +15,7 @@ import click
 from ..errors import STATUS
 from ..observe.audit_reader import Lines, follow, opened
 from .audit_query import Record, Test, line_of, wanted
-from .completion import complete_connections
+from .completion import complete_connections, complete_keys
 from .output import Output, counted, light_verb
 from .place import Failure, Place
 from .width import columns, wrapped
@@ -31,7 +31,12 @@ _FOLLOWED: Final = 10
 @click.option("--since", metavar="WHEN", help="From this instant on, or from so long ago: 1h.")
 @click.option("--until", metavar="WHEN", help="Before this instant, or before so long ago.")
 @click.option("--connection", shell_complete=complete_connections, help="Requests to this connection.")
-@click.option("--key", metavar="[CONNECTION/]KEY", help="Requests signed with this key.")
+@click.option(
+    "--key",
+    metavar="[CONNECTION/]KEY",
+    shell_complete=complete_keys,
+    help="Requests signed with this key.",
+)
 @click.option("--id", metavar="[CONNECTION/]ID", help="Requests signed under this name.")
 @click.option("--signature", metavar="ID", help="Requests with this URL, by signature id.")
 @click.option("--request", metavar="req_…", help="The request with this id.")

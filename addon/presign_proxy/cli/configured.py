@@ -108,6 +108,22 @@ def owners_of(place: Place, url: str) -> list[str]:
     return owners
 
 
+def keys_of(place: Place) -> dict[str, list[str]]:
+    """Return the ids of the signing keys by connection, for completion in a shell. Raises ConfigError."""
+    entries: Mapping[str, Any]
+    try:
+        entries = signing_view.Files(place.path, place.environ).entries
+    except (signing_view.NotPlain, Foreseen, ValueError):
+        from .workspace import Workspace
+
+        full = Workspace(place.path, place.environ).entries
+        entries = {name: entry.data for name, entry in full.items()}
+    return {
+        name: [key.get("id") or f"k{at}" for at, key in enumerate(entry.get("signing_keys") or (), 1)]
+        for name, entry in entries.items()
+    }
+
+
 def names_of(place: Place) -> Iterable[str]:
     """Return the names of all connections, for completion in a shell. Raises ConfigError."""
     with suppress(signing_view.NotPlain, Foreseen, ValueError):

@@ -9,6 +9,7 @@ import click
 from . import prompts
 from .completion import complete_connections
 from .connections_add import add
+from .connections_edit import edit
 from .connections_import import import_
 from .connections_rotate import rotate
 from .connections_set import set_
@@ -26,6 +27,7 @@ def connections() -> None:
 
 
 connections.add_command(add)
+connections.add_command(edit)
 connections.add_command(import_)
 connections.add_command(rotate)
 connections.add_command(set_)

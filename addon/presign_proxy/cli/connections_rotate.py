@@ -16,7 +16,7 @@ from ..config.values import duration
 from ..signing.keys import MAX_KEYS
 from ..similar_names import did_you_mean
 from . import prompts
-from .completion import complete_connections
+from .completion import complete_connections, complete_keys
 from .hints import quoted
 from .output import Output, verb
 from .registry_entries import (
@@ -38,7 +38,13 @@ _PLAIN: Final = "plain.json"
 @click.command()
 @click.argument("name", shell_complete=complete_connections)
 @click.option("--retire-after", metavar="30d", help="How long older keys still verify; default: for ever.")
-@click.option("--drop", multiple=True, metavar="ID", help="Remove an older key: its URLs stop at once.")
+@click.option(
+    "--drop",
+    multiple=True,
+    metavar="ID",
+    shell_complete=complete_keys,
+    help="Remove an older key: its URLs stop at once.",
+)
 @click.option("--credential", is_flag=True, help="Replace the API key instead; all URLs stay valid.")
 @verb
 def rotate(

@@ -25,7 +25,7 @@ from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
 from ..similar_names import did_you_mean
 from . import prompts
-from .completion import complete_connections
+from .completion import complete_connections, complete_keys
 from .hints import quoted
 from .output import Output, verb
 from .revocation_list import list_revocations
@@ -51,7 +51,13 @@ _PRESIGN_ID = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}")
 @click.option(
     "--connection", "connection", shell_complete=complete_connections, help="Everything signed for it."
 )
-@click.option("--key", "key", metavar="CONNECTION/KEY", help="Everything signed with one key.")
+@click.option(
+    "--key",
+    "key",
+    metavar="CONNECTION/KEY",
+    shell_complete=complete_keys,
+    help="Everything signed with one key.",
+)
 @click.option("--id", "name", metavar="CONNECTION/ID", help="Everything signed under one name.")
 @click.option(
     "--added-before", metavar="INSTANT", help="All keys older than this; with --connection, only its keys."

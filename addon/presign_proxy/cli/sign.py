@@ -13,7 +13,7 @@ from ..errors import Denied
 from ..signing.keys import signature_id
 from ..signing.signed_policy import NO_TERMS
 from ..signing.signer import Signed, Signer
-from .completion import complete_connections
+from .completion import complete_connections, complete_keys
 from .environment import CA
 from .grant_forms import BASE, BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
 from .hints import quoted
@@ -40,7 +40,13 @@ _HOUR: Final = "1h"
 @base_option
 @click.option("--format", "extension", metavar="EXT", help="Scheme source: the file extension.")
 @click.option("--ca", default=CA, show_default=True, metavar="PATH", help="--as env: the gateway's CA.")
-@click.option("--key", "key_id", metavar="ID", help="Sign with this key instead of the first.")
+@click.option(
+    "--key",
+    "key_id",
+    metavar="ID",
+    shell_complete=complete_keys,
+    help="Sign with this key instead of the first.",
+)
 @click.option(
     "--secret-env", metavar="NAME", help="Sign without a configuration, with this variable's secret."
 )
