@@ -20,6 +20,7 @@ from ..http.networks import parse_network
 from ..signing.grammar import ANY
 from .colours import styled
 from .output import DONE, REFUSED, Output, counted, verb
+from .progress import working
 from .serve import directory, listen_option
 from .workspace import Workspace
 
@@ -60,7 +61,8 @@ def check(
     if not workspace.exists:
         _ = workspace.config  # raises an error that says what to do
     try:
-        loaded = load(workspace.path, workspace.environ)
+        with working("checking the configuration and all connections"):
+            loaded = load(workspace.path, workspace.environ)
     except ConfigError as error:
         in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
         problems = [str(problem) for problem in in_order]

@@ -17,6 +17,7 @@ from .hints import command
 from .mask import masked
 from .output import Output, table, verb
 from .program import Verbs
+from .progress import counting, working
 from .registry_entries import changing_registry, draft_of, managed
 from .workspace import Entry, Workspace
 
@@ -37,7 +38,10 @@ connections.add_command(set_)
 @verb
 def list_(workspace: Workspace, output: Output) -> None:
     """List all connections, of the configuration and of the registry."""
-    rows = [_summary(workspace, entry) for entry in workspace.entries.values()]
+    with working("reading the registry"):
+        entries = workspace.entries
+    each = counting("listing connections", entries.values(), len(entries))
+    rows = [_summary(workspace, entry) for entry in each]
     head = ("ID", "UPSTREAM", "AUTH", "KEYS", "STATE", "IN")
     lines = [(r["id"], r["upstream"], r["auth"], ",".join(r["keys"]), r["state"], r["file"]) for r in rows]
     none = f"No connections yet: {command('connections', 'add', '--preset', 'openai')}"
