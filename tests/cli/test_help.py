@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     scripts.mkdir()
     (scripts / "presign").write_text(f'#!/bin/sh\nexec {" ".join(MODULE)} "$@"\n')
     (scripts / "presign").chmod(0o755)
-    shell.env["PATH"] = f"{scripts}:{os.environ['PATH']}"
+    shell.env["PATH"] = f"{scripts}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     own = ("--upstream", "http://127.0.0.1:9", "--auth", "bearer")
     lines = (
         ("init",),
@@ -130,10 +131,17 @@ SPECIAL = {
 """Examples that read a file of their own."""
 YES = ("import", "set", "remove")
 """Verbs that ask a question on a terminal."""
-ALONE = [(name, line) for name, lines in EXAMPLES.items() for line in lines]
+SERVING = {"serve", "demo", "--follow", "mitmdump"}
+"""Words of examples that go on until they are stopped."""
+ALONE = [
+    pytest.param(name, line, marks=[pytest.mark.slow] if SERVING & set(line.split()) else [], id=line)
+    for name, lines in EXAMPLES.items()
+    for line in lines
+    if name or line not in EXAMPLES.get(line.split()[1], ())
+]
 
 
-@pytest.mark.parametrize(("name", "line"), ALONE, ids=[line for _, line in ALONE])
+@pytest.mark.parametrize(("name", "line"), ALONE)
 def test_an_example_does_what_it_says(name: str, line: str, prepared: Shell, tmp_path: Path) -> None:
     place = tmp_path / "here"
     place.mkdir(mode=0o700)
@@ -149,8 +157,10 @@ def test_an_example_does_what_it_says(name: str, line: str, prepared: Shell, tmp
         (place / file).chmod(0o600)
     if name.startswith("connections") and name.split()[-1] in YES:
         line += " --yes"
-    if {"serve", "demo", "--follow"} & set(line.split()) or line.startswith("mitmdump"):
+    if SERVING & set(line.split()):
         line = started(line)
+    if line.endswith("--preset openai"):
+        line = f"presign connections remove conn_openai --yes && {line}"
     done = subprocess.run(
         ["bash", "-c", line],
         input=KEY,
@@ -175,7 +185,7 @@ def started(line: str) -> str:
         "'*:8443'", "127.0.0.1:0"
     )
     line = line.replace("mitmdump -s", "mitmdump --listen-port 0 --listen-host 127.0.0.1 -s")
-    return f"timeout --preserve-status -s INT 8 {line}; code=$?; [ $code = 0 ] || [ $code = 130 ]"
+    return f"timeout --preserve-status -s INT 40 {line}; code=$?; [ $code = 0 ] || [ $code = 130 ]"
 
 
 # -- widths --------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ EXAMPLES: Final = {
     "convert": ('presign convert "$URL" --as token', 'presign convert "$URL" --as headers'),
     "verify": ('presign verify "$URL"',),
     "explain": ('presign explain "$URL"', "presign explain --at 2027-01-01T00:00:00Z - < url.txt"),
-    "check": ("presign check --strict", "presign check --listen 127.0.0.1:8080"),
+    "check": ("presign check", "presign check --listen 127.0.0.1:8080 --json"),
     "revoke": (
         'presign revoke "$URL"',
         "presign revoke --key conn_acme/k1",
