@@ -64,11 +64,7 @@ def check(
         with working("checking the configuration and all connections"):
             loaded = load(workspace.path, workspace.environ)
     except ConfigError as error:
-        in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
-        problems = [str(problem) for problem in in_order]
-        found = {"ok": False, "errors": problems, "warnings": []}
-        output.tell(found, *map(_error, problems), "", counted(len(problems), "error"))
-        return REFUSED
+        return _refused(output, error)
     known = loaded.registry.connections
     errors = list(check_startup.errors(loaded, directory(confdir) if confdir else None))
     errors += _unfetched(workspace, known) if run else []
@@ -85,6 +81,15 @@ def check(
     ok = not errors and not (strict and warnings)
     output.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
     return DONE if ok else REFUSED
+
+
+def _refused(output: Output, error: ConfigError) -> int:
+    """Print why the configuration does not load, in the order of its lines."""
+    in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
+    problems = [str(problem) for problem in in_order]
+    found = {"ok": False, "errors": problems, "warnings": []}
+    output.tell(found, *map(_error, problems), "", counted(len(problems), "error"))
+    return REFUSED
 
 
 def _error(line: str) -> str:
