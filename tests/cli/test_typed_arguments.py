@@ -137,7 +137,7 @@ def test_an_upstream_overrides_that_of_the_preset(run) -> None:
     (("connections", "rotate", "conn_a", "--drop", "k11"), 1, "did you mean k1?"),
     (("connections", "set", "conn_a", "alow.paths=a"), 2, "did you mean allow?"),
     (("audit", "--code", "expird", "x"), 2, "did you mean expired?"),
-    (("completion", "bsh"), 2, "did you mean bash?"),
+    (("completion", "fihs"), 2, "did you mean fish?"),
 ])  # fmt: skip
 def test_a_misspelt_word_is_answered_with_the_nearest(
     argv: tuple[str, ...], code: int, meant: str, run
@@ -158,11 +158,13 @@ def test_a_misspelt_key_of_the_configuration_is_told_with_its_place(tmp_path: Pa
 
 
 def test_help_on_a_terminal_of_another_encoding_is_text(home: Shell) -> None:
-    for encoding in ("latin-1", "ascii", "cp1252"):
-        done = home.presign("sign", "--help", PYTHONIOENCODING=encoding)
-        assert done.code == 0, done.all
-        assert "M,..." in done.out or "M,…" in done.out
-        assert "?" not in done.out
+    for encoding in ("latin-1", "cp1252"):
+        child = home.start("sign", "--help", PYTHONIOENCODING=encoding)
+        out, err = child.communicate(timeout=120)
+        text = out.decode(encoding)
+        assert (child.returncode, err) == (0, b"")
+        assert "M,..." in text or "M,…" in text
+        assert "?" not in text
 
 
 # -- where the gateway is ------------------------------------------------------------------------------
