@@ -15,10 +15,11 @@ from presign_proxy.cli import configured
 from presign_proxy.cli.place import Failure, Place
 from presign_proxy.cli.workspace import Workspace
 from presign_proxy.config import signing_view
+from presign_proxy.config.plain_entries import MEMBERS, SECTIONS
 from presign_proxy.config.schema.config import Config
 from presign_proxy.config.schema.connections import PresignConnection, SourceConnection
 from presign_proxy.config.schema.registry import Revoked
-from presign_proxy.config.signing_view import MEMBERS, SECTIONS, SigningView
+from presign_proxy.config.signing_view import SigningView
 from presign_proxy.config_problems import ConfigError
 
 SECRETS = ("sk_first_0123456789abcdef0123456789abcdef", "sk_second_0123456789abcdef0123456789abc")

@@ -67,6 +67,7 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
     ),
     "config.tls_certificate": (READS, {"read_at_most"}),
     "config.strict_yaml": (READS, {"read_at_most"}),
+    "config.salvage": (READS, {"read_at_most"}),
     "config.secret_sources": (READS, {"read_at_most"}),
     "config.secret_commands": ("a program's output, in the thread that waits for its secret", {"os.read"}),
     "config.path": (START, {"Path(path).expanduser"}),

@@ -40,6 +40,7 @@ PROGRAMS = {
     "cc": Program("gcc", "a file system that hangs, as a library that is loaded first"),
     "curl": Program("curl", "a client of the gateway"),
     "debootstrap": Program("debootstrap", "the container image, built without a daemon (make container)"),
+    "fish": Program("fish", "completion in fish"),
     "git": Program("git", "cloning and pushing through the gateway"),
     # 81 MB to fetch and 464 MB on the disk, for two tests.
     "go": Program("golang-go", "the recipe for Go", in_all=False, advice="not in make setup-all: 464 MB"),
@@ -64,7 +65,9 @@ PROGRAMS = {
     "ps": Program("procps", "what other users see of a process"),
     "redis-server": Program("redis-server", "limits that several gateways share"),
     "ruby": Program("ruby", "the recipe for Ruby"),
+    "man": Program("man-db", "the manual page"),
     "wrk": Program("wrk", "bench/performance.py"),
+    "zsh": Program("zsh", "completion in zsh"),
     "node packages": Program(
         "",
         "OpenAI's own client for node",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +15,10 @@ import click
 from ..errors import STATUS
 from ..observe.audit_reader import Lines, follow, opened
 from .audit_query import Record, Test, line_of, wanted
-from .completion import complete_connections
+from .completion import complete_connections, complete_keys
 from .output import Output, counted, light_verb
 from .place import Failure, Place
+from .width import columns, wrapped
 
 _MOST: Final = 100_000
 _BATCH: Final = 500
@@ -30,7 +31,12 @@ _FOLLOWED: Final = 10
 @click.option("--since", metavar="WHEN", help="From this instant on, or from so long ago: 1h.")
 @click.option("--until", metavar="WHEN", help="Before this instant, or before so long ago.")
 @click.option("--connection", shell_complete=complete_connections, help="Requests to this connection.")
-@click.option("--key", metavar="[CONNECTION/]KEY", help="Requests signed with this key.")
+@click.option(
+    "--key",
+    metavar="[CONNECTION/]KEY",
+    shell_complete=complete_keys,
+    help="Requests signed with this key.",
+)
 @click.option("--id", metavar="[CONNECTION/]ID", help="Requests signed under this name.")
 @click.option("--signature", metavar="ID", help="Requests with this URL, by signature id.")
 @click.option("--request", metavar="req_…", help="The request with this id.")
@@ -105,10 +111,17 @@ def _follow(output: Output, path: Path, lines: Lines, tests: list[Test]) -> None
         return
 
 
+def _fitted(width: int | None) -> Callable[[Record], str]:
+    """Return what makes lines for a person that fit into the terminal."""
+    if width is None:
+        return line_of
+    return lambda record: "\n".join(wrapped(line_of(record), width, 4))
+
+
 def _print(output: Output, records: Iterable[Record]) -> int:
     """Print the records: as JSON, one a line, or for a person. Return how many they are."""
     # In JSON, everything but printable ASCII is escaped, so that a terminal obeys nothing of it.
-    text = json.JSONEncoder(separators=(",", ":")).encode if output.as_json else line_of
+    text = json.JSONEncoder(separators=(",", ":")).encode if output.as_json else _fitted(columns())
     batch: list[str] = []
     count = 0
     for record in records:

@@ -18,7 +18,9 @@ from ..core.connection import Connection
 from ..core.credentials import slips
 from ..http.networks import parse_network
 from ..signing.grammar import ANY
+from .colours import styled
 from .output import DONE, REFUSED, Output, counted, verb
+from .progress import working
 from .serve import directory, listen_option
 from .workspace import Workspace
 
@@ -59,13 +61,10 @@ def check(
     if not workspace.exists:
         _ = workspace.config  # raises an error that says what to do
     try:
-        loaded = load(workspace.path, workspace.environ)
+        with working("checking the configuration and all connections"):
+            loaded = load(workspace.path, workspace.environ)
     except ConfigError as error:
-        in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
-        problems = [str(problem) for problem in in_order]
-        found = {"ok": False, "errors": problems, "warnings": []}
-        output.tell(found, *(f"error    {line}" for line in problems), "", counted(len(problems), "error"))
-        return REFUSED
+        return _refused(output, error)
     known = loaded.registry.connections
     errors = list(check_startup.errors(loaded, directory(confdir) if confdir else None))
     errors += _unfetched(workspace, known) if run else []
@@ -76,12 +75,25 @@ def check(
     warnings = [str(warning) for warning in loaded.warnings] + [f"{one.about}: {one.text}" for one in advice]
     warnings += [_unmarked(path) for path, form in loaded.record.forms.items() if form.ending != "marked"]
     warnings += check_startup.warnings(loaded, addresses)
-    lines = [f"error    {line}" for line in errors] + [f"warning  {line}" for line in warnings]
+    lines = [*map(_error, errors), *(f"{styled('warning', 'warning')}  {line}" for line in warnings)]
     counts = {"connection": len(known), "error": len(errors), "warning": len(warnings)}
     summary = ", ".join(counted(number, what) for what, number in counts.items())
     ok = not errors and not (strict and warnings)
     output.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
     return DONE if ok else REFUSED
+
+
+def _refused(output: Output, error: ConfigError) -> int:
+    """Print why the configuration does not load, in the order of its lines."""
+    in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
+    problems = [str(problem) for problem in in_order]
+    found = {"ok": False, "errors": problems, "warnings": []}
+    output.tell(found, *map(_error, problems), "", counted(len(problems), "error"))
+    return REFUSED
+
+
+def _error(line: str) -> str:
+    return f"{styled('error', 'error')}    {line}"
 
 
 def _unmarked(path: Path) -> str:

@@ -22,6 +22,26 @@ def complete_connections(context: click.Context, _: click.Parameter, incomplete:
     return []
 
 
+def complete_keys(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Propose the ids of a connection's signing keys, or CONNECTION/KEY if no connection is named before."""
+    from click.shell_completion import CompletionItem
+
+    from .configured import keys_of
+    from .place import Place
+
+    with suppress(Exception):
+        keys = keys_of(Place.at(context.params.get("config")))
+        # Behind an option that still lacks its value, click has not sorted out the arguments.
+        named = [*(context.params.get(one) for one in ("connection", "name")), *context.args]
+        name = next((one for one in named if isinstance(one, str)), None)
+        if name is not None and option.name != "key":
+            found = list(keys.get(name, ()))
+        else:
+            found = [f"{one}/{key}" for one, ids in keys.items() for key in ids]
+        return [CompletionItem(one) for one in found if one.startswith(incomplete)]
+    return []
+
+
 def complete_presets(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 

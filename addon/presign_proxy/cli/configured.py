@@ -49,6 +49,7 @@ def view_in(workspace: Workspace, name: str) -> SigningView:
         _preset(workspace, name),
         workspace.revocations.ids,
         found.upstream is not None and is_loopback(found.upstream.origin.host),
+        workspace.config.gateway.url,
     )
 
 
@@ -68,6 +69,17 @@ def preset_of(place: Place, name: str) -> Mapping[str, Any]:
 def _preset(workspace: Workspace, name: str) -> Mapping[str, Any]:
     preset = workspace.entries[name].data.get("preset")
     return workspace.presets.known.get(preset, {}) if isinstance(preset, str) else {}
+
+
+def gateway_of(place: Place) -> str | None:
+    """Return the gateway's URL, if the configuration names it and can be read."""
+    with suppress(signing_view.NotPlain, Foreseen, ValueError):
+        return signing_view.Files(place.path, place.environ).gateway
+    from .workspace import Workspace
+
+    with suppress(ConfigError):
+        return Workspace(place.path, place.environ).config.gateway.url
+    return None
 
 
 def base_path_of(place: Place, name: str) -> str:
@@ -99,6 +111,22 @@ def owners_of(place: Place, url: str) -> list[str]:
         if upstream is not None and url.startswith(f"{upstream.origin}{upstream.base.decode()}/"):
             owners.append(name)
     return owners
+
+
+def keys_of(place: Place) -> dict[str, list[str]]:
+    """Return the ids of the signing keys by connection, for completion in a shell. Raises ConfigError."""
+    entries: Mapping[str, Any]
+    try:
+        entries = signing_view.Files(place.path, place.environ).entries
+    except (signing_view.NotPlain, Foreseen, ValueError):
+        from .workspace import Workspace
+
+        full = Workspace(place.path, place.environ).entries
+        entries = {name: entry.data for name, entry in full.items()}
+    return {
+        name: [key.get("id") or f"k{at}" for at, key in enumerate(entry.get("signing_keys") or (), 1)]
+        for name, entry in entries.items()
+    }
 
 
 def names_of(place: Place) -> Iterable[str]:

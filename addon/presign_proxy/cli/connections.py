@@ -9,12 +9,15 @@ import click
 from . import prompts
 from .completion import complete_connections
 from .connections_add import add
+from .connections_edit import edit
 from .connections_import import import_
 from .connections_rotate import rotate
 from .connections_set import set_
 from .hints import command
 from .mask import masked
 from .output import Output, table, verb
+from .program import Verbs
+from .progress import counting, working
 from .registry_entries import changing_registry, draft_of, managed
 from .revocation_words import AT_ONCE, SOON
 from .revoked_now import mark, unmark
@@ -22,12 +25,13 @@ from .values import instant
 from .workspace import Entry, Workspace
 
 
-@click.group(name="connections")
+@click.group(name="connections", cls=Verbs)
 def connections() -> None:
     """Add, show and change the connections in the registry file."""
 
 
 connections.add_command(add)
+connections.add_command(edit)
 connections.add_command(import_)
 connections.add_command(rotate)
 connections.add_command(set_)
@@ -37,7 +41,10 @@ connections.add_command(set_)
 @verb
 def list_(workspace: Workspace, output: Output) -> None:
     """List all connections, of the configuration and of the registry."""
-    rows = [_summary(workspace, entry) for entry in workspace.entries.values()]
+    with working("reading the registry"):
+        entries = workspace.entries
+    each = counting("listing connections", entries.values(), len(entries))
+    rows = [_summary(workspace, entry) for entry in each]
     head = ("ID", "UPSTREAM", "AUTH", "KEYS", "STATE", "IN")
     lines = [(r["id"], r["upstream"], r["auth"], ",".join(r["keys"]), r["state"], r["file"]) for r in rows]
     none = f"No connections yet: {command('connections', 'add', '--preset', 'openai')}"

@@ -1,4 +1,4 @@
-"""`presign connections import`: add a connection for each key of a `.env` file, presets guessed by name."""
+"""`presign connections import`: add a connection for each key of a file, presets guessed by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import click
 from ..config.permissions import readable_by_others
 from ..config.registry_file.edit import Draft
 from . import prompts
-from .env_file import variables_of
+from .colours import styled
+from .env_file import STANDARD_INPUT, variables_of
 from .guessed_presets import Guesses, guesses
 from .hints import no_preset, quoted
 from .new_connection import named_after
@@ -25,7 +26,7 @@ _NAME: Final = re.compile(r"[A-Z][A-Z_]{0,63}")
 
 
 @click.command("import")
-@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "--preset",
     "told",
@@ -36,9 +37,10 @@ _NAME: Final = re.compile(r"[A-Z][A-Z_]{0,63}")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @verb
 def import_(workspace: Workspace, output: Output, source: Path, told: tuple[str, ...], yes: bool) -> None:
-    """Add a connection for each API key in a .env file: shown first, then written after a question.
+    """Add a connection for each API key in a file: shown first, then written after a question.
 
-    Providers are guessed by the names of the variables. New signing secrets are shown once.
+    FILE is .env, .json or .yaml; - reads standard input. Providers are guessed by the names of the variables.
+    New signing secrets are shown once.
     """
     variables = variables_of(source)
     found = guesses(variables, workspace.presets.known, _told(workspace, told, set(variables)))
@@ -65,7 +67,9 @@ def import_(workspace: Workspace, output: Output, source: Path, told: tuple[str,
             raise Failure(f"{what}; nothing was written: try again")
         draft.connections.update(made)
     _tell(output, found, made, leads, preview if yes else [])
-    output.note(*(f"warning: {one}" for one in readable_by_others(source)))
+    if source == STANDARD_INPUT:
+        return
+    output.note(*(f"{styled('warning:', 'warning')} {one}" for one in readable_by_others(source)))
     output.note(f"{source} still contains every key in plain text: delete what no program needs.")
 
 
@@ -132,6 +136,6 @@ def _tell(
         "",
         "Their signing secrets, shown only once; anyone who has one can sign:",
         "",
-        *(f"  {name}  {key['secret']}" for name, key in keys.items()),
+        *(f"  {name}  {styled(key['secret'], 'secret')}" for name, key in keys.items()),
         "",
     )

@@ -17,8 +17,9 @@ from ..config.registry_file.storage import PrivateFileError
 from ..config.strict_yaml import Document
 from ..config.values import duration
 from ..signing.keys import MAX_KEYS
+from ..similar_names import did_you_mean
 from . import prompts
-from .completion import complete_connections
+from .completion import complete_connections, complete_keys
 from .hints import command, quoted
 from .output import Output, verb
 from .registry_entries import (
@@ -45,7 +46,13 @@ _PLAIN: Final = "plain.json"
 @click.option(
     "--leaked", is_flag=True, help="Refuse what older keys signed at once, and end what is under way."
 )
-@click.option("--drop", multiple=True, metavar="ID", help="Remove an older key: its URLs stop at once.")
+@click.option(
+    "--drop",
+    multiple=True,
+    metavar="ID",
+    shell_complete=complete_keys,
+    help="Remove an older key: its URLs stop at once.",
+)
 @click.option("--credential", is_flag=True, help="Replace the API key instead; all URLs stay valid.")
 @verb
 def rotate(
@@ -192,7 +199,8 @@ def _kept(name: str, keys: list[dict[str, Any]], drop: tuple[str, ...], now: flo
     known = [key["id"] for key in keys]
     for identity in drop:
         if identity not in known:
-            raise Failure(f"{name} has no key {identity[:64]!r}: it has {', '.join(known)}")
+            hint = did_you_mean(identity, known) or f"it has {', '.join(known)}"
+            raise Failure(f"{name} has no key {identity[:64]!r}: {hint}")
     return [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..config_problems import ConfigError
@@ -29,11 +31,27 @@ def set_(workspace: Workspace, output: Output, name: str, settings: tuple[str, .
     before = managed(workspace, draft := draft_of(workspace), name)
     wanted = [setting_of(text, before.get("scheme", "presign")) for text in settings]
     after = applied(before, wanted)
-    entry = check(workspace, name, after, draft)
-    found = changes(before, after)
-    if not found:
+    check(workspace, name, after, draft)
+    if not changes(before, after):
         output.tell({"id": name, "changed": {}}, f"{name} is like that already; nothing was changed.")
         return
+    confirm_and_write(workspace, output, name, before, after, yes=yes)
+    asked = [text for key, value in wanted if key == ("allow", "methods") for text in slips(value or ())]
+    output.note(*(f"allow.methods {question}" for question in asked))
+
+
+def confirm_and_write(
+    workspace: Workspace,
+    output: Output,
+    name: str,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    *,
+    yes: bool,
+) -> None:
+    """Show what changes, ask, and write all of it. Raises Failure if the entry has changed meanwhile."""
+    draft = draft_of(workspace)
+    entry, found = check(workspace, name, after, draft), changes(before, after)
     preview = [f"{name}, in {draft.path.name}:", *lines_of(found)]
     old, new = _upstream(workspace, name), workspace.filled(entry).get("upstream")
     if old != new:
@@ -48,8 +66,6 @@ def set_(workspace: Workspace, output: Output, name: str, settings: tuple[str, .
         draft.connections[name] = after
     said = f"{name} is changed; gateways notice within a second."
     output.tell({"id": name, "changed": found}, *(preview if yes else ()), said)
-    asked = [text for key, value in wanted if key == ("allow", "methods") for text in slips(value or ())]
-    output.note(*(f"allow.methods {question}" for question in asked))
 
 
 def _upstream(workspace: Workspace, name: str) -> str | None:

@@ -10,7 +10,7 @@ import click
 from ..explain.convert import signed_from
 from ..explain.input.urls import UnreadableUrl
 from .environment import CA
-from .grant_forms import FORMS, GrantForm, base_option, check_ca, described, remarks, shown
+from .grant_forms import BASE, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
 from .output import Output, light_verb
 from .paste import Pasted, presented_by
 from .place import Failure, Place
@@ -46,15 +46,23 @@ def convert(
     except UnreadableUrl as error:
         raise Failure(str(error)) from None
     wanted = options["path"] or path or _only_path(signed.paths)
-    how = GrantForm(wanted.removeprefix("/"), options["base"], options["ca"])
+    how = GrantForm(wanted.removeprefix("/"), options["base"] or _gateway(place), options["ca"])
     preset = _preset(place, signed.connection_id)
-    output.tell(described(signed, how, preset), *shown(signed, form, how, preset))
+    output.tell(described(signed, how, preset), *(() if output.as_json else shown(signed, form, how, preset)))
     output.note(*remarks(signed, form, how, preset))
 
 
 def _only_path(paths: str) -> str:
     """Return the signed path if it is exactly one, else an empty text."""
     return "" if "," in paths or "*" in paths else paths
+
+
+def _gateway(place: Place) -> str:
+    if not place.exists:
+        return BASE
+    from .configured import gateway_of
+
+    return gateway_of(place) or BASE
 
 
 def _base_path(place: Place, connection: str | None) -> str:

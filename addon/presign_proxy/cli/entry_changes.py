@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import click
-
+from .colours import styled
 from .mask import masked
 
 
@@ -34,9 +33,9 @@ def lines_of(found: dict[str, dict[str, Any]]) -> list[str]:
     """Return the changes as lines: - for what goes, + for what comes."""
     lines = []
     for name, each in found.items():
-        for sign, which, colour in (("-", "before", "red"), ("+", "after", "green")):
+        for sign, which, meaning in (("-", "before", "refused"), ("+", "after", "granted")):
             if each[which] is not None:
-                lines.append(click.style(f"  {sign} {name}: {in_words(each[which])}", fg=colour))
+                lines.append(styled(f"  {sign} {name}: {in_words(each[which])}", meaning))
     return lines
 
 

@@ -7,7 +7,7 @@ line of the audit log (`explained_request`).
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,9 +16,12 @@ from ..explain.explanation import Explanation, headline, render
 from ..explain.input import lenient
 from ..http.hosts import parse_address
 from ..http.message import Request
+from .colours import styled
 from .output import DONE, REFUSED, Output, light_verb, noted
 from .paste import Pasted, presented_by
 from .place import Place
+
+_MEANING: Final = {"forward": "granted", "pass": "warning", "deny": "refused"}
 
 
 def _at(text: str | None) -> int:
@@ -128,7 +131,9 @@ def explain(
     if log is not None:
         raise click.UsageError("--log needs a request id, req_…")
     explanation, more, tail = _judged(place, what, at, asked)
-    output.tell(explanation.to_json() | more, *render(explanation), *tail)
+    first, *rest = render(explanation)
+    first = styled(first, _MEANING[explanation.verdict.decision])
+    output.tell(explanation.to_json() | more, first, *rest, *tail)
     return DONE if explanation.verdict.granted else REFUSED
 
 
@@ -151,5 +156,5 @@ def verify(place: Place, output: Output, what: str, at: str | None, **asked: str
     """
     explanation, _, _ = _judged(place, what, at, asked)
     data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
-    output.tell(data, headline(explanation.verdict))
+    output.tell(data, styled(headline(explanation.verdict), _MEANING[explanation.verdict.decision]))
     return DONE if explanation.verdict.granted else REFUSED

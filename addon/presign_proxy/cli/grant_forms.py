@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from .policy_options import as_json
 BEGINS_URL = late(r"https?://[^/?#]+", re.IGNORECASE)
 FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
 BASE: Final = "http://127.0.0.1:8080"
+BASE_VARIABLE: Final = "PRESIGN_BASE"
 
 
 class GrantForm(NamedTuple):
@@ -32,9 +34,24 @@ class GrantForm(NamedTuple):
     """True if the API is on this machine."""
 
 
-def _base(_: click.Context, __: click.Parameter, text: str) -> str:
-    if BEGINS_URL.match(text):
+def _base(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    """Return the URL of --base, or of the variable; None if neither is given. Raises BadParameter."""
+    text = given if given is not None else os.environ.get(BASE_VARIABLE)
+    if not text and given is None:
+        return None
+    try:
+        return _checked(text or "")
+    except click.BadParameter as error:
+        if given is not None:
+            raise
+        raise click.UsageError(f"the variable {BASE_VARIABLE} {error.message}") from None
+
+
+def _checked(text: str) -> str:
+    if BEGINS_URL.match(text) and not set("?#") & set(text):
         return text.rstrip("/")
+    if BEGINS_URL.match(text):
+        raise click.BadParameter("must be the URL of the gateway alone, without ? and #")
     from ..http.hosts import is_loopback, parse_authority
 
     rest = text.rpartition("://")[2]
@@ -45,11 +62,9 @@ def _base(_: click.Context, __: click.Parameter, text: str) -> str:
 
 base_option = click.option(
     "--base",
-    default=BASE,
-    show_default=True,
     metavar="URL",
     callback=_base,
-    help="The URL of the gateway.",
+    help=f"The gateway's URL. Default: ${BASE_VARIABLE}, else gateway.url, else {BASE}.",
 )
 
 

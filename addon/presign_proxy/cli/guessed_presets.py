@@ -53,6 +53,8 @@ def _preset(name: str, presets: Mapping[str, dict[str, Any]]) -> str:
     for preset, known in presets.items():
         if name in known.get("env", ()):
             return preset
+    if (plain := name.lower().replace("_", "-")) in presets:
+        return plain  # {openai: sk-…}
     stem = _SUFFIX.search(name)
     word = name[: stem.start()].lower().replace("_", "-") if stem and stem.end() == len(name) else ""
     return word if word in presets else ""

@@ -85,7 +85,7 @@ VERBS: Final = {
 }
 
 
-class Verbs(Program):
+class Presign(Program):
     """The verbs of the command, each imported when it is used. Listing them (for `--help`) imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -100,32 +100,18 @@ class Verbs(Program):
         )
         return found
 
-    def _listed(self, ctx: click.Context) -> dict[str, click.Command]:
-        """Return a command for each verb, with its help only."""
-        return {name: click.Command(name, help=VERBS[name].help) for name in self.list_commands(ctx)}
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        _Listing(commands=self._listed(ctx)).format_commands(ctx, formatter)
+    def helps(self, ctx: click.Context) -> dict[str, str]:  # noqa: ARG002 - as the class above has it
+        return {name: verb.help for name, verb in VERBS.items()}
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
-        found = [
-            CompletionItem(name, help=command.get_short_help_str())
-            for name, command in self._listed(ctx).items()
-            if name.startswith(incomplete)
-        ]
+        helps = self.helps(ctx)
+        found = [CompletionItem(name, help=helps[name]) for name in helps if name.startswith(incomplete)]
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
-class _Listing(click.Group):
-    """A list of commands in the given order, which click would sort."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(self.commands)
-
-
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Presign, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, message="%(version)s")
 def main() -> None:
     """Presigned URLs for any HTTP API: a signing secret mints them, and the gateway adds the API key.

@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from ..config_problems import UNCONFIRMED, Foreseen
+from .colours import styled
 from .place import Place
 
 DONE: Final = 0
@@ -91,7 +92,7 @@ def _fail(error: Exception, as_json: bool) -> int:
         click.echo(json.dumps({"error": text}))
     else:
         for line in text.splitlines():
-            click.echo(f"presign: {line}", err=True)
+            click.echo(f"{styled('presign:', 'error')} {line}", err=True)
     return getattr(error, "exit_code", REFUSED)
 
 
@@ -132,11 +133,7 @@ def noted(title: str, items: Sequence[str]) -> list[str]:
 
 
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the rows as aligned columns; the first row is the head."""
-    cells = [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
-    return [click.style(line, bold=True) if at == 0 else line for at, line in enumerate(lines)]
+    """Return the rows as aligned columns that fit into the terminal; the first row is the head."""
+    from .width import columns, fitted
+
+    return fitted([list(row) for row in rows], columns())

@@ -24,6 +24,8 @@ def presets(workspace: Workspace, output: Output, name: str | None, as_markdown:
         if name not in known:
             raise Failure(no_preset(name, known))
         known = {name: known[name]}
+    if as_markdown and output.as_json:
+        raise click.UsageError("--markdown and --json exclude each other")
     if as_markdown:
         click.echo(markdown(known), nl=False)
         return

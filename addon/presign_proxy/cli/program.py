@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -14,13 +15,65 @@ import click
 
 from ..config import pasteable_command
 from ..prerequisites import missing
+from .colours import wanted
 
 _COMPLETION: Final = "_PRESIGN_COMPLETE"
 """The variable with which a shell requests completions. click would derive one from the program's name."""
 
 
-class Program(click.Group):
-    """A group of verbs. If the machine is at fault, it ends with one sentence, never with a traceback."""
+_WHOLE: Final = 1000
+"""More characters than any sentence of help."""
+_IN_ASCII: Final = "presign-in-ascii"
+_PLAIN: Final = {"…": "...", "→": "->", "²": "2", "³": "3", "×": "x", "–": "-", "—": "-"}
+"""Characters of our own texts that some encodings lack, and what stands for them there."""
+
+
+class Context(click.Context):
+    """The context of a verb: its help has examples, and fits into the terminal."""
+
+    def get_help(self) -> str:
+        from .help_text import help_of  # here, because few starts print help
+
+        return help_of(self)
+
+
+class Verbs(click.Group):
+    """A group of verbs, whose help shows them by job."""
+
+    context_class = Context
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+    def helps(self, ctx: click.Context) -> dict[str, str]:
+        """Return the help of each verb in one sentence, without cutting it off."""
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        return {name: verb.get_short_help_str(_WHOLE) for name, verb in found.items() if verb}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from .help_text import write_verbs
+
+        write_verbs(self.helps(ctx), formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            from ..similar_names import did_you_mean
+
+            if hint := did_you_mean(name, self.list_commands(ctx)):
+                ctx.fail(f"No such command {name!r}: {hint}")
+        found = super().resolve_command(ctx, args)
+        if found[1] is not None:
+            found[1].context_class = Context
+        return found
+
+
+class Program(Verbs):
+    """The whole command. If the machine is at fault, it ends with one sentence, never with a traceback."""
+
+    _as_json = False
 
     def main(
         self,
@@ -32,6 +85,7 @@ class Program(click.Group):
     ) -> Any:
         _prepare_streams()
         _prepare_signals()
+        self._as_json = "--json" in (sys.argv[1:] if args is None else args)
         try:
             name = prog_name or pasteable_command.presign()
             try:
@@ -52,32 +106,24 @@ class Program(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Make the context. This prints help and version too, so a closed pipe can fail here."""
-        with _for_a_reader():
-            return super().make_context(info_name, args, parent, **extra)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
-            from ..similar_names import did_you_mean
-
-            if hint := did_you_mean(name, self.list_commands(ctx)):
-                ctx.fail(f"No such command {name!r}: {hint}")
-        return super().resolve_command(ctx, args)
+        with self._told():
+            return super().make_context(info_name, args, parent, color=wanted(os.environ), **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _for_a_reader():
+        with self._told():
             return super().invoke(ctx)
 
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Print usage errors. Catch a closed pipe before click does, which would turn it into exit code 1."""
+        try:
+            yield
+        except BrokenPipeError:
+            _end_unread()
+        except click.ClickException as error:
+            from .usage_error import tell  # here, because few starts have an error
 
-@contextlib.contextmanager
-def _for_a_reader() -> Iterator[None]:
-    """Catch a closed pipe before click does, which would turn it into exit code 1."""
-    try:
-        yield
-    except BrokenPipeError:
-        _end_unread()
+            raise SystemExit(tell(error, as_json=self._as_json)) from None
 
 
 def _prepare_signals() -> None:
@@ -103,8 +149,18 @@ def _prepare_streams() -> None:
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors=_IN_ASCII)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Return text in place of characters that an encoding lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(char, "?") for char in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_IN_ASCII, _in_ascii)
 
 
 def _nowhere() -> TextIO:

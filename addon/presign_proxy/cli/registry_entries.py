@@ -10,6 +10,8 @@ from typing import Any
 
 from ..config.registry_file.edit import Draft, changing
 from ..config.strict_yaml import Document
+from .colours import styled
+from .progress import working
 from .workspace import Entry, Failure, Workspace
 
 
@@ -24,7 +26,8 @@ def changing_registry(workspace: Workspace) -> Iterator[Draft]:
     openers = workspace.openers
     with changing(workspace.registry_path, openers) as draft:
         yield draft
-        draft.write()
+        with working("writing the registry"):
+            draft.write()
 
 
 def managed(workspace: Workspace, draft: Draft, name: str) -> dict[str, Any]:
@@ -52,13 +55,20 @@ def shown_once(secret: str | None) -> list[str]:
     """Return the lines that show a new signing secret; none if it was imported."""
     if secret is None:
         return []
-    return ["", "Its signing secret, shown only once; anyone who has it can sign:", "", f"  {secret}", ""]
+    return [
+        "",
+        "Its signing secret, shown only once; anyone who has it can sign:",
+        "",
+        f"  {styled(secret, 'secret')}",
+        "",
+    ]
 
 
 def draft_of(workspace: Workspace) -> Draft:
     """Return the present registry. Raises Failure if there is none."""
     _ = workspace.openers  # reports what is missing if there is no registry
-    draft = workspace.draft
+    with working("reading the registry"):
+        draft = workspace.draft
     if draft is None:
         raise Failure("there is no registry")
     return draft

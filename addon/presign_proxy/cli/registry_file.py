@@ -17,6 +17,7 @@ from ..signing.secret import Secret
 from . import prompts
 from .hints import quoted
 from .output import Output, counted, verb
+from .progress import counting, working
 from .workspace import Entry, Failure, Workspace
 
 
@@ -26,7 +27,7 @@ from .workspace import Entry, Failure, Workspace
 def decrypt(workspace: Workspace, output: Output, out: Path | None) -> None:
     """Print the registry as JSON, including all secrets."""
     openers = workspace.openers
-    with naming(workspace.registry_path):
+    with naming(workspace.registry_path), working("decrypting the registry"):
         payload = read_payload(workspace.registry_path, openers).plain
     if out is None:
         click.echo(payload, nl=False)
@@ -47,7 +48,8 @@ def encrypt(workspace: Workspace, output: Output, source: Path, replace: bool) -
     openers = workspace.openers
     if openers is None:
         raise Failure("the registry is not encrypted: write `registry: {file: connections.enc, key: …}`")
-    draft = _plain(source, workspace)
+    with working(f"reading {source}"):
+        draft = _plain(source, workspace)
     target = workspace.registry_path
     if target.exists():
         with changing(target, openers) as before:
@@ -78,7 +80,8 @@ def _plain(source: Path, workspace: Workspace) -> Draft:
 def _write(workspace: Workspace, draft: Draft) -> None:
     """Write the registry if it would load. Raises ConfigError."""
     problems: list[Problem] = []
-    for name, data in draft.connections.items():
+    each = counting("checking connections", draft.connections.items(), len(draft.connections))
+    for name, data in each:
         try:
             workspace.unrevoked(Entry(name, data, Document(str(draft.path), {}), managed=True))
         except ConfigError as error:
@@ -86,7 +89,8 @@ def _write(workspace: Workspace, draft: Draft) -> None:
     if problems:
         raise ConfigError(problems)
     revocations_of(draft.content("revoked"), draft.path)
-    draft.write()
+    with working("writing the registry"):
+        draft.write()
 
 
 @click.command()
@@ -100,7 +104,7 @@ def rekey(workspace: Workspace, output: Output, drop_old: bool) -> None:
     if openers is None:
         wanted = "`registry: {file: connections.enc, key: …}`"
         raise Failure(f"the registry is not encrypted: write {wanted}, then {quoted('encrypt', str(path))}")
-    with changing(path, openers) as draft:
+    with working("encrypting the registry"), changing(path, openers) as draft:
         source = (
             workspace.config.registry.key[0]
             if workspace.config.registry and workspace.config.registry.key

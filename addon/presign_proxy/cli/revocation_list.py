@@ -15,6 +15,7 @@ from .output import Output, table
 from .registry_entries import draft_of
 from .revoked_now import is_marked
 from .values import YEAR_10000
+from .width import columns, commands
 from .workspace import Workspace
 
 _YEAR_1: Final = -62_135_596_800
@@ -29,15 +30,30 @@ def list_revocations(workspace: Workspace, output: Output) -> None:
     for one in found:
         if is_marked(draft, one["what"], one["id"]):
             one["now"] = True
-    output.tell(found, *(_rows(found) if found else ["Nothing is revoked."]))
+    output.tell(found, *(_shown(found, columns()) if found else ["Nothing is revoked."]))
 
 
-def _rows(found: list[dict[str, Any]]) -> list[str]:
-    """Return a table. It says of each what became of requests under way, if any were ended."""
+def _shown(found: list[dict[str, Any]], width: int | None) -> list[str]:
+    """Return the lines for people. On a narrow terminal, each command is below its instant, to be pasted.
+
+    They say of each what became of requests under way, if any were ended.
+    """
+    rows = _rows(found)
+    widest = sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True)) - 2
+    if width is None or widest <= width:
+        return table(rows)
+    lines = []
+    for since, *under_way, undo in rows[1:]:
+        more = "".join(f", under way {one}" for one in under_way)
+        lines += [f"since {since}{more}:", *commands(undo, width, 2)]
+    return lines
+
+
+def _rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     if not any("now" in one for one in found):
-        return table([("SINCE", "TO CANCEL IT"), *((one["at"] or "-", one["undo"]) for one in found)])
+        return [("SINCE", "TO CANCEL IT"), *((one["at"] or "-", one["undo"]) for one in found)]
     rows = [(one["at"] or "-", "ended" if "now" in one else "went on", one["undo"]) for one in found]
-    return table([("SINCE", "UNDER WAY", "TO CANCEL IT"), *rows])
+    return [("SINCE", "UNDER WAY", "TO CANCEL IT"), *rows]
 
 
 def _urls(draft: Draft) -> Iterator[dict[str, Any]]:

@@ -23,8 +23,9 @@ from ..signing import grammar
 from ..signing.keys import signature_id
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
+from ..similar_names import did_you_mean
 from . import prompts
-from .completion import complete_connections
+from .completion import complete_connections, complete_keys
 from .hints import quoted
 from .output import Output, verb
 from .revocation_list import list_revocations
@@ -46,7 +47,13 @@ _PRESIGN_ID = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}")
 @click.option(
     "--connection", "connection", shell_complete=complete_connections, help="Everything signed for it."
 )
-@click.option("--key", "key", metavar="CONNECTION/KEY", help="Everything signed with one key.")
+@click.option(
+    "--key",
+    "key",
+    metavar="CONNECTION/KEY",
+    shell_complete=complete_keys,
+    help="Everything signed with one key.",
+)
 @click.option("--id", "name", metavar="CONNECTION/ID", help="Everything signed under one name.")
 @click.option(
     "--added-before", metavar="INSTANT", help="All keys older than this; with --connection, only its keys."
@@ -266,7 +273,8 @@ def _known_key(workspace: Workspace, name: str, key: str, *, undo: bool) -> None
     entry = workspace.model(workspace.entry(name))
     ids = [one.id or f"k{index}" for index, one in enumerate(entry.signing_keys, 1)]
     if key not in ids:
-        raise Failure(f"{name} has no key {key}, it has {', '.join(ids) or 'none'}: nothing was revoked")
+        hint = did_you_mean(key, ids) or f"it has {', '.join(ids) or 'none'}"
+        raise Failure(f"{name} has no key {key}: {hint}\nNothing was revoked.")
 
 
 def _instant(text: str, *, undo: bool = False) -> str:

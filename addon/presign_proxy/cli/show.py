@@ -10,6 +10,8 @@ from typing import Final
 import click
 
 from ..prerequisites import unsupported_mitmproxy
+from .output import Output, light_verb
+from .place import Failure, Place
 
 _PACKAGE: Final = Path(__file__).parents[1]
 SCRIPT: Final = _PACKAGE / "mitm/script/presign_addon.py"
@@ -20,34 +22,36 @@ _EXAMPLE: Final = "config.example.yaml"
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
 @click.option("--once", is_flag=True, help="Show the requests and stop.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def demo(port: int, *, once: bool, as_json: bool) -> None:
+@light_verb
+def demo(_: Place, output: Output, port: int, *, once: bool) -> int:
     """Start a gateway in front of a built-in upstream, show what it does, keep serving."""
     if sys.platform == "win32":
-        raise click.ClickException("demo needs the signals of Linux or macOS: on Windows, run it in WSL")
+        raise Failure("demo needs the signals of Linux or macOS: on Windows, run it in WSL")
     if why := unsupported_mitmproxy():
-        raise click.ClickException(why)
+        raise Failure(why)
     from .demo import run  # mitmproxy takes a second to import
 
-    raise SystemExit(run(port, SCRIPT, once=once, as_json=as_json))
+    return run(port, SCRIPT, once=once, as_json=output.as_json)
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(context: click.Context, shell: str) -> None:
+@light_verb
+def completion(_: Place, output: Output, shell: str) -> None:
     """Print the script for completion in a shell: eval "$(presign completion bash)"."""
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)
     if found is None:
         raise click.UsageError(f"{shell} is not known to click")
-    script = found(context.find_root().command, {}, "presign", "_PRESIGN_COMPLETE").source()
-    click.echo(script)
+    command = click.get_current_context().find_root().command
+    script = found(command, {}, "presign", "_PRESIGN_COMPLETE").source()
+    output.tell({"shell": shell, "script": script}, script)
 
 
 @click.command()
-def schema() -> None:
+@light_verb
+def schema(_: Place, __: Output) -> None:
     """Print the JSON Schema of the configuration, for editors."""
     from ..config.schema.config import Config
 
@@ -55,17 +59,20 @@ def schema() -> None:
 
 
 @click.command()
-def example() -> None:
+@light_verb
+def example(_: Place, output: Output) -> None:
     """Print an example configuration, with a comment on each part."""
     # In a wheel the file is in the package, in a checkout beside `addon`.
     for directory in (_PACKAGE, _PACKAGE.parents[1]):
         if (path := directory / _EXAMPLE).is_file():
-            click.echo(path.read_text("utf-8"), nl=False)
+            text = path.read_text("utf-8")
+            output.tell({"example": text}, text.rstrip("\n"))
             return
-    raise click.ClickException(f"{_PACKAGE / _EXAMPLE} is missing: install presign-proxy again")
+    raise Failure(f"{_PACKAGE / _EXAMPLE} is missing: install presign-proxy again")
 
 
 @click.command("script-path")
-def script_path() -> None:
+@light_verb
+def script_path(_: Place, output: Output) -> None:
     """Print the path of the script for mitmproxy: mitmdump -s "$(presign script-path)"."""
-    click.echo(SCRIPT)
+    output.tell({"path": str(SCRIPT)}, str(SCRIPT))

@@ -13,9 +13,9 @@ from ..errors import Denied
 from ..signing.keys import signature_id
 from ..signing.signed_policy import NO_TERMS
 from ..signing.signer import Signed, Signer
-from .completion import complete_connections
+from .completion import complete_connections, complete_keys
 from .environment import CA
-from .grant_forms import BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
+from .grant_forms import BASE, BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
 from .hints import quoted
 from .methods import methods_of, slips
 from .output import Output, light_verb
@@ -40,7 +40,13 @@ _HOUR: Final = "1h"
 @base_option
 @click.option("--format", "extension", metavar="EXT", help="Scheme source: the file extension.")
 @click.option("--ca", default=CA, show_default=True, metavar="PATH", help="--as env: the gateway's CA.")
-@click.option("--key", "key_id", metavar="ID", help="Sign with this key instead of the first.")
+@click.option(
+    "--key",
+    "key_id",
+    metavar="ID",
+    shell_complete=complete_keys,
+    help="Sign with this key instead of the first.",
+)
 @click.option(
     "--secret-env", metavar="NAME", help="Sign without a configuration, with this variable's secret."
 )
@@ -72,10 +78,15 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     path = _below(place, known, path)
     grant = granted(output, known, path, expires_at, options)
     local = known.view is not None and known.view.local
-    form = GrantForm(path, options["base"], options["ca"], local)
+    form = GrantForm(path, _base(known, options), options["ca"], local)
     data = {**described(grant, form, known.preset), "key": known.key}
-    output.tell(data, *shown(grant, options["form"], form, known.preset))
+    output.tell(data, *(() if output.as_json else shown(grant, options["form"], form, known.preset)))
     output.note(*remarks(grant, options["form"], form, known.preset))
+
+
+def _base(known: KnownKey, options: dict[str, Any]) -> str:
+    """Return the gateway's URL: of --base, of the environment, or of the configuration."""
+    return options["base"] or (known.view.gateway if known.view else None) or BASE
 
 
 def granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
@@ -230,7 +241,7 @@ def _sign_source(output: Output, known: KnownKey, url: str, expires_at: int, opt
     extension = options["extension"] or url.partition("?")[0].rpartition(".")[2].lower()
     if view is not None and extension not in (formats := view.formats or ()):
         raise Failure(f"{known.id} serves only {', '.join(sorted(formats))}: choose one with --format")
-    base = options["base"]
+    base = _base(known, options)
     if view is not None and not view.signed:
         if options["expires"] or options["no_expiry"] or options["key_id"]:
             raise click.UsageError(f"URLs of {known.id} are not signed: leave out the expiry and --key")

@@ -95,5 +95,9 @@ def _signing_key(view: SigningView, key_id: str | None, now: int) -> SigningKey:
         if key_id is not None:
             raise Failure(f"the key {key.id} of {view.id} is revoked, or past its not_after")
     if key_id is not None:
-        raise Failure(f"{view.id} has no key {key_id[:64]!r}")
+        from ..similar_names import did_you_mean
+
+        known = [key.id for key in view.keys.keys]
+        hint = did_you_mean(key_id, known) or f"it has {', '.join(known)}"
+        raise Failure(f"{view.id} has no key {key_id[:64]!r}: {hint}")
     raise Failure(f"{view.id} has no valid key: {quoted('connections', 'rotate', view.id)}")

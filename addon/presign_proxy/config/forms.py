@@ -34,6 +34,7 @@ FORMS: Final = {
     r"[A-Za-z_][A-Za-z0-9_]{0,127}": "the name of an environment variable",
     r"[a-z][a-z0-9_]{0,31}": "1 to 32 of a-z 0-9 _, a letter first",
     r"https?://[!-~]+": "a URL, with http:// or https://",
+    r"https?://[!-\"$->@-~]+": "a URL, with http:// or https://, and without ? or #",
 }
 """The form for each regular expression, which is written without its anchors."""
 

@@ -25,6 +25,7 @@ from .presets.custom import own_presets, read_presets
 from .read_files import FileRecord, Seen, see
 from .registry_file.build import Registered, problems_of_connections
 from .registry_file.memory import Memory
+from .salvage import with_the_rest
 from .schema.config import Config
 from .strict_yaml import Document, read
 from .tls_certificate import Certificate, advice_on, files_of, read_certificate
@@ -187,9 +188,9 @@ def shape_of(
         seen: the files, if they were read before.
     """
     problems += writable_by_others(path)
-    document = seen.document if seen is not None else _read(path, problems)
+    document = seen.document if seen is not None else _read(path, environ, problems)
     if document is None:
-        raise ConfigError([*problems, *(seen.unread if seen is not None else ())])
+        raise ConfigError([*problems, *_unread(path, seen.unread if seen else [], environ, lent)])
     if document.data is None:
         # An empty file is an error, not an empty configuration: a file that is caught while it is being
         # written must not lift restrictions.
@@ -202,12 +203,33 @@ def shape_of(
     return Shape(document, config, presets)
 
 
-def _read(path: Path, problems: list[Problem]) -> Document:
+def _read(path: Path, environ: Mapping[str, str], problems: list[Problem]) -> Document:
     """Read the file. Raises ConfigError, with the problems that are known already."""
     try:
         return read(path)
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
+        raise ConfigError([*problems, *_unread(path, error.problems, environ, None)]) from None
+
+
+def _unread(
+    path: Path, unread: list[Problem], environ: Mapping[str, str], lent: Lent | None
+) -> list[Problem]:
+    """Return why a file cannot be read; after a syntax error, also what is wrong in its readable rest."""
+
+    def judged(document: Document) -> list[Problem]:
+        if document.data is None:
+            return []
+        found: list[Problem] = []
+        presets = read_presets(own_presets(document, path.parent), found)
+        try:
+            config = _validated(document, path, environ, found, presets, lent or Lent(strict=True))
+        except ConfigError as error:
+            return error.problems
+        secrets = FileSecrets(document, path.parent, environ, lent or Lent(strict=True))
+        Registrar(secrets).connections(config.connections)
+        return found + secrets.problems
+
+    return with_the_rest(path, unread, judged)
 
 
 def _store(config: Config, document: Document, secrets: FileSecrets, base: Path) -> Choice:

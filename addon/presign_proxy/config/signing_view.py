@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from ..config_problems import Foreseen
 from ..core.ceiling import Ceiling
@@ -21,67 +21,30 @@ from ..signing import grammar
 from ..signing.keys import MAX_KEYS, KeyRing
 from ..signing.secret import Secret
 from .permissions import writable_by_others
+from .plain_entries import MEMBERS, SECTIONS
 from .presets.builtin import providers
 from .registry_file.edit import Draft
 from .registry_file.open import openers_of
 from .secret_sources import resolve
 from .signing_parts import ceiling, key_ring
 from .strict_yaml import read
-from .values import REGISTRY_FILE, KeySource, SecretSource, duration, instant, key_sources, secret_source
+from .values import (
+    GATEWAY_URL,
+    REGISTRY_FILE,
+    KeySource,
+    SecretSource,
+    duration,
+    instant,
+    key_sources,
+    secret_source,
+)
 
-SECTIONS: Final = frozenset(("gateway", "presets", "registry", "connections", "audit", "limits", "admin"))
-"""The sections of a configuration."""
-_COMMON: Final[dict[str, tuple[type, ...]]] = {
-    "enabled": (bool,),
-    "signing_keys": (list,),
-    "cookies": (str,),
-    "redirects": (str,),
-    "cache": (str,),
-    "on_client_credentials": (str,),
-    "insecure_upstream": (bool,),
-    "pool": (bool, str),
-    "timeouts": (dict,),
-    "limits": (list,),
-    "max_uses": (int,),
-}
-MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
-    "presign": _COMMON
-    | {
-        "scheme": (str,),
-        "preset": (str,),
-        "vars": (dict,),
-        "upstream": (str,),
-        "auth": (dict,),
-        "default_headers": (dict,),
-        "allow": (dict,),
-        "max_lifetime": (str,),
-        "allow_no_expiry": (bool,),
-        "head_as_get": (bool,),
-        "allow_encoded_slash": (bool,),
-        "also": (list,),
-        "allow_networks": (list,),
-        "challenge": (str,),
-        "url_headers": (list,),
-    },
-    "source": _COMMON
-    | {
-        "scheme": (str,),
-        "mode": (str,),
-        "allowed_origins": (list,),
-        "any_public_origin": (bool,),
-        "formats": (list,),
-        "ports": (list,),
-        "allow_networks": (list,),
-        "intercept": (bool,),
-        "auth": (dict,),
-    },
-}
-"""The members of an entry for each scheme, with the types that count as plain."""
 _ID = late(grammar.CONNECTION_ID)
 _KEY_ID = late(grammar.KEY_ID)
 _METHOD = late(rf"\*|{grammar.METHOD}")
 _EXTENSION = late(grammar.EXTENSION)
 _FILE = late(REGISTRY_FILE)
+_URL = late(GATEWAY_URL)
 
 
 class NotPlain(Exception):
@@ -106,6 +69,8 @@ class SigningView(NamedTuple):
     revoked_ids: frozenset[str] = frozenset()
     local: bool = False
     """True if its upstream is on this machine."""
+    gateway: str | None = None
+    """The gateway's URL, if the configuration names it."""
 
 
 class _Key(NamedTuple):
@@ -147,6 +112,7 @@ class Files:
         data = _dict(read(path).data)
         _only(data.keys() <= SECTIONS)
         self.entries = dict(_dict(data.get("connections", {})))
+        self.gateway = _gateway(_dict(data.get("gateway", {})))
         self.revoked: dict[str, Any] = {}
         if "registry" in data:
             self._add(_registry(data["registry"]), environ)
@@ -171,6 +137,7 @@ def view_of(path: Path, environ: Mapping[str, str], name: str) -> SigningView | 
         revoked=name in revocations.connections,
         preset=preset,
         revoked_ids=revocations.ids,
+        gateway=files.gateway,
     )
 
 
@@ -197,6 +164,13 @@ def _registry(section: Any) -> _Registry:
     _only(_dict(section).keys() <= {"file", "key"} and isinstance(section.get("file"), str))
     _only(_FILE.fullmatch(section["file"]) is not None)
     return _Registry(section["file"], key_sources(section["key"]) if "key" in section else None)
+
+
+def _gateway(section: dict[str, Any]) -> str | None:
+    if "url" not in section:
+        return None
+    _only(isinstance(section["url"], str) and _URL.fullmatch(section["url"]) is not None)
+    return str(section["url"])
 
 
 def _preset(entry: dict[str, Any]) -> Mapping[str, Any]:

@@ -37,7 +37,7 @@ _SIGN = late(r"[^\w\s]{1,3}")
 """Punctuation of YAML such as `,` and `}`. It reveals nothing about a value."""
 _NO_START: Final = "did not find expected <document start>"
 """The parser's message for text behind a document."""
-_REST: Final = "; the text after it was not checked"
+REST: Final = "; the text after it was not checked"
 
 
 class Document:
@@ -97,15 +97,10 @@ def parse(raw: bytes, file: str) -> Document:
     try:
         builder.build(text)
     except yaml.MarkedYAMLError as error:
-        # PyYAML's own text would print the wrong line, and a secret with it.
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        problem = syntax_problem(file, error)
         if error.problem == _NO_START and builder.document.marks:
-            text = "this is below the end mark `...`: move it above that line"
-        else:
-            why = _QUOTED.sub(_sign_or_nothing, error.problem or "it cannot be parsed") + _begun(error)
-            text = f"is not valid YAML: {why}{_REST}"
-        builder.problems.append(Problem(file, line, column, "", text))
+            problem = problem._replace(message="this is below the end mark `...`: move it above that line")
+        builder.problems.append(problem)
     except _NotOurs as error:
         builder.problems.append(Problem(file, *error.position, "", f"is not accepted: {error.why}"))
     except yaml.YAMLError:
@@ -114,6 +109,14 @@ def parse(raw: bytes, file: str) -> Document:
         raise ConfigError(builder.problems)
     builder.document.raw = raw
     return builder.document
+
+
+def syntax_problem(file: str, error: yaml.MarkedYAMLError) -> Problem:
+    """Return an error of the parser. PyYAML's own text would print the wrong line, and a secret with it."""
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    why = _QUOTED.sub(_sign_or_nothing, error.problem or "it cannot be parsed") + _begun(error)
+    return Problem(file, line, column, "", f"is not valid YAML: {why}{REST}")
 
 
 def _sign_or_nothing(quoted: re.Match[str]) -> str:

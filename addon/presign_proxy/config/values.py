@@ -10,9 +10,20 @@ from typing import Any, Final, NamedTuple
 
 from ..regexes import late
 
-_DURATION = late(r"([0-9]{1,9})(s|m|h|d|w)")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNITS: Final = {
+    r"w|weeks?": 604_800,
+    r"d|days?": 86_400,
+    r"h|hrs?|hours?": 3600,
+    r"m|mins?|minutes?": 60,
+    r"s|secs?|seconds?": 1,
+}
+"""The units of a duration in seconds, the longest first. No month is a unit: it has no fixed length."""
+DURATION: Final = "(?=[0-9])" + "".join(rf"(?: ?([0-9]{{1,9}}) ?(?:{unit}))?" for unit in _UNITS)
+"""The pattern of a duration: `90s`, `7d`, `1h30m`, `2 days`, `1 hour 30 minutes`."""
+_DURATION = late(DURATION)
 _ENV = late(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+GATEWAY_URL: Final = r"https?://[!-\"$->@-~]+"
+"""The pattern of the gateway's own URL: without a query and a fragment."""
 DEFAULT_TTL: Final = 300
 MAX_REGISTRY_KEYS: Final = 4
 REGISTRY_FILE: Final = r".+\.(enc|yaml|yml|json)"
@@ -90,8 +101,10 @@ def key_sources(value: Any) -> tuple[KeySource, ...]:
 def duration(value: Any) -> int:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("has to be a duration: a number and one of s, m, h, d, w, as in 90s or 7d")
-    seconds = int(match[1]) * _SECONDS[match[2]]
+        raise ValueError("has to be a duration: a number and one of s, m, h, d, w, as in 90s, 7d or 1h30m")
+    seconds = sum(
+        int(number or 0) * unit for number, unit in zip(match.groups(), _UNITS.values(), strict=True)
+    )
     if seconds == 0:
         raise ValueError("has to be greater than zero")
     return seconds

@@ -134,8 +134,9 @@ async def resolved(found: Awaitable[Found]) -> list[str]:
         raise Denied("upstream", "the host did not resolve in time", status=504) from None
     except TooManyLookups:
         raise Denied("upstream", "too many names are being looked up") from None
-    except OSError:
-        raise Denied("upstream", "the host does not resolve") from None
+    except OSError as error:
+        said = f" ({error.strerror.lower()})" if error.strerror else ""
+        raise Denied("upstream", f"the host does not resolve{said}") from None
 
 
 def is_local(address: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,9 +72,38 @@ def problems_of_connections(
     registrar = Registrar(secrets)
     connections = data.get("connections") if isinstance(data, dict) else None
     for name, entry in connections.items() if isinstance(connections, dict) else ():
-        with contextlib.suppress(ValidationError):
+        try:
             registrar.connections(_ENTRY.validate_python({name: entry}))
+        except ValidationError as error:
+            _judge_the_rest(name, entry, error, registrar, secrets)
     return secrets.problems
+
+
+def _judge_the_rest(
+    name: Any, entry: Any, wrong: ValidationError, registrar: Registrar, secrets: FileSecrets
+) -> None:
+    """Add the problems of the secrets of an entry that is wrong elsewhere."""
+    rest = copy.deepcopy({name: entry})
+    for detail in wrong.errors(include_input=False, include_url=False):
+        _remove(rest, detail["loc"])
+    before = len(secrets.problems)
+    with contextlib.suppress(ValidationError):
+        registrar.connections(_ENTRY.validate_python(rest))
+    # Other problems may be due to what was removed.
+    places = [f"connections.{name}.{key}." for key in ("auth", "signing_keys") if key in rest.get(name, {})]
+    secrets.problems[before:] = [
+        one for one in secrets.problems[before:] if one.path.startswith(tuple(places))
+    ]
+
+
+def _remove(data: Any, location: tuple[int | str, ...]) -> None:
+    """Remove the innermost key at a location. Steps that the data lacks are tags of a union."""
+    holder: dict[Any, Any] = {}
+    key: Any = None
+    for step in location:
+        if isinstance(data, dict) and step in data:
+            holder, key, data = data, step, data[step]
+    holder.pop(key, None)
 
 
 def _validated(entries: dict[str, Any]) -> dict[str, ConnectionEntry]:

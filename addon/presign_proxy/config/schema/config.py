@@ -9,6 +9,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from ...http.hosts import parse_host
 from ..values import (
+    GATEWAY_URL,
     REGISTRY_FILE,
 )
 from .connections import ConnectionEntry
@@ -31,6 +32,8 @@ class FrontConfig(Strict):
 
 class GatewayConfig(Strict):
     hosts: list[str] = Field(default=["presign.local"])
+    # The address that `presign sign` puts into URLs. The gateway itself answers to `hosts`.
+    url: Annotated[str, Field(pattern=f"^{GATEWAY_URL}$")] | None = None
     tls: FrontConfig | None = None
     unsigned: Literal["pass", "deny"] = "pass"
     trusted_proxies: list[str] = Field(default_factory=list)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 
 from ...signing import grammar
 from ..values import (
+    DURATION,
     MAX_REGISTRY_KEYS,
     KeySource,
     SecretSource,
@@ -92,7 +93,7 @@ _REFERENCES: Final[list[dict[str, Any]]] = [
         "type": "object",
         "properties": {
             "exec": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            "ttl": {"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"},
+            "ttl": {"type": "string", "pattern": f"^{DURATION}$"},
         },
         "required": ["exec"],
         "additionalProperties": False,
@@ -138,7 +139,7 @@ KeySources = Annotated[
 
 
 Duration = Annotated[
-    int, PlainValidator(duration), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"})
+    int, PlainValidator(duration), WithJsonSchema({"type": "string", "pattern": f"^{DURATION}$"})
 ]
 
 

@@ -24,6 +24,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from ...core.answers import Answer, refusal
 from ...errors import STATUS
+from ...gateway import unreachable
 from ...gateway.request_id import new_request_id
 from .coalesce import Commands
 from .flow_display import hide
@@ -61,6 +62,13 @@ class EndingStream(WaitingStream):
         if self.child_layer is None:
             self.client_state = self.server_state = nothing
             self.context.layers.clear()
+
+    def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands:
+        """Note for the audit log which name did not resolve, or why nothing could be connected to."""
+        if event.code is ErrorCode.CONNECT_FAILED and self.flow_state is not None:
+            if why := unreachable.of_text(self.flow.request.host, event.message):
+                self.flow_state.progress.explain(why)
+        yield from super().handle_protocol_error(event)
 
     def _has_uploaded(self) -> None:
         """Note that the body has come in full."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...core.decision import Deny, Forward
 from ...errors import Denied
+from ...gateway import unreachable
 from ...gateway.admission import ROUNDS, restless
 from ...limits.slots import LimitHold
 from .granted_request import GrantedRequest
@@ -132,7 +133,7 @@ class Dispatch:
         except TimeoutError:
             exchange.fail("the upstream was not connected to in time", status=504)
         except OSError as error:
-            exchange.fail(f"the upstream cannot be connected to ({type(error).__name__})")
+            exchange.fail(unreachable.of_error(forward.origin.host, error))
         else:
             self._connected(exchange, place, upstream)
 

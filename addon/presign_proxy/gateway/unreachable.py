@@ -1,0 +1,34 @@
+"""Why an upstream cannot be connected to, in words for the audit log: which name, and what DNS said of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Final
+
+_NUMBERED: Final = re.compile(r"\[Errno (-?[0-9]{1,6})\]")
+
+
+def of_error(host: str, error: OSError) -> str:
+    """Return the reason for an error. Its own text may hold addresses, so only its number is used."""
+    if isinstance(error, socket.gaierror):
+        return _unresolved(host, error.strerror or "no answer")
+    number = error.errno
+    reason = os.strerror(number).lower() if number else type(error).__name__
+    return f"the upstream {host} cannot be connected to ({reason})"
+
+
+def of_text(host: str, text: str) -> str | None:
+    """Return the reason for the text of an error, as mitmproxy has it; None if it has no number."""
+    match = _NUMBERED.match(text)
+    if match is None:
+        return None
+    number = int(match[1])
+    if number < 0:  # the numbers of getaddrinfo
+        return _unresolved(host, text[match.end() :].strip()[:100])
+    return of_error(host, OSError(number, ""))
+
+
+def _unresolved(host: str, said: str) -> str:
+    return f"the upstream {host} does not resolve ({said.lower()})"
