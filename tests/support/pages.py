@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from support.places import ROOT
 from support.process import Process, free_port
+from support.programs import needs
 from support.proxy import FAKE_DNS
 from support.shell import Done, Shell
 from support.transcript import Step, check, steps
@@ -107,6 +108,7 @@ class Reader:
     """Plays a page from its first command to its last. A context manager: what was started ends."""
 
     def __init__(self, directory: Path, world: World) -> None:
+        needs("bash")
         self.port, self.admin_port = free_port(), free_port()
         self._directory, self._world = directory, world
         self._machines: dict[str, Shell] = {}
@@ -139,7 +141,7 @@ class Reader:
         return Typed(machine, step, done.out)
 
     def _until_it_shows(self, step: Step, run: Callable[[], Done], name: str) -> Done:
-        """What a command printed: a gateway's last line comes after its port, an audit line after its answer."""
+        """What it printed. A gateway's last line comes after its port, an audit line after its answer."""
         deadline = time.monotonic() + SECONDS
         while True:
             done = run()
