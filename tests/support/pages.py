@@ -169,7 +169,10 @@ class Reader:
         gateway = Process(argv, port, log, shell.env, shell.directory)
         self._gateways.append(gateway)
         gateway.start()
-        return self._until_it_shows(step, lambda: Done(0, gateway.log()), name).out
+        first = slice(len(step.output))  # later lines come when they come
+        return self._until_it_shows(
+            step, lambda: Done(0, "".join(gateway.log().splitlines(keepends=True)[first])), name
+        ).out
 
     def _machine(self, name: str) -> Shell:
         if name not in self._machines:
