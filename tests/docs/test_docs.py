@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -62,25 +61,21 @@ def run(directory: Path, *command: str, given: str = "", **environ: str) -> str:
     return done.stdout
 
 
-def test_the_first_url_of_the_readme_works(tmp_path: Path) -> None:
+def test_the_server_of_a_page_in_a_browser_signs_what_the_gateway_takes(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     presign = (sys.executable, "-m", "presign_proxy")
-    outputs = []
-    for line in block(README, "sh", 2).splitlines():
-        name, *arguments = shlex.split(line, comments=True)
-        assert name == "presign"
-        outputs.append(run(tmp_path, *presign, *arguments, given="ghp_0123456789abcdef\n"))
-    url = outputs[-1].strip()
+    run(tmp_path, *presign, "init")
+    added = run(
+        tmp_path, *presign, "connections", "add", "--preset", "github", given="ghp_0123456789abcdef\n"
+    )
     signed = run(
         tmp_path,
-        *(sys.executable, "-c", block(README, "python")),
-        SIGNING_SECRET=re.search(r"sk_\S+", outputs[1])[0],
+        *(sys.executable, "-c", block(DOCS["jobs/browser.md"], "python")),
+        SIGNING_SECRET=re.search(r"sk_\S+", added)[0],
     ).strip()
-    loaded = load(tmp_path / "config.yaml", {})
-    for one in (url, signed):
-        target = one.removeprefix("http://127.0.0.1:8080")
-        asked = request(target, host="127.0.0.1:8080", listener=("127.0.0.1", 8080))
-        assert code(asked, loaded.registry, int(time.time())) == "forward"
+    target = signed.removeprefix("http://127.0.0.1:8080")
+    asked = request(target, host="127.0.0.1:8080", listener=("127.0.0.1", 8080))
+    assert code(asked, load(tmp_path / "config.yaml", {}).registry, int(time.time())) == "forward"
 
 
 def verbs(group: click.Group, prefix: str = "presign") -> Iterator[tuple[str, click.Command]]:

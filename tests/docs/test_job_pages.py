@@ -1,4 +1,4 @@
-"""Each page of docs/jobs/, typed from its top: a real gateway, in front of what stands in for the APIs."""
+"""The README and each page of docs/jobs/, typed from the top: a real gateway, and a stand-in for the APIs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from support.documents import DOCS, commands
+from support.documents import DOCS, README, commands
 from support.page_upstreams import NAMES, standing_in
 from support.pages import API_KEY, Reader, World, written
 from support.recorder import Recorder
@@ -34,7 +34,17 @@ def reader(tmp_path: Path, ca_pem: Path, upstream: Recorder) -> Iterator[Reader]
 @pytest.mark.needs("bash", "curl", "openssl")
 @pytest.mark.parametrize("name", sorted(JOBS.keys() - {"jobs/containers.md"}))
 def test_the_commands_of_a_job_do_what_its_page_shows(name: str, reader: Reader, upstream: Recorder) -> None:
-    typed = reader.play(JOBS[name], name)
+    follow(JOBS[name], name, reader, upstream)
+
+
+@pytest.mark.needs("bash", "curl")
+def test_the_first_url_of_the_readme_works(reader: Reader, upstream: Recorder) -> None:
+    follow(README, "README.md", reader, upstream)
+
+
+def follow(text: str, name: str, reader: Reader, upstream: Recorder) -> None:
+    """Type a page. The API got requests, and no presign; no command printed the API key."""
+    typed = reader.play(text, name)
     assert not [one.step.command for one in typed if API_KEY in one.out]
     assert upstream.requests, "no request has arrived"
     for request in upstream.requests:
