@@ -61,5 +61,5 @@ def test_the_commands_for_containers_are_those_that_the_container_test_runs() ->
 def test_a_page_has_a_goal_commands_and_what_can_go_wrong(name: str) -> None:
     text = JOBS[name]
     assert re.search(r"\A# .+\n\n\*\*Goal:\*\* ", text)
-    assert 5 <= len(list(written(text))) <= 25
+    assert 5 <= len(list(written(text))) <= 16
     assert "\n## What can go wrong\n" in text
