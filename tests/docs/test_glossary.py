@@ -26,7 +26,6 @@ INSTEAD = {
     r"id of (a|the) (signing )?key\b": "key id",
     r"presigned (link|address)|signed link": "presigned URL",
     r"path pattern list|permission list": "ceiling",
-    r"deny ?list|blocklist|revocation list": "notice",
     r"root certificate": "certificate authority",
     r"fast path|slow path": "lane, flow path",
 }
