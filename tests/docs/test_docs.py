@@ -111,7 +111,8 @@ def test_the_commands_of_the_readme_are_those_of_the_makefile_and_of_ci() -> Non
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     commands = list(re.findall(r"^make (\w+)$", README, re.MULTILINE))
     assert commands == ["run", "test"]
-    assert set(commands) <= targets
+    contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert set(re.findall(r"`make ([a-z-]+)", README + contributing)) | set(commands) <= targets
     assert re.search(r"^(exec )?make test$", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
 
 

@@ -3,7 +3,7 @@
 Every block of a page that is marked `console` is a transcript (`support.transcript`), with what suits a page:
 
 * `…` within a line stands for any text;
-* a command may go on behind a `\\` at the end of its line, and `# exit 1` behind it says how it ends;
+* a command may go on behind a `\\` at the end of its line;
 * `<!-- machine: teammate -->` before a block: it is typed on another machine, with a home of its own;
 * `presign serve` and `mitmdump` stay in the foreground of a terminal of their own, until the page ends;
 * what asks for an API key or for a signing secret is answered.
@@ -43,7 +43,6 @@ _BLOCK = re.compile(
 _SERVES = re.compile(r"presign serve\b|mitmdump\b")
 _LAGS = re.compile(r"presign (?:serve|audit)\b|mitmdump\b")
 _PROMPT = re.compile(r"(?:new )?(?P<what>API key|signing secret)\b.*:\Z", re.IGNORECASE)
-_ENDS = re.compile(r"\s# exit ([0-9]+)\Z")
 _SECRET = re.compile(r"sk_[A-Za-z0-9_-]{43}")
 # Before each command: a machine of the pages, with their port, their names and an authority for those, and
 # what the commands before it have left.
@@ -98,7 +97,6 @@ def written(text: str) -> Iterator[tuple[str, Step]]:
         machine, indent, body = block.groups()
         unindented = re.sub(f"^{indent}", "", body, flags=re.MULTILINE)
         for step in steps(re.sub(r"\\\n *", "", unindented)):
-            step.code = int(found[1]) if (found := _ENDS.search(step.command)) else 0
             step.line += text.count("\n", 0, block.start(3))
             step.output = [line if line == "…" else line.replace("…", "<any>") for line in step.output]
             yield machine or OWNER, step
