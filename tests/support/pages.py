@@ -41,7 +41,7 @@ _BLOCK = re.compile(
     r"(?:^ *<!-- machine: ([a-z]+) -->\n+)?^( *)```console\n(.*?)^ *```", re.MULTILINE | re.DOTALL
 )
 _SERVES = re.compile(r"presign serve\b|mitmdump\b")
-_LAGS = re.compile(r"presign (?:serve|audit)\b|mitmdump\b")
+_LAGS = re.compile(r"presign (?:serve|audit)\b|mitmdump\b|sleep ")
 _PROMPT = re.compile(r"(?:new )?(?P<what>API key|signing secret)\b.*:\Z", re.IGNORECASE)
 _SECRET = re.compile(r"sk_[A-Za-z0-9_-]{43}")
 # Before each command: a machine of the pages, with their port, their names and an authority for those, and
@@ -139,7 +139,9 @@ class Reader:
         return Typed(machine, step, done.out)
 
     def _until_it_shows(self, step: Step, run: Callable[[], Done], name: str) -> Done:
-        """What it printed. A gateway's last line comes after its port, an audit line after its answer."""
+        """What it printed. A gateway's last line comes after its port, an audit line after its answer; and
+        on a machine that has much else to do, a change is noticed later than in the second that a page waits.
+        """
         deadline = time.monotonic() + SECONDS
         while True:
             done = run()
