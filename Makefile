@@ -2,7 +2,7 @@
 # and does nothing when .venv is up to date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run setup-all run test slow hostile installed bounds container lint lock clean \
+.PHONY: help setup setup-run setup-all run test slow hostile installed bounds container lint docs lock clean \
   ruff format-check mypy pytest
 
 PORT ?= 8080
@@ -27,6 +27,7 @@ help:
 	@echo 'make test    lint, then the tests (JOBS=4; one step alone: make ruff, format-check, mypy, pytest)'
 	@echo 'make slow    the tests that take longest, which make test leaves out'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make docs    build the site from docs/, into build/site'
 	@echo 'make setup-all  install the programs that some tests run (curl, redis-server, …), with apt-get'
 	@echo 'make hostile a hundred thousand mutated requests against six real HTTP parsers (REQUESTS=…)'
 	@echo 'make installed  from the built wheel to the first request, by pip, uv, pipx and make (needs a package index)'
@@ -68,6 +69,11 @@ container: setup
 
 lint: setup
 	$(call each,$(LINT))
+
+# The warning is about a version of mkdocs that the lock does not take.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@echo 'The site is in build/site. To read it at http://127.0.0.1:8000: .venv/bin/mkdocs serve'
 
 ruff: setup
 	@.venv/bin/ruff check

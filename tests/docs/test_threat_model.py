@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -63,8 +62,3 @@ def test_every_row_says_what_is_done_and_shows_it() -> None:
 @pytest.mark.parametrize("actor", ACTORS)
 def test_every_actor_has_a_row(actor: str) -> None:
     assert f"**{actor}**" in [row[0] for row in rows()]
-
-
-def test_links_of_the_threat_model_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", DOCS["threat-model.md"]):
-        assert (Path(ROOT) / "docs" / target).is_file(), target

@@ -4,7 +4,10 @@ import re
 
 from support.places import ROOT
 
-DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+DOCS = {
+    path.relative_to(ROOT / "docs").as_posix(): path.read_text("utf-8")
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+}
 README = (ROOT / "README.md").read_text("utf-8")
 
 

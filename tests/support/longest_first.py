@@ -3,6 +3,7 @@
 # By the time that they take together with their gateways; the order of all others does not matter.
 LONGEST_FIRST = (
     # of those that are slow
+    "docs/test_job_pages.py",
     "config/test_reloads.py",
     "cli/test_error_sentences.py",
     "serve/test_faults.py",

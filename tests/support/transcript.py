@@ -80,12 +80,17 @@ def play(path: Path, shell: Shell, known: Mapping[str, str]) -> None:
     """
     bound = dict(known)
     for step in steps(path.read_text("utf-8")):
-        done = _run(step, shell, bound)
-        where = f"{path.name}:{step.line}: $ {step.command}"
-        assert done.code == step.code, f"{where}\nexit {done.code}:\n{done.out}"
-        found = re.fullmatch(_pattern(step.output, bound), done.out.rstrip("\n") + "\n")
-        assert found, f"{where}\nprinted\n{done.out}\nand not\n" + "\n".join(step.output)
-        bound |= {name: text for name, text in found.groupdict().items() if not name.startswith("any")}
+        bound = check(step, _run(step, shell, bound), bound, path.name)
+
+
+def check(step: Step, done: Done, bound: Mapping[str, str], name: str) -> dict[str, str]:
+    """What the placeholders stand for after a command. Raises AssertionError where it did something else."""
+    where = f"{name}:{step.line}: $ {step.command}"
+    assert done.code == step.code, f"{where}\nexit {done.code}:\n{done.out}"
+    found = re.fullmatch(_pattern(step.output, bound), done.out.rstrip("\n") + "\n")
+    assert found, f"{where}\nprinted\n{done.out}\nand not\n" + "\n".join(step.output)
+    new = {name: text for name, text in found.groupdict().items() if not name.startswith("any")}
+    return {**bound, **new}
 
 
 def _run(step: Step, shell: Shell, bound: Mapping[str, str]) -> Done:

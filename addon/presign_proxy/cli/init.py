@@ -50,9 +50,7 @@ admin: {{listen: 127.0.0.1:9464}}   # /livez, /readyz and /metrics
 
 
 @click.command()
-@click.option(
-    "--key-env", metavar="NAME", help="Print the registry's key for this variable; do not write it."
-)
+@click.option("--key-env", metavar="NAME", help="Print the registry key for this variable; do not write it.")
 @click.option(
     "--passphrase", "env", metavar="NAME", help="Ask for a passphrase, which this variable will hold."
 )
@@ -148,7 +146,7 @@ def _say(
     names = [path.name for path in written]
     lines = [f"Wrote {', '.join(names)} in {workspace.base}."]
     if text:
-        lines += ["", "The registry's key, shown only once; without it the registry cannot be opened:", ""]
+        lines += ["", "The registry key, shown only once; without it the registry cannot be opened:", ""]
         lines += [f"  export {env}={text}"]
     elif env:
         lines += [f"Set {env} to the passphrase wherever the registry is opened."]

@@ -1,4 +1,4 @@
-"""Injectors: they put a real credential on a request, on the copy that is sent and never on the flow."""
+"""Injectors: they put a credential on a request, on the copy that is sent and never on the flow."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def explain(registry: Registry, request: Request, now: int) -> Explanation:
     """Explain what the gateway would do with a request, and why. Never raises.
 
     Args:
-        registry: its connections may lack their real credentials, because only placeholders are shown.
+        registry: its connections may lack their credentials, because only placeholders are shown.
         now: Unix time, whole seconds.
     """
     case = open_case(registry, request, now)

@@ -6,6 +6,9 @@ at port 80 ends at a listener of the test. `hang:20` before the addresses keeps 
 seconds first, as the C library does with a server that is silent. `*.slow.test` is every name below.
 Every name asked for is appended to $FAKE_DNS_LOG, if set.
 
+FAKE_ROUTES is JSON, too: address -> "127.0.0.1#8001", where a connection to that address really goes. So a
+name may have a public address, and nothing leaves the machine. Needs $WITHOUT_UVLOOP: that loop dials in C.
+
 $WITHOUT_UVLOOP makes a process one in which uvloop is not installed.
 """
 
@@ -15,6 +18,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +86,35 @@ def _info(address: str, port: bytes | str | int | None, kind: int) -> Info:
     return (socket.AF_INET, kind, socket.IPPROTO_TCP, "", (host, number))
 
 
+class Routes:
+    """Where connections to some addresses really go. Their sockets keep the address that was asked for."""
+
+    def __init__(self, routes: dict[str, str]) -> None:
+        self._routes = routes
+        self._asked: weakref.WeakKeyDictionary[socket.socket, Any] = weakref.WeakKeyDictionary()
+        self._connect, self._getpeername = socket.socket.connect, socket.socket.getpeername
+
+    def connect(self, dialling: socket.socket, address: Any) -> None:
+        """As `socket.socket.connect`."""
+        if isinstance(address, tuple) and (found := self._routes.get(address[0])):
+            self._asked[dialling] = address
+            host, _, port = found.partition("#")
+            address = (host, int(port))
+        return self._connect(dialling, address)
+
+    def getpeername(self, dialled: socket.socket) -> Any:
+        """As `socket.socket.getpeername`."""
+        found = self._getpeername(dialled)
+        return self._asked.get(dialled, found)
+
+
 if "WITHOUT_UVLOOP" in os.environ:
     sys.modules["uvloop"] = None  # type: ignore[assignment]
 if "FAKE_DNS" in os.environ:
     log = os.environ.get("FAKE_DNS_LOG")
     fake = FakeDns(json.loads(os.environ["FAKE_DNS"]), Path(log) if log else None)
     socket.getaddrinfo = fake.getaddrinfo
+if "FAKE_ROUTES" in os.environ:
+    routes = Routes(json.loads(os.environ["FAKE_ROUTES"]))
+    socket.socket.connect = lambda dialling, address: routes.connect(dialling, address)  # type: ignore[method-assign]
+    socket.socket.getpeername = lambda dialled: routes.getpeername(dialled)  # type: ignore[method-assign]

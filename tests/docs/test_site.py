@@ -1,0 +1,142 @@
+"""The documents as a site and on a code host: every link leads somewhere, in both, to its very heading."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from support.places import ROOT
+
+MKDOCS = Path(sys.executable).parent / "mkdocs"
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
+LINK = re.compile(r"\]\(((?!https?:|mailto:)[^)\s]*)\)")
+
+
+def build(tree: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """`mkdocs build --strict` in a copy of the project."""
+    return subprocess.run(
+        [str(MKDOCS), "build", "--strict", "--site-dir", str(site)],
+        cwd=tree,
+        env={"NO_MKDOCS_2_WARNING": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """What may stand behind `#`: GitHub's rule for headings."""
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    seen: Counter[str] = Counter()
+    found = []
+    for heading in re.findall(r"^#{1,6} (.+?) *$", text, re.MULTILINE):
+        words = re.sub(r"\]\([^)]*\)", "", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        found.append(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return frozenset(found)
+
+
+def broken(page: Path) -> list[str]:
+    """The relative links of a page that lead nowhere on a code host."""
+    found = []
+    for link in LINK.findall(re.sub(r"`[^`\n]*`", "", page.read_text("utf-8"))):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_somewhere_on_a_code_host(page: Path) -> None:
+    assert broken(page) == []
+
+
+def test_a_link_to_a_heading_that_is_not_there_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One `way`, two\n[a](#one-way-two) [b](#one-way) [c](other.md) [d](page.md#one-way-two)\n"
+    )
+    assert broken(page) == ["#one-way", "other.md"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("site")
+    done = build(ROOT, directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory
+
+
+def test_the_site_has_every_page_of_docs(site: Path) -> None:
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        name = page.relative_to(ROOT / "docs").with_suffix("")
+        where = name.parent if name.name == "index" else name
+        assert (site / where / "index.html").is_file(), name
+
+
+def test_the_site_draws_what_a_code_host_draws(site: Path) -> None:
+    first = (site / "index.html").read_text("utf-8")
+    assert 'class="mermaid"' in first
+    assert 'src="first-minute.svg"' in first
+    assert (site / "first-minute.svg").is_file()
+
+
+def test_a_link_out_of_docs_leads_to_the_code_host(site: Path) -> None:
+    text = (site / "jobs/containers/index.html").read_text("utf-8")
+    assert 'href="https://github.com/presign-proxy/presign-proxy/blob/main/deploy/compose.yaml"' in text
+    for page in site.rglob("index.html"):
+        assert not re.search(r'href="[^":]*\.md[#"]', page.read_text("utf-8")), page
+
+
+LINKS = {
+    "[a](running.md#tls) [b](../deploy/compose.yaml)": "",
+    "[a](nowhere.md)": "nowhere.md",
+    "[a](limits.md#nowhere)": "#nowhere",
+    "[a](../deploy/nowhere.yaml)": "../deploy/nowhere.yaml",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", LINKS)
+def test_a_broken_link_breaks_the_build(link: str, tmp_path: Path) -> None:
+    for path in ROOT.iterdir():
+        if path.name in ("docs", "tools"):
+            shutil.copytree(path, tmp_path / path.name)
+        elif path.name != "build":
+            (tmp_path / path.name).symlink_to(path)
+    with (tmp_path / "docs/limits.md").open("a") as page:
+        page.write(f"\n{link}\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert (done.returncode != 0) == bool(LINKS[link]), done.stderr
+    assert LINKS[link] in done.stderr
+
+
+def recorder() -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("record", str(ROOT / "tools/record"))
+    spec = importlib.util.spec_from_loader("record", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.mark.needs("bash", "curl")
+def test_the_first_minute_is_what_is_seen_today() -> None:
+    """It plays the commands of docs/index.md. To draw them anew: .venv/bin/python tools/record"""
+    record = recorder()
+    drawn = record.draw(record.typed())
+    assert drawn == (ROOT / "docs/first-minute.svg").read_text("utf-8")
+    assert len(drawn) < 10_000
