@@ -13,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from presign_proxy.cli import expired_revocations
 from presign_proxy.cli import revoke as revoking
 from presign_proxy.cli.main import main
 from presign_proxy.cli.values import instant
@@ -208,7 +209,7 @@ def test_what_is_over_is_forgotten_a_day_after_its_end(place: Path, monkeypatch:
             assert what == "urls"
             return urls
 
-    revoking.forget_expired(Held(), now)  # type: ignore[arg-type]
+    expired_revocations.forget_expired(Held(), now)  # type: ignore[arg-type]
     assert {name[0] for name in urls} == {"b", "c", "d", "f"}
 
 

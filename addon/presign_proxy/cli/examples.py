@@ -36,10 +36,14 @@ EXAMPLES: Final = {
     "connections edit": ("EDITOR=true presign connections edit conn_openai",),
     "connections rotate": (
         "presign connections rotate conn_openai --retire-after 30d",
+        "presign connections rotate conn_acme --leaked",
         "presign connections rotate conn_acme --drop k1",
         "presign connections rotate conn_openai --credential",
     ),
-    "connections disable": ("presign connections disable conn_openai",),
+    "connections disable": (
+        "presign connections disable conn_openai",
+        "presign connections disable conn_openai --now",
+    ),
     "connections enable": ("presign connections enable conn_openai",),
     "connections remove": ("presign connections remove conn_github",),
     "presets": ("presign presets", "presign presets openai"),
@@ -55,10 +59,18 @@ EXAMPLES: Final = {
     "check": ("presign check", "presign check --listen 127.0.0.1:8080 --json"),
     "revoke": (
         'presign revoke "$URL"',
+        'presign revoke "$URL" --now',
         "presign revoke --key conn_acme/k1",
         "presign revoke --connection conn_github --undo",
         "presign revoke --list",
     ),
+    "run": (
+        "presign run conn_openai -- python app.py",
+        "presign run conn_openai conn_github --expires '2 hours' -- sh ci.sh",
+    ),
+    "ca": ("presign ca > authorities.pem", "presign ca --bundle all.pem", "presign ca --instructions"),
+    "status": ("presign status", "presign status --json"),
+    "usage": ("presign usage", "presign usage conn_openai --json"),
     "audit": (
         "presign audit --since 1h --status 4xx",
         "presign audit --connection conn_openai --last 20 --follow",

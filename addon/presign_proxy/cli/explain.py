@@ -21,7 +21,13 @@ from .output import DONE, REFUSED, Output, light_verb, noted
 from .paste import Pasted, presented_by
 from .place import Place
 
-_MEANING: Final = {"forward": "granted", "pass": "warning", "deny": "refused"}
+_MEANING: Final = {
+    "forward": "granted",
+    "good": "granted",
+    "pass": "warning",
+    "unknown": "warning",
+    "deny": "refused",
+}
 
 
 def _at(text: str | None) -> int:

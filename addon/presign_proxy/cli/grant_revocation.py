@@ -12,7 +12,7 @@ from ..config.registry_file.build import revocations_of
 from ..config.registry_file.edit import changing
 from ..signing.keys import signature_id
 from ..signing.signer import Signed
-from .revoke import forget_expired
+from .expired_revocations import forget_expired
 from .values import instant
 from .workspace import Failure, Workspace
 

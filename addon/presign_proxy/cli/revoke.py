@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -26,6 +26,7 @@ from ..signing.source_scheme import Source
 from ..similar_names import did_you_mean
 from . import prompts
 from .completion import complete_connections, complete_keys
+from .expired_revocations import forget_expired
 from .hints import quoted
 from .output import Output, verb
 from .revocation_list import list_revocations
@@ -34,8 +35,6 @@ from .revoked_now import mark, unmark
 from .values import instant
 from .workspace import Failure, Workspace
 
-_GRACE: Final = 86_400
-"""Seconds for which a revoked URL is remembered after its expiry, because clocks differ."""
 _SIGNATURE_ID = re.compile(r"[0-9a-f]{32}")
 _ID = re.compile(grammar.CONNECTION_ID)
 _KEY = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.KEY_ID}")
@@ -287,16 +286,3 @@ def _instant(text: str, *, undo: bool = False) -> str:
     if moment > time.time() + 1:
         raise click.UsageError("--added-before lies in the future: it would revoke keys that are added later")
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def forget_expired(draft: Draft, now: float) -> None:
-    """Forget revoked URLs that have expired by this clock and by most clocks that have revoked URLs here.
-
-    A clock that is ahead must not forget a revocation of a URL that is still valid: the clock will be
-    corrected. So the present is taken as no later than the median of the instants of these revocations.
-    """
-    urls = draft.revoked("urls")
-    known = sorted(parse_instant(one["at"]) for one in urls.values())
-    over = min(now, known[len(known) // 2]) - _GRACE if known else 0.0
-    for name in [name for name, one in urls.items() if 0 < (one.get("expires") or 0) < over]:
-        del urls[name]

@@ -127,7 +127,8 @@ def _prepared(
         own = secret.get(key.id), base.get(key.id)
         uses.append(use_of(program[0], key.id, preset, options["via"], *own, local=local))
     grants = [_grant(output, key, options) for key in keys]
-    return Job(program, place, workspace, grants, uses, options["base"], options["secret_env"])
+    base_url = keys[0].base(options["base"])
+    return Job(program, place, workspace, grants, uses, base_url, options["secret_env"])
 
 
 def _names(workspace: Workspace | None, connections: tuple[str, ...]) -> list[str]:

@@ -15,7 +15,7 @@ from ..signing.signed_policy import NO_TERMS
 from ..signing.signer import Signed, Signer
 from .completion import complete_connections, complete_keys
 from .environment import CA
-from .grant_forms import BASE, BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
+from .grant_forms import BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
 from .hints import quoted
 from .methods import methods_of, slips
 from .output import Output, light_verb
@@ -78,15 +78,10 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     path = _below(place, known, path)
     grant = granted(output, known, path, expires_at, options)
     local = known.view is not None and known.view.local
-    form = GrantForm(path, _base(known, options), options["ca"], local)
+    form = GrantForm(path, known.base(options["base"]), options["ca"], local)
     data = {**described(grant, form, known.preset), "key": known.key}
     output.tell(data, *(() if output.as_json else shown(grant, options["form"], form, known.preset)))
     output.note(*remarks(grant, options["form"], form, known.preset))
-
-
-def _base(known: KnownKey, options: dict[str, Any]) -> str:
-    """Return the gateway's URL: of --base, of the environment, or of the configuration."""
-    return options["base"] or (known.view.gateway if known.view else None) or BASE
 
 
 def granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
@@ -241,7 +236,7 @@ def _sign_source(output: Output, known: KnownKey, url: str, expires_at: int, opt
     extension = options["extension"] or url.partition("?")[0].rpartition(".")[2].lower()
     if view is not None and extension not in (formats := view.formats or ()):
         raise Failure(f"{known.id} serves only {', '.join(sorted(formats))}: choose one with --format")
-    base = _base(known, options)
+    base = known.base(options["base"])
     if view is not None and not view.signed:
         if options["expires"] or options["no_expiry"] or options["key_id"]:
             raise click.UsageError(f"URLs of {known.id} are not signed: leave out the expiry and --key")

@@ -14,6 +14,7 @@ from ..config.secret_sources import name_of, resolve
 from ..config.values import SecretSource
 from ..signing.keys import WEAK_BYTES, SigningKey, is_guessable, is_weak
 from ..signing.secret import Secret
+from .grant_forms import BASE
 from .hints import quoted
 from .output import Output
 from .place import Failure, Place
@@ -33,6 +34,10 @@ class KnownKey(NamedTuple):
     @property
     def preset(self) -> Mapping[str, Any]:
         return self.view.preset if self.view else {}
+
+    def base(self, given: str | None) -> str:
+        """Return the gateway's URL: of `--base` or the environment, else of the configuration."""
+        return given or (self.view.gateway if self.view else None) or BASE
 
 
 def _strong(output: Output, secret: Secret, source: SecretSource) -> Secret:
