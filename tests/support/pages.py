@@ -158,7 +158,10 @@ class Reader:
 
     @staticmethod
     def _run(script: str, shell: Shell, answers: list[str]) -> Done:
-        done = shell.terminal(["bash", "-c", script], answers) if answers else shell.bash(script)
+        # Pages show no colours.
+        done = (
+            shell.terminal(["bash", "-c", script], answers, NO_COLOR="1") if answers else shell.bash(script)
+        )
         # A prompt ends with a blank and a line of HTTP with CR, which no editor leaves in a page.
         return Done(done.code, re.sub(r"(?<=:) $|\r$", "", done.out, flags=re.MULTILINE))
 
