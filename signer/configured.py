@@ -29,5 +29,13 @@ def base_path_of(place: Place, name: str) -> str:  # noqa: ARG001
     return ""
 
 
+def gateway_of(place: Place) -> None:
+    """The gateway's URL is that of --base or the environment."""
+
+
+def keys_of(place: Place) -> Mapping[str, list[str]]:  # noqa: ARG001
+    return {}
+
+
 def names_of(place: Place) -> Iterable[str]:  # noqa: ARG001
     return ()

@@ -11,17 +11,20 @@ from typing import Final
 
 import click
 
-from .cli.main import VERBS, Verbs
+from .cli.main import VERBS, Presign
 from .version import VERSION
 
 HERE: Final = ("sign", "convert", "completion")
 
 
-class SignerVerbs(Verbs):
+class SignerVerbs(Presign):
     """The verbs that need neither a configuration nor a gateway; the others say where they are."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(HERE)
+
+    def helps(self, ctx: click.Context) -> dict[str, str]:  # noqa: ARG002 - as the class above has it
+        return {name: VERBS[name].help for name in HERE}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in VERBS and cmd_name not in HERE:

@@ -206,6 +206,8 @@ def test_an_odd_file_in_the_place_of_one_of_ours_is_a_refusal(
         path.chmod(0o600)
     before = path.read_bytes() if path.is_file() else b""
     for argv in READING:
+        if not path.exists() and place == "config.yaml" and argv in (("verify", URL), ("explain", URL)):
+            continue  # they help a holder, who has none
         done = runner.run(Case(argv, KEY))
         refused(done, argv)
         assert place in done.all, argv
@@ -637,7 +639,7 @@ def test_the_shell_completes_verbs_options_and_connections(home: Shell, run) -> 
         assert done.out.split() == expected, words
 
 
-@pytest.mark.parametrize("shell_name", ["zsh", "fish"])
+@pytest.mark.parametrize("shell_name", ("zsh", "fish"))
 def test_other_shells_have_a_completion_too(run: Callable[..., Done], shell_name: str) -> None:
     assert f"_PRESIGN_COMPLETE={shell_name}_complete" in run("completion", shell_name).out
 

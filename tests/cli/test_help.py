@@ -147,6 +147,7 @@ ALONE = [
 ]
 
 
+@pytest.mark.needs("bash")
 @pytest.mark.parametrize(("name", "line"), ALONE)
 def test_an_example_does_what_it_says(name: str, line: str, prepared: Shell, tmp_path: Path) -> None:
     place = tmp_path / "here"

@@ -97,11 +97,13 @@ def test_a_configuration_that_is_not_there_is_json_for_any_verb(
         ("revoke",): ["0" * 32],
         ("encrypt",): [],
         ("verify",): [],
+        ("run",): ["x"],
     }.get(verb, [])
     if verb in (("verify",), ("explain",)):
         given = ["https://presign.local/api/proxy/a/b"]
     (tmp_path / "here").mkdir(exist_ok=True)
     argv = (*verb, *given, *extra, "--json", "--config", str(tmp_path / "none.yaml"))
+    argv += ("--", "true") if verb == ("run",) else ()
     said = error_of(runner.run(Case(argv, KEY)), 1)
     assert "none.yaml" in said or "keys.env" in said, said
 

@@ -200,5 +200,5 @@ def test_what_was_revoked_is_taken_back_also_after_its_key_has_gone(home: Shell)
 def test_a_key_that_is_not_there_is_not_said_to_be_revoked(home: Shell) -> None:
     done = home.presign("revoke", "--key", "conn_own/nwe")
     is_refused(home, done)
-    assert "conn_own has no key nwe, it has new" in done.err
+    assert "conn_own has no key nwe: did you mean new?" in done.err
     assert home.presign("revoke", "--key", "conn_own/new").code == 0

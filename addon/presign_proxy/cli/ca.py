@@ -79,6 +79,8 @@ def _authorities(workspace: Workspace, confdir: str | None, ca: str | None) -> A
     file = expanded(ca or CA).absolute()
     if not ca:
         file = in_directory(expanded(confdir).absolute() if confdir else file.parent)
+    if workspace.is_configured:
+        _ = workspace.config  # reports what is wrong with it before anything else
     pems = interception(file)
     system = system_authorities(workspace.environ)
     own = own_certificate(workspace, [*pems, *system])

@@ -50,7 +50,7 @@ def interception(file: Path) -> list[str]:
 
 def own_certificate(workspace: Workspace | None, known: Sequence[str]) -> OwnCertificate:
     """Return what `gateway.tls` needs beyond the known authorities. Raises Failure, ConfigError."""
-    tls = workspace.config.gateway.tls if workspace is not None and workspace.exists else None
+    tls = workspace.config.gateway.tls if workspace is not None and workspace.is_configured else None
     if workspace is None or tls is None:
         return OwnCertificate()
     file = workspace.base / tls.cert

@@ -64,11 +64,19 @@ def help_of(context: click.Context) -> str:
     """Return the help of a command, with its examples at the end."""
     formatter, command = Formatter(width=min(columns() or _PIPED, WIDEST)), context.command
     command.format_help(context, formatter)
-    if examples := EXAMPLES.get(name_of(context), ()):
+    if examples := _examples(context):
         with formatter.section("Examples"):
             for example in examples:
                 formatter.write("\n".join(commands(example, formatter.width, 2)) + "\n")
     return formatter.getvalue().rstrip("\n")
+
+
+def _examples(context: click.Context) -> list[str]:
+    """Return the examples of a verb. presign-signer has some of the verbs only."""
+    found, command = EXAMPLES.get(name_of(context), ()), context.command
+    if context.parent is not None or not isinstance(command, click.Group):
+        return list(found)
+    return [example for example in found if example.split()[1] in command.list_commands(context)]
 
 
 def name_of(context: click.Context) -> str:

@@ -27,6 +27,10 @@ ADVICE: Final[dict[str, str]] = {
         "`presign revoke --list` and `presign connections list` say what is revoked or disabled, and "
         "how that is undone. Otherwise sign again with a key that is not revoked."
     ),
+    "ended": (
+        "It was revoked with `--now` while it was under way. `presign revoke --list` says what was "
+        "revoked, and how that is undone."
+    ),
     "method_not_allowed": (
         "Sign for this method (`--methods`). If it is signed, the connection's own `allow.methods` lacks it."
     ),
