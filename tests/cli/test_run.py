@@ -503,7 +503,18 @@ def on_terminal(shell: Shell, argv: tuple[str, ...]) -> Terminal:
 
 def seen(terminal: Terminal, text: str) -> None:
     """Wait until the text stands on the screen."""
-    assert eventually(lambda: terminal._read(0.05) and text in terminal.screen, 30), terminal.screen
+    assert eventually(lambda: shown(terminal).count(text) > 0, 30), terminal.screen
+
+
+def prompted(terminal: Terminal, times: int) -> None:
+    """Wait until the shell has asked for so many commands."""
+    assert eventually(lambda: shown(terminal).count("shell> ") >= times, 30), terminal.screen
+
+
+def shown(terminal: Terminal) -> str:
+    """What stands on the screen, as of now: it may have come with what was waited for before."""
+    terminal._read(0.05)
+    return terminal.screen
 
 
 def test_ctrl_c_reaches_the_program_once_and_ends_no_cleanup(shell: Shell) -> None:
@@ -525,15 +536,18 @@ def test_a_shell_stops_and_continues_the_program_as_one_job(how: str, shell: She
     )
     line = f'presign run --no-check -- python3 -c "{program}"; echo "code $?"'
     with on_terminal(shell, ("bash", "--norc", "--noprofile", "-i")) as terminal:
-        terminal.type("PS1='$ '")
+        # What is typed before the prompt is there may be flushed away.
+        terminal.type("PS1='sh''ell> '")
+        prompted(terminal, 1)
         terminal.type(line)
         seen(terminal, "ready")
         if not stop:
             os.write(terminal._master, b"\x1a")
         seen(terminal, "Stopped")
+        prompted(terminal, 2)
         terminal.type("fg")
         seen(terminal, "done")
-        seen(terminal, "$ ")
+        prompted(terminal, 3)
         terminal.type("exit")
         terminal.wait()
     assert terminal.screen.count("Stopped") == 1
