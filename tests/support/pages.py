@@ -54,6 +54,7 @@ presign() {{
     esac
     case "$1" in
         sign | convert) command presign "$@" ${{port:+--base "http://$port"}} ;;
+        run) command presign run ${{port:+--base "http://$port"}} "${{@:2}}" ;;
         serve) _serve presign "$@" ${{port:+--listen "$port"}} --upstream-ca {ca} ;;
         *) command presign "$@" ;;
     esac

@@ -20,6 +20,7 @@ from ..config import signing_view  # noqa: E402 - it imports yaml
 from ..config.signing_view import SigningView  # noqa: E402 - it imports yaml
 
 if TYPE_CHECKING:
+    from ..core.connection import SourceRules
     from .workspace import Workspace
 
 
@@ -98,6 +99,16 @@ def upstream_of(place: Place, name: str) -> str:
     workspace = Workspace(place.path, place.environ)
     upstream = workspace.connection(workspace.entry(name)).upstream
     return f"{upstream.origin}{upstream.base.decode()}" if upstream else ""
+
+
+def source_rules_of(place: Place, name: str) -> SourceRules | None:
+    """Return which sources a connection admits; None for an API, or if its configuration has errors."""
+    from .workspace import Workspace
+
+    workspace = Workspace(place.path, place.environ)
+    with suppress(Foreseen):
+        return workspace.connection(workspace.entry(name)).source
+    return None
 
 
 def owners_of(place: Place, url: str) -> list[str]:

@@ -24,7 +24,7 @@ from .policy_options import policy_options, terms_of
 from .signing_key import KnownKey, secret_source_of, signer_of
 from .values import YEAR_10000, listed
 
-_HOUR: Final = "1h"
+_HOUR: Final = 3600
 
 
 @click.command()
@@ -32,7 +32,9 @@ _HOUR: Final = "1h"
 @click.argument("path", required=False, default="")
 @click.option("--methods", multiple=True, metavar="M,…", help="Default: GET.")
 @click.option("--paths", multiple=True, metavar="P,…", help="Patterns; * is anything. Default: exactly PATH.")
-@click.option("--expires", metavar="1h", help="A duration, or an instant. Default: 1h.")
+@click.option(
+    "--expires", metavar="1h", help="A duration, or an instant. Default: 1h, or max_lifetime if that is less."
+)
 @click.option("--no-expiry", is_flag=True, help="Valid without expiry.")
 @click.option(
     "--as", "form", type=click.Choice(FORMS), default="url", show_default=True, help="What to print."
@@ -66,10 +68,10 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     if BEGINS_URL.match(connection):
         connection, path = _owner(place, connection, path, known=source is None), connection
     known = signer_of(place, output, connection, source, options["key_id"])
-    expires_at = expiry(options["expires"], options["no_expiry"])
+    expires_at = expiry(options["expires"], usual_lifetime(known), never=options["no_expiry"])
     is_source = known.view is not None and known.view.formats is not None
     if is_source or (source is not None and options["extension"]):
-        _sign_source(output, known, path, expires_at, options)
+        _sign_source(place, output, known, path, expires_at, options)
         return
     if options["extension"]:
         raise click.UsageError(f"--format is for scheme source, and {known.id} is of scheme presign")
@@ -116,7 +118,7 @@ def _meant(output: Output, known: KnownKey, methods: list[str]) -> None:
 
 def _below(place: Place, known: KnownKey, path: str) -> str:
     """Return the path below the connection, also for a URL of the API itself. Raises Failure, UsageError."""
-    if path == "PATH":
+    if "PATH" in path.split("/"):
         raise click.UsageError("replace PATH by the path of the request, for example v1/models")
     if not BEGINS_URL.match(path):
         return path
@@ -153,14 +155,20 @@ def _exactly(path: str) -> str:
     return path.partition("?")[0].removeprefix("/").replace(",", "%2C")
 
 
-def expiry(text: str | None, never: bool) -> int:
+def usual_lifetime(known: KnownKey) -> str:
+    """Return what `--expires` is by default: an hour, or what the connection allows if that is less."""
+    most = known.view.ceiling.max_lifetime if known.view else None
+    return f"{min(_HOUR, most or _HOUR)}s"
+
+
+def expiry(text: str | None, usual: str, *, never: bool = False) -> int:
     """Return the Unix time of `--expires`; 0 for no expiry. Raises UsageError."""
     if never and text is not None:
         raise click.UsageError("--expires and --no-expiry exclude each other")
     if never:
         return 0
     now = int(time.time())
-    text = _HOUR if text is None else text
+    text = usual if text is None else text
     try:
         found = now + duration(text)
     except ValueError:
@@ -225,7 +233,27 @@ def _check_lifetime(expires: int, now: int, most: int | None) -> None:
         raise Failure(f"the gateway would answer lifetime_too_long: {span(asked)}, at most {span(most)}")
 
 
-def _sign_source(output: Output, known: KnownKey, url: str, expires_at: int, options: dict[str, Any]) -> None:
+def _check_origin(place: Place, known: KnownKey, url: str) -> None:
+    """Refuse a source that the connection's origins do not admit. Raises Failure."""
+    from ..core.source_rules import admit_plain, admit_signed
+    from .configured import source_rules_of
+
+    rules = source_rules_of(place, known.id)
+    if rules is None or known.view is None:
+        return
+    try:
+        if known.view.signed:
+            admit_signed(url, rules)
+        else:
+            admit_plain(url.partition("://")[2] or url, rules)
+    except Denied as denied:
+        allowed = f"; {known.id} allows {', '.join(map(str, rules.origins))}" if rules.origins else ""
+        raise Failure(f"the gateway would answer 403: {denied.detail}{allowed}") from None
+
+
+def _sign_source(
+    place: Place, output: Output, known: KnownKey, url: str, expires_at: int, options: dict[str, Any]
+) -> None:
     if terms_of(options, "") != NO_TERMS:
         raise click.UsageError("a source URL has no policy: leave out the options of a policy")
     if options["methods"] or options["paths"]:
@@ -237,6 +265,9 @@ def _sign_source(output: Output, known: KnownKey, url: str, expires_at: int, opt
     if view is not None and extension not in (formats := view.formats or ()):
         raise Failure(f"{known.id} serves only {', '.join(sorted(formats))}: choose one with --format")
     base = known.base(options["base"])
+    if (view is None or view.signed) and not BEGINS_URL.match(url):
+        raise click.UsageError("give the whole URL of the source, such as https://cdn.acme.com/hero.png")
+    _check_origin(place, known, url)
     if view is not None and not view.signed:
         if options["expires"] or options["no_expiry"] or options["key_id"]:
             raise click.UsageError(f"URLs of {known.id} are not signed: leave out the expiry and --key")
