@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..config_problems import ConfigError, Foreseen
-from .place import Place
+from .hints import quoted
+from .place import Failure, Place
 from .quick_yaml import import_yaml
 
 import_yaml()  # before another module imports yaml
@@ -24,8 +25,18 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
 
+def need_configuration(place: Place) -> None:
+    """Raise Failure if there is none: a signer with a secret alone has to say where that is."""
+    if not place.is_configured:
+        raise Failure(
+            f"{place.path}: no such file. To sign with a signing secret alone, name it: --secret-env NAME, or"
+            f" --secret-file PATH; on the machine of the gateway, {quoted('init')} makes the file"
+        )
+
+
 def view_of(place: Place, name: str) -> SigningView:
     """Return the connection of that name. Raises Failure, ConfigError."""
+    need_configuration(place)
     if place.exists and (view := signing_view.view_of(place.path, place.environ, name)):
         return view
     from .workspace import Workspace

@@ -24,7 +24,7 @@ from .place import Failure, Place
 from .policy_options import policy_options
 from .program_environment import VIA, Use
 from .sign import expiry, granted, usual_lifetime
-from .signing_key import KnownKey, key_of, lone_key, need_configuration, secret_source_of
+from .signing_key import KnownKey, key_of, lone_key, secret_source_of
 
 if TYPE_CHECKING:
     from ..config.values import SecretSource
@@ -113,6 +113,8 @@ def _prepared(
 
     source = secret_source_of(options["secret_env"], options["secret_file"])
     if source is None:
+        from .configured import need_configuration
+
         need_configuration(place)
     where = source or Workspace(place.path, place.environ)
     workspace = where if isinstance(where, Workspace) else None

@@ -68,15 +68,6 @@ def lone_key(place: Place, output: Output, name: str, source: SecretSource) -> K
     return KnownKey(name, _strong(output, resolve(source, Path.cwd(), place.environ), source))
 
 
-def need_configuration(place: Place) -> None:
-    """Raise Failure if there is none: a signer with a secret alone has to say where that is."""
-    if not place.is_configured:
-        raise Failure(
-            f"{place.path}: no such file. To sign with a signing secret alone, name it: --secret-env NAME, or"
-            f" --secret-file PATH; on the machine of the gateway, {quoted('init')} makes the file"
-        )
-
-
 def signer_of(
     place: Place, output: Output, name: str, source: SecretSource | None, key_id: str | None
 ) -> KnownKey:
@@ -87,7 +78,6 @@ def signer_of(
     """
     if source is not None:
         return lone_key(place, output, name, source)
-    need_configuration(place)
     from .configured import view_of  # it reads YAML and decrypts; a secret alone needs neither
 
     return key_of(view_of(place, name), key_id)
