@@ -250,7 +250,7 @@ def test_the_word_path_of_a_hint_is_not_signed(shell: Shell) -> None:
     ("typed", "meant"),
     [
         (("sing", "conn_a"), "did you mean sign"),
-        (("connections", "ad"), "Did you mean"),
+        (("connections", "ad"), "did you mean add"),
         (("presets", "opnai"), "did you mean openai"),
         (("connections", "add", "--preset", "opnai"), "did you mean openai"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from typing import Any, Final
 
@@ -10,8 +9,6 @@ import click
 
 from ..config.values import duration, instant
 from ..errors import Denied
-from ..signing.keys import signature_id
-from ..signing.signed_policy import NO_TERMS
 from ..signing.signer import Signed, Signer
 from .completion import complete_connections, complete_keys
 from .environment import CA
@@ -21,6 +18,7 @@ from .methods import methods_of, slips
 from .output import Output, light_verb
 from .place import Failure, Place
 from .policy_options import policy_options, terms_of
+from .sign_source import sign_source
 from .signing_key import KnownKey, secret_source_of, signer_of
 from .values import YEAR_10000, listed
 
@@ -71,7 +69,7 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     expires_at = expiry(options["expires"], usual_lifetime(known), never=options["no_expiry"])
     is_source = known.view is not None and known.view.formats is not None
     if is_source or (source is not None and options["extension"]):
-        _sign_source(place, output, known, path, expires_at, options)
+        sign_source(place, output, known, path, expires_at, options)
         return
     if options["extension"]:
         raise click.UsageError(f"--format is for scheme source, and {known.id} is of scheme presign")
@@ -231,65 +229,3 @@ def _check_lifetime(expires: int, now: int, most: int | None) -> None:
 
         asked = -(-(expires - now) // 60) * 60  # rounded up: some moments have passed since the request
         raise Failure(f"the gateway would answer lifetime_too_long: {span(asked)}, at most {span(most)}")
-
-
-def _check_origin(place: Place, known: KnownKey, url: str) -> None:
-    """Refuse a source that the connection's origins do not admit. Raises Failure."""
-    from ..core.source_rules import admit_plain, admit_signed
-    from .configured import source_rules_of
-
-    rules = source_rules_of(place, known.id)
-    if rules is None or known.view is None:
-        return
-    try:
-        if known.view.signed:
-            admit_signed(url, rules)
-        else:
-            admit_plain(url.partition("://")[2] or url, rules)
-    except Denied as denied:
-        allowed = f"; {known.id} allows {', '.join(map(str, rules.origins))}" if rules.origins else ""
-        raise Failure(f"the gateway would answer 403: {denied.detail}{allowed}") from None
-
-
-def _sign_source(
-    place: Place, output: Output, known: KnownKey, url: str, expires_at: int, options: dict[str, Any]
-) -> None:
-    if terms_of(options, "") != NO_TERMS:
-        raise click.UsageError("a source URL has no policy: leave out the options of a policy")
-    if options["methods"] or options["paths"]:
-        raise click.UsageError("a source URL is only for itself: leave out --methods and --paths")
-    if options["form"] not in ("url", "curl"):
-        raise click.UsageError(f"--as {options['form']} is for scheme presign")
-    view = known.view
-    extension = options["extension"] or url.partition("?")[0].rpartition(".")[2].lower()
-    if view is not None and extension not in (formats := view.formats or ()):
-        raise Failure(f"{known.id} serves only {', '.join(sorted(formats))}: choose one with --format")
-    base = known.base(options["base"])
-    if (view is None or view.signed) and not BEGINS_URL.match(url):
-        raise click.UsageError("give the whole URL of the source, such as https://cdn.acme.com/hero.png")
-    _check_origin(place, known, url)
-    if view is not None and not view.signed:
-        if options["expires"] or options["no_expiry"] or options["key_id"]:
-            raise click.UsageError(f"URLs of {known.id} are not signed: leave out the expiry and --key")
-        plain = f"{base}/v1/{known.id}/{url.partition('://')[2] or url}.{extension}"
-        output.tell(
-            {"connection": known.id, "url": plain, "token": None, "headers": {}, "expires": None}, plain
-        )
-        return
-    if not expires_at:
-        raise click.UsageError("a source URL always expires: leave out --no-expiry")
-    try:
-        signed = Signer(known.id, known.secret).sign_source(url, extension, expires_at=expires_at)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    text = signed.url(base)
-    data: dict[str, Any] = {
-        "connection": known.id,
-        "url": text,
-        "token": None,
-        "headers": {},
-        "expires": expires_at,
-        "signature_id": signature_id(signed.signature),
-        "key": known.key,
-    }
-    output.tell(data, f"curl {shlex.quote(text)}" if options["form"] == "curl" else text)
