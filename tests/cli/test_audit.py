@@ -214,7 +214,7 @@ def test_a_file_or_standard_input_needs_no_configuration(shell: Shell, log: Path
 
 def test_where_there_is_no_log_it_is_said_why(shell: Shell, log: Path) -> None:
     missing = shell.presign("audit")
-    assert (missing.code, "no such file" in missing.err) == (1, True)
+    assert (missing.code, "no gateway has written an audit log yet" in missing.err) == (1, True)
     directory = shell.presign("audit", ".")
     assert (directory.code, "is not a file" in directory.err) == (1, True)
     assert shell.presign("audit", "/dev/zero").code == 1

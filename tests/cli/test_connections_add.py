@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +124,25 @@ def test_a_name_that_is_taken_is_told_how_to_change_it(shell: Shell) -> None:
     done = shell.presign("connections", "add", *API, stdin=f"{KEY}\n")
     assert done.code == 1
     assert "connections set conn_a" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "hinted"),
+    [
+        (("--methods", "GET"), "user"),
+        (("--paths", "repos/acme/app/*"), "repos/acme/app/PATH"),
+        (
+            ("--methods", "POST", "--paths", "repos/acme/app/releases"),
+            "repos/acme/app/releases --methods POST",
+        ),
+        (("--max-lifetime", "10m"), "user"),
+    ],
+)
+def test_the_next_command_signs_what_the_new_connection_allows(
+    options: tuple[str, ...], hinted: str, shell: Shell
+) -> None:
+    done = shell.presign("connections", "add", "--preset", "github", *options, stdin=f"{KEY}\n")
+    (line,) = re.findall(r"^Next: .* (sign .*)$", done.err, re.MULTILINE)
+    assert line == f"sign conn_github {hinted}"
+    signed = shell.presign(*shlex.split(line.replace("PATH", "issues")))
+    assert signed.code == 0, signed.all

@@ -135,3 +135,13 @@ def test_a_disabled_connection_is_marked_until_it_is_enabled(shell: Shell) -> No
     assert shell.presign("revoke", "--connection", "conn", "--now").code == 0
     assert shell.presign("connections", "enable", "conn").code == 0
     assert list(registry(shell)["revoked"]["now"]["connections"]) == ["conn"]
+
+
+def test_the_list_says_which_keys_are_revoked(shell: Shell) -> None:
+    assert shell.presign("revoke", "--key", "conn/k1").code == 0
+    assert "k2,k1 (revoked)" in shell.presign("connections", "list").out
+    assert "k1 revoked" in shell.presign("connections", "show", "conn").out.splitlines()[0]
+    (row,) = json.loads(shell.presign("connections", "list", "--json").out)
+    assert (row["keys"], row["revoked_keys"]) == (["k2", "k1"], ["k1"])
+    assert shell.presign("revoke", "--undo", "--key", "conn/k1").code == 0
+    assert "revoked" not in shell.presign("connections", "list").out

@@ -206,3 +206,16 @@ def test_a_missing_secret_is_named_and_verifies_nothing(shell: Shell) -> None:
     done = shell.presign("verify", minted(shell), "--secret-env", "NOT_SET")
     assert (done.code, done.out) == (1, "")
     assert "NOT_SET is not set or empty" in done.err
+
+
+def test_what_was_not_signed_is_not_explained(shell: Shell) -> None:
+    """A policy with uses alone says nothing of a first moment, of networks or of a body."""
+    done = shell.presign("explain", minted(shell, "--max-uses", "1"))
+    assert "1 use in all" in done.out
+    assert "whether its only use is left" in done.out
+    for text in ("None", "1970", "networks", "1 uses"):
+        assert text not in done.out, text
+    assert (
+        not {"not_before", "client", "body"}
+        & steps(told(shell.presign("explain", minted(shell), "--json"))).keys()
+    )

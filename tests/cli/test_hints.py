@@ -95,10 +95,10 @@ def test_what_init_says_comes_next_can_be_pasted(
     place = places[how](tmp_path)
     shown = place.presign("init")
     assert shown.code == 0, shown.all
-    add, sign, start = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
+    add, start, sign = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
     if how == "pip, on the PATH":
         assert add.startswith("presign connections add --preset openai  #")
-        assert start == 'mitmdump --listen-host 127.0.0.1 -s "$(presign script-path)"'
+        assert start.startswith("presign serve  #")
     (listing,) = re.findall(r"`([^`]+)`", add)
     assert "OpenAI" in place.run(listing).out
     added = place.run(add, KEY + "\n")
@@ -107,8 +107,8 @@ def test_what_init_says_comes_next_can_be_pasted(
     for line in (following, sign):
         assert place.run(line).out.startswith("http://127.0.0.1:8080/api/proxy/conn_openai/")
     port = free_port()
-    more = f"--listen-port {port} --set confdir={shlex.quote(str(tmp_path / 'confdir'))}"
-    argv = ["sh", "-c", f"exec {start} {more}"]
+    more = f"--listen 127.0.0.1:{port} --confdir {shlex.quote(str(tmp_path / 'confdir'))}"
+    argv = ["sh", "-c", f"exec {start.partition('  #')[0]} {more}"]
     with Process(argv, port, tmp_path / "output.log", place.env, cwd=place.directory) as gateway:
         assert code(ask(port, "/api/proxy/conn_openai/v1/models", host=f"127.0.0.1:{port}")) == (
             400,
@@ -123,10 +123,10 @@ def test_hints_name_the_configuration_that_the_command_was_given(
     (place.directory / "an other").mkdir(mode=0o700)
     config = "--config 'an other/gateway.yaml'"
     shown = place.presign(f"init {config}")
-    add, sign, start = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
+    add, start, sign = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
     assert place.run(add, KEY).code == 0
     assert place.run(sign).code == 0
-    assert shlex.split(start)[-1] == f"presign_config={place.directory}/an other/gateway.yaml"
+    assert shlex.split(start.partition("  #")[0])[-2:] == ["--config", "an other/gateway.yaml"]
     assert place.run(place.hinted(f"connections show nothing {config}", "list")).out.startswith("ID ")
 
 
@@ -137,12 +137,10 @@ def test_what_uvx_started_names_itself_as_the_shell_finds_it(uv: str, scripts: P
     started = f"{uv}=1 PATH={shlex.quote(str(scripts))}:$PATH presign-proxy"
     shown = place.run(f"{started} init")
     assert shown.code == 0, shown.all
-    add, sign, start = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
+    add, start, sign = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
     assert place.run(add, KEY + "\n").code == 0
     assert place.works(sign).startswith("http://127.0.0.1:8080/api/proxy/conn_openai/")
-    (script,) = re.findall(r'"\$\((.*)\)"', start)
-    assert Path(place.works(script).strip()).is_file()
-    assert shlex.split(start)[0] == str(scripts / "mitmdump")
+    assert shlex.split(start)[:2] == [*shlex.split(sign)[:1], "serve"]
 
 
 def test_a_configuration_says_how_it_is_checked_by_its_own_name(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -249,7 +250,7 @@ def test_the_word_path_of_a_hint_is_not_signed(shell: Shell) -> None:
     ("typed", "meant"),
     [
         (("sing", "conn_a"), "did you mean sign"),
-        (("connections", "ad"), "Did you mean"),
+        (("connections", "ad"), "did you mean add"),
         (("presets", "opnai"), "did you mean openai"),
         (("connections", "add", "--preset", "opnai"), "did you mean openai"),
     ],
@@ -339,3 +340,44 @@ def test_a_ceiling_of_a_mistyped_method_is_asked_about(tmp_path: Path) -> None:
     )
     assert done.code == 0
     assert "--methods GETT: did you mean GET?" in done.err
+
+
+def test_a_source_that_the_gateway_would_refuse_is_not_signed(shell: Shell) -> None:
+    write_config({"connections": SOURCES}, shell.directory)
+    for name in SOURCES:
+        done = shell.presign("sign", name, "https://other.test/one.png")
+        assert (done.code, done.out) == (1, "")
+        assert f"the source is not on an allowed origin; {name} allows https://a.test" in done.err
+
+
+def test_a_source_is_a_whole_url(shell: Shell) -> None:
+    write_config({"connections": SOURCES}, shell.directory)
+    done = shell.presign("sign", "conn_s", "/one.png")
+    assert (done.code, done.out) == (2, "")
+    assert "give the whole URL of the source, such as https://" in done.err
+
+
+def test_without_an_expiry_a_url_is_valid_for_as_long_as_the_connection_allows(shell: Shell) -> None:
+    entry = HELD["connections"]["conn_a"]
+    for most, lasts in (("10m", 600), ("1d", 3600)):
+        write_config({"connections": {"conn_a": entry | {"max_lifetime": most}}}, shell.directory)
+        done = shell.presign("sign", "conn_a", "v1/a", "--json")
+        assert done.code == 0, done.all
+        assert abs(json.loads(done.out)["expires"] - time.time() - lasts) < 60
+    assert shell.presign("sign", "conn_a", "v1/a", "--expires", "2d").code == 1
+
+
+def test_who_has_only_a_secret_and_forgets_to_name_it_is_told_how(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    for line in (("sign", "conn_a", "v1/a"), ("run", "conn_a", "--", "true")):
+        done = shell.presign(*line)
+        assert done.code == 1
+        assert "--secret-env NAME" in done.err
+    named = shell.presign("sign", "conn_a", "v1/a", "--config", "none.yaml")
+    assert "--secret-env" not in named.err
+
+
+def test_a_name_that_cannot_be_signed_is_told_by_its_option(shell: Shell) -> None:
+    done = shell.presign("sign", "conn_a", "v1/a", "--id", "Alice Miller")
+    assert done.code == 2
+    assert "--id is not 1 to 64 of" in done.err

@@ -133,7 +133,32 @@ def test_the_facts_of_a_refusal_after_a_good_signature() -> None:
     decision = ask(request(signed(methods="POST")))
     assert isinstance(decision, Deny)
     facts = decision.facts
-    assert (decision.code, facts.verified, facts.key, facts.path) == ("method_not_allowed", True, "k1", None)
+    assert (decision.code, facts.verified, facts.key) == ("method_not_allowed", True, "k1")
+
+
+@pytest.mark.parametrize("target", [signed(expires=NOW - 9), signed(methods="POST"), signed()])
+def test_the_path_that_a_thief_still_tries_after_a_revocation_is_known(target: str) -> None:
+    decision = ask(request(target), registry(replace(connection(), revoked=True)))
+    assert isinstance(decision, Deny)
+    assert decision.facts.path == "/v1/models"
+
+
+def test_the_source_that_is_still_tried_after_a_revocation_is_known() -> None:
+    known = replace(project(), revoked=True)
+    target = source_url(SECRET, known.id, "https://cdn.acme.com/hero.png?a=b", NOW + 60, "png")
+    decision = ask(request(target), registry(known))
+    assert isinstance(decision, Deny)
+    assert (decision.code, decision.facts.path) == ("revoked", "https://cdn.acme.com/hero.png")
+
+
+def test_no_path_is_known_before_a_good_signature_or_if_it_is_ambiguous() -> None:
+    forged = signed()
+    decision = ask(request(forged[:-1] + format(int(forged[-1], 16) ^ 1, "x")))
+    assert isinstance(decision, Deny)
+    assert (decision.code, decision.facts.path) == ("invalid", None)
+    decision = ask(request(signed("v1/../models", expires=NOW - 9)))
+    assert isinstance(decision, Deny)
+    assert (decision.code, decision.facts.path) == ("expired", None)
 
 
 # -- the slot of a key token ------------------------------------------------------------------------------

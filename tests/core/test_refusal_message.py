@@ -11,6 +11,7 @@ from presign_proxy.core.ceiling import Ceiling
 from presign_proxy.core.decision import Deny
 from presign_proxy.core.registry import Registry
 from presign_proxy.errors import MESSAGE
+from presign_proxy.http.paths import pattern
 from support.deciding import NOW, SECRET, ask, connection, registry, request, signed
 from support.policy import Policy
 
@@ -84,3 +85,20 @@ def test_the_ceiling_of_the_owner_is_not_told() -> None:
     narrow = registry(replace(connection(), ceiling=Ceiling(max_lifetime=30)))
     text = told(request(signed()), narrow)
     assert "30" not in text.replace(UNTIL, "")
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "asked", "what"),
+    [
+        (Ceiling(methods=("POST",)), request(signed()), "method"),
+        (Ceiling(paths=(pattern("v2/*"),)), request(signed()), "path"),
+    ],
+)
+def test_who_was_signed_for_more_than_the_connection_allows_is_told_so(
+    ceiling: Ceiling, asked: Any, what: str
+) -> None:
+    """Not that the path is none of the signed ones, beside a list in which it is."""
+    text = told(asked, registry(replace(connection(), ceiling=ceiling)))
+    assert text.startswith(f"The connection itself does not allow the {what} of this request")
+    assert "Signed: methods GET; paths v1/*" in text
+    assert "v2" not in text and "POST" not in text

@@ -112,7 +112,7 @@ def test_the_page_has_a_section_for_each_thing_that_can_leak() -> None:
         "A URL",
         "A signing secret",
         "An API key",
-        "The registry's key",
+        "The registry key",
         "A gateway machine",
     ]
     for name, text in SECTIONS.items():
@@ -191,7 +191,7 @@ def _sent(flowing: Flowing) -> bool:
 def test_the_registrys_key(day: Day) -> None:
     before, key = day.variables["SIGNED_BEFORE"], day.shell.directory / "presign.key"
     old, client = key.read_text("utf-8"), day.stream(before)
-    rekey, stop, see = blocks("The registry's key")
+    rekey, stop, see = blocks("The registry key")
     day.runs(rekey)
     assert key.read_text("utf-8") != old
     assert len(key.read_text("utf-8").split()) == 1
@@ -214,7 +214,7 @@ def test_a_gateway_machine(day: Day) -> None:
     assert "conn_openai" in listed.out
     assert revoked.out == "Nothing is revoked.\n"
     client = day.stream(day.variables["SIGNED_BEFORE"])
-    for block in blocks("The registry's key")[:2]:
+    for block in blocks("The registry key")[:2]:
         day.runs(block)
     assert is_cut(client)
     assert day.becomes(day.variables["SIGNED_BEFORE"], 403, "revoked")

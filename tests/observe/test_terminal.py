@@ -187,12 +187,17 @@ def test_a_client_that_goes_away_leaves_one_line(watched: Watched) -> None:
 @pytest.mark.parametrize(
     ("signed", "asked", "code", "told"),
     [
-        ({"expires": 1700000000}, "v1/models", "expired", "GET conn 403 refused: expired: expired "),
+        (
+            {"expires": 1700000000},
+            "v1/models",
+            "expired",
+            "GET conn/v1/models 403 refused: expired: expired ",
+        ),
         (
             {"methods": "POST"},
             "v1/models",
             "method_not_allowed",
-            "GET conn 403 refused: method_not_allowed: ",
+            "GET conn/v1/models 403 refused: method_not_allowed: ",
         ),
         ({"paths": "v2/*"}, "v1/models?q=QUERYVALUE", "path_not_allowed", "GET conn/v1/models 403 refused: "),
         ({}, "v1/../models", "path_not_allowed", "GET conn 403 refused: path_not_allowed: "),

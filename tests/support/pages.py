@@ -41,7 +41,7 @@ _BLOCK = re.compile(
     r"(?:^ *<!-- machine: ([a-z]+) -->\n+)?^( *)```console\n(.*?)^ *```", re.MULTILINE | re.DOTALL
 )
 _SERVES = re.compile(r"presign serve\b|mitmdump\b")
-_LAGS = re.compile(r"presign (?:serve|audit)\b|mitmdump\b|sleep ")
+_LAGS = re.compile(r"presign (?:serve|audit)\b|mitmdump\b|sleep |curl \"\$\(presign sign ")
 _PROMPT = re.compile(r"(?:new )?(?P<what>API key|signing secret)\b.*:\Z", re.IGNORECASE)
 _SECRET = re.compile(r"sk_[A-Za-z0-9_-]{43}")
 # Before each command: a machine of the pages, with their port, their names and an authority for those, and
@@ -54,6 +54,7 @@ presign() {{
     esac
     case "$1" in
         sign | convert) command presign "$@" ${{port:+--base "http://$port"}} ;;
+        run) command presign run ${{port:+--base "http://$port"}} "${{@:2}}" ;;
         serve) _serve presign "$@" ${{port:+--listen "$port"}} --upstream-ca {ca} ;;
         *) command presign "$@" ;;
     esac

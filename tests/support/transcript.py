@@ -96,7 +96,7 @@ def check(step: Step, done: Done, bound: Mapping[str, str], name: str) -> dict[s
 def _run(step: Step, shell: Shell, bound: Mapping[str, str]) -> Done:
     if step.typed:
         needs("bash")
-        return shell.terminal(["bash", "-c", step.command], step.typed, **bound)
+        return shell.terminal(["bash", "-c", step.command], step.typed, NO_COLOR="1", **bound)
     return shell.bash(step.command, "".join(f"{line}\n" for line in step.stdin), **bound)
 
 

@@ -16,6 +16,7 @@ from ..errors import STATUS
 from ..observe.audit_reader import Lines, follow, opened
 from .audit_query import Record, Test, line_of, wanted
 from .completion import complete_connections, complete_keys
+from .hints import quoted
 from .output import Output, counted, light_verb
 from .place import Failure, Place
 from .width import columns, wrapped
@@ -90,7 +91,10 @@ def _configured(place: Place) -> Path:
         raise Failure(f"{place.path.name} names no audit log: `audit: {{file: audit.jsonl}}`")
     if settings.file == "-":
         raise Failure("the audit log goes to the gateway's standard error: give the FILE that it ends up in")
-    return place.base / settings.file
+    path = place.base / settings.file
+    if not path.exists():
+        raise Failure(f"{path}: no gateway has written an audit log yet: {quoted('serve')} starts one")
+    return path
 
 
 def _chosen(records: Iterable[Record], tests: list[Test]) -> Iterator[Record]:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..config_problems import ConfigError, Foreseen
-from .place import Place
+from .hints import quoted
+from .place import Failure, Place
 from .quick_yaml import import_yaml
 
 import_yaml()  # before another module imports yaml
@@ -20,11 +21,22 @@ from ..config import signing_view  # noqa: E402 - it imports yaml
 from ..config.signing_view import SigningView  # noqa: E402 - it imports yaml
 
 if TYPE_CHECKING:
+    from ..core.connection import SourceRules
     from .workspace import Workspace
+
+
+def need_configuration(place: Place) -> None:
+    """Raise Failure if there is none: a signer with a secret alone has to say where that is."""
+    if not place.is_configured:
+        raise Failure(
+            f"{place.path}: no such file. To sign with a signing secret alone, name it: --secret-env NAME, or"
+            f" --secret-file PATH; on the machine of the gateway, {quoted('init')} makes the file"
+        )
 
 
 def view_of(place: Place, name: str) -> SigningView:
     """Return the connection of that name. Raises Failure, ConfigError."""
+    need_configuration(place)
     if place.exists and (view := signing_view.view_of(place.path, place.environ, name)):
         return view
     from .workspace import Workspace
@@ -98,6 +110,16 @@ def upstream_of(place: Place, name: str) -> str:
     workspace = Workspace(place.path, place.environ)
     upstream = workspace.connection(workspace.entry(name)).upstream
     return f"{upstream.origin}{upstream.base.decode()}" if upstream else ""
+
+
+def source_rules_of(place: Place, name: str) -> SourceRules | None:
+    """Return which sources a connection admits; None for an API, or if its configuration has errors."""
+    from .workspace import Workspace
+
+    workspace = Workspace(place.path, place.environ)
+    with suppress(Foreseen):
+        return workspace.connection(workspace.entry(name)).source
+    return None
 
 
 def owners_of(place: Place, url: str) -> list[str]:

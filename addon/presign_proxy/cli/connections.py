@@ -46,23 +46,31 @@ def list_(workspace: Workspace, output: Output) -> None:
     each = counting("listing connections", entries.values(), len(entries))
     rows = [_summary(workspace, entry) for entry in each]
     head = ("ID", "UPSTREAM", "AUTH", "KEYS", "STATE", "IN")
-    lines = [(r["id"], r["upstream"], r["auth"], ",".join(r["keys"]), r["state"], r["file"]) for r in rows]
+    lines = [(r["id"], r["upstream"], r["auth"], _keys_of(r), r["state"], r["file"]) for r in rows]
     none = f"No connections yet: {command('connections', 'add', '--preset', 'openai')}"
     output.tell(rows, *(table([head, *lines]) if rows else [none]))
 
 
+def _keys_of(row: dict[str, Any]) -> str:
+    """Return the keys of a connection for the table, with those that are revoked marked."""
+    return ",".join(f"{key} (revoked)" if key in row["revoked_keys"] else key for key in row["keys"])
+
+
 def _summary(workspace: Workspace, entry: Entry) -> dict[str, Any]:
-    workspace.model(entry)  # reports errors in it
+    model = workspace.model(entry)  # reports errors in it
     filled = workspace.filled(entry)
     auth = filled.get("auth") or {}
     origins = ", ".join(filled.get("allowed_origins") or []) or "any public origin"
     keys = [key.get("id") or f"k{n}" for n, key in enumerate(filled.get("signing_keys") or [], 1)]
+    made = [key.added for key in model.signing_keys]
+    revokes = workspace.revocations.revokes_key
     return {
         "id": entry.id,
         "scheme": filled.get("scheme", "presign"),
         "upstream": filled.get("upstream", origins),
         "auth": auth.get("type", "none"),
         "keys": keys,
+        "revoked_keys": [key for key, added in zip(keys, made, strict=True) if revokes(entry.id, key, added)],
         "state": _state(workspace, entry),
         "file": entry.document.file.rpartition("/")[2],
     }
@@ -84,7 +92,9 @@ def show(workspace: Workspace, output: Output, name: str) -> None:
     entry = workspace.entry(name)
     data = {**_summary(workspace, entry), "entry": masked(workspace.filled(entry))}
     body = yaml.safe_dump(data["entry"], sort_keys=False, allow_unicode=True).rstrip().splitlines()
-    output.tell(data, f"{name}  ({data['state']}, in {data['file']})", "", *(f"  {line}" for line in body))
+    state = [data["state"], f"in {data['file']}"]
+    state += [f"{', '.join(data['revoked_keys'])} revoked"] if data["revoked_keys"] else []
+    output.tell(data, f"{name}  ({', '.join(state)})", "", *(f"  {line}" for line in body))
 
 
 def _switch(workspace: Workspace, output: Output, name: str, *, enabled: bool, now: bool = False) -> None:

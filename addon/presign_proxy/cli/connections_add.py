@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..http.paths import meets, pattern
 from . import prompts
 from .credential import absent, auth_of
 from .hints import command, quoted
@@ -60,8 +61,12 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
 
 
 def _sampled(data: dict[str, Any], sample: str) -> list[str]:
-    """Return the words after the name in an example of `sign`."""
-    if data.get("scheme") != "source":
-        return [sample]
-    extension = data["formats"][0]
-    return [f"{data['allowed_origins'][0]}/FILE.{extension}", "--format", extension]
+    """Return the words after the name in an example of `sign`, within what the connection allows."""
+    if data.get("scheme") == "source":
+        extension = data["formats"][0]
+        return [f"{data['allowed_origins'][0]}/FILE.{extension}", "--format", extension]
+    allowed = data.get("allow", {})
+    methods, paths = allowed.get("methods", ["*"]), allowed.get("paths", ["*"])
+    if not any(meets(pattern(sample), pattern(one)) for one in paths):
+        sample = paths[0].removeprefix("/").replace("*", "PATH")
+    return [sample, *([] if {"GET", "*"} & set(methods) else ["--methods", methods[0]])]

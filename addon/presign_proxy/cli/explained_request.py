@@ -89,7 +89,8 @@ def _why(record: Record) -> str:
     """Return the sentence of the code, and the exact reason."""
     code, detail = record.get("code"), _text(record, "detail")
     sentence = MESSAGE.get(code, "") if isinstance(code, str) and record.get("decision") == "deny" else ""
-    exact = f"{detail[:1].upper()}{detail[1:]}." if detail else ""
+    named = ":" in detail.partition(" ")[0]  # it begins with a host, which is shown as it is
+    exact = f"{detail if named else detail[:1].upper() + detail[1:]}." if detail else ""
     return " ".join(filter(None, (sentence, exact)))
 
 
@@ -120,7 +121,10 @@ def _when(record: Record) -> str:
 
 def _request(record: Record) -> str:
     method, path, client = (_text(record, name) for name in ("method", "path", "client"))
-    asked = f"{method} {path}" if path else f"{method}, its path is not logged before a valid signature"
+    unknown = (
+        "its path was refused" if record.get("key") else "its path is not logged before a valid signature"
+    )
+    asked = f"{method} {path}" if path else f"{method}, {unknown}"
     connection = f" of {_text(record, 'connection')}" if record.get("connection") else ""
     return f"{asked}{connection}{f', from {client}' if client else ''}"
 

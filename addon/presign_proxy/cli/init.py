@@ -9,8 +9,7 @@ from typing import Final
 
 import click
 
-from ..config import pasteable_command
-from ..config.path import DEFAULT_PATH, locate
+from ..config.path import DEFAULT_PATH
 from ..config.permissions import quoted as quoted_path
 from ..config.permissions import tightened, writable_by_others
 from ..config.registry_file.edit import Draft, naming
@@ -90,7 +89,7 @@ def init(
         # The configuration is written last, so that an interrupted `init` does not look complete.
         write_private(workspace.path, _configuration(workspace.path, key, state).encode())
     Path(workspace.base, f".{workspace.path.name}.lock").unlink(missing_ok=True)
-    _say(workspace, output, wanted, text if key_env else None, key_env or env, served=state is not None)
+    _say(workspace, output, wanted, text if key_env else None, key_env or env)
 
 
 def _configuration(path: Path, key: str, state: Path | None) -> str:
@@ -140,8 +139,6 @@ def _say(
     written: list[Path],
     text: str | None,
     env: str | None,
-    *,
-    served: bool,
 ) -> None:
     names = [path.name for path in written]
     lines = [f"Wrote {', '.join(names)} in {workspace.base}."]
@@ -153,25 +150,17 @@ def _say(
     else:
         lines += [f"Keep a copy of {_KEY}, and do not commit it: it opens the registry."]
     output.tell({"wrote": [str(path) for path in written], "key": text}, *lines)
-    output.note("", "Next:", *_next(workspace, served=served))
+    output.note("", "Next:", *_next())
 
 
-def _next(workspace: Workspace, *, served: bool) -> list[str]:
-    """Return shell lines for the first connection, the first URL, and the gateway."""
+def _next() -> list[str]:
+    """Return shell lines for the first connection, the gateway, and the first URL."""
     add = command("connections", "add", "--preset", "openai")
     sign = command("sign", "conn_openai", "v1/models")
-    where = (
-        ["--set", f"presign_config={workspace.path}"]
-        if workspace.path != locate("", workspace.environ)
-        else []
-    )
-    script = f'"$({pasteable_command.presign("script-path")})"'
-    start = f"{pasteable_command.mitmdump()} --listen-host 127.0.0.1 -s {script} {shlex.join(where)}".rstrip()
-    if served:
-        start = command("serve")
-    width = max(len(add), len(sign))
+    serve = command("serve")
+    width = max(len(add), len(sign), len(serve))
     return [
         f"  {add:<{width}}  # asks for the API key; {quoted('presets')} lists other providers",
+        f"  {serve:<{width}}  # runs the gateway; use a second terminal",
         f"  {sign:<{width}}  # prints a URL, valid for an hour",
-        f"  {start}",
     ]

@@ -12,7 +12,7 @@ import click
 from ..config.values import duration, instant
 from ..errors import Malformed
 from ..regexes import late
-from ..signing.signed_policy import NO_TERMS, PolicyText, Terms
+from ..signing.signed_policy import NO_TERMS, PolicyText, Terms, wrong_with
 from ..signing.signed_policy import parse as parse_terms
 from .place import Failure
 from .values import YEAR_10000, listed
@@ -46,13 +46,16 @@ def terms_of(options: dict[str, Any], key: str | None) -> Terms:
     """Return the terms that the options state; `key` is the id of the signing key. Raises UsageError."""
     if options["bind_key"] and key is None:
         raise click.UsageError("--bind-key needs a configured connection: a secret alone has no key id")
+    name = options["presign_id"]
+    if name and (why := wrong_with("id", name)):
+        raise click.UsageError(f"--id {why}")
     return Terms(
         not_before=_moment(options["not_before"]) if options["not_before"] is not None else None,
         max_uses=options["max_uses"],
         clients=tuple(_network(text) for text in listed(options["clients"])),
         max_body=_bytes(options["max_body"]) if options["max_body"] is not None else None,
         key=key if options["bind_key"] else None,
-        id=options["presign_id"],
+        id=name,
     )
 
 

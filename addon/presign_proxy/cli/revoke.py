@@ -28,6 +28,7 @@ from . import prompts
 from .completion import complete_connections, complete_keys
 from .expired_revocations import forget_expired
 from .hints import quoted
+from .names_in_log import remarks_on
 from .output import Output, verb
 from .revocation_list import list_revocations
 from .revocation_words import sentence
@@ -164,7 +165,8 @@ def _what(
 ) -> Target:
     now = instant()
     if name is not None:
-        return Target("ids", _presign_id(workspace, name, undo=undo), now)
+        _presign_id(workspace, name, undo=undo)
+        return Target("ids", name, now, () if undo else remarks_on(workspace, *name.split("/")))
     if key is not None:
         if not _KEY.fullmatch(key):
             raise click.UsageError(f"--key needs CONNECTION/KEY: {quoted('connections', 'list')} shows them")
@@ -249,11 +251,10 @@ def _candidates(
         raise Failure(f"{failure}\nNothing was revoked.") from None
 
 
-def _presign_id(workspace: Workspace, name: str, *, undo: bool) -> str:
+def _presign_id(workspace: Workspace, name: str, *, undo: bool) -> None:
     if not _PRESIGN_ID.fullmatch(name):
         raise click.UsageError("--id needs CONNECTION/ID, with the signed ID (X-Presign-Id)")
     _known(workspace, name.partition("/")[0], undo)
-    return name
 
 
 def _known(workspace: Workspace, name: str, undo: bool) -> None:

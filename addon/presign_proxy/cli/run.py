@@ -23,14 +23,13 @@ from .output import Output, light_verb
 from .place import Failure, Place
 from .policy_options import policy_options
 from .program_environment import VIA, Use
-from .sign import expiry, granted
+from .sign import expiry, granted, usual_lifetime
 from .signing_key import KnownKey, key_of, lone_key, secret_source_of
 
 if TYPE_CHECKING:
     from ..config.values import SecretSource
     from .workspace import Workspace
 
-_HOUR: Final = 3600
 _PROGRAM: Final = "presign.program"
 
 
@@ -113,6 +112,10 @@ def _prepared(
     from .workspace import Workspace
 
     source = secret_source_of(options["secret_env"], options["secret_file"])
+    if source is None:
+        from .configured import need_configuration
+
+        need_configuration(place)
     where = source or Workspace(place.path, place.environ)
     workspace = where if isinstance(where, Workspace) else None
     names = _names(workspace, connections)
@@ -186,11 +189,15 @@ def _preset(name: str) -> dict[str, Any]:
 
 def _grant(output: Output, key: KnownKey, options: dict[str, Any]) -> Signed:
     """Sign everything that the options leave, under a name that no other run has."""
-    most = key.view.ceiling.max_lifetime if key.view else None
-    text = options["expires"] or f"{min(_HOUR, most or _HOUR)}s"
     name = f"{options['presign_id'] or 'run'}-{secrets.token_hex(4)}"
     wide = {what: options[what] or ("*",) for what in ("methods", "paths")}
-    return granted(output, key, "", expiry(text, False), {**options, **wide, "presign_id": name})
+    return granted(
+        output,
+        key,
+        "",
+        expiry(options["expires"], usual_lifetime(key)),
+        {**options, **wide, "presign_id": name},
+    )
 
 
 def _run(job: Job, options: dict[str, Any]) -> int:

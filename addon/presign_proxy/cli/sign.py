@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from typing import Any, Final
 
@@ -10,8 +9,6 @@ import click
 
 from ..config.values import duration, instant
 from ..errors import Denied
-from ..signing.keys import signature_id
-from ..signing.signed_policy import NO_TERMS
 from ..signing.signer import Signed, Signer
 from .completion import complete_connections, complete_keys
 from .environment import CA
@@ -21,10 +18,11 @@ from .methods import methods_of, slips
 from .output import Output, light_verb
 from .place import Failure, Place
 from .policy_options import policy_options, terms_of
+from .sign_source import sign_source
 from .signing_key import KnownKey, secret_source_of, signer_of
 from .values import YEAR_10000, listed
 
-_HOUR: Final = "1h"
+_HOUR: Final = 3600
 
 
 @click.command()
@@ -32,7 +30,9 @@ _HOUR: Final = "1h"
 @click.argument("path", required=False, default="")
 @click.option("--methods", multiple=True, metavar="M,…", help="Default: GET.")
 @click.option("--paths", multiple=True, metavar="P,…", help="Patterns; * is anything. Default: exactly PATH.")
-@click.option("--expires", metavar="1h", help="A duration, or an instant. Default: 1h.")
+@click.option(
+    "--expires", metavar="1h", help="A duration, or an instant. Default: 1h, or max_lifetime if that is less."
+)
 @click.option("--no-expiry", is_flag=True, help="Valid without expiry.")
 @click.option(
     "--as", "form", type=click.Choice(FORMS), default="url", show_default=True, help="What to print."
@@ -66,10 +66,10 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     if BEGINS_URL.match(connection):
         connection, path = _owner(place, connection, path, known=source is None), connection
     known = signer_of(place, output, connection, source, options["key_id"])
-    expires_at = expiry(options["expires"], options["no_expiry"])
+    expires_at = expiry(options["expires"], usual_lifetime(known), never=options["no_expiry"])
     is_source = known.view is not None and known.view.formats is not None
     if is_source or (source is not None and options["extension"]):
-        _sign_source(output, known, path, expires_at, options)
+        sign_source(place, output, known, path, expires_at, options)
         return
     if options["extension"]:
         raise click.UsageError(f"--format is for scheme source, and {known.id} is of scheme presign")
@@ -116,7 +116,7 @@ def _meant(output: Output, known: KnownKey, methods: list[str]) -> None:
 
 def _below(place: Place, known: KnownKey, path: str) -> str:
     """Return the path below the connection, also for a URL of the API itself. Raises Failure, UsageError."""
-    if path == "PATH":
+    if "PATH" in path.split("/"):
         raise click.UsageError("replace PATH by the path of the request, for example v1/models")
     if not BEGINS_URL.match(path):
         return path
@@ -153,14 +153,20 @@ def _exactly(path: str) -> str:
     return path.partition("?")[0].removeprefix("/").replace(",", "%2C")
 
 
-def expiry(text: str | None, never: bool) -> int:
+def usual_lifetime(known: KnownKey) -> str:
+    """Return what `--expires` is by default: an hour, or what the connection allows if that is less."""
+    most = known.view.ceiling.max_lifetime if known.view else None
+    return f"{min(_HOUR, most or _HOUR)}s"
+
+
+def expiry(text: str | None, usual: str, *, never: bool = False) -> int:
     """Return the Unix time of `--expires`; 0 for no expiry. Raises UsageError."""
     if never and text is not None:
         raise click.UsageError("--expires and --no-expiry exclude each other")
     if never:
         return 0
     now = int(time.time())
-    text = _HOUR if text is None else text
+    text = usual if text is None else text
     try:
         found = now + duration(text)
     except ValueError:
@@ -223,42 +229,3 @@ def _check_lifetime(expires: int, now: int, most: int | None) -> None:
 
         asked = -(-(expires - now) // 60) * 60  # rounded up: some moments have passed since the request
         raise Failure(f"the gateway would answer lifetime_too_long: {span(asked)}, at most {span(most)}")
-
-
-def _sign_source(output: Output, known: KnownKey, url: str, expires_at: int, options: dict[str, Any]) -> None:
-    if terms_of(options, "") != NO_TERMS:
-        raise click.UsageError("a source URL has no policy: leave out the options of a policy")
-    if options["methods"] or options["paths"]:
-        raise click.UsageError("a source URL is only for itself: leave out --methods and --paths")
-    if options["form"] not in ("url", "curl"):
-        raise click.UsageError(f"--as {options['form']} is for scheme presign")
-    view = known.view
-    extension = options["extension"] or url.partition("?")[0].rpartition(".")[2].lower()
-    if view is not None and extension not in (formats := view.formats or ()):
-        raise Failure(f"{known.id} serves only {', '.join(sorted(formats))}: choose one with --format")
-    base = known.base(options["base"])
-    if view is not None and not view.signed:
-        if options["expires"] or options["no_expiry"] or options["key_id"]:
-            raise click.UsageError(f"URLs of {known.id} are not signed: leave out the expiry and --key")
-        plain = f"{base}/v1/{known.id}/{url.partition('://')[2] or url}.{extension}"
-        output.tell(
-            {"connection": known.id, "url": plain, "token": None, "headers": {}, "expires": None}, plain
-        )
-        return
-    if not expires_at:
-        raise click.UsageError("a source URL always expires: leave out --no-expiry")
-    try:
-        signed = Signer(known.id, known.secret).sign_source(url, extension, expires_at=expires_at)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    text = signed.url(base)
-    data: dict[str, Any] = {
-        "connection": known.id,
-        "url": text,
-        "token": None,
-        "headers": {},
-        "expires": expires_at,
-        "signature_id": signature_id(signed.signature),
-        "key": known.key,
-    }
-    output.tell(data, f"curl {shlex.quote(text)}" if options["form"] == "curl" else text)

@@ -152,9 +152,9 @@ class _Wanted:
 def _rows(found: list[tuple[str, Usage]]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("CONNECTION", "LIMIT", "OF", "USED", "LEFT", "ALL BACK")]
     for name, one in found:
-        most = "as signed" if one.most is None else str(one.most)
+        used = str(one.used) if one.most is None else f"{one.used} of {one.most}"
         left = "as signed" if one.left is None else str(one.left)
-        rows.append((name, one.limit, one.party or "-", f"{one.used} of {most}", left, _back(one)))
+        rows.append((name, one.limit, one.party or "-", used, left, _back(one)))
     return rows
 
 

@@ -21,14 +21,6 @@ def presign(*arguments: str) -> str:
     return shlex.join([*_presign(), *arguments])
 
 
-def mitmdump() -> str:
-    """Return the `mitmdump` that can import this package: another one on the PATH has other packages."""
-    for directory in _directories():
-        if _runs(path := str(directory / "mitmdump")):
-            return "mitmdump" if _is_on_path("mitmdump", path) else shlex.quote(path)
-    return "mitmdump"
-
-
 def _presign() -> list[str]:
     called = sys.argv[0]
     if _name(called) in _NAMES:

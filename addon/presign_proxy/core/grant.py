@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
+from ..errors import Denied
 from ..http.message import Origin, Request
 from ..http.networks import Network
 from ..signing.presign_scheme import Presign
 from ..signing.signed_policy import NO_TERMS, Terms
 from ..signing.source_scheme import Source, check_bodyless
+from ..signing.source_url import parse_source
 from .common_checks import hold
 from .connection import Connection
 from .decision import Facts
-from .presign_checks import PresignClaim, checks_of
+from .presign_checks import PresignClaim, checks_of, relative_path
 from .registry import Registry
-from .source_checks import SOURCE_CHECKS, SourceClaim
+from .source_checks import SOURCE_CHECKS, SourceClaim, shown_path
 
 
 class Grant(NamedTuple):
@@ -44,7 +47,11 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     """Verify a presign and hold the request against it. Raises Denied; `facts.step` names the check."""
     facts.scheme, facts.carrier = "presign", presign.carrier
     claim = PresignClaim(registry, request, presign, facts, now)
-    hold(claim, checks_of(presign), facts)
+    try:
+        hold(claim, checks_of(presign), facts)
+    except Denied:
+        _note_path(claim)
+        raise
     return Grant(
         claim.connection,
         claim.upstream.origin,
@@ -58,6 +65,18 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
         methods=claim.methods,
         paths=claim.paths,
     )
+
+
+def _note_path(claim: PresignClaim) -> None:
+    """Note the path of a request that was refused after its signature, for the audit log.
+
+    What a holder still tries after a revocation is only known by its path. Before a good signature, none is
+    noted: anyone could write into the log.
+    """
+    facts = claim.facts
+    if facts.verified and facts.path is None and claim.connection.upstream is not None:
+        with suppress(Denied):
+            facts.path = relative_path(claim).decode("ascii")
 
 
 def _gateway_prefix(request: Request, presign: Presign) -> bytes | None:
@@ -74,7 +93,13 @@ def grant_source(
     facts.scheme, facts.carrier = "source", "query" if source.signature else "path"
     check_bodyless(request.fields)
     claim = SourceClaim(registry, request, source, facts, now, gateway=gateway)
-    hold(claim, SOURCE_CHECKS, facts)
+    try:
+        hold(claim, SOURCE_CHECKS, facts)
+    except Denied:
+        if facts.verified and facts.path is None:
+            with suppress(Denied):
+                facts.path = shown_path(parse_source(source.url))
+        raise
     connection, admitted = claim.connection, claim.admitted
     path, mark, query = admitted.url.target.partition(b"?")
     return Grant(

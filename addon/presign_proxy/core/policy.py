@@ -23,6 +23,7 @@ NEVER: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """Methods that no wildcard grants: a tunnel, and two that echo the credential."""
 _USUAL: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Common methods, which are well-formed and not in `NEVER`."""
+_OF_CONNECTION: Final = "The connection itself does not allow the {} of this request, whatever was signed."
 
 
 def check_expiry(expires: int, now: int) -> None:
@@ -88,7 +89,8 @@ def check_method(method: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> No
     as_get = name == "HEAD" and ceiling.head_as_get
     for granted, whose in ((signed, "the signature"), (ceiling.methods, "the connection")):
         if not (granted == ANY or name in granted or (as_get and "GET" in granted)):
-            raise Denied("method_not_allowed", f"{whose} does not allow this method")
+            sentence = None if granted is signed else _OF_CONNECTION.format("method")
+            raise Denied("method_not_allowed", f"{whose} does not allow this method", sentence=sentence)
 
 
 def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
@@ -110,7 +112,8 @@ def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
             break
     else:
         why = _why(ceiling.paths, compared)
-        raise Denied("path_not_allowed", f"the connection's own patterns do not match the path{why}")
+        detail = f"the connection's own patterns do not match the path{why}"
+        raise Denied("path_not_allowed", detail, sentence=_OF_CONNECTION.format("path"))
 
 
 def _why(patterns: Iterable[Pattern], path: str) -> str:

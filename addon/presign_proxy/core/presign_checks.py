@@ -141,12 +141,12 @@ def _methods(claim: PresignClaim) -> None:
 
 
 def _path(claim: PresignClaim) -> None:
-    claim.path = _relative_path(claim)
+    claim.path = relative_path(claim)
     claim.facts.path = claim.path.decode("ascii")
     policy.check_path(claim.path, claim.paths, claim.connection.ceiling)
 
 
-def _relative_path(claim: PresignClaim) -> bytes:
+def relative_path(claim: PresignClaim) -> bytes:
     """Return the canonical path below the upstream's base. Raises Denied."""
     presign = claim.presign
     if not presign.path.startswith(b"/"):

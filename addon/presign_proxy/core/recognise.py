@@ -67,7 +67,9 @@ def at_another_name(request: Request, denied: Denied) -> Denied:
     """
     if denied.code not in _OF_ADDRESS or not has_gateway_form(request):
         return denied
-    found = Denied("not_found", f"{_is_none_of_ours(request)}; {denied.detail}")
+    # That no key made the signature would mislead: it was looked for among the keys of another host.
+    why = "" if denied.code == "invalid" else f"; {denied.detail}"
+    found = Denied("not_found", f"{_is_none_of_ours(request)}{why}")
     found.sentence = NOT_OUR_NAME
     return found
 

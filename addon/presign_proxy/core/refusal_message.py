@@ -32,7 +32,7 @@ def sentence_for(denied: Denied, claim: Presign | Source | None, facts: Facts, n
 
 def _sentence(denied: Denied, presign: Presign, facts: Facts, now: int) -> str | None:
     code, expires = denied.code, facts.expires
-    if denied.sentence is not None and code != "path_not_allowed":
+    if denied.sentence is not None and code not in ("method_not_allowed", "path_not_allowed"):
         return denied.sentence
     if code == "expired" and expires:
         return f"This presigned request expired {in_words(now - expires)} ago, at {instant(expires)}."

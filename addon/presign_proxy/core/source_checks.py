@@ -12,6 +12,7 @@ from ..http.message import Request
 from ..signing import canonical
 from ..signing.keys import NO_KEYS, SigningKey
 from ..signing.source_scheme import Source
+from ..signing.source_url import SourceUrl
 from . import policy, source_rules
 from .common_checks import Check, check_names, check_revoked, verify
 from .connection import Connection, SourceRules
@@ -91,8 +92,12 @@ def _origin(claim: SourceClaim) -> None:
     signed = claim.source.signature is not None
     admit = source_rules.admit_signed if signed else source_rules.admit_plain
     claim.admitted = admit(claim.source.url, claim.rules)
-    url = claim.admitted.url
-    claim.facts.path = f"{url.origin}{url.target.partition(b'?')[0].decode('ascii')}"
+    claim.facts.path = shown_path(claim.admitted.url)
+
+
+def shown_path(url: SourceUrl) -> str:
+    """Return a source without its query, for the audit log."""
+    return f"{url.origin}{url.target.partition(b'?')[0].decode('ascii')}"
 
 
 def _format(claim: SourceClaim) -> None:

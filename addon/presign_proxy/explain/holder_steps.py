@@ -75,7 +75,8 @@ def _signature_refused(case: Case) -> Step:  # noqa: ARG001 - every describer ta
 def _policy(case: Case) -> Step | None:
     step = describe(case, "policy")
     terms = terms_of(case)
-    more = [f"{terms.max_uses} uses in all"] if terms.max_uses is not None else []
+    uses = "1 use" if terms.max_uses == 1 else f"{terms.max_uses} uses"
+    more = [f"{uses} in all"] if terms.max_uses is not None else []
     more += [f"only from {listed(map(str, terms.clients))}"] if terms.clients else []
     return step._replace(lines=(*step.lines, *more)) if step else None
 
@@ -180,7 +181,8 @@ def _unknown(case: Case) -> Iterator[str]:
     yield "whether the gateway has this connection, and whether the URL, its key or itself is revoked"
     yield "whether the connection itself allows this method, path and lifetime, and its limits another use"
     if isinstance(claim, Presign) and claim.written is not None and claim.written.max_uses:
-        yield f"how many of the {claim.written.max_uses} uses are left"
+        uses = claim.written.max_uses
+        yield f"how many of the {uses} uses are left" if uses != "1" else "whether its only use is left"
     if isinstance(claim, Presign) and b"%2f" in claim.path.lower():
         yield "whether the connection admits %2F in a path (allow_encoded_slash)"
     if facts.method == "HEAD" and isinstance(claim, Presign) and "HEAD" not in claim.methods.split(","):

@@ -12,7 +12,7 @@ from ..signing.signed_policy import NO_TERMS, Terms, parse
 from .case import Case
 from .explanation import Step, moment, printable, span
 
-Describer = Callable[[Case], Step]
+Describer = Callable[[Case], Step | None]
 
 
 def terms_of(case: Case) -> Terms:
@@ -31,8 +31,10 @@ def _policy(case: Case) -> Step:
     return Step("policy", "ok", f"Version 2, with {', '.join(named)}.", tuple(lines))
 
 
-def _not_before(case: Case) -> Step:
-    begun = terms_of(case).not_before or 0
+def _not_before(case: Case) -> Step | None:
+    begun = terms_of(case).not_before
+    if begun is None:
+        return None
     return Step("not_before", "ok", f"Valid since {moment(begun)}.")
 
 
@@ -42,7 +44,9 @@ def _not_before_refused(case: Case) -> Step:
     return Step("not_before", "refused", text)
 
 
-def _client(case: Case) -> Step:
+def _client(case: Case) -> Step | None:
+    if not terms_of(case).clients:
+        return None
     return Step("client", "ok", f"{_address(case)} is in one of the signed networks.")
 
 
@@ -60,8 +64,10 @@ def _address(case: Case) -> str:
     return "An unknown address" if address is None else str(address)
 
 
-def _body(case: Case) -> Step:
+def _body(case: Case) -> Step | None:
     most = terms_of(case).max_body
+    if most is None:
+        return None
     return Step("body", "ok", f"At most {most} bytes; a body without a length is cut off at the limit.")
 
 
@@ -71,4 +77,7 @@ PASSED: Final[dict[str, Describer]] = {
     "client": _client,
     "body": _body,
 }
-REFUSED: Final[dict[str, Describer]] = {"not_before": _not_before_refused, "client": _client_refused}
+REFUSED: Final[dict[str, Callable[[Case], Step]]] = {
+    "not_before": _not_before_refused,
+    "client": _client_refused,
+}
