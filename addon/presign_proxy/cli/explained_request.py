@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from ..explain.advice import ADVICE
 from ..explain.explanation import span
 from ..observe.rotated_files import Unreadable, files_of, records_with
 from ..units import duration as took
-from ..units import printable, size
+from ..units import local_instant, printable, size
 from .audit_query import Record
 from .output import Output
 from .place import Failure, Place
@@ -114,7 +113,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
 def _when(record: Record) -> str:
     moment = int(_number(record, "time"))
     ago = int(time.time()) - moment
-    at = datetime.fromtimestamp(moment).astimezone().isoformat().replace("+00:00", "Z")
+    at = local_instant(moment)
     return f"{at} ({span(ago)} ago)" if ago >= 0 else at
 
 
