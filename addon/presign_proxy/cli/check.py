@@ -23,6 +23,7 @@ from .colours import styled
 from .output import DONE, REFUSED, Output, counted, verb
 from .progress import working
 from .serve import directory, listen_option
+from .width import columns, hanging
 from .workspace import Workspace
 
 _SOON: Final = 14 * 86_400
@@ -77,7 +78,7 @@ def check(
     warnings = [str(warning) for warning in loaded.warnings] + [f"{one.about}: {one.text}" for one in advice]
     warnings += [_unmarked(path) for path, form in loaded.record.forms.items() if form.ending != "marked"]
     warnings += check_startup.warnings(loaded, addresses)
-    lines = [*map(_error, errors), *(f"{styled('warning', 'warning')}  {line}" for line in warnings)]
+    lines = [*_shown("error", errors), *_shown("warning", warnings)]
     counts = {"connection": len(known), "error": len(errors), "warning": len(warnings)}
     summary = ", ".join(counted(number, what) for what, number in counts.items())
     ok = not errors and not (strict and warnings)
@@ -90,12 +91,15 @@ def _refused(output: Output, error: ConfigError) -> int:
     in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
     problems = [str(problem) for problem in in_order]
     found = {"ok": False, "errors": problems, "warnings": []}
-    output.tell(found, *map(_error, problems), "", counted(len(problems), "error"))
+    output.tell(found, *_shown("error", problems), "", counted(len(problems), "error"))
     return REFUSED
 
 
-def _error(line: str) -> str:
-    return f"{styled('error', 'error')}    {line}"
+def _shown(kind: str, lines: Iterable[str]) -> list[str]:
+    """Return the lines for a person, each behind its kind: `error` or `warning`."""
+    mark = kind.ljust(9)
+    fitting = hanging((mark + line for line in lines), columns())
+    return [styled(kind, kind) + one[len(kind) :] if one.startswith(mark) else one for one in fitting]
 
 
 def _unmarked(path: Path) -> str:

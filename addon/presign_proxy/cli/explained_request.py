@@ -14,6 +14,7 @@ from ..observe.rotated_files import Unreadable, files_of, records_with
 from ..units import duration as took
 from ..units import local_instant, printable, size
 from .audit_query import Record
+from .explanation_lines import lines_of
 from .output import Output
 from .place import Failure, Place
 
@@ -38,7 +39,8 @@ def explain_request(place: Place, output: Output, request_id: str, log: str | No
     lines = [_headline(record), "", *(f"  {name.ljust(_WIDTH)}{text}" for name, text in _facts(record))]
     lines += ["", f"Why: {_why(record)}"] if code else []
     lines += [f"What to do: {advice}"] if advice else []
-    output.tell(data, *lines)
+    meaning = "refused" if record.get("decision") == "deny" else "warning" if code else "granted"
+    output.tell(data, *lines_of(lines, meaning))
 
 
 def _configured(place: Place) -> Path:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ..units import printable, span
+from .colours import styled
 from .hints import command
-from .width import columns, commands
+from .width import columns, commands, hanging
 
 PATH: Final = "/under-way"
 _SHOWN: Final = 10
@@ -43,9 +44,9 @@ def lines_of(found: dict[str, Any] | None) -> Iterator[str]:
     lasted = [span(max(0, int(time.time() - one["since"]))) for one in shown]
     room = max(map(len, lasted))
     yield ""
-    yield "Under way, the longest first, and what ends each:"
+    yield styled("Under way, the longest first, and what ends each:", "heading")
     for one, long in zip(shown, lasted, strict=True):
-        yield f"  {long.rjust(room)}  {_request(one)}"
+        yield from hanging([f"  {long.rjust(room)}  {_request(one)}"], columns())
         yield from commands(_end(one), columns(), room + 4)
     if (more := found["requests"] - len(shown)) > 0:
         yield f"  and {more} more"

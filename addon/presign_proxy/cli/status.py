@@ -13,6 +13,7 @@ import click
 from ..config_problems import ConfigError
 from ..units import in_words, instant, size
 from . import requests_under_way
+from .explanation_lines import lines_of
 from .output import DONE, REFUSED, Output, counted, light_verb, noted
 from .place import Failure, Place
 
@@ -51,7 +52,8 @@ def status(place: Place, output: Output, admin: str | None) -> int:
     on_disk = _version_on_disk(place) if place.is_configured and place.exists else None
     found["configuration"]["version_on_disk"] = on_disk
     found["under_way"] = under_way
-    output.tell(found, *_lines(found), *requests_under_way.lines_of(under_way))
+    lines = lines_of(_lines(found), "granted" if found["ready"] else "refused")
+    output.tell(found, *lines, *requests_under_way.lines_of(under_way))
     return DONE if found["ready"] else REFUSED
 
 
