@@ -63,12 +63,17 @@ def in_words(seconds: int) -> str:
     return " ".join(parts) or "0 seconds"
 
 
-def instant(unix: int) -> str:
-    """Format a Unix time as `2026-11-28T15:59:00Z`; beyond the year 9999, as a number."""
+def instant(unix: float) -> str:
+    """Format a Unix time as `2026-11-28T15:59:00Z`; beyond the years 1 to 9999, as a number."""
     try:
-        return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"{_second(int(unix))}Z"
     except (ValueError, OverflowError, OSError):
-        return f"Unix time {unix}"
+        return f"Unix time {int(unix)}"
+
+
+def local_instant(unix: float) -> str:
+    """Format a Unix time in the zone of this machine: `2026-11-28T16:59:00+01:00`."""
+    return datetime.fromtimestamp(int(unix)).astimezone().isoformat().replace("+00:00", "Z")
 
 
 def instant_in_milliseconds(unix: float) -> str:
@@ -79,7 +84,8 @@ def instant_in_milliseconds(unix: float) -> str:
 
 @lru_cache(maxsize=4)  # every line of the audit log asks for the present second
 def _second(unix: int) -> str:
-    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    # Not strftime: it writes the year 1 as "1".
+    return datetime.fromtimestamp(unix, UTC).replace(tzinfo=None).isoformat()
 
 
 def printable(text: str) -> str:

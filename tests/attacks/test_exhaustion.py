@@ -167,6 +167,8 @@ COLLECTIONS = {
     "serve.acceptor.Acceptor._tasks": "one per connection that is just being accepted",
     "serve.log_flood.BoundedHandler._written": "OF_ALL lines, each of a kind; emptied each minute",
     "serve.master.GatewayServer._instances": "the one listener",
+    "observe.admin_server._AdminHandler._rendering": "one per path that is answered with work",
+    "serve.inventory.Inventory._asked": "one per worker that serves, until it has answered",
     "serve.worker_process.WorkerProcess.said": "one report, of MAX_MESSAGE at most",
     "serve.worker_process.WorkerProcess.failure": "what one worker found wrong with the configuration",
     "serve.supervisor.Supervisor._reloading": "one per worker",

@@ -149,6 +149,26 @@ def test_a_port_of_the_admin_listener_that_is_in_use_is_warned_of(shell: Shell) 
     assert "admin.listen" not in shell.presign("check").out
 
 
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("https://presign.example.com/base", True),
+        ("https://Presign.Local:8443", False),
+        ("http://localhost:8080", False),
+        ("http://[::1]:8080", False),
+        ("http://192.0.2.7:8080", False),
+    ],
+)
+def test_a_gateway_that_does_not_know_the_name_in_its_own_url_is_warned_of(
+    url: str, warned: bool, shell: Shell
+) -> None:
+    configured(shell, gateway={"hosts": ["presign.local"], "url": url})
+    warnings = found(shell.presign("check", "--json"))["warnings"]
+    said = "gateway.url: names presign.example.com, which gateway.hosts does not list"
+    assert any(said in one for one in warnings) is warned
+    assert any("gateway.url" in one for one in warnings) is warned
+
+
 def test_a_port_for_clients_that_is_in_use_is_warned_of(shell: Shell) -> None:
     configured(shell)
     with socket.create_server(("127.0.0.1", 0)) as taken:

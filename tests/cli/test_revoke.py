@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 from presign_proxy.cli import expired_revocations
 from presign_proxy.cli import revoke as revoking
 from presign_proxy.cli.main import main
-from presign_proxy.cli.values import instant
 from presign_proxy.config.registry_file.storage import write_private
 from presign_proxy.signing.keys import signature_id
+from presign_proxy.units import instant
 from support.asking import SECRET, Grant
 from support.config import write_config
 

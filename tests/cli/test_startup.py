@@ -57,6 +57,7 @@ BARE = {
         "cli.signing_key",
         "cli.policy_options",
         "cli.values",
+        "units",
     ),
 }
 CONVERTING = {

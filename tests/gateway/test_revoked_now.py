@@ -307,6 +307,14 @@ def test_a_disabled_connection_ends_what_is_under_way_and_serves_again_once_it_i
     assert clients[-1].goes_on(20)
 
 
+def test_a_removed_connection_ends_what_is_under_way_and_one_of_its_name_serves(lab: Cutting) -> None:
+    clients = [lab.begun(lab.target("events"), first) for first in (b"", FLOWS)]
+    said = json.loads(lab.presign("connections", "remove", lab.cid, "--yes", "--now", "--json"))
+    assert said == {"id": lab.cid, "state": "removed", "now": True}
+    assert {client.ending() for client in clients} <= set(CUT)
+    assert lab.status(lab.target("answer")) == (403, "invalid")
+
+
 def test_a_leaked_secret_is_replaced_and_all_that_it_signed_ends_at_once(lab: Cutting) -> None:
     targets = [lab.target("events", key) for key in ("k1", "k2")]
     clients = [lab.begun(target, first) for target in targets for first in (b"", FLOWS)]

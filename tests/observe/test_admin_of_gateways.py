@@ -409,7 +409,7 @@ def test_a_scraper_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) ->
     async def story() -> None:
         sockets = admin.bound("127.0.0.1", 0)
         port = sockets[0].getsockname()[1]
-        server = admin.AdminServer(sockets, "127.0.0.1", figures, lambda: (True, "ready"))
+        server = admin.AdminServer(sockets, "127.0.0.1", lambda: (True, "ready"), figures, figures)
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(wire("/metrics", host="127.0.0.1"))
         idle, other = await asyncio.open_connection("127.0.0.1", port)

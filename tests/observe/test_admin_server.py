@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,7 +26,9 @@ class Known:
         self.wait: asyncio.Event | None = None
         self.sockets = admin_server.bound(HOST, 0)
         self.port = int(self.sockets[0].getsockname()[1])
-        self.server = admin_server.AdminServer(self.sockets, host, self.figures, lambda: self.ready)
+        self.server = admin_server.AdminServer(
+            self.sockets, host, lambda: self.ready, self.figures, self.under_way
+        )
 
     async def figures(self) -> Any:
         self.asked += 1
@@ -34,6 +37,9 @@ class Known:
         if self.asked == 13:
             raise RuntimeError("a secret in an exception")
         return {"presign_connection_requests_total": [[["conn_a", "deny", "expired"], self.asked]]}
+
+    async def under_way(self) -> Any:
+        return {"requests": 1, "oldest": [{"connection": "conn_a", "path": "/v1/\u2028"}]}
 
     async def say(self, data: bytes) -> bytes:
         """All that comes back, to the end."""
@@ -104,8 +110,9 @@ def test_whether_it_is_ready_is_asked_each_time() -> None:
     ("/", "GET", 404), ("/Livez", "GET", 404), ("/livez/", "GET", 404), ("/metricsX", "GET", 404),
     ("//livez", "GET", 404), ("http://127.0.0.1/livez", "GET", 404), ("/livez", "POST", 405),
     ("/metrics", "DELETE", 405), ("/livez", "get", 405), ("/none", "POST", 404), ("/metrics", "GET", 200),
+    ("/under-way", "GET", 200), ("/under-way", "POST", 405),
 ])  # fmt: skip
-def test_there_are_three_paths_and_two_methods(path: str, method: str, code: int) -> None:
+def test_there_are_four_paths_and_two_methods(path: str, method: str, code: int) -> None:
     async def work(handler: Known) -> None:
         answer = await handler.ask(path, method)
         assert status(answer) == code
@@ -116,7 +123,7 @@ def test_there_are_three_paths_and_two_methods(path: str, method: str, code: int
 
 
 @pytest.mark.parametrize(("path", "method", "host", "said"), [
-    ("/", "GET", HOST, "404 Not Found: there are /livez, /readyz and /metrics\n"),
+    ("/", "GET", HOST, "404 Not Found: there are /livez, /readyz, /metrics and /under-way\n"),
     ("/livez", "POST", HOST, "405 Method Not Allowed: GET or HEAD\n"),
     ("/livez", "GET", "other.test", "403 Forbidden: ask for it by its address\n"),
 ])  # fmt: skip
@@ -372,3 +379,13 @@ def test_a_port_that_is_taken_is_told_so() -> None:
     assert str(admin_server.CannotListen("a", 1, UnicodeError())) == (
         "cannot listen on a:1: it is no address of this machine"
     )
+
+
+def test_what_is_under_way_is_one_line_of_json() -> None:
+    async def work(handler: Known) -> None:
+        head, _, body = (await handler.ask("/under-way")).partition(b"\r\n\r\n")
+        assert b"\r\nContent-Type: application/json\r\n" in head
+        assert json.loads(body) == await handler.under_way()
+        assert body.count(b"\n") == 1
+
+    story(work)

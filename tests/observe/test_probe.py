@@ -33,7 +33,7 @@ def asked(ready: bool, said: str, **environ: str) -> tuple[int, str]:
     async def ask() -> tuple[int, str]:
         sockets = admin_server.bound("127.0.0.1", 0)
         server = admin_server.AdminServer(
-            sockets, "127.0.0.1", lambda: pytest.fail("no figures"), lambda: (ready, said)
+            sockets, "127.0.0.1", lambda: (ready, said), *[lambda: pytest.fail("no figures")] * 2
         )
         try:
             address = f"127.0.0.1:{sockets[0].getsockname()[1]}"

@@ -542,7 +542,7 @@ def test_sigterm_lets_what_is_under_way_end_and_takes_nothing_new(
 def test_the_deadline_of_a_drain_cuts_off_what_does_not_end(
     make_served: Callable[..., Serve], upstream: Recorder
 ) -> None:
-    served = make_served(config_for(upstream), "--drain", "1s", "--json")
+    served = make_served(config_for(upstream), "--drain", "1 second", "--json")
     stuck = start_of(served, "download?bytes=900000000")
     begun = time.monotonic()
     served.signal(signal.SIGINT)

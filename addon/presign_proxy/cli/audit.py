@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ import click
 from ..errors import STATUS
 from ..observe.audit_reader import Lines, follow, opened
 from .audit_query import Record, Test, line_of, wanted
+from .colours import styled
 from .completion import complete_connections, complete_keys
 from .hints import quoted
 from .output import Output, counted, light_verb
@@ -117,9 +119,14 @@ def _follow(output: Output, path: Path, lines: Lines, tests: list[Test]) -> None
 
 def _fitted(width: int | None) -> Callable[[Record], str]:
     """Return what makes lines for a person that fit into the terminal."""
-    if width is None:
-        return line_of
-    return lambda record: "\n".join(wrapped(line_of(record), width, 4))
+
+    def fitted(record: Record) -> str:
+        line = line_of(record)
+        text = line if width is None else "\n".join(wrapped(line, width, 4))
+        # No path holds a blank, so this word is ours.
+        return re.sub(r"(?<=\s)refused:", styled("refused:", "refused"), text, count=1)
+
+    return fitted
 
 
 def _print(output: Output, records: Iterable[Record]) -> int:

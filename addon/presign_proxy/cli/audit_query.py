@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Final
 
 import click
@@ -18,7 +17,7 @@ from ..http.networks import parse_network
 from ..signing import grammar
 from ..similar_names import did_you_mean
 from ..units import duration as took
-from ..units import printable, size
+from ..units import local_instant, printable, size
 
 Record = dict[str, Any]
 Test = Callable[[Record], bool]
@@ -120,7 +119,7 @@ def line_of(record: Record) -> str:
     else:
         sizes = f"{size(_number(record, 'bytes_out', int))} {took(_number(record, 'duration', float))}"
         end = f"{sizes} ({', '.join(known)})" + (f": {reason}" if reason else "")
-    head = f"{_at(record['time'])} {_text(record, 'client')}: {_asked(record)}"
+    head = f"{local_instant(record['time'])} {_text(record, 'client')}: {_asked(record)}"
     return f"{head} {status} {end}{_missing(record)}"
 
 
@@ -147,8 +146,3 @@ def _text(record: Record, name: str) -> str:
 def _number[Kind: (int, float)](record: Record, name: str, kind: type[Kind]) -> Kind:
     found = record.get(name)
     return kind(found) if isinstance(found, (int, float)) and 0 <= found < 1e15 else kind(0)
-
-
-def _at(moment: float) -> str:
-    """Return a time in the zone of this machine, in a form that --since and --until take."""
-    return datetime.fromtimestamp(int(moment)).astimezone().isoformat().replace("+00:00", "Z")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from ..config.path import expanded
+from ..units import instant
 from .environment import CA
 from .output import Output, verb
 from .workspace import Failure, Workspace
@@ -104,7 +105,7 @@ def _described(pem: str) -> dict[str, Any]:
     return {
         "subject": found.subject.rfc4514_string(),
         "sha256": found.fingerprint(SHA256()).hex(),
-        "expires_at": found.not_valid_after_utc.isoformat(),
+        "expires_at": instant(found.not_valid_after_utc.timestamp()),
         "pem": pem,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,15 +16,18 @@ from ..config.values import SecretSource
 from ..config_problems import ConfigError, Problem
 from ..core.connection import Connection
 from ..core.credentials import slips
+from ..http.hosts import parse_address, parse_authority, parse_host
 from ..http.networks import parse_network
 from ..signing.grammar import ANY
 from .colours import styled
 from .output import DONE, REFUSED, Output, counted, verb
 from .progress import working
 from .serve import directory, listen_option
+from .width import columns, hanging
 from .workspace import Workspace
 
 _SOON: Final = 14 * 86_400
+_UNKNOWN: Final = "URLs that `presign sign` prints are answered not_found or invalid"
 
 
 class Advice(NamedTuple):
@@ -75,7 +78,7 @@ def check(
     warnings = [str(warning) for warning in loaded.warnings] + [f"{one.about}: {one.text}" for one in advice]
     warnings += [_unmarked(path) for path, form in loaded.record.forms.items() if form.ending != "marked"]
     warnings += check_startup.warnings(loaded, addresses)
-    lines = [*map(_error, errors), *(f"{styled('warning', 'warning')}  {line}" for line in warnings)]
+    lines = [*_shown("error", errors), *_shown("warning", warnings)]
     counts = {"connection": len(known), "error": len(errors), "warning": len(warnings)}
     summary = ", ".join(counted(number, what) for what, number in counts.items())
     ok = not errors and not (strict and warnings)
@@ -88,12 +91,15 @@ def _refused(output: Output, error: ConfigError) -> int:
     in_order = sorted(error.problems, key=lambda problem: (problem.file, problem.line, problem.column))
     problems = [str(problem) for problem in in_order]
     found = {"ok": False, "errors": problems, "warnings": []}
-    output.tell(found, *map(_error, problems), "", counted(len(problems), "error"))
+    output.tell(found, *_shown("error", problems), "", counted(len(problems), "error"))
     return REFUSED
 
 
-def _error(line: str) -> str:
-    return f"{styled('error', 'error')}    {line}"
+def _shown(kind: str, lines: Iterable[str]) -> list[str]:
+    """Return the lines for a person, each behind its kind: `error` or `warning`."""
+    mark = kind.ljust(9)
+    fitting = hanging((mark + line for line in lines), columns())
+    return [styled(kind, kind) + one[len(kind) :] if one.startswith(mark) else one for one in fitting]
 
 
 def _unmarked(path: Path) -> str:
@@ -116,6 +122,8 @@ def _of_all(workspace: Workspace, known: dict[str, Connection]) -> Iterator[Advi
     if config.gateway.unsigned == "pass" and "unsigned" in config.gateway.model_fields_set:
         text = "pass: fine on a laptop; `presign serve` refuses to start with it without --unsigned pass"
         yield Advice("gateway.unsigned", text)
+    if config.gateway.url is not None and (stranger := _stranger(config.gateway.url, config.gateway.hosts)):
+        yield Advice("gateway.url", f"names {stranger}, which gateway.hosts does not list: {_UNKNOWN}")
     if any(network is not None and network.prefixlen == 0 for network in map(parse_network, trusted)):
         yield Advice("gateway.trusted_proxies", "trusts every peer: any client can choose its own address")
     if config.audit is None:
@@ -125,6 +133,18 @@ def _of_all(workspace: Workspace, known: dict[str, Connection]) -> Iterator[Advi
         if count > 1:
             where = f"{upstream.origin}{upstream.base.decode()}"
             yield Advice(where, f"has {count} connections: requests to the upstream's own URL must name one")
+
+
+def _stranger(url: str, hosts: Iterable[str]) -> str | None:
+    """Return the name in the gateway's URL if a gateway would not take it for its own.
+
+    An address may be that of its socket, which it knows when a client connects.
+    """
+    scheme, _, rest = url.partition("://")
+    origin = parse_authority(rest.partition("/")[0], scheme)
+    if origin is None or origin.host == "localhost" or parse_address(origin.host):
+        return None
+    return None if origin.host in map(parse_host, hosts) else origin.host
 
 
 def _of_one(connection: Connection, now: float) -> Iterator[Advice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -21,8 +21,10 @@ from .progress import counting, working
 from .registry_entries import changing_registry, draft_of, managed
 from .revocation_words import AT_ONCE, SOON
 from .revoked_now import mark, unmark
-from .values import instant
+from .values import present
 from .workspace import Entry, Workspace
+
+_NOW: Final = "End what is under way, too: streams, downloads, uploads."
 
 
 @click.group(name="connections", cls=Verbs)
@@ -105,7 +107,7 @@ def _switch(workspace: Workspace, output: Output, name: str, *, enabled: bool, n
             data["enabled"] = False
         draft.connections[name] = data
         if now:
-            mark(draft, "connections", name, instant())
+            mark(draft, "connections", name, present())
         elif enabled and name not in draft.revoked("connections"):
             unmark(draft, "connections", name)
     state = "enabled" if enabled else "disabled"
@@ -115,7 +117,7 @@ def _switch(workspace: Workspace, output: Output, name: str, *, enabled: bool, n
 
 @connections.command()
 @click.argument("name", shell_complete=complete_connections)
-@click.option("--now", is_flag=True, help="End what is under way, too: streams, downloads, uploads.")
+@click.option("--now", is_flag=True, help=_NOW)
 @verb
 def disable(workspace: Workspace, output: Output, name: str, now: bool) -> None:
     """Disable a connection: everything signed for it is answered `revoked`, until it is enabled again."""
@@ -133,12 +135,17 @@ def enable(workspace: Workspace, output: Output, name: str) -> None:
 @connections.command()
 @click.argument("name", shell_complete=complete_connections)
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--now", is_flag=True, help=_NOW)
 @verb
-def remove(workspace: Workspace, output: Output, name: str, yes: bool) -> None:
+def remove(workspace: Workspace, output: Output, name: str, yes: bool, now: bool) -> None:
     """Delete a connection and its API key."""
     managed(workspace, draft_of(workspace), name)
     prompts.sure(f"Remove {name}, its API key and its signing secrets?", yes=yes)
     with changing_registry(workspace) as draft:
         managed(workspace, draft, name)
         del draft.connections[name]
-    output.tell({"id": name, "state": "removed"}, f"{name} is removed; everything signed for it is invalid.")
+        if now:
+            mark(draft, "connections", name, present())
+    data = {"id": name, "state": "removed"} | ({"now": True} if now else {})
+    text = f"{name} is removed; everything signed for it is invalid" + (f": {AT_ONCE}." if now else ".")
+    output.tell(data, text)

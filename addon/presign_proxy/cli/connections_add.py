@@ -14,7 +14,7 @@ from .methods import slips
 from .new_connection import described, described_by_options, name_of, there_is
 from .output import Output, verb
 from .registry_entries import changing_registry, check, names_of_keys, new_secret, shown_once
-from .values import instant
+from .values import present
 from .workspace import Failure, Workspace
 
 
@@ -43,7 +43,7 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
             undo = quoted("revoke", "--undo", "--connection", name)
             raise Failure(f"{name} was revoked: choose another name, or {undo}")
         key = next(key for key in names_of_keys() if f"{name}/{key}" not in draft.revoked("keys"))
-        data["signing_keys"] = [{"id": key, "secret": own, "added": instant()}]
+        data["signing_keys"] = [{"id": key, "secret": own, "added": present()}]
         entry = check(workspace, name, data, draft)
         draft.connections[name] = data
     filled = workspace.filled(entry)

@@ -18,7 +18,7 @@ from .hints import no_preset, quoted
 from .new_connection import named_after
 from .output import Output, counted, table, verb
 from .registry_entries import changing_registry, check, draft_of, names_of_keys, new_secret
-from .values import instant
+from .values import present
 from .workspace import Failure, Workspace
 
 _NAME: Final = re.compile(r"[A-Z][A-Z_]{0,63}")
@@ -103,7 +103,7 @@ def _with_key(draft: Draft, preset: str, data: dict[str, Any]) -> dict[str, Any]
     """Return the entry with a new signing key, whose id was never revoked."""
     revoked = draft.revoked("keys")
     key = next(key for key in names_of_keys() if f"{named_after(preset)}/{key}" not in revoked)
-    return {**data, "signing_keys": [{"id": key, "secret": new_secret(), "added": instant()}]}
+    return {**data, "signing_keys": [{"id": key, "secret": new_secret(), "added": present()}]}
 
 
 def _left_out(found: Guesses) -> list[str]:

@@ -18,6 +18,7 @@ from ..config.strict_yaml import Document
 from ..config.values import duration
 from ..signing.keys import MAX_KEYS
 from ..similar_names import did_you_mean
+from ..units import instant
 from . import prompts
 from .completion import complete_connections, complete_keys
 from .hints import command, quoted
@@ -33,7 +34,7 @@ from .registry_entries import (
 )
 from .revocation_words import AT_ONCE
 from .revoked_now import mark
-from .values import YEAR_10000, instant
+from .values import YEAR_10000
 from .workspace import Entry, Failure, Workspace
 
 _NUMBERED: Final = re.compile(r"k[0-9]{1,9}")

@@ -16,7 +16,7 @@ from ..explain.explanation import Explanation, headline, render
 from ..explain.input import lenient
 from ..http.hosts import parse_address
 from ..http.message import Request
-from .colours import styled
+from .explanation_lines import lines_of
 from .output import DONE, REFUSED, Output, light_verb, noted
 from .paste import Pasted, presented_by
 from .place import Place
@@ -137,9 +137,8 @@ def explain(
     if log is not None:
         raise click.UsageError("--log needs a request id, req_…")
     explanation, more, tail = _judged(place, what, at, asked)
-    first, *rest = render(explanation)
-    first = styled(first, _MEANING[explanation.verdict.decision])
-    output.tell(explanation.to_json() | more, first, *rest, *tail)
+    lines = lines_of([*render(explanation), *tail], _MEANING[explanation.verdict.decision])
+    output.tell(explanation.to_json() | more, *lines)
     return DONE if explanation.verdict.granted else REFUSED
 
 
@@ -162,5 +161,5 @@ def verify(place: Place, output: Output, what: str, at: str | None, **asked: str
     """
     explanation, _, _ = _judged(place, what, at, asked)
     data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
-    output.tell(data, styled(headline(explanation.verdict), _MEANING[explanation.verdict.decision]))
+    output.tell(data, *lines_of([headline(explanation.verdict)], _MEANING[explanation.verdict.decision]))
     return DONE if explanation.verdict.granted else REFUSED

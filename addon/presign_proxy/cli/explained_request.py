@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +12,9 @@ from ..explain.advice import ADVICE
 from ..explain.explanation import span
 from ..observe.rotated_files import Unreadable, files_of, records_with
 from ..units import duration as took
-from ..units import printable, size
+from ..units import local_instant, printable, size
 from .audit_query import Record
+from .explanation_lines import lines_of
 from .output import Output
 from .place import Failure, Place
 
@@ -39,7 +39,8 @@ def explain_request(place: Place, output: Output, request_id: str, log: str | No
     lines = [_headline(record), "", *(f"  {name.ljust(_WIDTH)}{text}" for name, text in _facts(record))]
     lines += ["", f"Why: {_why(record)}"] if code else []
     lines += [f"What to do: {advice}"] if advice else []
-    output.tell(data, *lines)
+    meaning = "refused" if record.get("decision") == "deny" else "warning" if code else "granted"
+    output.tell(data, *lines_of(lines, meaning))
 
 
 def _configured(place: Place) -> Path:
@@ -115,7 +116,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
 def _when(record: Record) -> str:
     moment = int(_number(record, "time"))
     ago = int(time.time()) - moment
-    at = datetime.fromtimestamp(moment).astimezone().isoformat().replace("+00:00", "Z")
+    at = local_instant(moment)
     return f"{at} ({span(ago)} ago)" if ago >= 0 else at
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import click
@@ -15,6 +14,7 @@ from ..config.path import expanded
 from ..regexes import late
 from ..signing.keys import signature_id
 from ..signing.signer import Signed
+from ..units import instant
 from .environment import CA, exports
 from .policy_options import as_json
 
@@ -84,7 +84,7 @@ def described(grant: Signed, form: GrantForm, preset: Mapping[str, Any]) -> dict
         "paths": grant.paths.split(","),
         **({} if grant.written is None else {"terms": as_json(grant.written)}),
         "expires": expires,
-        "expires_at": datetime.fromtimestamp(expires, UTC).isoformat() if expires else None,
+        "expires_at": instant(expires) if expires else None,
         "url": _url(grant, form) if can_be_url else None,
         "base_url": _base_url(grant, form, preset),
         "token": grant.token,

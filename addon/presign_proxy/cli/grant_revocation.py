@@ -13,7 +13,7 @@ from ..config.registry_file.edit import changing
 from ..signing.keys import signature_id
 from ..signing.signer import Signed
 from .expired_revocations import forget_expired
-from .values import instant
+from .values import present
 from .workspace import Failure, Workspace
 
 _PATIENCE: Final = 20
@@ -30,7 +30,7 @@ def revoke_grants(workspace: Workspace, grants: Sequence[Signed]) -> None:
         revocations_of(draft.content("revoked"), draft.path)  # reports errors in it
         forget_expired(draft, time.time())
         for grant in grants:
-            entry = {"at": instant(), "expires": int(grant.expires)}
+            entry = {"at": present(), "expires": int(grant.expires)}
             draft.revoked("urls")[signature_id(grant.signature)] = entry
         draft.write()
 

@@ -55,7 +55,7 @@ VERBS: Final = {
         "audit", "Show what the gateway decided: the lines of the audit log (FILE; - reads standard input)."
     ),
     "status": Verb(
-        "status", "Show what runs: version, since when, configuration in force, requests, limits, audit log."
+        "status", "Show what runs: since when, configuration in force, requests under way, limits, audit log."
     ),
     "usage": Verb(
         "usage",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from ..config.registry_file.build import revocations_of
 from ..config.registry_file.edit import Draft
 from ..config.values import instant as parse_instant
 from ..core.revocations import EVERY
+from ..units import instant
 from .hints import command
 from .output import Output, table
 from .registry_entries import draft_of
@@ -86,4 +86,4 @@ def _by_time(section: dict[str, Any], at: Callable[[Any], Any]) -> list[tuple[st
 def _at(text: str) -> str:
     """Return an instant of the registry, which may have any zone, as UTC."""
     moment = min(max(parse_instant(text), _YEAR_1), YEAR_10000 - 1)
-    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+    return instant(moment)

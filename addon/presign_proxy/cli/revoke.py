@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import click
@@ -24,6 +23,7 @@ from ..signing.keys import signature_id
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
 from ..similar_names import did_you_mean
+from ..units import instant
 from . import prompts
 from .completion import complete_connections, complete_keys
 from .expired_revocations import forget_expired
@@ -33,7 +33,7 @@ from .output import Output, verb
 from .revocation_list import list_revocations
 from .revocation_words import sentence
 from .revoked_now import mark, unmark
-from .values import instant
+from .values import present
 from .workspace import Failure, Workspace
 
 _SIGNATURE_ID = re.compile(r"[0-9a-f]{32}")
@@ -163,7 +163,7 @@ def _what(
     *,
     undo: bool,
 ) -> Target:
-    now = instant()
+    now = present()
     if name is not None:
         _presign_id(workspace, name, undo=undo)
         return Target("ids", name, now, () if undo else remarks_on(workspace, *name.split("/")))
@@ -181,7 +181,7 @@ def _what(
 
 def _signature(workspace: Workspace, given: str, *, undo: bool) -> Target:
     """Return the target for a signature id, or for a URL or token with a signature. Raises Failure."""
-    now = instant()
+    now = present()
     text = given.strip()
     if _SIGNATURE_ID.fullmatch(text):
         return Target("urls", text, {"at": now})
@@ -286,4 +286,4 @@ def _instant(text: str, *, undo: bool = False) -> str:
         return text  # whatever the registry says: an instant in the future can be there, and has to go
     if moment > time.time() + 1:
         raise click.UsageError("--added-before lies in the future: it would revoke keys that are added later")
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return instant(moment)

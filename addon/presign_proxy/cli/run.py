@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +14,7 @@ import click
 
 from ..config_problems import Foreseen
 from ..signing.signer import Signed
+from ..units import instant
 from .completion import complete_connections, complete_presets
 from .environment import CA
 from .grant_forms import base_option
@@ -258,7 +258,7 @@ def _revoke(job: Job) -> None:
         revoke_grants(job.workspace, living)
     except (Foreseen, OSError) as error:
         for grant in living:
-            until = datetime.fromtimestamp(int(grant.expires), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            until = instant(int(grant.expires))
             name = grant.headers["X-Presign-Id"]
             click.echo(
                 f"presign: the key of {grant.connection_id} was not revoked ({error}): it ends at {until}, or"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -14,13 +15,14 @@ from typing import Any, Final
 import click
 
 from ..config.descriptors import raise_limit
+from ..config.values import duration
 from ..prerequisites import unsupported_mitmproxy
 from ..serve import listeners
 from .output import Output, verb
 from .workspace import Failure, Workspace
 
 _DEFAULT: Final = "127.0.0.1:8080"
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_NO_TIME: Final = re.compile("0 ?(?:[smhdw]|secs?|seconds?|mins?|minutes?|hrs?|hours?)?")
 # An open proxy needs both: the configuration and the command line.
 _UNSIGNED: Final = {None: "closed", "pass": "explicit", "deny": "deny"}
 # They are for this process only: programs that print secrets must not inherit them.
@@ -36,10 +38,13 @@ def _parsed(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tu
 
 
 def _duration(_: click.Context, __: click.Parameter, given: str) -> float:
-    number, unit = given[:-1], given[-1:]
-    if not (number.isascii() and number.isdecimal() and len(number) < 6 and unit in _SECONDS):
-        raise click.BadParameter("must be a duration: a number with s, m or h, such as 30s")
-    return float(int(number) * _SECONDS[unit])
+    """Parse a duration as everywhere else, but let it be zero. Raises BadParameter."""
+    if _NO_TIME.fullmatch(given):
+        return 0.0
+    try:
+        return float(duration(given))
+    except ValueError:
+        raise click.BadParameter("must be a duration, such as 30s, 2m or '1 minute'") from None
 
 
 def listen_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

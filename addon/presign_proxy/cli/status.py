@@ -12,6 +12,8 @@ import click
 
 from ..config_problems import ConfigError
 from ..units import in_words, instant, size
+from . import requests_under_way
+from .explanation_lines import lines_of
 from .output import DONE, REFUSED, Output, counted, light_verb, noted
 from .place import Failure, Place
 
@@ -32,7 +34,7 @@ Figures = dict[str, list[tuple[dict[str, str], float]]]
 @click.option("--admin", metavar="HOST:PORT", help="The admin listener, if not that of the configuration.")
 @light_verb
 def status(place: Place, output: Output, admin: str | None) -> int:
-    """Show what runs: version, since when, configuration in force, requests, limits, audit log.
+    """Show what runs: since when, configuration in force, requests under way, limits, audit log.
 
     It asks the admin listener (admin.listen). Exit code 0 if presigned requests are served.
     """
@@ -40,6 +42,7 @@ def status(place: Place, output: Output, admin: str | None) -> int:
     try:
         code, line = _answer(host, port, "/readyz")
         _, text = _answer(host, port, "/metrics")
+        under_way = requests_under_way.read(*_answer(host, port, requests_under_way.PATH))
     except (OSError, http.client.HTTPException) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
         raise Failure(f"no gateway answers on {host}:{port}, its admin listener ({why.lower()})") from None
@@ -48,7 +51,9 @@ def status(place: Place, output: Output, admin: str | None) -> int:
     found = _state(_figures(text), line)
     on_disk = _version_on_disk(place) if place.is_configured and place.exists else None
     found["configuration"]["version_on_disk"] = on_disk
-    output.tell(found, *_lines(found))
+    found["under_way"] = under_way
+    lines = lines_of(_lines(found), "granted" if found["ready"] else "refused")
+    output.tell(found, *lines, *requests_under_way.lines_of(under_way))
     return DONE if found["ready"] else REFUSED
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Final
+
+from ..units import instant
 
 YEAR_10000: Final = 253_402_300_800
 """Unix time of the year 10000. Later instants have no text form."""
 
 
-def instant(now: float | None = None) -> str:
-    """Return a Unix time, by default the present, as an RFC 3339 text in UTC."""
-    return datetime.fromtimestamp(int(now or time.time()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def present() -> str:
+    """Return the present as the registry writes it: RFC 3339, in UTC."""
+    return instant(time.time())
 
 
 def listed(given: tuple[str, ...]) -> list[str]:

@@ -6,8 +6,9 @@ Nothing is cut off: what is too long goes on in the next line.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from .colours import styled
@@ -16,6 +17,8 @@ NARROWEST: Final = 20
 _GAP: Final = "  "
 _MOST: Final = 20
 """The longest word that a table does not break. If no room is left for it, each row becomes a paragraph."""
+_NAME: Final = re.compile(r" *(?:(?! )(?:\S+ )*\S+ {2,}){0,2}")
+"""The beginning of a row: its mark and its name, each with two blanks behind it."""
 _JOINTS: Final = "/.-_?&,"
 """Characters behind which a long word, such as a URL, may be broken."""
 
@@ -51,6 +54,20 @@ def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
             lines.append(line[:end])
             line = " " * indent + line[end:]
     return [*lines, line.rstrip(" ")]
+
+
+def hanging(lines: Iterable[str], width: int | None) -> list[str]:
+    """Return lines that fit. What goes on in the next line begins behind the name of its row."""
+    if width is None:
+        return list(lines)
+    found = []
+    for line in lines:
+        match = _NAME.match(line)
+        indent = match.end() if match else 0
+        # An id that is broken cannot be copied.
+        fits = indent <= width // 2 and indent + max(map(len, line[indent:].split(" "))) <= width
+        found += wrapped(line, width, indent if fits else 4)
+    return found
 
 
 def commands(line: str, width: int | None, indent: int = 0) -> list[str]:

@@ -44,7 +44,10 @@ def exposed(config: Config, document: Document) -> list[Problem]:
     # `is_loopback` judges destinations. As a *listening* address, 0.0.0.0 is open to everybody.
     if is_loopback(host) and host not in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
         return []
-    why = "answers everybody who reaches this address, with the names of connections: keep it internal"
+    why = (
+        "answers everybody who reaches this address, with the names of connections and the paths of requests "
+        "under way: keep it internal"
+    )
     return [document.problem(("admin", "listen"), why)]
 
 

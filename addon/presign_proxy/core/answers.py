@@ -51,7 +51,7 @@ def refusal(
         return _bare(status, more)
     message = sentence or MESSAGE[code]
     if style == "page":
-        kind, own = b"text/html; charset=utf-8", refusal_page.FIELDS
+        kind, own = b"text/html; charset=utf-8", refusal_page.fields_of(code)
         body = refusal_page.page(status, code, message, request_id, limit)
     else:
         kind, own = b"application/json", ()

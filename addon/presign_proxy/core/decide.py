@@ -13,6 +13,7 @@ from ..limits.rules import Requester, tallies_of
 from ..signing.source_scheme import Source
 from . import unsigned
 from .answers import Style
+from .confirmation import check_confirmed
 from .decision import PASS, Asked, Decision, Facts, Forward, Judged, denial
 from .grant import Grant, grant_presign, grant_source
 from .recognise import at_another_name, form_of, recognise
@@ -85,6 +86,9 @@ def _forward(
     connection = grant.connection
     if connection.lacks:  # before the missing secret would be used
         raise Denied("unavailable", f"a secret of the connection is missing: {connection.lacks}")
+    uses = _uses(grant)
+    if uses is not None and style != "bare":
+        check_confirmed(request, head, facts, grant.terms.max_uses, navigates=style == "page")
     plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
     return Forward(
         connection=connection,
@@ -96,20 +100,24 @@ def _forward(
         resolve=grant.networks,
         gateway_prefix=grant.prefix,
         terms=grant.terms,
-        counters=_counters(registry, grant, request, facts, now),
+        counters=_counters(registry, grant, request, facts, uses, now),
         judged=Judged(registry.mark, now),
         asked=Asked(request, grant.methods, grant.paths, registry.trusted_proxies) if grant.paths else None,
         proxied=request.origin.scheme if request.is_proxied else "",
     )
 
 
+def _uses(grant: Grant) -> int | None:
+    """Return how often the URL may be used. No signature can lift the limits of the connection."""
+    signed, allowed = grant.terms.max_uses, grant.connection.max_uses
+    return min(signed, allowed) if signed is not None and allowed is not None else signed or allowed
+
+
 def _counters(
-    registry: Registry, grant: Grant, request: Request, facts: Facts, now: int
+    registry: Registry, grant: Grant, request: Request, facts: Facts, uses: int | None, now: int
 ) -> tuple[Counter, ...]:
-    """Return the counters of a request. No signature can lift the limits of the connection."""
-    connection, signed = grant.connection, grant.terms.max_uses
-    allowed = connection.max_uses
-    uses = min(signed, allowed) if signed is not None and allowed is not None else signed or allowed
+    """Return the counters of a request."""
+    connection = grant.connection
     if not connection.limits and uses is None:
         return ()
     client = bucket(facts.address(request, registry.trusted_proxies))

@@ -1,4 +1,8 @@
-"""The page for a person whose browser was refused: no script, nothing from elsewhere, no secret."""
+"""The page for a person whose browser was refused or is asked to continue.
+
+It has no script, nothing from elsewhere and no secret. The link to continue is empty: it leads to the address
+of the page itself, so the page does not repeat the signature.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ _TITLES: Final = {
     "no_expiry_not_allowed": "This link cannot be used",
     "not_found": "There is nothing here",
     "limited": "A limit of this link has been reached",
+    "not_confirmed": "Open this link?",
 }
 _TITLE: Final = "This request was refused"
 _FAILED: Final = "Something went wrong"
@@ -32,6 +37,9 @@ _ASK: Final = "If you were sent here, tell whoever gave you the link what this p
 _LATER: Final = (
     "Try again in a moment. If that does not help, tell whoever gave you the link what this page says."
 )
+_ASKING: Final = "not_confirmed"
+_LOOKED: Final = "Nothing has been used up so far. Programs that only show a preview of a link stop here."
+_CONTINUE: Final = '<p><a class="go" href="" rel="nofollow">Continue</a></p>\n'
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5a5a60; --paper: #fbfbfa; --line: #d8d8d4; }
@@ -47,6 +55,11 @@ main { max-width: 36rem; margin: 8vh auto 0; }
 h1 { margin: 0 0 1rem; font-size: 1.6rem; line-height: 1.25; }
 p { margin: 0 0 1rem; }
 .soft, dt { color: var(--soft); }
+.go {
+  display: inline-block; padding: .55rem 1.4rem; border-radius: .4rem; font-weight: 600;
+  background: var(--ink); color: var(--paper); text-decoration: none;
+}
+.go:focus-visible { outline: 3px solid var(--soft); outline-offset: 3px; }
 dl {
   display: grid; grid-template-columns: auto 1fr; gap: .35rem 1rem; margin: 1.75rem 0 0;
   padding-top: 1.25rem; border-top: 1px solid var(--line); font-size: .9rem;
@@ -66,7 +79,7 @@ _PAGE: Final = """<!DOCTYPE html>
 <main>
 <h1>{title}</h1>
 <p>{message}</p>
-<p class="soft">{advice}</p>
+{go}<p class="soft">{advice}</p>
 <dl>
 {rows}
 </dl>
@@ -84,18 +97,24 @@ def page(status: int, code: str, message: str, request_id: str, limit: str | Non
         title=escape(title),
         style=_STYLE,
         message=escape(message),
-        advice=_LATER if status >= 500 else _ASK,
+        go=_CONTINUE if code == _ASKING else "",
+        advice=_LOOKED if code == _ASKING else _LATER if status >= 500 else _ASK,
         rows="\n".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text),
     ).encode("utf-8", "replace")
 
 
 _HASH: Final = b64encode(hashlib.sha256(_STYLE.encode()).digest())
-FIELDS: Final[Fields] = (
-    (
-        b"Content-Security-Policy",
-        b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; form-action 'none'; "
-        b"frame-ancestors 'none'; sandbox" % _HASH,
-    ),
-    (b"X-Frame-Options", b"DENY"),
+_POLICY: Final = (
+    b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; form-action 'none'; "
+    b"frame-ancestors 'none'; sandbox" % _HASH
 )
-"""The header fields of a page: it may load, run, submit and be framed by nothing."""
+
+
+def fields_of(code: str) -> Fields:
+    """Return the header fields of a page: it may load, run, submit and be framed by nothing.
+
+    The page that asks keeps its origin: else the browser would take its link for one of another site, and
+    would not send the cookie along. There is no script that could use the origin.
+    """
+    origin = b" allow-same-origin" if code == _ASKING else b""
+    return (b"Content-Security-Policy", _POLICY + origin), (b"X-Frame-Options", b"DENY")

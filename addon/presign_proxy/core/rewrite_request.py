@@ -9,6 +9,7 @@ from ..http.field_names import header_key
 from ..http.message import Fields, Head, Request
 from ..http.query import without
 from ..signing.disclosure import discloses
+from .confirmation import without_confirmation
 from .connection import Connection
 from .credentials import CredentialSlots, Outgoing
 from .redact import holds_presign
@@ -108,7 +109,9 @@ def outgoing(
 
 def _kept(fields: Fields, slots: CredentialSlots, connection: Connection) -> Fields:
     gone = slots.headers | nominated(fields)
-    if not connection.conduct.cookies:
+    if connection.conduct.cookies:
+        fields = tuple([kept for field in fields if (kept := _without_ours(field)) is not None])
+    else:
         gone |= {b"cookie"}
     return tuple(
         [
@@ -120,6 +123,10 @@ def _kept(fields: Fields, slots: CredentialSlots, connection: Connection) -> Fie
             and not discloses(field[1])
         ]
     )
+
+
+def _without_ours(field: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
+    return without_confirmation(field) if header_key(field[0]) == b"cookie" else field
 
 
 def _reject(fields: Fields, query: bytes | None, slots: CredentialSlots, token_in: tuple[bytes, ...]) -> None:

@@ -28,8 +28,8 @@ ADVICE: Final[dict[str, str]] = {
         "how that is undone. Otherwise sign again with a key that is not revoked."
     ),
     "ended": (
-        "It was revoked with `--now` while it was under way. `presign revoke --list` says what was "
-        "revoked, and how that is undone."
+        "What it rests on was revoked, disabled or removed with `--now` while it was under way: that is what "
+        "`--now` is for. `presign revoke --list` and `presign connections list` say how it is undone."
     ),
     "method_not_allowed": (
         "Sign for this method (`--methods`). If it is signed, the connection's own `allow.methods` lacks it."
@@ -60,6 +60,10 @@ ADVICE: Final[dict[str, str]] = {
     "timeout": (
         "The client stopped sending its body: look at the client and the network. `timeouts.body` is "
         "how long the gateway waits."
+    ),
+    "not_confirmed": (
+        "Nothing is wrong: a browser, or a program that shows previews of links, has looked at a link with "
+        "max_uses. The person continues on the page; no use was counted before."
     ),
     "upgrade_required": "Use the API over plain HTTP, without WebSocket.",
     "too_large": (

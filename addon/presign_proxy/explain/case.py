@@ -84,11 +84,12 @@ class Case:
         if not isinstance(self.claim, Source):
             # Without a claim, an explanation ends before the checks.
             checks = checks_of(self.claim) if self.claim is not None else PRESIGN_CHECKS
-            return tuple(step for step in _steps(checks) if self._is_asked(step))
+            return tuple(step for step in _steps(checks) if self.is_asked(step))
         unsigned = () if self.claim.signature is not None else ("canonical", "signature", "expiry")
-        return tuple(step for step in _steps(SOURCE_CHECKS) if step not in unsigned and self._is_asked(step))
+        return tuple(step for step in _steps(SOURCE_CHECKS) if step not in unsigned and self.is_asked(step))
 
-    def _is_asked(self, step: str) -> bool:
+    def is_asked(self, step: str) -> bool:
+        """Return whether there is anything to ask at this step."""
         if step == "limits":
             return isinstance(self.decision, Forward) and bool(self.decision.counters)
         if step in _TERMS:

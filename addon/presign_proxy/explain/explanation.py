@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from email.utils import formatdate
 from typing import Final, Literal, NamedTuple
 
-from ..units import in_words
+from ..units import in_words, instant
 
 Outcome = Literal["ok", "refused", "note"]
 
@@ -16,7 +15,7 @@ _MARKS: Final[dict[Outcome, str]] = {"ok": "ok", "refused": "!!", "note": "--"}
 _SIGNATURE = re.compile(r"(?<![0-9A-Fa-f])([0-9A-Fa-f]{8})[0-9A-Fa-f]{25,}")
 _TOKEN = re.compile(r"(ps[0-9]_.{4})[A-Za-z0-9_+/=.-]{9,}")
 _WIDTH: Final = 11
-span = in_words
+span, moment = in_words, instant
 
 
 class Step(NamedTuple):
@@ -142,11 +141,3 @@ def printable(text: str) -> str:
 
 def listed(texts: Iterable[str]) -> str:
     return ", ".join(texts)
-
-
-def moment(unix: int) -> str:
-    """Format a Unix time as a date in GMT; beyond the calendar, as a number."""
-    try:
-        return formatdate(unix, usegmt=True)
-    except (ValueError, OverflowError, OSError):
-        return f"Unix time {unix}"

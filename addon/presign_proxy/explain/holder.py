@@ -154,7 +154,7 @@ def _held(case: Case, lack: str) -> Held:
         if name == "signature" and case.facts.connection:
             steps.append(describe(case, "canonical"))
         if denied is None:
-            steps.append(passed(case, name))
+            steps += [passed(case, name)] if case.is_asked(name) else []
             continue
         case.facts.step = name
         failed = replace(case, decision=denied)

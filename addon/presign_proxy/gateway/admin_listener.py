@@ -14,6 +14,7 @@ from ..config.schema.config import AdminConfig, HostPort
 from ..config_problems import ConfigError, Problem
 from ..observe.admin_server import PORT_PATIENCE, AdminServer, CannotListen, bound
 from ..observe.metrics import Snapshot
+from ..observe.under_way import Listing
 from .status import Status
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,14 @@ class AdminListener:
             raise
         self.close()
         if address is not None:
-            server = AdminServer(sockets, address.host, self._figures, self._status.ready)
+            server = AdminServer(sockets, address.host, self._status.ready, self._figures, self._under_way)
             self._listening = address, server
 
     async def _figures(self) -> Snapshot:
         return self._status.figures()
+
+    async def _under_way(self) -> Listing:
+        return self._status.under_way()
 
     def _bound(self, address: HostPort) -> list[socket.socket]:
         """Bind the address. Raises CannotListen.

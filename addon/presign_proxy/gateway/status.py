@@ -13,6 +13,7 @@ from ..limits.limiter import Limiter
 from ..observe.audit_log import AuditLog
 from ..observe.metrics import Snapshot
 from ..observe.process import process_figures
+from ..observe.under_way import Listing, Running, listing
 from .admission import Admission
 from .lifecycle import SERVING, Lifecycle, line_of
 
@@ -23,6 +24,10 @@ class Adapter(Protocol):
     @property
     def in_flight(self) -> int:
         """How many granted requests have not ended."""
+        ...
+
+    def running(self) -> list[Running]:
+        """Return them, for an operator."""
         ...
 
 
@@ -85,6 +90,10 @@ class Status:
         now = time.monotonic()
         found = [self._live_config.trouble(now), self._reloader.trouble(now)]
         return ", ".join(filter(None, [*found, "limit store down" if self._limiter.is_down else ""]))
+
+    def under_way(self) -> Listing:
+        """List the granted requests that have not ended."""
+        return listing(one for adapter in self.adapters for one in adapter.running())
 
     # -- metrics --------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Recognition of a browser that opens a page: its user reads what is answered."""
+"""Recognition of a browser that opens a page, and of programs that look at a link before a person does."""
 
 from __future__ import annotations
 
@@ -11,6 +11,29 @@ _ANYTHING: Final = b"*/*"
 _JSON: Final = b"application/json"
 _OF_JAVA: Final = ((b"image/gif", b"image/jpeg", b"*", _ANYTHING), (b"image/gif", b"image/jpeg", _ANYTHING))
 """What follows text/html in the default of Java's HttpURLConnection, which many SDKs send unchanged."""
+
+_PURPOSES: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
+_AHEAD: Final = (b"prefetch", b"prerender", b"preview")
+_PREVIEWS: Final = (
+    b"slackbot-linkexpanding", b"slack-imgproxy", b"twitterbot/", b"facebookexternalhit/", b"facebot",
+    b"whatsapp/", b"telegrambot (", b"discordbot/", b"linkedinbot/", b"skypeuripreview", b"mattermost-bot/",
+    b"redditbot/", b"pinterestbot/", b"iframely/", b"embedly/", b"mastodon/", b"bluesky cardyb/",
+    b"google-pagerenderer", b"bingpreview/", b"synapse (bot; ",
+)  # fmt: skip
+"""Programs that show previews of links, as they name themselves in User-Agent.
+
+The names are exact, because clients of APIs have similar ones: those of Discord must be `DiscordBot (…)`.
+"""
+
+
+def looks_ahead(fields: Fields, head: Head) -> bool:
+    """Return whether a program looks at a link before a person opens it: a prefetch, or a link preview."""
+    if head.joined.find(b"purpose") >= 0 or head.joined.find(b"x-moz") >= 0:
+        said = [value.lower() for name, value in fields if name.lower() in _PURPOSES]
+        if any(value.find(word) >= 0 for value in said for word in _AHEAD):
+            return True
+    agents = [value.lower() for name, value in fields if name.lower() == b"user-agent"]
+    return any(agent.find(name) >= 0 for agent in agents for name in _PREVIEWS)
 
 
 def is_navigation(fields: Fields, head: Head) -> bool:

@@ -1,7 +1,8 @@
-"""The admin listener: it answers whether the gateway is alive and ready, and with its figures.
+"""The admin listener: whether the gateway is alive and ready, its figures, and what is under way.
 
-Its answers contain names of connections, but nothing that grants access. A request costs little: the head is
-bounded, there is no body, and a connection gets one answer. Connections are bounded in number and duration.
+Its answers contain names of connections, paths and clients, but nothing that grants access. A request costs
+little: the head is bounded, there is no body, and a connection gets one answer. Connections are bounded in
+number and duration.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from tornado.httpserver import HTTPServer
@@ -30,6 +32,7 @@ from ..config_problems import Foreseen
 from ..http.hosts import parse_address, parse_authority
 from .metrics import Snapshot
 from .prometheus import CONTENT_TYPE, render
+from .under_way import List
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ HEAD_DEADLINE: Final = 5.0
 DEADLINE: Final = 20.0
 """Seconds for a whole connection, also if the scraper does not read."""
 
+_PATHS: Final = ("/livez", "/readyz", "/metrics", "/under-way")
 _PLAIN: Final = "text/plain; charset=utf-8"
 _REASONS: Final = {
     200: "OK",
@@ -85,9 +89,11 @@ class AdminServer:
         host: the configured host. It is accepted in the Host header besides addresses and `localhost`.
     """
 
-    def __init__(self, sockets: list[socket.socket], host: str, figures: Figures, ready: Ready) -> None:
+    def __init__(
+        self, sockets: list[socket.socket], host: str, ready: Ready, figures: Figures, under_way: List
+    ) -> None:
         self._sockets = sockets
-        self._server = _Server(_AdminHandler(host, figures, ready))
+        self._server = _Server(_AdminHandler(host, ready, figures, under_way))
         loop = asyncio.get_running_loop()
         self._accepting = [loop.create_task(self._server.accept(one)) for one in sockets]
 
@@ -151,11 +157,12 @@ class _Server(HTTPServer):
 class _AdminHandler(HTTPServerConnectionDelegate):
     """Answers the requests."""
 
-    def __init__(self, host: str, figures: Figures, ready: Ready) -> None:
+    def __init__(self, host: str, ready: Ready, figures: Figures, under_way: List) -> None:
         self._host = host.lower()
-        self._figures = figures
         self._ready = ready
-        self._rendering: asyncio.Task[bytes] | None = None
+        self._figures = figures
+        self._under_way = under_way
+        self._rendering: dict[str, asyncio.Task[bytes]] = {}
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:  # noqa: ARG002
         return _Question(self, request_conn)
@@ -165,12 +172,14 @@ class _AdminHandler(HTTPServerConnectionDelegate):
         if not self.is_addressed(headers) or _is_foreign(headers):
             return 403, _PLAIN, b"ask for it by its address\n"
         path = line.path.partition("?")[0]
-        if path not in ("/livez", "/readyz", "/metrics"):
-            return 404, _PLAIN, b"there are /livez, /readyz and /metrics\n"
+        if path not in _PATHS:
+            return 404, _PLAIN, f"there are {', '.join(_PATHS[:-1])} and {_PATHS[-1]}\n".encode()
         if line.method not in ("GET", "HEAD"):
             return 405, _PLAIN, b"GET or HEAD\n"
         if path == "/metrics":
-            return 200, CONTENT_TYPE, await self._metrics()
+            return 200, CONTENT_TYPE, await self._once(path, self._metrics)
+        if path == "/under-way":
+            return 200, "application/json", await self._once(path, self._requests)
         ready, said = self._ready() if path == "/readyz" else (True, "alive")
         return 200 if ready else 503, _PLAIN, f"{said}\n".encode()
 
@@ -184,14 +193,19 @@ class _AdminHandler(HTTPServerConnectionDelegate):
             return False
         return origin.host in ("localhost", self._host) or parse_address(origin.host) is not None
 
-    async def _metrics(self) -> bytes:
-        """Render the metrics, once at a time and off the event loop: there may be thousands of series."""
-        if self._rendering is None or self._rendering.done():
-            self._rendering = asyncio.get_running_loop().create_task(self._render())
-        return await asyncio.shield(self._rendering)
+    async def _once(self, path: str, rendered: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
+        """Render an answer, once at a time for all who ask."""
+        rendering = self._rendering.get(path)
+        if rendering is None or rendering.done():
+            rendering = self._rendering[path] = asyncio.get_running_loop().create_task(rendered())
+        return await asyncio.shield(rendering)
 
-    async def _render(self) -> bytes:
+    async def _metrics(self) -> bytes:
+        # Off the event loop, because there may be thousands of series.
         return await asyncio.to_thread(render, await self._figures())
+
+    async def _requests(self) -> bytes:
+        return json.dumps(await self._under_way()).encode() + b"\n"
 
 
 class _Question(HTTPMessageDelegate):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from ..gateway.lifecycle import line_of
 from ..observe.admin_server import AdminServer, CannotListen, bound
 from ..observe.metrics import Snapshot, Totals
+from .channel import Message
+from .inventory import Inventory
+from .worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +19,19 @@ logger = logging.getLogger(__name__)
 class Overseer:
     """The supervisor's admin listener. Its address comes from workers, who alone read the configuration."""
 
-    def __init__(self, ready: Callable[[], tuple[bool, str]], serving: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], tuple[bool, str]],
+        serving: Callable[[], int],
+        workers: Callable[[], Sequence[WorkerProcess]],
+    ) -> None:
         """
         Args:
             serving: how many workers serve, without the one in reserve, which reports its figures too.
+            workers: those that may have requests under way.
         """
         self._ready = ready
+        self._inventory = Inventory(workers)
         self._serving = serving
         self._totals = Totals()
         self._address: tuple[str, int] | None = None
@@ -36,9 +46,14 @@ class Overseer:
             self._totals.update(worker, figures)
         self.listen(report.get("admin"))
 
-    def lost(self, worker: Hashable) -> None:
+    def take_list(self, worker: WorkerProcess, message: Message) -> None:
+        """Take a worker's list of what is under way."""
+        self._inventory.take(worker, message)
+
+    def lost(self, worker: WorkerProcess) -> None:
         """Keep the counters of a worker that has ended, and forget its gauges."""
         self._totals.lost(worker)
+        self._inventory.take(worker, {})
 
     def close(self) -> None:
         if self._server is not None:
@@ -62,7 +77,9 @@ class Overseer:
         self.close()
         self._address, self.trouble = address, ""
         if address is not None:
-            self._server = AdminServer(sockets, address[0], self._figures, lambda: line_of(self._ready()))
+            self._server = AdminServer(
+                sockets, address[0], lambda: line_of(self._ready()), self._figures, self._inventory.listing
+            )
 
     def _fails(self, why: str) -> None:
         """Log the reason once."""

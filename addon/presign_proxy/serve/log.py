@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from typing import Any
 
+from ..units import instant
 from .log_flood import BoundedHandler
 
 
@@ -19,7 +19,7 @@ class LogFormatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        at = instant(record.created)
         level, text = record.levelname.lower(), super().format(record).removeprefix("presign: ")
         client = _address_of(getattr(record, "client", None))
         if self._as_json:

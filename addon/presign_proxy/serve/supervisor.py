@@ -50,7 +50,9 @@ class Supervisor:
         self._notifier = notifier
         self._workers: list[WorkerProcess] = []
         self._table = RoomTable()
-        self._overseer = Overseer(self.ready, lambda: len(self._of("serving")))
+        self._overseer = Overseer(
+            self.ready, lambda: len(self._of("serving")), lambda: self._of("serving", "draining")
+        )
         self._changed = asyncio.Event()
         self._stopping: float | None = None
         self._leaving = False
@@ -197,6 +199,8 @@ class Supervisor:
             worker.enter("draining")  # somebody sent it SIGTERM; it will be replaced
         elif said == "reloaded":
             self._reloaded(worker)
+        elif said == "list":
+            self._overseer.take_list(worker, message)
         elif said == "report":
             worker.said = message
             self._overseer.take_report(worker, message)

@@ -126,6 +126,8 @@ class Worker:
                 self._order_reload()
             elif what == "drain":
                 self._drain()
+            elif what == "list":
+                self._channel.send({"is": "list", "list": self._master.guard.gateway.status.under_way()})
 
     async def _serve(self) -> bool:
         """Start serving. Return whether it worked: two gateways may bind one port, only one can listen."""

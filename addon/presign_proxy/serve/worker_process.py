@@ -76,10 +76,6 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._child.pid
 
-    @property
-    def is_gone(self) -> bool:
-        return self.stage == "gone"
-
     def enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.monotonic()
 

@@ -19,6 +19,7 @@ from ...core.under_way import Basis, basis_of
 from ...errors import Denied
 from ...http.message import Request
 from ...limits.slots import LimitHold
+from ...observe.under_way import Running
 from ..client_state import ClientStates
 from ..sockets import abort
 from .arrival import Arrival
@@ -260,6 +261,11 @@ class FlowStates:
     def in_flight(self) -> int:
         """How many granted requests have not ended."""
         return len(self._granted)
+
+    def running(self) -> list[Running]:
+        """Return what is under way, for an operator."""
+        known = [(one.grant, one.progress.started) for one in self._granted]
+        return [Running(grant.facts, began) for grant, began in known if grant is not None]
 
     def live(self) -> list[FlowState]:
         """Return the states of granted requests whose exchange goes on."""

@@ -43,11 +43,11 @@ class Exchange:
         "_due",
         "_lane",
         "_last",
-        "_record",
         "_shared",
         "_upload",
         "granted",
         "limit_hold",
+        "record",
         "stage",
     )
 
@@ -61,7 +61,7 @@ class Exchange:
         self.limit_hold = LimitHold()
         self.stage: Stage = "preparing"
         self._upload = upload_of(granted.head.length)
-        self._record = Record()
+        self.record = Record()
         self._dispatch = Dispatch(lane, shared, wire)
         self._delivery = Delivery(lane.writer, self)
         self._last = granted.head.last
@@ -155,7 +155,7 @@ class Exchange:
     # -- towards the client ---------------------------------------------------------------------------
 
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
-        self._record.begin_answer(status)
+        self.record.begin_answer(status)
         try:
             head = client_head(self.granted, Reply(status, reason, fields), last=self._closes)
         except Denied as denied:
@@ -163,7 +163,7 @@ class Exchange:
             return False
         self._last = head.last
         self._delivery.begin(head.wire, head.body, chunked=head.chunked)
-        self.stage, self._record.status = "receiving", status
+        self.stage, self.record.status = "receiving", status
         if status in _SUSPECT and self._dispatch.upstream is not None:
             self._dispatch.upstream.odd = True
         return head.has_body
@@ -203,7 +203,7 @@ class Exchange:
         upstream, place, dispatch.upstream = dispatch.upstream, dispatch.place, None
         if upstream is not None and not whole:
             upstream.close()  # it would take the rest of the body for a request
-        self._finish(End(self._record.status))
+        self._finish(End(self.record.status))
         if upstream is not None and place is not None and whole:
             self._shared.pool.give_back(place, upstream)
         self._lane.over(self, close=self._closes or not whole)
@@ -257,7 +257,7 @@ class Exchange:
             return
         self._delivery.flush()
         self._dispatch.let_go()
-        self._finish(End(self._record.status, code=code, error=why), refused)
+        self._finish(End(self.record.status, code=code, error=why), refused)
         self._lane.over(self, close=True, now=True)
         if code == ENDED:
             self._lane.writer.reset()  # nothing more leaves, and the client cannot take that for the end
@@ -266,7 +266,7 @@ class Exchange:
         """End without an answer: the client has gone, or must go."""
         if not self.ended:
             self._dispatch.let_go()
-            self._finish(End(self._record.status, error=why))
+            self._finish(End(self.record.status, error=why))
 
     def lose(self, why: str) -> None:
         """End for a reason outside of the exchange. Does not fail."""
@@ -295,4 +295,4 @@ class Exchange:
         self.limit_hold.let_go()
         size = (self._upload.size, self._delivery.size)
         decision, peer = refused or self.granted.forward, self._lane.client.peername
-        self._record.write(self._shared.audit_log, decision, peer, end, size)
+        self.record.write(self._shared.audit_log, decision, peer, end, size)

@@ -26,10 +26,10 @@ class End(NamedTuple):
 class Record:
     """What is known of an exchange while it goes on."""
 
-    __slots__ = ("_started", "_upstream_status", "_waited", "status")
+    __slots__ = ("_upstream_status", "_waited", "started", "status")
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._upstream_status: int | None = None
         self._waited: float | None = None
         self.status: int | None = None
@@ -37,7 +37,7 @@ class Record:
 
     def begin_answer(self, status: int) -> None:
         """Note that the head of the upstream's answer is there."""
-        self._upstream_status, self._waited = status, time.monotonic() - self._started
+        self._upstream_status, self._waited = status, time.monotonic() - self.started
 
     def write(
         self, audit_log: AuditLog, decision: Deny | Forward, peer: Any, end: End, size: tuple[int, int]
@@ -52,7 +52,7 @@ class Record:
             self._upstream_status,
             size[0],
             size[1],
-            time.monotonic() - self._started,
+            time.monotonic() - self.started,
             end.code,
             end.error,
             self._waited,

@@ -17,10 +17,12 @@ from ...gateway.destination import DestinationJudge
 from ...gateway.lifecycle import Lifecycle
 from ...limits.slots import LimitHold
 from ...observe.audit_log import AuditLog
+from ...observe.under_way import Running
 from ..client_state import ClientStates
 from . import availability, upstream_tls
 from .grant_cache import GrantCache
 from .granted_request import GrantedRequest
+from .record import Record
 from .upstream_pool import Pool, PoolKey
 from .write_batch import WriteBatch
 
@@ -33,6 +35,9 @@ class Underway(Protocol):
 
     @property
     def granted(self) -> GrantedRequest: ...
+
+    @property
+    def record(self) -> Record: ...
 
     def fail(self, why: str, code: str) -> None: ...
 
@@ -73,6 +78,10 @@ class LaneShared:
     def in_flight(self) -> int:
         """How many granted requests have not ended."""
         return len(self.exchanges)
+
+    def running(self) -> list[Running]:
+        """Return what is under way, for an operator."""
+        return [Running(one.granted.forward.facts, one.record.started) for one in self.exchanges]
 
     @property
     def draining(self) -> bool:
