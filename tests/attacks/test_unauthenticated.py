@@ -31,7 +31,7 @@ from presign_proxy.http import percent
 from presign_proxy.http.message import MAX_FIELDS, Request, is_sound
 from presign_proxy.http.query import MAX_PARAMETERS, has_param, hides
 from presign_proxy.mitm.lane import request_head
-from presign_proxy.observe.audit_record import Outcome, record
+from presign_proxy.observe.audit_record import Outcome, line
 from presign_proxy.observe.log_redaction import Redaction
 from presign_proxy.regexes import LateRegex
 from presign_proxy.signing.disclosure import MAX_ESCAPES
@@ -58,7 +58,7 @@ def refuse(asked: Request, rules: Registry) -> None:
         is_sound(asked)
         redact(asked.target, asked.fields)
         Redaction.redact(f"refused: {decision.code}: {decision.detail}")
-        assert len(str(record(decision, Outcome(status=403), 1.0))) < 1000
+        assert len(line(decision, Outcome(status=403), 1.0)) < 1000
 
 
 def test_what_another_thread_does_meanwhile_counts_for_no_step() -> None:
