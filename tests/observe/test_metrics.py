@@ -106,7 +106,7 @@ def test_labels_do_not_explode_with_the_connections() -> None:
     grant = sent(request(signed()))
     for number in range(3 * MAX_CONNECTIONS):
         facts = replace(grant.facts, known=connection(f"c{number}"))
-        meter.count(replace(grant, facts=facts), Outcome(200))
+        meter.count(grant._replace(facts=facts), Outcome(200))
     series = meter.snapshot()["presign_connection_requests_total"]
     assert len(series) == MAX_CONNECTIONS + 1
     assert [[OTHER, "forward", ""], 2 * MAX_CONNECTIONS] in series
@@ -147,7 +147,7 @@ def counted(connections: int = 1, gauge: int = 0) -> Snapshot:
     meter = Meter()
     grant = sent(request(signed()))
     for number in range(connections):
-        meter.count(replace(grant, facts=replace(grant.facts, known=connection(f"c{number}"))), Outcome(200))
+        meter.count(grant._replace(facts=replace(grant.facts, known=connection(f"c{number}"))), Outcome(200))
     return meter.snapshot() | {
         "presign_in_flight": [[[], gauge]],
         "presign_config_stale": [[[], gauge]],
@@ -250,7 +250,7 @@ def test_workers_that_die_for_ever_leave_a_bounded_memory() -> None:
         meter, grant = Meter(), sent(request(signed()))
         for number in range(600):
             facts = replace(grant.facts, known=connection(f"w{worker}c{number}"))
-            meter.count(replace(grant, facts=facts), Outcome(200))
+            meter.count(grant._replace(facts=facts), Outcome(200))
         totals.update(worker, meter.snapshot())
         totals.lost(worker)
     series = totals.total()["presign_connection_requests_total"]

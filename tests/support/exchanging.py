@@ -180,7 +180,7 @@ def granted(*, max_body: int | None = None, conduct: Conduct | None = None, **ch
     found = sent(request(signed()))
     connection = replace(found.connection, conduct=conduct or Conduct(response_timeout=60, body_timeout=30))
     changes = {"connection": connection, "terms": Terms(max_body=max_body)} | changes
-    return replace(found, **changes)
+    return found._replace(**changes)
 
 
 class Lab:

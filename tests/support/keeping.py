@@ -108,7 +108,7 @@ class Lab:
         flow_state = self.states.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
         grant = sent(request(signed()))
         connection = replace(grant.connection, conduct=CONDUCT)
-        self.states.grant(flow_state, replace(grant, connection=connection), ())
+        self.states.grant(flow_state, grant._replace(connection=connection), ())
         server = Server(address=("api.example", 443))
         server.state = ConnectionState.OPEN
         flow_state.progress.send_on(server)
