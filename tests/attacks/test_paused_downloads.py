@@ -12,7 +12,7 @@ import h2.events
 import h2.settings
 import pytest
 
-from presign_proxy.mitm.deadlines import PATIENCE
+from presign_proxy.mitm.room import PATIENCE
 from support.asking import SECRET, Grant
 from support.gateways import MakeGateway
 from support.h2client import H2Reply
