@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from presign_proxy.mitm.deadlines import PATIENCE
+from presign_proxy.mitm.room import PATIENCE
 from support.asking import SECRET, Grant, wire
 from support.gateways import MakeGateway
 from support.h2client import H2Client

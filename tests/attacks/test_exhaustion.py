@@ -83,6 +83,7 @@ COLLECTIONS = {
     "gateway.credential_fetch.Fetcher._kept": "one per configured program",
     "gateway.credential_fetch.Fetcher._flights": "one per configured program, while it runs",
     "mitm.revoked_requests.RevokedRequests._ending": "weak: granted exchanges, ended at the last look",
+    "mitm.room.Room._found": "clients that may have to make room, found at the last look",
     "mitm.deadlines.Deadlines._lost": "weak: granted exchanges whose upstream connection has ended",
     "config.live.LiveConfig.reloads": "two results",
     "mitm.lane.read_pacing.ReadPacing._late": "what TLS took when no more was read, for one turn",

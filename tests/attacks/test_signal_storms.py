@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from support.asking import SECRET, Grant, ask
 from support.puppet import eventually
 from support.recorder import Recorder
@@ -22,14 +24,15 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def test_a_signal_of_a_script_that_rotates_logs_ends_neither_the_gateway_nor_a_worker(
-    tmp_path: Path, upstream: Recorder
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_that_means_something_to_other_servers_ends_neither_the_gateway_nor_a_worker(
+    tmp_path: Path, upstream: Recorder, number: int
 ) -> None:
     gateway = Serve(tmp_path, config_for(upstream)).start()
     try:
         workers = gateway.serving()
         for pid in (gateway.pid, *workers):
-            os.kill(pid, signal.SIGUSR1)
+            os.kill(pid, number)
         time.sleep(0.5)
         assert ask(gateway.port, Grant(CONN).target("v1/models")).status == 200
         assert gateway.serving() == workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 from pathlib import Path
 
@@ -108,6 +109,20 @@ def test_an_error_is_told_and_nothing_is_written(script: str, said: str, home: S
     assert said in done.err
     assert "TYPED" not in done.all
     assert (home.directory / "connections.enc").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_is_closed_meanwhile_leaves_no_file(number: int, home: Shell) -> None:
+    done = edit(home, f"import time; os.kill(os.getppid(), {int(number)}); time.sleep(20)")
+    assert done.code in (128 + number, -number)
+    path = Path(seen(home).split(" ")[0])
+    assert path.name == "conn_a.yaml"
+    assert not path.parent.exists()
+
+
+def test_a_device_in_the_place_of_the_file_is_not_read_to_its_end(home: Shell) -> None:
+    done = edit(home, "path.unlink(); path.symlink_to('/dev/zero')")
+    assert (done.code, "larger than" in done.err) == (1, True)
 
 
 def test_an_editor_that_does_not_exist_is_named(home: Shell) -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,59 @@ def test_a_stranger_on_that_port_is_no_gateway(shell: Shell) -> None:
     assert (done.code, done.out) == (1, "")
     assert "no admin listener" in done.err
     assert "\x1b" not in done.all
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+LIES = {
+    "an endless count": b"presign_workers +Inf\n",
+    "no number": b'presign_requests_total{decision="deny",code="x"} NaN\n',
+    "control characters": b'presign_build_info{version="\x1b[2J\xc2\x9b2J",mitmproxy="1"} 1\n',
+    "a huge time": b"process_start_time_seconds 1e300\n",
+    "no metrics": b"{{{\n",
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_what_a_lying_listener_says_is_shown_without_harm(what: str, shell: Shell) -> None:
+    def answer(listening: socket.socket) -> None:
+        for body in (b"ready: \x1b[31m\xc2\x9b1m\r\nfaked", LIES[what]):
+            client, _ = listening.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(HEAD + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, args=[listening], daemon=True).start()
+        done = shell.presign("status", "--admin", f"127.0.0.1:{listening.getsockname()[1]}")
+    assert done.code in (0, 1)
+    assert "Traceback" not in done.all
+    assert "\x1b" not in done.all
+    assert "\x9b" not in done.all
+    assert "\nfaked" not in done.all
+
+
+def test_a_listener_that_answers_a_byte_now_and_then_is_not_waited_for(shell: Shell) -> None:
+    over = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        client, _ = listening.accept()
+        with client, suppress(OSError):
+            client.sendall(HEAD)
+            while not over.wait(1):
+                client.sendall(b"r")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=drip, args=[listening], daemon=True).start()
+        begun = time.monotonic()
+        done = shell.presign("status", "--admin", f"127.0.0.1:{listening.getsockname()[1]}")
+        over.set()
+    assert (done.code, done.out) == (1, "")
+    assert time.monotonic() - begun < 25
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 300])
+def test_a_host_that_is_no_name_is_said(host: str, shell: Shell) -> None:
+    done = shell.presign("status", "--admin", f"{host}:80")
+    assert (done.code, done.out) == (1, "")
+    assert "no gateway answers" in done.err
+    assert "Traceback" not in done.err

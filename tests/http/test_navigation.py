@@ -37,6 +37,7 @@ PROGRAMS: dict[str, list[tuple[str, str]]] = {
     "html as a last resort": [("Accept", "*/*, text/html")],
     "a header that is none of ours": [("X-Note", "text/html")],
     "a type that only begins so": [("Accept", "text/html5, */*")],
+    "more than any browser": [("Accept", FIREFOX + ",image/a" * 200)],
     "two modes": [NAVIGATE, CORS],
     "a mode that is no word": [("Sec-Fetch-Mode", "navigate, cors")],
 }

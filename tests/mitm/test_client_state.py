@@ -46,9 +46,9 @@ def test_room_is_made_by_a_client_that_was_never_granted_anything_and_sends_noth
     serve(states, stranger=False)
     asking = serve(states)
     states.await_head(asking)
-    assert states.idle_stranger() is None
-    idle = serve(states)
-    assert states.idle_stranger() is idle
+    assert states.idle_strangers() == []
+    idle = [serve(states), serve(states)]
+    assert states.idle_strangers() == idle
 
 
 def test_idle_is_who_asks_for_nothing_whatever_was_granted_before() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.mitm import deadlines as module
-from presign_proxy.mitm.deadlines import HEAD_DEADLINE, PATIENCE
+from presign_proxy.mitm.deadlines import HEAD_DEADLINE
 from presign_proxy.mitm.flow.stream_events import Overdue
 from presign_proxy.observe.audit_record import GONE
 from support.keeping import NOW, Client, Lab, Layer, run, until
@@ -87,48 +87,15 @@ def test_one_thing_that_fails_keeps_no_other_waiting(
     run(work)
 
 
-ROOM = ["an idle stranger", "a late head", "the latest head", "an idle client", "the most silent client"]
-
-
-@pytest.mark.parametrize("who", ROOM)
-def test_room_is_made_of_the_client_that_is_missed_least(
-    who: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of all kinds that are there, the one that stands first is chosen; of one kind, the longest there."""
-    clients = {name: Client() for name in ROOM}
-    begun = time.monotonic()
-    silent = {clients["an idle client"]: PATIENCE + 2, clients["the most silent client"]: PATIENCE + 3}
-    monkeypatch.setattr(module, "silent_for", silent.__getitem__)
-    idle, kinds = [], ROOM[ROOM.index(who) :]
-    if who == "an idle stranger":
-        monkeypatch.setattr(lab.clients, "idle_stranger", lambda: clients["an idle stranger"])
-    else:
-        monkeypatch.setattr(lab.clients, "idle_stranger", lambda: None)
-    for name in kinds:
-        client: Any = clients[name]
-        if name.endswith("head"):
-            lab.clients._heads[client] = begun - PATIENCE - (3 if name == "a late head" else 2)
-        elif name != "an idle stranger":
-            idle.append(client)
-    monkeypatch.setattr(lab.clients, "idle", lambda: idle)
-    wanted = clients["the most silent client" if who == "an idle client" else who]
+def test_who_makes_room_is_cut_and_forgotten(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()
+    lab.clients.await_head(client)  # type: ignore[arg-type]
+    monkeypatch.setattr(lab.deadlines._room, "least_missed", lambda _: client)
     assert lab.deadlines.make_room() is True
-    assert [client for client in clients.values() if client.cut] == [wanted]
-    assert wanted.cut == [wanted]
-    assert lab.clients.awaits_head_since(wanted) is None, "it is not chosen again while it closes"  # type: ignore[arg-type]
-
-
-def test_no_room_is_made_of_those_that_have_just_come_or_have_just_been_served(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    come, served = Client(), Client()
-    lab.clients.await_head(come)  # type: ignore[arg-type]
-    monkeypatch.setattr(lab.clients, "idle", lambda: [served])
-    monkeypatch.setattr(module, "silent_for", lambda _: PATIENCE)
+    assert client.cut == [client]
+    assert lab.clients.awaits_head_since(client) is None, "it is not chosen again while it closes"  # type: ignore[arg-type]
+    monkeypatch.setattr(lab.deadlines._room, "least_missed", lambda _: None)
     assert lab.deadlines.make_room() is False
-    monkeypatch.setattr(lab.clients, "idle", list)
-    assert lab.deadlines.make_room() is False
-    assert come.cut == served.cut == []
 
 
 # -- clients that have gone -------------------------------------------------------------------------------

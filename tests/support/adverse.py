@@ -65,6 +65,7 @@ UNITS = (
     b"127.0.0.1,",
     b"::",
     b"a.",
+    b"a,",
 )
 
 
@@ -108,6 +109,8 @@ PLACES: dict[str, Place] = {
     "Connection": _in_header(b"Connection"),
     "X-Forwarded-For": _in_header(b"X-Forwarded-For"),
     "Referer": _in_header(b"Referer"),
+    "Accept": _in_header(b"Accept", b"text/html,"),
+    "Accept before HTML": lambda text: request("/nothing", (b"Accept", text + b",text/html")),
     "Host": _in_header(b"Host"),
     "Upgrade": _in_header(b"Upgrade"),
     "TE": _in_header(b"TE"),

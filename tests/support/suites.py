@@ -237,6 +237,7 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
         "mitm/flow/test_upstream_connections.py",
     ),
     "mitm.flow.upstream_connections": ("mitm/flow/test_upstream_connections.py",),
+    "mitm.room": ("mitm/test_room.py",),
     "mitm.deadlines": ("mitm/test_deadlines.py", "mitm/test_deadlines_of_bodies.py"),
     "mitm.lane.exchange": _EXCHANGE,
     "mitm.lane.dispatch": _EXCHANGE,

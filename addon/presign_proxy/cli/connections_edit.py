@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import click
 
 from ..config.strict_yaml import Document, parse
 from ..config_problems import ConfigError, Problem
+from ..file_access import read_at_most
 from . import prompts
 from .completion import complete_connections
 from .connections_set import confirm_and_write
@@ -51,7 +53,13 @@ def edit(workspace: Workspace, output: Output, name: str, yes: bool) -> None:
 
 @contextmanager
 def _private_file(name: str) -> Iterator[Path]:
-    """Yield the path of a file in a new directory that only this user can read; remove both at the end."""
+    """Yield the path of a file in a new directory that only this user can read; remove both at the end.
+
+    Also if the terminal is closed meanwhile: a new secret may be in the file.
+    """
+    for what in ("SIGHUP", "SIGTERM"):
+        if number := getattr(signal, what, None):  # Windows has no SIGHUP
+            signal.signal(number, _end)
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")  # it is in memory
     directory = Path(
         tempfile.mkdtemp(prefix="presign-", dir=runtime if os.access(runtime, os.W_OK) else None)
@@ -60,6 +68,10 @@ def _private_file(name: str) -> Iterator[Path]:
         yield directory / f"{name}.yaml"
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _edited(workspace: Workspace, name: str, before: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -105,7 +117,7 @@ def _saved(path: Path, text: str) -> str:
     if done.returncode:
         raise Failure(f"{editor} ended with code {done.returncode}; nothing was changed")
     try:
-        raw = path.read_bytes()
+        raw, _ = read_at_most(path, _MOST + 1)
         if len(raw) > _MOST:
             raise Failure(f"the text is larger than {_MOST} bytes; nothing was changed")
         return raw.decode("utf-8")

@@ -151,6 +151,7 @@ def _ignore_signals() -> None:
     """Ignore signals that would end the gateway. Workers inherit this."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the supervisor handles it
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # scripts that rotate logs send it to servers
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # nginx, HAProxy and gunicorn reload or upgrade by it
 
 
 def _sockets(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:

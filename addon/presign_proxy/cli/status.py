@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import math
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..config_problems import ConfigError
-from ..units import in_words, instant, size
+from ..units import in_words, instant, printable, size
 from . import requests_under_way
 from .explanation_lines import lines_of
 from .output import DONE, REFUSED, Output, counted, light_verb, noted
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 5.0
 """Seconds for each step of a request."""
+_WHOLE: Final = 15.0
+"""Seconds for a request: what answers may send a byte now and then."""
 _MAX_ANSWER: Final = 16 << 20
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 _WIDTH: Final = 15
@@ -43,12 +48,12 @@ def status(place: Place, output: Output, admin: str | None) -> int:
         code, line = _answer(host, port, "/readyz")
         _, text = _answer(host, port, "/metrics")
         under_way = requests_under_way.read(*_answer(host, port, requests_under_way.PATH))
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # a host that is no name
         why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
         raise Failure(f"no gateway answers on {host}:{port}, its admin listener ({why.lower()})") from None
     if code not in (200, 503) or not line.startswith(("ready", "not ready")):
         raise Failure(f"what answers on {host}:{port} is no admin listener of a gateway")
-    found = _state(_figures(text), line)
+    found = _state(_figures(text), printable(line))
     on_disk = _version_on_disk(place) if place.is_configured and place.exists else None
     found["configuration"]["version_on_disk"] = on_disk
     found["under_way"] = under_way
@@ -101,12 +106,23 @@ def _answer(host: str, port: int, path: str) -> tuple[int, str]:
     """Raises OSError, HTTPException."""
     # Unlike urllib it takes no proxy from the environment: a proxy could not reach this listener.
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    connection.connect()
+    deadline = threading.Timer(_WHOLE, _shut, [connection.sock])  # the connection itself soon lets go of it
+    deadline.daemon = True
+    deadline.start()
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read(_MAX_ANSWER).decode("utf-8", "replace").strip()
     finally:
+        deadline.cancel()
         connection.close()
+
+
+def _shut(sock: socket.socket) -> None:
+    """End the answer that is being read."""
+    with suppress(OSError):  # it has ended meanwhile
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _figures(text: str) -> Figures:
@@ -117,7 +133,10 @@ def _figures(text: str) -> Figures:
     try:
         for family in text_string_to_metric_families(text + "\n"):
             for sample in family.samples:
-                found.setdefault(sample.name, []).append((dict(sample.labels), float(sample.value)))
+                if not math.isfinite(value := float(sample.value)):
+                    raise ValueError(sample.name)
+                labels = {name: printable(text) for name, text in sample.labels.items()}
+                found.setdefault(sample.name, []).append((labels, value))
     except ValueError:
         raise Failure("the admin listener answers with metrics that cannot be read") from None
     return found

@@ -9,6 +9,8 @@ from .message import Fields, Head
 _HTML: Final = b"text/html"
 _ANYTHING: Final = b"*/*"
 _JSON: Final = b"application/json"
+_MOST: Final = 1024
+"""Bytes of Accept that are looked at: browsers send 60 to 200. This is done before anything is verified."""
 _OF_JAVA: Final = ((b"image/gif", b"image/jpeg", b"*", _ANYTHING), (b"image/gif", b"image/jpeg", _ANYTHING))
 """What follows text/html in the default of Java's HttpURLConnection, which many SDKs send unchanged."""
 
@@ -49,6 +51,8 @@ def is_navigation(fields: Fields, head: Head) -> bool:
     if head.values.find(_HTML) < 0:
         return False
     accepted = b",".join([value for name, value in fields if name.lower() == b"accept"])
+    if len(accepted) > _MOST:
+        return False
     kinds = [item.partition(b";")[0].strip().lower() for item in accepted.split(b",")]
     if _HTML not in kinds or tuple(kinds[1:]) in _OF_JAVA:
         return False

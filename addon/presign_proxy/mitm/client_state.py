@@ -60,12 +60,10 @@ class ClientStates:
         """Return what serves a client, or None."""
         return self._layers.get(client)
 
-    def idle_stranger(self) -> Client | None:
-        """Return the oldest client that was never granted anything and asks for nothing now, or None."""
-        for client, layer in list(self._layers.items()):
-            if client not in self._heads and layer.is_idle_stranger():
-                return client
-        return None
+    def idle_strangers(self) -> list[Client]:
+        """Return the clients that were never granted anything and ask for nothing now, the oldest first."""
+        layers = list(self._layers.items())
+        return [client for client, layer in layers if client not in self._heads and layer.is_idle_stranger()]
 
     def idle(self) -> list[Client]:
         """Return the clients that ask for nothing now, whatever they were granted before."""

@@ -9,22 +9,21 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from weakref import WeakSet
 
-from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.events import ConnectionClosed
 
 from ..observe.audit_record import GONE, Outcome
 from .flow.state import FlowState, FlowStates
 from .flow.stream_events import Overdue, Stalled
 from .half_closed import has_gone, is_quiet
-from .sockets import cut, handler_of, hang_up, is_taken, keep_awake, silent_for
+from .room import Room
+from .sockets import cut, handler_of, hang_up, is_taken, keep_awake
 
 logger = logging.getLogger(__name__)
 
 TICK: Final = 0.5
 HEAD_DEADLINE: Final = 10.0
 """Seconds in which a client must have sent the head of its request."""
-PATIENCE: Final = 1.0
-"""Seconds of silence after which a client may have to make room for a new one, once there are too many."""
 
 
 class Deadlines:
@@ -45,6 +44,7 @@ class Deadlines:
         """
         self._states = states
         self._clients = states.clients
+        self._room = Room(states.clients)
         self._end = end
         self._task: asyncio.Task[None] | None = None
         self._lost: WeakSet[FlowState] = WeakSet()
@@ -74,27 +74,12 @@ class Deadlines:
 
         Return whether there was one. No request that is under way has to go.
         """
-        client = self._least_missed(time.monotonic())
+        client = self._room.least_missed(time.monotonic())
         if client is None:
             return False
         self._clients.forget(client)
         cut(client, client)
         return True
-
-    def _least_missed(self, now: float) -> Client | None:
-        """Return the client that has to make room for a new one, or None.
-
-        First those that were never granted anything and ask for nothing. Then the one whose head is awaited
-        for longest: a new client sends its head at once, so that is not a new one. Then the one that asks
-        for nothing for longest: it connects again when it has a request.
-        """
-        if (stranger := self._clients.idle_stranger()) is not None:
-            return stranger
-        if late := self._clients.awaited_longer_than(PATIENCE, now):
-            return min(late, key=lambda client: self._clients.awaits_head_since(client) or 0.0)
-        silent = [(silent_for(client), client) for client in self._clients.idle()]
-        seconds, client = max(silent, key=lambda one: one[0], default=(0.0, None))
-        return client if seconds > PATIENCE else None
 
     async def _run(self) -> None:
         while True:

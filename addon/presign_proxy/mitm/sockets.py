@@ -141,9 +141,12 @@ def keep_awake(client: Client) -> None:
 
 
 def silent_for(client: Client) -> float:
-    """Return the seconds since a client has sent or was sent something; 0 if it has gone."""
+    """Return the seconds since a client has sent or was sent something; 0 if it has gone.
+
+    After the clock was set back, it is by so much: what has moved before is not what has just moved.
+    """
     handler = handler_of(client)
-    return time.time() - handler.timeout_watchdog.last_activity if handler is not None else 0.0
+    return abs(time.time() - handler.timeout_watchdog.last_activity) if handler is not None else 0.0
 
 
 def is_silent(client: Client, connection: Connection) -> bool:

@@ -128,11 +128,18 @@ class GuardedHttpLayer(BackloggedHttpLayer):
                 yield from self.event_to_child(one, event)
 
     def is_idle(self) -> bool:
-        """Return whether no request is under way."""
-        return not self.streams
+        """Return whether no request is under way, and the client has taken its answers.
+
+        Over HTTP/2, the rest of an answer waits here for a window of the client, also without its stream.
+        """
+        server = self.connections.get(self.context.client)
+        return not self.streams and not (isinstance(server, GuardedHttp2Server) and all_unsent(server))
 
     def is_idle_stranger(self) -> bool:
-        """Return whether no request is under way, and none was ever granted."""
+        """Return whether no request is under way, and none was ever granted.
+
+        A refusal that the client does not take is nothing that it would miss.
+        """
         return not self.streams and not self.quiet
 
     def held_bytes(self) -> int:

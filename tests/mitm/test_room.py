@@ -1,0 +1,114 @@
+"""Who makes room for a new client of a full worker, and what it costs to find that out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from presign_proxy.mitm import room as module
+from presign_proxy.mitm.client_state import ClientStates
+from presign_proxy.mitm.room import PATIENCE, Room
+
+KINDS = ["an idle stranger", "a late head", "the latest head", "an idle client", "the most silent client"]
+
+
+class Client:
+    alpn = b""
+
+
+class Served:
+    """What serves a client, as far as it is asked here."""
+
+    def __init__(self, *, stranger: bool = False, idle: bool = True) -> None:
+        self.stranger, self.idle, self.asked = stranger, idle, 0
+
+    def is_idle(self) -> bool:
+        self.asked += 1
+        return self.idle
+
+    def is_idle_stranger(self) -> bool:
+        return self.idle and self.stranger
+
+
+@pytest.fixture
+def clients() -> ClientStates:
+    return ClientStates()
+
+
+def serve(clients: ClientStates, served: Any) -> Any:
+    client: Any = Client()
+    clients.attach(client, served)
+    return client
+
+
+@pytest.mark.parametrize("who", KINDS)
+def test_room_is_made_of_the_client_that_is_missed_least(
+    who: str, clients: ClientStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all kinds that are there, the one that stands first is chosen; of one kind, the longest there."""
+    now, found, silent = time.monotonic(), {}, {}
+    for name in KINDS[KINDS.index(who) :]:
+        found[name] = serve(clients, Served(stranger=name == "an idle stranger"))
+        silent[found[name]] = PATIENCE + (3 if name == "the most silent client" else 2)
+        if name.endswith("head"):
+            clients._heads[found[name]] = now - PATIENCE - (3 if name == "a late head" else 2)
+    monkeypatch.setattr(module, "silent_for", silent.__getitem__)
+    wanted = "the most silent client" if who == "an idle client" else who
+    assert Room(clients).least_missed(now) is found[wanted]
+
+
+def test_no_room_is_made_of_those_that_have_just_come_or_have_just_been_served(
+    clients: ClientStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come, served = serve(clients, Served()), serve(clients, Served())
+    clients.await_head(come)
+    monkeypatch.setattr(module, "silent_for", lambda _: PATIENCE)
+    now = clients.awaits_head_since(come)
+    assert now is not None
+    assert Room(clients).least_missed(now + PATIENCE) is None
+    assert Room(clients).least_missed(now + PATIENCE + 0.1) is come
+    clients.forget(come)
+    assert Room(clients).least_missed(now + PATIENCE + 0.1) is None
+    monkeypatch.setattr(module, "silent_for", lambda _: PATIENCE + 0.1)
+    assert Room(clients).least_missed(now) is served
+
+
+def test_who_has_asked_for_something_since_the_last_look_does_not_have_to_go(
+    clients: ClientStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SHARE", 1e9)
+    layers = [Served() for _ in range(6)]
+    found = [serve(clients, layer) for layer in layers]
+    silent = {client: 9.0 - number for number, client in enumerate(found)}
+    monkeypatch.setattr(module, "silent_for", silent.__getitem__)
+    room, now = Room(clients), time.monotonic()
+    assert room.least_missed(now) is found[0]
+    layers[1].idle = False
+    silent[found[2]] = 0.0
+    clients.await_head(found[3])
+    clients.forget(found[4])
+    assert room.least_missed(now) is found[5]
+    assert room.least_missed(now) is None
+
+
+def test_a_crowd_that_finds_no_room_does_not_have_all_clients_looked_through_each_time(
+    clients: ClientStates,
+) -> None:
+    served: Any = Served(idle=False)
+    kept = [serve(clients, served) for _ in range(2000)]
+    room, begun, looking = Room(clients), time.monotonic(), 0.0
+    while (now := time.monotonic()) - begun < 1:
+        before = served.asked
+        assert room.least_missed(now) is None
+        looking += (time.monotonic() - now) if served.asked > before else 0.0
+    assert served.asked >= len(kept)
+    assert looking < 0.2
+
+
+def test_after_a_look_in_vain_there_is_another_one(clients: ClientStates) -> None:
+    room, now = Room(clients), time.monotonic()
+    assert room.least_missed(now) is None
+    stranger = serve(clients, Served(stranger=True))
+    assert room.least_missed(now + 0.5) is stranger
