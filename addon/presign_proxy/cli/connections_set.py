@@ -14,20 +14,32 @@ from .entry_changes import changes, lines_of
 from .methods import slips
 from .output import Output, verb
 from .registry_entries import changing_registry, check, draft_of, managed
+from .setting_options import setting_options, settings_of
 from .workspace import Failure, Workspace
 
 
 @click.command("set")
 @click.argument("name", shell_complete=complete_connections)
-@click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE…", shell_complete=complete_settings)
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE…]", shell_complete=complete_settings)
+@setting_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @verb
-def set_(workspace: Workspace, output: Output, name: str, settings: tuple[str, ...], yes: bool) -> None:
+def set_(
+    workspace: Workspace,
+    output: Output,
+    name: str,
+    settings: tuple[str, ...],
+    yes: bool,
+    **options: tuple[str, ...],
+) -> None:
     """Change settings of a connection: shown first, then written after a question. KEY= removes a key.
 
     Lists take commas: allow.paths='v1/*,v2/*'. A key in a key has a dot: timeouts.response=5m. Secrets are
     never arguments: `connections rotate` changes them.
     """
+    settings += tuple(settings_of(options))
+    if not settings:
+        raise click.UsageError("give KEY=VALUE, as in max_lifetime=7d, or an option")
     before = managed(workspace, draft := draft_of(workspace), name)
     wanted = [setting_of(text, before.get("scheme", "presign")) for text in settings]
     after = applied(before, wanted)
