@@ -98,7 +98,7 @@ def test_what_init_says_comes_next_can_be_pasted(
     add, start, sign = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
     if how == "pip, on the PATH":
         assert add.startswith("presign connections add --preset openai  #")
-        assert start.startswith("presign serve  #")
+        assert start.split("  ")[0] == "presign serve"
     (listing,) = re.findall(r"`([^`]+)`", add)
     assert "OpenAI" in place.run(listing).out
     added = place.run(add, KEY + "\n")
@@ -126,7 +126,7 @@ def test_hints_name_the_configuration_that_the_command_was_given(
     add, start, sign = (line.strip() for line in shown.err.split("Next:\n")[1].splitlines())
     assert place.run(add, KEY).code == 0
     assert place.run(sign).code == 0
-    assert shlex.split(start.partition("  #")[0])[-2:] == ["--config", "an other/gateway.yaml"]
+    assert shlex.split(start.partition("  ")[0])[-2:] == ["--config", "an other/gateway.yaml"]
     assert place.run(place.hinted(f"connections show nothing {config}", "list")).out.startswith("ID ")
 
 
@@ -234,8 +234,8 @@ def test_a_mistake_in_the_usage_names_the_command_as_it_was_called(
 ) -> None:
     place = places["pip"](tmp_path)
     done = place.presign("sign --nonsense")
-    (line,) = re.findall(r"^Try '(.*)' for help\.$", done.err, re.MULTILINE)
-    assert "Usage: " in place.run(line.replace("'\\''", "'")).out
+    (line,) = re.findall(r"^Help: (.*)$", done.err, re.MULTILINE)
+    assert "Usage: " in place.run(line).out
 
 
 def test_the_script_lies_where_nothing_shadows_the_standard_library(
