@@ -127,7 +127,7 @@ def test_what_is_left_is_read_while_a_gateway_counts_and_after_it(
 
 
 def seen(directory: Path) -> dict[str, int]:
-    """When each file was changed last, but for the index of the log, in which readers too leave their marks."""
+    """When each file was changed last. In the index of the log, readers too leave their marks."""
     files = [one for one in directory.iterdir() if one.is_file() and not one.name.endswith("-shm")]
     return {one.name: one.stat().st_mtime_ns for one in files}
 
