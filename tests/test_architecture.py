@@ -368,6 +368,7 @@ def test_secrets_are_revealed_in_few_places() -> None:
         "config.registry_file.encryption",
         "config.signing_parts",
         "core.credentials",
+        "core.path_credential",
         "limits.stores.open",
         "limits.stores.redis",
         "signing.keys",

@@ -122,3 +122,60 @@ def test_a_name_that_is_taken_is_told_how_to_change_it(shell: Shell) -> None:
     done = shell.presign("connections", "add", *API, stdin=f"{KEY}\n")
     assert done.code == 1
     assert "connections set conn_a" in done.err
+
+
+def test_a_credential_in_the_path_is_added_shown_and_edited_without_being_seen(shell: Shell) -> None:
+    """The stars for members that are no secrets were kept on editing, and nothing could be saved."""
+    token = "123456:AAH-secret_of_a_bot"
+    where = (
+        "conn_bot",
+        "--upstream",
+        "https://api.telegram.org",
+        "--auth",
+        "path",
+        "--template",
+        "/bot{token}",
+    )
+    entry = added(shell, *where, stdin=f"{token}\n")
+    assert entry["auth"] == {"type": "path", "template": "/bot{token}", "token": token}
+    shown = shell.presign("connections", "show", "conn_bot")
+    assert "/bot{token}" in shown.out
+    assert token not in shown.all
+    edited = shell.presign("connections", "edit", "conn_bot", "--yes", EDITOR="sed -i 's|/bot|/v2/bot|'")
+    assert edited.code == 0, edited.all
+    url = shell.presign("sign", "conn_bot", "getMe").out.strip()
+    explained = shell.presign("explain", url)
+    assert "https://api.telegram.org/v2/botpresign:conn_bot/getMe" in explained.out
+    assert token not in explained.all
+    new = shell.presign("connections", "rotate", "conn_bot", "--credential", stdin="777:NEW-secret\n")
+    assert new.code == 0, new.all
+    auth = json.loads(shell.presign("decrypt").out)["connections"]["conn_bot"]["auth"]
+    assert auth == {"type": "path", "template": "/v2/bot{token}", "token": "777:NEW-secret"}
+
+
+@pytest.mark.parametrize(
+    ("options", "stdin", "code", "said"),
+    [
+        (("--auth", "path"), "a", 2, "--template belong together"),
+        (("--auth", "bearer", "--template", "/{token}"), "a", 2, "--template belong together"),
+        (("--auth", "path", "--template", "/bot"), "a", 1, "has to be a path with {token} once"),
+        (("--auth", "path", "--template", "/../{token}"), "a", 1, "has to be a path with {token} once"),
+        (("--auth", "path", "--template", "/{token}"), "SECRET/../x", 1, "has to be a part of a path"),
+        (("--auth", "path", "--template", "/{token}"), "https://a.test/SECRET", 1, "has to be a part of"),
+    ],
+)
+def test_a_path_that_could_lead_elsewhere_is_not_added(
+    shell: Shell, options: tuple[str, ...], stdin: str, code: int, said: str
+) -> None:
+    done = shell.presign(
+        "connections", "add", "c", "--upstream", "https://a.test", *options, stdin=f"{stdin}\n"
+    )
+    assert (done.code, said in done.err) == (code, True), done.all
+    assert "SECRET" not in done.all
+
+
+def test_a_webhook_is_told_how_its_root_is_signed(shell: Shell) -> None:
+    done = shell.presign("connections", "add", "--preset", "slack-webhook", stdin="T0/B0/XXXXXXXXXXXX\n")
+    assert done.code == 0, done.all
+    words = done.err.rpartition("Next: presign ")[2].split()
+    assert shell.presign(*[word.strip("'") for word in words]).code == 0

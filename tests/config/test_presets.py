@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from presign_proxy import Signer
+from presign_proxy.config.auth_types import AUTH_TYPES
 from presign_proxy.config.file_versions import version_of
 from presign_proxy.config.load import Loaded, load
 from presign_proxy.config.presets.builtin import providers
@@ -108,7 +109,7 @@ def test_there_are_many_and_each_is_there_once() -> None:
     assert len(set(names)) == len(names) == len(providers())
     titles = [preset["name"] for preset in providers().values()]
     assert len(set(titles)) == len(titles)
-    assert {style["auth"]["type"] for style in providers().values()} == {"bearer", "basic", "header", "query"}
+    assert {style["auth"]["type"] for style in providers().values()} == set(AUTH_TYPES)
 
 
 @pytest.mark.parametrize("name", providers())
@@ -119,8 +120,9 @@ def test_a_provider_is_of_the_schema(name: str) -> None:
     assert data.keys() >= {"name", "upstream", "auth", "docs", "sample", "env", "sdk_base"}
     assert preset.upstream.startswith("https://")
     assert preset.docs is not None and preset.docs.startswith("https://")
-    assert preset.sample and not preset.sample.startswith("/")
-    assert canonical_path(b"/" + preset.sample.encode()) == b"/" + preset.sample.encode()
+    assert preset.sample or preset.auth.type == "path"  # a webhook has no path below it
+    assert not (preset.sample or "").startswith("/")
+    assert canonical_path(b"/" + (preset.sample or "").encode()) == b"/" + (preset.sample or "").encode()
     assert not preset.sdk_base.endswith("/")
     if preset.auth.asks:
         assert len(preset.env) in (0, len(preset.auth.asks))
@@ -131,7 +133,7 @@ def expected(name: str) -> Outgoing:
     auth = providers()[name]["auth"]
     asks = auth.get("asks")
     fields: list[tuple[str, str]] = []
-    params = ""
+    params, path = "", PLAIN.path
     if auth["type"] == "bearer":
         fields = [("Authorization", f"Bearer {KEY}")]
     elif auth["type"] == "basic":
@@ -142,11 +144,13 @@ def expected(name: str) -> Outgoing:
     elif auth["type"] == "header":
         secrets = dict(zip(asks, (KEY, SECOND), strict=True)) if asks else {auth["header"]: KEY}
         fields = [(header, auth.get("prefix", "") + secret) for header, secret in secrets.items()]
+    elif auth["type"] == "path":
+        path = auth["template"].replace("{token}", KEY).encode() + PLAIN.path
     else:
         secrets = dict(zip(asks, (KEY, SECOND), strict=True)) if asks else {auth["param"]: KEY}
         params = "".join(f"&{param}={secret}" for param, secret in secrets.items())
     added = tuple((header.encode(), value.encode()) for header, value in fields)
-    return Outgoing(PLAIN.path, (PLAIN.query or b"") + params.encode(), PLAIN.fields + added)
+    return Outgoing(path, (PLAIN.query or b"") + params.encode(), PLAIN.fields + added)
 
 
 @pytest.mark.parametrize("name", providers())
@@ -205,7 +209,7 @@ def test_each_public_part_of_a_credential_has_a_secret_beside_it(name: str) -> N
 def test_the_sample_of_a_provider_can_be_signed_and_is_granted(tmp_path: Path, name: str) -> None:
     sample = providers()[name]["sample"]
     known = registry(one(tmp_path, complete(name)))
-    target = presign_target(SIGNING, "conn", sample, NOW + 60, "GET", sample)
+    target = presign_target(SIGNING, "conn", sample, NOW + 60, "GET", sample or "*")
     assert answer(asked(target), known) == "forward"
 
 

@@ -47,7 +47,7 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
         draft.connections[name] = data
     filled = workspace.filled(entry)
     leads = filled.get("upstream") or ", ".join(filled["allowed_origins"])
-    sample = (workspace.presets.known.get(preset) or {}).get("sample") or "PATH"
+    sample = (workspace.presets.known.get(preset) or {}).get("sample")
     shown = None if import_secret else own
     output.tell(
         {"id": name, "upstream": filled.get("upstream"), "signing_key": {"id": key, "secret": shown}},
@@ -59,9 +59,12 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
     output.note(f"Next: {command('sign', name, *_sampled(data, sample))}")
 
 
-def _sampled(data: dict[str, Any], sample: str) -> list[str]:
-    """Return the words after the name in an example of `sign`."""
+def _sampled(data: dict[str, Any], sample: str | None) -> list[str]:
+    """Return the words after the name in an example of `sign`.
+
+    An empty `sample` is the root, which only `*` matches: a webhook has no paths below it.
+    """
     if data.get("scheme") != "source":
-        return [sample]
+        return ["--paths", "*", "--methods", "POST"] if sample == "" else [sample or "PATH"]
     extension = data["formats"][0]
     return [f"{data['allowed_origins'][0]}/FILE.{extension}", "--format", extension]

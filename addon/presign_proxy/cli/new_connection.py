@@ -31,6 +31,11 @@ _OPTIONS: Final = (
     click.option(
         "--name", "places", multiple=True, metavar="NAME", help="The header or parameter of the key."
     ),
+    click.option(
+        "--template",
+        metavar="PATH",
+        help="With --auth path: the path that contains the key, as in '/bot{token}'.",
+    ),
     click.option("--methods", multiple=True, metavar="M,…", help="Ceiling: methods that may be signed."),
     click.option("--paths", multiple=True, metavar="P,…", help="Ceiling: path patterns that may be signed."),
     click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may be valid."),
@@ -79,8 +84,11 @@ def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> 
         _fit_a_source(options)
     elif preset is None and options["upstream"] is None:
         raise click.UsageError("give --preset, or --upstream and --auth")
-    if preset is not None and (options["kind"] or options["places"]):
-        raise click.UsageError("--auth and --name exclude --preset, which defines how its key is sent")
+    if preset is not None and (options["kind"] or options["places"] or options["template"]):
+        said = "--auth, --name and --template exclude --preset, which defines how its key is sent"
+        raise click.UsageError(said)
+    if (options["kind"] == "path") != bool(options["template"]):
+        raise click.UsageError("--auth path and --template belong together: give both, or neither")
     if options["variables"] and (preset is None or options["upstream"]):
         raise click.UsageError("--var needs --preset, and excludes --upstream")
     if name in workspace.entries:

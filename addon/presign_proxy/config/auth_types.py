@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-AuthName = Literal["bearer", "basic", "header", "query"]
+AuthName = Literal["bearer", "basic", "header", "query", "path"]
 
 
 class AuthType(NamedTuple):
@@ -14,6 +14,8 @@ class AuthType(NamedTuple):
     """The members of an entry that each hold one secret."""
     group: str = ""
     """The member of an entry that maps names to secrets."""
+    plain: tuple[str, ...] = ()
+    """The members of an entry that hold no secret."""
     named_by: str = ""
     """The member of a preset that gives the name of the key in that group."""
     of_preset: frozenset[str] = frozenset()
@@ -26,9 +28,15 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
         places=("username", "password"), of_preset=frozenset(("username", "password", "asks", "public"))
     ),
     "header": AuthType(
-        group="headers", named_by="header", of_preset=frozenset(("header", "prefix", "asks", "public"))
+        group="headers",
+        plain=("prefix",),
+        named_by="header",
+        of_preset=frozenset(("header", "prefix", "asks", "public")),
     ),
     "query": AuthType(group="params", named_by="param", of_preset=frozenset(("param", "asks", "public"))),
+    "path": AuthType(places=("token",), plain=("template",), of_preset=frozenset(("template",))),
 }
 GROUPS: Final[dict[str, str]] = {name: one.group for name, one in AUTH_TYPES.items() if one.group}
 """For each type that has one: the member that maps names to secrets."""
+PLAIN: Final = frozenset(("type", *[member for one in AUTH_TYPES.values() for member in one.plain]))
+"""All members of `auth` that hold no secret, of any type."""

@@ -61,7 +61,8 @@ class Registrar:
     def _presign(self, name: str, entry: PresignConnection) -> Connection:
         at: Location = ("connections", name)
         upstream = self._upstream((*at, "upstream"), entry)
-        injector = self._secrets.injector((*at, "auth"), entry.auth)
+        base = upstream.base if upstream is not None else b""
+        injector = self._secrets.injector((*at, "auth"), entry.auth, base)
         keys = self._keys((*at, "signing_keys"), entry)
         self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
         self._secrets.check_different(at, keys, injector)

@@ -14,11 +14,12 @@ from ..core.credentials import (
     QueryCredential,
     bearer,
 )
+from ..core.path_credential import NO_PATH, PathCredential, fits_a_path, path_credential
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from .outside_secrets import Lent
 from .permissions import readable_by_others
-from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, QueryAuth
+from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, PathAuth, QueryAuth
 from .secret_programs import Missing
 from .secret_sources import SecretError, name_of, resolve
 from .strict_yaml import Document
@@ -116,8 +117,12 @@ class FileSecrets:
                 self.wrong_secret(at, source, "holds characters that no header can carry")
         return secret
 
-    def injector(self, at: Location, auth: Auth) -> Injector:
-        """Return the object that puts the credential on a request."""
+    def injector(self, at: Location, auth: Auth, base: bytes | None = None) -> Injector:
+        """Return the object that puts the credential on a request.
+
+        Args:
+            base: the base path of the upstream; None for a project that fetches sources.
+        """
         match auth:
             case BearerAuth():
                 return bearer(self._header_credential((*at, "token"), auth.token))
@@ -131,8 +136,19 @@ class FileSecrets:
                         (name, self._credential((*at, "params", name), v)) for name, v in auth.params.items()
                     )
                 )
+            case PathAuth():
+                return self._path(at, auth, base)
             case other:
                 assert_never(other)
+
+    def _path(self, at: Location, auth: PathAuth, base: bytes | None) -> PathCredential:
+        if base is None:
+            self.wrong((*at, "type"), "path needs an upstream: the paths of sources are signed as they are")
+        secret = self._credential((*at, "token"), auth.token)
+        known = secret is not _UNSET and not isinstance(secret, LateSecret)
+        if known and not fits_a_path(secret.reveal()):
+            self.wrong_secret((*at, "token"), auth.token, NO_PATH)
+        return path_credential(base or b"", auth.template, secret)
 
     def _basic(self, at: Location, auth: BasicAuth) -> BasicCredential:
         if auth.username is None and auth.password is None:

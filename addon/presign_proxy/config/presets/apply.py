@@ -136,7 +136,9 @@ class _Filling:
         kind = wanted["type"]
         if kind == "basic":
             return self._in_basic(auth, wanted)
-        if "token" not in auth or kind == "bearer":
+        if not AUTH_TYPES[kind].group:
+            auth = {member: wanted[member] for member in AUTH_TYPES[kind].plain if member in wanted} | auth
+        if "token" not in auth or not AUTH_TYPES[kind].group:
             return auth
         group, place = AUTH_TYPES[kind].group, AUTH_TYPES[kind].named_by
         name, others = wanted[place], auth.get(group, {})

@@ -14,7 +14,7 @@ from ...http.paths import canonical_path
 from ...signing.source_url import parse_url
 from ..auth_types import AUTH_TYPES, AuthName
 from ..schema.connections import AlsoHost, UrlHeader
-from ..schema.values import HeaderName, HeaderPrefix, HeaderValue, ParamName, Strict
+from ..schema.values import HeaderName, HeaderPrefix, HeaderValue, ParamName, PathTemplate, Strict
 
 PresetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Text = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
@@ -59,6 +59,7 @@ class PresetAuth(Strict):
     param: ParamName | None = None
     username: FixedPart | None = None
     password: FixedPart | None = None
+    template: PathTemplate | None = None
     asks: dict[str, Text] = Field(default={}, min_length=2, max_length=8)
     public: list[str] = Field(default=[])
 
@@ -73,7 +74,7 @@ class PresetAuth(Strict):
     def _fits_its_type(self) -> Self:
         if self.model_fields_set - AUTH_TYPES[self.type].of_preset - {"type"}:
             raise ValueError("has a member that does not belong to its type")
-        places = {"header": self.header, "query": self.param}
+        places = {"header": self.header, "query": self.param, "path": self.template}
         if self.type in places and (places[self.type] is None) != bool(self.asks):
             raise ValueError("has to name one place for the key, or ask for several secrets")
         if (self.prefix or self.username or self.password) and self.asks:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema, field_validator
 
+from ...core.path_credential import NO_PATH, fits_a_path
 from ...http.hosts import parse_authority
 from ...signing import grammar
+from ..values import SecretSource
 from .limits import LimitEntry
 from .values import (
     Duration,
@@ -19,6 +21,7 @@ from .values import (
     KeyId,
     Method,
     ParamName,
+    PathTemplate,
     Port,
     SecretValue,
     Strict,
@@ -47,7 +50,20 @@ class QueryAuth(Strict):
     params: dict[ParamName, SecretValue] = Field(min_length=1)
 
 
-Auth = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth, Field(discriminator="type")]
+class PathAuth(Strict):
+    type: Literal["path"]
+    template: PathTemplate
+    token: SecretValue
+
+    @field_validator("token")
+    @classmethod
+    def _fits(cls, token: SecretSource) -> SecretSource:
+        if token.literal is not None and not fits_a_path(token.literal):
+            raise ValueError(NO_PATH)
+        return token
+
+
+Auth = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth, Field(discriminator="type")]
 
 
 class SigningKeyEntry(Strict):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from ...core.path_credential import is_template
 from ...signing import grammar
 from ..values import (
     DURATION,
@@ -73,6 +74,19 @@ HeaderPrefix = Annotated[
     str,
     PlainValidator(_header_prefix),
     WithJsonSchema({"type": "string", "pattern": f"^{_PREFIX.pattern}$"}),
+]
+
+
+def _path_template(value: Any) -> str:
+    if not isinstance(value, str) or not is_template(value):
+        raise ValueError("has to be a path with {token} once, as in /bot{token}, and no / at its end")
+    return value
+
+
+PathTemplate = Annotated[
+    str,
+    PlainValidator(_path_template),
+    WithJsonSchema({"type": "string", "pattern": r"^/[^?#{}]*\{token\}[^?#{}]*$"}),
 ]
 
 
