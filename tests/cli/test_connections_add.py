@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -177,5 +178,72 @@ def test_a_path_that_could_lead_elsewhere_is_not_added(
 def test_a_webhook_is_told_how_its_root_is_signed(shell: Shell) -> None:
     done = shell.presign("connections", "add", "--preset", "slack-webhook", stdin="T0/B0/XXXXXXXXXXXX\n")
     assert done.code == 0, done.all
-    words = done.err.rpartition("Next: presign ")[2].split()
-    assert shell.presign(*[word.strip("'") for word in words]).code == 0
+    words = shlex.split(done.err.rpartition("Next: ")[2])
+    assert shell.presign(*words[words.index("sign") :]).code == 0
+
+
+def test_a_client_of_a_token_endpoint_is_added_and_its_secret_replaced(shell: Shell) -> None:
+    where = (
+        "conn_o",
+        "--upstream",
+        "https://a.test",
+        "--auth",
+        "oauth2",
+        "--token-url",
+        "https://id.test/token",
+    )
+    entry = added(shell, *where, "--scope", "read write", stdin=f"my-client\n{KEY}\n")
+    assert entry["auth"] == {
+        "type": "oauth2",
+        "token_url": "https://id.test/token",
+        "scope": "read write",
+        "client_id": "my-client",
+        "client_secret": KEY,
+    }
+    shown = shell.presign("connections", "show", "conn_o")
+    assert "https://id.test/token" in shown.out
+    assert KEY not in shown.all
+    explained = shell.presign("explain", shell.presign("sign", "conn_o", "v1/x").out.strip())
+    assert explained.code == 0, explained.all
+    assert KEY not in explained.all
+    replaced = shell.presign("connections", "rotate", "conn_o", "--credential", stdin="NEW-secret-0123\n")
+    assert replaced.code == 0, replaced.all
+    auth = json.loads(shell.presign("decrypt").out)["connections"]["conn_o"]["auth"]
+    assert (auth["client_id"], auth["client_secret"]) == ("my-client", "NEW-secret-0123")
+
+
+def test_a_refresh_token_is_asked_for_where_its_grant_is_said(shell: Shell) -> None:
+    where = (
+        "conn_o",
+        "--upstream",
+        "https://a.test",
+        "--auth",
+        "oauth2",
+        "--token-url",
+        "https://id.test/token",
+    )
+    entry = added(shell, *where, "--grant", "refresh_token", stdin=f"my-client\n{KEY}\nrefresh-1\n")
+    assert entry["auth"]["grant"] == "refresh_token"
+    assert entry["auth"]["refresh_token"] == "refresh-1"
+    preset = ("--preset", "salesforce", "--var", "domain=acme")
+    assert added(shell, *preset, stdin=f"consumer\n{KEY}\n")["auth"]["client_secret"] == KEY
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--auth", "oauth2"), 2, "--token-url belong together"),
+        (("--auth", "bearer", "--token-url", "https://id.test"), 2, "--token-url belong together"),
+        (("--auth", "bearer", "--scope", "x"), 2, "need --auth oauth2"),
+        (("--auth", "oauth2", "--token-url", "ftp://id.test"), 1, "has to be an http(s) URL"),
+        (("--auth", "oauth2", "--token-url", "http://id.test/token"), 1, "is not https"),
+        (("--auth", "oauth2", "--token-url", "https://me:pw@id.test/"), 1, "has to be an http(s) URL"),
+    ],
+)
+def test_an_endpoint_that_may_not_be_asked_is_not_added(
+    shell: Shell, options: tuple[str, ...], code: int, said: str
+) -> None:
+    given = ("connections", "add", "c", "--upstream", "https://a.test", *options)
+    done = shell.presign(*given, stdin=f"client\n{KEY}\n")
+    assert (done.code, said in done.err) == (code, True), done.all
+    assert KEY not in done.all

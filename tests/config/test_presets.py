@@ -22,6 +22,7 @@ from presign_proxy.core.connection import Connection
 from presign_proxy.core.credentials import Outgoing
 from presign_proxy.core.masking import mask_for
 from presign_proxy.http.paths import canonical_path
+from presign_proxy.signing.secret import LateSecret, Secret
 from support.config import write_config
 from support.deciding import NOW, registry
 from support.deciding import code as answer
@@ -32,6 +33,7 @@ from support.signing import presign_target
 SIGNING = "sk_0123456789abcdef0123456789abcdef"
 KEY = "sk-REALSECRET-0123456789"
 SECOND = "sk-ANOTHERSECRET-9876543210"
+MINTED = "eyJ0eXAi-a-token-of-an-endpoint"
 PLAIN = Outgoing(b"/v1/x", b"a=1", ((b"X-Kept", b"1"),))
 
 # One good value for each host variable; a preset that brings a new one fails until it is listed.
@@ -50,6 +52,7 @@ VALUES = {
     "stack": "mystack",
     "store": "my-store",
     "subdomain": "my-company",
+    "tenant": "01234567-89ab-cdef-0123-456789abcdef",
     "workspace": "dbc-a1b2345c-d6e7",
 }
 
@@ -144,6 +147,8 @@ def expected(name: str) -> Outgoing:
     elif auth["type"] == "header":
         secrets = dict(zip(asks, (KEY, SECOND), strict=True)) if asks else {auth["header"]: KEY}
         fields = [(header, auth.get("prefix", "") + secret) for header, secret in secrets.items()]
+    elif auth["type"] == "oauth2":
+        fields = [("Authorization", f"Bearer {MINTED}")]
     elif auth["type"] == "path":
         path = auth["template"].replace("{token}", KEY).encode() + PLAIN.path
     else:
@@ -160,11 +165,13 @@ def test_a_provider_loads_and_its_key_goes_where_it_is_wanted(tmp_path: Path, na
     host = re.sub(r"\{(\w+)\}", lambda variable: VALUES[variable[1]], preset["upstream"]).lower()
     assert found.upstream is not None
     assert (str(found.upstream.origin), found.upstream.base) == (host, b"")
-    sent = found.injector.inject(PLAIN)
+    injector = found.injector.filled(lambda late: Secret(MINTED) if isinstance(late, LateSecret) else late)
+    sent = injector.inject(PLAIN)
     assert sent == expected(name)
     assert sent != PLAIN
     echoed = (SECOND if "asks" in preset["auth"] else KEY).encode()
-    assert echoed not in mask_for(found.injector).mask(b"your key " + echoed)
+    echoed = MINTED.encode() if preset["auth"]["type"] == "oauth2" else echoed
+    assert echoed not in mask_for(injector).mask(b"your key " + echoed)
     defaults = {header.decode(): value.decode() for header, value in found.conduct.default_fields}
     assert defaults == preset.get("headers", {})
 

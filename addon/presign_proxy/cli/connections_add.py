@@ -65,6 +65,6 @@ def _sampled(data: dict[str, Any], sample: str | None) -> list[str]:
     An empty `sample` is the root, which only `*` matches: a webhook has no paths below it.
     """
     if data.get("scheme") != "source":
-        return ["--paths", "*", "--methods", "POST"] if sample == "" else [sample or "PATH"]
+        return ["/", "--paths", "*", "--methods", "POST"] if sample == "" else [sample or "PATH"]
     extension = data["formats"][0]
     return [f"{data['allowed_origins'][0]}/FILE.{extension}", "--format", extension]

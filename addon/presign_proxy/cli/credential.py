@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from ..config.auth_types import AUTH_TYPES, GROUPS
+from ..config.auth_types import AUTH_TYPES, GROUPS, places_of
 from ..config.secret_sources import name_of
 from ..config.values import SecretSource
 from . import prompts
@@ -38,7 +38,7 @@ def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[st
             raise click.UsageError(f"--auth is required: {_TYPES}")
         if kind in GROUPS and not places:
             raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
-        places = list(AUTH_TYPES[kind].places) or places
+        places = list(places_of(kind, options["grant"])) or places
         about = dict.fromkeys(places, "")
     if reference and len(places) > 1:
         raise click.UsageError("the API needs several secrets: write references to them into the file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-AuthName = Literal["bearer", "basic", "header", "query", "path"]
+AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2"]
 
 
 class AuthType(NamedTuple):
@@ -35,8 +35,23 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
     ),
     "query": AuthType(group="params", named_by="param", of_preset=frozenset(("param", "asks", "public"))),
     "path": AuthType(places=("token",), plain=("template",), of_preset=frozenset(("template",))),
+    "oauth2": AuthType(
+        places=("client_id", "client_secret", "refresh_token"),
+        plain=("grant", "token_url", "scope", "extra", "client_auth"),
+        of_preset=frozenset(("grant", "token_url", "scope", "extra", "client_auth", "asks", "public")),
+    ),
 }
 GROUPS: Final[dict[str, str]] = {name: one.group for name, one in AUTH_TYPES.items() if one.group}
 """For each type that has one: the member that maps names to secrets."""
 PLAIN: Final = frozenset(("type", *[member for one in AUTH_TYPES.values() for member in one.plain]))
 """All members of `auth` that hold no secret, of any type."""
+
+
+def places_of(kind: AuthName, grant: str | None) -> tuple[str, ...]:
+    """Return the members of a new entry that each hold one secret.
+
+    Args:
+        grant: of `oauth2`; None for its default.
+    """
+    found = AUTH_TYPES[kind].places
+    return found if grant == "refresh_token" else tuple(one for one in found if one != "refresh_token")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, assert_never
@@ -14,12 +15,14 @@ from ..core.credentials import (
     QueryCredential,
     bearer,
 )
+from ..core.oauth2 import MintedSecret, TokenRequest
 from ..core.path_credential import NO_PATH, PathCredential, fits_a_path, path_credential
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
+from ..signing.source_url import parse_url
 from .outside_secrets import Lent
 from .permissions import readable_by_others
-from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, PathAuth, QueryAuth
+from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth, PathAuth, QueryAuth
 from .secret_programs import Missing
 from .secret_sources import SecretError, name_of, resolve
 from .strict_yaml import Document
@@ -138,6 +141,8 @@ class FileSecrets:
                 )
             case PathAuth():
                 return self._path(at, auth, base)
+            case OAuth2Auth():
+                return bearer(self._oauth2(at, auth))
             case other:
                 assert_never(other)
 
@@ -149,6 +154,42 @@ class FileSecrets:
         if known and not fits_a_path(secret.reveal()):
             self.wrong_secret((*at, "token"), auth.token, NO_PATH)
         return path_credential(base or b"", auth.template, secret)
+
+    def _oauth2(self, at: Location, auth: OAuth2Auth) -> MintedSecret:
+        url = parse_url(auth.token_url)
+        found: dict[str, Secret | None] = {"client_id": None, "client_secret": None, "refresh_token": None}
+        file = auth.refresh_token.file if auth.refresh_token is not None else None
+        for member in found:
+            source: SecretSource | None = getattr(auth, member)
+            if source is not None:
+                kept = member == "refresh_token" and file is not None and not self._offline
+                found[member] = (self._kept_file if kept else self._credential)((*at, member), source)
+        scope = (("scope", auth.scope),) if auth.scope else ()
+        request = TokenRequest(
+            url.origin,
+            url.target,
+            auth.grant,
+            found["client_id"] or _UNSET,
+            found["client_secret"],
+            found["refresh_token"],
+            str(self._base.absolute() / file) if file is not None else None,
+            (*scope, *auth.extra.items()),
+            auth.client_auth == "basic",
+        )
+        return MintedSecret(request, _mark(request))
+
+    def _kept_file(self, at: Location, source: SecretSource) -> Secret:
+        """Check the file of a refresh token, which the gateway replaces itself: it is read when it is used.
+
+        It is not watched. A reload at each change would drop the tokens that were just issued with it.
+        """
+        self.contained = False
+        self._warn_of_file(at, self._base / (source.file or ""))
+        try:
+            resolve(source, self._base, self._environ)
+        except SecretError as error:
+            self.wrong_secret(at, source, str(error))
+        return _UNSET
 
     def _basic(self, at: Location, auth: BasicAuth) -> BasicCredential:
         if auth.username is None and auth.password is None:
@@ -174,7 +215,32 @@ class FileSecrets:
 
     def check_different(self, at: Location, keys: KeyRing, injector: Injector) -> None:
         """Check that no signing secret is the credential itself: then its signer would need no gateway."""
-        known = {one.reveal() for one in injector.secrets() if not isinstance(one, LateSecret)}
+        secrets = [*injector.secrets()]
+        secrets += [part for one in secrets if isinstance(one, MintedSecret) for part in one.request.secrets]
+        known = {one.reveal() for one in secrets if not isinstance(one, LateSecret)}
         for index, key in enumerate(keys.keys):
             if key.secret.reveal() in known - {""}:
                 self.wrong((*at, "signing_keys", index, "secret"), "is the credential itself: make another")
+
+
+def _mark(request: TokenRequest) -> str:
+    """Return a text that differs whenever a request for tokens does."""
+    digest = hashlib.sha256()
+    secrets = (request.client_id, request.client_secret, request.refresh_token)
+    plain = (
+        str(request.origin),
+        request.target,
+        request.grant,
+        request.refresh_file,
+        request.plain,
+        request.in_header,
+    )
+    for one in (*plain, *[_told(secret) for secret in secrets]):
+        digest.update(repr(one).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _told(secret: Secret | None) -> object:
+    if isinstance(secret, LateSecret):
+        return secret.key, secret.ttl
+    return secret.reveal() if secret is not None else None

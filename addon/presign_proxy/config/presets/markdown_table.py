@@ -33,7 +33,7 @@ def _row(name: str, preset: Mapping[str, Any]) -> str:
 def auth_style(auth: Mapping[str, Any]) -> str:
     """Describe the place of the key in a few words."""
     if asks := auth.get("asks"):
-        group = {"header": "headers", "query": "params"}.get(auth["type"], "basic")
+        group = {"header": "headers", "query": "params"}.get(auth["type"], auth["type"])
         return f"{group}: " + ", ".join(f"`{name}` ({about})" for name, about in asks.items())
     match auth["type"]:
         case "header":

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from ...core.path_credential import NO_PATH, fits_a_path
 from ...http.hosts import parse_authority
@@ -13,6 +21,7 @@ from ...signing import grammar
 from ..values import SecretSource
 from .limits import LimitEntry
 from .values import (
+    ClientAuth,
     Duration,
     HeaderName,
     HeaderPrefix,
@@ -20,11 +29,14 @@ from .values import (
     Instant,
     KeyId,
     Method,
+    OAuth2Grant,
     ParamName,
     PathTemplate,
     Port,
+    Scope,
     SecretValue,
     Strict,
+    TokenUrl,
 )
 
 
@@ -63,7 +75,43 @@ class PathAuth(Strict):
         return token
 
 
-Auth = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth, Field(discriminator="type")]
+# Parameters that the gateway sets itself (RFC 6749, RFC 7521, RFC 7523), or that hold secrets.
+_OWN_PARAMS: Final = frozenset(
+    b"assertion client_assertion client_assertion_type client_id client_secret code code_verifier "
+    b"grant_type password redirect_uri refresh_token scope username".decode().split()
+)
+
+
+class OAuth2Auth(Strict):
+    type: Literal["oauth2"]
+    grant: OAuth2Grant = "client_credentials"
+    token_url: TokenUrl
+    client_id: SecretValue
+    client_secret: SecretValue | None = None
+    refresh_token: SecretValue | None = None
+    scope: Scope | None = None
+    extra: dict[ParamName, HeaderValue] = Field(default_factory=dict, max_length=16)
+    client_auth: ClientAuth = "basic"
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, str]) -> dict[str, str]:
+        if ours := sorted(_OWN_PARAMS & extra.keys()):
+            raise ValueError(f"{ours[0]} is a parameter that has a key of its own, or none")
+        return extra
+
+    @model_validator(mode="after")
+    def _fits_its_grant(self) -> Self:
+        if self.grant == "client_credentials" and self.client_secret is None:
+            raise ValueError("grant: client_credentials needs a client_secret")
+        if (self.grant == "refresh_token") != (self.refresh_token is not None):
+            raise ValueError("grant: refresh_token and a refresh_token belong together")
+        return self
+
+
+Auth = Annotated[
+    BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth | OAuth2Auth, Field(discriminator="type")
+]
 
 
 class SigningKeyEntry(Strict):
