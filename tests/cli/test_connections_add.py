@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.private_keys import service_account
 from support.shell import Shell
 
 KEY = "sk-KEY-0123456789"
@@ -210,6 +211,18 @@ def test_a_client_of_a_token_endpoint_is_added_and_its_secret_replaced(shell: Sh
     assert replaced.code == 0, replaced.all
     auth = json.loads(shell.presign("decrypt").out)["connections"]["conn_o"]["auth"]
     assert (auth["client_id"], auth["client_secret"]) == ("my-client", "NEW-secret-0123")
+
+
+def test_the_file_of_a_service_account_is_named_and_never_copied(shell: Shell) -> None:
+    file = shell.directory / "sa.json"
+    file.touch(0o600)
+    file.write_text(service_account())
+    entry = added(shell, "--preset", "vertex", "--var", "location=us-east1", "--credential-file", "sa.json")
+    assert entry["auth"] == {"token": {"file": "sa.json"}}
+    where = ("c", "--upstream", "https://a.test", "--auth", "oauth2", "--token-url", "https://id.test/token")
+    entry = added(shell, *where, "--grant", "jwt_bearer", "--credential-file", "sa.json")
+    assert entry["auth"]["private_key"] == {"file": "sa.json"}
+    assert "PRIVATE" not in shell.presign("connections", "show", "c").all
 
 
 def test_a_refresh_token_is_asked_for_where_its_grant_is_said(shell: Shell) -> None:

@@ -12,6 +12,7 @@ from presign_proxy.config_problems import ConfigError
 from presign_proxy.core.oauth2 import MintedSecret
 from support.asking import SECRET
 from support.config import write_config
+from support.private_keys import ec_key, pem, rsa_key
 
 CLIENT_SECRET = "client-s3cret-0123456789"
 AUTH = {
@@ -50,11 +51,19 @@ def problems(tmp_path: Path, auth: dict[str, Any], **more: Any) -> list[str]:
         ({"token_url": "https://u:p@id.example.com/"}, "auth.token_url: has to be an http(s) URL"),
         ({"token_url": "https://id.example.com/#x"}, "auth.token_url: has to be an http(s) URL"),
         ({"token_url": None}, "auth.token_url: is required"),
-        ({"client_id": None}, "auth.client_id: is required"),
+        ({"client_id": None}, "auth: needs a client_id"),
+        ({"private_key": "x"}, "auth: grant: jwt_bearer and a private_key belong together"),
+        ({"grant": "jwt_bearer"}, "auth: grant: jwt_bearer and a private_key belong together"),
+        ({"subject": "x"}, "auth: audience and subject are claims of grant: jwt_bearer"),
+        ({"grant": "jwt_bearer", "private_key": CLIENT_SECRET}, "auth.private_key: has to be a private key"),
+        (
+            {"grant": "jwt_bearer", "private_key": pem(rsa_key()), "client_id": None, "client_secret": None},
+            "auth.private_key: needs a client_id, the issuer of its assertions",
+        ),
         ({"client_secret": None}, "auth: grant: client_credentials needs a client_secret"),
         ({"refresh_token": "abc"}, "auth: grant: refresh_token and a refresh_token belong together"),
         ({"grant": "refresh_token"}, "auth: grant: refresh_token and a refresh_token belong together"),
-        ({"grant": "password"}, "auth.grant: has to be client_credentials or refresh_token"),
+        ({"grant": "password"}, "auth.grant: has to be client_credentials, refresh_token or jwt_bearer"),
         ({"client_auth": "jwt"}, "auth.client_auth: has to be basic or post"),
         ({"extra": {"grant_type": "password"}}, "auth.extra: grant_type is a parameter"),
         ({"extra": {"client_secret": "x"}}, "auth.extra: client_secret is a parameter"),
@@ -99,6 +108,10 @@ def test_equal_requests_share_their_mark_and_any_other_value_changes_it(tmp_path
         {"client_secret": {"exec": ["echo", CLIENT_SECRET]}},
         {"grant": "refresh_token", "refresh_token": "a"},
         {"grant": "refresh_token", "refresh_token": "b"},
+        {"grant": "jwt_bearer", "private_key": pem(rsa_key())},
+        {"grant": "jwt_bearer", "private_key": pem(ec_key())},
+        {"grant": "jwt_bearer", "private_key": pem(ec_key()), "subject": "x"},
+        {"grant": "jwt_bearer", "private_key": pem(ec_key()), "audience": "x"},
     ]
     marks = {mark, *(minted(tmp_path, **other).key for other in others)}
     assert len(marks) == len(others) + 1

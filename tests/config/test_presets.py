@@ -28,6 +28,7 @@ from support.deciding import NOW, registry
 from support.deciding import code as answer
 from support.deciding import request as asked
 from support.places import ROOT
+from support.private_keys import service_account
 from support.signing import presign_target
 
 SIGNING = "sk_0123456789abcdef0123456789abcdef"
@@ -43,6 +44,7 @@ VALUES = {
     "company": "my-company",
     "dc": "us21",
     "domain": "my-company",
+    "location": "europe-west4",
     "org": "my-company",
     "project": "abcdefghijklmnopqrst",
     "region": "eu-central-1",
@@ -65,6 +67,8 @@ def complete(name: str) -> dict[str, Any]:
     """A connection of a built-in preset with everything that it needs, and no more."""
     preset = providers()[name]
     auth: dict[str, Any] = {"token": KEY}
+    if preset["auth"].get("grant") == "jwt_bearer":
+        auth = {"token": service_account()}
     if "asks" in preset["auth"]:
         secrets = dict(zip(preset["auth"]["asks"], (KEY, SECOND), strict=True))
         group = {"header": "headers", "query": "params"}.get(preset["auth"]["type"])

@@ -13,9 +13,11 @@ from presign_proxy.core.oauth2 import LIFETIME, MAX_LIFETIME, MintedSecret, Toke
 from presign_proxy.errors import Denied
 from presign_proxy.http.message import Origin
 from presign_proxy.signing.secret import LateSecret, Secret
+from support.private_keys import ISSUER, pem, rsa_key, service_account, verified
 
 ORIGIN = Origin("https", "login.example.com", 443)
 JSON = b"application/json"
+NOW = 1_800_000_000
 
 
 def request(**more: Any) -> TokenRequest:
@@ -24,7 +26,7 @@ def request(**more: Any) -> TokenRequest:
 
 
 def sent(found: TokenRequest, refresh_token: Secret | None = None) -> tuple[str | None, dict[str, str]]:
-    fields, body = written(found, lambda secret: secret, refresh_token)
+    fields, body = written(found, lambda secret: secret, refresh_token, NOW)
     pairs = parse_qsl(body.decode(), strict_parsing=True)
     assert len(dict(pairs)) == len(pairs)
     basic = dict(fields).get(b"Authorization")
@@ -53,7 +55,7 @@ def test_secrets_of_programs_are_named_and_filled() -> None:
     late = LateSecret(("vault", "read"), 60)
     found = request(client_secret=late)
     assert found.late == (late,)
-    fields, _ = written(found, lambda secret: Secret("filled") if secret is late else secret, None)
+    fields, _ = written(found, lambda secret: Secret("filled") if secret is late else secret, None, NOW)
     assert base64.b64encode(b"me:filled") in dict(fields)[b"Authorization"]
     assert MintedSecret(found, "mark").needs == (late,)
     with pytest.raises(LookupError):
@@ -111,3 +113,29 @@ def test_only_known_words_of_a_refusal_are_repeated(status: int, error: Any, sai
         minted(status, JSON, json.dumps({"error": error, "access_token": "abc"}).encode())
     assert denied.value.detail == f"the token endpoint {said}"
     assert denied.value.code == "upstream"
+
+
+def test_an_assertion_speaks_for_the_service_account_to_this_endpoint_only() -> None:
+    bearer = {"grant": "jwt_bearer", "client_id": None, "client_secret": None}
+    found = request(**bearer, private_key=Secret(service_account()), plain=(("scope", "a b"), ("x", "y")))
+    basic, form = sent(found)
+    head, claims = verified(form.pop("assertion"), rsa_key())
+    assert (basic, form) == (None, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "x": "y"})
+    assert claims["aud"] == "https://login.example.com/token"
+    assert (claims["iss"], claims["scope"], head["alg"]) == (ISSUER, "a b", "RS256")
+    named = request(
+        **bearer | {"client_id": Secret("me")},
+        private_key=Secret(pem(rsa_key())),
+        claims=(("aud", "https://login.salesforce.com"), ("sub", "user@example.com")),
+    )
+    _, claims = verified(sent(named)[1]["assertion"], rsa_key())
+    assert (claims["iss"], claims["aud"]) == ("me", "https://login.salesforce.com")
+    assert claims["sub"] == "user@example.com"
+
+
+def test_a_program_that_prints_no_key_is_answered_502() -> None:
+    found = request(grant="jwt_bearer", client_id=None, client_secret=None, private_key=Secret("R3AL"))
+    with pytest.raises(Denied) as denied:
+        sent(found)
+    assert denied.value.code == "upstream"
+    assert "R3AL" not in denied.value.detail

@@ -20,6 +20,7 @@ from support.config import write_config
 from support.gateways import MakeGateway
 from support.lanes import WAYS
 from support.leaks import Traces
+from support.private_keys import ISSUER, rsa_key, service_account, verified
 from support.process import free_port
 from support.proxy import Mitm
 from support.puppet import eventually
@@ -352,6 +353,32 @@ def test_a_token_endpoint_is_verified_and_is_never_the_gateway_itself(
     log = gateway.log()
     assert "the certificate of the token endpoint is not trusted" in log
     assert CLIENT_SECRET not in log
+
+
+def test_a_service_account_as_google_hands_it_out_signs_its_own_requests(
+    make_gateway: MakeGateway, upstream: Recorder, endpoint: TokenEndpoint, tmp_path: Path
+) -> None:
+    endpoint.reset()
+    file = tmp_path / "sa.json"
+    file.touch(0o600)
+    file.write_text(service_account())
+    claims: list[dict[str, Any]] = []
+
+    def answer(asked: Any, number: int) -> Reply:
+        claims.append(verified(asked.form["assertion"], rsa_key())[1])
+        return token(f"ya29.for-a-service-account-{number}")
+
+    endpoint.answer = answer
+    jwt = {"type": "oauth2", "grant": "jwt_bearer", "token_url": endpoint.url, "scope": "cloud"}
+    entry = connection(upstream, jwt | {"private_key": {"file": str(file)}})
+    gateway = make_gateway({"gateway": {"hosts": ["presign.local"]}, "connections": {"conn_g": entry}})
+    for _ in range(2):
+        assert ask(gateway.port, Grant("conn_g").target("x")).status == 200
+    assert authorizations(upstream, 2) == ["Bearer ya29.for-a-service-account-1"] * 2
+    (found,) = claims
+    assert (found["iss"], found["aud"], found["scope"]) == (ISSUER, endpoint.url, "cloud")
+    assert abs(found["exp"] - time.time()) < 700
+    assert "PRIVATE KEY" not in gateway.log()
 
 
 def test_workers_take_turns_with_a_refresh_token(

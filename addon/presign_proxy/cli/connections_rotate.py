@@ -257,7 +257,11 @@ def _replace_credential(workspace: Workspace, output: Output, name: str) -> None
         workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
         auth = dict(data.get("auth") or {})
         place = next(
-            (p for p in ("token", "password", "username", "refresh_token", "client_secret") if p in auth),
+            (
+                p
+                for p in ("token", "password", "username", "refresh_token", "client_secret", "private_key")
+                if p in auth
+            ),
             None,
         )
         if place is None:

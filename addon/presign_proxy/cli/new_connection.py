@@ -39,7 +39,7 @@ _OPTIONS: Final = (
     click.option("--token-url", metavar="URL", help="With --auth oauth2: where tokens are issued."),
     click.option(
         "--grant",
-        type=click.Choice(["client_credentials", "refresh_token"]),
+        type=click.Choice(["client_credentials", "refresh_token", "jwt_bearer"]),
         help="With --auth oauth2: how tokens are asked for.",
     ),
     click.option("--scope", metavar="TEXT", help="With --auth oauth2: the scopes, with blanks between them."),

@@ -36,8 +36,8 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
     "query": AuthType(group="params", named_by="param", of_preset=frozenset(("param", "asks", "public"))),
     "path": AuthType(places=("token",), plain=("template",), of_preset=frozenset(("template",))),
     "oauth2": AuthType(
-        places=("client_id", "client_secret", "refresh_token"),
-        plain=("grant", "token_url", "scope", "extra", "client_auth"),
+        places=("client_id", "client_secret", "refresh_token", "private_key"),
+        plain=("grant", "token_url", "scope", "extra", "client_auth", "audience", "subject"),
         of_preset=frozenset(("grant", "token_url", "scope", "extra", "client_auth", "asks", "public")),
     ),
 }
@@ -53,5 +53,8 @@ def places_of(kind: AuthName, grant: str | None) -> tuple[str, ...]:
     Args:
         grant: of `oauth2`; None for its default.
     """
-    found = AUTH_TYPES[kind].places
-    return found if grant == "refresh_token" else tuple(one for one in found if one != "refresh_token")
+    if kind != "oauth2":
+        return AUTH_TYPES[kind].places
+    if grant == "jwt_bearer":
+        return ("private_key",)
+    return ("client_id", "client_secret", *(("refresh_token",) if grant == "refresh_token" else ()))

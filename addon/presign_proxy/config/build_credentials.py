@@ -15,6 +15,7 @@ from ..core.credentials import (
     QueryCredential,
     bearer,
 )
+from ..core.jwt_assertion import read_key
 from ..core.oauth2 import MintedSecret, TokenRequest
 from ..core.path_credential import NO_PATH, PathCredential, fits_a_path, path_credential
 from ..signing.keys import KeyRing
@@ -82,11 +83,14 @@ class FileSecrets:
             self._lacks.append(f"{name_of(source)}: {message}" if message.startswith("is ") else message)
             self._lent.lacking.append(self.document.problem(at, message))
 
-    def secret(self, at: Location, source: SecretSource, *, lend: bool = False) -> Secret:
+    def secret(
+        self, at: Location, source: SecretSource, *, lend: bool = False, lines: bool = False
+    ) -> Secret:
         """Return a secret of the file. If it is not available, report a problem and return an empty one.
 
         Args:
             lend: return the secret of the last load instead of an empty one.
+            lines: permit line breaks.
         """
         self.contained = self.contained and source.literal is not None
         self.holds_secrets = self.holds_secrets or source.literal is not None
@@ -94,8 +98,8 @@ class FileSecrets:
             self._warn_of_file(at, self._base / source.file)
         try:
             if self._lent is not None:
-                return self._lent.secret(source, self._base, self._environ)
-            return resolve(source, self._base, self._environ)
+                return self._lent.secret(source, self._base, self._environ, lines=lines)
+            return resolve(source, self._base, self._environ, lines=lines)
         except Missing:
             return _UNSET  # everything is built again after the program has run
         except SecretError as error:
@@ -169,14 +173,34 @@ class FileSecrets:
             url.origin,
             url.target,
             auth.grant,
-            found["client_id"] or _UNSET,
+            found["client_id"],
             found["client_secret"],
             found["refresh_token"],
             str(self._base.absolute() / file) if file is not None else None,
             (*scope, *auth.extra.items()),
             auth.client_auth == "basic",
+            self._private_key((*at, "private_key"), auth),
+            tuple([(name, text) for name, text in (("aud", auth.audience), ("sub", auth.subject)) if text]),
         )
         return MintedSecret(request, _mark(request))
+
+    def _private_key(self, at: Location, auth: OAuth2Auth) -> Secret | None:
+        """Return the private key as its text. It is parsed here, to report a bad one at the start."""
+        source = auth.private_key
+        if source is None:
+            return None
+        if self._offline or source.exec is not None:
+            return LateSecret(source.exec or (), source.ttl)
+        found = self.secret(at, source, lines=True)
+        if found is not _UNSET:
+            try:
+                issuer = read_key(found.reveal()).issuer
+            except ValueError as error:
+                self.wrong_secret(at, source, str(error))
+            else:
+                if issuer is None and auth.client_id is None:
+                    self.wrong(at, "needs a client_id, the issuer of its assertions")
+        return found
 
     def _kept_file(self, at: Location, source: SecretSource) -> Secret:
         """Check the file of a refresh token, which the gateway replaces itself: it is read when it is used.
@@ -226,7 +250,7 @@ class FileSecrets:
 def _mark(request: TokenRequest) -> str:
     """Return a text that differs whenever a request for tokens does."""
     digest = hashlib.sha256()
-    secrets = (request.client_id, request.client_secret, request.refresh_token)
+    secrets = (request.client_id, request.client_secret, request.refresh_token, request.private_key)
     plain = (
         str(request.origin),
         request.target,
@@ -234,6 +258,7 @@ def _mark(request: TokenRequest) -> str:
         request.refresh_file,
         request.plain,
         request.in_header,
+        request.claims,
     )
     for one in (*plain, *[_told(secret) for secret in secrets]):
         digest.update(repr(one).encode() + b"\0")

@@ -13,8 +13,11 @@ from ..errors import Denied
 from ..http.message import Fields, Origin
 from ..signing.secret import LateSecret, Secret
 from .credentials import Fill
+from .jwt_assertion import assertion, read_key
 
-Grant = Literal["client_credentials", "refresh_token"]
+Grant = Literal["client_credentials", "refresh_token", "jwt_bearer"]
+_ON_THE_WIRE: Final = {"jwt_bearer": "urn:ietf:params:oauth:grant-type:jwt-bearer"}
+"""The grants whose `grant_type` has another name (RFC 7523, 2.1)."""
 MAX_ANSWER: Final = 64 * 1024
 """Most bytes of an answer of a token endpoint. Tokens with many claims have about 10,000."""
 LIFETIME: Final = 300
@@ -40,7 +43,7 @@ class TokenRequest:
     origin: Origin
     target: bytes
     grant: Grant
-    client_id: Secret
+    client_id: Secret | None
     client_secret: Secret | None = None
     refresh_token: Secret | None = None
     refresh_file: str | None = None
@@ -48,11 +51,16 @@ class TokenRequest:
     plain: tuple[tuple[str, str], ...] = ()
     in_header: bool = True
     """True if the client authenticates by Basic, else in the body (RFC 6749, 2.3.1)."""
+    private_key: Secret | None = None
+    """Signs the assertion of `jwt_bearer`."""
+    claims: tuple[tuple[str, str], ...] = ()
+    """Claims of that assertion, in the place of the usual ones."""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
         """All secrets in it, but for one in a file."""
-        return tuple([one for one in (self.client_id, self.client_secret, self.refresh_token) if one])
+        all_of_it = (self.client_id, self.client_secret, self.refresh_token, self.private_key)
+        return tuple([one for one in all_of_it if one is not None])
 
     @property
     def late(self) -> tuple[LateSecret, ...]:
@@ -88,13 +96,28 @@ class Minted(NamedTuple):
     refresh_token: Secret | None = None
 
 
-def written(request: TokenRequest, fill: Fill, refresh_token: Secret | None) -> tuple[Fields, bytes]:
-    """Return header fields and body of a request to the endpoint, both with secrets in them."""
-    form = [("grant_type", request.grant), *request.plain]
+def written(
+    request: TokenRequest, fill: Fill, refresh_token: Secret | None, now: int
+) -> tuple[Fields, bytes]:
+    """Return header fields and body of a request to the endpoint, both with secrets in them.
+
+    Args:
+        now: Unix time, whole seconds.
+
+    Raises Denied("upstream") if a program printed something else than a private key.
+    """
+    form = [("grant_type", _ON_THE_WIRE.get(request.grant, request.grant))]
+    client_id, secret, key = (
+        fill(one).reveal() if one is not None else None
+        for one in (request.client_id, request.client_secret, request.private_key)
+    )
+    if key is not None:
+        form.append(("assertion", _assertion(request, key, client_id, now)))
+        form += [one for one in request.plain if one[0] != "scope"]  # the scope is a claim
+    else:
+        form += request.plain
     if refresh_token is not None:
         form.append(("refresh_token", refresh_token.reveal()))
-    client_id = fill(request.client_id).reveal()
-    secret = fill(request.client_secret).reveal() if request.client_secret is not None else None
     fields: list[tuple[bytes, bytes]] = [
         (b"Accept", b"application/json"),
         (b"Accept-Encoding", b"identity"),
@@ -102,12 +125,23 @@ def written(request: TokenRequest, fill: Fill, refresh_token: Secret | None) -> 
     ]
     if secret is not None and request.in_header:
         # Both parts are form-encoded first (RFC 6749, 2.3.1 and appendix B).
-        pair = f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()
+        pair = f"{quote_plus(client_id or '')}:{quote_plus(secret)}".encode()
         fields.append((b"Authorization", b"Basic " + base64.b64encode(pair)))
-    else:
+    elif client_id is not None and (secret is not None or key is None):
         form.append(("client_id", client_id))
         form += [("client_secret", secret)] if secret is not None else []
     return tuple(fields), urlencode(form).encode("ascii")
+
+
+def _assertion(request: TokenRequest, key: str, client_id: str | None, now: int) -> str:
+    try:
+        found = read_key(key)
+    except ValueError as error:
+        raise Denied("upstream", f"the private key {error}") from None
+    endpoint = f"{request.origin}{request.target.decode('ascii')}"
+    usual = {"iss": client_id or found.issuer or "", "aud": endpoint}
+    scope = {name: value for name, value in request.plain if name == "scope"}
+    return assertion(found, usual | scope | dict(request.claims), now)
 
 
 def minted(status: int, content_type: bytes, body: bytes) -> Minted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -57,7 +58,7 @@ class Mint:
         return answer
 
     async def _ask(self, request: TokenRequest, fill: Any, refresh_token: Secret | None) -> Minted:
-        fields, body = written(request, fill, refresh_token)
+        fields, body = written(request, fill, refresh_token, int(time.time()))
         return minted(*await self._endpoint.post(request.origin, request.target, fields, body))
 
     async def _of_file(self, request: TokenRequest, fill: Any, path: Path) -> Minted:

@@ -153,6 +153,12 @@ class _Filling:
         kind = wanted["type"]
         if kind == "basic":
             return self._in_basic(auth, wanted)
+        if kind == "oauth2" and "token" in auth:
+            if "private_key" in auth:
+                self.wrong(("auth", "token"), "means the same as private_key: give only one of them")
+            return {key: value for key, value in auth.items() if key != "token"} | {
+                "private_key": auth["token"]
+            }
         if "token" not in auth or not AUTH_TYPES[kind].group:
             return auth
         group, place = AUTH_TYPES[kind].group, AUTH_TYPES[kind].named_by

@@ -40,6 +40,8 @@ def auth_style(auth: Mapping[str, Any]) -> str:
             return f"`{auth['header']}: {auth.get('prefix', '')}…`"
         case "query":
             return f"`?{auth['param']}=…`"
+        case "oauth2":
+            return "oauth2: the JSON of a service account"
         case "path":
             return f"`{auth['template'].replace('{token}', '…')}` in the path"
         case "basic" if "username" in auth:

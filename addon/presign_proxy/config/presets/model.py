@@ -94,8 +94,10 @@ class PresetAuth(Strict):
         places = {"header": self.header, "query": self.param, "path": self.template}
         if self.type in places and (places[self.type] is None) != bool(self.asks):
             raise ValueError("has to name one place for the key, or ask for several secrets")
-        if self.type == "oauth2" and (self.token_url is None or not self.asks):
-            raise ValueError("needs a token_url, and asks with client_id and client_secret")
+        if self.type == "oauth2" and (
+            self.token_url is None or bool(self.asks) == (self.grant == "jwt_bearer")
+        ):
+            raise ValueError("needs a token_url, and asks with client_id and client_secret, or jwt_bearer")
         if (self.prefix or self.username or self.password) and self.asks:
             raise ValueError("asks cannot be combined with prefix, username or password")
         if not set(self.public) <= set(self.asks) or (self.asks and len(self.public) == len(self.asks)):

@@ -86,8 +86,11 @@ class OAuth2Auth(Strict):
     type: Literal["oauth2"]
     grant: OAuth2Grant = "client_credentials"
     token_url: TokenUrl
-    client_id: SecretValue
+    client_id: SecretValue | None = None
     client_secret: SecretValue | None = None
+    private_key: SecretValue | None = None
+    audience: Scope | None = None
+    subject: Scope | None = None
     refresh_token: SecretValue | None = None
     scope: Scope | None = None
     extra: dict[ParamName, HeaderValue] = Field(default_factory=dict, max_length=16)
@@ -104,6 +107,12 @@ class OAuth2Auth(Strict):
     def _fits_its_grant(self) -> Self:
         if self.grant == "client_credentials" and self.client_secret is None:
             raise ValueError("grant: client_credentials needs a client_secret")
+        if (self.grant != "jwt_bearer" or self.client_secret is not None) and self.client_id is None:
+            raise ValueError("needs a client_id")
+        if (self.grant == "jwt_bearer") != (self.private_key is not None):
+            raise ValueError("grant: jwt_bearer and a private_key belong together")
+        if self.grant != "jwt_bearer" and (self.audience or self.subject):
+            raise ValueError("audience and subject are claims of grant: jwt_bearer; use extra for parameters")
         if (self.grant == "refresh_token") != (self.refresh_token is not None):
             raise ValueError("grant: refresh_token and a refresh_token belong together")
         return self

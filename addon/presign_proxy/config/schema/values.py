@@ -108,7 +108,7 @@ TokenUrl = Annotated[
 Scope = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
 
 
-OAuth2Grant = Literal["client_credentials", "refresh_token"]
+OAuth2Grant = Literal["client_credentials", "refresh_token", "jwt_bearer"]
 
 
 ClientAuth = Literal["basic", "post"]
