@@ -293,6 +293,38 @@ def test_a_refresh_token_that_is_replaced_is_kept_in_its_file(
     assert gateway.log().count("connections from ") <= 1  # writing the file is no reason to reload
 
 
+def test_a_refresh_token_that_cannot_be_written_back_serves_until_a_restart(
+    make_gateway: MakeGateway, upstream: Recorder, endpoint: TokenEndpoint, tmp_path: Path
+) -> None:
+    """As Kubernetes mounts it: a link, which the gateway never replaces."""
+    endpoint.reset()
+    (tmp_path / "data").mkdir(mode=0o700)
+    real, file = tmp_path / "data" / "refresh", tmp_path / "refresh"
+    real.touch(0o600)
+    real.write_text("refresh-1")
+    file.symlink_to("data/refresh")
+    valid = ["refresh-1"]
+
+    def answer(asked: Any, number: int) -> Reply:
+        if asked.form["refresh_token"] not in (valid[-1], "repaired"):
+            return Reply(400, {"error": "invalid_grant"})
+        valid.append(f"refresh-{number + 1}")
+        return token(f"access-{number}-0123456789", 1, refresh_token=valid[-1])
+
+    endpoint.answer = answer
+    entry = connection(upstream, auth(endpoint, grant="refresh_token", refresh_token={"file": str(file)}))
+    gateway = make_gateway({"gateway": {"hosts": ["presign.local"]}, "connections": {"conn_r": entry}})
+    for _ in range(3):
+        assert ask(gateway.port, Grant("conn_r").target("x")).status == 200
+        time.sleep(1.1)
+    assert real.read_text() == "refresh-1"
+    assert "a restart loses the new refresh token" in gateway.log()
+    real.write_text("repaired")
+    assert ask(gateway.port, Grant("conn_r").target("x")).status == 200
+    assert endpoint.asked[-1].form["refresh_token"] == "repaired"
+    assert not Traces(["refresh-2", "refresh-3"]).found_in(gateway.log().encode())
+
+
 def test_a_new_configuration_asks_for_a_new_token(
     make_gateway: MakeGateway, upstream: Recorder, endpoint: TokenEndpoint
 ) -> None:
