@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -112,7 +111,7 @@ def a_client() -> Client:
 
 
 def granted(origin: Origin, **more: Any) -> Forward:
-    return replace(sent(request(signed())), origin=origin, **more)
+    return sent(request(signed()))._replace(origin=origin, **more)
 
 
 @contextlib.asynccontextmanager
