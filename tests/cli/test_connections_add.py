@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from support.private_keys import service_account
 from support.shell import Shell
 
 KEY = "sk-KEY-0123456789"
@@ -146,3 +147,139 @@ def test_the_next_command_signs_what_the_new_connection_allows(
     assert line == f"sign conn_github {hinted}"
     signed = shell.presign(*shlex.split(line.replace("PATH", "issues")))
     assert signed.code == 0, signed.all
+
+
+def test_a_credential_in_the_path_is_added_shown_and_edited_without_being_seen(shell: Shell) -> None:
+    """The stars for members that are no secrets were kept on editing, and nothing could be saved."""
+    token = "123456:AAH-secret_of_a_bot"
+    where = (
+        "conn_bot",
+        "--upstream",
+        "https://api.telegram.org",
+        "--auth",
+        "path",
+        "--template",
+        "/bot{token}",
+    )
+    entry = added(shell, *where, stdin=f"{token}\n")
+    assert entry["auth"] == {"type": "path", "template": "/bot{token}", "token": token}
+    shown = shell.presign("connections", "show", "conn_bot")
+    assert "/bot{token}" in shown.out
+    assert token not in shown.all
+    edited = shell.presign("connections", "edit", "conn_bot", "--yes", EDITOR="sed -i 's|/bot|/v2/bot|'")
+    assert edited.code == 0, edited.all
+    url = shell.presign("sign", "conn_bot", "getMe").out.strip()
+    explained = shell.presign("explain", url)
+    assert "https://api.telegram.org/v2/botpresign:conn_bot/getMe" in explained.out
+    assert token not in explained.all
+    new = shell.presign("connections", "rotate", "conn_bot", "--credential", stdin="777:NEW-secret\n")
+    assert new.code == 0, new.all
+    auth = json.loads(shell.presign("decrypt").out)["connections"]["conn_bot"]["auth"]
+    assert auth == {"type": "path", "template": "/v2/bot{token}", "token": "777:NEW-secret"}
+
+
+@pytest.mark.parametrize(
+    ("options", "stdin", "code", "said"),
+    [
+        (("--auth", "path"), "a", 2, "--template belong together"),
+        (("--auth", "bearer", "--template", "/{token}"), "a", 2, "--template belong together"),
+        (("--auth", "path", "--template", "/bot"), "a", 1, "has to be a path with {token} once"),
+        (("--auth", "path", "--template", "/../{token}"), "a", 1, "has to be a path with {token} once"),
+        (("--auth", "path", "--template", "/{token}"), "SECRET/../x", 1, "has to be a part of a path"),
+        (("--auth", "path", "--template", "/{token}"), "https://a.test/SECRET", 1, "has to be a part of"),
+    ],
+)
+def test_a_path_that_could_lead_elsewhere_is_not_added(
+    shell: Shell, options: tuple[str, ...], stdin: str, code: int, said: str
+) -> None:
+    done = shell.presign(
+        "connections", "add", "c", "--upstream", "https://a.test", *options, stdin=f"{stdin}\n"
+    )
+    assert (done.code, said in done.err) == (code, True), done.all
+    assert "SECRET" not in done.all
+
+
+def test_a_webhook_is_told_how_its_root_is_signed(shell: Shell) -> None:
+    done = shell.presign("connections", "add", "--preset", "slack-webhook", stdin="T0/B0/XXXXXXXXXXXX\n")
+    assert done.code == 0, done.all
+    words = shlex.split(done.err.rpartition("Next: ")[2])
+    assert shell.presign(*words[words.index("sign") :]).code == 0
+
+
+def test_a_client_of_a_token_endpoint_is_added_and_its_secret_replaced(shell: Shell) -> None:
+    where = (
+        "conn_o",
+        "--upstream",
+        "https://a.test",
+        "--auth",
+        "oauth2",
+        "--token-url",
+        "https://id.test/token",
+    )
+    entry = added(shell, *where, "--scope", "read write", stdin=f"my-client\n{KEY}\n")
+    assert entry["auth"] == {
+        "type": "oauth2",
+        "token_url": "https://id.test/token",
+        "scope": "read write",
+        "client_id": "my-client",
+        "client_secret": KEY,
+    }
+    shown = shell.presign("connections", "show", "conn_o")
+    assert "https://id.test/token" in shown.out
+    assert KEY not in shown.all
+    explained = shell.presign("explain", shell.presign("sign", "conn_o", "v1/x").out.strip())
+    assert explained.code == 0, explained.all
+    assert KEY not in explained.all
+    replaced = shell.presign("connections", "rotate", "conn_o", "--credential", stdin="NEW-secret-0123\n")
+    assert replaced.code == 0, replaced.all
+    auth = json.loads(shell.presign("decrypt").out)["connections"]["conn_o"]["auth"]
+    assert (auth["client_id"], auth["client_secret"]) == ("my-client", "NEW-secret-0123")
+
+
+def test_the_file_of_a_service_account_is_named_and_never_copied(shell: Shell) -> None:
+    file = shell.directory / "sa.json"
+    file.touch(0o600)
+    file.write_text(service_account())
+    entry = added(shell, "--preset", "vertex", "--var", "location=us-east1", "--credential-file", "sa.json")
+    assert entry["auth"] == {"token": {"file": "sa.json"}}
+    where = ("c", "--upstream", "https://a.test", "--auth", "oauth2", "--token-url", "https://id.test/token")
+    entry = added(shell, *where, "--grant", "jwt_bearer", "--credential-file", "sa.json")
+    assert entry["auth"]["private_key"] == {"file": "sa.json"}
+    assert "PRIVATE" not in shell.presign("connections", "show", "c").all
+
+
+def test_a_refresh_token_is_asked_for_where_its_grant_is_said(shell: Shell) -> None:
+    where = (
+        "conn_o",
+        "--upstream",
+        "https://a.test",
+        "--auth",
+        "oauth2",
+        "--token-url",
+        "https://id.test/token",
+    )
+    entry = added(shell, *where, "--grant", "refresh_token", stdin=f"my-client\n{KEY}\nrefresh-1\n")
+    assert entry["auth"]["grant"] == "refresh_token"
+    assert entry["auth"]["refresh_token"] == "refresh-1"
+    preset = ("--preset", "salesforce", "--var", "domain=acme")
+    assert added(shell, *preset, stdin=f"consumer\n{KEY}\n")["auth"]["client_secret"] == KEY
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--auth", "oauth2"), 2, "--token-url belong together"),
+        (("--auth", "bearer", "--token-url", "https://id.test"), 2, "--token-url belong together"),
+        (("--auth", "bearer", "--scope", "x"), 2, "need --auth oauth2"),
+        (("--auth", "oauth2", "--token-url", "ftp://id.test"), 1, "has to be an http(s) URL"),
+        (("--auth", "oauth2", "--token-url", "http://id.test/token"), 1, "is not https"),
+        (("--auth", "oauth2", "--token-url", "https://me:pw@id.test/"), 1, "has to be an http(s) URL"),
+    ],
+)
+def test_an_endpoint_that_may_not_be_asked_is_not_added(
+    shell: Shell, options: tuple[str, ...], code: int, said: str
+) -> None:
+    given = ("connections", "add", "c", "--upstream", "https://a.test", *options)
+    done = shell.presign(*given, stdin=f"client\n{KEY}\n")
+    assert (done.code, said in done.err) == (code, True), done.all
+    assert KEY not in done.all

@@ -494,5 +494,5 @@ def test_each_type_of_auth_that_a_file_may_name_stands_in_the_table_and_no_other
     models = {get_args(one.model_fields["type"].annotation)[0]: one for one in get_args(get_args(Auth)[0])}
     assert models.keys() == AUTH_TYPES.keys() == set(get_args(AuthName))
     for name, kind in AUTH_TYPES.items():
-        members = {*kind.places, *filter(None, [kind.group])}
-        assert models[name].model_fields.keys() - {"type", "prefix"} == members
+        members = {*kind.places, *kind.plain, *filter(None, [kind.group])}
+        assert models[name].model_fields.keys() - {"type"} == members

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from presign_proxy import Signer
+from presign_proxy.config.auth_types import AUTH_TYPES
 from presign_proxy.config.file_versions import version_of
 from presign_proxy.config.load import Loaded, load
 from presign_proxy.config.presets.builtin import providers
@@ -21,16 +22,19 @@ from presign_proxy.core.connection import Connection
 from presign_proxy.core.credentials import Outgoing
 from presign_proxy.core.masking import mask_for
 from presign_proxy.http.paths import canonical_path
+from presign_proxy.signing.secret import LateSecret, Secret
 from support.config import write_config
 from support.deciding import NOW, registry
 from support.deciding import code as answer
 from support.deciding import request as asked
 from support.places import ROOT
+from support.private_keys import service_account
 from support.signing import presign_target
 
 SIGNING = "sk_0123456789abcdef0123456789abcdef"
 KEY = "sk-REALSECRET-0123456789"
 SECOND = "sk-ANOTHERSECRET-9876543210"
+MINTED = "eyJ0eXAi-a-token-of-an-endpoint"
 PLAIN = Outgoing(b"/v1/x", b"a=1", ((b"X-Kept", b"1"),))
 
 # One good value for each host variable; a preset that brings a new one fails until it is listed.
@@ -40,6 +44,7 @@ VALUES = {
     "company": "my-company",
     "dc": "us21",
     "domain": "my-company",
+    "location": "europe-west4",
     "org": "my-company",
     "project": "abcdefghijklmnopqrst",
     "region": "eu-central-1",
@@ -49,6 +54,7 @@ VALUES = {
     "stack": "mystack",
     "store": "my-store",
     "subdomain": "my-company",
+    "tenant": "01234567-89ab-cdef-0123-456789abcdef",
     "workspace": "dbc-a1b2345c-d6e7",
 }
 
@@ -61,6 +67,8 @@ def complete(name: str) -> dict[str, Any]:
     """A connection of a built-in preset with everything that it needs, and no more."""
     preset = providers()[name]
     auth: dict[str, Any] = {"token": KEY}
+    if preset["auth"].get("grant") == "jwt_bearer":
+        auth = {"token": service_account()}
     if "asks" in preset["auth"]:
         secrets = dict(zip(preset["auth"]["asks"], (KEY, SECOND), strict=True))
         group = {"header": "headers", "query": "params"}.get(preset["auth"]["type"])
@@ -108,7 +116,7 @@ def test_there_are_many_and_each_is_there_once() -> None:
     assert len(set(names)) == len(names) == len(providers())
     titles = [preset["name"] for preset in providers().values()]
     assert len(set(titles)) == len(titles)
-    assert {style["auth"]["type"] for style in providers().values()} == {"bearer", "basic", "header", "query"}
+    assert {style["auth"]["type"] for style in providers().values()} == set(AUTH_TYPES)
 
 
 @pytest.mark.parametrize("name", providers())
@@ -119,8 +127,9 @@ def test_a_provider_is_of_the_schema(name: str) -> None:
     assert data.keys() >= {"name", "upstream", "auth", "docs", "sample", "env", "sdk_base"}
     assert preset.upstream.startswith("https://")
     assert preset.docs is not None and preset.docs.startswith("https://")
-    assert preset.sample and not preset.sample.startswith("/")
-    assert canonical_path(b"/" + preset.sample.encode()) == b"/" + preset.sample.encode()
+    assert preset.sample or preset.auth.type == "path"  # a webhook has no path below it
+    assert not (preset.sample or "").startswith("/")
+    assert canonical_path(b"/" + (preset.sample or "").encode()) == b"/" + (preset.sample or "").encode()
     assert not preset.sdk_base.endswith("/")
     if preset.auth.asks:
         assert len(preset.env) in (0, len(preset.auth.asks))
@@ -131,7 +140,7 @@ def expected(name: str) -> Outgoing:
     auth = providers()[name]["auth"]
     asks = auth.get("asks")
     fields: list[tuple[str, str]] = []
-    params = ""
+    params, path = "", PLAIN.path
     if auth["type"] == "bearer":
         fields = [("Authorization", f"Bearer {KEY}")]
     elif auth["type"] == "basic":
@@ -142,11 +151,15 @@ def expected(name: str) -> Outgoing:
     elif auth["type"] == "header":
         secrets = dict(zip(asks, (KEY, SECOND), strict=True)) if asks else {auth["header"]: KEY}
         fields = [(header, auth.get("prefix", "") + secret) for header, secret in secrets.items()]
+    elif auth["type"] == "oauth2":
+        fields = [("Authorization", f"Bearer {MINTED}")]
+    elif auth["type"] == "path":
+        path = auth["template"].replace("{token}", KEY).encode() + PLAIN.path
     else:
         secrets = dict(zip(asks, (KEY, SECOND), strict=True)) if asks else {auth["param"]: KEY}
         params = "".join(f"&{param}={secret}" for param, secret in secrets.items())
     added = tuple((header.encode(), value.encode()) for header, value in fields)
-    return Outgoing(PLAIN.path, (PLAIN.query or b"") + params.encode(), PLAIN.fields + added)
+    return Outgoing(path, (PLAIN.query or b"") + params.encode(), PLAIN.fields + added)
 
 
 @pytest.mark.parametrize("name", providers())
@@ -156,11 +169,13 @@ def test_a_provider_loads_and_its_key_goes_where_it_is_wanted(tmp_path: Path, na
     host = re.sub(r"\{(\w+)\}", lambda variable: VALUES[variable[1]], preset["upstream"]).lower()
     assert found.upstream is not None
     assert (str(found.upstream.origin), found.upstream.base) == (host, b"")
-    sent = found.injector.inject(PLAIN)
+    injector = found.injector.filled(lambda late: Secret(MINTED) if isinstance(late, LateSecret) else late)
+    sent = injector.inject(PLAIN)
     assert sent == expected(name)
     assert sent != PLAIN
     echoed = (SECOND if "asks" in preset["auth"] else KEY).encode()
-    assert echoed not in mask_for(found.injector).mask(b"your key " + echoed)
+    echoed = MINTED.encode() if preset["auth"]["type"] == "oauth2" else echoed
+    assert echoed not in mask_for(injector).mask(b"your key " + echoed)
     defaults = {header.decode(): value.decode() for header, value in found.conduct.default_fields}
     assert defaults == preset.get("headers", {})
 
@@ -205,7 +220,7 @@ def test_each_public_part_of_a_credential_has_a_secret_beside_it(name: str) -> N
 def test_the_sample_of_a_provider_can_be_signed_and_is_granted(tmp_path: Path, name: str) -> None:
     sample = providers()[name]["sample"]
     known = registry(one(tmp_path, complete(name)))
-    target = presign_target(SIGNING, "conn", sample, NOW + 60, "GET", sample)
+    target = presign_target(SIGNING, "conn", sample, NOW + 60, "GET", sample or "*")
     assert answer(asked(target), known) == "forward"
 
 

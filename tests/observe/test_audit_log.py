@@ -267,7 +267,7 @@ class KeptFlow:
 
 
 def test_a_flow_that_a_ui_keeps_is_not_looked_after_for_ever() -> None:
-    states, flow = FlowStates(lambda forward, _: forward, ClientStates()), KeptFlow()
+    states, flow = FlowStates(lambda forward, _: forward, ClientStates(), lambda *_: None), KeptFlow()
     flow_state = states.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
     assert states.live() == []
     states.grant(flow_state, sent(request(signed())), ())

@@ -142,6 +142,7 @@ USERS = {
     "gateway.apply_config": "hands on a certificate that was read",
     "config.registry_file.edit": COMMAND,
     "gateway.credential_fetch": "resolves secrets in threads of its own",
+    "gateway.token_mint": "reads, locks and writes the file of a refresh token in the threads of programs",
     "config.presets.apply": READS,
     "mitm.tls": "uses a certificate that was read",
     "observe.audit_log": "opens its file in the thread of reloads (`opened`); the sink writes in its own",

@@ -67,7 +67,7 @@ class Lab:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         confirm: Any = None
         self.clients = ClientStates()
-        self.states = FlowStates(confirm, self.clients)
+        self.states = FlowStates(confirm, self.clients, lambda *_: None)
         self.ended: list[Any] = []
         self.reloaded: list[float] = []
         self.revoked: list[float] = []

@@ -109,7 +109,7 @@ def _unmarked(path: Path) -> str:
 
 def _unfetched(workspace: Workspace, known: dict[str, Connection]) -> Iterator[str]:
     for connection in known.values():
-        for late in connection.late:
+        for late in [need for one in connection.late for need in one.needs]:
             try:
                 resolve(SecretSource(exec=late.argv), workspace.base, workspace.environ)
             except SecretError as error:

@@ -48,7 +48,7 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
         draft.connections[name] = data
     filled = workspace.filled(entry)
     leads = filled.get("upstream") or ", ".join(filled["allowed_origins"])
-    sample = (workspace.presets.known.get(preset) or {}).get("sample") or "PATH"
+    sample = (workspace.presets.known.get(preset) or {}).get("sample")
     shown = None if import_secret else own
     output.tell(
         {"id": name, "upstream": filled.get("upstream"), "signing_key": {"id": key, "secret": shown}},
@@ -60,13 +60,19 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
     output.note(f"Next: {command('sign', name, *_sampled(data, sample))}")
 
 
-def _sampled(data: dict[str, Any], sample: str) -> list[str]:
-    """Return the words after the name in an example of `sign`, within what the connection allows."""
+def _sampled(data: dict[str, Any], sample: str | None) -> list[str]:
+    """Return the words after the name in an example of `sign`, within what the connection allows.
+
+    An empty `sample` is the root, which only `*` matches: a webhook has no paths below it.
+    """
     if data.get("scheme") == "source":
         extension = data["formats"][0]
         return [f"{data['allowed_origins'][0]}/FILE.{extension}", "--format", extension]
     allowed = data.get("allow", {})
     methods, paths = allowed.get("methods", ["*"]), allowed.get("paths", ["*"])
+    if sample == "":
+        return ["/", "--paths", "*", "--methods", "POST"]
+    sample = sample or "PATH"
     if not any(meets(pattern(sample), pattern(one)) for one in paths):
         sample = paths[0].removeprefix("/").replace("*", "PATH")
     return [sample, *([] if {"GET", "*"} & set(methods) else ["--methods", methods[0]])]

@@ -257,7 +257,14 @@ def _replace_credential(workspace: Workspace, output: Output, name: str) -> None
         data = managed(workspace, draft, name)
         workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
         auth = dict(data.get("auth") or {})
-        place = next((p for p in ("token", "password", "username") if p in auth), None)
+        place = next(
+            (
+                p
+                for p in ("token", "password", "username", "refresh_token", "client_secret", "private_key")
+                if p in auth
+            ),
+            None,
+        )
         if place is None:
             group = GROUPS.get(filled.get("auth", {}).get("type", "none"), "")
             if len(auth.get(group) or {}) != 1:

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import click
 
-from ..config.auth_types import AUTH_TYPES, GROUPS
+from ..config.auth_types import AUTH_TYPES, GROUPS, places_of
 from ..config.secret_sources import name_of
 from ..config.values import SecretSource
 from . import prompts
 from .workspace import Workspace
 
+_TYPES: Final = ", ".join(AUTH_TYPES)
 _WHERE: Final = "The gateway needs it on its machine."
 
 
@@ -22,7 +23,7 @@ def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[st
     """Return the member `auth` of a new connection; {} for sources that need none. Raises UsageError."""
     if options["origins"] and not options["kind"]:
         if options["places"] or _reference(options):
-            raise click.UsageError("a key needs --auth: bearer, basic, header or query")
+            raise click.UsageError(f"a key needs --auth: {_TYPES}")
         return {}
     known = workspace.presets.known.get(options["preset"] or "", {})
     asks: dict[str, str] = known.get("auth", {}).get("asks", {})
@@ -34,15 +35,16 @@ def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[st
     else:
         kind, places = options["kind"], list(options["places"])
         if kind is None:
-            raise click.UsageError("--auth is required: bearer, basic, header or query")
+            raise click.UsageError(f"--auth is required: {_TYPES}")
         if kind in GROUPS and not places:
             raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
-        places = list(AUTH_TYPES[kind].places) or places
+        places = list(places_of(kind, options["grant"])) or places
         about = dict.fromkeys(places, "")
     if reference and len(places) > 1:
         raise click.UsageError("the API needs several secrets: write references to them into the file")
     given = {place: reference or prompts.secret(_question(name, place, about[place])) for place in places}
-    return {"type": kind, **({GROUPS[kind]: given} if kind in GROUPS else given)}
+    plain = {member: options[member] for member in AUTH_TYPES[kind].plain if options.get(member)}
+    return {"type": kind, **plain, **({GROUPS[kind]: given} if kind in GROUPS else given)}
 
 
 def _question(name: str, place: str, about: str) -> str:

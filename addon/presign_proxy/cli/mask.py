@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..config.auth_types import GROUPS
+from ..config.auth_types import GROUPS, PLAIN
 
 _SHOWN: Final = "********"
 _CUT: Final = "…"
@@ -50,7 +50,7 @@ def _key(at: int, key: Any, olds: list[dict[str, Any]], wrong: list[Wrong]) -> A
 
 def _kept(at: tuple[str | int, ...], value: Any, before: Any, wrong: list[Wrong]) -> Any:
     """Return one member of `auth` with its secrets."""
-    if at[-1] in ("type", "prefix"):
+    if at[-1] in PLAIN:
         return value
     if at[-1] in GROUPS.values() and isinstance(value, dict):
         old = before if isinstance(before, dict) else {}
@@ -69,7 +69,7 @@ def _secret(at: tuple[str | int, ...], value: Any, before: Any, wrong: list[Wron
 
 def _hidden(key: str, value: Any) -> Any:
     """Mask one member of `auth`. Members of a group have their own names, which may be `env` too."""
-    if key == "type":
+    if key in PLAIN:
         return value
     if key in GROUPS.values():
         return {name: _masked(secret) for name, secret in value.items()}

@@ -31,6 +31,18 @@ _OPTIONS: Final = (
     click.option(
         "--name", "places", multiple=True, metavar="NAME", help="The header or parameter of the key."
     ),
+    click.option(
+        "--template",
+        metavar="PATH",
+        help="With --auth path: the path that contains the key, as in '/bot{token}'.",
+    ),
+    click.option("--token-url", metavar="URL", help="With --auth oauth2: where tokens are issued."),
+    click.option(
+        "--grant",
+        type=click.Choice(["client_credentials", "refresh_token", "jwt_bearer"]),
+        help="With --auth oauth2: how tokens are asked for.",
+    ),
+    click.option("--scope", metavar="TEXT", help="With --auth oauth2: the scopes, with blanks between them."),
     click.option("--methods", multiple=True, metavar="M,…", help="Ceiling: methods that may be signed."),
     click.option("--paths", multiple=True, metavar="P,…", help="Ceiling: path patterns that may be signed."),
     click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may be valid."),
@@ -79,13 +91,25 @@ def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> 
         _fit_a_source(options)
     elif preset is None and options["upstream"] is None:
         raise click.UsageError("give --preset, or --upstream and --auth")
-    if preset is not None and (options["kind"] or options["places"]):
-        raise click.UsageError("--auth and --name exclude --preset, which defines how its key is sent")
+    _fit_the_auth(options)
     if options["variables"] and (preset is None or options["upstream"]):
         raise click.UsageError("--var needs --preset, and excludes --upstream")
     if name in workspace.entries:
         raise Failure(there_is(name))
     return name
+
+
+def _fit_the_auth(options: dict[str, Any]) -> None:
+    kind, of_auth = options["kind"], ("kind", "places", "template", "token_url", "grant", "scope")
+    if options["preset"] is not None and any(options[one] for one in of_auth):
+        said = "exclude --preset, which defines how its key is sent"
+        raise click.UsageError(f"--auth, --name and the options of --auth path and oauth2 {said}")
+    if (kind == "path") != bool(options["template"]):
+        raise click.UsageError("--auth path and --template belong together: give both, or neither")
+    if (kind == "oauth2") != bool(options["token_url"]):
+        raise click.UsageError("--auth oauth2 and --token-url belong together: give both, or neither")
+    if kind != "oauth2" and (options["grant"] or options["scope"]):
+        raise click.UsageError("--grant and --scope need --auth oauth2")
 
 
 def named_after(preset: str) -> str:

@@ -37,7 +37,7 @@ def presets(workspace: Workspace, output: Output, name: str | None, as_markdown:
 
 
 def _auth(auth: dict[str, Any]) -> str:
-    place = auth.get("header") or auth.get("param") or ", ".join(auth.get("asks", {}))
+    place = auth.get("header") or auth.get("param") or auth.get("template") or ", ".join(auth.get("asks", {}))
     return f"{auth['type']} {place}".rstrip()
 
 

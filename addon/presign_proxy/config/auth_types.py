@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-AuthName = Literal["bearer", "basic", "header", "query"]
+AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2"]
 
 
 class AuthType(NamedTuple):
@@ -14,6 +14,8 @@ class AuthType(NamedTuple):
     """The members of an entry that each hold one secret."""
     group: str = ""
     """The member of an entry that maps names to secrets."""
+    plain: tuple[str, ...] = ()
+    """The members of an entry that hold no secret."""
     named_by: str = ""
     """The member of a preset that gives the name of the key in that group."""
     of_preset: frozenset[str] = frozenset()
@@ -26,9 +28,33 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
         places=("username", "password"), of_preset=frozenset(("username", "password", "asks", "public"))
     ),
     "header": AuthType(
-        group="headers", named_by="header", of_preset=frozenset(("header", "prefix", "asks", "public"))
+        group="headers",
+        plain=("prefix",),
+        named_by="header",
+        of_preset=frozenset(("header", "prefix", "asks", "public")),
     ),
     "query": AuthType(group="params", named_by="param", of_preset=frozenset(("param", "asks", "public"))),
+    "path": AuthType(places=("token",), plain=("template",), of_preset=frozenset(("template",))),
+    "oauth2": AuthType(
+        places=("client_id", "client_secret", "refresh_token", "private_key"),
+        plain=("grant", "token_url", "scope", "extra", "client_auth", "audience", "subject"),
+        of_preset=frozenset(("grant", "token_url", "scope", "extra", "client_auth", "asks", "public")),
+    ),
 }
 GROUPS: Final[dict[str, str]] = {name: one.group for name, one in AUTH_TYPES.items() if one.group}
 """For each type that has one: the member that maps names to secrets."""
+PLAIN: Final = frozenset(("type", *[member for one in AUTH_TYPES.values() for member in one.plain]))
+"""All members of `auth` that hold no secret, of any type."""
+
+
+def places_of(kind: AuthName, grant: str | None) -> tuple[str, ...]:
+    """Return the members of a new entry that each hold one secret.
+
+    Args:
+        grant: of `oauth2`; None for its default.
+    """
+    if kind != "oauth2":
+        return AUTH_TYPES[kind].places
+    if grant == "jwt_bearer":
+        return ("private_key",)
+    return ("client_id", "client_secret", *(("refresh_token",) if grant == "refresh_token" else ()))

@@ -28,8 +28,10 @@ from ..signing.secret import LateSecret
 from ..signing.source_url import SourceUrl, parse_url
 from .build_credentials import FileSecrets
 from .schema.connections import (
+    Auth,
     CommonConnection,
     ConnectionEntry,
+    OAuth2Auth,
     PresignConnection,
     SourceConnection,
 )
@@ -61,7 +63,9 @@ class Registrar:
     def _presign(self, name: str, entry: PresignConnection) -> Connection:
         at: Location = ("connections", name)
         upstream = self._upstream((*at, "upstream"), entry)
-        injector = self._secrets.injector((*at, "auth"), entry.auth)
+        self._check_token_url(at, entry, entry.auth)
+        base = upstream.base if upstream is not None else b""
+        injector = self._secrets.injector((*at, "auth"), entry.auth, base)
         keys = self._keys((*at, "signing_keys"), entry)
         self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
         self._secrets.check_different(at, keys, injector)
@@ -101,6 +105,7 @@ class Registrar:
         if entry.auth:
             for index, origin in enumerate(origins):
                 self._check_secure((*at, "allowed_origins", index), origin, entry)
+        self._check_token_url(at, entry, entry.auth)
         injector = self._secrets.injector((*at, "auth"), entry.auth) if entry.auth else NoCredential()
         return Connection(
             id=name,
@@ -187,6 +192,10 @@ class Registrar:
             self._wrong(
                 at, "is not https: the network could read the credential (insecure_upstream: true allows it)"
             )
+
+    def _check_token_url(self, at: Location, entry: CommonConnection, auth: Auth | None) -> None:
+        if isinstance(auth, OAuth2Auth):
+            self._check_secure((*at, "auth", "token_url"), parse_url(auth.token_url).origin, entry)
 
     def _networks(self, at: Location, texts: list[str]) -> tuple[Network, ...]:
         found: list[Network] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, assert_never
@@ -14,11 +15,15 @@ from ..core.credentials import (
     QueryCredential,
     bearer,
 )
+from ..core.jwt_assertion import read_key
+from ..core.oauth2 import MintedSecret, TokenRequest
+from ..core.path_credential import NO_PATH, PathCredential, fits_a_path, path_credential
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
+from ..signing.source_url import parse_url
 from .outside_secrets import Lent
 from .permissions import readable_by_others
-from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, QueryAuth
+from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth, PathAuth, QueryAuth
 from .secret_programs import Missing
 from .secret_sources import SecretError, name_of, resolve
 from .strict_yaml import Document
@@ -78,11 +83,14 @@ class FileSecrets:
             self._lacks.append(f"{name_of(source)}: {message}" if message.startswith("is ") else message)
             self._lent.lacking.append(self.document.problem(at, message))
 
-    def secret(self, at: Location, source: SecretSource, *, lend: bool = False) -> Secret:
+    def secret(
+        self, at: Location, source: SecretSource, *, lend: bool = False, lines: bool = False
+    ) -> Secret:
         """Return a secret of the file. If it is not available, report a problem and return an empty one.
 
         Args:
             lend: return the secret of the last load instead of an empty one.
+            lines: permit line breaks.
         """
         self.contained = self.contained and source.literal is not None
         self.holds_secrets = self.holds_secrets or source.literal is not None
@@ -90,8 +98,8 @@ class FileSecrets:
             self._warn_of_file(at, self._base / source.file)
         try:
             if self._lent is not None:
-                return self._lent.secret(source, self._base, self._environ)
-            return resolve(source, self._base, self._environ)
+                return self._lent.secret(source, self._base, self._environ, lines=lines)
+            return resolve(source, self._base, self._environ, lines=lines)
         except Missing:
             return _UNSET  # everything is built again after the program has run
         except SecretError as error:
@@ -116,8 +124,12 @@ class FileSecrets:
                 self.wrong_secret(at, source, "holds characters that no header can carry")
         return secret
 
-    def injector(self, at: Location, auth: Auth) -> Injector:
-        """Return the object that puts the credential on a request."""
+    def injector(self, at: Location, auth: Auth, base: bytes | None = None) -> Injector:
+        """Return the object that puts the credential on a request.
+
+        Args:
+            base: the base path of the upstream; None for a project that fetches sources.
+        """
         match auth:
             case BearerAuth():
                 return bearer(self._header_credential((*at, "token"), auth.token))
@@ -131,8 +143,77 @@ class FileSecrets:
                         (name, self._credential((*at, "params", name), v)) for name, v in auth.params.items()
                     )
                 )
+            case PathAuth():
+                return self._path(at, auth, base)
+            case OAuth2Auth():
+                return bearer(self._oauth2(at, auth))
             case other:
                 assert_never(other)
+
+    def _path(self, at: Location, auth: PathAuth, base: bytes | None) -> PathCredential:
+        if base is None:
+            self.wrong((*at, "type"), "path needs an upstream: the paths of sources are signed as they are")
+        secret = self._credential((*at, "token"), auth.token)
+        known = secret is not _UNSET and not isinstance(secret, LateSecret)
+        if known and not fits_a_path(secret.reveal()):
+            self.wrong_secret((*at, "token"), auth.token, NO_PATH)
+        return path_credential(base or b"", auth.template, secret)
+
+    def _oauth2(self, at: Location, auth: OAuth2Auth) -> MintedSecret:
+        url = parse_url(auth.token_url)
+        found: dict[str, Secret | None] = {"client_id": None, "client_secret": None, "refresh_token": None}
+        file = auth.refresh_token.file if auth.refresh_token is not None else None
+        for member in found:
+            source: SecretSource | None = getattr(auth, member)
+            if source is not None:
+                kept = member == "refresh_token" and file is not None and not self._offline
+                found[member] = (self._kept_file if kept else self._credential)((*at, member), source)
+        scope = (("scope", auth.scope),) if auth.scope else ()
+        request = TokenRequest(
+            url.origin,
+            url.target,
+            auth.grant,
+            found["client_id"],
+            found["client_secret"],
+            found["refresh_token"],
+            str(self._base.absolute() / file) if file is not None else None,
+            (*scope, *auth.extra.items()),
+            auth.client_auth == "basic",
+            self._private_key((*at, "private_key"), auth),
+            tuple([(name, text) for name, text in (("aud", auth.audience), ("sub", auth.subject)) if text]),
+        )
+        return MintedSecret(request, _mark(request))
+
+    def _private_key(self, at: Location, auth: OAuth2Auth) -> Secret | None:
+        """Return the private key as its text. It is parsed here, to report a bad one at the start."""
+        source = auth.private_key
+        if source is None:
+            return None
+        if self._offline or source.exec is not None:
+            return LateSecret(source.exec or (), source.ttl)
+        found = self.secret(at, source, lines=True)
+        if found is not _UNSET:
+            try:
+                issuer = read_key(found.reveal()).issuer
+            except ValueError as error:
+                self.wrong_secret(at, source, str(error))
+            else:
+                if issuer is None and auth.client_id is None:
+                    self.wrong(at, "needs a client_id, the issuer of its assertions")
+        return found
+
+    def _kept_file(self, at: Location, source: SecretSource) -> Secret:
+        """Check the file of a refresh token, which the gateway replaces itself: it is read when it is used.
+
+        It is not watched. A reload at each change would drop the tokens that were just issued with it.
+        """
+        self.contained = False
+        self._warn_of_file(at, self._base / (source.file or ""))
+        try:
+            resolve(source, self._base, self._environ)
+        except SecretError as error:
+            self.wrong_secret(at, source, str(error))
+        return _UNSET
 
     def _basic(self, at: Location, auth: BasicAuth) -> BasicCredential:
         if auth.username is None and auth.password is None:
@@ -158,7 +239,33 @@ class FileSecrets:
 
     def check_different(self, at: Location, keys: KeyRing, injector: Injector) -> None:
         """Check that no signing secret is the credential itself: then its signer would need no gateway."""
-        known = {one.reveal() for one in injector.secrets() if not isinstance(one, LateSecret)}
+        secrets = [*injector.secrets()]
+        secrets += [part for one in secrets if isinstance(one, MintedSecret) for part in one.request.secrets]
+        known = {one.reveal() for one in secrets if not isinstance(one, LateSecret)}
         for index, key in enumerate(keys.keys):
             if key.secret.reveal() in known - {""}:
                 self.wrong((*at, "signing_keys", index, "secret"), "is the credential itself: make another")
+
+
+def _mark(request: TokenRequest) -> str:
+    """Return a text that differs whenever a request for tokens does."""
+    digest = hashlib.sha256()
+    secrets = (request.client_id, request.client_secret, request.refresh_token, request.private_key)
+    plain = (
+        str(request.origin),
+        request.target,
+        request.grant,
+        request.refresh_file,
+        request.plain,
+        request.in_header,
+        request.claims,
+    )
+    for one in (*plain, *[_told(secret) for secret in secrets]):
+        digest.update(repr(one).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _told(secret: Secret | None) -> object:
+    if isinstance(secret, LateSecret):
+        return secret.key, secret.ttl
+    return secret.reveal() if secret is not None else None

@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..core.ceiling import Ceiling
 from ..core.connection import Conduct, Connection, SourceRules, Upstream
 from ..core.credentials import BasicCredential, HeaderCredential, NoCredential, QueryCredential
+from ..core.path_credential import PathCredential
 from ..signing.keys import KeyRing, SigningKey
 from ..signing.secret import Secret
 
@@ -35,6 +36,7 @@ _FROZEN: Final = (
     BasicCredential,
     HeaderCredential,
     NoCredential,
+    PathCredential,
     QueryCredential,
     KeyRing,
     SigningKey,

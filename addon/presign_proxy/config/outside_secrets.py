@@ -35,11 +35,14 @@ class Lent:
     strict: bool = False
     """True if a missing secret is an error, as at the start. Else only its connection is unavailable."""
 
-    def secret(self, source: SecretSource, base: Path, environ: Mapping[str, str]) -> Secret:
+    def secret(
+        self, source: SecretSource, base: Path, environ: Mapping[str, str], *, lines: bool = False
+    ) -> Secret:
         """Return the secret itself.
 
         Args:
             base: the directory that relative paths start from, and that programs run in.
+            lines: permit line breaks.
 
         Raises SecretError, and Missing if a program has to run first.
         """
@@ -49,7 +52,7 @@ class Lent:
         if source.exec is not None:
             found = self.programs.secret(source, base)
         else:
-            found = resolve(source, base, environ)
+            found = resolve(source, base, environ, lines=lines)
         if source.literal is None:
             self.read[source] = found
         return found

@@ -16,23 +16,25 @@ MAX_BYTES: Final = 64 * 1024
 # A name is made of words with _ between them. A secret written in place of a name is one long mixed run.
 _KEY = late(r"(?=[A-Za-z]*[0-9])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{16}")
 _CONTROL = late(r"[\x00-\x1f\x7f]")
+_NO_TEXT = late(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class SecretError(Foreseen):
     """A secret that is not available. The text names the source, never the value."""
 
 
-def resolve(source: SecretSource, base: Path, environ: Mapping[str, str]) -> Secret:
+def resolve(source: SecretSource, base: Path, environ: Mapping[str, str], *, lines: bool = False) -> Secret:
     """Return the secret itself.
 
     Args:
         base: the directory that relative paths start from, and that programs run in.
+        lines: permit line breaks, as in a private key. Such a secret is never sent itself.
 
     Raises SecretError.
     """
     if source.literal is not None:
-        return checked(source.literal, "it")
-    return checked(text_of(source, base, environ), name_of(source))
+        return checked(source.literal, "it", lines=lines)
+    return checked(text_of(source, base, environ), name_of(source), lines=lines)
 
 
 def name_of(source: SecretSource) -> str:
@@ -64,7 +66,7 @@ def text_of(source: SecretSource, base: Path, environ: Mapping[str, str]) -> str
     return source.literal or ""
 
 
-def checked(text: str, where: str) -> Secret:
+def checked(text: str, where: str, *, lines: bool = False) -> Secret:
     """Return the text as a secret if a header could carry it. Raises SecretError."""
     if not text:
         raise SecretError(f"{where} is not set or empty")
@@ -72,7 +74,7 @@ def checked(text: str, where: str) -> Secret:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise SecretError(f"{where} is not UTF-8") from None
-    if _CONTROL.search(text):
+    if (_NO_TEXT if lines else _CONTROL).search(text):
         # It would end a header, or the upstream would read something else than the secret.
         raise SecretError(f"{where} holds a line break or another control character")
     return Secret(text)

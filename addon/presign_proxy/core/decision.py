@@ -227,20 +227,20 @@ class Forward(NamedTuple):
     def filled_as(self, other: Forward) -> Forward | None:
         """Return the same grant with the secrets that were fetched for another grant.
 
-        None if the two grants do not get their secrets from the same programs.
+        None if the two grants do not get their secrets from the same programs and endpoints.
         """
         if self.sent is not None:
             return self
         mine, theirs = self.connection.injector.secrets(), other.connection.injector.secrets()
-        asked = [late.argv for late in self.connection.late]
-        if asked != [late.argv for late in other.connection.late] or len(mine) != len(theirs):
+        asked = [late.key for late in self.connection.late]
+        if asked != [late.key for late in other.connection.late] or len(mine) != len(theirs):
             return None
         found: dict[tuple[str, ...], Secret] = {
-            late.argv: secret
+            late.key: secret
             for late, secret in zip(mine, theirs, strict=True)
             if isinstance(late, LateSecret)
         }
-        return self.filled(lambda secret: found[secret.argv] if isinstance(secret, LateSecret) else secret)
+        return self.filled(lambda secret: found[secret.key] if isinstance(secret, LateSecret) else secret)
 
 
 Decision = PassThrough | Deny | Forward

@@ -14,6 +14,7 @@ from ..signing.carrier_names import TOKEN_PATH
 from ..signing.presign_scheme import in_query
 from . import policy
 from .decision import Forward
+from .path_credential import seen_by_clients
 from .redirects import comes_back
 
 LINKS: Final = frozenset(
@@ -114,8 +115,9 @@ def _redirect(value: bytes, status: int, forward: Forward) -> Led:
     if in_gateway:
         return _at_gateway(target, below, forward, whole=False, method=method)
     # The client addresses the API itself, and its query with the presign went to the same URL.
-    led = _with_presign(target, below, forward, method)
-    return led if led.shown != led.sent else Led(reference, reference)
+    seen = _as_addressed(target, below, forward)
+    led = _with_presign(seen, below, forward, method)
+    return led if led.shown != led.sent or seen != target else Led(reference, reference)
 
 
 def _url(value: bytes, forward: Forward, *, whole: bool) -> Led:
@@ -141,7 +143,7 @@ def _at_gateway(
         # Absolute, because a relative URL would go to another connection of the gateway.
         outside = str(forward.origin).encode("ascii") + target
         return Led(outside, outside)
-    rest = target[len(upstream.base) :]
+    rest = below + target[len(_path_of(target)) :]
     origin = public_origin(asked.request, asked.trusted).encode("ascii") if whole and asked else b""
     if forward.facts.carrier != "path":
         url = origin + (forward.gateway_prefix or b"") + rest
@@ -197,7 +199,20 @@ def _next_method(method: str, status: int) -> str:
 def _below(target: bytes, forward: Forward) -> bytes | None:
     """Return the path of a target below the base of the connection; None if it is not below the base."""
     upstream = forward.connection.upstream
-    return upstream.relative(target.partition(b"?")[0].partition(b"#")[0]) if upstream else None
+    seen = seen_by_clients(forward.connection.injector, _path_of(target))
+    return upstream.relative(seen) if upstream and seen is not None else None
+
+
+def _as_addressed(target: bytes, below: bytes | None, forward: Forward) -> bytes:
+    """Return a target as a client of the connection addresses it: without a credential in its path."""
+    upstream = forward.connection.upstream
+    if upstream is None or below is None:
+        return target
+    return upstream.base + below + target[len(_path_of(target)) :]
+
+
+def _path_of(target: bytes) -> bytes:
+    return target.partition(b"?")[0].partition(b"#")[0]
 
 
 def _encoded(value: bytes) -> bytes:
@@ -224,7 +239,9 @@ def _on_upstream(value: bytes, forward: Forward) -> bytes | None:
     if match is None:
         return None
     try:
-        absolute = urljoin(f"{forward.origin}{forward.plain.path.decode('ascii')}", value.decode("ascii"))
+        # The path that the upstream was asked for, which a credential may be a part of.
+        path = (forward.sent or forward.plain).path.decode("ascii")
+        absolute = urljoin(f"{forward.origin}{path}", value.decode("ascii"))
     except ValueError:
         return None
     found = _URL.fullmatch(absolute)

@@ -142,6 +142,11 @@ class Admission:
             forward = confirmed
         return restless(forward)
 
+    def answered(self, forward: Forward, status: int) -> None:
+        """Note the status of an upstream's answer: 401 says that a token has ended before its time."""
+        if status == 401 and forward.connection.late:
+            self._fetcher.rejected(forward)
+
 
 def restless(forward: Forward) -> Deny:
     """Refuse a request that would have to be decided again and again."""

@@ -1,9 +1,10 @@
-"""Credentials printed by programs, fetched when a granted request first needs them."""
+"""Credentials that programs print or token endpoints issue, fetched when a granted request needs them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -16,8 +17,11 @@ from ..config.secret_commands import end_all
 from ..config.secret_sources import SecretError, name_of, resolve
 from ..config.values import SecretSource
 from ..core.decision import Forward
+from ..core.oauth2 import EARLY, MintedSecret
 from ..errors import Denied
 from ..signing.secret import LateSecret, Secret
+from .token_endpoint import Endpoint
+from .token_mint import Mint
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +33,26 @@ _PROMPT: Final = 0.5
 _THREADS: Final = 128
 """Most programs that run at a time. Those that hang must not keep the others from being started."""
 
-Argv = tuple[str, ...]
+_AFTER_401: Final = 30.0
+"""Seconds for which further answers 401 do not make a token be fetched again: a client may cause them."""
+
+Key = tuple[str, ...]
 
 
 @dataclass(slots=True)
 class _Kept:
-    """The state of one program: its last secret, or how often it has failed, and when last."""
+    """The state of one secret: its last value, or how often it could not be fetched, and when last.
+
+    `until`: when it ends. `due`: from when on it is fetched again, and used until that has succeeded.
+    `rejected`: when an upstream has last answered 401 to it. All of a monotonic clock.
+    """
 
     secret: Secret | None = None
+    until: float = 0.0
+    due: float = 0.0
     at: float = 0.0
     failures: int = 0
+    rejected: float = -math.inf
 
     def wait_left(self, now: float) -> float:
         # The exponent is bounded first: 2.0**1024 overflows, after a night of failures.
@@ -46,18 +60,20 @@ class _Kept:
 
 
 class Fetcher:
-    """Runs each program once at a time for all requests that wait, and keeps its output for its `ttl`.
+    """Fetches each secret once at a time for all requests that wait, and keeps it for as long as it is valid.
 
     Programs run in threads of their own: one that hangs must not delay name look-ups and reloads.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, endpoint: Endpoint | None = None) -> None:
+        """Args: endpoint: sends requests to token endpoints; None if there are none."""
         self._clock = clock
-        self._kept: dict[Argv, _Kept] = {}
-        self._flights: dict[Argv, asyncio.Future[Secret]] = {}
+        self._kept: dict[Key, _Kept] = {}
+        self._flights: dict[Key, asyncio.Future[Secret]] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="presign-exec")
         self._starts = asyncio.Semaphore(_AT_ONCE)
         self._base = Path()
+        self._mint = Mint(endpoint, self._threads) if endpoint is not None else None
 
     def forget(self, base: Path) -> None:
         """Forget all secrets after a reload: the reason for it may be a changed secret.
@@ -76,49 +92,78 @@ class Fetcher:
 
     async def fill(self, forward: Forward) -> Forward:
         """Return the same grant with its credential. Raises Denied("upstream")."""
-        found: dict[Argv, Secret] = {}
+        found: dict[Key, Secret] = {}
         for late in forward.connection.late:
-            if late.argv not in found:
-                found[late.argv] = await self._get(late)
-        return forward.filled(lambda secret: found[secret.argv] if isinstance(secret, LateSecret) else secret)
+            if late.key not in found:
+                found[late.key] = await self._get(late)
+        return forward.filled(lambda secret: found[secret.key] if isinstance(secret, LateSecret) else secret)
+
+    def rejected(self, forward: Forward) -> None:
+        """Note that an upstream has answered 401: a token that was revoked is fetched anew next time.
+
+        The request itself is not sent again, because its body is gone.
+        """
+        now, sent = self._clock(), forward.connection.injector.secrets()
+        for late in forward.connection.late:
+            kept = self._kept.get(late.key)
+            if kept is None or kept.secret not in sent or not isinstance(late, MintedSecret):
+                continue
+            if now - kept.rejected >= _AFTER_401:
+                kept.secret, kept.rejected = None, now
 
     async def _get(self, late: LateSecret) -> Secret:
         now = self._clock()
-        kept = self._kept.get(late.argv)
+        kept = self._kept.get(late.key)
         if kept is not None:
-            if kept.secret is not None and now - kept.at < late.ttl:
+            waits = kept.wait_left(now) > 0
+            if kept.secret is not None and now < kept.until:
+                if now >= kept.due and not waits:
+                    self._flight(late)  # what is still valid serves meanwhile, also if this fails
                 return kept.secret
-            if kept.wait_left(now) > 0:
-                raise Denied("upstream", f"{_name(late)} failed and is not run again yet")
-        flight = self._flights.get(late.argv)
+            if waits:
+                raise Denied("upstream", f"{_name(late)} failed and is not asked again yet")
+        # A client that leaves must not cancel what others wait for.
+        return await asyncio.shield(self._flight(late))
+
+    def _flight(self, late: LateSecret) -> asyncio.Future[Secret]:
+        """Return the fetch that is under way; begin one if there is none."""
+        flight = self._flights.get(late.key)
         if flight is None:
             flight = asyncio.ensure_future(self._fly(late))
             flights = self._flights
-            flights[late.argv] = flight
-            flight.add_done_callback(lambda _: flights.pop(late.argv, None))
+            flights[late.key] = flight
+            flight.add_done_callback(lambda _: flights.pop(late.key, None))
             # All waiting clients may have left. Then no code takes the exception, which `_fly` has logged.
             flight.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        # A client that leaves must not cancel what others wait for.
-        return await asyncio.shield(flight)
+        return flight
 
     async def _fly(self, late: LateSecret) -> Secret:
-        source, kept = SecretSource(exec=late.argv), self._kept
-        before = kept.get(late.argv)
-        failures = before.failures if before else 0
+        kept, began = self._kept.setdefault(late.key, _Kept()), self._clock()
         try:
-            secret = await self._run(source)
+            secret, lifetime, early = await self._fetch(late)
         except Exception as error:
-            why = (
-                str(error) if isinstance(error, SecretError) else f"{name_of(source)}: {type(error).__name__}"
-            )
-            kept[late.argv] = _Kept(at=self._clock(), failures=failures + 1)
-            if not failures:
+            why, status = _why(late, error)
+            if not kept.failures:
                 logger.error("presign: requests of its connections are answered 502: %s", why)
-            raise Denied("upstream", why) from None
-        if failures:
-            logger.warning("presign: %s works again", name_of(source))
-        kept[late.argv] = _Kept(secret, self._clock())
+            kept.failures += 1
+            kept.at = self._clock()
+            raise Denied("upstream", why, status=status) from None
+        if kept.failures:
+            logger.warning("presign: %s works again", _name(late))
+        # A token ends after its time from when it was issued. That was not before it was asked for.
+        at = began if isinstance(late, MintedSecret) else self._clock()
+        kept.secret, kept.failures = secret, 0
+        kept.until, kept.due = at + lifetime, at + lifetime - early
         return secret
+
+    async def _fetch(self, late: LateSecret) -> tuple[Secret, float, float]:
+        """Return a secret, for how many seconds it is valid, and how long before its end it is renewed."""
+        if not isinstance(late, MintedSecret):
+            return await self._run(SecretSource(exec=late.argv)), late.ttl, 0.0
+        if self._mint is None:
+            raise Denied("upstream", "there are no token endpoints")
+        issued = await self._mint.token(late, self._get)
+        return issued.token, issued.lifetime, min(EARLY, issued.lifetime / 2)
 
     async def _run(self, source: SecretSource) -> Secret:
         """Run a program. While it takes its time, others are started. Raises SecretError."""
@@ -131,4 +176,15 @@ class Fetcher:
 
 
 def _name(late: LateSecret) -> str:
+    if isinstance(late, MintedSecret):
+        return f"the token endpoint at {late.request.origin}"
     return name_of(SecretSource(exec=late.argv))
+
+
+def _why(late: LateSecret, error: Exception) -> tuple[str, int | None]:
+    """Return why a secret could not be fetched, without any text of others, and the status to answer with."""
+    if isinstance(error, Denied):
+        return f"{_name(late)}: {error.detail}", error.status
+    if isinstance(error, SecretError):
+        return str(error), None
+    return f"{_name(late)}: {type(error).__name__}", None

@@ -112,8 +112,12 @@ class DestinationJudge:
         """Return what to dial for a grant. Raises Denied("upstream") where nothing may be dialled."""
         host, port = forward.origin.host, forward.origin.port
         pinned = self.pinned(client, host, port) if forward.resolve is not None else None
-        if pinned is not None or not self.must_judge(port):
-            return pinned or host
+        return pinned if pinned is not None else await self.configured(host, port)
+
+    async def configured(self, host: str, port: int) -> str:
+        """Return what to dial for a name of the configuration. Raises Denied("upstream")."""
+        if not self.must_judge(port):
+            return host
         addresses = await resolved(self.resolver.configured(host, port))
         if await self.is_forbidden(addresses, port):
             raise Denied("upstream", "this is an address of the gateway itself, or of its store")

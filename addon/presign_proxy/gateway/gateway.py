@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Protocol
 
 from ..config.live import LiveConfig, Reloaded
@@ -15,6 +16,7 @@ from .credential_fetch import Fetcher
 from .destination import DestinationJudge
 from .lifecycle import Lifecycle
 from .status import Status
+from .token_endpoint import HttpEndpoint
 
 
 class Program(Protocol):
@@ -22,6 +24,10 @@ class Program(Protocol):
 
     def own_ports(self) -> set[int]:
         """Return the ports on which the program listens, but for the admin listener."""
+        ...
+
+    def upstream_tls(self) -> ssl.SSLContext:
+        """Return what verifies the certificates of upstreams."""
         ...
 
     def open_clients(self) -> int:
@@ -44,8 +50,8 @@ class Gateway:
         self.audit_log = AuditLog()
         self.live_config = LiveConfig()
         self.reloader = Reloader(self.live_config)
-        self._fetcher = Fetcher()
         self.destinations = DestinationJudge(self.live_config, self.limiter, program.own_ports)
+        self._fetcher = Fetcher(endpoint=HttpEndpoint(self.destinations.configured, program.upstream_tls))
         self.admission = Admission(
             self.live_config, self.destinations, self.limiter, self._fetcher, self.audit_log, self.lifecycle
         )

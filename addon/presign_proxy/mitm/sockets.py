@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import select
+import ssl
 import time
 from collections import defaultdict
 from typing import Any, Final
@@ -15,6 +16,7 @@ from mitmproxy import ctx
 from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import events
 
+from .lane.upstream_tls import context
 from .tcp import reset as reset_transport
 from .tcp import unsent
 
@@ -77,6 +79,11 @@ def own_ports() -> set[int]:
     if "web_port" in ctx.options:
         ports.add(ctx.options.web_port)
     return ports
+
+
+def upstream_tls() -> ssl.SSLContext:
+    """Return what verifies upstreams on connections of the gateway's own: as the options say now."""
+    return context(ctx.options)
 
 
 async def tell(client: Client, event: events.Event) -> None:

@@ -38,5 +38,15 @@ class LateSecret(Secret):
         self.argv = argv
         self.ttl = ttl
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Equal for secrets that are fetched in the same way, also after a reload."""
+        return self.argv
+
+    @property
+    def needs(self) -> tuple[LateSecret, ...]:
+        """The secrets that programs print for it: itself, unless it is fetched in another way."""
+        return (self,)
+
     def reveal(self) -> NoReturn:
         raise LookupError("this secret has not been fetched")

@@ -97,8 +97,23 @@ class _Filling:
         auth, wanted = entry.get("auth"), preset["auth"]
         if isinstance(auth, dict) and auth.get("type", wanted["type"]) == wanted["type"]:
             typed = {**auth, "type": wanted["type"]}
+            typed = self._fixed(typed, entry, preset)
             filled["auth"] = self._asked(typed, wanted) if "asks" in wanted else self._placed(typed, wanted)
         return filled
+
+    def _fixed(self, auth: dict[str, Any], entry: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+        """Return `auth` with what the preset says about it besides the places of secrets."""
+        wanted, values = preset["auth"], entry.get("vars", {})
+        if AUTH_TYPES[wanted["type"]].group:
+            return auth
+        fixed = {member: wanted[member] for member in AUTH_TYPES[wanted["type"]].plain if member in wanted}
+        if "token_url" in fixed and isinstance(values, dict):
+            usable = all(isinstance(values.get(name), str) for name in VARIABLE.findall(fixed["token_url"]))
+            # Otherwise a problem was reported. Values were checked as parts of a host: they hold no slash.
+            fixed["token_url"] = (
+                VARIABLE.sub(lambda found: values[found[1]], fixed["token_url"]) if usable else _NOWHERE
+            )
+        return fixed | auth
 
     def _upstream(self, entry: dict[str, Any], preset: dict[str, Any]) -> str:
         """Return the preset's upstream with the connection's variables in its host."""
@@ -109,9 +124,11 @@ class _Filling:
         if not variables and not values:
             return upstream
         if "upstream" in entry:
-            for name in values:
+            kept = VARIABLE.findall(preset["auth"].get("token_url", ""))
+            for name in values.keys() - {*kept}:
                 self.wrong(("vars", name), "has no effect: the connection has an upstream of its own")
-            return upstream
+            upstream, variables = _NOWHERE, {name: variables[name] for name in kept}
+            values = {name: value for name, value in values.items() if name in kept}
         for name in values.keys() - variables.keys():
             known = ", ".join(variables) or "none"
             self.wrong(("vars", name), f"is not a variable of this preset, which has {known}")
@@ -136,7 +153,13 @@ class _Filling:
         kind = wanted["type"]
         if kind == "basic":
             return self._in_basic(auth, wanted)
-        if "token" not in auth or kind == "bearer":
+        if kind == "oauth2" and "token" in auth:
+            if "private_key" in auth:
+                self.wrong(("auth", "token"), "means the same as private_key: give only one of them")
+            return {key: value for key, value in auth.items() if key != "token"} | {
+                "private_key": auth["token"]
+            }
+        if "token" not in auth or not AUTH_TYPES[kind].group:
             return auth
         group, place = AUTH_TYPES[kind].group, AUTH_TYPES[kind].named_by
         name, others = wanted[place], auth.get(group, {})

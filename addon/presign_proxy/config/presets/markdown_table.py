@@ -33,13 +33,17 @@ def _row(name: str, preset: Mapping[str, Any]) -> str:
 def auth_style(auth: Mapping[str, Any]) -> str:
     """Describe the place of the key in a few words."""
     if asks := auth.get("asks"):
-        group = {"header": "headers", "query": "params"}.get(auth["type"], "basic")
+        group = {"header": "headers", "query": "params"}.get(auth["type"], auth["type"])
         return f"{group}: " + ", ".join(f"`{name}` ({about})" for name, about in asks.items())
     match auth["type"]:
         case "header":
             return f"`{auth['header']}: {auth.get('prefix', '')}…`"
         case "query":
             return f"`?{auth['param']}=…`"
+        case "oauth2":
+            return "oauth2: the JSON of a service account"
+        case "path":
+            return f"`{auth['template'].replace('{token}', '…')}` in the path"
         case "basic" if "username" in auth:
             return f"basic, `{auth['username']}:…`"
         case "basic":

@@ -14,12 +14,23 @@ from ...http.paths import canonical_path
 from ...signing.source_url import parse_url
 from ..auth_types import AUTH_TYPES, AuthName
 from ..schema.connections import AlsoHost, UrlHeader
-from ..schema.values import HeaderName, HeaderPrefix, HeaderValue, ParamName, Strict
+from ..schema.values import (
+    ClientAuth,
+    HeaderName,
+    HeaderPrefix,
+    HeaderValue,
+    OAuth2Grant,
+    ParamName,
+    PathTemplate,
+    Scope,
+    Strict,
+)
 
 PresetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Text = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
 """Text that messages print. It has no control characters, which could move the terminal's cursor."""
 FixedPart = Annotated[str, Field(pattern=r"^[!-9;-~]{1,64}$")]
+UrlTemplate = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 VarName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
@@ -31,6 +42,7 @@ _NAMES: Final[dict[str, TypeAdapter[str]]] = {
     "basic": TypeAdapter(Literal["username", "password"]),
     "header": TypeAdapter(HeaderName),
     "query": TypeAdapter(ParamName),
+    "oauth2": TypeAdapter(Literal["client_id", "client_secret", "refresh_token"]),
 }
 
 
@@ -59,6 +71,12 @@ class PresetAuth(Strict):
     param: ParamName | None = None
     username: FixedPart | None = None
     password: FixedPart | None = None
+    template: PathTemplate | None = None
+    token_url: UrlTemplate | None = None
+    grant: OAuth2Grant | None = None
+    scope: Scope | None = None
+    extra: dict[ParamName, HeaderValue] = Field(default={})
+    client_auth: ClientAuth | None = None
     asks: dict[str, Text] = Field(default={}, min_length=2, max_length=8)
     public: list[str] = Field(default=[])
 
@@ -73,9 +91,13 @@ class PresetAuth(Strict):
     def _fits_its_type(self) -> Self:
         if self.model_fields_set - AUTH_TYPES[self.type].of_preset - {"type"}:
             raise ValueError("has a member that does not belong to its type")
-        places = {"header": self.header, "query": self.param}
+        places = {"header": self.header, "query": self.param, "path": self.template}
         if self.type in places and (places[self.type] is None) != bool(self.asks):
             raise ValueError("has to name one place for the key, or ask for several secrets")
+        if self.type == "oauth2" and (
+            self.token_url is None or bool(self.asks) == (self.grant == "jwt_bearer")
+        ):
+            raise ValueError("needs a token_url, and asks with client_id and client_secret, or jwt_bearer")
         if (self.prefix or self.username or self.password) and self.asks:
             raise ValueError("asks cannot be combined with prefix, username or password")
         if not set(self.public) <= set(self.asks) or (self.asks and len(self.public) == len(self.asks)):
@@ -132,16 +154,13 @@ class Preset(Strict):
 
     @model_validator(mode="after")
     def _upstream_is_a_url(self) -> Self:
-        named = VARIABLE.findall(self.upstream)
-        if sorted(named) != sorted(self.vars):
+        named, asked = VARIABLE.findall(self.upstream), VARIABLE.findall(self.auth.token_url or "")
+        if sorted({*named, *asked}) != sorted(self.vars) or len(set(named)) < len(named):
             raise ValueError("upstream and vars have to name the same variables, each once")
-        host = self.upstream.partition("://")[2].partition("/")[0].partition(":")[0]
+        _check_url(self.auth.token_url)
+        host = _check_domain(self.upstream, "upstream")
         if named != VARIABLE.findall(host):
             raise ValueError("a variable may stand only in the host of upstream")
-        # A connection that fills in a variable must not choose the registrable domain.
-        domain = host.split(".")[-2:]
-        if named and (len(domain) < 2 or any("{" in label for label in domain)):
-            raise ValueError("the last two labels of the host of upstream must not contain a variable")
         if not _is_url(VARIABLE.sub("x", self.upstream)):
             raise ValueError("upstream is not an http(s) URL without user name, query and fragment")
         return self
@@ -151,6 +170,23 @@ class PresetsFile(Strict):
     """The file of custom presets, by name."""
 
     presets: dict[PresetName, Preset] = Field(min_length=1)
+
+
+def _check_domain(url: str, what: str) -> str:
+    """Return the host of a URL. A connection that fills in a variable must not choose its domain."""
+    host = url.partition("://")[2].partition("/")[0].partition(":")[0]
+    domain = host.split(".")[-2:]
+    if "{" in host and (len(domain) < 2 or any("{" in label for label in domain)):
+        raise ValueError(f"the last two labels of the host of {what} must not contain a variable")
+    return host
+
+
+def _check_url(token_url: str | None) -> None:
+    """Check the URL of a token endpoint. A variable in its path fills one segment, or a part of one."""
+    if token_url is not None:
+        _check_domain(token_url, "token_url")
+        if not _is_url(VARIABLE.sub("x", token_url)):
+            raise ValueError("token_url is not an http(s) URL without user name, query and fragment")
 
 
 def _is_canonical(path: str) -> bool:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic import (
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
+from ...core.path_credential import NO_PATH, fits_a_path
 from ...http.hosts import parse_authority
 from ...signing import grammar
+from ..values import SecretSource
 from .limits import LimitEntry
 from .values import (
+    ClientAuth,
     Duration,
     HeaderName,
     HeaderPrefix,
@@ -18,10 +29,14 @@ from .values import (
     Instant,
     KeyId,
     Method,
+    OAuth2Grant,
     ParamName,
+    PathTemplate,
     Port,
+    Scope,
     SecretValue,
     Strict,
+    TokenUrl,
 )
 
 
@@ -47,7 +62,65 @@ class QueryAuth(Strict):
     params: dict[ParamName, SecretValue] = Field(min_length=1)
 
 
-Auth = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth, Field(discriminator="type")]
+class PathAuth(Strict):
+    type: Literal["path"]
+    template: PathTemplate
+    token: SecretValue
+
+    @field_validator("token")
+    @classmethod
+    def _fits(cls, token: SecretSource) -> SecretSource:
+        if token.literal is not None and not fits_a_path(token.literal):
+            raise ValueError(NO_PATH)
+        return token
+
+
+# Parameters that the gateway sets itself (RFC 6749, RFC 7521, RFC 7523), or that hold secrets.
+_OWN_PARAMS: Final = frozenset(
+    b"assertion client_assertion client_assertion_type client_id client_secret code code_verifier "
+    b"grant_type password redirect_uri refresh_token scope username".decode().split()
+)
+
+
+class OAuth2Auth(Strict):
+    type: Literal["oauth2"]
+    grant: OAuth2Grant = "client_credentials"
+    token_url: TokenUrl
+    client_id: SecretValue | None = None
+    client_secret: SecretValue | None = None
+    private_key: SecretValue | None = None
+    audience: Scope | None = None
+    subject: Scope | None = None
+    refresh_token: SecretValue | None = None
+    scope: Scope | None = None
+    extra: dict[ParamName, HeaderValue] = Field(default_factory=dict, max_length=16)
+    client_auth: ClientAuth = "basic"
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, str]) -> dict[str, str]:
+        if ours := sorted(_OWN_PARAMS & extra.keys()):
+            raise ValueError(f"{ours[0]} is a parameter that has a key of its own, or none")
+        return extra
+
+    @model_validator(mode="after")
+    def _fits_its_grant(self) -> Self:
+        if self.grant == "client_credentials" and self.client_secret is None:
+            raise ValueError("grant: client_credentials needs a client_secret")
+        if (self.grant != "jwt_bearer" or self.client_secret is not None) and self.client_id is None:
+            raise ValueError("needs a client_id")
+        if (self.grant == "jwt_bearer") != (self.private_key is not None):
+            raise ValueError("grant: jwt_bearer and a private_key belong together")
+        if self.grant != "jwt_bearer" and (self.audience or self.subject):
+            raise ValueError("audience and subject are claims of grant: jwt_bearer; use extra for parameters")
+        if (self.grant == "refresh_token") != (self.refresh_token is not None):
+            raise ValueError("grant: refresh_token and a refresh_token belong together")
+        return self
+
+
+Auth = Annotated[
+    BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth | OAuth2Auth, Field(discriminator="type")
+]
 
 
 class SigningKeyEntry(Strict):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from ...core.path_credential import is_template
+from ...errors import Denied
 from ...signing import grammar
+from ...signing.source_url import parse_url
 from ..values import (
     DURATION,
     MAX_REGISTRY_KEYS,
@@ -74,6 +77,41 @@ HeaderPrefix = Annotated[
     PlainValidator(_header_prefix),
     WithJsonSchema({"type": "string", "pattern": f"^{_PREFIX.pattern}$"}),
 ]
+
+
+def _path_template(value: Any) -> str:
+    if not isinstance(value, str) or not is_template(value):
+        raise ValueError("has to be a path with {token} once, as in /bot{token}, and no / at its end")
+    return value
+
+
+PathTemplate = Annotated[
+    str,
+    PlainValidator(_path_template),
+    WithJsonSchema({"type": "string", "pattern": r"^/[^?#{}]*\{token\}[^?#{}]*$"}),
+]
+
+
+def _token_url(value: Any) -> str:
+    try:
+        parse_url(value if isinstance(value, str) else "")
+    except Denied:
+        raise ValueError("has to be an http(s) URL without user name and fragment") from None
+    return str(value)
+
+
+TokenUrl = Annotated[
+    str, PlainValidator(_token_url), WithJsonSchema({"type": "string", "pattern": "^https?://[!-~]+$"})
+]
+
+
+Scope = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
+
+
+OAuth2Grant = Literal["client_credentials", "refresh_token", "jwt_bearer"]
+
+
+ClientAuth = Literal["basic", "post"]
 
 
 _REFERENCES: Final[list[dict[str, Any]]] = [

@@ -177,6 +177,7 @@ class DownloadingStream(EndingStream):
             return self._refusal("internal")
         try:
             flow_state.progress.head_came(event.response.status_code)
+            self.states.answered(grant, event.response.status_code)
             mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
             reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)
             flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)

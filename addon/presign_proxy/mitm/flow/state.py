@@ -167,12 +167,16 @@ class FlowState:
 class FlowStates:
     """The states of all flows that mitmproxy keeps, and which of them are granted requests under way."""
 
-    def __init__(self, confirm: Confirm, clients: ClientStates) -> None:
+    def __init__(
+        self, confirm: Confirm, clients: ClientStates, answered: Callable[[Forward, int], None]
+    ) -> None:
         """
         Args:
             confirm: asked at the moment in which a granted request leaves.
+            answered: called with the status of its answer.
         """
         self.clients = clients
+        self.answered = answered
         self._confirm = confirm
         self._states: WeakKeyDictionary[Any, FlowState] = WeakKeyDictionary()
         # A UI keeps flows, and with them their states, long after their exchanges.

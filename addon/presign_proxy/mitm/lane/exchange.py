@@ -156,6 +156,7 @@ class Exchange:
 
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
         self.record.begin_answer(status)
+        self._shared.admission.answered(self.granted.forward, status)
         try:
             head = client_head(self.granted, Reply(status, reason, fields), last=self._closes)
         except Denied as denied:

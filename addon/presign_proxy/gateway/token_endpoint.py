@@ -1,0 +1,113 @@
+"""Token endpoints of OAuth 2.0: one request on a connection of its own, bounded in time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, Protocol
+
+import h11
+
+from ..core.oauth2 import MAX_ANSWER
+from ..errors import Denied
+from ..http.message import Fields, Origin
+
+TIMEOUT: Final = 10.0
+"""Seconds for everything: address, connection, TLS, the whole answer."""
+_MAX_HEAD: Final = 16 * 1024
+_PIECE: Final = 16 * 1024
+
+Judge = Callable[[str, int], Awaitable[str]]
+"""Returns what to dial for a host and port of the configuration. Raises Denied."""
+
+
+class Answer(NamedTuple):
+    """The answer of a token endpoint."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+
+
+class Endpoint(Protocol):
+    """Sends requests to token endpoints."""
+
+    async def post(self, origin: Origin, target: bytes, fields: Fields, body: bytes) -> Answer:
+        """Raises Denied("upstream")."""
+        ...
+
+
+class HttpEndpoint:
+    """Token endpoints over HTTP/1.1. No redirect is followed, no connection kept, no proxy used.
+
+    The destination is judged like an upstream: it is never the gateway itself or its store, and its
+    certificate must be valid for the name in the configuration.
+    """
+
+    def __init__(self, judge: Judge, context: Callable[[], ssl.SSLContext]) -> None:
+        """Args: context: returns the TLS context for upstreams, as the options are now."""
+        self._judge = judge
+        self._context = context
+
+    async def post(self, origin: Origin, target: bytes, fields: Fields, body: bytes) -> Answer:
+        """Raises Denied("upstream")."""
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._post(origin, target, fields, body)
+        except TimeoutError:
+            raise Denied("upstream", "the token endpoint did not answer in time", status=504) from None
+        except ssl.SSLCertVerificationError:
+            raise Denied("upstream", "the certificate of the token endpoint is not trusted") from None
+        except OSError:
+            raise Denied("upstream", "the token endpoint cannot be reached") from None
+        except h11.RemoteProtocolError:  # its text may quote the answer
+            raise Denied("upstream", "the token endpoint does not answer with valid HTTP") from None
+
+    async def _post(self, origin: Origin, target: bytes, fields: Fields, body: bytes) -> Answer:
+        address = await self._judge(origin.host, origin.port)
+        secure = origin.scheme == "https"
+        reader, writer = await asyncio.open_connection(
+            address,
+            origin.port,
+            ssl=self._context() if secure else None,
+            server_hostname=origin.host if secure else None,
+        )
+        try:
+            speaker = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+            framing = ((b"Host", origin.authority.encode("ascii")), (b"Connection", b"close"))
+            length = ((b"Content-Length", str(len(body)).encode()),)
+            head = h11.Request(method="POST", target=target, headers=[*framing, *fields, *length])
+            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+                writer.write(speaker.send(event) or b"")
+            # An endpoint may answer, and close, before it has read everything. Its answer counts.
+            with contextlib.suppress(OSError):
+                await writer.drain()
+            return await _answer(speaker, reader)
+        finally:
+            writer.transport.abort()
+
+
+async def _answer(speaker: h11.Connection, reader: asyncio.StreamReader) -> Answer:
+    """Read the answer. Raises Denied, OSError, h11.RemoteProtocolError."""
+    status, content_type, body, read = 0, b"", b"", 0
+    while True:
+        event = speaker.next_event()
+        if event is h11.NEED_DATA:
+            data = await reader.read(_PIECE)
+            read += len(data)
+            if read > MAX_ANSWER + _MAX_HEAD:
+                raise Denied("upstream", "the answer of the token endpoint is too large")
+            speaker.receive_data(data)
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+            content_type = next((value for name, value in event.headers if name == b"content-type"), b"")
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+            if len(body) > MAX_ANSWER:
+                raise Denied("upstream", "the answer of the token endpoint is too large")
+        elif isinstance(event, h11.EndOfMessage):
+            return Answer(status, content_type, body)
+        elif not isinstance(event, h11.InformationalResponse):
+            raise Denied("upstream", "the token endpoint has closed the connection")
