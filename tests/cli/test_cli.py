@@ -107,7 +107,7 @@ def test_json_on_every_verb_is_one_object_with_the_keys_that_are_documented(
     assert added.keys() == {"id", "upstream", "signing_key"}
     assert added["signing_key"].keys() == {"id", "secret"}
     (listed,) = said("connections", "list")
-    assert listed.keys() == {"id", "scheme", "upstream", "auth", "keys", "state", "file"}
+    assert listed.keys() == {"id", "scheme", "upstream", "auth", "keys", "revoked_keys", "state", "file"}
     assert said("connections", "show", "conn_a").keys() == listed.keys() | {"entry"}
     signed = said("sign", "conn_a", "v1/a")
     grant = {

@@ -42,7 +42,7 @@ WITHOUT_CONFIGURATION = {
 }
 """Verbs that a configuration that does not exist is no error for."""
 ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("connections", "set"): ("max_uses=5",),
+    ("connections", "set"): ("x", "max_uses=5"),
     ("connections", "import"): ("keys.env",),
 }
 

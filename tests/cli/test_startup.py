@@ -54,6 +54,7 @@ BARE = {
         "cli.methods",
         "cli.grant_forms",
         "cli.sign",
+        "cli.sign_source",
         "cli.signing_key",
         "cli.policy_options",
         "cli.values",
@@ -61,7 +62,10 @@ BARE = {
     ),
 }
 CONVERTING = {
-    *(BARE - {"cli.sign", "cli.signing_key", "cli.methods", "cli.hints", "cli.completion"}),
+    *(
+        BARE
+        - {"cli.sign", "cli.sign_source", "cli.signing_key", "cli.methods", "cli.hints", "cli.completion"}
+    ),
     *(
         "explain.convert",
         "signing.disclosure",

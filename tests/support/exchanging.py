@@ -87,6 +87,9 @@ class Admission:
         self.confirmed = 0
         self.on_complete: Callable[[], None] = lambda: None
 
+    def answered(self, forward: Forward, status: int) -> None:
+        """Take note of an answer: of a credential that has to be minted anew."""
+
     async def complete(
         self, forward: Forward, asked: Request, client: Any, limit_hold: Any, until: float
     ) -> Any:

@@ -13,7 +13,7 @@ from .credentials import CredentialSlots, Fill, Injector, Outgoing
 
 TOKEN: Final = "{token}"  # noqa: S105 - a placeholder
 """The place of the secret in a template."""
-_SEGMENTS: Final = re.compile(r"[A-Za-z0-9._~:@!$&'()*+,;=-]+(?:/[A-Za-z0-9._~:@!$&'()*+,;=-]+)*")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._~:@!$&'()*+,;=-]+")
 """Path segments without escapes (RFC 3986, 3.3: `pchar`), so that no server can read them in another way."""
 
 
@@ -82,7 +82,7 @@ class PathCredential:
 
 def fits_a_path(text: str) -> bool:
     """Return whether a secret is one path segment or several, all without escapes and dot segments."""
-    return bool(_SEGMENTS.fullmatch(text)) and not {".", ".."} & {*text.split("/")}
+    return all(_SEGMENT.fullmatch(part) and part not in (".", "..") for part in text.split("/"))
 
 
 def is_template(text: str) -> bool:
