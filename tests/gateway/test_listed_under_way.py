@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from os import kill
 from pathlib import Path
 from typing import Any
@@ -16,32 +16,13 @@ import pytest
 from presign_proxy.observe.under_way import MOST, joined
 from presign_proxy.signing.keys import signature_id
 from support.asking import SECRET, ask
-from support.cutting import CUT, FLOWS, OTHER, Cutting, config, cutting
+from support.cutting import CUT, FLOWS, OTHER, Cutting, config
 from support.flowing import Flowing
 from support.gateways import MakeGateway
 from support.lab import REAL_SECRET
 from support.process import free_port
 from support.puppet import eventually
 from support.serving import places_of
-
-
-@pytest.fixture(scope="module")
-def flowing() -> Iterator[Flowing]:
-    with Flowing() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def _lab(tmp_path_factory: pytest.TempPathFactory, flowing: Flowing) -> Iterator[Cutting]:
-    with cutting(tmp_path_factory.mktemp("listing"), flowing) as found:
-        yield found
-
-
-@pytest.fixture
-def lab(_lab: Cutting) -> Iterator[Cutting]:
-    yield _lab.fresh()
-    _lab.hang_up()
-    assert eventually(lambda: _lab.upstream.gauge.now == 0, 10)
 
 
 def listed(lab: Cutting) -> dict[str, Any]:

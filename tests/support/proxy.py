@@ -13,8 +13,11 @@ SCRIPT = ROOT / "addon" / "presign.py"
 PROMPTLY = ROOT / "tests/support/scripts/promptly.py"
 FAKE_DNS = Path(__file__).resolve().parent / "fakedns"
 
-# What a developer's own shell may hold and no test means.
-_UNWANTED = ("PRESIGN_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSLKEYLOGFILE", "MITMPROXY_")
+# What a developer's own shell may hold, or pytest-xdist sets in its workers (COLUMNS), and no test means.
+_UNWANTED = (
+    *("PRESIGN_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSLKEYLOGFILE", "MITMPROXY_"),
+    "COLUMNS",
+)
 
 DnsAnswers = Mapping[str, Sequence[str] | Sequence[Sequence[str]]]
 
