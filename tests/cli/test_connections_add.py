@@ -206,17 +206,11 @@ def test_a_webhook_is_told_how_its_root_is_signed(shell: Shell) -> None:
     assert shell.presign(*words[words.index("sign") :]).code == 0
 
 
+WITH_TOKENS = ("--upstream", "https://a.test", "--auth", "oauth2", "--token-url", "https://id.test/token")
+
+
 def test_a_client_of_a_token_endpoint_is_added_and_its_secret_replaced(shell: Shell) -> None:
-    where = (
-        "conn_o",
-        "--upstream",
-        "https://a.test",
-        "--auth",
-        "oauth2",
-        "--token-url",
-        "https://id.test/token",
-    )
-    entry = added(shell, *where, "--scope", "read write", stdin=f"my-client\n{KEY}\n")
+    entry = added(shell, "conn_o", *WITH_TOKENS, "--scope", "read write", stdin=f"my-client\n{KEY}\n")
     assert entry["auth"] == {
         "type": "oauth2",
         "token_url": "https://id.test/token",
@@ -242,23 +236,15 @@ def test_the_file_of_a_service_account_is_named_and_never_copied(shell: Shell) -
     file.write_text(service_account())
     entry = added(shell, "--preset", "vertex", "--var", "location=us-east1", "--credential-file", "sa.json")
     assert entry["auth"] == {"token": {"file": "sa.json"}}
-    where = ("c", "--upstream", "https://a.test", "--auth", "oauth2", "--token-url", "https://id.test/token")
-    entry = added(shell, *where, "--grant", "jwt_bearer", "--credential-file", "sa.json")
+    entry = added(shell, "c", *WITH_TOKENS, "--grant", "jwt_bearer", "--credential-file", "sa.json")
     assert entry["auth"]["private_key"] == {"file": "sa.json"}
     assert "PRIVATE" not in shell.presign("connections", "show", "c").all
 
 
 def test_a_refresh_token_is_asked_for_where_its_grant_is_said(shell: Shell) -> None:
-    where = (
-        "conn_o",
-        "--upstream",
-        "https://a.test",
-        "--auth",
-        "oauth2",
-        "--token-url",
-        "https://id.test/token",
+    entry = added(
+        shell, "conn_o", *WITH_TOKENS, "--grant", "refresh_token", stdin=f"my-client\n{KEY}\nrefresh-1\n"
     )
-    entry = added(shell, *where, "--grant", "refresh_token", stdin=f"my-client\n{KEY}\nrefresh-1\n")
     assert entry["auth"]["grant"] == "refresh_token"
     assert entry["auth"]["refresh_token"] == "refresh-1"
     preset = ("--preset", "salesforce", "--var", "domain=acme")

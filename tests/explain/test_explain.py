@@ -23,12 +23,13 @@ from presign_proxy.core.credentials import QueryCredential
 from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.core.registry import Registry
 from presign_proxy.explain.explain import explain
-from presign_proxy.explain.explanation import Explanation, moment, render, shown, span
+from presign_proxy.explain.explanation import Explanation, render, shown
 from presign_proxy.explain.input.paste import UnreadableUrl, parse
 from presign_proxy.http.message import Origin, Request
 from presign_proxy.http.paths import pattern
 from presign_proxy.signing.keys import KeyRing, SigningKey, signature_id
 from presign_proxy.signing.secret import LateSecret, Secret
+from presign_proxy.units import in_words, instant
 from support.deciding import (
     GATEWAY,
     KEY,
@@ -613,11 +614,11 @@ def test_an_intercepted_source_is_told() -> None:
     ],
 )
 def test_time_is_told_as_people_do(seconds: int, told: str) -> None:
-    assert span(seconds) == told
+    assert in_words(seconds) == told
 
 
 def test_times_beyond_the_calendar_are_told() -> None:
-    assert moment(999_999_999_999).startswith("Unix time")
+    assert instant(999_999_999_999).startswith("Unix time")
 
 
 def test_what_is_shown_moves_no_cursor() -> None:

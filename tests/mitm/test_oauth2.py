@@ -266,6 +266,25 @@ def test_the_failure_is_in_the_audit_log_and_says_nothing_secret(
     assert not Traces([CLIENT_SECRET]).found_in((path.read_text() + gateway.log()).encode())
 
 
+def replacing(endpoint: TokenEndpoint, *others: str) -> list[str]:
+    """Have the endpoint replace its refresh token at each use. Return the valid ones, the last at the end.
+
+    Args:
+        others: refresh tokens that it takes, too.
+    """
+    valid = ["refresh-1"]
+
+    def answer(asked: Any, number: int) -> Reply:
+        known = asked.form.get("refresh_token") in (valid[-1], *others)
+        if not known or asked.form["grant_type"] != "refresh_token":
+            return Reply(400, {"error": "invalid_grant"})
+        valid.append(f"refresh-{number + 1}")
+        return token(f"access-{number}-0123456789", 1, refresh_token=valid[-1])
+
+    endpoint.answer = answer
+    return valid
+
+
 def test_a_refresh_token_that_is_replaced_is_kept_in_its_file(
     make_gateway: MakeGateway, upstream: Recorder, endpoint: TokenEndpoint, tmp_path: Path
 ) -> None:
@@ -274,15 +293,7 @@ def test_a_refresh_token_that_is_replaced_is_kept_in_its_file(
     file = tmp_path / "refresh"
     file.touch(0o600)
     file.write_text("refresh-1\n")
-    valid = ["refresh-1"]
-
-    def answer(asked: Any, number: int) -> Reply:
-        if asked.form.get("refresh_token") != valid[-1] or asked.form["grant_type"] != "refresh_token":
-            return Reply(400, {"error": "invalid_grant"})
-        valid.append(f"refresh-{number + 1}")
-        return token(f"access-{number}-0123456789", 1, refresh_token=valid[-1])
-
-    endpoint.answer = answer
+    valid = replacing(endpoint)
     entry = connection(upstream, auth(endpoint, grant="refresh_token", refresh_token={"file": str(file)}))
     gateway = make_gateway({"gateway": {"hosts": ["presign.local"]}, "connections": {"conn_r": entry}})
     for _ in range(3):
@@ -303,15 +314,7 @@ def test_a_refresh_token_that_cannot_be_written_back_serves_until_a_restart(
     real.touch(0o600)
     real.write_text("refresh-1")
     file.symlink_to("data/refresh")
-    valid = ["refresh-1"]
-
-    def answer(asked: Any, number: int) -> Reply:
-        if asked.form["refresh_token"] not in (valid[-1], "repaired"):
-            return Reply(400, {"error": "invalid_grant"})
-        valid.append(f"refresh-{number + 1}")
-        return token(f"access-{number}-0123456789", 1, refresh_token=valid[-1])
-
-    endpoint.answer = answer
+    replacing(endpoint, "repaired")
     entry = connection(upstream, auth(endpoint, grant="refresh_token", refresh_token={"file": str(file)}))
     gateway = make_gateway({"gateway": {"hosts": ["presign.local"]}, "connections": {"conn_r": entry}})
     for _ in range(3):

@@ -26,7 +26,7 @@ _FORMS: Final = {
     "connection": (grammar.CONNECTION_ID, "the id of a connection"),
     "key": (rf"({grammar.CONNECTION_ID}/)?{grammar.KEY_ID}", "KEY or CONNECTION/KEY"),
     "id": (rf"({grammar.CONNECTION_ID}/)?{grammar.PRESIGN_ID}", "ID or CONNECTION/ID"),
-    "signature": (r"[0-9a-f]{32}", "a signature id: 32 hex digits"),
+    "signature": (grammar.SIGNATURE_ID, "a signature id: 32 hex digits"),
     "request": (r"req_[A-Za-z0-9_-]+", "the id of a request: req_…"),
 }
 _STATUS: Final = r"[1-9](?:[0-9]{2}|xx)"

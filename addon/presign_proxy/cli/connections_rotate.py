@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from ..config.auth_types import GROUPS
+from ..config.auth_types import AUTH_TYPES
 from ..config.registry_file.edit import Draft
 from ..config.registry_file.notice import place_of, read_notice
 from ..config.registry_file.storage import PrivateFileError
@@ -249,24 +249,19 @@ def _seconds(text: str) -> int:
 
 
 def _replace_credential(workspace: Workspace, output: Output, name: str) -> None:
-    filled = workspace.filled(workspace.entry(name))
-    if not filled.get("auth"):
+    if not workspace.filled(workspace.entry(name)).get("auth"):
         raise Failure(f"{name} has no credential")
     given = prompts.secret(f"new API key of {name}")
     with changing_registry(workspace) as draft:
         data = managed(workspace, draft, name)
-        workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
-        auth = dict(data.get("auth") or {})
-        place = next(
-            (
-                p
-                for p in ("token", "password", "username", "refresh_token", "client_secret", "private_key")
-                if p in auth
-            ),
-            None,
-        )
+        model = workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
+        if model.auth is None:
+            raise Failure(f"{name} has no credential")
+        kind, auth = AUTH_TYPES[model.auth.type], dict(data.get("auth") or {})
+        # With a preset, the only secret is `token`, whatever the type.
+        place = next((member for member in ("token", *kind.replaced) if member in auth), None)
         if place is None:
-            group = GROUPS.get(filled.get("auth", {}).get("type", "none"), "")
+            group = kind.group
             if len(auth.get(group) or {}) != 1:
                 before, after = quoted("decrypt", "--out", _PLAIN), quoted("encrypt", "--replace", _PLAIN)
                 raise Failure(f"{name} has several secrets: run {before}, edit that file, then run {after}")

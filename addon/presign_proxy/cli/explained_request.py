@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from ..errors import MESSAGE
 from ..explain.advice import ADVICE
-from ..explain.explanation import span
 from ..observe.rotated_files import Unreadable, files_of, records_with
 from ..units import duration as took
-from ..units import local_instant, printable, size
+from ..units import in_words, local_instant, printable, size
 from .audit_query import Record
 from .explanation_lines import lines_of
 from .output import Output
@@ -117,7 +116,7 @@ def _when(record: Record) -> str:
     moment = int(_number(record, "time"))
     ago = int(time.time()) - moment
     at = local_instant(moment)
-    return f"{at} ({span(ago)} ago)" if ago >= 0 else at
+    return f"{at} ({in_words(ago)} ago)" if ago >= 0 else at
 
 
 def _request(record: Record) -> str:

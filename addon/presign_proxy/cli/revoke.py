@@ -36,7 +36,7 @@ from .revoked_now import mark, unmark
 from .values import present
 from .workspace import Failure, Workspace
 
-_SIGNATURE_ID = re.compile(r"[0-9a-f]{32}")
+_SIGNATURE_ID = re.compile(grammar.SIGNATURE_ID)
 _ID = re.compile(grammar.CONNECTION_ID)
 _KEY = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.KEY_ID}")
 _PRESIGN_ID = re.compile(rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}")

@@ -225,7 +225,9 @@ def _check_patterns(name: str, signed: list[str], allowed: list[str]) -> None:
 def _check_lifetime(expires: int, now: int, most: int | None) -> None:
     """Refuse a lifetime above the connection's maximum. Raises Failure."""
     if most is not None and expires - now > most:
-        from ..explain.explanation import span
+        from ..units import in_words
 
         asked = -(-(expires - now) // 60) * 60  # rounded up: some moments have passed since the request
-        raise Failure(f"the gateway would answer lifetime_too_long: {span(asked)}, at most {span(most)}")
+        raise Failure(
+            f"the gateway would answer lifetime_too_long: {in_words(asked)}, at most {in_words(most)}"
+        )

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from ..limits.usage import Usage, prefix_of, usage_of
+from ..signing import grammar
 from ..units import in_words
 from .completion import complete_connections
 from .output import Output, light_verb, table
 from .place import Failure, Place
 
-_SIGNATURE_ID: Final = re.compile(r"[0-9a-f]{32}")
+if TYPE_CHECKING:
+    from ..limits.stores.open import Choice
+    from .workspace import Workspace
+
+_SIGNATURE_ID: Final = re.compile(grammar.SIGNATURE_ID)
 _SHOWN: Final = 20
 """Most URLs or clients of one limit that are shown: those with the least left."""
 
@@ -48,11 +53,12 @@ def usage(
     wanted = _Wanted(*_signed(url), client, whole=whole)
     found: list[tuple[str, Usage]] = []
     is_cut = False
+    counts = counts_of(choice, map(prefix_of, names))
     for name in names:
         model = workspace.model(workspace.entry(name))
         limits = [one.limit() for one in model.limits]
         try:
-            states, now, cut = counts_of(choice, prefix_of(name))
+            states, now, cut = next(counts)
         except StoreError as error:
             raise Failure(f"limits.store: {error}") from None
         is_cut |= cut
@@ -65,12 +71,12 @@ def usage(
         output.note(f"{more or 'Some'} more URLs or clients are not shown{'' if is_cut else ' (--all)'}.")
 
 
-def _store(workspace: Any) -> Any:
+def _store(workspace: Workspace) -> Choice:
     """Return the choice of the store. Raises Failure for one that only its own process can read."""
     from ..config.build_credentials import FileSecrets
+    from ..config.load import store_choice
     from ..config.strict_yaml import Document
     from ..config_problems import ConfigError
-    from ..limits.stores.open import Choice
 
     wanted = workspace.config.limits
     if wanted.store.startswith("memory:"):
@@ -79,10 +85,10 @@ def _store(workspace: Any) -> Any:
             "or redis://… they can be read"
         )
     secrets = FileSecrets(Document(str(workspace.path), None), workspace.base, workspace.environ)
-    password = secrets.secret(("limits", "password"), wanted.password) if wanted.password else None
+    choice = store_choice(wanted, secrets, workspace.base)
     if secrets.problems:
         raise ConfigError(secrets.problems)
-    return Choice(wanted.store, workspace.base, password, wanted.ca)
+    return choice
 
 
 def _signed(url: str | None) -> tuple[str | None, int | None]:

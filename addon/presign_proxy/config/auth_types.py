@@ -16,6 +16,8 @@ class AuthType(NamedTuple):
     """The member of an entry that maps names to secrets."""
     plain: tuple[str, ...] = ()
     """The members of an entry that hold no secret."""
+    replaced: tuple[str, ...] = ()
+    """The members besides `token` of which the first in an entry is the API key that `rotate` replaces."""
     named_by: str = ""
     """The member of a preset that gives the name of the key in that group."""
     of_preset: frozenset[str] = frozenset()
@@ -25,7 +27,9 @@ class AuthType(NamedTuple):
 AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
     "bearer": AuthType(places=("token",)),
     "basic": AuthType(
-        places=("username", "password"), of_preset=frozenset(("username", "password", "asks", "public"))
+        places=("username", "password"),
+        replaced=("password", "username"),
+        of_preset=frozenset(("username", "password", "asks", "public")),
     ),
     "header": AuthType(
         group="headers",
@@ -38,6 +42,7 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
     "oauth2": AuthType(
         places=("client_id", "client_secret", "refresh_token", "private_key"),
         plain=("grant", "token_url", "scope", "extra", "client_auth", "audience", "subject"),
+        replaced=("refresh_token", "client_secret", "private_key"),
         of_preset=frozenset(("grant", "token_url", "scope", "extra", "client_auth", "asks", "public")),
     ),
 }

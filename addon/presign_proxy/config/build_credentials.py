@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -248,24 +249,14 @@ class FileSecrets:
 
 
 def _mark(request: TokenRequest) -> str:
-    """Return a text that differs whenever a request for tokens does."""
+    """Return a text that differs whenever a request for tokens does, in whatever field."""
     digest = hashlib.sha256()
-    secrets = (request.client_id, request.client_secret, request.refresh_token, request.private_key)
-    plain = (
-        str(request.origin),
-        request.target,
-        request.grant,
-        request.refresh_file,
-        request.plain,
-        request.in_header,
-        request.claims,
-    )
-    for one in (*plain, *[_told(secret) for secret in secrets]):
-        digest.update(repr(one).encode() + b"\0")
+    for one in fields(request):
+        digest.update(repr(_told(getattr(request, one.name))).encode() + b"\0")
     return digest.hexdigest()
 
 
-def _told(secret: Secret | None) -> object:
-    if isinstance(secret, LateSecret):
-        return secret.key, secret.ttl
-    return secret.reveal() if secret is not None else None
+def _told(value: object) -> object:
+    if isinstance(value, LateSecret):
+        return value.key, value.ttl
+    return value.reveal() if isinstance(value, Secret) else value

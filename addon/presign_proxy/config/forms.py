@@ -19,7 +19,7 @@ FORMS: Final = {
     rf"{grammar.CONNECTION_ID}/{grammar.KEY_ID}": "CONNECTION/KEY",
     rf"{grammar.CONNECTION_ID}/{grammar.PRESIGN_ID}": "CONNECTION/ID",
     rf"(\*|{grammar.CONNECTION_ID})": "the id of a connection, or *",
-    r"[0-9a-f]{32}": "a signature id: 32 hex digits",
+    grammar.SIGNATURE_ID: "a signature id: 32 hex digits",
     r"[A-Za-z0-9_.\[\]-]{1,128}": "the name of a query parameter",
     r"[\x20-\x7e]{0,1024}": "at most 1024 printable ASCII characters",
     r"[\x20-\x7e]{1,200}": "1 to 200 printable ASCII characters",

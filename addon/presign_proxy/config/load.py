@@ -26,7 +26,7 @@ from .read_files import FileRecord, Seen, see
 from .registry_file.build import Registered, problems_of_connections
 from .registry_file.memory import Memory
 from .salvage import with_the_rest
-from .schema.config import Config
+from .schema.config import Config, LimitsConfig
 from .strict_yaml import Document, read
 from .tls_certificate import Certificate, advice_on, files_of, read_certificate
 from .validation import explain
@@ -232,10 +232,14 @@ def _unread(
     return with_the_rest(path, unread, judged)
 
 
-def _store(config: Config, document: Document, secrets: FileSecrets, base: Path) -> Choice:
-    wanted = config.limits
+def store_choice(wanted: LimitsConfig, secrets: FileSecrets, base: Path) -> Choice:
+    """Return the choice of the store that the section `limits` names."""
     password = secrets.secret(("limits", "password"), wanted.password) if wanted.password else None
-    choice = Choice(wanted.store, base, password, wanted.ca)
+    return Choice(wanted.store, base, password, wanted.ca)
+
+
+def _store(config: Config, document: Document, secrets: FileSecrets, base: Path) -> Choice:
+    choice = store_choice(config.limits, secrets, base)
     if wrong := problem_of(choice):
         secrets.problems.append(document.problem(("limits", "store"), wrong))
     if choice.path is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ..http.field_names import header_key, param_key
 from ..http.message import Fields
-from ..signing.secret import Secret
+from ..signing.secret import LateSecret, Secret
 
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 REAL_PASSWORD: Final = 8
@@ -38,6 +38,11 @@ class CredentialSlots(NamedTuple):
 
 
 Fill = Callable[[Secret], Secret]
+
+
+def filling(found: Mapping[tuple[str, ...], Secret]) -> Fill:
+    """Return what replaces each late secret by the one that was fetched for it. Args: found: by key."""
+    return lambda secret: found[secret.key] if isinstance(secret, LateSecret) else secret
 
 
 class Injector(Protocol):

@@ -15,7 +15,7 @@ from ..signing.secret import LateSecret, Secret
 from ..signing.signed_policy import NO_TERMS, Terms
 from .answers import Answer, Style, refusal
 from .connection import Connection
-from .credentials import Fill, Outgoing
+from .credentials import Fill, Outgoing, filling
 
 
 @dataclass(slots=True)
@@ -240,7 +240,7 @@ class Forward(NamedTuple):
             for late, secret in zip(mine, theirs, strict=True)
             if isinstance(late, LateSecret)
         }
-        return self.filled(lambda secret: found[secret.key] if isinstance(secret, LateSecret) else secret)
+        return self.filled(filling(found))
 
 
 Decision = PassThrough | Deny | Forward

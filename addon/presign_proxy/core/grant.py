@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -50,7 +51,8 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     try:
         hold(claim, checks_of(presign), facts)
     except Denied:
-        _note_path(claim)
+        if claim.connection.upstream is not None:
+            _note_path(facts, lambda: relative_path(claim).decode("ascii"))
         raise
     return Grant(
         claim.connection,
@@ -67,16 +69,15 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     )
 
 
-def _note_path(claim: PresignClaim) -> None:
+def _note_path(facts: Facts, path: Callable[[], str]) -> None:
     """Note the path of a request that was refused after its signature, for the audit log.
 
     What a holder still tries after a revocation is only known by its path. Before a good signature, none is
     noted: anyone could write into the log.
     """
-    facts = claim.facts
-    if facts.verified and facts.path is None and claim.connection.upstream is not None:
+    if facts.verified and facts.path is None:
         with suppress(Denied):
-            facts.path = relative_path(claim).decode("ascii")
+            facts.path = path()
 
 
 def _gateway_prefix(request: Request, presign: Presign) -> bytes | None:
@@ -96,9 +97,7 @@ def grant_source(
     try:
         hold(claim, SOURCE_CHECKS, facts)
     except Denied:
-        if facts.verified and facts.path is None:
-            with suppress(Denied):
-                facts.path = shown_path(parse_source(source.url))
+        _note_path(facts, lambda: shown_path(parse_source(source.url)))
         raise
     connection, admitted = claim.connection, claim.admitted
     path, mark, query = admitted.url.target.partition(b"?")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ..signing.base64url import encode, encode_bytes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -68,7 +69,7 @@ def assertion(key: AssertionKey, claims: dict[str, str], now: int) -> str:
     head = {"alg": name, "typ": "JWT"} | ({"kid": key.key_id} if key.key_id else {})
     body = claims | {"iat": now - SKEW, "exp": now + LIFETIME}
     text = f"{_encoded(head)}.{_encoded(body)}"
-    return f"{text}.{_base64url(sign(text.encode('ascii')))}"
+    return f"{text}.{encode_bytes(sign(text.encode('ascii')))}"
 
 
 def _signer(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> Any:
@@ -90,8 +91,4 @@ def _signer(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> Any:
 
 
 def _encoded(members: dict[str, Any]) -> str:
-    return _base64url(json.dumps(members, separators=(",", ":")).encode())
-
-
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return encode(json.dumps(members, separators=(",", ":")))

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from ..units import in_words, instant
-
 Outcome = Literal["ok", "refused", "note"]
 
 _MARKS: Final[dict[Outcome, str]] = {"ok": "ok", "refused": "!!", "note": "--"}
@@ -15,7 +13,6 @@ _MARKS: Final[dict[Outcome, str]] = {"ok": "ok", "refused": "!!", "note": "--"}
 _SIGNATURE = re.compile(r"(?<![0-9A-Fa-f])([0-9A-Fa-f]{8})[0-9A-Fa-f]{25,}")
 _TOKEN = re.compile(r"(ps[0-9]_.{4})[A-Za-z0-9_+/=.-]{9,}")
 _WIDTH: Final = 11
-span, moment = in_words, instant
 
 
 class Step(NamedTuple):

@@ -9,8 +9,9 @@ from ..http.client_address import client_of
 from ..signing.carrier_names import TERMS
 from ..signing.presign_scheme import Presign
 from ..signing.signed_policy import NO_TERMS, Terms, parse
+from ..units import in_words, instant
 from .case import Case
-from .explanation import Step, moment, printable, span
+from .explanation import Step, printable
 
 Describer = Callable[[Case], Step | None]
 
@@ -35,12 +36,12 @@ def _not_before(case: Case) -> Step | None:
     begun = terms_of(case).not_before
     if begun is None:
         return None
-    return Step("not_before", "ok", f"Valid since {moment(begun)}.")
+    return Step("not_before", "ok", f"Valid since {instant(begun)}.")
 
 
 def _not_before_refused(case: Case) -> Step:
     begun = terms_of(case).not_before or 0
-    text = f"It becomes valid in {span(begun - case.now)}, at {moment(begun)}."
+    text = f"It becomes valid in {in_words(begun - case.now)}, at {instant(begun)}."
     return Step("not_before", "refused", text)
 
 

@@ -10,7 +10,8 @@ from ..core.connection import Connection
 from ..core.registry import Registry
 from ..signing import canonical
 from ..signing.keys import Try
-from .explanation import Finding, moment, printable
+from ..units import instant
+from .explanation import Finding, printable
 from .signer_mistakes import ONLY_PLAIN, PLAIN, SECRETS, Signable, message
 
 MAX_OTHERS: Final = 5000
@@ -184,7 +185,7 @@ def _findings(found: Try, suspect: Suspect, now: int) -> list[Finding]:
         findings.append(Finding("other_key_named", text))
         return findings
     if not key.is_live(now):
-        until = moment(key.not_after or 0)
+        until = instant(key.not_after or 0)
         text = (
             f"The signature was made with key {key.id}, past its not_after ({until}): take the current one."
         )

@@ -9,9 +9,10 @@ from ..signing.keys import SigningKey
 from ..signing.presign_scheme import Presign
 from ..signing.signed_policy import PolicyText
 from ..signing.source_scheme import Source
+from ..units import in_words, instant
 from . import connection_steps, limit_steps, path_steps, policy_steps
 from .case import Case
-from .explanation import Step, listed, moment, printable, span
+from .explanation import Step, listed, printable
 
 _CARRIERS: Final = {
     "query": "the query, as X-Presign-* parameters",
@@ -98,7 +99,7 @@ def _signature(case: Case) -> Step:
     known = case.connection
     keys = known.keys.keys if known else ()
     made = next((key for key in keys if key.id == case.facts.key), None)
-    until = f", good until {moment(made.not_after)}" if made and made.not_after is not None else ""
+    until = f", good until {instant(made.not_after)}" if made and made.not_after is not None else ""
     return Step("signature", "ok", f"Made with key {case.facts.key}{until}. Its id: {case.facts.signature}.")
 
 
@@ -113,7 +114,7 @@ def _signature_refused(case: Case) -> Step:
 def _why_not(key: SigningKey, written: PolicyText | None, now: int) -> str:
     if written is not None and written.key not in ("", key.id):
         return f"the presign names another one, {printable(written.key)}"
-    return "does not match" if key.is_live(now) else f"past its not_after, {moment(key.not_after or 0)}"
+    return "does not match" if key.is_live(now) else f"past its not_after, {instant(key.not_after or 0)}"
 
 
 def _lists(case: Case) -> Step | None:
@@ -134,12 +135,12 @@ def _expiry(case: Case) -> Step:
     expires = _expires(case)
     if expires == 0:
         return Step("expiry", "note", "It never expires (expires is 0).")
-    return Step("expiry", "ok", f"{span(expires - case.now)} left, until {moment(expires)}.")
+    return Step("expiry", "ok", f"{in_words(expires - case.now)} left, until {instant(expires)}.")
 
 
 def _expiry_refused(case: Case) -> Step:
     expires = _expires(case)
-    return Step("expiry", "refused", f"It expired {span(case.now - expires)} ago, at {moment(expires)}.")
+    return Step("expiry", "refused", f"It expired {in_words(case.now - expires)} ago, at {instant(expires)}.")
 
 
 def _revocation(case: Case) -> Step:  # noqa: ARG001 - every describer takes the case
@@ -151,7 +152,7 @@ def _lifetime(case: Case) -> Step:
     most = known.ceiling.max_lifetime if known else None
     if most is None:
         return Step("lifetime", "ok", "The connection sets no max_lifetime.")
-    return Step("lifetime", "ok", f"The connection allows {span(most)} at most.")
+    return Step("lifetime", "ok", f"The connection allows {in_words(most)} at most.")
 
 
 def _slot(case: Case) -> Step:  # noqa: ARG001

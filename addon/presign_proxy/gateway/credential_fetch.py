@@ -16,6 +16,7 @@ from typing import Final
 from ..config.secret_commands import end_all
 from ..config.secret_sources import SecretError, name_of, resolve
 from ..config.values import SecretSource
+from ..core.credentials import filling
 from ..core.decision import Forward
 from ..core.oauth2 import EARLY, MintedSecret
 from ..errors import Denied
@@ -96,7 +97,7 @@ class Fetcher:
         for late in forward.connection.late:
             if late.key not in found:
                 found[late.key] = await self._get(late)
-        return forward.filled(lambda secret: found[secret.key] if isinstance(secret, LateSecret) else secret)
+        return forward.filled(filling(found))
 
     def rejected(self, forward: Forward) -> None:
         """Note that an upstream has answered 401: a token that was revoked is fetched anew next time.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..config.registry_file.storage import PrivateFileError, lock, write_private
 from ..config.secret_sources import SecretError, resolve
 from ..config.values import SecretSource
-from ..core.credentials import Fill
+from ..core.credentials import Fill, filling
 from ..core.oauth2 import Minted, MintedSecret, TokenRequest, minted, written
 from ..errors import Denied
 from ..signing.secret import LateSecret, Secret
@@ -49,11 +49,7 @@ class Mint:
             get: returns a secret that a program prints.
         """
         request = late.request
-        found = {one.key: await get(one) for one in request.late}
-
-        def fill(secret: Secret) -> Secret:
-            return found[secret.key] if isinstance(secret, LateSecret) else secret
-
+        fill = filling({one.key: await get(one) for one in request.late})
         if request.refresh_file is not None:
             return await self._of_file(late, fill, Path(request.refresh_file))
         if request.refresh_token is None:

@@ -10,13 +10,14 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
+from ..signing import grammar
 from .counter import SECOND, Counter
 
 Per = Literal["connection", "url", "client"]
 Calendar = Literal["day", "month"]
 
 PREFIX: Final = "presign"
-_SIGNATURE_ID: Final = re.compile("[0-9a-f]{32}")
+_SIGNATURE_ID: Final = re.compile(grammar.SIGNATURE_ID)
 _DAY: Final = 86_400
 
 

@@ -1,4 +1,4 @@
-"""base64url of text, without padding (RFC 4648, 5). Strict: each text has exactly one encoding."""
+"""base64url of text and bytes, without padding (RFC 4648, 5). Strict: each text has exactly one encoding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _LAST: Final = tuple(
 
 
 def encode(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+    return encode_bytes(text.encode())
+
+
+def encode_bytes(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def decode(encoded: bytes, what: str) -> str:

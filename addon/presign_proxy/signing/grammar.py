@@ -21,6 +21,8 @@ UNIX_TIME: Final = r"(?:0|[1-9][0-9]{0,11})"
 NUMBER: Final = r"[1-9][0-9]{0,11}"
 """A whole number from 1 on, small enough for every JSON parser and every shell."""
 SIGNATURE: Final = r"[0-9a-f]{64}"
+SIGNATURE_ID: Final = r"[0-9a-f]{32}"
+"""The name of a signature, which reveals nothing of it (`keys.signature_id`)."""
 EXTENSION: Final = r"[A-Za-z0-9]{1,16}"
 """The format of a source URL."""
 

@@ -17,6 +17,7 @@ from mitmproxy.options import Options
 from presign_proxy.core.connection import Conduct
 from presign_proxy.mitm.lane.shared import LaneShared
 from presign_proxy.mitm.lane.upstream_pool import PoolKey
+from presign_proxy.mitm.sockets import upstream_tls
 from support.exchanging import granted, story
 
 CLIENT: Any = SimpleNamespace(id="client 1")
@@ -112,7 +113,7 @@ def test_an_upstream_is_verified_with_the_authorities_that_the_options_name(
         ssl_verify_upstream_trusted_ca=str(tmp_path / "ca.pem"), ssl_verify_upstream_trusted_confdir=None
     )
     monkeypatch.setattr(ctx, "options", options, raising=False)
-    context = Lab().shared._context()
+    context = upstream_tls()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert len(context.get_ca_certs()) == 1
 

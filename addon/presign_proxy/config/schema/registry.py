@@ -14,7 +14,7 @@ from .values import (
     Strict,
 )
 
-_SignatureId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+_SignatureId = Annotated[str, Field(pattern=f"^{grammar.SIGNATURE_ID}$")]
 
 
 _KeyName = Annotated[str, Field(pattern=rf"^{grammar.CONNECTION_ID}/{grammar.KEY_ID}$")]

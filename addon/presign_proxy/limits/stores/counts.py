@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -35,29 +35,34 @@ class Counts(NamedTuple):
     is_cut: bool = False
 
 
-def counts_of(choice: Choice, prefix: str) -> Counts:
-    """Return all counters whose key begins with a prefix. Raises StoreError.
+def counts_of(choice: Choice, prefixes: Iterable[str]) -> Iterator[Counts]:
+    """Yield for each prefix all counters whose key begins with it. Raises StoreError.
+
+    The store is opened once for all of them.
 
     Args:
         choice: of a store outside of this process.
-        prefix: the beginning of the keys of one connection, in plain letters, digits and `:{}_-`.
+        prefixes: each the beginning of the keys of one connection, in plain letters, digits and `:{}_-`.
     """
-    if choice.path is not None:
-        return _from_sqlite(choice.path, prefix)
-    return _from_redis(choice, prefix)
+    return _from_sqlite(choice.path, prefixes) if choice.path is not None else _from_redis(choice, prefixes)
 
 
-def _from_sqlite(path: Path, prefix: str) -> Counts:
-    now = time.time_ns() // 1000
+def _from_sqlite(path: Path, prefixes: Iterable[str]) -> Iterator[Counts]:
     if not path.exists():
-        return Counts({}, now)
-    span = (prefix, f"{prefix[:-1]}{chr(ord(prefix[-1]) + 1)}")
+        yield from (Counts({}, time.time_ns() // 1000) for _ in prefixes)
+        return
     try:
         with _opened(path) as sql:
-            rows = sql.execute(_COUNTERS, (*span, MAX_KEYS + 1)).fetchall()
-            rows += sql.execute(_SLOTS, (*span, now, MAX_KEYS + 1)).fetchall()
+            for prefix in prefixes:
+                yield _of_prefix(sql, prefix)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"{path.name}: {_why(error)}") from None
+
+
+def _of_prefix(sql: sqlite3.Connection, prefix: str) -> Counts:
+    now, span = time.time_ns() // 1000, (prefix, f"{prefix[:-1]}{chr(ord(prefix[-1]) + 1)}")
+    rows = sql.execute(_COUNTERS, (*span, MAX_KEYS + 1)).fetchall()
+    rows += sql.execute(_SLOTS, (*span, now, MAX_KEYS + 1)).fetchall()
     return Counts(dict(rows), now, len(rows) > MAX_KEYS)
 
 
@@ -86,12 +91,13 @@ def _why(error: Exception) -> str:
     return str(error)
 
 
-def _from_redis(choice: Choice, prefix: str) -> Counts:
+def _from_redis(choice: Choice, prefixes: Iterable[str]) -> Iterator[Counts]:
     from .redis import failures, looking  # an extra, and a second to import
 
     ca = choice.base / choice.ca if choice.ca else None
     with failures(), looking(choice.url, choice.password, ca, _PATIENCE) as client:
-        return _read(client, prefix)
+        for prefix in prefixes:
+            yield _read(client, prefix)
 
 
 def _read(client: Any, prefix: str) -> Counts:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
-
-from mitmproxy import ctx
 
 from ...core.decision import Forward
 from ...core.under_way import CODE, WHY, Basis, basis_of
@@ -19,7 +16,8 @@ from ...limits.slots import LimitHold
 from ...observe.audit_log import AuditLog
 from ...observe.under_way import Running
 from ..client_state import ClientStates
-from . import availability, upstream_tls
+from ..sockets import upstream_tls
+from . import availability
 from .grant_cache import GrantCache
 from .granted_request import GrantedRequest
 from .record import Record
@@ -67,7 +65,7 @@ class LaneShared:
         self._judge = judge
         self._lifecycle = lifecycle
         self.write_batch = WriteBatch()
-        self.pool = Pool(self._context, time.monotonic, self.write_batch)
+        self.pool = Pool(upstream_tls, time.monotonic, self.write_batch)
         self.grants = GrantCache()
         self.exchanges: set[Underway] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,9 +91,6 @@ class LaneShared:
         self.open = availability.is_open(master, master.options.presign_lane)
         self.pool.reset()
         self._judge.refresh()
-
-    def _context(self) -> ssl.SSLContext:
-        return upstream_tls.context(ctx.options)
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run it in a task, which is kept: the event loop alone would let go of it."""
