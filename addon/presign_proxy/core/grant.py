@@ -51,8 +51,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     try:
         hold(claim, checks_of(presign), facts)
     except Denied:
-        if claim.connection.upstream is not None:
-            _note_path(facts, lambda: relative_path(claim).decode("ascii"))
+        _note_path(facts, lambda: relative_path(claim).decode("ascii") if claim.connection.upstream else None)
         raise
     return Grant(
         claim.connection,
@@ -69,11 +68,12 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     )
 
 
-def _note_path(facts: Facts, path: Callable[[], str]) -> None:
+def _note_path(facts: Facts, path: Callable[[], str | None]) -> None:
     """Note the path of a request that was refused after its signature, for the audit log.
 
     What a holder still tries after a revocation is only known by its path. Before a good signature, none is
-    noted: anyone could write into the log.
+    noted: anyone could write into the log. Every refusal comes here, so that an unknown connection takes the
+    same steps as a known one.
     """
     if facts.verified and facts.path is None:
         with suppress(Denied):
