@@ -48,7 +48,9 @@ CACHES = {
     "http.hosts._is_loopback": "as http.hosts._parse_authority",
     "limits.rules._window": "the last eight days or months",
     "units._second": "the last four seconds",
-    "cli.connection_settings._schema": "two schemes; the command alone reads them",
+    "cli.setting_schema.keys_of": "two schemes; the command alone reads them",
+    "cli.setting_schema.root_of": "two schemes; the command alone reads them",
+    "cli.setting_options.setting_options": "one list; the command alone reads it",
     "http.hosts._parse_address": "1,024 addresses of at most 64 characters",
     "http.field_names._short_key": "4,096 names of headers, of at most 64 bytes: longer ones are not kept",
     "core.strip_list._short_passing": (

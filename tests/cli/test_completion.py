@@ -44,6 +44,10 @@ CASES = {
     "presign connections edit co": ["conn_a"],
     "presign connections edi": ["edit"],
     "presign sign conn_a --as he": ["headers"],
+    "presign connections set conn_a allow.m": ["allow.methods="],
+    "presign connections set conn_a --unset allow.p": ["allow.paths"],
+    "presign connections set conn_a --timeouts-r": ["--timeouts-response"],
+    "presign connections add --no-allow-e": ["--no-allow-encoded-slash"],
     "presign completion f": ["fish"],
 }
 

@@ -87,7 +87,7 @@ def test_sources_take_a_key_where_it_is_said_how_it_is_sent(shell: Shell) -> Non
         (("--limit", "often"), 2, "a limit is 60/minute"),
         (("--limit", "60/fortnight"), 1, "has to be a rate"),
         (("--limit", "60/minute", "--limit", "9/minute"), 1, "counts the same thing"),
-        (("--max-uses", "0"), 2, "--max-uses"),
+        (("--max-uses", "0"), 2, "max_uses has to be a whole number from 1"),
         (("--header", "X-Version"), 2, "--header needs NAME=VALUE"),
         (("--header", f"Authorization={KEY}"), 1, "use auth instead"),
         (("--header", f"Authorization: {KEY}"), 2, "--header needs NAME=VALUE"),

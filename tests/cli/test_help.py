@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from mitmproxy.certs import CertStore
 
 from presign_proxy.cli.examples import EXAMPLES
@@ -70,20 +71,28 @@ def test_help_is_by_job(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("columns", NARROW)
-def test_help_is_whole_and_no_line_is_longer_than_the_terminal_is_wide(columns: int, runner: Runner) -> None:
-    for name, verb in {"": main, **ALL}.items():
-        for option in ("--help", "-h"):
-            done = runner.run(Case((*name.split(), option), env={"COLUMNS": str(columns)}))
-            assert done.code == 0, done.all
-            assert max(map(len, done.out.splitlines())) <= columns, (name, done.out)
-            assert "..." not in done.out.replace("]...", "]"), name
-            flat = "".join(done.out.split())
-            assert "".join(verb.help.split("\f")[0].split()) in flat, name
-            for example in EXAMPLES[name]:
-                assert "".join(example.split()) in flat.replace("\\", ""), (name, example)
-            for parameter in verb.params:
-                if isinstance(parameter, click.Option):
-                    assert "".join((parameter.help or "").split()) in flat, (name, parameter.name)
+@pytest.mark.parametrize("name", ["", *ALL])
+def test_help_is_whole_and_no_line_is_longer_than_the_terminal_is_wide(name: str, columns: int) -> None:
+    verb = ALL.get(name, main)
+    done = CliRunner().invoke(main, [*name.split(), "--help"], env={"COLUMNS": str(columns)})
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.stdout.splitlines())) <= columns, done.output
+    assert "..." not in done.stdout
+    flat = "".join(done.stdout.split())
+    assert "".join(verb.help.split("\f")[0].split()) in flat
+    for example in EXAMPLES[name]:
+        assert "".join(example.split()) in flat.replace("\\", ""), example
+    shown = [one for one in verb.get_params(click.Context(verb)) if isinstance(one, click.Option)]
+    assert shown
+    for option in shown:
+        for text in (option.help or "", option.metavar or "", *option.opts, *option.secondary_opts):
+            assert "".join(text.split()) in flat, option.name
+
+
+def test_help_has_a_short_name_too(runner: Runner) -> None:
+    for name in ("", "connections", "connections set"):
+        texts = [runner.run(Case((*name.split(), option))).out for option in ("-h", "--help")]
+        assert texts[0] == texts[1] != ""
 
 
 def test_help_without_a_verb_is_a_usage_error(runner: Runner) -> None:

@@ -60,12 +60,24 @@ def complete_presets(context: click.Context, _: click.Parameter, incomplete: str
 def complete_settings(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
-    from .connection_settings import keys_of
+    return [CompletionItem(f"{key}=") for key in _settable(context) if key.startswith(incomplete)]
+
+
+def complete_keys_of_settings(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(key) for key in _settable(context) if key.startswith(incomplete)]
+
+
+def _settable(context: click.Context) -> list[str]:
+    """Return the keys that may be set in the connection that is named before."""
+    from .setting_schema import keys_of
     from .workspace import Workspace
 
     with suppress(Exception):
         workspace, name = Workspace.at(context.params.get("config")), context.params.get("name")
         entry = workspace.entries.get(name) if name else None
-        keys = keys_of(entry.data.get("scheme", "presign") if entry else "presign")
-        return [CompletionItem(f"{key}=") for key in keys if key.startswith(incomplete)]
+        return list(keys_of(entry.data.get("scheme", "presign") if entry else "presign"))
     return []

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import click
@@ -17,12 +16,25 @@ from ..config.strict_yaml import parse
 from ..similar_names import did_you_mean
 from .limit_words import limit_of
 from .methods import methods_of
+from .setting_schema import (
+    AUTH,
+    OF_AUTH,
+    Node,
+    is_secret,
+    items_of,
+    keys_of,
+    kinds_of,
+    members_of,
+    range_of,
+    root_of,
+    values_of,
+)
 from .values import listed
 
-_SECRETS: Final = ("auth", "signing_keys")
-"""Keys that hold secrets, and so are no arguments."""
 _NAMEABLE: Final = re.compile(r"[A-Za-z_.-]{1,64}")
 """Words that a message may repeat. Anything else may be a secret in the wrong place."""
+_PLACES: Final = ("env", "file", "exec")
+"""Where a secret may be kept."""
 
 
 class Setting(NamedTuple):
@@ -37,125 +49,118 @@ def setting_of(text: str, scheme: str) -> Setting:
     name, equals, value = text.partition("=")
     if not equals:
         raise click.UsageError("give KEY=VALUE, as in max_lifetime=7d; KEY= removes the key")
-    key = tuple(name.split(".", 1))
-    if key[0] in _SECRETS:
+    parts = name.split(".")
+    if parts[0] == "signing_keys" or (parts[0] == AUTH and not set(parts[1:2]) & OF_AUTH):
         raise click.UsageError(
-            f"{key[0]} holds secrets, which are never arguments: `connections rotate` makes a new signing"
+            f"{parts[0]} holds secrets, which are never arguments: `connections rotate` makes a new signing"
             " secret, and with --credential replaces the API key"
         )
-    if key[0] == "scheme":
+    if parts[0] == "scheme":
         raise click.UsageError("the scheme of a connection cannot change: add another connection")
-    node = _node(key, name, scheme)
-    return Setting(key, None if value == "" else _value(name, node, value))
+    key, node = _place(parts, name, scheme)
+    return Setting(key, None if value == "" else _value(name, node, value, scheme))
 
 
 def applied(data: dict[str, Any], settings: Iterable[Setting]) -> dict[str, Any]:
     """Return a copy of an entry with the settings in it. What it does not name stays as it is."""
     found = copy.deepcopy(data)
-    for (key, *rest), value in settings:
-        if not rest:
-            _put(found, key, value)
-            continue
-        group = found.get(key)
-        group = group if isinstance(group, dict) else {}
-        _put(group, rest[0], value)
-        _put(found, key, group or None)
+    for key, value in settings:
+        _put(found, key, value)
     return found
 
 
-def _put(data: dict[str, Any], key: str, value: Any) -> None:
+def _put(data: dict[str, Any], key: Sequence[str], value: Any) -> None:
+    first, *rest = key
+    if rest:
+        group = data.get(first)
+        group = group if isinstance(group, dict) else {}
+        _put(group, rest, value)
+        value = group or None
     if value is None:
-        data.pop(key, None)
+        data.pop(first, None)
     else:
-        data[key] = value
+        data[first] = value
 
 
-def keys_of(scheme: str) -> Iterator[str]:
-    """Yield the keys that may be set, dotted. Names of headers and of variables are up to the user."""
-    for name, node in _schema(scheme)["properties"].items():
-        if name in (*_SECRETS, "scheme"):
-            continue
-        members = _resolved(node, scheme).get("properties")
-        yield from (f"{name}.{member}" for member in members) if members else (name,)
-
-
-def _node(key: tuple[str, ...], name: str, scheme: str) -> dict[str, Any]:
-    """Return the schema of a key. Raises UsageError if there is no such key."""
-    top = _schema(scheme)["properties"].get(key[0])
-    if top is None:
-        raise click.UsageError(_unknown(name, key[0], scheme))
-    node = _resolved(top, scheme)
-    if len(key) == 1:
-        return node
-    if node.get("type") != "object":
-        raise click.UsageError(f"{key[0]} has no keys in it: write {key[0]}=VALUE")
-    members = node.get("properties")
-    if members is None:
-        return {"type": "string"}  # `default_headers` and `vars`: the schema judges the name
-    if key[1] not in members:
-        raise click.UsageError(_unknown(name, key[1], scheme, members))
-    return _resolved(members[key[1]], scheme)
+def _place(parts: list[str], name: str, scheme: str) -> tuple[tuple[str, ...], Node]:
+    """Return a key and its schema. Raises UsageError if there is no such key."""
+    node = root_of(scheme)
+    for at, part in enumerate(parts):
+        if (chosen := values_of(node, scheme)) is not None:
+            # The user chooses the name, and the schema judges it.
+            return (*parts[:at], ".".join(parts[at:])), chosen
+        members = members_of(node, scheme)
+        if not members:
+            known = ".".join(parts[:at])
+            raise click.UsageError(f"{known} has no keys in it: write {known}=VALUE")
+        if part not in members:
+            raise click.UsageError(_unknown(name, part, scheme, members if at else None))
+        node = members[part]
+    return tuple(parts), node
 
 
 def _unknown(name: str, part: str, scheme: str, members: Iterable[str] | None = None) -> str:
     if not _NAMEABLE.fullmatch(name):
         return "the word before = is not a key of a connection"
     other = "source" if scheme == "presign" else "presign"
-    if members is None and part in _schema(other)["properties"]:
+    if members is None and part in members_of(root_of(other), other):
         return f"{part} is a key of connections of scheme {other}, and this one is of scheme {scheme}"
-    known = [*_schema(scheme)["properties"], *keys_of(scheme)] if members is None else members
+    known = [*members_of(root_of(scheme), scheme), *keys_of(scheme)] if members is None else members
     hint = did_you_mean(part, known)
     return f"{name} is not a key of a connection" + (f": {hint}" if hint else "")
 
 
-def _value(name: str, node: dict[str, Any], text: str) -> Any:
+def _value(name: str, node: Node, text: str, scheme: str) -> Any:
     """Return a value in the type that the schema wants. Whether it is a good one, the schema judges later."""
-    kinds = {node.get("type"), *(one.get("type") for one in node.get("anyOf", ()))}
+    kinds = kinds_of(node, scheme)
+    if is_secret(node, scheme):
+        return _reference(name, text)
     if "array" in kinds:
-        return _many(name, node["items"], text)
-    if "object" in kinds:
-        if not text.startswith("{"):
-            raise click.UsageError(f"{name} has keys of its own: write {name}.KEY=VALUE")
+        return _many(name, items_of(node, scheme), text, scheme)
+    if "object" in kinds and text.startswith("{"):
         return parse(text.encode(), name).data
+    if kinds == {"object"}:
+        raise click.UsageError(f"{name} has keys of its own: write {name}.KEY=VALUE")
     if "boolean" in kinds and text in ("true", "false"):
         return text == "true"
-    if "boolean" in kinds and "string" not in kinds:
+    if kinds == {"boolean"}:
         raise click.UsageError(f"{name} has to be true or false")
-    if "integer" in kinds:
-        return _number(name, text)
+    if "integer" in kinds and (kinds == {"integer"} or text.isdigit()):
+        return _number(name, text, *range_of(node, scheme))
     return text
 
 
-def _many(name: str, item: dict[str, Any], text: str) -> list[Any]:
-    if text.startswith("["):
-        found = parse(text.encode(), name).data
-        return found if isinstance(found, list) else [found]
-    if "oneOf" in item:
-        return [limit_of(one) for one in text.split(",")]
-    if name == "allow.methods":
-        return methods_of([text])
-    if item.get("type") == "integer":
-        return [_number(name, one) for one in listed((text,))]
-    return listed((text,))
-
-
-def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 12):
-        raise click.UsageError(f"{name} has to be a whole number")
-    return int(text)
-
-
-def _resolved(node: dict[str, Any], scheme: str) -> dict[str, Any]:
-    """Return the schema that a node refers to."""
-    if "$ref" not in node:
-        return node
-    found: dict[str, Any] = _schema(scheme)["$defs"][node["$ref"].rpartition("/")[2]]
+def _reference(name: str, text: str) -> Any:
+    """Return the place of a secret. Raises UsageError for the secret itself."""
+    found = parse(text.encode(), name).data if text.startswith("{") else None
+    if not isinstance(found, dict) or not found.keys() & set(_PLACES):
+        raise click.UsageError(
+            f"{name} is a secret, which is never an argument: write {name}='{{file: PATH}}'"
+        )
     return found
 
 
-@lru_cache(maxsize=2)
-def _schema(scheme: str) -> dict[str, Any]:
-    from ..config.schema.connections import PresignConnection, SourceConnection
+def _many(name: str, item: Node, text: str, scheme: str) -> list[Any]:
+    if text.startswith("["):
+        found = parse(text.encode(), name).data
+        return found if isinstance(found, list) else [found]
+    if name == "limits":
+        return [limit_of(one) for one in text.split(",")]
+    if name == "allow.methods":
+        return methods_of([text])
+    kinds = kinds_of(item, scheme)
+    if "object" in kinds and "string" not in kinds:
+        raise click.UsageError(f"{name} is a list of mappings: write {name}='[{{KEY: VALUE}}]'")
+    if kinds == {"integer"}:
+        return [_number(name, one, *range_of(item, scheme)) for one in listed((text,))]
+    return listed((text,))
 
-    model = SourceConnection if scheme == "source" else PresignConnection
-    return model.model_json_schema()
+
+def _number(name: str, text: str, least: int | None, most: int | None) -> int:
+    """Return a whole number within its bounds. Raises UsageError."""
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        found = int(text)
+        if (least is None or found >= least) and (most is None or found <= most):
+            return found
+    bounds = f" from {least} to {most}" if least is not None and most is not None else ""
+    raise click.UsageError(f"{name} has to be a whole number{bounds}")

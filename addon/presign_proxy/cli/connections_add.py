@@ -11,14 +11,14 @@ from . import prompts
 from .credential import absent, auth_of
 from .hints import command, quoted
 from .methods import slips
-from .new_connection import described, described_by_options, name_of, there_is
+from .new_connection import AddCommand, described, described_by_options, name_of, there_is
 from .output import Output, verb
 from .registry_entries import changing_registry, check, names_of_keys, new_secret, shown_once
 from .values import present
 from .workspace import Failure, Workspace
 
 
-@click.command()
+@click.command(cls=AddCommand)
 @click.argument("name", required=False)
 @described_by_options
 @click.option("--credential-env", metavar="NAME", help="Keep the key in this environment variable.")
@@ -34,7 +34,7 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
     name, preset = name_of(workspace, name, options), options["preset"]
     data = described(workspace, options)
     if auth := auth_of(workspace, name, options):
-        data["auth"] = auth
+        data["auth"] = auth | data.get("auth", {})
     own = prompts.secret(f"signing secret of {name}") if import_secret else new_secret()
     with changing_registry(workspace) as draft:
         if name in draft.connections:  # added while this command waited for the key

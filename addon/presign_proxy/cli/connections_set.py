@@ -8,20 +8,27 @@ import click
 
 from ..config_problems import ConfigError
 from . import prompts
-from .completion import complete_connections, complete_settings
+from .completion import complete_connections, complete_keys_of_settings, complete_settings
 from .connection_settings import applied, setting_of
 from .entry_changes import changes, lines_of
 from .methods import slips
 from .output import Output, verb
 from .registry_entries import changing_registry, check, draft_of, managed
-from .setting_options import setting_options, settings_of
+from .setting_options import SettingsCommand, settings_of
 from .workspace import Failure, Workspace
 
 
-@click.command("set")
+@click.command("set", cls=SettingsCommand)
 @click.argument("name", shell_complete=complete_connections)
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE…]", shell_complete=complete_settings)
-@setting_options
+@click.option(
+    "--unset",
+    "unset",
+    multiple=True,
+    metavar="KEY",
+    shell_complete=complete_keys_of_settings,
+    help="Remove a key, which gets its default back.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @verb
 def set_(
@@ -29,15 +36,16 @@ def set_(
     output: Output,
     name: str,
     settings: tuple[str, ...],
+    unset: tuple[str, ...],
     yes: bool,
-    **options: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Change settings of a connection: shown first, then written after a question. KEY= removes a key.
 
-    Lists take commas: allow.paths='v1/*,v2/*'. A key in a key has a dot: timeouts.response=5m. Secrets are
-    never arguments: `connections rotate` changes them.
+    Each key has an option too. Lists take commas: --paths 'v1/*,v2/*' or allow.paths='v1/*,v2/*'. A key in a
+    key has a dot: timeouts.response=5m. Secrets are never arguments: `connections rotate` changes them.
     """
-    settings += tuple(settings_of(options))
+    settings += (*(f"{key}=" for key in unset), *settings_of(options))
     if not settings:
         raise click.UsageError("give KEY=VALUE, as in max_lifetime=7d, or an option")
     before = managed(workspace, draft := draft_of(workspace), name)

@@ -11,9 +11,10 @@ from ..config.auth_types import AUTH_TYPES
 from ..config.presets.model import LABEL
 from . import prompts
 from .completion import complete_presets
+from .connection_settings import applied, setting_of
 from .hints import no_preset, quoted
-from .limit_words import limit_of
-from .methods import methods_of
+from .setting_options import SettingsCommand, setting_options, settings_of
+from .setting_schema import keys_of
 from .values import listed
 from .workspace import Failure, Workspace
 
@@ -43,26 +44,6 @@ _OPTIONS: Final = (
         help="With --auth oauth2: how tokens are asked for.",
     ),
     click.option("--scope", metavar="TEXT", help="With --auth oauth2: the scopes, with blanks between them."),
-    click.option("--methods", multiple=True, metavar="M,…", help="Ceiling: methods that may be signed."),
-    click.option("--paths", multiple=True, metavar="P,…", help="Ceiling: path patterns that may be signed."),
-    click.option("--max-lifetime", metavar="7d", help="Ceiling: how long a URL may be valid."),
-    click.option(
-        "--limit",
-        "limits",
-        multiple=True,
-        metavar="60/minute",
-        help="A limit: '60/minute burst 10 per url', 1000/month, 'quota 9/day', 'concurrency 20'.",
-    ),
-    click.option(
-        "--max-uses", type=click.IntRange(1, 1_000_000_000), metavar="N", help="How often a URL may be used."
-    ),
-    click.option(
-        "--header",
-        "headers",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="A header that requests get if they lack it; no secret.",
-    ),
     click.option(
         "--origin",
         "origins",
@@ -72,6 +53,18 @@ _OPTIONS: Final = (
     ),
     click.option("--format", "formats", multiple=True, metavar="EXT,…", help="File extensions of sources."),
 )
+
+
+_KEYS: Final = ("preset", "upstream", "origins", "formats", "variables")
+"""Parameters above that are keys of a connection."""
+_OF_AUTH: Final = ("template", "grant", "scope", "token-url")
+"""Options above that set a key of `auth`."""
+
+
+class AddCommand(SettingsCommand):
+    """`connections add`, which asks for what the credential needs by options of its own."""
+
+    without = frozenset(f"--auth-{name}" for name in _OF_AUTH)
 
 
 def described_by_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,13 +113,10 @@ def named_after(preset: str) -> str:
 def _fit_a_source(options: dict[str, Any]) -> None:
     if not options["origins"] or not options["formats"]:
         raise click.UsageError("scheme source needs --origin and --format")
-    of_apis = ("preset", "upstream", "methods", "paths", "max_lifetime", "headers")
-    for other in of_apis:
-        if options[other]:
-            option = other.removesuffix("s") if other == "headers" else other.replace("_", "-")
-            raise click.UsageError(
-                f"--{option} is for APIs, and --origin makes a connection of scheme source"
-            )
+    for key, option in setting_options():
+        if options.get(option.name or "") not in (None, ()) and key not in keys_of("source"):
+            said = "is for APIs, and --origin makes a connection of scheme source"
+            raise click.UsageError(f"{option.opts[0]} {said}")
 
 
 def there_is(name: str) -> str:
@@ -145,26 +135,11 @@ def described(workspace: Workspace, options: dict[str, Any]) -> dict[str, Any]:
         origins, formats = listed(options["origins"]), listed(options["formats"])
         data |= {"scheme": "source", "mode": "signed", "allowed_origins": origins, "formats": formats}
     given = dict(_variable(text) for text in options["variables"])
-    limits, headers = map(limit_of, options["limits"]), dict(map(_header, options["headers"]))
-    ceiling = {"methods": methods_of(options["methods"]), "paths": listed(options["paths"])}
     data |= {key: options[key] for key in ("preset", "upstream") if options[key]}
-    more = {
-        "allow": {what: found for what, found in ceiling.items() if found},
-        "max_lifetime": options["max_lifetime"],
-        "limits": list(limits),
-        "max_uses": options["max_uses"],
-        "default_headers": headers,
-    }
     if variables := _variables(workspace, options, given):
         data["vars"] = variables
-    return data | {key: value for key, value in more.items() if value}
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or ":" in name:
-        raise click.UsageError("--header needs NAME=VALUE, as in X-Version=2")
-    return name, value
+    settings = settings_of({name: value for name, value in options.items() if name not in _KEYS})
+    return applied(data, [setting_of(text, data.get("scheme", "presign")) for text in settings])
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -1,40 +1,128 @@
-"""The options of `connections add` for `connections set`: other words for the settings that change most."""
+"""The options for the settings of a connection: one for each key of the schema, so that none is forgotten."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import click
 
-_OPTIONS: Final = {
-    "upstream": ("URL", "upstream", "upstream="),
-    "methods": ("M,…", "allow.methods", "allow.methods="),
-    "paths": ("P,…", "allow.paths", "allow.paths="),
-    "max-lifetime": ("7d", "max_lifetime", "max_lifetime="),
-    "limit": ("60/minute", "limits: all of them; may be repeated", "limits="),
-    "max-uses": ("N", "max_uses", "max_uses="),
-    "header": ("NAME=VALUE", "default_headers.NAME", "default_headers."),
-    "origin": ("URL,…", "allowed_origins", "allowed_origins="),
-    "format": ("EXT,…", "formats", "formats="),
+from .setting_schema import SCHEMES, Node, choices_of, keys_of, kinds_of, values_of
+
+_SHORT: Final = {
+    "allow.methods": "methods",
+    "allow.paths": "paths",
+    "limits": "limit",
+    "default_headers": "header",
+    "vars": "var",
+    "allowed_origins": "origin",
+    "formats": "format",
+    "ports": "port",
 }
-"""The metavariable of each option, what its help says, and what the setting begins with."""
+"""Options with another name than their key. All others have the key's, with a hyphen for each `_` and dot."""
+_METAVARS: Final = {
+    "upstream": "URL",
+    "max_lifetime": "7d",
+    "limits": "60/minute",
+    "allowed_origins": "URL,…",
+}
+_MEANINGS: Final = {
+    "allow.methods": "Ceiling: methods that may be signed.",
+    "allow.paths": "Ceiling: path patterns that may be signed.",
+    "max_lifetime": "Ceiling: how long a URL may be valid.",
+    "limits": "A limit: '60/minute burst 10 per url', 1000/month, 'quota 9/day', 'concurrency 20'.",
+    "max_uses": "How often a URL may be used.",
+    "default_headers": "A header that requests get if they lack it; no secret.",
+}
+"""Help that says more than the schema does."""
 
 
-def setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options, which fill parameters of their names."""
-    for name, (metavar, key, _) in reversed(_OPTIONS.items()):
-        function = click.option(f"--{name}", metavar=metavar, multiple=True, help=f"The same as {key}.")(
-            function
-        )
-    return function
+class SettingOption(NamedTuple):
+    """The option for a key."""
+
+    key: str
+    option: click.Option
 
 
-def settings_of(given: dict[str, tuple[str, ...]]) -> Iterator[str]:
-    """Yield KEY=VALUE for each option that was given."""
-    for name, (_, _, start) in _OPTIONS.items():
-        values = given[name.replace("-", "_")]
-        if name == "header":
-            yield from (start + value for value in values)
-        elif values:
-            yield start + ",".join(values)
+@lru_cache(maxsize=1)
+def setting_options() -> tuple[SettingOption, ...]:
+    """Return an option for each key of both schemes, those with short names first."""
+    nodes: dict[str, tuple[Node, str]] = {}
+    for scheme in SCHEMES:
+        nodes = {
+            **nodes,
+            **{key: (node, scheme) for key, node in keys_of(scheme).items() if key not in nodes},
+        }
+    keys = [*(key for key in (*_SHORT, *_MEANINGS) if key in nodes), *nodes]
+    return tuple(SettingOption(key, _option(key, *nodes[key])) for key in dict.fromkeys(keys))
+
+
+def _option(key: str, node: Node, scheme: str) -> click.Option:
+    name = _SHORT.get(key, key.replace("_", "-").replace(".", "-"))
+    kinds = kinds_of(node, scheme)
+    if "boolean" in kinds:
+        switch = [f"--{name}/--no-{name}", name.replace("-", "_")]
+        return click.Option(switch, default=None, help=_help(key, node))
+    repeated = "array" in kinds or values_of(node, scheme) is not None
+    return click.Option(
+        [f"--{name}", name.replace("-", "_")],
+        metavar=_METAVARS.get(key) or _metavar(node, scheme),
+        multiple=repeated,
+        help=_help(key, node),
+    )
+
+
+def _metavar(node: Node, scheme: str) -> str:
+    kinds = kinds_of(node, scheme)
+    if values_of(node, scheme) is not None:
+        return "NAME=VALUE"
+    if "array" in kinds:
+        return "A,B,…"
+    if kinds == {"integer"}:
+        return "N"
+    return "|".join(choices_of(node, scheme)) or "VALUE"
+
+
+def _help(key: str, node: Node) -> str:
+    default = node.get("default")
+    said = str(default).lower() if isinstance(default, bool) else default
+    where = "" if key in keys_of(SCHEMES[0]) else " (scheme source)"
+    return _MEANINGS.get(key) or f"Sets {key}{where}" + (
+        f"; {said} by default." if isinstance(said, str) else "."
+    )
+
+
+def settings_of(given: dict[str, Any]) -> Iterator[str]:
+    """Yield KEY=VALUE for each option that was given. Raises UsageError."""
+    for key, option in setting_options():
+        value = given.get(option.name or "")
+        if value is None or value == ():
+            continue
+        if isinstance(value, bool):
+            yield f"{key}={'true' if value else 'false'}"
+        elif option.metavar == "NAME=VALUE":
+            yield from (f"{key}.{_named(one, option)}" for one in value)
+        else:
+            yield f"{key}={','.join(value) if isinstance(value, tuple) else value}"
+
+
+def _named(text: str, option: click.Option) -> str:
+    name, equals, _ = text.partition("=")
+    if not equals or ":" in name:
+        raise click.UsageError(f"{option.opts[0]} needs NAME=VALUE")
+    return text
+
+
+class SettingsCommand(click.Command):
+    """A verb with an option for each setting, made when it is needed: reading the schema is slow."""
+
+    without: frozenset[str] = frozenset()
+    """Options that it lacks, besides those that it has in its own form."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        own = super().get_params(ctx)
+        taken = self.without | {name for one in own for name in (*one.opts, *one.secondary_opts)}
+        more = [option for _, option in setting_options() if not taken & set(option.opts)]
+        last = next(at for at, one in enumerate(own) if one.name == "config")
+        return [*own[:last], *more, *own[last:]]  # what each verb has comes last
