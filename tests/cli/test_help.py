@@ -77,7 +77,7 @@ def test_help_is_whole_and_no_line_is_longer_than_the_terminal_is_wide(name: str
     done = CliRunner().invoke(main, [*name.split(), "--help"], env={"COLUMNS": str(columns)})
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= columns, done.output
-    assert "..." not in done.stdout
+    assert "..." not in done.stdout.replace("]...", "]")  # several arguments, as click writes it
     flat = "".join(done.stdout.split())
     assert "".join(verb.help.split("\f")[0].split()) in flat
     for example in EXAMPLES[name]:

@@ -73,6 +73,7 @@ def keys(schema: dict[str, Any]) -> set[str]:
     found = set()
     for name, node in schema["properties"].items():
         several = [node, *node.get("anyOf", ()), *node.get("oneOf", ())]
+        several += [inner for one in several[1:] for inner in one.get("oneOf", ())]
         there = [schema["$defs"][one["$ref"].rpartition("/")[2]] for one in several if "$ref" in one]
         below = {f"{name}.{member}" for one in there for member in one["properties"]}
         found |= below or {name}

@@ -91,3 +91,38 @@ def test_a_key_that_is_missing_with_the_broken_block_is_no_error_of_its_own(tmp_
     text = "connections:\n  conn_a:\n    upstream: https://a.test\n    auth\n    max_uses: 3\n"
     (problem,) = told(tmp_path / "config.yaml", text)
     assert "is not valid YAML" in problem
+
+
+@pytest.mark.parametrize(("mistake", "messages"), [
+    ("  unsigned: no\n", ["3 unsigned is ambiguous: write pass or deny"]),
+    ("  unsigned: pass\n  unsigned: deny\n", ["4 unsigned this key is given twice"]),
+    ("  unsigned: &a pass\n", ["3 unsigned anchors are not allowed"]),
+    ("  hosts: *a\n", ["3 hosts aliases are not allowed"]),
+    ("  unsigned: !!str deny\n", ["3 unsigned tags are not allowed"]),
+    ("  unsigned: No\n  url: on\n", ["3 unsigned is ambiguous", "4 url is ambiguous"]),
+], ids=["a word", "a key twice", "an anchor", "an alias", "a tag", "two words"])  # fmt: skip
+def test_what_yaml_reads_differently_hides_no_other_error(
+    mistake: str, messages: list[str], tmp_path: Path
+) -> None:
+    text = HEAD.replace("  unsigned: pass\n", "  hots: [a.test]\n" + mistake)
+    found = told(tmp_path / "config.yaml", text)
+    after = 3 + mistake.count("\n") - 1
+    others = ["2 hots is not a key", f"{after + 5} secret is shorter", f"{after + 6} alow is not a key"]
+    begin(
+        sorted(found, key=lambda one: int(one.split()[0])),
+        *sorted([*messages, *others], key=lambda one: int(one.split()[0])),
+    )
+
+
+def test_a_word_and_a_syntax_error_are_told_with_all_others(tmp_path: Path) -> None:
+    text = HEAD.replace("unsigned: pass", "unsigned: no") + "  conn_b: {upstream: https://b.test\n" + TAIL
+    found = told(tmp_path / "config.yaml", text)
+    begin(
+        sorted(found, key=lambda one: int(one.split()[0])),
+        "2 unsigned is ambiguous",
+        "7 secret is shorter",
+        "8 alow is not a key",
+        "10  is not valid YAML",
+        "13 secret is shorter",
+        "14 max_lifetime has to be",
+    )

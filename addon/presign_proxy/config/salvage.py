@@ -1,4 +1,4 @@
-"""The readable rest of a YAML file with a syntax error, so that its other errors are reported at once.
+"""The readable rest of a YAML file with a mistake, so that its other mistakes are reported at once.
 
 Nothing that is salvaged is ever used: the file is refused in any case.
 """
@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 import yaml
 
-from ..config_problems import ConfigError, Problem
+from ..config_problems import Problem
 from ..file_access import read_at_most
-from .strict_yaml import REST, Document, parse, syntax_problem
+from .strict_yaml import REST, Document, parse_leniently, syntax_problem
 
 _MOST_BYTES: Final = 256 * 1024
 _MOST_BLOCKS: Final = 8
@@ -27,34 +27,41 @@ _REQUIRED: Final = "is required"
 def with_the_rest(
     path: Path, problems: list[Problem], judged: Callable[[Document], list[Problem]]
 ) -> list[Problem]:
-    """Return the problems of a file that cannot be parsed, joined by those of its readable rest.
+    """Return the problems of a file that cannot be used, joined by those of its readable rest.
 
     Args:
         judged: returns the problems of a document.
     """
-    if not any(REST in one.message for one in problems):
-        return problems
     try:
         raw, _ = read_at_most(path, _MOST_BYTES + 1)
     except OSError:
         return problems
-    salvaged = _salvaged(raw) if len(raw) <= _MOST_BYTES else None
-    if salvaged is None:
+    if len(raw) > _MOST_BYTES:
+        return problems
+    document, wrong = parse_leniently(raw, str(path))
+    if document is not None:
+        return wrong + _others(wrong, judged(document))
+    if not any(REST in one.message for one in problems) or (salvaged := _salvaged(raw)) is None:
         return problems
     rest, left_out, errors = salvaged
     more = [syntax_problem(str(path), error) for error in errors[1:]]
     told = [one._replace(message=one.message.replace(REST, "")) for one in (*problems, *more)]
-    try:
-        found = judged(parse(rest.encode(), str(path)))
-    except ConfigError as error:
-        found = error.problems
+    document, wrong = parse_leniently(rest.encode(), str(path))
+    told += _others(told, wrong)
+    found = judged(document) if document is not None else []
+    return told + [one for one in _others(told, found) if one.line not in left_out]
+
+
+def _others(told: list[Problem], found: list[Problem]) -> list[Problem]:
+    """Return the problems that do not follow from those that were told."""
     places = {(one.file, one.line, one.column) for one in told}
-    return told + [
+    paths = {one.path for one in told if one.path}
+    return [
         one
         for one in found
         if one.message != _REQUIRED
-        and one.line not in left_out
         and (one.file, one.line, one.column) not in places
+        and not any(one.path == path or one.path.startswith(f"{path}.") for path in paths)
     ]
 
 

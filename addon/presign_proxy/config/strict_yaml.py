@@ -88,11 +88,23 @@ def read(path: Path) -> Document:
 
 def parse(raw: bytes, file: str) -> Document:
     """Parse one strict YAML document. Raises ConfigError with all mistakes of this level."""
+    document, problems = parse_leniently(raw, file)
+    if problems or document is None:
+        raise ConfigError(problems)
+    document.raw = raw
+    return document
+
+
+def parse_leniently(raw: bytes, file: str) -> tuple[Document | None, list[Problem]]:
+    """Return the mistakes of this level, and the document if it was understood to its end.
+
+    A document with mistakes may be searched for others, and is never used.
+    """
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(file, line, 1, "", "is not UTF-8")]) from None
+        return None, [Problem(file, line, 1, "", "is not UTF-8")]
     builder = _Builder(file)
     try:
         builder.build(text)
@@ -100,15 +112,13 @@ def parse(raw: bytes, file: str) -> Document:
         problem = syntax_problem(file, error)
         if error.problem == _NO_START and builder.document.marks:
             problem = problem._replace(message="this is below the end mark `...`: move it above that line")
-        builder.problems.append(problem)
+        return None, [*builder.problems, problem]
     except _NotOurs as error:
-        builder.problems.append(Problem(file, *error.position, "", f"is not accepted: {error.why}"))
+        return None, [*builder.problems, Problem(file, *error.position, "", f"is not accepted: {error.why}")]
     except yaml.YAMLError:
-        builder.problems.append(Problem(file, 1, 1, "", "is not valid YAML: a character that is not allowed"))
-    if builder.problems:
-        raise ConfigError(builder.problems)
-    builder.document.raw = raw
-    return builder.document
+        problem = Problem(file, 1, 1, "", "is not valid YAML: a character that is not allowed")
+        return None, [*builder.problems, problem]
+    return builder.document, builder.problems
 
 
 def syntax_problem(file: str, error: yaml.MarkedYAMLError) -> Problem:
