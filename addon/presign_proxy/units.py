@@ -27,6 +27,17 @@ def size(count: int) -> str:
     return f"{value:.1f}{suffix}"
 
 
+def size_in_words(count: int) -> str:
+    """Format a number of bytes for a sentence: "1 byte", "1.2 KiB", "199 MiB"."""
+    if count < 1024:
+        return f"{count} byte{'' if count == 1 else 's'}"
+    value, units = count / 1024, ["KiB", "MiB", "GiB", "TiB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1024
+        del units[0]
+    return f"{value:.{1 if value < 9.95 else 0}f} {units[0]}"
+
+
 def duration(seconds: float) -> str:
     """Format how long something took: `85ms`, `1.25s`, `130s`."""
     if seconds < 1:

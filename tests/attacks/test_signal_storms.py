@@ -65,6 +65,6 @@ def test_thousands_of_reloads_while_one_waits_for_a_program_take_nobodys_time(
         assert ask(gateway.port, Grant(CONN).target("v1/models")).status == 200
         slow.unlink()
         # The last signal is obeyed too: what it asks for is read.
-        assert eventually(lambda: gateway.log().count("1 connections from") >= 2, 20)
+        assert eventually(lambda: gateway.log().count("1 connection from") >= 2, 20)
     finally:
         gateway.stop()

@@ -134,7 +134,7 @@ def test_a_failure_of_the_upstream_is_no_refusal(shell: Shell) -> None:
     (shell.directory / "other.jsonl").write_bytes(text("req_a", **changed, bytes_out=2048))
     done = shell.presign("explain", "req_a", "--log", "other.jsonl")
     assert done.out.startswith("Granted, but it failed: upstream; the client got 502.\n"), done.all
-    assert "2.0k sent" in done.out
+    assert "2.0 KiB sent" in done.out
     assert "Why: It broke off." in done.out
 
 

@@ -89,9 +89,48 @@ def test_the_site_has_every_page_of_docs(site: Path) -> None:
 
 def test_the_site_draws_what_a_code_host_draws(site: Path) -> None:
     first = (site / "index.html").read_text("utf-8")
-    assert 'class="mermaid"' in first
-    assert 'src="first-minute.svg"' in first
-    assert (site / "first-minute.svg").is_file()
+    for drawing in ("first-minute.svg", "secrets.svg"):
+        assert f'src="{drawing}"' in first
+        assert (site / drawing).is_file()
+    assert not any("```mermaid" in page.read_text("utf-8") for page in PAGES), (
+        "needs a script of another server"
+    )
+
+
+ASSET = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|embed|object)\b[^>]*?\b(?:src|srcset|data)=["']([^"']*)"""
+)
+SHEET = re.compile(r"""<link\b(?![^>]*rel=["']?(?:canonical|edit|next|prev)\b)[^>]*?href=["']([^"']*)""")
+STYLE = re.compile(r"""(?:url\(|@import\s+)["']?((?:https?:)?//[^"')]*)""")
+ELSEWHERE = re.compile(r"(?:[a-z]+:)?//")
+
+
+def loaded(text: str) -> list[str]:
+    """What a browser loads for a page or a style sheet from another server."""
+    found = [*ASSET.findall(text), *SHEET.findall(text), *STYLE.findall(text)]
+    return [one for one in found if ELSEWHERE.match(one)]
+
+
+def test_the_site_loads_nothing_from_another_server(site: Path) -> None:
+    pages = [*site.rglob("*.html"), *site.rglob("*.css"), *site.rglob("*.svg")]
+    assert len(pages) > 20
+    assert {
+        str(page.relative_to(site)): found for page in pages if (found := loaded(page.read_text("utf-8")))
+    } == {}
+    # Marks in a page for which the theme fetches more: Mermaid, the stars of a repository.
+    for page in site.rglob("*.html"):
+        assert not re.search(r'class="mermaid"|data-md-component="source"', page.read_text("utf-8")), page
+
+
+@pytest.mark.parametrize("text", [
+    '<script async src="https://unpkg.com/mermaid"></script>',
+    "<img alt=a src='//a.example/b.png'>",
+    '<link rel="stylesheet" href="https://fonts.example/css">',
+    "<style>@import 'https://fonts.example/css'</style>",
+    "a { background: url(https://a.example/b.png) }",
+])  # fmt: skip
+def test_what_comes_from_another_server_is_seen(text: str) -> None:
+    assert loaded(text)
 
 
 def test_a_link_out_of_docs_leads_to_the_code_host(site: Path) -> None:

@@ -22,19 +22,22 @@ from support.gateways import MakeGateway
 from support.h2client import H2Client
 from support.lab import REAL_SECRET, bearer_connection
 from support.lanes import WAYS
+from support.process import free_port
 from support.proxy import Mitm
+from support.puppet import eventually
 from support.raw import ConnectRefused, Response, connect_tls, exchange, parse_response
 from support.recorder import Recorder
 
 API, OBJECTS, INSIDE, REBINDS = "api.tls.test", "objects.tls.test", "inside.tls.test", "rebinds.tls.test"
 OFF = "off.tls.test"
+SHUT, SHUT_PORT = "shut.tls.test", free_port()
 
 
 @pytest.fixture(scope="module", params=["lane", "flows", "flows as served"])
 def egress(request: pytest.FixtureRequest, module_gateway: MakeGateway, tls_upstream: Recorder) -> Mitm:
     port = tls_upstream.tls_port
     at = f"https://{API}:{port}"
-    also = [f"{OBJECTS}:{port}", f"{REBINDS}:{port}"]
+    also = [f"{OBJECTS}:{port}", f"{REBINDS}:{port}", f"{SHUT}:{SHUT_PORT}"]
     connections = {
         "conn_api": bearer_connection(at, SECRET, also=also, allow_networks=["127.0.0.1/32"]),
         "conn_strict": bearer_connection(f"{at}/strict", SECRET, also=[f"{INSIDE}:{port}"]),
@@ -45,7 +48,7 @@ def egress(request: pytest.FixtureRequest, module_gateway: MakeGateway, tls_upst
         "connections": connections,
         "audit": {"file": "audit.jsonl"},
     }
-    dns: dict[str, Any] = {name: ["127.0.0.1"] for name in (API, OBJECTS, INSIDE, OFF)}
+    dns: dict[str, Any] = {name: ["127.0.0.1"] for name in (API, OBJECTS, INSIDE, OFF, SHUT)}
     return module_gateway(config, *WAYS[request.param], dns={**dns, REBINDS: ["127.0.0.1", "10.0.0.1"]})
 
 
@@ -197,10 +200,53 @@ def test_a_second_host_without_tls_is_denied(egress: Mitm, tls_upstream: Recorde
 def test_a_second_host_whose_address_is_not_public_is_not_dialled(
     host: str, egress: Mitm, tls_upstream: Recorder
 ) -> None:
-    """Of one connection no network is allowed; of the other one not all addresses are."""
+    """Of one connection no network is allowed; of the other one not all addresses are. The answer was
+    mitmproxy's page, and no audit line said anything.
+    """
     named = f"{host}:{tls_upstream.tls_port}"
-    assert asked(egress, tls_upstream, host, wire("/asset", host=named)).status == 502
+    told = refused_at(egress, asked(egress, tls_upstream, host, wire("/asset?sig=x", host=named)))
+    assert told["detail"] == (
+        f"https://{named}, without a presign: this host does not resolve, or not to public addresses only"
+    )
     assert not tls_upstream.connections
+
+
+def refused_at(egress: Mitm, response: Response) -> dict[str, Any]:
+    """The audit line of a request that no upstream answered: the client reads our answer, and its id."""
+    assert (response.status, response.header("content-type")) == (502, "application/json")
+    said = json.loads(response.body)
+    assert said["error"]["code"] == "upstream"
+    assert b"mitmproxy" not in response.body
+    log = egress.directory / "audit.jsonl"
+
+    def lines() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.exists() else []
+        return [one for one in found if one["request_id"] == said["error"]["request_id"]]
+
+    assert eventually(lambda: len(lines()) == 1, 20)
+    (line,) = lines()
+    assert (line["decision"], line["code"], line["status"]) == ("deny", "upstream", 502)
+    assert line["path"] is None
+    assert "asset" not in json.dumps(line)
+    return line
+
+
+def test_a_second_host_that_refuses_the_connection_is_told_of_too(
+    egress: Mitm, tls_upstream: Recorder
+) -> None:
+    with connect_tls(egress.port, SHUT, SHUT_PORT, None, egress.ca) as sock:
+        answer = parse_response(exchange(sock, wire("/asset", host=f"{SHUT}:{SHUT_PORT}")))
+    assert "cannot be connected to" in refused_at(egress, answer)["detail"]
+
+
+def test_over_http2_too_the_answer_for_an_address_that_is_not_public_is_ours(
+    egress: Mitm, tls_upstream: Recorder
+) -> None:
+    named = f"{INSIDE}:{tls_upstream.tls_port}"
+    with H2Client.through(egress.port, INSIDE, tls_upstream.tls_port, None, egress.ca) as client:
+        fields = [(":method", "GET"), (":scheme", "https"), (":authority", named), (":path", "/asset")]
+        answer = client.request(fields)
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (502, "upstream")
 
 
 @pytest.mark.parametrize("host", ["evil.test", "sub.objects.tls.test", "tls.test", OFF])

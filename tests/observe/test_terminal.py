@@ -17,7 +17,7 @@ from presign_proxy.core.decision import Deny, Facts
 from presign_proxy.observe import terminal
 from presign_proxy.observe.audit_record import Outcome
 from presign_proxy.observe.terminal import Terminal
-from presign_proxy.units import duration, instant, printable, size, span
+from presign_proxy.units import duration, instant, printable, size, size_in_words, span
 from support.answers import BEHAVIOURS, Answer
 from support.asking import Grant, wire
 from support.byhand import Wire
@@ -411,6 +411,10 @@ def test_a_terminal_that_is_gone_ends_no_request() -> None:
 def test_sizes_and_times_are_short() -> None:
     assert [size(n) for n in (0, 1023, 1229, 1048575, 5 << 20, 3 << 40)] == [
         *("0b", "1023b", "1.2k", "1.0m", "5.0m", "3.0t")
+    ]
+    counts = (0, 1, 1023, 1024, 10188, 1_048_000, 208_877_388, 3 << 40)
+    assert [size_in_words(n) for n in counts] == [
+        *("0 bytes", "1 byte", "1023 bytes", "1.0 KiB", "9.9 KiB", "1.0 MiB", "199 MiB", "3.0 TiB")
     ]
     assert [duration(n) for n in (0.0004, 0.085, 1.25, 130.2)] == ["0ms", "85ms", "1.25s", "130s"]
     assert [span(n) for n in (0, 45, 3599, 7199, 570, 600, 86400 * 7 - 1, 86400 * 30)] == [

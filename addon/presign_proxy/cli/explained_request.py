@@ -11,7 +11,7 @@ from ..errors import MESSAGE
 from ..explain.advice import ADVICE
 from ..observe.rotated_files import Unreadable, files_of, records_with
 from ..units import duration as took
-from ..units import in_words, local_instant, printable, size
+from ..units import in_words, local_instant, printable, size_in_words
 from .audit_query import Record
 from .explanation_lines import lines_of
 from .output import Output
@@ -98,7 +98,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     """Return the rows of a table."""
     found = [("when", _when(record)), ("request", _request(record)), ("presign", _presign(record))]
     sizes = ", ".join(
-        f"{size(int(count))} {name}"
+        f"{size_in_words(int(count))} {name}"
         for name, key in (("received", "bytes_in"), ("sent", "bytes_out"))
         if (count := _number(record, key))
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..config_problems import ConfigError
-from ..units import in_words, instant, printable, size
+from ..units import in_words, instant, printable, size_in_words
 from . import requests_under_way
 from .explanation_lines import lines_of
 from .output import DONE, REFUSED, Output, counted, light_verb, noted
@@ -246,7 +246,7 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if found["since"]:
         yield "since", f"{instant(found['since'])}, for {in_words(max(0, int(time.time()) - found['since']))}"
     if found["workers"] is not None:
-        memory = f", {size(found['memory_bytes'])} of memory" if found["memory_bytes"] else ""
+        memory = f", {size_in_words(found['memory_bytes'])} of memory" if found["memory_bytes"] else ""
         yield "workers", f"{found['workers']}{memory}"
     yield "configuration", _configuration(configuration)
     missing = configuration["missing_secrets"]

@@ -162,9 +162,11 @@ class LiveConfig:
         self._memory = memory
         self.newer = None
         self._in_force.use(loaded)
+        count = len(loaded.registry.connections)
         logger.info(
-            "presign: %d connections from %s, version %s",
-            len(loaded.registry.connections),
+            "presign: %d connection%s from %s, version %s",
+            count,
+            "" if count == 1 else "s",
             loaded.path,
             record.version,
         )

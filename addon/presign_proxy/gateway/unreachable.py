@@ -7,6 +7,15 @@ import re
 import socket
 from typing import Final
 
+NOT_LISTED: Final = "this destination belongs to no connection"
+NOT_PUBLIC: Final = "this host does not resolve, or not to public addresses only"
+OUR_OWN: Final = "this is an address of the gateway itself, or of its store"
+NOT_IN_TIME: Final = "this host does not resolve, or not in time"
+NOT_JUDGED: Final = "the gateway failed to judge this connection"
+_REFUSED: Final = frozenset((NOT_LISTED, NOT_PUBLIC, OUR_OWN, NOT_IN_TIME, NOT_JUDGED))
+"""Why a connection was not even dialled."""
+_KILLED: Final = "Connection killed: "
+"""What mitmproxy writes before such a reason."""
 _NUMBERED: Final = re.compile(r"\[Errno (-?[0-9]{1,6})\]")
 
 
@@ -20,7 +29,9 @@ def of_error(host: str, error: OSError) -> str:
 
 
 def of_text(host: str, text: str) -> str | None:
-    """Return the reason for the text of an error, as mitmproxy has it; None if it has no number."""
+    """Return the reason for the text of an error, as mitmproxy has it; None for a text of others."""
+    if (own := text.removeprefix(_KILLED)) in _REFUSED:
+        return own
     match = _NUMBERED.match(text)
     if match is None:
         return None

@@ -12,6 +12,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from ..core.registry import Registry
 from ..errors import Denied
+from ..gateway import unreachable
 from ..gateway.destination import DestinationJudge, resolved
 from ..gateway.resolver import Found, mark_unsigned
 from ..http import networks
@@ -56,15 +57,15 @@ class Dialler:
     ) -> None:
         """Dial a host of `also` at an address that was judged as that of a source; refuse any other host."""
         if allowed is None:
-            data.server.error = "this destination belongs to no connection"
+            data.server.error = unreachable.NOT_LISTED
             return
         try:
             address = networks.judge(await resolved(self._judge.resolver.unsigned(host, port)), allowed)
         except Denied:
-            data.server.error = "this host does not resolve, or not to public addresses only"
+            data.server.error = unreachable.NOT_PUBLIC
             return
         if await self._judge.is_forbidden([address], port):
-            data.server.error = "this is an address of the gateway itself, or of its store"
+            data.server.error = unreachable.OUR_OWN
             return
         self._named[data.server] = (host, port)
         data.server.address = (address, port)
@@ -87,10 +88,10 @@ class Dialler:
             addresses = await resolved(found)
         except Denied:
             # Not left to mitmproxy: by then, the name may resolve, and to this gateway.
-            data.server.error = "this host does not resolve, or not in time"
+            data.server.error = unreachable.NOT_IN_TIME
             return
         if await self._judge.is_forbidden(addresses, port):
-            data.server.error = "this is an address of the gateway itself, or of its store"
+            data.server.error = unreachable.OUR_OWN
         else:
             self._named[data.server] = (host, port)
             data.server.address = (addresses[0], port)

@@ -16,7 +16,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
 from ..core.registry import Registry
-from ..gateway import unsafe_options
+from ..gateway import unreachable, unsafe_options
 from ..gateway.gateway import Gateway
 from ..observe.log_redaction import Redaction
 from . import self_test, sockets
@@ -174,7 +174,7 @@ class Guard:
             hang_up(client)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
-        error = "the gateway failed to judge this connection"
+        error = unreachable.NOT_JUDGED
         try:
             await self._dialler.connect(data, self.registry)
             error = ""

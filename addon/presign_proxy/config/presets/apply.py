@@ -90,7 +90,8 @@ class _Filling:
             known = {
                 name: value for name, value in preset.get("headers", {}).items() if name.lower() not in mine
             }
-            filled["default_headers"] = {**known, **headers}
+            if both := {**known, **headers}:
+                filled["default_headers"] = both
         filled |= {key: preset[key] for key in _CONDUCT if key in preset and key not in entry}
         if "also" in preset and not entry.keys() & {"also", "upstream"}:
             filled["also"] = preset["also"]  # these hosts belong to the provider's upstream, to no other

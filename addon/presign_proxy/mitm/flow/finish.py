@@ -1,4 +1,4 @@
-"""The end of a granted exchange on the flow path, written down once."""
+"""The end of an exchange on the flow path, written down once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.flow import Error
 
-from ...core.decision import Decision, Deny, Forward
+from ...core.decision import Decision, Deny, Facts, Forward
 from ...errors import STATUS
+from ...gateway.request_id import new_request_id
 from ...observe.audit_log import AuditLog
 from ...observe.audit_record import GONE, Outcome
-from .flow_display import mark_end
+from .flow_display import mark_end, mark_refusal
 from .state import FlowState, FlowStates
 
 
@@ -32,12 +33,28 @@ class Finisher:
         progress = flow_state.progress if flow_state is not None else None
         if progress is None or gone or progress.left:
             self._finish(flow, GONE)
+        elif flow_state is not None and flow_state.is_second:
+            self._refuse_second(flow, flow_state)
         elif progress.stage == "receiving":
             self._finish(flow, progress.why or "the upstream broke off its response")
         else:
             # The stream answers so, as soon as mitmproxy lets it.
             status = 504 if progress.timed_out else STATUS["upstream"]
             self._finish(flow, progress.why or f"the upstream failed while {progress.stage}", status)
+
+    def _refuse_second(self, flow: http.HTTPFlow, flow_state: FlowState) -> None:
+        """Refuse a request to a host of `also` that gave no answer. Its stream answers so, next."""
+        if flow.response is not None:
+            return  # the client sees that the answer was cut off
+        data, why = flow.request.data, flow_state.progress.why or "the upstream failed"
+        facts = Facts(new_request_id(), data.method.decode(), str(flow.client_conn.peername[0]))
+        detail = f"{data.scheme.decode()}://{data.host}:{data.port}, without a presign: {why}"
+        decision = Deny("upstream", detail, "json", facts)
+        flow_state.refuse(decision, decision.answer)
+        flow_state.log()
+        mark_refusal(flow, decision)
+        outcome = flow_state.progress.outcome(decision.answer.status, None, "upstream")
+        self._audit_log.write(decision, outcome, flow.client_conn.peername)
 
     def lost(self, client: Client) -> None:
         """End the exchanges of a client that was cut off because something of ours failed."""

@@ -129,6 +129,8 @@ class SendingStream(UploadingStream):
         if event.code is ErrorCode.REQUEST_VALIDATION_FAILED:
             self.invalid = True
             return self._refusal("malformed")
+        if flow_state is not None and flow_state.answer is not None:
+            return flow_state.answer  # of a host of `also`, which was written down before
         if passed:
             return command
         if event.code is ErrorCode.REQUEST_TOO_LARGE:
