@@ -55,6 +55,10 @@ def test_a_person_who_continues_is_served_and_a_program_that_looks_ahead_never_i
     assert code(target, NAVIGATE, cookie(policy)) == "granted"
     assert code(target, NAVIGATE, (b"COOKIE", b"a=1"), cookie(policy)) == "granted"
     assert code(target, NAVIGATE, cookie(another)) == "not_confirmed"
+    site = b"Sec-Fetch-Site"
+    assert code(target, NAVIGATE, cookie(policy), (site, b"same-origin")) == "granted"
+    for other in (b"none", b"cross-site", b"same-site", b""):  # it was opened again, not continued
+        assert code(target, NAVIGATE, cookie(policy), (site, other)) == "not_confirmed"
     name, value = cookie(policy)
     assert code(target, NAVIGATE, (name, value.replace(b"=1", b"=0"))) == "not_confirmed"
     assert code(target, NAVIGATE, (b"Sec-Purpose", b"prefetch"), cookie(policy)) == "not_confirmed"

@@ -38,6 +38,7 @@ class Program(NamedTuple):
 PROGRAMS = {
     "bash": Program("bash", "the command line in a shell, and its completion"),
     "cc": Program("gcc", "a file system that hangs, as a library that is loaded first"),
+    "chromedriver": Program("chromium-driver", "the pages for people and the site, in a browser"),
     "curl": Program("curl", "a client of the gateway"),
     "debootstrap": Program("debootstrap", "the container image, built without a daemon (make container)"),
     "fish": Program("fish", "completion in fish"),

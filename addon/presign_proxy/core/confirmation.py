@@ -23,6 +23,7 @@ _SECONDS: Final = 300
 """For how long the browser may continue without being asked again."""
 _ASKED: Final = "a browser was asked to continue; no use was counted"
 _LOOKED: Final = "a program looked ahead at the link; no use was counted"
+_FROM: Final = b"sec-fetch-site"
 _BY_LINK: Final = ("query", "path")
 """The carriers of a URL that is a presign. Whoever sends the others has no link to look at."""
 
@@ -67,7 +68,13 @@ def _sentence(uses: int | None) -> str:
 
 
 def _has_continued(fields: Fields, facts: Facts) -> bool:
+    """Return whether the browser was asked, and follows the link of our page.
+
+    Browsers say from where (Fetch Metadata, 2.3): a link that is opened a second time comes from nowhere.
+    """
     wanted = _name(facts) + b"=1"
+    if any(name.lower() == _FROM and value != b"same-origin" for name, value in fields):
+        return False
     cookies = [value for name, value in fields if name.lower() == b"cookie"]
     return any(wanted == one.strip() for value in cookies for one in value.split(b";"))
 

@@ -38,7 +38,9 @@ _LATER: Final = (
     "Try again in a moment. If that does not help, tell whoever gave you the link what this page says."
 )
 _ASKING: Final = "not_confirmed"
-_LOOKED: Final = "Nothing has been used up so far. Programs that only show a preview of a link stop here."
+_LOOKED: Final = (
+    "To see this page has used nothing up. Programs that only show a preview of a link stop here."
+)
 _CONTINUE: Final = '<p><a class="go" href="" rel="nofollow">Continue</a></p>\n'
 
 _STYLE: Final = """
