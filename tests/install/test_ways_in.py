@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.documents import DOCS, block
 from support.environments import MINUTES, PYTHON, bare_environment, run
 from support.places import ROOT
 from support.process import Process, free_port
@@ -86,6 +87,26 @@ def test_with_pipx(wheel: Path, clients: Path, home: Path, upstream: Recorder) -
     env = bare_environment(home, clients, PYTHON)
     run(["pipx", "install", "--include-deps", str(wheel)], env, home)
     assert_it_works(Minute(home / ".local/bin", home), upstream)
+
+
+def test_the_page_about_upgrades_puts_the_new_version_beside_the_old_one(
+    wheel: Path, pip_environment: Path, home: Path, upstream: Recorder
+) -> None:
+    """Typed with the wheel for the name of the package. Both versions serve, from the same files."""
+    minute = Minute(pip_environment, home)
+    url = minute.until_signed(upstream)
+    beside, python = home / "opt/presign-new", minute.shell("command -v python3")
+    assert python
+    typed = block(DOCS["jobs/upgrade.md"], "sh").replace("/opt/presign-new", str(beside))
+    typed = typed.replace("install presign-proxy", f"install -q {wheel}")
+    assert str(wheel) in typed
+    run(["/bin/sh", "-ec", typed], bare_environment(home, PYTHON), minute.here)
+    assert minute.shell(f"{beside}/bin/presign check").startswith("1 connection, 0 errors")
+    with (
+        minute.gateway("presign serve --listen 127.0.0.1:PORT --confdir ./authority") as old,
+        minute.gateway(f"{beside}/bin/presign serve --listen 127.0.0.1:PORT --confdir ./authority") as new,
+    ):
+        assert [minute.status(url, one) for one in (old, new, old)] == ["200"] * 3
 
 
 def assert_it_shows(output: str) -> None:

@@ -164,6 +164,18 @@ def test_lists_that_cannot_be_fetched_do_not_keep_it_from_trying(tree: Tree) -> 
     assert any(call.startswith("apt-get install") for call in tree.calls())
 
 
+def test_a_package_that_this_release_lacks_does_not_cost_the_others(tree: Tree) -> None:
+    """Ubuntu has no chromium-driver, and apt-get installs nothing if it lacks one of several."""
+    tree.play("id", "echo 0\n")
+    lacks = 'case " $* " in *" install "*chromium-driver*) exit 100 ;; esac\n'
+    tree.play("apt-get", f'echo "apt-get $*" >>calls\n{lacks}')
+    done = tree.setup("--all")
+    assert done.returncode == 1
+    assert "could not install chromium-driver;" in done.stderr
+    alone = {call.split()[-1] for call in tree.calls() if call.startswith("apt-get install")}
+    assert alone >= wanted() - {"chromium-driver"}
+
+
 def test_a_user_who_may_not_install_is_told_which_packages_to_ask_for(tree: Tree) -> None:
     tree.play("id", "echo 1000\n")
     tree.play("sudo", "exit 1\n")

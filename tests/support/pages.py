@@ -119,6 +119,15 @@ class Reader:
         """Raises AssertionError at the first command that does something else than the page says."""
         return [self._type(machine, step, name) for machine, step in written(self._placed(text))]
 
+    def variable(self, name: str) -> str:
+        """What a variable of the owner's shell holds, once the page was played."""
+        return self._run(_REMEMBER + f'printf %s "${name}"', self._machine(OWNER), []).out
+
+    @property
+    def secret(self) -> str:
+        """The last signing secret that was shown."""
+        return self._secret
+
     def __enter__(self) -> Reader:
         return self
 
