@@ -58,10 +58,10 @@ _FOLLOWED: Final = 10
 def audit(
     place: Place, output: Output, file: str | None, last: int | None, following: bool, **options: Any
 ) -> None:
-    """Show what the gateway decided: the lines of the audit log (FILE; - reads standard input).
+    """Show what the gateway decided: the lines of the audit log, or of another FILE.
 
-    Without FILE, it is the file that the configuration names. With --follow and no --last, it begins with the
-    last 10 lines.
+    Without FILE, it is the file that the configuration names; - is standard input. With --follow and no
+    --last, it begins with the last 10 lines.
     """
     tests = wanted(options)
     if following and (file == "-" or options["until"] is not None):

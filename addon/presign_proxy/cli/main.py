@@ -49,17 +49,15 @@ VERBS: Final = {
     "check": Verb("check", "Check everything that a gateway reads or opens at its start."),
     "revoke": Verb(
         "revoke",
-        "Revoke a URL, token or signature id (URL; - reads standard input), or what the options name.",
+        "Revoke a URL, a token or a signature id, or what the options name.",
     ),
-    "audit": Verb(
-        "audit", "Show what the gateway decided: the lines of the audit log (FILE; - reads standard input)."
-    ),
+    "audit": Verb("audit", "Show what the gateway decided: the lines of the audit log, or of another FILE."),
     "status": Verb(
         "status", "Show what runs: since when, configuration in force, requests under way, limits, audit log."
     ),
     "usage": Verb(
         "usage",
-        "Show what is left of each limit and of the uses of each URL, now (CONNECTION; all by default).",
+        "Show what is left of each limit and of the uses of each URL, now.",
     ),
     "rekey": Verb(
         "registry_file",
@@ -67,7 +65,7 @@ VERBS: Final = {
     ),
     "encrypt": Verb(
         "registry_file",
-        "Encrypt a plain registry (JSON or YAML; - reads JSON from standard input) into the registry file.",
+        "Encrypt a plain registry (JSON or YAML) into the registry file.",
     ),
     "decrypt": Verb("registry_file", "Print the registry as JSON, including all secrets."),
     "serve": Verb("serve", "Run the gateway: several workers on one port, without a script, without a UI."),

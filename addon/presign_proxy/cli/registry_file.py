@@ -44,7 +44,10 @@ def decrypt(workspace: Workspace, output: Output, out: Path | None) -> None:
 @click.option("--replace", is_flag=True, help="Replace a registry that has connections.")
 @verb
 def encrypt(workspace: Workspace, output: Output, source: Path, replace: bool) -> None:
-    """Encrypt a plain registry (JSON or YAML; - reads JSON from standard input) into the registry file."""
+    """Encrypt a plain registry (JSON or YAML) into the registry file.
+
+    For the file, - reads JSON from standard input.
+    """
     openers = workspace.openers
     if openers is None:
         raise Failure("the registry is not encrypted: write `registry: {file: connections.enc, key: …}`")

@@ -74,11 +74,11 @@ def revoke(
     undo: bool,
     listing: bool,
 ) -> None:
-    """Revoke a URL, token or signature id (URL; - reads standard input), or what the options name.
+    """Revoke a URL, a token or a signature id, or what the options name.
 
-    It takes effect within a second, survives restarts, and applies to connections of the configuration too.
-    With --now, what is under way ends within two seconds; without, it goes on. A URL or token that no
-    signing key here made is not revoked: exit code 1.
+    For URL, - reads standard input. It takes effect within a second, survives restarts, and applies to
+    connections of the configuration too. With --now, what is under way ends within two seconds; without, it
+    goes on. A URL or token that no signing key here made is not revoked: exit code 1.
     """
     given = sum(one is not None for one in (url, key, name, added_before or connection))
     _check_usage(given, now=now, undo=undo, listing=listing)

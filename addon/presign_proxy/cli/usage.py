@@ -39,9 +39,9 @@ def usage(
     *,
     whole: bool,
 ) -> None:
-    """Show what is left of each limit and of the uses of each URL, now (CONNECTION; all by default).
+    """Show what is left of each limit and of the uses of each URL, now.
 
-    It reads the store of the configuration, and writes nothing.
+    Without CONNECTION, it shows all connections. It reads the store of the configuration, and writes nothing.
     """
     from ..limits.stores.counts import counts_of
     from ..limits.stores.store import StoreError

@@ -161,7 +161,7 @@ def _slot(case: Case) -> Step:  # noqa: ARG001
 
 def _host(case: Case) -> Step:
     names = listed(f"{kind} {name}" for kind, name in case.request.names) or "no name"
-    return Step("host", "ok", f"{printable(names)}: it agrees with where the request is addressed.")
+    return Step("host", "ok", f"It agrees with where the request is addressed: {printable(names)}.")
 
 
 def _host_refused(case: Case) -> Step:
