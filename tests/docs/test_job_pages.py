@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from support.pages import API_KEY, Reader, World, written
 from support.preloaded import ADDON
 from support.puppet import eventually
 from support.recorder import Recorder
+from support.web import serving
 
 JOBS = {name: text for name, text in DOCS.items() if name.startswith("jobs/")}
 
@@ -59,25 +57,6 @@ def follow(text: str, name: str, reader: Reader, upstream: Recorder) -> None:
         assert b"ps1_" not in request.raw and b"X-Presign" not in request.raw
 
 
-@contextmanager
-def site(page: str) -> Iterator[str]:
-    """A web server of an origin of its own, with one page."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(page.encode())
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
 @pytest.mark.slow
 @pytest.mark.needs("bash", "curl", "chromedriver")
 def test_the_page_in_a_browser_shows_what_the_url_leads_to(
@@ -97,8 +76,10 @@ def test_the_page_in_a_browser_shows_what_the_url_leads_to(
     with Browser() as browser:
         for url in (reader.variable("url"), done.stdout.strip()):
             upstream.clear()
-            with site("<!DOCTYPE html>" + block(text, "html").replace("THE URL", url)) as address:
-                browser.open(address)
+            page = tmp_path / "page.html"
+            page.write_text("<!DOCTYPE html>" + block(text, "html").replace("THE URL", url))
+            with serving(tmp_path) as address:
+                browser.open(address + page.name)
                 assert eventually(lambda: browser.text == "It works", 20), browser.text
             assert len(upstream.requests) == 1
 

@@ -15,7 +15,10 @@ from types import ModuleType
 
 import pytest
 
+from support.browser import Browser, lightness
 from support.places import ROOT
+from support.puppet import eventually
+from support.web import serving
 
 MKDOCS = Path(sys.executable).parent / "mkdocs"
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
@@ -120,6 +123,25 @@ def test_the_site_loads_nothing_from_another_server(site: Path) -> None:
     # Marks in a page for which the theme fetches more: Mermaid, the stars of a repository.
     for page in site.rglob("*.html"):
         assert not re.search(r'class="mermaid"|data-md-component="source"', page.read_text("utf-8")), page
+
+
+GROUND = "getComputedStyle(document.body).backgroundColor"
+
+
+@pytest.mark.needs("chromedriver")
+def test_a_browser_asks_no_other_server_and_the_first_page_fits_a_phone_and_the_night(site: Path) -> None:
+    with serving(site) as address, Browser() as browser:
+        for dark in (False, True):
+            for width in (320, 1000):
+                browser.look(width, dark=dark)
+                browser.open(address)
+                assert browser.value("document.documentElement.scrollWidth") <= width
+            assert eventually(lambda dark=dark: (lightness(browser.value(GROUND)) < 150) is dark, 20)
+        browser.open(f"{address}architecture/")
+        assert "The way of one request" in browser.text
+        asked = [url for url in browser.asked_for() if not url.startswith(("data:", "blob:", "chrome"))]
+    assert any(url.endswith("secrets.svg") for url in asked)
+    assert [url for url in asked if not url.startswith(address)] == []
 
 
 @pytest.mark.parametrize("text", [

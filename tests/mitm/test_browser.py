@@ -11,7 +11,7 @@ import pytest
 
 from support.asking import SECRET, Grant, in_an_hour
 from support.audit_log import audit_lines
-from support.browser import Browser
+from support.browser import Browser, lightness
 from support.gateways import MakeGateway
 from support.lab import bearer_connection
 from support.policy import Policy
@@ -77,10 +77,6 @@ def fits(browser: Browser, name: str) -> None:
         if PICTURES:
             browser.picture(Path(PICTURES) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
     browser.look()
-
-
-def lightness(colour: str) -> int:
-    return sum(int(part) for part in colour.strip("rgba()").split(",")[:3])
 
 
 def test_a_link_that_works_once_asks_a_person_and_then_works_once(

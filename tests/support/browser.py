@@ -131,3 +131,8 @@ class Browser:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=_SECONDS) as response:
             return json.load(response)["value"]
+
+
+def lightness(colour: str) -> int:
+    """From 0 (black) to 765 (white), of a colour as pages compute it: rgb(…)."""
+    return sum(int(float(part)) for part in re.findall(r"[0-9.]+", colour)[:3])
