@@ -39,6 +39,7 @@ ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
         "a credential is seen in the request that it was put into",
     ),
     "core/destinations.py": ("core/test_grant.py", "where a connection leads is asked with each grant"),
+    "core/preflight.py": ("core/test_cors.py", "a preflight is answered by the rules"),
     "core/redact.py": (
         "core/test_rewrite_request.py",
         "what nobody may see is looked for in a request that was refused",

@@ -78,8 +78,8 @@ def test_the_page_in_a_browser_shows_what_the_url_leads_to(
             upstream.clear()
             page = tmp_path / "page.html"
             page.write_text("<!DOCTYPE html>" + block(text, "html").replace("THE URL", url))
-            with serving(tmp_path) as address:
-                browser.open(address + page.name)
+            with serving(tmp_path, reader.page_port):
+                browser.open(f"http://localhost:{reader.page_port}/{page.name}")
                 assert eventually(lambda: browser.text == "It works", 20), browser.text
             assert len(upstream.requests) == 1
 

@@ -108,7 +108,7 @@ class Reader:
 
     def __init__(self, directory: Path, world: World) -> None:
         needs("bash")
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port, self.page_port = free_port(), free_port(), free_port()
         self._directory, self._world = directory, world
         self._machines: dict[str, Shell] = {}
         self._gateways: list[Process] = []
@@ -137,7 +137,9 @@ class Reader:
 
     def _placed(self, text: str) -> str:
         """Tests run side by side, so each has ports of its own."""
-        return text.replace("8080", str(self.port)).replace("9464", str(self.admin_port))
+        for written, own in (("8080", self.port), ("9464", self.admin_port), ("8000", self.page_port)):
+            text = text.replace(written, str(own))
+        return text
 
     def _type(self, machine: str, step: Step, name: str) -> Typed:
         shell = self._machine(machine)

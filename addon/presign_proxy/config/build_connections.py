@@ -11,6 +11,7 @@ from typing import Final
 from ..config_problems import Location
 from ..core.ceiling import Ceiling
 from ..core.connection import Conduct, Connection, SourceRules, Upstream
+from ..core.cors import Cors
 from ..core.credentials import (
     Injector,
     NoCredential,
@@ -26,6 +27,7 @@ from ..limits.rules import Limit
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret
 from ..signing.source_url import SourceUrl, parse_url
+from .build_cors import cors_of
 from .build_credentials import FileSecrets
 from .schema.connections import (
     Auth,
@@ -78,7 +80,7 @@ class Registrar:
             late=_late(injector),
             keys=keys,
             ceiling=self._ceiling(at, entry),
-            conduct=self._conduct(entry, entry.default_headers),
+            conduct=self._conduct(entry, entry.default_headers, injector.slots.headers),
             enabled=entry.enabled,
             limits=self._limits((*at, "limits"), entry),
             max_uses=entry.max_uses,
@@ -121,7 +123,7 @@ class Registrar:
             injector=injector,
             late=_late(injector),
             keys=self._keys((*at, "signing_keys"), entry),
-            conduct=self._conduct(entry, {}),
+            conduct=self._conduct(entry, {}, injector.slots.headers),
             enabled=entry.enabled,
             limits=self._limits((*at, "limits"), entry),
             max_uses=entry.max_uses,
@@ -137,7 +139,9 @@ class Registrar:
                 self._wrong((*at, name), "is given twice, in two spellings")
             seen.add(key)
 
-    def _conduct(self, entry: CommonConnection, headers: Mapping[str, str]) -> Conduct:
+    def _conduct(
+        self, entry: CommonConnection, headers: Mapping[str, str], slots: frozenset[bytes]
+    ) -> Conduct:
         return _conduct(
             entry.cookies == "pass",
             entry.redirects == "pass",
@@ -150,7 +154,11 @@ class Registrar:
             entry.pool in (True, "on"),
             isinstance(entry, PresignConnection) and entry.challenge != "none",
             frozenset([one.lower().encode() for one in getattr(entry, "url_headers", ())]),
+            self._cors(entry, [*slots, *map(str.encode, headers)]),
         )
+
+    def _cors(self, entry: CommonConnection, sent: list[bytes]) -> Cors | None:
+        return cors_of(entry.cors, sent, cookies=entry.cookies == "pass") if entry.cors is not None else None
 
     def _ceiling(self, at: Location, entry: PresignConnection) -> Ceiling:
         return ceiling(entry, lambda message: self._wrong((*at, "allow", "methods"), message))

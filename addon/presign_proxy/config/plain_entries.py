@@ -18,6 +18,7 @@ _COMMON: Final[dict[str, tuple[type, ...]]] = {
     "timeouts": (dict,),
     "limits": (list,),
     "max_uses": (int,),
+    "cors": (dict,),
 }
 MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "presign": _COMMON

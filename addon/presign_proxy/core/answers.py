@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from ..errors import MESSAGE, STATUS
 from ..http.message import Fields
 from . import refusal_page
+from .cors import READABLE
 
 Style = Literal["json", "bare", "page"]
+_KEPT: Final = frozenset((b"Retry-After", *READABLE))
+"""Fields that an answer without a reason keeps. They tell nothing about the refusal."""
 
 
 class Answer(NamedTuple):
@@ -43,7 +46,7 @@ def refusal(
             detail"): without a reason, all 4xx but 413 and 429 as 403 Forbidden. "page" is the same as
             "json", for a person in a browser.
         limit: the name of the limit that was reached.
-        more: further fields. In the bare style only `Retry-After` is kept.
+        more: further fields. In the bare style only those in `_KEPT` are kept.
         sentence: replaces the sentence of the code.
     """
     status = status or STATUS[code]
@@ -67,12 +70,19 @@ def refusal(
     return Answer(status, _reason(status), fields, body)
 
 
+def permission(fields: Fields, request_id: str) -> Answer:
+    """Return the answer to a preflight (Fetch Standard, 4.8)."""
+    own = ((b"Cache-Control", b"no-store"), (b"X-Presign-Request-Id", request_id.encode()))
+    return Answer(204, _reason(204), fields + own, b"")
+
+
 def _bare(status: int, more: Fields) -> Answer:
     if 400 <= status < 500 and status not in (413, 429):
         status = 403
     reason = _reason(status)
-    kept = tuple([field for field in more if field[0] == b"Retry-After"])
-    return Answer(status, reason, _fields(b"text/plain; charset=utf-8", len(reason)) + kept, reason)
+    kept = tuple([field for field in more if field[0] in _KEPT])
+    fields = _fields(b"text/plain; charset=utf-8", len(reason)) + kept
+    return Answer(status, reason, fields, reason)
 
 
 def _json(code: str, message: str, request_id: str, limit: str | None) -> bytes:

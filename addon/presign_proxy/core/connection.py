@@ -10,6 +10,7 @@ from ..limits.rules import Limit
 from ..signing.keys import NO_KEYS, KeyRing
 from ..signing.secret import LateSecret
 from .ceiling import Ceiling
+from .cors import Cors
 from .credentials import Injector, NoCredential
 
 
@@ -46,6 +47,8 @@ class Conduct:
     """True if a denied request without a presign is answered with a challenge for credentials."""
     url_headers: frozenset[bytes] = frozenset()
     """Lower-case names of response headers, besides those of `links.LINKS`, with a URL to request next."""
+    cors: Cors | None = None
+    """The pages of other origins that may call the connection; None for no page."""
 
     @property
     def patience(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from ..http.navigation import is_navigation
 from ..limits.counter import Counter
 from ..limits.rules import Requester, tallies_of
 from ..signing.source_scheme import Source
-from . import unsigned
+from . import preflight, unsigned
 from .answers import Style
 from .confirmation import check_confirmed
 from .decision import PASS, Asked, Decision, Facts, Forward, Judged, denial
@@ -32,17 +32,17 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
         now: Unix time, whole seconds.
     """
     facts = Facts(request_id, request.method[:32].decode("ascii", "replace"), request.client)
-    known, head = registry or _NO_REGISTRY, head_of(request)
+    known, head, claim = registry or _NO_REGISTRY, head_of(request), None
     form = form_of(known, request)
-    gateway, claim = form.gateway, None
-    usual = _usual_style(request, head)
+    gateway = form.gateway
+    usual: Style = "page" if is_navigation(request.fields, head) else "json"
     style: Style = "bare" if form.source else usual
     try:
         if registry is None:
             raise Denied("unavailable", "there is no registry")
-        # The size is checked before recognition, unless the request may pass through. Then it is checked
-        # afterwards, because the limits on size are for presigned requests only.
-        may_pass = not gateway and not known.deny_unsigned
+        may_pass = not gateway and not known.deny_unsigned  # then its size counts only once it is ours
+        if (asked := preflight.judge(known, request, head, form, facts)) is not None:
+            return asked
         if not may_pass:
             check_size(request, head)
         claim = recognise(known, request, head, form)
@@ -53,22 +53,26 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
         check_grammar(request, head)
         if known.trusted_proxies:
             facts.client = str(facts.address(request, known.trusted_proxies) or request.client)
+        style = "bare" if isinstance(claim, Source) else usual
         if isinstance(claim, Source):
-            style = "bare"
             grant = grant_source(registry, request, claim, facts, now, gateway=gateway)
         else:
-            style = usual
             grant = grant_presign(registry, request, claim, facts, now)
         return _forward(registry, grant, request, head, facts, style, now)
     except Denied as denied:
         if not gateway and not _reaches_its_upstream(request, facts):
             denied = at_another_name(request, denied)
+        _let_read(known, request, head, facts)
         return denial(denied, style, facts, sentence_for(denied, claim, facts, now))
 
 
-def _usual_style(request: Request, head: Head) -> Style:
-    """Return the style of answers outside of scheme source."""
-    return "page" if is_navigation(request.fields, head) else "json"
+def _let_read(known: Registry, request: Request, head: Head, facts: Facts) -> None:
+    """Let a page read why it is refused, if any connection lists its origin.
+
+    The answer must not depend on the named connection: it would tell whether that exists.
+    """
+    if known.destinations.cors is not None and not facts.readable:
+        facts.readable = known.destinations.cors.readable(head, request.fields)
 
 
 def _reaches_its_upstream(request: Request, facts: Facts) -> bool:
@@ -84,6 +88,8 @@ def _forward(
     check_upgrade(request, head, gateway=grant.gateway)
     check_meaning(request, head)
     connection = grant.connection
+    if connection.conduct.cors is not None:
+        facts.readable = connection.conduct.cors.readable(head, request.fields)
     if connection.lacks:  # before the missing secret would be used
         raise Denied("unavailable", f"a secret of the connection is missing: {connection.lacks}")
     uses = _uses(grant)

@@ -13,7 +13,7 @@ from ..http.networks import Address, Network
 from ..limits.counter import Counter
 from ..signing.secret import LateSecret, Secret
 from ..signing.signed_policy import NO_TERMS, Terms
-from .answers import Answer, Style, refusal
+from .answers import Answer, Style, permission, refusal
 from .connection import Connection
 from .credentials import Fill, Outgoing, filling
 
@@ -40,6 +40,8 @@ class Facts:
     """Unix time, as it was signed, 0 for never; None where nothing was."""
     step: str = ""
     """The check that refused the claim; empty if all were passed, or none was made."""
+    readable: Fields = ()
+    """The fields that let the page that made the request read the gateway's answer (CORS)."""
     _address: Address | None = None
     _is_read: bool = False
 
@@ -59,6 +61,7 @@ class Facts:
             self.verified,
             self.expires,
             self.step,
+            self.readable,
             self._address,
             self._is_read,
         )
@@ -117,9 +120,31 @@ class Deny:
             self.style,
             self.status,
             limit=self.limit,
-            more=self.fields,
+            more=(*self.fields, *self.facts.readable),
             sentence=self.sentence,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """The outcome for a browser's question whether a page may send a request. The gateway answers it itself.
+
+    It grants nothing: the request itself is decided on when it comes. It is not counted in any limit, and
+    nothing is forwarded.
+    """
+
+    facts: Facts
+    fields: Fields
+    style: Style = "json"
+
+    @property
+    def request_id(self) -> str:
+        return self.facts.request_id
+
+    @property
+    def answer(self) -> Answer:
+        """The answer to the browser."""
+        return permission(self.fields, self.request_id)
 
 
 def denial(denied: Denied, style: Style, facts: Facts, sentence: str | None = None) -> Deny:
@@ -243,7 +268,7 @@ class Forward(NamedTuple):
         return self.filled(filling(found))
 
 
-Decision = PassThrough | Deny | Forward
+Decision = PassThrough | Deny | Forward | Preflight
 
 PASS: Final = PassThrough()
 SECOND: Final = PassThrough(second=True)

@@ -10,6 +10,7 @@ from ..http.message import Origin
 from ..http.networks import Network
 from ..http.paths import canonical_path
 from .connection import Connection
+from .cors import merged
 from .revocations import Revocations
 
 
@@ -19,7 +20,7 @@ class Destinations:
     A look-up costs the same, however many connections there are.
     """
 
-    __slots__ = ("_bases", "_known", "_leading", "intercepting")
+    __slots__ = ("_bases", "_known", "_leading", "cors", "intercepting")
 
     def __init__(self, connections: Collection[Connection]) -> None:
         bases: dict[Origin, dict[bytes, Connection | None]] = {}
@@ -37,6 +38,8 @@ class Destinations:
         # The lengths of all base paths of an origin: the number of look-ups does not depend on the path.
         self._bases = {origin: (frozenset(map(len, found)), found) for origin, found in bases.items()}
         self.intercepting = {origin: tuple(found) for origin, found in intercepting.items()}
+        self.cors = merged([one.conduct.cors for one in connections if one.conduct.cors is not None])
+        """What any connection permits pages of other origins; None if no connection permits anything."""
         self._known = frozenset((origin.host, origin.port) for origin in (*bases, *intercepting))
 
     def second_hosts(self, since: Revocations) -> dict[Origin, tuple[Network, ...]]:

@@ -17,12 +17,16 @@ _ALWAYS: Final = frozenset(
     b"www-authenticate proxy-authenticate authentication-info proxy-authentication-info keep-alive "
     b"proxy-connection te trailer upgrade surrogate-control x-accel-expires x-accel-redirect "
     b"x-sendfile nel report-to reporting-endpoints content-security-policy-report-only expect-ct "
-    b"public-key-pins public-key-pins-report-only".split()
+    b"public-key-pins public-key-pins-report-only access-control-allow-origin "
+    b"access-control-allow-credentials access-control-allow-headers access-control-allow-methods "
+    b"access-control-allow-private-network access-control-expose-headers access-control-max-age "
+    b"timing-allow-origin".split()
 )
 """Response headers that are always removed.
 
 They include all headers that make a browser send reports: a report contains the URL of the page, and with it
-the presign.
+the presign. They include all headers that let pages of other origins read an answer: the connection says
+which pages may (`cors`), and the upstream does not know them.
 """
 _GATEWAY_FORM: Final = frozenset(
     b"service-worker-allowed strict-transport-security alt-svc clear-site-data x-content-type-options".split()
@@ -204,7 +208,11 @@ def _is_encoded(reply: Reply) -> bool:
 
 
 def _added(forward: Forward, *, gateway: bool) -> Fields:
-    common = ((b"Referrer-Policy", b"no-referrer"), (b"x-presign-request-id", forward.request_id.encode()))
+    common = (
+        (b"Referrer-Policy", b"no-referrer"),
+        (b"x-presign-request-id", forward.request_id.encode()),
+        *forward.facts.readable,
+    )
     if not gateway:
         return common
     # A second policy can only restrict the upstream's own policy further.

@@ -9,7 +9,7 @@ from collections import Counter
 
 from ..core.answers import refusal
 from ..core.credentials import Outgoing
-from ..core.decision import Deny, Forward
+from ..core.decision import Deny, Forward, Preflight
 from ..core.registry import Registry
 from ..core.strip_list import nominated
 from ..errors import MESSAGE
@@ -47,6 +47,8 @@ def conclusion_of(case: Case) -> Conclusion:
     decision = case.decision
     if isinstance(decision, Forward):
         return Conclusion("forward")
+    if isinstance(decision, Preflight):
+        return Conclusion("preflight")
     if not isinstance(decision, Deny):
         return Conclusion("pass")
     status = refusal(decision.code, decision.request_id, decision.style, decision.status).status

@@ -35,13 +35,14 @@ class Conclusion(NamedTuple):
     """The decision of `core.decide`.
 
     For a holder without a configuration, "good" means that the signature is right and covers the request, and
-    "unknown" that only the signature could not be checked; `detail` says why.
+    "unknown" that only the signature could not be checked; `detail` says why. "preflight" means that the
+    gateway answers a browser's question about a page of another origin.
 
     `status` and `code` are None unless the request is refused. `detail` is the text for the audit log.
     `message` is the text that the client would read, empty if there is none.
     """
 
-    decision: Literal["forward", "deny", "pass", "good", "unknown"]
+    decision: Literal["forward", "deny", "pass", "preflight", "good", "unknown"]
     status: int | None = None
     code: str | None = None
     detail: str | None = None
@@ -49,8 +50,8 @@ class Conclusion(NamedTuple):
 
     @property
     def granted(self) -> bool:
-        """True if the gateway grants it, or if it is good as far as its holder can know."""
-        return self.decision in ("forward", "good")
+        """True if the gateway grants or permits it, or if it is good as far as its holder can know."""
+        return self.decision in ("forward", "preflight", "good")
 
 
 class Claimed(NamedTuple):
@@ -118,6 +119,8 @@ def headline(verdict: Conclusion) -> str:
         return "Good: the given secret made the signature, and it covers this request."
     if verdict.decision == "unknown":
         return f"Cannot be verified {verdict.detail}. Nothing else speaks against this request."
+    if verdict.decision == "preflight":
+        return "A preflight: the gateway tells the browser that the page may send the request."
     if verdict.decision == "pass":
         return "Not presigned: the gateway passes it on as it is, without any credential."
     return f"Refused: {verdict.status} {verdict.code}: {verdict.detail}."

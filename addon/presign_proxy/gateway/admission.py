@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..config.live import LiveConfig
 from ..core import decide
-from ..core.decision import Decision, Deny, Facts, Forward, PassThrough, denial
+from ..core.decision import Decision, Deny, Facts, Forward, PassThrough, Preflight, denial
 from ..core.registry import Registry
 from ..errors import Denied
 from ..http.message import Request
@@ -63,9 +63,9 @@ class Admission:
         """
         now = int(time.time()) if now is None else now
         decision = decide.decide(self.registry, request, now, new_request_id())
-        if not isinstance(decision, PassThrough):
+        if isinstance(decision, Deny | Forward):
             return self._unless_hindered(decision)
-        if decision.second and (why := self.obstacle):
+        if (isinstance(decision, Preflight) or decision.second) and (why := self.obstacle):
             return Deny("unavailable", why, "json", Facts(new_request_id(), client=request.client))
         return decision
 
@@ -99,7 +99,7 @@ class Admission:
         if same and second == now:
             return forward
         again = decide.decide(registry, request, now, forward.request_id)
-        if isinstance(again, PassThrough):
+        if isinstance(again, PassThrough | Preflight):
             return Deny("invalid", "its connection is gone", forward.style, forward.facts)
         if isinstance(again, Deny):  # the record keeps what was verified before
             return replace(again, style=forward.style, facts=forward.facts)

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from mitmproxy.connection import Client, Server
 
-from ..core.decision import Deny, PassThrough
+from ..core.decision import Deny, PassThrough, Preflight
 from ..core.registry import Registry
 from ..http.message import Request
 from ..limits.client_shares import STREAMS
@@ -24,7 +24,7 @@ class LaneDecision(NamedTuple):
 
     request: Request
     registry: Registry | None
-    decision: Deny | PassThrough
+    decision: Deny | PassThrough | Preflight
 
 
 class ClientStates:
@@ -108,7 +108,7 @@ class ClientStates:
 
     def take_over(
         self, client: Client, request: Request, registry: Registry | None
-    ) -> Deny | PassThrough | None:
+    ) -> Deny | PassThrough | Preflight | None:
         """Return what the lane decided on this very request under this very registry, or None."""
         decided = self._decisions.pop(client, None)
         if decided is None or decided.registry is not registry or decided.request != request:

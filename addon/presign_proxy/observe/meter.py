@@ -48,6 +48,8 @@ class Meter:
         self._bytes_in = self._bytes_out = 0
         self.passed = 0
         """Requests without a presign that were let through."""
+        self.preflights = 0
+        """Preflights of browsers that the gateway answered itself."""
         self.suppressed = 0
         """Audit lines that were not written, because there were too many in a second."""
 
@@ -91,6 +93,7 @@ class Meter:
             "presign_requests_total": _series(self._requests),
             "presign_connection_requests_total": _series(self._connections),
             "presign_passed_total": [[[], self.passed]],
+            "presign_preflights_total": [[[], self.preflights]],
             "presign_request_duration_seconds": [[[], self._durations.value]],
             "presign_upstream_response_seconds": [[[], self._responses.value]],
             "presign_bytes_total": [[["in"], self._bytes_in], [["out"], self._bytes_out]],

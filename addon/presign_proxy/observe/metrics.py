@@ -45,6 +45,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         ("connection", "decision", "code"),
     ),
     "presign_passed_total": Family("counter", "Requests without a presign that were let through."),
+    "presign_preflights_total": Family("counter", "Preflights of browsers that the gateway answered itself."),
     "presign_request_duration_seconds": Family(
         "histogram", "From the head of a granted request to the end of its answer."
     ),

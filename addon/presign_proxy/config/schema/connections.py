@@ -19,6 +19,7 @@ from ...core.path_credential import NO_PATH, fits_a_path
 from ...http.hosts import parse_authority
 from ...signing import grammar
 from ..values import SecretSource
+from .cors import CorsEntry
 from .limits import LimitEntry
 from .values import (
     ClientAuth,
@@ -194,6 +195,7 @@ class CommonConnection(Strict):
     timeouts: Timeouts = Timeouts()
     limits: list[LimitEntry] = Field(default_factory=list, max_length=16)
     max_uses: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    cors: CorsEntry | None = None
 
 
 class PresignConnection(CommonConnection):

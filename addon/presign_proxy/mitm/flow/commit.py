@@ -9,14 +9,14 @@ from typing import Any
 
 from mitmproxy import http
 
-from ...core.decision import Decision, Deny, Facts, Forward, PassThrough
+from ...core.decision import Decision, Deny, Facts, Forward, PassThrough, Preflight
 from ...gateway.admission import Admission
 from ...gateway.request_id import new_request_id
 from ...http.message import Request, is_sound
 from ...observe.audit_log import AuditLog
 from ...observe.audit_record import GONE, Outcome
 from .arrival import arrival_of
-from .flow_display import hide, mark_grant, mark_refusal
+from .flow_display import hide, mark_grant, mark_preflight, mark_refusal
 from .incoming_request import framing_fault, request_of, second_fault
 from .outgoing_request import let_through, show
 from .response import response_of
@@ -88,7 +88,7 @@ class Committer:
         if flow.error is not None:
             # mitmproxy has rejected the request, and has not even filled in where it is addressed.
             return Deny("malformed", "mitmproxy finds it invalid", decision.style, decision.facts)
-        if isinstance(decision, Deny):
+        if isinstance(decision, Deny | Preflight):
             return decision
         if flow_state is None:
             # Replayed, or on a layer that is not ours: its way out would not be guarded.
@@ -107,6 +107,8 @@ class Committer:
                 self._audit_log.meter.passed += 1
         elif isinstance(decision, Forward):
             self._grant(flow, flow_state, decision)
+        elif isinstance(decision, Preflight):
+            self._answer(flow, flow_state, decision)
         else:
             self._refuse(flow, flow_state, decision)
 
@@ -123,6 +125,16 @@ class Committer:
             logger.error("presign: failed to rewrite (%s); the request is refused", type(error).__name__)
             why = Deny("internal", "the rewrite failed", decision.style, decision.facts)
             self._refuse(flow, flow_state, why)
+
+    def _answer(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Preflight) -> None:
+        """Answer a preflight. It has no line in the audit log: nothing is forwarded or refused."""
+        if flow_state is not None:
+            flow_state.refuse(decision, decision.answer)
+            flow_state.log()
+        hide(flow)
+        flow.response = response_of(decision.answer, close=False)
+        mark_preflight(flow)
+        self._audit_log.meter.preflights += 1
 
     def _refuse(self, flow: http.HTTPFlow, flow_state: FlowState | None, decision: Deny) -> None:
         answer = decision.answer

@@ -138,7 +138,7 @@ class EndingStream(WaitingStream):
             return refusal(code, new_request_id(), "json", status, sentence=sentence)
         flow_state.progress.fail(code)
         request_id = granted.request_id or new_request_id()
-        return refusal(code, request_id, granted.style, status, sentence=sentence)
+        return refusal(code, request_id, granted.style, status, more=granted.readable, sentence=sentence)
 
     def _answer(self, answer: Answer) -> Commands:
         """Answer now, whatever of the request is still to come. Nothing of it is kept."""

@@ -39,6 +39,10 @@ def mark_refusal(flow: http.HTTPFlow, deny: Deny) -> None:
     flow.comment, flow.marked = comment_of_refusal(deny, int(time.time())), ":no_entry:"
 
 
+def mark_preflight(flow: http.HTTPFlow) -> None:
+    flow.comment, flow.marked = "presign: the gateway answered this preflight itself", ":question:"
+
+
 def mark_end(
     flow: http.HTTPFlow, decision: Decision | None, outcome: Outcome, bodies: ShownBodies | None
 ) -> None:

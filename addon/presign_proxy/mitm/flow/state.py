@@ -13,11 +13,11 @@ from weakref import WeakKeyDictionary, WeakSet
 from mitmproxy.connection import Client
 
 from ...core.answers import Answer, Style
-from ...core.decision import Decision, Deny, Facts, Forward, PassThrough
+from ...core.decision import Decision, Deny, Facts, Forward, PassThrough, Preflight
 from ...core.masking import Mask, mask_for
 from ...core.under_way import Basis, basis_of
 from ...errors import Denied
-from ...http.message import Request
+from ...http.message import Fields, Request
 from ...limits.slots import LimitHold
 from ...observe.under_way import Running
 from ..client_state import ClientStates
@@ -39,6 +39,8 @@ class Granted(NamedTuple):
 
     request_id: str
     style: Style
+    readable: Fields
+    """`Facts.readable`."""
     max_body: int | None
     patience: tuple[int, int]
     """`Conduct.patience`."""
@@ -105,8 +107,8 @@ class FlowState:
         """Put a grant in force, or put it in the place of the one that is. This cannot fail half-way."""
         self.granted, self.decision = granted, decision
 
-    def refuse(self, decision: Deny, answer: Answer) -> None:
-        """Refuse the request, and give back what it took of the limits."""
+    def refuse(self, decision: Deny | Preflight, answer: Answer) -> None:
+        """Answer the request instead of forwarding it, and give back what it took of the limits."""
         self.answer, self.decision, self.request = answer, decision, None
         self.limit_hold.let_go()
 
@@ -204,6 +206,7 @@ class FlowStates:
         granted = Granted(
             decision.request_id,
             decision.style,
+            decision.facts.readable,
             decision.terms.max_body,
             decision.connection.conduct.patience,
             snapshot,

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from ...core.answers import Answer, refusal
+from ...core.answers import Answer
 from ...core.decision import Deny, denial
 from ...core.policy import body_too_late
 from ...core.rewrite_response import Reply
@@ -240,7 +240,7 @@ class Exchange:
             self._break(why, code=code if code == ENDED else None)
         elif not self.ended:
             forward = self.granted.forward
-            answer = refusal(code, forward.request_id, forward.style, status)
+            answer = denial(Denied(code, why, status), forward.style, forward.facts).answer
             self._answer(answer, End(answer.status, code=code, error=why))
 
     def _answer(self, answer: Answer, end: End, refused: Deny | None = None) -> None:

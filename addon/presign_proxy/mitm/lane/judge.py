@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy.connection import Client, Server
 
-from ...core.decision import Deny, Forward, PassThrough
+from ...core.decision import Deny, Forward, PassThrough, Preflight
 from ...http.hosts import parse_authority
 from ...http.message import Origin, Request
 from ..client_state import LaneDecision
@@ -77,7 +77,7 @@ class Judge:
             shared.grants.keep(key, Granted(granted, wire))
         return Exchange(lane, shared, granted, wire)
 
-    def _leave(self, request: Request, decision: Deny | PassThrough) -> None:
+    def _leave(self, request: Request, decision: Deny | PassThrough | Preflight) -> None:
         """Leave a request to the flow path, with the decision on it."""
         judged = LaneDecision(request, self._shared.admission.registry, decision)
         self._shared.clients.hand_over(self._client, judged)
