@@ -59,7 +59,10 @@ def over_http2(port: int, crowd: contextlib.ExitStack) -> None:
     assert client.request(fields).status == 200
 
 
+REFUSED = b"GET /nothing HTTP/1.1\r\nHost: presign.local\r\n\r\n"
+
 HOLDS: dict[str, Hold] = {
+    "refused requests that were sent ahead": saying(REFUSED * 2000),
     "heads that do not end": saying(b"GET / HTTP/1.1\r\nHost: presign"),
     "handshakes that do not end": saying(HELLO),
     "tunnels in which nothing comes": saying(CONNECT),
