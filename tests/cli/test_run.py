@@ -478,7 +478,13 @@ def test_a_key_works_while_the_program_runs_and_not_afterwards(
 WAIT = "import os, sys, time; print(os.environ['A_KEY'], flush=True); time.sleep(100)"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT,
+        signal.SIGALRM, signal.SIGXCPU, signal.SIGABRT, getattr(signal, "SIGRTMIN", signal.SIGPROF),
+    ],
+)  # fmt: skip
 def test_a_signal_reaches_the_program_and_its_key_ends(
     number: int, begin: Begin, served: tuple[Shell, Serve]
 ) -> None:
@@ -490,6 +496,18 @@ def test_a_signal_reaches_the_program_and_its_key_ends(
     assert ask(served[1], token)[0] == 200
     child.send_signal(number)
     assert (child.wait(30), child.stderr and child.stderr.read()) == (128 + number, b"")
+    assert eventually(lambda: refused(served[1], token))
+
+
+def test_a_program_that_ends_its_parent_does_not_keep_its_key(
+    begin: Begin, served: tuple[Shell, Serve]
+) -> None:
+    """It leaves a process behind and sends a signal that ends most programs."""
+    script = "import signal; print(os.environ['A_KEY'], flush=True); os.kill(os.getppid(), signal.SIGALRM)"
+    stay = "os.fork() or (os.setsid(), os.close(1), os.close(2), time.sleep(20))"
+    child = begin(sys.executable, "-c", f"import os, time; {stay}; {script}; time.sleep(100)")
+    token = first_line(child)
+    assert child.wait(30) == 128 + signal.SIGALRM
     assert eventually(lambda: refused(served[1], token))
 
 
