@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,7 +39,10 @@ def saying(data: bytes) -> Hold:
 
     def hold(port: int, crowd: contextlib.ExitStack) -> None:
         with contextlib.suppress(ConnectionError):
-            crowd.enter_context(connect(port)).sendall(data)
+            client = crowd.enter_context(connect(port))
+            client.sendall(data)
+            if data.startswith(CONNECT):  # the deadline of what comes inside begins with the answer
+                client.recv(1)
 
     return hold
 
@@ -59,7 +65,10 @@ def over_http2(port: int, crowd: contextlib.ExitStack) -> None:
     assert client.request(fields).status == 200
 
 
+REFUSED = b"GET /nothing HTTP/1.1\r\nHost: presign.local\r\n\r\n"
+
 HOLDS: dict[str, Hold] = {
+    "refused requests that were sent ahead": saying(REFUSED * 2000),
     "heads that do not end": saying(b"GET / HTTP/1.1\r\nHost: presign"),
     "handshakes that do not end": saying(HELLO),
     "tunnels in which nothing comes": saying(CONNECT),
@@ -99,6 +108,38 @@ def test_one_client_that_holds_every_place_shuts_nobody_out(port: int, what: str
         for _ in range(5):
             with connect(port) as newcomer:
                 assert parse_response(exchange(newcomer, granted())).status == 200
+
+
+def test_an_address_that_connects_again_and_again_shuts_no_other_address_out(port: int) -> None:
+    """Each of its connections is too new to have to make room, and is followed by the next one."""
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as crowd:
+        storm = crowd.submit(connect_again_and_again, port, "127.0.0.2", over)
+        try:
+            time.sleep(PATIENCE + 0.3)
+            for _ in range(20):
+                with connect(port) as newcomer:
+                    assert parse_response(exchange(newcomer, granted())).status == 200
+        finally:
+            over.set()
+        assert storm.result() > PLACES
+
+
+def connect_again_and_again(port: int, address: str, over: threading.Event) -> int:
+    """Keep all places, and take each anew that was lost. Return the number of connections."""
+    kept: set[socket.socket] = set()
+    count = 0
+    while not over.is_set():
+        while len(kept) < PLACES + 5 and not over.is_set():
+            with contextlib.suppress(OSError):
+                kept.add(socket.create_connection(("127.0.0.1", port), 5, (address, 0)))
+                count += 1
+        for one in select.select(kept, (), (), 0.02)[0]:
+            kept.discard(one)
+            one.close()
+    for one in kept:
+        one.close()
+    return count
 
 
 def test_a_request_that_is_under_way_does_not_have_to_go(port: int) -> None:

@@ -187,6 +187,57 @@ def test_a_secret_in_the_registry_that_names_a_variable_is_taken_off_too(shell: 
     assert "MY_GROQ" not in environment(shell, "conn_openai", MY_GROQ="gsk_REAL")
 
 
+def test_an_agent_does_not_find_the_key_in_another_variable(shell: Shell) -> None:
+    """A user who works with the API too may have the key in any variable."""
+    others = {"OPENAI_API_KEY": KEY, "MY_BACKUP": KEY, "SHORT": "x", "MINE": "stays"}
+    found = environment(shell, "conn_openai", "--env", "AGENT_KEY", **others)
+    assert found["AGENT_KEY"].startswith("ps2_")
+    assert (found["SHORT"], found["MINE"]) == ("x", "stays")
+    assert not [name for name, value in found.items() if KEY in value]
+
+
+@pytest.mark.parametrize(
+    ("auth", "stays"),
+    [
+        ({"type": "basic", "username": "my-own-name", "password": KEY}, True),
+        ({"type": "basic", "username": KEY, "password": "X"}, False),
+        ({"type": "header", "headers": {"X-Key": KEY}}, True),
+        ({"type": "query", "params": {"key": KEY}}, True),
+        ({"type": "path", "template": "/my-own-name/{token}", "token": KEY}, True),
+        (
+            {
+                "type": "oauth2",
+                "token_url": "https://a.example/t",
+                "client_id": "my-own-name",
+                "client_secret": KEY,
+            },
+            True,
+        ),
+    ],
+)
+def test_a_key_of_any_type_is_taken_off_by_its_value_and_a_name_is_not(
+    auth: dict[str, Any], stays: bool, tmp_path: Path
+) -> None:
+    entry = {"upstream": "https://api.example.com", "auth": auth, "signing_keys": [{"secret": SECRET}]}
+    shell = configured(tmp_path, connections={"conn_a": entry})
+    found = environment(
+        shell, "--env", "A_KEY", "--base-env", "A_URL", BACKUP=KEY, SIGNS=SECRET, NAME="my-own-name"
+    )
+    assert not [name for name, value in found.items() if value in (KEY, SECRET)]
+    assert found["NAME"] == "my-own-name" or not stays
+
+
+@pytest.mark.parametrize("what", ["rm -r $D", "rm -r $D; ln -s $HOME $D", "rm -r $D; echo > $D"])
+def test_a_program_that_replaces_its_directory_has_its_own_exit_code_and_its_key_ends(
+    what: str, shell: Shell, authority: Path
+) -> None:
+    script = f"D=$(dirname $SSL_CERT_FILE); {what}; exit 7"
+    done = run(shell, "--via", "proxy", "--ca", str(authority), "--", "sh", "-c", script)
+    assert (done.code, done.all) == (7, "")
+    assert authority.exists()
+    assert "revoke --undo" in shell.presign("revoke", "--list").out
+
+
 def test_two_connections_stand_beside_each_other(shell: Shell, authority: Path) -> None:
     assert (
         shell.presign("connections", "add", "conn_gh", "--preset", "github", stdin="ghp_0123456789\n").code
@@ -427,7 +478,13 @@ def test_a_key_works_while_the_program_runs_and_not_afterwards(
 WAIT = "import os, sys, time; print(os.environ['A_KEY'], flush=True); time.sleep(100)"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT,
+        signal.SIGALRM, signal.SIGXCPU, signal.SIGABRT, getattr(signal, "SIGRTMIN", signal.SIGPROF),
+    ],
+)  # fmt: skip
 def test_a_signal_reaches_the_program_and_its_key_ends(
     number: int, begin: Begin, served: tuple[Shell, Serve]
 ) -> None:
@@ -439,6 +496,18 @@ def test_a_signal_reaches_the_program_and_its_key_ends(
     assert ask(served[1], token)[0] == 200
     child.send_signal(number)
     assert (child.wait(30), child.stderr and child.stderr.read()) == (128 + number, b"")
+    assert eventually(lambda: refused(served[1], token))
+
+
+def test_a_program_that_ends_its_parent_does_not_keep_its_key(
+    begin: Begin, served: tuple[Shell, Serve]
+) -> None:
+    """It leaves a process behind and sends a signal that ends most programs."""
+    script = "import signal; print(os.environ['A_KEY'], flush=True); os.kill(os.getppid(), signal.SIGALRM)"
+    stay = "os.fork() or (os.setsid(), os.close(1), os.close(2), time.sleep(20))"
+    child = begin(sys.executable, "-c", f"import os, time; {stay}; {script}; time.sleep(100)")
+    token = first_line(child)
+    assert child.wait(30) == 128 + signal.SIGALRM
     assert eventually(lambda: refused(served[1], token))
 
 

@@ -191,3 +191,12 @@ def test_the_gateways_url_is_the_default_of_base(home: Shell, run) -> None:
 def test_a_variable_that_is_no_url_is_named(run) -> None:
     said = run("sign", "conn_a", "v1/a", code=2, PRESIGN_BASE="gw.example").err
     assert "PRESIGN_BASE must be a URL with http:// or https://: https://gw.example?" in said
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a.example\nX: y", "http://a.example -Dx=y", "http://a.example/\x1b[2J"]
+)
+def test_a_variable_that_would_end_in_the_middle_of_a_url_is_refused(run, url: str) -> None:
+    done = run("sign", "conn_a", "v1/a", code=2, PRESIGN_BASE=url)
+    assert "PRESIGN_BASE must be a URL without blanks and control characters" in done.err
+    assert not done.out

@@ -21,6 +21,13 @@ FORMS = {
     "urlencoded": quote(HARD, safe="").encode(),
     "urlencoded lower": quote(HARD, safe="").lower().replace("r3al", "R3AL").replace("s%3d", "S%3d").encode(),
     "encodeURIComponent": quote(HARD, safe="!'()*").encode(),
+    "twice urlencoded": quote(quote(HARD, safe=""), safe="").encode(),
+    "twice urlencoded lower": quote(HARD, safe="")
+    .lower()
+    .replace("r3al", "R3AL")
+    .replace("s%3d", "S%3d")
+    .replace("%", "%25")
+    .encode(),
     "form": quote(HARD, safe="").replace("%20", "+").encode(),
     "json": json.dumps(HARD)[1:-1].encode(),
     "json php": json.dumps(HARD)[1:-1].replace("/", "\\/").encode(),

@@ -88,14 +88,16 @@ def test_one_thing_that_fails_keeps_no_other_waiting(
 
 
 def test_who_makes_room_is_cut_and_forgotten(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = Client()
+    client, newcomer = Client(), Client()
     lab.clients.await_head(client)  # type: ignore[arg-type]
-    monkeypatch.setattr(lab.deadlines._room, "least_missed", lambda _: client)
-    assert lab.deadlines.make_room() is True
+    monkeypatch.setattr(
+        lab.deadlines._room, "least_missed", lambda _, who: client if who is newcomer else None
+    )
+    assert lab.deadlines.make_room(newcomer) is True
     assert client.cut == [client]
     assert lab.clients.awaits_head_since(client) is None, "it is not chosen again while it closes"  # type: ignore[arg-type]
-    monkeypatch.setattr(lab.deadlines._room, "least_missed", lambda _: None)
-    assert lab.deadlines.make_room() is False
+    monkeypatch.setattr(lab.deadlines._room, "least_missed", lambda *_: None)
+    assert lab.deadlines.make_room(newcomer) is False
 
 
 # -- clients that have gone -------------------------------------------------------------------------------

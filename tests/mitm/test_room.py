@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ KINDS = ["an idle stranger", "a late head", "the latest head", "an idle client",
 
 class Client:
     alpn = b""
+
+    def __init__(self, address: str = "192.0.2.1") -> None:
+        self.peername = (address, 40000)
 
 
 class Served:
@@ -37,8 +41,8 @@ def clients() -> ClientStates:
     return ClientStates()
 
 
-def serve(clients: ClientStates, served: Any) -> Any:
-    client: Any = Client()
+def serve(clients: ClientStates, served: Any, address: str = "192.0.2.1") -> Any:
+    client: Any = Client(address)
     clients.attach(client, served)
     return client
 
@@ -112,3 +116,74 @@ def test_after_a_look_in_vain_there_is_another_one(clients: ClientStates) -> Non
     assert room.least_missed(now) is None
     stranger = serve(clients, Served(stranger=True))
     assert room.least_missed(now + 0.5) is stranger
+
+
+# -- addresses that have very many places -----------------------------------------------------------------
+
+
+def owing(clients: ClientStates, address: str) -> Any:
+    """A new client, which owes a head."""
+    client = serve(clients, Served(stranger=True), address)
+    clients.await_head(client)
+    return client
+
+
+def test_an_address_that_keeps_all_places_with_new_clients_makes_room_for_another_one(
+    clients: ClientStates,
+) -> None:
+    crowd = [owing(clients, f"2001:db8::{number:x}") for number in range(1, 13)]
+    other, same, near = Client("192.0.2.9"), Client("2001:db8::99"), Client("2001:db8:0:1::1")
+    room, now = Room(clients), time.monotonic()
+    assert room.least_missed(now, same) is None  # type: ignore[arg-type]
+    assert room.least_missed(now) is None
+    assert room.least_missed(now, other) in crowd  # type: ignore[arg-type]
+    assert room.least_missed(now, near) in crowd  # type: ignore[arg-type]
+
+
+def test_a_request_of_a_crowd_that_is_under_way_does_not_have_to_go(clients: ClientStates) -> None:
+    for _ in range(12):
+        serve(clients, Served(idle=False), "192.0.2.1")
+    newcomer: Any = Client("192.0.2.9")
+    assert Room(clients).least_missed(time.monotonic(), newcomer) is None
+
+
+@pytest.mark.parametrize(
+    ("places", "own", "others", "found"),
+    [
+        (4, 0, 0, True),
+        (3, 0, 0, False),
+        (8, 1, 0, True),
+        (7, 1, 0, False),
+        (4, 0, 28, True),
+        (4, 0, 29, False),
+    ],
+)
+def test_only_an_address_with_many_times_the_places_makes_room_at_once(
+    places: int, own: int, others: int, found: bool, clients: ClientStates
+) -> None:
+    kept = [owing(clients, "192.0.2.1") for _ in range(places)]
+    kept += [owing(clients, "192.0.2.9") for _ in range(own)]
+    kept += [owing(clients, f"198.51.100.{number}") for number in range(others)]
+    newcomer: Any = Client("192.0.2.9")
+    assert (Room(clients).least_missed(time.monotonic(), newcomer) in kept[:places]) is found
+
+
+def test_clients_that_had_gone_before_they_were_accepted_keep_nobody_from_finding_room(
+    clients: ClientStates,
+) -> None:
+    kept = [owing(clients, "192.0.2.1") for _ in range(12)]
+    for one in kept[8:]:
+        one.peername = None
+    newcomer: Any = Client("192.0.2.9")
+    nobody: Any = Client()
+    nobody.peername = None
+    assert Room(clients).least_missed(time.monotonic(), newcomer) in kept[:8]
+    assert Room(clients).least_missed(time.monotonic(), nobody) in kept[:8]
+
+
+def test_a_trusted_proxy_is_no_crowd(clients: ClientStates) -> None:
+    clients.proxies = lambda: (ip_network("192.0.2.0/24"),)
+    kept = [owing(clients, "192.0.2.1") for _ in range(12)]
+    newcomer: Any = Client("198.51.100.1")
+    assert Room(clients).least_missed(time.monotonic(), newcomer) is None
+    del kept

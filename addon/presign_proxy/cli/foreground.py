@@ -15,7 +15,14 @@ from typing import Final
 
 from .place import Failure
 
-_FORWARDED: Final = ("SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGTSTP")
+_OWN: Final = (
+    "SIGKILL", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGPIPE", "SIGTTIN",
+    "SIGTTOU", "SIGWINCH", "SIGURG", "SIGINFO", "SIGCHLD",
+)  # fmt: skip
+"""The signals that are not passed on: they cannot be held, are faults of this process, or end no process.
+
+Each other one would end this process before it has revoked the keys. A program may send it to its parent.
+"""
 _KERNEL: Final = 0x80
 """`si_code` of a signal that the kernel sends, as Linux does for Ctrl-C: to the whole foreground group."""
 _PR_SET_DUMPABLE: Final = 4
@@ -33,7 +40,8 @@ class NotStarted(Failure):
 
 if sys.platform != "win32":
     _FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
-    _WATCHED: Final = {signal.SIGCHLD, *(getattr(signal, name) for name in _FORWARDED)}
+    _FORWARDED: Final = {one for one in signal.valid_signals() if getattr(one, "name", "") not in _OWN}
+    _WATCHED: Final = {signal.SIGCHLD, *_FORWARDED}
 
     @contextlib.contextmanager
     def held_signals() -> Iterator[set[int]]:

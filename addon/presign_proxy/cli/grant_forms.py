@@ -49,6 +49,9 @@ def _base(_: click.Context, __: click.Parameter, given: str | None) -> str | Non
 
 def _checked(text: str) -> str:
     if BEGINS_URL.match(text) and not set("?#") & set(text):
+        # It goes into URLs, variables and options of other programs, where a blank would end it.
+        if not text.isprintable() or " " in text:
+            raise click.BadParameter("must be a URL without blanks and control characters")
         return text.rstrip("/")
     if BEGINS_URL.match(text):
         raise click.BadParameter("must be the URL of the gateway alone, without ? and #")

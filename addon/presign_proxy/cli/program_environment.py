@@ -1,8 +1,8 @@
-"""The environment of a program of `presign run`: presigned keys, and no secret of the gateway."""
+"""The environment of a program of `presign run`: presigned keys, and how its requests reach the gateway."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +22,6 @@ from .environment import (
 VIA: Final = ("auto", "base-url", "proxy")
 _WITHOUT_BASE_URL: Final = ("codex", "gemini")
 """Programs that use no base URL of their environment, whatever the SDKs of their provider do."""
-_KEPT: Final = ("PRESIGN_BASE",)
 _NAME = late(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -102,7 +101,7 @@ def environment_of(
     """Return the environment. Raises UsageError if two connections need the same variable.
 
     Args:
-        before: the environment without secrets (`without_secrets`).
+        before: the environment without secrets (`program_secrets.without_secrets`).
         tokens: by connection.
         trust: the variables by which programs find their authorities.
     """
@@ -138,30 +137,3 @@ def _past_the_proxies(before: Mapping[str, str], base: str) -> dict[str, str]:
 
 def _spelled(name: str) -> tuple[str, str]:
     return name.lower(), name
-
-
-def without_secrets(environ: Mapping[str, str], secret: Iterable[str]) -> dict[str, str]:
-    """Return the environment without the gateway's secrets.
-
-    Args:
-        secret: further variables that hold one.
-    """
-    gone = set(secret)
-    return {
-        name: value
-        for name, value in environ.items()
-        if name not in gone and (name in _KEPT or not name.upper().startswith("PRESIGN_"))
-    }
-
-
-def variables_in(data: object) -> Iterator[str]:
-    """Yield every variable that a configuration, or a part of it, names as the source of a secret."""
-    waiting = [data]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, dict):
-            if isinstance(name := found.get("env"), str):
-                yield name
-            waiting += found.values()
-        elif isinstance(found, list):
-            waiting += found

@@ -213,7 +213,9 @@ def _run(job: Job, options: dict[str, Any]) -> int:
 
         by_name = not all(use.proxied for use in job.uses)
         check_gateway(job.base, "".join(certificates) or None, by_name=by_name)
-    with foreground.held_signals() as mask, tempfile.TemporaryDirectory(prefix="presign-run-") as directory:
+    # The program may do with the directory what it likes: what is left of it is no failure.
+    temporary = tempfile.TemporaryDirectory(prefix="presign-run-", ignore_cleanup_errors=True)
+    with foreground.held_signals() as mask, temporary as directory:
         environ = _environment(job, before, certificates, Path(directory))
         code = foreground.run(job.program, environ, mask)
         _revoke(job)
@@ -223,14 +225,17 @@ def _run(job: Job, options: dict[str, Any]) -> int:
 def _without_secrets(job: Job) -> dict[str, str]:
     """Return the environment of this command without the gateway's secrets."""
     from ..config.strict_yaml import read
-    from .program_environment import variables_in, without_secrets
+    from .program_secrets import values_in, variables_in, without_secrets
 
-    secret = {job.secret_env} if job.secret_env else set()
+    secret, values = {job.secret_env} if job.secret_env else set(), set[str]()
     if job.place.exists:
-        secret.update(variables_in(read(job.place.path).data))
+        data = read(job.place.path).data
+        secret.update(variables_in(data))
+        values.update(values_in(data.get("connections") if isinstance(data, dict) else None))
     if job.workspace is not None and job.workspace.draft is not None:
         secret.update(variables_in(job.workspace.draft.connections))
-    return without_secrets(job.place.environ, secret)
+        values.update(values_in(job.workspace.draft.connections))
+    return without_secrets(job.place.environ, secret, values)
 
 
 def _environment(

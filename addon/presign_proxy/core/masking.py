@@ -26,14 +26,16 @@ keys begin with three known characters.
 
 
 def forms(secret: bytes) -> frozenset[bytes]:
-    """Return the recognised encodings of a secret: raw, URL, JSON, HTML, hex and base64.
+    """Return the recognised encodings of a secret: raw, URL (once and twice), JSON, HTML, hex and base64.
 
     base64 in all three alignments, so that it is also found inside an encoded `Bearer …` or `user:…`.
     """
     text = secret.decode("utf-8", "replace")
     found = {secret, secret.hex().encode(), secret.hex().upper().encode()}
     for quoted in _url_forms(text):
-        found |= {quoted.encode(), _lower_escapes(quoted).encode()}
+        for once in (quoted, _lower_escapes(quoted)):
+            # Twice where a URL stands in the query of a URL: `?next=%2Flogin%3Fnext%3D…`.
+            found |= {once.encode(), once.replace("%", "%25").encode()}
     found |= {form.encode() for form in (*_json_forms(text), *_html_forms(text))}
     for alphabet in (base64.b64encode, base64.urlsafe_b64encode):
         found |= set(_aligned(secret, alphabet))

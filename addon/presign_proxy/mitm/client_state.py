@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -12,6 +12,7 @@ from mitmproxy.connection import Client, Server
 from ..core.decision import Deny, PassThrough, Preflight
 from ..core.registry import Registry
 from ..http.message import Request
+from ..http.networks import Network
 from ..limits.client_shares import STREAMS
 from .backpressure import MAX_HELD, OneOfMany
 from .client_connection import ClientConnection
@@ -30,8 +31,17 @@ class LaneDecision(NamedTuple):
 class ClientStates:
     """The states of all client connections. Each is forgotten when its client has gone."""
 
-    def __init__(self, max_clients: Callable[[], int] = lambda: STREAMS) -> None:
-        """Args: max_clients: how many client connections there may be."""
+    def __init__(
+        self,
+        max_clients: Callable[[], int] = lambda: STREAMS,
+        proxies: Callable[[], Sequence[Network]] = tuple,
+    ) -> None:
+        """
+        Args:
+            max_clients: how many client connections there may be.
+            proxies: the networks of trusted proxies, each of which has many clients behind it.
+        """
+        self.proxies = proxies
         self.fairness = Http2Fairness(max_clients)
         self.half_closed = HalfClosed()
         self.gone: WeakSet[Client] = WeakSet()
@@ -59,6 +69,10 @@ class ClientStates:
     def layer_of(self, client: Client) -> ClientConnection | None:
         """Return what serves a client, or None."""
         return self._layers.get(client)
+
+    def all(self) -> list[Client]:
+        """Return the clients that are served, or whose heads are awaited, the oldest first."""
+        return list({**dict.fromkeys(self._layers.keys()), **dict.fromkeys(self._heads.keys())})
 
     def idle_strangers(self) -> list[Client]:
         """Return the clients that were never granted anything and ask for nothing now, the oldest first."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from weakref import WeakSet
 
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy.events import ConnectionClosed
 
 from ..observe.audit_record import GONE, Outcome
@@ -69,12 +69,12 @@ class Deadlines:
         if self._task is not None:
             self._task.cancel()
 
-    def make_room(self) -> bool:
+    def make_room(self, newcomer: Client) -> bool:
         """Close the connection that is missed least, so that a client that keeps them all shuts no other out.
 
         Return whether there was one. No request that is under way has to go.
         """
-        client = self._room.least_missed(time.monotonic())
+        client = self._room.least_missed(time.monotonic(), newcomer)
         if client is None:
             return False
         self._clients.forget(client)

@@ -18,6 +18,7 @@ from mitmproxy.tls import TlsData
 from ..core.registry import Registry
 from ..gateway import unreachable, unsafe_options
 from ..gateway.gateway import Gateway
+from ..http.networks import Network
 from ..observe.log_redaction import Redaction
 from . import self_test, sockets
 from .backpressure import gate
@@ -51,7 +52,7 @@ class Guard:
         self.gateway = Gateway(sockets, self._front)
         admission, audit_log = self.gateway.admission, self.gateway.audit_log
         live_config = self.gateway.live_config
-        self.clients = ClientStates(lambda: live_config.max_clients)
+        self.clients = ClientStates(lambda: live_config.max_clients, self._proxies)
         self.states = FlowStates(admission.confirm, self.clients, admission.answered)
         self._shared = LaneShared(
             admission, self.gateway.destinations, audit_log, self.clients, self.gateway.lifecycle
@@ -72,6 +73,10 @@ class Guard:
     @property
     def registry(self) -> Registry | None:
         return self.gateway.live_config.registry
+
+    def _proxies(self) -> tuple[Network, ...]:
+        """The networks of trusted proxies."""
+        return self.registry.trusted_proxies if self.registry is not None else ()
 
     # -- installation ---------------------------------------------------------------------------------
 
@@ -151,7 +156,7 @@ class Guard:
 
     def client_connected(self, client: Client) -> None:
         most = self.gateway.live_config.max_clients
-        if open_clients() > most and not self._deadlines.make_room():
+        if open_clients() > most and not self._deadlines.make_room(client):
             client.error = "too many client connections"
         elif client.transport_protocol == "tcp":
             self.clients.await_head(client)

@@ -136,11 +136,13 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         return not self.streams and not (isinstance(server, GuardedHttp2Server) and all_unsent(server))
 
     def is_idle_stranger(self) -> bool:
-        """Return whether no request is under way, and none was ever granted.
+        """Return whether none was ever granted, and no request is under way but such as are refused.
 
-        A refusal that the client does not take is nothing that it would miss.
+        A refusal that the client does not take is nothing that it would miss. Requests that are sent ahead
+        and refused, one after the other, cost their client nothing: they must not keep its place.
         """
-        return not self.streams and not self.quiet
+        streams = self.streams.values()
+        return not self.quiet and all(isinstance(one, GuardedStream) and one.is_refused for one in streams)
 
     def held_bytes(self) -> int:
         """Return how many bytes of the client wait here; bodies over HTTP/2 have their windows."""

@@ -68,6 +68,11 @@ class GuardedStream(SendingStream):
     bodiless = False
     """True if its answer ends with its head."""
 
+    @property
+    def is_refused(self) -> bool:
+        """True if it was decided that the client gets a refusal."""
+        return self.flow_state is not None and self.flow_state.answer is not None
+
     def handle_event(self, event: events.Event) -> Commands:
         """Note that the client has left, also while a hook is run, which keeps all else waiting."""
         if isinstance(event, RequestProtocolError) and self.flow_state is not None:
