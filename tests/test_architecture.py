@@ -87,6 +87,7 @@ ALLOWED: Final = {
     ("limits.rules", "datetime"),
     ("units", "datetime"),
     ("config.values", "datetime"),
+    ("core.token_answer", "datetime"),
     ("signing.keys", "os"),
 }
 # A circle is a noun that nobody has found yet. Each that there still is, by its files.

@@ -28,7 +28,7 @@ from support.deciding import NOW, registry
 from support.deciding import code as answer
 from support.deciding import request as asked
 from support.places import ROOT
-from support.private_keys import service_account
+from support.private_keys import certificate, pem, rsa_key, service_account
 from support.signing import presign_target
 
 SIGNING = "sk_0123456789abcdef0123456789abcdef"
@@ -39,6 +39,7 @@ PLAIN = Outgoing(b"/v1/x", b"a=1", ((b"X-Kept", b"1"),))
 
 # One good value for each host variable; a preset that brings a new one fails until it is listed.
 VALUES = {
+    "installation": "12345678",
     "account": "MYORG-account1",
     "app": "ABC123DEF4",
     "company": "my-company",
@@ -71,6 +72,8 @@ def complete(name: str) -> dict[str, Any]:
         auth = {"token": service_account()}
     if "asks" in preset["auth"]:
         secrets = dict(zip(preset["auth"]["asks"], (KEY, SECOND), strict=True))
+        if "private_key" in secrets:
+            secrets["private_key"] = pem(rsa_key()) + certificate(rsa_key())
         group = {"header": "headers", "query": "params"}.get(preset["auth"]["type"])
         auth = {group: secrets} if group else secrets
     values = {variable: VALUES[variable] for variable in preset.get("vars", {})}

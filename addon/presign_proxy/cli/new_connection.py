@@ -9,6 +9,7 @@ import click
 
 from ..config.auth_types import AUTH_TYPES
 from ..config.presets.model import LABEL
+from ..core.grants import GRANTS
 from . import prompts
 from .completion import complete_presets
 from .hints import no_preset, quoted
@@ -39,7 +40,7 @@ _OPTIONS: Final = (
     click.option("--token-url", metavar="URL", help="With --auth oauth2: where tokens are issued."),
     click.option(
         "--grant",
-        type=click.Choice(["client_credentials", "refresh_token", "jwt_bearer"]),
+        type=click.Choice(list(GRANTS)),
         help="With --auth oauth2: how tokens are asked for.",
     ),
     click.option("--scope", metavar="TEXT", help="With --auth oauth2: the scopes, with blanks between them."),

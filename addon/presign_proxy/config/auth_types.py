@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, cast
+
+from ..core.grants import GRANTS, Grant
 
 AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2"]
 
@@ -40,7 +42,7 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
     "query": AuthType(group="params", named_by="param", of_preset=frozenset(("param", "asks", "public"))),
     "path": AuthType(places=("token",), plain=("template",), of_preset=frozenset(("template",))),
     "oauth2": AuthType(
-        places=("client_id", "client_secret", "refresh_token", "private_key"),
+        places=("client_id", "client_secret", "refresh_token", "private_key", "certificate"),
         plain=("grant", "token_url", "scope", "extra", "client_auth", "audience", "subject"),
         replaced=("refresh_token", "client_secret", "private_key"),
         of_preset=frozenset(("grant", "token_url", "scope", "extra", "client_auth", "asks", "public")),
@@ -60,6 +62,4 @@ def places_of(kind: AuthName, grant: str | None) -> tuple[str, ...]:
     """
     if kind != "oauth2":
         return AUTH_TYPES[kind].places
-    if grant == "jwt_bearer":
-        return ("private_key",)
-    return ("client_id", "client_secret", *(("refresh_token",) if grant == "refresh_token" else ()))
+    return GRANTS[cast("Grant", grant or "client_credentials")].asks
