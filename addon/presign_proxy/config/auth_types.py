@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple, cast
 
 from ..core.grants import GRANTS, Grant
 
-AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2"]
+AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2", "aws_sigv4"]
 
 
 class AuthType(NamedTuple):
@@ -47,6 +47,11 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
         replaced=("refresh_token", "client_secret", "private_key"),
         of_preset=frozenset(("grant", "token_url", "scope", "extra", "client_auth", "asks", "public")),
     ),
+    "aws_sigv4": AuthType(
+        places=("access_key_id", "secret_access_key", "session_token"),
+        plain=("service", "region", "client_scope", "max_body"),
+        of_preset=frozenset(("service", "region", "max_body", "asks", "public")),
+    ),
 }
 GROUPS: Final[dict[str, str]] = {name: one.group for name, one in AUTH_TYPES.items() if one.group}
 """For each type that has one: the member that maps names to secrets."""
@@ -60,6 +65,8 @@ def places_of(kind: AuthName, grant: str | None) -> tuple[str, ...]:
     Args:
         grant: of `oauth2`; None for its default.
     """
+    if kind == "aws_sigv4":
+        return ("access_key_id", "secret_access_key")  # only temporary keys have a session token
     if kind != "oauth2":
         return AUTH_TYPES[kind].places
     return GRANTS[cast("Grant", grant or "client_credentials")].asks

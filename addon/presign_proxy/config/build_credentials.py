@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from ..config_problems import Location, Problem
+from ..core.connection import Upstream
 from ..core.credentials import (
     BasicCredential,
     HeaderCredential,
@@ -22,9 +23,19 @@ from ..core.path_credential import NO_PATH, PathCredential, fits_a_path, path_cr
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from ..signing.source_url import parse_url
+from . import build_sigv4
 from .outside_secrets import Lent
 from .permissions import readable_by_others
-from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth, PathAuth, QueryAuth
+from .schema.connections import (
+    Auth,
+    BasicAuth,
+    BearerAuth,
+    HeaderAuth,
+    OAuth2Auth,
+    PathAuth,
+    QueryAuth,
+    SigV4Auth,
+)
 from .secret_programs import Missing
 from .secret_sources import SecretError, name_of, resolve
 from .strict_yaml import Document
@@ -125,11 +136,11 @@ class FileSecrets:
                 self.wrong_secret(at, source, "holds characters that no header can carry")
         return secret
 
-    def injector(self, at: Location, auth: Auth, base: bytes | None = None) -> Injector:
+    def injector(self, at: Location, auth: Auth, upstream: Upstream | None = None) -> Injector:
         """Return the object that puts the credential on a request.
 
         Args:
-            base: the base path of the upstream; None for a project that fetches sources.
+            upstream: None for a project that fetches sources.
         """
         match auth:
             case BearerAuth():
@@ -145,9 +156,19 @@ class FileSecrets:
                     )
                 )
             case PathAuth():
-                return self._path(at, auth, base)
+                return self._path(at, auth, upstream.base if upstream is not None else None)
             case OAuth2Auth():
                 return bearer(self._oauth2(at, auth))
+            case SigV4Auth():
+                return build_sigv4.build(
+                    at,
+                    auth,
+                    upstream.origin if upstream is not None else None,
+                    credential=self._credential,
+                    wrong=self.wrong,
+                    wrong_secret=self.wrong_secret,
+                    offline=self._offline,
+                )
             case other:
                 assert_never(other)
 

@@ -139,8 +139,24 @@ class OAuth2Auth(Strict):
         return self
 
 
+AwsName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+MAX_HELD: Final = 32 * 1024 * 1024
+
+
+class SigV4Auth(Strict):
+    type: Literal["aws_sigv4"]
+    access_key_id: SecretValue
+    secret_access_key: SecretValue
+    session_token: SecretValue | None = None
+    service: AwsName | None = None
+    region: AwsName | None = None
+    client_scope: bool = False
+    max_body: Annotated[int, Field(ge=0, le=MAX_HELD)] = 8 * 1024 * 1024
+
+
 Auth = Annotated[
-    BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth | OAuth2Auth, Field(discriminator="type")
+    BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth | OAuth2Auth | SigV4Auth,
+    Field(discriminator="type"),
 ]
 
 
