@@ -118,13 +118,15 @@ class SendingStream(UploadingStream):
     def _after(self, command: commands.Command) -> Commands:
         """Send a body that was held, behind its head: it is what was signed."""
         yield from super()._after(command)
-        if isinstance(command, SendHttp) and isinstance(command.event, RequestHeaders):
-            held = self.flow_state.progress.upload.kept if self.flow_state is not None else None
-            if held is not None and held.size and not self.answered:
-                event = RequestData(self.stream_id, held.whole())
-                if (granted := self.flow_state.granted) is not None and granted.bodies is not None:
-                    granted.bodies.request.add(event.data)
-                yield SendHttp(event, command.connection)
+        flow_state = self.flow_state
+        if flow_state is None or self.answered or not isinstance(command, SendHttp):
+            return
+        held = flow_state.progress.upload.kept
+        if held is not None and held.size and isinstance(command.event, RequestHeaders):
+            event = RequestData(self.stream_id, held.whole())
+            if flow_state.granted is not None and flow_state.granted.bodies is not None:
+                flow_state.granted.bodies.request.add(event.data)
+            yield SendHttp(event, command.connection)
 
     def _is_as_granted(self, flow_state: FlowState) -> bool:
         """Return whether the request on the flow still equals what was granted."""
