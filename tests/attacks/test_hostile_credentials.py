@@ -1,7 +1,7 @@
 """The hostile catalogue of credentials that are made: signatures for AWS, and tokens of endpoints.
 
-On both paths, each request arrives exactly as it was signed, for the connection's own scope and without anything
-that its client has smuggled in; or it is refused, and the upstream hears nothing at all.
+On both paths, each request arrives exactly as it was signed, for the connection's own scope and without
+anything that its client has smuggled in; or it is refused, and the upstream hears nothing at all.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ CASES = {
     "duplicates in another order than their names": Case(
         "x", (("X-Amz-Meta-B", "2"), ("x-amz-meta-a", "2"), ("X-AMZ-META-A", "1"), ("X-Amz-Meta-B", "1"))
     ),
-    "runs of blanks inside a value": Case("x", (("X-Amz-Meta-A", 'a   "b   c"   d'), ("X-Amz-Target", "A.B"))),
+    "runs of blanks in a value": Case("x", (("X-Amz-Meta-A", 'a   "b   c"   d'), ("X-Amz-Target", "A.B"))),
     "a plus, a lone percent, names without values": Case("x?a=1+1&b=%&=c&d&&b=%2&a=0&%2B=+&e=%"),
     "the same name in many cases and escapes": Case("x?a=3&A=2&%61=1&a=&a&%41=9&a%20=1&a+=1"),
     "separators that some servers know": Case("x?a=1;b=2|c=3%26d=4%3Be"),
