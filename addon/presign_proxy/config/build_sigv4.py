@@ -52,21 +52,29 @@ def build(
     for name, said in (("service", auth.service or service), ("region", auth.region or region)):
         if not said and origin is not None:
             wrong((*at, name), NO_SCOPE)
-    secrets: dict[str, Secret | None] = {}
-    for member in ("access_key_id", "secret_access_key", "session_token"):
-        source: SecretSource | None = getattr(auth, member)
-        secrets[member] = credential((*at, member), source) if source is not None else None
-        secret = secrets[member]
-        if source is None or secret is None or isinstance(secret, LateSecret) or not secret.reveal():
-            continue
-        if not IN_HEADER.fullmatch(secret.reveal()):
-            wrong_secret((*at, member), source, "holds characters that no key of AWS has")
+    found_keys = [
+        _key((*at, member), getattr(auth, member), credential, wrong_secret)
+        for member in ("access_key_id", "secret_access_key", "session_token")
+    ]
     return SigV4Credential(
-        secrets["access_key_id"] or Secret(""),
-        secrets["secret_access_key"] or Secret(""),
-        secrets["session_token"],
+        found_keys[0] or Secret(""),
+        found_keys[1] or Secret(""),
+        found_keys[2],
         auth.service or service,
         auth.region or region,
         auth.client_scope,
         auth.max_body,
     )
+
+
+def _key(
+    at: Location, source: SecretSource | None, credential: Credential, wrong_secret: WrongSecret
+) -> Secret | None:
+    """Return a part of a key, if it is given."""
+    if source is None:
+        return None
+    found = credential(at, source)
+    known = not isinstance(found, LateSecret) and found.reveal()
+    if known and not IN_HEADER.fullmatch(known):
+        wrong_secret(at, source, "holds characters that no key of AWS has")
+    return found

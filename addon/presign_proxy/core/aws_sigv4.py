@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from ..errors import Denied, Malformed
@@ -45,6 +45,16 @@ NOT_IN_PIECES: Final = (
     "A body that the client signs piece by piece cannot be signed again: send it with an unsigned payload."
 )
 NO_PLAIN_VALUE: Final = "Headers that are signed for AWS have printable ASCII characters only."
+
+
+class _Keys(NamedTuple):
+    """What botocore's signers ask of credentials."""
+
+    access_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return "_Keys(…)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ class SigV4Credential:
         if self.session_token is not None:
             added.append((b"X-Amz-Security-Token", _in_header(self.session_token)))
         fields = (*[field for field in outgoing.fields if not _is_look_alike(field[0])], *added)
-        signer = _signer(service)(self._credentials(), service, region)
+        signer = _signer(service)(self._keys(), service, region)
         request = _botocore_request(
             leaving.method.decode("ascii"), f"{leaving.origin}{target(path, query).decode('ascii')}"
         )
@@ -154,11 +164,8 @@ class SigV4Credential:
             return found
         return self.service, self.region
 
-    def _credentials(self) -> Any:
-        from botocore.credentials import Credentials
-
-        key_id = _in_header(self.access_key_id).decode("ascii")
-        return Credentials(key_id, self.secret_access_key.reveal())
+    def _keys(self) -> _Keys:
+        return _Keys(_in_header(self.access_key_id).decode("ascii"), self.secret_access_key.reveal())
 
 
 def _in_header(secret: Secret) -> bytes:
@@ -173,8 +180,7 @@ def is_installed() -> bool:
     """Return whether botocore is there, and import it: the first request must not wait for that."""
     try:
         import botocore.auth
-        import botocore.awsrequest
-        import botocore.credentials  # noqa: F401
+        import botocore.awsrequest  # noqa: F401
     except ImportError:
         return False
     return True
