@@ -20,6 +20,8 @@ class AuthType(NamedTuple):
     """The members of an entry that hold no secret."""
     replaced: tuple[str, ...] = ()
     """The members besides `token` of which the first in an entry is the API key that `rotate` replaces."""
+    together: tuple[str, ...] = ()
+    """The members that `rotate` replaces all at once: one is good for nothing without the others."""
     named_by: str = ""
     """The member of a preset that gives the name of the key in that group."""
     of_preset: frozenset[str] = frozenset()
@@ -50,6 +52,7 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
     "aws_sigv4": AuthType(
         places=("access_key_id", "secret_access_key", "session_token"),
         plain=("service", "region", "client_scope", "max_body"),
+        together=("access_key_id", "secret_access_key", "session_token"),
         of_preset=frozenset(("service", "region", "max_body", "asks", "public")),
     ),
 }
