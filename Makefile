@@ -93,11 +93,11 @@ lock:
 	@uv --version >/dev/null || { echo 'make lock needs uv: https://docs.astral.sh/uv/'; exit 1; }
 	uv lock --default-index https://pypi.org/simple $(UPGRADE)
 	uv export --quiet --frozen --no-emit-project --no-dev --output-file requirements/run.txt
-	uv export --quiet --frozen --no-emit-project --no-dev --extra redis --extra uvloop --output-file requirements/serve.txt
+	uv export --quiet --frozen --no-emit-project --no-dev --extra redis --extra uvloop --extra aws --output-file requirements/serve.txt
 	uv export --quiet --frozen --no-emit-project --only-group build --output-file requirements/build.txt
 	uv export --quiet --frozen --no-emit-project --output-file requirements/test.txt
 	uv pip compile --quiet --resolution lowest-direct --python-version $(OLDEST_PYTHON) --universal --generate-hashes \
-	  --default-index https://pypi.org/simple pyproject.toml --extra redis --extra uvloop --output-file requirements/oldest.txt
+	  --default-index https://pypi.org/simple pyproject.toml --extra redis --extra uvloop --extra aws --output-file requirements/oldest.txt
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist tests/support/node/node_modules

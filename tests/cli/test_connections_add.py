@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.private_keys import service_account
+from support.private_keys import pem, rsa_key, service_account
 from support.shell import Shell
 
 KEY = "sk-KEY-0123456789"
@@ -239,6 +239,59 @@ def test_the_file_of_a_service_account_is_named_and_never_copied(shell: Shell) -
     entry = added(shell, "c", *WITH_TOKENS, "--grant", "jwt_bearer", "--credential-file", "sa.json")
     assert entry["auth"]["private_key"] == {"file": "sa.json"}
     assert "PRIVATE" not in shell.presign("connections", "show", "c").all
+
+
+def test_a_github_app_is_added_by_its_file_and_its_id_is_asked_for(shell: Shell) -> None:
+    file = shell.directory / "app.pem"
+    file.touch(0o600)
+    file.write_text(pem(rsa_key()))
+    preset = ("--preset", "github-app", "--var", "installation=123", "--credential-file", "app.pem")
+    entry = added(shell, *preset, stdin="Iv1.client\n")
+    assert entry["auth"] == {"type": "oauth2", "client_id": "Iv1.client", "private_key": {"file": "app.pem"}}
+    assert "PRIVATE" not in shell.presign("connections", "show", "conn_github_app").all
+    rotated = shell.presign("connections", "rotate", "conn_github_app", "--credential", stdin=pem(rsa_key()))
+    assert rotated.code == 0, rotated.all
+    auth = json.loads(shell.presign("decrypt").out)["connections"]["conn_github_app"]["auth"]
+    assert auth["private_key"] == pem(rsa_key()).strip()
+    shown = shell.presign("connections", "show", "conn_github_app")
+    assert "PRIVATE" not in shown.all
+    url = shell.presign("sign", "conn_github_app", "user").out.strip()
+    explained = shell.presign("explain", url)
+    assert explained.code == 0, explained.all
+    assert "PRIVATE" not in explained.all
+
+
+def test_a_key_of_aws_is_added_shown_without_its_secret_and_replaced_with_its_id(shell: Shell) -> None:
+    entry = added(shell, "--preset", "bedrock", "--var", "region=eu-west-1", stdin=f"AKIAFIRST\n{KEY}\n")
+    assert entry["auth"] == {"type": "aws_sigv4", "access_key_id": "AKIAFIRST", "secret_access_key": KEY}
+    shown = shell.presign("connections", "show", "conn_bedrock")
+    assert "aws_sigv4" in shown.out
+    assert KEY not in shown.all
+    url = shell.presign("sign", "conn_bedrock", "model/m/converse", "--methods", "POST").out.strip()
+    explained = shell.presign("explain", url, "--method", "POST")
+    assert explained.code == 0, explained.all
+    assert "AWS4-HMAC-SHA256 presign:conn_bedrock" in explained.all
+    assert KEY not in explained.all
+    changed = shell.presign("connections", "set", "conn_bedrock", "auth.region=us-east-1", "--yes")
+    assert KEY not in changed.all
+    new = "N3W/secret-access-key-0123456789"
+    done = shell.presign(
+        "connections", "rotate", "conn_bedrock", "--credential", stdin=f"AKIASECOND\n{new}\n"
+    )
+    assert done.code == 0, done.all
+    auth = json.loads(shell.presign("decrypt").out)["connections"]["conn_bedrock"]["auth"]
+    assert (auth["access_key_id"], auth["secret_access_key"]) == ("AKIASECOND", new)
+    assert new not in done.all
+
+
+def test_a_host_that_names_no_service_of_aws_needs_options(shell: Shell) -> None:
+    where = ("c", "--upstream", "https://minio.test", "--auth", "aws_sigv4")
+    done = shell.presign("connections", "add", *where, stdin=f"minio\n{KEY}\n")
+    assert (done.code, "cannot be told from the host" in done.err) == (1, True), done.all
+    entry = added(shell, *where, "--service", "s3", "--region", "us-east-1", stdin=f"minio\n{KEY}\n")
+    assert (entry["auth"]["service"], entry["auth"]["region"]) == ("s3", "us-east-1")
+    done = shell.presign("connections", "add", "d", "--upstream", "https://a.test", "--service", "s3")
+    assert (done.code, "need --auth aws_sigv4" in done.err) == (2, True), done.all
 
 
 def test_a_refresh_token_is_asked_for_where_its_grant_is_said(shell: Shell) -> None:

@@ -12,7 +12,7 @@ from presign_proxy.config_problems import ConfigError
 from presign_proxy.core.oauth2 import MintedSecret
 from support.asking import SECRET
 from support.config import write_config
-from support.private_keys import ec_key, pem, rsa_key
+from support.private_keys import certificate, ec_key, pem, rsa_key
 
 CLIENT_SECRET = "client-s3cret-0123456789"
 AUTH = {
@@ -21,6 +21,10 @@ AUTH = {
     "client_id": "me",
     "client_secret": CLIENT_SECRET,
 }
+
+ASSERTION = {"client_auth": "assertion", "client_secret": None, "private_key": pem(rsa_key())}
+APP = {"grant": "github_app", "client_secret": None, "private_key": pem(rsa_key())}
+BELONGS = "auth: a private_key belongs to grant: jwt_bearer or github_app, or to client_auth: assertion"
 
 
 def written(tmp_path: Path, auth: dict[str, Any], **more: Any) -> Path:
@@ -52,19 +56,45 @@ def problems(tmp_path: Path, auth: dict[str, Any], **more: Any) -> list[str]:
         ({"token_url": "https://id.example.com/#x"}, "auth.token_url: has to be an http(s) URL"),
         ({"token_url": None}, "auth.token_url: is required"),
         ({"client_id": None}, "auth: needs a client_id"),
-        ({"private_key": "x"}, "auth: grant: jwt_bearer and a private_key belong together"),
-        ({"grant": "jwt_bearer"}, "auth: grant: jwt_bearer and a private_key belong together"),
-        ({"subject": "x"}, "auth: audience and subject are claims of grant: jwt_bearer"),
+        ({"private_key": "x"}, BELONGS),
+        ({"grant": "jwt_bearer"}, BELONGS),
+        ({"subject": "x"}, "auth: audience and subject are claims of signed assertions"),
         ({"grant": "jwt_bearer", "private_key": CLIENT_SECRET}, "auth.private_key: has to be a private key"),
         (
             {"grant": "jwt_bearer", "private_key": pem(rsa_key()), "client_id": None, "client_secret": None},
             "auth.private_key: needs a client_id, the issuer of its assertions",
         ),
+        ({"client_auth": "assertion"}, BELONGS),
+        (
+            {"client_auth": "assertion", "private_key": pem(rsa_key())},
+            "auth: client_auth: assertion replaces the client_secret",
+        ),
+        ({"certificate": certificate(rsa_key())}, "auth: a certificate belongs to client_auth: assertion"),
+        (
+            ASSERTION | {"certificate": certificate(ec_key())},
+            "auth.private_key: has a certificate that is not the certificate of the private key",
+        ),
+        (ASSERTION | {"certificate": CLIENT_SECRET}, "auth.private_key: has a certificate that has to be"),
+        (
+            ASSERTION | {"grant": "jwt_bearer"},
+            "auth: client_auth: assertion is for other grants than jwt_bearer",
+        ),
+        (APP | {"private_key": None}, BELONGS),
+        (APP | {"client_id": None}, "auth: needs a client_id"),
+        (APP | {"scope": "repo"}, "auth: grant: github_app takes only token_url, client_id and private_key"),
+        (APP | {"client_secret": CLIENT_SECRET}, "auth: grant: github_app takes only"),
+        (
+            APP | {"private_key": pem(ec_key())},
+            "auth.private_key: has to be an RSA key: GitHub takes no other",
+        ),
         ({"client_secret": None}, "auth: grant: client_credentials needs a client_secret"),
         ({"refresh_token": "abc"}, "auth: grant: refresh_token and a refresh_token belong together"),
         ({"grant": "refresh_token"}, "auth: grant: refresh_token and a refresh_token belong together"),
-        ({"grant": "password"}, "auth.grant: has to be client_credentials, refresh_token or jwt_bearer"),
-        ({"client_auth": "jwt"}, "auth.client_auth: has to be basic or post"),
+        (
+            {"grant": "password"},
+            "auth.grant: has to be client_credentials, refresh_token, jwt_bearer or github_app",
+        ),
+        ({"client_auth": "jwt"}, "auth.client_auth: has to be basic, post or assertion"),
         ({"extra": {"grant_type": "password"}}, "auth.extra: grant_type is a parameter"),
         ({"extra": {"client_secret": "x"}}, "auth.extra: client_secret is a parameter"),
         ({"scope": "a\nb"}, "auth.scope: has to be"),
@@ -112,6 +142,10 @@ def test_equal_requests_share_their_mark_and_any_other_value_changes_it(tmp_path
         {"grant": "jwt_bearer", "private_key": pem(ec_key())},
         {"grant": "jwt_bearer", "private_key": pem(ec_key()), "subject": "x"},
         {"grant": "jwt_bearer", "private_key": pem(ec_key()), "audience": "x"},
+        APP,
+        ASSERTION,
+        ASSERTION | {"certificate": certificate(rsa_key())},
+        ASSERTION | {"certificate": certificate(rsa_key(), "other")},
     ]
     marks = {mark, *(minted(tmp_path, **other).key for other in others)}
     assert len(marks) == len(others) + 1

@@ -19,7 +19,7 @@ from presign_proxy.config.presets.markdown_table import markdown
 from presign_proxy.config.presets.model import LABEL, Preset
 from presign_proxy.config_problems import ConfigError
 from presign_proxy.core.connection import Connection
-from presign_proxy.core.credentials import Outgoing
+from presign_proxy.core.credentials import Outgoing, Unsigned
 from presign_proxy.core.masking import mask_for
 from presign_proxy.http.paths import canonical_path
 from presign_proxy.signing.secret import LateSecret, Secret
@@ -28,7 +28,7 @@ from support.deciding import NOW, registry
 from support.deciding import code as answer
 from support.deciding import request as asked
 from support.places import ROOT
-from support.private_keys import service_account
+from support.private_keys import certificate, pem, rsa_key, service_account
 from support.signing import presign_target
 
 SIGNING = "sk_0123456789abcdef0123456789abcdef"
@@ -39,6 +39,9 @@ PLAIN = Outgoing(b"/v1/x", b"a=1", ((b"X-Kept", b"1"),))
 
 # One good value for each host variable; a preset that brings a new one fails until it is listed.
 VALUES = {
+    "bucket": "my-bucket",
+    "service": "dynamodb",
+    "installation": "12345678",
     "account": "MYORG-account1",
     "app": "ABC123DEF4",
     "company": "my-company",
@@ -71,6 +74,8 @@ def complete(name: str) -> dict[str, Any]:
         auth = {"token": service_account()}
     if "asks" in preset["auth"]:
         secrets = dict(zip(preset["auth"]["asks"], (KEY, SECOND), strict=True))
+        if "private_key" in secrets:
+            secrets["private_key"] = pem(rsa_key()) + certificate(rsa_key())
         group = {"header": "headers", "query": "params"}.get(preset["auth"]["type"])
         auth = {group: secrets} if group else secrets
     values = {variable: VALUES[variable] for variable in preset.get("vars", {})}
@@ -171,8 +176,13 @@ def test_a_provider_loads_and_its_key_goes_where_it_is_wanted(tmp_path: Path, na
     assert (str(found.upstream.origin), found.upstream.base) == (host, b"")
     injector = found.injector.filled(lambda late: Secret(MINTED) if isinstance(late, LateSecret) else late)
     sent = injector.inject(PLAIN)
-    assert sent == expected(name)
-    assert sent != PLAIN
+    if preset["auth"]["type"] == "aws_sigv4":  # `tests/core/test_aws_sigv4.py` checks what it signs
+        assert isinstance(sent, Unsigned)
+        assert sent.outgoing == PLAIN
+        assert [one.reveal() for one in injector.secrets()] == [KEY, SECOND]
+    else:
+        assert sent == expected(name)
+        assert sent != PLAIN
     echoed = (SECOND if "asks" in preset["auth"] else KEY).encode()
     echoed = MINTED.encode() if preset["auth"]["type"] == "oauth2" else echoed
     assert echoed not in mask_for(injector).mask(b"your key " + echoed)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 
-from presign_proxy.core.oauth2 import LIFETIME, MAX_LIFETIME, MintedSecret, TokenRequest, minted, written
+from presign_proxy.core.oauth2 import MintedSecret, TokenRequest, written
 from presign_proxy.errors import Denied
 from presign_proxy.http.message import Origin
 from presign_proxy.signing.secret import LateSecret, Secret
-from support.private_keys import ISSUER, pem, rsa_key, service_account, verified
+from support.private_keys import (
+    ISSUER,
+    certificate,
+    ec_key,
+    pem,
+    rsa_key,
+    service_account,
+    thumbprint,
+    verified,
+)
 
 ORIGIN = Origin("https", "login.example.com", 443)
-JSON = b"application/json"
 NOW = 1_800_000_000
 
 
@@ -26,7 +33,7 @@ def request(**more: Any) -> TokenRequest:
 
 
 def sent(found: TokenRequest, refresh_token: Secret | None = None) -> tuple[str | None, dict[str, str]]:
-    fields, body = written(found, lambda secret: secret, refresh_token, NOW)
+    fields, body = written(found, lambda secret: secret, refresh_token, NOW, "id-1")
     pairs = parse_qsl(body.decode(), strict_parsing=True)
     assert len(dict(pairs)) == len(pairs)
     basic = dict(fields).get(b"Authorization")
@@ -35,7 +42,7 @@ def sent(found: TokenRequest, refresh_token: Secret | None = None) -> tuple[str 
 
 def test_a_client_authenticates_in_the_header_or_in_the_body_and_never_in_both() -> None:
     assert sent(request()) == ("me:s%3Ae+c%2Br%26t", {"grant_type": "client_credentials"})
-    assert sent(request(in_header=False)) == (
+    assert sent(request(client_auth="post")) == (
         None,
         {"grant_type": "client_credentials", "client_id": "me", "client_secret": "s:e c+r&t"},
     )
@@ -55,64 +62,13 @@ def test_secrets_of_programs_are_named_and_filled() -> None:
     late = LateSecret(("vault", "read"), 60)
     found = request(client_secret=late)
     assert found.late == (late,)
-    fields, _ = written(found, lambda secret: Secret("filled") if secret is late else secret, None, NOW)
+    fields, _ = written(
+        found, lambda secret: Secret("filled") if secret is late else secret, None, NOW, "id-1"
+    )
     assert base64.b64encode(b"me:filled") in dict(fields)[b"Authorization"]
     assert MintedSecret(found, "mark").needs == (late,)
     with pytest.raises(LookupError):
         MintedSecret(found, "mark").reveal()
-
-
-@pytest.mark.parametrize(
-    ("more", "lifetime"),
-    [
-        ({}, LIFETIME),
-        ({"expires_in": 1}, 1),
-        ({"expires_in": 3599}, 3599),
-        ({"expires_in": "3599"}, 3599),
-        ({"expires_in": 3599.7}, 3599),
-        ({"expires_in": 10**15}, MAX_LIFETIME),
-        ({"expires_in": None}, LIFETIME),
-    ],
-)
-def test_how_long_a_token_is_used(more: dict[str, Any], lifetime: int) -> None:
-    body = json.dumps({"access_token": "abc", "token_type": "BEARER", **more}).encode()
-    found = minted(200, b"Application/JSON ; charset=utf-8", body)
-    assert (found.token.reveal(), found.lifetime) == ("abc", lifetime)
-
-
-@pytest.mark.parametrize("value", [0, -1, True, "1e3", "", " 5", "٥", [5], {}, 0.5, "9" * 5000])
-def test_an_odd_lifetime_is_refused(value: Any) -> None:
-    with pytest.raises(Denied, match="upstream"):
-        minted(200, JSON, json.dumps({"access_token": "abc", "expires_in": value}).encode())
-
-
-def test_the_next_refresh_token_is_text_that_can_be_kept() -> None:
-    def body(value: Any) -> bytes:
-        return json.dumps({"access_token": "abc", "refresh_token": value}).encode()
-
-    found = minted(200, JSON, body("next"))
-    assert found.refresh_token is not None
-    assert found.refresh_token.reveal() == "next"
-    for value in ("", "a\nb", 7, ["x"]):
-        with pytest.raises(Denied):
-            minted(200, JSON, body(value))
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "said"),
-    [
-        (400, "invalid_grant", "answers 400 invalid_grant"),
-        (400, "my-secret", "answers 400"),
-        (400, ["invalid_grant"], "answers 400"),
-        (302, "invalid_grant", "redirects, which is not followed"),
-        (201, "", "answers 201"),
-    ],
-)
-def test_only_known_words_of_a_refusal_are_repeated(status: int, error: Any, said: str) -> None:
-    with pytest.raises(Denied) as denied:
-        minted(status, JSON, json.dumps({"error": error, "access_token": "abc"}).encode())
-    assert denied.value.detail == f"the token endpoint {said}"
-    assert denied.value.code == "upstream"
 
 
 def test_an_assertion_speaks_for_the_service_account_to_this_endpoint_only() -> None:
@@ -139,3 +95,66 @@ def test_a_program_that_prints_no_key_is_answered_502() -> None:
         sent(found)
     assert denied.value.code == "upstream"
     assert "R3AL" not in denied.value.detail
+
+
+def test_a_client_with_a_certificate_signs_who_it_is_for_this_endpoint_only() -> None:
+    """As Entra ID wants it: PS256, the thumbprint of the certificate, an id for each assertion."""
+    key, proof = rsa_key(), certificate(rsa_key())
+    client = {"client_secret": None, "client_auth": "assertion", "plain": (("scope", "x/.default"),)}
+    for given in (
+        {"private_key": Secret(pem(key)), "certificate": Secret(proof)},
+        {"private_key": Secret(proof + pem(key))},
+    ):
+        basic, form = sent(request(**client, **given))
+        assert basic is None
+        head, claims = verified(form.pop("client_assertion"), key)
+        assert head == {"alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint(proof)}
+        assert (claims["iss"], claims["sub"], claims["aud"]) == (
+            "me",
+            "me",
+            "https://login.example.com/token",
+        )
+        assert claims["jti"] == "id-1"
+        assert form == {
+            "grant_type": "client_credentials",
+            "scope": "x/.default",
+            "client_id": "me",
+            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        }
+
+
+def test_a_client_without_a_certificate_signs_as_its_key_is_registered() -> None:
+    client = {"client_secret": None, "client_auth": "assertion"}
+    _, form = sent(request(**client, private_key=Secret(pem(ec_key()))))
+    assert verified(form["client_assertion"], ec_key())[0] == {"alg": "ES256", "typ": "JWT"}
+
+
+def test_a_certificate_of_another_key_is_answered_502() -> None:
+    found = request(
+        client_secret=None,
+        client_auth="assertion",
+        private_key=Secret(pem(rsa_key())),
+        certificate=Secret(certificate(ec_key())),
+    )
+    with pytest.raises(Denied) as denied:
+        sent(found)
+    assert denied.value.detail == (
+        "the private key has a certificate that is not the certificate of the private key"
+    )
+
+
+def test_a_github_app_sends_its_assertion_and_nothing_else() -> None:
+    found = TokenRequest(
+        ORIGIN, b"/app/installations/7/access_tokens", "github_app", Secret("Iv1.app"),
+        private_key=Secret(pem(rsa_key())),
+    )  # fmt: skip
+    fields, body = written(found, lambda secret: secret, None, NOW, "id-1")
+    assert body == b""
+    found_fields = dict(fields)
+    head, claims = verified(found_fields[b"Authorization"].removeprefix(b"Bearer ").decode(), rsa_key())
+    assert head == {"alg": "RS256", "typ": "JWT"}
+    assert set(claims) == {"iss", "iat", "exp"}
+    assert claims["iss"] == "Iv1.app"
+    assert claims["exp"] - claims["iat"] <= 600  # GitHub allows ten minutes
+    assert claims["exp"] - NOW < 600
+    assert found_fields[b"Accept"] == b"application/vnd.github+json"

@@ -25,6 +25,7 @@ from presign_proxy.observe.audit_record import Outcome
 from presign_proxy.observe.log_redaction import Redaction
 from support.audit_log import write
 from support.deciding import request, sent, signed
+from support.keeping import asked
 from support.puppet import eventually
 
 SIGNATURE = "0123456789abcdef" * 4
@@ -267,7 +268,7 @@ class KeptFlow:
 
 
 def test_a_flow_that_a_ui_keeps_is_not_looked_after_for_ever() -> None:
-    states, flow = FlowStates(lambda forward, _: forward, ClientStates(), lambda *_: None), KeptFlow()
+    states, flow = FlowStates(asked(lambda forward, _: forward), ClientStates()), KeptFlow()
     flow_state = states.open(flow, Arrival((), b"", absolute=False, tunnelled=False))
     assert states.live() == []
     states.grant(flow_state, sent(request(signed())), ())

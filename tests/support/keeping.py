@@ -12,6 +12,7 @@ import pytest
 from mitmproxy.connection import ConnectionState, Server
 
 from presign_proxy.core.connection import Conduct
+from presign_proxy.gateway.held_bodies import HeldBodies
 from presign_proxy.mitm import deadlines as module
 from presign_proxy.mitm.client_state import ClientStates
 from presign_proxy.mitm.deadlines import Deadlines
@@ -22,6 +23,11 @@ from support.deciding import request, sent, signed
 PATIENCE = 5.0
 NOW = 1000.0
 CONDUCT = Conduct(connect_timeout=10, response_timeout=60, body_timeout=30)
+
+
+def asked(confirm: Any) -> Any:
+    """What flow states ask of an admission."""
+    return SimpleNamespace(confirm=confirm, answered=lambda *_: None, held_bodies=HeldBodies())
 
 
 class Client:
@@ -67,7 +73,7 @@ class Lab:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         confirm: Any = None
         self.clients = ClientStates()
-        self.states = FlowStates(confirm, self.clients, lambda *_: None)
+        self.states = FlowStates(asked(confirm), self.clients)
         self.ended: list[Any] = []
         self.reloaded: list[float] = []
         self.revoked: list[float] = []

@@ -2,13 +2,16 @@
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 ISSUER = "robot@project.iam.gserviceaccount.com"
 
@@ -26,6 +29,28 @@ def ec_key(curve: str = "SECP256R1") -> ec.EllipticCurvePrivateKey:
 def pem(key: Any) -> str:
     text: str = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     return text
+
+
+def certificate(key: Any, name: str = "client") -> str:
+    """A certificate of this key, signed with it."""
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(who)
+        .issuer_name(who)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=3650))
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(Encoding.PEM).decode()
+
+
+def thumbprint(pem_text: str) -> str:
+    der = x509.load_pem_x509_certificate(pem_text.encode()).fingerprint(hashes.SHA256())
+    return base64.urlsafe_b64encode(der).rstrip(b"=").decode()
 
 
 def service_account(**changes: Any) -> str:
@@ -47,7 +72,9 @@ def verified(jwt: str, key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     head, claims, signature = (base64.urlsafe_b64decode(part + "==") for part in jwt.split("."))
     data, public = jwt.rpartition(".")[0].encode(), key.public_key()
     if isinstance(public, rsa.RSAPublicKey):
-        public.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())
+        named = json.loads(head)["alg"]
+        pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+        public.verify(signature, data, {"RS256": padding.PKCS1v15(), "PS256": pss}[named], hashes.SHA256())
     else:
         half = len(signature) // 2
         assert half == (public.curve.key_size + 7) // 8

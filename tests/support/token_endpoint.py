@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl
@@ -33,6 +34,48 @@ class Reply:
 
 def token(value: str, expires_in: Any = 3600, **more: Any) -> Reply:
     return Reply(body={"access_token": value, "token_type": "Bearer", "expires_in": expires_in, **more})
+
+
+def installation(value: str, seconds: Any = 3600) -> Reply:
+    """GitHub's answer to an app."""
+    end = seconds
+    if isinstance(seconds, int) and not isinstance(seconds, bool):
+        end = datetime.fromtimestamp(int(time.time()) + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Reply(201, {"token": value, "expires_at": end, "permissions": {"contents": "read"}})
+
+
+def rubbish(issue: Callable[..., Reply], secret: str) -> dict[str, Reply]:
+    """Answers that issue no token, whatever they say.
+
+    Args:
+        issue: returns the answer that would issue a token, for so many seconds.
+        secret: what the endpoint was sent, and repeats.
+    """
+    good = issue("x" * 20)
+    status, body = good.status, json.dumps(good.body)
+    return {
+        "an error": Reply(401, {"error": "invalid_client", "error_description": secret, "message": secret}),
+        "a server error": Reply(500, b"oops"),
+        "a redirect": Reply(302, b"", headers=(("Location", "https://evil.test/token"),)),
+        "a redirect with a token": Reply(307, good.body, headers=(("Location", "/token2"),)),
+        "another status": Reply(202, good.body),
+        "no JSON": Reply(status, b"token=abc"),
+        "another media type": Reply(status, good.body, "text/html"),
+        "broken JSON": Reply(status, body[:-1].encode()),
+        "a list": Reply(status, ["abc"]),
+        "a member twice": Reply(status, (body[:-1] + ', "x": 1, "x": 2}').encode()),
+        "no token": Reply(status, {"token_type": "bearer", "expires_in": 60}),
+        "an empty token": issue(""),
+        "a token with a line break": issue("abc\r\nX-Injected: 1"),
+        "a token with a blank": issue("abc def"),
+        "expired at once": issue("abc", 0),
+        "expired before": issue("abc", -5),
+        "an odd end": issue("abc", "soon"),
+        "an end of true": issue("abc", True),
+        "a huge body": Reply(status, b'{"token": "' + b"a" * 200_000 + b'"}'),
+        "no HTTP": Reply(raw=b"SSH-2.0-OpenSSH_9.2\r\n"),
+        "nothing": Reply(raw=b""),
+    }
 
 
 class TokenEndpoint:

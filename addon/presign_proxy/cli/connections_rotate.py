@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from ..config.auth_types import AUTH_TYPES
+from ..config.auth_types import AUTH_TYPES, AuthType
 from ..config.registry_file.edit import Draft
 from ..config.registry_file.notice import place_of, read_notice
 from ..config.registry_file.storage import PrivateFileError
@@ -249,26 +249,47 @@ def _seconds(text: str) -> int:
 
 
 def _replace_credential(workspace: Workspace, output: Output, name: str) -> None:
-    if not workspace.filled(workspace.entry(name)).get("auth"):
-        raise Failure(f"{name} has no credential")
-    given = prompts.secret(f"new API key of {name}")
+    kind, auth = _auth_of(workspace, draft_of(workspace), name)
+    given = _asked(name, kind, auth)
     with changing_registry(workspace) as draft:
         data = managed(workspace, draft, name)
-        model = workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
-        if model.auth is None:
-            raise Failure(f"{name} has no credential")
-        kind, auth = AUTH_TYPES[model.auth.type], dict(data.get("auth") or {})
-        # With a preset, the only secret is `token`, whatever the type.
-        place = next((member for member in ("token", *kind.replaced) if member in auth), None)
-        if place is None:
-            group = kind.group
-            if len(auth.get(group) or {}) != 1:
-                before, after = quoted("decrypt", "--out", _PLAIN), quoted("encrypt", "--replace", _PLAIN)
-                raise Failure(f"{name} has several secrets: run {before}, edit that file, then run {after}")
-            auth[group] = dict.fromkeys(auth[group], given)
+        kind, auth = _auth_of(workspace, draft, name)
+        group = kind.group
+        if None not in given:
+            auth |= {str(place): value for place, value in given.items()}
+        elif len(auth.get(group) or {}) != 1:
+            raise Failure(_several(name))
         else:
-            auth[place] = given
+            auth[group] = dict.fromkeys(auth[group], given[None])
         data["auth"] = auth
         check(workspace, name, data, draft)
         draft.connections[name] = data
     output.tell({"id": name, "credential": "replaced"}, f"{name} has a new API key; its URLs stay valid.")
+
+
+def _auth_of(workspace: Workspace, draft: Draft, name: str) -> tuple[AuthType, dict[str, Any]]:
+    """Return the type of the credential, and its members as they are written. Raises Failure."""
+    data = managed(workspace, draft, name)
+    model = workspace.model(Entry(name, data, Document(str(draft.path), {}), managed=True))
+    if model.auth is None:
+        raise Failure(f"{name} has no credential")
+    return AUTH_TYPES[model.auth.type], dict(data.get("auth") or {})
+
+
+def _asked(name: str, kind: AuthType, auth: dict[str, Any]) -> dict[str | None, str]:
+    """Ask for what replaces members of `auth`; None stands for the only member of its group."""
+    if kind.together:
+        there = [member for member in kind.together if member in auth]
+        return {member: prompts.secret(f"new {member} of {name}") for member in there}
+    # With a preset, the only secret is `token`, whatever the type.
+    place = next((member for member in ("token", *kind.replaced) if member in auth), None)
+    if place is None and len(auth.get(kind.group) or {}) != 1:
+        raise Failure(_several(name))
+    what = f"new API key of {name}"
+    has_lines = place == "private_key" or (place == "token" and "private_key" in kind.replaced)
+    return {place: prompts.lines(what) if has_lines else prompts.secret(what)}
+
+
+def _several(name: str) -> str:
+    before, after = quoted("decrypt", "--out", _PLAIN), quoted("encrypt", "--replace", _PLAIN)
+    return f"{name} has several secrets: run {before}, edit that file, then run {after}"

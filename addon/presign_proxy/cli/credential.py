@@ -32,7 +32,9 @@ def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[st
         if not asks:
             return {"token": reference or prompts.secret(f"API key of {name} ({known['name']})")}
         kind, places, about = known["auth"]["type"], list(asks), asks
+        public = [place for place in places if place in known["auth"].get("public", ())]
     else:
+        public = []
         kind, places = options["kind"], list(options["places"])
         if kind is None:
             raise click.UsageError(f"--auth is required: {_TYPES}")
@@ -40,9 +42,13 @@ def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[st
             raise click.UsageError(f"--auth {kind} needs --name, the name of its {kind}")
         places = list(places_of(kind, options["grant"])) or places
         about = dict.fromkeys(places, "")
-    if reference and len(places) > 1:
+    if reference and len(places) - len(public) > 1:
         raise click.UsageError("the API needs several secrets: write references to them into the file")
-    given = {place: reference or prompts.secret(_question(name, place, about[place])) for place in places}
+    given = {
+        place: (reference if place not in public else None)
+        or prompts.secret(_question(name, place, about[place]))
+        for place in places
+    }
     plain = {member: options[member] for member in AUTH_TYPES[kind].plain if options.get(member)}
     return {"type": kind, **plain, **({GROUPS[kind]: given} if kind in GROUPS else given)}
 

@@ -9,6 +9,7 @@ import click
 
 from ..config.auth_types import AUTH_TYPES
 from ..config.presets.model import LABEL
+from ..core.grants import GRANTS
 from . import prompts
 from .completion import complete_presets
 from .connection_settings import applied, setting_of
@@ -40,10 +41,12 @@ _OPTIONS: Final = (
     click.option("--token-url", metavar="URL", help="With --auth oauth2: where tokens are issued."),
     click.option(
         "--grant",
-        type=click.Choice(["client_credentials", "refresh_token", "jwt_bearer"]),
+        type=click.Choice(list(GRANTS)),
         help="With --auth oauth2: how tokens are asked for.",
     ),
     click.option("--scope", metavar="TEXT", help="With --auth oauth2: the scopes, with blanks between them."),
+    click.option("--service", metavar="NAME", help="With --auth aws_sigv4: the service, if not by the host."),
+    click.option("--region", metavar="NAME", help="With --auth aws_sigv4: the region, if not by the host."),
     click.option(
         "--origin",
         "origins",
@@ -94,9 +97,11 @@ def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> 
 
 def _fit_the_auth(options: dict[str, Any]) -> None:
     kind, of_auth = options["kind"], ("kind", "places", "template", "token_url", "grant", "scope")
-    if options["preset"] is not None and any(options[one] for one in of_auth):
+    if options["preset"] is not None and any(options[one] for one in (*of_auth, "service", "region")):
         said = "exclude --preset, which defines how its key is sent"
-        raise click.UsageError(f"--auth, --name and the options of --auth path and oauth2 {said}")
+        raise click.UsageError(f"--auth, --name and the options of one --auth {said}")
+    if kind != "aws_sigv4" and (options["service"] or options["region"]):
+        raise click.UsageError("--service and --region need --auth aws_sigv4")
     if (kind == "path") != bool(options["template"]):
         raise click.UsageError("--auth path and --template belong together: give both, or neither")
     if (kind == "oauth2") != bool(options["token_url"]):

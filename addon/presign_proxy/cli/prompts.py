@@ -21,6 +21,15 @@ def secret(what: str) -> str:
     return text
 
 
+def lines(what: str) -> str:
+    """Read a secret of several lines, as a private key has them: all of standard input. Raises Failure."""
+    if is_terminal():
+        raise Failure(f"{what} has several lines: give it on standard input, as in … < key.pem")
+    found = text().strip()
+    checked(found, what, lines=True)
+    return found
+
+
 def is_terminal() -> bool:
     """Return whether standard input is a terminal. It may also be closed."""
     return sys.stdin is not None and sys.stdin.isatty()

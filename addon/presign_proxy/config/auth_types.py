@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, cast
 
-AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2"]
+from ..core.grants import GRANTS, Grant
+
+AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2", "aws_sigv4"]
 
 
 class AuthType(NamedTuple):
@@ -18,6 +20,8 @@ class AuthType(NamedTuple):
     """The members of an entry that hold no secret."""
     replaced: tuple[str, ...] = ()
     """The members besides `token` of which the first in an entry is the API key that `rotate` replaces."""
+    together: tuple[str, ...] = ()
+    """The members that `rotate` replaces all at once: one is good for nothing without the others."""
     named_by: str = ""
     """The member of a preset that gives the name of the key in that group."""
     of_preset: frozenset[str] = frozenset()
@@ -40,10 +44,16 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
     "query": AuthType(group="params", named_by="param", of_preset=frozenset(("param", "asks", "public"))),
     "path": AuthType(places=("token",), plain=("template",), of_preset=frozenset(("template",))),
     "oauth2": AuthType(
-        places=("client_id", "client_secret", "refresh_token", "private_key"),
+        places=("client_id", "client_secret", "refresh_token", "private_key", "certificate"),
         plain=("grant", "token_url", "scope", "extra", "client_auth", "audience", "subject"),
         replaced=("refresh_token", "client_secret", "private_key"),
         of_preset=frozenset(("grant", "token_url", "scope", "extra", "client_auth", "asks", "public")),
+    ),
+    "aws_sigv4": AuthType(
+        places=("access_key_id", "secret_access_key", "session_token"),
+        plain=("service", "region", "client_scope", "max_body"),
+        together=("access_key_id", "secret_access_key", "session_token"),
+        of_preset=frozenset(("service", "region", "max_body", "asks", "public")),
     ),
 }
 GROUPS: Final[dict[str, str]] = {name: one.group for name, one in AUTH_TYPES.items() if one.group}
@@ -58,8 +68,8 @@ def places_of(kind: AuthName, grant: str | None) -> tuple[str, ...]:
     Args:
         grant: of `oauth2`; None for its default.
     """
+    if kind == "aws_sigv4":
+        return ("access_key_id", "secret_access_key")  # only temporary keys have a session token
     if kind != "oauth2":
         return AUTH_TYPES[kind].places
-    if grant == "jwt_bearer":
-        return ("private_key",)
-    return ("client_id", "client_secret", *(("refresh_token",) if grant == "refresh_token" else ()))
+    return GRANTS[cast("Grant", grant or "client_credentials")].asks

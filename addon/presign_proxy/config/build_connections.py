@@ -39,6 +39,8 @@ from .schema.connections import (
 )
 from .signing_parts import ceiling, key_ring
 
+# Stands for an upstream whose problem was reported. Such a configuration is never used.
+_NOWHERE: Final = Upstream(Origin("https", "s3.us-east-1.amazonaws.com", 443))
 _NO_URL: Final = "is not an http(s) URL without user name, query and fragment"
 
 
@@ -66,8 +68,7 @@ class Registrar:
         at: Location = ("connections", name)
         upstream = self._upstream((*at, "upstream"), entry)
         self._check_token_url(at, entry, entry.auth)
-        base = upstream.base if upstream is not None else b""
-        injector = self._secrets.injector((*at, "auth"), entry.auth, base)
+        injector = self._secrets.injector((*at, "auth"), entry.auth, upstream or _NOWHERE)
         keys = self._keys((*at, "signing_keys"), entry)
         self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
         self._secrets.check_different(at, keys, injector)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from ..config_problems import Location, Problem
+from ..core.connection import Upstream
 from ..core.credentials import (
     BasicCredential,
     HeaderCredential,
@@ -16,15 +17,25 @@ from ..core.credentials import (
     QueryCredential,
     bearer,
 )
-from ..core.jwt_assertion import read_key
+from ..core.jwt_assertion import read_client_key, read_key
 from ..core.oauth2 import MintedSecret, TokenRequest
 from ..core.path_credential import NO_PATH, PathCredential, fits_a_path, path_credential
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from ..signing.source_url import parse_url
+from . import build_sigv4
 from .outside_secrets import Lent
 from .permissions import readable_by_others
-from .schema.connections import Auth, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth, PathAuth, QueryAuth
+from .schema.connections import (
+    Auth,
+    BasicAuth,
+    BearerAuth,
+    HeaderAuth,
+    OAuth2Auth,
+    PathAuth,
+    QueryAuth,
+    SigV4Auth,
+)
 from .secret_programs import Missing
 from .secret_sources import SecretError, name_of, resolve
 from .strict_yaml import Document
@@ -125,11 +136,11 @@ class FileSecrets:
                 self.wrong_secret(at, source, "holds characters that no header can carry")
         return secret
 
-    def injector(self, at: Location, auth: Auth, base: bytes | None = None) -> Injector:
+    def injector(self, at: Location, auth: Auth, upstream: Upstream | None = None) -> Injector:
         """Return the object that puts the credential on a request.
 
         Args:
-            base: the base path of the upstream; None for a project that fetches sources.
+            upstream: None for a project that fetches sources.
         """
         match auth:
             case BearerAuth():
@@ -145,9 +156,19 @@ class FileSecrets:
                     )
                 )
             case PathAuth():
-                return self._path(at, auth, base)
+                return self._path(at, auth, upstream.base if upstream is not None else None)
             case OAuth2Auth():
                 return bearer(self._oauth2(at, auth))
+            case SigV4Auth():
+                return build_sigv4.build(
+                    at,
+                    auth,
+                    upstream.origin if upstream is not None else None,
+                    credential=self._credential,
+                    wrong=self.wrong,
+                    wrong_secret=self.wrong_secret,
+                    offline=self._offline,
+                )
             case other:
                 assert_never(other)
 
@@ -179,29 +200,38 @@ class FileSecrets:
             found["refresh_token"],
             str(self._base.absolute() / file) if file is not None else None,
             (*scope, *auth.extra.items()),
-            auth.client_auth == "basic",
-            self._private_key((*at, "private_key"), auth),
+            auth.client_auth,
+            *self._private_key(at, auth),
             tuple([(name, text) for name, text in (("aud", auth.audience), ("sub", auth.subject)) if text]),
         )
         return MintedSecret(request, _mark(request))
 
-    def _private_key(self, at: Location, auth: OAuth2Auth) -> Secret | None:
-        """Return the private key as its text. It is parsed here, to report a bad one at the start."""
-        source = auth.private_key
+    def _private_key(self, at: Location, auth: OAuth2Auth) -> tuple[Secret | None, Secret | None]:
+        """Return the texts of private key and certificate. They are parsed here, to report bad ones."""
+        place = (*at, "private_key")
+        key = self._pem(place, auth.private_key)
+        certificate = self._pem((*at, "certificate"), auth.certificate)
+        late = [one is _UNSET or isinstance(one, LateSecret) for one in (key, certificate)]
+        if key is None or any(late):
+            return key, certificate
+        try:
+            if auth.client_auth == "assertion":
+                issuer = read_client_key(key.reveal(), certificate.reveal() if certificate else None).issuer
+            else:
+                issuer = read_key(key.reveal(), only_rsa=auth.grant == "github_app").issuer
+        except ValueError as error:
+            self.wrong_secret(place, auth.private_key or SecretSource(), str(error))
+        else:
+            if issuer is None and auth.client_id is None:
+                self.wrong(place, "needs a client_id, the issuer of its assertions")
+        return key, certificate
+
+    def _pem(self, at: Location, source: SecretSource | None) -> Secret | None:
         if source is None:
             return None
         if self._offline or source.exec is not None:
-            return LateSecret(source.exec or (), source.ttl)
-        found = self.secret(at, source, lines=True)
-        if found is not _UNSET:
-            try:
-                issuer = read_key(found.reveal()).issuer
-            except ValueError as error:
-                self.wrong_secret(at, source, str(error))
-            else:
-                if issuer is None and auth.client_id is None:
-                    self.wrong(at, "needs a client_id, the issuer of its assertions")
-        return found
+            return LateSecret(source.exec or (), source.ttl, lines=True)
+        return self.secret(at, source, lines=True)
 
     def _kept_file(self, at: Location, source: SecretSource) -> Secret:
         """Check the file of a refresh token, which the gateway replaces itself: it is read when it is used.

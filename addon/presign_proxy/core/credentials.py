@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 from ..http.field_names import header_key, param_key
-from ..http.message import Fields
+from ..http.message import Fields, Origin, Request
 from ..signing.secret import LateSecret, Secret
 
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
@@ -25,6 +25,34 @@ class Outgoing(NamedTuple):
     path: bytes
     query: bytes | None
     fields: Fields
+
+
+class Leaving(NamedTuple):
+    """What a signature covers besides the outgoing request, and when it is made."""
+
+    method: bytes
+    origin: Origin
+    request: Request
+    """As it came, with the client's own signature."""
+    now: int
+    """Unix time, whole seconds."""
+    body_hash: bytes | None = None
+    """SHA-256 of the body, in hexadecimal digits; None if the body streams."""
+
+
+class LeavingSigner(Protocol):
+    """A credential that signs requests."""
+
+    def sign(self, outgoing: Outgoing, leaving: Leaving) -> Outgoing:
+        """Return the request with its signature. Raises Denied("upstream")."""
+        ...
+
+
+class Unsigned(NamedTuple):
+    """An outgoing request that is signed as it leaves, and never sent as it is."""
+
+    outgoing: Outgoing
+    signer: LeavingSigner
 
 
 class CredentialSlots(NamedTuple):
@@ -51,8 +79,8 @@ class Injector(Protocol):
     @property
     def slots(self) -> CredentialSlots: ...
 
-    def inject(self, outgoing: Outgoing) -> Outgoing:
-        """Return the request with the credential on it."""
+    def inject(self, outgoing: Outgoing) -> Outgoing | Unsigned:
+        """Return the request with the credential on it, or what signs it as it leaves."""
         ...
 
     def placeholder(self, outgoing: Outgoing, label: str) -> Outgoing:

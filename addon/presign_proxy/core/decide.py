@@ -13,6 +13,7 @@ from ..limits.rules import Requester, tallies_of
 from ..signing.source_scheme import Source
 from . import preflight, unsigned
 from .answers import Style
+from .aws_sigv4 import SigV4Credential
 from .confirmation import check_confirmed
 from .decision import PASS, Asked, Decision, Facts, Forward, Judged, denial
 from .grant import Grant, grant_presign, grant_source
@@ -96,6 +97,8 @@ def _forward(
     if uses is not None and style != "bare":
         check_confirmed(request, head, facts, grant.terms.max_uses, navigates=style == "page")
     plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
+    signer = connection.injector
+    hold = signer.held(request, plain, grant.origin) if isinstance(signer, SigV4Credential) else None
     return Forward(
         connection=connection,
         origin=grant.origin,
@@ -110,6 +113,7 @@ def _forward(
         judged=Judged(registry.mark, now),
         asked=Asked(request, grant.methods, grant.paths, registry.trusted_proxies) if grant.paths else None,
         proxied=request.origin.scheme if request.is_proxied else "",
+        hold=hold,
     )
 
 

@@ -15,7 +15,7 @@ from ..signing.secret import LateSecret, Secret
 from ..signing.signed_policy import NO_TERMS, Terms
 from .answers import Answer, Style, permission, refusal
 from .connection import Connection
-from .credentials import Fill, Outgoing, filling
+from .credentials import Fill, Leaving, Outgoing, Unsigned, filling
 
 
 @dataclass(slots=True)
@@ -196,7 +196,8 @@ class Forward(NamedTuple):
     """The outcome for a granted request: the whole outgoing request, computed.
 
     `shown` is for people and other addons, with a placeholder for the credential. `sent` goes to `origin` and
-    nowhere else; it is None while its credential has not been fetched. `plain` is the request without
+    nowhere else; it is None while its credential has not been fetched, and `Unsigned` if it is signed as it
+    leaves. `plain` is the request without
     credential, from which both are made. `resolve` are the networks in which the origin's address may be,
     besides public ones; None if the origin comes from the registry and its address needs no check. `counters`
     are the counters that it must fit into before it is sent. `judged` says when it was granted, and under
@@ -209,7 +210,7 @@ class Forward(NamedTuple):
     connection: Connection
     origin: Origin
     plain: Outgoing
-    sent: Outgoing | None
+    sent: Outgoing | Unsigned | None
     style: Style = "json"
     resolve: tuple[Network, ...] | None = None
     gateway_prefix: bytes | None = None
@@ -220,6 +221,8 @@ class Forward(NamedTuple):
     """None in scheme source."""
     proxied: str = ""
     """The scheme of the request if the gateway is the client's proxy; else empty."""
+    hold: int | None = None
+    """Most bytes of a body that is read whole before anything is sent; None if the body streams."""
 
     def __repr__(self) -> str:
         """Name the grant only: the rest holds the credential, the presign, and what the client has sent."""
@@ -242,6 +245,23 @@ class Forward(NamedTuple):
     def shown(self) -> Outgoing:
         """The request with a placeholder for the credential. Made on demand: the lane never needs it."""
         return self.connection.injector.placeholder(self.plain, f"presign:{self.connection.id}")
+
+    def leaving(self, now: int, body_hash: bytes | None) -> Outgoing:
+        """Return what is sent, signed now if its credential signs. Raises Denied("upstream").
+
+        Args:
+            now: Unix time, whole seconds.
+            body_hash: of a body that was held.
+        """
+        sent, asked = self.sent, self.asked
+        if sent is None or (self.hold is not None and body_hash is None):
+            raise LookupError("the credential of this grant was not fetched, or its body was not read")
+        if isinstance(sent, Outgoing):
+            return sent
+        if asked is None:
+            raise LookupError("nothing is known of the request that is signed")
+        request = asked.request
+        return sent.signer.sign(sent.outgoing, Leaving(request.method, self.origin, request, now, body_hash))
 
     def filled(self, fill: Fill) -> Forward:
         """Return the same grant, with each secret of its credential replaced by the result of `fill`."""

@@ -13,6 +13,7 @@ from ..http.paths import canonical_path
 from ..signing.carrier_names import TOKEN_PATH
 from ..signing.presign_scheme import in_query
 from . import policy
+from .credentials import Outgoing
 from .decision import Forward
 from .path_credential import seen_by_clients
 from .redirects import comes_back
@@ -240,7 +241,8 @@ def _on_upstream(value: bytes, forward: Forward) -> bytes | None:
         return None
     try:
         # The path that the upstream was asked for, which a credential may be a part of.
-        path = (forward.sent or forward.plain).path.decode("ascii")
+        sent = forward.sent if isinstance(forward.sent, Outgoing) else forward.plain
+        path = sent.path.decode("ascii")
         absolute = urljoin(f"{forward.origin}{path}", value.decode("ascii"))
     except ValueError:
         return None

@@ -66,6 +66,14 @@ def body_too_large(signed: int) -> Denied:
     return Denied("too_large", f"the body is larger than the signed {signed} bytes", 413, sentence=sentence)
 
 
+def body_too_large_to_hold(most: int) -> Denied:
+    """Return the refusal of a body that has to be read whole before anything is sent."""
+    sentence = f"The body of this request is larger than the {most} bytes that the gateway signs."
+    return Denied(
+        "too_large", f"the body is larger than the {most} bytes that are held", 413, sentence=sentence
+    )
+
+
 def body_too_late(seconds: int) -> Denied:
     return Denied("timeout", f"nothing more of the body came for {seconds} seconds")
 

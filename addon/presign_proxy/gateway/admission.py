@@ -21,6 +21,7 @@ from ..limits.slots import LimitHold
 from ..observe.audit_log import AuditLog
 from .credential_fetch import Fetcher
 from .destination import DestinationJudge
+from .held_bodies import HeldBodies
 from .lifecycle import Lifecycle
 from .request_id import new_request_id
 
@@ -46,6 +47,7 @@ class Admission:
         self._limiter = limiter
         self._fetcher = fetcher
         self._lifecycle = lifecycle
+        self.held_bodies = HeldBodies()
         self.armed = False
         """True while the presign script is loaded and mitmproxy has passed the self-test."""
         self.unsafe = False

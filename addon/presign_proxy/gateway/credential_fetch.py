@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -160,18 +161,17 @@ class Fetcher:
     async def _fetch(self, late: LateSecret) -> tuple[Secret, float, float]:
         """Return a secret, for how many seconds it is valid, and how long before its end it is renewed."""
         if not isinstance(late, MintedSecret):
-            return await self._run(SecretSource(exec=late.argv)), late.ttl, 0.0
+            return await self._run(late), late.ttl, 0.0
         if self._mint is None:
             raise Denied("upstream", "there are no token endpoints")
         issued = await self._mint.token(late, self._get)
         return issued.token, issued.lifetime, min(EARLY, issued.lifetime / 2)
 
-    async def _run(self, source: SecretSource) -> Secret:
+    async def _run(self, late: LateSecret) -> Secret:
         """Run a program. While it takes its time, others are started. Raises SecretError."""
+        work_of = partial(resolve, SecretSource(exec=late.argv), self._base, os.environ, lines=late.lines)
         async with self._starts:
-            work = asyncio.get_running_loop().run_in_executor(
-                self._threads, resolve, source, self._base, os.environ
-            )
+            work = asyncio.get_running_loop().run_in_executor(self._threads, work_of)
             await asyncio.wait({work}, timeout=_PROMPT)
         return await work
 

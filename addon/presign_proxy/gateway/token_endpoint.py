@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 import h11
 
-from ..core.oauth2 import MAX_ANSWER
+from ..core.token_answer import MAX_ANSWER
 from ..errors import Denied
 from ..http.message import Fields, Origin
 

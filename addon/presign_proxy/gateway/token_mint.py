@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
@@ -15,7 +16,8 @@ from ..config.registry_file.storage import PrivateFileError, lock, write_private
 from ..config.secret_sources import SecretError, resolve
 from ..config.values import SecretSource
 from ..core.credentials import Fill, filling
-from ..core.oauth2 import Minted, MintedSecret, TokenRequest, minted, written
+from ..core.oauth2 import MintedSecret, TokenRequest, written
+from ..core.token_answer import Minted, issued
 from ..errors import Denied
 from ..signing.secret import LateSecret, Secret
 from .token_endpoint import Endpoint
@@ -73,8 +75,9 @@ class Mint:
         return answer
 
     async def _ask(self, request: TokenRequest, fill: Fill, refresh_token: Secret | None) -> Minted:
-        fields, body = written(request, fill, refresh_token, int(time.time()))
-        return minted(*await self._endpoint.post(request.origin, request.target, fields, body))
+        fields, body = written(request, fill, refresh_token, int(time.time()), secrets.token_hex(16))
+        answer = await self._endpoint.post(request.origin, request.target, fields, body)
+        return issued(request.grant, *answer, int(time.time()))
 
     async def _of_file(self, late: MintedSecret, fill: Fill, path: Path) -> Minted:
         """Use the refresh token in a file, and replace it there if the endpoint does.

@@ -159,3 +159,9 @@ def is_sound(request: Request) -> bool:
     except Malformed:
         return False
     return True
+
+
+def with_length(fields: Fields, length: int) -> Fields:
+    """Return header fields for a body of this length: one Content-Length, whatever was announced."""
+    kept = [field for field in fields if field[0].lower() != b"content-length"]
+    return (*kept, (b"Content-Length", str(length).encode("ascii")))

@@ -177,8 +177,8 @@ class Deadlines:
                 await handler.server_event(Stalled(stream))
 
 
-_MOVING: Final = ("sending", "receiving", "done")
-"""Stages in which the body of a request is passed on."""
+_MOVING: Final = ("reading", "sending", "receiving", "done")
+"""Stages in which the body of a request is read."""
 
 
 def _is_lost(flow_state: FlowState) -> bool:

@@ -53,7 +53,7 @@ class Guard:
         admission, audit_log = self.gateway.admission, self.gateway.audit_log
         live_config = self.gateway.live_config
         self.clients = ClientStates(lambda: live_config.max_clients, self._proxies)
-        self.states = FlowStates(admission.confirm, self.clients, admission.answered)
+        self.states = FlowStates(admission, self.clients)
         self._shared = LaneShared(
             admission, self.gateway.destinations, audit_log, self.clients, self.gateway.lifecycle
         )

@@ -31,17 +31,19 @@ class LateSecret(Secret):
     never passes for an empty secret.
     """
 
-    __slots__ = ("argv", "ttl")
+    __slots__ = ("argv", "lines", "ttl")
 
-    def __init__(self, argv: tuple[str, ...], ttl: int) -> None:
+    def __init__(self, argv: tuple[str, ...], ttl: int, *, lines: bool = False) -> None:
+        """Args: lines: permit line breaks, as in a private key. Such a secret is never sent itself."""
         super().__init__("")
         self.argv = argv
         self.ttl = ttl
+        self.lines = lines
 
     @property
     def key(self) -> tuple[str, ...]:
         """Equal for secrets that are fetched in the same way, also after a reload."""
-        return self.argv
+        return (*self.argv, "\0lines") if self.lines else self.argv
 
     @property
     def needs(self) -> tuple[LateSecret, ...]:

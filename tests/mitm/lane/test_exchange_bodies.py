@@ -155,7 +155,7 @@ def test_a_body_that_goes_on_is_left_alone(moment: str) -> None:
         lab = Lab("Content-Length: 5", method="POST")
         lab.begin()
         if moment != "begun":
-            lab.exchange._upload._moved = 0.0
+            lab.exchange.body._moved = 0.0
         if moment == "a piece":
             lab.exchange.upload(b"h")
         if moment == "the answer goes on":
@@ -175,11 +175,11 @@ def test_an_answer_that_goes_on_after_the_body_was_there_does_not_count_for_it()
         lab = Lab("Content-Length: 1", method="POST")
         lab.begin()
         lab.exchange.upload(b"x")
-        moved = lab.exchange._upload._moved
+        moved = lab.exchange.body._moved
         lab.say_head()
         await asyncio.sleep(0.002)
         lab.exchange.received()
-        assert lab.exchange._upload._moved == moved
+        assert lab.exchange.body._moved == moved
 
     story(work)
 

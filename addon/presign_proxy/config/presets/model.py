@@ -7,19 +7,18 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from ...core.grants import GRANTS, ClientAuth, Grant
 from ...core.strip_list import is_credential
 from ...errors import Denied
 from ...http.field_names import header_key
 from ...http.paths import canonical_path
 from ...signing.source_url import parse_url
 from ..auth_types import AUTH_TYPES, AuthName
-from ..schema.connections import AlsoHost, UrlHeader
+from ..schema.connections import MAX_HELD, AlsoHost, AwsName, UrlHeader
 from ..schema.values import (
-    ClientAuth,
     HeaderName,
     HeaderPrefix,
     HeaderValue,
-    OAuth2Grant,
     ParamName,
     PathTemplate,
     Scope,
@@ -42,7 +41,10 @@ _NAMES: Final[dict[str, TypeAdapter[str]]] = {
     "basic": TypeAdapter(Literal["username", "password"]),
     "header": TypeAdapter(HeaderName),
     "query": TypeAdapter(ParamName),
-    "oauth2": TypeAdapter(Literal["client_id", "client_secret", "refresh_token"]),
+    "aws_sigv4": TypeAdapter(Literal["access_key_id", "secret_access_key", "session_token"]),
+    "oauth2": TypeAdapter(
+        Literal["client_id", "client_secret", "refresh_token", "private_key", "certificate"]
+    ),
 }
 
 
@@ -73,12 +75,19 @@ class PresetAuth(Strict):
     password: FixedPart | None = None
     template: PathTemplate | None = None
     token_url: UrlTemplate | None = None
-    grant: OAuth2Grant | None = None
+    grant: Grant | None = None
     scope: Scope | None = None
     extra: dict[ParamName, HeaderValue] = Field(default={})
     client_auth: ClientAuth | None = None
+    service: AwsName | None = None
+    region: AwsName | None = None
+    max_body: Annotated[int, Field(ge=0, le=MAX_HELD)] | None = None
     asks: dict[str, Text] = Field(default={}, min_length=2, max_length=8)
     public: list[str] = Field(default=[])
+
+    @property
+    def _has_one_secret(self) -> bool:
+        return self.grant is not None and len(GRANTS[self.grant].asks) == 1
 
     @field_validator("asks")
     @classmethod
@@ -94,10 +103,10 @@ class PresetAuth(Strict):
         places = {"header": self.header, "query": self.param, "path": self.template}
         if self.type in places and (places[self.type] is None) != bool(self.asks):
             raise ValueError("has to name one place for the key, or ask for several secrets")
-        if self.type == "oauth2" and (
-            self.token_url is None or bool(self.asks) == (self.grant == "jwt_bearer")
-        ):
-            raise ValueError("needs a token_url, and asks with client_id and client_secret, or jwt_bearer")
+        if self.type == "oauth2" and (self.token_url is None or bool(self.asks) == self._has_one_secret):
+            raise ValueError("needs a token_url, and asks for its secrets unless the grant needs only one")
+        if self.type == "aws_sigv4" and not self.asks:
+            raise ValueError("has to ask for access_key_id and secret_access_key")
         if (self.prefix or self.username or self.password) and self.asks:
             raise ValueError("asks cannot be combined with prefix, username or password")
         if not set(self.public) <= set(self.asks) or (self.asks and len(self.public) == len(self.asks)):

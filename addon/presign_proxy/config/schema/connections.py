@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from ...core.grants import GRANTS, ClientAuth, Grant
 from ...core.path_credential import NO_PATH, fits_a_path
 from ...http.hosts import parse_authority
 from ...signing import grammar
@@ -22,7 +23,6 @@ from ..values import SecretSource
 from .cors import CorsEntry
 from .limits import LimitEntry
 from .values import (
-    ClientAuth,
     Duration,
     HeaderName,
     HeaderPrefix,
@@ -30,7 +30,6 @@ from .values import (
     Instant,
     KeyId,
     Method,
-    OAuth2Grant,
     ParamName,
     PathTemplate,
     Port,
@@ -83,13 +82,17 @@ _OWN_PARAMS: Final = frozenset(
 )
 
 
+_NOT_OF_APPS: Final = frozenset(("client_secret", "scope", "extra", "client_auth", "audience", "subject"))
+
+
 class OAuth2Auth(Strict):
     type: Literal["oauth2"]
-    grant: OAuth2Grant = "client_credentials"
+    grant: Grant = "client_credentials"
     token_url: TokenUrl
     client_id: SecretValue | None = None
     client_secret: SecretValue | None = None
     private_key: SecretValue | None = None
+    certificate: SecretValue | None = None
     audience: Scope | None = None
     subject: Scope | None = None
     refresh_token: SecretValue | None = None
@@ -104,23 +107,57 @@ class OAuth2Auth(Strict):
             raise ValueError(f"{ours[0]} is a parameter that has a key of its own, or none")
         return extra
 
+    @property
+    def is_signed(self) -> bool:
+        """True if a private key signs what is sent."""
+        return GRANTS[self.grant].is_signed or self.client_auth == "assertion"
+
     @model_validator(mode="after")
     def _fits_its_grant(self) -> Self:
-        if self.grant == "client_credentials" and self.client_secret is None:
+        if GRANTS[self.grant].is_signed and self.client_auth == "assertion":
+            raise ValueError(f"client_auth: assertion is for other grants than {self.grant}")
+        if self.is_signed != (self.private_key is not None):
+            raise ValueError(
+                "a private_key belongs to grant: jwt_bearer or github_app, or to client_auth: assertion"
+            )
+        if self.certificate is not None and self.client_auth != "assertion":
+            raise ValueError("a certificate belongs to client_auth: assertion")
+        if self.client_secret is not None and self.client_auth == "assertion":
+            raise ValueError("client_auth: assertion replaces the client_secret: give only one of them")
+        if self.grant == "client_credentials" and self.client_secret is None and not self.is_signed:
             raise ValueError("grant: client_credentials needs a client_secret")
         if (self.grant != "jwt_bearer" or self.client_secret is not None) and self.client_id is None:
             raise ValueError("needs a client_id")
-        if (self.grant == "jwt_bearer") != (self.private_key is not None):
-            raise ValueError("grant: jwt_bearer and a private_key belong together")
-        if self.grant != "jwt_bearer" and (self.audience or self.subject):
-            raise ValueError("audience and subject are claims of grant: jwt_bearer; use extra for parameters")
+        if not self.is_signed and (self.audience or self.subject):
+            raise ValueError("audience and subject are claims of signed assertions; use extra for parameters")
         if (self.grant == "refresh_token") != (self.refresh_token is not None):
             raise ValueError("grant: refresh_token and a refresh_token belong together")
+        if self.grant == "github_app" and self.model_fields_set & _NOT_OF_APPS:
+            raise ValueError(
+                "grant: github_app takes only token_url, client_id and private_key: "
+                "the rights of the app are set at GitHub"
+            )
         return self
 
 
+AwsName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+MAX_HELD: Final = 32 * 1024 * 1024
+
+
+class SigV4Auth(Strict):
+    type: Literal["aws_sigv4"]
+    access_key_id: SecretValue
+    secret_access_key: SecretValue
+    session_token: SecretValue | None = None
+    service: AwsName | None = None
+    region: AwsName | None = None
+    client_scope: bool = False
+    max_body: Annotated[int, Field(ge=0, le=MAX_HELD)] = 8 * 1024 * 1024
+
+
 Auth = Annotated[
-    BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth | OAuth2Auth, Field(discriminator="type")
+    BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth | OAuth2Auth | SigV4Auth,
+    Field(discriminator="type"),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
@@ -106,12 +106,6 @@ TokenUrl = Annotated[
 
 
 Scope = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
-
-
-OAuth2Grant = Literal["client_credentials", "refresh_token", "jwt_bearer"]
-
-
-ClientAuth = Literal["basic", "post"]
 
 
 _REFERENCES: Final[list[dict[str, Any]]] = [

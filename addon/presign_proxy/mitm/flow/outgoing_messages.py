@@ -22,7 +22,8 @@ from mitmproxy.proxy.layers.http._events import (
 from ...core.answers import Answer
 from ...core.decision import PassThrough
 from ...errors import Denied
-from .outgoing_request import is_unchanged, reaches, why_not_through_another, wire_request
+from .coalesce import Commands
+from .outgoing_request import is_unchanged, leaving, reaches, why_not_through_another, wire_request
 from .response import linked_response
 from .state import FlowState
 from .uploads import UploadingStream
@@ -91,7 +92,8 @@ class SendingStream(UploadingStream):
             return self._refusal("internal")
         same = self._is_as_granted(flow_state)
         same &= event.end_stream or flow_state.arrival.has_body
-        server = command.connection
+        server, held = command.connection, flow_state.progress.upload.kept
+        same &= event.end_stream or held is None  # a body that another addon has put in its place
         if not same or not isinstance(server, Server) or not reaches(server, grant):
             return self._changed(flow_state)
         if not self.http_layer.has_room(server):
@@ -104,8 +106,27 @@ class SendingStream(UploadingStream):
         self.http_layer.quiet = True
         self.http_layer.own(server, grant.connection.id)
         flow_state.progress.send_on(server)
-        copy = wire_request(self.flow.request, grant, server, has_body=not event.end_stream)
-        return SendHttp(RequestHeaders(event.stream_id, copy, event.end_stream), server)
+        try:
+            sent = leaving(grant, held)
+        except Denied as denied:
+            flow_state.progress.withdraw(denied)
+            return self._refusal(denied.code, denied.status, denied.sentence)
+        ends = event.end_stream and not (held is not None and held.size)
+        copy = wire_request(self.flow.request, grant.origin, sent, server, has_body=not ends)
+        return SendHttp(RequestHeaders(event.stream_id, copy, ends), server)
+
+    def _after(self, command: commands.Command) -> Commands:
+        """Send a body that was held, behind its head: it is what was signed."""
+        yield from super()._after(command)
+        flow_state = self.flow_state
+        if flow_state is None or self.answered or not isinstance(command, SendHttp):
+            return
+        held = flow_state.progress.upload.kept
+        if held is not None and held.size and isinstance(command.event, RequestHeaders):
+            event = RequestData(self.stream_id, held.whole())
+            if flow_state.granted is not None and flow_state.granted.bodies is not None:
+                flow_state.granted.bodies.request.add(event.data)
+            yield SendHttp(event, command.connection)
 
     def _is_as_granted(self, flow_state: FlowState) -> bool:
         """Return whether the request on the flow still equals what was granted."""

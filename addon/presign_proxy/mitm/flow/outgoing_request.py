@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from mitmproxy import http
@@ -13,9 +14,10 @@ from ...core.decision import Forward, PassThrough
 from ...core.redact import without_presigns
 from ...core.rewrite_request import PROXY_AUTHORIZATION
 from ...core.strip_list import EXPECT
+from ...gateway.held_bodies import EMPTY, HeldBody
 from ...http import networks
 from ...http.connection_reuse import reads_body
-from ...http.message import Fields, Origin
+from ...http.message import Fields, Origin, with_length
 from ...http.query import target
 from .raw_message import headers_of, is_h1, twin
 
@@ -75,16 +77,29 @@ def is_unchanged(request: http.Request, taken: Snapshot) -> bool:
     return snapshot(request) == taken
 
 
-def wire_request(request: http.Request, forward: Forward, server: Server, *, has_body: bool) -> http.Request:
+def leaving(forward: Forward, held: HeldBody | None) -> Outgoing:
+    """Return what is sent now, signed if its credential signs, with the length of a body that was held.
+
+    Raises Denied; LookupError where the credential was not fetched.
+    """
+    if forward.hold is None:
+        return forward.leaving(int(time.time()), None)
+    if held is None:
+        return forward.leaving(int(time.time()), EMPTY)
+    sent = forward.leaving(int(time.time()), held.digest())
+    return sent._replace(fields=with_length(sent.fields, held.size))
+
+
+def wire_request(
+    request: http.Request, origin: Origin, sent: Outgoing, server: Server, *, has_body: bool
+) -> http.Request:
     """Return the copy that is sent: with the credential, and framed for the protocol of the upstream.
 
     HTTP/2 bodies have no framing of their own in HTTP/1, and mitmproxy adds none: without it, a body would
     be read as the next request.
     """
-    data, sent = request.data, forward.sent
-    if sent is None:
-        raise LookupError("the credential of this grant was not fetched")
-    fields = _fields(sent, forward.origin, data.http_version)
+    data = request.data
+    fields = _fields(sent, origin, data.http_version)
     if server.alpn != b"h2" and not any(name.lower() == b"content-length" for name, _ in fields):
         if has_body:
             fields += ((b"Transfer-Encoding", b"chunked"),)

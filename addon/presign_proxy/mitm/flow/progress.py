@@ -15,7 +15,7 @@ from ...errors import Denied
 from ...observe.audit_record import Outcome
 from .upload_progress import Upload
 
-Stage = Literal["deciding", "preparing", "connecting", "sending", "waiting", "receiving", "done"]
+Stage = Literal["deciding", "preparing", "reading", "connecting", "sending", "waiting", "receiving", "done"]
 
 
 class UpstreamResponse:

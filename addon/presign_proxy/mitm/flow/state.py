@@ -17,6 +17,7 @@ from ...core.decision import Decision, Deny, Facts, Forward, PassThrough, Prefli
 from ...core.masking import Mask, mask_for
 from ...core.under_way import Basis, basis_of
 from ...errors import Denied
+from ...gateway.admission import Admission
 from ...http.message import Fields, Request
 from ...limits.slots import LimitHold
 from ...observe.under_way import Running
@@ -169,17 +170,12 @@ class FlowState:
 class FlowStates:
     """The states of all flows that mitmproxy keeps, and which of them are granted requests under way."""
 
-    def __init__(
-        self, confirm: Confirm, clients: ClientStates, answered: Callable[[Forward, int], None]
-    ) -> None:
-        """
-        Args:
-            confirm: asked at the moment in which a granted request leaves.
-            answered: called with the status of its answer.
-        """
+    def __init__(self, admission: Admission, clients: ClientStates) -> None:
+        """Args: admission: asked at the moment in which a granted request leaves."""
         self.clients = clients
-        self.answered = answered
-        self._confirm = confirm
+        self.answered = admission.answered
+        self.held_bodies = admission.held_bodies
+        self._confirm: Confirm = admission.confirm
         self._states: WeakKeyDictionary[Any, FlowState] = WeakKeyDictionary()
         # A UI keeps flows, and with them their states, long after their exchanges.
         self._granted: WeakSet[FlowState] = WeakSet()
@@ -236,7 +232,7 @@ class FlowStates:
         if isinstance(decided, Deny):
             return Denied(decided.code, decided.detail, decided.status)
         renewed = decided.filled_as(grant)
-        if renewed is None or (renewed.origin, renewed.resolve) != (grant.origin, grant.resolve):
+        if renewed is None or _way(renewed) != _way(grant):
             return Denied("unavailable", "its connection was changed while it waited")
         flow_state.put_in_force(renewed, granted._replace(mask=mask_for(renewed.connection.injector)))
         return None
@@ -249,6 +245,7 @@ class FlowStates:
         self._granted.discard(flow_state)
         flow_state.end()
         progress = flow_state.progress
+        progress.upload.let_go()
         if not progress.response.is_complete:
             self.end_upstream(flow_state)
         if progress.response.is_complete and progress.upload.is_open:
@@ -297,3 +294,8 @@ class FlowStates:
         if client not in self.clients.cut_off:
             return []
         return [flow_state for flow_state in self.live() if flow_state.client is client]
+
+
+def _way(grant: Forward) -> tuple[Any, ...]:
+    """Return how a granted request is sent."""
+    return grant.origin, grant.resolve, grant.hold

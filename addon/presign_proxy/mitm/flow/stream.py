@@ -222,8 +222,7 @@ class GuardedStream(SendingStream):
             data = response.data
             return Answer(data.status_code, data.reason, data.headers.fields, data.content or b"")
         if flow_state.grant is not None:
-            # A body that is kept, or changed by another addon, need not be the one that was sent.
-            self.flow.request.stream = True
+            self._begin_body(flow_state, flow_state.grant)
         return None
 
     def _tunnelled(self) -> Answer | None:
@@ -268,8 +267,11 @@ class GuardedStream(SendingStream):
             return
         elif isinstance(event, RequestData):
             flow_state.progress.upload.add(len(event.data))
-            self.flow.request.stream = True
             if (signed := flow_state.exceeded) is not None:
                 yield from self._cut_upload(flow_state, body_too_large(signed))
                 return
+            if (kept := flow_state.progress.upload.kept) is not None:
+                yield from self._keep(flow_state, kept, event.data)
+                return
+            self.flow.request.stream = True
         yield from self._guard(super()._handle_event(event))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 
+from ...gateway.held_bodies import HeldBody
+
 
 class Upload:
     """How much of one body has come, and when it moved last."""
 
-    __slots__ = ("held", "is_open", "moved", "size")
+    __slots__ = ("held", "is_open", "kept", "moved", "size")
 
     def __init__(self) -> None:
         self.is_open = False
@@ -17,6 +19,8 @@ class Upload:
         """Bytes that have come."""
         self.moved = 0.0
         """When a piece of the body, or of the answer, came last."""
+        self.kept: HeldBody | None = None
+        """The body itself, if it is read whole before anything is sent."""
         self.held = False
         """True if the upstream did not take the body when that was looked at last."""
 
@@ -28,6 +32,11 @@ class Upload:
         """Count a piece that has come."""
         self.size += size
         self.moved = time.monotonic()
+
+    def let_go(self) -> None:
+        """Keep nothing of the body any more."""
+        if self.kept is not None:
+            self.kept.let_go()
 
     def answer_moved(self) -> None:
         """Note that a piece of the answer has come: the exchange does not stand still."""

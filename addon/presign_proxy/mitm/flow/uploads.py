@@ -8,8 +8,10 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestProtocolError
 
 from ...core import under_way
+from ...core.decision import Forward
 from ...core.policy import body_too_late
 from ...errors import Denied
+from ...gateway.held_bodies import HeldBody
 from ..sockets import reset
 from .coalesce import Commands
 from .downloads import DownloadingStream
@@ -21,6 +23,24 @@ FRAMED_OTHERWISE: Final = "the body is not framed as HTTP/1.1 has it"
 
 class UploadingStream(DownloadingStream):
     """A stream that refuses a body which is not what was signed or announced."""
+
+    def _begin_body(self, flow_state: FlowState, grant: Forward) -> None:
+        """Have the body of a granted request streamed, or kept until it is whole if it is signed.
+
+        mitmproxy's own copy need not be the one that was sent: another addon may change it.
+        """
+        keeps = grant.hold is not None and flow_state.arrival.has_body
+        self.flow.request.stream = not keeps
+        if keeps:
+            flow_state.progress.upload.kept = self.states.held_bodies.begin(grant.hold or 0)
+            flow_state.progress.enter("reading")
+
+    def _keep(self, flow_state: FlowState, kept: HeldBody, piece: bytes) -> Commands:
+        """Keep a piece of a body that is sent later. Refuse one that is too much."""
+        try:
+            kept.add(piece)
+        except Denied as denied:
+            yield from self._cut_upload(flow_state, denied)
 
     def _is_short(self, flow_state: FlowState) -> bool:
         """Return whether a body ends too early: h2 does not notice that if trailers follow."""

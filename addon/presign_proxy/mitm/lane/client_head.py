@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ...core.response_body import Body
 from ...core.rewrite_response import Reply, rewrite
@@ -13,6 +13,9 @@ from . import request_head
 from .granted_request import GrantedRequest
 
 logger = logging.getLogger(__name__)
+
+SUSPECT: Final = frozenset((400, 408, 411, 413, 414, 431, 501, 505))
+"""After these a server and we may not agree where the request ended."""
 
 
 class ClientHead(NamedTuple):

@@ -13,6 +13,7 @@ from ...gateway import unreachable
 from ...gateway.admission import ROUNDS, restless
 from ...limits.slots import LimitHold
 from .granted_request import GrantedRequest
+from .held_body import HeldUpload, Upload
 from .resend import may_be_sent_again
 from .upstream import UpstreamConnection
 from .upstream_pool import PoolKey
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .client_side import ClientSide
     from .shared import LaneShared
 
-Stage = Literal["preparing", "connecting", "sending", "waiting", "receiving", "trailing", "done"]
+Stage = Literal["preparing", "reading", "connecting", "sending", "waiting", "receiving", "trailing", "done"]
 
 
 class Dispatched(Protocol):
@@ -29,6 +30,7 @@ class Dispatched(Protocol):
 
     granted: GrantedRequest
     stage: Stage
+    body: Upload
 
     @property
     def limit_hold(self) -> LimitHold: ...
@@ -105,19 +107,31 @@ class Dispatch:
         if isinstance(completed, Deny):
             exchange.deny(completed)
             return
-        if completed is not exchange.granted.forward:
-            self._adopt(exchange, completed)
+        if completed is not exchange.granted.forward and not self._adopt(exchange, completed):
+            return
         if exchange.ended:
             return
+        if isinstance(exchange.body, HeldUpload) and not exchange.body.done:
+            exchange.stage = "reading"
+            exchange.body.move()
+            self._lane.proceed()
+            await exchange.body.wait()
+            exchange.stage = "preparing"
+            self._set_deadline(exchange)
         if self.sends_at_once(exchange):
             self._lane.proceed()
         else:
             await self._connect(exchange)
 
-    def _adopt(self, exchange: Dispatched, forward: Forward) -> None:
-        """Go on with another grant of the same request."""
+    def _adopt(self, exchange: Dispatched, forward: Forward) -> bool:
+        """Go on with another grant of the same request. Return False where its body is read otherwise."""
+        if forward.hold != exchange.granted.forward.hold:
+            why = "its connection was changed while it waited"
+            exchange.deny(Deny("unavailable", why, forward.style, forward.facts))
+            return False
         exchange.granted = granted = exchange.granted.under(forward)
         self._wire = granted.outgoing()
+        return True
 
     def _run(self, exchange: Dispatched, work: Callable[[Dispatched], Awaitable[None]]) -> None:
         self._task = self._shared.run(_contained(exchange, work))
@@ -157,8 +171,14 @@ class Dispatch:
             self._go_round(exchange, confirmed)
             return
         wire, self._wire = self._wire, None  # it holds the credential
-        if wire is None:
-            raise LookupError("the credential of this grant was not fetched, or is sent already")
+        try:
+            wire = wire or granted.leaving(exchange.body)
+        except Exception as error:
+            upstream.close()
+            if not isinstance(error, Denied):
+                raise
+            exchange.fail(error.detail, error.code)
+            return
         self.place, self.upstream = place, upstream
         exchange.send(upstream, wire)
 
@@ -169,8 +189,8 @@ class Dispatch:
             exchange.deny(decided if isinstance(decided, Deny) else restless(decided))
             return
         exchange.stage = "preparing"
-        self._adopt(exchange, decided)
-        self.prepare(exchange)
+        if self._adopt(exchange, decided):
+            self.prepare(exchange)
 
     def send_again(self, exchange: Dispatched) -> bool:
         """Send once more on a new connection, confirmed again as it leaves. Return whether that may be."""

@@ -16,11 +16,11 @@ from ...errors import Denied
 from ...http.message import Fields
 from ...limits.slots import LimitHold
 from . import request_head
-from .client_head import client_head
+from .client_head import SUSPECT, client_head
 from .dispatch import Dispatch, Stage
 from .granted_request import GrantedRequest
+from .held_body import body_of
 from .record import End, Record
-from .request_body import upload_of
 from .response import Delivery
 from .upstream import UpstreamConnection
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# After these a server and we may not agree where the request ended.
-_SUSPECT: Final = frozenset((400, 408, 411, 413, 414, 431, 501, 505))
+_TAKING: Final = ("reading", "sending", "receiving", "trailing")
+"""Stages in which what the client sends is taken."""
 
 
 class Exchange:
@@ -44,7 +44,7 @@ class Exchange:
         "_lane",
         "_last",
         "_shared",
-        "_upload",
+        "body",
         "granted",
         "limit_hold",
         "record",
@@ -60,7 +60,7 @@ class Exchange:
         self.granted = granted
         self.limit_hold = LimitHold()
         self.stage: Stage = "preparing"
-        self._upload = upload_of(granted.head.length)
+        self.body = body_of(granted.head.length, granted.forward.hold, shared.admission.held_bodies)
         self.record = Record()
         self._dispatch = Dispatch(lane, shared, wire)
         self._delivery = Delivery(lane.writer, self)
@@ -72,16 +72,16 @@ class Exchange:
 
     def begin(self) -> None:
         """Send the request, at once if it waits for nothing."""
-        if self.granted.forward.waits or not self._dispatch.sends_at_once(self):
+        if self.granted.forward.waits or self.body.holds or not self._dispatch.sends_at_once(self):
             self._dispatch.prepare(self)
 
     def send(self, upstream: UpstreamConnection, wire: bytes) -> None:
-        """Write the head, which holds the credential."""
+        """Write the head, which holds the credential, and a body that was held."""
         self.stage = "sending"
-        self._upload.move()
-        upstream.begin(self, self.granted.head.method, whole=self._upload.done)
-        upstream.write(wire)
-        if self._upload.done:
+        self.body.move()
+        upstream.begin(self, self.granted.head.method, whole=self.body.done and not self.body.holds)
+        upstream.write(wire, whole=self.body.done)
+        if self.body.done:
             self._sent()
 
     @property
@@ -91,24 +91,24 @@ class Exchange:
     @property
     def is_sending(self) -> bool:
         """True if what the client sends belongs to this request, and can go on."""
-        return self.stage in ("sending", "receiving", "trailing") and not self._upload.done
+        return self.stage in _TAKING and not self.body.done
 
     @property
     def wants_more(self) -> bool:
         """True if the body has not come in full."""
-        return not self._upload.done
+        return not self.body.done
 
     def upload(self, data: bytes) -> bytes:
         """Pass on a piece of the body. Return what belongs to the next request."""
         try:
-            mine, rest = self._upload.take(data, self.granted.forward.terms.max_body)
+            mine, rest = self.body.take(data, self.granted.forward.terms.max_body)
         except Denied as denied:
             return self._cut(denied)
         if (upstream := self._dispatch.upstream) is not None:
-            upstream.write(mine, whole=self._upload.done)
-        if self._upload.done and self.stage == "sending":
+            upstream.write(mine, whole=self.body.done)
+        if self.body.done and self.stage == "sending":
             self._sent()
-        elif self._upload.done and self.stage == "trailing":
+        elif self.body.done and self.stage == "trailing":
             self._end()
         return rest
 
@@ -139,17 +139,17 @@ class Exchange:
 
     def _check_body(self, now: float) -> None:
         conduct = self.granted.forward.connection.conduct
-        if not self._upload.stalls(now, conduct.patience):
+        if not self.body.stalls(now, conduct.patience):
             return
         if self.stage == "trailing":
             self._end()
-        elif self._upload.is_held:
+        elif self.body.is_held:
             self.fail("the upstream took no more of the body in time", status=504)
         else:
             self._cut(body_too_late(conduct.body_timeout))
 
     def hold(self, on: bool) -> None:
-        self._upload.hold(on)
+        self.body.hold(on)
         self._lane.hold(on)
 
     # -- towards the client ---------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class Exchange:
         self._last = head.last
         self._delivery.begin(head.wire, head.body, chunked=head.chunked)
         self.stage, self.record.status = "receiving", status
-        if status in _SUSPECT and self._dispatch.upstream is not None:
+        if status in SUSPECT and self._dispatch.upstream is not None:
             self._dispatch.upstream.odd = True
         return head.has_body
 
@@ -178,8 +178,8 @@ class Exchange:
         self._delivery.add(piece)
 
     def received(self) -> None:
-        if not self._upload.done:
-            self._upload.move()
+        if not self.body.done:
+            self.body.move()
         self._delivery.pump()
 
     def complete(self) -> None:
@@ -193,14 +193,14 @@ class Exchange:
             return
         self._delivery.close()
         upstream = self._dispatch.upstream
-        if self._upload.done or self._closes or upstream is None or upstream.odd:
+        if self.body.done or self._closes or upstream is None or upstream.odd:
             self._end()
         else:
             self.stage = "trailing"  # the upstream still reads
 
     def _end(self) -> None:
         """End after the response. The rest of a request that is not over is never read."""
-        whole, dispatch = self._upload.done, self._dispatch
+        whole, dispatch = self.body.done, self._dispatch
         upstream, place, dispatch.upstream = dispatch.upstream, dispatch.place, None
         if upstream is not None and not whole:
             upstream.close()  # it would take the rest of the body for a request
@@ -247,7 +247,7 @@ class Exchange:
         """End with an answer of ours."""
         self._dispatch.let_go()  # before the slot is free
         self._finish(end, refused)
-        close = self._closes or not self._upload.done
+        close = self._closes or not self.body.done
         bodyless = self.granted.head.method == b"HEAD"
         self._lane.writer.send(request_head.answer(answer, close=close, bodyless=bodyless))
         self._lane.over(self, close=close)
@@ -283,7 +283,7 @@ class Exchange:
             self.fail("the gateway failed", "internal")
         self.stage = "done"
         self._shared.exchanges.discard(self)
-        for end in (self._dispatch.let_go, self.limit_hold.let_go):
+        for end in (self._dispatch.let_go, self.body.let_go, self.limit_hold.let_go):
             with contextlib.suppress(Exception):
                 end()
         self._lane.cut(self)
@@ -293,7 +293,8 @@ class Exchange:
         self.stage = "done"
         self._shared.exchanges.discard(self)
         self._delivery.let_go()
+        self.body.let_go()
         self.limit_hold.let_go()
-        size = (self._upload.size, self._delivery.size)
+        size = (self.body.size, self._delivery.size)
         decision, peer = refused or self.granted.forward, self._lane.client.peername
         self.record.write(self._shared.audit_log, decision, peer, end, size)

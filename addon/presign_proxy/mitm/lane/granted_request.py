@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
+from ...core.credentials import Outgoing
 from ...core.decision import Forward
 from ...core.masking import Mask, mask_for
-from ...http.message import Request
+from ...gateway.held_bodies import EMPTY
+from ...http.message import Request, with_length
 from . import request_head
+from .held_body import HeldUpload, Upload
 from .request_head import RequestHead
 
 
@@ -26,9 +30,28 @@ class GrantedRequest(NamedTuple):
         return granted_request(self.head, self.request, forward)
 
     def outgoing(self) -> bytes | None:
-        """Return the head that goes to the upstream; None where its credential was not fetched yet."""
+        """Return the head that goes to the upstream; None where its credential was not fetched yet.
+
+        None also where it is signed as it leaves.
+        """
         sent = self.forward.sent
-        return None if sent is None else request_head.outgoing(self.head, self.forward.origin, sent)
+        if not isinstance(sent, Outgoing) or self.forward.hold is not None:
+            return None
+        return request_head.outgoing(self.head, self.forward.origin, sent)
+
+    def leaving(self, held: Upload) -> bytes:
+        """Return the head that goes to the upstream now, and the body behind it if that was held.
+
+        Raises Denied; LookupError where the credential was not fetched, or has left already.
+        """
+        forward, head = self.forward, self.head
+        if not isinstance(held, HeldUpload):
+            sent = forward.leaving(int(time.time()), EMPTY if forward.hold is not None else None)
+            return request_head.outgoing(head, forward.origin, sent)
+        body = held.kept.whole()
+        sent = forward.leaving(int(time.time()), held.kept.digest())
+        sent = sent._replace(fields=with_length(sent.fields, len(body)))
+        return request_head.outgoing(head._replace(length=len(body)), forward.origin, sent) + body
 
 
 def granted_request(head: RequestHead, request: Request, forward: Forward) -> GrantedRequest:

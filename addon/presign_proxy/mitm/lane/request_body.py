@@ -18,10 +18,13 @@ class UploadError(Exception):
     """The body is not framed as HTTP/1.1 has it."""
 
 
-class _Body:
+class Body:
     """A body while it comes."""
 
     __slots__ = ("_held", "_left", "_moved", "done", "size")
+
+    holds = False
+    """True if it is read whole before the head is sent."""
 
     def __init__(self, length: int | None) -> None:
         """Args: length: that was announced; None of a body in chunks."""
@@ -57,6 +60,9 @@ class _Body:
             raise body_too_large(most)
         return found
 
+    def let_go(self) -> None:
+        """Keep nothing of it: it passes through."""
+
     def move(self) -> None:
         """Note that something of the exchange has moved: the time that it may stand still begins again."""
         self._moved = time.monotonic()
@@ -80,7 +86,7 @@ class _Body:
         return now - self._moved > patience[self._held]
 
 
-class Sized(_Body):
+class Sized(Body):
     """A body whose length was announced."""
 
     __slots__ = ()
@@ -93,10 +99,18 @@ class Sized(_Body):
         return mine, data[len(mine) :]
 
 
-class Chunked(_Body):
+class Chunked(Body):
     """A body in chunks, which are written again: extensions and trailers were never checked."""
 
     __slots__ = ("_buffer", "_reader")
+
+    last = b"0\r\n\r\n"
+    """What ends it as it is sent."""
+
+    @staticmethod
+    def frame(piece: bytes) -> bytes:
+        """Return a piece as it is sent."""
+        return b"%x\r\n%b\r\n" % (len(piece), piece)
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -107,7 +121,7 @@ class Chunked(_Body):
         self._buffer += data
         sent = b"".join(self._chunks())
         if self.done:
-            return sent + b"0\r\n\r\n", bytes(self._buffer)
+            return sent + self.last, bytes(self._buffer)
         if self._reader.lags:
             rest, self._buffer = bytes(self._buffer), ReceiveBuffer()
             return sent, rest
@@ -128,7 +142,7 @@ class Chunked(_Body):
                 return
             piece = bytes(found.data)
             self.size += len(piece)
-            yield b"%x\r\n%b\r\n" % (len(piece), piece)
+            yield self.frame(piece)
             if self._reader.lags:
                 return
 

@@ -1,0 +1,80 @@
+"""Bodies that are read whole before anything is sent: each has a bound, and so have all of a worker."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from ..core.policy import body_too_large_to_hold
+from ..errors import Denied
+
+MAX_ALL: Final = 64 * 1024 * 1024
+"""Most bytes of all held bodies of a worker."""
+EMPTY: Final = sha256().hexdigest().encode("ascii")
+"""The digest of a body that is not there."""
+_LATER: Final = "Too many bodies are being read: try again in a moment."
+_SOON: Final = ((b"Retry-After", b"1"),)
+
+
+class HeldBody:
+    """The body of one request, as far as it has come."""
+
+    __slots__ = ("_among", "_hash", "_most", "_pieces", "size")
+
+    def __init__(self, among: HeldBodies, most: int) -> None:
+        """Args: most: bytes that it may have."""
+        self._among = among
+        self._most = most
+        self._pieces: list[bytes] = []
+        self._hash = sha256()
+        self.size = 0
+
+    def add(self, piece: bytes) -> None:
+        """Keep a piece. Raises Denied if it is one too many: then nothing is kept any more."""
+        size = self.size + len(piece)
+        if size > self._most:
+            self.let_go()
+            raise body_too_large_to_hold(self._most)
+        if not self._among.has_room(len(piece)):
+            self.let_go()
+            raise Denied("unavailable", "the held bodies of this worker fill their memory",
+                         fields=_SOON, sentence=_LATER)  # fmt: skip
+        self._among.size += len(piece)
+        self.size = size
+        self._hash.update(piece)
+        self._pieces.append(piece)
+
+    def digest(self) -> bytes:
+        """Return SHA-256 of all that has come, in hexadecimal digits."""
+        return self._hash.hexdigest().encode("ascii")
+
+    def whole(self) -> bytes:
+        """Return all that has come: the very bytes of which `digest` is the hash."""
+        return b"".join(self._pieces)
+
+    def let_go(self) -> None:
+        """Keep nothing any more. May be called more than once."""
+        self._pieces.clear()
+        self._among.size -= self.size
+        self.size = 0
+
+
+class HeldBodies:
+    """All held bodies of a worker."""
+
+    def __init__(self, most: int = MAX_ALL) -> None:
+        self._most = most
+        self.size = 0
+        """Bytes of all of them."""
+
+    def has_room(self, more: int) -> bool:
+        """Return whether so many more bytes may be kept."""
+        return self.size + more <= self._most
+
+    def begin(self, most: int) -> HeldBody:
+        """Return a body of which nothing has come.
+
+        Args:
+            most: bytes that it may have.
+        """
+        return HeldBody(self, most)
