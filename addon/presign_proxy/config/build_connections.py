@@ -150,6 +150,7 @@ class Registrar:
             entry.pool in (True, "on"),
             isinstance(entry, PresignConnection) and entry.challenge != "none",
             frozenset([one.lower().encode() for one in getattr(entry, "url_headers", ())]),
+            *((entry.websocket, entry.max_duration) if isinstance(entry, PresignConnection) else ()),
         )
 
     def _ceiling(self, at: Location, entry: PresignConnection) -> Ceiling:

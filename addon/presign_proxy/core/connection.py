@@ -46,6 +46,10 @@ class Conduct:
     """True if a denied request without a presign is answered with a challenge for credentials."""
     url_headers: frozenset[bytes] = frozenset()
     """Lower-case names of response headers, besides those of `links.LINKS`, with a URL to request next."""
+    websocket: bool = False
+    """True if a GET may become a WebSocket."""
+    max_duration: int = 24 * 60 * 60
+    """Most seconds that a WebSocket may last."""
 
     @property
     def patience(self) -> tuple[int, int]:

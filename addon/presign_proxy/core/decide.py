@@ -19,7 +19,8 @@ from .grant import Grant, grant_presign, grant_source
 from .recognise import at_another_name, form_of, recognise
 from .refusal_message import sentence_for
 from .registry import Registry
-from .rewrite_request import check_meaning, check_upgrade, outgoing
+from .rewrite_request import check_meaning, check_wishes, outgoing
+from .upgrade import handshake_of
 
 _NO_REGISTRY: Final = Registry({})
 
@@ -81,15 +82,16 @@ def _forward(
     registry: Registry, grant: Grant, request: Request, head: Head, facts: Facts, style: Style, now: int
 ) -> Forward:
     """Return the whole outgoing request of a grant. Raises Denied."""
-    check_upgrade(request, head, gateway=grant.gateway)
-    check_meaning(request, head)
     connection = grant.connection
+    handshake = handshake_of(request, head, connection)
+    check_wishes(request, head, gateway=grant.gateway)
+    check_meaning(request, head)
     if connection.lacks:  # before the missing secret would be used
         raise Denied("unavailable", f"a secret of the connection is missing: {connection.lacks}")
     uses = _uses(grant)
     if uses is not None and style != "bare":
         check_confirmed(request, head, facts, grant.terms.max_uses, navigates=style == "page")
-    plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
+    plain = outgoing(request, grant.path, grant.query, connection, grant.token_in, handshake)
     return Forward(
         connection=connection,
         origin=grant.origin,
@@ -104,6 +106,7 @@ def _forward(
         judged=Judged(registry.mark, now),
         asked=Asked(request, grant.methods, grant.paths, registry.trusted_proxies) if grant.paths else None,
         proxied=request.origin.scheme if request.is_proxied else "",
+        handshake=handshake,
     )
 
 

@@ -16,6 +16,7 @@ from ..signing.signed_policy import NO_TERMS, Terms
 from .answers import Answer, Style, refusal
 from .connection import Connection
 from .credentials import Fill, Outgoing, filling
+from .upgrade import Handshake
 
 
 @dataclass(slots=True)
@@ -195,6 +196,8 @@ class Forward(NamedTuple):
     """None in scheme source."""
     proxied: str = ""
     """The scheme of the request if the gateway is the client's proxy; else empty."""
+    handshake: Handshake | None = None
+    """What the client has asked for if it asks for a WebSocket."""
 
     def __repr__(self) -> str:
         """Name the grant only: the rest holds the credential, the presign, and what the client has sent."""

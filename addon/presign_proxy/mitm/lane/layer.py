@@ -11,6 +11,7 @@ from mitmproxy.proxy.context import Context
 
 from ..sockets import handler_of, speaks_h1
 from ..waker import Waker
+from . import websocket
 from .pipeline import Pipeline, log_failure
 from .shared import LaneShared
 
@@ -76,7 +77,7 @@ class Lane(layer.Layer):
                 yield from self._next()
                 pipeline.take_over()
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.client:
-            if not pipeline.end_input():
+            if not websocket.end_input(pipeline):
                 pipeline.give_up()
                 yield commands.CloseConnection(self.client)
         elif isinstance(event, LaneEvent):
@@ -121,7 +122,7 @@ class Lane(layer.Layer):
         """Call this layer as mitmproxy does. Where that fails, cut the client off."""
         try:
             handler = handler_of(self.client)
-            may = self.pipeline.phase != "over" and self.client.state & ConnectionState.CAN_WRITE
+            may = self.pipeline.phase != "over" and self.client.state is not ConnectionState.CLOSED
             if handler is not None and may:
                 await handler.server_event(LaneEvent(self))
         except Exception as error:
