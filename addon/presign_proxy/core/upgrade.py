@@ -63,6 +63,11 @@ class Handshake(NamedTuple):
         return binascii.b2a_base64(digest, newline=False)
 
 
+def asks_for_websocket(fields: Fields) -> bool:
+    """Return whether a request asks for WebSocket: what comes behind it may be frames."""
+    return WEBSOCKET in _listed(fields, b"upgrade")
+
+
 def is_of_handshake(key: bytes) -> bool:
     """Return whether a header, by its folded name, belongs to a handshake, and so is written again."""
     return key.startswith(_FAMILY)
@@ -76,7 +81,7 @@ def handshake_of(request: Request, head: Head, connection: Connection) -> Handsh
     Raises Denied if the connection does not allow WebSocket, or if the handshake is not exactly that of
     RFC 6455. A client would wait in vain for an upgrade that is only ignored.
     """
-    if b"upgrade" not in head.names or WEBSOCKET not in _listed(request.fields, b"upgrade"):
+    if b"upgrade" not in head.names or not asks_for_websocket(request.fields):
         return None
     if not connection.conduct.websocket:
         raise Denied("upgrade_required", "the connection does not allow WebSocket", fields=_NO_WEBSOCKET)

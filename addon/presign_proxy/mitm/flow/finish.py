@@ -11,6 +11,7 @@ from ...errors import STATUS
 from ...observe.audit_log import AuditLog
 from ...observe.audit_record import GONE, Outcome
 from .flow_display import mark_end
+from .response import begins_websocket
 from .state import FlowState, FlowStates
 
 
@@ -22,7 +23,13 @@ class Finisher:
         self._audit_log = audit_log
 
     def answered(self, flow: http.HTTPFlow) -> None:
-        """End an exchange whose answer is complete."""
+        """End an exchange whose answer is complete, unless a WebSocket begins with it."""
+        flow_state = self._states.get(flow)
+        if flow_state is None or not begins_websocket(flow_state):
+            self._finish(flow, None)
+
+    def closed(self, flow: http.HTTPFlow) -> None:
+        """End a WebSocket."""
         self._finish(flow, None)
 
     def failed(self, flow: http.HTTPFlow) -> None:

@@ -94,6 +94,9 @@ class SendingStream(UploadingStream):
         server = command.connection
         if not same or not isinstance(server, Server) or not reaches(server, grant):
             return self._changed(flow_state)
+        if grant.handshake is not None and server.alpn == b"h2":
+            flow_state.progress.explain("the upstream speaks HTTP/2, over which WebSocket is not served")
+            return self._refusal("upstream")
         if not self.http_layer.has_room(server):
             return self._refusal("unavailable")  # it would leave later, without being confirmed
         withdrawn = self.states.confirm(flow_state)
