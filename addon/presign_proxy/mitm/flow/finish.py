@@ -25,7 +25,7 @@ class Finisher:
     def answered(self, flow: http.HTTPFlow) -> None:
         """End an exchange whose answer is complete, unless a WebSocket begins with it."""
         flow_state = self._states.get(flow)
-        if flow_state is None or not begins_websocket(flow_state):
+        if flow_state is None or not begins_websocket(flow, flow_state):
             self._finish(flow, None)
 
     def closed(self, flow: http.HTTPFlow) -> None:

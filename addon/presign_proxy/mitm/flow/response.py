@@ -57,10 +57,14 @@ def put_reply(event: ResponseHeaders, reply: Reply, *, client_version: bytes) ->
     response.stream = True
 
 
-def begins_websocket(flow_state: FlowState) -> bool:
-    """Return whether the upstream has switched to WebSocket, as a handshake that is granted asks for."""
-    grant, response = flow_state.grant, flow_state.progress.response
-    return grant is not None and grant.handshake is not None and response.status == SWITCHING
+def begins_websocket(flow: http.HTTPFlow, flow_state: FlowState) -> bool:
+    """Return whether the upstream has switched to WebSocket, and the client is told so.
+
+    Another addon may have put a response of its own in the place of the upstream's, and so has a refusal.
+    """
+    grant, told = flow_state.grant, flow.response is not None and flow.response.status_code == SWITCHING
+    asked = grant is not None and grant.handshake is not None
+    return told and asked and flow_state.progress.response.status == SWITCHING
 
 
 def end_with(response: http.Response) -> None:

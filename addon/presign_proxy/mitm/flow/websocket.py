@@ -28,6 +28,7 @@ from ...core import under_way
 from ...core.masking import Mask
 from ...core.policy import body_too_large
 from ...core.response_body import Body
+from ...core.upgrade import SWITCHING
 from ..sockets import reset
 from .coalesce import Commands
 from .outgoing_messages import SendingStream
@@ -52,7 +53,7 @@ class WebSocketStream(SendingStream):
 
     @property
     def _switches(self) -> bool:
-        return self.flow_state is not None and begins_websocket(self.flow_state)
+        return self.flow_state is not None and begins_websocket(self.flow, self.flow_state)
 
     def send_response(self, already_streamed: bool = False) -> Commands:
         if self._switches:
@@ -61,9 +62,12 @@ class WebSocketStream(SendingStream):
 
     def flow_done(self) -> Commands:
         """Begin to pass on bytes, those first that each side has sent ahead."""
-        flow_state = self.flow_state
-        if flow_state is None or not self._switches or (grant := flow_state.grant) is None:
+        flow_state, status = self.flow_state, self.flow.response and self.flow.response.status_code
+        if flow_state is None or flow_state.granted is None or status != SWITCHING:
             yield from super().flow_done()
+            return
+        if not self._switches or (grant := flow_state.grant) is None:
+            yield from self._end_both()  # a 101 of another addon's making: nothing was agreed on
             return
         response = flow_state.progress.response
         response.begin(Body(UNMASKED), ())
@@ -141,8 +145,8 @@ class WebSocketStream(SendingStream):
         yield SendHttp(ResponseProtocolError(self.stream_id, "EOF", code), client)
         if self.flow.websocket is not None:
             self.flow.websocket.timestamp_end = time.time()
+            yield WebsocketEndHook(self.flow)
         self.flow.live = False
-        yield WebsocketEndHook(self.flow)
-        del self._handle_event
+        vars(self).pop("_handle_event", None)
         self._leave()
         yield DropStream(self.stream_id)

@@ -11,9 +11,9 @@ from mitmproxy.proxy.context import Context
 
 from ..sockets import handler_of, speaks_h1
 from ..waker import Waker
-from . import websocket
 from .pipeline import Pipeline, log_failure
 from .shared import LaneShared
+from .websocket import WebSocketExchange
 
 Commands = layer.CommandGenerator[None]
 
@@ -77,7 +77,7 @@ class Lane(layer.Layer):
                 yield from self._next()
                 pipeline.take_over()
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.client:
-            if not websocket.end_input(pipeline):
+            if not self._end_input():
                 pipeline.give_up()
                 yield commands.CloseConnection(self.client)
         elif isinstance(event, LaneEvent):
@@ -96,6 +96,18 @@ class Lane(layer.Layer):
         self.pipeline.start(handler_of(self.client), self.context.server)
         if not speaks_h1(self.client):
             yield from self._hand_over()
+
+    def _end_input(self) -> bool:
+        """Note that the client says no more. Return whether its connection goes on, if only to be closed."""
+        pipeline, exchange = self.pipeline, self.pipeline.exchange
+        if not isinstance(exchange, WebSocketExchange):
+            return pipeline.end_input()
+        pipeline.advance()  # with what was sent ahead of the end
+        if not exchange.is_switched:
+            return False  # it has left before the 101
+        pipeline.has_ended = True
+        exchange.end_input()
+        return True
 
     def _next(self) -> Commands:
         """Begin with what has come, or hand it over."""

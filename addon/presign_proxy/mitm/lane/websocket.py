@@ -24,7 +24,6 @@ from .request_body import Sized
 if TYPE_CHECKING:
     from .client_side import ClientSide
     from .granted_request import GrantedRequest
-    from .pipeline import Pipeline
     from .shared import LaneShared
 
 logger = logging.getLogger(__name__)
@@ -185,16 +184,3 @@ class WebSocketExchange(Exchange):
         self._upload.done = True  # nothing more of it is waited for
         self._finish(End(self.record.status))
         self._lane.over(self, close=True)
-
-
-def end_input(pipeline: Pipeline) -> bool:
-    """Note that a client says no more. Return whether its connection goes on, if only to be closed."""
-    exchange = pipeline.exchange
-    if not isinstance(exchange, WebSocketExchange):
-        return pipeline.end_input()
-    pipeline.advance()  # with what was sent ahead of the end
-    if not exchange.is_switched:
-        return False  # it has left before the 101
-    pipeline.has_ended = True
-    exchange.end_input()
-    return True
