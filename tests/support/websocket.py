@@ -40,7 +40,9 @@ def frame(payload: bytes, opcode: int = TEXT, *, masked: bool = False, last: boo
     if not masked:
         return head + payload
     mask = b"\x37\xfa\x21\x3d"
-    return head + mask + bytes(octet ^ mask[at % 4] for at, octet in enumerate(payload))
+    masks = (mask * (size // 4 + 1))[:size]
+    masked_ = int.from_bytes(payload, "big") ^ int.from_bytes(masks, "big")
+    return head + mask + masked_.to_bytes(size, "big")
 
 
 def opened(lab: LaneLab, client: Wire, *fields: str, **options: Any) -> Wire:
