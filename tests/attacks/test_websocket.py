@@ -1,5 +1,8 @@
 """WebSocket under attack, on every way that a request may take: clients and upstreams that smuggle."""
 
+import contextlib
+import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +13,7 @@ from support.gateways import MakeGateway
 from support.h2client import H2Client
 from support.lab import REAL_SECRET
 from support.lanes import GATEWAY, LEAST, WAYS, LaneLab, config, is_closed
+from support.mutations import LINES
 from support.raw import parse_response
 from support.websocket import HANDSHAKE, KEYED, UPGRADE, VERSION, frame, opened, switching
 
@@ -310,3 +314,110 @@ def test_an_echoed_credential_is_masked_in_the_101(lab: LaneLab, client: Wire) -
     head = client.read_head()
     assert head.startswith(b"HTTP/1.1 101 ")
     assert REAL_SECRET.encode() not in head
+
+
+# -- mutated handshakes -----------------------------------------------------------------------------------
+
+TRICKS = (
+    b"Upgrade: h2c",
+    b"Upgrade : websocket",
+    b"Upgrade:\twebsocket",
+    b"Upgrade: websocket\r\n folded",
+    b"Connection: Upgrade, Sec-WebSocket-Version",
+    b"Connection: Origin",
+    b"Connection:",
+    b"Connection: ,,Upgrade",
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+    b'Sec-WebSocket-Extensions: a; b="c, d"',
+    b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.sk-mine",
+    b"Sec-WebSocket-Protocol: a\x00b",
+    b"Sec-WebSocket-Location: /admin",
+    b"sec_websocket_key: AAAAAAAAAAAAAAAAAAAAAA==",
+    b"Sec-WebSocket-Key1: 1 2 3",
+    b"Content-Length: 0",
+    b"Content-Length: 5",
+    b"Transfer-Encoding: chunked",
+    b"Expect: 100-continue",
+    b"HTTP2-Settings: AAMAAABkAAQAAP__",
+)
+COUNT = int(os.environ.get("PRESIGN_REQUESTS", "90"))
+WRITTEN = {
+    b"upgrade": b"websocket",
+    b"connection": b"Upgrade",
+    b"sec-websocket-version": b"13",
+    b"sec-websocket-key": KEYED.partition(": ")[2].encode(),
+}
+OFFERED = (b"sec-websocket-protocol", b"sec-websocket-extensions")
+
+
+def mutated(head: bytes, chance: random.Random) -> bytes:
+    """A handshake in which lines are added, doubled, taken out or changed a little, and what comes behind."""
+    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(1, len(lines))
+        what = chance.choice(["add", "add", "double", "drop", "case", "splice"])
+        if what == "add":
+            lines.insert(at, chance.choice(TRICKS + LINES))
+        elif what == "double":
+            lines.insert(at, lines[at])
+        elif what == "drop" and len(lines) > 2:
+            del lines[at]
+        elif what == "case":
+            lines[at] = lines[at].swapcase()
+        elif what == "splice":
+            place = chance.randrange(len(lines[at]) + 1)
+            lines[at] = (
+                lines[at][:place] + chance.choice([b" ", b",", b"\t", b"\x0b", b"x"]) + lines[at][place:]
+            )
+    behind = chance.choice([b"", b"", EVIL, frame(b"early", masked=True), b"hello"])
+    return b"\r\n".join([first, *lines]) + b"\r\n\r\n" + behind
+
+
+def is_exact(asked: bytes) -> bool:
+    """Whether a head has these fields once each, as they are written, and of its family nothing else."""
+    fields = [line.split(b": ", 1) for line in asked.removesuffix(b"\r\n\r\n").split(b"\r\n")[1:]]
+    family = [(name.lower(), value) for name, value in fields if _of_handshake(name)]
+    offers = [name for name, _ in family if name in OFFERED]
+    written = [field for field in family if field[0] not in OFFERED]
+    framed = any(name.lower() in (b"content-length", b"transfer-encoding", b"expect") for name, _ in fields)
+    return sorted(written) == sorted(WRITTEN.items()) and len(set(offers)) == len(offers) and not framed
+
+
+def _of_handshake(name: bytes) -> bool:
+    key = name.lower().replace(b"_", b"-")
+    return key in WRITTEN or key.startswith(b"sec-websocket-")
+
+
+@pytest.mark.slow
+def test_of_mutated_handshakes_only_exact_ones_arrive(lab: LaneLab) -> None:
+    """Exact, with nothing behind; or as an ordinary request without any part of a handshake."""
+    chance, arrived, upgraded = random.Random(20261130), 0, 0
+    for _ in range(COUNT):
+        lab.fresh()
+        with lab.client() as client:
+            client.send(sent := mutated(lab.head(*HANDSHAKE), chance))
+            with contextlib.suppress(OSError):
+                client.sock.settimeout(0.6)
+                client.buffer += client.sock.recv(65536)
+            if not lab.hand.waits(0):
+                continue
+            arrived += 1
+            api = lab.hand.accept()
+            asked = api.read_head()
+            assert asked.count(b"Host: ") == 1, sent
+            assert REAL_SECRET.encode() in asked, sent
+            assert b"mine" not in asked.replace(b"client_max", b""), sent
+            if b"upgrade: websocket" in asked.lower():
+                upgraded += 1
+                assert is_exact(asked), sent
+                assert api.is_silent(0.05), sent
+            else:
+                assert not any(_of_upgrade(line) for line in asked.split(b"\r\n")), sent
+        lab.hand.hang_up()
+    assert upgraded > COUNT // 20
+    assert arrived < COUNT
+
+
+def _of_upgrade(line: bytes) -> bool:
+    return line.lower().startswith((b"upgrade:", b"connection:"))
