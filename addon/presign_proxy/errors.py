@@ -55,7 +55,7 @@ MESSAGE: Final[dict[str, str]] = {
     "not_found": "There is nothing here. Presigned URLs have the form /api/proxy/{connectionId}/{path}.",
     "timeout": "The rest of this request did not come in time.",
     "not_confirmed": "A browser is asked to continue before a use of this link is counted.",
-    "upgrade_required": "WebSocket is not served here: use HTTP without an upgrade.",
+    "upgrade_required": "This connection does not allow WebSocket: use HTTP without an upgrade.",
     "too_large": "The head or the body of this request is too large.",
     "limited": "A limit of this presigned request has been reached.",
     "internal": "The gateway failed to handle this request; it was not forwarded.",

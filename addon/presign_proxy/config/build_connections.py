@@ -156,6 +156,7 @@ class Registrar:
             isinstance(entry, PresignConnection) and entry.challenge != "none",
             frozenset([one.lower().encode() for one in getattr(entry, "url_headers", ())]),
             self._cors(entry, [*slots, *map(str.encode, headers)]),
+            *((entry.websocket, entry.max_duration) if isinstance(entry, PresignConnection) else ()),
         )
 
     def _cors(self, entry: CommonConnection, sent: list[bytes]) -> Cors | None:

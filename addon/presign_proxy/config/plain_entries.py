@@ -38,6 +38,8 @@ MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "allow_networks": (list,),
         "challenge": (str,),
         "url_headers": (list,),
+        "websocket": (bool,),
+        "max_duration": (str,),
     },
     "source": _COMMON
     | {

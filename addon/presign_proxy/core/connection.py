@@ -49,6 +49,10 @@ class Conduct:
     """Lower-case names of response headers, besides those of `links.LINKS`, with a URL to request next."""
     cors: Cors | None = None
     """The pages of other origins that may call the connection; None for no page."""
+    websocket: bool = False
+    """True if a GET may become a WebSocket."""
+    max_duration: int = 24 * 60 * 60
+    """Most seconds that a WebSocket may last."""
 
     @property
     def patience(self) -> tuple[int, int]:

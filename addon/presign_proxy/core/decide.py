@@ -20,7 +20,8 @@ from .grant import Grant, grant_presign, grant_source
 from .recognise import at_another_name, form_of, recognise
 from .refusal_message import sentence_for
 from .registry import Registry
-from .rewrite_request import check_meaning, check_upgrade, outgoing
+from .rewrite_request import check_meaning, check_wishes, outgoing
+from .upgrade import handshake_of
 
 _NO_REGISTRY: Final = Registry({})
 
@@ -86,17 +87,18 @@ def _forward(
     registry: Registry, grant: Grant, request: Request, head: Head, facts: Facts, style: Style, now: int
 ) -> Forward:
     """Return the whole outgoing request of a grant. Raises Denied."""
-    check_upgrade(request, head, gateway=grant.gateway)
-    check_meaning(request, head)
     connection = grant.connection
     if connection.conduct.cors is not None:
         facts.readable = connection.conduct.cors.readable(head, request.fields)
+    handshake = handshake_of(request, head, connection)
+    check_wishes(request, head, gateway=grant.gateway)
+    check_meaning(request, head)
     if connection.lacks:  # before the missing secret would be used
         raise Denied("unavailable", f"a secret of the connection is missing: {connection.lacks}")
     uses = _uses(grant)
     if uses is not None and style != "bare":
         check_confirmed(request, head, facts, grant.terms.max_uses, navigates=style == "page")
-    plain = outgoing(request, grant.path, grant.query, connection, grant.token_in)
+    plain = outgoing(request, grant.path, grant.query, connection, grant.token_in, handshake)
     signer = connection.injector
     hold = signer.held(request, plain, grant.origin) if isinstance(signer, SigV4Credential) else None
     return Forward(
@@ -114,6 +116,7 @@ def _forward(
         asked=Asked(request, grant.methods, grant.paths, registry.trusted_proxies) if grant.paths else None,
         proxied=request.origin.scheme if request.is_proxied else "",
         hold=hold,
+        handshake=handshake,
     )
 
 

@@ -16,6 +16,7 @@ from ..signing.signed_policy import NO_TERMS, Terms
 from .answers import Answer, Style, permission, refusal
 from .connection import Connection
 from .credentials import Fill, Leaving, Outgoing, Unsigned, filling
+from .upgrade import Handshake
 
 
 @dataclass(slots=True)
@@ -223,6 +224,8 @@ class Forward(NamedTuple):
     """The scheme of the request if the gateway is the client's proxy; else empty."""
     hold: int | None = None
     """Most bytes of a body that is read whole before anything is sent; None if the body streams."""
+    handshake: Handshake | None = None
+    """What the client has asked for if it asks for a WebSocket."""
 
     def __repr__(self) -> str:
         """Name the grant only: the rest holds the credential, the presign, and what the client has sent."""

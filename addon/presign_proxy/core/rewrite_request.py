@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..errors import Denied, Malformed
+from ..errors import Malformed
 from ..http.field_names import header_key
 from ..http.message import Fields, Head, Request
 from ..http.query import without
@@ -14,6 +14,7 @@ from .connection import Connection
 from .credentials import CredentialSlots, Outgoing
 from .redact import holds_presign
 from .strip_list import EXPECT, is_credential, nominated, passing
+from .upgrade import Handshake, is_of_handshake
 
 _METHODS: Final = frozenset(
     b"x-http-method x-http-method-override x-http-methodoverride x-method-override real-method "
@@ -36,10 +37,7 @@ NO_OVERRIDE: Final = "A header that overrides the method is not forwarded: send 
 NO_SECOND_PATH: Final = "MOVE and COPY with a Destination are not forwarded: only one path is signed."
 NO_COPY: Final = "A header that names a second object is not forwarded: only one path is signed."
 
-_WEBSOCKET: Final = b"websocket"
-_NO_WEBSOCKET: Final = ((b"Upgrade", b"HTTP/1.1"), (b"Connection", b"Upgrade"))
-"""The protocol that is served instead (RFC 9110, 15.5.22)."""
-_ASKS_FOR_MORE: Final = frozenset((b"upgrade", b"service-worker", b"expect"))
+_ASKS_FOR_MORE: Final = frozenset((b"service-worker", b"expect"))
 PROXY_AUTHORIZATION: Final = b"proxy-authorization"
 
 
@@ -63,18 +61,15 @@ def check_meaning(request: Request, head: Head) -> None:
             raise Malformed(f"{key.decode()} names a second path", NO_COPY)
 
 
-def check_upgrade(request: Request, head: Head, *, gateway: bool) -> None:
-    """Refuse WebSocket, service workers at the gateway, and any Expect but 100-continue. Raises Denied.
+def check_wishes(request: Request, head: Head, *, gateway: bool) -> None:
+    """Refuse service workers at the gateway, and any Expect but 100-continue. Raises Malformed.
 
-    A client would wait in vain for an upgrade to WebSocket. A service worker would outlive the presign. Other
-    upgrades are offers that a server may ignore (RFC 9110, 7.8); their headers are stripped.
+    A service worker would outlive the presign.
     """
     if _ASKS_FOR_MORE.isdisjoint(head.names):
         return
     for name, value in request.fields:
         key = name.lower()
-        if key == b"upgrade" and _WEBSOCKET in [one.strip().lower() for one in value.split(b",")]:
-            raise Denied("upgrade_required", "WebSocket is not served", fields=_NO_WEBSOCKET)
         if key == b"service-worker" and gateway:
             raise Malformed("service workers are not served")
         if key == EXPECT and value.strip().lower() != b"100-continue":
@@ -87,6 +82,7 @@ def outgoing(
     query: bytes | None,
     connection: Connection,
     token_in: tuple[bytes, ...] = (),
+    handshake: Handshake | None = None,
 ) -> Outgoing:
     """Return the request for the upstream, without credential and `Host`.
 
@@ -94,6 +90,7 @@ def outgoing(
         path: the canonical path, base included.
         query: the query without the presign.
         token_in: the lower-case headers that contained the presign, if it was a key token.
+        handshake: of a WebSocket, if it is one.
     """
     slots = connection.injector.slots
     kept = _kept(request.fields, slots, connection)
@@ -104,6 +101,9 @@ def outgoing(
         kept += tuple(field for field in defaults if header_key(field[0]) not in present)
     # The mask could miss the credential in an encoded reply.
     kept += ((b"Accept-Encoding", b"identity"),)
+    if handshake is not None:
+        kept = tuple([field for field in kept if not is_of_handshake(header_key(field[0]))])
+        kept += handshake.fields
     return Outgoing(path, without(query, slots.params) if slots.params else query, kept)
 
 

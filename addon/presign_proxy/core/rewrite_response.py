@@ -6,12 +6,14 @@ import re
 from typing import Final, NamedTuple
 
 from ..errors import Denied
+from ..http.field_names import header_key
 from ..http.message import CONTROLS, TOKEN, Fields
 from ..http.response_head import UNFRAMED
 from .content_coding import CODINGS, UNREADABLE
 from .decision import Forward
 from .links import LINKS, MAX_COST, MAX_URLS, Led, cost_of, rewrite_url, weight
 from .masking import Mask
+from .upgrade import SWITCHING, is_of_handshake, switched
 
 _ALWAYS: Final = frozenset(
     b"www-authenticate proxy-authenticate authentication-info proxy-authentication-info keep-alive "
@@ -81,18 +83,22 @@ def linked(fields: Fields, links: tuple[Led, ...]) -> Fields:
 
 def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     """Return the rewritten head. Raises Denied("upstream") if the response must not be forwarded."""
-    if not 200 <= reply.status <= 999:
+    handshake = forward.handshake if reply.status == SWITCHING else None
+    if not 200 <= reply.status <= 999 and handshake is None:
         raise Denied("upstream", "the upstream switches protocols, or sends an interim response as final")
     names, text = _checked(reply)
+    switch = switched(reply.fields, handshake) if handshake is not None else ()
     conduct = forward.connection.conduct
     gateway = forward.gateway_prefix is not None
     gone = _GONE[gateway, conduct.cookies, conduct.cache]
-    empty = reply.status in UNFRAMED
+    empty = reply.status in UNFRAMED or handshake is not None
     encoded = b"content-encoding" in names and bool(mask) and _is_encoded(reply)
     encoded = encoded and not empty and forward.facts.method != "HEAD"
     gone |= UNFRAMED.get(reply.status, frozenset())
     if b"connection" in names:
         gone |= _nominated(reply.fields)
+    if handshake is not None:
+        gone |= {b"connection", *[name for name in names if is_of_handshake(header_key(name))]}
     if encoded:
         gone |= {b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest", b"etag"}
     links: list[Led] = []
@@ -105,7 +111,7 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
         fields = _masked(fields, mask)
         reason = mask.mask(reason)
         links = [Led(mask.mask(shown), mask.mask(sent)) for shown, sent in links]
-    fields += _added(forward, gateway=gateway)
+    fields += [*_added(forward, gateway=gateway), *switch]
     return Reply(
         reply.status,
         reason,

@@ -65,7 +65,9 @@ ADVICE: Final[dict[str, str]] = {
         "Nothing is wrong: a browser, or a program that shows previews of links, has looked at a link with "
         "max_uses. The person continues on the page; no use was counted before."
     ),
-    "upgrade_required": "Use the API over plain HTTP, without WebSocket.",
+    "upgrade_required": (
+        "Use the API over plain HTTP, or allow WebSocket: `websocket: true` in the connection, and HTTP/1.1."
+    ),
     "too_large": (
         "Send less: a head has at most 64 KiB and 100 fields, a body what was signed (`--max-body`)."
     ),

@@ -14,7 +14,7 @@ from mitmproxy.proxy.events import ConnectionClosed
 
 from ..observe.audit_record import GONE, Outcome
 from .flow.state import FlowState, FlowStates
-from .flow.stream_events import Overdue, Stalled
+from .flow.stream_events import Expired, Overdue, Stalled
 from .half_closed import has_gone, is_quiet
 from .room import Room
 from .sockets import cut, handler_of, hang_up, is_taken, keep_awake
@@ -152,9 +152,13 @@ class Deadlines:
                 cut(flow_state.client, progress.server or flow_state.client)
 
     async def _wake_overdue(self, now: float) -> None:
-        """Answer requests that wait too long for their connection: for a hook, a name, TCP or TLS."""
+        """Answer requests that wait too long for their connection: for a hook, a name, TCP or TLS. End
+        WebSockets that have lasted for too long.
+        """
         for flow_state in self._states.live():
             handler, stream = handler_of(flow_state.client), flow_state.stream
+            if handler is not None and stream is not None and 0 < flow_state.progress.response.until < now:
+                await handler.server_event(Expired(stream))
             if handler is not None and stream is not None and _connects_for_too_long(flow_state, now):
                 flow_state.progress.time_out()
                 await handler.server_event(Overdue(stream))

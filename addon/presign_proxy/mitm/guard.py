@@ -224,5 +224,8 @@ class Guard:
     def response(self, flow: http.HTTPFlow) -> None:
         self._finisher.answered(flow)
 
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        self._finisher.closed(flow)
+
     def error(self, flow: http.HTTPFlow) -> None:
         self._finisher.failed(flow)

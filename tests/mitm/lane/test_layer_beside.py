@@ -23,7 +23,7 @@ def story(monkeypatch: pytest.MonkeyPatch) -> Story:
 
 
 @pytest.mark.parametrize(
-    "why", ["it is there", "no handler", "nothing can be written", "only to be written to"]
+    "why", ["it is there", "no handler", "it is closed", "only to be read from", "only to be written to"]
 )
 def test_a_client_that_has_gone_is_told_nothing(why: str, story: Story) -> None:
     async def work(lab: Lab) -> None:
@@ -35,13 +35,15 @@ def test_a_client_that_has_gone_is_told_nothing(why: str, story: Story) -> None:
         lab.handler.server_event = note
         if why == "no handler":
             lab.handler = None
-        if why == "nothing can be written":
+        if why == "it is closed":
+            lab.client.state = ConnectionState.CLOSED
+        if why == "only to be read from":  # its WebSocket is half-closed, and to be closed
             lab.client.state = ConnectionState.CAN_READ
         if why == "only to be written to":
             lab.client.state = ConnectionState.CAN_WRITE
         lab.lane.poke()
         await lab.settle()
-        assert len(told) == (1 if why in ("it is there", "only to be written to") else 0)
+        assert len(told) == (0 if why in ("no handler", "it is closed") else 1)
         assert lab.aborted == 0
 
     story(work)

@@ -10,8 +10,8 @@
 - `env`: the variables in which the provider's own SDK, command or documentation keeps the key, the usual one
   first; with `asks`, one for each value in the same order.
 - `base_env`: the variables in which the provider's own SDKs look for their base URL.
-- `allow_encoded_slash`, `also`, `challenge`, `url_headers`: the same as in a connection. `also` applies only
-  with the preset's own upstream.
+- `allow_encoded_slash`, `also`, `challenge`, `url_headers`, `websocket`: the same as in a connection. `also`
+  applies only with the preset's own upstream.
 - `sdk_base`: the path that the provider's SDK expects in its base URL.
 - `vars`: the variables in the host of `upstream`, each with the `pattern` of its values and a description,
   `about`.

@@ -137,6 +137,7 @@ class Preset(Strict):
     also: list[AlsoHost] = Field(default=[], max_length=50)
     challenge: Literal["none", "basic"] = "none"
     url_headers: list[UrlHeader] = Field(default=[], max_length=20)
+    websocket: bool = False
     vars: dict[VarName, HostVariable] = Field(default={})
 
     @field_validator("headers")

@@ -253,6 +253,8 @@ class PresignConnection(CommonConnection):
     allow_networks: list[str] = Field(default_factory=list)
     challenge: Literal["none", "basic"] = "none"
     url_headers: list[UrlHeader] = Field(default_factory=list, max_length=20)
+    websocket: bool = False
+    max_duration: Duration = 24 * 60 * 60
 
 
 class SourceConnection(CommonConnection):

@@ -10,6 +10,7 @@ from typing import Any
 from mitmproxy import http
 
 from ...core.decision import Decision, Deny, Facts, Forward, PassThrough, Preflight
+from ...core.upgrade import asks_for_websocket
 from ...gateway.admission import Admission
 from ...gateway.request_id import new_request_id
 from ...http.message import Request, is_sound
@@ -81,7 +82,8 @@ class Committer:
         decision = taken_over or self._admission.decide(request)
         if flow_state is not None:
             # A granted request has passed the grammar; a refused one may not have been checked by it.
-            flow_state.know_framing(sound=not isinstance(decision, Deny) or is_sound(request))
+            sound = not isinstance(decision, Deny) or is_sound(request)
+            flow_state.know_framing(sound=sound and not asks_for_websocket(request.fields))
         if isinstance(decision, PassThrough):
             why = second_fault(request, flow_state.arrival if flow_state else None) if decision.second else ""
             return Deny("malformed", why, "json", Facts(new_request_id())) if why else decision

@@ -26,13 +26,14 @@ from ...core import rewrite_response
 from ...core.answers import Answer
 from ...core.masking import Mask
 from ...core.response_body import LEAST, PATIENCE, TURN, Body
+from ...core.upgrade import SWITCHING
 from ...errors import Denied
 from ..backpressure import is_too_much
 from ..sockets import handler_of, transport_of
 from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, EndingStream
 from .http2_windows import all_unsent, unsent
-from .response import put_reply, reply_of
+from .response import end_with, put_reply, reply_of
 from .state import FlowState
 from .stream_events import Drained
 
@@ -182,6 +183,8 @@ class DownloadingStream(EndingStream):
             reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)
             flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)
             put_reply(event, reply, client_version=self.flow.request.data.http_version)
+            if grant.handshake is not None and event.response.status_code != SWITCHING:
+                end_with(event.response)
         except Denied as denied:
             logger.info("presign: %s: a response is refused: %s", grant.request_id, denied.detail)
             flow_state.progress.explain(denied.detail)

@@ -12,6 +12,7 @@ from ...gateway.request_id import new_request_id
 from ...observe.audit_log import AuditLog
 from ...observe.audit_record import GONE, Outcome
 from .flow_display import mark_end, mark_refusal
+from .response import begins_websocket
 from .state import FlowState, FlowStates
 
 
@@ -23,7 +24,13 @@ class Finisher:
         self._audit_log = audit_log
 
     def answered(self, flow: http.HTTPFlow) -> None:
-        """End an exchange whose answer is complete."""
+        """End an exchange whose answer is complete, unless a WebSocket begins with it."""
+        flow_state = self._states.get(flow)
+        if flow_state is None or not begins_websocket(flow, flow_state):
+            self._finish(flow, None)
+
+    def closed(self, flow: http.HTTPFlow) -> None:
+        """End a WebSocket."""
         self._finish(flow, None)
 
     def failed(self, flow: http.HTTPFlow) -> None:

@@ -96,6 +96,9 @@ class SendingStream(UploadingStream):
         same &= event.end_stream or held is None  # a body that another addon has put in its place
         if not same or not isinstance(server, Server) or not reaches(server, grant):
             return self._changed(flow_state)
+        if grant.handshake is not None and server.alpn == b"h2":
+            flow_state.progress.explain("the upstream speaks HTTP/2, over which WebSocket is not served")
+            return self._refusal("upstream")
         if not self.http_layer.has_room(server):
             return self._refusal("unavailable")  # it would leave later, without being confirmed
         withdrawn = self.states.confirm(flow_state)

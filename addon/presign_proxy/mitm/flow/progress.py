@@ -21,7 +21,7 @@ Stage = Literal["deciding", "preparing", "reading", "connecting", "sending", "wa
 class UpstreamResponse:
     """The upstream's response to a granted request, as far as it has come."""
 
-    __slots__ = ("body", "duration", "is_complete", "links", "status")
+    __slots__ = ("body", "duration", "is_complete", "links", "status", "until")
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -32,6 +32,12 @@ class UpstreamResponse:
         """Values of the head that the flow does not show as the client gets them."""
         self.is_complete = False
         """True if it has come in full."""
+        self.until = 0.0
+        """When the WebSocket that it began ends, on the monotonic clock; 0 where it is none."""
+
+    def set_until(self, until: float) -> None:
+        """Set when the WebSocket ends."""
+        self.until = until
 
     def begin(self, body: Body, links: tuple[Led, ...]) -> None:
         """Note what the head says: how the body is read, and which links the client gets."""

@@ -10,8 +10,10 @@ from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from ...core.answers import Answer
 from ...core.links import Led
 from ...core.rewrite_response import Reply, linked
+from ...core.upgrade import SWITCHING
 from ...http.response_head import UNFRAMED
 from .raw_message import headers_of, twin
+from .state import FlowState
 
 _UNKNOWN_TO_1_0 = frozenset((b"transfer-encoding", b"connection"))
 
@@ -53,6 +55,22 @@ def put_reply(event: ResponseHeaders, reply: Reply, *, client_version: bytes) ->
     response.data.reason = reply.reason
     response.data.headers = headers_of(fields)
     response.stream = True
+
+
+def begins_websocket(flow: http.HTTPFlow, flow_state: FlowState) -> bool:
+    """Return whether the upstream has switched to WebSocket, and the client is told so.
+
+    Another addon may have put a response of its own in the place of the upstream's, and so has a refusal.
+    """
+    grant, told = flow_state.grant, flow.response is not None and flow.response.status_code == SWITCHING
+    asked = grant is not None and grant.handshake is not None
+    return told and asked and flow_state.progress.response.status == SWITCHING
+
+
+def end_with(response: http.Response) -> None:
+    """End the client's connection with a response: behind a failed handshake, nothing is a request."""
+    kept = tuple(field for field in response.data.headers.fields if field[0].lower() != b"connection")
+    response.data.headers = headers_of((*kept, (b"Connection", b"close")))
 
 
 def unframe(response: http.Response) -> None:

@@ -47,11 +47,11 @@ from ..hook_dispatch import Begin
 from .arrival import Arrival, arrival_of
 from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
-from .outgoing_messages import SendingStream
 from .response import unframe
 from .state import FlowState
 from .stream_events import Drained, Overdue, Revoked, Stalled
 from .uploads import FRAMED_OTHERWISE
+from .websocket import WebSocketStream
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ _PROMPT: Final = frozenset(
 )
 
 
-class GuardedStream(SendingStream):
+class GuardedStream(WebSocketStream):
     """A stream that forwards only what its flow's state says may be forwarded."""
 
     begin: Begin | None = None

@@ -33,5 +33,9 @@ class Revoked(StreamEvent):
     """What a request rests on was revoked with `now`."""
 
 
+class Expired(StreamEvent):
+    """A WebSocket has lasted as long as it may, or one side of it has ended and the other is silent."""
+
+
 class Drained(StreamEvent):
     """Other streams have had their turn, and the client has taken what there was of its answer."""

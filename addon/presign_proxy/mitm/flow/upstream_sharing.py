@@ -32,6 +32,7 @@ class SharingHttp1Client(Http1Client):
         if isinstance(event, RequestHeaders):
             method = event.request.data.method
             self.spent |= not has_plain_answer(method) or not (event.end_stream or reads_body(method))
+            self.spent |= "upgrade" in event.request.headers  # what follows may be no HTTP to the upstream
         yield from super().send(event)
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:

@@ -18,6 +18,9 @@ class ClientOutput(Protocol):
     def send(self, data: bytes) -> None:
         """Write to the client."""
 
+    def end_output(self) -> bool:
+        """Say no more to the client, which may still send. Return whether that is possible."""
+
     def reset(self) -> None:
         """End the connection with RST, and drop what the client has not taken."""
 

@@ -71,6 +71,14 @@ class ClientWriter:
         """Ask mitmproxy for something, once it is called for `commands`."""
         self._commands.append(command)
 
+    def end_output(self) -> bool:
+        """Say no more to the client, which may still send. Return whether that is possible: not over TLS."""
+        if not self.direct:
+            return False
+        self.ask(commands.CloseTcpConnection(self._client, half_close=True))
+        self._caller.poke()
+        return True
+
     def commands(self) -> list[commands.Command]:
         """Return what mitmproxy is asked to do now. What was written goes out before that is done."""
         asked = self._commands

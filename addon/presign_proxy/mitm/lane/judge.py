@@ -17,6 +17,7 @@ from .exchange import Exchange
 from .grant_cache import Granted, Key
 from .granted_request import GrantedRequest, granted_request
 from .shared import LaneShared
+from .websocket import WebSocketExchange
 
 if TYPE_CHECKING:
     from .client_side import ClientSide
@@ -51,7 +52,7 @@ class Judge:
                 return None
             asked = known.request
             granted = GrantedRequest(asked.head, asked.request, again, asked.mask)
-            return Exchange(lane, shared, granted, known.wire)
+            return exchange_of(lane, shared, granted, known.wire)
         head = request_head.parse(raw)
         if head is None:
             return None
@@ -75,9 +76,17 @@ class Judge:
         wire = granted.outgoing()
         if wire is not None and decision.resolve is None:
             shared.grants.keep(key, Granted(granted, wire))
-        return Exchange(lane, shared, granted, wire)
+        return exchange_of(lane, shared, granted, wire)
 
     def _leave(self, request: Request, decision: Deny | PassThrough | Preflight) -> None:
         """Leave a request to the flow path, with the decision on it."""
         judged = LaneDecision(request, self._shared.admission.registry, decision)
         self._shared.clients.hand_over(self._client, judged)
+
+
+def exchange_of(
+    lane: ClientSide, shared: LaneShared, granted: GrantedRequest, wire: bytes | None
+) -> Exchange:
+    """Return the exchange of a granted request: one with a response, or one that may become a WebSocket."""
+    kind = Exchange if granted.forward.handshake is None else WebSocketExchange
+    return kind(lane, shared, granted, wire)

@@ -13,6 +13,7 @@ from ..sockets import handler_of, speaks_h1
 from ..waker import Waker
 from .pipeline import Pipeline, log_failure
 from .shared import LaneShared
+from .websocket import WebSocketExchange
 
 Commands = layer.CommandGenerator[None]
 
@@ -76,7 +77,7 @@ class Lane(layer.Layer):
                 yield from self._next()
                 pipeline.take_over()
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.client:
-            if not pipeline.end_input():
+            if not self._end_input():
                 pipeline.give_up()
                 yield commands.CloseConnection(self.client)
         elif isinstance(event, LaneEvent):
@@ -95,6 +96,18 @@ class Lane(layer.Layer):
         self.pipeline.start(handler_of(self.client), self.context.server)
         if not speaks_h1(self.client):
             yield from self._hand_over()
+
+    def _end_input(self) -> bool:
+        """Note that the client says no more. Return whether its connection goes on, if only to be closed."""
+        pipeline, exchange = self.pipeline, self.pipeline.exchange
+        if not isinstance(exchange, WebSocketExchange):
+            return pipeline.end_input()
+        pipeline.advance()  # with what was sent ahead of the end
+        if not exchange.is_switched:
+            return False  # it has left before the 101
+        pipeline.has_ended = True
+        exchange.end_input()
+        return True
 
     def _next(self) -> Commands:
         """Begin with what has come, or hand it over."""
@@ -121,7 +134,7 @@ class Lane(layer.Layer):
         """Call this layer as mitmproxy does. Where that fails, cut the client off."""
         try:
             handler = handler_of(self.client)
-            may = self.pipeline.phase != "over" and self.client.state & ConnectionState.CAN_WRITE
+            may = self.pipeline.phase != "over" and self.client.state is not ConnectionState.CLOSED
             if handler is not None and may:
                 await handler.server_event(LaneEvent(self))
         except Exception as error:

@@ -10,15 +10,14 @@ import httptools
 from ...core.answers import Answer
 from ...core.credentials import Outgoing
 from ...core.rewrite_response import Reply
+from ...core.upgrade import WEBSOCKET
 from ...http.head_lines import has_bare_lf, is_ambiguous
 from ...http.message import MAX_FIELDS, MAX_HEAD, Fields, Origin, Request
 from ...http.query import target
 
 END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
-_ELSEWHERE: Final = frozenset(
-    (b"expect", b"upgrade", b"http2-settings", b"proxy-connection", b"trailer", b"te")
-)
+_ELSEWHERE: Final = frozenset((b"expect", b"http2-settings", b"proxy-connection", b"trailer", b"te"))
 """Fields that ask for something the lane does not do."""
 _OURS: Final = frozenset((b"connection", b"transfer-encoding"))
 _LENGTHS: Final = frozenset(map(len, _OURS))
@@ -104,6 +103,12 @@ def response(reply: Reply, *, chunked: bool, close: bool) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
+def switched(reply: Reply) -> bytes:
+    """Return the head of a 101 for the client: HTTP ends with it."""
+    lines = [b"HTTP/1.1 %d %b" % (reply.status, reply.reason), *[b"%b: %b" % field for field in reply.fields]]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
 def answer(of_ours: Answer, *, close: bool, bodyless: bool) -> bytes:
     """Return an answer of ours, with its body."""
     fields = of_ours.fields + (((b"Connection", b"close"),) if close else ())
@@ -138,7 +143,7 @@ def parse(raw: bytes) -> RequestHead | None:
     except httptools.HttpParserError:
         return None
     except httptools.HttpParserUpgrade:
-        return None
+        pass  # the head ends here: `_framed` says whether it is a handshake, the core whether a good one
     method, target, fields = parser.get_method(), found.target, tuple(found.fields)
     # llhttp forgives a second blank. A server behind us may read something else in that line.
     if not raw.startswith(b"%b %b HTTP/1.1\r\n" % (method, target)) or not target.startswith(b"/"):
@@ -151,7 +156,8 @@ def parse(raw: bytes) -> RequestHead | None:
 def _framed(method: bytes, target: bytes, fields: Fields) -> RequestHead | None:
     host: bytes | None = None
     length: int | None = 0
-    last = framed = False
+    last = framed = upgrades = False
+    offers: list[bytes] = []
     for name, value in fields:
         key = name.lower()
         if key == b"host":
@@ -168,9 +174,12 @@ def _framed(method: bytes, target: bytes, fields: Fields) -> RequestHead | None:
             framed, length = True, None
         elif key == b"connection":
             tokens = {token.strip().lower() for token in value.split(b",")}
-            if b"upgrade" in tokens:
-                return None
+            upgrades = upgrades or b"upgrade" in tokens
             last = last or b"close" in tokens
+        elif key == b"upgrade":
+            offers.append(value.lower())
         elif key in _ELSEWHERE:
             return None
+    if (upgrades or offers) and (not upgrades or framed or last or offers != [WEBSOCKET]):
+        return None
     return None if not host else RequestHead(method, target, fields, host, length, last)

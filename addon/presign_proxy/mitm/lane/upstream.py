@@ -52,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         "era",
         "idle_since",
         "odd",
+        "on_end",
         "reader",
         "sender",
         "socket",
@@ -66,6 +67,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.sender: Reader | None = None
         """The exchange whose request is being sent, also where its response has come in full."""
         self.odd = False
+        self.on_end: Callable[[], bool] | None = None  # of a WebSocket: returns whether more is written
         self.spent = False
         """True if the upstream may take what comes next for the rest of a request."""
         self._leaving = False
@@ -252,7 +254,7 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.spent = True  # TLS may take a while to close
         self._incoming.ended = not getattr(self.socket.transport, "has_ended", False)
-        return False
+        return self.on_end is not None and not self.socket.secure and self.on_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.socket.lost = True

@@ -74,6 +74,14 @@ class UpstreamSocket:
         if self.transport is not None and self.is_open:
             self.transport.resume_reading()
 
+    def end_output(self) -> bool:
+        """Say no more, but read on. Return whether that is possible: TLS ends in both directions."""
+        if self.transport is None or self.secure or not self.is_open:
+            return False
+        self._write_batch.flush(self.transport)
+        self.transport.write_eof()
+        return True
+
     def close(self, patience: float) -> None:
         """Close the connection; what was written is still sent, for `patience` seconds at most."""
         transport = self.transport
