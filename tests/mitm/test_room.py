@@ -168,6 +168,19 @@ def test_only_an_address_with_many_times_the_places_makes_room_at_once(
     assert (Room(clients).least_missed(time.monotonic(), newcomer) in kept[:places]) is found
 
 
+def test_clients_that_had_gone_before_they_were_accepted_keep_nobody_from_finding_room(
+    clients: ClientStates,
+) -> None:
+    kept = [owing(clients, "192.0.2.1") for _ in range(12)]
+    for one in kept[8:]:
+        one.peername = None
+    newcomer: Any = Client("192.0.2.9")
+    nobody: Any = Client()
+    nobody.peername = None
+    assert Room(clients).least_missed(time.monotonic(), newcomer) in kept[:8]
+    assert Room(clients).least_missed(time.monotonic(), nobody) in kept[:8]
+
+
 def test_a_trusted_proxy_is_no_crowd(clients: ClientStates) -> None:
     clients.proxies = lambda: (ip_network("192.0.2.0/24"),)
     kept = [owing(clients, "192.0.2.1") for _ in range(12)]

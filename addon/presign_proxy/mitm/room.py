@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 from mitmproxy.connection import Client
 
@@ -69,8 +69,12 @@ class Room:
         return self._most >= _CROWD * (self._places[self._address_of(newcomer)] + 1)
 
     def _address_of(self, client: Client) -> str:
-        """Return the name under which a client's place is counted; empty for one of a trusted proxy."""
-        address = parse_address(client.peername[0])
+        """Return the name under which a client's place is counted.
+
+        Empty for a client of a trusted proxy, and for one that had gone before it was accepted.
+        """
+        peer: Any = client.peername
+        address = parse_address(peer[0]) if peer else None
         return "" if address is None or is_in(address, self._clients.proxies()) else bucket(address)
 
     def _count(self) -> None:
