@@ -69,8 +69,9 @@ class Room:
         return self._most >= _CROWD * (self._places[self._address_of(newcomer)] + 1)
 
     def _address_of(self, client: Client) -> str:
-        """Return the name under which a client's place is counted; empty for one of a trusted proxy, and for one
-        that had gone before it was accepted: it has no address.
+        """Return the name under which a client's place is counted.
+
+        Empty for a client of a trusted proxy, and for one that had gone before it was accepted.
         """
         peer: Any = client.peername
         address = parse_address(peer[0]) if peer else None
