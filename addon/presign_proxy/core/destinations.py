@@ -11,6 +11,7 @@ from ..http.networks import Network
 from ..http.paths import canonical_path
 from .connection import Connection
 from .revocations import Revocations
+from .way_out import DIRECT, WayOut
 
 
 class Destinations:
@@ -19,9 +20,10 @@ class Destinations:
     A look-up costs the same, however many connections there are.
     """
 
-    __slots__ = ("_bases", "_known", "_leading", "intercepting")
+    __slots__ = ("_bases", "_known", "_leading", "intercepting", "way_out")
 
-    def __init__(self, connections: Collection[Connection]) -> None:
+    def __init__(self, connections: Collection[Connection], way_out: WayOut = DIRECT) -> None:
+        self.way_out = way_out
         bases: dict[Origin, dict[bytes, Connection | None]] = {}
         intercepting: dict[Origin, list[Connection]] = {}
         self._leading = [connection for connection in connections if connection.also]

@@ -55,6 +55,8 @@ class TokenRequest:
     """Signs the assertion of `jwt_bearer`."""
     claims: tuple[tuple[str, str], ...] = ()
     """Claims of that assertion, in the place of the usual ones."""
+    direct: bool = False
+    """True if the endpoint is reached without the gateway's proxy."""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

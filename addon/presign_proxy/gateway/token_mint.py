@@ -74,7 +74,10 @@ class Mint:
 
     async def _ask(self, request: TokenRequest, fill: Fill, refresh_token: Secret | None) -> Minted:
         fields, body = written(request, fill, refresh_token, int(time.time()))
-        return minted(*await self._endpoint.post(request.origin, request.target, fields, body))
+        answer = await self._endpoint.post(
+            request.origin, request.target, fields, body, direct=request.direct
+        )
+        return minted(*answer)
 
     async def _of_file(self, late: MintedSecret, fill: Fill, path: Path) -> Minted:
         """Use the refresh token in a file, and replace it there if the endpoint does.

@@ -7,11 +7,15 @@ import re
 import socket
 from typing import Final
 
+from .proxy_error import MARK, ProxyError
+
 _NUMBERED: Final = re.compile(r"\[Errno (-?[0-9]{1,6})\]")
 
 
 def of_error(host: str, error: OSError) -> str:
     """Return the reason for an error. Its own text may hold addresses, so only its number is used."""
+    if isinstance(error, ProxyError):
+        return str(error)
     if isinstance(error, socket.gaierror):
         return _unresolved(host, error.strerror or "no answer")
     number = error.errno
@@ -21,6 +25,8 @@ def of_error(host: str, error: OSError) -> str:
 
 def of_text(host: str, text: str) -> str | None:
     """Return the reason for the text of an error, as mitmproxy has it; None if it has no number."""
+    if text.startswith(MARK):  # a `ProxyError`, whose text is ours
+        return text
     match = _NUMBERED.match(text)
     if match is None:
         return None

@@ -19,7 +19,7 @@ from ..core.registry import Registry
 from ..gateway import unsafe_options
 from ..gateway.gateway import Gateway
 from ..observe.log_redaction import Redaction
-from . import self_test, sockets
+from . import self_test, sockets, upstream_certificates
 from .backpressure import gate
 from .client_state import ClientStates
 from .deadlines import Deadlines
@@ -160,6 +160,9 @@ class Guard:
 
     def tls_start_client(self, data: TlsData) -> None:
         self._front.start(data)
+
+    def tls_start_server(self, data: TlsData) -> None:
+        upstream_certificates.start(data)
 
     async def client_disconnected(self, client: Client) -> None:
         try:

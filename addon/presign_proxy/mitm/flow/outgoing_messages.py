@@ -24,6 +24,7 @@ from ...core.decision import PassThrough
 from ...errors import Denied
 from .outgoing_request import is_unchanged, reaches, why_not_through_another, wire_request
 from .response import linked_response
+from .routes import lead
 from .state import FlowState
 from .uploads import UploadingStream
 
@@ -45,6 +46,7 @@ class SendingStream(UploadingStream):
                 flow_state.progress.explain(why)
                 return self._refusal("upstream")
         flow_state.progress.enter("connecting")
+        lead(command, flow_state.grant.connection if flow_state.grant is not None else None)
         return command
 
     def _send(self, command: SendHttp) -> commands.Command | Answer | None:
