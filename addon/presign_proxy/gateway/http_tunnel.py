@@ -27,7 +27,7 @@ async def open_tunnel(link: socket.socket, proxy: UpstreamProxy, host: str, port
     """Make a socket to a proxy one to a host behind it. Raises ProxyError, OSError."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(link, _request(proxy, host, port))
-    head = await _head(link)
+    head, behind = await _head(link)
     match = _STATUS.fullmatch(head[: head.index(b"\r\n")])
     if match is None:
         raise ProxyError("does not answer with valid HTTP")
@@ -37,6 +37,8 @@ async def open_tunnel(link: socket.socket, proxy: UpstreamProxy, host: str, port
     # A 1xx announces another answer, which would be taken for the first bytes of the upstream.
     if not 200 <= status < 300:
         raise ProxyError(f"refused the connection ({status})")
+    if behind:
+        raise ProxyError(_TOO_EARLY)
 
 
 def _request(proxy: UpstreamProxy, host: str, port: int) -> bytes:
@@ -49,8 +51,8 @@ def _request(proxy: UpstreamProxy, host: str, port: int) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-async def _head(link: socket.socket) -> bytes:
-    """Return the head of the answer, with which everything ends that was sent by now. Raises ProxyError."""
+async def _head(link: socket.socket) -> tuple[bytes, bytes]:
+    """Return the head of the answer, and what has come behind it. Raises ProxyError."""
     loop, raw = asyncio.get_running_loop(), b""
     while True:
         data = await loop.sock_recv(link, MAX_HEAD + 1 - len(raw))
@@ -58,9 +60,7 @@ async def _head(link: socket.socket) -> bytes:
             raise ProxyError("closed the connection")
         raw += data
         end = raw.find(_END, max(0, len(raw) - len(data) - len(_END)))
-        if 0 <= end < len(raw) - len(_END):
-            raise ProxyError(_TOO_EARLY)
         if end >= 0:
-            return raw
+            return raw[:end] + _END, raw[end + len(_END) :]
         if len(raw) > MAX_HEAD:
             raise ProxyError("answers with a head that is too large")
