@@ -44,10 +44,10 @@ class Squid:
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        needs("squid")
+        needs("squid", "openssl")
         hosts = "".join(f"{address} {name}\n" for name, address in self._names.items())
         hashed = subprocess.run(
-            ["openssl", "passwd", "-apr1", "-stdin"],
+            [str(find("openssl")), "passwd", "-apr1", "-stdin"],
             input=PASSWORD.encode(),
             capture_output=True,
             check=True,

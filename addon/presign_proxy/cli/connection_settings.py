@@ -146,7 +146,9 @@ def _number(name: str, text: str) -> int:
 
 
 def _resolved(node: dict[str, Any], scheme: str) -> dict[str, Any]:
-    """Return the schema that a node refers to."""
+    """Return the schema that a node refers to, also one that may be left out."""
+    named = [one for one in node.get("anyOf", ()) if "$ref" in one]
+    node = named[0] if len(named) == 1 else node
     if "$ref" not in node:
         return node
     found: dict[str, Any] = _schema(scheme)["$defs"][node["$ref"].rpartition("/")[2]]

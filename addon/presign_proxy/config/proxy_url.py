@@ -51,7 +51,7 @@ def parse_proxy(text: str) -> ProxyAddress:
     name, colon, word = (match["user"] or "").partition(":")
     user = _unquoted(name)
     if (match["user"] is not None and not fits(user)) or ":" in user:
-        raise ValueError(f"its user {LONG}, or a colon")
+        raise ValueError("its user is empty, longer than 255 bytes, or holds a colon or a control character")
     password = Secret(_unquoted(word)) if colon else None
     if password is not None and not fits(password.reveal()):
         raise ValueError(f"its password {LONG}")

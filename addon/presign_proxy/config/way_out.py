@@ -34,7 +34,7 @@ def _of_section(wanted: ProxyConfig, secrets: FileSecrets, problems: list[Proble
     password = None
     if wanted.password is not None and not address.user:
         problems.append(secrets.document.problem((*AT, "password"), NO_USER))
-    elif wanted.password is not None:
+    elif wanted.password is not None and not secrets.offline:
         password = secrets.secret((*AT, "password"), wanted.password)
         if password.reveal() and not fits(password.reveal()):
             problems.append(secrets.document.problem((*AT, "password"), LONG))

@@ -92,5 +92,14 @@ class WayOut:
             return None
         return None if any(one.covers(host, port, addresses) for one in self.exempt) else proxy
 
+    def __str__(self) -> str:
+        """Return it in words, without users and passwords."""
+        each = [f"{name} through {one}" for name, one in (("https", self.https), ("http", self.http)) if one]
+        if not each:
+            return "directly"
+        said = f"through {self.https}" if self.https == self.http else " and ".join(each)
+        count = len(self.exempt)
+        return said + (f", with {count} exception{'' if count == 1 else 's'}" if count else "")
+
 
 DIRECT: Final = WayOut()

@@ -7,7 +7,6 @@ import os
 import ssl
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import certifi
@@ -49,15 +48,13 @@ def _as_file(text: str) -> Iterator[str]:
     The configuration's own files are not read again: they may have changed since they were judged, and a disk
     may hang.
     """
-    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
-        descriptor, path = os.memfd_create("presign-client-certificate"), ""
-    else:
-        descriptor, path = tempfile.mkstemp()  # only its owner can read it
-    try:
-        with os.fdopen(descriptor, "w", encoding="latin-1", closefd=False) as file:
-            file.write(text)
-        yield path or f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-        if path:
-            Path(path).unlink()
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("presign-client-certificate"), "w", encoding="latin-1") as kept:
+            kept.write(text)
+            kept.flush()
+            yield f"/proc/self/fd/{kept.fileno()}"
+        return
+    with tempfile.NamedTemporaryFile("w", encoding="latin-1") as file:  # only its owner can read it
+        file.write(text)
+        file.flush()
+        yield file.name
