@@ -15,6 +15,7 @@ import uvloop
 
 from presign_proxy.config.threads import Threads
 from presign_proxy.gateway import resolver
+from presign_proxy.gateway.outward import Outward, announce
 from presign_proxy.gateway.resolver import (
     MAX_KEPT,
     MAX_WAITING,
@@ -280,7 +281,7 @@ def test_a_name_that_an_unsigned_request_has_chosen_is_not_among_the_configured(
     async def work(hand: ByHand) -> None:
         known = Resolver()
         known.take_over(asyncio.get_running_loop())
-        resolver.mark_unsigned("1.hang", 80)
+        announce(Outward("1.hang", 80, unsigned=True))
         connecting = asyncio.ensure_future(asyncio.open_connection("1.hang", 80))
         await asyncio.sleep(0.05)
         assert (len(known._unsigned), len(known._configured)) == (1, 0)
@@ -342,20 +343,6 @@ def test_what_is_no_name_and_port_is_left_to_the_loop(names: Names, monkeypatch:
         ("127.0.0.1", 80),
     ]
     assert names.asked == []
-
-
-def test_every_address_but_one_may_refuse() -> None:
-    tried: list[str] = []
-
-    async def connect(address: tuple[str, int]) -> str:
-        tried.append(address[0])
-        if address[0] != "d":
-            raise ConnectionRefusedError
-        return "connected"
-
-    found = asyncio.run(resolver._first((("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1)), connect))
-    assert found == "connected"
-    assert tried == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("kind", ["configured", "unsigned"])

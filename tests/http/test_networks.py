@@ -50,8 +50,8 @@ def test_an_address_that_is_not_known_to_be_public_is_refused(address: str) -> N
 
 
 def test_public_addresses_and_allowed_networks_are_dialled() -> None:
-    assert judge(["93.184.216.34", "2606:2800:220:1::1"], ()) == "93.184.216.34"
-    assert judge(["10.0.0.5"], (ipaddress.ip_network("10.0.0.0/8"),)) == "10.0.0.5"
+    assert judge(["93.184.216.34", "2606:2800:220:1::1"], ()) == ("93.184.216.34", "2606:2800:220:1::1")
+    assert judge(["10.0.0.5"], (ipaddress.ip_network("10.0.0.0/8"),)) == ("10.0.0.5",)
     for strange in ("fe80::1%eth0", "localhost", "127.1", ""):
         with pytest.raises(Denied) as denied:
             judge([strange], ())

@@ -83,7 +83,8 @@ class Place:
         return data
 
     async def address(self, origin: Origin, client: Any = None, **more: Any) -> str:
-        return await self.judge.address(client or a_client(), granted(origin, **more))
+        outward = await self.judge.outward(client or a_client(), granted(origin, **more))
+        return outward.addresses[0] if outward.addresses else outward.host
 
 
 class Known:
@@ -91,6 +92,8 @@ class Known:
 
     def __init__(self, place: Any) -> None:
         self._place = place
+
+    registry = None
 
     @property
     def admin_address(self) -> HostPort | None:
@@ -156,8 +159,8 @@ def test_a_client_is_pinned_to_the_address_that_was_judged(names: Names) -> None
         client, forward = a_client(), granted(ORIGIN, resolve=())
         await place.judge.pin(client, forward)
         names.answers["api.test"] = ["127.0.0.1"]
-        assert place.judge.pinned(client, "api.test", 443) == PUBLIC
-        assert await place.judge.address(client, forward) == PUBLIC
+        assert place.judge.pinned(client, "api.test", 443) == (PUBLIC,)
+        assert (await place.judge.outward(client, forward)).addresses == (PUBLIC,)
         data = ServerConnectionHookData(server=Server(address=("api.test", 443)), client=client)
         await place.dialler.connect(data, None)
         assert data.server.address == (PUBLIC, 443)
@@ -204,7 +207,7 @@ def test_a_source_leads_to_public_addresses_and_those_that_are_allowed(
         client, forward = a_client(), granted(ORIGIN, resolve=networks)
         if code is None:
             await place.judge.pin(client, forward)
-            assert place.judge.pinned(client, "api.test", 443) == answers[0]
+            assert place.judge.pinned(client, "api.test", 443) == tuple(answers)
             return
         with pytest.raises(Denied) as denied:
             await place.judge.pin(client, forward)
@@ -356,7 +359,9 @@ def test_a_local_address_at_the_port_of_a_store_elsewhere_is_nobodys(names: Name
 @pytest.fixture
 def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
     found: list[tuple[str, int]] = []
-    monkeypatch.setattr(dialling, "mark_unsigned", lambda *name: found.append(name))
+    monkeypatch.setattr(
+        dialling, "announce", lambda outward: found.append(outward[:2]) if outward.unsigned else None
+    )
     yield found
 
 
@@ -561,7 +566,7 @@ def test_a_client_that_asks_for_hundreds_of_sources_loses_no_address_that_is_abo
         await place.judge.pin(client, forward)
         for number in range(destination.MAX_PINS - 1):
             place.judge._keep(client, f"m{number}.test", 443, PUBLIC)
-        assert place.judge.pinned(client, "api.test", 443) == PUBLIC
+        assert place.judge.pinned(client, "api.test", 443) == (PUBLIC,)
         assert place.judge.pinned(client, "n0.test", 443) is None
 
     run(work)

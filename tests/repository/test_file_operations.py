@@ -65,7 +65,7 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
         "the command reads them, and no gateway does",
         {"directory.iterdir", "one.is_file", "one.stat", "path.exists"},
     ),
-    "config.tls_certificate": (READS, {"read_at_most"}),
+    "config.pem_files": (READS, {"read_at_most"}),
     "config.strict_yaml": (READS, {"read_at_most"}),
     "config.salvage": (READS, {"read_at_most"}),
     "config.secret_sources": (READS, {"read_at_most"}),
@@ -139,12 +139,10 @@ HARMLESS = {"mitm.lane.dispatch", "mitm.last_bytes", "limits.limiter"}
 USERS = {
     "mitm.addon": "looks where mitmproxy's authority is, as mitmdump loads the script",
     "config.load": READS,
-    "gateway.apply_config": "hands on a certificate that was read",
     "config.registry_file.edit": COMMAND,
     "gateway.credential_fetch": "resolves secrets in threads of its own",
     "gateway.token_mint": "reads, locks and writes the file of a refresh token in the threads of programs",
     "config.presets.apply": READS,
-    "mitm.tls": "uses a certificate that was read",
     "observe.audit_log": "opens its file in the thread of reloads (`opened`); the sink writes in its own",
     "config.live": (
         "has everything read in its thread (`_run`), but for `load`: at the start, and by an option"
@@ -154,6 +152,8 @@ USERS = {
     "config.presets.custom": READS,
     "config.secret_programs": "runs them in threads of its own; the thread of reloads waits for them",
     "config.build_credentials": READS,
+    "config.tls_certificate": READS,
+    "config.upstream_tls": READS,
     "config.registry_file.build": READS,
     "config.gateway_section": READS,
     "config.active_config": "holds what was read",

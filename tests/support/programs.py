@@ -67,6 +67,7 @@ PROGRAMS = {
     "redis-server": Program("redis-server", "limits that several gateways share"),
     "ruby": Program("ruby", "the recipe for Ruby"),
     "man": Program("man-db", "the manual page"),
+    "squid": Program("squid", "a proxy on the way to the upstream"),
     "wrk": Program("wrk", "bench/performance.py"),
     "zsh": Program("zsh", "completion in zsh"),
     "node packages": Program(

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from ..config.load import load
+from ..config.load import Loaded, load
 from ..config.secret_sources import SecretError, resolve
 from ..config.values import SecretSource
 from ..config_problems import ConfigError, Problem
@@ -81,9 +81,21 @@ def check(
     lines = [*_shown("error", errors), *_shown("warning", warnings)]
     counts = {"connection": len(known), "error": len(errors), "warning": len(warnings)}
     summary = ", ".join(counted(number, what) for what, number in counts.items())
+    way = _way(loaded)
     ok = not errors and not (strict and warnings)
-    output.tell({"ok": ok, "errors": errors, "warnings": warnings}, *lines, *([""] if lines else []), summary)
+    found = {"ok": ok, "errors": errors, "warnings": warnings} | ({"way_out": way} if way else {})
+    closing = [f"upstreams are reached {way}", summary] if way else [summary]
+    output.tell(found, *lines, *([""] if lines else []), *closing)
     return DONE if ok else REFUSED
+
+
+def _way(loaded: Loaded) -> str:
+    """Return how upstreams are reached, if a proxy is configured."""
+    if loaded.config.gateway.upstream_proxy is None:
+        return ""
+    direct = sum(one.direct for one in loaded.registry.connections.values())
+    past = f"; {counted(direct, 'connection')} directly" if direct else ""
+    return f"{loaded.registry.destinations.way_out}{past}"
 
 
 def _refused(output: Output, error: ConfigError) -> int:

@@ -180,6 +180,11 @@ class _Reader:
                 found[code] = found.get(code, 0) + int(value)
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
+    def proxies(self) -> dict[str, str]:
+        """Return the proxy for each scheme of an upstream."""
+        found = self._figures.get("presign_upstream_proxy_info", [])
+        return {has["scheme"]: has["proxy"] for has, _ in found if {"scheme", "proxy"} <= has.keys()}
+
     def versions(self) -> list[str]:
         return [has.get("version", "") for has, _ in self._figures.get("presign_config_version_info", [])]
 
@@ -195,6 +200,7 @@ def _state(figures: Figures, line: str) -> dict[str, Any]:
         "workers": read.one("presign_workers"),
         "memory_bytes": read.one("process_resident_memory_bytes"),
         "configuration": _configuration_of(read),
+        "upstream_proxies": read.proxies(),
         "clients": read.one("presign_client_connections"),
         "max_clients": read.one("presign_client_connections_max"),
         "in_flight": read.one("presign_in_flight"),
@@ -252,6 +258,9 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     missing = configuration["missing_secrets"]
     lacking = f", {counted(missing, 'secret')} missing" if missing else ""
     yield "connections", f"{configuration['connections'] or 0}{lacking}"
+    if found["upstream_proxies"]:
+        ways = [f"{scheme} through {proxy}" for scheme, proxy in found["upstream_proxies"].items()]
+        yield "way out", ", ".join(ways)
     yield (
         "under way",
         f"{counted(found['in_flight'] or 0, 'request')}, {found['clients']} of "

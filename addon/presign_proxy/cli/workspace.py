@@ -27,10 +27,12 @@ from ..config.schema.connections import ConnectionEntry
 from ..config.schema.values import ConnectionId
 from ..config.strict_yaml import Document
 from ..config.validation import explain
+from ..config.way_out import way_out
 from ..config_problems import ConfigError, Problem
 from ..core.connection import Connection
 from ..core.registry import Registry
 from ..core.revocations import Revocations
+from ..core.way_out import WayOut
 from ..http.hosts import parse_host
 from ..http.networks import parse_network
 from ..similar_names import did_you_mean
@@ -191,5 +193,11 @@ class Workspace(Place):
             revoked_urls=self.revocations.urls,
             revoked_ids=self.revocations.ids,
             trusted_proxies=tuple(filter(None, map(parse_network, self.config.gateway.trusted_proxies))),
+            way_out=self.way_out(),
         )
         return registry, left_out
+
+    def way_out(self) -> WayOut:
+        """Return the way to upstreams, without the password of a proxy."""
+        secrets = FileSecrets(Document(str(self.path)), self.base, self.environ, offline=True)
+        return way_out(self.config, secrets, self.environ, [])

@@ -17,6 +17,7 @@ from ..core.credentials import (
     NoCredential,
 )
 from ..core.strip_list import is_credential
+from ..core.way_out import UpstreamTls
 from ..errors import Denied
 from ..http.field_names import header_key
 from ..http.hosts import is_loopback, parse_authority
@@ -38,6 +39,7 @@ from .schema.connections import (
     SourceConnection,
 )
 from .signing_parts import ceiling, key_ring
+from .upstream_tls import read_upstream_tls
 
 # Stands for an upstream whose problem was reported. Such a configuration is never used.
 _NOWHERE: Final = Upstream(Origin("https", "s3.us-east-1.amazonaws.com", 443))
@@ -57,12 +59,23 @@ class Registrar:
         return {name: self._connection(name, entry) for name, entry in entries.items()}
 
     def _connection(self, name: str, entry: ConnectionEntry) -> Connection:
-        self._secrets.begin()
+        self._secrets.begin(direct=entry.upstream_proxy == "none")
         found = (
             self._presign(name, entry) if isinstance(entry, PresignConnection) else self._source(name, entry)
         )
+        if entry.upstream_proxy is not None or entry.tls is not None:
+            found = replace(found, direct=entry.upstream_proxy == "none", tls=self._tls(name, entry, found))
         lacks = self._secrets.lacking()
         return replace(found, lacks=lacks) if lacks else found
+
+    def _tls(self, name: str, entry: CommonConnection, found: Connection) -> UpstreamTls | None:
+        if entry.tls is None:
+            return None
+        at: Location = ("connections", name, "tls")
+        origins = found.source.origins if found.source else [found.upstream.origin] if found.upstream else []
+        if origins and not any(origin.scheme == "https" for origin in origins):
+            self._wrong(at, "has no effect: there is no https upstream")
+        return read_upstream_tls(self._secrets, at, entry.tls)
 
     def _presign(self, name: str, entry: PresignConnection) -> Connection:
         at: Location = ("connections", name)

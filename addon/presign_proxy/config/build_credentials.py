@@ -24,8 +24,9 @@ from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from ..signing.source_url import parse_url
 from . import build_sigv4
+from .file_versions import state_of
 from .outside_secrets import Lent
-from .permissions import readable_by_others
+from .permissions import readable_by_others, writable_by_others
 from .schema.connections import (
     Auth,
     BasicAuth,
@@ -64,7 +65,8 @@ class FileSecrets:
         """
         self._lent = lent
         self._lacks: list[str] | None = None
-        self._offline = offline
+        self.offline = offline
+        self._direct = False
         self.document = document
         self._base = base
         self._environ = environ
@@ -75,9 +77,14 @@ class FileSecrets:
         self.holds_secrets = False
         """True if the file itself contains a secret."""
 
-    def begin(self) -> None:
-        """Begin a connection. If an outside secret is not available, only this connection is affected."""
+    def begin(self, *, direct: bool = False) -> None:
+        """Begin a connection. If an outside secret is not available, only this connection is affected.
+
+        Args:
+            direct: its token endpoint is reached without the gateway's proxy, as its upstream is.
+        """
         self._lacks = [] if self._lent is not None and not self._lent.strict else None
+        self._direct = direct
 
     def lacking(self) -> str:
         """Return what the connection that was begun lacks; empty if it has everything."""
@@ -94,6 +101,19 @@ class FileSecrets:
         else:
             self._lacks.append(f"{name_of(source)}: {message}" if message.startswith("is ") else message)
             self._lent.lacking.append(self.document.problem(at, message))
+
+    def outside(self, name: str) -> Path:
+        """Return the path of a file that belongs to a connection. It is watched and judged."""
+        self.contained = False
+        path = self._base / name
+        if self._lent is not None:
+            self._lent.files[path] = state_of(path)  # before reading it, so that a later change is noticed
+        self.problems += writable_by_others(path)
+        return path
+
+    def wrong_file(self, at: Location, path: Path, message: str) -> None:
+        """Report a file that cannot be used. As a secret from outside, it affects only its connection."""
+        self.wrong_secret(at, SecretSource(file=str(path)), message)
 
     def secret(
         self, at: Location, source: SecretSource, *, lend: bool = False, lines: bool = False
@@ -123,7 +143,7 @@ class FileSecrets:
 
     def _credential(self, at: Location, source: SecretSource) -> Secret:
         """Return a secret that is needed only after a request was granted, and so may be fetched then."""
-        if self._offline or source.exec is not None:
+        if self.offline or source.exec is not None:
             return LateSecret(source.exec or (), source.ttl)
         return self.secret(at, source)
 
@@ -167,7 +187,7 @@ class FileSecrets:
                     credential=self._credential,
                     wrong=self.wrong,
                     wrong_secret=self.wrong_secret,
-                    offline=self._offline,
+                    offline=self.offline,
                 )
             case other:
                 assert_never(other)
@@ -188,7 +208,7 @@ class FileSecrets:
         for member in found:
             source: SecretSource | None = getattr(auth, member)
             if source is not None:
-                kept = member == "refresh_token" and file is not None and not self._offline
+                kept = member == "refresh_token" and file is not None and not self.offline
                 found[member] = (self._kept_file if kept else self._credential)((*at, member), source)
         scope = (("scope", auth.scope),) if auth.scope else ()
         request = TokenRequest(
@@ -203,6 +223,7 @@ class FileSecrets:
             auth.client_auth,
             *self._private_key(at, auth),
             tuple([(name, text) for name, text in (("aud", auth.audience), ("sub", auth.subject)) if text]),
+            self._direct,
         )
         return MintedSecret(request, _mark(request))
 
@@ -229,7 +250,7 @@ class FileSecrets:
     def _pem(self, at: Location, source: SecretSource | None) -> Secret | None:
         if source is None:
             return None
-        if self._offline or source.exec is not None:
+        if self.offline or source.exec is not None:
             return LateSecret(source.exec or (), source.ttl, lines=True)
         return self.secret(at, source, lines=True)
 

@@ -30,6 +30,7 @@ from .schema.config import Config, LimitsConfig
 from .strict_yaml import Document, read
 from .tls_certificate import Certificate, advice_on, files_of, read_certificate
 from .validation import explain
+from .way_out import way_out
 
 UNSIGNED: Final = ("config", "explicit", "closed", "pass", "deny")
 """Values of the option `presign_unsigned`.
@@ -118,7 +119,7 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
     secrets = FileSecrets(document, path.parent, environ, memory.lent)
     connections = Registrar(secrets).connections(config.connections)
     hosts = hosts_of(config, document, problems)
-    store = _store(config, document, secrets, path.parent)
+    store, out = _store(config, document, secrets, path.parent), way_out(config, secrets, environ, problems)
     trusted = trusted_of(config, document, problems)
     problems += secrets.problems
     if secrets.holds_secrets:
@@ -133,8 +134,7 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
             problems.append(document.problem(at, f"the registry file {config.registry.file} has this id too"))
         connections |= found.connections
         revocations, warnings = found.revocations, [*warnings, *found.warnings, *seen.warnings]
-    seen.look_at(files_of(config.gateway.tls, path.parent))
-    front = read_certificate(config.gateway.tls, path.parent, document, problems)
+    front = _front(seen, config, document, problems)
     wanted = unsigned_of(config, unsigned, document, problems, warnings)
     if problems:
         raise ConfigError(problems)
@@ -146,9 +146,16 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
         revoked_urls=revocations.urls,
         revoked_ids=revocations.ids,
         trusted_proxies=trusted,
+        way_out=out,
     )
     record = seen.record()
     return Loaded(path, config, registry, tuple(warnings), record, memory.lent, store, front, revocations.now)
+
+
+def _front(seen: Seen, config: Config, document: Document, problems: list[Problem]) -> Certificate | None:
+    """Return the certificate of the gateway's own names, whose files are watched from now on."""
+    seen.look_at(files_of(config.gateway.tls, seen.path.parent))
+    return read_certificate(config.gateway.tls, seen.path.parent, document, problems)
 
 
 def _registered(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,18 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ..config_problems import Problem
-from ..file_access import read_at_most
+from .pem_files import read_certificates, read_private_key
 from .permissions import writable_by_others
 from .schema.config import FrontConfig
 from .strict_yaml import Document
 
-MAX_BYTES: Final = 256 * 1024
-"""The most bytes of a file; a chain of certificates has a few thousand."""
 _AT: Final = ("gateway", "tls")
-_OTHERS: Final = 0o007
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +43,14 @@ def read_certificate(
         return None
     cert, key = files_of(wanted, base)
     problems += [*writable_by_others(cert), *writable_by_others(key)]
-    chain = _parsed(cert, "cert", document, problems)
-    found = _parsed(key, "key", document, problems)
+    chain = read_certificates(cert, lambda why: problems.append(document.problem((*_AT, "cert"), why)))
+    found = read_private_key(key, lambda why: problems.append(document.problem((*_AT, "key"), why)))
     if chain is None or found is None:
         return None
-    if chain[0].public_key() != found.public_key():
+    if chain[1][0].public_key() != found[1].public_key():
         problems.append(document.problem((*_AT, "key"), "does not belong to the certificate"))
         return None
-    return Certificate(tuple(chain), found)
+    return Certificate(tuple(chain[1]), found[1])
 
 
 def advice_on(
@@ -79,22 +74,3 @@ def _names(leaf: x509.Certificate) -> set[str]:
     except x509.ExtensionNotFound:
         return set()
     return {str(one.value).lower() for one in found}
-
-
-def _parsed(path: Path, which: str, document: Document, problems: list[Problem]) -> Any:
-    """Return the content of a file, or None. The parser's message is not repeated: it may quote the file."""
-    try:
-        raw, found = read_at_most(path, MAX_BYTES)
-        if which == "key" and os.name == "posix" and found.st_mode & _OTHERS:
-            problems.append(document.problem((*_AT, which), f"is readable by everybody: chmod o-rwx {path}"))
-        if which == "cert":
-            return x509.load_pem_x509_certificates(raw)
-        return load_pem_private_key(raw, None)
-    except OSError as error:
-        why = (error.strerror or "cannot be read").lower()
-    except TypeError:
-        why = "is encrypted: the gateway cannot ask for a password, so use a key without one"
-    except Exception:  # any error of the parser
-        why = "holds no certificate in PEM form" if which == "cert" else "holds no private key in PEM form"
-    problems.append(document.problem((*_AT, which), why))
-    return None

@@ -12,6 +12,7 @@ from ..signing.secret import LateSecret
 from .ceiling import Ceiling
 from .cors import Cors
 from .credentials import Injector, NoCredential
+from .way_out import UpstreamTls
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,10 @@ class Connection:
     """Origins that take requests without a presign, even if those are denied. Never with the credential."""
     networks: tuple[Network, ...] = ()
     """Networks in which the origins of `also` may be, besides public addresses."""
+    direct: bool = False
+    """True if it is reached without the gateway's proxy (`upstream_proxy: none`)."""
+    tls: UpstreamTls | None = None
+    """Its own authorities and its client certificate, which is a credential; None for the system's."""
 
     @property
     def key_ids(self) -> frozenset[str]:
@@ -112,4 +117,4 @@ class Connection:
 
     def without_credential(self) -> Connection:
         """Return the same project without credential, for an origin that must not receive the credential."""
-        return replace(self, injector=NoCredential(), late=())
+        return replace(self, injector=NoCredential(), late=(), tls=None)

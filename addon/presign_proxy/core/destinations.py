@@ -12,6 +12,7 @@ from ..http.paths import canonical_path
 from .connection import Connection
 from .cors import merged
 from .revocations import Revocations
+from .way_out import DIRECT, WayOut
 
 
 class Destinations:
@@ -20,9 +21,10 @@ class Destinations:
     A look-up costs the same, however many connections there are.
     """
 
-    __slots__ = ("_bases", "_known", "_leading", "cors", "intercepting")
+    __slots__ = ("_bases", "_known", "_leading", "cors", "intercepting", "way_out")
 
-    def __init__(self, connections: Collection[Connection]) -> None:
+    def __init__(self, connections: Collection[Connection], way_out: WayOut = DIRECT) -> None:
+        self.way_out = way_out
         bases: dict[Origin, dict[bytes, Connection | None]] = {}
         intercepting: dict[Origin, list[Connection]] = {}
         self._leading = [connection for connection in connections if connection.also]

@@ -39,6 +39,8 @@ class TokenRequest:
     """The certificate of that key, by which the endpoint knows it."""
     claims: tuple[tuple[str, str], ...] = ()
     """Claims of that assertion, in the place of the usual ones."""
+    direct: bool = False
+    """True if the endpoint is reached without the gateway's proxy."""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

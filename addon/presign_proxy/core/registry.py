@@ -11,6 +11,7 @@ from ..http.networks import Network
 from .connection import Connection
 from .destinations import Destinations
 from .revocations import Revocations
+from .way_out import DIRECT, WayOut
 
 
 class Registry:
@@ -23,6 +24,7 @@ class Registry:
         revoked_urls: signature ids.
         revoked_ids: `{connection}/{id}` of presigns that have a name.
         trusted_proxies: networks of peers whose X-Forwarded-For is believed.
+        way_out: the proxies that destinations are reached through.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Registry:
         revoked_urls: frozenset[str] = frozenset(),
         revoked_ids: frozenset[str] = frozenset(),
         trusted_proxies: tuple[Network, ...] = (),
+        way_out: WayOut = DIRECT,
     ) -> None:
         self.mark = object()
         """The identity of this registry, for objects that must not keep the registry alive."""
@@ -64,7 +67,7 @@ class Registry:
         self.macs = max((len(connection.keys.keys) for connection in self.connections.values()), default=1)
         for connection in self.connections.values():
             self._of_scheme["source" if connection.source else "presign"][connection.id] = connection
-        self.destinations = Destinations(self.connections.values())
+        self.destinations = Destinations(self.connections.values(), way_out)
         self.also = self.destinations.second_hosts(self.since)
         """Origins that accept unsigned requests, with networks in which each may be, besides public ones."""
 

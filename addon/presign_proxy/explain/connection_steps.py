@@ -12,6 +12,7 @@ from ..signing.source_scheme import Source
 from ..similar_names import alike
 from .case import Case
 from .explanation import Outcome, Step, listed, printable
+from .way import way_of
 
 _MANY: Final = 5000
 """Most connections that are searched for a similar name."""
@@ -25,7 +26,8 @@ def _connection(case: Case) -> Step:
     upstream = known.upstream
     to = f", upstream {upstream.origin}{upstream.base.decode('ascii')}" if upstream else ""
     how = "" if named else ", the only one whose upstream this URL reaches"
-    return Step("connection", *_state(known, f'"{known.id}"{how}{to}'))
+    lines = way_of(case.registry.destinations.way_out, known, upstream.origin) if upstream else ()
+    return Step("connection", *_state(known, f'"{known.id}"{how}{to}'), lines)
 
 
 def _unknown(case: Case, named: str | None) -> str:
@@ -71,6 +73,7 @@ def _project(case: Case) -> Step:
     lines = (
         f"origins: {listed(map(str, rules.origins)) or 'any public one'}",
         f"formats: {listed(sorted(rules.formats)) or 'none'}",
+        *way_of(case.registry.destinations.way_out, known, None),
     )
     if rules.signed != (claim.signature is not None):
         text = f'"{known.id}" is in {mode} mode, which takes no URL of this kind.'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -14,7 +14,10 @@ from ..errors import Denied
 from ..http import networks
 from ..http.client_address import bucket
 from ..http.hosts import parse_address
+from ..http.message import Origin
 from ..limits.limiter import Limiter
+from . import unreachable
+from .outward import Outward
 from .resolver import RESOLVE_TIMEOUT, Found, Resolver, TooManyLookups
 
 MAX_PINS: Final = 256
@@ -31,7 +34,7 @@ class DestinationJudge:
         self._own_ports = own_ports
         self.resolver = Resolver()
         self._judged: frozenset[int] = frozenset()
-        self._pins: WeakKeyDictionary[Any, dict[tuple[str, int], str]] = WeakKeyDictionary()
+        self._pins: WeakKeyDictionary[Any, dict[tuple[str, int], tuple[str, ...]]] = WeakKeyDictionary()
 
     def start(self) -> None:
         """Look up all names that this event loop connects to with the gateway's own resolver."""
@@ -43,7 +46,7 @@ class DestinationJudge:
     # -- addresses of sources ---------------------------------------------------------------------------
 
     async def pin(self, client: Any, forward: Forward) -> None:
-        """Resolve and judge a source's host, and pin this client to the address. Raises Denied.
+        """Resolve and judge a source's host, and pin this client to its addresses. Raises Denied.
 
         The name is not resolved a second time: it could answer differently (DNS rebinding).
         """
@@ -52,19 +55,19 @@ class DestinationJudge:
         host, port = forward.origin.host, forward.origin.port
         client_address = bucket(parse_address(forward.facts.client))
         found = self.resolver.source(host, port, forward.connection.id, client_address)
-        address = networks.judge(await resolved(found), forward.resolve)
-        if await self.is_forbidden([address], port):
+        addresses = networks.judge(await resolved(found), forward.resolve)
+        if await self.is_forbidden(addresses, port):
             raise Denied("invalid", "the source is the gateway itself, or its store")
-        self._keep(client, host, port, address)
+        self._keep(client, host, port, *addresses)
 
-    def _keep(self, client: Any, host: str, port: int, address: str) -> None:
+    def _keep(self, client: Any, host: str, port: int, *addresses: str) -> None:
         pins = self._pins.setdefault(client, {})
         if len(pins) >= MAX_PINS and (host, port) not in pins:
             del pins[next(iter(pins))]
-        pins[host, port] = address
+        pins[host, port] = addresses
 
-    def pinned(self, client: Any, host: str, port: int) -> str | None:
-        """Return the address that was judged last for this client and name."""
+    def pinned(self, client: Any, host: str, port: int) -> tuple[str, ...] | None:
+        """Return the addresses that were judged last for this client and name, at least one."""
         return self._pins.get(client, {}).get((host, port))
 
     def forget(self, client: Any) -> None:
@@ -94,7 +97,7 @@ class DestinationJudge:
         admin = self._live_config.admin_address
         return self._own_ports() | ({admin.port} if admin is not None else set())
 
-    async def is_forbidden(self, addresses: list[str], port: int) -> bool:
+    async def is_forbidden(self, addresses: Sequence[str], port: int) -> bool:
         """Return whether one of them is this gateway's own, or its limit store's, under whatever name."""
         store = self._limiter.address
         if port in self._gateways() and any(map(is_local, addresses)):
@@ -108,20 +111,50 @@ class DestinationJudge:
 
     # -- what to dial -----------------------------------------------------------------------------------
 
-    async def address(self, client: Any, forward: Forward) -> str:
-        """Return what to dial for a grant. Raises Denied("upstream") where nothing may be dialled."""
-        host, port = forward.origin.host, forward.origin.port
-        pinned = self.pinned(client, host, port) if forward.resolve is not None else None
-        return pinned if pinned is not None else await self.configured(host, port)
+    async def outward(self, client: Any, forward: Forward) -> Outward:
+        """Return how to connect for a grant. Raises Denied("upstream") where nothing may be dialled."""
+        origin = forward.origin
+        addresses = self.pinned(client, origin.host, origin.port) if forward.resolve is not None else None
+        if addresses is None:
+            addresses = await self.configured(origin.host, origin.port)
+        return await self.towards(origin, addresses, direct=forward.connection.direct)
 
-    async def configured(self, host: str, port: int) -> str:
-        """Return what to dial for a name of the configuration. Raises Denied("upstream")."""
+    async def endpoint(self, origin: Origin, *, direct: bool) -> Outward:
+        """Return how to connect to an origin of the configuration. Raises Denied("upstream")."""
+        return await self.towards(origin, await self.configured(origin.host, origin.port), direct=direct)
+
+    async def configured(self, host: str, port: int) -> tuple[str, ...]:
+        """Return what to dial for a name of the configuration; nothing where its addresses need no check.
+
+        Raises Denied("upstream").
+        """
         if not self.must_judge(port):
-            return host
+            return ()
         addresses = await resolved(self.resolver.configured(host, port))
         if await self.is_forbidden(addresses, port):
-            raise Denied("upstream", "this is an address of the gateway itself, or of its store")
-        return addresses[0]
+            raise Denied("upstream", unreachable.OUR_OWN)
+        return tuple(addresses)
+
+    async def towards(
+        self, origin: Origin, addresses: tuple[str, ...], *, direct: bool, unsigned: bool = False
+    ) -> Outward:
+        """Return how to connect to an origin: through the gateway's proxy, unless it is to be left out.
+
+        Args:
+            addresses: those that were judged; empty where none had to be.
+
+        Raises Denied("upstream") if the proxy is the gateway itself.
+        """
+        registry = self._live_config.registry
+        proxy = None
+        if registry is not None and not direct:
+            way_out = registry.destinations.way_out
+            proxy = way_out.proxy_for(origin.scheme, origin.host, origin.port, addresses)
+        if proxy is not None and self.must_judge(proxy.port):
+            found = await resolved(self.resolver.configured(proxy.host, proxy.port))
+            if await self.is_forbidden(found, proxy.port):
+                raise Denied("upstream", "the upstream proxy is the gateway itself, or its store")
+        return Outward(origin.host, origin.port, addresses, proxy, unsigned)
 
 
 async def resolved(found: Awaitable[Found]) -> list[str]:

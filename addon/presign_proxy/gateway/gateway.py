@@ -51,7 +51,7 @@ class Gateway:
         self.live_config = LiveConfig()
         self.reloader = Reloader(self.live_config)
         self.destinations = DestinationJudge(self.live_config, self.limiter, program.own_ports)
-        self._fetcher = Fetcher(endpoint=HttpEndpoint(self.destinations.configured, program.upstream_tls))
+        self._fetcher = Fetcher(endpoint=HttpEndpoint(self.destinations.endpoint, program.upstream_tls))
         self.admission = Admission(
             self.live_config, self.destinations, self.limiter, self._fetcher, self.audit_log, self.lifecycle
         )

@@ -16,17 +16,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
 
 from ..config.threads import Threads
 from ..observe.metrics import Snapshot
+from .address_race import Address, connected
+from .outward import Outward, announced, through
 
 RESOLVE_TIMEOUT: Final = 5.0
 """Seconds within which the name of a source must be found."""
@@ -46,7 +46,6 @@ OTHERS: Final = 32
 MAX_WAITING: Final = 1024
 """The most names that wait for one of those threads."""
 
-Address = tuple[str, int]
 Found = tuple[Address, ...]
 """Addresses as text, each with its port, in the order in which to try them; at least one."""
 
@@ -191,6 +190,8 @@ class Resolver:
 
     async def configured(self, host: str, port: int) -> Found:
         """Return the addresses of a name from the configuration. Raises OSError."""
+        if _is_address(host):
+            return ((host, port),)
         return await self._configured.find((host, port))
 
     async def unsigned(self, host: str, port: int) -> Found:
@@ -215,12 +216,14 @@ class Resolver:
         self._loop, connect = loop, loop.create_connection
 
         async def look_up_and_connect(factory: Any, host: Any, port: Any, more: dict[str, Any]) -> Any:
-            if not isinstance(host, str) or not isinstance(port, int) or _is_address(host):
+            if not isinstance(host, str) or not isinstance(port, int):
+                return await connect(factory, host, port, **more)
+            outward = announced(host, port)
+            if outward.proxy is None and not outward.addresses and _is_address(host):
                 return await connect(factory, host, port, **more)
             if more.get("ssl") and more.get("server_hostname") is None:
                 more["server_hostname"] = host
-            lookups = self.unsigned if _UNSIGNED.get() == (host, port) else self.configured
-            return await _first(await lookups(host, port), lambda address: connect(factory, *address, **more))
+            return await self._open(outward, connect, factory, more)
 
         async def create_connection(factory: Any, host: Any = None, port: Any = None, **more: Any) -> Any:
             try:
@@ -232,26 +235,23 @@ class Resolver:
 
         loop.create_connection = create_connection  # type: ignore[method-assign,assignment]
 
-
-_UNSIGNED: ContextVar[Address | None] = ContextVar("unsigned", default=None)
-
-
-def mark_unsigned(host: str, port: int) -> None:
-    """Mark the name that this task is about to connect to as chosen by an unsigned request."""
-    _UNSIGNED.set((host, port))
-
-
-async def _first(found: Found, connect: Callable[[Address], Awaitable[Any]]) -> Any:
-    """Connect to the addresses in order, as asyncio does, until one succeeds. Raises OSError."""
-    *others, last = found
-    for address in others:
+    async def _open(self, outward: Outward, connect: Any, factory: Any, more: dict[str, Any]) -> Any:
+        """Connect as was announced. TLS begins on the first address that answers, and on no other."""
+        host, port = outward[:2]
+        if outward.proxy is not None:
+            link = await through(outward.proxy, outward, self.configured)
+        else:
+            lookups = self.unsigned if outward.unsigned else self.configured
+            found = tuple([(one, port) for one in outward.addresses]) or await lookups(host, port)
+            if len(found) == 1:
+                return await connect(factory, *found[0], **more)
+            link = await connected(found, more.get("local_addr"))
+        more.pop("local_addr", None)
         try:
-            return await connect(address)
-        except ssl.SSLError:
-            raise  # the server was reached, but TLS failed: another address must not be tried
-        except OSError:
-            continue
-    return await connect(last)
+            return await connect(factory, sock=link, **more)
+        except BaseException:
+            link.close()
+            raise
 
 
 def _look_up(host: str, port: int) -> Found | OSError:

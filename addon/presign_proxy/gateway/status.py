@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..config.live import LiveConfig
 from ..config.reload import Reloader
+from ..core.way_out import WayOut
 from ..limits.limiter import Limiter
 from ..observe.audit_log import AuditLog
 from ..observe.metrics import Snapshot
@@ -136,7 +137,13 @@ class Status:
             "presign_config_files_hang": [[[], int(bool(self._reloader.trouble(time.monotonic())))]],
             "presign_connections_lacking_secrets": [[[], len(live_config.lacking)]],
             "presign_connections": [[[], len(registry.connections) if registry else 0]],
+            "presign_upstream_proxy_info": _proxies(registry.destinations.way_out) if registry else [],
         }
+
+
+def _proxies(way_out: WayOut) -> list[list[Any]]:
+    found = (("https", way_out.https), ("http", way_out.http))
+    return [[[scheme, str(proxy)], 1] for scheme, proxy in found if proxy is not None]
 
 
 def _version(name: str) -> str:

@@ -13,14 +13,21 @@ import h11
 from ..core.token_answer import MAX_ANSWER
 from ..errors import Denied
 from ..http.message import Fields, Origin
+from .outward import Outward, announce
+from .proxy_error import ProxyError
 
 TIMEOUT: Final = 10.0
 """Seconds for everything: address, connection, TLS, the whole answer."""
 _MAX_HEAD: Final = 16 * 1024
 _PIECE: Final = 16 * 1024
 
-Judge = Callable[[str, int], Awaitable[str]]
-"""Returns what to dial for a host and port of the configuration. Raises Denied."""
+
+class Judge(Protocol):
+    """Judges where a connection to an origin of the configuration may lead."""
+
+    def __call__(self, origin: Origin, *, direct: bool) -> Awaitable[Outward]:
+        """Return how to connect to it. Raises Denied."""
+        ...
 
 
 class Answer(NamedTuple):
@@ -34,16 +41,20 @@ class Answer(NamedTuple):
 class Endpoint(Protocol):
     """Sends requests to token endpoints."""
 
-    async def post(self, origin: Origin, target: bytes, fields: Fields, body: bytes) -> Answer:
-        """Raises Denied("upstream")."""
+    async def post(
+        self, origin: Origin, target: bytes, fields: Fields, body: bytes, *, direct: bool = False
+    ) -> Answer:
+        """Send a request. Raises Denied("upstream"). Args: direct: without the gateway's proxy."""
         ...
 
 
 class HttpEndpoint:
-    """Token endpoints over HTTP/1.1. No redirect is followed, no connection kept, no proxy used.
+    """Token endpoints over HTTP/1.1. No redirect is followed, no connection kept.
 
     The destination is judged like an upstream: it is never the gateway itself or its store, and its
-    certificate must be valid for the name in the configuration.
+    certificate must be valid for the name in the configuration. It is reached through the gateway's proxy, as
+    the upstream is. The `tls` of the connection is for its upstream alone: a client certificate is a
+    credential, and an endpoint is often of somebody else.
     """
 
     def __init__(self, judge: Judge, context: Callable[[], ssl.SSLContext]) -> None:
@@ -51,25 +62,29 @@ class HttpEndpoint:
         self._judge = judge
         self._context = context
 
-    async def post(self, origin: Origin, target: bytes, fields: Fields, body: bytes) -> Answer:
-        """Raises Denied("upstream")."""
+    async def post(
+        self, origin: Origin, target: bytes, fields: Fields, body: bytes, *, direct: bool = False
+    ) -> Answer:
+        """Send a request. Raises Denied("upstream"). Args: direct: without the gateway's proxy."""
         try:
             async with asyncio.timeout(TIMEOUT):
+                announce(await self._judge(origin, direct=direct))
                 return await self._post(origin, target, fields, body)
         except TimeoutError:
             raise Denied("upstream", "the token endpoint did not answer in time", status=504) from None
         except ssl.SSLCertVerificationError:
             raise Denied("upstream", "the certificate of the token endpoint is not trusted") from None
+        except ProxyError as error:
+            raise Denied("upstream", str(error)) from None
         except OSError:
             raise Denied("upstream", "the token endpoint cannot be reached") from None
         except h11.RemoteProtocolError:  # its text may quote the answer
             raise Denied("upstream", "the token endpoint does not answer with valid HTTP") from None
 
     async def _post(self, origin: Origin, target: bytes, fields: Fields, body: bytes) -> Answer:
-        address = await self._judge(origin.host, origin.port)
         secure = origin.scheme == "https"
         reader, writer = await asyncio.open_connection(
-            address,
+            origin.host,
             origin.port,
             ssl=self._context() if secure else None,
             server_hostname=origin.host if secure else None,

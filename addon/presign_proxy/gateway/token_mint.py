@@ -76,7 +76,9 @@ class Mint:
 
     async def _ask(self, request: TokenRequest, fill: Fill, refresh_token: Secret | None) -> Minted:
         fields, body = written(request, fill, refresh_token, int(time.time()), secrets.token_hex(16))
-        answer = await self._endpoint.post(request.origin, request.target, fields, body)
+        answer = await self._endpoint.post(
+            request.origin, request.target, fields, body, direct=request.direct
+        )
         return issued(request.grant, *answer, int(time.time()))
 
     async def _of_file(self, late: MintedSecret, fill: Fill, path: Path) -> Minted:

@@ -7,6 +7,8 @@ import re
 import socket
 from typing import Final
 
+from .proxy_error import MARK, ProxyError
+
 NOT_LISTED: Final = "this destination belongs to no connection"
 NOT_PUBLIC: Final = "this host does not resolve, or not to public addresses only"
 OUR_OWN: Final = "this is an address of the gateway itself, or of its store"
@@ -21,6 +23,8 @@ _NUMBERED: Final = re.compile(r"\[Errno (-?[0-9]{1,6})\]")
 
 def of_error(host: str, error: OSError) -> str:
     """Return the reason for an error. Its own text may hold addresses, so only its number is used."""
+    if isinstance(error, ProxyError):
+        return str(error)
     if isinstance(error, socket.gaierror):
         return _unresolved(host, error.strerror or "no answer")
     number = error.errno
@@ -32,6 +36,8 @@ def of_text(host: str, text: str) -> str | None:
     """Return the reason for the text of an error, as mitmproxy has it; None for a text of others."""
     if (own := text.removeprefix(_KILLED)) in _REFUSED:
         return own
+    if text.startswith(MARK):  # a `ProxyError`, whose text is ours
+        return text
     match = _NUMBERED.match(text)
     if match is None:
         return None

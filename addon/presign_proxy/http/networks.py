@@ -75,8 +75,8 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_6 and not any(address in network for network in _NOT_PUBLIC_6)
 
 
-def judge(answers: Iterable[str], allowed: Sequence[Network]) -> str:
-    """Return the address to dial, if every answer of the resolver may be dialled.
+def judge(answers: Iterable[str], allowed: Sequence[Network]) -> tuple[str, ...]:
+    """Return the addresses, at least one, if every answer of the resolver may be dialled.
 
     Args:
         answers: addresses as text, at least one.
@@ -84,7 +84,7 @@ def judge(answers: Iterable[str], allowed: Sequence[Network]) -> str:
 
     Raises Denied("invalid") if any answer is bad, because a name used for DNS rebinding mixes good and bad.
     """
-    first: str | None = None
+    found: list[str] = []
     for text in answers:
         try:
             address = ip_address(text)
@@ -92,10 +92,10 @@ def judge(answers: Iterable[str], allowed: Sequence[Network]) -> str:
             raise Denied("invalid", "the source resolves to something that is not an address") from None
         if not is_public(address) and not any(address in network for network in allowed):
             raise Denied("invalid", "the source resolves to an address that is not public")
-        first = first or address.compressed
-    if first is None:
+        found.append(address.compressed)
+    if not found:
         raise Denied("upstream", "the source does not resolve")
-    return first
+    return tuple(found)
 
 
 def may_be_dialled(peer: tuple[Any, ...] | None, allowed: Sequence[Network] | None) -> bool:

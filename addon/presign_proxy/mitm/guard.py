@@ -20,7 +20,7 @@ from ..gateway import unreachable, unsafe_options
 from ..gateway.gateway import Gateway
 from ..http.networks import Network
 from ..observe.log_redaction import Redaction
-from . import self_test, sockets
+from . import self_test, sockets, upstream_certificates
 from .backpressure import gate
 from .client_state import ClientStates
 from .deadlines import Deadlines
@@ -165,6 +165,9 @@ class Guard:
 
     def tls_start_client(self, data: TlsData) -> None:
         self._front.start(data)
+
+    def tls_start_server(self, data: TlsData) -> None:
+        upstream_certificates.start(data)
 
     async def client_disconnected(self, client: Client) -> None:
         try:

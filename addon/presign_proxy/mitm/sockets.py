@@ -16,6 +16,7 @@ from mitmproxy import ctx
 from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import events
 
+from ..core.way_out import UpstreamTls
 from .lane.upstream_tls import context
 from .tcp import reset as reset_transport
 from .tcp import unsent
@@ -81,9 +82,13 @@ def own_ports() -> set[int]:
     return ports
 
 
-def upstream_tls() -> ssl.SSLContext:
-    """Return what verifies upstreams on connections of the gateway's own: as the options say now."""
-    return context(ctx.options)
+def upstream_tls(own: UpstreamTls | None = None) -> ssl.SSLContext:
+    """Return what verifies upstreams on connections of the gateway's own: as the options say now.
+
+    Args:
+        own: the settings of a connection of the registry, if it has any.
+    """
+    return context(ctx.options, own)
 
 
 async def tell(client: Client, event: events.Event) -> None:

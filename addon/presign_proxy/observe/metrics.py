@@ -97,6 +97,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "presign_audit_queued": Family("gauge", "Audit lines that wait to be written."),
     "presign_audit_up": Family("gauge", "Whether the audit log can be written.", (), "min"),
+    "presign_upstream_proxy_info": Family(
+        "gauge", "Which proxies upstreams are reached through.", ("scheme", "proxy"), "max"
+    ),
     "presign_build_info": Family("gauge", "Which release this is.", ("version", "mitmproxy"), "max"),
     "process_cpu_seconds_total": Family("counter", "Processor time, user and system."),
     "process_resident_memory_bytes": Family("gauge", "Memory in use."),

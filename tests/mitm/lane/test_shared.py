@@ -15,6 +15,7 @@ from mitmproxy import ctx
 from mitmproxy.options import Options
 
 from presign_proxy.core.connection import Conduct
+from presign_proxy.gateway.outward import Outward, announced
 from presign_proxy.mitm.lane.shared import LaneShared
 from presign_proxy.mitm.lane.upstream_pool import PoolKey
 from presign_proxy.mitm.sockets import upstream_tls
@@ -44,9 +45,9 @@ class Judge:
     def may_be_ours(self, port: int) -> bool:
         return port in self.ours
 
-    async def address(self, client: Any, forward: Any) -> str:
+    async def outward(self, client: Any, forward: Any) -> Outward:
         assert client is CLIENT
-        return "192.0.2.9"
+        return Outward("api.example.com", 443, ("192.0.2.9", "192.0.2.10"))
 
 
 class Exchange:
@@ -134,6 +135,7 @@ def test_who_might_be_led_to_the_gateway_itself_is_judged_first(why: str) -> Non
         assert lab.shared.place_at_once(CLIENT, forward) is None
         expected = PoolKey(forward.connection.id, forward.origin, "192.0.2.9", None)
         assert await lab.shared.place(CLIENT, forward) == expected
+        assert announced("192.0.2.9", 443).addresses == ("192.0.2.9", "192.0.2.10")
 
     story(work)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
+from presign_proxy.core.way_out import UpstreamTls
 from presign_proxy.http.message import Origin
 from presign_proxy.mitm.lane import upstream_pool as module
 from presign_proxy.mitm.lane.upstream_pool import IDLE, MAX_IDLE, MAX_IDLE_ALL, Pool, PoolKey
@@ -68,7 +69,7 @@ class Lab:
         scheme = "http" if context is None else "https"
         self.place = PoolKey("conn", Origin(scheme, "localhost", upstream.port), "127.0.0.1")
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, own: UpstreamTls | None) -> ssl.SSLContext:
         self.contexts += 1
         return self._context
 
@@ -124,7 +125,7 @@ def test_the_newest_is_handed_out_first_and_each_once() -> None:
 
 @pytest.mark.parametrize("other", [
     {"connection": "other"}, {"origin": Origin("https", "localhost", 1)}, {"address": "127.0.0.2"},
-    {"client": "c"},
+    {"client": "c"}, {"tls": UpstreamTls("another certificate")},
 ])  # fmt: skip
 def test_another_place_gets_none_of_it(other: dict[str, Any]) -> None:
     async def work(at: Lab) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from ...http.hosts import parse_host
+from ..proxy_url import PROXY_URL, parse_exempt, parse_proxy
 from ..values import (
     GATEWAY_URL,
     REGISTRY_FILE,
@@ -30,6 +31,41 @@ class FrontConfig(Strict):
     key: str = Field(min_length=1)
 
 
+def _proxy_url(value: Any) -> str:
+    found = parse_proxy(value if isinstance(value, str) else "")
+    if found.password is not None:
+        raise ValueError("holds a password, and URLs end up in logs: write it as password, beside url")
+    return str(value)
+
+
+def _exempt(value: Any) -> str:
+    if not isinstance(value, str) or parse_exempt(value) is None:
+        raise ValueError("has to be a name, .suffix, address, network or *, each with or without :PORT")
+    return value
+
+
+ProxyUrl = Annotated[
+    str, PlainValidator(_proxy_url), WithJsonSchema({"type": "string", "pattern": f"^{PROXY_URL}$"})
+]
+NoProxy = Annotated[
+    str, PlainValidator(_exempt), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 300})
+]
+
+
+class ProxyConfig(Strict):
+    """The proxy that upstreams are reached through."""
+
+    url: ProxyUrl
+    password: SecretValue | None = None
+    no_proxy: list[NoProxy] = Field(default_factory=list, max_length=1000)
+
+
+UpstreamProxyChoice = Annotated[
+    Annotated[ProxyConfig, Tag("one")] | Annotated[Literal["env"], Tag("env")],
+    Discriminator(lambda value: "env" if isinstance(value, str) else "one"),
+]
+
+
 class GatewayConfig(Strict):
     hosts: list[str] = Field(default=["presign.local"])
     # The address that `presign sign` puts into URLs. The gateway itself answers to `hosts`.
@@ -37,6 +73,7 @@ class GatewayConfig(Strict):
     tls: FrontConfig | None = None
     unsigned: Literal["pass", "deny"] = "pass"
     trusted_proxies: list[str] = Field(default_factory=list)
+    upstream_proxy: UpstreamProxyChoice | None = None
     # In each process. A busy client takes three descriptors, and `presign serve` allows itself 65,536.
     max_clients: int = Field(default=1000, ge=1, le=30_000)
 

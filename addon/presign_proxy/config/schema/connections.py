@@ -180,6 +180,22 @@ class Timeouts(Strict):
     body: Duration = 60
 
 
+class TlsConfig(Strict):
+    """The authorities and the client certificate of a connection's upstream: files in PEM form."""
+
+    ca: str | None = Field(default=None, min_length=1)
+    client_cert: str | None = Field(default=None, min_length=1)
+    client_key: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.client_cert is None) != (self.client_key is None):
+            raise ValueError("client_cert and client_key belong together")
+        if self.ca is None and self.client_cert is None:
+            raise ValueError("needs ca, or client_cert and client_key")
+        return self
+
+
 def _also_host(value: Any) -> str:
     if not isinstance(value, str) or parse_authority(value, "https") is None:
         raise ValueError("has to be a host, as in objects.example.com, or HOST:PORT; no scheme, path or *")
@@ -233,6 +249,8 @@ class CommonConnection(Strict):
     limits: list[LimitEntry] = Field(default_factory=list, max_length=16)
     max_uses: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     cors: CorsEntry | None = None
+    upstream_proxy: Literal["none"] | None = None
+    tls: TlsConfig | None = None
 
 
 class PresignConnection(CommonConnection):

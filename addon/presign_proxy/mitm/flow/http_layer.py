@@ -27,6 +27,7 @@ from .http2_server import GuardedHttp2Server
 from .http2_side import OpenWindows, Turn
 from .http2_windows import all_unsent, unsent
 from .layer_stack import descendants
+from .routes import note
 from .state import FlowStates
 from .stream import GuardedStream
 from .tls_layers import GuardedClientTLSLayer, GuardedServerTLSLayer
@@ -108,6 +109,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         if isinstance(event, events.Start):
             for one in descendants(child):
                 if type(one) is HttpClient:
+                    note(one.context.server, self.waiting_for_establishment.get(one.context.server, []))
                     GuardedHttpClient.guard(one, self)
                 elif type(one) is layers.ServerTLSLayer:
                     GuardedServerTLSLayer.guard(one)

@@ -25,6 +25,7 @@ from ...errors import Denied
 from .coalesce import Commands
 from .outgoing_request import is_unchanged, leaving, reaches, why_not_through_another, wire_request
 from .response import linked_response
+from .routes import lead
 from .state import FlowState
 from .uploads import UploadingStream
 
@@ -46,6 +47,7 @@ class SendingStream(UploadingStream):
                 flow_state.progress.explain(why)
                 return self._refusal("upstream")
         flow_state.progress.enter("connecting")
+        lead(command, flow_state.grant.connection if flow_state.grant is not None else None)
         return command
 
     def _send(self, command: SendHttp) -> commands.Command | Answer | None:

@@ -20,6 +20,7 @@ from ...http.connection_reuse import reads_body
 from ...http.message import Fields, Origin, with_length
 from ...http.query import target
 from .raw_message import headers_of, is_h1, twin
+from .routes import route_to
 
 # What mitmproxy itself needs on a granted request, and may take off: 100-continue, --proxyauth, and whether
 # the client's connection ends with it. None of it is sent.
@@ -132,10 +133,15 @@ def why_not_through_another(forward: Forward) -> str:
 
 
 def reaches(server: Server, forward: Forward) -> bool:
-    """Return whether a connection leads where the grant says, with TLS for that very name if it is https."""
+    """Return whether a connection leads where the grant says, with TLS for that very name if it is https.
+
+    It shows the client certificate of that very connection, or none.
+    """
     origin = forward.origin
     elsewhere = server.via is not None and why_not_through_another(forward)
-    if elsewhere or not networks.may_be_dialled(server.peername, forward.resolve):
+    if elsewhere or route_to(server).tls != forward.connection.tls:
+        return False
+    if not networks.may_be_dialled(server.peername, forward.resolve):
         return False
     if server.address is None or tuple(server.address[:2]) != (origin.host, origin.port):
         return False

@@ -89,7 +89,21 @@ class GuardedClientTLSLayer(_ByTurns, layers.ClientTLSLayer):
 class GuardedServerTLSLayer(_ByTurns, layers.ServerTLSLayer):
     """TLS with upstreams. Notes an end without a closure alert, which mitmproxy takes for any other end."""
 
+    has_told_end = False
+
+    def event_to_child(self, event: events.Event) -> Commands:
+        if isinstance(event, events.ConnectionClosed) and event.connection is self.conn:
+            self.has_told_end = True
+        yield from super().event_to_child(event)
+
     def receive_close(self) -> Commands:
-        if not self.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
+        closed = self.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+        if not closed:
             unannounced.add(self.conn)
+        elif not self.has_told_end:
+            # A fatal alert, as for a missing client certificate in TLS 1.3. mitmproxy takes it for a closure
+            # alert that it has passed on, and the request would wait for an answer for as long as it may.
+            unannounced.add(self.conn)
+            yield from self.event_to_child(events.ConnectionClosed(self.conn))
+            return
         yield from super().receive_close()

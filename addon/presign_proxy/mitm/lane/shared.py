@@ -12,6 +12,7 @@ from ...core.under_way import CODE, WHY, Basis, basis_of
 from ...gateway.admission import Admission
 from ...gateway.destination import DestinationJudge
 from ...gateway.lifecycle import Lifecycle
+from ...gateway.outward import announce
 from ...limits.slots import LimitHold
 from ...observe.audit_log import AuditLog
 from ...observe.under_way import Running
@@ -107,8 +108,13 @@ class LaneShared:
         return _place(client, forward, origin.host)
 
     async def place(self, client: Any, forward: Forward) -> PoolKey:
-        """Return where a grant leads. Raises Denied("upstream") where that is not allowed."""
-        address = await self._judge.address(client, forward)
+        """Return where a grant leads, and announce how a connection to there is opened.
+
+        Raises Denied("upstream") where that is not allowed.
+        """
+        outward = await self._judge.outward(client, forward)
+        address = outward.addresses[0] if outward.addresses else outward.host
+        announce(outward._replace(host=address))
         return _place(client, forward, address)
 
     def tick(self, now: float) -> None:
@@ -145,5 +151,6 @@ class LaneShared:
 
 
 def _place(client: Any, forward: Forward, address: str) -> PoolKey:
-    shared = forward.connection.conduct.pool
-    return PoolKey(forward.connection.id, forward.origin, address, None if shared else client.id)
+    connection = forward.connection
+    shared = connection.conduct.pool
+    return PoolKey(connection.id, forward.origin, address, None if shared else client.id, connection.tls)

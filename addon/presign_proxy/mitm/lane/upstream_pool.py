@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from ...core.way_out import UpstreamTls
 from ...http.message import Origin
 from .. import last_bytes
 from ..tcp import keep_asking
@@ -27,24 +28,28 @@ class PoolKey(NamedTuple):
 
     The id of the registered connection is part of it: some servers bind what a credential may do to the TCP
     connection on which it came first. `address` is the one that was checked, where it was checked. `client`,
-    if it is not None, is the only one that may use it.
+    if it is not None, is the only one that may use it. `tls`: the connection's own settings for TLS.
     """
 
     connection: str
     origin: Origin
     address: str
     client: Any = None
+    tls: UpstreamTls | None = None
 
 
 class Pool:
     """A pool that hands out idle connections, newest first, and opens new ones."""
 
     def __init__(
-        self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float], write_batch: WriteBatch
+        self,
+        context: Callable[[UpstreamTls | None], ssl.SSLContext],
+        clock: Callable[[], float],
+        write_batch: WriteBatch,
     ) -> None:
         """
         Args:
-            context: verifies certificate and name.
+            context: returns what verifies certificate and name, for a connection's own settings or None.
             clock: seconds, of a clock that is never set.
         """
         self._context = context
@@ -52,7 +57,7 @@ class Pool:
         self._write_batch = write_batch
         self._idle: dict[PoolKey, deque[UpstreamConnection]] = {}
         self._count = 0
-        self._tls: ssl.SSLContext | None = None
+        self._contexts: dict[UpstreamTls | None, ssl.SSLContext] = {}
         self._era = object()
 
     def take(self, place: PoolKey) -> UpstreamConnection | None:
@@ -85,14 +90,13 @@ class Pool:
         self._count += 1
 
     async def open(self, place: PoolKey) -> UpstreamConnection:
-        """Open a new connection. Raises OSError, ssl.SSLError included."""
-        origin = place.origin
-        secure, era = origin.scheme == "https", self._era
-        if secure and self._tls is None:
-            self._tls = self._context()
-        address, port = place.address, origin.port
-        if secure and self._tls is not None:
-            transport, upstream = await over_tls(self._made, address, port, self._tls, origin.host)
+        """Open a new connection, as this task has announced. Raises OSError, ssl.SSLError included."""
+        address, port = place.address, place.origin.port
+        era = self._era
+        if place.origin.scheme == "https":
+            if (context := self._contexts.get(place.tls)) is None:
+                context = self._contexts[place.tls] = self._context(place.tls)
+            transport, upstream = await over_tls(self._made, address, port, context, place.origin.host)
         else:
             loop = asyncio.get_running_loop()
             transport, upstream = await loop.create_connection(self._made, address, port)
@@ -116,7 +120,7 @@ class Pool:
 
     def reset(self) -> None:
         """Close all connections, those in use once they are given back: the trusted authorities changed."""
-        self._tls, self._era = None, object()
+        self._contexts, self._era = {}, object()
         for upstreams in self._idle.values():
             for upstream in upstreams:
                 upstream.close()

@@ -100,7 +100,7 @@ class WebSocketExchange(Exchange):
         """Begin to pass on frames, first those that the client has sent ahead."""
         self._moved = time.monotonic()
         self._until = self._moved + self.granted.forward.connection.conduct.max_duration
-        self._upload = Frames()
+        self.body = Frames()
         self._delivery.begin(request_head.switched(reply.sent), Body(UNMASKED), chunked=False)
         self.stage, self.record.status = "receiving", reply.status
         if (upstream := self._dispatch.upstream) is not None:
@@ -136,7 +136,7 @@ class WebSocketExchange(Exchange):
     def end_input(self) -> None:
         """Pass on that the client says no more."""
         upstream = self._dispatch.upstream
-        self._upload.done, self._moved = True, time.monotonic()
+        self.body.done, self._moved = True, time.monotonic()
         if self._half or upstream is None or not upstream.socket.end_output():
             self._end_both()
             return
@@ -158,7 +158,7 @@ class WebSocketExchange(Exchange):
             super().passed_on()
             return
         self._passed = True
-        if self._upload.done or self._gone or not self._lane.writer.end_output():
+        if self.body.done or self._gone or not self._lane.writer.end_output():
             self._end_both()
 
     def complete(self) -> None:
@@ -181,6 +181,6 @@ class WebSocketExchange(Exchange):
         if upstream is not None:
             upstream.reader = upstream.sender = upstream.on_end = None
             upstream.socket.close(PATIENCE)
-        self._upload.done = True  # nothing more of it is waited for
+        self.body.done = True  # nothing more of it is waited for
         self._finish(End(self.record.status))
         self._lane.over(self, close=True)
