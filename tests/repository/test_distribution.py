@@ -40,6 +40,7 @@ REQUIRED = names(PROJECT["dependencies"])
 EXTRAS = names([line for extra in PROJECT["optional-dependencies"].values() for line in extra])
 # Imported only once a configuration or an option asks for the extra, and `try`ed there.
 OF_EXTRAS = {
+    "presign_proxy/core/aws_sigv4.py",
     "presign_proxy/serve/worker.py",
     "presign_proxy/limits/stores/redis_pipeline.py",
     "presign_proxy/limits/stores/redis.py",

@@ -8,6 +8,7 @@ from typing import Any
 
 from presign_proxy.core.connection import Conduct
 from presign_proxy.core.decision import Deny, Facts, Forward
+from presign_proxy.gateway.held_bodies import HeldBodies
 from presign_proxy.http.message import Request
 from presign_proxy.mitm.lane import request_head
 from presign_proxy.mitm.lane.exchange import Exchange
@@ -81,6 +82,7 @@ class Admission:
     """Says what is put into it, in that order; in the end, that what was granted holds."""
 
     def __init__(self) -> None:
+        self.held_bodies = HeldBodies()
         self.completes: list[Any] = []
         self.confirms: list[Any] = []
         self.asked: list[Any] = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -18,7 +16,7 @@ from ..core.credentials import (
     bearer,
 )
 from ..core.jwt_assertion import read_client_key, read_key
-from ..core.oauth2 import MintedSecret, TokenRequest
+from ..core.oauth2 import MintedSecret, TokenRequest, mark_of
 from ..core.path_credential import NO_PATH, PathCredential, fits_a_path, path_credential
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
@@ -225,7 +223,7 @@ class FileSecrets:
             tuple([(name, text) for name, text in (("aud", auth.audience), ("sub", auth.subject)) if text]),
             self._direct,
         )
-        return MintedSecret(request, _mark(request))
+        return MintedSecret(request, mark_of(request))
 
     def _private_key(self, at: Location, auth: OAuth2Auth) -> tuple[Secret | None, Secret | None]:
         """Return the texts of private key and certificate. They are parsed here, to report bad ones."""
@@ -297,17 +295,3 @@ class FileSecrets:
         for index, key in enumerate(keys.keys):
             if key.secret.reveal() in known - {""}:
                 self.wrong((*at, "signing_keys", index, "secret"), "is the credential itself: make another")
-
-
-def _mark(request: TokenRequest) -> str:
-    """Return a text that differs whenever a request for tokens does, in whatever field."""
-    digest = hashlib.sha256()
-    for one in fields(request):
-        digest.update(repr(_told(getattr(request, one.name))).encode() + b"\0")
-    return digest.hexdigest()
-
-
-def _told(value: object) -> object:
-    if isinstance(value, LateSecret):
-        return value.key, value.ttl
-    return value.reveal() if isinstance(value, Secret) else value

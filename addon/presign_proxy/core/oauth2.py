@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from typing import Final
 from urllib.parse import quote_plus, urlencode
 
@@ -156,3 +157,17 @@ def _assertion(request: TokenRequest, fill: Fill, key: Secret, now: int, unique:
         return assertion(found, of_client | dict(request.claims), now)
     scope = {name: value for name, value in request.plain if name == "scope"}
     return assertion(found, issuer | {"aud": endpoint} | scope | dict(request.claims), now)
+
+
+def mark_of(request: TokenRequest) -> str:
+    """Return a text that differs whenever a request for tokens does, in whatever field."""
+    digest = hashlib.sha256()
+    for one in fields(request):
+        digest.update(repr(_told(getattr(request, one.name))).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _told(value: object) -> object:
+    if isinstance(value, LateSecret):
+        return value.key, value.ttl
+    return value.reveal() if isinstance(value, Secret) else value

@@ -302,7 +302,7 @@ def test_a_grant_without_a_head_is_never_sent() -> None:
         lab.pool.kept = [upstream := UpstreamConnection(was_kept=True)]
         with pytest.raises(LookupError):
             lab.exchange.begin()
-        assert upstream.told == []
+        assert upstream.told == ["close"]
 
     story(work)
 

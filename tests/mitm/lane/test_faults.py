@@ -30,6 +30,7 @@ CONNECTIONS = 250
 BEFORE = (
     "parse",
     "_framed",
+    "body_of",
     "upload_of",
     "Pipeline.take",
     "Lane._next",

@@ -13,6 +13,9 @@ preset does, and how to write your own, is described in [Configuration](configur
 connection takes `auth: {token: …}`, unless the column says which secrets it asks for, and `vars` for each
 variable of the host.
 
+Tried against stand-ins only, not against the providers themselves: all presets with `oauth2` or
+`aws_sigv4`. The signatures for AWS are checked with the vectors that AWS publishes.
+
 | preset | provider | upstream | auth | vars |
 |---|---|---|---|---|
 """

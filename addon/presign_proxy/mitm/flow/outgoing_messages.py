@@ -81,16 +81,14 @@ class SendingStream(UploadingStream):
     def _send_head(self, command: SendHttp, event: RequestHeaders) -> commands.Command | Answer:
         """Look at a request just before it leaves: is it what was granted, and does it go there?"""
         flow_state = self.flow_state
-        if flow_state is None or flow_state.decision is None:
-            return self._refusal("internal")
-        grant = flow_state.grant
-        if grant is None and isinstance(flow_state.decision, PassThrough):
+        grant = flow_state.grant if flow_state is not None else None
+        if flow_state is not None and grant is None and isinstance(flow_state.decision, PassThrough):
             server = command.connection
             if flow_state.is_second and not (isinstance(server, Server) and server.tls and not server.via):
                 return self._refusal("upstream")  # another proxy would resolve its name, which was not judged
             self.http_layer.own(server, "")
             return command
-        if grant is None:
+        if flow_state is None or grant is None:
             return self._refusal("internal")
         same = self._is_as_granted(flow_state)
         same &= event.end_stream or flow_state.arrival.has_body
@@ -116,7 +114,7 @@ class SendingStream(UploadingStream):
         except Denied as denied:
             flow_state.progress.withdraw(denied)
             return self._refusal(denied.code, denied.status, denied.sentence)
-        ends = event.end_stream and not (held is not None and held.size)
+        ends = event.end_stream and (held is None or not held.size)
         copy = wire_request(self.flow.request, grant.origin, sent, server, has_body=not ends)
         return SendHttp(RequestHeaders(event.stream_id, copy, ends), server)
 

@@ -196,8 +196,7 @@ class FlowStates:
     def grant(self, flow_state: FlowState, decision: Forward, snapshot: tuple[Any, ...]) -> None:
         """Put a grant in force. What can fail is done first, so that a failure leaves the request refused.
 
-        Args:
-            snapshot: the request on the flow, which must still equal this when it leaves.
+        Args: snapshot: the request on the flow, which must still equal this when it leaves.
         """
         granted = Granted(
             decision.request_id,

@@ -172,6 +172,8 @@ class Dispatch:
             return
         wire, self._wire = self._wire, None  # it holds the credential
         try:
+            if wire is None and self.upstream is not None:
+                raise LookupError("this request was signed, and has left")
             wire = wire or granted.leaving(exchange.body)
         except Exception as error:
             upstream.close()

@@ -80,7 +80,7 @@ class Exchange:
         self.stage = "sending"
         self.body.move()
         upstream.begin(self, self.granted.head.method, whole=self.body.done and not self.body.holds)
-        upstream.write(wire, whole=self.body.done)
+        upstream.write(wire, whole=self.body.holds)
         if self.body.done:
             self._sent()
 

@@ -45,6 +45,8 @@ class GrantedRequest(NamedTuple):
         Raises Denied; LookupError where the credential was not fetched, or has left already.
         """
         forward, head = self.forward, self.head
+        if isinstance(forward.sent, Outgoing):
+            raise LookupError("the head of this grant was written once, and has left")
         if not isinstance(held, HeldUpload):
             sent = forward.leaving(int(time.time()), EMPTY if forward.hold is not None else None)
             return request_head.outgoing(head, forward.origin, sent)
