@@ -20,6 +20,8 @@ _MOST_BLOCKS: Final = 8
 """How many blocks are left out at most. Each costs a few parses of the file."""
 _ANOTHER: Final = 3
 _USELESS: Final = float("inf")
+_BORROWED: Final = ("aliases ", "anchors, tags and merge keys ")
+"""How the mistakes begin with which a mapping takes its keys from elsewhere in the file."""
 _REQUIRED: Final = "is required"
 """A missing key may be in a block that was left out."""
 
@@ -40,7 +42,8 @@ def with_the_rest(
         return problems
     document, wrong = parse_leniently(raw, str(path))
     if document is not None:
-        return wrong + _others(wrong, judged(document))
+        borrowed = any(one.message.startswith(_BORROWED) for one in wrong)
+        return wrong + _others(wrong, judged(document), whole=not borrowed)
     if not any(REST in one.message for one in problems) or (salvaged := _salvaged(raw)) is None:
         return problems
     rest, left_out, errors = salvaged
@@ -52,14 +55,18 @@ def with_the_rest(
     return told + [one for one in _others(told, found) if one.line not in left_out]
 
 
-def _others(told: list[Problem], found: list[Problem]) -> list[Problem]:
-    """Return the problems that do not follow from those that were told."""
+def _others(told: list[Problem], found: list[Problem], *, whole: bool = False) -> list[Problem]:
+    """Return the problems that do not follow from those that were told.
+
+    Args:
+        whole: whether no key is missing because it was left out.
+    """
     places = {(one.file, one.line, one.column) for one in told}
     paths = {one.path for one in told if one.path}
     return [
         one
         for one in found
-        if one.message != _REQUIRED
+        if (whole or one.message != _REQUIRED)
         and (one.file, one.line, one.column) not in places
         and not any(one.path == path or one.path.startswith(f"{path}.") for path in paths)
     ]
