@@ -307,10 +307,11 @@ def test_an_upstream_connection_of_a_websocket_is_never_used_again(lab: LaneLab,
 
 
 def test_an_echoed_credential_is_masked_in_the_101(lab: LaneLab, client: Wire) -> None:
-    client.send(lab.head(*HANDSHAKE))
+    client.send(lab.head(*HANDSHAKE, "Sec-WebSocket-Extensions: x-a"))
     api = lab.hand.accept()
     api.read_head()
-    api.send(switching(f"X-Echo: Bearer {REAL_SECRET}", "Location: http://evil.test/"))
+    chosen = f"Sec-WebSocket-Extensions: x-a; key={REAL_SECRET}"
+    api.send(switching(f"X-Echo: Bearer {REAL_SECRET}", chosen, "Location: http://evil.test/"))
     head = client.read_head()
     assert head.startswith(b"HTTP/1.1 101 ")
     assert REAL_SECRET.encode() not in head

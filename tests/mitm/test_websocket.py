@@ -16,6 +16,7 @@ from support.byhand import ByHand, Wire
 from support.gateways import MakeGateway
 from support.lab import REAL_SECRET
 from support.lanes import GATEWAY, SIGNING, WAYS, LaneLab, config, is_closed
+from support.leaks import Traces
 from support.process import resident
 from support.raw import parse_response
 from support.websocket import ACCEPT, BINARY, CLOSE, HANDSHAKE, KEY, frame, opened, switching
@@ -372,6 +373,27 @@ def test_a_websocket_lives_as_long_as_its_peers(lab: LaneLab, client: Wire) -> N
     time.sleep(3.5)
     client.send(HELLO)
     assert api.read_exactly(len(HELLO)) == HELLO
+
+
+def test_a_dump_holds_the_handshake_with_a_placeholder_and_no_message(
+    make_gateway: MakeGateway, hand: ByHand
+) -> None:
+    gateway = make_gateway(settings(hand.url), "-w", dump := "flows.mitm", "--set", "presign_lane=auto")
+    lab = LaneLab(gateway, hand).fresh()
+    with lab.client() as client:
+        api = opened(lab, client)
+        client.send(HELLO)
+        api.read_exactly(len(HELLO))
+        api.send(frame(REAL_SECRET.encode()))
+        client.read_exactly(2)
+    api.close()
+    assert lab.audited()[0]["status"] == 101
+    gateway.stop()
+    raw = (gateway.directory / dump).read_bytes()
+    assert not Traces([REAL_SECRET, *lab.issuer.issued]).found_in(raw)
+    assert f"presign:{lab.cid}".encode() in raw
+    assert b"Sec-WebSocket-Key" in raw
+    assert b"websocket" in raw
 
 
 def parse_head(raw: bytes) -> list[str]:

@@ -102,7 +102,7 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     if encoded:
         gone |= {b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest", b"etag"}
     links: list[Led] = []
-    fields = _kept(reply, names, gone, forward, mask, links)
+    fields = [*_kept(reply, names, gone, forward, mask, links), *switch]
     if not conduct.cache:
         cached = b"cache-control" in names
         fields.append((b"Cache-Control", _private(reply.fields) if cached else b"private"))
@@ -111,7 +111,7 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
         fields = _masked(fields, mask)
         reason = mask.mask(reason)
         links = [Led(mask.mask(shown), mask.mask(sent)) for shown, sent in links]
-    fields += [*_added(forward, gateway=gateway), *switch]
+    fields += _added(forward, gateway=gateway)
     return Reply(
         reply.status,
         reason,

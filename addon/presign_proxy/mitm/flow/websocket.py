@@ -1,7 +1,7 @@
 """A WebSocket on the flow path: bytes both ways behind a 101, and its end.
 
 mitmproxy's own layer for WebSocket keeps every message on the flow, takes each apart, and knows one extension
-only. Here the bytes pass as they came. Who looks at flows is shown copies of the messages.
+only. Here the bytes pass as they came, and no flow holds them.
 """
 
 from __future__ import annotations
