@@ -25,7 +25,8 @@ def of_error(host: str, error: OSError) -> str:
 
 def of_text(host: str, text: str) -> str | None:
     """Return the reason for the text of an error, as mitmproxy has it; None if it has no number."""
-    if text.startswith(MARK):  # a `ProxyError`, whose text is ours
+    text = text.removeprefix("Connection killed: ")  # by our own hook
+    if text.startswith(MARK):  # so is the text of a `ProxyError`
         return text
     match = _NUMBERED.match(text)
     if match is None:
