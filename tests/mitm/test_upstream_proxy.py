@@ -31,6 +31,8 @@ from support.token_endpoint import TokenEndpoint
 NAME = "api.tls.test"
 BEHIND = {NAME: "127.0.0.1", "plain.tls.test": "127.0.0.1"}
 """Names that only the proxies resolve."""
+NOWHERE = {"2606:2800:220:1::1": "127.0.0.9"}
+"""A public address, and where a proxy finds nobody that listens."""
 UPSTREAM = (502, "upstream")
 
 
@@ -183,8 +185,10 @@ def test_the_environment_names_the_proxy(
 def test_a_source_is_judged_here_and_the_proxy_is_told_the_address(
     make_gateway: MakeGateway, tls_upstream: Recorder, way: tuple[str, ...]
 ) -> None:
-    """The proxy would resolve the name to another place. The certificate is still held against the name."""
-    proxy = SocksProxy({"93.184.216.34": "127.0.0.1", "cdn.acme.com": "127.0.0.9"}).start()
+    """The proxy would resolve the name to another place. It is told the next address if it refuses one. The
+    certificate is still held against the name.
+    """
+    proxy = SocksProxy({"93.184.216.34": "127.0.0.1", "cdn.acme.com": "127.0.0.9"} | NOWHERE).start()
     source = {
         "scheme": "source",
         "mode": "signed",
@@ -193,13 +197,13 @@ def test_a_source_is_judged_here_and_the_proxy_is_told_the_address(
         "ports": [tls_upstream.tls_port],
         "signing_keys": [{"secret": SECRET}],
     }
-    dns = {"cdn.acme.com": ["93.184.216.34"], "inner.acme.com": ["93.184.216.34", "10.0.0.1"]}
+    dns = {"cdn.acme.com": [*NOWHERE, "93.184.216.34"], "inner.acme.com": ["93.184.216.34", "10.0.0.1"]}
     gateway = make_gateway(config({"url": f"socks5://127.0.0.1:{proxy.port}"}, {"pk": source}), *way, dns=dns)
     for host, status in (("cdn.acme.com", 200), ("inner.acme.com", 403)):
         url = f"https://{host}:{tls_upstream.tls_port}/ok/a.jpg"
         target = source_url(SECRET, "pk", url, in_an_hour(), "jpg")
         assert ask(gateway.port, target).status == status, host
-    assert proxy.asked == [("93.184.216.34", tls_upstream.tls_port)]
+    assert proxy.asked == [(one, tls_upstream.tls_port) for one in (*NOWHERE, "93.184.216.34")]
     proxy.stop()
 
 
