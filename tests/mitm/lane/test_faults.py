@@ -55,7 +55,7 @@ BEFORE = (
     "Admission.confirm",
     "LaneShared.run",
     "LaneShared.place",
-    "DestinationJudge.address",
+    "DestinationJudge.outward",
     "mask_for",
     "Pool.take",
     "Pool.open",
