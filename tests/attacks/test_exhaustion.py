@@ -105,6 +105,7 @@ COLLECTIONS = {
     "mitm.lane.client_writer.ClientWriter._commands": "what one event of a client brings about",
     "mitm.lane.write_batch.WriteBatch._waiting": "one per transport written to in one turn of the loop",
     "mitm.lane.upstream_pool.Pool._idle": "MAX_IDLE_ALL connections, each for IDLE seconds",
+    "mitm.lane.upstream_pool.Pool._contexts": "one per `tls` of a connection, until the next reload",
     "mitm.lane.grant_cache.GrantCache._found": "MAX heads of MAX_SIZE bytes, for a second",
     "mitm.lane.grant_cache.GrantCache._seen": "MAX_SEEN numbers, for a second",
     "mitm.flow.state.FlowStates._states": "weak: one per flow that mitmproxy itself keeps",

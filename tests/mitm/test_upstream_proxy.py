@@ -6,6 +6,7 @@ import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +22,17 @@ from support.proxy import Mitm
 from support.puppet import eventually
 from support.raw import connect, parse_response
 from support.recorder import Recorder
+from support.serving import Serve
 from support.signing import source_url
 from support.socks_proxy import SocksProxy
 from support.squid import PASSWORD, USER, Squid
+from support.token_endpoint import TokenEndpoint
 
 NAME = "api.tls.test"
 BEHIND = {NAME: "127.0.0.1", "plain.tls.test": "127.0.0.1"}
 """Names that only the proxies resolve."""
+NOWHERE = {"2606:2800:220:1::1": "127.0.0.9"}
+"""A public address, and where a proxy finds nobody that listens."""
 UPSTREAM = (502, "upstream")
 
 
@@ -180,8 +185,10 @@ def test_the_environment_names_the_proxy(
 def test_a_source_is_judged_here_and_the_proxy_is_told_the_address(
     make_gateway: MakeGateway, tls_upstream: Recorder, way: tuple[str, ...]
 ) -> None:
-    """The proxy would resolve the name to another place. The certificate is still held against the name."""
-    proxy = SocksProxy({"93.184.216.34": "127.0.0.1", "cdn.acme.com": "127.0.0.9"}).start()
+    """The proxy would resolve the name to another place. It is told the next address if it refuses one. The
+    certificate is still held against the name.
+    """
+    proxy = SocksProxy({"93.184.216.34": "127.0.0.1", "cdn.acme.com": "127.0.0.9"} | NOWHERE).start()
     source = {
         "scheme": "source",
         "mode": "signed",
@@ -190,13 +197,65 @@ def test_a_source_is_judged_here_and_the_proxy_is_told_the_address(
         "ports": [tls_upstream.tls_port],
         "signing_keys": [{"secret": SECRET}],
     }
-    dns = {"cdn.acme.com": ["93.184.216.34"], "inner.acme.com": ["93.184.216.34", "10.0.0.1"]}
+    dns = {"cdn.acme.com": [*NOWHERE, "93.184.216.34"], "inner.acme.com": ["93.184.216.34", "10.0.0.1"]}
     gateway = make_gateway(config({"url": f"socks5://127.0.0.1:{proxy.port}"}, {"pk": source}), *way, dns=dns)
     for host, status in (("cdn.acme.com", 200), ("inner.acme.com", 403)):
         url = f"https://{host}:{tls_upstream.tls_port}/ok/a.jpg"
         target = source_url(SECRET, "pk", url, in_an_hour(), "jpg")
         assert ask(gateway.port, target).status == status, host
-    assert proxy.asked == [("93.184.216.34", tls_upstream.tls_port)]
+    assert proxy.asked == [(one, tls_upstream.tls_port) for one in (*NOWHERE, "93.184.216.34")]
+    proxy.stop()
+
+
+def test_tokens_are_asked_for_through_the_proxy_too(
+    make_gateway: MakeGateway, tls_upstream: Recorder, way: tuple[str, ...]
+) -> None:
+    """And past it where the connection goes past it."""
+    endpoint, proxy = TokenEndpoint(), SocksProxy(BEHIND | {"id.plain.test": "127.0.0.1"}).start()
+    auth = {
+        "type": "oauth2",
+        "token_url": f"http://id.plain.test:{endpoint.port}/token",
+        "client_id": "me",
+        "client_secret": "client-s3cret-0123456789",
+    }
+    more = {"auth": auth, "insecure_upstream": True}
+    gateway = make_gateway(
+        config(
+            {"url": f"socks5://127.0.0.1:{proxy.port}"},
+            {"conn": api(tls_upstream, **more), "direct": api(tls_upstream, upstream_proxy="none", **more)},
+        ),
+        *way,
+        dns={NAME: ["127.0.0.1"], "id.plain.test": ["127.0.0.1"]},
+    )
+    assert [ask(gateway.port, Grant(name).target("x")).status for name in ("direct", "conn")] == [200, 200]
+    assert proxy.asked == [("id.plain.test", endpoint.port), (NAME, tls_upstream.tls_port)]
+    proxy.stop()
+    endpoint.stop()
+
+
+def test_a_proxy_that_is_the_gateway_itself_is_refused(
+    make_gateway: MakeGateway, tls_upstream: Recorder, way: tuple[str, ...]
+) -> None:
+    """Each of its requests would come back to it."""
+    gateway = make_gateway(config({"url": "http://127.0.0.1:1"}, {"conn": api(tls_upstream)}), *way)
+    own = {"url": f"http://localhost:{gateway.port}"}
+    write_config(config(own, {"conn": api(tls_upstream)}), gateway.directory)
+    assert eventually(lambda: gateway.log().count("connections from") == 2)
+    assert code(ask(gateway.port, Grant("conn").target("x"))) == UPSTREAM
+    assert told(gateway) == ["the upstream proxy is the gateway itself, or its store"]
+
+
+def test_workers_of_presign_serve_go_through_the_proxy(
+    make_served: Callable[..., Serve], tls_upstream: Recorder, ca_pem: Path
+) -> None:
+    """With another event loop, and on the lane and off it."""
+    proxy = SocksProxy(BEHIND, "gateway", "s0cks-secret-0123456789").start()
+    wanted = {"url": f"socks5://gateway@127.0.0.1:{proxy.port}", "password": "s0cks-secret-0123456789"}
+    connection = api(tls_upstream, tls={"ca": str(ca_pem)})
+    served = make_served(config(wanted, {"conn": connection}))
+    assert ask(served.port, Grant("conn").target("x")).status == 200
+    assert ask(served.port, Grant("conn").target("x"), {"Expect": "100-continue"}).status == 200
+    assert proxy.asked == [(NAME, tls_upstream.tls_port)] * 2
     proxy.stop()
 
 

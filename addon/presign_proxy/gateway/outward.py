@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -10,11 +11,13 @@ from typing import Final, NamedTuple
 
 from ..core.way_out import UpstreamProxy
 from . import http_tunnel, socks5
-from .address_race import Address, connected
+from .address_race import Address, connected, in_turns
 from .proxy_error import ProxyError
 
 PATIENCE: Final = 60.0
 """Seconds that a proxy has for its whole answer; the deadline of the request usually ends before."""
+TRIED: Final = 4
+"""Addresses of a destination that a proxy is told at most, one after the other."""
 _TUNNELS: Final = {"http": http_tunnel.open_tunnel, "socks5": socks5.open_tunnel}
 
 LookUp = Callable[[str, int], Awaitable[tuple[Address, ...]]]
@@ -53,20 +56,29 @@ async def through(proxy: UpstreamProxy, outward: Outward, look_up: LookUp) -> so
 
     The proxy is told an address that was judged, if there is one: it might resolve the name to another. It
     resolves all other names itself, because a gateway that needs a proxy often has no DNS for the names
-    behind it.
+    behind it. Of several addresses the next is told if the proxy refuses one: it may have no IPv6.
     """
     try:
         found = await look_up(proxy.host, proxy.port)
     except OSError:
         raise ProxyError("does not resolve") from None
+    judged = in_turns([(one, outward.port) for one in outward.addresses])[:TRIED]
+    *others, last = [host for host, _ in judged] or [outward.host]
+    for host in others:
+        with contextlib.suppress(ProxyError):
+            return await _tunnel(proxy, found, host, outward.port)
+    return await _tunnel(proxy, found, last, outward.port)
+
+
+async def _tunnel(proxy: UpstreamProxy, found: tuple[Address, ...], host: str, port: int) -> socket.socket:
+    """Return a socket that leads through a proxy to a host. Args: found: the addresses of the proxy."""
     try:
         link = await connected(found)
     except OSError:
         raise ProxyError("cannot be connected to") from None
     try:
         async with asyncio.timeout(PATIENCE):
-            host = outward.addresses[0] if outward.addresses else outward.host
-            await _TUNNELS[proxy.scheme](link, proxy, host, outward.port)
+            await _TUNNELS[proxy.scheme](link, proxy, host, port)
         _check_silence(link)
     except BaseException as error:
         link.close()

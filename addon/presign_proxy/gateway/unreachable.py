@@ -34,8 +34,9 @@ def of_error(host: str, error: OSError) -> str:
 
 def of_text(host: str, text: str) -> str | None:
     """Return the reason for the text of an error, as mitmproxy has it; None for a text of others."""
-    if (own := text.removeprefix(_KILLED)) in _REFUSED:
-        return own
+    text = text.removeprefix(_KILLED)
+    if text in _REFUSED:
+        return text
     if text.startswith(MARK):  # a `ProxyError`, whose text is ours
         return text
     match = _NUMBERED.match(text)

@@ -56,7 +56,7 @@ BEFORE = (
     "Admission.confirm",
     "LaneShared.run",
     "LaneShared.place",
-    "DestinationJudge.address",
+    "DestinationJudge.outward",
     "mask_for",
     "Pool.take",
     "Pool.open",
