@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from presign_proxy.mitm.room import PATIENCE
+from presign_proxy.mitm.room import LASTING, PATIENCE
 from support.asking import SECRET, Grant, wire
 from support.gateways import MakeGateway
 from support.h2client import H2Client
@@ -123,6 +123,31 @@ def test_an_address_that_connects_again_and_again_shuts_no_other_address_out(por
         finally:
             over.set()
         assert storm.result() > PLACES
+
+
+def test_requests_that_are_refused_again_and_again_keep_no_place(port: int) -> None:
+    """Behind each refused request comes half of the next one: so its head is never awaited for long."""
+    cut, over = len(REFUSED) // 2, threading.Event()
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as threads:
+        crowd = [stack.enter_context(connect(port)) for _ in range(PLACES)]
+        for one in crowd:
+            one.sendall(REFUSED[:cut])
+
+        def ask_again() -> None:
+            while not over.wait(PATIENCE / 4):
+                for one in crowd:
+                    with contextlib.suppress(OSError):  # it had to make room
+                        one.sendall(REFUSED[cut:] + REFUSED[:cut])
+
+        storm = threads.submit(ask_again)
+        try:
+            time.sleep(LASTING + 0.5)
+            for _ in range(5):
+                with connect(port) as newcomer:
+                    assert parse_response(exchange(newcomer, granted())).status == 200
+        finally:
+            over.set()
+        storm.result()
 
 
 def connect_again_and_again(port: int, address: str, over: threading.Event) -> int:

@@ -6,10 +6,12 @@ anything that its client has smuggled in; or it is refused, and the upstream hea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from support.lanes import WAYS
 from support.private_keys import certificate, pem, rsa_key
 from support.proxy import Mitm
 from support.puppet import eventually
-from support.raw import connect, parse_response, send_raw
+from support.raw import Response, connect, parse_response, send_raw
 from support.recorder import Recorder
 from support.seen import Seen
 from support.sigv4 import Sent, Verified, verify
@@ -217,6 +219,33 @@ def test_bodies_that_never_end_fill_no_memory(gateway: Mitm, upstream: Recorder)
     assert eventually(
         lambda: ask(gateway.port, AWS.target("x"), method="POST", body=b"a" * MOST).status == 200
     )
+
+
+def test_the_holder_of_one_url_whose_bodies_never_end_shuts_no_other_holder_out(gateway: Mitm) -> None:
+    """A byte now and then keeps a body from being late, for as long as its sender likes."""
+    head = wire(AWS.target("x"), [("Content-Length", str(MOST))], "POST")
+    other = replace(AWS, paths="/x,/y").target("y")
+    with contextlib.ExitStack() as crowd:
+        for _ in range(70):
+            client = crowd.enter_context(connect(gateway.port))
+            with contextlib.suppress(OSError):  # it was one too many
+                client.sendall(head + b"a" * (MOST - 1))
+        assert eventually(lambda: code(posted(gateway, AWS.target("x"))) == (503, "unavailable"))
+        assert posted(gateway, other).status == 200
+
+
+def test_a_body_takes_no_memory_any_more_once_its_answer_begins(gateway: Mitm) -> None:
+    """Answers of models are events that come for minutes. Bodies of one URL have half of 64 MiB at once."""
+    head = wire(AWS.target("download?bytes=50000000"), [("Content-Length", str(MOST))], "POST")
+    with contextlib.ExitStack() as clients:
+        for _ in range(40):
+            client = clients.enter_context(connect(gateway.port))
+            client.sendall(head + b"a" * MOST)
+            assert client.recv(12) == b"HTTP/1.1 200"
+
+
+def posted(gateway: Mitm, target: str) -> Response:
+    return ask(gateway.port, target, method="POST", body=b"a" * MOST)
 
 
 def _answer_so_far(client: socket.socket) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from typing import Any
 
 import pytest
@@ -262,6 +263,15 @@ def test_service_and_region_of_the_client_count_only_where_the_configuration_say
     for fields in odd:
         found = verify(leaves("x", *fields, credential=trusting), {KEY_ID: KEY}, NOW)
         assert found[:2] == ("bedrock", "eu-west-1")
+
+
+@pytest.mark.parametrize("claim", [b"AWS4-HMAC-SHA256 " * 3500, b"AWS4-HMAC-SHA256 " + b"Credential=" * 5400])
+def test_a_claim_of_the_client_that_is_made_to_backtrack_costs_no_time(claim: bytes) -> None:
+    """Whoever holds one URL could keep a worker busy for seconds with each head."""
+    started = time.process_time()
+    found = leaves("x", (b"Authorization", claim), credential=key(client_scope=True))
+    assert time.process_time() - started < 1
+    assert verify(found, {KEY_ID: KEY}, NOW)[:2] == ("bedrock", "eu-west-1")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from presign_proxy.gateway.held_bodies import EMPTY, MAX_ALL, HeldBodies
 
 
 def test_a_body_is_kept_with_its_hash() -> None:
-    body = HeldBodies().begin(10)
+    body = HeldBodies().begin(10, "one")
     assert (body.digest(), body.whole(), body.size) == (EMPTY, b"", 0)
     for piece in (b"abc", b"", b"defghij"):
         body.add(piece)
@@ -22,7 +22,7 @@ def test_a_body_is_kept_with_its_hash() -> None:
 
 def test_one_byte_too_many_is_413_and_keeps_nothing() -> None:
     bodies = HeldBodies()
-    body = bodies.begin(3)
+    body = bodies.begin(3, "one")
     body.add(b"abc")
     with pytest.raises(Denied) as denied:
         body.add(b"d")
@@ -31,8 +31,8 @@ def test_one_byte_too_many_is_413_and_keeps_nothing() -> None:
 
 
 def test_all_together_have_a_bound_and_each_gives_back_once() -> None:
-    bodies = HeldBodies(10)
-    first, second = bodies.begin(8), bodies.begin(8)
+    bodies = HeldBodies(20)
+    first, second = bodies.begin(8, "one"), bodies.begin(8, "one")
     first.add(b"12345678")
     second.add(b"12")
     with pytest.raises(Denied) as denied:
@@ -40,11 +40,16 @@ def test_all_together_have_a_bound_and_each_gives_back_once() -> None:
     assert denied.value.code == "unavailable"
     assert (b"Retry-After", b"1") in denied.value.fields
     assert bodies.size == 8
+    other = bodies.begin(8, "other")
+    other.add(b"123456")
+    with pytest.raises(Denied):
+        other.add(b"7")
+    assert bodies.size == 8
     for _ in range(2):
         first.let_go()
         second.let_go()
     assert bodies.size == 0
-    third = bodies.begin(10)
+    third = bodies.begin(10, "one")
     third.add(b"0123456789")
     assert bodies.size == 10
 
@@ -52,4 +57,4 @@ def test_all_together_have_a_bound_and_each_gives_back_once() -> None:
 def test_the_bound_of_a_worker_admits_the_largest_body_that_can_be_configured() -> None:
     from presign_proxy.config.schema.connections import MAX_HELD
 
-    assert MAX_HELD <= MAX_ALL
+    assert 2 * MAX_HELD <= MAX_ALL

@@ -10,7 +10,7 @@ import pytest
 
 from presign_proxy.mitm import room as module
 from presign_proxy.mitm.client_state import ClientStates
-from presign_proxy.mitm.room import PATIENCE, Room
+from presign_proxy.mitm.room import LASTING, PATIENCE, Room
 
 KINDS = ["an idle stranger", "a late head", "the latest head", "an idle client", "the most silent client"]
 
@@ -20,6 +20,7 @@ class Client:
 
     def __init__(self, address: str = "192.0.2.1") -> None:
         self.peername = (address, 40000)
+        self.timestamp_start = time.time()
 
 
 class Served:
@@ -116,6 +117,19 @@ def test_after_a_look_in_vain_there_is_another_one(clients: ClientStates) -> Non
     assert room.least_missed(now) is None
     stranger = serve(clients, Served(stranger=True))
     assert room.least_missed(now + 0.5) is stranger
+
+
+def test_refused_requests_with_half_of_the_next_one_keep_no_place(clients: ClientStates) -> None:
+    refused, granted = serve(clients, Served(stranger=True)), serve(clients, Served())
+    for client in (refused, granted):
+        clients.await_head(client)  # of the next request
+    now = time.monotonic()
+    assert Room(clients).least_missed(now) is None
+    for client in (refused, granted):
+        client.timestamp_start -= LASTING
+    assert Room(clients).least_missed(now) is refused
+    clients.forget(refused)
+    assert Room(clients).least_missed(now) is None
 
 
 # -- addresses that have very many places -----------------------------------------------------------------

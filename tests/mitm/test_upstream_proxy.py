@@ -400,3 +400,53 @@ def test_what_is_revoked_while_the_proxy_thinks_gets_no_credential(
         assert code(parse_response(Wire(client).read_response())) == (403, "revoked")
         assert wire.read_to_end() == b"", "neither a credential nor a request"
     proxy.stop()
+
+
+GET = b"GET %s HTTP/1.1\r\nHost: presign.local\r\n\r\n"
+CONNECTED = b"HTTP/1.1 200 OK\r\n\r\n"
+DONE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def replaced(wanted: dict[str, Any], proxy: ByHand, gateway: Mitm) -> None:
+    """Have the gateway use another proxy from now on."""
+    wanted["gateway"]["upstream_proxy"] = {"url": f"http://127.0.0.1:{proxy.port}"}
+    write_config(wanted, gateway.directory)
+    assert eventually(lambda: gateway.log().count("1 connection from") == 2)
+
+
+@pytest.mark.parametrize("when", ["it has a connection that is kept", "it thinks"])
+def test_no_credential_leaves_through_a_proxy_that_was_replaced(
+    make_gateway: MakeGateway, way: tuple[str, ...], when: str
+) -> None:
+    """The lane asks the new proxy. On the flow path, what was under way is refused."""
+    first, second = ByHand(), ByHand()
+    connection = bearer_connection("http://plain.tls.test:8000", SECRET, insecure_upstream=True)
+    wanted = config({"url": f"http://127.0.0.1:{first.port}"}, {"conn": connection})
+    gateway, asked = make_gateway(wanted, *way), GET % Grant("conn").target("x").encode()
+    with connect(gateway.port) as client:
+        client.sendall(asked)
+        wire = first.accept()
+        wire.read_head()
+        if when == "it thinks":
+            replaced(wanted, second, gateway)
+            wire.send(CONNECTED)
+        else:
+            wire.send(CONNECTED)
+            assert REAL_SECRET.encode() in wire.read_head()
+            wire.send(DONE)
+            assert parse_response(Wire(client).read_response()).status == 200
+            replaced(wanted, second, gateway)
+            client.sendall(asked)
+        if when == "it thinks" and way != WAYS["lane"]:
+            assert code(parse_response(Wire(client).read_response())) == (503, "unavailable")
+            assert REAL_SECRET.encode() not in wire.read_to_end()
+            client.sendall(asked)
+        other = second.accept()
+        assert other.read_head().startswith(b"CONNECT plain.tls.test:8000 ")
+        other.send(CONNECTED)
+        assert REAL_SECRET.encode() in other.read_head()
+        other.send(DONE)
+        assert parse_response(Wire(client).read_response()).status == 200
+    assert REAL_SECRET.encode() not in wire.read_to_end()
+    first.stop()
+    second.stop()

@@ -31,7 +31,8 @@ _VALUE: Final = re.compile(rb"[!-~](?:[ -~]*[!-~])?|")
 _SCOPE: Final = re.compile(
     rb"[^/]{1,128}/[0-9]{8}/(?P<region>[a-z0-9-]{1,64})/(?P<service>[a-z0-9-]{1,64})/aws4_request"
 )
-_CREDENTIAL: Final = re.compile(rb"AWS4-HMAC-SHA256 .*?\bCredential=([^, ]{1,300})")
+_ALGORITHM: Final = b"AWS4-HMAC-SHA256 "
+_CREDENTIAL: Final = re.compile(rb"\bCredential=([^, ]{1,300})")
 _SIGNED_BESIDE: Final = frozenset((b"content-type", b"content-md5"))
 """Signed headers besides Host and X-Amz-…: what a proxy on the way may change is left out."""
 _OURS: Final = frozenset((b"x-amz-date", b"x-amz-content-sha256", b"x-amz-security-token"))
@@ -260,7 +261,7 @@ def _scope_of_client(request: Request) -> tuple[str, str] | None:
         credential
         for name, value in request.fields
         if name.lower() == b"authorization"
-        for credential in _CREDENTIAL.findall(value)
+        for credential in _CREDENTIAL.findall(value.partition(_ALGORITHM)[2])
     }
     for piece in (request.query or b"").split(b"&"):
         name, _, value = piece.partition(b"=")

@@ -117,6 +117,7 @@ def _forward(
         proxied=request.origin.scheme if request.is_proxied else "",
         hold=hold,
         handshake=handshake,
+        way_out=registry.destinations.way_out,
     )
 
 

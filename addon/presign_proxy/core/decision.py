@@ -17,6 +17,7 @@ from .answers import Answer, Style, permission, refusal
 from .connection import Connection
 from .credentials import Fill, Leaving, Outgoing, Unsigned, filling
 from .upgrade import Handshake
+from .way_out import DIRECT, WayOut
 
 
 @dataclass(slots=True)
@@ -198,11 +199,10 @@ class Forward(NamedTuple):
 
     `shown` is for people and other addons, with a placeholder for the credential. `sent` goes to `origin` and
     nowhere else; it is None while its credential has not been fetched, and `Unsigned` if it is signed as it
-    leaves. `plain` is the request without
-    credential, from which both are made. `resolve` are the networks in which the origin's address may be,
-    besides public ones; None if the origin comes from the registry and its address needs no check. `counters`
-    are the counters that it must fit into before it is sent. `judged` says when it was granted, and under
-    which registry.
+    leaves. `plain` is the request without credential, from which both are made. `resolve` are the networks in
+    which the origin's address may be, besides public ones; None if the origin comes from the registry and its
+    address needs no check. `counters` are the counters that it must fit into before it is sent. `judged` says
+    when it was granted, and under which registry.
 
     It is a tuple because every request makes one: a frozen dataclass takes ten times as long.
     """
@@ -226,6 +226,8 @@ class Forward(NamedTuple):
     """Most bytes of a body that is read whole before anything is sent; None if the body streams."""
     handshake: Handshake | None = None
     """What the client has asked for if it asks for a WebSocket."""
+    way_out: WayOut = DIRECT
+    """The proxies that upstreams are reached through."""
 
     def __repr__(self) -> str:
         """Name the grant only: the rest holds the credential, the presign, and what the client has sent."""

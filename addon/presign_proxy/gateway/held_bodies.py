@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import sha256
 from typing import Final
 
@@ -9,7 +10,9 @@ from ..core.policy import body_too_large_to_hold
 from ..errors import Denied
 
 MAX_ALL: Final = 64 * 1024 * 1024
-"""Most bytes of all held bodies of a worker."""
+"""Most bytes of all held bodies of a worker. Those of one presign have at most as much as they leave to the
+others: half of it, if there are no others.
+"""
 EMPTY: Final = sha256().hexdigest().encode("ascii")
 """The digest of a body that is not there."""
 _LATER: Final = "Too many bodies are being read: try again in a moment."
@@ -19,11 +22,12 @@ _SOON: Final = ((b"Retry-After", b"1"),)
 class HeldBody:
     """The body of one request, as far as it has come."""
 
-    __slots__ = ("_among", "_hash", "_most", "_pieces", "size")
+    __slots__ = ("_among", "_hash", "_most", "_pieces", "_whose", "size")
 
-    def __init__(self, among: HeldBodies, most: int) -> None:
+    def __init__(self, among: HeldBodies, most: int, whose: str) -> None:
         """Args: most: bytes that it may have."""
         self._among = among
+        self._whose = whose
         self._most = most
         self._pieces: list[bytes] = []
         self._hash = sha256()
@@ -35,11 +39,11 @@ class HeldBody:
         if size > self._most:
             self.let_go()
             raise body_too_large_to_hold(self._most)
-        if not self._among.has_room(len(piece)):
+        if not self._among.has_room(len(piece), self._whose):
             self.let_go()
-            raise Denied("unavailable", "the held bodies of this worker fill their memory",
+            raise Denied("unavailable", "the held bodies of this presign, or of all, fill their memory",
                          fields=_SOON, sentence=_LATER)  # fmt: skip
-        self._among.size += len(piece)
+        self._among.note(len(piece), self._whose)
         self.size = size
         self._hash.update(piece)
         self._pieces.append(piece)
@@ -55,7 +59,7 @@ class HeldBody:
     def let_go(self) -> None:
         """Keep nothing any more. May be called more than once."""
         self._pieces.clear()
-        self._among.size -= self.size
+        self._among.note(-self.size, self._whose)
         self.size = 0
 
 
@@ -66,15 +70,25 @@ class HeldBodies:
         self._most = most
         self.size = 0
         """Bytes of all of them."""
+        self._of: Counter[str] = Counter()
+        """Bytes of those of each presign."""
 
-    def has_room(self, more: int) -> bool:
-        """Return whether so many more bytes may be kept."""
-        return self.size + more <= self._most
+    def has_room(self, more: int, whose: str) -> bool:
+        """Return whether so many more bytes may be kept: a presign may use what it leaves to all others."""
+        return self._of[whose] + more <= self._most - self.size - more
 
-    def begin(self, most: int) -> HeldBody:
+    def note(self, more: int, whose: str) -> None:
+        """Note that so many more bytes are kept, or fewer."""
+        self.size += more
+        self._of[whose] += more
+        if not self._of[whose]:
+            del self._of[whose]
+
+    def begin(self, most: int, whose: str) -> HeldBody:
         """Return a body of which nothing has come.
 
         Args:
             most: bytes that it may have.
+            whose: the signature of its request. Without shares, the holder of one could keep out all others.
         """
-        return HeldBody(self, most)
+        return HeldBody(self, most, whose)

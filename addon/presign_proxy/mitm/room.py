@@ -16,6 +16,8 @@ from .sockets import silent_for
 
 PATIENCE: Final = 1.0
 """Seconds of silence after which a client may have to make room for a new one, once there are too many."""
+LASTING: Final = 3 * PATIENCE
+"""Seconds in which a client must have been granted something. Then half a head keeps it no place any more."""
 _SHARE: Final = 10
 """Looking through all clients may take one tenth of the time: anyone can connect again and again."""
 _CROWD: Final = 4
@@ -90,24 +92,40 @@ class Room:
         """Return all clients that may have to go.
 
         First those that were never granted anything and ask for nothing. Then those whose heads are awaited
-        for longest: a new client sends its head at once, so that is not a new one. Then those that ask for
-        nothing for longest: they connect again when they have a request.
+        for longest: a new client sends its head at once, so that is not a new one. Then those that are here
+        for longest, owe a head, and were only refused. Then those that ask for nothing for longest: they
+        connect again when they have a request.
         """
         self._count()
         clients = self._clients
         late = clients.awaited_longer_than(PATIENCE, now)
         late.sort(key=lambda client: clients.awaits_head_since(client) or 0.0)
+        owing = [client for client in clients.all() if clients.awaits_head_since(client) is not None]
+        lasting = sorted(filter(self._is_lasting_stranger, owing), key=_here_for, reverse=True)
         strangers = clients.idle_strangers()
         known = set(strangers)
         silent = [(silent_for(client), client) for client in clients.idle() if client not in known]
         silent = [one for one in silent if one[0] > PATIENCE]
         silent.sort(key=lambda one: -one[0])
-        return [*strangers, *late, *(client for _, client in silent)][::-1]
+        return [*strangers, *late, *lasting, *(client for _, client in silent)][::-1]
+
+    def _is_lasting_stranger(self, client: Client) -> bool:
+        """Return whether it is here for long, and has only been refused: then half a head is no excuse.
+
+        Each refusal begins the patience with the next head again.
+        """
+        layer = self._clients.layer_of(client)
+        return layer is not None and layer.is_idle_stranger() and _here_for(client) > LASTING
 
     def _may_go(self, client: Client, now: float, patience: float = PATIENCE) -> bool:
         since, layer = self._clients.awaits_head_since(client), self._clients.layer_of(client)
         if since is not None:
-            return now - since > patience
+            return now - since > patience or self._is_lasting_stranger(client)
         if layer is None:
             return False
         return layer.is_idle_stranger() or (layer.is_idle() and silent_for(client) > patience)
+
+
+def _here_for(client: Client) -> float:
+    """Return for how many seconds a client is here. After the clock was set back, it is for so much."""
+    return abs(time.time() - (client.timestamp_start or 0.0))

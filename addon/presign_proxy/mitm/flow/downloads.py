@@ -178,6 +178,7 @@ class DownloadingStream(EndingStream):
             return self._refusal("internal")
         try:
             flow_state.progress.head_came(event.response.status_code)
+            flow_state.progress.upload.let_go()  # of a body that was held, the upstream has what it wants
             self.states.answered(grant, event.response.status_code)
             mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
             reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)

@@ -47,7 +47,7 @@ class SendingStream(UploadingStream):
                 flow_state.progress.explain(why)
                 return self._refusal("upstream")
         flow_state.progress.enter("connecting")
-        lead(command, flow_state.grant.connection if flow_state.grant is not None else None)
+        lead(command, flow_state.grant)
         return command
 
     def _send(self, command: SendHttp) -> commands.Command | Answer | None:

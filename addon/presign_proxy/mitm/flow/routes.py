@@ -1,20 +1,20 @@
-"""The routes of upstream connections on the flow path: past the proxy or not, and with which TLS settings.
+"""The routes of upstream connections on the flow path: through which proxy, and with which TLS settings.
 
 mitmproxy uses any connection of a client again that leads to the same host and port, and over HTTP/2 for
 several requests at a time. A client certificate is a credential of one connection of the registry, so a
-request takes only connections of its own route.
+request takes only connections of its own route. What is kept from before a change of the proxies serves none.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from mitmproxy.connection import Connection
 from mitmproxy.proxy.layers.http import GetHttpConnection
 
-from ...core.connection import Connection as Registered
-from ...core.way_out import UpstreamTls
+from ...core.decision import Forward
+from ...core.way_out import DIRECT, UpstreamTls, WayOut
 
 
 class Route(NamedTuple):
@@ -22,10 +22,11 @@ class Route(NamedTuple):
 
     direct: bool = False
     tls: UpstreamTls | None = None
+    way_out: WayOut = DIRECT
 
 
 PLAIN: Final = Route()
-"""The route of unsigned requests, and of most others."""
+"""The route of unsigned requests, and of most others where there is no proxy."""
 _routes: Final[WeakKeyDictionary[Connection, Route]] = WeakKeyDictionary()
 
 
@@ -43,11 +44,20 @@ class RoutedConnection(GetHttpConnection):
         return super().connection_spec_matches(connection) and route_to(connection) == self.route
 
 
-def lead(command: GetHttpConnection, registered: Registered | None) -> None:
-    """Give a question the route of a connection of the registry; None for an unsigned request."""
+def _route_of(forward: Forward) -> Route:
+    connection = forward.connection
+    return Route(True, connection.tls) if connection.direct else Route(False, connection.tls, forward.way_out)
+
+
+def way_of(forward: Forward) -> tuple[Any, ...]:
+    """Return how a granted request is sent. One that is granted anew must not go another way."""
+    return forward.origin, forward.resolve, forward.hold, _route_of(forward)
+
+
+def lead(command: GetHttpConnection, forward: Forward | None) -> None:
+    """Give a question the route of a granted request; None for an unsigned one."""
     command.__class__ = RoutedConnection
-    route = PLAIN if registered is None else Route(registered.direct, registered.tls)
-    vars(command)["route"] = route
+    vars(command)["route"] = PLAIN if forward is None else _route_of(forward)
 
 
 def note(server: Connection, asked: list[GetHttpConnection]) -> None:

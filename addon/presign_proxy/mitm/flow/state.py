@@ -25,6 +25,7 @@ from ..client_state import ClientStates
 from ..sockets import abort
 from .arrival import Arrival
 from .progress import Progress
+from .routes import way_of
 from .shown_bodies import ShownBodies
 from .waiting_stream import WaitingStream
 
@@ -231,7 +232,7 @@ class FlowStates:
         if isinstance(decided, Deny):
             return Denied(decided.code, decided.detail, decided.status)
         renewed = decided.filled_as(grant)
-        if renewed is None or _way(renewed) != _way(grant):
+        if renewed is None or way_of(renewed) != way_of(grant):
             return Denied("unavailable", "its connection was changed while it waited")
         flow_state.put_in_force(renewed, granted._replace(mask=mask_for(renewed.connection.injector)))
         return None
@@ -293,8 +294,3 @@ class FlowStates:
         if client not in self.clients.cut_off:
             return []
         return [flow_state for flow_state in self.live() if flow_state.client is client]
-
-
-def _way(grant: Forward) -> tuple[Any, ...]:
-    """Return how a granted request is sent."""
-    return grant.origin, grant.resolve, grant.hold

@@ -32,7 +32,8 @@ class UploadingStream(DownloadingStream):
         keeps = grant.hold is not None and flow_state.arrival.has_body
         self.flow.request.stream = not keeps
         if keeps:
-            flow_state.progress.upload.kept = self.states.held_bodies.begin(grant.hold or 0)
+            whose = grant.facts.signature or ""
+            flow_state.progress.upload.kept = self.states.held_bodies.begin(grant.hold or 0, whose)
             flow_state.progress.enter("reading")
 
     def _keep(self, flow_state: FlowState, kept: HeldBody, piece: bytes) -> Commands:

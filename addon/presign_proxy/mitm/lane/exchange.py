@@ -60,7 +60,7 @@ class Exchange:
         self.granted = granted
         self.limit_hold = LimitHold()
         self.stage: Stage = "preparing"
-        self.body = body_of(granted.head.length, granted.forward.hold, shared.admission.held_bodies)
+        self.body = body_of(granted.head.length, granted.forward, shared.admission.held_bodies)
         self.record = Record()
         self._dispatch = Dispatch(lane, shared, wire)
         self._delivery = Delivery(lane.writer, self)
@@ -156,6 +156,7 @@ class Exchange:
 
     def head(self, status: int, reason: bytes, fields: Fields) -> bool:
         self.record.begin_answer(status)
+        self.body.let_go()  # of one that was held, the upstream has what it wants
         self._shared.admission.answered(self.granted.forward, status)
         try:
             head = client_head(self.granted, Reply(status, reason, fields), last=self._closes)
@@ -295,6 +296,5 @@ class Exchange:
         self._delivery.let_go()
         self.body.let_go()
         self.limit_hold.let_go()
-        size = (self.body.size, self._delivery.size)
         decision, peer = refused or self.granted.forward, self._lane.client.peername
-        self.record.write(self._shared.audit_log, decision, peer, end, size)
+        self.record.write(self._shared.audit_log, decision, peer, end, (self.body.size, self._delivery.size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ...core.decision import Forward
 from ...gateway.held_bodies import HeldBodies, HeldBody
 from .request_body import Body, Chunked, Sized, upload_of
 
@@ -54,12 +55,8 @@ Upload = Body
 """The body of one request, held or passed on."""
 
 
-def body_of(length: int | None, hold: int | None, bodies: HeldBodies) -> Upload:
-    """Return a body of this length, or one in chunks where there is none.
-
-    Args:
-        hold: how many bytes it may have if it is held; None if it passes through.
-    """
-    if hold is None or length == 0:
+def body_of(length: int | None, forward: Forward, bodies: HeldBodies) -> Upload:
+    """Return a body of this length, or one in chunks where there is none. It is held if it is signed."""
+    if forward.hold is None or length == 0:
         return upload_of(length)
-    return HeldUpload(length, bodies.begin(hold))
+    return HeldUpload(length, bodies.begin(forward.hold, forward.facts.signature or ""))
