@@ -257,7 +257,11 @@ def test_the_registry_stays_encrypted_and_private(home: Shell) -> None:
 def test_the_shell_completes_the_keys_but_not_those_of_secrets(home: Shell) -> None:
     for words, expected in {
         "presign connections set conn_": ["plain,conn_a", "plain,conn_gitlab"],
-        "presign connections set conn_a max": ["plain,max_uses=", "plain,max_lifetime="],
+        "presign connections set conn_a max": [
+            "plain,max_uses=",
+            "plain,max_lifetime=",
+            "plain,max_duration=",
+        ],
         "presign connections set conn_a allow.": ["plain,allow.methods=", "plain,allow.paths="],
         "presign connections set conn_a sign": [],
     }.items():

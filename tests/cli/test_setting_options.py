@@ -83,7 +83,8 @@ def keys(schema: dict[str, Any]) -> set[str]:
 def test_no_key_of_a_connection_lacks_its_option() -> None:
     """Those of the credential are secrets, which are no arguments, and are compared by name."""
     secrets = {"token", "username", "password", "headers", "params", "client_id", "client_secret"}
-    secrets |= {"private_key", "refresh_token"}
+    secrets |= {"private_key", "refresh_token", "certificate"}
+    secrets |= {"access_key_id", "secret_access_key", "session_token"}
     wanted = keys(SCHEMAS["presign"]) | keys(SCHEMAS["source"])
     wanted -= BY_ROTATE | {f"auth.{name}" for name in secrets}
     assert {key for key, _ in setting_options()} >= wanted

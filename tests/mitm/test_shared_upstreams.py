@@ -348,6 +348,6 @@ def test_a_kept_connection_over_tls_on_which_something_has_come_is_not_used(
 
     hand = ByHand()
     try:
-        asyncio.run(work(Pool(lambda: client, time.monotonic, WriteBatch()), hand))
+        asyncio.run(work(Pool(lambda tls: client, time.monotonic, WriteBatch()), hand))
     finally:
         hand.stop()

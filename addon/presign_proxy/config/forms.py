@@ -21,6 +21,7 @@ FORMS: Final = {
     rf"(\*|{grammar.CONNECTION_ID})": "the id of a connection, or *",
     grammar.SIGNATURE_ID: "a signature id: 32 hex digits",
     r"[A-Za-z0-9_.\[\]-]{1,128}": "the name of a query parameter",
+    r"[A-Za-z0-9-]{1,64}": "1 to 64 of A-Z a-z 0-9 -, as in eu-central-1",
     r"[\x20-\x7e]{0,1024}": "at most 1024 printable ASCII characters",
     r"[\x20-\x7e]{1,200}": "1 to 200 printable ASCII characters",
     r"[!-~]{1,200}": "1 to 200 printable ASCII characters without a blank",

@@ -19,6 +19,8 @@ _COMMON: Final[dict[str, tuple[type, ...]]] = {
     "limits": (list,),
     "max_uses": (int,),
     "cors": (dict,),
+    "upstream_proxy": (str,),
+    "tls": (dict,),
 }
 MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     "presign": _COMMON

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from typing import Final, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from ..core.way_out import Exempt, UpstreamProxy
+from ..http import percent
 from ..http.hosts import parse_authority, parse_host
 from ..http.networks import parse_network
 from ..regexes import late
@@ -60,7 +60,7 @@ def parse_proxy(text: str) -> ProxyAddress:
 
 def _unquoted(text: str) -> str:
     try:
-        return unquote_to_bytes(text).decode("utf-8")
+        return percent.decode(text.encode("utf-8")).decode("utf-8")
     except UnicodeDecodeError:
         return ""
 
