@@ -126,7 +126,7 @@ def test_an_answer_in_records_of_one_byte_comes_whole_and_few_of_them_in_a_turn(
 ) -> None:
     async def work() -> None:
         body, told = bytes(range(256)) * 40, Counting()
-        pool = Pool(lambda: secure[1], lambda: 1000.0, WriteBatch())
+        pool = Pool(lambda tls: secure[1], lambda: 1000.0, WriteBatch())
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
