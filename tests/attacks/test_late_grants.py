@@ -22,6 +22,7 @@ from support.byhand import ByHand, Wire
 from support.config import write_config
 from support.gateways import TLS_NAMES, MakeGateway
 from support.h2streams import Streams
+from support.process import LOADED
 from support.proxy import Mitm
 from support.puppet import eventually
 from support.raw import connect, parse_response
@@ -93,9 +94,9 @@ class Lab:
 
     def publish(self) -> None:
         """Write the registry, and wait until it is in force."""
-        before = self.gateway.log().count("connections from ")
+        before = self.gateway.log().count(LOADED)
         self.draft.write()
-        assert eventually(lambda: self.gateway.log().count("connections from ") > before, PATIENT)
+        assert eventually(lambda: self.gateway.log().count(LOADED) > before, PATIENT)
 
     def fresh(self, wait: str) -> str:
         self.cid = f"conn_{next(self.numbers)}"

@@ -34,6 +34,7 @@ from presign_proxy.signing.keys import signature_id
 from presign_proxy.signing.secret import LateSecret
 from support.asking import SECRET, Grant, wire
 from support.config import write_config
+from support.process import LOADED
 from support.proxy import Mitm
 from support.puppet import SCRIPTS, Puppeteer, eventually
 from support.raw import Response, parse_response, send_raw
@@ -154,7 +155,7 @@ def test_a_program_that_cannot_even_be_run_is_not_tried_with_every_request(
 ) -> None:
     tries = 0
 
-    def no_thread(*_: Any) -> None:
+    def no_thread(*_: Any, **__: Any) -> None:
         nonlocal tries
         tries += 1
         raise RuntimeError("can't start new thread")
@@ -183,7 +184,7 @@ def slow_to_read(upstream: Recorder, **changes: Any) -> dict[str, Any]:
 
 def reload_slowly(gateway: Mitm, directory: Path) -> None:
     """Returns while a reload is under way that takes four seconds."""
-    assert gateway.wait_for_log("connections from", timeout=20)
+    assert gateway.wait_for_log(LOADED, timeout=20)
     (directory / "slow").touch()
     os.kill(gateway.pid, signal.SIGHUP)
     assert eventually((directory / "reading").exists)
@@ -259,7 +260,7 @@ class Served:
     def __init__(self, directory: Path, make_gateway: Any, upstream: Recorder) -> None:
         self.directory, self.upstream = directory, upstream
         self.gateway: Mitm = make_gateway(self.write(), env=ENVIRON)
-        assert self.gateway.wait_for_log("connections from", timeout=20)
+        assert self.gateway.wait_for_log(LOADED, timeout=20)
 
     def write(self, **changes: Any) -> Path:
         return write_registry(self.directory, {"conn": connection(self.upstream, **changes)})

@@ -20,6 +20,7 @@ from presign_proxy.config.whole_file import LONG, NEVER, STILL, Form, ending_of,
 from presign_proxy.config_problems import ConfigError
 from support.asking import SECRET, Grant, ask
 from support.lab import bearer_connection
+from support.process import LOADED
 from support.recorder import Recorder
 from support.serving import Serve
 
@@ -194,6 +195,6 @@ def test_a_copy_that_stalls_before_the_ceiling_lifts_it_for_nobody(
             assert forbidden() == 403
             time.sleep(0.1)
         file.write(changed[half:])
-    assert gateway.wait_for_log("connections from", 10)
+    assert gateway.wait_for_log(LOADED, 10)
     assert forbidden() == 403
     assert ask(gateway.port, Grant("conn_a").target("v1/chat/x")).status == 200

@@ -24,6 +24,7 @@ from support.crowd import Gauge, storm
 from support.h2client import H2Client
 from support.lab import bearer_connection
 from support.mitmweb import MitmWeb
+from support.process import LOADED
 from support.proxy import Mitm
 from support.puppet import SCRIPTS, eventually
 from support.raw import connect, parse_response, send_raw
@@ -339,10 +340,10 @@ def test_no_store_holds_a_url_a_path_a_signature_or_a_secret(
 
 def rewrite(gateway: Mitm, config: dict[str, Any]) -> None:
     """Change what a gateway reads, and wait until it has."""
-    seen = gateway.log().count("connections from")
+    seen = gateway.log().count(LOADED)
     assert gateway.config is not None
     write_config(config, gateway.config.parent, gateway.config.name)
-    assert eventually(lambda: gateway.log().count("connections from") > seen)
+    assert eventually(lambda: gateway.log().count(LOADED) > seen)
 
 
 @pytest.mark.slow

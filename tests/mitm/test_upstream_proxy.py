@@ -18,6 +18,7 @@ from support.config import write_config
 from support.gateways import MakeGateway
 from support.lab import REAL_SECRET, bearer_connection
 from support.lanes import WAYS
+from support.process import LOADED
 from support.proxy import Mitm
 from support.puppet import eventually
 from support.raw import connect, parse_response
@@ -240,7 +241,7 @@ def test_a_proxy_that_is_the_gateway_itself_is_refused(
     gateway = make_gateway(config({"url": "http://127.0.0.1:1"}, {"conn": api(tls_upstream)}), *way)
     own = {"url": f"http://localhost:{gateway.port}"}
     write_config(config(own, {"conn": api(tls_upstream)}), gateway.directory)
-    assert eventually(lambda: gateway.log().count("connections from") == 2)
+    assert eventually(lambda: gateway.log().count(LOADED) == 2)
     assert code(ask(gateway.port, Grant("conn").target("x"))) == UPSTREAM
     assert told(gateway) == ["the upstream proxy is the gateway itself, or its store"]
 
@@ -395,7 +396,7 @@ def test_what_is_revoked_while_the_proxy_thinks_gets_no_credential(
         wire.read_head()
         wanted["connections"]["conn"] = connection | {"enabled": False}
         write_config(wanted, gateway.directory)
-        assert eventually(lambda: gateway.log().count("connections from") == 2)
+        assert eventually(lambda: gateway.log().count(LOADED) == 2)
         wire.send(b"HTTP/1.1 200 OK\r\n\r\n")
         assert code(parse_response(Wire(client).read_response())) == (403, "revoked")
         assert wire.read_to_end() == b"", "neither a credential nor a request"

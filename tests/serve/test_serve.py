@@ -349,7 +349,7 @@ def test_a_file_that_comes_to_say_pass_opens_nothing_and_is_told_of(pair: Serve,
     finally:
         write_config(config_for(upstream), pair.directory)
         pair.signal(signal.SIGHUP)
-        assert eventually(lambda: pair.log().count(f"connections from {pair.config}") >= 2, PATIENT)
+        assert eventually(lambda: pair.log().count(f" from {pair.config}, version") >= 2, PATIENT)
 
 
 def test_the_process_table_and_the_environment_of_workers_hold_no_secret(pair: Serve) -> None:

@@ -22,6 +22,10 @@ has nothing else to do, and eight beside others; nobody waits for longer than it
 """
 
 
+LOADED = ", version "
+"""In the line of the log for each configuration that came into force, and in no other."""
+
+
 class StartFailed(Exception):
     """The process ended, or did not listen in time. `log` is what it said, `returncode` how it ended."""
 
