@@ -275,7 +275,7 @@ def test_a_failure_leaves_nothing_behind_however_much_fails(monkeypatch: pytest.
     async def work() -> None:
         lab = Lab()
         upstream = lab.begin()
-        monkeypatch.setattr(exchange, "refusal", lambda *_: 1 // 0)
+        monkeypatch.setattr(exchange, "denial", lambda *_: 1 // 0)
         lab.exchange.collapse(ZeroDivisionError())
         assert (lab.exchange.stage, lab.exchange.ended) == ("done", True)
         assert lab.exchange not in lab.shared.exchanges
