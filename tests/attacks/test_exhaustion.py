@@ -63,7 +63,7 @@ CACHES = {
     "http.paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
     "core.credentials._slots_of": "256 names of headers that were configured",
     "core.masking.mask_for": "1,024 credentials that were configured",
-    "core.aws_sigv4._signer": "64 services, of the configuration or in a client's signature behind a good presign",
+    "core.aws_sigv4._signer": "64 services: those of signed requests with a good presign",
     "config.build_connections._conduct": "1,024 values that were configured",
     "config.signing_parts._ceiling": "1,024 values that were configured",
     "config.build_connections._limits": "1,024 values that were configured",

@@ -16,6 +16,7 @@ from presign_proxy.core.grants import GRANTS
 from presign_proxy.core.oauth2 import MintedSecret, TokenRequest
 from presign_proxy.errors import Denied
 from presign_proxy.gateway.credential_fetch import Fetcher
+from presign_proxy.gateway.outward import Outward
 from presign_proxy.gateway.token_endpoint import HttpEndpoint
 from presign_proxy.http.message import Origin
 from presign_proxy.signing.secret import Secret
@@ -52,8 +53,8 @@ class Lab:
         self.forward = sent(request(signed()), registry(aws))
         self.fetcher = Fetcher(lambda: self.now, HttpEndpoint(self._judge, lambda: None))  # type: ignore[arg-type, return-value]
 
-    async def _judge(self, host: str, port: int) -> str:
-        return host
+    async def _judge(self, origin: Origin, *, direct: bool) -> Outward:
+        return Outward(origin.host, origin.port)
 
     async def token(self) -> str:
         found = await self.fetcher.fill(self.forward)
