@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 from ..config.registry_file.build import revocations_of
 from ..config.registry_file.edit import changing
@@ -38,14 +38,21 @@ def revoke_grants(workspace: Workspace, grants: Sequence[Signed]) -> None:
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
     """Limit how long the block may take: it also waits for a lock, and nothing can interrupt it."""
-    before = signal.signal(signal.SIGALRM, _give_up)
+    begun = time.monotonic()
+
+    def give_up(*_: object) -> None:
+        if time.monotonic() - begun > _PATIENCE - 1:  # an earlier alarm is the program's, not ours
+            raise Failure(
+                f"the registry could not be changed within {_PATIENCE} s: does another command hold it?"
+            )
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    # `run` holds all signals back while its program runs and its grants are revoked.
+    held = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     signal.alarm(_PATIENCE)
     try:
         yield
     finally:
         signal.alarm(0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         signal.signal(signal.SIGALRM, before)
-
-
-def _give_up(*_: object) -> NoReturn:
-    raise Failure(f"the registry could not be changed within {_PATIENCE} s: does another command hold it?")
