@@ -13,7 +13,8 @@ from ...gateway import unreachable
 from ...gateway.admission import ROUNDS, restless
 from ...limits.slots import LimitHold
 from .granted_request import GrantedRequest
-from .held_body import HeldUpload, Upload
+from .held_body import HeldUpload
+from .request_body import Body
 from .resend import may_be_sent_again
 from .upstream import UpstreamConnection
 from .upstream_pool import PoolKey
@@ -30,7 +31,7 @@ class Dispatched(Protocol):
 
     granted: GrantedRequest
     stage: Stage
-    body: Upload
+    body: Body
 
     @property
     def limit_hold(self) -> LimitHold: ...

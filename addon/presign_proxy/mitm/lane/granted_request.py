@@ -11,7 +11,8 @@ from ...core.masking import Mask, mask_for
 from ...gateway.held_bodies import EMPTY
 from ...http.message import Request, with_length
 from . import request_head
-from .held_body import HeldUpload, Upload
+from .held_body import HeldUpload
+from .request_body import Body
 from .request_head import RequestHead
 
 
@@ -39,7 +40,7 @@ class GrantedRequest(NamedTuple):
             return None
         return request_head.outgoing(self.head, self.forward.origin, sent)
 
-    def leaving(self, held: Upload) -> bytes:
+    def leaving(self, held: Body) -> bytes:
         """Return the head that goes to the upstream now, and the body behind it if that was held.
 
         Raises Denied; LookupError where the credential was not fetched, or has left already.

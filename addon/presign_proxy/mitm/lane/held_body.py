@@ -51,11 +51,7 @@ class HeldUpload(Body):
         self.kept.let_go()
 
 
-Upload = Body
-"""The body of one request, held or passed on."""
-
-
-def body_of(length: int | None, forward: Forward, bodies: HeldBodies) -> Upload:
+def body_of(length: int | None, forward: Forward, bodies: HeldBodies) -> Body:
     """Return a body of this length, or one in chunks where there is none. It is held if it is signed."""
     if forward.hold is None or length == 0:
         return upload_of(length)
