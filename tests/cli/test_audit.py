@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -96,6 +97,22 @@ def test_a_person_reads_who_asked_for_what_and_why_it_was_refused(shell: Shell, 
         " [3 lines before it were lost]",
         f"{AT} 203.0.113.9: GET pk_a https://cdn.example.com/a.png 200 1.2k 85ms (query, req_1)",
     ]
+
+
+@pytest.mark.parametrize("columns", ["80", "120", "400"])
+def test_what_went_wrong_is_red_in_every_width(shell: Shell, log: Path, columns: str) -> None:
+    put(
+        log,
+        line(path="/refused:/upstream:"),
+        line(**REFUSED),
+        line(code="upstream", detail="upstream: it broke off", status=502),
+    )
+    granted, refused, failed = re.split(
+        rf"(?m)^(?={AT[:4]})", shell.presign("audit", CLICOLOR_FORCE="1", COLUMNS=columns).out
+    )[1:]
+    assert "\x1b" not in granted
+    assert re.findall("\x1b\\[31m(.*?)\x1b\\[0m", refused) == ["refused:"]
+    assert re.findall("\x1b\\[31m(.*?)\x1b\\[0m", failed) == ["upstream:"]
 
 
 def test_times_are_those_of_the_machine_and_can_be_given_back(shell: Shell, log: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.shell import MODULE, Shell
+from support.places import ROOT
+from support.process import free_port
+from support.puppet import eventually
+from support.shell import MODULE, Shell, Terminal
 
 MANY = 20_000
 
@@ -88,3 +93,29 @@ def test_what_takes_more_than_a_second_is_shown_and_then_removed(shell: Shell) -
 
 def test_what_is_done_within_a_second_shows_nothing(shell: Shell) -> None:
     assert screen_of(shell, 0.1, 0.0) == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_a_gateway_that_starts_slowly_tells_a_terminal_that_it_starts(tmp_path: Path, terminal: bool) -> None:
+    """Its first start after an installation is slow, because Python compiles what it imports."""
+    shell = Shell(tmp_path)
+    assert shell.presign("init").code == 0
+    slow = tmp_path / "slow"
+    slow.touch()
+    env = shell.env | {
+        "PYTHONPATH": f"{ROOT / 'tests/support/slowimport'}:{ROOT / 'addon'}",
+        "SLOW_IMPORT": str(slow),
+        "TERM": "xterm",
+    }
+    line = [*MODULE, "serve", "--listen", f"127.0.0.1:{free_port()}"]
+    said = "starting: the first start after an installation takes longer, as Python compiles it"
+    if terminal:
+        with Terminal(line, shell.directory, env) as shown:
+            shown.wait_for(said)
+        return
+    with subprocess.Popen(line, cwd=shell.directory, env=env, stderr=subprocess.PIPE, text=True) as serving:
+        assert eventually(slow.read_text, 60)  # a worker imports, and goes on doing so
+        time.sleep(3)
+        serving.kill()
+        assert serving.stderr is not None
+        assert serving.stderr.read() == ""

@@ -242,6 +242,10 @@ MISSPELLED: dict[str, tuple[str, list[str]]] = {
         with_signature(lambda s: f"{s}>"),
         ["pasted_punctuation", "otherwise_good"],
     ),
+    "copied a letter too much": (
+        with_signature(lambda s: f"{s}x"),
+        ["signature_trailed", "otherwise_good"],
+    ),
     "copied half of the URL": (with_signature(lambda s: s[:32]), ["signature_cut", "otherwise_good"]),
     "copied nearly nothing of the signature": (with_signature(lambda s: s[:4]), ["signature_cut"]),
     "used SHA-512": (with_signature(lambda s: s * 2), ["other_hash"]),

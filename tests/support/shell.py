@@ -168,6 +168,13 @@ class Terminal:
                 raise AssertionError(f"it asks nothing:\n{self.screen}")
         self._asked_at = len(self._raw)
 
+    def wait_for(self, text: str) -> None:
+        """Until it has printed the text."""
+        deadline = time.monotonic() + _LIMIT
+        while text not in self.screen:
+            if time.monotonic() > deadline or not (self._read(0.05) or self.child.poll() is None):
+                raise AssertionError(f"it does not say {text!r}:\n{self.screen}")
+
     def type(self, text: str) -> None:
         os.write(self._master, text.encode() + b"\n")
 

@@ -27,6 +27,9 @@ _MOST: Final = 100_000
 _BATCH: Final = 500
 """Lines that are printed at once: each printing is a system call."""
 _FOLLOWED: Final = 10
+_CODES: Final = "|".join(STATUS)
+_OUTCOME: Final = re.compile(rf"(?<=\s)refused:|(?<=\): )(?:{_CODES}):|(?<=\):\n {{4}})(?:{_CODES}):")
+"""`refused:`, or the code of a request that was granted and failed."""
 
 
 @click.command()
@@ -123,8 +126,8 @@ def _fitted(width: int | None) -> Callable[[Record], str]:
     def fitted(record: Record) -> str:
         line = line_of(record)
         text = line if width is None else "\n".join(wrapped(line, width, 4))
-        # No path holds a blank, so this word is ours.
-        return re.sub(r"(?<=\s)refused:", styled("refused:", "refused"), text, count=1)
+        # No path holds a blank, so the first of these words is ours.
+        return _OUTCOME.sub(lambda found: styled(found[0], "refused"), text, count=1)
 
     return fitted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -21,6 +22,13 @@ from ..serve import listeners
 from .output import Output, verb
 from .workspace import Failure, Workspace
 
+if TYPE_CHECKING:
+    from ..serve.supervisor import Supervisor
+
+# The log of serve shows what its own package says.
+_logger = logging.getLogger("presign_proxy.serve")
+_QUIET: Final = 2.0
+"""Seconds of a start after which a person at a terminal is told that it goes on."""
 _DEFAULT: Final = "127.0.0.1:8080"
 _NO_TIME: Final = re.compile("0 ?(?:[smhdw]|secs?|seconds?|mins?|minutes?|hrs?|hours?)?")
 # An open proxy needs both: the configuration and the command line.
@@ -181,7 +189,16 @@ async def _supervise(plan: Any, sockets: list[socket.socket], notify: str) -> in
     from ..serve.systemd import Notifier
 
     supervisor = Supervisor(plan, sockets, Notifier(notify))
+    if sys.stderr.isatty():
+        asyncio.get_running_loop().call_later(_QUIET, _tell_of_the_start, supervisor)
     code = await supervisor.run()
     if supervisor.failed:
         raise Failure("\n".join(supervisor.failed))
     return code
+
+
+def _tell_of_the_start(supervisor: Supervisor) -> None:
+    """Tell a person at a terminal why nothing has happened yet. A service manager reads the log later."""
+    ready, why = supervisor.ready()
+    if not ready and why == "starting":
+        _logger.info("starting: the first start after an installation takes longer, as Python compiles it")

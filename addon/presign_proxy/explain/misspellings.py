@@ -20,6 +20,7 @@ _GLUED = re.compile(rf"({_HEX})(/.*)", re.DOTALL)
 _BLANKS = re.compile(rf"\s*({_HEX})\s*")
 _PUNCTUATED = re.compile(rf"[<(\[\"'`]*({_HEX})[.,;:!)>\]}}\"'`*_\s]+")
 _SECOND_QUERY = re.compile(rf"({_HEX})[?;&].*", re.DOTALL)
+_TRAILED = re.compile(rf"({_HEX})[^0-9A-Fa-f].*", re.DOTALL)
 _PREFIXED = re.compile(rf".{{0,40}}[=(): x]({_HEX})")
 _HEX_ONLY = re.compile(r"[0-9A-Fa-f]+")
 _OTHER_HASHES: Final = {96: "SHA-384", 128: "SHA-512"}
@@ -45,6 +46,7 @@ def signature(text: str, name: str = "X-Presign-Signature") -> Read:
         (_BLANKS, "signature_blank"),
         (_PUNCTUATED, "pasted_punctuation"),
         (_SECOND_QUERY, "second_query"),
+        (_TRAILED, "signature_trailed"),
         (_PREFIXED, "signature_prefix"),
     ):
         if (match := pattern.fullmatch(text)) and match[1] != text:
@@ -71,6 +73,10 @@ _GLUE_TEXTS: Final = {
     "second_query": (
         "Something is glued onto {name}, behind a second ? or a ;: the client appended a query of its own "
         "to a URL that has one. It must append with &."
+    ),
+    "signature_trailed": (
+        "{name} goes on behind its 64 hex digits: something was added when it was copied or joined. Take "
+        "it off."
     ),
     "signature_prefix": (
         "{name} holds more than the signature (such as what `openssl` prints before it): only the 64 hex "
