@@ -1,4 +1,4 @@
-"""Mutated requests through `tests/attacks/test_differential.py`, several runs side by side: `make hostile`.
+"""Mutated requests through the tests in `FILES`, several runs side by side: `make hostile`.
 
 Each run has gateways, upstreams, a client and random numbers of its own. It waits much of the time, to see
 that nothing more comes of a request that is none, so there are more runs than cores.
@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+FILES = ("tests/attacks/test_differential.py", "tests/attacks/test_differential_handshakes.py")
 SEEDS = 1000
 """From one run's first seed to the next one's: more than it has rounds."""
 
@@ -32,7 +33,7 @@ class Run:
         self.number = number
         self.counts: Counter[str] = Counter()
         env = dict(os.environ, PRESIGN_REQUESTS=str(requests), PRESIGN_SEED=str(seed))
-        argv = [sys.executable, "-m", "pytest", "tests/attacks/test_differential.py", "-s"]
+        argv = [sys.executable, "-m", "pytest", *FILES, "-s"]
         argv += ["-o", "faulthandler_timeout=0"]  # one test takes minutes
         self._child = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read)

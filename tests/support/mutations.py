@@ -56,6 +56,7 @@ PATHS = (
 )  # fmt: skip
 EXTRA = ("", "", "q=1", "flag&x=%20&y=1+2", "a=b;c", "key=own", "&&", "a=%00", "sig=1&exp=2")
 BODIES = (b"", b"abc", b"0\r\n\r\n", b"GET /admin HTTP/1.1\r\nHost: presign.local\r\n\r\n", bytes(range(256)))
+METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE")
 CARRIERS = ("query", "query", "header", "path", "bearer", "basic", "own")
 
 
@@ -86,6 +87,8 @@ class Samples:
             message = self._source(draw, way)
         else:
             message = self.presigned(draw, way, name)
+            if draw(st.integers(0, 19)) == 0:
+                _as_preflight(draw, message)
         done = []
         for _ in range(draw(st.sampled_from((0, 1, 1, 1, 2, 2, 3)))):
             mutate = draw(st.sampled_from(MUTATIONS))
@@ -109,9 +112,9 @@ class Samples:
     def _host(self, way: str, name: str) -> str:
         return self.upstreams[name] if way in ("intercept", "tunnel", "tls", "reverse") else GATEWAY
 
-    def presigned(self, draw: Draw, way: str, name: str) -> Message:
+    def presigned(self, draw: Draw, way: str, name: str, asked: tuple[str, ...] = METHODS) -> Message:
         """A request that is good, or nearly: its method and path may not be signed for."""
-        method = draw(st.sampled_from(("GET", "POST", "PUT", "HEAD", "DELETE")))
+        method = draw(st.sampled_from(asked))
         path = draw(st.sampled_from(PATHS))
         extra = draw(st.sampled_from(EXTRA))
         methods = draw(st.sampled_from((method, "*", "DELETE,GET,HEAD,POST,PUT")))
@@ -176,6 +179,25 @@ class Samples:
         return Message(method, target.encode(), [f"Host: {GATEWAY}".encode()])
 
 
+def _as_preflight(draw: Draw, message: Message) -> None:
+    """What a browser asks before a page may send the request; or nearly that, from a page of anybody's."""
+    origin = draw(
+        st.sampled_from((PAGE, PAGE, b"https://evil.test", b"null", b"HTTPS://page.test", PAGE + b"."))
+    )
+    message.method = draw(st.sampled_from((b"OPTIONS", b"OPTIONS", b"GET", b"options")))
+    message.fields += [
+        b"Origin: " + origin,
+        b"Access-Control-Request-Method: " + draw(st.sampled_from((b"POST", b"X Y", b""))),
+    ]
+    if draw(st.booleans()):
+        message.fields.append(
+            b"Access-Control-Request-Headers: "
+            + draw(st.sampled_from((b"authorization", b"a,,b", b"*", b"\x00")))
+        )
+
+
+PAGE = b"https://page.test"
+"""The origin whose pages may call a connection that lists them."""
 HARMLESS = (
     b"Accept: */*", b"X-Custom: a, b", b"X-Utf8: caf\xc3\xa9", b"Cookie: a=b", b"X-Forwarded-For: 1.2.3.4",
     b"Authorization-X: q", b"Referer: http://x/?X-Presign-Signature=1", b"Accept-Encoding: gzip", b"TE: trailers",
@@ -297,7 +319,8 @@ LINES = (
     b"X-Forwarded-Host: evil.test", b"X-Original-URL: /admin", b"X-Rewrite-URL: /admin", b"Trailer: Authorization",
     b"TE: chunked", b"Keep-Alive: timeout=5", b"Expect: 100-continue", b"Expect: 200-ok", b"Max-Forwards: 0",
     b"X-HTTP-Method-Override: DELETE", b"Content_Length: 3", b"Transfer_Encoding: chunked", b"Range: bytes=0-",
-    b"Content-Encoding: gzip", b"\x00", b"=:=", b"Cache-Control: no-store",
+    b"Content-Encoding: gzip", b"\x00", b"=:=", b"Cache-Control: no-store", b"Origin: https://page.test", b"Origin: null",
+    b"Access-Control-Request-Method: POST", b"Access-Control-Request-Headers: authorization", b"Access_Control_Request_Method: GET",
 )  # fmt: skip
 
 

@@ -76,6 +76,14 @@ def read(data: bytes) -> Read:
     return found
 
 
+def first(data: bytes) -> Asked | None:
+    """The first request in what a client sent, whatever follows it; None if there is no whole one."""
+    try:
+        return _one(re.sub(rb"\A(?:\r?\n)+", b"", data))[0]
+    except (Broken, Short):
+        return None
+
+
 def _line(data: bytes) -> tuple[bytes, bytes]:
     # RFC 9112, 2.2: a recipient may take a single LF for a line break, never a bare CR.
     line, end, rest = data.partition(b"\n")
@@ -260,6 +268,8 @@ class Verifier:
         connection = self.connections.get(name)
         if connection is None or "upstream" not in connection:
             raise No
+        if _is_preflight(asked) and asked.all(b"origin")[0].decode("latin-1") in _origins(connection):
+            raise No  # the gateway itself answers a browser's question
         self._verify(connection, name, fields, now)
         self._slot(connection, fields)
         scheme, host, port, base = split_url(connection["upstream"])
@@ -493,6 +503,17 @@ class Verifier:
         scheme, host, port, _ = split_url(origin)
         target = quote((url[3] or "/") + (url[4] or ""), safe="%/:?#[]@!$&'()*+,;=-._~\\")
         return self._granted(asked, form[1].decode(), host, port, scheme, target.encode())
+
+
+def _is_preflight(asked: Asked) -> bool:
+    """Whether a browser asks what a page may send (Fetch Standard, 4.8)."""
+    once = all(len(asked.all(name)) == 1 for name in (b"origin", b"access-control-request-method"))
+    return asked.method == b"OPTIONS" and once and not asked.body and not asked.all(b"transfer-encoding")
+
+
+def _origins(connection: Mapping[str, Any]) -> list[str]:
+    origins: list[str] = connection.get("cors", {}).get("origins", [])
+    return origins
 
 
 def split_url(url: str) -> tuple[str, str, int, str]:
