@@ -23,7 +23,7 @@ import pytest
 import presign_proxy
 from presign_proxy.config.schema.config import GatewayConfig
 from presign_proxy.http import message
-from presign_proxy.http.paths import pattern
+from presign_proxy.http.patterns import pattern
 from presign_proxy.signing import grammar
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Grant, ask, wire
@@ -60,7 +60,7 @@ CACHES = {
     "signing.grammar.parse_list": "4,096 lists that were signed: no key, no entry",
     "signing.signed_policy.parse": "4,096 policies that were signed: no key, no entry",
     "config.validation._keys": "the keys that a configuration may have",
-    "http.paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
+    "http.patterns.pattern": "4,096 patterns that were signed or configured: no key, no entry",
     "core.credentials._slots_of": "256 names of headers that were configured",
     "core.masking.mask_for": "1,024 credentials that were configured",
     "core.aws_sigv4._signer": "64 services: those of signed requests with a good presign",

@@ -212,7 +212,7 @@ def _hold_against(output: Output, known: KnownKey, grant: Signed, path: str) -> 
 
 def _check_patterns(name: str, signed: list[str], allowed: list[str]) -> None:
     """Refuse a pattern if the connection allows none of its paths. Raises Failure."""
-    from ..http.paths import meets, pattern
+    from ..http.patterns import meets, pattern
 
     for text in signed:
         if not any(meets(pattern(text), pattern(other)) for other in allowed):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from ..core.ceiling import Ceiling
-from ..http.paths import pattern
+from ..http.patterns import pattern
 from ..signing.keys import WEAK_BYTES, KeyRing, SigningKey
 from ..signing.secret import Secret
 from .values import SecretSource

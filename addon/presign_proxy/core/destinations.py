@@ -9,10 +9,16 @@ from ..errors import Denied
 from ..http.message import Origin
 from ..http.networks import Network
 from ..http.paths import canonical_path
-from .connection import Connection
+from .connection import Connection, Upstream
 from .cors import merged
 from .revocations import Revocations
 from .way_out import DIRECT, WayOut
+
+
+def _upstreams_of(connection: Connection) -> list[Upstream]:
+    if connection.upstreams:
+        return [one.upstream for one in connection.upstreams.values()]
+    return [connection.upstream] if connection.upstream else []
 
 
 class Destinations:
@@ -29,11 +35,10 @@ class Destinations:
         intercepting: dict[Origin, list[Connection]] = {}
         self._leading = [connection for connection in connections if connection.also]
         for connection in connections:
-            if connection.upstream:
-                found = bases.setdefault(connection.upstream.origin, {})
+            for upstream in _upstreams_of(connection):
+                found = bases.setdefault(upstream.origin, {})
                 # Two connections with the same base: a request that names no connection matches neither.
-                twin = connection.upstream.base in found
-                found[connection.upstream.base] = None if twin else connection
+                found[upstream.base] = None if upstream.base in found else connection
             if connection.source and connection.source.intercept:
                 for origin in connection.source.origins:
                     intercepting.setdefault(origin, []).append(connection)
@@ -70,7 +75,8 @@ class Destinations:
             for length in lengths
             if path[length : length + 1] == b"/" and path[:length] in bases
         ]
-        return reached[0] if len(reached) == 1 else None
+        # One connection may have several upstreams there: which one it is, is decided later.
+        return reached[0] if reached and all(one is reached[0] for one in reached) else None
 
     def holds(self, host: str, port: int) -> bool:
         """Return whether a connection has an upstream there, or fetches sources from there."""

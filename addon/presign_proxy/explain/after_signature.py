@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..core.connection import Connection
-from ..http.paths import Pattern, pattern, units
+from ..http.paths import units
+from ..http.patterns import Pattern, pattern
 from ..signing.grammar import parse_list
 from ..signing.presign_scheme import Presign
 from . import misspellings

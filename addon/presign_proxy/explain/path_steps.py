@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import Denied
-from ..http.paths import Pattern, pattern, units
+from ..http.paths import units
+from ..http.patterns import Pattern, pattern
 from ..signing.grammar import ANY, parse_list
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
