@@ -29,6 +29,7 @@ MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "preset": (str,),
         "vars": (dict,),
         "upstream": (str,),
+        "upstreams": (dict,),
         "auth": (dict,),
         "default_headers": (dict,),
         "allow": (dict,),

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 from ..config_problems import Foreseen
 from ..core.ceiling import Ceiling
 from ..core.revocations import Revocations
+from ..http.patterns import UPSTREAM_NAME
 from ..regexes import late
 from ..signing import grammar
 from ..signing.keys import MAX_KEYS, KeyRing
 from ..signing.secret import Secret
 from .permissions import writable_by_others
 from .plain_entries import MEMBERS, SECTIONS
-from .presets.builtin import providers
+from .presets.builtin import providers, upstreams_of
 from .registry_file.edit import Draft
 from .registry_file.open import openers_of
 from .secret_sources import resolve
@@ -45,6 +46,7 @@ _METHOD = late(rf"\*|{grammar.METHOD}")
 _EXTENSION = late(grammar.EXTENSION)
 _FILE = late(REGISTRY_FILE)
 _URL = late(GATEWAY_URL)
+_UPSTREAM = late(UPSTREAM_NAME)
 
 
 class NotPlain(Exception):
@@ -84,6 +86,7 @@ class _Key(NamedTuple):
 class _Allow(NamedTuple):
     methods: list[str]
     paths: list[str]
+    every_path: bool
 
 
 class _Ceiling(NamedTuple):
@@ -92,6 +95,7 @@ class _Ceiling(NamedTuple):
     allow_no_expiry: bool
     head_as_get: bool
     allow_encoded_slash: bool
+    upstreams: list[str]
 
 
 class _Registry(NamedTuple):
@@ -129,7 +133,9 @@ def view_of(path: Path, environ: Mapping[str, str], name: str) -> SigningView | 
         files = Files(path, environ)
         entry = _dict(files.entries.get(name))
         revocations, preset = _revocations(files.revoked), _preset(entry)
-        view = _view(name, {**_ceiling_of(preset), **entry}, files.base, environ)
+        view = _view(
+            name, {**_ceiling_of(preset), **entry, **upstreams_of(entry, preset)}, files.base, environ
+        )
     except (NotPlain, Foreseen, ValueError):
         return None
     return view._replace(
@@ -237,12 +243,18 @@ def _ceiling(entry: dict[str, Any]) -> _Ceiling:
     methods, paths = allow.get("methods", ["*"]), allow.get("paths", ["*"])
     _only(allow.keys() <= {"methods", "paths"} and _texts(methods, _METHOD, 64) and _texts(paths, None, 1024))
     return _Ceiling(
-        _Allow(methods, paths),
+        _Allow(methods, paths, "paths" not in allow),
         duration(entry["max_lifetime"]) if "max_lifetime" in entry else None,
         entry.get("allow_no_expiry", True),
         entry.get("head_as_get", False),
         entry.get("allow_encoded_slash", False),
+        _upstreams(entry.get("upstreams", {})),
     )
+
+
+def _upstreams(entries: dict[str, Any]) -> list[str]:
+    _only(all(_UPSTREAM.fullmatch(name) for name in entries))
+    return list(entries)
 
 
 def _texts(found: Any, form: re.Pattern[str] | None, most: int) -> bool:

@@ -143,6 +143,13 @@ class Connection:
         """All secrets of its credential, fetched already or not."""
         return (*self.injector.secrets(), *[one for other in self.others for one in other.secrets()])
 
+    @property
+    def destinations(self) -> tuple[Upstream, ...]:
+        """All of its upstreams; none of a project that fetches sources."""
+        if self.upstreams:
+            return tuple([one.upstream for one in self.upstreams.values()])
+        return (self.upstream,) if self.upstream else ()
+
     def at(self, reached: Reached) -> Connection:
         """Return the same connection, led to another of its upstreams."""
         if reached.upstream is self.upstream:
@@ -186,9 +193,7 @@ class Connection:
 
     def leads_to(self, origin: Origin) -> bool:
         """Return whether one of its upstreams is at an origin."""
-        if self.upstreams:
-            return any(one.upstream.origin == origin for one in self.upstreams.values())
-        return self.upstream is not None and self.upstream.origin == origin
+        return any(one.origin == origin for one in self.destinations)
 
     @property
     def key_ids(self) -> frozenset[str]:

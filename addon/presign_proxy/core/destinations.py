@@ -9,16 +9,10 @@ from ..errors import Denied
 from ..http.message import Origin
 from ..http.networks import Network
 from ..http.paths import canonical_path
-from .connection import Connection, Upstream
+from .connection import Connection
 from .cors import merged
 from .revocations import Revocations
 from .way_out import DIRECT, WayOut
-
-
-def _upstreams_of(connection: Connection) -> list[Upstream]:
-    if connection.upstreams:
-        return [one.upstream for one in connection.upstreams.values()]
-    return [connection.upstream] if connection.upstream else []
 
 
 class Destinations:
@@ -35,7 +29,7 @@ class Destinations:
         intercepting: dict[Origin, list[Connection]] = {}
         self._leading = [connection for connection in connections if connection.also]
         for connection in connections:
-            for upstream in _upstreams_of(connection):
+            for upstream in connection.destinations:
                 found = bases.setdefault(upstream.origin, {})
                 # Two connections with the same base: a request that names no connection matches neither.
                 found[upstream.base] = None if upstream.base in found else connection
