@@ -61,6 +61,7 @@ CACHES = {
     "signing.signed_policy.parse": "4,096 policies that were signed: no key, no entry",
     "config.validation._keys": "the keys that a configuration may have",
     "http.patterns.pattern": "4,096 patterns that were signed or configured: no key, no entry",
+    "observe.audit_record._origin": "256 origins of requests that were granted",
     "core.credentials._slots_of": "256 names of headers that were configured",
     "core.masking.mask_for": "1,024 credentials that were configured",
     "core.aws_sigv4._signer": "64 services: those of signed requests with a good presign",
