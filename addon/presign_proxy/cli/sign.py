@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -124,12 +125,13 @@ def _below(place: Place, known: KnownKey, path: str) -> str:
         raise click.UsageError(
             "PATH must be relative to the connection: without a configuration, its upstream is unknown"
         )
-    from .configured import upstream_of
+    from .configured import path_below, upstreams_of
 
-    upstream = upstream_of(place, known.id)
-    if path.startswith(f"{upstream}/"):
-        return path[len(upstream) + 1 :]
-    raise Failure(f"the URL does not begin with {upstream}/, the upstream of {known.id}")
+    below = path_below(place, known.id, path)
+    if below is None:
+        each = " or ".join(f"{one}/" for one in upstreams_of(place, known.id))
+        raise Failure(f"the URL does not begin with {each}, the upstream of {known.id}")
+    return below
 
 
 def _owner(place: Place, url: str, path: str, *, known: bool) -> str:
@@ -193,7 +195,9 @@ def _hold_against(output: Output, known: KnownKey, grant: Signed, path: str) -> 
 
     ceiling = view.ceiling
     _check_lifetime(int(grant.expires), int(time.time()), ceiling.max_lifetime)
-    _check_patterns(known.id, grant.paths.split(","), [one.text for one in ceiling.paths])
+    _check_names(known.id, grant.paths.split(","), ceiling.upstreams)
+    allowed = [one.text for one in ceiling.paths]
+    _check_patterns(known.id, grant.paths.split(","), allowed, several=bool(ceiling.upstreams))
     try:
         policy.check_lifetime(int(grant.expires), int(time.time()), ceiling)
         for method in grant.methods.split(","):
@@ -210,12 +214,29 @@ def _hold_against(output: Output, known: KnownKey, grant: Signed, path: str) -> 
         output.note(f"{known.id} is {state}: this works once it no longer is")
 
 
-def _check_patterns(name: str, signed: list[str], allowed: list[str]) -> None:
+def _check_names(name: str, signed: list[str], upstreams: Sequence[str]) -> None:
+    """Refuse a pattern that begins with the name of no upstream. Raises Failure."""
+    from ..http.patterns import pattern
+
+    if not upstreams:
+        return  # then an @ is a character like any other
+    for text in signed:
+        one = pattern(text)
+        if one.at and one.upstream not in upstreams:
+            known = ", ".join(f"@{other}" for other in upstreams)
+            raise Failure(
+                f"the gateway would answer path_not_allowed: {text} begins with the name of no upstream of"
+                f" {name}, which has {known}; where a path of the default upstream has @ at its beginning,"
+                " write %40"
+            )
+
+
+def _check_patterns(name: str, signed: list[str], allowed: list[str], *, several: bool) -> None:
     """Refuse a pattern if the connection allows none of its paths. Raises Failure."""
     from ..http.patterns import meets, pattern
 
     for text in signed:
-        if not any(meets(pattern(text), pattern(other)) for other in allowed):
+        if not any(meets(pattern(text), pattern(other), several=several) for other in allowed):
             raise Failure(
                 f"the gateway would answer path_not_allowed: {name} allows {', '.join(allowed)}, and nothing"
                 f" of {text}"

@@ -101,6 +101,11 @@ def compared(path: bytes, *, several: bool) -> str:
     return found
 
 
+def unmarked(path: str) -> str:
+    """Return the units of a path without what `compared` says of its upstream."""
+    return path if path < _OTHER else "@" + path[1:]
+
+
 class Pattern(NamedTuple):
     """A path pattern: literals, with a `*` between them for any run of characters, `/` included.
 
@@ -117,9 +122,9 @@ class Pattern(NamedTuple):
     def matches(self, path: str) -> bool:
         """Return whether it matches a path as `compared` returns it; in linear time."""
         if path >= _OTHER:
-            if not self._reaches(path):
+            if not self.reaches(path):
                 return False
-            path = "@" + path[1:]
+            path = unmarked(path)
         if self._matches(path, _READ_AS[""]):
             return True
         return bool(self.plains) and not path.isascii() and self._matches(path, _READ_AS[self.plains])
@@ -148,16 +153,17 @@ class Pattern(NamedTuple):
             self._matches_rest(one.translate(table)) for one in _readings(rest)
         )
 
-    def _reaches(self, path: str) -> bool:
-        """Return whether it is for the upstream of a path whose first unit names one."""
+    def reaches(self, path: str) -> bool:
+        """Return whether it is for the upstream of a path, if the first unit says which that is."""
+        if path < _OTHER:
+            return True
         return bool(self.upstream) if path[0] == _OTHER else not self.at
 
     def matches_as_sent(self, path: str) -> bool:
         """Return whether the pattern matches if the upstream neither cuts the path nor drops parameters."""
-        if path >= _OTHER:
-            if not self._reaches(path):
-                return False
-            path = "@" + path[1:]
+        if not self.reaches(path):
+            return False
+        path = unmarked(path)
         first, *others = self.literals
         return path.startswith(first) and self._matches_rest(path[len(first) :]) if others else path == first
 
