@@ -39,10 +39,10 @@ def line(decision: Forward | Deny, outcome: Outcome, now: float, suppressed_befo
     the time. All text in it goes through `_text`, so that no value can add a field or end the line.
     """
     facts = decision.facts
+    kind, code, detail = "forward", outcome.code, outcome.error
     if isinstance(decision, Deny):
-        kind, code, detail, upstream = "deny", decision.code, decision.detail, "null"
-    else:
-        kind, code, detail, upstream = "forward", outcome.code, outcome.error, _origin(decision.origin)
+        kind, code, detail = "deny", decision.code, decision.detail
+    upstream = "null" if isinstance(decision, Deny) else _origin(decision.origin)
     at = instant_in_milliseconds(now)
     path = facts.path if facts.verified or facts.scheme == "source" else None
     waited = outcome.upstream_duration
