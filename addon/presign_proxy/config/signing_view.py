@@ -253,7 +253,7 @@ def _ceiling(entry: dict[str, Any]) -> _Ceiling:
 
 
 def _upstreams(entries: dict[str, Any]) -> list[str]:
-    _only(all(_UPSTREAM.fullmatch(name) for name in entries))
+    _only(all(isinstance(name, str) and _UPSTREAM.fullmatch(name) for name in entries))
     return list(entries)
 
 
