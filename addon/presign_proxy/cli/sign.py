@@ -11,6 +11,7 @@ import click
 from ..config.values import duration, instant
 from ..errors import Denied
 from ..signing.signer import Signed, Signer
+from ..signing.tokens import split_shape
 from .completion import complete_connections, complete_keys
 from .environment import CA
 from .grant_forms import BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
@@ -24,6 +25,8 @@ from .signing_key import KnownKey, secret_source_of, signer_of
 from .values import YEAR_10000, listed
 
 _HOUR: Final = 3600
+_EXAMPLE: Final = f"ps1_AAAA.{'0' * 64}"
+"""A text with the form of a token."""
 
 
 @click.command()
@@ -37,6 +40,9 @@ _HOUR: Final = 3600
 @click.option("--no-expiry", is_flag=True, help="Valid without expiry.")
 @click.option(
     "--as", "form", type=click.Choice(FORMS), default="url", show_default=True, help="What to print."
+)
+@click.option(
+    "--shape", metavar="TEXT", help="--as key: put this before it, one of the connection's key_shapes."
 )
 @base_option
 @click.option("--format", "extension", metavar="EXT", help="Scheme source: the file extension.")
@@ -62,6 +68,8 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     """
     source = secret_source_of(options["secret_env"], options["secret_file"])
     check_ca(options["form"], options["ca"])
+    if options["shape"] is not None and options["form"] != "key":
+        raise click.UsageError("--shape needs --as key")
     if source is not None and options["key_id"]:
         raise click.UsageError("--key needs a connection of the configuration: a secret alone is one key")
     if BEGINS_URL.match(connection):
@@ -78,11 +86,31 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
         raise click.UsageError("give PATH, or --paths")
     path = _below(place, known, path)
     grant = granted(output, known, path, expires_at, options)
+    shape = shape_of(known, options["shape"])
     local = known.view is not None and known.view.local
     form = GrantForm(path, known.base(options["base"]), options["ca"], local)
     data = {**described(grant, form, known.preset), "key": known.key}
-    output.tell(data, *(() if output.as_json else shown(grant, options["form"], form, known.preset)))
+    if shape:
+        data["shaped_key"] = f"{shape}{grant.token}"
+    lines = [f"{shape}{line}" for line in shown(grant, options["form"], form, known.preset)]
+    output.tell(data, *(() if output.as_json else lines))
     output.note(*remarks(grant, options["form"], form, known.preset))
+
+
+def shape_of(known: KnownKey, shape: str | None) -> str:
+    """Return the text to put before the key; empty if none is wanted. Raises Failure, UsageError."""
+    if not shape:
+        return ""
+    if known.view is not None and shape not in known.view.shapes:
+        listed = ", ".join(known.view.shapes) or "none"
+        raise Failure(
+            f"the gateway would answer malformed: key_shapes of {known.id} has {listed}, not {shape[:32]}"
+        )
+    if split_shape(f"{shape}{_EXAMPLE}".encode()) is None:
+        raise click.UsageError(
+            "--shape needs the text at the beginning of a provider's keys, as in sk-ant-api03-"
+        )
+    return shape
 
 
 def granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:

@@ -10,7 +10,7 @@ from typing import Final
 
 from ..config_problems import Location
 from ..core.ceiling import Ceiling
-from ..core.connection import Conduct, Connection, Reached, SourceRules, Upstream
+from ..core.connection import Conduct, Connection, KeyForms, Reached, SourceRules, Upstream
 from ..core.cors import Cors
 from ..core.credentials import (
     Injector,
@@ -91,7 +91,8 @@ class Registrar:
             parse=lambda place, url: self._upstream(place, url, entry),
             wrong=self._wrong,
         )
-        slots = slots_of(upstreams.values() or [default]).headers
+        taken = slots_of(upstreams.values() or [default], entry.key_slots)
+        slots = taken.headers
         keys = self._keys((*at, "signing_keys"), entry)
         self._check_defaults((*at, "default_headers"), entry.default_headers, slots)
         self._secrets.check_different(at, keys, injector)
@@ -110,6 +111,8 @@ class Registrar:
             max_uses=entry.max_uses,
             also=_second_hosts(tuple(entry.also)),
             networks=self._networks((*at, "allow_networks"), entry.allow_networks),
+            taken=taken if taken != injector.slots else None,
+            key_forms=_key_forms(tuple(entry.key_shapes), tuple(entry.key_slots.passwords)),
         )
         return with_upstreams(found, upstreams)
 
@@ -264,6 +267,11 @@ def _late(injector: Injector) -> tuple[LateSecret, ...]:
 
 # Equal values share one object: most connections of a large registry differ only in their secrets.
 _conduct = lru_cache(maxsize=1024)(Conduct)
+
+
+@lru_cache(maxsize=1024)
+def _key_forms(shapes: tuple[str, ...], passwords: tuple[str, ...]) -> KeyForms:
+    return KeyForms(frozenset(map(str.encode, shapes)), frozenset(map(str.encode, passwords)))
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,6 @@ from ..core.aws_hosts import scope_of
 from ..core.aws_sigv4 import SigV4Credential
 from ..core.connection import NO_OTHERS, Connection, Reached, Upstream
 from ..core.credentials import (
-    REAL_PASSWORD,
     BasicCredential,
     CredentialSlots,
     HeaderCredential,
@@ -21,7 +20,9 @@ from ..core.credentials import (
     bearer,
 )
 from ..core.path_credential import PathCredential, path_credential
-from ..signing.secret import LateSecret, Secret
+from ..http.field_names import header_key, param_key
+from ..signing.secret import Secret
+from .schema.connections import KeySlots
 from .schema.upstreams import AuthForm, FullUpstream, UpstreamEntry, full
 
 _SEVERAL: Final = "needs a connection with one secret, to put it in another place"
@@ -63,9 +64,15 @@ def reached_of(
     return found
 
 
-def slots_of(found: Iterable[Reached]) -> CredentialSlots:
-    """Return the places of credentials at any of these upstreams."""
+def slots_of(found: Iterable[Reached], more: KeySlots) -> CredentialSlots:
+    """Return the places of credentials at any of these upstreams, and those in which a key may also stand."""
     each = [one.injector.slots for one in found]
+    each.append(
+        CredentialSlots(
+            frozenset([header_key(name.encode()) for name in more.headers]),
+            frozenset([param_key(name.encode()) for name in more.params]),
+        )
+    )
     return CredentialSlots(
         frozenset().union(*[one.headers for one in each]), frozenset().union(*[one.params for one in each])
     )
@@ -75,7 +82,7 @@ def with_upstreams(found: Connection, upstreams: Mapping[str, Reached]) -> Conne
     """Return a connection that has these upstreams, led to its default one."""
     if not upstreams:
         return found
-    several = replace(found, upstreams=upstreams, taken=slots_of(upstreams.values()), upstream=None)
+    several = replace(found, upstreams=upstreams, upstream=None)
     return several.at(upstreams[""])
 
 
@@ -152,14 +159,5 @@ def _only_secret(injector: Injector) -> Secret | None:
         case PathCredential():
             return injector.secret
         case BasicCredential():
-            return _of_basic(injector)
+            return injector.key
     return None
-
-
-def _of_basic(credential: BasicCredential) -> Secret:
-    """Return the password; the user name if there is no password, or only a dummy."""
-    password, username = credential.password, credential.username
-    if isinstance(password, LateSecret) or isinstance(username, LateSecret):
-        return password if isinstance(password, LateSecret) else username
-    dummy = len(password.reveal()) < REAL_PASSWORD and bool(username.reveal())
-    return username if dummy else password

@@ -43,6 +43,8 @@ MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "url_headers": (list,),
         "websocket": (bool,),
         "max_duration": (str,),
+        "key_shapes": (list,),
+        "key_slots": (dict,),
     },
     "source": _COMMON
     | {

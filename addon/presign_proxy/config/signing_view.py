@@ -21,6 +21,7 @@ from ..regexes import late
 from ..signing import grammar
 from ..signing.keys import MAX_KEYS, KeyRing
 from ..signing.secret import Secret
+from ..signing.tokens import SHAPE
 from .permissions import writable_by_others
 from .plain_entries import MEMBERS, SECTIONS
 from .presets.builtin import providers, upstreams_of
@@ -47,6 +48,7 @@ _EXTENSION = late(grammar.EXTENSION)
 _FILE = late(REGISTRY_FILE)
 _URL = late(GATEWAY_URL)
 _UPSTREAM = late(UPSTREAM_NAME)
+_SHAPE = late(SHAPE)
 
 
 class NotPlain(Exception):
@@ -73,6 +75,8 @@ class SigningView(NamedTuple):
     """True if its upstream is on this machine."""
     gateway: str | None = None
     """The gateway's URL, if the configuration names it."""
+    shapes: tuple[str, ...] = ()
+    """The texts that may stand before its key tokens."""
 
 
 class _Key(NamedTuple):
@@ -189,7 +193,7 @@ def _preset(entry: dict[str, Any]) -> Mapping[str, Any]:
 
 def _ceiling_of(preset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of a preset that belong to the ceiling."""
-    return {key: preset[key] for key in ("allow_encoded_slash",) if key in preset}
+    return {key: preset[key] for key in ("allow_encoded_slash", "key_shapes") if key in preset}
 
 
 def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, str]) -> SigningView:
@@ -207,7 +211,10 @@ def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, st
     _only("auth" in entry and ("upstream" in entry or "preset" in entry))
     above = ceiling(_ceiling(entry), _refuse)
     local = "upstream" in entry and _is_local(entry["upstream"])
-    return SigningView(name, _keys(listed, base, environ), above, enabled, local=local)
+    shapes = entry.get("key_shapes", [])
+    _only(not shapes or _texts(shapes, _SHAPE, 16))
+    keys = _keys(listed, base, environ)
+    return SigningView(name, keys, above, enabled, local=local, shapes=tuple(shapes))
 
 
 def _is_local(upstream: str) -> bool:
@@ -252,7 +259,7 @@ def _ceiling(entry: dict[str, Any]) -> _Ceiling:
     )
 
 
-def _upstreams(entries: dict[str, Any]) -> list[str]:
+def _upstreams(entries: dict[Any, Any]) -> list[str]:
     _only(all(isinstance(name, str) and _UPSTREAM.fullmatch(name) for name in entries))
     return list(entries)
 

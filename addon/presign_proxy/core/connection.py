@@ -47,6 +47,16 @@ class Reached(NamedTuple):
 NO_OTHERS: Final[Mapping[str, Reached]] = MappingProxyType({})
 
 
+class KeyForms(NamedTuple):
+    """What may stand beside a key token in its place: a shape before it, a password of Basic behind it."""
+
+    shapes: frozenset[bytes] = frozenset()
+    passwords: frozenset[bytes] = frozenset()
+
+
+PLAIN_KEYS: Final = KeyForms()
+
+
 @dataclass(frozen=True, slots=True)
 class Conduct:
     """How the gateway treats requests and responses of a connection. The defaults permit the least."""
@@ -132,6 +142,8 @@ class Connection:
     """What puts its credential on requests to its other upstreams. An answer may show any of their forms."""
     taken: CredentialSlots | None = None
     """The places of credentials that are emptied in each request; None for those of the injector."""
+
+    key_forms: KeyForms = PLAIN_KEYS
 
     @property
     def slots(self) -> CredentialSlots:

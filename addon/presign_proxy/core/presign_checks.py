@@ -122,12 +122,18 @@ def _lifetime(claim: PresignClaim) -> None:
 
 
 def _slot(claim: PresignClaim) -> None:
-    """Check that a key token stands where the credential would: in Authorization, or where `auth` puts it."""
+    """Check that a key token stands where the credential would, in a form that the connection lists."""
     filled = claim.connection.slots
     for kind, name in claim.presign.slots:
         fits = name in filled.params if kind == "param" else header_key(name) in filled.headers
         if not fits and (kind, name) != ("header", b"authorization"):
             raise Malformed("the token stands in a slot that the connection's credential does not fill")
+    forms = claim.connection.key_forms
+    for key in claim.presign.keys:
+        if key.shape and key.shape not in forms.shapes:
+            raise Malformed("the text before the token is not one of the connection's key_shapes")
+        if key.password and key.password not in forms.passwords:
+            raise Malformed("the token is a user name, and its password is not one of key_slots.passwords")
 
 
 def _client(claim: PresignClaim) -> None:
@@ -224,7 +230,7 @@ PRESIGN_CHECKS: Final = (
 
 def checks_of(presign: Presign) -> tuple[Check[PresignClaim], ...]:
     """Return the checks that are made of a presign, in their order."""
-    return _CHOSEN[presign.written is not None, bool(presign.slots)]
+    return _CHOSEN[presign.written is not None, bool(presign.keys)]
 
 
 _CHOSEN: Final = {

@@ -20,9 +20,9 @@ from ..http.query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from . import grammar
 from .carrier_names import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from .disclosure import discloses, shows_signature
-from .key_token import TokenSlot, key_tokens, without_token
+from .key_token import KeyToken, TokenSlot, key_tokens, without_token
 from .signed_policy import PolicyText, check_written
-from .tokens import begins, has_start, parse_token, shows_token
+from .tokens import has_start, parse_token, shows_token, split_shape
 
 Carrier = Literal["query", "header", "path", "key"]
 
@@ -60,10 +60,15 @@ class Presign(NamedTuple):
     gateway: bool
     path: bytes
     query: bytes | None
-    slots: tuple[TokenSlot, ...] = ()
-    """The places of the token of carrier key. Some clients fill several places from one key."""
+    keys: tuple[KeyToken, ...] = ()
+    """The token of carrier key, once for each place. Some clients fill several places from one key."""
     written: PolicyText | None = None
     """The signed policy (version 2); None in version 1."""
+
+    @property
+    def slots(self) -> tuple[TokenSlot, ...]:
+        """The places of the token of carrier key."""
+        return tuple([one.slot for one in self.keys])
 
 
 def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
@@ -85,9 +90,8 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
         found.append(("header", headers))
     keys = key_tokens(request, head, query if tokens else None)
     # The same key token may be in several slots: some SDKs fill two of them from one key.
-    found += [("key", parse_token(token)) for token in dict.fromkeys([token for _, token in keys])]
-    slots = tuple([place for place, _ in keys])
-    if any(place.kind == "param" for place in slots):
+    found += [("key", parse_token(token)) for token in dict.fromkeys([one.token for one in keys])]
+    if any(one.slot.kind == "param" for one in keys):
         query = without_token(query)
     named, path, token_claim = _from_path(raw_path, gateway=gateway)
     if token_claim:
@@ -98,23 +102,23 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
         raise Malformed("the URL names a connection but no presign")
     if len(found) > 1:
         raise Malformed("it carries more than one presign: " + ", ".join(carrier for carrier, _ in found))
-    _check_once(slots)
+    _check_once(keys)
     carrier, fields = found[0]
     if named is not None and fields.setdefault("connection_id", named) != named:
         raise Malformed("two different connections are named")
-    return _checked(carrier, fields, slots, gateway, path, query)
+    return _checked(carrier, fields, tuple(keys), gateway, path, query)
 
 
-def _check_once(slots: tuple[TokenSlot, ...]) -> None:
+def _check_once(keys: list[KeyToken]) -> None:
     """Raise Malformed if a token is in the same slot twice, in any spelling of its name."""
-    if len({(kind, header_key(name)) for kind, name in slots}) < len(slots):
+    if len({(one.slot.kind, header_key(one.slot.name)) for one in keys}) < len(keys):
         raise Malformed("a slot holds the token twice")
 
 
 def _checked(
     carrier: Carrier,
     fields: dict[str, str],
-    slots: tuple[TokenSlot, ...],
+    keys: tuple[KeyToken, ...],
     gateway: bool,
     path: bytes,
     query: bytes | None,
@@ -144,7 +148,7 @@ def _checked(
     if len(fields) > len(_REQUIRED) + (connection_id is not None):
         written = _written(fields)
     return Presign(
-        carrier, connection_id, expires, methods, paths, signature, gateway, path, query, slots, written
+        carrier, connection_id, expires, methods, paths, signature, gateway, path, query, keys, written
     )
 
 
@@ -213,7 +217,9 @@ def in_query(query: bytes | None) -> bytes:
         query: the query of a granted request, in which no presign field is hidden.
     """
     pieces = query.split(b"&") if query is not None else []
-    mine = [piece for piece in pieces if (parts := piece.partition(b"="))[0] in _FIELDS or begins(parts[2])]
+    mine = [
+        piece for piece in pieces if (parts := piece.partition(b"="))[0] in _FIELDS or split_shape(parts[2])
+    ]
     return b"&".join(mine)
 
 

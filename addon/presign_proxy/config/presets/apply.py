@@ -19,7 +19,7 @@ from .model import LABEL, VARIABLE
 # is never used. Even if it were, no name under .invalid resolves (RFC 6761, 6.4).
 _NOWHERE: Final = "https://preset.invalid"
 _NOTHING: Final = "-"
-_CONDUCT: Final = ("allow_encoded_slash", "challenge", "url_headers", "websocket")
+_CONDUCT: Final = ("allow_encoded_slash", "challenge", "key_shapes", "key_slots", "url_headers", "websocket")
 """Members that a connection takes from its preset unless it has them itself."""
 
 

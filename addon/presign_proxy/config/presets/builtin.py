@@ -12,6 +12,8 @@
 - `base_env`: the variables in which the provider's own SDKs look for their base URL.
 - `allow_encoded_slash`, `also`, `challenge`, `upstreams`, `url_headers`, `websocket`: the same as in a
   connection. `also` and `upstreams` apply only with the preset's own upstream.
+- `key_shapes`, `key_slots`: as in a connection; `sniffed` if tools of the provider refuse keys without a
+  shape.
 - `sdk_base`: the path that the provider's SDK expects in its base URL.
 - `vars`: the variables in the host of `upstream`, each with the `pattern` of its values and a description,
   `about`.

@@ -14,7 +14,7 @@ from ...http.field_names import header_key
 from ...http.paths import canonical_path
 from ...signing.source_url import parse_url
 from ..auth_types import AUTH_TYPES, AuthName
-from ..schema.connections import MAX_HELD
+from ..schema.connections import MAX_HELD, KeySlots
 from ..schema.upstreams import UpstreamEntry, UpstreamName
 from ..schema.values import (
     AlsoHost,
@@ -23,6 +23,7 @@ from ..schema.values import (
     HeaderName,
     HeaderPrefix,
     HeaderValue,
+    KeyShape,
     ParamName,
     PathTemplate,
     Scope,
@@ -143,6 +144,9 @@ class Preset(Strict):
     challenge: Literal["none", "basic"] = "none"
     url_headers: list[UrlHeader] = Field(default=[], max_length=20)
     websocket: bool = False
+    key_shapes: list[KeyShape] = Field(default=[], max_length=16)
+    key_slots: KeySlots | None = None
+    sniffed: bool = False
     vars: dict[VarName, HostVariable] = Field(default={})
 
     @field_validator("headers")

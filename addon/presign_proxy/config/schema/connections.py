@@ -23,11 +23,13 @@ from .values import (
     AlsoHost,
     AwsName,
     Duration,
+    FixedPart,
     HeaderName,
     HeaderPrefix,
     HeaderValue,
     Instant,
     KeyId,
+    KeyShape,
     Method,
     ParamName,
     PathTemplate,
@@ -200,6 +202,14 @@ class TlsConfig(Strict):
         return self
 
 
+class KeySlots(Strict):
+    """Places besides those of `auth` in which a key token may stand: nothing else in them is sent on."""
+
+    headers: list[HeaderName] = Field(default_factory=list, max_length=16)
+    params: list[ParamName] = Field(default_factory=list, max_length=16)
+    passwords: list[FixedPart] = Field(default_factory=list, max_length=16)
+
+
 class CommonConnection(Strict):
     """The members that connections of both schemes have."""
 
@@ -240,6 +250,8 @@ class PresignConnection(CommonConnection):
     url_headers: list[UrlHeader] = Field(default_factory=list, max_length=20)
     websocket: bool = False
     max_duration: Duration = 24 * 60 * 60
+    key_shapes: list[KeyShape] = Field(default_factory=list, max_length=16)
+    key_slots: KeySlots = KeySlots()
 
 
 class SourceConnection(CommonConnection):

@@ -12,6 +12,7 @@ from ...errors import Denied
 from ...http.hosts import parse_authority
 from ...signing import grammar
 from ...signing.source_url import parse_url
+from ...signing.tokens import SHAPE
 from ..values import (
     DURATION,
     MAX_REGISTRY_KEYS,
@@ -179,6 +180,15 @@ Duration = Annotated[
 Instant = Annotated[int, PlainValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
+def _key_shape(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(SHAPE, value) or re.search("ps[12]_", value):
+        raise ValueError("has to be the text at the beginning of a provider's keys, as in sk-ant-api03-")
+    return value
+
+
+KeyShape = Annotated[
+    str, PlainValidator(_key_shape), WithJsonSchema({"type": "string", "pattern": f"^{SHAPE}$"})
+]
 AwsName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 FixedPart = Annotated[str, Field(pattern=r"^[!-9;-~]{1,64}$")]
 """A user name or a password that is the same for all, beside a key."""

@@ -28,8 +28,11 @@ _TOKEN_FORM: Final = TOKEN_PATH.decode()
 _BLANKS: Final = " \t\r\n"
 _LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 _REQUEST_LINE = re.compile(r"([!-~]+) (\S+) HTTP/[0-9.]+")
-_ASSIGNED = re.compile(r"(?<![A-Za-z0-9_])(?:export |set |\$env:)?[A-Za-z_][A-Za-z0-9_]*=(?=[\"']?ps[0-9]_)")
-_TOKEN = re.compile(r"(?:(?:Bearer|token) )?(ps[0-9]_\S*)", re.IGNORECASE)
+_SHAPE: Final = r"[A-Za-z0-9._-]{0,32}?"
+_ASSIGNED = re.compile(
+    rf"(?<![A-Za-z0-9_])(?:export |set |\$env:)?[A-Za-z_][A-Za-z0-9_]*=(?=[\"']?{_SHAPE}ps[0-9]_)"
+)
+_TOKEN = re.compile(rf"(?:(?:Bearer|token) )?({_SHAPE})(ps[0-9]_\S*)", re.IGNORECASE)
 _QUOTES: Final = ("<>", '""', "''", "``", "()")
 _METHOD = re.compile(grammar.METHOD)
 
@@ -87,7 +90,10 @@ def parse(
     if re.match(r"(?:\$ )?curl(?:\.exe)?\s", plain):
         presented = _from_curl(plain, wanted)
     elif token := _TOKEN.fullmatch(_ASSIGNED.sub("", plain, count=1).strip("\"'")):
-        presented = _from_token(token[1], wanted)
+        presented = _from_token(token[2], wanted)
+        if token[1]:
+            shaped = f"The {token[1]} before the token is a shape, which programs look at: it is not signed."
+            presented = presented._replace(assumed=(shaped, *presented.assumed))
     elif plain.startswith("{"):
         presented = _from_fields("headers", _json(plain), wanted)
     elif looks_like_url(plain):
