@@ -129,10 +129,10 @@ def _slot(claim: PresignClaim) -> None:
         if not fits and (kind, name) != ("header", b"authorization"):
             raise Malformed("the token stands in a slot that the connection's credential does not fill")
     forms = claim.connection.key_forms
-    for key in claim.presign.keys:
-        if key.shape and key.shape not in forms.shapes:
+    for shape, password in claim.presign.beside:
+        if shape and shape not in forms.shapes:
             raise Malformed("the text before the token is not one of the connection's key_shapes")
-        if key.password and key.password not in forms.passwords:
+        if password and password not in forms.passwords:
             raise Malformed("the token is a user name, and its password is not one of key_slots.passwords")
 
 
@@ -230,7 +230,7 @@ PRESIGN_CHECKS: Final = (
 
 def checks_of(presign: Presign) -> tuple[Check[PresignClaim], ...]:
     """Return the checks that are made of a presign, in their order."""
-    return _CHOSEN[presign.written is not None, bool(presign.keys)]
+    return _CHOSEN[presign.written is not None, bool(presign.slots)]
 
 
 _CHOSEN: Final = {

@@ -73,7 +73,7 @@ def _presign(case: Case) -> Step:
         how = "in plain text (allowlist mode)" if claim.signature is None else "signed with sig and exp"
         where = "a source URL in the path" if claim.format is not None else "the URL itself"
         return Step("presign", "ok", f"Scheme source: {where}, {how}.")
-    if not claim.keys:
+    if not claim.slots:
         return Step("presign", "ok", f"Scheme presign, carried by {_CARRIERS[claim.carrier]}.")
     kinds = {"header": "the header", "param": "the query parameter"}
     places = " and ".join(

@@ -7,7 +7,7 @@ import binascii
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
-from ..http.field_names import param_key
+from ..http.field_names import header_key, param_key
 from ..http.message import Head, Request
 from ..http.query import check_parameters
 from .tokens import begins, has_start, holds_token, split_shape
@@ -30,17 +30,23 @@ class TokenSlot(NamedTuple):
     name: bytes
 
 
-class KeyToken(NamedTuple):
-    """A token in the place of an API key, and what stands beside it.
+class Beside(NamedTuple):
+    """What stands beside a key token in its place. The connection says which of it is admitted.
 
     `shape` is the text before it, empty if there is none. `password` is the password of Basic, if the token
-    is the user name beside one. The connection says which of them it admits.
+    is the user name beside one.
     """
+
+    shape: bytes = b""
+    password: bytes = b""
+
+
+class KeyToken(NamedTuple):
+    """A token in the place of an API key."""
 
     slot: TokenSlot
     token: bytes
-    shape: bytes = b""
-    password: bytes = b""
+    beside: Beside = Beside()
 
 
 def key_tokens(request: Request, head: Head, query: bytes | None) -> list[KeyToken]:
@@ -69,7 +75,7 @@ def key_tokens(request: Request, head: Head, query: bytes | None) -> list[KeyTok
         for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
             if (split := split_shape(value)) is not None:
-                found.append(KeyToken(TokenSlot("param", param_key(name)), split[1], split[0]))
+                found.append(KeyToken(TokenSlot("param", param_key(name)), split[1], Beside(split[0])))
             elif holds_token(piece):
                 raise Malformed("a token in the query is not a plain value")
     return found
@@ -78,7 +84,7 @@ def key_tokens(request: Request, head: Head, query: bytes | None) -> list[KeyTok
 def _token_in_value(name: bytes, value: bytes) -> KeyToken | None:
     """Return the token of one header: the whole value, or the part after a scheme word, or inside Basic."""
     if (split := split_shape(value)) is not None:
-        return KeyToken(TokenSlot("header", name), split[1], split[0])
+        return KeyToken(TokenSlot("header", name), split[1], Beside(split[0]))
     if name in _AUTHORIZATIONS:
         word, *rest = value.split(None, 1) or (b"",)
         rest_value = rest[0] if rest else b""
@@ -86,7 +92,7 @@ def _token_in_value(name: bytes, value: bytes) -> KeyToken | None:
             return _token_in_basic(name, rest_value)
         split = split_shape(rest_value.removeprefix(_TOKEN_PARAM))
         if name == b"authorization" and split is not None:
-            return KeyToken(TokenSlot("header", name), split[1], split[0])
+            return KeyToken(TokenSlot("header", name), split[1], Beside(split[0]))
     if holds_token(value):
         raise Malformed("a token is in a place that is not for a credential")
     return None
@@ -112,7 +118,13 @@ def _token_in_basic(name: bytes, encoded: bytes) -> KeyToken | None:
         raise Malformed("a token in Basic is neither the password nor the user name")
     held = username if is_user else password
     shape, token = split_shape(held) or (b"", held)
-    return KeyToken(TokenSlot("header", name), token, shape, password if is_user else b"")
+    return KeyToken(TokenSlot("header", name), token, Beside(shape, password if is_user else b""))
+
+
+def check_once(keys: list[KeyToken]) -> None:
+    """Raise Malformed if a token is in the same slot twice, in any spelling of its name."""
+    if len({(one.slot.kind, header_key(one.slot.name)) for one in keys}) < len(keys):
+        raise Malformed("a slot holds the token twice")
 
 
 def without_token(query: bytes | None) -> bytes | None:

@@ -13,14 +13,14 @@ import re
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
-from ..http.field_names import fold, fold_decoded, header_key
+from ..http.field_names import fold, fold_decoded
 from ..http.message import Head, Request
 from ..http.percent import CONTROL, decodings
 from ..http.query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from . import grammar
 from .carrier_names import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from .disclosure import discloses, shows_signature
-from .key_token import KeyToken, TokenSlot, key_tokens, without_token
+from .key_token import Beside, KeyToken, TokenSlot, check_once, key_tokens, without_token
 from .signed_policy import PolicyText, check_written
 from .tokens import has_start, parse_token, shows_token, split_shape
 
@@ -60,15 +60,12 @@ class Presign(NamedTuple):
     gateway: bool
     path: bytes
     query: bytes | None
-    keys: tuple[KeyToken, ...] = ()
-    """The token of carrier key, once for each place. Some clients fill several places from one key."""
+    slots: tuple[TokenSlot, ...] = ()
+    """The places of the token of carrier key. Some clients fill several places from one key."""
     written: PolicyText | None = None
     """The signed policy (version 2); None in version 1."""
-
-    @property
-    def slots(self) -> tuple[TokenSlot, ...]:
-        """The places of the token of carrier key."""
-        return tuple([one.slot for one in self.keys])
+    beside: tuple[Beside, ...] = ()
+    """What stands beside the token in its places, where anything does."""
 
 
 def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
@@ -102,23 +99,17 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
         raise Malformed("the URL names a connection but no presign")
     if len(found) > 1:
         raise Malformed("it carries more than one presign: " + ", ".join(carrier for carrier, _ in found))
-    _check_once(keys)
+    check_once(keys)
     carrier, fields = found[0]
     if named is not None and fields.setdefault("connection_id", named) != named:
         raise Malformed("two different connections are named")
-    return _checked(carrier, fields, tuple(keys), gateway, path, query)
-
-
-def _check_once(keys: list[KeyToken]) -> None:
-    """Raise Malformed if a token is in the same slot twice, in any spelling of its name."""
-    if len({(one.slot.kind, header_key(one.slot.name)) for one in keys}) < len(keys):
-        raise Malformed("a slot holds the token twice")
+    return _checked(carrier, fields, keys, gateway, path, query)
 
 
 def _checked(
     carrier: Carrier,
     fields: dict[str, str],
-    keys: tuple[KeyToken, ...],
+    keys: list[KeyToken],
     gateway: bool,
     path: bytes,
     query: bytes | None,
@@ -147,9 +138,10 @@ def _checked(
     written = None
     if len(fields) > len(_REQUIRED) + (connection_id is not None):
         written = _written(fields)
-    return Presign(
-        carrier, connection_id, expires, methods, paths, signature, gateway, path, query, keys, written
-    )
+    slots = tuple([one.slot for one in keys]) if keys else ()
+    beside = tuple([one.beside for one in keys if any(one.beside)]) if keys else ()
+    found = (carrier, connection_id, expires, methods, paths, signature, gateway, path, query)
+    return Presign(*found, slots, written, beside)
 
 
 def _written(fields: dict[str, str]) -> PolicyText:
