@@ -62,7 +62,7 @@ def view_in(workspace: Workspace, name: str) -> SigningView:
         workspace.revocations.ids,
         found.upstream is not None and is_loopback(found.upstream.origin.host),
         workspace.config.gateway.url,
-        tuple(sorted(shape.decode() for shape in found.key_forms.shapes)),
+        frozenset(shape.decode() for shape in found.key_forms.shapes),
     )
 
 

@@ -102,7 +102,7 @@ def shape_of(known: KnownKey, shape: str | None) -> str:
     if not shape:
         return ""
     if known.view is not None and shape not in known.view.shapes:
-        listed = ", ".join(known.view.shapes) or "none"
+        listed = ", ".join(sorted(known.view.shapes)) or "none"
         raise Failure(
             f"the gateway would answer malformed: key_shapes of {known.id} has {listed}, not {shape[:32]}"
         )

@@ -75,7 +75,7 @@ class SigningView(NamedTuple):
     """True if its upstream is on this machine."""
     gateway: str | None = None
     """The gateway's URL, if the configuration names it."""
-    shapes: tuple[str, ...] = ()
+    shapes: frozenset[str] = frozenset()
     """The texts that may stand before its key tokens."""
 
 
@@ -214,7 +214,7 @@ def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, st
     shapes = entry.get("key_shapes", [])
     _only(not shapes or _texts(shapes, _SHAPE, 16))
     keys = _keys(listed, base, environ)
-    return SigningView(name, keys, above, enabled, local=local, shapes=tuple(shapes))
+    return SigningView(name, keys, above, enabled, local=local, shapes=frozenset(shapes))
 
 
 def _is_local(upstream: str) -> bool:

@@ -91,11 +91,18 @@ def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
         yield Finding("ceiling", "The signature allows the path, the connection's own patterns do not.")
         return
     base = known.upstream.base.decode("ascii") if known.upstream else ""
-    reaching = [one for one in patterns if one.reaches(path)]
+    reaching = [one for one in patterns if _is_for(one, known)]
     if not reaching and known.upstream is not None:
         yield _of_another(known.upstream)
     for one in reaching:
         yield from _pattern(one, unmarked(path), base)
+
+
+def _is_for(one: Pattern, known: Connection) -> bool:
+    """Return whether a pattern is for the upstream that a connection was led to."""
+    if not known.upstreams or known.upstream is None:
+        return True
+    return one.upstream == known.upstream.name and one.at == bool(known.upstream.name)
 
 
 def _of_another(upstream: Upstream) -> Finding:

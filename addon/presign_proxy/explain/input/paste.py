@@ -90,10 +90,7 @@ def parse(
     if re.match(r"(?:\$ )?curl(?:\.exe)?\s", plain):
         presented = _from_curl(plain, wanted)
     elif token := _TOKEN.fullmatch(_ASSIGNED.sub("", plain, count=1).strip("\"'")):
-        presented = _from_token(token[2], wanted)
-        if token[1]:
-            shaped = f"The {token[1]} before the token is a shape, which programs look at: it is not signed."
-            presented = presented._replace(assumed=(shaped, *presented.assumed))
+        presented = _from_token(token[1], token[2], wanted)
     elif plain.startswith("{"):
         presented = _from_fields("headers", _json(plain), wanted)
     elif looks_like_url(plain):
@@ -136,13 +133,15 @@ def _listening(proxy: str, wanted: Wanted) -> tuple[str, int] | None:
     return origin.host, origin.port if origin.port != 80 or host.endswith(":80") else 1080
 
 
-def _from_token(token: str, wanted: Wanted) -> Presented:
+def _from_token(shape: str, token: str, wanted: Wanted) -> Presented:
     """Return the request of a bare token, as a path token at the gateway. No connection id is needed then."""
     fields = lenient.read(_probe(f"{_TOKEN_FORM}{token}/"))
     path, assumed = _path(fields.first("paths"), wanted)
     address = f"{wanted.gateway.rstrip('/')}{_TOKEN_FORM}{quote(token, safe='/+=~.,;:!()*')}{path}"
     how = "The token is taken as a path token, /p/{token}/{path}; as an API key it grants the same."
     presented = _request("token", locate(address, wanted.gateway), (), wanted)
+    shaped = f"The {shape} before the token is a shape, which programs look at: it is not signed."
+    assumed = (shaped, *assumed) if shape else assumed
     return presented._replace(assumed=(how, *assumed, *presented.assumed), path_assumed=wanted.path is None)
 
 
