@@ -66,6 +66,7 @@ ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
         "config/test_load.py",
         "hosts are written in the configuration, and told there what is wrong",
     ),
+    "http/patterns.py": ("http/test_paths.py", "a pattern is seen in the paths that it matches"),
     "http/response_head.py": (
         "mitm/test_framing.py",
         "the same answer has to be read in one way on every path, so it is sent over each",

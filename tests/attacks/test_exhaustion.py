@@ -23,7 +23,7 @@ import pytest
 import presign_proxy
 from presign_proxy.config.schema.config import GatewayConfig
 from presign_proxy.http import message
-from presign_proxy.http.paths import pattern
+from presign_proxy.http.patterns import pattern
 from presign_proxy.signing import grammar
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Grant, ask, wire
@@ -60,12 +60,14 @@ CACHES = {
     "signing.grammar.parse_list": "4,096 lists that were signed: no key, no entry",
     "signing.signed_policy.parse": "4,096 policies that were signed: no key, no entry",
     "config.validation._keys": "the keys that a configuration may have",
-    "http.paths.pattern": "4,096 patterns that were signed or configured: no key, no entry",
+    "http.patterns.pattern": "4,096 patterns that were signed or configured: no key, no entry",
+    "observe.audit_record._origin": "256 origins of requests that were granted",
     "core.credentials._slots_of": "256 names of headers that were configured",
     "core.masking.mask_for": "1,024 credentials that were configured",
     "core.aws_sigv4._signer": "64 services: those of signed requests with a good presign",
     "config.build_connections._conduct": "1,024 values that were configured",
     "config.signing_parts._ceiling": "1,024 values that were configured",
+    "config.build_connections._key_forms": "1,024 values that were configured",
     "config.build_connections._limits": "1,024 values that were configured",
     "config.build_connections._parse_upstream": "4,096 URLs that were configured",
     "config.build_connections._second_hosts": "1,024 lists that were configured",

@@ -260,7 +260,7 @@ def patterns_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, tuple):
         for index, one in enumerate(value):
             yield from patterns_in(f"{name}[{index}]", one)
-    elif type(value).__module__ == "presign_proxy.http.paths" and hasattr(value, "__dict__"):
+    elif type(value).__module__ == "presign_proxy.http.patterns" and hasattr(value, "__dict__"):
         for key, one in vars(value).items():
             yield from patterns_in(f"{name}.{key}", one)
 

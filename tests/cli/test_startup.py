@@ -97,6 +97,7 @@ CONFIGURED = {
         "config.registry_file.edit",
         "config.strict_json",
         "http.paths",
+        "http.patterns",
         "config.permissions",
         "config.presets.builtin",
         "config.registry_file.open",

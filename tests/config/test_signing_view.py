@@ -25,6 +25,7 @@ from presign_proxy.config_problems import ConfigError
 SECRETS = ("sk_first_0123456789abcdef0123456789abcdef", "sk_second_0123456789abcdef0123456789abc")
 PRESIGN: dict[str, Any] = {
     "upstream": "https://api.lab.test/v1",
+    "upstreams": {"files": "https://files.lab.test", "git": {"url": "https://git.lab.test"}},
     "auth": {"type": "bearer", "token": {"env": "TOKEN"}},
     "signing_keys": [
         {"id": "new", "secret": SECRETS[0], "added": "2026-01-01T00:00:00Z"},

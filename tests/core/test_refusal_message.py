@@ -11,7 +11,7 @@ from presign_proxy.core.ceiling import Ceiling
 from presign_proxy.core.decision import Deny
 from presign_proxy.core.registry import Registry
 from presign_proxy.errors import MESSAGE
-from presign_proxy.http.paths import pattern
+from presign_proxy.http.patterns import pattern
 from support.deciding import NOW, SECRET, ask, connection, registry, request, signed
 from support.policy import Policy
 

@@ -26,7 +26,7 @@ from presign_proxy.explain.explain import explain
 from presign_proxy.explain.explanation import Explanation, render, shown
 from presign_proxy.explain.input.paste import UnreadableUrl, parse
 from presign_proxy.http.message import Origin, Request
-from presign_proxy.http.paths import pattern
+from presign_proxy.http.patterns import pattern
 from presign_proxy.signing.keys import KeyRing, SigningKey, signature_id
 from presign_proxy.signing.secret import LateSecret, Secret
 from presign_proxy.units import in_words, instant

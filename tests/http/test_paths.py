@@ -15,7 +15,8 @@ from presign_proxy.core.ceiling import Ceiling
 from presign_proxy.core.decision import Deny
 from presign_proxy.core.policy import check_path
 from presign_proxy.errors import MESSAGE, Denied
-from presign_proxy.http.paths import HASHES, QUESTION_MARKS, SEMICOLONS, canonical_path, pattern, units
+from presign_proxy.http.paths import canonical_path, units
+from presign_proxy.http.patterns import HASHES, QUESTION_MARKS, SEMICOLONS, pattern
 from support.deciding import ask, code, connection, registry, request, sent, signed
 from support.upstreams import readings
 

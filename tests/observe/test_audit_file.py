@@ -562,6 +562,7 @@ def test_the_record_of_a_grant_says_who_asked_for_what_and_how_it_ended() -> Non
         "id": None,
         "method": "GET",
         "path": forward.facts.path,
+        "upstream": "https://api.example.com",
         "client": found["client"],
         "code": "upstream",
         "detail": "it failed",
@@ -597,6 +598,7 @@ def test_the_record_of_a_refusal_has_its_own_code_and_detail() -> None:
     assert isinstance(deny, Deny)
     found = json_of(deny, OUTCOME, NOW)
     assert (found["decision"], found["code"], found["detail"]) == ("deny", "path_not_allowed", deny.detail)
+    assert found["upstream"] is None
     assert found["path"] == deny.facts.path
     assert "v1/models" in found["path"]
 

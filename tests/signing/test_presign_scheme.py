@@ -13,7 +13,7 @@ from presign_proxy.core.credentials import HeaderCredential, QueryCredential
 from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.errors import Malformed
 from presign_proxy.http.message import Origin
-from presign_proxy.http.paths import pattern
+from presign_proxy.http.patterns import pattern
 from presign_proxy.signing import base64url
 from presign_proxy.signing.carrier_names import NAMES
 from presign_proxy.signing.keys import KeyRing, SigningKey

@@ -17,6 +17,7 @@ CORE: Final = (
     "signing.signed_policy",
     "http.client_address",
     "http.paths",
+    "http.patterns",
     "core.grant",
     "core.presign_checks",
     "core.source_checks",

@@ -140,10 +140,10 @@ def _of_all(workspace: Workspace, known: dict[str, Connection]) -> Iterator[Advi
         yield Advice("gateway.trusted_proxies", "trusts every peer: any client can choose its own address")
     if config.audit is None:
         yield Advice("audit", "is not set: there will be no record of who used what")
-    upstreams = Counter(c.upstream for c in known.values() if c.upstream and c.enabled)
-    for upstream, count in upstreams.items():
+    enabled = [connection for connection in known.values() if connection.enabled]
+    upstreams = Counter(f"{one.origin}{one.base.decode()}" for c in enabled for one in c.destinations)
+    for where, count in upstreams.items():
         if count > 1:
-            where = f"{upstream.origin}{upstream.base.decode()}"
             yield Advice(where, f"has {count} connections: requests to the upstream's own URL must name one")
 
 
@@ -167,7 +167,7 @@ def _of_one(connection: Connection, now: float) -> Iterator[Advice]:
     if connection.upstream:
         if ceiling.max_lifetime is None and ceiling.allow_no_expiry:
             yield Advice(connection.id, "has no max_lifetime: a URL can be signed without expiry")
-        if ceiling.methods == ANY and [pattern.text for pattern in ceiling.paths] == ["*"]:
+        if ceiling.methods == ANY and "*" in [pattern.text for pattern in ceiling.paths]:
             yield Advice(connection.id, "has no allow: signed URLs can do everything that its key allows")
     if not connection.late:  # no program was run, so its output is unknown
         yield from (Advice(connection.id, text) for text in slips(connection.injector))

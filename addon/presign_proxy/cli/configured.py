@@ -21,7 +21,7 @@ from ..config import signing_view  # noqa: E402 - it imports yaml
 from ..config.signing_view import SigningView  # noqa: E402 - it imports yaml
 
 if TYPE_CHECKING:
-    from ..core.connection import SourceRules
+    from ..core.connection import Connection, SourceRules, Upstream
     from .workspace import Workspace
 
 
@@ -62,6 +62,7 @@ def view_in(workspace: Workspace, name: str) -> SigningView:
         workspace.revocations.ids,
         found.upstream is not None and is_loopback(found.upstream.origin.host),
         workspace.config.gateway.url,
+        frozenset(shape.decode() for shape in found.key_forms.shapes),
     )
 
 
@@ -103,13 +104,39 @@ def base_path_of(place: Place, name: str) -> str:
     return upstream.base.decode() if upstream else ""
 
 
-def upstream_of(place: Place, name: str) -> str:
-    """Return the URL of a connection's upstream, without a final slash. Raises Failure, ConfigError."""
+def path_below(place: Place, name: str, url: str) -> str | None:
+    """Return the path of a URL of the API below its connection; None if the URL leads to no upstream of it.
+
+    Raises Failure, ConfigError.
+    """
     from .workspace import Workspace
 
     workspace = Workspace(place.path, place.environ)
-    upstream = workspace.connection(workspace.entry(name)).upstream
-    return f"{upstream.origin}{upstream.base.decode()}" if upstream else ""
+    return _below(workspace.connection(workspace.entry(name)), url)
+
+
+def upstreams_of(place: Place, name: str) -> list[str]:
+    """Return the URLs of a connection's upstreams, without a final slash. Raises Failure, ConfigError."""
+    from .workspace import Workspace
+
+    workspace = Workspace(place.path, place.environ)
+    return [_url(one) for one in workspace.connection(workspace.entry(name)).destinations]
+
+
+def _url(upstream: Upstream) -> str:
+    return f"{upstream.origin}{upstream.base.decode()}"
+
+
+def _below(connection: Connection, url: str) -> str | None:
+    """Return a URL's path below the connection, with the name of its upstream; None if it leads to none."""
+    leads = [one for one in connection.destinations if url.startswith(f"{_url(one)}/")]
+    if not leads:
+        return None
+    upstream = max(leads, key=lambda one: len(one.base))
+    path = url[len(_url(upstream)) + 1 :]
+    if upstream.name:
+        return f"@{upstream.name}/{path}"
+    return f"%40{path[1:]}" if connection.upstreams and path.startswith("@") else path
 
 
 def source_rules_of(place: Place, name: str) -> SourceRules | None:
@@ -123,14 +150,13 @@ def source_rules_of(place: Place, name: str) -> SourceRules | None:
 
 
 def owners_of(place: Place, url: str) -> list[str]:
-    """Return the connections whose upstream is the beginning of a URL. Raises Failure, ConfigError."""
+    """Return the connections with an upstream that is the beginning of a URL. Raises Failure, ConfigError."""
     from .workspace import Workspace
 
     workspace = Workspace(place.path, place.environ)
     owners = []
     for name, entry in workspace.entries.items():
-        upstream = workspace.connection(entry).upstream
-        if upstream is not None and url.startswith(f"{upstream.origin}{upstream.base.decode()}/"):
+        if _below(workspace.connection(entry), url) is not None:
             owners.append(name)
     return owners
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..http.paths import meets, pattern
+from ..http.patterns import meets, pattern
 from . import prompts
 from .credential import absent, auth_of
 from .hints import command, quoted

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..config.presets.markdown_table import markdown
+from ..config.presets.markdown_table import markdown, url_of
 from .completion import complete_presets
 from .hints import no_preset
 from .output import Output, table, verb
@@ -44,6 +44,7 @@ def _auth(auth: dict[str, Any]) -> str:
 def _one(key: str, preset: dict[str, Any]) -> list[str]:
     rows = [
         ("upstream", preset["upstream"]),
+        *(("", f"@{name} {url_of(one)}") for name, one in preset.get("upstreams", {}).items()),
         ("auth", _auth(preset["auth"])),
         *(("variable", f"{name}: {one['about']}") for name, one in preset.get("vars", {}).items()),
         *(("header", f"{name}: {value}") for name, value in preset.get("headers", {}).items()),

@@ -38,6 +38,8 @@ class Use(NamedTuple):
     proxied: bool
     unused: Sequence[str] = ()
     local: bool = False
+    shape: str = ""
+    """The text before the key, for programs that look at it."""
 
 
 def named(option: str, given: Iterable[str], connections: Sequence[str]) -> dict[str, list[str]]:
@@ -116,7 +118,8 @@ def environment_of(
     found |= trust
     owners: dict[str, str] = {}
     for use in uses:
-        for name, value in (of_key(tokens[use.connection], use.names) | of_base_url(base, use.names)).items():
+        key = f"{use.shape}{tokens[use.connection]}"
+        for name, value in (of_key(key, use.names) | of_base_url(base, use.names)).items():
             if (other := owners.setdefault(name, use.connection)) != use.connection:
                 option = "--env" if name in use.names.secret else "--base-env"
                 raise click.UsageError(

@@ -6,7 +6,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -128,7 +128,8 @@ def _prepared(
         preset = _preset(options["preset"]) if source and options["preset"] else key.preset
         local = key.view is not None and key.view.local
         own = secret.get(key.id), base.get(key.id)
-        uses.append(use_of(program[0], key.id, preset, options["via"], *own, local=local))
+        use = use_of(program[0], key.id, preset, options["via"], *own, local=local)
+        uses.append(use._replace(shape=_shape(key, preset)))
     grants = [_grant(output, key, options) for key in keys]
     base_url = keys[0].base(options["base"])
     return Job(program, place, workspace, grants, uses, base_url, options["secret_env"])
@@ -185,6 +186,13 @@ def _preset(name: str) -> dict[str, Any]:
     if name not in providers():
         raise Failure(no_preset(name, providers()))
     return providers()[name]
+
+
+def _shape(key: KnownKey, preset: Mapping[str, Any]) -> str:
+    """Return the shape of the key, if tools of the provider refuse keys without one; else nothing."""
+    known = preset.get("key_shapes", ())
+    listed = known if key.view is None else key.view.shapes
+    return next((one for one in known if one in listed), "") if preset.get("sniffed") else ""
 
 
 def _grant(output: Output, key: KnownKey, options: dict[str, Any]) -> Signed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -10,6 +11,7 @@ import click
 from ..config.values import duration, instant
 from ..errors import Denied
 from ..signing.signer import Signed, Signer
+from ..signing.tokens import split_shape
 from .completion import complete_connections, complete_keys
 from .environment import CA
 from .grant_forms import BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
@@ -23,6 +25,8 @@ from .signing_key import KnownKey, secret_source_of, signer_of
 from .values import YEAR_10000, listed
 
 _HOUR: Final = 3600
+_EXAMPLE: Final = f"ps1_AAAA.{'0' * 64}"
+"""A text with the form of a token."""
 
 
 @click.command()
@@ -36,6 +40,9 @@ _HOUR: Final = 3600
 @click.option("--no-expiry", is_flag=True, help="Valid without expiry.")
 @click.option(
     "--as", "form", type=click.Choice(FORMS), default="url", show_default=True, help="What to print."
+)
+@click.option(
+    "--shape", metavar="TEXT", help="--as key: put this before it, one of the connection's key_shapes."
 )
 @base_option
 @click.option("--format", "extension", metavar="EXT", help="Scheme source: the file extension.")
@@ -61,6 +68,8 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     """
     source = secret_source_of(options["secret_env"], options["secret_file"])
     check_ca(options["form"], options["ca"])
+    if options["shape"] is not None and options["form"] != "key":
+        raise click.UsageError("--shape needs --as key")
     if source is not None and options["key_id"]:
         raise click.UsageError("--key needs a connection of the configuration: a secret alone is one key")
     if BEGINS_URL.match(connection):
@@ -77,11 +86,31 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
         raise click.UsageError("give PATH, or --paths")
     path = _below(place, known, path)
     grant = granted(output, known, path, expires_at, options)
+    shape = shape_of(known, options["shape"])
     local = known.view is not None and known.view.local
     form = GrantForm(path, known.base(options["base"]), options["ca"], local)
     data = {**described(grant, form, known.preset), "key": known.key}
-    output.tell(data, *(() if output.as_json else shown(grant, options["form"], form, known.preset)))
+    if shape:
+        data["shaped_key"] = f"{shape}{grant.token}"
+    lines = [f"{shape}{line}" for line in shown(grant, options["form"], form, known.preset)]
+    output.tell(data, *(() if output.as_json else lines))
     output.note(*remarks(grant, options["form"], form, known.preset))
+
+
+def shape_of(known: KnownKey, shape: str | None) -> str:
+    """Return the text to put before the key; empty if none is wanted. Raises Failure, UsageError."""
+    if not shape:
+        return ""
+    if known.view is not None and shape not in known.view.shapes:
+        listed = ", ".join(sorted(known.view.shapes)) or "none"
+        raise Failure(
+            f"the gateway would answer malformed: key_shapes of {known.id} has {listed}, not {shape[:32]}"
+        )
+    if split_shape(f"{shape}{_EXAMPLE}".encode()) is None:
+        raise click.UsageError(
+            "--shape needs the text at the beginning of a provider's keys, as in sk-ant-api03-"
+        )
+    return shape
 
 
 def granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
@@ -124,12 +153,13 @@ def _below(place: Place, known: KnownKey, path: str) -> str:
         raise click.UsageError(
             "PATH must be relative to the connection: without a configuration, its upstream is unknown"
         )
-    from .configured import upstream_of
+    from .configured import path_below, upstreams_of
 
-    upstream = upstream_of(place, known.id)
-    if path.startswith(f"{upstream}/"):
-        return path[len(upstream) + 1 :]
-    raise Failure(f"the URL does not begin with {upstream}/, the upstream of {known.id}")
+    below = path_below(place, known.id, path)
+    if below is None:
+        each = " or ".join(f"{one}/" for one in upstreams_of(place, known.id))
+        raise Failure(f"the URL does not begin with {each}, the upstream of {known.id}")
+    return below
 
 
 def _owner(place: Place, url: str, path: str, *, known: bool) -> str:
@@ -193,7 +223,9 @@ def _hold_against(output: Output, known: KnownKey, grant: Signed, path: str) -> 
 
     ceiling = view.ceiling
     _check_lifetime(int(grant.expires), int(time.time()), ceiling.max_lifetime)
-    _check_patterns(known.id, grant.paths.split(","), [one.text for one in ceiling.paths])
+    _check_names(known.id, grant.paths.split(","), ceiling.upstreams)
+    allowed = [one.text for one in ceiling.paths]
+    _check_patterns(known.id, grant.paths.split(","), allowed, several=bool(ceiling.upstreams))
     try:
         policy.check_lifetime(int(grant.expires), int(time.time()), ceiling)
         for method in grant.methods.split(","):
@@ -210,12 +242,29 @@ def _hold_against(output: Output, known: KnownKey, grant: Signed, path: str) -> 
         output.note(f"{known.id} is {state}: this works once it no longer is")
 
 
-def _check_patterns(name: str, signed: list[str], allowed: list[str]) -> None:
+def _check_names(name: str, signed: list[str], upstreams: Sequence[str]) -> None:
+    """Refuse a pattern that begins with the name of no upstream. Raises Failure."""
+    from ..http.patterns import pattern
+
+    if not upstreams:
+        return  # then an @ is a character like any other
+    for text in signed:
+        one = pattern(text)
+        if one.at and one.upstream not in upstreams:
+            known = ", ".join(f"@{other}" for other in upstreams)
+            raise Failure(
+                f"the gateway would answer path_not_allowed: {text} begins with the name of no upstream of"
+                f" {name}, which has {known}; where a path of the default upstream has @ at its beginning,"
+                " write %40"
+            )
+
+
+def _check_patterns(name: str, signed: list[str], allowed: list[str], *, several: bool) -> None:
     """Refuse a pattern if the connection allows none of its paths. Raises Failure."""
-    from ..http.paths import meets, pattern
+    from ..http.patterns import meets, pattern
 
     for text in signed:
-        if not any(meets(pattern(text), pattern(other)) for other in allowed):
+        if not any(meets(pattern(text), pattern(other), several=several) for other in allowed):
             raise Failure(
                 f"the gateway would answer path_not_allowed: {name} allows {', '.join(allowed)}, and nothing"
                 f" of {text}"

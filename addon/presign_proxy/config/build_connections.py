@@ -10,7 +10,7 @@ from typing import Final
 
 from ..config_problems import Location
 from ..core.ceiling import Ceiling
-from ..core.connection import Conduct, Connection, SourceRules, Upstream
+from ..core.connection import Conduct, Connection, KeyForms, Reached, SourceRules, Upstream
 from ..core.cors import Cors
 from ..core.credentials import (
     Injector,
@@ -30,6 +30,7 @@ from ..signing.secret import LateSecret
 from ..signing.source_url import SourceUrl, parse_url
 from .build_cors import cors_of
 from .build_credentials import FileSecrets
+from .build_upstreams import reached_of, slots_of, with_upstreams
 from .schema.connections import (
     Auth,
     CommonConnection,
@@ -72,35 +73,48 @@ class Registrar:
         if entry.tls is None:
             return None
         at: Location = ("connections", name, "tls")
-        origins = found.source.origins if found.source else [found.upstream.origin] if found.upstream else []
+        origins = found.source.origins if found.source else [one.origin for one in found.destinations]
         if origins and not any(origin.scheme == "https" for origin in origins):
             self._wrong(at, "has no effect: there is no https upstream")
         return read_upstream_tls(self._secrets, at, entry.tls)
 
     def _presign(self, name: str, entry: PresignConnection) -> Connection:
         at: Location = ("connections", name)
-        upstream = self._upstream((*at, "upstream"), entry)
+        upstream = self._upstream((*at, "upstream"), entry.upstream, entry)
         self._check_token_url(at, entry, entry.auth)
         injector = self._secrets.injector((*at, "auth"), entry.auth, upstream or _NOWHERE)
+        default = Reached(upstream or _NOWHERE, injector)
+        upstreams = reached_of(
+            (*at, "upstreams"),
+            entry.upstreams,
+            default,
+            parse=lambda place, url: self._upstream(place, url, entry),
+            wrong=self._wrong,
+        )
+        taken = slots_of(upstreams.values() or [default], entry.key_slots)
+        slots = taken.headers
         keys = self._keys((*at, "signing_keys"), entry)
-        self._check_defaults((*at, "default_headers"), entry.default_headers, injector.slots.headers)
+        self._check_defaults((*at, "default_headers"), entry.default_headers, slots)
         self._secrets.check_different(at, keys, injector)
         if not entry.signing_keys:
             self._wrong((*at, "signing_keys"), "is required: nothing can be signed without a signing key")
-        return Connection(
+        found = Connection(
             id=name,
             upstream=upstream,
             injector=injector,
             late=_late(injector),
             keys=keys,
             ceiling=self._ceiling(at, entry),
-            conduct=self._conduct(entry, entry.default_headers, injector.slots.headers),
+            conduct=self._conduct(entry, entry.default_headers, slots),
             enabled=entry.enabled,
             limits=self._limits((*at, "limits"), entry),
             max_uses=entry.max_uses,
             also=_second_hosts(tuple(entry.also)),
             networks=self._networks((*at, "allow_networks"), entry.allow_networks),
+            taken=taken if taken != injector.slots else None,
+            key_forms=_key_forms(tuple(entry.key_shapes), tuple(entry.key_slots.passwords)),
         )
+        return with_upstreams(found, upstreams)
 
     def _source(self, name: str, entry: SourceConnection) -> Connection:
         at: Location = ("connections", name)
@@ -202,8 +216,8 @@ class Registrar:
             self._wrong(at, "is not an origin: leave the path out")
         return url
 
-    def _upstream(self, at: Location, entry: PresignConnection) -> Upstream | None:
-        upstream, problem = _parse_upstream(entry.upstream)
+    def _upstream(self, at: Location, url: str, entry: PresignConnection) -> Upstream | None:
+        upstream, problem = _parse_upstream(url)
         if problem:
             self._wrong(at, problem)
         if upstream is not None:
@@ -253,6 +267,11 @@ def _late(injector: Injector) -> tuple[LateSecret, ...]:
 
 # Equal values share one object: most connections of a large registry differ only in their secrets.
 _conduct = lru_cache(maxsize=1024)(Conduct)
+
+
+@lru_cache(maxsize=1024)
+def _key_forms(shapes: tuple[str, ...], passwords: tuple[str, ...]) -> KeyForms:
+    return KeyForms(frozenset(map(str.encode, shapes)), frozenset(map(str.encode, passwords)))
 
 
 @lru_cache(maxsize=1024)

@@ -29,6 +29,7 @@ MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "preset": (str,),
         "vars": (dict,),
         "upstream": (str,),
+        "upstreams": (dict,),
         "auth": (dict,),
         "default_headers": (dict,),
         "allow": (dict,),
@@ -42,6 +43,8 @@ MEMBERS: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "url_headers": (list,),
         "websocket": (bool,),
         "max_duration": (str,),
+        "key_shapes": (list,),
+        "key_slots": (dict,),
     },
     "source": _COMMON
     | {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
 from ..core.ceiling import Ceiling
-from ..http.paths import pattern
+from ..http.patterns import pattern
 from ..signing.keys import WEAK_BYTES, KeyRing, SigningKey
 from ..signing.secret import Secret
 from .values import SecretSource
@@ -37,6 +37,8 @@ class AllowEntry(Protocol):
     def methods(self) -> Sequence[str]: ...
     @property
     def paths(self) -> Sequence[str]: ...
+    @property
+    def every_path(self) -> bool: ...
 
 
 class CeilingEntry(Protocol):
@@ -52,6 +54,8 @@ class CeilingEntry(Protocol):
     def head_as_get(self) -> bool: ...
     @property
     def allow_encoded_slash(self) -> bool: ...
+    @property
+    def upstreams(self) -> Collection[str]: ...
 
 
 def key_ring(
@@ -90,16 +94,18 @@ def key_ring(
 
 def ceiling(entry: CeilingEntry, wrong: Callable[[str], None]) -> Ceiling:
     """Build the ceiling, which a signature can only narrow. `wrong` is called with mistakes in `methods`."""
-    methods = entry.allow.methods
+    methods, others = entry.allow.methods, tuple(entry.upstreams)
+    paths = ["*", *[f"@{name}/*" for name in others]] if entry.allow.every_path else entry.allow.paths
     if "*" in methods and len(methods) > 1:
         wrong("'*' means all methods: remove the others")
     return _ceiling(
         tuple(methods),
-        tuple([pattern(text) for text in entry.allow.paths]),
+        tuple([pattern(text) for text in paths]),
         entry.max_lifetime,
         entry.allow_no_expiry,
         entry.head_as_get,
         entry.allow_encoded_slash,
+        others,
     )
 
 

@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 from ..config_problems import Foreseen
 from ..core.ceiling import Ceiling
 from ..core.revocations import Revocations
+from ..http.patterns import UPSTREAM_NAME
 from ..regexes import late
 from ..signing import grammar
 from ..signing.keys import MAX_KEYS, KeyRing
 from ..signing.secret import Secret
+from ..signing.tokens import SHAPE
 from .permissions import writable_by_others
 from .plain_entries import MEMBERS, SECTIONS
-from .presets.builtin import providers
+from .presets.builtin import providers, upstreams_of
 from .registry_file.edit import Draft
 from .registry_file.open import openers_of
 from .secret_sources import resolve
@@ -45,6 +47,8 @@ _METHOD = late(rf"\*|{grammar.METHOD}")
 _EXTENSION = late(grammar.EXTENSION)
 _FILE = late(REGISTRY_FILE)
 _URL = late(GATEWAY_URL)
+_UPSTREAM = late(UPSTREAM_NAME)
+_SHAPE = late(SHAPE)
 
 
 class NotPlain(Exception):
@@ -71,6 +75,8 @@ class SigningView(NamedTuple):
     """True if its upstream is on this machine."""
     gateway: str | None = None
     """The gateway's URL, if the configuration names it."""
+    shapes: frozenset[str] = frozenset()
+    """The texts that may stand before its key tokens."""
 
 
 class _Key(NamedTuple):
@@ -84,6 +90,7 @@ class _Key(NamedTuple):
 class _Allow(NamedTuple):
     methods: list[str]
     paths: list[str]
+    every_path: bool
 
 
 class _Ceiling(NamedTuple):
@@ -92,6 +99,7 @@ class _Ceiling(NamedTuple):
     allow_no_expiry: bool
     head_as_get: bool
     allow_encoded_slash: bool
+    upstreams: list[str]
 
 
 class _Registry(NamedTuple):
@@ -129,7 +137,9 @@ def view_of(path: Path, environ: Mapping[str, str], name: str) -> SigningView | 
         files = Files(path, environ)
         entry = _dict(files.entries.get(name))
         revocations, preset = _revocations(files.revoked), _preset(entry)
-        view = _view(name, {**_ceiling_of(preset), **entry}, files.base, environ)
+        view = _view(
+            name, {**_ceiling_of(preset), **entry, **upstreams_of(entry, preset)}, files.base, environ
+        )
     except (NotPlain, Foreseen, ValueError):
         return None
     return view._replace(
@@ -183,7 +193,7 @@ def _preset(entry: dict[str, Any]) -> Mapping[str, Any]:
 
 def _ceiling_of(preset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of a preset that belong to the ceiling."""
-    return {key: preset[key] for key in ("allow_encoded_slash",) if key in preset}
+    return {key: preset[key] for key in ("allow_encoded_slash", "key_shapes") if key in preset}
 
 
 def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, str]) -> SigningView:
@@ -201,7 +211,10 @@ def _view(name: str, entry: dict[str, Any], base: Path, environ: Mapping[str, st
     _only("auth" in entry and ("upstream" in entry or "preset" in entry))
     above = ceiling(_ceiling(entry), _refuse)
     local = "upstream" in entry and _is_local(entry["upstream"])
-    return SigningView(name, _keys(listed, base, environ), above, enabled, local=local)
+    shapes = entry.get("key_shapes", [])
+    _only(not shapes or _texts(shapes, _SHAPE, 16))
+    keys = _keys(listed, base, environ)
+    return SigningView(name, keys, above, enabled, local=local, shapes=frozenset(shapes))
 
 
 def _is_local(upstream: str) -> bool:
@@ -237,12 +250,18 @@ def _ceiling(entry: dict[str, Any]) -> _Ceiling:
     methods, paths = allow.get("methods", ["*"]), allow.get("paths", ["*"])
     _only(allow.keys() <= {"methods", "paths"} and _texts(methods, _METHOD, 64) and _texts(paths, None, 1024))
     return _Ceiling(
-        _Allow(methods, paths),
+        _Allow(methods, paths, "paths" not in allow),
         duration(entry["max_lifetime"]) if "max_lifetime" in entry else None,
         entry.get("allow_no_expiry", True),
         entry.get("head_as_get", False),
         entry.get("allow_encoded_slash", False),
+        _upstreams(entry.get("upstreams", {})),
     )
+
+
+def _upstreams(entries: dict[Any, Any]) -> list[str]:
+    _only(all(isinstance(name, str) and _UPSTREAM.fullmatch(name) for name in entries))
+    return list(entries)
 
 
 def _texts(found: Any, form: re.Pattern[str] | None, most: int) -> bool:

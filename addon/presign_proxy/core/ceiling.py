@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..http.paths import Pattern, pattern
+from ..http.patterns import Pattern, pattern
 from ..signing.grammar import ANY
 
 
@@ -17,3 +17,5 @@ class Ceiling(NamedTuple):
     allow_no_expiry: bool = True
     head_as_get: bool = False
     allow_encoded_slash: bool = False
+    upstreams: tuple[str, ...] = ()
+    """The names of its upstreams besides the default one."""

@@ -178,6 +178,15 @@ class BasicCredential:
     def slots(self) -> CredentialSlots:
         return CredentialSlots(headers=frozenset({b"authorization"}))
 
+    @property
+    def key(self) -> Secret:
+        """The password; the user name if there is no password, or only a dummy."""
+        if isinstance(self.password, LateSecret):
+            return self.password
+        short = len(self.password.reveal()) < REAL_PASSWORD
+        named = isinstance(self.username, LateSecret) or bool(self.username.reveal())
+        return self.username if short and named else self.password
+
     def _encoded(self) -> bytes:
         return base64.b64encode(f"{self.username.reveal()}:{self.password.reveal()}".encode())
 

@@ -79,8 +79,7 @@ def _let_read(known: Registry, request: Request, head: Head, facts: Facts) -> No
 
 def _reaches_its_upstream(request: Request, facts: Facts) -> bool:
     """Return whether a valid signature is for the requested host: an API may have paths of our form."""
-    upstream = facts.known.upstream if facts.verified and facts.known else None
-    return upstream is not None and upstream.origin == request.origin
+    return facts.verified and facts.known is not None and facts.known.leads_to(request.origin)
 
 
 def _forward(

@@ -271,7 +271,8 @@ class Forward(NamedTuple):
     def filled(self, fill: Fill) -> Forward:
         """Return the same grant, with each secret of its credential replaced by the result of `fill`."""
         injector = self.connection.injector.filled(fill)
-        connection = replace(self.connection, injector=injector)
+        others = tuple([one.filled(fill) for one in self.connection.others])
+        connection = replace(self.connection, injector=injector, others=others)
         return self._replace(connection=connection, sent=injector.inject(self.plain))
 
     def filled_as(self, other: Forward) -> Forward | None:
@@ -281,7 +282,7 @@ class Forward(NamedTuple):
         """
         if self.sent is not None:
             return self
-        mine, theirs = self.connection.injector.secrets(), other.connection.injector.secrets()
+        mine, theirs = self.connection.secrets, other.connection.secrets
         asked = [late.key for late in self.connection.late]
         if asked != [late.key for late in other.connection.late] or len(mine) != len(theirs):
             return None

@@ -29,11 +29,10 @@ class Destinations:
         intercepting: dict[Origin, list[Connection]] = {}
         self._leading = [connection for connection in connections if connection.also]
         for connection in connections:
-            if connection.upstream:
-                found = bases.setdefault(connection.upstream.origin, {})
+            for upstream in connection.destinations:
+                found = bases.setdefault(upstream.origin, {})
                 # Two connections with the same base: a request that names no connection matches neither.
-                twin = connection.upstream.base in found
-                found[connection.upstream.base] = None if twin else connection
+                found[upstream.base] = None if upstream.base in found else connection
             if connection.source and connection.source.intercept:
                 for origin in connection.source.origins:
                     intercepting.setdefault(origin, []).append(connection)
@@ -70,7 +69,8 @@ class Destinations:
             for length in lengths
             if path[length : length + 1] == b"/" and path[:length] in bases
         ]
-        return reached[0] if len(reached) == 1 else None
+        # One connection may have several upstreams there: which one it is, is decided later.
+        return reached[0] if reached and all(one is reached[0] for one in reached) else None
 
     def holds(self, host: str, port: int) -> bool:
         """Return whether a connection has an upstream there, or fetches sources from there."""

@@ -16,7 +16,7 @@ from ..signing.source_url import parse_source
 from .common_checks import hold
 from .connection import Connection
 from .decision import Facts
-from .presign_checks import PresignClaim, checks_of, relative_path
+from .presign_checks import PresignClaim, checks_of, seen_path
 from .registry import Registry
 from .source_checks import SOURCE_CHECKS, SourceClaim, shown_path
 
@@ -51,7 +51,7 @@ def grant_presign(registry: Registry, request: Request, presign: Presign, facts:
     try:
         hold(claim, checks_of(presign), facts)
     except Denied:
-        _note_path(facts, lambda: relative_path(claim).decode("ascii") if claim.connection.upstream else None)
+        _note_path(facts, lambda: seen_path(claim))
         raise
     return Grant(
         claim.connection,

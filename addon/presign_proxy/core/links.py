@@ -9,10 +9,12 @@ from urllib.parse import urljoin
 from ..errors import Denied
 from ..http.client_address import public_origin
 from ..http.hosts import parse_authority
+from ..http.message import Origin
 from ..http.paths import canonical_path
 from ..signing.carrier_names import TOKEN_PATH
 from ..signing.presign_scheme import in_query
 from . import policy
+from .connection import Connection
 from .credentials import Outgoing
 from .decision import Forward
 from .path_credential import seen_by_clients
@@ -43,6 +45,21 @@ _REFERENCE = re.compile(
 _UNSAFE = re.compile(rb"[\x80-\xff \"<>^`{|}]")
 # A URL in a Link header (RFC 8288, 3), or a quoted text. Possessive, so that no text is tried twice.
 _LINKED = re.compile(rb'<([^<>]*)>|"(?:[^"\\]|\\.)*+"?')
+
+
+class Place(NamedTuple):
+    """Where a URL leads: the connection at that upstream, the path with query and fragment, and what of it is
+    below the base of the upstream, as clients have it; None if it is not below the base.
+    """
+
+    connection: Connection
+    target: bytes
+    below: bytes | None
+
+    @property
+    def seen(self) -> bytes | None:
+        """The path as it is signed."""
+        return None if self.below is None else self.connection.seen(self.below)
 
 
 class Led(NamedTuple):
@@ -102,23 +119,22 @@ def _redirect(value: bytes, status: int, forward: Forward) -> Led:
     from the upstream is refused, unless the client's request to the target goes through the gateway too.
     """
     reference = _encoded(value)
-    target = _on_upstream(reference, forward)
-    below = None if target is None else _below(target, forward)
+    method = _next_method(forward.facts.method, status)
+    place = _place(reference, forward, method)
     in_gateway = forward.gateway_prefix is not None
-    stays = below is not None if in_gateway else target is not None
+    stays = place is not None and (place.below is not None or not in_gateway)
     resent = forward.facts.carrier in ("header", "key") and not forward.connection.conduct.redirects
     if resent and not stays and not comes_back(value, forward.proxied):
         why = "a redirect to another origin would take the presign with it"
         raise Denied("redirect_not_allowed", why)
-    method = _next_method(forward.facts.method, status)
-    if target is None:
+    if place is None:
         return Led(value, value)
     if in_gateway:
-        return _at_gateway(target, below, forward, whole=False, method=method)
+        return _at_gateway(place, forward, whole=False, method=method)
     # The client addresses the API itself, and its query with the presign went to the same URL.
-    seen = _as_addressed(target, below, forward)
-    led = _with_presign(seen, below, forward, method)
-    return led if led.shown != led.sent or seen != target else Led(reference, reference)
+    seen = _as_addressed(place)
+    led = _with_presign(seen, place, forward, method)
+    return led if led.shown != led.sent or seen != place.target else Led(reference, reference)
 
 
 def _url(value: bytes, forward: Forward, *, whole: bool) -> Led:
@@ -129,29 +145,25 @@ def _url(value: bytes, forward: Forward, *, whole: bool) -> Led:
     """
     if forward.gateway_prefix is None:
         return Led(value, value)
-    target = _on_upstream(_encoded(value), forward)
-    if target is None:
-        return Led(value, value)
-    return _at_gateway(target, _below(target, forward), forward, whole=whole)
+    place = _place(_encoded(value), forward)
+    return Led(value, value) if place is None else _at_gateway(place, forward, whole=whole)
 
 
-def _at_gateway(
-    target: bytes, below: bytes | None, forward: Forward, *, whole: bool, method: str | None = None
-) -> Led:
-    """Return a target on the upstream's origin as a URL in the form that the client used."""
-    upstream, asked = forward.connection.upstream, forward.asked
-    if upstream is None or below is None:
+def _at_gateway(place: Place, forward: Forward, *, whole: bool, method: str | None = None) -> Led:
+    """Return a place on an upstream as a URL in the form that the client used."""
+    upstream, asked, seen = forward.connection.upstream, forward.asked, place.seen
+    if upstream is None or seen is None:
         # Absolute, because a relative URL would go to another connection of the gateway.
-        outside = str(forward.origin).encode("ascii") + target
+        outside = str(forward.origin).encode("ascii") + place.target
         return Led(outside, outside)
-    rest = below + target[len(_path_of(target)) :]
+    rest = seen + place.target[len(_path_of(place.target)) :]
     origin = public_origin(asked.request, asked.trusted).encode("ascii") if whole and asked else b""
     if forward.facts.carrier != "path":
         url = origin + (forward.gateway_prefix or b"") + rest
-        return _with_presign(url, below, forward, method) if whole or method else Led(url, url)
+        return _with_presign(url, place, forward, method) if whole or method else Led(url, url)
     if not whole or asked is None:
         # Relative to the client's URL, which contains the token, so that no header repeats the token.
-        depth = forward.plain.path[len(upstream.base) :].count(b"/") - 1
+        depth = forward.connection.seen(forward.plain.path[len(upstream.base) :]).count(b"/") - 1
         relative = (b"../" * depth or b"./") + rest.removeprefix(b"/")
         return Led(relative, relative)
     path = asked.request.path
@@ -160,11 +172,11 @@ def _at_gateway(
     return Led(start + _label(forward) + rest, start + token + rest)
 
 
-def _with_presign(url: bytes, below: bytes | None, forward: Forward, method: str | None) -> Led:
+def _with_presign(url: bytes, place: Place, forward: Forward, method: str | None) -> Led:
     """Return a URL with the presign of the client's query added, if the presign permits that URL."""
     asked = forward.asked
     presign = in_query(asked.request.query) if asked and forward.facts.carrier in ("query", "key") else b""
-    if not presign or below is None or not _is_signed(below, method, forward):
+    if not presign or not _is_signed(place, method, forward):
         return Led(url, url)
     head, mark, fragment = url.partition(b"#")
     head += b"&" if b"?" in head else b"?"
@@ -176,15 +188,15 @@ def _label(forward: Forward) -> bytes:
     return b"presign:" + forward.connection.id.encode("ascii")
 
 
-def _is_signed(path: bytes, method: str | None, forward: Forward) -> bool:
+def _is_signed(place: Place, method: str | None, forward: Forward) -> bool:
     """Return whether signature and connection allow a path, and a method if the next one is known."""
-    asked, ceiling = forward.asked, forward.connection.ceiling
-    if asked is None:
+    asked, ceiling, seen = forward.asked, forward.connection.ceiling, place.seen
+    if asked is None or seen is None:
         return False
     try:
         if method is not None:
             policy.check_method(method.encode("ascii", "replace"), asked.methods, ceiling)
-        policy.check_path(path, asked.paths, ceiling)
+        policy.check_path(seen, asked.paths, ceiling)
     except Denied:
         return False
     return True
@@ -197,19 +209,19 @@ def _next_method(method: str, status: int) -> str:
     return method
 
 
-def _below(target: bytes, forward: Forward) -> bytes | None:
+def _below(target: bytes, connection: Connection) -> bytes | None:
     """Return the path of a target below the base of the connection; None if it is not below the base."""
-    upstream = forward.connection.upstream
-    seen = seen_by_clients(forward.connection.injector, _path_of(target))
+    upstream = connection.upstream
+    seen = seen_by_clients(connection.injector, _path_of(target))
     return upstream.relative(seen) if upstream and seen is not None else None
 
 
-def _as_addressed(target: bytes, below: bytes | None, forward: Forward) -> bytes:
+def _as_addressed(place: Place) -> bytes:
     """Return a target as a client of the connection addresses it: without a credential in its path."""
-    upstream = forward.connection.upstream
-    if upstream is None or below is None:
-        return target
-    return upstream.base + below + target[len(_path_of(target)) :]
+    upstream = place.connection.upstream
+    if upstream is None or place.below is None:
+        return place.target
+    return upstream.base + place.below + place.target[len(_path_of(place.target)) :]
 
 
 def _path_of(target: bytes) -> bytes:
@@ -231,10 +243,29 @@ def _encoded(value: bytes) -> bytes:
     return _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], value)
 
 
-def _on_upstream(value: bytes, forward: Forward) -> bytes | None:
-    """Return path, query and fragment of a reference that all clients resolve to the upstream's origin.
+def _place(reference: bytes, forward: Forward, method: str | None = None) -> Place | None:
+    """Return where a reference leads, if all clients resolve it to an upstream of the connection; else None.
 
-    None for any other reference.
+    At the gateway, that may be another upstream than the one that has answered, if the presign permits the
+    path. What it does not permit there is like any other URL: the client may go there without the presign.
+    """
+    resolved, known = _resolved(reference, forward), forward.connection
+    if resolved is None:
+        return None
+    origin, target = resolved
+    own = Place(known, target, _below(target, known)) if origin == forward.origin else None
+    if (own is None or own.below is None) and known.upstreams and forward.gateway_prefix is not None:
+        there = [known.at(one) for one in known.upstreams.values() if one.upstream.origin == origin]
+        places = [Place(one, target, _below(target, one)) for one in there]
+        signed = [one for one in places if _is_signed(one, method, forward)]
+        return min(signed, key=lambda one: len(one.below or b""), default=own)  # below the longest base
+    return own
+
+
+def _resolved(value: bytes, forward: Forward) -> tuple[Origin, bytes] | None:
+    """Return origin, and path, query and fragment, of a reference that all clients resolve alike.
+
+    None for any other reference, and for one that no client of the gateway may have meant.
     """
     match = _REFERENCE.fullmatch(value)
     if match is None:
@@ -247,11 +278,15 @@ def _on_upstream(value: bytes, forward: Forward) -> bytes | None:
     except ValueError:
         return None
     found = _URL.fullmatch(absolute)
-    if found is None or parse_authority(found[2], found[1].lower()) != forward.origin:
+    origin = parse_authority(found[2], found[1].lower()) if found is not None else None
+    if found is None or origin is None:
+        return None
+    if origin != forward.origin and not forward.connection.leads_to(origin):
         return None
     path = _TAIL.sub("", found[3])
     tail = found[3][len(path) :]
     try:
-        return canonical_path((path or "/").encode("ascii"), allow_encoded_slash=True) + tail.encode("ascii")
+        canonical = canonical_path((path or "/").encode("ascii"), allow_encoded_slash=True)
     except Denied:
         return None
+    return origin, canonical + tail.encode("ascii")

@@ -140,9 +140,9 @@ class Mask:
 
 
 @lru_cache(maxsize=1024)
-def mask_for(injector: Injector) -> Mask:
-    """Return the mask of a connection's credential. It is made once."""
-    return Mask(injector.rendered())
+def mask_for(injector: Injector, others: tuple[Injector, ...] = ()) -> Mask:
+    """Return the mask of a connection's credential, in all forms in which it is sent. It is made once."""
+    return Mask([*injector.rendered(), *[form for other in others for form in other.rendered()]])
 
 
 class MaskedStream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..errors import Denied
-from ..http.paths import Pattern, pattern, units
+from ..http.patterns import Pattern, compared, pattern
 from ..regexes import late
 from ..signing import grammar
 from ..signing.grammar import ANY
@@ -105,21 +105,21 @@ def check_path(path: bytes, signed: tuple[str, ...], ceiling: Ceiling) -> None:
     """Raise Denied unless a signed and a configured pattern match every reading of the path by an upstream.
 
     Args:
-        path: canonical, relative to the connection, with its leading slash.
+        path: canonical, relative to the connection, with its leading slash; see `Connection.seen`.
     """
-    compared = units(path).removeprefix("/")
+    units = compared(path, several=bool(ceiling.upstreams))
     for text in signed:
-        if pattern(text).matches(compared):
+        if pattern(text).matches(units):
             break
     else:
         raise Denied(
-            "path_not_allowed", f"no signed pattern matches the path{_why(map(pattern, signed), compared)}"
+            "path_not_allowed", f"no signed pattern matches the path{_why(map(pattern, signed), units)}"
         )
     for allowed in ceiling.paths:
-        if allowed.matches(compared):
+        if allowed.matches(units):
             break
     else:
-        why = _why(ceiling.paths, compared)
+        why = _why(ceiling.paths, units)
         detail = f"the connection's own patterns do not match the path{why}"
         raise Denied("path_not_allowed", detail, sentence=_OF_CONNECTION.format("path"))
 

@@ -19,7 +19,7 @@ from ..signing.signed_policy import NO_TERMS
 from ..signing.signed_policy import parse as parse_terms
 from . import policy
 from .common_checks import Check, check_names, check_revoked, verify
-from .connection import Connection, Upstream
+from .connection import Connection, Reached, Upstream
 from .decision import Facts
 from .registry import Registry
 
@@ -122,12 +122,18 @@ def _lifetime(claim: PresignClaim) -> None:
 
 
 def _slot(claim: PresignClaim) -> None:
-    """Check that a key token stands where the credential would: in Authorization, or where `auth` puts it."""
-    filled = claim.connection.injector.slots
+    """Check that a key token stands where the credential would, in a form that the connection lists."""
+    filled = claim.connection.slots
     for kind, name in claim.presign.slots:
         fits = name in filled.params if kind == "param" else header_key(name) in filled.headers
         if not fits and (kind, name) != ("header", b"authorization"):
             raise Malformed("the token stands in a slot that the connection's credential does not fill")
+    forms = claim.connection.key_forms
+    for shape, password in claim.presign.beside:
+        if shape and shape not in forms.shapes:
+            raise Malformed("the text before the token is not one of the connection's key_shapes")
+        if password and password not in forms.passwords:
+            raise Malformed("the token is a user name, and its password is not one of key_slots.passwords")
 
 
 def _client(claim: PresignClaim) -> None:
@@ -142,23 +148,53 @@ def _methods(claim: PresignClaim) -> None:
 
 def _path(claim: PresignClaim) -> None:
     claim.path = relative_path(claim)
-    claim.facts.path = claim.path.decode("ascii")
-    policy.check_path(claim.path, claim.paths, claim.connection.ceiling)
+    seen = claim.connection.seen(claim.path)
+    claim.facts.path = seen.decode("ascii")
+    policy.check_path(seen, claim.paths, claim.connection.ceiling)
+
+
+def seen_path(claim: PresignClaim) -> str | None:
+    """Return the path that patterns are compared with; None without an upstream. Raises Denied."""
+    if claim.connection.upstream is None:
+        return None
+    path = relative_path(claim)
+    return claim.connection.seen(path).decode("ascii")
+
+
+def _lead(claim: PresignClaim, reached: Reached) -> None:
+    """Lead the claim to one of several upstreams of its connection."""
+    claim.connection = claim.facts.known = claim.connection.at(reached)
+    claim.upstream = reached.upstream
 
 
 def relative_path(claim: PresignClaim) -> bytes:
-    """Return the canonical path below the upstream's base. Raises Denied."""
+    """Return the canonical path below the base of the upstream. Raises Denied.
+
+    If the connection has several upstreams, the claim is led to the one that the request is addressed to.
+    """
     presign = claim.presign
     if not presign.path.startswith(b"/"):
         raise Denied("not_found", "the gateway URL has no path")
     ceiling = claim.connection.ceiling
     path = canonical_path(presign.path, allow_encoded_slash=ceiling.allow_encoded_slash)
     if presign.gateway:
-        return path
+        return _below_named(claim, path) if claim.connection.upstreams else path
+    if claim.connection.upstreams:
+        _lead(claim, claim.connection.dialled(claim.request.origin, path))
     relative = claim.upstream.relative(path)
     if relative is None:
         raise Denied("path_not_allowed", "the path is not below the upstream's base path")
     return relative
+
+
+def _below_named(claim: PresignClaim, path: bytes) -> bytes:
+    reached, below = claim.connection.named(path)
+    if reached is None:
+        raise Denied("path_not_allowed", "the connection has no upstream of the name after @")
+    _lead(claim, reached)
+    if not below:
+        raise Denied("not_found", "the gateway URL has no path after the name of the upstream")
+    return below
 
 
 def _host(claim: PresignClaim) -> None:

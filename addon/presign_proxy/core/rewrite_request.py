@@ -92,7 +92,7 @@ def outgoing(
         token_in: the lower-case headers that contained the presign, if it was a key token.
         handshake: of a WebSocket, if it is one.
     """
-    slots = connection.injector.slots
+    slots = connection.slots
     kept = _kept(request.fields, slots, connection)
     if connection.conduct.reject_client_credentials:
         _reject(request.fields, query, slots, token_in)

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from ..core.connection import Connection
-from ..http.paths import Pattern, pattern, units
+from ..core.connection import Connection, Upstream
+from ..http.paths import units
+from ..http.patterns import Pattern, compared, pattern, unmarked
 from ..signing.grammar import parse_list
 from ..signing.presign_scheme import Presign
 from . import misspellings
@@ -84,14 +85,37 @@ def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
     if case.facts.path is None:
         yield from _doubled_slash(claim)
         return
-    path = units(case.facts.path.encode("ascii")).removeprefix("/")
+    path = compared(case.facts.path.encode("ascii"), several=bool(known.upstreams))
     patterns = [pattern(text) for text in parse_list(claim.paths, "paths")]
     if any(one.matches(path) for one in patterns):
         yield Finding("ceiling", "The signature allows the path, the connection's own patterns do not.")
         return
     base = known.upstream.base.decode("ascii") if known.upstream else ""
-    for one in patterns:
-        yield from _pattern(one, path, base)
+    reaching = [one for one in patterns if _is_for(one, known)]
+    if not reaching and known.upstream is not None:
+        yield _of_another(known.upstream)
+    for one in reaching:
+        yield from _pattern(one, unmarked(path), base)
+
+
+def _is_for(one: Pattern, known: Connection) -> bool:
+    """Return whether a pattern is for the upstream that a connection was led to."""
+    if not known.upstreams or known.upstream is None:
+        return True
+    return one.upstream == known.upstream.name and one.at == bool(known.upstream.name)
+
+
+def _of_another(upstream: Upstream) -> Finding:
+    """Return the finding for a path at an upstream that no signed pattern names."""
+    if not upstream.name:
+        text = (
+            f"The path is at the default upstream, {upstream.origin}: a pattern for it does not begin with @."
+        )
+        return Finding("other_upstream", text)
+    text = (
+        f'The path is at the upstream @{upstream.name}: sign a pattern that begins with "@{upstream.name}/".'
+    )
+    return Finding("other_upstream", text)
 
 
 def _doubled_slash(claim: Presign) -> Iterator[Finding]:

@@ -62,7 +62,9 @@ class Case:
         """The connection against which the gateway checked the request, also with a bad signature."""
         if isinstance(self.claim, Source):
             return self.registry.get(self.claim.project, "source")
-        return self.registry.connections.get(self.facts.connection or "")
+        found, known = self.registry.connections.get(self.facts.connection or ""), self.facts.known
+        # The gateway may have led it to another of its upstreams.
+        return found and (known if known is not None and known.upstreams else found)
 
     @property
     def detail(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import NamedTuple
 
-from ..http.paths import Pattern
+from ..http.patterns import Pattern
 
 _SHOWN = 60
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import Denied
-from ..http.paths import Pattern, pattern, units
+from ..http.patterns import Pattern, compared, pattern, unmarked
 from ..signing.grammar import ANY, parse_list
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
@@ -35,7 +35,8 @@ def _patterns(case: Case) -> tuple[list[Pattern], tuple[Pattern, ...], str]:
     paths = claim.paths if isinstance(claim, Presign) else ""
     signed = [pattern(text) for text in parse_list(paths, "paths")]
     allowed = known.ceiling.paths if known else ()
-    return signed, allowed, units((case.facts.path or "").encode("ascii")).removeprefix("/")
+    several = known is not None and bool(known.upstreams)
+    return signed, allowed, compared((case.facts.path or "").encode("ascii"), several=several)
 
 
 def _path(case: Case) -> Step:
@@ -65,7 +66,7 @@ def _path_refused(case: Case) -> Step:
     if any(one.matches_as_sent(path) for one in patterns):
         text = f"No {whose} matches {case.facts.path} in every way in which an upstream may read it."
         return Step("path", "refused", text, ("; %3B %3F %23 may end the path, or a segment, earlier.",))
-    near = closest(patterns, path)
+    near = closest([one for one in patterns if one.reaches(path)], unmarked(path))
     lines = () if near is None else (f"Closest: {near}.",)
     return Step("path", "refused", f"No {whose} matches {case.facts.path}.", lines)
 

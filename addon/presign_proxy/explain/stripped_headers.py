@@ -26,7 +26,7 @@ def reasons(
         names: the names of the removed headers, as received.
         nominated: the folded names that `Connection` lists.
     """
-    slots = connection.injector.slots.headers if connection else frozenset()
+    slots = connection.slots.headers if connection else frozenset()
     found: dict[str, list[str]] = {}
     for name in names:
         key = header_key(name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Final, NamedTuple
 
 from ..core.decision import Deny, Forward
 from ..http.client_address import shown
+from ..http.message import Origin
 from ..units import instant_in_milliseconds
 
 GONE: Final = "the client went away"
@@ -40,6 +42,7 @@ def line(decision: Forward | Deny, outcome: Outcome, now: float, suppressed_befo
     kind, code, detail = "forward", outcome.code, outcome.error
     if isinstance(decision, Deny):
         kind, code, detail = "deny", decision.code, decision.detail
+    upstream = "null" if isinstance(decision, Deny) else _origin(decision.origin)
     at = instant_in_milliseconds(now)
     path = facts.path if facts.verified or facts.scheme == "source" else None
     waited = outcome.upstream_duration
@@ -49,13 +52,19 @@ def line(decision: Forward | Deny, outcome: Outcome, now: float, suppressed_befo
         f'"scheme":{_text(facts.scheme)},"carrier":{_text(facts.carrier)},'
         f'"connection":{_text(facts.connection)},"key":{_text(facts.key)},'
         f'"signature":{_text(facts.signature)},"id":{_text(facts.id)},'
-        f'"method":{_text(facts.method)},"path":{_text(path)},"client":{_text(shown(facts.client))},'
+        f'"method":{_text(facts.method)},"path":{_text(path)},"upstream":{upstream},'
+        f'"client":{_text(shown(facts.client))},'
         f'"code":{_text(code)},"detail":{_text(detail)},'
         f'"status":{_number(outcome.status)},"upstream_status":{_number(outcome.upstream_status)},'
         f'"bytes_in":{outcome.bytes_in},"bytes_out":{outcome.bytes_out},'
         f'"duration":{round(outcome.duration, 4)},'
         f'"upstream_duration":{"null" if waited is None else round(waited, 4)}{suppressed}}}'
     )
+
+
+@lru_cache(maxsize=256)
+def _origin(origin: Origin) -> str:
+    return _text(str(origin))
 
 
 def _text(value: str | None) -> str:

@@ -7,10 +7,10 @@ import binascii
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
-from ..http.field_names import param_key
+from ..http.field_names import header_key, param_key
 from ..http.message import Head, Request
 from ..http.query import check_parameters
-from .tokens import begins, has_start, holds_token
+from .tokens import begins, has_start, holds_token, split_shape
 
 # Bytes that are in no base64 alphabet, standard or URL-safe.
 _NOT_BASE64: Final = bytes(
@@ -30,13 +30,32 @@ class TokenSlot(NamedTuple):
     name: bytes
 
 
-def key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[TokenSlot, bytes]]:
+class Beside(NamedTuple):
+    """What stands beside a key token in its place. The connection says which of it is admitted.
+
+    `shape` is the text before it, empty if there is none. `password` is the password of Basic, if the token
+    is the user name beside one.
+    """
+
+    shape: bytes = b""
+    password: bytes = b""
+
+
+class KeyToken(NamedTuple):
+    """A token in the place of an API key."""
+
+    slot: TokenSlot
+    token: bytes
+    beside: Beside = Beside()
+
+
+def key_tokens(request: Request, head: Head, query: bytes | None) -> list[KeyToken]:
     """Return the tokens in places for a credential. Raises Malformed for a token in any other place.
 
     Args:
         query: the query without presign parameters; None if it contains no token.
     """
-    found: list[tuple[TokenSlot, bytes]] = []
+    found: list[KeyToken] = []
     marked = has_start(head.values)
     # A search for the first letters of a token finds every token, except inside base64.
     encoded = head.values.lower().find(b"basic") >= 0 and not _AUTHORIZATIONS.isdisjoint(head.names)
@@ -50,37 +69,37 @@ def key_tokens(request: Request, head: Head, query: bytes | None) -> list[tuple[
             if name.startswith(b"x-presign") or (name == b"referer" and not begins(value)):
                 continue
             if (token := _token_in_value(name, value)) is not None:
-                found.append((TokenSlot("header", name), token))
+                found.append(token)
     if query is not None and holds_token(query):
         check_parameters(query)
         for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
-            if begins(value):
-                found.append((TokenSlot("param", param_key(name)), value))
+            if (split := split_shape(value)) is not None:
+                found.append(KeyToken(TokenSlot("param", param_key(name)), split[1], Beside(split[0])))
             elif holds_token(piece):
                 raise Malformed("a token in the query is not a plain value")
     return found
 
 
-def _token_in_value(name: bytes, value: bytes) -> bytes | None:
+def _token_in_value(name: bytes, value: bytes) -> KeyToken | None:
     """Return the token of one header: the whole value, or the part after a scheme word, or inside Basic."""
-    if begins(value):
-        return value
+    if (split := split_shape(value)) is not None:
+        return KeyToken(TokenSlot("header", name), split[1], Beside(split[0]))
     if name in _AUTHORIZATIONS:
         word, *rest = value.split(None, 1) or (b"",)
         rest_value = rest[0] if rest else b""
         if word.lower() == b"basic":
             return _token_in_basic(name, rest_value)
-        rest_value = rest_value.removeprefix(_TOKEN_PARAM)
-        if name == b"authorization" and begins(rest_value):
-            return rest_value
+        split = split_shape(rest_value.removeprefix(_TOKEN_PARAM))
+        if name == b"authorization" and split is not None:
+            return KeyToken(TokenSlot("header", name), split[1], Beside(split[0]))
     if holds_token(value):
         raise Malformed("a token is in a place that is not for a credential")
     return None
 
 
-def _token_in_basic(name: bytes, encoded: bytes) -> bytes | None:
-    """Return the token in Basic's password, or in its user name if the password is empty (RFC 7617).
+def _token_in_basic(name: bytes, encoded: bytes) -> KeyToken | None:
+    """Return the token in Basic's password, or in its user name (RFC 7617).
 
     The search decodes like the most lenient decoder. A token is accepted only if the strictest decoder finds
     it too. Raises Malformed otherwise.
@@ -94,11 +113,20 @@ def _token_in_basic(name: bytes, encoded: bytes) -> bytes | None:
         username, _, password = base64.b64decode(encoded, validate=True).partition(b":")
     except binascii.Error:
         raise Malformed("Basic holds a token but is not well-formed") from None
-    if name != b"authorization" or (password and holds_token(username)):
-        raise Malformed("a token in Basic is neither the password nor a user name without one")
-    return password or username
+    is_user = not holds_token(password)
+    if name != b"authorization" or (not is_user and holds_token(username)):
+        raise Malformed("a token in Basic is neither the password nor the user name")
+    held = username if is_user else password
+    shape, token = split_shape(held) or (b"", held)
+    return KeyToken(TokenSlot("header", name), token, Beside(shape, password if is_user else b""))
+
+
+def check_once(keys: list[KeyToken]) -> None:
+    """Raise Malformed if a token is in the same slot twice, in any spelling of its name."""
+    if len({(one.slot.kind, header_key(one.slot.name)) for one in keys}) < len(keys):
+        raise Malformed("a slot holds the token twice")
 
 
 def without_token(query: bytes | None) -> bytes | None:
-    kept = [piece for piece in (query or b"").split(b"&") if not begins(piece.partition(b"=")[2])]
+    kept = [piece for piece in (query or b"").split(b"&") if split_shape(piece.partition(b"=")[2]) is None]
     return b"&".join(kept) if kept else None

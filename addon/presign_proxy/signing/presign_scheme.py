@@ -13,16 +13,16 @@ import re
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
-from ..http.field_names import fold, fold_decoded, header_key
+from ..http.field_names import fold, fold_decoded
 from ..http.message import Head, Request
 from ..http.percent import CONTROL, decodings
 from ..http.query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from . import grammar
 from .carrier_names import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from .disclosure import discloses, shows_signature
-from .key_token import TokenSlot, key_tokens, without_token
+from .key_token import Beside, KeyToken, TokenSlot, check_once, key_tokens, without_token
 from .signed_policy import PolicyText, check_written
-from .tokens import begins, has_start, parse_token, shows_token
+from .tokens import has_start, parse_token, shows_token, split_shape
 
 Carrier = Literal["query", "header", "path", "key"]
 
@@ -64,6 +64,8 @@ class Presign(NamedTuple):
     """The places of the token of carrier key. Some clients fill several places from one key."""
     written: PolicyText | None = None
     """The signed policy (version 2); None in version 1."""
+    beside: tuple[Beside, ...] = ()
+    """What stands beside the token in its places, where anything does."""
 
 
 def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
@@ -85,9 +87,8 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
         found.append(("header", headers))
     keys = key_tokens(request, head, query if tokens else None)
     # The same key token may be in several slots: some SDKs fill two of them from one key.
-    found += [("key", parse_token(token)) for token in dict.fromkeys([token for _, token in keys])]
-    slots = tuple([place for place, _ in keys])
-    if any(place.kind == "param" for place in slots):
+    found += [("key", parse_token(token)) for token in dict.fromkeys([one.token for one in keys])]
+    if any(one.slot.kind == "param" for one in keys):
         query = without_token(query)
     named, path, token_claim = _from_path(raw_path, gateway=gateway)
     if token_claim:
@@ -98,23 +99,17 @@ def recognise(request: Request, head: Head, *, gateway: bool) -> Presign | None:
         raise Malformed("the URL names a connection but no presign")
     if len(found) > 1:
         raise Malformed("it carries more than one presign: " + ", ".join(carrier for carrier, _ in found))
-    _check_once(slots)
+    check_once(keys)
     carrier, fields = found[0]
     if named is not None and fields.setdefault("connection_id", named) != named:
         raise Malformed("two different connections are named")
-    return _checked(carrier, fields, slots, gateway, path, query)
-
-
-def _check_once(slots: tuple[TokenSlot, ...]) -> None:
-    """Raise Malformed if a token is in the same slot twice, in any spelling of its name."""
-    if len({(kind, header_key(name)) for kind, name in slots}) < len(slots):
-        raise Malformed("a slot holds the token twice")
+    return _checked(carrier, fields, keys, gateway, path, query)
 
 
 def _checked(
     carrier: Carrier,
     fields: dict[str, str],
-    slots: tuple[TokenSlot, ...],
+    keys: list[KeyToken],
     gateway: bool,
     path: bytes,
     query: bytes | None,
@@ -143,9 +138,10 @@ def _checked(
     written = None
     if len(fields) > len(_REQUIRED) + (connection_id is not None):
         written = _written(fields)
-    return Presign(
-        carrier, connection_id, expires, methods, paths, signature, gateway, path, query, slots, written
-    )
+    slots = tuple([one.slot for one in keys]) if keys else ()
+    beside = tuple([one.beside for one in keys if any(one.beside)]) if keys else ()
+    found = (carrier, connection_id, expires, methods, paths, signature, gateway, path, query)
+    return Presign(*found, slots, written, beside)
 
 
 def _written(fields: dict[str, str]) -> PolicyText:
@@ -213,7 +209,9 @@ def in_query(query: bytes | None) -> bytes:
         query: the query of a granted request, in which no presign field is hidden.
     """
     pieces = query.split(b"&") if query is not None else []
-    mine = [piece for piece in pieces if (parts := piece.partition(b"="))[0] in _FIELDS or begins(parts[2])]
+    mine = [
+        piece for piece in pieces if (parts := piece.partition(b"="))[0] in _FIELDS or split_shape(parts[2])
+    ]
     return b"&".join(mine)
 
 

@@ -16,6 +16,10 @@ _TOKEN = late(rf"ps([12])_([A-Za-z0-9_-]+)\.({grammar.SIGNATURE})".encode())
 # The ten fields of version 2 take at least nineteen characters.
 _BEGINS = late(rb"ps1_|ps2_[A-Za-z0-9_-]{16}")
 _SIGNATURE = late(rf"\.{grammar.SIGNATURE}".encode())
+SHAPE: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,30}[A-Za-z0-9._-])?"
+"""Text that programs expect at the beginning of a provider's keys, as `sk-ant-api03-`."""
+_SHAPE = late(SHAPE.encode())
+_LONGEST_SHAPE: Final = 32
 _POLICY: Final = ("connection_id", "expires", "methods", "paths", *PolicyText._fields)
 
 
@@ -74,6 +78,22 @@ def begins(text: bytes) -> bool:
     `ps2_` alone is not enough, because names of products begin with it.
     """
     return text.startswith(b"ps") and _BEGINS.match(text) is not None
+
+
+def split_shape(text: bytes) -> tuple[bytes, bytes] | None:
+    """Return the shape before a token, and the token; None if the text is no token.
+
+    The shape is empty if the text begins like a token. After a shape, only a whole token counts: other keys
+    may contain the beginning of a token by chance. Takes linear time.
+    """
+    if begins(text):
+        return b"", text
+    end = _LONGEST_SHAPE + len(PREFIXES[0])
+    starts = [at for start in PREFIXES if (at := text.find(start, 1, end)) > 0]
+    at = min(starts, default=0)
+    if not at or not _SHAPE.fullmatch(text, 0, at) or not _TOKEN.fullmatch(text, at):
+        return None
+    return text[:at], text[at:]
 
 
 def has_start(text: bytes) -> bool:

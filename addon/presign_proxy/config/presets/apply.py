@@ -12,13 +12,14 @@ from ...similar_names import did_you_mean
 from ..auth_types import AUTH_TYPES
 from ..pasteable_command import presign
 from ..strict_yaml import Document
+from .builtin import upstreams_of
 from .model import LABEL, VARIABLE
 
 # Placeholders used after a problem was reported, so that the rest can still be checked. Such a configuration
 # is never used. Even if it were, no name under .invalid resolves (RFC 6761, 6.4).
 _NOWHERE: Final = "https://preset.invalid"
 _NOTHING: Final = "-"
-_CONDUCT: Final = ("allow_encoded_slash", "challenge", "url_headers", "websocket")
+_CONDUCT: Final = ("allow_encoded_slash", "challenge", "key_shapes", "key_slots", "url_headers", "websocket")
 """Members that a connection takes from its preset unless it has them itself."""
 
 
@@ -93,6 +94,7 @@ class _Filling:
             if both := {**known, **headers}:
                 filled["default_headers"] = both
         filled |= {key: preset[key] for key in _CONDUCT if key in preset and key not in entry}
+        filled |= upstreams_of(entry, preset)
         if "also" in preset and not entry.keys() & {"also", "upstream"}:
             filled["also"] = preset["also"]  # these hosts belong to the provider's upstream, to no other
         auth, wanted = entry.get("auth"), preset["auth"]

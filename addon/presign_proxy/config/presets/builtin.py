@@ -10,8 +10,10 @@
 - `env`: the variables in which the provider's own SDK, command or documentation keeps the key, the usual one
   first; with `asks`, one for each value in the same order.
 - `base_env`: the variables in which the provider's own SDKs look for their base URL.
-- `allow_encoded_slash`, `also`, `challenge`, `url_headers`, `websocket`: the same as in a connection. `also`
-  applies only with the preset's own upstream.
+- `allow_encoded_slash`, `also`, `challenge`, `upstreams`, `url_headers`, `websocket`: the same as in a
+  connection. `also` and `upstreams` apply only with the preset's own upstream.
+- `key_shapes`, `key_slots`: as in a connection; `sniffed` if tools of the provider refuse keys without a
+  shape.
 - `sdk_base`: the path that the provider's SDK expects in its base URL.
 - `vars`: the variables in the host of `upstream`, each with the `pattern` of its values and a description,
   `about`.
@@ -20,6 +22,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,3 +35,19 @@ def providers() -> dict[str, dict[str, Any]]:
         Path(__file__).with_name("providers.json").read_text("utf-8")
     )
     return found
+
+
+def upstreams_of(entry: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `upstreams` of a connection with those of its preset; nothing if the preset adds none.
+
+    They belong to the provider's own upstream, and to a connection with one secret, which they take in other
+    forms. What the connection says itself takes precedence.
+    """
+    auth = entry.get("auth")
+    kind = auth.get("type") if isinstance(auth, dict) else None
+    mine = entry.get("upstreams", {})
+    if "upstreams" not in preset or "upstream" in entry or not isinstance(mine, dict):
+        return {}
+    if kind not in (None, preset["auth"]["type"], "bearer", "oauth2"):
+        return {}
+    return {"upstreams": {**preset["upstreams"], **mine}}

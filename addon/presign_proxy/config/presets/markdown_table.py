@@ -11,7 +11,8 @@ _HEAD: Final = """\
 Generated from `addon/presign_proxy/config/presets/providers.json`; do not edit. What a
 preset does, and how to write your own, is described in [Configuration](configuration.md#presets). A
 connection takes `auth: {token: …}`, unless the column says which secrets it asks for, and `vars` for each
-variable of the host.
+variable of the host. Upstreams besides the first one are addressed by their name, as in `@uploads/*`: see
+[Several hosts of one provider](several-hosts.md).
 
 Tried against stand-ins only, not against the providers themselves: all presets with `oauth2` or
 `aws_sigv4`. The signatures for AWS are checked with the vectors that AWS publishes.
@@ -29,8 +30,15 @@ def markdown(presets: Mapping[str, Mapping[str, Any]]) -> str:
 def _row(name: str, preset: Mapping[str, Any]) -> str:
     provider = f"[{preset['name']}]({preset['docs']})" if preset.get("docs") else preset["name"]
     variables = "; ".join(f"`{key}`: {found['about']}" for key, found in preset.get("vars", {}).items())
-    cells = (f"`{name}`", provider, f"`{preset['upstream']}`", auth_style(preset["auth"]), variables)
+    others = [f"`@{other}` `{url_of(one)}`" for other, one in preset.get("upstreams", {}).items()]
+    leads = ", ".join([f"`{preset['upstream']}`", *others])
+    cells = (f"`{name}`", provider, leads, auth_style(preset["auth"]), variables)
     return f"| {' | '.join(cells)} |\n"
+
+
+def url_of(upstream: str | Mapping[str, Any]) -> str:
+    """Return the URL of an upstream besides the default one."""
+    return upstream if isinstance(upstream, str) else str(upstream["url"])
 
 
 def auth_style(auth: Mapping[str, Any]) -> str:

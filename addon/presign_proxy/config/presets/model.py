@@ -14,21 +14,26 @@ from ...http.field_names import header_key
 from ...http.paths import canonical_path
 from ...signing.source_url import parse_url
 from ..auth_types import AUTH_TYPES, AuthName
-from ..schema.connections import MAX_HELD, AlsoHost, AwsName, UrlHeader
+from ..schema.connections import MAX_HELD, KeySlots
+from ..schema.upstreams import UpstreamEntry, UpstreamName
 from ..schema.values import (
+    AlsoHost,
+    AwsName,
+    FixedPart,
     HeaderName,
     HeaderPrefix,
     HeaderValue,
+    KeyShape,
     ParamName,
     PathTemplate,
     Scope,
     Strict,
+    UrlHeader,
 )
 
 PresetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Text = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
 """Text that messages print. It has no control characters, which could move the terminal's cursor."""
-FixedPart = Annotated[str, Field(pattern=r"^[!-9;-~]{1,64}$")]
 UrlTemplate = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 VarName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
@@ -135,9 +140,13 @@ class Preset(Strict):
     sdk_base: str = ""
     allow_encoded_slash: bool = False
     also: list[AlsoHost] = Field(default=[], max_length=50)
+    upstreams: dict[UpstreamName, UpstreamEntry] = Field(default={}, max_length=32)
     challenge: Literal["none", "basic"] = "none"
     url_headers: list[UrlHeader] = Field(default=[], max_length=20)
     websocket: bool = False
+    key_shapes: list[KeyShape] = Field(default=[], max_length=16)
+    key_slots: KeySlots | None = None
+    sniffed: bool = False
     vars: dict[VarName, HostVariable] = Field(default={})
 
     @field_validator("headers")

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     Discriminator,
     Field,
-    PlainValidator,
     Tag,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from ...core.grants import GRANTS, ClientAuth, Grant
 from ...core.path_credential import NO_PATH, fits_a_path
-from ...http.hosts import parse_authority
 from ...signing import grammar
 from ..values import SecretSource
 from .cors import CorsEntry
 from .limits import LimitEntry
+from .upstreams import UpstreamEntry, UpstreamName
 from .values import (
+    AlsoHost,
+    AwsName,
     Duration,
+    FixedPart,
     HeaderName,
     HeaderPrefix,
     HeaderValue,
     Instant,
     KeyId,
+    KeyShape,
     Method,
     ParamName,
     PathTemplate,
@@ -37,6 +38,7 @@ from .values import (
     SecretValue,
     Strict,
     TokenUrl,
+    UrlHeader,
 )
 
 
@@ -140,7 +142,6 @@ class OAuth2Auth(Strict):
         return self
 
 
-AwsName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 MAX_HELD: Final = 32 * 1024 * 1024
 
 
@@ -173,6 +174,11 @@ class Allow(Strict):
     methods: list[Method] = Field(default=["*"], min_length=1, max_length=64)
     paths: list[str] = Field(default=["*"], min_length=1, max_length=1024)
 
+    @property
+    def every_path(self) -> bool:
+        """True if nothing is said about paths: then those of all upstreams may be signed."""
+        return "paths" not in self.model_fields_set
+
 
 class Timeouts(Strict):
     connect: Duration = 10
@@ -196,42 +202,12 @@ class TlsConfig(Strict):
         return self
 
 
-def _also_host(value: Any) -> str:
-    if not isinstance(value, str) or parse_authority(value, "https") is None:
-        raise ValueError("has to be a host, as in objects.example.com, or HOST:PORT; no scheme, path or *")
-    return value
+class KeySlots(Strict):
+    """Places besides those of `auth` in which a key token may stand: nothing else in them is sent on."""
 
-
-# Headers that frame an answer, headers that the gateway removes or sets, and Refresh, which holds more than a
-# URL.
-_NO_URLS: Final = re.compile(
-    "connection|content-(encoding|length|security-policy|type)|date|etag|keep-alive|proxy-.*|refresh|server|"
-    "set-cookie2?|trailer|transfer-encoding|upgrade|vary|via|www-authenticate|x-presign-.*",
-    re.IGNORECASE,
-)
-
-
-_URL_HEADER: Final = re.compile("[A-Za-z][A-Za-z0-9-]{0,99}")
-
-
-def _url_header(value: Any) -> str:
-    if not isinstance(value, str) or not _URL_HEADER.fullmatch(value) or _NO_URLS.fullmatch(value):
-        raise ValueError("has to be the name of a response header whose value is one URL and nothing else")
-    return value
-
-
-AlsoHost = Annotated[
-    str,
-    PlainValidator(_also_host),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9._:\\[\\]-]{1,300}$"}),
-]
-
-
-UrlHeader = Annotated[
-    str,
-    PlainValidator(_url_header),
-    WithJsonSchema({"type": "string", "pattern": f"^{_URL_HEADER.pattern}$"}),
-]
+    headers: list[HeaderName] = Field(default_factory=list, max_length=16)
+    params: list[ParamName] = Field(default_factory=list, max_length=16)
+    passwords: list[FixedPart] = Field(default_factory=list, max_length=16)
 
 
 class CommonConnection(Strict):
@@ -260,6 +236,7 @@ class PresignConnection(CommonConnection):
     preset: str | None = None
     vars: dict[str, str] = Field(default_factory=dict)
     upstream: str
+    upstreams: dict[UpstreamName, UpstreamEntry] = Field(default_factory=dict, max_length=32)
     auth: Auth
     default_headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     allow: Allow = Allow()
@@ -273,6 +250,8 @@ class PresignConnection(CommonConnection):
     url_headers: list[UrlHeader] = Field(default_factory=list, max_length=20)
     websocket: bool = False
     max_duration: Duration = 24 * 60 * 60
+    key_shapes: list[KeyShape] = Field(default_factory=list, max_length=16)
+    key_slots: KeySlots = KeySlots()
 
 
 class SourceConnection(CommonConnection):

@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 
 from ...core.path_credential import is_template
 from ...errors import Denied
+from ...http.hosts import parse_authority
 from ...signing import grammar
 from ...signing.source_url import parse_url
+from ...signing.tokens import SHAPE
 from ..values import (
     DURATION,
     MAX_REGISTRY_KEYS,
@@ -176,6 +178,58 @@ Duration = Annotated[
 
 
 Instant = Annotated[int, PlainValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+def _key_shape(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(SHAPE, value) or re.search("ps[12]_", value):
+        raise ValueError("has to be the text at the beginning of a provider's keys, as in sk-ant-api03-")
+    return value
+
+
+KeyShape = Annotated[
+    str, PlainValidator(_key_shape), WithJsonSchema({"type": "string", "pattern": f"^{SHAPE}$"})
+]
+AwsName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+FixedPart = Annotated[str, Field(pattern=r"^[!-9;-~]{1,64}$")]
+"""A user name or a password that is the same for all, beside a key."""
+
+
+def _also_host(value: Any) -> str:
+    if not isinstance(value, str) or parse_authority(value, "https") is None:
+        raise ValueError("has to be a host, as in objects.example.com, or HOST:PORT; no scheme, path or *")
+    return value
+
+
+# Headers that frame an answer, headers that the gateway removes or sets, and Refresh, which holds more than a
+# URL.
+_NO_URLS: Final = re.compile(
+    "connection|content-(encoding|length|security-policy|type)|date|etag|keep-alive|proxy-.*|refresh|server|"
+    "set-cookie2?|trailer|transfer-encoding|upgrade|vary|via|www-authenticate|x-presign-.*",
+    re.IGNORECASE,
+)
+
+
+_URL_HEADER: Final = re.compile("[A-Za-z][A-Za-z0-9-]{0,99}")
+
+
+def _url_header(value: Any) -> str:
+    if not isinstance(value, str) or not _URL_HEADER.fullmatch(value) or _NO_URLS.fullmatch(value):
+        raise ValueError("has to be the name of a response header whose value is one URL and nothing else")
+    return value
+
+
+AlsoHost = Annotated[
+    str,
+    PlainValidator(_also_host),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9._:\\[\\]-]{1,300}$"}),
+]
+
+
+UrlHeader = Annotated[
+    str,
+    PlainValidator(_url_header),
+    WithJsonSchema({"type": "string", "pattern": f"^{_URL_HEADER.pattern}$"}),
+]
 
 
 class Strict(BaseModel):

@@ -28,8 +28,11 @@ _TOKEN_FORM: Final = TOKEN_PATH.decode()
 _BLANKS: Final = " \t\r\n"
 _LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 _REQUEST_LINE = re.compile(r"([!-~]+) (\S+) HTTP/[0-9.]+")
-_ASSIGNED = re.compile(r"(?<![A-Za-z0-9_])(?:export |set |\$env:)?[A-Za-z_][A-Za-z0-9_]*=(?=[\"']?ps[0-9]_)")
-_TOKEN = re.compile(r"(?:(?:Bearer|token) )?(ps[0-9]_\S*)", re.IGNORECASE)
+_SHAPE: Final = r"[A-Za-z0-9._-]{0,32}?"
+_ASSIGNED = re.compile(
+    rf"(?<![A-Za-z0-9_])(?:export |set |\$env:)?[A-Za-z_][A-Za-z0-9_]*=(?=[\"']?{_SHAPE}ps[0-9]_)"
+)
+_TOKEN = re.compile(rf"(?:(?:Bearer|token) )?({_SHAPE})(ps[0-9]_\S*)", re.IGNORECASE)
 _QUOTES: Final = ("<>", '""', "''", "``", "()")
 _METHOD = re.compile(grammar.METHOD)
 
@@ -87,7 +90,7 @@ def parse(
     if re.match(r"(?:\$ )?curl(?:\.exe)?\s", plain):
         presented = _from_curl(plain, wanted)
     elif token := _TOKEN.fullmatch(_ASSIGNED.sub("", plain, count=1).strip("\"'")):
-        presented = _from_token(token[1], wanted)
+        presented = _from_token(token[1], token[2], wanted)
     elif plain.startswith("{"):
         presented = _from_fields("headers", _json(plain), wanted)
     elif looks_like_url(plain):
@@ -130,13 +133,15 @@ def _listening(proxy: str, wanted: Wanted) -> tuple[str, int] | None:
     return origin.host, origin.port if origin.port != 80 or host.endswith(":80") else 1080
 
 
-def _from_token(token: str, wanted: Wanted) -> Presented:
+def _from_token(shape: str, token: str, wanted: Wanted) -> Presented:
     """Return the request of a bare token, as a path token at the gateway. No connection id is needed then."""
     fields = lenient.read(_probe(f"{_TOKEN_FORM}{token}/"))
     path, assumed = _path(fields.first("paths"), wanted)
     address = f"{wanted.gateway.rstrip('/')}{_TOKEN_FORM}{quote(token, safe='/+=~.,;:!()*')}{path}"
     how = "The token is taken as a path token, /p/{token}/{path}; as an API key it grants the same."
     presented = _request("token", locate(address, wanted.gateway), (), wanted)
+    shaped = f"The {shape} before the token is a shape, which programs look at: it is not signed."
+    assumed = (shaped, *assumed) if shape else assumed
     return presented._replace(assumed=(how, *assumed, *presented.assumed), path_assumed=wanted.path is None)
 
 

@@ -206,7 +206,7 @@ class FlowStates:
             decision.terms.max_body,
             decision.connection.conduct.patience,
             snapshot,
-            mask_for(decision.connection.injector),
+            mask_for(decision.connection.injector, decision.connection.others),
             basis_of(decision.facts),
             ShownBodies() if self.shows_bodies else None,
         )
@@ -234,7 +234,9 @@ class FlowStates:
         renewed = decided.filled_as(grant)
         if renewed is None or way_of(renewed) != way_of(grant):
             return Denied("unavailable", "its connection was changed while it waited")
-        flow_state.put_in_force(renewed, granted._replace(mask=mask_for(renewed.connection.injector)))
+        flow_state.put_in_force(
+            renewed, granted._replace(mask=mask_for(renewed.connection.injector, renewed.connection.others))
+        )
         return None
 
     def retire(self, flow_state: FlowState) -> None:

@@ -59,5 +59,6 @@ class GrantedRequest(NamedTuple):
 
 def granted_request(head: RequestHead, request: Request, forward: Forward) -> GrantedRequest:
     """Return a request with its grant, and the mask for the credential."""
-    mask = Mask(()) if forward.sent is None else mask_for(forward.connection.injector)
+    connection = forward.connection
+    mask = Mask(()) if forward.sent is None else mask_for(connection.injector, connection.others)
     return GrantedRequest(head, request, forward, mask)
