@@ -115,7 +115,14 @@ class SendingStream(UploadingStream):
             flow_state.progress.withdraw(denied)
             return self._refusal(denied.code, denied.status, denied.sentence)
         ends = event.end_stream and (held is None or not held.size)
-        copy = wire_request(self.flow.request, grant.origin, sent, server, has_body=not ends)
+        copy = wire_request(
+            self.flow.request,
+            grant.origin,
+            sent,
+            server,
+            has_body=not ends,
+            takes_trailers=flow_state.arrival.takes_trailers,
+        )
         return SendHttp(RequestHeaders(event.stream_id, copy, ends), server)
 
     def _after(self, command: commands.Command) -> Commands:
@@ -148,7 +155,11 @@ class SendingStream(UploadingStream):
         """Return an answer of ours for mitmproxy's page, which shows its version and upstream bytes."""
         status = event.code.http_status_code()
         passed = flow_state is not None and isinstance(flow_state.decision, PassThrough)
-        if command.connection is not self.context.client or status is None or self.head_sent:
+        if command.connection is not self.context.client:
+            return command
+        if self.head_sent and flow_state is not None and flow_state.granted is not None:
+            return self._broken_off(command)
+        if status is None or self.head_sent:
             return command
         if event.code is ErrorCode.REQUEST_VALIDATION_FAILED:
             self.invalid = True
