@@ -28,6 +28,7 @@ from .response import linked_response
 from .routes import lead
 from .state import FlowState
 from .uploads import UploadingStream
+from .upstream_protocol import why_not_over
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +97,8 @@ class SendingStream(UploadingStream):
         same &= event.end_stream or held is None  # a body that another addon has put in its place
         if not same or not isinstance(server, Server) or not reaches(server, grant):
             return self._changed(flow_state)
-        if grant.handshake is not None and server.alpn == b"h2":
-            flow_state.progress.explain("the upstream speaks HTTP/2, over which WebSocket is not served")
+        if unfit := why_not_over(server, grant, flow_state.arrival):
+            flow_state.progress.explain(unfit)
             return self._refusal("upstream")
         if not self.http_layer.has_room(server):
             return self._refusal("unavailable")  # it would leave later, without being confirmed
