@@ -90,6 +90,7 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     if not 200 <= reply.status <= 999 and handshake is None:
         raise Denied("upstream", "the upstream switches protocols, or sends an interim response as final")
     names, text = checked_head(reply.reason, reply.fields)
+    _check_messages(reply.fields, names, mask)
     switch = switched(reply.fields, handshake) if handshake is not None else ()
     conduct = forward.connection.conduct
     gateway = forward.gateway_prefix is not None
@@ -102,8 +103,6 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
         gone |= _nominated(reply.fields)
     if handshake is not None:
         gone |= {b"connection", *[name for name in names if is_of_handshake(header_key(name))]}
-    if b"grpc-encoding" in names and mask:
-        _check_messages(reply.fields)
     if encoded:
         gone |= {b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest", b"etag"}
     links: list[Led] = []
@@ -205,8 +204,10 @@ def _is_encoded(reply: Reply) -> bool:
     return True
 
 
-def _check_messages(fields: Fields) -> None:
+def _check_messages(fields: Fields, names: list[bytes], mask: Mask) -> None:
     """Raise Denied("upstream") if the messages of a gRPC call are compressed: they would pass unmasked."""
+    if not mask or b"grpc-encoding" not in names:
+        return
     if any(coding.lower() != b"identity" for coding in _listed(fields, b"grpc-encoding")):
         raise Denied("upstream", "the upstream compresses its messages though identity was requested")
 

@@ -41,6 +41,8 @@ def cleaned(fields: Fields, named: frozenset[bytes], mask: Mask) -> Fields:
     if len(fields) > MAX_TRAILERS:
         raise Denied("upstream", "the upstream sends too many trailers")
     names, text = checked_head(b"", fields)
+    if b"" in names:
+        raise Denied("upstream", "the upstream sends a trailer without a name")
     gone = _GONE | named
     kept = [
         field

@@ -68,8 +68,17 @@ class DownloadingStream(EndingStream):
     def _guard(self, stock: Commands) -> Commands:
         raise NotImplementedError
 
-    def _receive(self, flow_state: FlowState, event: ResponseData | ResponseEndOfMessage) -> Commands:
+    def _receive(
+        self, flow_state: FlowState, event: ResponseData | ResponseTrailers | ResponseEndOfMessage
+    ) -> Commands:
         """Pass on a piece of the body, or its end, once all that came before was passed on."""
+        if isinstance(event, ResponseTrailers):
+            yield from self._receive_trailers(event, flow_state)
+            return
+        if isinstance(event, ResponseData):
+            flow_state.progress.upload.answer_moved()
+        else:
+            flow_state.progress.response.end()
         self._incoming = self._incoming if self._incoming is not None else deque()
         self._incoming.append(event)
         if self._resting is None:

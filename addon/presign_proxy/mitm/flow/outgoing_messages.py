@@ -116,14 +116,8 @@ class SendingStream(UploadingStream):
             flow_state.progress.withdraw(denied)
             return self._refusal(denied.code, denied.status, denied.sentence)
         ends = event.end_stream and (held is None or not held.size)
-        copy = wire_request(
-            self.flow.request,
-            grant.origin,
-            sent,
-            server,
-            has_body=not ends,
-            takes_trailers=flow_state.arrival.takes_trailers,
-        )
+        asked = flow_state.arrival.takes_trailers
+        copy = wire_request(self.flow.request, grant.origin, sent, server, has_body=not ends, te=asked)
         return SendHttp(RequestHeaders(event.stream_id, copy, ends), server)
 
     def _after(self, command: commands.Command) -> Commands:

@@ -98,11 +98,11 @@ def wire_request(
     server: Server,
     *,
     has_body: bool,
-    takes_trailers: bool = False,
+    te: bool = False,
 ) -> http.Request:
     """Return the copy that is sent: with the credential, and framed for the protocol of the upstream.
 
-    `takes_trailers` is passed on to an upstream over HTTP/2 only: over HTTP/1 its trailers are dropped.
+    `te` says that the client takes trailers. An upstream over HTTP/1 is not told: its trailers are dropped.
 
     HTTP/2 bodies have no framing of their own in HTTP/1, and mitmproxy adds none: without it, a body would
     be read as the next request.
@@ -114,7 +114,7 @@ def wire_request(
             fields += ((b"Transfer-Encoding", b"chunked"),)
         elif not is_h1(data.http_version) and reads_body(data.method):
             fields += ((b"Content-Length", b"0"),)  # without it, some servers answer 411
-    if takes_trailers and server.alpn == b"h2" and not is_h1(data.http_version):
+    if te and server.alpn == b"h2" and not is_h1(data.http_version):
         fields += ((b"te", b"trailers"),)
     # Shallow copies: mitmproxy's own constructor checks every field's type again, its copy() serialises.
     copied = twin(request)

@@ -238,21 +238,13 @@ class GuardedStream(WebSocketStream):
         """Handle an event of a request that was granted."""
         if isinstance(event, RequestTrailers):
             return  # fields that were not stripped
-        if isinstance(event, ResponseTrailers):
-            yield from self._receive_trailers(event, flow_state)
-            return
         if isinstance(event, ResponseHeaders):
             answer = self._receive_head(event, flow_state)
             if answer is not None:
                 yield from self._cancel(flow_state)
                 yield from self._answer(answer)
                 return
-        elif isinstance(event, ResponseData):
-            flow_state.progress.upload.answer_moved()
-            yield from self._receive(flow_state, event)
-            return
-        elif isinstance(event, ResponseEndOfMessage):
-            flow_state.progress.response.end()
+        elif isinstance(event, ResponseData | ResponseTrailers | ResponseEndOfMessage):
             yield from self._receive(flow_state, event)
             return
         elif isinstance(event, ResponseProtocolError):
