@@ -154,6 +154,8 @@ class SendingStream(UploadingStream):
             return command
         if self.head_sent and flow_state is not None and flow_state.granted is not None:
             return self._broken_off(command)
+        if event.code is ErrorCode.CANCEL and flow_state is not None and flow_state.granted is not None:
+            return self._refusal("upstream")  # by the upstream: its client would take it for its own
         if status is None or self.head_sent:
             return command
         if event.code is ErrorCode.REQUEST_VALIDATION_FAILED:
