@@ -25,7 +25,7 @@ from support.config import write_config
 from support.gateways import TLS_NAMES, MakeGateway
 from support.grpc_server import DETAILS, SERVICE, GrpcServer, Stub, path
 from support.lab import REAL_SECRET, bearer_connection
-from support.places import ROOT
+from support.places import ROOT, TESTS
 from support.puppet import eventually
 from support.recorder import Recorder
 from support.serving import PRESIGN, Serve
@@ -442,3 +442,36 @@ def test_a_program_finds_proxy_authorities_and_key_in_its_environment(
     argv = [sys.executable, "-c", PROGRAM, f"localhost:{lab.server.port}", path("Echo")]
     done = subprocess.run(argv, capture_output=True, check=False, text=True, env=env, timeout=60)
     assert done.stdout.startswith(printed), done.stdout + done.stderr
+
+
+def by_node(lab: Lab, form: str, token: str) -> dict[str, Any]:
+    env = os.environ | {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(lab.gateway.ca), "LAB_API_KEY": token}
+    target = [f"127.0.0.1:{lab.gateway.port}", SERVICE, GATEWAY]
+    if form != "the gateway":
+        target = [f"localhost:{lab.server.port}", SERVICE]
+        env["https_proxy"] = f"http://127.0.0.1:{lab.gateway.port}"
+    argv = ["node", str(TESTS / "support/node/grpc.mjs"), *target]
+    done = subprocess.run(argv, capture_output=True, check=False, text=True, env=env, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.needs("node", "node packages")
+def test_node_calls(lab: Lab, form: str) -> None:
+    found = by_node(lab, form, Grant("conn_grpc").token)
+    assert found["echo"]["answer"] == "hello"
+    assert found["echo"]["behind"]["x-lab-cost"] == "7"
+    assert found["talk"] == {"said": ["ONE", "TWO"]}
+    assert (found["fail"]["code"], found["fail"]["details"]) == (8, "not so many: 100% übel\n")
+    assert [name for name, _ in lab.server.calls] == ["Echo", "Talk", "Fail"]
+    assert {sent["authorization"] for _, sent in lab.server.calls} == {f"Bearer {REAL_SECRET}"}
+
+
+@pytest.mark.needs("node", "node packages")
+def test_node_is_refused_with_a_sentence(lab: Lab, form: str) -> None:
+    found = by_node(lab, form, Grant("conn_grpc", expires=LONG_AGO).token)
+    assert [found[call]["code"] for call in ("echo", "talk", "fail")] == [7, 7, 7]
+    assert "expired" in found["echo"]["details"]
+    assert found["echo"]["metadata"]["x-presign-error"] == "expired"
+    assert not lab.server.calls
