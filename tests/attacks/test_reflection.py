@@ -280,18 +280,21 @@ def plainly(side: h2.connection.H2Connection, stream: int) -> None:
     side.send_headers(stream, [("x-echo", KEY)], end_stream=True)
 
 
-def ask_h2(lab: Lab) -> H2Reply:
+def ask_h2(lab: Lab, *fields: tuple[str, str]) -> H2Reply:
     """Over HTTP/2: for a client of HTTP/1.1 mitmproxy speaks HTTP/1.1 to the upstream too."""
     target = Grant("conn_h2").target("v1/models")
     head = [(":method", "GET"), (":scheme", "https"), (":authority", "presign.local"), (":path", target)]
     with H2Client.through(lab.gateway.port, "presign.local", cafile=lab.gateway.ca) as client:
-        return client.request(head)
+        return client.request([*head, *fields])
 
 
 def test_an_http2_answer_and_its_trailers_are_masked(lab: Lab) -> None:
     lab.h2.script = plainly
     reply = ask_h2(lab)
     assert (reply.status, len(reply.body), reply.trailers) == (200, len(EVERY_FORM), [])
+    lab.check(reply.received)
+    reply = ask_h2(lab, ("te", "trailers"))
+    assert (reply.status, reply.trailers) == (200, [("x-echo", "*" * len(KEY))])
     lab.check(reply.received)
 
 

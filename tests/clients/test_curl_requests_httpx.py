@@ -4,10 +4,9 @@ import asyncio
 import hashlib
 import json
 import os
-import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import requests
 
 from support.apis import API, BAGGAGE, OWN_KEY, PLACES, check_sent, trust_only, with_password
 from support.asking import Grant
+from support.http2_first import http2_first
 from support.llm import WORDS
 from support.proxy import Mitm
 from support.recorder import Recorder
@@ -252,17 +252,9 @@ def test_requests_session_keeps_its_connection_between_requests(proxy: Mitm, api
     assert api.connections <= 1  # the gateway keeps connections for whoever comes next
 
 
-class Http2First(ssl.SSLContext):
-    """httpx offers `http/1.1, h2`, and mitmproxy takes the first: without this it would speak HTTP/1.1."""
-
-    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
-        super().set_alpn_protocols(sorted(alpn_protocols))
-
-
 def http_options(proxy: Mitm, http2: bool) -> dict[str, Any]:
     own = {"Authorization": f"Bearer {OWN_KEY}"} | BAGGAGE
-    trust = Http2First(ssl.PROTOCOL_TLS_CLIENT)
-    trust.load_verify_locations(proxy.ca)
+    trust = http2_first(proxy.ca)
     return {"proxy": with_password(proxy), "verify": trust, "http2": http2, "headers": own, "timeout": 20}
 
 

@@ -747,7 +747,7 @@ def test_an_h2_upload_whose_upstream_does_not_read_is_held_back(lab: Lab) -> Non
 # -- trailers ------------------------------------------------------------------------------------------
 
 
-def test_trailers_of_an_answer_are_dropped(lab: Lab) -> None:
+def test_trailers_of_an_answer_are_dropped_unless_asked_for_over_http2(lab: Lab) -> None:
     with lab.client() as client:
         for _ in range(2):
             client.send(lab.head("trailers"))
@@ -758,6 +758,9 @@ def test_trailers_of_an_answer_are_dropped(lab: Lab) -> None:
         for cid in ("conn_plain", "conn_tls", "conn_h2"):
             reply = second.request(lab.h2_head("trailers", cid=cid))
             assert (reply.status, reply.body, reply.trailers) == (200, b"one two", [])
+            reply = second.request([*lab.h2_head("trailers", cid=cid), ("te", "trailers")])
+            passed = [("x-checksum", "12")] if cid == "conn_h2" else []  # mitmproxy reads none over HTTP/1
+            assert (reply.status, reply.body, reply.trailers) == (200, b"one two", passed)
 
 
 def test_trailers_of_a_request_are_dropped(lab: Lab) -> None:

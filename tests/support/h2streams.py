@@ -47,6 +47,12 @@ class Streams(H2Client):
             self._pump(deadline)
         return [self.replies[one] for one in streams]
 
+    def wait_for_head(self, stream: int, timeout: float = 10.0) -> None:
+        """Read until the head of an answer has come, or the time is over."""
+        deadline = time.monotonic() + timeout
+        while self.replies[stream].status is None and time.monotonic() < deadline:
+            self._pump(deadline)
+
     def _pump(self, deadline: float) -> None:
         self._sock.settimeout(max(0.001, deadline - time.monotonic()))
         try:

@@ -20,12 +20,17 @@ _KEPT: Final = frozenset((b"Retry-After", *READABLE))
 
 
 class Answer(NamedTuple):
-    """A response of the gateway, with its body. For HEAD the adapter sends the header without the body."""
+    """A response of the gateway, with its body. For HEAD the adapter sends the header without the body.
+
+    `code` and `message` are those of a refusal that gives its reason; else they are empty.
+    """
 
     status: int
     reason: bytes
     fields: Fields
     body: bytes
+    code: str = ""
+    message: str = ""
 
 
 def refusal(
@@ -67,7 +72,7 @@ def refusal(
         (b"X-Presign-Request-Id", request_id.encode()),
         *more,
     )
-    return Answer(status, _reason(status), fields, body)
+    return Answer(status, _reason(status), fields, body, code, message)
 
 
 def permission(fields: Fields, request_id: str) -> Answer:

@@ -17,6 +17,8 @@ MIN_LENGTH: Final = 8
 """Shorter values are not masked, because they occur in ordinary text by chance."""
 _SURE: Final = 32
 """Bytes of the beginning of a form that no text has by chance, and a hostile text only every 32 bytes."""
+_PRINTABLE: Final = bytes(octet for octet in range(0x20, 0x7F) if octet != 0x25).decode()
+"""What gRPC leaves as it is in a `grpc-message`."""
 MAX_SHOWN: Final = 3
 """Most bytes at the end of a piece that are sent after a short wait, although a form may begin with them.
 
@@ -45,12 +47,14 @@ def forms(secret: bytes) -> frozenset[bytes]:
 def _url_forms(text: str) -> Iterator[str]:
     """Yield the URL encodings of a text.
 
-    They are Python's and Java's form encoding, RFC 3986, and JavaScript's encodeURIComponent and encodeURI.
+    They are Python's and Java's form encoding, RFC 3986, JavaScript's encodeURIComponent and encodeURI, and
+    that of `grpc-message`.
     """
     for safe in ("", "/", "!'()*", ";,/?:@&=+$-_.!~*'()#"):
         yield quote(text, safe=safe)
     yield quote_plus(text)
     yield quote(text, safe="").replace("~", "%7E")
+    yield quote(text, safe=_PRINTABLE)
 
 
 def _json_forms(text: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from ..http.response_head import UNFRAMED
 from .content_coding import CODINGS, UNREADABLE
 from .decision import Forward
 from .links import LINKS, MAX_COST, MAX_URLS, Led, cost_of, rewrite_url, weight
+from .masked_fields import masked_fields
 from .masking import Mask
 from .upgrade import SWITCHING, is_of_handshake, switched
 
@@ -35,6 +36,8 @@ _GATEWAY_FORM: Final = frozenset(
 )
 """Headers that apply to a whole origin. In gateway form all upstreams share one origin."""
 _COOKIES: Final = frozenset((b"set-cookie", b"set-cookie2"))
+NOT_IN_TRAILERS: Final = _ALWAYS | _GATEWAY_FORM | _COOKIES
+"""Headers that no connection lets pass in trailers."""
 _GONE: Final = {
     (gateway, cookies, cache): _ALWAYS
     | {b"referrer-policy"}
@@ -86,7 +89,8 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     handshake = forward.handshake if reply.status == SWITCHING else None
     if not 200 <= reply.status <= 999 and handshake is None:
         raise Denied("upstream", "the upstream switches protocols, or sends an interim response as final")
-    names, text = _checked(reply)
+    names, text = checked_head(reply.reason, reply.fields)
+    _check_messages(reply.fields, names, mask)
     switch = switched(reply.fields, handshake) if handshake is not None else ()
     conduct = forward.connection.conduct
     gateway = forward.gateway_prefix is not None
@@ -106,12 +110,11 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
     if not conduct.cache:
         cached = b"cache-control" in names
         fields.append((b"Cache-Control", _private(reply.fields) if cached else b"private"))
-    reason = reply.reason
-    if mask.mask(text) != text:
-        fields = _masked(fields, mask)
-        reason = mask.mask(reason)
+    reason = mask.mask(reply.reason)
+    sent = masked_fields(fields, text, mask)
+    if sent is not fields:
         links = [Led(mask.mask(shown), mask.mask(sent)) for shown, sent in links]
-    fields += _added(forward, gateway=gateway)
+    fields = [*sent, *_added(forward, gateway=gateway)]
     return Reply(
         reply.status,
         reason,
@@ -121,18 +124,6 @@ def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
         b"transfer-encoding" in names and b"transfer-encoding" not in gone,
         tuple(links),
     )
-
-
-def _masked(fields: list[tuple[bytes, bytes]], mask: Mask) -> list[tuple[bytes, bytes]]:
-    """Mask all fields at once.
-
-    One by one, each of up to 60,000 fields would cost a search for each form. The fields are joined by line
-    breaks, which no field contains. Masked text has the same length, so splitting restores the fields.
-    """
-    if not fields:
-        return []
-    pieces = mask.mask(b"\n".join([piece for field in fields for piece in field])).split(b"\n")
-    return list(zip(pieces[::2], pieces[1::2], strict=True))
 
 
 def _kept(
@@ -169,20 +160,20 @@ def _kept(
     return fields
 
 
-def _checked(reply: Reply) -> tuple[list[bytes], bytes]:
+def checked_head(reason: bytes, fields: Fields) -> tuple[list[bytes], bytes]:
     """Check the grammar of a head. Return its lower-case names, and all of its text, one piece per line.
 
     Raises Denied("upstream"). mitmproxy refuses some of this too, but quotes it, and with it an echoed key.
     """
-    if not reply.fields:
+    if not fields:
         names, joined = [], b""
     else:
-        joined = b"\n".join([name for name, _ in reply.fields])
+        joined = b"\n".join([name for name, _ in fields])
         names = joined.lower().split(b"\n")
-    if joined.translate(None, TOKEN + b"\n") or len(names) != len(reply.fields):
+    if joined.translate(None, TOKEN + b"\n") or len(names) != len(fields):
         raise Denied("upstream", "the upstream sends a header name that is not a token")
-    values = b"\n".join([reply.reason, *[value for _, value in reply.fields]])
-    if len(values.translate(None, CONTROLS)) != len(values) or values.count(b"\n") != len(reply.fields):
+    values = b"\n".join([reason, *[value for _, value in fields]])
+    if len(values.translate(None, CONTROLS)) != len(values) or values.count(b"\n") != len(fields):
         raise Denied("upstream", "the upstream sends a control character in its head")
     return names, b"%b\n%b" % (joined, values)
 
@@ -211,6 +202,14 @@ def _is_encoded(reply: Reply) -> bool:
     if len(codings) > 1 or codings[0] not in CODINGS or reply.status == 206:
         raise Denied("upstream", "the upstream encodes its body though identity was requested")
     return True
+
+
+def _check_messages(fields: Fields, names: list[bytes], mask: Mask) -> None:
+    """Raise Denied("upstream") if the messages of a gRPC call are compressed: they would pass unmasked."""
+    if not mask or b"grpc-encoding" not in names:
+        return
+    if any(coding.lower() != b"identity" for coding in _listed(fields, b"grpc-encoding")):
+        raise Denied("upstream", "the upstream compresses its messages though identity was requested")
 
 
 def _added(forward: Forward, *, gateway: bool) -> Fields:

@@ -180,6 +180,14 @@ def is_silent(client: Client, connection: Connection) -> bool:
     return not asked.poll(0) and not unsent(descriptor)
 
 
+def is_stuck(client: Client, connection: Connection) -> bool:
+    """Return whether what was sent on a connection of a client's handler waits for its peer to read."""
+    transport = transport_of(client, connection)
+    if transport is None or transport.is_closing():
+        return False
+    return bool(transport.get_write_buffer_size() or unsent(transport.get_extra_info("socket").fileno()))
+
+
 def abort(client: Client, connection: Connection) -> None:
     """Close one connection of a client's handler at once, and drop what is still to be written to it."""
     if (transport := transport_of(client, connection)) is not None:

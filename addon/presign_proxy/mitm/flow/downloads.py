@@ -19,6 +19,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
@@ -26,6 +27,7 @@ from ...core import rewrite_response
 from ...core.answers import Answer
 from ...core.masking import Mask
 from ...core.response_body import LEAST, PATIENCE, TURN, Body
+from ...core.trailers import cleaned
 from ...core.upgrade import SWITCHING
 from ...errors import Denied
 from ..backpressure import is_too_much
@@ -33,6 +35,7 @@ from ..sockets import handler_of, transport_of
 from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, EndingStream
 from .http2_windows import all_unsent, unsent
+from .raw_message import announced, headers_of
 from .response import end_with, put_reply, reply_of
 from .state import FlowState
 from .stream_events import Drained
@@ -46,6 +49,8 @@ _LOOK: Final = 0.05
 class DownloadingStream(EndingStream):
     """A stream that stops unpacking while its client does not take what there is."""
 
+    bodiless = False
+    """True if its answer ends with its head."""
     prompting: commands.RequestWakeup | None = None
     """The wake-up after which what is held back of its answer is passed on."""
     _incoming: deque[ResponseData | ResponseEndOfMessage] | None = None
@@ -63,8 +68,17 @@ class DownloadingStream(EndingStream):
     def _guard(self, stock: Commands) -> Commands:
         raise NotImplementedError
 
-    def _receive(self, flow_state: FlowState, event: ResponseData | ResponseEndOfMessage) -> Commands:
+    def _receive(
+        self, flow_state: FlowState, event: ResponseData | ResponseTrailers | ResponseEndOfMessage
+    ) -> Commands:
         """Pass on a piece of the body, or its end, once all that came before was passed on."""
+        if isinstance(event, ResponseTrailers):
+            yield from self._receive_trailers(event, flow_state)
+            return
+        if isinstance(event, ResponseData):
+            flow_state.progress.upload.answer_moved()
+        else:
+            flow_state.progress.response.end()
         self._incoming = self._incoming if self._incoming is not None else deque()
         self._incoming.append(event)
         if self._resting is None:
@@ -170,6 +184,39 @@ class DownloadingStream(EndingStream):
         error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
         yield from self._guard(super()._handle_event(error))
         self.answered = True
+
+    def _receive_trailers(self, event: ResponseTrailers, flow_state: FlowState) -> Commands:
+        """Clean trailers before any flow holds them, for a client that takes them.
+
+        mitmproxy sends them behind the body.
+        """
+        grant, granted = flow_state.grant, flow_state.granted
+        try:
+            if self._is_answer_short(flow_state):
+                raise Denied("upstream", "they end the body before its length")
+            if not flow_state.arrival.takes_trailers:
+                return
+            if grant is None or granted is None:
+                raise LookupError("nothing was granted")
+            named = grant.connection.conduct.url_headers
+            event.trailers = headers_of(cleaned(event.trailers.fields, named, granted.mask))
+        except Exception as error:
+            why = error.detail if isinstance(error, Denied) else type(error).__name__
+            logger.warning("presign: trailers cannot be passed on (%s)", why)
+            flow_state.progress.explain(f"the trailers cannot be passed on: {why}")
+            yield from self._abort(flow_state)
+            return
+        if event.trailers:
+            yield from self._guard(super()._handle_event(event))
+
+    def _is_answer_short(self, flow_state: FlowState) -> bool:
+        """Return whether a body is shorter than its head says: h2 does not notice that if trailers follow."""
+        head, body = self.flow.response, flow_state.progress.response.body
+        length = announced(head.data.headers.fields) if head is not None else None
+        if length is None or body is None or self.flow.request.data.method == b"HEAD" or self.bodiless:
+            return False
+        waiting = [one for one in self._incoming or () if isinstance(one, ResponseData)]
+        return body.size + sum(len(one.data) for one in waiting) < length
 
     def _receive_head(self, event: ResponseHeaders, flow_state: FlowState) -> Answer | None:
         """Rewrite a response head before any flow holds it; return the answer to give if that fails."""

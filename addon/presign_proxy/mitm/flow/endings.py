@@ -18,17 +18,21 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHook
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from ...core.answers import Answer, refusal
+from ...core.grpc_answer import end_of_call, trailers_only
 from ...errors import STATUS
 from ...gateway import unreachable
 from ...gateway.request_id import new_request_id
+from .arrival import Arrival
 from .coalesce import Commands
 from .flow_display import hide
-from .raw_message import is_h1
+from .http2_windows import unsent
+from .raw_message import headers_of, is_h1
 from .response import response_of
 from .state import FlowState, FlowStates
 from .upstream_sharing import SharingHttp1Client
@@ -49,6 +53,7 @@ class EndingStream(WaitingStream):
 
     states: FlowStates
     flow_state: FlowState | None = None
+    arrival: Arrival | None = None
     answered = False
     invalid = False
     """True if it is unknown where the next request begins."""
@@ -97,6 +102,25 @@ class EndingStream(WaitingStream):
                 yield from self._cancel(self.flow_state)
             self._leave()
             yield DropStream(self.stream_id)
+        elif command.connection is self.context.client and self.uploading and self.head_sent:
+            if isinstance(self.http_layer.connections.get(self.context.client), Http2Server):
+                yield from self._stop_upload()
+
+    def _broken_off(self, command: SendHttp) -> SendHttp:
+        """Return what ends an answer half-way: over HTTP/2 a reset, which gRPC shows as a fault of its own.
+
+        A call of gRPC ends with a status instead, if its client has taken what there was. No status that is
+        not 0 can be taken for a success.
+        """
+        server, event = self.http_layer.connections.get(self.context.client), command.event
+        is_call = self.arrival is not None and self.arrival.is_grpc and self.arrival.takes_trailers
+        killed = isinstance(event, ResponseProtocolError) and event.code is ErrorCode.KILL
+        if not is_call or killed or not isinstance(server, Http2Server):
+            return command
+        if self.flow_state is None or unsent(server, self.stream_id):
+            return command
+        trailers = headers_of(end_of_call(self.flow_state.progress.failed or "upstream"))
+        return SendHttp(ResponseTrailers(self.stream_id, trailers), command.connection)
 
     def _leave(self) -> None:
         """Free the slot: nothing more comes of this stream. What was still uploaded has held it until now."""
@@ -145,13 +169,15 @@ class EndingStream(WaitingStream):
         self.answered = True
         if self.head_sent:
             error = ResponseProtocolError(self.stream_id, UPSTREAM_FAILED, ErrorCode.GENERIC_SERVER_ERROR)
-            yield SendHttp(error, self.context.client)
+            yield self._broken_off(SendHttp(error, self.context.client))
             return
         if self.flow_state is None or self.flow_state.decision is None:
             hide(self.flow)  # none of our hooks has run for it
         # The rest of a small body may have come while the hook was running.
         if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
             self.uploading = False
+        if self.arrival is not None and self.arrival.is_grpc:
+            answer = trailers_only(answer)
         over_h1 = is_h1(self.flow.request.data.http_version)
         # After a request that is invalid as HTTP it is unknown where the next one begins.
         last = (

@@ -14,6 +14,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http._http2 import Http2Server, StreamState
 
 from ...core.answers import refusal
+from ...core.grpc_answer import is_grpc, trailers_only
 from ...gateway.request_id import new_request_id
 from ...http.message import MAX_FIELDS, MAX_HEAD
 from ...limits.client_shares import MAX_STREAMS
@@ -153,11 +154,13 @@ class GuardedHttp2Server(Http2Side, Http2Server):
             return True
         self._refused = event.stream_id
         answer = refusal("too_large", new_request_id())
+        if is_grpc(event.headers):
+            answer = trailers_only(answer)
         head = [
             (b":status", b"%d" % answer.status),
             *[(name.lower(), value) for name, value in answer.fields],
         ]
-        bodyless = (b":method", b"HEAD") in event.headers
+        bodyless = not answer.body or (b":method", b"HEAD") in event.headers
         with contextlib.suppress(h2.exceptions.ProtocolError):
             self.h2_conn.send_headers(event.stream_id, head, end_stream=bodyless)
             if not bodyless:

@@ -31,7 +31,7 @@ from .routes import note
 from .state import FlowStates
 from .stream import GuardedStream
 from .tls_layers import GuardedClientTLSLayer, GuardedServerTLSLayer
-from .upstream_protocol import GuardedHttpClient
+from .upstream_protocol import GuardedHttpClient, offer
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ class GuardedHttpLayer(BackloggedHttpLayer):
                     GuardedHttpClient.guard(one, self)
                 elif type(one) is layers.ServerTLSLayer:
                     GuardedServerTLSLayer.guard(one)
+                    offer(self.context.client, one.conn)
         yield from super().event_to_child(child, event)
 
     def _is_of_client(self, event: events.Event) -> bool:

@@ -28,6 +28,7 @@ from .response import linked_response
 from .routes import lead
 from .state import FlowState
 from .uploads import UploadingStream
+from .upstream_protocol import why_not_over
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +97,8 @@ class SendingStream(UploadingStream):
         same &= event.end_stream or held is None  # a body that another addon has put in its place
         if not same or not isinstance(server, Server) or not reaches(server, grant):
             return self._changed(flow_state)
-        if grant.handshake is not None and server.alpn == b"h2":
-            flow_state.progress.explain("the upstream speaks HTTP/2, over which WebSocket is not served")
+        if unfit := why_not_over(server, grant, flow_state.arrival):
+            flow_state.progress.explain(unfit)
             return self._refusal("upstream")
         if not self.http_layer.has_room(server):
             return self._refusal("unavailable")  # it would leave later, without being confirmed
@@ -115,7 +116,8 @@ class SendingStream(UploadingStream):
             flow_state.progress.withdraw(denied)
             return self._refusal(denied.code, denied.status, denied.sentence)
         ends = event.end_stream and (held is None or not held.size)
-        copy = wire_request(self.flow.request, grant.origin, sent, server, has_body=not ends)
+        asked = flow_state.arrival.takes_trailers
+        copy = wire_request(self.flow.request, grant.origin, sent, server, has_body=not ends, te=asked)
         return SendHttp(RequestHeaders(event.stream_id, copy, ends), server)
 
     def _after(self, command: commands.Command) -> Commands:
@@ -148,7 +150,13 @@ class SendingStream(UploadingStream):
         """Return an answer of ours for mitmproxy's page, which shows its version and upstream bytes."""
         status = event.code.http_status_code()
         passed = flow_state is not None and isinstance(flow_state.decision, PassThrough)
-        if command.connection is not self.context.client or status is None or self.head_sent:
+        if command.connection is not self.context.client:
+            return command
+        if self.head_sent and flow_state is not None and flow_state.granted is not None:
+            return self._broken_off(command)
+        if event.code is ErrorCode.CANCEL and flow_state is not None and flow_state.granted is not None:
+            return self._refusal("upstream")  # by the upstream: its client would take it for its own
+        if status is None or self.head_sent:
             return command
         if event.code is ErrorCode.REQUEST_VALIDATION_FAILED:
             self.invalid = True

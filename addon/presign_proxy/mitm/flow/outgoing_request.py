@@ -92,9 +92,17 @@ def leaving(forward: Forward, held: HeldBody | None) -> Outgoing:
 
 
 def wire_request(
-    request: http.Request, origin: Origin, sent: Outgoing, server: Server, *, has_body: bool
+    request: http.Request,
+    origin: Origin,
+    sent: Outgoing,
+    server: Server,
+    *,
+    has_body: bool,
+    te: bool = False,
 ) -> http.Request:
     """Return the copy that is sent: with the credential, and framed for the protocol of the upstream.
+
+    `te` says that the client takes trailers. An upstream over HTTP/1 is not told: its trailers are dropped.
 
     HTTP/2 bodies have no framing of their own in HTTP/1, and mitmproxy adds none: without it, a body would
     be read as the next request.
@@ -106,6 +114,8 @@ def wire_request(
             fields += ((b"Transfer-Encoding", b"chunked"),)
         elif not is_h1(data.http_version) and reads_body(data.method):
             fields += ((b"Content-Length", b"0"),)  # without it, some servers answer 411
+    if te and server.alpn == b"h2" and not is_h1(data.http_version):
+        fields += ((b"te", b"trailers"),)
     # Shallow copies: mitmproxy's own constructor checks every field's type again, its copy() serialises.
     copied = twin(request)
     copied.data = twin(data)

@@ -12,7 +12,7 @@ from ...core.links import Led
 from ...core.rewrite_response import Reply, linked
 from ...core.upgrade import SWITCHING
 from ...http.response_head import UNFRAMED
-from .raw_message import headers_of, twin
+from .raw_message import headers_of, is_h1, twin
 from .state import FlowState
 
 _UNKNOWN_TO_1_0 = frozenset((b"transfer-encoding", b"connection"))
@@ -52,6 +52,8 @@ def put_reply(event: ResponseHeaders, reply: Reply, *, client_version: bytes) ->
     elif client_version == b"HTTP/1.0":
         # HTTP/1.0 knows no chunks: the body ends with the connection.
         fields = tuple(field for field in fields if field[0].lower() not in _UNKNOWN_TO_1_0)
+    if not is_h1(response.data.http_version):
+        fields = tuple([(name.lower(), value) for name, value in fields])  # mitmproxy logs each that is not
     response.data.reason = reply.reason
     response.data.headers = headers_of(fields)
     response.stream = True

@@ -44,7 +44,7 @@ from ...core.policy import body_too_large
 from ...errors import Denied
 from ...http.response_head import UNFRAMED
 from ..hook_dispatch import Begin
-from .arrival import Arrival, arrival_of
+from .arrival import arrival_of
 from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
 from .response import unframe
@@ -64,9 +64,6 @@ class GuardedStream(WebSocketStream):
     """A stream that forwards only what its flow's state says may be forwarded."""
 
     begin: Begin | None = None
-    arrival: Arrival | None = None
-    bodiless = False
-    """True if its answer ends with its head."""
 
     @property
     def is_refused(self) -> bool:
@@ -239,20 +236,15 @@ class GuardedStream(WebSocketStream):
 
     def _granted(self, event: events.Event, flow_state: FlowState) -> Commands:
         """Handle an event of a request that was granted."""
-        if isinstance(event, RequestTrailers | ResponseTrailers):
-            return  # fields that were not stripped or masked
+        if isinstance(event, RequestTrailers):
+            return  # fields that were not stripped
         if isinstance(event, ResponseHeaders):
             answer = self._receive_head(event, flow_state)
             if answer is not None:
                 yield from self._cancel(flow_state)
                 yield from self._answer(answer)
                 return
-        elif isinstance(event, ResponseData):
-            flow_state.progress.upload.answer_moved()
-            yield from self._receive(flow_state, event)
-            return
-        elif isinstance(event, ResponseEndOfMessage):
-            flow_state.progress.response.end()
+        elif isinstance(event, ResponseData | ResponseTrailers | ResponseEndOfMessage):
             yield from self._receive(flow_state, event)
             return
         elif isinstance(event, ResponseProtocolError):

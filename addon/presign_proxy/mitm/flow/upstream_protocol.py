@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from mitmproxy import ctx
+from mitmproxy.connection import Client, Connection, Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HttpClient, RegisterHttpConnection, is_h3_alpn
 from mitmproxy.proxy.layers.http._http3 import Http3Client
 
+from ...core.decision import Forward
+from .arrival import Arrival
 from .coalesce import Commands
 from .http1_client import GuardedHttp1Client
 from .http2_client import Downloads, GuardedHttp2Client
+
+_BOTH: Final = (b"h2", b"http/1.1")
+
+
+def offer(client: Client, server: Connection) -> None:
+    """Offer HTTP/1.1 too where the client speaks nothing but HTTP/2.
+
+    mitmproxy offers an upstream what the client has offered. An upstream that speaks HTTP/1.1 alone would end
+    the handshake, though the request could be sent.
+    """
+    if client.alpn == b"h2" and isinstance(server, Server) and not server.alpn_offers:
+        if b"http/1.1" not in client.alpn_offers and ctx.options.http2:
+            server.alpn_offers = _BOTH
+
+
+def why_not_over(server: Server, grant: Forward, arrival: Arrival) -> str:
+    """Return why a request cannot be sent over the protocol of an upstream; empty if it can."""
+    if grant.handshake is not None and server.alpn == b"h2":
+        return "the upstream speaks HTTP/2, over which WebSocket is not served"
+    if arrival.is_grpc and server.alpn != b"h2":
+        return "the upstream does not offer HTTP/2 (by ALPN, over TLS), which gRPC needs"
+    return ""
 
 
 class GuardedHttpClient(HttpClient):

@@ -2,7 +2,8 @@
 
 mitmproxy reuses any connection of the same client that leads to the same place. Behind a balancer that client
 is many people, so the rules of the lane's pool hold here too. Over HTTP/2 requests are told apart by their
-frames, and share what they like.
+frames, and share a connection, unless the upstream does not read what was sent on it: a head would leave with
+its credential as late as the upstream likes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import GetHttpConnection
 from mitmproxy.proxy.layers.http._events import HttpEvent, RequestHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Client
+from mitmproxy.proxy.layers.http._http2 import Http2Client
 
 from ...http.connection_reuse import has_plain_answer, reads_body
-from ..sockets import is_silent
+from ..sockets import is_silent, is_stuck
 from .coalesce import Commands
 from .layer_stack import descendants
 from .upstream_connections import WaitingHttpLayer
@@ -65,6 +67,8 @@ class SharingHttpLayer(WaitingHttpLayer):
                 return one.owner == self._client_of(event) and is_silent(
                     self.context.client, self.dialled(connection)
                 )
+            if isinstance(one, Http2Client) and event.connection_spec_matches(connection):
+                return not is_stuck(self.context.client, self.dialled(connection))
         return True
 
     def _client_of(self, event: GetHttpConnection) -> str:
