@@ -62,6 +62,7 @@ class Lab:
         upstreams |= {
             "conn_tls": f"api.tls.test:{parsers.tls_port}",
             "pk_lab": f"img.lab.test:{parsers.ports['h11']}",
+            "conn_hosts": f"127.0.0.1:{parsers.ports['h11']}",
         }
         keys = [{"secret": SIGNING}]
         connections: dict[str, Any] = {
@@ -78,6 +79,17 @@ class Lab:
         connections["conn_waitress" if "conn_waitress" in connections else "conn_h11"]["allow"] = {
             "paths": ["v1/*"]
         }
+        if not parsers.missing:
+            connections["conn_hosts"] |= {
+                "upstream": f"http://{upstreams['conn_hosts']}/main",
+                "upstreams": {
+                    "up": {
+                        "url": f"http://{upstreams['conn_tornado']}/up",
+                        "auth": {"type": "basic", "username": "user"},
+                    },
+                    "raw": f"http://{upstreams['conn_aiohttp']}/raw",
+                },
+            }
         connections["conn_h11"]["cors"] = {"origins": [PAGE.decode()]}
         connections["pk_lab"] = {
             "scheme": "source",
@@ -203,9 +215,16 @@ class Lab:
         self.check_readers(talk.answers)
         self.check_logs()
 
+    def auth(self, grant: Granted) -> dict[str, Any]:
+        """How the credential stands in what the upstream gets."""
+        connection = self.connections[grant.connection]
+        other = connection["upstreams"][grant.upstream] if grant.upstream else {}
+        own: dict[str, Any] = {} if isinstance(other, str) else other.get("auth", {})
+        return own or connection.get("auth", {})
+
     def is_it(self, one: Parsed, grant: Granted) -> bool:
         """Whether a parser read what the verifier granted."""
-        auth = self.connections[grant.connection].get("auth", {})
+        auth = self.auth(grant)
         target = grant.target
         if auth.get("type") == "query":
             target += (b"&" if b"?" in target else b"?") + f"key={REAL}".encode()
@@ -223,7 +242,7 @@ class Lab:
 
     def check_fields(self, one: Parsed, grant: Granted) -> None:
         """One credential, nothing of ours, nothing that the client did not send."""
-        auth = self.connections[grant.connection].get("auth", {})
+        auth = self.auth(grant)
         credential = {
             "bearer": ("authorization", f"Bearer {REAL}"),
             "basic": ("authorization", "Basic " + base64.b64encode(f"user:{REAL}".encode()).decode()),

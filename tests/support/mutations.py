@@ -54,6 +54,22 @@ class Sample:
 PATHS = (
     "v1/models", "v1/a/b", "v1/caf%C3%A9", "v1/x;p=1/y", "v1/", "v1/a+b:c@d", "v1/%6Dodels", "v1/%7euser", "x/y"
 )  # fmt: skip
+SEVERAL = ("@up/*", "@raw/*", "*,@up/*", "@raw/v1/*,@up/v1/*", "@up*", "%40up/*", "*/@up/*", "@UP/*")
+"""Patterns for the upstreams `up` and `raw`, and some that are for neither."""
+LEADING = (
+    "",
+    "@up/",
+    "@up/",
+    "@raw/",
+    "%40up/",
+    "@UP/",
+    "@other/",
+    "@raw/../@up/",
+    "@up;/",
+    "/@up/",
+    "@up%2F",
+    "@u%70/",
+)
 EXTRA = ("", "", "q=1", "flag&x=%20&y=1+2", "a=b;c", "key=own", "&&", "a=%00", "sig=1&exp=2")
 BODIES = (b"", b"abc", b"0\r\n\r\n", b"GET /admin HTTP/1.1\r\nHost: presign.local\r\n\r\n", bytes(range(256)))
 METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE")
@@ -112,6 +128,12 @@ class Samples:
     def _host(self, way: str, name: str) -> str:
         return self.upstreams[name] if way in ("intercept", "tunnel", "tls", "reverse") else GATEWAY
 
+    def _places(self, name: str) -> list[str]:
+        """`host:port/base` of each upstream of a connection."""
+        found = self.connections[name]
+        others = [one if isinstance(one, str) else one["url"] for one in found["upstreams"].values()]
+        return [url.partition("://")[2] for url in (found["upstream"], *others)]
+
     def presigned(self, draw: Draw, way: str, name: str, asked: tuple[str, ...] = METHODS) -> Message:
         """A request that is good, or nearly: its method and path may not be signed for."""
         method = draw(st.sampled_from(asked))
@@ -121,7 +143,16 @@ class Samples:
         paths = draw(st.sampled_from(("*", "v1/*", path, "/v1/*", "v1/*,x/*")))
         carrier = draw(st.sampled_from(CARRIERS))
         at_gateway = way in ("direct", "absolute", "connect") or (way == "reverse" and draw(st.booleans()))
-        base = "" if at_gateway else "/base" if name == "conn_tornado" else ""
+        host, base = self._host(way, name), "" if at_gateway else "/base" if name == "conn_tornado" else ""
+        if "upstreams" in self.connections[name]:
+            paths = draw(st.sampled_from((paths, *SEVERAL)))
+            if at_gateway:
+                path = draw(st.sampled_from(LEADING)) + path
+            elif way != "tunnel":
+                host, _, base = draw(st.sampled_from(self._places(name))).partition("/")
+                base = f"/{base}"
+            else:
+                base = "/main"
         prefix = f"/api/proxy/{name}" if at_gateway and carrier in ("query", "header") else base
         grant = (self.secret, name, in_an_hour(self.now), methods, paths)
         query, fields = [extra] if extra else [], []
@@ -138,7 +169,6 @@ class Samples:
         else:
             self._key(carrier, name, token(*grant), query, fields)
         target = f"{prefix}/{path}" + (f"?{'&'.join(query)}" if query else "")
-        host = self._host(way, name)
         if way in ("absolute", "intercept"):
             target = f"http://{host}{target}"
         message = Message(method.encode(), target.encode(), [f"Host: {host}".encode()])

@@ -199,6 +199,8 @@ class Granted:
     target: bytes
     body: bytes
     sent: Pairs
+    upstream: str = ""
+    """The name of one besides the connection's default upstream."""
 
 
 class No(Exception):
@@ -272,7 +274,6 @@ class Verifier:
             raise No  # the gateway itself answers a browser's question
         self._verify(connection, name, fields, now)
         self._slot(connection, fields)
-        scheme, host, port, base = split_url(connection["upstream"])
         self._methods(connection, asked.method, fields["Methods"])
         if any(
             folded(header) in ("x-http-method-override", "x-http-method", "x-method-override")
@@ -280,26 +281,44 @@ class Verifier:
             for header, value in asked.fields
         ):
             raise No
-        path = canonical(raw_path)
-        if not at_gateway:
-            if origin != (scheme, host, port) or not path.startswith(base + "/"):
+        other, path = self._upstream(connection, None if at_gateway else origin, canonical(raw_path))
+        scheme, host, port, base = split_url(_url_of(connection, other))
+        ceiling = connection.get("allow", {}).get("paths")
+        for listed in (fields["Paths"].split(","), *([ceiling] if ceiling else [])):
+            below = [_below(item, other, "upstreams" in connection) for item in listed]
+            if not any(item is not None and matches(item, path) for item in below):
                 raise No
-            path = path.removeprefix(base)
-        if not any(matches(item, path) for item in fields["Paths"].split(",")):
-            raise No
-        allowed = connection.get("allow", {}).get("paths", ["*"])
-        if not any(matches(item, path) for item in allowed):
-            raise No
         own = set(connection["auth"].get("params", {}))
         if query is not None and own:
             kept = [piece for piece in query.split(b"&") if folded_name(piece) not in own]
             query = b"&".join(kept) if kept else None
         sent = (base + path).encode() + (b"" if query is None else b"?" + query)
-        return self._granted(asked, name, host, port, scheme, sent)
+        return self._granted(asked, name, host, port, scheme, sent, other)
 
-    def _granted(self, asked: Asked, name: str, host: str, port: int, scheme: str, target: bytes) -> Granted:
+    def _upstream(self, connection: Mapping[str, Any], origin: Origin | None, path: str) -> tuple[str, str]:
+        """The name of the upstream, empty for the default one, and the path below it."""
+        others = connection.get("upstreams", {})
+        if origin is None:
+            if not others or not path.startswith("/@"):
+                return "", path
+            name, slash, rest = path[2:].partition("/")
+            if name not in others or not slash:
+                raise No
+            return name, slash + rest
+        found = []
+        for name in ("", *others):
+            scheme, host, port, base = split_url(_url_of(connection, name))
+            if origin == (scheme, host, port) and path.startswith(base + "/"):
+                found.append((name, path.removeprefix(base)))
+        if len(found) != 1:
+            raise No
+        return found[0]
+
+    def _granted(
+        self, asked: Asked, name: str, host: str, port: int, scheme: str, target: bytes, other: str = ""
+    ) -> Granted:
         authority = host if PORTS[scheme] == port else f"{host}:{port}"
-        return Granted(name, asked.method, authority, target, asked.body, asked.fields)
+        return Granted(name, asked.method, authority, target, asked.body, asked.fields, other)
 
     def _addressed(self, asked: Asked, way: Way) -> tuple[Origin, bytes]:
         hosts = asked.all(b"host")
@@ -336,11 +355,11 @@ class Verifier:
         path = canonical(raw_path)
         found = []
         for name, connection in self.connections.items():
-            if "upstream" in connection:
-                scheme, host, port, base = split_url(connection["upstream"])
+            for other in ("", *connection.get("upstreams", {})) if "upstream" in connection else ():
+                scheme, host, port, base = split_url(_url_of(connection, other))
                 if (scheme, host, port) == origin and path.startswith(base + "/"):
                     found.append(name)
-        if len(found) != 1:
+        if len(set(found)) != 1:
             raise No
         return found[0]
 
@@ -514,6 +533,22 @@ def _is_preflight(asked: Asked) -> bool:
 def _origins(connection: Mapping[str, Any]) -> list[str]:
     origins: list[str] = connection.get("cors", {}).get("origins", [])
     return origins
+
+
+def _url_of(connection: Mapping[str, Any], name: str) -> str:
+    """The URL of an upstream by its name."""
+    found = connection["upstreams"][name] if name else connection["upstream"]
+    return found if isinstance(found, str) else str(found["url"])
+
+
+def _below(pattern: str, name: str, several: bool) -> str | None:
+    """The rest of a pattern for the upstream of this name; None for a pattern of another upstream."""
+    bare = pattern.removeprefix("/")
+    if not several:
+        return pattern
+    if name:
+        return bare.removeprefix(f"@{name}/") if bare.startswith(f"@{name}/") else None
+    return None if bare.startswith("@") else pattern
 
 
 def split_url(url: str) -> tuple[str, str, int, str]:
