@@ -67,7 +67,7 @@ CACHES = {
     "core.aws_sigv4._signer": "64 services: those of signed requests with a good presign",
     "config.build_connections._conduct": "1,024 values that were configured",
     "config.signing_parts._ceiling": "1,024 values that were configured",
-    "config.build_connections._key_forms": "1,024 values that were configured",
+    "config.build_key_forms.key_forms": "1,024 values that were configured",
     "config.build_connections._limits": "1,024 values that were configured",
     "config.build_connections._parse_upstream": "4,096 URLs that were configured",
     "config.build_connections._second_hosts": "1,024 lists that were configured",

@@ -31,6 +31,17 @@ def minted(shell: Shell, *options: str) -> str:
     return done.out.strip()
 
 
+def test_a_pattern_of_another_upstream_is_held_against_the_host(shell: Shell) -> None:
+    token = minted(shell, "--paths", "@uploads/repos/*", "--as", "key")
+    curl = f"curl -H 'Authorization: Bearer {token}' https://uploads.example.com/repos/x"
+    done = shell.presign("explain", "--secret-env", "SIGNING_SECRET", curl)
+    assert done.code == 0, done.all
+    assert "That holds if https://uploads.example.com is the upstream @uploads" in done.out
+    other = shell.presign("explain", curl.replace("/repos/x", "/other"))
+    assert other.code == 1
+    assert "path_not_allowed" in other.out
+
+
 def told(done: Done) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(done.out)
     return found

@@ -146,6 +146,14 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, upstreams: Any, said: 
     assert all(problem.split(":")[1].isdigit() and problem.split(":")[2].isdigit() for problem in found)
 
 
+@pytest.mark.parametrize("path", ["@fils/*", "@*", "/@Files/x", "@files"])
+def test_a_ceiling_that_names_no_upstream_is_told(tmp_path: Path, path: str) -> None:
+    upstreams = {"files": "https://files.example.com"}
+    (found,) = problems(tmp_path, upstreams, allow={"paths": ["v1/*", path]})
+    assert "allow.paths.1: begins with the name of no upstream: there are @files" in found
+    assert one(tmp_path, {"upstream": "https://a.example", "auth": BEARER, "allow": {"paths": [path]}})
+
+
 def test_a_connection_with_several_secrets_has_none_to_put_elsewhere(tmp_path: Path) -> None:
     two = {"type": "header", "headers": {"X-A": KEY, "X-B": KEY + "2"}}
     form = {"url": "https://f.example.com", "auth": {"type": "bearer"}}

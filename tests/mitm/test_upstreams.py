@@ -35,10 +35,18 @@ UPSTREAMS = {
     "plain": {"url": f"https://{PLAIN}", "auth": {"type": "none"}},
 }
 
+LATE = {"url": f"https://{PLAIN}/late", "auth": {"type": "none"}}
+
 
 def connections() -> dict[str, Any]:
     return {
         "conn_api": bearer_connection(f"https://{API}", SECRET, upstreams=UPSTREAMS),
+        # Its secret is fetched when it is first needed, and known in all of its forms then.
+        "conn_late": bearer_connection(f"https://{API}/late", SECRET)
+        | {
+            "auth": {"type": "bearer", "token": {"exec": ["echo", REAL_SECRET]}},
+            "upstreams": {"git": UPSTREAMS["git"] | {"url": f"https://{GIT}/late"}, "plain": LATE},
+        },
         "conn_narrow": bearer_connection(
             f"https://{API}/narrow",
             SECRET,
@@ -243,6 +251,24 @@ def test_an_upstream_that_shows_the_form_of_another_reveals_nothing(
         assert found.status == 200
         assert not Traces([REAL_SECRET]).found_in(whole)
         assert BASIC.removeprefix("Basic ").encode() not in whole
+
+
+def test_a_secret_that_a_program_prints_is_put_on_in_each_form(
+    monkeypatch: pytest.MonkeyPatch, gateway: Mitm, tls_upstream: Recorder
+) -> None:
+    monkeypatch.setitem(BEHAVIOURS, "tells", lambda _: Answer(200, (("X-Shown", BASIC),), BASIC.encode()))
+    grant = Grant("conn_late", paths="@git/*,@plain/*,a/*")
+    expected = {
+        "@plain/tells": (PLAIN, None),
+        "@git/tells": (GIT, BASIC),
+        "a/tells": (API, f"Bearer {REAL_SECRET}"),
+    }
+    for path in expected:
+        found = ask(gateway.port, grant.target(path))
+        assert found.status == 200
+        assert BASIC.removeprefix("Basic ").encode() not in found.body
+    seen = tls_upstream.wait_for(3)
+    assert [(one.sni, one.header("authorization")) for one in seen] == list(expected.values())
 
 
 def test_the_audit_log_names_the_upstream(gateway: Mitm, tls_upstream: Recorder) -> None:

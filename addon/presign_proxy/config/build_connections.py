@@ -10,7 +10,7 @@ from typing import Final
 
 from ..config_problems import Location
 from ..core.ceiling import Ceiling
-from ..core.connection import Conduct, Connection, KeyForms, Reached, SourceRules, Upstream
+from ..core.connection import Conduct, Connection, Reached, SourceRules, Upstream
 from ..core.cors import Cors
 from ..core.credentials import (
     Injector,
@@ -30,7 +30,8 @@ from ..signing.secret import LateSecret
 from ..signing.source_url import SourceUrl, parse_url
 from .build_cors import cors_of
 from .build_credentials import FileSecrets
-from .build_upstreams import reached_of, slots_of, with_upstreams
+from .build_key_forms import key_forms, key_slots
+from .build_upstreams import check_paths, reached_of, slots_of, with_upstreams
 from .schema.connections import (
     Auth,
     CommonConnection,
@@ -91,7 +92,7 @@ class Registrar:
             parse=lambda place, url: self._upstream(place, url, entry),
             wrong=self._wrong,
         )
-        taken = slots_of(upstreams.values() or [default], entry.key_slots)
+        taken = slots_of(upstreams.values() or [default], key_slots(entry.key_slots))
         slots = taken.headers
         keys = self._keys((*at, "signing_keys"), entry)
         self._check_defaults((*at, "default_headers"), entry.default_headers, slots)
@@ -112,7 +113,7 @@ class Registrar:
             also=_second_hosts(tuple(entry.also)),
             networks=self._networks((*at, "allow_networks"), entry.allow_networks),
             taken=taken if taken != injector.slots else None,
-            key_forms=_key_forms(tuple(entry.key_shapes), tuple(entry.key_slots.passwords)),
+            key_forms=key_forms(tuple(entry.key_shapes), tuple(entry.key_slots.passwords)),
         )
         return with_upstreams(found, upstreams)
 
@@ -190,6 +191,7 @@ class Registrar:
         return cors_of(entry.cors, sent, cookies=entry.cookies == "pass") if entry.cors is not None else None
 
     def _ceiling(self, at: Location, entry: PresignConnection) -> Ceiling:
+        check_paths((*at, "allow", "paths"), entry.allow.paths, entry.upstreams, self._wrong)
         return ceiling(entry, lambda message: self._wrong((*at, "allow", "methods"), message))
 
     def _limits(self, at: Location, entry: CommonConnection) -> tuple[Limit, ...]:
@@ -267,11 +269,6 @@ def _late(injector: Injector) -> tuple[LateSecret, ...]:
 
 # Equal values share one object: most connections of a large registry differ only in their secrets.
 _conduct = lru_cache(maxsize=1024)(Conduct)
-
-
-@lru_cache(maxsize=1024)
-def _key_forms(shapes: tuple[str, ...], passwords: tuple[str, ...]) -> KeyForms:
-    return KeyForms(frozenset(map(str.encode, shapes)), frozenset(map(str.encode, passwords)))
 
 
 @lru_cache(maxsize=1024)

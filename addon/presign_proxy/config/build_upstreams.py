@@ -20,9 +20,8 @@ from ..core.credentials import (
     bearer,
 )
 from ..core.path_credential import PathCredential, path_credential
-from ..http.field_names import header_key, param_key
+from ..http.patterns import pattern
 from ..signing.secret import Secret
-from .schema.connections import KeySlots
 from .schema.upstreams import AuthForm, FullUpstream, UpstreamEntry, full
 
 _SEVERAL: Final = "needs a connection with one secret, to put it in another place"
@@ -64,15 +63,22 @@ def reached_of(
     return found
 
 
-def slots_of(found: Iterable[Reached], more: KeySlots) -> CredentialSlots:
+def check_paths(at: Location, paths: Iterable[str], names: Iterable[str], wrong: Wrong) -> None:
+    """Check that each pattern that begins with `@` names an upstream of the connection, if it has several."""
+    known = [f"@{name}" for name in names]
+    for index, text in enumerate(paths if known else ()):
+        one = pattern(text)
+        if one.at and f"@{one.upstream}" not in known:
+            wrong(
+                (*at, index),
+                f"begins with the name of no upstream: there are {', '.join(known)}; for a path of the"
+                " default upstream that begins with @, write %40",
+            )
+
+
+def slots_of(found: Iterable[Reached], more: CredentialSlots) -> CredentialSlots:
     """Return the places of credentials at any of these upstreams, and those in which a key may also stand."""
-    each = [one.injector.slots for one in found]
-    each.append(
-        CredentialSlots(
-            frozenset([header_key(name.encode()) for name in more.headers]),
-            frozenset([param_key(name.encode()) for name in more.params]),
-        )
-    )
+    each = [more, *[one.injector.slots for one in found]]
     return CredentialSlots(
         frozenset().union(*[one.headers for one in each]), frozenset().union(*[one.params for one in each])
     )

@@ -11,14 +11,16 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from ..core.ceiling import Ceiling
-from ..core.connection import Connection, SourceRules, Upstream
+from ..core.connection import Connection, Reached, SourceRules, Upstream
+from ..core.credentials import NoCredential
 from ..core.decision import PASS, Deny, Facts, denial
 from ..core.presign_checks import PresignClaim, checks_of
 from ..core.recognise import form_of, recognise
 from ..core.registry import Registry
 from ..core.source_checks import SOURCE_CHECKS, SourceClaim
 from ..errors import Denied
-from ..http.message import Request, check_grammar, check_size, head_of
+from ..http.message import Origin, Request, check_grammar, check_size, head_of
+from ..http.patterns import pattern
 from ..signing import source_scheme
 from ..signing.carrier_names import API_PROXY, TERMS, TOKEN_PATH
 from ..signing.keys import NO_KEYS, KeyRing, SigningKey
@@ -200,7 +202,7 @@ def _checked_presign(case: Case, presign: Presign) -> Iterator[tuple[str, Refusa
             continue
         denied = _refusal(case, name, run, claim)
         if name == "path" and denied is not None and not presign.gateway:
-            denied = _below_a_base(case, run, claim)
+            denied = _below_a_base(case, run, claim) and _at_an_upstream(case, run, claim)
         yield name, denied
         if denied is not None and name in _NEEDED:
             return
@@ -215,6 +217,19 @@ def _refusal[Claim](case: Case, name: str, run: Callable[[Claim], None], claim: 
     except Denied as denied:
         return denial(denied, "bare" if isinstance(case.claim, Source) else "json", case.facts)
     return None
+
+
+def _at_an_upstream(case: Case, run: Callable[[PresignClaim], None], claim: PresignClaim) -> Refusal:
+    """Check the path again, as one of each upstream that a pattern names: the host may be any of them."""
+    known, denied = claim.connection, _refusal(case, "path", run, claim)
+    nowhere, there = Upstream(Origin("https", "", 0)), case.request.origin
+    for name in sorted({pattern(text).upstream for text in claim.paths} - {""}):
+        reached = Reached(Upstream(there, name=name), NoCredential())
+        claim.connection = replace(known, upstreams={"": Reached(nowhere, NoCredential()), name: reached})
+        if _refusal(case, "path", run, claim) is None:
+            return None
+    claim.connection, case.facts.known = known, known
+    return denied
 
 
 def _below_a_base(case: Case, run: Callable[[PresignClaim], None], claim: PresignClaim) -> Refusal:

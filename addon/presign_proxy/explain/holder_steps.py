@@ -94,7 +94,14 @@ def _methods_refused(case: Case) -> Step:
 
 def _path(case: Case) -> Step | None:
     step = describe(case, "path")
-    if step is None or not (base := _base_of(case)):
+    if step is None:
+        return step
+    path = case.facts.path or ""
+    if path.startswith("/@") and not case.gateway:
+        name = path[1:].partition("/")[0]
+        text = f"{step.text} That holds if {case.request.origin} is the upstream {name} of the connection."
+        return step._replace(outcome="note", text=text)
+    if not (base := _base_of(case)):
         return step
     text = f"{step.text} That holds if the API's paths begin at {base}."
     return step._replace(outcome="note", text=text)

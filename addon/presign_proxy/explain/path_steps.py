@@ -43,7 +43,7 @@ def _path(case: Case) -> Step:
     signed, allowed, path = _patterns(case)
     by = next((one.text for one in signed if one.matches(path)), "")
     ceiling = next((one.text for one in allowed if one.matches(path)), "")
-    own = "" if (ceiling,) == ANY else f', and the connection\'s own "{ceiling}"'
+    own = "" if (ceiling,) in (ANY, ("",)) else f', and the connection\'s own "{ceiling}"'
     return Step("path", "ok", f'{case.facts.path} matches the signed "{by}"{own}.', _respelled(case))
 
 

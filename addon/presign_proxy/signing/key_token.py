@@ -41,12 +41,15 @@ class Beside(NamedTuple):
     password: bytes = b""
 
 
+NOTHING: Final = Beside()
+
+
 class KeyToken(NamedTuple):
     """A token in the place of an API key."""
 
     slot: TokenSlot
     token: bytes
-    beside: Beside = Beside()
+    beside: Beside = NOTHING
 
 
 def key_tokens(request: Request, head: Head, query: bytes | None) -> list[KeyToken]:
@@ -75,16 +78,20 @@ def key_tokens(request: Request, head: Head, query: bytes | None) -> list[KeyTok
         for piece in query.split(b"&"):
             name, _, value = piece.partition(b"=")
             if (split := split_shape(value)) is not None:
-                found.append(KeyToken(TokenSlot("param", param_key(name)), split[1], Beside(split[0])))
+                found.append(KeyToken(TokenSlot("param", param_key(name)), split[1], _behind(split[0])))
             elif holds_token(piece):
                 raise Malformed("a token in the query is not a plain value")
     return found
 
 
+def _behind(shape: bytes) -> Beside:
+    return Beside(shape) if shape else NOTHING
+
+
 def _token_in_value(name: bytes, value: bytes) -> KeyToken | None:
     """Return the token of one header: the whole value, or the part after a scheme word, or inside Basic."""
     if (split := split_shape(value)) is not None:
-        return KeyToken(TokenSlot("header", name), split[1], Beside(split[0]))
+        return KeyToken(TokenSlot("header", name), split[1], _behind(split[0]))
     if name in _AUTHORIZATIONS:
         word, *rest = value.split(None, 1) or (b"",)
         rest_value = rest[0] if rest else b""
@@ -92,7 +99,7 @@ def _token_in_value(name: bytes, value: bytes) -> KeyToken | None:
             return _token_in_basic(name, rest_value)
         split = split_shape(rest_value.removeprefix(_TOKEN_PARAM))
         if name == b"authorization" and split is not None:
-            return KeyToken(TokenSlot("header", name), split[1], Beside(split[0]))
+            return KeyToken(TokenSlot("header", name), split[1], _behind(split[0]))
     if holds_token(value):
         raise Malformed("a token is in a place that is not for a credential")
     return None

@@ -20,7 +20,7 @@ from ..http.query import MAX_PARAMETERS, check_parameters, form_decode, hides
 from . import grammar
 from .carrier_names import API_PROXY, MAX_LIST, NAMES, TERMS, TOKEN_PATH
 from .disclosure import discloses, shows_signature
-from .key_token import Beside, KeyToken, TokenSlot, check_once, key_tokens, without_token
+from .key_token import NOTHING, Beside, KeyToken, TokenSlot, check_once, key_tokens, without_token
 from .signed_policy import PolicyText, check_written
 from .tokens import has_start, parse_token, shows_token, split_shape
 
@@ -139,7 +139,7 @@ def _checked(
     if len(fields) > len(_REQUIRED) + (connection_id is not None):
         written = _written(fields)
     slots = tuple([one.slot for one in keys]) if keys else ()
-    beside = tuple([one.beside for one in keys if any(one.beside)]) if keys else ()
+    beside = tuple([one.beside for one in keys if one.beside != NOTHING]) if keys else ()
     found = (carrier, connection_id, expires, methods, paths, signature, gateway, path, query)
     return Presign(*found, slots, written, beside)
 
