@@ -86,6 +86,7 @@ SENDING = (
     "is_unchanged@1",
     "is_unchanged@2",
     "reaches",
+    "why_not_over",
     "wire_request",
     "SendingStream._connect",
     "SendingStream._send",
@@ -96,6 +97,8 @@ DIALLING = ("Dialler.connect",)
 # After the answer of the upstream has begun to arrive: no whole answer of the upstream reaches the client.
 ANSWERED = (
     "rewrite",
+    "checked_head",
+    "masked_fields",
     "Mask.mask",
     "MaskedStream.__call__",
     "Body.__init__",

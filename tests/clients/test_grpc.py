@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,9 +20,12 @@ import pytest
 import trustme
 
 from presign_proxy.config.registry_file.storage import write_private
+from presign_proxy.core.grpc_answer import GRPC_STATUS
+from presign_proxy.errors import STATUS
 from support.asking import SECRET, Grant
 from support.audit_log import audit_lines
 from support.config import write_config
+from support.documents import DOCS, block
 from support.gateways import TLS_NAMES, MakeGateway
 from support.grpc_server import DETAILS, SERVICE, GrpcServer, Stub, path
 from support.lab import REAL_SECRET, bearer_connection
@@ -442,6 +446,24 @@ def test_a_program_finds_proxy_authorities_and_key_in_its_environment(
     argv = [sys.executable, "-c", PROGRAM, f"localhost:{lab.server.port}", path("Echo")]
     done = subprocess.run(argv, capture_output=True, check=False, text=True, env=env, timeout=60)
     assert done.stdout.startswith(printed), done.stdout + done.stderr
+
+
+def test_the_example_of_the_documents_calls(lab: Lab) -> None:
+    token = Grant("conn_grpc", "POST", f"{SERVICE}/*").token
+    program = block(DOCS["grpc.md"], "python").replace("gateway-ca.pem", str(lab.gateway.ca))
+    program = program.replace("gateway.example.com:8443", f"localhost:{lab.gateway.port}")
+    env = os.environ | {"API_KEY": token}
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, capture_output=True, check=False, text=True, env=env, timeout=60)
+    assert done.stdout == "hello\n", done.stderr
+
+
+def test_the_documents_say_which_status_a_code_has() -> None:
+    rows = [line for line in DOCS["grpc.md"].splitlines() if re.match(r"\| `.*\([0-9]+\)", line)]
+    said = {code: row for row in rows for code in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
+    assert {code for code in GRPC_STATUS if STATUS[code] not in (403, 426, 428)} <= said.keys()
+    for code, row in said.items():
+        assert f"({GRPC_STATUS[code]})" in row
 
 
 def by_node(lab: Lab, form: str, token: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ Generated from `addon/presign_proxy/config/presets/providers.json`; do not edit.
 preset does, and how to write your own, is described in [Configuration](configuration.md#presets). A
 connection takes `auth: {token: …}`, unless the column says which secrets it asks for, and `vars` for each
 variable of the host. Upstreams besides the first one are addressed by their name, as in `@uploads/*`: see
-[Several hosts of one provider](several-hosts.md).
+[Several hosts of one provider](several-hosts.md). Which programs and libraries were run through the gateway,
+and how, is listed in [Clients](clients.md).
 
 Tried against stand-ins only, not against the providers themselves: all presets with `oauth2` or
 `aws_sigv4`. The signatures for AWS are checked with the vectors that AWS publishes.
