@@ -167,7 +167,7 @@ def test_a_program_that_cannot_even_be_run_is_not_tried_with_every_request(
         fetcher.forget(tmp_path)
         for _ in range(5):
             with pytest.raises(Denied):
-                await fetcher._get(LateSecret(("true",), 300))
+                await fetcher._get(LateSecret(("true",), 300), {})
 
     asyncio.run(ask_often())
     assert tries == 1

@@ -57,12 +57,12 @@ class Lab:
         return Outward(origin.host, origin.port)
 
     async def token(self) -> str:
-        found = await self.fetcher.fill(self.forward)
+        found = await self.fetcher.fill(self.forward, lambda _: True)
         return dict(found.sent.fields)[b"Authorization"].decode().removeprefix("Bearer ")  # type: ignore[union-attr]
 
     async def settled(self) -> None:
         """Wait for what was begun, whatever comes of it."""
-        await asyncio.gather(*self.fetcher._flights.values(), return_exceptions=True)
+        await asyncio.gather(*[one.secret for one in self.fetcher._flights.values()], return_exceptions=True)
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,7 @@ class Lab:
             self.states,
             self.reloaded.append,
             self._end_revoked,
+            self._end_lapsed,
             self.ticked.append,
             lambda flow_state, outcome: self.ended.append((flow_state, outcome)),
         )
@@ -93,6 +94,9 @@ class Lab:
         patch.setattr(module, "has_gone", lambda client: client.has_gone)
         patch.setattr(module, "is_quiet", lambda client: client.is_quiet)
         patch.setattr(module, "is_taken", self._is_taken)
+
+    async def _end_lapsed(self, _: float) -> None:
+        """Nothing is read here."""
 
     async def _end_revoked(self, now: float) -> None:
         self.revoked.append(now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from ..config.live import LiveConfig
@@ -19,11 +20,13 @@ from ..http.message import Request
 from ..limits.limiter import Limiter
 from ..limits.slots import LimitHold
 from ..observe.audit_log import AuditLog
+from ..signing.secret import LateSecret
 from .credential_fetch import Fetcher
 from .destination import DestinationJudge
 from .held_bodies import HeldBodies
 from .lifecycle import Lifecycle
 from .request_id import new_request_id
+from .token_endpoint import Unwanted
 
 ROUNDS: Final = 4
 """How often a request is decided again because the registry has changed while it waited."""
@@ -135,14 +138,23 @@ class Admission:
                 if not limit_hold.counted:
                     limit_hold.hold(await self._limiter.admit(forward))
                 if forward.sent is None:
-                    forward = await self._fetcher.fill(forward)
+                    forward = await self._fetcher.fill(forward, partial(self._needs, forward, request))
+            except Unwanted:
+                pass  # it is decided again
             except Denied as denied:
                 return denial(denied, forward.style, forward.facts)
             confirmed = self.confirm(forward, request)
-            if confirmed is forward or isinstance(confirmed, Deny):
+            if isinstance(confirmed, Deny) or (confirmed is forward and forward.sent is not None):
                 return confirmed
             forward = confirmed
         return restless(forward)
+
+    def _needs(self, forward: Forward, request: Request, late: LateSecret) -> bool:
+        """Return whether a request is still granted in this moment, with a credential that needs this."""
+        confirmed = self.confirm(forward, request)
+        return isinstance(confirmed, Forward) and any(
+            one.key == late.key for one in confirmed.connection.late
+        )
 
     def answered(self, forward: Forward, status: int) -> None:
         """Note the status of an upstream's answer: 401 says that a token has ended before its time."""

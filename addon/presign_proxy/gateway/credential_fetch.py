@@ -22,7 +22,7 @@ from ..core.decision import Forward
 from ..core.oauth2 import EARLY, MintedSecret
 from ..errors import Denied
 from ..signing.secret import LateSecret, Secret
-from .token_endpoint import Endpoint
+from .token_endpoint import Endpoint, Unwanted
 from .token_mint import Mint
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ _AFTER_401: Final = 30.0
 """Seconds for which further answers 401 do not make a token be fetched again: a client may cause them."""
 
 Key = tuple[str, ...]
+Needs = Callable[[LateSecret], bool]
+"""Returns whether a request needs a secret: it is granted in this very moment, with that secret."""
 
 
 @dataclass(slots=True)
@@ -61,6 +63,14 @@ class _Kept:
         return self.at + min(2.0 ** min(self.failures - 1, 16), MAX_BACKOFF) - now if self.failures else 0.0
 
 
+@dataclass(slots=True)
+class _Flight:
+    """A fetch that is under way, and the requests for which it is made, by their presign."""
+
+    secret: asyncio.Future[Secret]
+    needed: dict[str, Needs]
+
+
 class Fetcher:
     """Fetches each secret once at a time for all requests that wait, and keeps it for as long as it is valid.
 
@@ -71,7 +81,7 @@ class Fetcher:
         """Args: endpoint: sends requests to token endpoints; None if there are none."""
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
-        self._flights: dict[Key, asyncio.Future[Secret]] = {}
+        self._flights: dict[Key, _Flight] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="presign-exec")
         self._starts = asyncio.Semaphore(_AT_ONCE)
         self._base = Path()
@@ -92,12 +102,20 @@ class Fetcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
         end_all()
 
-    async def fill(self, forward: Forward) -> Forward:
-        """Return the same grant with its credential. Raises Denied("upstream")."""
+    async def fill(self, forward: Forward, needs: Needs) -> Forward:
+        """Return the same grant with its credential.
+
+        Args:
+            needs: is asked when the secrets of an OAuth client are about to leave.
+
+        Raises Denied("upstream"), and Unwanted where those were not sent: no request that waited for the
+        token is granted any more.
+        """
         found: dict[Key, Secret] = {}
+        needed = {forward.facts.signature or forward.request_id: needs}
         for late in forward.connection.late:
             if late.key not in found:
-                found[late.key] = await self._get(late)
+                found[late.key] = await self._get(late, needed)
         return forward.filled(filling(found))
 
     def rejected(self, forward: Forward) -> None:
@@ -113,36 +131,41 @@ class Fetcher:
             if now - kept.rejected >= _AFTER_401:
                 kept.secret, kept.rejected = None, now
 
-    async def _get(self, late: LateSecret) -> Secret:
+    async def _get(self, late: LateSecret, needed: dict[str, Needs]) -> Secret:
         now = self._clock()
         kept = self._kept.get(late.key)
         if kept is not None:
             waits = kept.wait_left(now) > 0
             if kept.secret is not None and now < kept.until:
                 if now >= kept.due and not waits:
-                    self._flight(late)  # what is still valid serves meanwhile, also if this fails
+                    self._flight(late, needed)  # what is still valid serves meanwhile, also if this fails
                 return kept.secret
             if waits:
                 raise Denied("upstream", f"{_name(late)} failed and is not asked again yet")
         # A client that leaves must not cancel what others wait for.
-        return await asyncio.shield(self._flight(late))
+        return await asyncio.shield(self._flight(late, needed))
 
-    def _flight(self, late: LateSecret) -> asyncio.Future[Secret]:
-        """Return the fetch that is under way; begin one if there is none."""
+    def _flight(self, late: LateSecret, needed: dict[str, Needs]) -> asyncio.Future[Secret]:
+        """Return the fetch that is under way, now also for this request; begin one if there is none."""
         flight = self._flights.get(late.key)
-        if flight is None:
-            flight = asyncio.ensure_future(self._fly(late))
-            flights = self._flights
-            flights[late.key] = flight
-            flight.add_done_callback(lambda _: flights.pop(late.key, None))
-            # All waiting clients may have left. Then no code takes the exception, which `_fly` has logged.
-            flight.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return flight
+        if flight is not None:
+            flight.needed.update(needed)
+            return flight.secret
+        all_needed = dict(needed)
+        secret = asyncio.ensure_future(self._fly(late, all_needed))
+        flights = self._flights
+        flights[late.key] = _Flight(secret, all_needed)
+        secret.add_done_callback(lambda _: flights.pop(late.key, None))
+        # All waiting clients may have left. Then no code takes the exception, which `_fly` has logged.
+        secret.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return secret
 
-    async def _fly(self, late: LateSecret) -> Secret:
+    async def _fly(self, late: LateSecret, needed: dict[str, Needs]) -> Secret:
         kept, began = self._kept.setdefault(late.key, _Kept()), self._clock()
         try:
-            secret, lifetime, early = await self._fetch(late)
+            secret, lifetime, early = await self._fetch(late, needed)
+        except Unwanted:
+            raise  # nothing was sent, so nothing has failed
         except Exception as error:
             why, status = _why(late, error)
             if not kept.failures:
@@ -158,13 +181,17 @@ class Fetcher:
         kept.until, kept.due = at + lifetime, at + lifetime - early
         return secret
 
-    async def _fetch(self, late: LateSecret) -> tuple[Secret, float, float]:
+    async def _fetch(self, late: LateSecret, needed: dict[str, Needs]) -> tuple[Secret, float, float]:
         """Return a secret, for how many seconds it is valid, and how long before its end it is renewed."""
         if not isinstance(late, MintedSecret):
             return await self._run(late), late.ttl, 0.0
         if self._mint is None:
             raise Denied("upstream", "there are no token endpoints")
-        issued = await self._mint.token(late, self._get)
+        issued = await self._mint.token(
+            late,
+            lambda program: self._get(program, needed),
+            lambda: any(needs(late) for needs in list(needed.values())),
+        )
         return issued.token, issued.lifetime, min(EARLY, issued.lifetime / 2)
 
     async def _run(self, late: LateSecret) -> Secret:

@@ -38,13 +38,27 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Unwanted(Exception):
+    """Nothing was sent to a token endpoint: no request that waits for the token is granted any more."""
+
+
+Wanted = Callable[[], bool]
+"""Returns whether a token is still needed, by a request that is granted in this very moment."""
+
+
 class Endpoint(Protocol):
     """Sends requests to token endpoints."""
 
     async def post(
-        self, origin: Origin, target: bytes, fields: Fields, body: bytes, *, direct: bool = False
+        self, origin: Origin, target: bytes, fields: Fields, body: bytes, wanted: Wanted, *, direct: bool
     ) -> Answer:
-        """Send a request. Raises Denied("upstream"). Args: direct: without the gateway's proxy."""
+        """Send a request, if it is wanted in the moment in which it leaves.
+
+        Args:
+            direct: without the gateway's proxy.
+
+        Raises Denied("upstream"), Unwanted.
+        """
         ...
 
 
@@ -63,13 +77,13 @@ class HttpEndpoint:
         self._context = context
 
     async def post(
-        self, origin: Origin, target: bytes, fields: Fields, body: bytes, *, direct: bool = False
+        self, origin: Origin, target: bytes, fields: Fields, body: bytes, wanted: Wanted, *, direct: bool
     ) -> Answer:
-        """Send a request. Raises Denied("upstream"). Args: direct: without the gateway's proxy."""
+        """Send a request, if it is wanted in the moment in which it leaves. Raises as `Endpoint.post`."""
         try:
             async with asyncio.timeout(TIMEOUT):
                 announce(await self._judge(origin, direct=direct))
-                return await self._post(origin, target, fields, body)
+                return await self._post(origin, target, fields, body, wanted)
         except TimeoutError:
             raise Denied("upstream", "the token endpoint did not answer in time", status=504) from None
         except ssl.SSLCertVerificationError:
@@ -81,7 +95,9 @@ class HttpEndpoint:
         except h11.RemoteProtocolError:  # its text may quote the answer
             raise Denied("upstream", "the token endpoint does not answer with valid HTTP") from None
 
-    async def _post(self, origin: Origin, target: bytes, fields: Fields, body: bytes) -> Answer:
+    async def _post(
+        self, origin: Origin, target: bytes, fields: Fields, body: bytes, wanted: Wanted
+    ) -> Answer:
         secure = origin.scheme == "https"
         reader, writer = await asyncio.open_connection(
             origin.host,
@@ -94,6 +110,8 @@ class HttpEndpoint:
             framing = ((b"Host", origin.authority.encode("ascii")), (b"Connection", b"close"))
             length = ((b"Content-Length", str(len(body)).encode()),)
             head = h11.Request(method="POST", target=target, headers=[*framing, *fields, *length])
+            if not wanted():  # a proxy, or TLS, may have taken its time
+                raise Unwanted
             for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                 writer.write(speaker.send(event) or b"")
             # An endpoint may answer, and close, before it has read everything. Its answer counts.

@@ -20,7 +20,7 @@ from ..core.oauth2 import MintedSecret, TokenRequest, written
 from ..core.token_answer import Minted, issued
 from ..errors import Denied
 from ..signing.secret import LateSecret, Secret
-from .token_endpoint import Endpoint
+from .token_endpoint import Endpoint, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -44,26 +44,29 @@ class Mint:
         self._threads = threads
         self._replaced: dict[str, _Replaced] = {}
 
-    async def token(self, late: MintedSecret, get: Get) -> Minted:
-        """Return a new access token. Raises Denied("upstream").
+    async def token(self, late: MintedSecret, get: Get, wanted: Wanted) -> Minted:
+        """Return a new access token. Raises Denied("upstream"), Unwanted.
 
         Args:
             get: returns a secret that a program prints.
+            wanted: is asked in the moment in which the secrets of the client leave.
         """
         request = late.request
         fill = filling({one.key: await get(one) for one in request.late})
         if request.refresh_file is not None:
-            return await self._of_file(late, fill, Path(request.refresh_file))
+            return await self._of_file(late, fill, Path(request.refresh_file), wanted)
         if request.refresh_token is None:
-            return await self._ask(request, fill, None)
-        return await self._refreshed(late, fill, fill(request.refresh_token), None)
+            return await self._ask(request, fill, None, wanted)
+        return await self._refreshed(late, fill, fill(request.refresh_token), None, wanted)
 
-    async def _refreshed(self, late: MintedSecret, fill: Fill, given: Secret, path: Path | None) -> Minted:
+    async def _refreshed(
+        self, late: MintedSecret, fill: Fill, given: Secret, path: Path | None, wanted: Wanted
+    ) -> Minted:
         """Use a refresh token, or the one that has replaced it. Keep the next one."""
         known = self._replaced.get(late.mark)
         # A token that somebody has put there since takes precedence over one from memory.
         sent = known.by if known is not None and known.given == given.reveal() else given
-        answer = await self._ask(late.request, fill, sent)
+        answer = await self._ask(late.request, fill, sent, wanted)
         new = answer.refresh_token
         if new is not None and new.reveal() != sent.reveal():
             if path is not None and await self._kept(path, new):
@@ -74,14 +77,16 @@ class Mint:
                 self._replaced[late.mark] = _Replaced(given.reveal(), new)
         return answer
 
-    async def _ask(self, request: TokenRequest, fill: Fill, refresh_token: Secret | None) -> Minted:
+    async def _ask(
+        self, request: TokenRequest, fill: Fill, refresh_token: Secret | None, wanted: Wanted
+    ) -> Minted:
         fields, body = written(request, fill, refresh_token, int(time.time()), secrets.token_hex(16))
         answer = await self._endpoint.post(
-            request.origin, request.target, fields, body, direct=request.direct
+            request.origin, request.target, fields, body, wanted, direct=request.direct
         )
         return issued(request.grant, *answer, int(time.time()))
 
-    async def _of_file(self, late: MintedSecret, fill: Fill, path: Path) -> Minted:
+    async def _of_file(self, late: MintedSecret, fill: Fill, path: Path, wanted: Wanted) -> Minted:
         """Use the refresh token in a file, and replace it there if the endpoint does.
 
         All workers take turns. An endpoint that sees an old refresh token again may revoke all of its tokens.
@@ -91,7 +96,7 @@ class Mint:
                 given = await self._run(resolve, SecretSource(file=str(path)), path.parent, {})
             except SecretError as error:
                 raise Denied("upstream", str(error)) from None
-            return await self._refreshed(late, fill, given, path)
+            return await self._refreshed(late, fill, given, path, wanted)
 
     async def _kept(self, path: Path, token: Secret) -> bool:
         """Write the new refresh token. Return whether it is written: the access token is good anyway."""

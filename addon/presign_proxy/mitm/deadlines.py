@@ -34,12 +34,14 @@ class Deadlines:
         states: FlowStates,
         reload: Callable[[float], None],
         end_revoked: Callable[[float], Awaitable[None]],
+        end_lapsed: Callable[[float], Awaitable[None]],
         tick: Callable[[float], None],
         end: Callable[[FlowState, Outcome], object],
     ) -> None:
         """
         Args:
             end_revoked: ends what is under way and was revoked with `now`.
+            end_lapsed: refuses what is not granted any more while its body is read.
             end: writes down how a granted exchange has ended.
         """
         self._states = states
@@ -52,6 +54,7 @@ class Deadlines:
         self._steps: tuple[Callable[[float], Awaitable[None] | None], ...] = (
             reload,
             end_revoked,
+            end_lapsed,
             self._end_gone,
             self._end_overdue,
             tick,

@@ -34,6 +34,7 @@ from .flow.state import FlowStates
 from .hook_dispatch import Begin, speed_up
 from .lane.attach import with_lane
 from .lane.shared import LaneShared
+from .lapsed_uploads import LapsedUploads
 from .revoked_requests import RevokedRequests
 from .settings import NAMES, Settings
 from .sockets import hang_up, open_clients, tell, widen
@@ -64,7 +65,12 @@ class Guard:
         self._settings = Settings(self.gateway, self.states, self._shared)
         revoked = RevokedRequests(live_config, self.states, self._shared, self._finisher.end)
         self._deadlines = Deadlines(
-            self.states, self._settings.tick, revoked.tick, self._shared.tick, self._finisher.end
+            self.states,
+            self._settings.tick,
+            revoked.tick,
+            LapsedUploads(admission, self.states, self._shared).tick,
+            self._shared.tick,
+            self._finisher.end,
         )
         self._watching = False
         self.begin: Begin | None = None

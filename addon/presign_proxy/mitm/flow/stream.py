@@ -49,7 +49,7 @@ from .coalesce import Commands
 from .endings import UPSTREAM_FAILED, UnreadableResponse, nothing
 from .response import unframe
 from .state import FlowState
-from .stream_events import Drained, Overdue, Revoked, Stalled
+from .stream_events import Drained, Lapsed, Overdue, Revoked, Stalled
 from .uploads import FRAMED_OTHERWISE
 from .websocket import WebSocketStream
 
@@ -99,6 +99,8 @@ class GuardedStream(WebSocketStream):
             return self._answer_late()
         if isinstance(event, Stalled):
             return self._end_stalled()
+        if isinstance(event, Lapsed):
+            return self._end_lapsed(event.why)
         if isinstance(event, Revoked):
             return self._end_revoked()
         flow_state = self.flow_state

@@ -5,6 +5,8 @@ from __future__ import annotations
 from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http import HttpStream
 
+from ...errors import Denied
+
 
 class StreamEvent(events.Event):
     """Something that one stream has to know. Every layer above leads it on."""
@@ -27,6 +29,14 @@ class Departed(StreamEvent):
 
 class Stalled(StreamEvent):
     """Nothing more of the body of a request has come for too long."""
+
+
+class Lapsed(StreamEvent):
+    """A request whose body is being read is not granted any more."""
+
+    def __init__(self, stream: HttpStream, why: Denied) -> None:
+        super().__init__(stream)
+        self.why = why
 
 
 class Revoked(StreamEvent):

@@ -95,6 +95,12 @@ class UploadingStream(DownloadingStream):
             yield from self._cancel(flow_state)
             yield from self._answer(self._refusal(under_way.CODE))
 
+    def _end_lapsed(self, why: Denied) -> Commands:
+        """Refuse a request that is not granted any more, while its body is kept and nothing has left."""
+        flow_state = self.flow_state
+        if flow_state is not None and self.uploading and flow_state.progress.stage == "reading":
+            yield from self._cut_upload(flow_state, why)
+
     def _end_stalled(self) -> Commands:
         """End a request whose client sends no more of its body."""
         flow_state = self.flow_state

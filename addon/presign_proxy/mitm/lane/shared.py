@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from ...core.decision import Forward
+from ...core.decision import Deny, Forward
 from ...core.under_way import CODE, WHY, Basis, basis_of
 from ...gateway.admission import Admission
 from ...gateway.destination import DestinationJudge
@@ -19,6 +19,7 @@ from ...observe.under_way import Running
 from ..client_state import ClientStates
 from ..sockets import upstream_tls
 from . import availability
+from .dispatch import Stage
 from .grant_cache import GrantCache
 from .granted_request import GrantedRequest
 from .record import Record
@@ -37,6 +38,11 @@ class Underway(Protocol):
 
     @property
     def record(self) -> Record: ...
+
+    @property
+    def stage(self) -> Stage: ...
+
+    def deny(self, why: Deny) -> None: ...
 
     def fail(self, why: str, code: str) -> None: ...
 
