@@ -77,10 +77,15 @@ def test_curl_with_the_token_of_the_environment(
 
 
 @needs_curl
-def test_token_as_a_user_name_beside_a_password_is_refused(proxy: Mitm, api: Recorder) -> None:
-    printed = shell(f'curl -qsS -u "$GITHUB_TOKEN:x-oauth-basic" "{ISSUES}"')
+def test_token_as_a_user_name_stands_beside_the_password_that_github_knows_and_no_other(
+    proxy: Mitm, api: Recorder
+) -> None:
+    printed = shell(f'curl -qsS -u "$GITHUB_TOKEN:anything" "{ISSUES}"')
     assert json.loads(printed)["error"]["code"] == "malformed"
     assert not api.touched
+    printed = shell(f'curl -qsSf -u "$GITHUB_TOKEN:x-oauth-basic" "{ISSUES}"')
+    assert json.loads(printed) == {"ok": True}
+    check_sent(*api.wait_for(1))
 
 
 @needs_curl
@@ -114,8 +119,11 @@ def test_requests_with_the_token_of_the_environment(word: str, proxy: Mitm, api:
 
 def test_token_of_one_host_opens_no_other(proxy: Mitm, api: Recorder) -> None:
     headers = {"Authorization": f"token {os.environ['GITHUB_TOKEN']}"}
-    response = requests.get("https://github.com/repos/o/r/issues", headers=headers)
+    response = requests.get("https://api.openai.com/repos/o/r/issues", headers=headers)
     assert (response.status_code, response.headers["X-Presign-Error"]) == (403, "host_mismatch")
+    # Another upstream of the same connection, which no signed pattern names.
+    response = requests.get("https://github.com/repos/o/r/issues", headers=headers)
+    assert (response.status_code, response.headers["X-Presign-Error"]) == (403, "path_not_allowed")
     assert not api.touched
 
 

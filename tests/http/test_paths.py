@@ -16,7 +16,15 @@ from presign_proxy.core.decision import Deny
 from presign_proxy.core.policy import check_path
 from presign_proxy.errors import MESSAGE, Denied
 from presign_proxy.http.paths import canonical_path, units
-from presign_proxy.http.patterns import HASHES, QUESTION_MARKS, SEMICOLONS, pattern
+from presign_proxy.http.patterns import (
+    HASHES,
+    QUESTION_MARKS,
+    SEMICOLONS,
+    compared,
+    meets,
+    pattern,
+    unmarked,
+)
 from support.deciding import ask, code, connection, registry, request, sent, signed
 from support.upstreams import readings
 
@@ -499,3 +507,48 @@ def test_a_path_that_is_read_in_several_ways_is_so_long_and_no_longer(length: in
     rest = "a/x;c/".ljust(length, "x")
     assert pattern("v1/*/*x").matches(f"v1/{rest}") is matches
     assert pattern("v1/*/*x").matches("v1/a/" + "x" * length)
+
+
+# -- several upstreams ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "path", "one", "several"), [
+    ("*", b"/@up/x", True, False),
+    ("@up/*", b"/@up/x", True, True),
+    ("/@up/*", b"/@up/x", True, True),
+    ("//@up/*", b"/@up/x", False, False),
+    ("@up/x", b"/@up/x", True, True),
+    ("@u*", b"/@up/x", True, False),
+    ("@*/x", b"/@up/x", True, False),
+    ("*@up/x", b"/@up/x", True, False),
+    ("%40up/*", b"/@up/x", True, False),
+    ("@other/*", b"/@up/x", False, False),
+    ("*", b"/%40up/x", True, True),
+    ("%40up/*", b"/%40up/x", True, True),
+    ("@up/*", b"/%40up/x", True, False),
+    ("*", b"/v1/@up/x", True, True),
+    ("v1/@up/*", b"/v1/%40up/x", True, True),
+    ("@up/*", b"/@uploads/x", False, False),
+])  # fmt: skip
+def test_a_name_at_the_beginning_counts_only_where_there_are_several_upstreams(
+    text: str, path: bytes, one: bool, several: bool
+) -> None:
+    for found, matches in ((compared(path, several=False), one), (compared(path, several=True), several)):
+        assert pattern(text).matches(found) is matches
+        assert pattern(text).matches_as_sent(found) is matches
+    assert unmarked(compared(path, several=True)) == compared(path, several=False) == units(path)[1:]
+
+
+@pytest.mark.parametrize(("one", "other", "plain", "several"), [
+    ("*", "@up/*", True, False),
+    ("@up/a*", "@up/*", True, True),
+    ("@up/*", "@other/*", False, False),
+    ("@*", "@*", True, False),
+    ("v1/*", "*", True, True),
+    ("%40up/*", "*", True, True),
+])  # fmt: skip
+def test_patterns_of_two_upstreams_have_no_path_in_common(
+    one: str, other: str, plain: bool, several: bool
+) -> None:
+    assert meets(pattern(one), pattern(other)) is plain
+    assert meets(pattern(one), pattern(other), several=True) is several

@@ -3,9 +3,10 @@
 import pytest
 
 from presign_proxy.errors import Malformed
-from presign_proxy.signing.tokens import format_token, has_start, holds_token, parse_token
+from presign_proxy.signing.tokens import format_token, has_start, holds_token, parse_token, split_shape
 from support.deciding import code, request
 from support.signing import base64url as encoded
+from support.work import steps
 
 SIGNATURE = "0123456789abcdef" * 4
 
@@ -70,3 +71,38 @@ def test_both_versions_begin_a_token() -> None:
 def test_a_token_of_any_version_that_went_astray_is_malformed(version: str, name: bytes) -> None:
     field = (name, f"{version}{encoded('a')}.{SIGNATURE}".encode())
     assert code(request("/open", field, host="elsewhere.test")) == "malformed"
+
+
+# -- shapes -----------------------------------------------------------------------------------------------
+
+_WHOLE = b"ps1_" + b"QUJD" * 8 + b"." + b"0" * 64
+
+
+@pytest.mark.parametrize(("text", "shape"), [
+    (_WHOLE, b""),
+    (b"ps1_", b""),
+    (b"sk-ant-api03-" + _WHOLE, b"sk-ant-api03-"),
+    (b"SG." + _WHOLE, b"SG."),
+    (b"a" + _WHOLE, b"a"),
+    (b"a" * 32 + _WHOLE, b"a" * 32),
+    (b"a" * 33 + _WHOLE, None),
+    (b"-a" + _WHOLE, None),
+    (b"a " + _WHOLE, None),
+    (b"a:" + _WHOLE, None),
+    (b"sk-" + _WHOLE[:-1], None),
+    (b"sk-" + _WHOLE + b"x", None),
+    (b"sk-ps1_ABC", None),
+    (b"sk-", None),
+    (b"", None),
+])  # fmt: skip
+def test_a_shape_is_told_from_a_whole_token(text: bytes, shape: bytes | None) -> None:
+    found = split_shape(text)
+    assert found == (None if shape is None else (shape, text[len(shape) :]))
+
+
+def test_a_text_of_many_beginnings_takes_linear_time() -> None:
+    def cost(size: int) -> int:
+        text = b"a-" + b"ps1_" * size
+        return steps(lambda: split_shape(text))
+
+    assert cost(16_000) == cost(1_000)

@@ -142,8 +142,8 @@ class Connection:
     """What puts its credential on requests to its other upstreams. An answer may show any of their forms."""
     taken: CredentialSlots | None = None
     """The places of credentials that are emptied in each request; None for those of the injector."""
-
     key_forms: KeyForms = PLAIN_KEYS
+    """What may stand beside its key tokens."""
 
     @property
     def slots(self) -> CredentialSlots:
