@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socketserver
+import ssl
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
+import trustme
 
 from presign_proxy.gateway import unreachable
 from support.asking import SECRET, Grant, wire
@@ -14,22 +19,55 @@ from support.lab import bearer_connection
 from support.process import free_port
 from support.proxy import Mitm
 from support.raw import parse_response, send_raw
+from support.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
-def gateway(module_gateway: MakeGateway) -> Mitm:
+def untrusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
+    """An upstream with a certificate of an authority that nobody knows, for the name `private.test`."""
+    upstream = Recorder(trustme.CA().issue_cert("private.test")).start()
+    yield upstream
+    upstream.stop()
+
+
+class Plainly(socketserver.BaseRequestHandler):
+    """Answers whatever comes in plain HTTP."""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[int]:
+    """The port of a server without TLS."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Plainly) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def gateway(module_gateway: MakeGateway, untrusted: Recorder, tls_upstream: Recorder, plain: int) -> Mitm:
     connections = {
+        "conn_untrusted": bearer_connection(f"https://private.test:{untrusted.tls_port}", SECRET),
+        "conn_other_name": bearer_connection(f"https://other.test:{tls_upstream.tls_port}", SECRET),
+        "conn_plain": bearer_connection(f"https://plain.test:{plain}", SECRET),
         "conn_nowhere": bearer_connection("https://nowhere.invalid", SECRET),
         "conn_dead": bearer_connection(f"http://127.0.0.1:{free_port()}", SECRET),
     }
     config = {"gateway": {"hosts": ["presign.local"]}, "connections": connections}
-    return module_gateway(config | {"audit": {"file": "audit.jsonl"}}, dns={})
+    names = {name: ["127.0.0.1"] for name in ("private.test", "other.test", "plain.test")}
+    return module_gateway(config | {"audit": {"file": "audit.jsonl"}}, dns=names)
 
 
 @pytest.mark.parametrize("path", ["lane", "flow"])
 @pytest.mark.parametrize(("name", "said"), [
     ("conn_nowhere", "the upstream nowhere.invalid does not resolve ("),
     ("conn_dead", "the upstream 127.0.0.1 cannot be connected to (connection refused)"),
+    ("conn_untrusted", "the certificate of the upstream private.test is not trusted ("),
+    ("conn_other_name", "the certificate of the upstream other.test is for other names"),
+    ("conn_plain", "the upstream plain.test speaks no TLS, or none that fits (wrong version number)"),
 ])  # fmt: skip
 def test_the_audit_log_names_what_could_not_be_reached(
     name: str, said: str, path: str, gateway: Mitm
@@ -46,7 +84,7 @@ def test_the_audit_log_names_what_could_not_be_reached(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert lines[-1]["detail"].startswith(said), lines[-1]
-    assert "gaierror" not in lines[-1]["detail"]
+    assert "Error" not in lines[-1]["detail"]
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -58,6 +96,19 @@ def test_the_text_of_an_error_becomes_a_reason_without_addresses(text: str, said
     found = unreachable.of_text("a.test", text)
     assert found
     assert said in found
+    assert "10.0.0.9" not in found
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (ConnectionResetError(), "(connection reset)"),
+    (TimeoutError(), "(not in time)"),
+    (OSError(), "(it failed)"),
+    (ssl.SSLEOFError(8, "[SSL: UNEXPECTED_EOF] of 10.0.0.9"), "speaks no TLS, or none that fits ("),
+])  # fmt: skip
+def test_an_error_of_python_is_told_in_words(error: OSError, said: str) -> None:
+    found = unreachable.of_error("a.test", error)
+    assert said in found
+    assert "Error" not in found
     assert "10.0.0.9" not in found
 
 

@@ -75,7 +75,10 @@ ADVICE: Final[dict[str, str]] = {
     "internal": (
         "The gateway failed, and nothing was forwarded: report it with this request id and the log."
     ),
-    "upstream": "Look at the upstream: whether it runs, and whether this machine reaches it.",
+    "upstream": (
+        "Look at the upstream: whether it runs, and whether this machine reaches it. Where its "
+        "certificate is not trusted, name its authority: `presign connections set NAME tls.ca=ca.pem`."
+    ),
     "unavailable": "Look at `presign status`, /readyz and the gateway's log.",
 }
 """For each code."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 from typing import Final
 
 from .proxy_error import MARK, ProxyError
@@ -18,6 +19,12 @@ _REFUSED: Final = frozenset((NOT_LISTED, NOT_PUBLIC, OUR_OWN, NOT_IN_TIME, NOT_J
 """Why a connection was not even dialled."""
 _KILLED: Final = "Connection killed: "
 """What mitmproxy writes before such a reason."""
+_VERIFIED: Final = re.compile(r"Certificate verify failed: ([ -~]{1,100})")
+_NO_TLS: Final = "The remote server does not speak TLS."
+"""What mitmproxy says of a TLS handshake that failed."""
+_OF_NAME: Final = (62, 64)
+"""OpenSSL's numbers for a certificate that is for another name, or for another address."""
+_NAMELESS: Final = ((ConnectionResetError, "connection reset"), (TimeoutError, "not in time"))
 _NUMBERED: Final = re.compile(r"\[Errno (-?[0-9]{1,6})\]")
 
 
@@ -27,8 +34,15 @@ def of_error(host: str, error: OSError) -> str:
         return str(error)
     if isinstance(error, socket.gaierror):
         return _unresolved(host, error.strerror or "no answer")
-    number = error.errno
-    reason = os.strerror(number).lower() if number else type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        is_of_name = error.verify_code in _OF_NAME
+        return _untrusted(host, "hostname mismatch" if is_of_name else error.verify_message)
+    if isinstance(error, ssl.SSLError):  # its errno is no number of the system
+        return _without_tls(host, (getattr(error, "reason", None) or "it failed").replace("_", " "))
+    if error.errno:
+        reason = os.strerror(error.errno).lower()
+    else:
+        reason = next((said for kind, said in _NAMELESS if isinstance(error, kind)), "it failed")
     return f"the upstream {host} cannot be connected to ({reason})"
 
 
@@ -39,6 +53,10 @@ def of_text(host: str, text: str) -> str | None:
         return text
     if text.startswith(MARK):  # a `ProxyError`, whose text is ours
         return text
+    if text == _NO_TLS:
+        return _without_tls(host, "wrong version number")
+    if match := _VERIFIED.match(text):
+        return _untrusted(host, match[1])
     match = _NUMBERED.match(text)
     if match is None:
         return None
@@ -50,3 +68,14 @@ def of_text(host: str, text: str) -> str | None:
 
 def _unresolved(host: str, said: str) -> str:
     return f"the upstream {host} does not resolve ({said.lower()})"
+
+
+def _untrusted(host: str, said: str) -> str:
+    said = said.lower().rstrip(".")
+    if said == "hostname mismatch" or said.startswith("ip address mismatch"):
+        return f"the certificate of the upstream {host} is for other names"
+    return f"the certificate of the upstream {host} is not trusted ({said}): is `tls: {{ca: …}}` missing?"
+
+
+def _without_tls(host: str, said: str) -> str:
+    return f"the upstream {host} speaks no TLS, or none that fits ({said.lower()})"
