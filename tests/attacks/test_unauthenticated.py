@@ -22,6 +22,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mitmproxy import http
 
 import presign_proxy
 from presign_proxy.core.decision import Deny
@@ -30,6 +31,7 @@ from presign_proxy.core.registry import Registry
 from presign_proxy.http import percent
 from presign_proxy.http.message import MAX_FIELDS, Request, is_sound
 from presign_proxy.http.query import MAX_PARAMETERS, has_param, hides
+from presign_proxy.mitm.flow.arrival import arrival_of
 from presign_proxy.mitm.lane import request_head
 from presign_proxy.observe.audit_record import Outcome, line
 from presign_proxy.observe.log_redaction import Redaction
@@ -80,6 +82,22 @@ def test_what_another_thread_does_meanwhile_counts_for_no_step() -> None:
 
 
 @pytest.mark.parametrize("deny", [False, True], ids=["pass", "deny"])
+def arrived(count: int, length: int) -> http.Request:
+    """A request with so many fields that may say what only one may."""
+    fields = [(b"te", b"t" * length), (b"content-type", b"application/grpc" + b"x" * length)] * (count // 2)
+    made = http.Request.make("POST", "https://presign.local/x", b"", fields)
+    made.data.http_version = b"HTTP/2.0"
+    return made
+
+
+def test_how_a_request_came_is_read_in_one_pass() -> None:
+    """Whether it wants trailers and is a call of gRPC is asked of every request over HTTP/2."""
+    few, many = (partial(arrival_of, arrived(count, 10), tunnelled=False) for count in (40, 80))
+    long = partial(arrival_of, arrived(80, 400), tunnelled=False)
+    assert steps(many) <= 2.2 * steps(few)
+    assert steps(long) == steps(many)
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_head_of_64_kib_costs_no_more_steps_than_a_few_thousand(place: str, deny: bool) -> None:
     """The number of parameters, of fields and of rounds is bounded; all else is one search."""

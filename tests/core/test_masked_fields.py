@@ -59,15 +59,20 @@ def test_other_fields_are_masked_as_text(name: bytes) -> None:
     assert found.startswith(b"eHl6**")
 
 
-@pytest.mark.parametrize("value", [b"%" + KEY, b"a" + KEY, KEY + b"\xff"])
+@pytest.mark.parametrize("value", [b"%" + KEY, b"a" + KEY, KEY + b"\xff", b"!" + KEY])
 def test_what_is_no_base64_is_masked_as_text(value: bytes) -> None:
     ((_, found),) = masked((b"x-bin", value))
     assert KEY not in found
     assert STARS in found
 
 
+def test_base64_with_something_else_in_it_is_masked_as_text() -> None:
+    ((_, found),) = masked((b"x-bin", b"!" + base64.b64encode(KEY)))
+    assert found.startswith(b"!**")
+
+
 def test_what_holds_no_secret_is_not_written_anew() -> None:
-    fields = ((b"x-bin", b"AA=="), (b"y-bin", b"AA"), (b"z-bin", b"not base64!"))
+    fields = ((b"x-bin", b"AA=="), (b"y-bin", b"AA"), (b"z-bin", b"not base64!"), (b"z-bin", b"AA , AAA"))
     assert masked(*fields) == list(fields)
 
 
@@ -78,5 +83,16 @@ def test_no_bytes_around_it_hide_a_secret(before: bytes, after: bytes) -> None:
     assert len(decoded(found)) == len(before + KEY + after)
 
 
+def test_the_shortest_name_of_bytes_is_one_too() -> None:
+    ((_, found),) = masked((b"-bin", base64.b64encode(KEY)))
+    assert decoded(found) == STARS
+
+
+def test_what_is_not_masked_is_the_same_object() -> None:
+    fields = [(b"a", b"1")]
+    assert masked_fields(fields, b"a\n1", MASK) is fields
+
+
 def test_there_may_be_none() -> None:
     assert masked() == []
+    assert masked_fields([], KEY, MASK) == []  # those that held it were removed

@@ -162,6 +162,9 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "serve.worker_process": ("serve/test_supervisor.py",),
     "serve.channel": ("serve/test_supervisor.py",),
     "core.revocations": ("core/test_revocations.py",),
+    "core.trailers": ("core/test_trailers.py",),
+    "core.grpc_answer": ("core/test_grpc_answer.py",),
+    "core.masked_fields": ("core/test_masked_fields.py",),
     "cli.revoke": (
         "cli/test_revoke.py",
         "cli/test_revoke_claims.py",

@@ -41,7 +41,7 @@ GRPC_STATUS: Final[dict[str, int]] = {
     "upstream": UNAVAILABLE,
     "unavailable": UNAVAILABLE,
 }
-"""The status of a call for each code of `errors.STATUS`. UNAVAILABLE alone makes clients try again."""
+"""The status of a call for each code of `errors.STATUS`. Clients try again after UNAVAILABLE, if at all."""
 _NO_KEY: Final = "This call has no presigned key. Send one as metadata: authorization: Bearer ps1_..."
 """For a call to the gateway itself, which no path makes a presigned one."""
 _KIND: Final = b"application/grpc"

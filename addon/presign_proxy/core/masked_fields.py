@@ -40,8 +40,9 @@ def _without_secret(field: Field, mask: Mask) -> Field:
     name, value = field
     if not name.endswith(_BINARY):
         return field
-    values = [_without_secret_in(one.strip(), mask) for one in value.split(b",")]
-    return name, b",".join(values)
+    values = [one.strip() for one in value.split(b",")]
+    found = [_without_secret_in(one, mask) for one in values]
+    return field if found == values else (name, b",".join(found))
 
 
 def _without_secret_in(encoded: bytes, mask: Mask) -> bytes:

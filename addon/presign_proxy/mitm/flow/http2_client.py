@@ -138,9 +138,6 @@ class GuardedHttp2Client(Http2Side, Http2Client):
                 self.interim = {one: sent for one, sent in self.interim.items() if one in waiting}
                 self.interim[stream_id] = size
                 return False
-        if isinstance(event, h2.events.TrailersReceived) and event.stream_id in self.streams:
-            if sum(len(name) + len(value) + 4 for name, value in event.headers or ()) > MAX_RESPONSE_HEAD:
-                return (yield from self._refuse(event.stream_id, TOO_LARGE))
         if isinstance(event, h2.events.DataReceived):
             self._receive_data(event)
         return (yield from super().handle_h2_event(event))
