@@ -101,12 +101,12 @@ def test_a_key_printed_before_a_reload_is_not_used_after_it(tmp_path: Path) -> N
     async def fetch() -> str:
         fetcher = Fetcher()
         fetcher.forget(tmp_path)
-        early = asyncio.create_task(fetcher._get(late))
+        early = asyncio.create_task(fetcher._get(late, {}))
         await asyncio.sleep(0.5)
         (tmp_path / "key").write_text("sk-NEW")
         fetcher.forget(tmp_path)
         await early
-        return (await fetcher._get(late)).reveal()
+        return (await fetcher._get(late, {})).reveal()
 
     assert asyncio.run(fetch()) == "sk-NEW"
 
@@ -120,15 +120,15 @@ def test_a_program_that_failed_for_a_night_is_asked_again_in_the_morning(tmp_pat
         fetcher = Fetcher(clock=lambda: now)
         fetcher.forget(tmp_path)
         with pytest.raises(Denied):
-            await fetcher._get(late)
+            await fetcher._get(late, {})
         fetcher._kept[late.argv].failures = 1024  # each takes a process
         for _ in range(3):
             now += 61
             with pytest.raises(Denied):
-                await fetcher._get(late)
+                await fetcher._get(late, {})
         (tmp_path / "up").touch()
         now += 61
-        return (await fetcher._get(late)).reveal()
+        return (await fetcher._get(late, {})).reveal()
 
     assert asyncio.run(outage()) == KEY
 

@@ -19,7 +19,6 @@ from ...observe.under_way import Running
 from ..client_state import ClientStates
 from ..sockets import upstream_tls
 from . import availability
-from .dispatch import Stage
 from .grant_cache import GrantCache
 from .granted_request import GrantedRequest
 from .record import Record
@@ -40,7 +39,7 @@ class Underway(Protocol):
     def record(self) -> Record: ...
 
     @property
-    def stage(self) -> Stage: ...
+    def stage(self) -> str: ...
 
     def deny(self, why: Deny) -> None: ...
 
