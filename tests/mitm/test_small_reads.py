@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.mitm import last_bytes
-from presign_proxy.mitm.small_reads import LIMIT, PIECE, Sips, sip
+from presign_proxy.mitm.small_reads import LIMIT, PIECE, Sips, hold_less, sip
 
 LARGE = 4 * 1024 * 1024
 
@@ -31,6 +31,30 @@ async def connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter, socke
     reader, writer = await asyncio.open_connection(sock=here)
     sip(writer, reader)
     return reader, writer, there
+
+
+def test_of_a_client_that_sends_ahead_little_is_taken_though_its_protocol_stays() -> None:
+    """Hundreds of clients that pipelined and read no answer filled hundreds of megabytes."""
+
+    async def main() -> None:
+        here, there = socket.socketpair()
+        for one in (here, there):
+            one.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=here)
+        stock = writer.transport.get_protocol()
+        hold_less(writer, reader)
+        assert writer.transport.get_protocol() is stock
+        sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(there, b"x" * LARGE))
+        received = 0
+        while received < LARGE:
+            await asyncio.sleep(0)
+            assert len(reader._buffer) <= PIECE + 2 * LIMIT  # type: ignore[attr-defined]
+            received += len(await reader.read(65_535))
+        await sending
+        writer.close()
+        there.close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("loop", loops())

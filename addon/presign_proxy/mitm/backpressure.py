@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from .client_connection import ClientConnection
 from .http2_turns import Turns
-from .small_reads import sip
+from .small_reads import hold_less, sip
 from .sockets import handler_of
 from .tcp import keep_asking
 from .waker import PAUSE, Waker
@@ -157,6 +157,8 @@ def gate(client: Any, connection: Any, is_shut: Callable[[], bool], among: OneOf
     if io is not None and io.reader is not None and connection.transport_protocol == "tcp":
         if among is not None:
             sip(io.writer, io.reader)
+        else:
+            hold_less(io.writer, io.reader)
         io.reader = GatedReader(io.reader, is_shut, among)
         if (transport := getattr(io.writer, "transport", None)) is not None:
             keep_asking(transport.get_extra_info("socket"))
