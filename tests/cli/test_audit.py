@@ -37,6 +37,7 @@ def line(**fields: Any) -> dict[str, Any]:
         "id": None,
         "method": "GET",
         "path": "/v1/models",
+        "upstream": "https://api.example.com",
         "client": "203.0.113.9",
         "code": None,
         "detail": None,
