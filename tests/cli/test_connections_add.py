@@ -342,3 +342,32 @@ def test_an_endpoint_that_may_not_be_asked_is_not_added(
     done = shell.presign(*given, stdin=f"client\n{KEY}\n")
     assert (done.code, said in done.err) == (code, True), done.all
     assert KEY not in done.all
+
+
+@pytest.mark.parametrize("verb", ["add", "set"])
+@pytest.mark.parametrize(
+    ("upstream", "said"),
+    [
+        (
+            "http://intranet.example",
+            "--upstream is not https: the network could read the credential (--insecure",
+        ),
+        ("ftp://files.example", "--upstream is not a URL"),
+    ],
+)
+def test_a_wrong_upstream_is_refused_before_the_key_is_asked_for(
+    verb: str, upstream: str, said: str, shell: Shell
+) -> None:
+    if verb == "set":
+        added(shell, "conn_a", "--upstream", "https://api.example", "--auth", "bearer")
+    auth = ("--auth", "bearer") if verb == "add" else ()
+    done = shell.presign("connections", verb, "conn_a", "--upstream", upstream, *auth, stdin="")
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert "insecure_upstream" not in done.err
+    assert "API key of" not in done.err
+
+
+def test_an_upstream_without_tls_is_taken_where_it_is_allowed(shell: Shell) -> None:
+    options = ("--upstream", "http://intranet.example", "--auth", "bearer", "--insecure-upstream")
+    assert added(shell, "conn_a", *options)["insecure_upstream"] is True

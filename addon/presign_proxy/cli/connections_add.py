@@ -16,6 +16,7 @@ from .methods import slips
 from .new_connection import AddCommand, described, described_by_options, name_of, there_is
 from .output import Output, verb
 from .registry_entries import changing_registry, check, names_of_keys, new_secret, shown_once
+from .upstream_option import check_upstream
 from .values import present
 from .workspace import Entry, Failure, Workspace
 
@@ -35,6 +36,7 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
     """
     name, preset = name_of(workspace, name, options), options["preset"]
     data = described(workspace, options)
+    check_upstream(options["upstream"], data)
     if auth := auth_of(workspace, name, options):
         data["auth"] = auth | data.get("auth", {})
     own = prompts.secret(f"signing secret of {name}") if import_secret else new_secret()
