@@ -69,7 +69,7 @@ CACHES = {
     "config.signing_parts._ceiling": "1,024 values that were configured",
     "config.build_key_forms.key_forms": "1,024 values that were configured",
     "config.build_connections._limits": "1,024 values that were configured",
-    "config.build_connections._parse_upstream": "4,096 URLs that were configured",
+    "config.build_connections.parse_upstream": "4,096 URLs that were configured",
     "config.build_connections._second_hosts": "1,024 lists that were configured",
     "http.query._any_of": "256 sets of names of parameters that were configured",
     "config.presets.builtin.providers": "one table, of the package",

@@ -76,6 +76,26 @@ def test_sources_need_no_key(shell: Shell) -> None:
     assert shell.presign("verify", signed.out.strip()).code == 0
 
 
+def test_a_source_at_an_address_that_is_not_public_is_refused_until_its_network_is_listed(
+    shell: Shell,
+) -> None:
+    where = "http://127.0.0.1:9000"
+    done = shell.presign("connections", "add", "pk_abc", "--origin", where, "--format", "png")
+    assert f"The gateway refuses {where}: it is no public address" in done.err
+    allow = "connections set pk_abc --allow-networks 127.0.0.1"
+    assert allow in done.err
+    signed = shell.presign("sign", "pk_abc", f"{where}/a.png").out.strip()
+    found = shell.presign("explain", signed)
+    assert found.code == 1
+    assert "Refused: 403 invalid: the source resolves to an address that is not public." in found.out
+    assert "Granted" not in found.out
+    assert "allow_networks" in found.out
+    assert shell.presign("verify", signed).code == 1
+    assert shell.presign(*allow.split(), "--yes").code == 0
+    found = shell.presign("explain", signed)
+    assert found.out.startswith("Granted: the gateway forwards it without a credential.")
+
+
 def test_sources_take_a_key_where_it_is_said_how_it_is_sent(shell: Shell) -> None:
     options = ("pk_abc", "--origin", "https://cdn.acme.com", "--format", "png", "--auth", "bearer")
     assert added(shell, *options)["auth"] == {"type": "bearer", "token": KEY}
@@ -322,3 +342,32 @@ def test_an_endpoint_that_may_not_be_asked_is_not_added(
     done = shell.presign(*given, stdin=f"client\n{KEY}\n")
     assert (done.code, said in done.err) == (code, True), done.all
     assert KEY not in done.all
+
+
+@pytest.mark.parametrize("verb", ["add", "set"])
+@pytest.mark.parametrize(
+    ("upstream", "said"),
+    [
+        (
+            "http://intranet.example",
+            "--upstream is not https: the network could read the credential (--insecure",
+        ),
+        ("ftp://files.example", "--upstream is not a URL"),
+    ],
+)
+def test_a_wrong_upstream_is_refused_before_the_key_is_asked_for(
+    verb: str, upstream: str, said: str, shell: Shell
+) -> None:
+    if verb == "set":
+        added(shell, "conn_a", "--upstream", "https://api.example", "--auth", "bearer")
+    auth = ("--auth", "bearer") if verb == "add" else ()
+    done = shell.presign("connections", verb, "conn_a", "--upstream", upstream, *auth, stdin="")
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert "insecure_upstream" not in done.err
+    assert "API key of" not in done.err
+
+
+def test_an_upstream_without_tls_is_taken_where_it_is_allowed(shell: Shell) -> None:
+    options = ("--upstream", "http://intranet.example", "--auth", "bearer", "--insecure-upstream")
+    assert added(shell, "conn_a", *options)["insecure_upstream"] is True

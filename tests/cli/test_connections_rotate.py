@@ -73,6 +73,21 @@ def test_of_four_keys_the_oldest_is_removed_and_revoked_all_the_same(shell: Shel
     assert len(registry(shell)["revoked"]["keys"]) == 4
 
 
+def test_a_fifth_key_asks_for_the_revoked_one_to_go(shell: Shell) -> None:
+    put(shell, "k4", "k3", "k2", "k1")
+    assert shell.presign("revoke", "--key", "conn/k2").code == 0
+    done = shell.presign("connections", "rotate", "conn")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "presign: conn has 4 keys already: remove the revoked one with --drop k2\n"
+
+
+def test_a_fifth_key_names_no_key_that_is_in_use(shell: Shell) -> None:
+    put(shell, "k4", "k3", "k2", "k1")
+    done = shell.presign("connections", "rotate", "conn")
+    assert done.code == 1
+    assert done.err.endswith("4 keys already, k4, k3, k2, k1: choose one that is removed, with --drop ID\n")
+
+
 def test_a_key_that_has_ended_is_revoked_too_for_what_it_began_may_go_on(shell: Shell) -> None:
     ended = [{"id": "old", "secret": SECRET, "not_after": "2020-01-01T00:00:00Z"}]
     put(shell, "k1", signing_keys=ended)

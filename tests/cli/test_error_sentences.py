@@ -39,6 +39,16 @@ def one_sentence(done: Done, *texts: str, code: int = 1) -> None:
         assert text in lines[0], lines[0]
 
 
+# -- the wrong directory ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["audit", "serve", "status", "usage"])
+def test_who_has_a_gateway_elsewhere_is_told_how_to_name_it(verb: str, shell: Shell) -> None:
+    one_sentence(
+        shell.presign(verb), "config.yaml: no such file", "init` makes one", "--config", "PRESIGN_CONFIG"
+    )
+
+
 # -- characters -------------------------------------------------------------------------------------------
 
 ENCODINGS = {

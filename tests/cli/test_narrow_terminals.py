@@ -99,3 +99,11 @@ def test_a_long_line_is_wrapped_in_no_time() -> None:
     began = time.monotonic()
     assert hanging(["  " + "a " * 20_000], 80)
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("preset", ["openai", "azure-openai", "github"])
+def test_a_preset_fits(preset: str, shell: Shell) -> None:
+    wide = shell.presign("presets", preset).out
+    narrow = shell.presign("presets", preset, COLUMNS="50").out
+    assert max(map(len, narrow.splitlines())) <= 50 < max(map(len, wide.splitlines()))
+    assert "".join(narrow.split()) == "".join(wide.split())

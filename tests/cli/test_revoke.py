@@ -93,6 +93,15 @@ def test_what_is_no_url_is_told_how_one_looks(place: Path) -> None:
     assert revoked(place) == {}
 
 
+def test_who_pastes_the_id_of_a_request_is_told_where_its_signature_id_is(place: Path) -> None:
+    put(place, {})
+    result = revoke("req_0123456789ab")
+    assert result.exit_code == 1
+    assert "the id of a request, not of a URL: " in result.output
+    assert "presign explain req_0123456789ab` shows its signature id" in result.output
+    assert not revoked(place)
+
+
 @pytest.mark.parametrize(
     ("arguments", "section", "what", "said"),
     [

@@ -19,7 +19,7 @@ ENTRY: dict[str, Any] = {
     "auth": {"type": "bearer", "token": "sk-REALSECRET-0123456789"},
     "signing_keys": [{"id": "k1", "secret": SECRET}],
 }
-REMARK = "The audit log has no request of that name"
+REMARK = "Nothing shows that anybody has signed as conn/"
 
 
 @pytest.fixture
@@ -58,21 +58,50 @@ def test_a_mistyped_name_is_answered_with_the_nearest(shell: Shell) -> None:
     assert " revoke --id conn/alice" in remarked(shell, "alic")
 
 
-@pytest.mark.parametrize("name", ["alice", "unheard-of"])
-def test_a_name_that_was_used_or_is_like_none_has_no_remark(name: str, shell: Shell) -> None:
+def test_similar_names_are_commands_of_a_line_each(shell: Shell) -> None:
+    used(shell, *(f"agent-{part}" for part in ("a1", "b2", "c3", "d4")))
+    first, second, *commands, more = remarked(shell, "agent").splitlines()
+    assert first == f"{REMARK}agent: the audit log has no request of that name."
+    assert second == "It has requests of similar names. To revoke one of those, too:"
+    assert [line.split(" revoke ")[1] for line in commands] == [
+        f"--id conn/agent-{n}" for n in ("b2", "c3", "d4")
+    ]
+    assert more == "  … and 1 more"
+
+
+def test_a_name_that_was_used_has_no_remark(shell: Shell) -> None:
     used(shell, "alice", "alice-1")
-    assert remarked(shell, name) == ""
-    used(shell, "alic", connection="other")
-    assert remarked(shell, name) == ""
+    assert remarked(shell, "alice") == ""
+
+
+def test_a_name_that_is_like_none_is_said_to_be_unseen(shell: Shell) -> None:
+    used(shell, "alice")
+    assert remarked(shell, "nobody") == f"{REMARK}nobody: the audit log has no request of that name.\n"
+    used(shell, "nobody", connection="other")
+    assert remarked(shell, "nobody") == f"{REMARK}nobody: the audit log has no request of that name.\n"
 
 
 def test_a_log_that_is_missing_or_no_file_stops_no_revocation(shell: Shell) -> None:
-    assert remarked(shell, "alice") == ""
+    assert remarked(shell, "alice") == f"{REMARK}alice: no gateway has written an audit log yet.\n"
     (shell.directory / "audit.jsonl").mkdir()
-    assert remarked(shell, "alice") == ""
+    assert remarked(shell, "alice") == f"{REMARK}alice: the audit log cannot be read.\n"
     (shell.directory / "audit.jsonl").rmdir()
     (shell.directory / "audit.jsonl").write_bytes(b'{"id":"x\xff\n[]\n"id":"\n')
-    assert remarked(shell, "alice") == ""
+    assert remarked(shell, "alice") == f"{REMARK}alice: the audit log has no request of that name.\n"
+
+
+@pytest.mark.parametrize(
+    ("audit", "why"),
+    [
+        ({}, "the configuration names no audit log"),
+        ({"audit": {"file": "-"}}, "goes to the gateway's standard"),
+    ],
+)
+def test_without_a_log_here_nothing_shows_any_name(shell: Shell, audit: dict[str, Any], why: str) -> None:
+    write_config({"registry": {"file": "registry.json"}, **audit}, shell.directory)
+    said = remarked(shell, "alice")
+    assert said.startswith(f"{REMARK}alice: ")
+    assert why in said
 
 
 def test_only_the_end_of_a_large_log_is_read(shell: Shell) -> None:
@@ -82,5 +111,7 @@ def test_only_the_end_of_a_large_log_is_read(shell: Shell) -> None:
     )
     with (shell.directory / "audit.jsonl").open("a", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for _ in range(4200))  # more than 16 MiB
-    assert remarked(shell, "alic") == ""
+    assert remarked(shell, "alic") == (
+        f"{REMARK}alic: the end of the audit log (16 MiB) has no request of that name.\n"
+    )
     assert "conn/carol" in remarked(shell, "caro")

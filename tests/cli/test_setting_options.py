@@ -94,6 +94,26 @@ def test_no_key_of_a_connection_lacks_its_option() -> None:
     assert {option.opts[0] for _, option in setting_options()} <= set(known)
 
 
+def test_every_option_says_what_it_is_for_in_one_line_of_the_schema() -> None:
+    for key, option in setting_options():
+        assert option.help, key
+        assert not option.help.startswith("Sets "), key
+        scheme = "presign" if key in setting_schema.keys_of("presign") else "source"
+        node = setting_schema.keys_of(scheme)[key]
+        said = node["description"]
+        assert said.endswith("."), key
+        assert len(said) <= 90, key
+        if "array" in setting_schema.kinds_of(node, scheme):
+            assert option.help.endswith("Replaces the list."), key
+
+
+def test_who_replaces_a_list_sees_what_goes_and_what_comes(shell: Shell) -> None:
+    assert changed(shell, "--cors-origins", "https://a.example")["cors"]["origins"] == ["https://a.example"]
+    done = shell.presign("connections", "set", "conn_a", "--cors-origins", "https://b.example", "--yes")
+    assert "- cors.origins: [https://a.example]" in done.out
+    assert "+ cors.origins: [https://b.example]" in done.out
+
+
 def changed(shell: Shell, *options: str, name: str = "conn_a") -> dict[str, Any]:
     done = shell.presign("connections", "set", name, *options, "--yes")
     assert done.code == 0, done.all

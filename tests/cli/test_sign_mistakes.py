@@ -381,3 +381,24 @@ def test_a_name_that_cannot_be_signed_is_told_by_its_option(shell: Shell) -> Non
     done = shell.presign("sign", "conn_a", "v1/a", "--id", "Alice Miller")
     assert done.code == 2
     assert "--id is not 1 to 64 of" in done.err
+
+
+def test_the_options_of_a_policy_are_named_that_a_source_cannot_have(shell: Shell) -> None:
+    write_config({"connections": SOURCES}, shell.directory)
+    done = shell.presign(
+        "sign", next(iter(SOURCES)), "https://a.test/one.png", "--id", "a", "--max-uses", "3"
+    )
+    assert (done.code, done.out) == (2, "")
+    assert "leave out --max-uses and --id" in done.err
+
+
+def test_a_gateway_that_nothing_names_is_said_to_be_guessed(shell: Shell) -> None:
+    (shell.directory / "config.yaml").unlink(missing_ok=True)
+    alone = ("sign", "conn_a", "v1/models", "--secret-env", "SECRET")
+    done = shell.presign(*alone, SECRET=SECRET)
+    assert "Nothing names the gateway, so it is http://127.0.0.1:8080: name yours with --base" in done.err
+    assert "Nothing names" not in shell.presign(*alone, SECRET=SECRET, PRESIGN_BASE="https://gw.test").err
+    assert "Nothing names" not in shell.presign(*alone, "--base", "https://gw.test", SECRET=SECRET).err
+    assert "Nothing names" not in shell.presign(*alone, "--as", "key", SECRET=SECRET).err
+    write_config({"connections": SOURCES}, shell.directory)
+    assert "Nothing names" not in shell.presign(*alone, SECRET=SECRET).err

@@ -126,6 +126,26 @@ def test_what_is_left_is_read_while_a_gateway_counts_and_after_it(
     assert "never" in done.out
 
 
+def test_a_row_of_a_url_leads_to_the_name_under_which_it_was_signed(
+    make_served: Callable[..., Serve], upstream: Recorder, shell: Shell
+) -> None:
+    logged = {**config(upstream, "sqlite:///counters.db"), "audit": {"file": "audit.jsonl"}}
+    gateway = make_served(logged)
+    named = Policy(
+        SECRET, {"Id": "build-1234", "Max-Uses": "4"}, connection="conn_none", expires=in_an_hour()
+    )
+    assert ask(gateway.port, named.target("v1/models")).status == 200
+    gateway.signal(signal.SIGTERM)
+    gateway.ends()
+    done = shell.presign("usage", "conn_none", "--config", str(gateway.config))
+    one = signature_id(named.signature)
+    assert one in done.out
+    assert "as signed in the URL" in done.out
+    assert f"audit --signature {one} --config {gateway.config}" in done.err
+    shown = shell.presign("audit", "--signature", one, "--config", str(gateway.config))
+    assert "build-1234" in shown.out
+
+
 def seen(directory: Path) -> dict[str, int]:
     """When each file was changed last. In the index of the log, readers too leave their marks."""
     files = [one for one in directory.iterdir() if one.is_file() and not one.name.endswith("-shm")]

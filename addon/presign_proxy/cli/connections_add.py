@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from ..explain.literal_address import refusal_of
 from ..http.patterns import meets, pattern
 from . import prompts
 from .credential import absent, auth_of
@@ -14,8 +16,9 @@ from .methods import slips
 from .new_connection import AddCommand, described, described_by_options, name_of, there_is
 from .output import Output, verb
 from .registry_entries import changing_registry, check, names_of_keys, new_secret, shown_once
+from .upstream_option import check_upstream
 from .values import present
-from .workspace import Failure, Workspace
+from .workspace import Entry, Failure, Workspace
 
 
 @click.command(cls=AddCommand)
@@ -33,6 +36,7 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
     """
     name, preset = name_of(workspace, name, options), options["preset"]
     data = described(workspace, options)
+    check_upstream(options["upstream"], data)
     if auth := auth_of(workspace, name, options):
         data["auth"] = auth | data.get("auth", {})
     own = prompts.secret(f"signing secret of {name}") if import_secret else new_secret()
@@ -56,8 +60,19 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
         *shown_once(shown),
     )
     output.note(*(f"--methods {question}" for question in slips(data.get("allow", {}).get("methods", ()))))
-    output.note(*absent(workspace, options))
+    output.note(*absent(workspace, options), *_closed(workspace, entry))
     output.note(f"Next: {command('sign', name, *_sampled(data, sample))}")
+
+
+def _closed(workspace: Workspace, entry: Entry) -> Iterator[str]:
+    """Yield a remark for each origin of sources that the gateway refuses by its address."""
+    rules = workspace.unrevoked(entry).source
+    for origin in rules.origins if rules else ():
+        if rules and refusal_of(origin.host, rules.networks):
+            host = origin.host.strip("[]")
+            allow = command("connections", "set", entry.id, "--allow-networks", host)
+            yield f"The gateway refuses {origin}: it is no public address, and not in allow_networks."
+            yield f"To allow it: {allow}"
 
 
 def _sampled(data: dict[str, Any], sample: str | None) -> list[str]:

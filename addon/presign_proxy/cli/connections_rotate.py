@@ -95,7 +95,7 @@ def _renew(
     with changing_registry(workspace) as draft:
         data = managed(workspace, draft, name)
         before = _keys(workspace, name, data, draft)
-        older = _room(name, _kept(name, before, drop, now))
+        older = _room(name, _kept(name, before, drop, now), draft)
         if end is not None:
             older = [_retired(key, end) for key in older]
         identity = _next_key(name, before, draft)
@@ -205,11 +205,15 @@ def _kept(name: str, keys: list[dict[str, Any]], drop: tuple[str, ...], now: flo
     return [key for key in keys if key["id"] not in drop and not _is_past(key, now)]
 
 
-def _room(name: str, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the keys, if there is room for one more. Raises Failure."""
-    if len(kept) >= MAX_KEYS:
-        raise Failure(f"{name} has {MAX_KEYS} keys already: remove one with --drop {kept[-1]['id']}")
-    return kept
+def _room(name: str, kept: list[dict[str, Any]], draft: Draft) -> list[dict[str, Any]]:
+    """Return the keys, if there is room for one more. Raises Failure, which names no key that still signs."""
+    if len(kept) < MAX_KEYS:
+        return kept
+    revoked = next((key["id"] for key in reversed(kept) if not _signs(name, key, draft)), None)
+    if revoked is not None:
+        raise Failure(f"{name} has {MAX_KEYS} keys already: remove the revoked one with --drop {revoked}")
+    which = ", ".join(key["id"] for key in kept)
+    raise Failure(f"{name} has {MAX_KEYS} keys already, {which}: choose one that is removed, with --drop ID")
 
 
 def _next_key(name: str, keys: list[dict[str, Any]], draft: Draft) -> str:

@@ -15,6 +15,7 @@ from .methods import slips
 from .output import Output, verb
 from .registry_entries import changing_registry, check, draft_of, managed
 from .setting_options import SettingsCommand, settings_of
+from .upstream_option import check_upstream
 from .workspace import Failure, Workspace
 
 
@@ -51,6 +52,7 @@ def set_(
     before = managed(workspace, draft := draft_of(workspace), name)
     wanted = [setting_of(text, before.get("scheme", "presign")) for text in settings]
     after = applied(before, wanted)
+    check_upstream(options["upstream"], after)
     check(workspace, name, after, draft)
     if not changes(before, after):
         output.tell({"id": name, "changed": {}}, f"{name} is like that already; nothing was changed.")

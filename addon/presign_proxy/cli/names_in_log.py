@@ -1,15 +1,16 @@
-"""The names of presigns that the audit log has: a hint for a mistyped one."""
+"""The names of presigns that the audit log has: a remark on one that it does not have."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from ..observe.audit_reader import Lines, opened
 from ..similar_names import alike
-from .hints import quoted
+from .hints import command
 from .workspace import Workspace
 
 _READ: Final = 16 << 20
@@ -18,29 +19,52 @@ _SHOWN: Final = 3
 
 
 def remarks_on(workspace: Workspace, connection: str, name: str) -> tuple[str, ...]:
-    """Return a remark if the log has no such name, but a similar one; nothing if the log cannot be read.
+    """Return remarks if nothing shows that anybody signed under a name, and the names that may be meant.
 
-    `presign run --id NAME` signs under NAME and a random part, so NAME alone revokes nothing of it.
+    Only the log can show it: who holds the secret signs offline, under any name. `presign run --id NAME`
+    signs under NAME and a random part, so NAME alone revokes nothing of it.
     """
-    settings = workspace.config.audit
-    if settings is None or settings.file == "-":
-        return ()
-    try:
-        names = _names(workspace.base / settings.file, connection)
-    except OSError:
-        return ()
+    names, where = _known(workspace, connection)
     if name in names:
         return ()
     close = [one for one in names if one.startswith(f"{name}-")] or alike(name, names)
-    if not close:
-        return ()
-    which = [quoted("revoke", "--id", f"{connection}/{one}") for one in close[-_SHOWN:]]
-    more = ", …" if len(close) > _SHOWN else ""
-    return (f"The audit log has no request of that name, but of another one: {', '.join(which)}{more}",)
+    return (
+        f"Nothing shows that anybody has signed as {connection}/{name}: {where}.",
+        *_meant(connection, close),
+    )
 
 
-def _names(path: Path, connection: str) -> list[str]:
-    """Return the names in the last part of the log, each once, the latest at the end. Raises OSError."""
+def _known(workspace: Workspace, connection: str) -> tuple[list[str], str]:
+    """Return the names of a connection that the log shows, and a clause for a name that is not among them."""
+    settings = workspace.config.audit
+    if settings is None:
+        return [], "the configuration names no audit log"
+    if settings.file == "-":
+        return [], "the audit log goes to the gateway's standard error, which cannot be read here"
+    try:
+        names, is_whole = _names(workspace.base / settings.file, connection)
+    except FileNotFoundError:
+        return [], "no gateway has written an audit log yet"
+    except OSError:
+        return [], "the audit log cannot be read"
+    log = "the audit log" if is_whole else f"the end of the audit log ({_READ >> 20} MiB)"
+    return names, f"{log} has no request of that name"
+
+
+def _meant(connection: str, close: list[str]) -> Iterator[str]:
+    """Yield the commands for similar names, one a line."""
+    if close:
+        yield "It has requests of similar names. To revoke one of those, too:"
+        yield from (f"  {command('revoke', '--id', f'{connection}/{one}')}" for one in close[-_SHOWN:])
+    if len(close) > _SHOWN:
+        yield f"  … and {len(close) - _SHOWN} more"
+
+
+def _names(path: Path, connection: str) -> tuple[list[str], bool]:
+    """Return the names in the last part of the log, the latest at the end, and whether that is all of it.
+
+    Raises OSError.
+    """
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - _READ))
@@ -53,4 +77,4 @@ def _names(path: Path, connection: str) -> list[str]:
         if record.get("connection") == connection and isinstance(name, str):
             found.pop(name, None)
             found[name] = None
-    return list(found)
+    return list(found), size <= _READ

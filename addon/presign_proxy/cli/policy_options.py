@@ -35,6 +35,21 @@ _OPTIONS: Final = (
 )
 
 
+_FLAGS: Final = {
+    "not_before": "--not-before",
+    "max_uses": "--max-uses",
+    "clients": "--client",
+    "max_body": "--max-body",
+    "bind_key": "--bind-key",
+    "presign_id": "--id",
+}
+
+
+def given_of(options: dict[str, Any]) -> list[str]:
+    """Return the options of a policy that were given."""
+    return [flag for name, flag in _FLAGS.items() if options[name] not in (None, (), False)]
+
+
 def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a signed policy to a command."""
     for option in reversed(_OPTIONS):

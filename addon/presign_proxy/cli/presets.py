@@ -10,6 +10,7 @@ from ..config.presets.markdown_table import markdown, url_of
 from .completion import complete_presets
 from .hints import no_preset
 from .output import Output, table, verb
+from .width import columns, hanging
 from .workspace import Failure, Workspace
 
 
@@ -52,4 +53,5 @@ def _one(key: str, preset: dict[str, Any]) -> list[str]:
         ("environment", ", ".join([*preset.get("env", []), *preset.get("base_env", [])])),
         ("docs", preset.get("docs", "")),
     ]
-    return [f"{key}  {preset['name']}", "", *(f"  {what:<12} {text}" for what, text in rows if text)]
+    lines = [f"{key}  {preset['name']}", "", *(f"  {what:<12} {text}" for what, text in rows if text)]
+    return hanging(lines, columns())

@@ -27,6 +27,7 @@ from ..units import instant
 from . import prompts
 from .completion import complete_connections, complete_keys
 from .expired_revocations import forget_expired
+from .explained_request import REQUEST_ID
 from .hints import quoted
 from .names_in_log import remarks_on
 from .output import Output, verb
@@ -185,6 +186,11 @@ def _signature(workspace: Workspace, given: str, *, undo: bool) -> Target:
     text = given.strip()
     if _SIGNATURE_ID.fullmatch(text):
         return Target("urls", text, {"at": now})
+    if REQUEST_ID.fullmatch(text):
+        raise Failure(
+            f"this is the id of a request, not of a URL: {quoted('explain', text)} shows its signature id,"
+            " which can be revoked"
+        )
     try:
         presented = parse(text)
         claim = claimed(presented)

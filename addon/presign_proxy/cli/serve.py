@@ -69,7 +69,7 @@ def listen_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
-    help="Processes that serve; one for each core.",
+    help="Processes that serve: as many as the machine has cores, for the most.",
 )
 @click.option(
     "--drain",

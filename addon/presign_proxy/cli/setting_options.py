@@ -21,6 +21,8 @@ _SHORT: Final = {
     "ports": "port",
 }
 """Options with another name than their key. All others have the key's, with a hyphen for each `_` and dot."""
+_FIRST: Final = ("max_lifetime", "max_uses")
+"""Keys whose options stand beside those."""
 _METAVARS: Final = {
     "upstream": "URL",
     "max_lifetime": "7d",
@@ -28,14 +30,9 @@ _METAVARS: Final = {
     "allowed_origins": "URL,…",
 }
 _MEANINGS: Final = {
-    "allow.methods": "Ceiling: methods that may be signed.",
-    "allow.paths": "Ceiling: path patterns that may be signed.",
-    "max_lifetime": "Ceiling: how long a URL may be valid.",
     "limits": "A limit: '60/minute burst 10 per url', 1000/month, 'quota 9/day', 'concurrency 20'.",
-    "max_uses": "How often a URL may be used.",
-    "default_headers": "A header that requests get if they lack it; no secret.",
 }
-"""Help that says more than the schema does."""
+"""Help that says more than the description in the schema, because the option has a form of its own."""
 
 
 class SettingOption(NamedTuple):
@@ -54,7 +51,7 @@ def setting_options() -> tuple[SettingOption, ...]:
             **nodes,
             **{key: (node, scheme) for key, node in keys_of(scheme).items() if key not in nodes},
         }
-    keys = [*(key for key in (*_SHORT, *_MEANINGS) if key in nodes), *nodes]
+    keys = [*(key for key in (*_SHORT, *_FIRST) if key in nodes), *nodes]
     return tuple(SettingOption(key, _option(key, *nodes[key])) for key in dict.fromkeys(keys))
 
 
@@ -63,13 +60,13 @@ def _option(key: str, node: Node, scheme: str) -> click.Option:
     kinds = kinds_of(node, scheme)
     if "boolean" in kinds:
         switch = [f"--{name}/--no-{name}", name.replace("-", "_")]
-        return click.Option(switch, default=None, help=_help(key, node))
+        return click.Option(switch, default=None, help=_help(key, node, scheme))
     repeated = "array" in kinds or values_of(node, scheme) is not None
     return click.Option(
         [f"--{name}", name.replace("-", "_")],
         metavar=_METAVARS.get(key) or _metavar(node, scheme),
         multiple=repeated,
-        help=_help(key, node),
+        help=_help(key, node, scheme),
     )
 
 
@@ -84,13 +81,15 @@ def _metavar(node: Node, scheme: str) -> str:
     return "|".join(choices_of(node, scheme)) or "VALUE"
 
 
-def _help(key: str, node: Node) -> str:
+def _help(key: str, node: Node, scheme: str) -> str:
+    said = _MEANINGS.get(key) or node["description"]
+    if key not in keys_of(SCHEMES[0]):
+        said = f"Scheme source: {said[:1].lower()}{said[1:]}"
+    if "array" in kinds_of(node, scheme):
+        return f"{said} Replaces the list."
     default = node.get("default")
-    said = str(default).lower() if isinstance(default, bool) else default
-    where = "" if key in keys_of(SCHEMES[0]) else " (scheme source)"
-    return _MEANINGS.get(key) or f"Sets {key}{where}" + (
-        f"; {said} by default." if isinstance(said, str) else "."
-    )
+    default = str(default).lower() if isinstance(default, bool) else default
+    return f"{said.removesuffix('.')}; {default} by default." if isinstance(default, str) else said
 
 
 def settings_of(given: dict[str, Any]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from .output import Output, light_verb
 from .place import Failure, Place
 from .policy_options import policy_options, terms_of
 from .sign_source import sign_source
-from .signing_key import KnownKey, secret_source_of, signer_of
+from .signing_key import KnownKey, guessed_base, secret_source_of, signer_of
 from .values import YEAR_10000, listed
 
 _HOUR: Final = 3600
@@ -94,6 +94,8 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
         data["shaped_key"] = f"{shape}{grant.token}"
     lines = [f"{shape}{line}" for line in shown(grant, options["form"], form, known.preset)]
     output.tell(data, *(() if output.as_json else lines))
+    if options["form"] not in ("token", "key"):
+        output.note(*guessed_base(place, known, options["base"]))
     output.note(*remarks(grant, options["form"], form, known.preset))
 
 

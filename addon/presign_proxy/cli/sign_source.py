@@ -9,13 +9,12 @@ import click
 
 from ..errors import Denied
 from ..signing.keys import signature_id
-from ..signing.signed_policy import NO_TERMS
 from ..signing.signer import Signer
 from .grant_forms import BEGINS_URL
 from .output import Output
 from .place import Failure, Place
-from .policy_options import terms_of
-from .signing_key import KnownKey
+from .policy_options import given_of
+from .signing_key import KnownKey, guessed_base
 
 if TYPE_CHECKING:
     from ..config.signing_view import SigningView
@@ -25,8 +24,8 @@ def sign_source(
     place: Place, output: Output, known: KnownKey, url: str, expires_at: int, options: dict[str, Any]
 ) -> None:
     """Print the URL of a source. Raises Failure if the gateway would refuse it, UsageError."""
-    if terms_of(options, "") != NO_TERMS:
-        raise click.UsageError("a source URL has no policy: leave out the options of a policy")
+    if given := given_of(options):
+        raise click.UsageError(f"a source URL has no signed policy: leave out {' and '.join(given)}")
     if options["methods"] or options["paths"]:
         raise click.UsageError("a source URL is only for itself: leave out --methods and --paths")
     if options["form"] not in ("url", "curl"):
@@ -49,6 +48,7 @@ def sign_source(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     text = signed.url(known.base(options["base"]))
+    output.note(*guessed_base(place, known, options["base"]))
     more = {"expires": expires_at, "signature_id": signature_id(signed.signature), "key": known.key}
     _print(output, known, text, more, options["form"])
 

@@ -14,7 +14,7 @@ from ..config.secret_sources import name_of, resolve
 from ..config.values import SecretSource
 from ..signing.keys import WEAK_BYTES, SigningKey, is_guessable, is_weak
 from ..signing.secret import Secret
-from .grant_forms import BASE
+from .grant_forms import BASE, BASE_VARIABLE
 from .hints import quoted
 from .output import Output
 from .place import Failure, Place
@@ -38,6 +38,13 @@ class KnownKey(NamedTuple):
     def base(self, given: str | None) -> str:
         """Return the gateway's URL: of `--base` or the environment, else of the configuration."""
         return given or (self.view.gateway if self.view else None) or BASE
+
+
+def guessed_base(place: Place, known: KnownKey, given: str | None) -> tuple[str, ...]:
+    """Return a remark where nothing says which gateway is meant: no option, variable or configuration."""
+    if given or known.view is not None or place.exists:
+        return ()
+    return (f"Nothing names the gateway, so it is {BASE}: name yours with --base URL or {BASE_VARIABLE}.",)
 
 
 def _strong(output: Output, secret: Secret, source: SecretSource) -> Secret:

@@ -79,8 +79,10 @@ def _address(text: object) -> tuple[str, int] | None:
 
 def _listener(place: Place) -> tuple[str, int]:
     """Return the address in the configuration, also if something else in it is wrong. Raises Failure."""
-    from .workspace import Workspace
+    from .workspace import Workspace, no_configuration
 
+    if not place.exists:
+        raise no_configuration(place.path)
     with suppress(ConfigError):
         settings = Workspace(place.path, place.environ).config.admin
         if settings is not None:

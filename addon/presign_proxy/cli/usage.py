@@ -12,6 +12,7 @@ from ..limits.usage import Usage, prefix_of, usage_of
 from ..signing import grammar
 from ..units import in_words
 from .completion import complete_connections
+from .hints import command
 from .output import Output, light_verb, table
 from .place import Failure, Place
 
@@ -67,6 +68,12 @@ def usage(
     shown, more = wanted.first(found)
     data = [{"connection": name, **one._asdict()} for name, one in shown]
     output.tell(data, *(table(_rows(shown)) if shown else ["No limit counts anything here."]))
+    urls = [one.party for _, one in shown if one.per == "url" and one.party]
+    if urls and workspace.config.audit is not None:
+        whose = command("audit", "--signature", urls[0])
+        output.note(
+            f"OF is the signature id of a URL. Under which name it was signed, and who used it: {whose}"
+        )
     if more or is_cut:
         output.note(f"{more or 'Some'} more URLs or clients are not shown{'' if is_cut else ' (--all)'}.")
 
@@ -159,7 +166,7 @@ def _rows(found: list[tuple[str, Usage]]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("CONNECTION", "LIMIT", "OF", "USED", "LEFT", "ALL BACK")]
     for name, one in found:
         used = str(one.used) if one.most is None else f"{one.used} of {one.most}"
-        left = "as signed" if one.left is None else str(one.left)
+        left = "as signed in the URL" if one.left is None else str(one.left)
         rows.append((name, one.limit, one.party or "-", used, left, _back(one)))
     return rows
 

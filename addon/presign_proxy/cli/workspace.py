@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..config.build_connections import Registrar
 from ..config.build_credentials import FileSecrets
 from ..config.load import Shape, shape_of
-from ..config.path import DEFAULT_PATH
+from ..config.path import DEFAULT_PATH, ENVIRONMENT
 from ..config.presets.apply import Presets, with_presets
 from ..config.presets.builtin import providers
 from ..config.registry_file.build import revocations_of
@@ -42,6 +42,7 @@ from .place import Failure, Place
 __all__ = ["Entry", "Failure", "Workspace"]
 
 _MANY: Final = 2000
+_ELSEWHERE: Final = f"name its file with --config or {ENVIRONMENT}"
 _ENTRY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ConnectionId, ConnectionEntry])
 
 
@@ -55,14 +56,21 @@ class Entry:
     managed: bool
 
 
+def no_configuration(path: Path) -> ConfigError:
+    """Return the error for a configuration that is not there."""
+    hint = "is the path right?"
+    if path.name == DEFAULT_PATH:
+        hint = f"{quoted('init')} makes one. For a gateway elsewhere, {_ELSEWHERE}"
+    return ConfigError([Problem(str(path), 0, 0, "", f"no such file; {hint}")])
+
+
 class Workspace(Place):
     """The operator's view of one configuration, which is read on first use."""
 
     @cached_property
     def _shape(self) -> Shape:
         if not self.exists:
-            hint = f"{quoted('init')} makes one" if self.path.name == DEFAULT_PATH else "is the path right?"
-            raise ConfigError([Problem(str(self.path), 0, 0, "", f"no such file; {hint}")])
+            raise no_configuration(self.path)
         problems: list[Problem] = []
         shape = shape_of(self.path, self.environ, problems)
         if problems:

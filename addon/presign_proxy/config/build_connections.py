@@ -219,7 +219,7 @@ class Registrar:
         return url
 
     def _upstream(self, at: Location, url: str, entry: PresignConnection) -> Upstream | None:
-        upstream, problem = _parse_upstream(url)
+        upstream, problem = parse_upstream(url)
         if problem:
             self._wrong(at, problem)
         if upstream is not None:
@@ -283,7 +283,7 @@ def _second_hosts(texts: tuple[str, ...]) -> tuple[Origin, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _parse_upstream(text: str) -> tuple[Upstream | None, str]:
+def parse_upstream(text: str) -> tuple[Upstream | None, str]:
     """Return the upstream that a URL names and "", or None and what is wrong with it."""
     try:
         url = parse_url(text)

@@ -18,6 +18,7 @@ from ..errors import Denied
 from ..http.message import Head, Request, head_of
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
+from .literal_address import judged
 from .provenance import message_of
 
 
@@ -102,7 +103,7 @@ class Case:
 
 def open_case(registry: Registry, request: Request, now: int) -> Case:
     """Decide on a request as the gateway does, and keep the data that explains the decision."""
-    decision = decide(registry, request, now, "req_explain")
+    decision = judged(decide(registry, request, now, "req_explain"))
     head, form = head_of(request), form_of(registry, request)
     try:
         claim = recognise(registry, request, head, form)

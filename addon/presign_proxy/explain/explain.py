@@ -1,6 +1,7 @@
 """Explanation of a request for the operator: what the gateway would do, step by step, and why. Offline.
 
-The verdict is the decision of `core.decide` and nothing else. The steps and findings only describe it.
+The verdict is the decision of `core.decide`, and for a literal address that of `http.networks`. The steps and
+findings only describe it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..core.answers import refusal
-from ..core.credentials import Outgoing
+from ..core.credentials import NoCredential, Outgoing
 from ..core.decision import Deny, Forward, Preflight
 from ..core.registry import Registry
 from ..core.strip_list import nominated
@@ -46,7 +47,7 @@ def conclusion_of(case: Case) -> Conclusion:
     """Return the decision on a case as data."""
     decision = case.decision
     if isinstance(decision, Forward):
-        return Conclusion("forward")
+        return Conclusion("forward", credential=not isinstance(decision.connection.injector, NoCredential))
     if isinstance(decision, Preflight):
         return Conclusion("preflight")
     if not isinstance(decision, Deny):

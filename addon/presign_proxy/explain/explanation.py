@@ -47,6 +47,8 @@ class Conclusion(NamedTuple):
     code: str | None = None
     detail: str | None = None
     message: str = ""
+    credential: bool | None = None
+    """Whether a request that is forwarded gets a credential; None if it is not forwarded."""
 
     @property
     def granted(self) -> bool:
@@ -114,7 +116,8 @@ def render(explanation: Explanation) -> list[str]:
 
 def headline(verdict: Conclusion) -> str:
     if verdict.decision == "forward":
-        return "Granted: the gateway forwards it with the credential."
+        how = "without a credential" if verdict.credential is False else "with the credential"
+        return f"Granted: the gateway forwards it {how}."
     if verdict.decision == "good":
         return "Good: the given secret made the signature, and it covers this request."
     if verdict.decision == "unknown":

@@ -83,6 +83,15 @@ def _origin_refused(case: Case) -> Step:
     return Step("origin", "refused", case.why, lines)
 
 
+def _forward_refused(case: Case) -> Step:
+    claim = case.claim
+    if not isinstance(claim, Source) or not case.detail.endswith("not public"):
+        return Step("forward", "refused", case.why)
+    where = _origin_of(claim.url)
+    lines = (f"If {where} is meant: list it in allowed_origins, and its network in allow_networks.",)
+    return Step("forward", "refused", case.why, lines)
+
+
 def _origin_of(url: str) -> str:
     try:
         return str(parse_url(url if "://" in url else f"https://{url}").origin)
@@ -116,4 +125,5 @@ REFUSED: Final[dict[str, Callable[[Case], Step]]] = {
     "path": _path_refused,
     "origin": _origin_refused,
     "format": _format_refused,
+    "forward": _forward_refused,
 }

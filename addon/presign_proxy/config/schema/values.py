@@ -23,6 +23,7 @@ from ..values import (
     key_sources,
     secret_source,
 )
+from .descriptions import add_descriptions
 
 ConnectionId = Annotated[str, Field(pattern=f"^{grammar.CONNECTION_ID}$")]
 
@@ -233,4 +234,4 @@ UrlHeader = Annotated[
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, json_schema_extra=add_descriptions)
