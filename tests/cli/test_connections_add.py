@@ -352,7 +352,7 @@ def test_an_endpoint_that_may_not_be_asked_is_not_added(
             "http://intranet.example",
             "--upstream is not https: the network could read the credential (--insecure",
         ),
-        ("ftp://files.example", "--upstream is not a URL"),
+        ("ftp://files.example", "--upstream is not an http(s) URL"),
     ],
 )
 def test_a_wrong_upstream_is_refused_before_the_key_is_asked_for(
