@@ -53,8 +53,7 @@ def usage(
     choice = _store(workspace)
     wanted = _Wanted(*_signed(url), client, whole=whole)
     found: list[tuple[str, Usage]] = []
-    is_cut = False
-    counts = counts_of(choice, map(prefix_of, names))
+    is_cut, counts = False, counts_of(choice, map(prefix_of, names))
     for name in names:
         model = workspace.model(workspace.entry(name))
         limits = [one.limit() for one in model.limits]
@@ -68,14 +67,19 @@ def usage(
     shown, more = wanted.first(found)
     data = [{"connection": name, **one._asdict()} for name, one in shown]
     output.tell(data, *(table(_rows(shown)) if shown else ["No limit counts anything here."]))
-    urls = [one.party for _, one in shown if one.per == "url" and one.party]
-    if urls and workspace.config.audit is not None:
+    if workspace.config.audit is not None:
+        _tell_whose(output, [one.party for _, one in shown if one.per == "url" and one.party])
+    if more or is_cut:
+        output.note(f"{more or 'Some'} more URLs or clients are not shown{'' if is_cut else ' (--all)'}.")
+
+
+def _tell_whose(output: Output, urls: list[str]) -> None:
+    """Say how a signature id leads to the name under which its URL was signed."""
+    if urls:
         whose = command("audit", "--signature", urls[0])
         output.note(
             f"OF is the signature id of a URL. Under which name it was signed, and who used it: {whose}"
         )
-    if more or is_cut:
-        output.note(f"{more or 'Some'} more URLs or clients are not shown{'' if is_cut else ' (--all)'}.")
 
 
 def _store(workspace: Workspace) -> Choice:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..http.patterns import UPSTREAM_NAME
 from ..signing import grammar
 
 _ID: Final = "1 to 64 of A-Z a-z 0-9 _ -"
@@ -34,6 +35,7 @@ FORMS: Final = {
     r"[a-z0-9][a-z0-9-]{0,63}": "1 to 64 of a-z 0-9 -, a letter or digit first",
     r"[A-Za-z_][A-Za-z0-9_]{0,127}": "the name of an environment variable",
     r"[a-z][a-z0-9_]{0,31}": "1 to 32 of a-z 0-9 _, a letter first",
+    UPSTREAM_NAME: "1 to 31 of a-z 0-9 -, a letter first",
     r"https?://[!-~]+": "a URL, with http:// or https://",
     r"https?://[!-\"$->@-~]+": "a URL, with http:// or https://, and without ? or #",
 }
