@@ -230,7 +230,7 @@ def test_the_holder_of_one_url_whose_bodies_never_end_shuts_no_other_holder_out(
             client = crowd.enter_context(connect(gateway.port))
             with contextlib.suppress(OSError):  # it was one too many
                 client.sendall(head + b"a" * (MOST - 1))
-        assert eventually(lambda: code(posted(gateway, AWS.target("x"))) == (503, "unavailable"))
+        assert eventually(lambda: code(posted(gateway, AWS.target("x"))) == (503, "unavailable"), 30)
         assert posted(gateway, other).status == 200
 
 
