@@ -92,8 +92,9 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     data = {**described(grant, form, known.preset), "key": known.key}
     if shape:
         data["shaped_key"] = f"{shape}{grant.token}"
-    lines = [f"{shape}{line}" for line in shown(grant, options["form"], form, known.preset)]
-    output.tell(data, *(() if output.as_json else lines))
+    # As JSON, patterns without a path have no URL; for a person that is an error.
+    lines = () if output.as_json else shown(grant, options["form"], form, known.preset)
+    output.tell(data, *[f"{shape}{line}" for line in lines])
     if options["form"] not in ("token", "key"):
         output.note(*guessed_base(place, known, options["base"]))
     output.note(*remarks(grant, options["form"], form, known.preset))
