@@ -24,7 +24,11 @@ _NO_TLS: Final = "The remote server does not speak TLS."
 """What mitmproxy says of a TLS handshake that failed."""
 _OF_NAME: Final = (62, 64)
 """OpenSSL's numbers for a certificate that is for another name, or for another address."""
-_NAMELESS: Final = ((ConnectionResetError, "connection reset"), (TimeoutError, "not in time"))
+_NUMBERLESS: Final = (
+    (ConnectionResetError, "connection reset"),
+    (ConnectionRefusedError, "connection refused"),
+    (TimeoutError, "not in time"),
+)
 _NUMBERED: Final = re.compile(r"\[Errno (-?[0-9]{1,6})\]")
 
 
@@ -42,7 +46,7 @@ def of_error(host: str, error: OSError) -> str:
     if error.errno:
         reason = os.strerror(error.errno).lower()
     else:
-        reason = next((said for kind, said in _NAMELESS if isinstance(error, kind)), "it failed")
+        reason = next((said for kind, said in _NUMBERLESS if isinstance(error, kind)), "it failed")
     return f"the upstream {host} cannot be connected to ({reason})"
 
 

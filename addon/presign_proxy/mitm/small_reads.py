@@ -60,5 +60,6 @@ def hold_less(writer: Any, reader: Any) -> None:
     """
     if isinstance(reader, asyncio.StreamReader):
         reader._limit = LIMIT  # type: ignore[attr-defined]
-        if hasattr(writer.transport, "max_size"):
-            writer.transport.max_size = PIECE
+        transport = getattr(writer, "transport", None)
+        if hasattr(transport, "max_size"):
+            transport.max_size = PIECE
