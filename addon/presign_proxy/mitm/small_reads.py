@@ -61,5 +61,5 @@ def hold_less(writer: Any, reader: Any) -> None:
     if isinstance(reader, asyncio.StreamReader):
         reader._limit = LIMIT  # type: ignore[attr-defined]
         transport = getattr(writer, "transport", None)
-        if hasattr(transport, "max_size"):
+        if transport is not None and hasattr(transport, "max_size"):
             transport.max_size = PIECE
