@@ -83,7 +83,6 @@ def test_a_credential_in_the_path_stands_behind_each_base_path(tmp_path: Path) -
 
 
 def test_aws_is_signed_for_the_service_and_the_region_of_each_host(tmp_path: Path) -> None:
-    pytest.importorskip("botocore")
     auth = {"type": "aws_sigv4", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": KEY * 2}
     others = {
         "west": "https://bedrock-runtime.us-west-2.amazonaws.com",

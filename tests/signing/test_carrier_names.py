@@ -223,7 +223,8 @@ def url_safe(text: bytes) -> bytes:
 
 
 ASTRAY = "a token is in a place that is not for a credential"
-HALVES = "a token in Basic is neither the password nor a user name without one"
+HALVES = "a token in Basic is neither the password nor the user name"
+BESIDE = "the token is a user name, and its password is not one of key_slots.passwords"
 BROKEN = "Basic holds a token but is not well-formed"
 QUERY = "a token in the query is not a plain value"
 PATH = "there is a token in the path of another host"
@@ -237,7 +238,8 @@ PATH = "there is a token in the path of another host"
         (b"Proxy-Authorization", b"token token=" + TOKEN, ASTRAY),
         (b"Authorization", b"Bearer x " + TOKEN, ASTRAY),
         (b"Proxy-Authorization", basic(b"u:" + TOKEN), HALVES),
-        (b"Authorization", basic(TOKEN + b":x"), HALVES),
+        (b"Authorization", basic(TOKEN + b":x"), BESIDE),
+        (b"Authorization", basic(TOKEN + b":" + TOKEN), HALVES),
         (b"Authorization", basic(b"u:" + TOKEN) + b"A", BROKEN),
         (b"Authorization", basic(b"user:" + TOKEN).rstrip(b"=") + b"AAAAA", BROKEN),
         (b"Authorization", basic(b"u:" + TOKEN).replace(b"Basic ", b"bAsIc !"), BROKEN),
@@ -337,7 +339,8 @@ def test_what_people_look_for_is_no_token(query: str) -> None:
     ("query", "why"),
     [
         (b"a=%70s1_" + TOKEN[4:], QUERY),
-        (b"a=x" + TOKEN, QUERY),
+        (b"a=x" + TOKEN, "the token stands in a slot that the connection's credential does not fill"),
+        (b"a=x%20" + TOKEN, QUERY),
         (b"a=1;key=" + TOKEN, QUERY),
         (TOKEN, QUERY),
         (b"key=ps1_x." + SIGNATURE.encode(), "the token does|the token is|the base64url of the token"),
