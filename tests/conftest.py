@@ -107,6 +107,16 @@ def upstream(_recorders: list[Recorder]) -> Iterator[Recorder]:
     recorder.stop()
 
 
+@pytest.fixture(scope="module")
+def h2_upstream(ca: trustme.CA, _recorders: list[Recorder]) -> Iterator[Recorder]:
+    """A recording upstream over TLS that offers HTTP/2 too, for the names of TLS_NAMES."""
+    recorder = Recorder(ca.issue_cert(*TLS_NAMES), alpn=("h2", "http/1.1")).start()
+    _recorders.append(recorder)
+    yield recorder
+    _recorders.remove(recorder)
+    recorder.stop()
+
+
 @pytest.fixture(scope="session")
 def tls_upstream(ca: trustme.CA, _recorders: list[Recorder]) -> Iterator[Recorder]:
     """A recording upstream over TLS (HTTP/1.1), for the names of TLS_NAMES; it has a plain port too."""

@@ -1,6 +1,5 @@
 """Whatever fails, at start or at run time, denies or keeps the last good state (SPEC §10, 2)."""
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ import pytest
 from support.answers import BEHAVIOURS, Answer
 from support.audit_log import audit_lines
 from support.config import write_config
+from support.fault_switch import ADDON, FaultSwitch
 from support.gateways import MakeGateway
 from support.h2client import H2Client, H2Reply
 from support.lab import LAB_SECRET, REAL_SECRET, bearer_connection
@@ -213,28 +213,15 @@ class Lab:
 
     gateway: Mitm
     upstream: Recorder
-    switch: Path
-    hits: Path
+    switch: FaultSwitch
     issuer: Issuer = field(
         default_factory=lambda: Issuer({"conn_lab": LAB_SECRET, "conn_counted": LAB_SECRET})
     )
-    serial: int = 0
 
     def arm(self, target: str) -> None:
         """From now on `target` fails: on every call, or on the one whose number follows an `@`."""
-        self.serial += 1
         name, _, nth = target.partition("@")
-        assert f"missing {name}" not in self.hits.read_text().splitlines()
-        draft = self.switch.with_suffix(".draft")
-        draft.write_text(f"{name}@{nth or 0} {self.serial}")
-        draft.replace(self.switch)
-
-    def disarm(self) -> None:
-        self.switch.write_text("")
-
-    def strikes(self) -> int:
-        """How often something has failed so far."""
-        return self.hits.read_text().count("@")
+        self.switch.arm(name, nth or 0)
 
     def send(self, shape: str, target: str, expires: int = FOREVER, path: str = "v1/models") -> Ended:
         """One presigned request while `target` fails; a tunnel is built before."""
@@ -269,19 +256,11 @@ def module_lab(
     upstream: Recorder,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Lab:
-    place = tmp_path_factory.mktemp("faults")
-    switch, hits = place / "switch", place / "hits"
-    switch.write_text("")
-    hits.write_text("")
-    env = {
-        "FAULT_SWITCH": str(switch),
-        "FAULT_HITS": str(hits),
-        "FAULT_TARGETS": json.dumps(sorted(TARGETS)),
-    }
-    watching = ["-s", str(SCRIPTS / "faults.py"), "--set", "flow_detail=4"]
+    switch = FaultSwitch(tmp_path_factory.mktemp("faults"), TARGETS)
+    watching = [*ADDON, "--set", "flow_detail=4"]
     if request.param == "hooks at once" and "AS_SERVED" not in os.environ:  # else it is there
         watching += ["-s", str(SCRIPTS / "promptly.py")]
-    return Lab(module_gateway(config(upstream.port), *watching, env=env), upstream, switch, hits)
+    return Lab(module_gateway(config(upstream.port), *watching, env=switch.env), upstream, switch)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -295,12 +274,12 @@ def _held_back() -> Iterator[None]:
 @pytest.fixture
 def lab(module_lab: Lab) -> Iterator[Lab]:
     """The lab with nothing broken; it has to serve again as soon as the fault of the test is over."""
-    logged, strikes = len(module_lab.gateway.log()), module_lab.strikes()
+    logged, strikes = len(module_lab.gateway.log()), module_lab.switch.strikes()
     yield module_lab
-    module_lab.disarm()
+    module_lab.switch.disarm()
     log = module_lab.gateway.log()[logged:]
     assert module_lab.works()
-    assert module_lab.strikes() > strikes, "the function was never called"
+    assert module_lab.switch.strikes() > strikes, "the function was never called"
     assert "has crashed" not in log
     assert not Traces([REAL_SECRET]).found_in(log.encode())
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -14,6 +12,7 @@ import trustme
 
 from support.asking import SECRET, Grant
 from support.byhand import ByHand
+from support.fault_switch import ADDON, FaultSwitch
 from support.gateways import TLS_NAMES, MakeGateway
 from support.h2client import H2Reply
 from support.h2frames import (
@@ -30,7 +29,6 @@ from support.h2frames import (
 from support.h2streams import Streams
 from support.lab import REAL_SECRET, bearer_connection
 from support.proxy import Mitm
-from support.puppet import SCRIPTS
 
 GATEWAY: Final = "presign.local"
 PATIENT: Final = 20.0
@@ -49,14 +47,14 @@ class Lab:
     gateway: Mitm
     hand: ByHand
     context: ssl.SSLContext
-    switch: Path
-    serial: int = 0
+    switch: FaultSwitch
 
     def arm(self, target: str) -> None:
-        self.serial += 1
-        draft = self.switch.with_suffix(".draft")
-        draft.write_text(f"{target}@0 {self.serial}" if target else "")
-        draft.replace(self.switch)
+        """From now on every call of `target` fails; of nothing, if it is empty."""
+        if target:
+            self.switch.arm(target, 0)
+        else:
+            self.switch.disarm()
 
     def begin(self, client: Streams, **grant: Any) -> int:
         target = Grant("conn_h2", **grant).target("lab.v1.Lab/Echo")
@@ -83,29 +81,20 @@ class Lab:
 def module_lab(
     module_gateway: MakeGateway, hand: ByHand, ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 ) -> Lab:
-    place = tmp_path_factory.mktemp("faults")
-    switch, hits = place / "switch", place / "hits"
-    switch.write_text("")
-    hits.write_text("")
-    env = {
-        "FAULT_SWITCH": str(switch),
-        "FAULT_HITS": str(hits),
-        "FAULT_TARGETS": json.dumps(sorted({*REFUSING, *ENDING, *LAST, *SHARING})),
-    }
+    switch = FaultSwitch(tmp_path_factory.mktemp("faults"), (*REFUSING, *ENDING, *LAST, *SHARING))
     known = bearer_connection(f"https://localhost:{hand.port}", SECRET)
     config = {"gateway": {"hosts": [GATEWAY]}, "connections": {"conn_h2": known}}
-    gateway = module_gateway(config, "-s", str(SCRIPTS / "faults.py"), env=env)
-    assert "missing" not in hits.read_text()
+    gateway = module_gateway(config, *ADDON, env=switch.env)
+    assert not switch.missing()
     return Lab(gateway, hand, h2_context(ca.issue_cert(*TLS_NAMES)), switch)
 
 
 @pytest.fixture
 def lab(module_lab: Lab) -> Iterator[Lab]:
     """It has to serve again as soon as the fault of the test is over."""
-    logged, hits = len(module_lab.gateway.log()), module_lab.switch.with_name("hits")
-    before = hits.read_text()
+    logged, before = len(module_lab.gateway.log()), module_lab.switch.strikes()
     yield module_lab
-    assert hits.read_text() != before, "the function was never called"
+    assert module_lab.switch.strikes() > before, "the function was never called"
     module_lab.hand.hang_up()
     reply = module_lab.called("", HEAD, TRAILERS)
     assert (reply.body, reply.trailers) == (b"message", [("grpc-status", "0")])

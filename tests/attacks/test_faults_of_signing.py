@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.asking import SECRET, Grant, wire
+from support.fault_switch import ADDON, FaultSwitch
 from support.gateways import MakeGateway
 from support.lanes import WAYS
 from support.leaks import Traces
 from support.proxy import Mitm
-from support.puppet import SCRIPTS, eventually
+from support.puppet import eventually
 from support.raw import Hang, send_raw
 from support.recorder import Recorder
 
@@ -35,20 +34,14 @@ GRANT = Grant("conn_aws")
 def gateway(
     request: Any, module_gateway: MakeGateway, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
 ) -> Mitm:
-    place = tmp_path_factory.mktemp("faults")
-    for name in ("switch", "hits"):
-        (place / name).write_text("")
+    switch = FaultSwitch(tmp_path_factory.mktemp("faults"), TARGETS)
     auth = {"type": "aws_sigv4", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": KEY}
     auth |= {"service": "bedrock", "region": "eu-west-1"}
     entry = {"upstream": upstream.url, "auth": auth, "signing_keys": [{"secret": SECRET}]}
     entry["limits"] = [{"concurrency": 1}]
-    env = {name: str(place / name.partition("_")[2].lower()) for name in ("FAULT_SWITCH", "FAULT_HITS")}
-    env["FAULT_TARGETS"] = json.dumps(TARGETS)
-    args = ("-s", str(SCRIPTS / "faults.py"), *WAYS[request.param])
     config = {"gateway": {"hosts": ["presign.local"]}, "connections": {"conn_aws": entry}}
-    made = module_gateway(config, *args, env=env)
-    made.switch = place / "switch"  # type: ignore[attr-defined]
-    made.hits = place / "hits"  # type: ignore[attr-defined]
+    made = module_gateway(config, *ADDON, *WAYS[request.param], env=switch.env)
+    made.switch = switch  # type: ignore[attr-defined]
     return made
 
 
@@ -64,11 +57,11 @@ def asked(gateway: Mitm) -> bytes:
 def test_what_fails_before_a_signature_sends_nothing_and_frees_its_slot(
     gateway: Mitm, upstream: Recorder, target: str
 ) -> None:
-    switch: Path = gateway.switch  # type: ignore[attr-defined]
-    switch.write_text(f"{target}@1 {target}")
+    switch: FaultSwitch = gateway.switch  # type: ignore[attr-defined]
+    switch.arm(target)
     answer = asked(gateway)
-    switch.write_text("")
-    assert target in gateway.hits.read_text()  # type: ignore[attr-defined]
+    switch.disarm()
+    assert switch.strikes(target)
     assert not answer or answer.startswith((b"HTTP/1.1 500 ", b"HTTP/1.1 502 "))
     assert not any(seen.complete for seen in upstream.requests)
     assert not Traces([KEY, "EXCEPTION-TEXT"]).found_in(answer + gateway.log().encode())

@@ -1,20 +1,19 @@
 """Whatever fails of a WebSocket: nobody is kept waiting, no slot stays taken, no secret is told."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.byhand import ByHand
+from support.fault_switch import ADDON, FaultSwitch
 from support.gateways import MakeGateway
 from support.lab import REAL_SECRET
 from support.lanes import WAYS, LaneLab, config
 from support.leaks import Traces
-from support.puppet import SCRIPTS, eventually
+from support.puppet import eventually
 from support.websocket import HANDSHAKE, frame, switching
 
 pytestmark = pytest.mark.slow
@@ -55,19 +54,7 @@ CASES = [("lane", one) for one in (*BOTH, *LANE)] + [("flows", one) for one in (
 @dataclass
 class Faulty:
     lab: LaneLab
-    switch: Path
-    hits: Path
-    serial: int = 0
-
-    def arm(self, target: str) -> None:
-        self.serial += 1
-        assert f"missing {target}" not in self.hits.read_text().splitlines()
-        draft = self.switch.with_suffix(".draft")
-        draft.write_text(f"{target}@1 {self.serial}")
-        draft.replace(self.switch)
-
-    def strikes(self) -> int:
-        return self.hits.read_text().count("@")
+    switch: FaultSwitch
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +64,10 @@ def gateways(
     hand, found = ByHand(), {}
     more: dict[str, Any] = {"websocket": True, "limits": [{"concurrency": 1}]}
     for way in ("lane", "flows"):
-        place = tmp_path_factory.mktemp("faults")
-        switch, hits = place / "switch", place / "hits"
-        switch.write_text("")
-        hits.write_text("")
-        targets = sorted({target for _, target in CASES})
-        env = {"FAULT_SWITCH": str(switch), "FAULT_HITS": str(hits), "FAULT_TARGETS": json.dumps(targets)}
+        switch = FaultSwitch(tmp_path_factory.mktemp("faults"), [target for _, target in CASES])
         settings = config(hand.url, **more) | {"limits": {"store": "memory://"}}
-        gateway = module_gateway(settings, "-s", str(SCRIPTS / "faults.py"), *WAYS[way], env=env)
-        found[way] = Faulty(LaneLab(gateway, hand), switch, hits)
+        gateway = module_gateway(settings, *ADDON, *WAYS[way], env=switch.env)
+        found[way] = Faulty(LaneLab(gateway, hand), switch)
     yield found
     hand.stop()
 
@@ -96,9 +78,9 @@ def test_whatever_fails_both_are_ended_and_the_slot_is_free(
     gateways: dict[str, Faulty], way: str, target: str, first: str
 ) -> None:
     faulty = gateways[way]
-    lab, before = faulty.lab.fresh(), faulty.strikes()
+    lab, before = faulty.lab.fresh(), faulty.switch.strikes()
     logged = len(lab.gateway.log())
-    faulty.arm(target)
+    faulty.switch.arm(target)
     received = b""
     with lab.client() as client, contextlib.suppress(OSError):
         client.send(lab.head(*HANDSHAKE))
@@ -115,8 +97,8 @@ def test_whatever_fails_both_are_ended_and_the_slot_is_free(
         with contextlib.suppress(TimeoutError):
             received += client.read_to_end(4)
     lab.hand.hang_up()
-    struck = eventually(lambda: faulty.strikes() > before, 1 if target in HALF_OFTEN else 5)
-    faulty.switch.write_text("")
+    struck = eventually(lambda: faulty.switch.strikes() > before, 1 if target in HALF_OFTEN else 5)
+    faulty.switch.disarm()
     assert struck or target in HALF_OFTEN, "the function was never called"
 
     def is_free() -> bool:

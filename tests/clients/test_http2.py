@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import trustme
 
 from support.asking import SECRET, Grant
-from support.gateways import TLS_NAMES, MakeGateway
+from support.gateways import MakeGateway
 from support.http2_first import http2_first
 from support.lab import REAL_SECRET, bearer_connection
 from support.lanes import WAYS
@@ -30,19 +28,10 @@ LATE = Grant("conn_api", expires=LONG_AGO)
 FORMS = ("its real name", "the gateway")
 
 
-@pytest.fixture(scope="module")
-def http2(ca: trustme.CA, _recorders: list[Recorder]) -> Iterator[Recorder]:
-    recorder = Recorder(ca.issue_cert(*TLS_NAMES), alpn=("h2", "http/1.1")).start()
-    _recorders.append(recorder)
-    yield recorder
-    _recorders.remove(recorder)
-    recorder.stop()
-
-
 @pytest.fixture(scope="module", params=["flows", "flows as served"])
-def proxy(request: pytest.FixtureRequest, module_gateway: MakeGateway, http2: Recorder) -> Mitm:
+def proxy(request: pytest.FixtureRequest, module_gateway: MakeGateway, h2_upstream: Recorder) -> Mitm:
     config = {
-        "connections": {"conn_api": bearer_connection(f"https://api.tls.test:{http2.tls_port}", SECRET)}
+        "connections": {"conn_api": bearer_connection(f"https://api.tls.test:{h2_upstream.tls_port}", SECRET)}
     }
     return module_gateway(config, *WAYS[request.param], dns={"api.tls.test": ["127.0.0.1"]})
 
@@ -64,17 +53,17 @@ def environment(monkeypatch: pytest.MonkeyPatch, proxy: Mitm) -> None:
 Placed = tuple[str, str, dict[str, str]]
 
 
-def place(proxy: Mitm, http2: Recorder, form: str, grant: Grant, path: str = "v1/models") -> Placed:
+def place(proxy: Mitm, h2_upstream: Recorder, form: str, grant: Grant, path: str = "v1/models") -> Placed:
     """The origin, the target and the headers of a request."""
     if form == "the gateway":
         return f"https://{GATEWAY}:{proxy.port}", grant.target(path), {}
     key = {"authorization": f"Bearer {grant.token}"}
-    return f"https://api.tls.test:{http2.tls_port}", f"/{path}", key
+    return f"https://api.tls.test:{h2_upstream.tls_port}", f"/{path}", key
 
 
-def check(http2: Recorder, count: int = 1) -> None:
+def check(h2_upstream: Recorder, count: int = 1) -> None:
     """What was sent upstream was HTTP/2, with the credential and nothing of the client's."""
-    found: list[Seen] = http2.wait_for(count)
+    found: list[Seen] = h2_upstream.wait_for(count)
     assert len(found) == count
     for seen in found:
         assert seen.alpn == "h2"
@@ -99,40 +88,44 @@ def done(argv: list[str], **env: str) -> str:
     return found.stdout
 
 
-def once_or_never(http2: Recorder, grant: Grant, count: int) -> None:
+def once_or_never(h2_upstream: Recorder, grant: Grant, count: int) -> None:
     if grant is API:
-        check(http2, count)
+        check(h2_upstream, count)
     else:
-        assert not http2.touched
+        assert not h2_upstream.touched
 
 
 @pytest.mark.needs("curl")
 @BOTH
-def test_curl_speaks_http2_to_the_upstream(proxy: Mitm, http2: Recorder, form: str, grant: Grant) -> None:
-    origin, target, headers = place(proxy, http2, form, grant)
+def test_curl_speaks_http2_to_the_upstream(
+    proxy: Mitm, h2_upstream: Recorder, form: str, grant: Grant
+) -> None:
+    origin, target, headers = place(proxy, h2_upstream, form, grant)
     argv = ["curl", "-sS", "--http2", "-o", os.devnull, "-w", "%{http_code} %{http_version}", origin + target]
     argv += [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     argv += [] if form == "the gateway" else ["-x", proxy.url]
     assert done(argv) == f"{told(grant)} 2"
-    once_or_never(http2, grant, 1)
+    once_or_never(h2_upstream, grant, 1)
 
 
 @BOTH
-def test_httpx_speaks_http2_to_the_upstream(proxy: Mitm, http2: Recorder, form: str, grant: Grant) -> None:
-    origin, target, headers = place(proxy, http2, form, grant)
+def test_httpx_speaks_http2_to_the_upstream(
+    proxy: Mitm, h2_upstream: Recorder, form: str, grant: Grant
+) -> None:
+    origin, target, headers = place(proxy, h2_upstream, form, grant)
     via: dict[str, Any] = {} if form == "the gateway" else {"proxy": proxy.url}
     with httpx.Client(http2=True, verify=http2_first(proxy.ca), trust_env=False, **via) as client:
         replies = [client.get(origin + target, headers=headers) for _ in range(3)]
     assert [(reply.status_code, reply.http_version) for reply in replies] == [(told(grant), "HTTP/2")] * 3
-    once_or_never(http2, grant, 3)
+    once_or_never(h2_upstream, grant, 3)
 
 
 @pytest.mark.needs("node")
 @BOTH
 def test_node_speaks_http2_to_the_upstream_and_reads_its_trailers(
-    proxy: Mitm, http2: Recorder, form: str, grant: Grant
+    proxy: Mitm, h2_upstream: Recorder, form: str, grant: Grant
 ) -> None:
-    origin, target, headers = place(proxy, http2, form, grant, "v1/trailers")
+    origin, target, headers = place(proxy, h2_upstream, form, grant, "v1/trailers")
     argv = ["node", str(TESTS / "support/node/http2.mjs"), origin, target, json.dumps(headers)]
     argv += [] if form == "the gateway" else [proxy.url]
     found = json.loads(done(argv))
@@ -140,8 +133,8 @@ def test_node_speaks_http2_to_the_upstream_and_reads_its_trailers(
     if grant is API:
         expected = {"body": "one two", "trailers": {"x-checksum": "12"}, "status": 200}
         assert found == [expected] * 2
-        assert [seen.all("te") for seen in http2.wait_for(2)] == [["trailers"]] * 2
-    once_or_never(http2, grant, 2)
+        assert [seen.all("te") for seen in h2_upstream.wait_for(2)] == [["trailers"]] * 2
+    once_or_never(h2_upstream, grant, 2)
 
 
 JAVA = """
@@ -182,11 +175,11 @@ public class Ask {
 @pytest.mark.needs("javac")
 @BOTH
 def test_java_speaks_http2_to_the_upstream(
-    proxy: Mitm, http2: Recorder, form: str, grant: Grant, tmp_path: Path
+    proxy: Mitm, h2_upstream: Recorder, form: str, grant: Grant, tmp_path: Path
 ) -> None:
     (tmp_path / "Ask.java").write_text(JAVA)
-    origin, target, headers = place(proxy, http2, form, grant)
+    origin, target, headers = place(proxy, h2_upstream, form, grant)
     argv = ["java", str(tmp_path / "Ask.java"), origin + target, headers.get("authorization", "")]
     argv += [] if form == "the gateway" else [str(proxy.port)]
     assert done(argv) == f"{told(grant)} HTTP_2\n" * 2
-    once_or_never(http2, grant, 2)
+    once_or_never(h2_upstream, grant, 2)

@@ -13,11 +13,10 @@ from typing import Any
 
 import h2.events
 import pytest
-import trustme
 
 from support.answers import BEHAVIOURS, PIECE, Answer
 from support.byhand import ByHand, Wire
-from support.gateways import TLS_NAMES, MakeGateway
+from support.gateways import MakeGateway
 from support.h2client import H2Client, H2Reply
 from support.leaks import FOREVER, LONG_AGO, Issuer
 from support.proxy import Mitm
@@ -68,15 +67,6 @@ class Lab:
 
     def h2_client(self) -> H2Client:
         return H2Client.through(self.gateway.port, GATEWAY, cafile=self.gateway.ca)
-
-
-@pytest.fixture(scope="module")
-def h2_upstream(ca: trustme.CA, _recorders: list[Recorder]) -> Iterator[Recorder]:
-    recorder = Recorder(ca.issue_cert(*TLS_NAMES), alpn=("h2", "http/1.1")).start()
-    _recorders.append(recorder)
-    yield recorder
-    _recorders.remove(recorder)
-    recorder.stop()
 
 
 @pytest.fixture(scope="module")

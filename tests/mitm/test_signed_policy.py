@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import trustme
 
 from presign_proxy.config.registry_file.edit import Draft
 from support.asking import SECRET, Grant, ask, code, wire
 from support.audit_log import audit_lines
 from support.byhand import ByHand, Wire
 from support.config import write_config
-from support.gateways import TLS_NAMES, MakeGateway
+from support.gateways import MakeGateway
 from support.h2client import H2Client
 from support.policy import Policy
 from support.proxy import Mitm
@@ -81,15 +80,6 @@ class Lab:
     @property
     def last(self) -> dict[str, Any]:
         return {"code": None, **(self.audit[-1] if self.audit else {})}
-
-
-@pytest.fixture(scope="module")
-def h2_upstream(ca: trustme.CA, _recorders: list[Recorder]) -> Iterator[Recorder]:
-    recorder = Recorder(ca.issue_cert(*TLS_NAMES), alpn=("h2", "http/1.1")).start()
-    _recorders.append(recorder)
-    yield recorder
-    _recorders.remove(recorder)
-    recorder.stop()
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.fault_switch import ADDON, FaultSwitch
 from support.gateways import MakeGateway
 from support.lab import LAB_SECRET, REAL_SECRET, bearer_connection
 from support.leaks import FOREVER, Issuer, Traces
 from support.proxy import Mitm
-from support.puppet import SCRIPTS, eventually
+from support.puppet import eventually
 from support.raw import Hang, connect, connect_tls, exchange, parse_response
 from support.recorder import Recorder
 
@@ -175,23 +174,11 @@ class Lab:
 
     gateway: Mitm
     upstream: Recorder
-    switch: Path
-    hits: Path
+    switch: FaultSwitch
     issuer: Issuer = field(
         default_factory=lambda: Issuer({f"conn_{number}": LAB_SECRET for number in range(CONNECTIONS)})
     )
-    serial: int = 0
     used: int = 0
-
-    def arm(self, target: str) -> None:
-        self.serial += 1
-        assert f"missing {target}" not in self.hits.read_text().splitlines()
-        draft = self.switch.with_suffix(".draft")
-        draft.write_text(f"{target}@1 {self.serial}")
-        draft.replace(self.switch)
-
-    def strikes(self) -> int:
-        return self.hits.read_text().count("@")
 
     def client(self, shape: str) -> socket.socket:
         if shape == "tls":
@@ -208,7 +195,7 @@ class Lab:
     def send(self, shape: str, target: str, path: str = "v1/models") -> bytes:
         """What comes back, or a failure of the test where neither an answer nor an end comes."""
         with self.client(shape) as sock:
-            self.arm(target)
+            self.switch.arm(target)
             try:
                 return exchange(sock, self.request(shape, path), PATIENCE)
             except Hang as hang:
@@ -227,23 +214,20 @@ class Lab:
 def module_lab(
     module_gateway: MakeGateway, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
 ) -> Lab:
-    place = tmp_path_factory.mktemp("faults")
-    switch, hits = place / "switch", place / "hits"
-    switch.write_text("")
-    hits.write_text("")
-    env = {"FAULT_SWITCH": str(switch), "FAULT_HITS": str(hits), "FAULT_TARGETS": json.dumps(TARGETS)}
-    args = ("-s", str(SCRIPTS / "faults.py"), "--set", "presign_lane=on", "--set", "flow_detail=4")
-    return Lab(module_gateway(config(upstream.port), *args, env=env), upstream, switch, hits)
+    switch = FaultSwitch(tmp_path_factory.mktemp("faults"), TARGETS)
+    args = (*ADDON, "--set", "presign_lane=on", "--set", "flow_detail=4")
+    return Lab(module_gateway(config(upstream.port), *args, env=switch.env), upstream, switch)
 
 
 @pytest.fixture
 def lab(module_lab: Lab) -> Iterator[Lab]:
     """The lab, which has to serve again at once, its only slot free."""
     module_lab.used += 1
-    logged, strikes = len(module_lab.gateway.log()), module_lab.strikes()
+    switch, logged = module_lab.switch, len(module_lab.gateway.log())
+    strikes = switch.strikes()
     yield module_lab
-    assert eventually(lambda: module_lab.strikes() == strikes + 1, 1.5), "the function was never called"
-    module_lab.switch.write_text("")
+    assert eventually(lambda: switch.strikes() == strikes + 1, 1.5), "the function was never called"
+    switch.disarm()
     assert eventually(module_lab.serves, 1.5)
     log = module_lab.gateway.log()[logged:]
     assert not Traces([REAL_SECRET, *module_lab.issuer.issued]).found_in(log.encode())
@@ -279,7 +263,7 @@ def test_a_second_request_that_fails_is_never_sent(target: str, lab: Lab) -> Non
         # Thrice, because the third is the first that does not come through mitmproxy's reader.
         for _ in range(2):
             assert ended(exchange(sock, request, PATIENCE)) == 200
-        lab.arm(target)
+        lab.switch.arm(target)
         assert ended(exchange(sock, request, PATIENCE)) in (None, 500, 502)
     assert len(lab.upstream.requests) == 2
 
@@ -306,7 +290,7 @@ def test_a_client_that_goes_frees_its_slot_whatever_fails(target: str, lab: Lab)
     with lab.client("get") as sock:
         sock.sendall(lab.request("get", "slow"))
         lab.upstream.wait_for_heads(1)
-        lab.arm(target)
+        lab.switch.arm(target)
 
 
 @pytest.mark.parametrize("target", TLS_ONLY)
@@ -316,7 +300,7 @@ def test_a_failing_layer_keeps_nobody_waiting(target: str, lab: Lab) -> None:
 
 def test_a_hand_over_that_fails_cuts_the_client_off(lab: Lab) -> None:
     with connect(lab.gateway.port) as sock:
-        lab.arm("Lane._hand_over")
+        lab.switch.arm("Lane._hand_over")
         data = lab.request("get").replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
         assert exchange(sock, data, PATIENCE) == b""
     assert not lab.upstream.touched
