@@ -141,7 +141,7 @@ def _of_all(workspace: Workspace, known: dict[str, Connection]) -> Iterator[Advi
     if config.audit is None:
         yield Advice("audit", "is not set: there will be no record of who used what")
     enabled = [connection for connection in known.values() if connection.enabled]
-    upstreams = Counter(f"{one.origin}{one.base.decode()}" for c in enabled for one in c.destinations)
+    upstreams = Counter(one.url for c in enabled for one in c.destinations)
     for where, count in upstreams.items():
         if count > 1:
             yield Advice(where, f"has {count} connections: requests to the upstream's own URL must name one")

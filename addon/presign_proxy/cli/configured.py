@@ -21,7 +21,7 @@ from ..config import signing_view  # noqa: E402 - it imports yaml
 from ..config.signing_view import SigningView  # noqa: E402 - it imports yaml
 
 if TYPE_CHECKING:
-    from ..core.connection import Connection, SourceRules, Upstream
+    from ..core.connection import Connection, SourceRules
     from .workspace import Workspace
 
 
@@ -120,20 +120,16 @@ def upstreams_of(place: Place, name: str) -> list[str]:
     from .workspace import Workspace
 
     workspace = Workspace(place.path, place.environ)
-    return [_url(one) for one in workspace.connection(workspace.entry(name)).destinations]
-
-
-def _url(upstream: Upstream) -> str:
-    return f"{upstream.origin}{upstream.base.decode()}"
+    return [one.url for one in workspace.connection(workspace.entry(name)).destinations]
 
 
 def _below(connection: Connection, url: str) -> str | None:
     """Return a URL's path below the connection, with the name of its upstream; None if it leads to none."""
-    leads = [one for one in connection.destinations if url.startswith(f"{_url(one)}/")]
+    leads = [one for one in connection.destinations if url.startswith(f"{one.url}/")]
     if not leads:
         return None
     upstream = max(leads, key=lambda one: len(one.base))
-    path = url[len(_url(upstream)) + 1 :]
+    path = url[len(upstream.url) + 1 :]
     if upstream.name:
         return f"@{upstream.name}/{path}"
     return f"%40{path[1:]}" if connection.upstreams and path.startswith("@") else path

@@ -23,37 +23,44 @@ if TYPE_CHECKING:
 _SIZE = late(r"([0-9]{1,12})([KMG]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
-_OPTIONS: Final = (
-    click.option(
-        "--not-before", metavar="WHEN", help="First moment of validity: a duration from now, or an instant."
+_OPTIONS: Final[tuple[tuple[tuple[str, str], dict[str, Any]], ...]] = (
+    (
+        ("--not-before", "not_before"),
+        {"metavar": "WHEN", "help": "First moment of validity: a duration from now, or an instant."},
     ),
-    click.option("--max-uses", type=click.IntRange(1), metavar="N", help="Number of requests allowed."),
-    click.option("--client", "clients", multiple=True, metavar="CIDR,…", help="Only from these networks."),
-    click.option("--max-body", metavar="SIZE", help="Largest request body in bytes: 0, 512, 64K, 10M."),
-    click.option("--bind-key", is_flag=True, help="Also sign the key's id: no other key verifies it."),
-    click.option("--id", "presign_id", metavar="NAME", help="A name, for audit log and revocation."),
+    (
+        ("--max-uses", "max_uses"),
+        {"type": click.IntRange(1), "metavar": "N", "help": "Number of requests allowed."},
+    ),
+    (
+        ("--client", "clients"),
+        {"multiple": True, "metavar": "CIDR,…", "help": "Only from these networks."},
+    ),
+    (
+        ("--max-body", "max_body"),
+        {"metavar": "SIZE", "help": "Largest request body in bytes: 0, 512, 64K, 10M."},
+    ),
+    (
+        ("--bind-key", "bind_key"),
+        {"is_flag": True, "help": "Also sign the key's id: no other key verifies it."},
+    ),
+    (
+        ("--id", "presign_id"),
+        {"metavar": "NAME", "help": "A name, for audit log and revocation."},
+    ),
 )
-
-
-_FLAGS: Final = {
-    "not_before": "--not-before",
-    "max_uses": "--max-uses",
-    "clients": "--client",
-    "max_body": "--max-body",
-    "bind_key": "--bind-key",
-    "presign_id": "--id",
-}
+"""The options of a signed policy: flag and parameter, and how click takes them."""
 
 
 def given_of(options: dict[str, Any]) -> list[str]:
     """Return the options of a policy that were given."""
-    return [flag for name, flag in _FLAGS.items() if options[name] not in (None, (), False)]
+    return [flag for (flag, parameter), _ in _OPTIONS if options[parameter] not in (None, (), False)]
 
 
 def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a signed policy to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    for names, settings in reversed(_OPTIONS):
+        command = click.option(*names, **settings)(command)
     return command
 
 

@@ -29,6 +29,11 @@ class Upstream:
     base: bytes = b""
     name: str = ""
 
+    @property
+    def url(self) -> str:
+        """The URL that all of its paths are below, without a final slash."""
+        return f"{self.origin}{self.base.decode('ascii')}"
+
     def relative(self, path: bytes) -> bytes | None:
         """Return the path below the base, with its leading slash; None if it is not below the base."""
         if not path.startswith(self.base):

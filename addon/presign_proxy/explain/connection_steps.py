@@ -25,7 +25,7 @@ def _connection(case: Case) -> Step:
         return Step("connection", "note", _unknown(case, named))
     upstream = known.upstream
     named = f"@{upstream.name}, " if upstream and upstream.name else ""
-    to = f", upstream {named}{upstream.origin}{upstream.base.decode('ascii')}" if upstream else ""
+    to = f", upstream {named}{upstream.url}" if upstream else ""
     how = "" if named else ", the only one whose upstream this URL reaches"
     lines = way_of(case.registry.destinations.way_out, known, upstream.origin) if upstream else ()
     return Step("connection", *_state(known, f'"{known.id}"{how}{to}'), lines)

@@ -12,10 +12,7 @@ from ..gateway.admission import Admission
 from .flow.state import FlowState, FlowStates
 from .flow.stream_events import Lapsed
 from .lane.shared import LaneShared
-from .sockets import handler_of
-
-READING = "reading"
-"""The stage in which a body is kept as it comes."""
+from .sockets import tell
 
 
 class LapsedUploads:
@@ -28,22 +25,21 @@ class LapsedUploads:
 
     async def tick(self, _: float) -> None:
         """Refuse what has expired, or was revoked, while its body is read."""
-        for exchange in [one for one in self._shared.exchanges if one.stage == READING]:
+        for exchange in [one for one in self._shared.exchanges if one.stage == "reading"]:
             try:
                 decided = self._admission.confirm(exchange.granted.forward, exchange.granted.request)
                 if isinstance(decided, Deny):
                     exchange.deny(decided)
             except Exception as error:
                 exchange.collapse(error)
-        for flow_state in [one for one in self._states.uploads() if one.progress.stage == READING]:
+        for flow_state in [one for one in self._states.uploads() if one.progress.stage == "reading"]:
             await self._look_at(flow_state)
 
     async def _look_at(self, flow_state: FlowState) -> None:
-        handler, stream = handler_of(flow_state.client), flow_state.stream
-        grant, request = flow_state.grant, flow_state.request
-        if handler is None or stream is None or grant is None or request is None:
+        stream, grant, request = flow_state.stream, flow_state.grant, flow_state.request
+        if stream is None or grant is None or request is None:
             return
         decided = self._admission.confirm(grant, request)
         if isinstance(decided, Deny):
             why = Denied(decided.code, decided.detail, decided.status)
-            await handler.server_event(Lapsed(stream, why))
+            await tell(flow_state.client, Lapsed(stream, why))

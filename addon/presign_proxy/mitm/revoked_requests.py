@@ -16,7 +16,7 @@ from ..observe.audit_record import Outcome
 from .flow.state import FlowState, FlowStates
 from .flow.stream_events import Revoked
 from .lane.shared import LaneShared
-from .sockets import handler_of, reset
+from .sockets import reset, tell
 
 
 class RevokedRequests:
@@ -60,9 +60,8 @@ class RevokedRequests:
         found = [one for one in states if one.granted is not None and ends(one.granted.basis)]
         self._ending.update(found)
         for flow_state in found:
-            handler, stream = handler_of(flow_state.client), flow_state.stream
-            if handler is not None and stream is not None:
-                await handler.server_event(Revoked(stream))
+            if (stream := flow_state.stream) is not None:
+                await tell(flow_state.client, Revoked(stream))
 
     def _end_waiting(self) -> None:
         """End what has not ended by itself: its stream waits for a hook of another addon."""
