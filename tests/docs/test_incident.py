@@ -69,6 +69,11 @@ class Day:
                 assert done[-1].out.startswith("Refused: 403 revoked")
         return done
 
+    def recorded(self, *codes: str) -> bool:
+        """Wait for the audit log, which is written several times a second."""
+        log = self.shell.directory / "audit.jsonl"
+        return eventually(lambda: all(f'"code":"{code}"' in log.read_text("utf-8") for code in codes), 10)
+
     def status(self, url: str) -> tuple[int, str | None]:
         found = ask(self.gateway.port, url.removeprefix(BASE).replace("/events?", "/answer?"))
         return found.status, found.header("x-presign-error")
@@ -133,6 +138,7 @@ def test_a_url(day: Day) -> None:
     day.runs(stop_named)
     assert is_cut(clients[1])
     assert day.becomes(leaked, 403, "revoked")
+    assert day.recorded("ended", "revoked")
     _, listed, audited, of_url = day.runs(see)
     assert f"--undo {day.variables['SIGNATURE_ID']}" in listed.out
     assert "ended" in audited.out
@@ -155,6 +161,7 @@ def test_a_signing_secret(day: Day) -> None:
     assert day.becomes(before, 403, "revoked")
     assert day.becomes(day.signed(), 200)
     day.runs(revoke)
+    assert day.recorded("ended", "revoked")
     _, audited, as_json = day.runs(see)
     assert "ended" in audited.out
     lines = [json.loads(line) for line in as_json.out.splitlines()]
@@ -220,6 +227,7 @@ def test_a_gateway_machine(day: Day) -> None:
         day.runs(block)
     assert is_cut(client)
     assert day.becomes(day.variables["SIGNED_BEFORE"], 403, "revoked")
+    assert day.recorded("ended", "revoked")
     _, audited, _ = day.runs(see)
     assert "ended" in audited.out
     client.close()
