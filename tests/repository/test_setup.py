@@ -17,7 +17,8 @@ import pytest
 
 from support.places import ROOT
 from support.process import free_port
-from support.programs import PROGRAMS, only
+from support.programs import PROGRAMS, find, only
+from support.puppet import eventually
 from support.shell import Shell, Terminal
 
 LOCKS = ("uv.lock", "requirements/run.txt", "requirements/test.txt", "tests/support/node/package-lock.json")
@@ -120,6 +121,27 @@ def test_a_moved_clone_is_made_anew(tree: Tree, tmp_path: Path) -> None:
     tree.path = tree.path.rename(tmp_path / "moved")
     tree.setup("run")
     assert len(tree.syncs()) == 1
+
+
+@pytest.mark.needs("flock")
+def test_make_run_and_make_test_at_the_same_second_fill_one_after_the_other(tree: Tree) -> None:
+    (tree.bin / "flock").symlink_to(find("flock") or "")
+    # The first waits within its set-up until the second has been started, and has had to wait.
+    tree.play("uv", f'if [ -p "$HOME/go" ]; then echo >"$HOME/begun"; cat "$HOME/go"; fi\n{UV}')
+    os.mkfifo(tree.home / "go")
+    argv, env = str(tree.path / "tools/setup"), {"PATH": str(tree.bin), "HOME": str(tree.home)}
+    with subprocess.Popen([argv, "run"], env=env) as first:
+        assert eventually((tree.home / "begun").exists, 10)
+        with subprocess.Popen([argv, "test"], env=env, stderr=subprocess.PIPE, text=True) as second:
+            assert second.stderr is not None
+            assert "waiting" in second.stderr.readline()
+            (tree.home / "go").rename(tree.home / "gone")
+            (tree.home / "gone").write_text("")
+            assert (first.wait(20), second.wait(20)) == (0, 0)
+    assert ["--no-dev" in call for call in tree.syncs()] == [True, False]
+    tree.setup("run")
+    tree.setup("test")
+    assert tree.calls() == []
 
 
 def test_an_unknown_argument_is_refused(tree: Tree) -> None:

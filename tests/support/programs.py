@@ -43,6 +43,7 @@ PROGRAMS = {
     "debootstrap": Program("debootstrap", "the container image, built without a daemon (make container)"),
     "fish": Program("fish", "completion in fish"),
     "git": Program("git", "cloning and pushing through the gateway"),
+    "flock": Program("util-linux", "two set-ups of one tree at once"),
     # 81 MB to fetch and 464 MB on the disk, for two tests.
     "go": Program("golang-go", "the recipe for Go", in_all=False, advice="not in make setup-all: 464 MB"),
     "haproxy": Program("haproxy", "two gateways behind a balancer"),
