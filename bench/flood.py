@@ -118,6 +118,7 @@ def wire(count: int, directory: Path) -> None:
 
 
 CROWD = 50
+WAITS = 1_000
 REFUSED = "/api/proxy/conn/v1/models?X-Presign-Expires=1"
 
 
@@ -145,17 +146,21 @@ def over_h2(port: int, count: int, *, dearest: bool) -> None:
 
 
 def beside(gateway: Mitm | Serve, flood: Flood, count: int, *, dearest: bool) -> list[float]:
-    """What a client with a presign waits for each request while fifty others send `count` refused ones."""
+    """What a client with a presign waits for each request while fifty others send `count` refused ones.
+
+    They send as many again until there are enough waits for a 99th percentile.
+    """
     share = -(-count // CROWD)
-    crowd = [
-        threading.Thread(target=flood, args=(gateway.port, share), kwargs={"dearest": dearest})
-        for _ in range(CROWD)
-    ]
-    for thread in crowd:
-        thread.start()
-    waited = []
-    while any(thread.is_alive() for thread in crowd) or len(waited) < 50:
-        waited.append(_asked(gateway))
+    waited: list[float] = []
+    while len(waited) < WAITS:
+        crowd = [
+            threading.Thread(target=flood, args=(gateway.port, share), kwargs={"dearest": dearest})
+            for _ in range(CROWD)
+        ]
+        for thread in crowd:
+            thread.start()
+        while any(thread.is_alive() for thread in crowd):
+            waited.append(_asked(gateway))
     return waited
 
 

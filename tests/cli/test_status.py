@@ -48,7 +48,7 @@ def test_a_gateway_that_runs_says_what_it_is_and_does(
     found = told(shell, gateway)
     assert found["ready"] is True
     assert found["requests"] == {"forwarded": 1, "refused": 2, "passed": 0, "codes": {"expired": 2}}
-    assert found["workers"] == 2
+    assert (found["workers"], found["workers_wanted"]) == (2, 2)
     assert abs(found["since"] - time.time()) < 120
     assert found["configuration"]["connections"] == 1
     assert found["configuration"]["versions"] == [found["configuration"]["version_on_disk"]]
@@ -139,6 +139,25 @@ def test_what_a_lying_listener_says_is_shown_without_harm(what: str, shell: Shel
     assert "\x1b" not in done.all
     assert "\x9b" not in done.all
     assert "\nfaked" not in done.all
+
+
+def test_workers_that_still_start_are_not_taken_for_all(shell: Shell) -> None:
+    """`workers 1` of a gateway with four was read as a mistake of the configuration."""
+    figures = b"presign_workers 1\npresign_workers_wanted 4\n"
+    answers = {b"/readyz": b"ready", b"/metrics": figures}
+
+    def answer(listening: socket.socket) -> None:
+        for _ in range(3):
+            client, _ = listening.accept()
+            with client:
+                target = client.recv(4096).split()[1]
+                client.sendall(HEAD + answers.get(target, b"{}"))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, args=[listening], daemon=True).start()
+        done = shell.presign("status", "--admin", f"127.0.0.1:{listening.getsockname()[1]}")
+    assert done.code == 0, done.all
+    assert "workers        1 of 4\n" in done.out
 
 
 def test_a_listener_that_answers_a_byte_now_and_then_is_not_waited_for(shell: Shell) -> None:

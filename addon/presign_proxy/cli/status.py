@@ -200,6 +200,7 @@ def _state(figures: Figures, line: str) -> dict[str, Any]:
         "mitmproxy": read.label("presign_build_info", "mitmproxy"),
         "since": read.one("process_start_time_seconds"),
         "workers": read.one("presign_workers"),
+        "workers_wanted": read.one("presign_workers_wanted"),
         "memory_bytes": read.one("process_resident_memory_bytes"),
         "configuration": _configuration_of(read),
         "upstream_proxies": read.proxies(),
@@ -255,7 +256,9 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "since", f"{instant(found['since'])}, for {in_words(max(0, int(time.time()) - found['since']))}"
     if found["workers"] is not None:
         memory = f", {size_in_words(found['memory_bytes'])} of memory" if found["memory_bytes"] else ""
-        yield "workers", f"{found['workers']}{memory}"
+        wanted = found["workers_wanted"] or 0
+        of = f" of {wanted}" if found["workers"] < wanted else ""
+        yield "workers", f"{found['workers']}{of}{memory}"
     yield "configuration", _configuration(configuration)
     missing = configuration["missing_secrets"]
     lacking = f", {counted(missing, 'secret')} missing" if missing else ""

@@ -104,7 +104,7 @@ class Status:
             self._figures_of_requests()
             | self._figures_of_the_configuration()
             | {"presign_ready": [[[], int(self.readiness()[0])]], "presign_build_info": [[self._build, 1]]}
-            | {"presign_workers": [[[], 1]]}
+            | {"presign_workers": [[[], 1]], "presign_workers_wanted": [[[], 1]]}
             | self._lookups()
             | self._audit_log.figures()
             | process_figures()

@@ -89,6 +89,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "presign_connections": Family("gauge", "Connections of the registry.", (), "max"),
     "presign_workers": Family("gauge", "Processes that serve."),
+    "presign_workers_wanted": Family("gauge", "Processes that are to serve."),
     "presign_ready": Family("gauge", "Whether presigned requests are served.", (), "min"),
     "presign_audit_lines_total": Family("counter", "Audit lines that were written."),
     "presign_audit_dropped_total": Family("counter", "Audit lines that are lost, because too many waited."),

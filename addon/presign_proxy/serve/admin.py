@@ -24,15 +24,18 @@ class Overseer:
         ready: Callable[[], tuple[bool, str]],
         serving: Callable[[], int],
         workers: Callable[[], Sequence[WorkerProcess]],
+        wanted: int,
     ) -> None:
         """
         Args:
             serving: how many workers serve, without the one in reserve, which reports its figures too.
             workers: those that may have requests under way.
+            wanted: how many workers are to serve.
         """
         self._ready = ready
         self._inventory = Inventory(workers)
         self._serving = serving
+        self._wanted = wanted
         self._totals = Totals()
         self._address: tuple[str, int] | None = None
         self._server: AdminServer | None = None
@@ -88,4 +91,8 @@ class Overseer:
         self.trouble = why
 
     async def _figures(self) -> Snapshot:
-        return self._totals.total() | {"presign_workers": [[[], self._serving()]]}
+        workers: Snapshot = {
+            "presign_workers": [[[], self._serving()]],
+            "presign_workers_wanted": [[[], self._wanted]],
+        }
+        return self._totals.total() | workers

@@ -50,9 +50,8 @@ class Supervisor:
         self._notifier = notifier
         self._workers: list[WorkerProcess] = []
         self._table = RoomTable()
-        self._overseer = Overseer(
-            self.ready, lambda: len(self._of("serving")), lambda: self._of("serving", "draining")
-        )
+        serving, at_work = (lambda: len(self._of("serving"))), (lambda: self._of("serving", "draining"))
+        self._overseer = Overseer(self.ready, serving, at_work, plan.workers)
         self._changed = asyncio.Event()
         self._stopping: float | None = None
         self._leaving = False
