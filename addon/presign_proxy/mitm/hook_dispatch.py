@@ -21,18 +21,40 @@ Begin = Callable[[Any], bool]
 
 
 class DirectAddonManager(AddonManager):
-    """An addon manager that passes over the addons that do not handle a hook."""
+    """An addon manager that passes over the addons that do not handle a hook.
+
+    Which these are is looked up again whenever the addons have changed. A script is never passed over.
+    """
+
+    _seen: list[Any] | None = None
+    _hearing: dict[str, tuple[Any, ...]]
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        name = event.name
-        for addon in self.chain:
-            if _is_deaf(addon, name):
-                continue
+        for addon in self._hearers(event.name):
             try:
                 with safecall():
                     await self.invoke_addon(addon, event)
             except exceptions.AddonHalt:
                 return
+
+    def _hearers(self, name: str) -> tuple[Any, ...]:
+        """Return the addons that a hook is triggered on, in order."""
+        self._look_again()
+        found = self._hearing.get(name)
+        if found is None:
+            found = tuple([addon for addon in self.chain if not _is_deaf(addon, name)])
+            self._hearing[name] = found
+        return found
+
+    def _look_again(self) -> None:
+        """Forget what was found, if the addons have changed since."""
+        if self._seen != self.chain:
+            self._seen = list(self.chain)
+            self._hearing = {}
+            self._forget()
+
+    def _forget(self) -> None:
+        pass
 
 
 class PromptAddonManager(DirectAddonManager):
@@ -41,7 +63,6 @@ class PromptAddonManager(DirectAddonManager):
     A task, a lock and two walks through all layers for each hook cost as much as all that the hooks do.
     """
 
-    _seen: list[Any] | None = None
     _found: dict[str, tuple[Callable[..., Any], ...]]
     _updates: tuple[Callable[..., Any], ...] = ()
 
@@ -91,16 +112,17 @@ class PromptAddonManager(DirectAddonManager):
             return
 
     def _listening(self, hook: hooks.Hook) -> tuple[Callable[..., Any], ...]:
-        """Return the handlers of a hook, in order, looked up again whenever the addons have changed."""
-        if self._seen != self.chain:
-            self._seen = list(self.chain)
-            self._found = {}
-            self._updates = self._listening(hooks.UpdateHook([]))
+        """Return the handlers of a hook, in order."""
+        self._look_again()
         found = self._found.get(hook.name)
         if found is None:
             found = tuple([func for addon in self.chain for _, func in self._iter_hooks(addon, hook)])
             self._found[hook.name] = found
         return found
+
+    def _forget(self) -> None:
+        self._found = {}
+        self._updates = self._listening(hooks.UpdateHook([]))
 
 
 def _is_deaf(addon: Any, name: str) -> bool:
@@ -121,5 +143,6 @@ def prompt(addons: AddonManager) -> Begin | None:
     """Return what runs hooks at once, or None for a manager that is not mitmproxy's own."""
     if type(addons) is not DirectAddonManager:
         return None
+    addons._seen = None  # what was found so far is not all that the new class looks for
     addons.__class__ = PromptAddonManager
     return addons.begin  # type: ignore[no-any-return,attr-defined]

@@ -183,18 +183,22 @@ def test_the_same_addons_are_called_in_the_same_order(chain: str, caplog: pytest
     assert [record.message for record in caplog.records] == said
 
 
-def test_an_addon_that_comes_later_is_called_and_one_that_has_gone_is_not() -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_addon_that_comes_later_is_called_and_one_that_has_gone_is_not(*, at_once: bool) -> None:
     async def run() -> list[str]:
         heard: list[str] = []
         first, second = Listener("first", heard), Listener("second", heard)
         with manager() as addons:
             speed_up(addons)
-            begin = prompt(addons)
-            assert begin is not None
+            begin = prompt(addons) if at_once else None
             for change, one in ((addons.add, first), (addons.add, second), (addons.remove, first)):
                 change(one)
                 heard.append("–")
-                assert begin(HttpRequestHook(tflow()))
+                hook = HttpRequestHook(tflow())
+                if begin is None:
+                    await addons.handle_lifecycle(hook)
+                else:
+                    assert begin(hook)
         return heard
 
     assert asyncio.run(run()) == ["–", "first", "–", "first", "second", "–", "second"]
