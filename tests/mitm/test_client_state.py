@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from presign_proxy.core.decision import PASS
-from presign_proxy.mitm.backpressure import MAX_HELD
 from presign_proxy.mitm.client_state import ClientStates, LaneDecision
 from support.deciding import request, signed
 
@@ -21,8 +20,8 @@ class Layer:
 
     waker = None
 
-    def __init__(self, *, stranger: bool = True, idle: bool = True, held: int = 0) -> None:
-        self.stranger, self.idle, self.held = stranger, idle, held
+    def __init__(self, *, stranger: bool = True, idle: bool = True, full: bool = False) -> None:
+        self.stranger, self.idle, self.full = stranger, idle, full
 
     def is_idle(self) -> bool:
         return self.idle
@@ -30,8 +29,8 @@ class Layer:
     def is_idle_stranger(self) -> bool:
         return self.stranger
 
-    def held_bytes(self) -> int:
-        return self.held
+    def holds_too_much(self) -> bool:
+        return self.full
 
 
 def serve(states: ClientStates, **given: Any) -> Any:
@@ -74,10 +73,10 @@ def test_a_head_that_comes_in_pieces_does_not_start_its_deadline_again() -> None
 
 def test_the_end_of_a_client_is_looked_for_while_so_much_of_its_data_waits_that_it_is_not_read_from() -> None:
     states = ClientStates()
-    client = serve(states, held=MAX_HELD + 1)
+    client = serve(states, full=True)
     assert states.holds_too_much(client)
     assert states.silent() == {client}
-    states.layer_of(client).held = MAX_HELD  # type: ignore[union-attr]
+    states.layer_of(client).full = False  # type: ignore[union-attr]
     assert not states.holds_too_much(client)
     assert states.silent() == set()
 
@@ -101,7 +100,7 @@ def test_a_decision_of_the_lane_holds_for_that_very_request_alone(differs: str) 
 
 def test_nothing_but_its_end_is_known_of_a_client_that_has_gone() -> None:
     states = ClientStates()
-    client = serve(states, held=MAX_HELD + 1)
+    client = serve(states, full=True)
     states.await_head(client)
     states.half_closed.add(client)
     states.pause(client, True)

@@ -26,8 +26,8 @@ class ClientConnection(Protocol):
     def is_answering(self) -> bool:
         """Return whether an answer has begun."""
 
-    def held_bytes(self) -> int:
-        """Return how many bytes of the client wait here for an upstream, or for their turn."""
+    def holds_too_much(self) -> bool:
+        """Return whether so much of the client waits here that no more of it is to be read."""
 
     def backlog_of(self, server: Connection) -> int:
         """Return how many bytes from an upstream wait here for the client."""

@@ -14,7 +14,7 @@ from ..core.registry import Registry
 from ..http.message import Request
 from ..http.networks import Network
 from ..limits.client_shares import STREAMS
-from .backpressure import MAX_HELD, OneOfMany
+from .backpressure import OneOfMany
 from .client_connection import ClientConnection
 from .half_closed import HalfClosed
 from .http2_fairness import Http2Fairness
@@ -87,7 +87,7 @@ class ClientStates:
     def holds_too_much(self, client: Client) -> bool:
         """Return whether so much of what a client sent waits here that no more of it is to be read."""
         layer = self._layers.get(client)
-        full = layer is not None and layer.held_bytes() > MAX_HELD
+        full = layer is not None and layer.holds_too_much()
         (self._full.add if full else self._full.discard)(client)
         return full
 

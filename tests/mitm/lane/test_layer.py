@@ -91,7 +91,11 @@ def test_a_head_that_is_granted_begins_an_exchange(story: Story) -> None:
         assert lab.last.told == ["begin"]
         assert lab.shared.exchanges == {lab.last}
         assert lab.clients.awaits_head_since(lab.client) is None
-        assert (lab.lane.is_idle(), lab.lane.is_idle_stranger(), lab.lane.held_bytes()) == (False, False, 0)
+        assert (lab.lane.is_idle(), lab.lane.is_idle_stranger(), len(lab.pipeline.buffer.data)) == (
+            False,
+            False,
+            0,
+        )
         lab.over()
         assert (lab.lane.is_idle(), lab.lane.is_idle_stranger()) == (True, False)
         assert lab.stock.told == []
@@ -103,7 +107,7 @@ def test_what_is_not_granted_is_mitmproxys_for_good(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(FOREIGN + b"more")
         assert lab.stock.heard == ["Start", FOREIGN + b"more"]
-        assert lab.lane.held_bytes() == 0
+        assert len(lab.pipeline.buffer.data) == 0
         lab.say(head())
         assert lab.stock.heard[2:] == [head()]
         lab.handle(LaneEvent(lab.lane))
@@ -150,7 +154,7 @@ def test_a_lane_that_has_not_begun_judges_nothing(monkeypatch: pytest.MonkeyPatc
 def test_a_head_may_come_in_two_pieces(at: int, story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head()[:at])
-        assert (lab.judged, lab.lane.held_bytes()) == ([], at)
+        assert (lab.judged, len(lab.pipeline.buffer.data)) == ([], at)
         assert lab.clients.awaits_head_since(lab.client) is not None, "it has to come in time"
         lab.say(head()[at:])
         assert lab.judged == [head()]

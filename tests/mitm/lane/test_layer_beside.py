@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mitmproxy.connection import ConnectionState
 
-from presign_proxy.mitm.backpressure import MAX_HELD
+from presign_proxy.mitm.lane.client_gate import MAX_AHEAD
 from presign_proxy.mitm.lane.layer import LaneEvent
 from support.lane_layers import FOREIGN, Lab, Story, head, run, with_lane
 
@@ -104,7 +104,7 @@ def test_a_head_at_which_something_fails_ends_the_connection(
         assert "failed in the lane (ZeroDivisionError)" in caplog.text
         assert lab.is_closed
         assert lab.output == b"answer"
-        assert lab.lane.held_bytes() == 0
+        assert len(lab.pipeline.buffer.data) == 0
         lab.say(head())
         assert lab.judged == [head("fails")]
         assert lab.stock.told == []
@@ -160,7 +160,7 @@ def test_a_client_is_left_to_mitmproxys_reader_where_bytes_could_overtake_others
             lab.pipeline.buffer.served = True
             lab.pipeline.take_over()
         lab.takes_over = why != "it holds something"
-        lab.say(head() + (bytes(MAX_HELD + 1) if why == "too much is held" else b""))
+        lab.say(head() + (bytes(MAX_AHEAD + 1) if why == "too much is held" else b""))
         assert lab.intakes == []
 
     story(work)
@@ -187,7 +187,7 @@ def test_what_is_not_the_lanes_gives_the_connection_back(story: Story) -> None:
         assert lab.stock.heard == ["Start", FOREIGN + b"more"]
         assert client_reader.told == ["give back"]
         lab.pipeline.received(b"late")
-        assert (lab.lane.held_bytes(), lab.judged[1:]) == (0, [FOREIGN])
+        assert (len(lab.pipeline.buffer.data), lab.judged[1:]) == (0, [FOREIGN])
         assert len(lab.tasks) == 1
 
     story(work)
@@ -211,7 +211,7 @@ def test_what_comes_after_the_end_is_for_nobody(story: Story) -> None:
         lab.take()
         lab.pipeline.phase = "closing"
         lab.pipeline.received(head("b"))
-        assert (lab.judged, lab.lane.held_bytes()) == ([head("first")], 0)
+        assert (lab.judged, len(lab.pipeline.buffer.data)) == ([head("first")], 0)
 
     story(work)
 
@@ -245,7 +245,7 @@ def test_a_failure_beside_mitmproxy_ends_the_client(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.take(head("fails"))
         assert lab.aborted == 1
-        assert lab.lane.held_bytes() == 0
+        assert len(lab.pipeline.buffer.data) == 0
 
     story(work)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.mitm.backpressure import MAX_HELD
+from presign_proxy.mitm.lane.client_gate import MAX_AHEAD
 from presign_proxy.mitm.lane.layer import LaneEvent
 from support.lane_layers import FOREIGN, Lab, Story, head, run, with_lane
 
@@ -24,7 +24,7 @@ def test_what_is_sent_ahead_waits_for_its_turn(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head("a") + head("b") + head("c"))
         assert lab.judged == [head("a")]
-        assert lab.lane.held_bytes() == 2 * len(head())
+        assert len(lab.pipeline.buffer.data) == 2 * len(head())
         lab.over()
         assert lab.judged == [head("a")], "it begins beside, once what ends it is done"
         await lab.settle()
@@ -32,7 +32,7 @@ def test_what_is_sent_ahead_waits_for_its_turn(story: Story) -> None:
         lab.over()
         await lab.settle()
         assert lab.judged == [head("a"), head("b"), head("c")]
-        assert lab.lane.held_bytes() == 0
+        assert len(lab.pipeline.buffer.data) == 0
         assert not lab.is_closed
 
     story(work)
@@ -67,7 +67,7 @@ def test_what_is_behind_a_granted_request_and_is_not_is_handed_over_after_it(sto
 def test_a_body_goes_to_its_exchange_and_what_is_behind_it_does_not(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(head("a", 5) + b"he")
-        assert (lab.last.body, lab.last.left, lab.lane.held_bytes()) == (b"he", 3, 0)
+        assert (lab.last.body, lab.last.left, len(lab.pipeline.buffer.data)) == (b"he", 3, 0)
         lab.say(bytearray(b"llo" + head("b")))
         assert lab.last.body == b"hello"
         assert lab.judged == [head("a", 5)]
@@ -84,13 +84,13 @@ def test_what_comes_while_an_exchange_connects_waits_in_order(story: Story) -> N
         lab.last.stage = "connecting"
         lab.say(b"hel")
         lab.say(b"lo")
-        assert (lab.last.body, lab.lane.held_bytes()) == (b"", 5)
+        assert (lab.last.body, len(lab.pipeline.buffer.data)) == (b"", 5)
         lab.last.stage = "sending"
         lab.say(b"!!")  # comes before it was told to go on
         assert lab.last.body == b"hello!!"
         lab.pipeline.proceed()
         await lab.settle()
-        assert (lab.last.body, lab.lane.held_bytes()) == (b"hello!!", 0)
+        assert (lab.last.body, len(lab.pipeline.buffer.data)) == (b"hello!!", 0)
 
     story(work)
 
@@ -103,7 +103,7 @@ def test_what_has_come_meanwhile_goes_on_once_an_exchange_proceeds(story: Story)
         lab.last.stage = "sending"
         lab.pipeline.proceed()
         await lab.settle()
-        assert (lab.last.body, lab.lane.held_bytes()) == (b"hello", len(head()))
+        assert (lab.last.body, len(lab.pipeline.buffer.data)) == (b"hello", len(head()))
         assert len(lab.tasks) == 1, "what is behind it waits for its answer, and for no turn"
         lab.over()
         await lab.settle()
@@ -160,11 +160,11 @@ def test_a_body_in_small_chunks_gives_others_their_turn(story: Story) -> None:
         first.step = 2
         lab.say(b"123456789")
         assert first.body == b"1234", "one step as it comes, one as it is looked at"
-        assert (lab.lane.held_bytes(), lab.pipeline._lags) == (5, True)
+        assert (len(lab.pipeline.buffer.data), lab.pipeline._lags) == (5, True)
         for _ in range(9):
             await asyncio.sleep(0)
         await lab.settle()
-        assert (first.body, lab.lane.held_bytes(), lab.pipeline._lags) == (b"123456789", 0, False)
+        assert (first.body, len(lab.pipeline.buffer.data), lab.pipeline._lags) == (b"123456789", 0, False)
         assert len(lab.tasks) == 3, "each turn is asked for once"
 
     story(work)
@@ -271,7 +271,7 @@ def test_while_an_upstream_takes_nothing_no_more_is_read(story: Story) -> None:
 @pytest.mark.parametrize("more", [0, 1])
 def test_what_a_client_sends_ahead_does_not_pile_up(more: int, story: Story) -> None:
     async def work(lab: Lab) -> None:
-        lab.say(head() + bytes(MAX_HELD + more))
+        lab.say(head() + bytes(MAX_AHEAD + more))
         assert (lab.client in lab.clients.paused) is bool(more)
 
     story(work)

@@ -147,12 +147,15 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         streams = self.streams.values()
         return not self.quiet and all(isinstance(one, GuardedStream) and one.is_refused for one in streams)
 
-    def held_bytes(self) -> int:
-        """Return how many bytes of the client wait here; bodies over HTTP/2 have their windows."""
+    def holds_too_much(self) -> bool:
+        """Return whether so much of the client waits here that no more of it is to be read.
+
+        Bodies over HTTP/2 have their windows.
+        """
         server = self.connections.get(self.context.client)
         if isinstance(server, GuardedHttp2Server):
-            return server.gate.waiting
-        return sum(getattr(stream, "queued", 0) for stream in self.streams.values())
+            return server.gate.waiting > MAX_HELD
+        return sum(getattr(stream, "queued", 0) for stream in self.streams.values()) > MAX_HELD
 
     def has_room(self, connection: Connection) -> bool:
         """Return whether one more request can be sent at once: also not after a goodbye of the upstream."""

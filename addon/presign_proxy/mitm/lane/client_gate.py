@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mitmproxy.connection import Client
 
-from ..backpressure import MAX_HELD, GatedReader
+from ...http.message import MAX_HEAD
+from ..backpressure import GatedReader
 from .client_reader import ClientReader, Taker
 
 if TYPE_CHECKING:
     from .shared import LaneShared
+
+
+MAX_AHEAD: Final = MAX_HEAD
+"""Bytes held of what one client sent, before no more is read from it: as many as the longest head has.
+
+A client that sends requests ahead and takes no answer holds no more than that, and what one read brings.
+"""
 
 
 class ClientGate:
@@ -48,7 +56,7 @@ class ClientGate:
         Args:
             held_bytes: how much the client has sent that is held here.
         """
-        shut = self.held or held_bytes > MAX_HELD
+        shut = self.held or held_bytes > MAX_AHEAD
         if shut != self._shut:
             self._shut = shut
             self._shared.clients.pause(self._client, shut)

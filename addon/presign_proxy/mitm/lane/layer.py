@@ -11,6 +11,7 @@ from mitmproxy.proxy.context import Context
 
 from ..sockets import handler_of, speaks_h1
 from ..waker import Waker
+from .client_gate import MAX_AHEAD
 from .pipeline import Pipeline, log_failure
 from .shared import LaneShared
 from .websocket import WebSocketExchange
@@ -167,9 +168,9 @@ class Lane(layer.Layer):
         """Return whether no request of the client was ever served."""
         return not self.pipeline.buffer.served
 
-    def held_bytes(self) -> int:
-        """Return how many bytes of the client are held."""
-        return len(self.pipeline.buffer.data)
+    def holds_too_much(self) -> bool:
+        """Return whether so much of the client is held that no more of it is to be read."""
+        return len(self.pipeline.buffer.data) > MAX_AHEAD
 
     def backlog_of(self, server: Any) -> int:  # noqa: ARG002 - a lane has none of mitmproxy's servers
         """Return how many bytes of an upstream connection wait for the client."""
