@@ -5,7 +5,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -125,3 +125,22 @@ def test_a_client_that_reads_none_of_many_answers_fills_no_memory(gateway: Mitm)
             if not open_streams:
                 break
     assert set(received.values()) == {4 * MB}
+
+
+def test_clients_that_ask_on_and_on_and_read_nothing_fill_no_memory(gateway: Mitm) -> None:
+    """Of each, a mebibyte of heads was kept that it had sent ahead."""
+    asked, before = wire(Grant(CID).target("v1/models")) * 4000, gateway.rss()
+    with ExitStack() as clients:
+        left = {clients.enter_context(connect(gateway.port)): asked for _ in range(30)}
+        for sock in left:
+            sock.setblocking(False)
+        resting = 0
+        while resting < 10:  # half a second in which no socket takes anything more
+            sent = 0
+            for sock, rest in left.items():
+                with suppress(BlockingIOError):
+                    size = sock.send(rest)
+                    left[sock], sent = rest[size:] or asked, sent + size
+            resting = 0 if sent else resting + 1
+            time.sleep(0.05)
+        assert settled(gateway) - before < 20 * MB
