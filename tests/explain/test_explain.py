@@ -410,8 +410,9 @@ def test_the_key_of_a_page_is_told_by_its_place() -> None:
     handshake = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     handshake |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
     offer = f"realtime, openai-insecure-api-key.{token(SECRET, 'conn', EXPIRES, 'GET', 'v1/*')}"
-    fields = [f"-H '{name}: {value}'" for name, value in handshake.items()]
-    text = " ".join(["curl", f"{BASE}/v1/realtime", *fields, f"-H 'Sec-WebSocket-Protocol: {offer}'"])
+    fields = handshake | {"Sec-WebSocket-Protocol": offer}
+    options = " ".join(f"-H '{name}: {value}'" for name, value in fields.items())
+    text = f"curl {options} {BASE}/v1/realtime"
     found = explained(parse(text).request, known)
     assert "in the subprotocol openai-insecure-api-key.… of a WebSocket" in step(found, "presign")
     assert "added: Sec-WebSocket-Protocol: realtime" in step(found, "forward")
