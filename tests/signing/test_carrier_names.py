@@ -18,6 +18,8 @@ from presign_proxy.signing import presign_scheme
 from presign_proxy.signing.key_token import TokenSlot
 from presign_proxy.signing.presign_scheme import Presign, recognise
 from presign_proxy.signing.secret import Secret
+from presign_proxy.signing.signed_policy import Terms
+from presign_proxy.signing.signer import Signer
 from support.deciding import (
     GATEWAY,
     KEY,
@@ -583,6 +585,17 @@ def test_a_key_among_the_subprotocols_is_taken_off(
 def test_a_token_elsewhere_among_the_subprotocols_is_malformed(lines: list[bytes], why: str) -> None:
     for at in (AT, AWAY, {}):
         assert told(offers(*lines, **at), realtime()).startswith(why)
+
+
+def test_a_key_with_a_signed_policy_is_taken_from_the_subprotocols_too() -> None:
+    signer = Signer("conn", SECRET)
+    grant = signer.sign(["GET"], ["v1/*"], expires_at=NOW + 60, terms=Terms(id="page"))
+    assert grant.token.startswith("ps2_")
+    plain = sent(offers(b"realtime, " + IN_PAGES + grant.token.encode(), **AT), realtime()).plain
+    assert (b"Sec-WebSocket-Protocol", b"realtime") in plain.fields
+    assert b"ps2_" not in repr(plain).encode()
+    both = IN_PAGES + grant.token.encode() + b", " + IN_PAGES + TOKEN
+    assert told(offers(both, **AT), realtime()) == NOT_THE_KEY
 
 
 def test_a_subprotocol_holds_a_key_only_in_a_handshake() -> None:
