@@ -574,6 +574,8 @@ def test_a_key_among_the_subprotocols_is_taken_off(
         ([IN_PAGES + TOKEN + b", " + IN_PAGES + OTHER_TOKEN], NOT_THE_KEY),
         ([IN_PAGES + TOKEN + b", " + TOKEN], NOT_THE_KEY),
         ([TOKEN + b", " + IN_PAGES + TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN + b", " + IN_PAGES + b"ps1_x"], NOT_THE_KEY),
+        ([IN_PAGES + b"ps2_x, " + IN_PAGES + TOKEN], NOT_THE_KEY),
         ([IN_PAGES + TOKEN + b", %70s1_AAAA." + b"0" * 64], NOT_THE_KEY),
         ([b"base64url.bearer.authorization.k8s.io." + TOKEN], NOT_THE_KEY),
         ([IN_PAGES + TOKEN, IN_PAGES + TOKEN], "a slot holds the token twice"),
