@@ -25,30 +25,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from throughput import ROOT, cpu_seconds, free_port, mitmdump
+from throughput import ROOT, free_port
+from ways import WAYS, CpuTime, Measured, print_tables, proxies
 
 sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
 
 from support.asking import SECRET, Grant  # noqa: E402 - the path is set above
-from support.config import write_config  # noqa: E402
 from support.lab import bearer_connection  # noqa: E402
-from support.serving import CONN, Serve  # noqa: E402
+from support.serving import CONN  # noqa: E402
 from support.websocket import BINARY, HANDSHAKE, frame, switching  # noqa: E402
 
 SIZES: Final = (64, 1 << 20)
 """Bytes of a message: one that costs what a message costs, and one that costs what its bytes cost."""
-WAYS: Final = ("direct", "serve", "script, flows", "bare")
-
-
-class Measured(NamedTuple):
-    """What one way has done in one round."""
-
-    messages: float
-    """A second, there and back."""
-    latency: float
-    """Median seconds of one message, there and back."""
-    cpu: float
-    """Seconds of CPU time of the proxy for one message."""
 
 
 class Place(NamedTuple):
@@ -105,10 +93,10 @@ async def _measure(place: Place, size: int, connections: int, seconds: float) ->
     took: list[float] = []
     message(size, masked=True)
     message(size, masked=False)
-    before, begun = cpu_seconds(place.pid) if place.pid else 0.0, time.perf_counter()
+    cpu, begun = CpuTime(place.pid), time.perf_counter()
     clients = [_client(place, size, begun + seconds, took) for _ in range(connections)]
     await asyncio.gather(*clients)
-    spent = cpu_seconds(place.pid) - before if place.pid else 0.0
+    spent = cpu.spent
     return Measured(len(took) / (time.perf_counter() - begun), statistics.median(took), spent / len(took))
 
 
@@ -127,43 +115,15 @@ def places(directory: Path) -> Iterator[dict[str, Place]]:
     granted = head(Grant(CONN).target("SIZE"), "presign.local")
     plain = head("/SIZE", f"127.0.0.1:{port}")
     config |= {"gateway": {"hosts": ["presign.local"]}}
-    for name in ("serve", "script"):
-        (directory / name).mkdir(mode=0o700)
-    script = write_config(config, directory / "script")
-    with contextlib.ExitStack() as stack:
-        served = stack.enter_context(Serve(directory / "serve", config))
-        (worker,) = served.serving()
-        flows = ("-s", str(ROOT / "addon/presign.py"), "--set", f"presign_config={script}")
-        shut = ("--set", "presign_lane=off")
-        by_script = stack.enter_context(mitmdump(str(directory), *flows, *shut))
-        bare = stack.enter_context(mitmdump(str(directory), "--mode", f"reverse:{url}"))
-        yield {
-            "direct": Place(port, 0, plain),
-            "serve": Place(served.port, worker, granted),
-            "script, flows": Place(*by_script, granted),
-            "bare": Place(*bare, plain),
-        }
+    with proxies(directory, config, url) as known:
+        heads = {way: plain if way == "bare" else granted for way in known}
+        found = {way: Place(proxy.port, proxy.pid, heads[way]) for way, proxy in known.items()}
+        yield {"direct": Place(port, 0, plain), **found}
     process.terminate()
 
 
-def told(found: dict[tuple[str, int], list[Measured]]) -> None:
-    """Print the medians, and the ratios of the medians of each round."""
-    print("| message | way | messages a second | µs there and back | µs of CPU time of the proxy |")
-    print("|---|---|---|---|---|")
-    for size in SIZES:
-        for way in WAYS:
-            rounds = found[way, size]
-            rate, latency, cpu = (statistics.median(one[at] for one in rounds) for at in range(3))
-            print(f"| {size:,} bytes | {way} | {rate:,.0f} | {latency * 1e6:,.0f} | {cpu * 1e6:,.0f} |")
-    print("\n| ratio | message | messages a second | there and back | CPU time |\n|---|---|---|---|---|")
-    for one, other in (("serve", "bare"), ("script, flows", "bare"), ("serve", "direct")):
-        for size in SIZES:
-            pairs = list(zip(found[one, size], found[other, size], strict=True))
-            more = statistics.median(a.messages / b.messages for a, b in pairs)
-            later = statistics.median(a.latency / b.latency for a, b in pairs)
-            cpu = statistics.median(a.cpu / b.cpu for a, b in pairs) if other == "bare" else 0.0
-            shown = f"{cpu:.2f}" if cpu else "–"
-            print(f"| {one} ÷ {other} | {size:,} bytes | {more:.2f} | {later:.2f} | {shown} |")
+def label(size: int) -> str:
+    return f"{size:,} bytes"
 
 
 def main() -> None:
@@ -172,7 +132,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--connections", type=int, default=16)
     asked: Any = parser.parse_args()
-    found: dict[tuple[str, int], list[Measured]] = defaultdict(list)
+    found: dict[tuple[str, str], list[Measured]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as directory, places(Path(directory)) as known:
         for _ in range(asked.rounds):
             for size in SIZES:
@@ -181,8 +141,9 @@ def main() -> None:
                 connections = 2 if few else asked.connections
                 seconds = asked.seconds / 4 if few else asked.seconds
                 for way in WAYS:
-                    found[way, size].append(asyncio.run(_measure(known[way], size, connections, seconds)))
-    told(found)
+                    measured = asyncio.run(_measure(known[way], size, connections, seconds))
+                    found[way, label(size)].append(measured)
+    print_tables(found, tuple(map(label, SIZES)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from support.proxy import Mitm
 from support.puppet import SCRIPTS, eventually
 from support.raw import Hang, connect, connect_tls, exchange, parse_response, send_raw
 from support.recorder import Recorder
+from support.websocket import HANDSHAKE
 
 GATEWAY = "presign.local"
 PLAIN = ("conn_bearer", "conn_header", "conn_query", "conn_basic")
@@ -51,6 +52,10 @@ def config(upstreams: dict[str, str], source_port: int) -> dict[str, Any]:
     keys = {name: [{"secret": secret}] for name, secret in SIGNING.items()}
     connections: dict[str, Any] = {
         cid: {"upstream": url, "auth": auth(cid), "signing_keys": keys[cid]} for cid, url in upstreams.items()
+    }
+    connections["conn_bearer"] |= {
+        "websocket": True,
+        "key_slots": {"headers": ["Sec-WebSocket-Protocol"]},
     }
     connections["pk_leak"] = {
         "scheme": "source",
@@ -127,6 +132,16 @@ def granted_with_referer(issuer: Issuer, cid: str) -> Iterator[tuple[str, list[F
         yield issuer.url(cid, "v1/models"), [("Referer", referer)]
 
 
+def offer(token: str) -> Field:
+    """The key of a page, among the subprotocols of its WebSocket."""
+    return "Sec-WebSocket-Protocol", f"realtime, openai-insecure-api-key.{token}"
+
+
+def handshake(*fields: Field) -> list[Field]:
+    given = [one.partition(": ") for one in HANDSHAKE]
+    return [*((name, value) for name, _, value in given), *fields]
+
+
 def refused(issuer: Issuer, cid: str) -> Iterator[tuple[str, list[Field]]]:
     """Presigned requests with something wrong; their signatures may be good elsewhere."""
     good = issuer.query(cid)
@@ -151,6 +166,9 @@ def refused(issuer: Issuer, cid: str) -> Iterator[tuple[str, list[Field]]]:
     yield named, [("Authorization", f"Token {token}"), *issuer.headers(cid)]
     yield named, [("Referer", f"http://{GATEWAY}{named}?{good}")]
     yield f"/p/{token}x/v1/models", []
+    yield named, [offer(token)]
+    yield named, [offer(issuer.token(cid, expires=LONG_AGO))]
+    yield named, [("Sec-WebSocket-Protocol", f"realtime, {token}")]
     yield f"{named}?{good}", [("Upgrade", "websocket"), ("X-Copy", f"/p/{token}/v1")]
 
 
@@ -268,6 +286,11 @@ def run_traffic(traffic: Traffic, tls_port: int, port: int) -> list[tuple[str, s
             send(route, issuer.url("conn_bearer", behaviour), [], status)
         send(route, issuer.source("pk_leak", f"http://127.0.0.1:{port}/a.png"), [], 200)
         send(route, issuer.source("pk_leak", f"http://127.0.0.1:{port}/a.png", LONG_AGO), [], None)
+    for route in ROUTES[:3]:  # of HTTP/1.1; the upstream answers as to any GET
+        token = issuer.token("conn_bearer")
+        send(route, "/v1/models", handshake(offer(token)), 200)
+        send(route, "/v1/models", handshake(offer(token), offer(token)), None)
+        send(route, "/v1/models", handshake(offer(issuer.token("conn_bearer", expires=LONG_AGO))), None)
     for route in ("tunnel", "h2"):
         host = f"api.tls.test:{tls_port}"
         send(route, "/v1/models", issuer.headers("conn_tls"), 200, host)

@@ -26,9 +26,11 @@ def settings(upstream: str) -> dict[str, Any]:
         "websocket": True,
         "limits": [{"concurrency": 1}],
         "timeouts": {"connect": "2s", "response": "1s"},
+        "key_slots": {"headers": ["Sec-WebSocket-Protocol"]},
     }
     found = config(upstream, **more)
     found["connections"]["without"] = found["connections"]["conn_0"] | {"websocket": False}
+    found["connections"]["unlisted"] = found["connections"]["conn_0"] | {"key_slots": {}}
     return found | {"limits": {"store": "memory://"}}
 
 
@@ -131,6 +133,71 @@ def test_over_http2_nothing_is_upgraded(lab: LaneLab, protocol: str | None) -> N
     with H2Client.through(lab.gateway.port, GATEWAY, cafile=lab.gateway.ca) as h2:
         reply = h2.request([*pseudo, *fields])
     assert reply is None or reply.status is None or reply.status >= 400
+    assert not lab.hand.waits()
+
+
+# -- keys among the subprotocols ----------------------------------------------------------------------------
+
+KEY = "openai-insecure-api-key."
+OFFERS: dict[str, tuple[str, int]] = {
+    "a bare token": ("Sec-WebSocket-Protocol: realtime, {0}", 400),
+    "a token alone": ("Sec-WebSocket-Protocol: {0}", 400),
+    "a token behind another beginning": (
+        "Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.{0}", 400
+    ),
+    "a beginning in other letters": ("Sec-WebSocket-Protocol: OPENAI-insecure-api-key.{0}", 400),
+    "a shape that is not listed": (f"Sec-WebSocket-Protocol: {KEY}sk-{{0}}", 400),
+    "the token twice": (f"Sec-WebSocket-Protocol: {KEY}{{0}}, {KEY}{{0}}", 400),
+    "the token twice, once bare": (f"Sec-WebSocket-Protocol: {KEY}{{0}}, {{0}}", 400),
+    "the token in two lines": (
+        f"Sec-WebSocket-Protocol: {KEY}{{0}}\r\nSec-WebSocket-Protocol: {KEY}{{0}}", 400
+    ),
+    "two tokens": (f"Sec-WebSocket-Protocol: {KEY}{{0}}, {KEY}{{1}}", 400),
+    "another token in Authorization": (
+        f"Sec-WebSocket-Protocol: {KEY}{{0}}\r\nAuthorization: Bearer {{1}}", 400
+    ),
+    "another header": (f"Sec-WebSocket-Extensions: realtime, {KEY}{{0}}", 400),
+    "another spelling of the header": (f"Sec_WebSocket_Protocol: realtime, {KEY}{{0}}", 400),
+    "a nominated header": (
+        f"Sec-WebSocket-Protocol: {KEY}{{0}}\r\nConnection: Sec-WebSocket-Protocol", 400
+    ),
+    "an expired token": (f"Sec-WebSocket-Protocol: realtime, {KEY}{{2}}", 403),
+    "a forged token": (f"Sec-WebSocket-Protocol: realtime, {KEY}{{3}}", 403),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OFFERS)
+def test_a_key_in_a_wrong_place_among_the_subprotocols_never_reaches_an_upstream(
+    lab: LaneLab, client: Wire, what: str
+) -> None:
+    offer, status = OFFERS[what]
+    token, issuer = lab.issuer.token(lab.cid), lab.issuer
+    other, late = issuer.token(lab.cid, methods="GET"), issuer.token(lab.cid, expires=1714808400)
+    given = offer.format(token, other, late, token[:-64] + "0" * 64)
+    client.send("\r\n".join(["GET /x HTTP/1.1", f"Host: {GATEWAY}", *HANDSHAKE, given, "", ""]).encode())
+    assert parse_response(client.read_to_end()).status == status
+    assert not lab.hand.waits()
+    assert is_free(lab)
+
+
+@pytest.mark.parametrize(
+    ("cid", "fields", "status"),
+    [
+        ("", (), 400),  # an ordinary GET
+        ("", UPGRADE[1:], 400),
+        ("", ("Upgrade: h2c", *HANDSHAKE[1:]), 400),
+        ("", UPGRADE, 400),
+        ("without", HANDSHAKE, 426),
+        ("unlisted", HANDSHAKE, 400),
+    ],
+)
+def test_a_key_among_the_subprotocols_needs_a_handshake_and_a_connection_that_lists_it(
+    lab: LaneLab, client: Wire, cid: str, fields: tuple[str, ...], status: int
+) -> None:
+    lab.issuer._secrets |= dict.fromkeys(("without", "unlisted"), lab.issuer._secrets["conn_0"])
+    given = f"Sec-WebSocket-Protocol: realtime, {KEY}{lab.issuer.token(cid or lab.cid)}"
+    client.send("\r\n".join(["GET /x HTTP/1.1", f"Host: {GATEWAY}", *fields, given, "", ""]).encode())
+    assert parse_response(client.read_head()).status == status
     assert not lab.hand.waits()
 
 

@@ -29,10 +29,10 @@ from support.documents import DOCS, block
 from support.gateways import TLS_NAMES, MakeGateway
 from support.grpc_server import DETAILS, SERVICE, GrpcServer, Stub, path
 from support.lab import REAL_SECRET, bearer_connection
-from support.places import ROOT, TESTS
+from support.places import TESTS
 from support.puppet import eventually
 from support.recorder import Recorder
-from support.serving import PRESIGN, Serve
+from support.serving import Serve, presign
 
 GATEWAY = "presign.local"
 PATIENT = 20.0
@@ -403,20 +403,13 @@ def test_a_revoked_stream_ends_with_a_status(lab: Lab, stub: Stub, which: str) -
     else:
         call = stub.wait.future(b"", **options)
         assert eventually(lambda: len(lab.server.calls) == 1, PATIENT)
-    presign(lab, "revoke", "--connection", name, "--now")
+    presign(lab.directory, "revoke", "--connection", name, "--now")
     error = refused(lambda: call.result(PATIENT) if which == "silent" else next(call))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
     assert "revoked while it was under way" in error.details()
     assert eventually(lambda: bool(lab.server.ended), PATIENT)
     messages.put(None)
     assert lab.lines(name, 1)[0]["code"] == "ended"
-
-
-def presign(lab: Lab, *args: str) -> None:
-    argv = [*PRESIGN, *args, "--config", str(lab.directory / "config.yaml")]
-    env = os.environ | {"PYTHONPATH": str(ROOT / "addon")}
-    done = subprocess.run(argv, capture_output=True, check=False, text=True, env=env, timeout=30)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # -- a program that is not changed --------------------------------------------------------------------------

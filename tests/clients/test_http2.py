@@ -80,9 +80,9 @@ def told(grant: Grant) -> int:
 BOTH = pytest.mark.parametrize("grant", [API, LATE], ids=["granted", "expired"])
 
 
-def done(argv: list[str], **env: str) -> str:
+def done(argv: list[str], timeout: float = 60, **env: str) -> str:
     found = subprocess.run(
-        argv, env=os.environ | env, capture_output=True, check=False, text=True, timeout=60
+        argv, env=os.environ | env, capture_output=True, check=False, text=True, timeout=timeout
     )
     assert found.returncode == 0, found.stdout + found.stderr
     return found.stdout
@@ -182,4 +182,25 @@ def test_java_speaks_http2_to_the_upstream(
     argv = ["java", str(tmp_path / "Ask.java"), origin + target, headers.get("authorization", "")]
     argv += [] if form == "the gateway" else [str(proxy.port)]
     assert done(argv) == f"{told(grant)} HTTP_2\n" * 2
+    once_or_never(h2_upstream, grant, 2)
+
+
+@pytest.fixture(scope="module")
+def go_client(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A program of Go's standard library alone, built without the network."""
+    program = str(tmp_path_factory.mktemp("go") / "http2")
+    argv = ["go", "build", "-o", program, str(TESTS / "support/go/http2.go")]
+    done(argv, timeout=240, GOTOOLCHAIN="local", GOPROXY="off", CGO_ENABLED="0")
+    return program
+
+
+@pytest.mark.needs("go")
+@BOTH
+def test_go_speaks_http2_to_the_upstream(
+    proxy: Mitm, h2_upstream: Recorder, form: str, grant: Grant, go_client: str
+) -> None:
+    origin, target, headers = place(proxy, h2_upstream, form, grant)
+    env = {} if form == "the gateway" else {"HTTPS_PROXY": proxy.url}
+    said = done([go_client, origin + target, headers.get("authorization", "")], **env)
+    assert said == f"{told(grant)} HTTP/2.0\n" * 2
     once_or_never(h2_upstream, grant, 2)

@@ -14,7 +14,7 @@ import pytest
 import trustme
 import websocket
 import websockets
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from support.apis import BAGGAGE, OWN_KEY
 from support.asking import SECRET, Grant
@@ -23,7 +23,7 @@ from support.lab import REAL_SECRET, bearer_connection
 from support.lanes import WAYS
 from support.places import TESTS
 from support.proxy import Mitm
-from support.websocket_server import WORDS, WebSocketServer
+from support.websocket_server import WORDS, WebSocketServer, check_sent
 
 NODE = TESTS / "support" / "node"
 API = Grant("conn_ws", "GET", "v1/*")
@@ -31,6 +31,8 @@ OPENAI = Grant("conn_openai", "GET", "v1/realtime")
 LATE = Grant("conn_ws", "GET", "v1/*", expires="1714808400")
 WITHOUT = Grant("conn_without", "GET", "v1/*")
 TEXT = "".join(WORDS)
+IN_PAGES = "openai-insecure-api-key."
+"""What a page offers before its key, as a subprotocol."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,9 @@ def proxy(
 ) -> Mitm:
     openai_ = {"preset": "openai", "auth": {"token": REAL_SECRET}, "signing_keys": [{"secret": SECRET}]}
     connections = {
-        "conn_ws": bearer_connection(plain.url, SECRET, websocket=True),
+        "conn_ws": bearer_connection(
+            plain.url, SECRET, websocket=True, key_slots={"headers": ["Sec-WebSocket-Protocol"]}
+        ),
         "conn_without": bearer_connection(plain.url, SECRET),
         "conn_openai": openai_,
     }
@@ -70,16 +74,6 @@ def environment(monkeypatch: pytest.MonkeyPatch, proxy: Mitm, server: WebSocketS
     monkeypatch.setenv("SSL_CERT_FILE", str(proxy.ca))
     monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(proxy.ca))
     server.heads.clear()
-
-
-def check_sent(server: WebSocketServer) -> None:
-    """What reached the upstream holds the credential, and nothing of the client's or the gateway's."""
-    assert server.heads
-    for head in server.heads:
-        text = f"{head.path}\n{head.headers}".lower()
-        assert head.headers.get_all("Authorization") == [f"Bearer {REAL_SECRET}"]
-        for secret in ("presign", "ps1_", OWN_KEY, "sk-client", "proxy-", "cookie", "forwarded", "insecure"):
-            assert secret not in text
 
 
 def at(proxy: Mitm, target: str) -> str:
@@ -98,6 +92,7 @@ PLACES: dict[str, tuple[str, Mapping[str, str]]] = {
     "headers": ("/api/proxy/conn_ws/v1/echo", API.headers),
     "path token": (f"/p/{API.token}/v1/echo", {"Authorization": f"Bearer {OWN_KEY}"}),
     "key token": ("/v1/echo", {"Authorization": f"Bearer {API.token}"}),
+    "key among subprotocols": ("/v1/echo", {"Sec-WebSocket-Protocol": IN_PAGES + API.token}),
 }
 
 
@@ -127,6 +122,25 @@ def test_websockets_reaches_the_api_by_its_real_name_with_a_key(proxy: Mitm, ser
     check_sent(server)
 
 
+def test_websockets_reaches_the_api_by_its_real_name_with_a_key_among_subprotocols(
+    proxy: Mitm, server: WebSocketServer
+) -> None:
+    def opened(key: str) -> ClientConnection:
+        offered: Any = ["realtime", IN_PAGES + key]
+        url = "wss://api.openai.com/v1/realtime?model=gpt-realtime"
+        return connect(url, subprotocols=offered, proxy=proxy.url, ssl=trusting(proxy))
+
+    with opened(OPENAI.token) as client:
+        assert client.subprotocol == "realtime"
+        assert json.loads(client.recv(10))["type"] == "session.created"
+    check_sent(server)
+    for key, status in ((OPENAI.token[:-64] + "0" * 64, 403), (f"x{OPENAI.token}", 400)):
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            opened(key)
+        assert caught.value.response.status_code == status
+    assert len(server.heads) == 1
+
+
 TWINS = {
     "an expired URL": (LATE.target("v1/echo"), {}, 403),
     "another path": (API.target("v2/echo"), {}, 403),
@@ -134,6 +148,8 @@ TWINS = {
     "no presign": ("/api/proxy/conn_ws/v1/echo", {}, 400),
     "a connection without it": (WITHOUT.target("v1/echo"), {}, 426),
     "a key of its own": ("/api/proxy/conn_ws/v1/echo", {"Authorization": f"Bearer {OWN_KEY}"}, 400),
+    "an expired key among subprotocols": ("/v1/echo", {"Sec-WebSocket-Protocol": IN_PAGES + LATE.token}, 403),
+    "a key as a subprotocol": ("/v1/echo", {"Sec-WebSocket-Protocol": API.token}, 400),
 }
 
 
@@ -246,17 +262,20 @@ def test_node_talks_and_its_twin_is_refused(proxy: Mitm, plain: WebSocketServer,
 
 
 @pytest.mark.needs("node", "node packages")
+@pytest.mark.parametrize("how", ["base URL", "key"])
 @pytest.mark.parametrize("kind", ["ws", "websocket"])
 def test_the_realtime_client_of_nodes_sdk_talks_and_its_twin_is_refused(
-    proxy: Mitm, server: WebSocketServer, kind: str
+    proxy: Mitm, server: WebSocketServer, kind: str, how: str
 ) -> None:
     """The one for browsers puts its key into a subprotocol, which the upstream never sees."""
-    base = f"{proxy.url}/p/{OPENAI.token}/v1"
-    code, said = node("realtime.mjs", kind, OPENAI_API_KEY=OWN_KEY, OPENAI_BASE_URL=base)
-    assert (code, said) == (0, f"{TEXT}\n")
+
+    def asked(token: str) -> tuple[int, str]:
+        key, path = (OWN_KEY, f"/p/{token}/v1") if how == "base URL" else (token, "/v1")
+        return node("realtime.mjs", kind, OPENAI_API_KEY=key, OPENAI_BASE_URL=proxy.url + path)
+
+    assert asked(OPENAI.token) == (0, f"{TEXT}\n")
     check_sent(server)
-    wrong = base.replace(OPENAI.token, OPENAI.token[:-64] + "0" * 64)
-    code, said = node("realtime.mjs", kind, OPENAI_API_KEY=OWN_KEY, OPENAI_BASE_URL=wrong)
+    code, said = asked(OPENAI.token[:-64] + "0" * 64)
     assert code == 1
     assert "error" in said
     assert len(server.heads) == 1

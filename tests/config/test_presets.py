@@ -27,6 +27,7 @@ from support.config import write_config
 from support.deciding import NOW, registry
 from support.deciding import code as answer
 from support.deciding import request as asked
+from support.deciding import sent as granted
 from support.places import ROOT
 from support.private_keys import certificate, pem, rsa_key, service_account
 from support.signing import presign_target
@@ -270,6 +271,27 @@ def test_a_token_in_the_place_of_the_key_is_taken_behind_the_same_words(
     field = (b"Authorization", f"{before}{grant.token}".encode())
     known = registry(one(tmp_path, complete(name)))
     assert answer(asked("/v1/x", field, host=host, scheme="https"), known) == "forward"
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "offer"),
+    [
+        ("openai", "/v1/realtime", b"realtime, openai-insecure-api-key.%b"),
+        ("azure-openai", "/openai/realtime?api-key=%s", b"realtime"),
+    ],
+)
+def test_the_key_of_a_page_is_taken_where_its_realtime_api_takes_one(
+    tmp_path: Path, name: str, target: str, offer: bytes
+) -> None:
+    grant = Signer("conn", SIGNING).sign(["GET"], ["*"], expires_at=NOW + 60)
+    offered = offer.replace(b"%b", grant.token.encode())
+    fields = ((b"Sec-WebSocket-Version", b"13"), (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="))
+    upgrade = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
+    page = asked(target.replace("%s", grant.token), *upgrade, *fields, (b"Sec-WebSocket-Protocol", offered))
+    known = registry(one(tmp_path, complete(name)))
+    plain = granted(page, known).plain
+    assert (b"Sec-WebSocket-Protocol", b"realtime") in plain.fields
+    assert b"ps1_" not in repr(plain).encode()
 
 
 # What a connection says of the credential.

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from presign_proxy.core.connection import Conduct
-from presign_proxy.core.upgrade import Handshake, asks_for_websocket, handshake_of, switched
+from presign_proxy.core.upgrade import Handshake, handshake_of, switched
 from presign_proxy.errors import Denied
-from presign_proxy.http.message import Fields, Request, head_of
+from presign_proxy.http.message import Fields, Request, asks_for_websocket, head_of
 from support.deciding import connection, request
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

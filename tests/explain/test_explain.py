@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from presign_proxy.core.answers import refusal
 from presign_proxy.core.ceiling import Ceiling
 from presign_proxy.core.connection import Conduct, Upstream
-from presign_proxy.core.credentials import QueryCredential
+from presign_proxy.core.credentials import CredentialSlots, QueryCredential
 from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.core.registry import Registry
 from presign_proxy.explain.explain import explain
@@ -402,6 +402,20 @@ def test_a_token_that_is_not_well_formed(what: str) -> None:
         name for name in names(f"Authorization: Bearer {text}") if not name.startswith(("expires", "empty"))
     ]
     assert found[: len(expected)] == expected
+
+
+def test_the_key_of_a_page_is_told_by_its_place() -> None:
+    slots = CredentialSlots(frozenset({b"authorization", b"sec-websocket-protocol"}))
+    known = registry(connection(conduct=Conduct(websocket=True), taken=slots))
+    handshake = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    handshake |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    offer = f"realtime, openai-insecure-api-key.{token(SECRET, 'conn', EXPIRES, 'GET', 'v1/*')}"
+    fields = handshake | {"Sec-WebSocket-Protocol": offer}
+    options = " ".join(f"-H '{name}: {value}'" for name, value in fields.items())
+    text = f"curl {options} {BASE}/v1/realtime"
+    found = explained(parse(text).request, known)
+    assert "in the subprotocol openai-insecure-api-key.… of a WebSocket" in step(found, "presign")
+    assert "added: Sec-WebSocket-Protocol: realtime" in step(found, "forward")
 
 
 PATHS: dict[str, tuple[str, str, Registry | None, str]] = {

@@ -26,7 +26,9 @@ WORLD = frame(b"world")
 
 
 def settings(upstream: str) -> dict[str, Any]:
-    found = config(upstream, websocket=True, limits=[{"concurrency": 1}], max_duration="1h")
+    slots = {"headers": ["Sec-WebSocket-Protocol"]}
+    limits = [{"concurrency": 1}]
+    found = config(upstream, websocket=True, limits=limits, max_duration="1h", key_slots=slots)
     found["connections"]["short"] = found["connections"]["conn_0"] | {"max_duration": "2s"}
     return found | {"limits": {"store": "memory://"}}
 
@@ -192,6 +194,7 @@ def asked_by(lab: LaneLab, carrier: str) -> tuple[bytes, str]:
     host = f"127.0.0.1:{lab.hand.port}"
     fields = "".join(f"{name}: {value}\r\n" for name, value in lab.issuer.headers(lab.cid))
     token = lab.issuer.token(lab.cid)
+    offer = f"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.{token}\r\n"
     heads = {
         "headers": (f"/api/proxy/{lab.cid}/x", GATEWAY, fields),
         "path token": (f"/p/{token}/x", GATEWAY, ""),
@@ -200,6 +203,11 @@ def asked_by(lab: LaneLab, carrier: str) -> tuple[bytes, str]:
         "key token, absolute": (f"http://{host}/x", host, f"Authorization: Bearer {token}\r\n"),
         "headers, tunnel": ("/x", host, fields),
         "key token, tunnel": ("/x", host, f"Authorization: Bearer {token}\r\n"),
+        "subprotocol": ("/x", GATEWAY, offer),
+        "subprotocol below the connection": (f"/api/proxy/{lab.cid}/x", GATEWAY, offer),
+        "subprotocol, absolute": (f"http://{host}/x", host, offer),
+        "subprotocol, tunnel": ("/x", host, offer),
+        "subprotocol and key token": ("/x", GATEWAY, f"{offer}Authorization: Bearer {token}\r\n"),
         "query, tunnel": (f"/x?{lab.issuer.query(lab.cid)}&X-Presign-Connection={lab.cid}", host, ""),
     }
     target, named, more = heads[carrier]
@@ -217,6 +225,11 @@ CARRIERS = [
     "headers, tunnel",
     "key token, tunnel",
     "query, tunnel",
+    "subprotocol",
+    "subprotocol below the connection",
+    "subprotocol, absolute",
+    "subprotocol, tunnel",
+    "subprotocol and key token",
 ]
 
 
@@ -233,15 +246,20 @@ def test_every_carrier_opens_a_websocket(lab: LaneLab, client: Wire, carrier: st
     assert f"Authorization: Bearer {REAL_SECRET}".encode() in asked
     assert b"presign" not in asked.lower()
     assert b"ps1_" not in asked
-    api.send(switching())
-    assert client.read_head().startswith(b"HTTP/1.1 101 ")
+    offered = [line for line in parse_head(asked) if line.startswith("Sec-WebSocket-Protocol")]
+    assert offered == (["Sec-WebSocket-Protocol: realtime"] if "subprotocol" in carrier else [])
+    api.send(switching(*offered))
+    answer = parse_response(client.read_head())
+    assert answer.status == 101
+    assert answer.header("sec-websocket-protocol") == ("realtime" if offered else None)
     client.send(HELLO)
     assert api.read_exactly(len(HELLO)) == HELLO
     api.send(WORLD)
     assert client.read_exactly(len(WORLD)) == WORLD
     api.close()
     assert is_closed(client)
-    lab.audited()
+    (line,) = lab.audited()
+    assert line["carrier"] == ("key" if offered else line["carrier"])
 
 
 def test_a_client_on_a_kept_connection_opens_a_websocket(lab: LaneLab) -> None:

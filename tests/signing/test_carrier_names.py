@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.core.connection import Conduct
-from presign_proxy.core.credentials import HeaderCredential
+from presign_proxy.core.connection import Conduct, KeyForms
+from presign_proxy.core.credentials import CredentialSlots, HeaderCredential
 from presign_proxy.core.decision import Deny
 from presign_proxy.core.registry import Registry
 from presign_proxy.http.message import Request, head_of
@@ -18,6 +18,8 @@ from presign_proxy.signing import presign_scheme
 from presign_proxy.signing.key_token import TokenSlot
 from presign_proxy.signing.presign_scheme import Presign, recognise
 from presign_proxy.signing.secret import Secret
+from presign_proxy.signing.signed_policy import Terms
+from presign_proxy.signing.signer import Signer
 from support.deciding import (
     GATEWAY,
     KEY,
@@ -505,3 +507,144 @@ def test_a_list_is_measured_in_bytes_however_few_characters_they_are(field: str)
         decision = ask(request("/api/proxy/conn/v1/models", *fields))
         assert isinstance(decision, Deny)
         assert (decision.detail == f"a list is longer than {LIST} bytes") is expected
+
+
+# -- subprotocols of a WebSocket --------------------------------------------------------------------------
+
+UPGRADE = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
+SHAKE = (*UPGRADE, (b"Sec-WebSocket-Version", b"13"), (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="))
+IN_PAGES = b"openai-insecure-api-key."
+NOT_THE_KEY = "a token in Sec-WebSocket-Protocol is not the one key among the subprotocols"
+NO_WEBSOCKET = "a token is a subprotocol of a request that asks for no WebSocket"
+NO_SHAPE = "the text before the token is not one of the connection's key_shapes"
+NOT_LISTED = "the token stands in a slot that the connection's credential does not fill"
+
+
+def realtime(**changes: Any) -> Registry:
+    """A connection that lists the header in which pages send a key."""
+    slots = CredentialSlots(frozenset({b"authorization", b"sec-websocket-protocol"}))
+    conduct = changes.pop("conduct", Conduct(websocket=True))
+    return registry(connection(conduct=conduct, taken=slots, **changes))
+
+
+def offers(*lines: bytes, more: tuple[tuple[bytes, bytes], ...] = SHAKE, **at: Any) -> Request:
+    """A handshake with these lines of subprotocols."""
+    return request("/v1/realtime", *more, *((b"Sec-WebSocket-Protocol", line) for line in lines), **at)
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        ([b"realtime, " + IN_PAGES + TOKEN], b"realtime"),
+        ([IN_PAGES + TOKEN + b",realtime"], b"realtime"),
+        ([b"realtime ,\t" + IN_PAGES + TOKEN + b" , chat"], b"realtime, chat"),
+        ([b"realtime", IN_PAGES + TOKEN], b"realtime"),
+        ([b"realtime, " + IN_PAGES + b"sk-" + TOKEN], b"realtime"),
+        ([IN_PAGES + TOKEN + b", base64url.bearer.authorization.k8s.io.bWluZQ"], b""),
+        ([IN_PAGES + TOKEN], b""),
+    ],
+)
+@pytest.mark.parametrize("at", [AT, {}], ids=["its own name", "gateway"])
+def test_a_key_among_the_subprotocols_is_taken_off(
+    lines: list[bytes], kept: bytes, at: dict[str, Any]
+) -> None:
+    known = realtime(key_forms=KeyForms(frozenset({b"sk-"})))
+    asked = offers(*lines, **at)
+    assert read(asked).slots == (TokenSlot("header", b"sec-websocket-protocol"),)
+    plain = sent(asked, known).plain
+    found = [value for name, value in plain.fields if name.lower() == b"sec-websocket-protocol"]
+    assert found == ([kept] if kept else [])
+    assert b"ps1_" not in repr(plain).encode()
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([b"realtime, " + TOKEN], NOT_THE_KEY),
+        ([TOKEN], NOT_THE_KEY),
+        ([b"sk-" + TOKEN], NOT_THE_KEY),
+        ([b"x." + IN_PAGES + TOKEN], NOT_THE_KEY),
+        ([b"OpenAI-insecure-api-key." + TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + IN_PAGES + TOKEN], NO_SHAPE),
+        ([IN_PAGES + b"sk-" + TOKEN], NO_SHAPE),
+        ([IN_PAGES + b"x" * 33 + TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN + b" x"], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN + b", " + IN_PAGES + TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN + b", " + IN_PAGES + b"sk-" + TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN + b", " + IN_PAGES + OTHER_TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN + b", " + TOKEN], NOT_THE_KEY),
+        ([TOKEN + b", " + IN_PAGES + TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN + b", " + IN_PAGES + b"ps1_x"], NOT_THE_KEY),
+        ([IN_PAGES + b"ps2_x, " + IN_PAGES + TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN + b", %70s1_AAAA." + b"0" * 64], NOT_THE_KEY),
+        ([b"base64url.bearer.authorization.k8s.io." + TOKEN], NOT_THE_KEY),
+        ([IN_PAGES + TOKEN, IN_PAGES + TOKEN], "a slot holds the token twice"),
+        ([IN_PAGES + TOKEN, IN_PAGES + OTHER_TOKEN], "it carries more than one presign: key, key"),
+        ([IN_PAGES + b"ps1_x"], "the token is not of the form"),
+        ([IN_PAGES + TOKEN[:-1]], "the token is not of the form"),
+    ],
+)
+def test_a_token_elsewhere_among_the_subprotocols_is_malformed(lines: list[bytes], why: str) -> None:
+    for at in (AT, AWAY, {}):
+        assert told(offers(*lines, **at), realtime()).startswith(why)
+
+
+def test_a_key_with_a_signed_policy_is_taken_from_the_subprotocols_too() -> None:
+    signer = Signer("conn", SECRET)
+    grant = signer.sign(["GET"], ["v1/*"], expires_at=NOW + 60, terms=Terms(id="page"))
+    assert grant.token.startswith("ps2_")
+    plain = sent(offers(b"realtime, " + IN_PAGES + grant.token.encode(), **AT), realtime()).plain
+    assert (b"Sec-WebSocket-Protocol", b"realtime") in plain.fields
+    assert b"ps2_" not in repr(plain).encode()
+    both = IN_PAGES + grant.token.encode() + b", " + IN_PAGES + TOKEN
+    assert told(offers(both, **AT), realtime()) == NOT_THE_KEY
+
+
+def test_a_subprotocol_holds_a_key_only_in_a_handshake() -> None:
+    line = b"realtime, " + IN_PAGES + TOKEN
+    for more in ((), (*UPGRADE[1:],), ((b"Upgrade", b"h2c"), *SHAKE[1:]), SHAKE[1:]):
+        assert told(offers(line, more=more, **AT), realtime()) == NO_WEBSOCKET
+    # What asks for WebSocket in another way than a handshake is refused as one.
+    assert code(offers(line, more=UPGRADE, **AT), realtime()) == "malformed"
+    assert code(offers(line, **AT), realtime(conduct=Conduct())) == "upgrade_required"
+
+
+@pytest.mark.parametrize("name", [b"Sec_WebSocket_Protocol", b"Sec-WebSocket-Extensions", b"X-Protocol"])
+def test_no_other_header_has_subprotocols(name: bytes) -> None:
+    asked = request("/v1/realtime", *SHAKE, (name, b"realtime, " + IN_PAGES + TOKEN), **AT)
+    assert told(asked, realtime()) == ASTRAY
+    assert code(request("/v1/realtime", *SHAKE, (name, IN_PAGES + TOKEN), **AT), realtime()) == "malformed"
+
+
+def test_a_connection_lists_the_header_or_no_key_is_a_subprotocol() -> None:
+    allowed = registry(connection(conduct=Conduct(websocket=True)))
+    assert told(offers(b"realtime, " + IN_PAGES + TOKEN, **AT), allowed) == NOT_LISTED
+
+
+def test_the_same_key_may_also_be_a_header_and_another_may_not() -> None:
+    line = b"realtime, " + IN_PAGES + TOKEN
+    for word, expected in ((TOKEN, "forward"), (OTHER_TOKEN, "malformed")):
+        more = (*SHAKE, (b"Authorization", b"Bearer " + word))
+        assert code(offers(line, more=more, **AT), realtime()) == expected
+    target = f"/v1/realtime?{presign_query(SECRET, 'conn', NOW + 60, 'GET', 'v1/*')}"
+    asked = request(target, *SHAKE, (b"Sec-WebSocket-Protocol", line), **AT)
+    assert told(asked, realtime()) == "it carries more than one presign: query, key"
+
+
+def test_a_key_of_the_clients_own_among_the_subprotocols_is_no_token() -> None:
+    """It is removed as ever, also if the connection lists the header, and also if a key looks like one."""
+    for own in (b"sk-mine", b"sk-ps1_mine", b"steps1_mine"):
+        bearer = (b"Authorization", b"Bearer " + TOKEN)
+        asked = offers(b"realtime, " + IN_PAGES + own, more=(*SHAKE, bearer), **AT)
+        plain = sent(asked, realtime()).plain
+        assert (b"Sec-WebSocket-Protocol", b"realtime") in plain.fields
+        assert own not in repr(plain).encode()
+
+
+def test_a_connection_that_rejects_own_credentials_takes_the_key_and_any_subprotocol() -> None:
+    rejecting = realtime(conduct=Conduct(websocket=True, reject_client_credentials=True))
+    bearer = (b"Authorization", b"Bearer " + TOKEN)
+    assert code(offers(b"realtime, " + IN_PAGES + TOKEN, **AT), rejecting) == "forward"
+    assert code(offers(b"realtime", more=(*SHAKE, bearer), **AT), rejecting) == "forward"
+    own = offers(b"realtime, " + IN_PAGES + b"sk-mine", more=(*SHAKE, bearer), **AT)
+    assert code(own, rejecting) == "malformed"

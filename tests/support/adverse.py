@@ -66,6 +66,8 @@ UNITS = (
     b"::",
     b"a.",
     b"a,",
+    b"openai-insecure-api-key.",
+    b"openai-insecure-api-key.ps1_,",
 )
 
 
@@ -113,6 +115,8 @@ PLACES: dict[str, Place] = {
     "Accept before HTML": lambda text: request("/nothing", (b"Accept", text + b",text/html")),
     "Host": _in_header(b"Host"),
     "Upgrade": _in_header(b"Upgrade"),
+    "subprotocols": _in_header(b"Sec-WebSocket-Protocol", b"openai-insecure-api-key.ps1_"),
+    "subprotocols behind one": _in_header(b"Sec-WebSocket-Protocol", b"ps1_,"),
     "TE": _in_header(b"TE"),
     "Content-Length": _in_header(b"Content-Length"),
     "presign header": _in_header(b"X-Presign-Paths"),

@@ -12,6 +12,7 @@ from support.lab import REAL_SECRET, bearer_connection
 from support.llm import LLM
 from support.proxy import Mitm
 from support.seen import Seen
+from support.stripe_api import STRIPE
 
 NAMES = (
     "api.openai.com",
@@ -22,6 +23,8 @@ NAMES = (
     "bedrock-runtime.us-east-1.amazonaws.com",
     "dynamodb.us-east-1.amazonaws.com",
     "s3.us-east-1.amazonaws.com",
+    "api.stripe.com",
+    "files.stripe.com",
     "api.tls.test",
 )
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE")
@@ -54,7 +57,7 @@ BEARER: Credential = ("authorization", f"Bearer {REAL_SECRET}")
 _SLOTS = ("authorization", "x-api-key", "api-key", "x-goog-api-key", "private-token")
 _AMZ = re.compile(r"x-amz-(?:date|security-token|content-sha256|signature|credential|algorithm)")
 
-ANSWERS = LLM | AWS | GIT
+ANSWERS = LLM | AWS | GIT | STRIPE
 """Of these APIs, by the last segment of the path, as `support.answers.BEHAVIOURS`."""
 
 
@@ -74,6 +77,7 @@ def connections() -> dict[str, Any]:
         "conn_gemini": {"preset": "gemini"} | preset,
         "conn_gemini_query": {"upstream": gemini, "auth": by_query} | signing,
         "conn_github": {"preset": "github"} | preset,
+        "conn_stripe": {"preset": "stripe"} | preset,
         "conn_git": {"upstream": "https://github.com", "auth": by_password} | signing,
         "conn_bedrock": bearer_connection("https://bedrock-runtime.us-east-1.amazonaws.com", SECRET),
         "conn_dynamodb": {"upstream": dynamodb, "auth": by_header} | signing,

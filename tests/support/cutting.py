@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from support.lab import bearer_connection
 from support.process import free_port
 from support.puppet import eventually
 from support.raw import connect, connect_tls
-from support.serving import PRESIGN, Serve, environment
+from support.serving import Serve, presign
 
 GATEWAY = "presign.local"
 OTHER = "sk_second_secret_of_these_tests_0123456789"
@@ -92,16 +91,7 @@ class Cutting:
         return self
 
     def presign(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [*PRESIGN, *arguments, "--config", str(self.gateway.directory / "config.yaml")],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=environment(),
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return presign(self.gateway.directory, *arguments)
 
     def target(self, path: str, key: str = "k1", cid: str = "", **terms: Any) -> str:
         signer = Signer(cid or self.cid, SECRET if key == "k1" else OTHER)

@@ -44,8 +44,10 @@ PROGRAMS = {
     "fish": Program("fish", "completion in fish"),
     "git": Program("git", "cloning and pushing through the gateway"),
     "flock": Program("util-linux", "two set-ups of one tree at once"),
-    # 81 MB to fetch and 464 MB on the disk, for two tests.
-    "go": Program("golang-go", "the recipe for Go", in_all=False, advice="not in make setup-all: 464 MB"),
+    # 81 MB to fetch and 464 MB on the disk, for the tests of two files.
+    "go": Program(
+        "golang-go", "the recipe for Go, and its client", in_all=False, advice="not in make setup-all: 464 MB"
+    ),
     "haproxy": Program("haproxy", "two gateways behind a balancer"),
     "javac": Program(
         "default-jdk-headless",

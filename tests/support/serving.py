@@ -44,6 +44,20 @@ def environment(**extra: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT / "addon"), "PYTHONUNBUFFERED": "1"} | extra
 
 
+def presign(directory: Path, *arguments: str) -> str:
+    """What the command prints with the configuration of a directory. It has to succeed."""
+    done = subprocess.run(
+        [*PRESIGN, *arguments, "--config", str(directory / "config.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 class Serve(Process):
     """`presign serve` in a directory of its own. With `systemd` it is handed its socket, and can notify.
 

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
+from support.apis import OWN_KEY
 from support.lab import REAL_SECRET
 
 WORDS = ("Hello", " from", " the", " other", " side")
@@ -73,6 +74,16 @@ class WebSocketServer:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._thread.join(5)
+
+
+def check_sent(server: WebSocketServer) -> None:
+    """What reached the upstream holds the credential, and nothing of the client's or the gateway's."""
+    assert server.heads
+    for head in server.heads:
+        text = f"{head.path}\n{head.headers}".lower()
+        assert head.headers.get_all("Authorization") == [f"Bearer {REAL_SECRET}"]
+        for secret in ("presign", "ps1_", OWN_KEY, "sk-client", "proxy-", "cookie", "forwarded", "insecure"):
+            assert secret not in text
 
 
 def _first(_: ServerConnection, offered: Any) -> Any:

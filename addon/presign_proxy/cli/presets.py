@@ -42,11 +42,18 @@ def _auth(auth: dict[str, Any]) -> str:
     return f"{auth['type']} {place}".rstrip()
 
 
+def _slots(slots: dict[str, list[str]]) -> list[str]:
+    """Return the further places in which a client may put its key."""
+    params = [f"?{name}=" for name in slots.get("params", [])]
+    return [*slots.get("headers", []), *params, *(f"basic …:{one}" for one in slots.get("passwords", []))]
+
+
 def _one(key: str, preset: dict[str, Any]) -> list[str]:
     rows = [
         ("upstream", preset["upstream"]),
         *(("", f"@{name} {url_of(one)}") for name, one in preset.get("upstreams", {}).items()),
         ("auth", _auth(preset["auth"])),
+        ("key also in", ", ".join(_slots(preset.get("key_slots", {})))),
         *(("variable", f"{name}: {one['about']}") for name, one in preset.get("vars", {}).items()),
         *(("header", f"{name}: {value}") for name, value in preset.get("headers", {}).items()),
         ("sample", preset.get("sample", "")),

@@ -9,6 +9,7 @@ from ..http.field_names import header_key
 from ..http.message import Fields, Head, Request
 from ..http.query import without
 from ..signing.disclosure import discloses
+from ..signing.key_token import SUBPROTOCOL
 from .confirmation import without_confirmation
 from .connection import Connection
 from .credentials import CredentialSlots, Outgoing
@@ -131,7 +132,8 @@ def _without_ours(field: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
 
 def _reject(fields: Fields, query: bytes | None, slots: CredentialSlots, token_in: tuple[bytes, ...]) -> None:
     """Raise Malformed if the client sends a credential of its own."""
-    keys = [header_key(name) for name, _ in fields]
+    # Of the subprotocols of a WebSocket, those that are a credential are rejected with its handshake.
+    keys = [key for name, _ in fields if (key := header_key(name)) != SUBPROTOCOL]
     brought = [
         key for key in keys if key in slots.headers or (key != PROXY_AUTHORIZATION and is_credential(key))
     ]

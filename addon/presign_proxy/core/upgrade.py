@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 
 from ..errors import Denied, Malformed
 from ..http.field_names import header_key
-from ..http.message import TOKEN, Fields, Head, Request
+from ..http.message import TOKEN, WEBSOCKET, Fields, Head, Request, asks_for_websocket, listed
 from ..signing.disclosure import discloses
+from ..signing.key_token import KEY_SUBPROTOCOLS, SUBPROTOCOL
 from .connection import Connection
 from .strip_list import EXPECT, nominated
 
-WEBSOCKET: Final = b"websocket"
 SWITCHING: Final = 101
 _FAMILY: Final = b"sec-websocket-"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -29,8 +29,6 @@ _NO_WEBSOCKET: Final = ((b"Upgrade", b"HTTP/1.1"), (b"Connection", b"Upgrade"))
 _VERSION: Final = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Version", b"13"))
 """The version that is served (RFC 6455, 4.4)."""
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
-_CREDENTIALS: Final = (b"openai-insecure-api-key.", b"base64url.bearer.authorization.k8s.io.")
-"""Beginnings of subprotocols in which pages send a credential: a browser adds no header to a WebSocket."""
 OLD_HTTP: Final = "WebSocket is served over HTTP/1.1 only."
 OLD_VERSION: Final = "Only version 13 of WebSocket is served."
 
@@ -63,11 +61,6 @@ class Handshake(NamedTuple):
         return binascii.b2a_base64(digest, newline=False)
 
 
-def asks_for_websocket(fields: Fields) -> bool:
-    """Return whether a request asks for WebSocket: what comes behind it may be frames."""
-    return WEBSOCKET in _listed(fields, b"upgrade")
-
-
 def is_of_handshake(key: bytes) -> bool:
     """Return whether a header, by its folded name, belongs to a handshake, and so is written again."""
     return key.startswith(_FAMILY)
@@ -96,9 +89,10 @@ def handshake_of(request: Request, head: Head, connection: Connection) -> Handsh
             sentence=OLD_VERSION,
             fields=_VERSION,
         )
-    offered = _protocols(request.fields)
-    kept = tuple([one for one in offered if not one.startswith(_CREDENTIALS) and not discloses(one)])
-    if connection.conduct.reject_client_credentials and any(one.startswith(_CREDENTIALS) for one in offered):
+    # A presign is not sent on, and is no credential of the client's own.
+    offered = [one for one in _protocols(request.fields) if not discloses(one)]
+    kept = tuple([one for one in offered if not one.startswith(KEY_SUBPROTOCOLS)])
+    if connection.conduct.reject_client_credentials and len(kept) < len(offered):
         raise Malformed("the client brings a credential of its own, the connection rejects that")
     extensions = b", ".join(_values(request.fields, b"sec-websocket-extensions"))
     return Handshake(_values(request.fields, b"sec-websocket-key")[0], kept, extensions)
@@ -106,13 +100,13 @@ def handshake_of(request: Request, head: Head, connection: Connection) -> Handsh
 
 def _fault(request: Request, head: Head) -> str:
     """Return what keeps a request from being a handshake; empty if nothing does."""
-    options = _listed(request.fields, b"connection")
+    options = listed(request.fields, b"connection")
     keys = _values(request.fields, b"sec-websocket-key")
     if request.method != b"GET":
         return "its method is not GET"
     if not _FRAMING.isdisjoint(head.names) or EXPECT in head.names:
         return "it has a body"
-    if _listed(request.fields, b"upgrade") != [WEBSOCKET] or b"upgrade" not in options or b"close" in options:
+    if listed(request.fields, b"upgrade") != [WEBSOCKET] or b"upgrade" not in options or b"close" in options:
         return "it needs exactly Upgrade: websocket and Connection: Upgrade"
     if any(key.startswith((_FAMILY, b"host", b"origin")) for key in nominated(request.fields)):
         return "Connection names a header that belongs to the handshake"
@@ -123,7 +117,7 @@ def _fault(request: Request, head: Head) -> str:
 
 def _protocols(fields: Fields) -> list[bytes]:
     """Return the subprotocols that a client offers, in its order. Raises Malformed."""
-    found = [one.strip() for value in _values(fields, b"sec-websocket-protocol") for one in value.split(b",")]
+    found = [one.strip() for value in _values(fields, SUBPROTOCOL) for one in value.split(b",")]
     if len(set(found)) < len(found) or any(not one or one.translate(None, TOKEN) for one in found):
         raise Malformed("Sec-WebSocket-Protocol is not a list of different tokens")
     return found
@@ -134,9 +128,9 @@ def switched(fields: Fields, handshake: Handshake) -> Fields:
 
     Raises Denied("upstream") if it is not: whatever came behind it would reach the client as frames.
     """
-    why, protocols, extensions = "", _values(fields, b"sec-websocket-protocol"), _extensions(fields)
+    why, protocols, extensions = "", _values(fields, SUBPROTOCOL), _extensions(fields)
     offered = [_name(one) for one in handshake.extensions.split(b",")]
-    if _listed(fields, b"upgrade") != [WEBSOCKET] or b"upgrade" not in _listed(fields, b"connection"):
+    if listed(fields, b"upgrade") != [WEBSOCKET] or b"upgrade" not in listed(fields, b"connection"):
         why = "the upstream switches to something else than WebSocket"
     elif any(name.lower() in _FRAMING for name, _ in fields):
         why = "the upstream's 101 announces a body"
@@ -167,9 +161,3 @@ def _name(extension: bytes) -> bytes:
 def _values(fields: Fields, key: bytes) -> list[bytes]:
     """Return the values of a header, one for each line; also in a spelling that upstreams may fold."""
     return [value.strip(b" \t") for name, value in fields if header_key(name) == key]
-
-
-def _listed(fields: Fields, key: bytes) -> list[bytes]:
-    """Return the lower-case elements of a list header, from all of its lines."""
-    values = [value for name, value in fields if name.lower() == key]
-    return [one for value in values for token in value.split(b",") if (one := token.strip(b" \t").lower())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ..signing.key_token import PLAIN_KEY, SUBPROTOCOL, TokenSlot
 from ..signing.keys import SigningKey
 from ..signing.presign_scheme import Presign
 from ..signing.signed_policy import PolicyText
@@ -75,11 +76,15 @@ def _presign(case: Case) -> Step:
         return Step("presign", "ok", f"Scheme source: {where}, {how}.")
     if not claim.slots:
         return Step("presign", "ok", f"Scheme presign, carried by {_CARRIERS[claim.carrier]}.")
-    kinds = {"header": "the header", "param": "the query parameter"}
-    places = " and ".join(
-        f"{kinds[kind]} {printable(name.decode('utf-8', 'replace'))}" for kind, name in claim.slots
-    )
+    places = " and ".join(map(_place_of, claim.slots))
     return Step("presign", "ok", f"Scheme presign, carried as a token in place of the API key, in {places}.")
+
+
+def _place_of(slot: TokenSlot) -> str:
+    if slot == TokenSlot("header", SUBPROTOCOL):
+        return f"the subprotocol {PLAIN_KEY.decode()}… of a WebSocket"
+    kind = {"header": "the header", "param": "the query parameter"}[slot.kind]
+    return f"{kind} {printable(slot.name.decode('utf-8', 'replace'))}"
 
 
 def _grammar(case: Case) -> Step:  # noqa: ARG001

@@ -26,6 +26,7 @@ _VERSIONS: Final = frozenset((b"HTTP/2.0", b"HTTP/3", *(b"HTTP/1.%d" % minor for
 # RFC 9112, 6.3. At most 18 digits, because parsers overflow in different ways beyond 63 bits.
 _LENGTH = late(rb"0|[1-9][0-9]{0,17}")
 _CHUNKED: Final = [b"chunked"]
+WEBSOCKET: Final = b"websocket"
 
 
 class Origin(NamedTuple):
@@ -159,6 +160,17 @@ def is_sound(request: Request) -> bool:
     except Malformed:
         return False
     return True
+
+
+def listed(fields: Fields, name: bytes) -> list[bytes]:
+    """Return the lower-case elements of a list header, from all of its lines."""
+    values = [value for one, value in fields if one.lower() == name]
+    return [one for value in values for token in value.split(b",") if (one := token.strip(b" \t").lower())]
+
+
+def asks_for_websocket(fields: Fields) -> bool:
+    """Return whether a request asks for WebSocket: what comes behind it may be frames."""
+    return WEBSOCKET in listed(fields, b"upgrade")
 
 
 def with_length(fields: Fields, length: int) -> Fields:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Final, Literal, NamedTuple
 
 from ..errors import Malformed
 from ..http.field_names import header_key, param_key
-from ..http.message import Head, Request
+from ..http.message import Fields, Head, Request, asks_for_websocket
 from ..http.query import check_parameters
+from ..regexes import late
 from .tokens import begins, has_start, holds_token, split_shape
 
 # Bytes that are in no base64 alphabet, standard or URL-safe.
@@ -21,6 +23,17 @@ _NOT_BASE64: Final = bytes(
 # The form of key that some providers require: `Authorization: Token token=…`.
 _TOKEN_PARAM: Final = b"token="
 _AUTHORIZATIONS: Final = frozenset((b"authorization", b"proxy-authorization"))
+SUBPROTOCOL: Final = b"sec-websocket-protocol"
+"""The header in which a page offers subprotocols: a browser adds no other one to a WebSocket."""
+PLAIN_KEY: Final = b"openai-insecure-api-key."
+"""What a page offers before its key, as a subprotocol. A key token may stand there."""
+KEY_SUBPROTOCOLS: Final = (PLAIN_KEY, b"base64url.bearer.authorization.k8s.io.")
+"""The beginnings of all subprotocols that are a credential. They are never sent on."""
+# One element of the list, with something like a token behind `PLAIN_KEY` and at most the longest shape. No
+# part gives back what it has taken, so the search takes linear time.
+_PLAIN_KEYS = late(
+    rb"(?:^|,)[ \t]*+" + re.escape(PLAIN_KEY) + rb"([^, \t]{0,32}?ps[12]_[^, \t]*+)[ \t]*+(?=,|\Z)"
+)
 
 
 class TokenSlot(NamedTuple):
@@ -71,7 +84,11 @@ def key_tokens(request: Request, head: Head, query: bytes | None) -> list[KeyTok
             # A presigned URL in Referer is where a browser came from. The request does not carry it.
             if name.startswith(b"x-presign") or (name == b"referer" and not begins(value)):
                 continue
-            if (token := _token_in_value(name, value)) is not None:
+            if name == SUBPROTOCOL:
+                token = _token_in_subprotocols(request.fields, value)
+            else:
+                token = _token_in_value(name, value)
+            if token is not None:
                 found.append(token)
     if query is not None and holds_token(query):
         check_parameters(query)
@@ -126,6 +143,23 @@ def _token_in_basic(name: bytes, encoded: bytes) -> KeyToken | None:
     held = username if is_user else password
     shape, token = split_shape(held) or (b"", held)
     return KeyToken(TokenSlot("header", name), token, Beside(shape, password if is_user else b""))
+
+
+def _token_in_subprotocols(fields: Fields, value: bytes) -> KeyToken | None:
+    """Return the token that one line of subprotocols holds as a key. Raises Malformed.
+
+    Only a handshake of WebSocket is written again without the key, so in another request it is refused.
+    """
+    keys = _PLAIN_KEYS.findall(value)
+    split = split_shape(keys[0]) if keys else None
+    beside = value.replace(split[1], b"", 1) if split is not None else value
+    if len(keys) > 1 or holds_token(beside):
+        raise Malformed("a token in Sec-WebSocket-Protocol is not the one key among the subprotocols")
+    if split is None:
+        return None
+    if not asks_for_websocket(fields):
+        raise Malformed("a token is a subprotocol of a request that asks for no WebSocket")
+    return KeyToken(TokenSlot("header", SUBPROTOCOL), split[1], _behind(split[0]))
 
 
 def check_once(keys: list[KeyToken]) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 from mitmproxy import http
 
 from ...core.decision import Decision, Deny, Facts, Forward, PassThrough, Preflight
-from ...core.upgrade import asks_for_websocket
 from ...gateway.admission import Admission
 from ...gateway.request_id import new_request_id
-from ...http.message import Request, is_sound
+from ...http.message import Request, asks_for_websocket, is_sound
 from ...observe.audit_log import AuditLog
 from ...observe.audit_record import GONE, Outcome
 from .arrival import arrival_of

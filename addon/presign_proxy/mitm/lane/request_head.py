@@ -10,9 +10,8 @@ import httptools
 from ...core.answers import Answer
 from ...core.credentials import Outgoing
 from ...core.rewrite_response import Reply
-from ...core.upgrade import WEBSOCKET
 from ...http.head_lines import has_bare_lf, is_ambiguous
-from ...http.message import MAX_FIELDS, MAX_HEAD, Fields, Origin, Request
+from ...http.message import MAX_FIELDS, MAX_HEAD, WEBSOCKET, Fields, Origin, Request
 from ...http.query import target
 
 END: Final = b"\r\n\r\n"
