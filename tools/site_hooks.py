@@ -1,14 +1,17 @@
 """Hooks of mkdocs: what a page of docs/ says to a code host, said to the site.
 
-A link out of docs/ (`../deploy/compose.yaml`) leads to the file at the code host.
+The site has a copy of each file in deploy/, so that readers can take it from where they read about it. Any
+other link out of docs/ (`../CHANGELOG.md`) leads to the file at the code host.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from posixpath import normpath
+from posixpath import normpath, relpath
 from typing import Any
+
+from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = "https://github.com/presign-proxy/presign-proxy/blob/main/"
@@ -28,6 +31,14 @@ def _existing(entry: Any) -> Any:
     return {title: [kept for one in target if (kept := _existing(one)) is not None]}
 
 
+def on_files(files: Any, config: Any) -> Any:
+    """Add the files of deploy/."""
+    for path in sorted((ROOT / "deploy").iterdir()):
+        if path.is_file():
+            files.append(File.generated(config, f"deploy/{path.name}", abs_src_path=str(path)))
+    return files
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links out of docs/ to the code host. Raises ValueError for a file that is not there."""
     place = PurePosixPath("docs") / PurePosixPath(page.file.src_uri).parent
@@ -38,6 +49,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return link[0]
         if not (ROOT / target).exists():
             raise ValueError(f"docs/{page.file.src_uri}: {link[2]} leads to no file of the repository")
+        if target.startswith("deploy/"):
+            return f"{link[1]}{relpath(target, PurePosixPath(page.file.src_uri).parent)}{link[3] or ''})"
         return f"{link[1]}{HOST}{target}{link[3] or ''})"
 
     return _LINK.sub(led, markdown)

@@ -155,9 +155,17 @@ def test_what_comes_from_another_server_is_seen(text: str) -> None:
     assert loaded(text)
 
 
+def test_the_files_of_deploy_are_where_a_page_names_them(site: Path) -> None:
+    """A reader without the code host guessed the file for HAProxy, and its health check was wrong."""
+    for page, name in (("running", "haproxy.cfg"), ("jobs/containers", "compose.yaml")):
+        text = (site / page / "index.html").read_text("utf-8")
+        (href,) = set(re.findall(rf'href="([^"]*/{name})"', text))
+        assert (site / page / href).read_bytes() == (ROOT / "deploy" / name).read_bytes()
+
+
 def test_a_link_out_of_docs_leads_to_the_code_host(site: Path) -> None:
-    text = (site / "jobs/containers/index.html").read_text("utf-8")
-    assert 'href="https://github.com/presign-proxy/presign-proxy/blob/main/deploy/compose.yaml"' in text
+    text = (site / "jobs/upgrade/index.html").read_text("utf-8")
+    assert 'href="https://github.com/presign-proxy/presign-proxy/blob/main/CHANGELOG.md"' in text
     for page in site.rglob("index.html"):
         assert not re.search(r'href="[^":]*\.md[#"]', page.read_text("utf-8")), page
 

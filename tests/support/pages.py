@@ -40,8 +40,10 @@ _PUBLIC = "93.184.216.34"
 _BLOCK = re.compile(
     r"(?:^ *<!-- machine: ([a-z]+) -->\n+)?^( *)```console\n(.*?)^ *```", re.MULTILINE | re.DOTALL
 )
-_SERVES = re.compile(r"presign serve\b|mitmdump\b")
-_LAGS = re.compile(r"presign (?:serve|audit)\b|mitmdump\b|sleep |curl \"\$\(presign sign ")
+_NEW = "/opt/presign-new/bin/presign"
+"""Where the page about upgrades installs the next version."""
+_SERVES = re.compile(rf"(?:{_NEW}|presign) serve\b|mitmdump\b")
+_LAGS = re.compile(rf"(?:{_NEW}|presign) (?:serve|audit)\b|mitmdump\b|sleep |curl \"\$\(presign sign ")
 _PROMPT = re.compile(r"(?:new )?(?P<what>API key|signing secret)\b.*:\Z", re.IGNORECASE)
 _SECRET = re.compile(r"sk_[A-Za-z0-9_-]{43}")
 # Before each command: a machine of the pages, with their port, their names and an authority for those, and
@@ -59,6 +61,7 @@ presign() {{
         *) command presign "$@" ;;
     esac
 }}
+{new}() {{ presign "$@"; }}
 mitmdump() {{
     _serve {mitmdump} --listen-port {port} --set ssl_verify_upstream_trusted_ca={ca} "$@"
 }}
@@ -204,6 +207,7 @@ class Reader:
             "dns": json.dumps({name: [_PUBLIC] for name in self._world.names}),
             "routes": json.dumps({_PUBLIC: f"127.0.0.1#{self._world.port}"}),
             "mitmdump": Path(sys.executable).parent / "mitmdump",
+            "new": _NEW,
             "path": os.pathsep.join([str(FAKE_DNS), str(ROOT / "addon")]),
         }
         quoted = {name: shlex.quote(str(fact)) for name, fact in facts.items()}
