@@ -118,7 +118,7 @@ def wire(count: int, directory: Path) -> None:
 
 
 CROWD = 50
-WAITS = 1_000
+WAITS = 300
 REFUSED = "/api/proxy/conn/v1/models?X-Presign-Expires=1"
 
 
