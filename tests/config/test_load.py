@@ -381,6 +381,21 @@ def test_the_option_goes_before_the_file(write) -> None:
     assert not load(path, {}, "pass").registry.deny_unsigned
 
 
+def test_an_editor_says_what_each_key_of_the_configuration_is_for() -> None:
+    """Only those of a connection were described."""
+    schema = Config.model_json_schema()
+    sections = {name: model for name, model in schema["$defs"].items() if name.endswith("Config")}
+    models = {"": schema} | sections
+    assert len(models) >= 8
+    silent = [
+        f"{name}.{key}"
+        for name, model in models.items()
+        for key, node in model["properties"].items()
+        if not node.get("description")
+    ]
+    assert silent == []
+
+
 def test_the_schema_for_editors_is_the_model() -> None:
     """Generated: .venv/bin/presign schema > docs/config.schema.json"""
     written = json.loads((ROOT / "docs/config.schema.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""The meaning of the keys of a connection, a line each: for the JSON Schema and the help of the command."""
+"""The meaning of the keys of a configuration, a line each: for the JSON Schema and the command's help."""
 
 from __future__ import annotations
 
@@ -54,6 +54,47 @@ _SOURCE: Final = {
     "auth": "The credential for listed origins.",
 }
 _OF_MODEL: Final[dict[str, dict[str, str]]] = {
+    "Config": {
+        "gateway": "The gateway itself.",
+        "presets": "A file with providers of your own.",
+        "registry": "The encrypted file that presign connections manages.",
+        "connections": "A connection, by its id. Those of the registry stand beside these.",
+        "audit": "The log of decisions, one JSON line each.",
+        "limits": "Where limits are counted.",
+        "admin": "The listener for health checks and metrics.",
+    },
+    "GatewayConfig": {
+        "hosts": "Names that address the gateway itself; they need not resolve.",
+        "url": "The address that presign sign puts into URLs.",
+        "tls": "The certificate of the names in hosts.",
+        "unsigned": "What happens to requests without a presign.",
+        "trusted_proxies": "Networks of balancers whose X-Forwarded-For is believed.",
+        "upstream_proxy": "The proxy that upstreams are reached through; env: as HTTPS_PROXY says.",
+        "max_clients": "Most client connections of one process.",
+    },
+    "FrontConfig": {
+        "cert": "A file with the certificate and its chain.",
+        "key": "A file with the private key.",
+    },
+    "ProxyConfig": {
+        "url": "The proxy: http://, https:// or socks5://, with a user if it asks for one.",
+        "password": "The password of the user.",
+        "no_proxy": "Upstreams that are reached without it: names, .suffixes, addresses, networks.",
+    },
+    "RegistryConfig": {
+        "file": "The registry, beside this file.",
+        "key": "The key that opens it, or a passphrase.",
+    },
+    "AuditConfig": {
+        "file": "The file to write to; - is standard error.",
+        "required": "Grant nothing while the log cannot be written.",
+    },
+    "LimitsConfig": {
+        "store": "memory://, sqlite:///FILE, redis://HOST or rediss://HOST.",
+        "password": "The password of Redis.",
+        "ca": "A file of the authorities that are trusted for Redis.",
+    },
+    "AdminConfig": {"listen": "HOST:PORT; keep it on loopback."},
     "CommonConnection": _COMMON,
     "PresignConnection": _PRESIGN,
     "SourceConnection": _SOURCE,
