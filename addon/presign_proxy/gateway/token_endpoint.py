@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 import h11
 
+from ..core.content_coding import CODINGS, UNREADABLE
 from ..core.token_answer import MAX_ANSWER
 from ..errors import Denied
 from ..http.message import Fields, Origin
@@ -20,6 +21,7 @@ TIMEOUT: Final = 10.0
 """Seconds for everything: address, connection, TLS, the whole answer."""
 _MAX_HEAD: Final = 16 * 1024
 _PIECE: Final = 16 * 1024
+_CODED: Final = CODINGS | UNREADABLE
 
 
 class Judge(Protocol):
@@ -135,7 +137,7 @@ async def _answer(speaker: h11.Connection, reader: asyncio.StreamReader) -> Answ
             speaker.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
-            content_type = next((value for name, value in event.headers if name == b"content-type"), b"")
+            content_type = _content_type(event)
         elif isinstance(event, h11.Data):
             body += bytes(event.data)
             if len(body) > MAX_ANSWER:
@@ -144,3 +146,29 @@ async def _answer(speaker: h11.Connection, reader: asyncio.StreamReader) -> Answ
             return Answer(status, content_type, body)
         elif not isinstance(event, h11.InformationalResponse):
             raise Denied("upstream", "the token endpoint has closed the connection")
+
+
+def _content_type(head: h11.Response) -> bytes:
+    """Return the media type of an answer. Raises Denied if readers may differ about what its body is.
+
+    h11 reads any version of HTTP, and a Transfer-Encoding beside a Content-Length or in HTTP/1.0.
+    """
+    types, framings = [], []
+    for name, value in head.headers:
+        if name == b"content-type":
+            types.append(value)
+        elif name in (b"content-length", b"transfer-encoding"):
+            framings.append(name)
+        elif name == b"content-encoding" and not _CODED.isdisjoint(
+            map(bytes.strip, value.lower().split(b","))
+        ):
+            raise Denied(
+                "upstream", "the token endpoint answers in a content coding, which was not asked for"
+            )
+    if not head.http_version.startswith(b"1."):
+        raise Denied("upstream", "the token endpoint answers in another version of HTTP")
+    if b"transfer-encoding" in framings and (len(framings) > 1 or head.http_version == b"1.0"):
+        raise Denied("upstream", "the token endpoint says in two ways where its answer ends")
+    if len(types) > 1:
+        raise Denied("upstream", "the token endpoint answers with several media types")
+    return types[0] if types else b""
