@@ -79,6 +79,7 @@ def check_asked(sent: Sent, auth: Mapping[str, Any], grant: Granted) -> None:
     ours = [field for field in fields if field[0] in CREDENTIAL_FIELDS or field[0] == "authorization"]
     check_passed(fields, grant, sent.body, ours)
     assert ("accept-encoding", "identity") in fields
+    assert not any("x-amz-copy-source" in one for one in (folded(sent.target.encode()), *dict(fields))), sent
     whole = "\n".join([sent.target, *[f"{name}: {value}" for name, value in sent.fields]])
     assert auth["secret_access_key"] not in whole
     assert not re.search(r"(?i)x[-_]presign|ps1_[\w-]+\.[0-9a-f]{64}", whole), whole

@@ -37,7 +37,7 @@ LINES = (
     b"x-amz-content-sha256: streaming-unsigned-payload-trailer", b"X-Amz-Content-Sha256:", b"Content-Encoding: aws-chunked", b"Content-Encoding: gzip, aws-chunked",
     b"X-Amz-Trailer: x-amz-checksum-crc32", b"X-Amz-Decoded-Content-Length: 3", b"X-Amz-Region-Set: *", b"X-Amz-Signature: " + b"0" * 64,
     b"X-Amz-Credential: AKIAMINE/20270101/us-west-2/iam/aws4_request", b"X-Amz-Algorithm: AWS4-HMAC-SHA256", b"X-Amz-SignedHeaders: host", b"X-Amz-Expires: 604800",
-    b"X-Amz-Target: DynamoDB_20120810.Query", b"X-Amz-Target: A\tB", b"x-amz-target: two", b"X_Amz_Target: Three", b"X-Amz-Target:   spaced   out   ",
+    b"X-Amz-Target: DynamoDB_20120810.Query", b"X-Amz-Target: A\tB", b"x-amz-target: two", b"X_Amz_Target: Three", b"X.Amz.Target: four", b"x_amz_acl: private", b"X-Amz_Meta-A: 3", b"x_amz-meta-z: 4", b"X-Amz-Target:   spaced   out   ",
     b"X-Amz-Meta-A: a   b", b"X-Amz-Meta-A: \"a   b\"", b"x-amz-meta-a: 2", b"X-AMZ-META-A: 1", b"X-Amz-Meta-B:", b"X-Amz-Meta-B: , ,", b"X-Amz-Meta-C: a\tb",
     b"X-Amz-Meta-D: caf\xc3\xa9", b"X-Amz-Meta-E: \xa0e", b"X-Amz-Meta-F: =?UTF-8?Q?f?=", b"X-Amz-Meta-G: a\r\n b", b"X-Amz-Meta-H: a\x0bb", b"X-Amz-: x", b"X-Amz: x",
     b"X-Amz-Meta-;host: x", b"X-Amz-Meta-*: y", b"X-Amz-Meta-%41: z", b"x-amz-acl: public-read", b"X-Amz-Acl : private", b"X-Amz-Copy-Source: /other/object",
