@@ -17,16 +17,17 @@ import pytest
 import trustme
 
 from support.aws_arrivals import arrived, check_asked, check_signed, is_it, scopes
-from support.aws_requests import MOST, aws_requests
-from support.conversing import Conversations, Talk
+from support.aws_requests import MOST, aws_h2_requests, aws_requests
+from support.conversing import Answered, Conversations, Talk
 from support.gateways import MakeGateway
+from support.h2client import H2Client
 from support.hunting import LONG, REQUESTS, hunt, rounds
 from support.lanes import WAYS
 from support.leaks import Traces
-from support.mutations import Sample, Samples
+from support.mutations import H2Sample, Sample, Samples
 from support.recorder import Recorder
 from support.seen import Seen
-from support.verifier import Asked, Granted, Verifier, Way, first, read
+from support.verifier import Asked, Granted, Verifier, Way, first, read, read_h2
 
 SIGNING = "sk_differential_signing_secret_0123456789"
 KEY_ID, KEY = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -46,7 +47,7 @@ SHARE = len(WAYS) * 20
 class Expected(NamedTuple):
     """What may arrive of one sample: the whole requests that are granted, and the head of a broken one."""
 
-    sample: Sample | None = None
+    sample: Sample | H2Sample | None = None
     granted: tuple[tuple[Asked, Granted], ...] = ()
     begun: tuple[tuple[Asked, Granted], ...] = ()
 
@@ -97,6 +98,29 @@ class Lab:
             time.sleep(0.003)
         way = self._way(sample)
         expected = Expected(sample, self._granted(found.requests, way), self._granted(_head(found.left), way))
+        self._conclude(expected, talk, clean)
+
+    def try_h2(self, sample: H2Sample) -> None:
+        """The same over HTTP/2, on a connection of its own."""
+        self._judge(self._before)
+        with H2Client.through(self.gateway.port, sample.host) as client:
+            reply = client.request(sample.fields, sample.body, timeout=5)
+        assert reply.ended, "no answer"
+        fields = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in sample.fields)
+        asked, head = read_h2(fields, sample.body), read_h2(fields, b"")
+        way = Way(self.gateway.port, ("https", sample.host, 443), sample.host)
+        # Of length 0, it may go out without a body before the body comes that makes it malformed.
+        granted = self._granted([one for one in (asked or head,) if one], way)
+        answers = []
+        if reply.status is not None:
+            lines = "".join(f"\r\n{name}: {value}" for name, value in reply.headers) + "\r\n"
+            answers = [Answered(reply.status, lines.encode("latin-1"), reply.body)]
+        begun = self._granted([head] if head else [], way)
+        self._conclude(
+            Expected(sample, granted, begun), Talk(answers, reply.received), clean=asked is not None
+        )
+
+    def _conclude(self, expected: Expected, talk: Talk, clean: bool) -> None:
         self._before = expected._replace(granted=())
         count = self._judge(expected)
         self._judge_answers(talk, count, clean)
@@ -183,9 +207,14 @@ def lab(request: pytest.FixtureRequest, module_gateway: MakeGateway, ca: trustme
         print("\n" + json.dumps(lab.counts), flush=True)
 
 
-@pytest.mark.parametrize(("number", "size"), rounds(max(60, REQUESTS // SHARE)))
+@pytest.mark.parametrize(("number", "size"), rounds(max(60, REQUESTS // SHARE * 4 // 5)))
 def test_what_arrives_was_granted_and_is_signed_as_it_arrives(number: int, size: int, lab: Lab) -> None:
     hunt(number, size, aws_requests(lab.samples, BUCKET), lab.try_request, lab.counts)
+
+
+@pytest.mark.parametrize(("number", "size"), rounds(max(30, REQUESTS // SHARE // 5)))
+def test_the_same_over_http2(number: int, size: int, lab: Lab) -> None:
+    hunt(number, size, aws_h2_requests(lab.samples), lab.try_h2, lab.counts)
 
 
 def test_a_good_part_of_them_was_forwarded(lab: Lab) -> None:

@@ -4,7 +4,7 @@
 
 from hypothesis import strategies as st
 
-from support.mutations import MUTATIONS, Draw, Message, Sample, Samples, scar
+from support.mutations import GATEWAY, H2_FIELDS, MUTATIONS, Draw, H2Sample, Message, Sample, Samples, scar
 
 WAYS = ("direct", "absolute", "intercept", "tunnel", "connect")
 MOST = 200
@@ -96,6 +96,31 @@ def aws_requests(samples: Samples, over_tls: str) -> st.SearchStrategy[Sample]:
             data = scar(draw, data)
             done.append("scar")
         return Sample(way, name, data, tuple(done))
+
+    return sample()
+
+
+def aws_h2_requests(samples: Samples) -> st.SearchStrategy[H2Sample]:
+    """The same as header lists of HTTP/2, to the gateway."""
+
+    @st.composite
+    def sample(draw: Draw) -> H2Sample:
+        message = samples.presigned(draw, "connect", draw(st.sampled_from([*samples.plain])))
+        for _ in range(draw(st.sampled_from((0, 1, 1, 2, 2, 3)))):
+            draw(st.sampled_from((_line, _line, _parameter, _segment)))(draw, message)
+        pairs = [line.decode("latin-1").partition(":") for line in message.fields]
+        fields = [(name.lower(), value.strip(" ")) for name, _, value in pairs]
+        fields = [
+            field for field in fields if field[0] not in ("host", "transfer-encoding", "content-length")
+        ]
+        pseudo = [(":method", message.method.decode()), (":scheme", "https")]
+        pseudo += [(":path", message.target.decode("latin-1")), (":authority", GATEWAY)]
+        listed = [*pseudo, *fields]
+        if draw(st.integers(0, 7)) == 0:
+            listed.insert(draw(st.integers(0, len(listed))), draw(st.sampled_from(H2_FIELDS)))
+        bodies = (b"abc", *PIECES) if message.method in (b"POST", b"PUT") else (None, None, b"", b"abc")
+        body = draw(st.sampled_from(bodies))
+        return H2Sample(GATEWAY, "", tuple(listed), body)
 
     return sample()
 

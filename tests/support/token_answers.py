@@ -125,7 +125,11 @@ def token_answers(draw: Draw) -> TokenSample:
     grant = "oauth2" if draw(st.integers(0, 7)) else "github_app"
     bent = draw(st.sampled_from((0, 0, 1, 1, 1, 2, 2, 3)))
     ways = [
-        draw(st.sampled_from(("member", "member", "text", "start", "line", "line", "framing", "whole")))
+        draw(
+            st.sampled_from(
+                ("member", "member", "member", "text", "start", "line", "line", "framing", "whole")
+            )
+        )
         for _ in range(bent)
     ]
     body = b"{%b}" % b", ".join(_members(draw, grant, ways.count("member")))
