@@ -137,7 +137,9 @@ async def _answer(speaker: h11.Connection, reader: asyncio.StreamReader) -> Answ
             speaker.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
-            content_type = _content_type(event)
+            if status < 300:  # of others, the status says enough
+                _check_head(event)
+            content_type = next((value for name, value in event.headers if name == b"content-type"), b"")
         elif isinstance(event, h11.Data):
             body += bytes(event.data)
             if len(body) > MAX_ANSWER:
@@ -148,27 +150,22 @@ async def _answer(speaker: h11.Connection, reader: asyncio.StreamReader) -> Answ
             raise Denied("upstream", "the token endpoint has closed the connection")
 
 
-def _content_type(head: h11.Response) -> bytes:
-    """Return the media type of an answer. Raises Denied if readers may differ about what its body is.
+def _check_head(head: h11.Response) -> None:
+    """Refuse a head that programs may read in different ways. Raises Denied.
 
-    h11 reads any version of HTTP, and a Transfer-Encoding beside a Content-Length or in HTTP/1.0.
+    h11 takes any version of HTTP, and a Transfer-Encoding beside a Content-Length or in HTTP/1.0.
     """
-    types, framings = [], []
-    for name, value in head.headers:
-        if name == b"content-type":
-            types.append(value)
-        elif name in (b"content-length", b"transfer-encoding"):
-            framings.append(name)
-        elif name == b"content-encoding" and not _CODED.isdisjoint(
-            map(bytes.strip, value.lower().split(b","))
-        ):
-            raise Denied(
-                "upstream", "the token endpoint answers in a content coding, which was not asked for"
-            )
+
+    def values(name: bytes) -> list[bytes]:
+        return [value for key, value in head.headers if key == name]
+
+    codings = b",".join(values(b"content-encoding")).lower().split(b",")
+    is_chunked = bool(values(b"transfer-encoding"))
     if not head.http_version.startswith(b"1."):
         raise Denied("upstream", "the token endpoint answers in another version of HTTP")
-    if b"transfer-encoding" in framings and (len(framings) > 1 or head.http_version == b"1.0"):
+    if is_chunked and (values(b"content-length") or head.http_version == b"1.0"):
         raise Denied("upstream", "the token endpoint says in two ways where its answer ends")
-    if len(types) > 1:
+    if len(values(b"content-type")) > 1:
         raise Denied("upstream", "the token endpoint answers with several media types")
-    return types[0] if types else b""
+    if not _CODED.isdisjoint(map(bytes.strip, codings)):
+        raise Denied("upstream", "the token endpoint answers in a coding that was not asked for")
