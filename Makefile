@@ -29,7 +29,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make docs    build the site from docs/, into build/site'
 	@echo 'make setup-all  install the programs that some tests run (curl, redis-server, …), with apt-get'
-	@echo 'make hostile a hundred thousand mutated requests against six real HTTP parsers, and handshakes (REQUESTS=…)'
+	@echo 'make hostile a hundred thousand mutated requests, handshakes, requests to AWS, answers with tokens (REQUESTS=…)'
 	@echo 'make installed  from the built wheel to the first request, by pip, uv, pipx and make (needs a package index)'
 	@echo 'make bounds  a short test run against the oldest and the newest versions that are admitted (needs an index)'
 	@echo 'make container  build and run the image without a daemon (needs root and a Debian mirror)'

@@ -21,7 +21,12 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = ("tests/attacks/test_differential.py", "tests/attacks/test_differential_handshakes.py")
+FILES = (
+    "tests/attacks/test_differential.py",
+    "tests/attacks/test_differential_handshakes.py",
+    "tests/attacks/test_differential_signatures.py",
+    "tests/attacks/test_differential_tokens.py",
+)
 SEEDS = 1000
 """From one run's first seed to the next one's: more than it has rounds."""
 

@@ -42,6 +42,12 @@ def test_an_odd_lifetime_is_refused(value: Any) -> None:
         minted(200, JSON, json.dumps({"access_token": "abc", "expires_in": value}).encode())
 
 
+@pytest.mark.parametrize("body", ['"expires_in": Infinity', '"x": -Infinity', '"x": {"y": [NaN]}'])
+def test_a_number_that_json_does_not_have_is_refused(body: str) -> None:
+    with pytest.raises(Denied, match="broken JSON"):
+        minted(200, JSON, f'{{"access_token": "abc", {body}}}'.encode())
+
+
 def test_the_next_refresh_token_is_text_that_can_be_kept() -> None:
     def body(value: Any) -> bytes:
         return json.dumps({"access_token": "abc", "refresh_token": value}).encode()

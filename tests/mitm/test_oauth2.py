@@ -133,6 +133,25 @@ BROKEN: dict[str, Reply] = {
     "an odd lifetime": token("abc", "soon"),
     "a lifetime of true": token("abc", True),
     "not a number": Reply(200, b'{"access_token": "abc", "expires_in": NaN}'),
+    "an infinite lifetime": Reply(200, b'{"access_token": "abc", "expires_in": Infinity}'),
+    "no number in another member": Reply(200, b'{"access_token": "abc", "x": [NaN]}'),
+    "two media types": Reply(
+        raw=b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Type: text/html\r\n"
+        b'Content-Length: 23\r\n\r\n{"access_token": "abc"}'
+    ),
+    "two framings": Reply(
+        raw=b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 23\r\n"
+        b'Transfer-Encoding: chunked\r\n\r\n17\r\n{"access_token": "abc"}\r\n0\r\n\r\n'
+    ),
+    "chunks in HTTP/1.0": Reply(
+        raw=b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n"
+        b'Transfer-Encoding: chunked\r\n\r\n17\r\n{"access_token": "abc"}\r\n0\r\n\r\n'
+    ),
+    "another version of HTTP": Reply(
+        raw=b"HTTP/2.0 200 OK\r\nContent-Type: application/json\r\n"
+        b'Content-Length: 23\r\n\r\n{"access_token": "abc"}'
+    ),
+    "a content coding": Reply(200, token("abc").body, headers=(("Content-Encoding", "gzip"),)),
     "a huge body": Reply(200, b'{"access_token": "' + b"a" * 200_000 + b'"}'),
     "an endless head": Reply(raw=b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000),
     "no HTTP": Reply(raw=b"SSH-2.0-OpenSSH_9.2\r\n"),

@@ -115,7 +115,7 @@ class Samples:
             data += self._following(draw, way, name)
             done.append("pipeline")
         if draw(st.integers(0, 5)) == 0:
-            data = _scar(draw, data)
+            data = scar(draw, data)
             done.append("scar")
         return Sample(way, name, data, tuple(done))
 
@@ -185,6 +185,8 @@ class Samples:
             fields += [f"{slot}: {word}" for slot in auth["headers"]]
         elif carrier == "own" and auth["type"] == "query":
             query += [f"{slot}={word}" for slot in auth["params"]]
+        elif carrier == "own" and auth["type"] == "aws_sigv4":
+            fields.append(f"X-Amz-Security-Token: {word}")
         elif carrier == "basic":
             fields.append(f"Authorization: Basic {base64.b64encode(f'user:{word}'.encode()).decode()}")
         else:
@@ -462,7 +464,7 @@ MUTATIONS = (
 )  # fmt: skip
 
 
-def _scar(draw: Draw, data: bytes) -> bytes:
+def scar(draw: Draw, data: bytes) -> bytes:
     """Anything, anywhere."""
     at = draw(st.integers(0, len(data)))
     octets = draw(

@@ -90,6 +90,10 @@ class Recorder:
     def clear(self) -> None:
         self._log.clear()
 
+    def take(self) -> tuple[list[Seen], list[bytes]]:
+        """The requests and the fragments since the last time, each handed out once."""
+        return self._log.take()
+
     def wait_for(self, count: int, timeout: float = 5.0) -> list[Seen]:
         """Wait until `count` requests were received to their end; returns all, also on time-out."""
         return self._log.wait_for(count, timeout)

@@ -103,6 +103,13 @@ class SeenLog:
             self._fragments.clear()
             self._connections = 0
 
+    def take(self) -> tuple[list[Seen], list[bytes]]:
+        """The requests and the fragments since the last time, each handed out once."""
+        with self._changed:
+            found = self._requests, self._fragments
+            self._requests, self._fragments = [], []
+            return found
+
     @property
     def requests(self) -> list[Seen]:
         with self._changed:

@@ -48,6 +48,8 @@ class Read:
     rest: str = "clean"
     blank: bool = False
     """An empty line stood before a request: it may be ignored, and wait for more (RFC 9112, 2.2)."""
+    left: bytes = b""
+    """What is no whole request."""
 
 
 class Broken(Exception):
@@ -67,7 +69,9 @@ def read(data: bytes) -> Read:
             found.blank |= start != data
             if not start:
                 break
+            found.left = start
             asked, data = _one(start)
+            found.left = b""
             found.requests.append(asked)
     except Broken:
         found.rest = "broken"
@@ -438,6 +442,8 @@ class Verifier:
         own = {name.lower() for name in auth.get("headers", {})} | {
             "?" + name for name in auth.get("params", {})
         }
+        if auth["type"] == "aws_sigv4":
+            own |= {"x-amz-security-token", "?x-amz-security-token"}
         for slot in fields.get("slot", "authorization").split("\n"):
             if slot != "authorization" and slot not in own:
                 raise No

@@ -110,7 +110,7 @@ def _error_in(body: bytes) -> str:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
+        found = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise _refused("answers with broken JSON") from None
     if not isinstance(found, dict):
@@ -123,6 +123,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key is given twice")
     return found
+
+
+def _no_constant(_: str) -> None:
+    raise ValueError("NaN and Infinity are not JSON")
 
 
 def _refused(why: str) -> Denied:

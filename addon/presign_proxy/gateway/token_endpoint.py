@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 import h11
 
+from ..core.content_coding import CODINGS, UNREADABLE
 from ..core.token_answer import MAX_ANSWER
 from ..errors import Denied
 from ..http.message import Fields, Origin
@@ -20,6 +21,7 @@ TIMEOUT: Final = 10.0
 """Seconds for everything: address, connection, TLS, the whole answer."""
 _MAX_HEAD: Final = 16 * 1024
 _PIECE: Final = 16 * 1024
+_CODED: Final = CODINGS | UNREADABLE
 
 
 class Judge(Protocol):
@@ -135,6 +137,8 @@ async def _answer(speaker: h11.Connection, reader: asyncio.StreamReader) -> Answ
             speaker.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
+            if status < 300:  # of others, the status says enough
+                _check_head(event)
             content_type = next((value for name, value in event.headers if name == b"content-type"), b"")
         elif isinstance(event, h11.Data):
             body += bytes(event.data)
@@ -144,3 +148,24 @@ async def _answer(speaker: h11.Connection, reader: asyncio.StreamReader) -> Answ
             return Answer(status, content_type, body)
         elif not isinstance(event, h11.InformationalResponse):
             raise Denied("upstream", "the token endpoint has closed the connection")
+
+
+def _check_head(head: h11.Response) -> None:
+    """Refuse a head that programs may read in different ways. Raises Denied.
+
+    h11 takes any version of HTTP, and a Transfer-Encoding beside a Content-Length or in HTTP/1.0.
+    """
+
+    def values(name: bytes) -> list[bytes]:
+        return [value for key, value in head.headers if key == name]
+
+    codings = b",".join(values(b"content-encoding")).lower().split(b",")
+    is_chunked = bool(values(b"transfer-encoding"))
+    if not head.http_version.startswith(b"1."):
+        raise Denied("upstream", "the token endpoint answers in another version of HTTP")
+    if is_chunked and (values(b"content-length") or head.http_version == b"1.0"):
+        raise Denied("upstream", "the token endpoint says in two ways where its answer ends")
+    if len(values(b"content-type")) > 1:
+        raise Denied("upstream", "the token endpoint answers with several media types")
+    if not _CODED.isdisjoint(map(bytes.strip, codings)):
+        raise Denied("upstream", "the token endpoint answers in a coding that was not asked for")
