@@ -262,7 +262,9 @@ class Verifier:
                 token = form[2]
             else:
                 named = form[2].decode("ascii")
-            raw_path = form[3]
+            # A base URL that ends in a slash, joined to a path that begins with one.
+            joint = token is not None and form[3].startswith(b"//")
+            raw_path = form[3][1:] if joint else form[3]
         fields, query = self._presign(asked, query, token)
         if by_key and "slot" not in fields:
             raise No
