@@ -15,10 +15,10 @@ from presign_proxy.cli import configured
 from presign_proxy.cli.place import Failure, Place
 from presign_proxy.cli.workspace import Workspace
 from presign_proxy.config import signing_view
-from presign_proxy.config.plain_entries import MEMBERS, SECTIONS
+from presign_proxy.config.plain_entries import MEMBERS, REVOCABLE, SECTIONS
 from presign_proxy.config.schema.config import Config
 from presign_proxy.config.schema.connections import PresignConnection, SourceConnection
-from presign_proxy.config.schema.registry import Revoked
+from presign_proxy.config.schema.registry import Revoked, RevokedNow
 from presign_proxy.config.signing_view import SigningView
 from presign_proxy.config_problems import ConfigError
 
@@ -111,6 +111,7 @@ REVOKED = st.fixed_dictionaries(
         ),
         "added_before": st.sampled_from([{"*": "2026-01-01T00:00:01Z"}, {"conn_a": "2020-01-01T00:00:00Z"}]),
         "urls": st.just({"0" * 32: {"at": "2026-01-01T00:00:00Z"}}),
+        "now": st.sampled_from([{}, {"keys": {"conn_a/new": "2026-01-01T00:00:00Z"}}, None, {"other": {}}]),
     },
 )
 
@@ -151,6 +152,17 @@ def test_a_plain_entry_is_read_the_short_way(
     entry: dict[str, Any], section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = written(tmp_path, entry, section=section)
+    found = short(place)
+    assert found is not None
+    assert comparable(found) == comparable(whole(place, monkeypatch))
+
+
+def test_after_a_revocation_with_now_signing_is_as_fast_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rotate --leaked` made every later `sign` load the whole configuration: five times the time."""
+    instants = {"conn_a/new": "2026-01-01T00:00:00Z"}
+    place = written(tmp_path, PRESIGN, {"keys": instants, "now": {"keys": instants}})
     found = short(place)
     assert found is not None
     assert comparable(found) == comparable(whole(place, monkeypatch))
@@ -201,8 +213,8 @@ def test_what_the_short_way_knows_is_what_the_schema_knows() -> None:
     assert set(Config.model_fields) == SECTIONS
     assert set(MEMBERS["presign"]) == set(PresignConnection.model_fields)
     assert set(MEMBERS["source"]) == set(SourceConnection.model_fields)
-    # Where `now` is used, the long way is taken.
-    assert set(Revoked.model_fields) == {"urls", "keys", "ids", "connections", "added_before", "now"}
+    assert set(Revoked.model_fields) == {*REVOCABLE, "now"}
+    assert set(RevokedNow.model_fields) == REVOCABLE
 
 
 def test_a_configuration_that_others_can_write_is_not_read_the_short_way(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Final
 
 SECTIONS: Final = frozenset(("gateway", "presets", "registry", "connections", "audit", "limits", "admin"))
 """The sections of a configuration."""
+REVOCABLE: Final = frozenset(("urls", "keys", "ids", "connections", "added_before"))
+"""What a registry lists as revoked."""
 _COMMON: Final[dict[str, tuple[type, ...]]] = {
     "enabled": (bool,),
     "signing_keys": (list,),

@@ -23,7 +23,7 @@ from ..signing.keys import MAX_KEYS, KeyRing
 from ..signing.secret import Secret
 from ..signing.tokens import SHAPE
 from .permissions import writable_by_others
-from .plain_entries import MEMBERS, SECTIONS
+from .plain_entries import MEMBERS, REVOCABLE, SECTIONS
 from .presets.builtin import providers, upstreams_of
 from .registry_file.edit import Draft
 from .registry_file.open import openers_of
@@ -273,7 +273,9 @@ def _texts(found: Any, form: re.Pattern[str] | None, most: int) -> bool:
 
 def _revocations(revoked: dict[str, Any]) -> Revocations:
     """Parse the section `revoked` of a registry as a full load does, without URLs: a signer needs none."""
-    _only(revoked.keys() <= {"urls", "keys", "ids", "connections", "added_before"})
+    _only(revoked.keys() <= {*REVOCABLE, "now"})
+    # `now` revokes nothing by itself: it says what else was ended.
+    _only(_dict(revoked.get("now", {})).keys() <= REVOCABLE)
     found = {what: _dict(revoked.get(what, {})) for what in ("keys", "ids", "connections", "added_before")}
     instants = {what: {name: instant(at) for name, at in names.items()} for what, names in found.items()}
     return Revocations(

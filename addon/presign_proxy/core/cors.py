@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from ..http.message import TOKEN, Fields, Head, Request
+from ..http.message import MAX_FIELDS, TOKEN, Fields, Head, Request
 from ..signing.carrier_names import NAMES, TERMS
 
 ANY: Final = b"*"
@@ -18,7 +18,10 @@ _METHOD: Final = b"access-control-request-method"
 _HEADERS: Final = b"access-control-request-headers"
 _PRIVATE: Final = b"access-control-request-private-network"
 _MAX_NAMED: Final = 4096
-"""Bytes of the longest list of header names that is answered. Browsers send far less."""
+"""Bytes of the longest list of header names that is answered; it has as many names as a request fields.
+
+Browsers send far less.
+"""
 _OURS: Final = frozenset(
     (b"authorization", b"content-type", *[one.lower().encode() for one in (*NAMES.values(), *TERMS.values())])
 )
@@ -103,7 +106,7 @@ class Cors(NamedTuple):
 
     def _names(self, wanted: bytes) -> list[bytes]:
         """Return the names of a list that pages may send. Names that are no tokens are left out."""
-        if len(wanted) > _MAX_NAMED:
+        if len(wanted) > _MAX_NAMED or wanted.count(b",") >= MAX_FIELDS:
             return []
         names = [name.strip().lower() for name in wanted.split(b",")]
         known = ANY in self.headers
