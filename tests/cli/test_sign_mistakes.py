@@ -373,6 +373,7 @@ def test_who_has_only_a_secret_and_forgets_to_name_it_is_told_how(tmp_path: Path
         done = shell.presign(*line)
         assert done.code == 1
         assert "--secret-env NAME" in done.err
+        assert "elsewhere, name its file with --config PATH or $PRESIGN_CONFIG" in done.err
     named = shell.presign("sign", "conn_a", "v1/a", "--config", "none.yaml")
     assert "--secret-env" not in named.err
 
