@@ -417,6 +417,7 @@ PATHS: dict[str, tuple[str, str, Registry | None, str]] = {
         "base_in_pattern",
     ),
     "ended the path in a parameter": ("admin;x.jpg", "*.jpg", None, "path_may_end_earlier"),
+    "signed a blank behind a comma": ("v1/chat/x", " v1/chat/*,v1/models", None, "blank_in_pattern"),
     "signed a template": ("users/7", "users/{id}", None, "other_pattern_language"),
     "asked beyond the ceiling": (
         "v2/x",

@@ -31,8 +31,8 @@ def need_configuration(place: Place) -> None:
     if not place.is_configured:
         raise Failure(
             f"{place.path}: no such file. If the gateway's configuration is elsewhere, name its file with"
-            f" --config PATH or ${ENVIRONMENT}; to sign with a signing secret alone, name it with --secret-env"
-            f" NAME or --secret-file PATH; for a new gateway, {quoted('init')} makes the file"
+            f" --config PATH or ${ENVIRONMENT}; to sign with a signing secret alone, name it with"
+            f" --secret-env NAME or --secret-file PATH; for a new gateway, {quoted('init')} makes the file"
         )
 
 

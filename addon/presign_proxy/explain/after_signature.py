@@ -142,6 +142,11 @@ def _pattern(one: Pattern, path: str, base: str) -> Iterator[Finding]:
             f'"{text}" holds %2B or %3B, the path a plain + or ;, which upstreams may read as a blank or as '
             "the end of a segment: send it escaped, or sign it plain, which matches both.",
         )
+    elif text.strip() != text and pattern(text.strip()).matches(path):
+        yield Finding(
+            "blank_in_pattern",
+            f'"{text}" begins or ends with a blank, which counts: items are joined with a comma alone.',
+        )
     elif base and one.matches(units(f"{base}/".encode()).removeprefix("/") + path):
         yield Finding(
             "base_in_pattern",
