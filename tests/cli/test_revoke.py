@@ -13,8 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from presign_proxy.cli import expired_revocations
-from presign_proxy.cli import revocation_target
+from presign_proxy.cli import expired_revocations, revocation_target
 from presign_proxy.cli import revoke as revoking
 from presign_proxy.cli.main import main
 from presign_proxy.config.registry_file.storage import write_private

@@ -65,7 +65,8 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
         if not gateway and not _reaches_its_upstream(request, facts):
             denied = at_another_name(request, denied)
         _let_read(known, request, head, facts)
-        return denial(denied, style, facts, sentence_for(denied, claim, facts, now))
+        said = preflight.named(denied, request, head, facts)
+        return denial(said, style, facts, sentence_for(denied, claim, facts, now))
 
 
 def _let_read(known: Registry, request: Request, head: Head, facts: Facts) -> None:
