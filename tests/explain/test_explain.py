@@ -446,6 +446,12 @@ def test_a_huge_field_costs_no_time() -> None:
     assert time.process_time() - started < 5
 
 
+def test_a_connection_that_the_url_names_is_not_said_to_be_found_by_its_upstream() -> None:
+    named = step(explained(parse(BASE + signed("v1/chat")).request), "connection")
+    assert named.startswith('"conn", upstream https://')
+    assert "the only one" not in named
+
+
 def test_the_closest_pattern_is_told_with_where_it_stops() -> None:
     found = explained(parse(BASE + signed("v1/chat/stop", paths="files/*,v1/*/completions,v1/m")).request)
     told = step(found, "path")
