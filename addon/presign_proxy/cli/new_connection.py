@@ -11,6 +11,7 @@ from ..config.auth_types import AUTH_TYPES
 from ..config.presets.model import LABEL
 from ..config_problems import ConfigError
 from ..core.grants import GRANTS
+from ..similar_names import alike
 from . import prompts
 from .completion import complete_presets
 from .connection_settings import applied, setting_of
@@ -94,13 +95,21 @@ def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> 
     if options["origins"] or options["formats"]:
         _fit_a_source(options)
     elif preset is None and options["upstream"] is None:
-        raise click.UsageError("give --preset, or --upstream and --auth")
+        raise click.UsageError(_preset_meant(workspace, name) or "give --preset, or --upstream and --auth")
     _fit_the_auth(options)
     if options["variables"] and (preset is None or options["upstream"]):
         raise click.UsageError("--var needs --preset, and excludes --upstream")
     if name in workspace.entries:
         raise Failure(there_is(name))
     return name
+
+
+def _preset_meant(workspace: Workspace, name: str) -> str:
+    """Return a sentence if the name is that of a built-in provider, or similar; else nothing."""
+    known = workspace.presets.known
+    near = [name] if name in known else alike(name.removeprefix("conn_"), known)
+    commands = " or ".join(quoted("connections", "add", "--preset", one) for one in near)
+    return f"a provider is named by --preset: {commands}" if near else ""
 
 
 def _fit_the_auth(options: dict[str, Any]) -> None:
