@@ -71,8 +71,8 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
 def _for_pages(known: Registry, request: Request, head: Head, facts: Facts, denied: Denied) -> Denied:
     """Let a page read why it is refused, if any connection lists its origin. Return the refusal.
 
-    For the audit log, its detail says if a browser asked for the page. The answer must not depend on the named
-    connection: it would tell whether that exists.
+    For the audit log, its detail says if a browser asked for the page. The answer must not depend on the
+    named connection: it would tell whether that exists.
     """
     if known.destinations.cors is not None and not facts.readable:
         facts.readable = known.destinations.cors.readable(head, request.fields)
