@@ -64,6 +64,9 @@ MESSAGE: Final[dict[str, str]] = {
 }
 """The sentence that a client reads for each code. It is a constant: it repeats nothing of the request."""
 
+UNCOUNTED: Final = "The gateway is not able to count this request against its limits at the moment."
+"""The sentence of `unavailable` for a client with a good signature, if the store of the limits fails."""
+
 
 class Denied(Exception):
     """A refusal: the request is addressed to us, and we do not forward it.

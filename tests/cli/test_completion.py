@@ -64,6 +64,21 @@ def test_the_command_proposes_what_exists(line: str, home: Shell) -> None:
     assert sorted(asked(home, line.split(" "), "bash")) == CASES[line]
 
 
+def test_a_program_and_files_are_proposed_behind_the_two_hyphens_of_run(home: Shell) -> None:
+    (home.directory / "bin").mkdir(exist_ok=True)
+    for name in ("zq-agent", "zq-agent2", "zq-notes"):
+        (home.directory / "bin" / name).write_text("#!/bin/sh\n")
+        (home.directory / "bin" / name).chmod(0o644 if name == "zq-notes" else 0o755)
+    home.env["PATH"] = f"{home.directory}/bin:{home.env['PATH']}"
+    before = ["presign", "run", "conn_a", "--"]
+    assert asked(home, [*before, "zq-"], "bash") == ["zq-agent", "zq-agent2"]
+    for words in (["./zq"], ["zq-agent", "no"], ["zq-agent", "--config"], ["zq-agent", ""]):
+        env = {"_PRESIGN_COMPLETE": "bash_complete", "COMP_WORDS": " ".join([*before, *words])}
+        done = home.presign(**env, COMP_CWORD=str(len(before) + len(words) - 1))
+        assert done.out == f"file,{words[-1]}\n"  # bash completes files by itself then
+    assert asked(home, ["presign", "run", "co"], "bash") == ["conn_a"]
+
+
 def run(home: Shell, argv: list[str], script: str) -> list[str]:
     done = subprocess.run(
         [*argv, script], cwd=home.directory, env=home.env, capture_output=True, text=True, timeout=120

@@ -105,11 +105,18 @@ def test_sources_take_a_key_where_it_is_said_how_it_is_sent(shell: Shell) -> Non
     ("options", "code", "said"),
     [
         (("--limit", "often"), 2, "a limit is 60/minute"),
-        (("--limit", "60/fortnight"), 1, "has to be a rate"),
-        (("--limit", "60/minute", "--limit", "9/minute"), 1, "counts the same thing"),
-        (("--max-uses", "0"), 2, "max_uses has to be a whole number from 1"),
+        (("--limit", "60/fortnight"), 2, "--limit: item 1: has to be a rate"),
+        (
+            ("--limit", "60/minute", "--limit", "9/minute"),
+            2,
+            "--limit: item 2: another limit counts the same thing",
+        ),
+        (("--max-uses", "0"), 2, "--max-uses has to be a whole number from 1"),
+        (("--cors-origins", "https://a.test,https://b.test/"), 2, "--cors-origins: item 2: "),
+        (("--paths", "v1/x, v1/y"), 2, "--paths has a blank before or behind an item"),
+        (("--timeouts-response", "soon"), 2, "--timeouts-response: "),
         (("--header", "X-Version"), 2, "--header needs NAME=VALUE"),
-        (("--header", f"Authorization={KEY}"), 1, "use auth instead"),
+        (("--header", f"Authorization={KEY}"), 2, "--header: Authorization: is a header for credentials"),
         (("--header", f"Authorization: {KEY}"), 2, "--header needs NAME=VALUE"),
         (("--origin", "https://b.test", "--format", "jpg"), 2, "--upstream is for APIs"),
     ],
@@ -118,7 +125,7 @@ def test_an_option_that_means_nothing_is_refused_and_nothing_is_added(
     shell: Shell, options: tuple[str, ...], code: int, said: str
 ) -> None:
     before = (shell.directory / "connections.enc").read_bytes()
-    done = shell.presign("connections", "add", *API, *options, stdin=f"{KEY}\n")
+    done = shell.presign("connections", "add", *API, *options, stdin="")  # before the key is asked for
     assert (done.code, said in done.err) == (code, True), done.all
     assert KEY not in done.all
     assert (shell.directory / "connections.enc").read_bytes() == before

@@ -81,6 +81,16 @@ def test_a_real_refusal_is_explained_by_its_request_id(
     assert "What to do" not in granted.out
 
 
+def test_who_has_used_a_url_up_is_not_told_to_wait(shell: Shell) -> None:
+    limited = {"code": "limited", "status": 429}
+    log = shell.directory / "audit.jsonl"
+    log.write_bytes(text("req_a", **limited, detail="uses") + text("req_b", **limited, detail="rate-60s-url"))
+    spent = shell.presign("explain", "req_a").out
+    assert "What to do: No use is left of this URL, and waiting does not help: sign a new one" in spent
+    assert "Retry-After" not in spent
+    assert "Wait for Retry-After" in shell.presign("explain", "req_b").out
+
+
 def test_it_is_found_in_every_file_that_logrotate_has_made(shell: Shell) -> None:
     log = shell.directory / "audit.jsonl"
     log.write_bytes(text("req_new"))

@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from presign_proxy.cli import expired_revocations
+from presign_proxy.cli import expired_revocations, revocation_target
 from presign_proxy.cli import revoke as revoking
 from presign_proxy.cli.main import main
 from presign_proxy.config.registry_file.storage import write_private
@@ -159,11 +159,11 @@ def test_an_instant_in_the_future_would_revoke_keys_yet_to_be_added(place: Path)
 def test_this_very_second_is_not_the_future(
     late: float, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revoking.time, "time", lambda: 1_800_000_000 - late)
-    assert revoking._instant("2027-01-15T08:00:00Z") == "2027-01-15T08:00:00Z"
-    monkeypatch.setattr(revoking.time, "time", lambda: 1_800_000_000 - 1.5)
+    monkeypatch.setattr(revocation_target.time, "time", lambda: 1_800_000_000 - late)
+    assert revocation_target._instant("2027-01-15T08:00:00Z") == "2027-01-15T08:00:00Z"
+    monkeypatch.setattr(revocation_target.time, "time", lambda: 1_800_000_000 - 1.5)
     with pytest.raises(click.UsageError):
-        revoking._instant("2027-01-15T08:00:00Z")
+        revocation_target._instant("2027-01-15T08:00:00Z")
 
 
 @pytest.mark.parametrize(

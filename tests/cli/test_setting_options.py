@@ -63,8 +63,8 @@ def test_nothing_to_change_and_a_bad_value_are_told(shell: Shell) -> None:
     nothing = shell.presign("connections", "set", "conn_a", "--yes")
     assert (nothing.code, "give KEY=VALUE" in nothing.err) == (2, True)
     bad = shell.presign("connections", "set", "conn_a", "--max-lifetime", "soon", "--yes")
-    assert bad.code != 0
-    assert "max_lifetime" in bad.err
+    assert bad.code == 2
+    assert "Error: --max-lifetime: " in bad.err
     assert entry(shell) == before
 
 
@@ -219,10 +219,10 @@ def test_a_key_that_holds_a_secret_takes_the_place_of_it_only(
         setting_schema, "root_of", lambda _: {"properties": {"tls": tls}, "$defs": {"Secret": secret}}
     )
     monkeypatch.setattr(connection_settings, "root_of", setting_schema.root_of)
-    found = connection_settings.setting_of("tls.client_key={file: key.pem}", "presign")
+    found = connection_settings.setting_of("tls.client_key={file: key.pem}", "", "presign")
     assert found == (("tls", "client_key"), {"file": "key.pem"})
     for text in (SECRET, f"{{token: {SECRET}}}"):
         with pytest.raises(click.UsageError, match="never an argument") as refused:
-            connection_settings.setting_of(f"tls.client_key={text}", "presign")
+            connection_settings.setting_of(f"tls.client_key={text}", "", "presign")
         assert SECRET not in str(refused.value)
-    assert connection_settings.setting_of("tls.ca=a.pem", "presign").value == "a.pem"
+    assert connection_settings.setting_of("tls.ca=a.pem", "", "presign").value == "a.pem"

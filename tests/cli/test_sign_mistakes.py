@@ -140,6 +140,9 @@ def test_a_mistyped_method_is_not_signed(shell: Shell) -> None:
     done = shell.presign("sign", "conn_a", "v1/a", "--methods", "gett,POST")
     assert (done.code, done.out) == (2, "")
     assert "--methods GETT: did you mean GET?" in done.err
+    assert "write it twice: GETT,GETT" in done.err
+    for twice in (("--methods", "gett,POST,GETT"), ("--methods", "GETT", "--methods", "GETT")):
+        assert shell.presign("sign", "conn_a", "v1/a", *twice).code == 0
 
 
 @pytest.mark.parametrize("method", ["PURGE", "M-SEARCH", "LIST", "FROBNICATE", "*"])
@@ -158,11 +161,42 @@ def test_a_method_that_looks_mistyped_is_signed_where_the_connection_lists_it(sh
     assert shell.presign("sign", "conn_a", "v1/a", "--methods", "GETT").code == 2
 
 
-def test_who_has_nothing_but_the_secret_signs_any_method_and_is_asked_what_he_means(shell: Shell) -> None:
-    done = shell.presign("sign", "conn_a", "v1/a", "--methods", "GETT", "--secret-env", "S", S=SECRET)
-    assert done.code == 0
-    assert "X-Presign-Methods=GETT&" in done.out
-    assert done.err == "It is signed as given, but --methods GETT: did you mean GET?\n"
+def test_who_has_nothing_but_the_secret_signs_no_mistyped_method(shell: Shell) -> None:
+    alone = ("sign", "conn_a", "v1/a", "--secret-env", "S", "--methods")
+    done = shell.presign(*alone, "GETT", S=SECRET)
+    assert (done.code, done.out) == (2, "")
+    assert "--methods GETT: did you mean GET?" in done.err
+    meant = shell.presign(*alone, "GETT,GETT", S=SECRET)
+    assert (meant.code, meant.err) == (0, "")
+    assert "X-Presign-Methods=GETT&" in meant.out
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--paths", "v1/models, v1/chat/*"),
+        ("--paths", " v1/models"),
+        ("--methods", "GET, POST"),
+        ("--methods", "GET ,POST"),
+        ("--client", "192.0.2.1, 192.0.2.7"),
+    ],
+)
+def test_a_blank_beside_a_comma_is_not_signed(option: str, value: str, alone: bool, shell: Shell) -> None:
+    """A pattern with a blank would be signed, and its holder would get 403."""
+    secret = ("--secret-env", "S") if alone else ()
+    done = shell.presign("sign", "conn_a", "v1/a", option, value, *secret, S=SECRET)
+    assert (done.code, done.out) == (2, "")
+    told = [line for line in done.err.splitlines() if line.startswith("Error:")]
+    assert told == [
+        f"Error: {option} has a blank before or behind an item: put a comma alone between items (in a path,"
+        " write %20 for a blank that is meant)"
+    ]
+    assert "did you mean" not in done.err
+
+
+def test_a_blank_in_the_middle_of_an_item_is_signed(shell: Shell) -> None:
+    assert shell.presign("sign", "conn_a", "v1/my%20file", "--paths", "v1/my file,v1/%20x").code == 0
 
 
 _SOURCE = {"scheme": "source", "allowed_origins": ["https://a.test"], "formats": ["png"]}
@@ -332,14 +366,22 @@ def test_a_key_in_the_place_of_its_variables_name_is_not_repeated(tmp_path: Path
     assert "its name is needed here" in done.err
 
 
-def test_a_ceiling_of_a_mistyped_method_is_asked_about(tmp_path: Path) -> None:
+def test_a_ceiling_of_a_mistyped_method_is_not_written(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     assert shell.presign("init").code == 0
-    done = shell.presign(
-        "connections", "add", "conn_a", *API, "--methods", "gett,POST", stdin="KEY-0123456789\n"
-    )
-    assert done.code == 0
+    add = ("connections", "add", "conn_a", *API, "--methods")
+    done = shell.presign(*add, "gett,POST")
+    assert done.code == 2
     assert "--methods GETT: did you mean GET?" in done.err
+    assert shell.presign(*add, "gett,POST,GETT", stdin="KEY-0123456789\n").code == 0
+    change = ("connections", "set", "conn_a", "--yes")
+    for typed in (("--methods", "GETT,PSOT"), ("allow.methods=GETT,PSOT",)):
+        done = shell.presign(*change, *typed)
+        assert done.code == 2
+        name = typed[0].partition("=")[0]
+        assert f"{name} PSOT: did you mean POST?" in done.err  # GETT is there already
+        assert shell.presign(*change, *typed[:-1], f"{typed[-1]},psot").code == 0
+        assert shell.presign(*change, "--methods", "GETT").code == 0
 
 
 def test_a_source_that_the_gateway_would_refuse_is_not_signed(shell: Shell) -> None:
@@ -373,6 +415,7 @@ def test_who_has_only_a_secret_and_forgets_to_name_it_is_told_how(tmp_path: Path
         done = shell.presign(*line)
         assert done.code == 1
         assert "--secret-env NAME" in done.err
+        assert "elsewhere, name its file with --config PATH or $PRESIGN_CONFIG" in done.err
     named = shell.presign("sign", "conn_a", "v1/a", "--config", "none.yaml")
     assert "--secret-env" not in named.err
 

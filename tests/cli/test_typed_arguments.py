@@ -138,6 +138,15 @@ def test_an_upstream_overrides_that_of_the_preset(run) -> None:
     (("connections", "set", "conn_a", "alow.paths=a"), 2, "did you mean allow?"),
     (("audit", "--code", "expird", "x"), 2, "did you mean expired?"),
     (("completion", "fihs"), 2, "did you mean fish?"),
+    (("add", "--preset", "openai"), 2, " connections add`"),
+    (("list",), 2, " connections list`"),
+    (("help",), 2, " --help`"),
+    (("help", "sign"), 2, " sign --help`"),
+    (("connections", "help", "add"), 2, " connections add --help`"),
+    (("connections", "add", "openai"), 2, " connections add --preset openai`"),
+    (("connections", "add", "opnai"), 2, " connections add --preset openai`"),
+    (("connections", "rotate", "conn_a", "k2"), 2, "--drop ID removes an older one"),
+    (("sign", "conn_a", "v1/a", "v1/b"), 2, "for several paths, write --paths PATH,PATH"),
 ])  # fmt: skip
 def test_a_misspelt_word_is_answered_with_the_nearest(
     argv: tuple[str, ...], code: int, meant: str, run

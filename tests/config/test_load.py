@@ -474,6 +474,9 @@ SYNTAX = {
     ),
     "a: {b: ${C}}\n": "1:9: is not valid YAML: did not find expected ',' or '}'",
     "a: b\n...  # the end\nc: d\n": "3:1: this is below the end mark `...`: move it above that line",
+    "'a'\nb: c\n": "2:1: is not valid YAML: nothing may follow the value above it",
+    "# keys\n\nexport K='sk-LEAK'\nB: c\n": "3:1: is a list of NAME=VALUE lines, and no configuration",
+    "OPENAI_API_KEY=sk-LEAK\n": "1:1: is a list of NAME=VALUE lines, and no configuration",
     "%YAML 1.1\na: b\n": "2:1: is not valid YAML: did not find expected <document start>",
     'a: "b\nc: d\n': "3:1: is not valid YAML: found unexpected end of stream, in the part that begins at 1:4",
 }
@@ -483,6 +486,7 @@ SYNTAX = {
 def test_who_forgot_a_bracket_is_told_which(write, text: str) -> None:
     found = problems(write(text))
     assert any(problem.startswith(SYNTAX[text]) for problem in found), found
+    assert not any("LEAK" in problem for problem in found)
 
 
 def patterns_of(schema: object) -> set[str]:

@@ -93,6 +93,17 @@ def test_a_key_that_is_missing_with_the_broken_block_is_no_error_of_its_own(tmp_
     assert "is not valid YAML" in problem
 
 
+@pytest.mark.parametrize(("text", "line"), [
+    ("gateway:\n\thosts: [a]\naudit: {file: a}\n", 2),
+    ("connections:\n  conn_a:\n    upstream: https://a.test\n    auth:\n\t  type: none\n", 5),
+    ("gateway:\n  hosts: [a]\n\tunsigned: deny\n", 3),
+])  # fmt: skip
+def test_a_tab_is_one_error_which_names_it(text: str, line: int, tmp_path: Path) -> None:
+    """The key above was said to have no mapping, because what the tab indents had been left out."""
+    (problem,) = told(tmp_path / "config.yaml", text)
+    assert problem == f"{line}  is not valid YAML: a tab indents this line: use blanks"
+
+
 @pytest.mark.parametrize(("mistake", "messages"), [
     ("  unsigned: no\n", ["3 unsigned is ambiguous: write pass or deny"]),
     ("  unsigned: pass\n  unsigned: deny\n", ["4 unsigned this key is given twice"]),

@@ -112,6 +112,23 @@ def test_a_page_that_another_connection_lists_is_told_nothing() -> None:
     assert isinstance(preflight("/api/proxy/conn_other/v1/models", OTHER, known=known), Preflight)
 
 
+@pytest.mark.parametrize("known", [KNOWN, registry()], ids=["lists another page", "lists none"])
+def test_the_owner_reads_that_what_was_refused_is_a_preflight_of_a_page_that_is_not_listed(
+    known: Registry,
+) -> None:
+    """ "The signature does not allow this method" led to the signature, where nothing was wrong."""
+    decision = preflight(signed(), OTHER, known=known)
+    assert isinstance(decision, Deny)
+    assert decision.code == "method_not_allowed"
+    assert "it is a preflight of a page whose origin cors.origins does not list" in decision.detail
+    plain = ask(request(signed(), (b"Origin", OTHER), method="OPTIONS"), known)
+    forged = preflight(signed()[:-4] + "0000", OTHER, known=known)
+    assert isinstance(plain, Deny)
+    assert isinstance(forged, Deny)
+    assert "preflight" not in plain.detail + forged.detail
+    assert (decision.sentence, decision.answer) == (plain.sentence, plain.answer)
+
+
 def test_an_unknown_connection_answers_like_one_without_rules() -> None:
     answers = [preflight(f"/api/proxy/{name}/v1/models") for name in ("conn_none", "conn_plain")]
     plain = [(one.code, one.answer.fields[1:], one.sentence) for one in answers if isinstance(one, Deny)]

@@ -209,6 +209,8 @@ def test_the_demo_shows_one_granted_and_one_refused_request() -> None:
     assert re.search(r"GET v1/hello +200 .*hello, holder of the key", done.stdout)
     assert re.search(r"GET v1/admin +403 .*path_not_allowed", done.stdout)
     assert "sk-demo" not in done.stdout + done.stderr
+    assert "curl" not in done.stdout  # the gateway has stopped
+    assert "The gateway has stopped" in done.stdout
 
 
 MISTAKES = [

@@ -431,6 +431,7 @@ PATHS: dict[str, tuple[str, str, Registry | None, str]] = {
         "base_in_pattern",
     ),
     "ended the path in a parameter": ("admin;x.jpg", "*.jpg", None, "path_may_end_earlier"),
+    "signed a blank behind a comma": ("v1/chat/x", " v1/chat/*,v1/models", None, "blank_in_pattern"),
     "signed a template": ("users/7", "users/{id}", None, "other_pattern_language"),
     "asked beyond the ceiling": (
         "v2/x",
@@ -457,6 +458,12 @@ def test_a_huge_field_costs_no_time() -> None:
     longest = ",".join(f"{n:03}{'x' * 120}" for n in range(64))
     assert names(url("nothing", paths=longest)) == ["unexplained"]
     assert time.process_time() - started < 5
+
+
+def test_a_connection_that_the_url_names_is_not_said_to_be_found_by_its_upstream() -> None:
+    named = step(explained(parse(BASE + signed("v1/chat")).request), "connection")
+    assert named.startswith('"conn", upstream https://')
+    assert "the only one" not in named
 
 
 def test_the_closest_pattern_is_told_with_where_it_stops() -> None:

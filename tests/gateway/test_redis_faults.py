@@ -216,6 +216,33 @@ def test_a_user_who_may_not_count_refuses_with_one_line_in_the_log(
     assert len([one for one in caplog.records if one.name.startswith("presign")]) <= 4
 
 
+def test_a_redis_that_is_gone_is_named_at_the_first_request_and_its_client_hears_of_limits(
+    make_redis: Callable[..., RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client read that the gateway cannot "verify requests", as if its signature were in doubt."""
+    server = make_redis()
+
+    async def work(limiter: Limiter) -> None:
+        await limiter.admit(request())
+        server.stop()
+        caplog.clear()
+        with pytest.raises(Denied) as refused:
+            await limiter.admit(request(number=1))
+        assert refused.value.code == "unavailable"
+        assert "count this request against its limits" in (refused.value.sentence or "")
+        assert str(server.port) not in (refused.value.sentence or "")
+
+    with caplog.at_level(logging.WARNING):
+        run(work, server.url.replace("://", "://default@"))
+    said = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+    assert len(said) == 1
+    assert (
+        f"limits cannot be counted, their requests are answered 503: redis at 127.0.0.1:{server.port}: "
+        in said[0]
+    )
+    assert "default@" not in said[0]
+
+
 def test_a_user_with_the_documented_commands_counts(make_redis: Callable[..., RedisServer]) -> None:
     text = (ROOT / "docs/limits.md").read_text("utf-8")
     documented = re.search(r"`(\+eval [^`]+)`", text)

@@ -13,6 +13,7 @@ from support.h2client import H2Client
 from support.lab import REAL_SECRET, bearer_connection
 from support.lanes import WAYS
 from support.proxy import Mitm
+from support.puppet import eventually
 from support.raw import Response
 from support.recorder import Recorder
 
@@ -72,6 +73,22 @@ def test_a_preflight_of_another_page_is_refused(gateway: Mitm, upstream: Recorde
         assert code(response) == (400, "malformed")
         assert (response.header("access-control-allow-methods")) is None
     assert not upstream.requests
+
+
+def test_a_preflight_to_a_presigned_url_by_another_page_is_named_in_the_audit_log_alone(
+    gateway: Mitm,
+) -> None:
+    response = preflight(gateway, Grant("conn", methods="GET").target("v1/echo"), OTHER)
+    assert code(response) == (403, "method_not_allowed")
+    assert b"preflight" not in response.body
+    request_id = response.header("x-presign-request-id")
+
+    def details() -> list[str]:
+        lines = audit_lines(gateway.directory / "audit.jsonl")
+        return [one["detail"] for one in lines if one["request_id"] == request_id]
+
+    assert eventually(lambda: details() != [])
+    assert "a preflight of a page whose origin cors.origins does not list" in details()[0]
 
 
 def test_a_page_reads_the_answer_and_another_page_does_not(gateway: Mitm, upstream: Recorder) -> None:

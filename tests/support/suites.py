@@ -165,6 +165,11 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "core.trailers": ("core/test_trailers.py",),
     "core.grpc_answer": ("core/test_grpc_answer.py",),
     "core.masked_fields": ("core/test_masked_fields.py",),
+    "cli.revocation_target": (
+        "cli/test_revoke.py",
+        "cli/test_revoke_claims.py",
+        "cli/test_revoked_names.py",
+    ),
     "cli.revoke": (
         "cli/test_revoke.py",
         "cli/test_revoke_claims.py",

@@ -1,13 +1,16 @@
-"""Names that a shell completes: connections, presets and settings. Errors are ignored."""
+"""Names that a shell completes: connections, presets, settings, programs. Errors are ignored."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
+
+PROGRAM: Final = "presign.program"
+"""The key, in the context of `run`, of the words behind `--`, if that was typed."""
 
 
 def complete_connections(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -20,6 +23,30 @@ def complete_connections(context: click.Context, _: click.Parameter, incomplete:
         names = names_of(Place.at(context.params.get("config")))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return []
+
+
+def complete_run(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Propose connections; behind `--` a program of the PATH, and then files, as the shell itself would."""
+    from click.shell_completion import CompletionItem
+
+    program = context.meta.get(PROGRAM)
+    if program is None:
+        return complete_connections(context, option, incomplete)
+    found = [] if program or not incomplete or "/" in incomplete else _programs(incomplete)
+    return [CompletionItem(name) for name in found] or [CompletionItem(incomplete, type="file")]
+
+
+def _programs(beginning: str) -> list[str]:
+    """Return the names of the programs on the PATH that begin so, sorted."""
+    import os
+
+    names: set[str] = set()
+    for directory in os.get_exec_path():
+        with suppress(OSError), os.scandir(directory) as entries:
+            names.update(
+                one.name for one in entries if one.name.startswith(beginning) and os.access(one.path, os.X_OK)
+            )
+    return sorted(names)
 
 
 def complete_keys(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:

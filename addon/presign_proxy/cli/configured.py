@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..config.path import ENVIRONMENT
 from ..config_problems import ConfigError, Foreseen
 from .hints import quoted
 from .place import Failure, Place
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
 
 def need_configuration(place: Place) -> None:
-    """Raise Failure if there is none: a signer with a secret alone has to say where that is."""
+    """Raise Failure if there is none, and nothing says where it is or where a secret alone is."""
     if not place.is_configured:
         raise Failure(
-            f"{place.path}: no such file. To sign with a signing secret alone, name it: --secret-env NAME, or"
-            f" --secret-file PATH; on the machine of the gateway, {quoted('init')} makes the file"
+            f"{place.path}: no such file. If the gateway's configuration is elsewhere, name its file with"
+            f" --config PATH or ${ENVIRONMENT}; to sign with a signing secret alone, name it with"
+            f" --secret-env NAME or --secret-file PATH; for a new gateway, {quoted('init')} makes the file"
         )
 
 

@@ -44,8 +44,12 @@ class Setting(NamedTuple):
     value: Any
 
 
-def setting_of(text: str, scheme: str) -> Setting:
-    """Parse KEY=VALUE for a connection of a scheme. Raises UsageError, which never holds the value."""
+def setting_of(text: str, option: str, scheme: str) -> Setting:
+    """Parse KEY=VALUE for a connection of a scheme. Raises UsageError, which never holds the value.
+
+    Args:
+        option: the option that it was typed as, for messages; empty if it was typed as KEY=VALUE.
+    """
     name, equals, value = text.partition("=")
     if not equals:
         raise click.UsageError("give KEY=VALUE, as in max_lifetime=7d; KEY= removes the key")
@@ -58,7 +62,7 @@ def setting_of(text: str, scheme: str) -> Setting:
     if parts[0] == "scheme":
         raise click.UsageError("the scheme of a connection cannot change: add another connection")
     key, node = _place(parts, name, scheme)
-    return Setting(key, None if value == "" else _value(name, node, value, scheme))
+    return Setting(key, None if value == "" else _value(option or name, key, node, value, scheme))
 
 
 def applied(data: dict[str, Any], settings: Iterable[Setting]) -> dict[str, Any]:
@@ -110,13 +114,13 @@ def _unknown(name: str, part: str, scheme: str, members: Iterable[str] | None = 
     return f"{name} is not a key of a connection" + (f": {hint}" if hint else "")
 
 
-def _value(name: str, node: Node, text: str, scheme: str) -> Any:
+def _value(name: str, key: tuple[str, ...], node: Node, text: str, scheme: str) -> Any:
     """Return a value in the type that the schema wants. Whether it is a good one, the schema judges later."""
     kinds = kinds_of(node, scheme)
     if is_secret(node, scheme):
         return _reference(name, text)
     if "array" in kinds:
-        return _many(name, items_of(node, scheme), text, scheme)
+        return _many(name, key, items_of(node, scheme), text, scheme)
     if "object" in kinds and text.startswith("{"):
         return parse(text.encode(), name).data
     if kinds == {"object"}:
@@ -140,20 +144,20 @@ def _reference(name: str, text: str) -> Any:
     return found
 
 
-def _many(name: str, item: Node, text: str, scheme: str) -> list[Any]:
+def _many(name: str, key: tuple[str, ...], item: Node, text: str, scheme: str) -> list[Any]:
     if text.startswith("["):
         found = parse(text.encode(), name).data
         return found if isinstance(found, list) else [found]
-    if name == "limits":
+    if key == ("limits",):
         return [limit_of(one) for one in text.split(",")]
-    if name == "allow.methods":
-        return methods_of([text])
+    if key == ("allow", "methods"):
+        return methods_of([text], name)
     kinds = kinds_of(item, scheme)
     if "object" in kinds and "string" not in kinds:
         raise click.UsageError(f"{name} is a list of mappings: write {name}='[{{KEY: VALUE}}]'")
     if kinds == {"integer"}:
-        return [_number(name, one, *range_of(item, scheme)) for one in listed((text,))]
-    return listed((text,))
+        return [_number(name, one, *range_of(item, scheme)) for one in listed((text,), name)]
+    return listed((text,), name)
 
 
 def _number(name: str, text: str, least: int | None, most: int | None) -> int:

@@ -12,8 +12,7 @@ from ..http.patterns import meets, pattern
 from . import prompts
 from .credential import absent, auth_of
 from .hints import command, quoted
-from .methods import slips
-from .new_connection import AddCommand, described, described_by_options, name_of, there_is
+from .new_connection import AddCommand, check_described, described, described_by_options, name_of, there_is
 from .output import Output, verb
 from .registry_entries import changing_registry, check, names_of_keys, new_secret, shown_once
 from .upstream_option import check_upstream
@@ -37,6 +36,7 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
     name, preset = name_of(workspace, name, options), options["preset"]
     data = described(workspace, options)
     check_upstream(options["upstream"], data)
+    check_described(workspace, name, data, options)
     if auth := auth_of(workspace, name, options):
         data["auth"] = auth | data.get("auth", {})
     own = prompts.secret(f"signing secret of {name}") if import_secret else new_secret()
@@ -59,7 +59,6 @@ def add(workspace: Workspace, output: Output, name: str | None, import_secret: b
         f"{name} leads to {leads}",
         *shown_once(shown),
     )
-    output.note(*(f"--methods {question}" for question in slips(data.get("allow", {}).get("methods", ()))))
     output.note(*absent(workspace, options), *_closed(workspace, entry))
     output.note(f"Next: {command('sign', name, *_sampled(data, sample))}")
 

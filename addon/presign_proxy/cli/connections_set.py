@@ -11,10 +11,10 @@ from . import prompts
 from .completion import complete_connections, complete_keys_of_settings, complete_settings
 from .connection_settings import applied, setting_of
 from .entry_changes import changes, lines_of
-from .methods import slips
+from .methods import check_methods
 from .output import Output, verb
 from .registry_entries import changing_registry, check, draft_of, managed
-from .setting_options import SettingsCommand, settings_of
+from .setting_options import SettingsCommand, Typed, options_given, refuse_options, settings_of
 from .upstream_option import check_upstream
 from .workspace import Failure, Workspace
 
@@ -46,20 +46,30 @@ def set_(
     Each key has an option too. Lists take commas: --paths 'v1/*,v2/*' or allow.paths='v1/*,v2/*'. A key in a
     key has a dot: timeouts.response=5m. Secrets are never arguments: `connections rotate` changes them.
     """
-    settings += (*(f"{key}=" for key in unset), *settings_of(options))
-    if not settings:
+    typed = [Typed(text) for text in (*settings, *(f"{key}=" for key in unset))] + list(settings_of(options))
+    if not typed:
         raise click.UsageError("give KEY=VALUE, as in max_lifetime=7d, or an option")
     before = managed(workspace, draft := draft_of(workspace), name)
-    wanted = [setting_of(text, before.get("scheme", "presign")) for text in settings]
-    after = applied(before, wanted)
+    after = applied(before, [setting_of(*one, before.get("scheme", "presign")) for one in typed])
     check_upstream(options["upstream"], after)
-    check(workspace, name, after, draft)
+    _check_methods(before, after, typed)
+    try:
+        check(workspace, name, after, draft)
+    except ConfigError as error:
+        refuse_options(error, name, options_given(options))
+        raise
     if not changes(before, after):
         output.tell({"id": name, "changed": {}}, f"{name} is like that already; nothing was changed.")
         return
     confirm_and_write(workspace, output, name, before, after, yes=yes)
-    asked = [text for key, value in wanted if key == ("allow", "methods") for text in slips(value or ())]
-    output.note(*(f"allow.methods {question}" for question in asked))
+
+
+def _check_methods(before: dict[str, Any], after: dict[str, Any], typed: list[Typed]) -> None:
+    """Refuse a method that looks misspelt, unless the connection has it already. Raises UsageError."""
+    own, wanted = (entry.get("allow", {}).get("methods") or () for entry in (before, after))
+    given = [one for one in typed if one.text.startswith("allow.methods=")]
+    name = next((one.option for one in given if one.option), None) or "allow.methods"
+    check_methods(name, wanted, (one.text.partition("=")[2] for one in given), own)
 
 
 def confirm_and_write(

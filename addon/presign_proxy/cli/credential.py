@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,17 @@ _TYPES: Final = ", ".join(AUTH_TYPES)
 _WHERE: Final = "The gateway needs it on its machine."
 
 
-def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the member `auth` of a new connection; {} for sources that need none. Raises UsageError."""
+def auth_of(
+    workspace: Workspace,
+    name: str,
+    options: dict[str, Any],
+    ask: Callable[[str], str] = prompts.secret,
+) -> dict[str, Any]:
+    """Return the member `auth` of a new connection; {} for sources that need none. Raises UsageError.
+
+    Args:
+        ask: returns the secret that a question asks for.
+    """
     if options["origins"] and not options["kind"]:
         if options["places"] or _reference(options):
             raise click.UsageError(f"a key needs --auth: {_TYPES}")
@@ -30,7 +39,7 @@ def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[st
     reference = _reference(options)
     if known:
         if not asks:
-            return {"token": reference or prompts.secret(f"API key of {name} ({known['name']})")}
+            return {"token": reference or ask(f"API key of {name} ({known['name']})")}
         kind, places, about = known["auth"]["type"], list(asks), asks
         public = [place for place in places if place in known["auth"].get("public", ())]
     else:
@@ -45,8 +54,7 @@ def auth_of(workspace: Workspace, name: str, options: dict[str, Any]) -> dict[st
     if reference and len(places) - len(public) > 1:
         raise click.UsageError("the API needs several secrets: write references to them into the file")
     given = {
-        place: (reference if place not in public else None)
-        or prompts.secret(_question(name, place, about[place]))
+        place: (reference if place not in public else None) or ask(_question(name, place, about[place]))
         for place in places
     }
     plain = {member: options[member] for member in AUTH_TYPES[kind].plain if options.get(member)}

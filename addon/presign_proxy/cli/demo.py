@@ -105,7 +105,7 @@ def _shown(port: int, secret: str, *, once: bool, as_json: bool) -> int:
         shown = {name: {"status": status, "body": json.loads(body)} for name, (status, body) in asked.items()}
         click.echo(json.dumps({"url": url, **shown}))
     else:
-        _tell(url, good, denied)
+        _tell(url, good, denied, once=once)
     ok = (good[0], denied[0]) == (200, 403)
     if ok and not once and not as_json:
         click.echo(
@@ -115,11 +115,13 @@ def _shown(port: int, secret: str, *, once: bool, as_json: bool) -> int:
     return 0 if ok else 1
 
 
-def _tell(url: str, good: tuple[int, str], denied: tuple[int, str]) -> None:
+def _tell(url: str, good: tuple[int, str], denied: tuple[int, str], *, once: bool) -> None:
     click.echo("A presigned URL, valid for an hour, for GET on v1/hello* only:\n")
-    click.echo(f"  curl '{url}'\n")
+    click.echo(f"  {url}\n" if once else f"  curl '{url}'\n")
     click.echo(f"GET v1/hello   {good[0]}  {good[1]}")
     click.echo(f"GET v1/admin   {denied[0]}  {denied[1]}\n")
+    if once:
+        click.echo(f"The gateway has stopped, and its URL with it. To try the URL: `{command('demo')}`")
 
 
 def _get(url: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import MESSAGE
-from ..explain.advice import ADVICE
+from ..explain.advice import advice_on
 from ..observe.rotated_files import Unreadable, files_of, records_with
 from ..units import duration as took
 from ..units import in_words, local_instant, printable, size_in_words
@@ -32,8 +32,7 @@ def explain_request(place: Place, output: Output, request_id: str, log: str | No
     path = Path(log) if log is not None else _configured(place)
     record, file = _found(output, path, request_id)
     code = record.get("code")
-    known = code if isinstance(code, str) and code in ADVICE else None
-    advice = ADVICE[known] if known else None
+    advice = advice_on(code, _text(record, "detail")) if isinstance(code, str) else None
     data = {"request": record, "file": str(file), "why": _why(record), "advice": advice}
     lines = [_headline(record), "", *(f"  {name.ljust(_WIDTH)}{text}" for name, text in _facts(record))]
     lines += ["", f"Why: {_why(record)}"] if code else []

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..observe.audit_reader import Lines, opened
 from ..similar_names import alike
@@ -16,22 +16,26 @@ from .workspace import Workspace
 _READ: Final = 16 << 20
 """Most bytes that are read, from the end of the log. A revocation must not wait for a large file."""
 _SHOWN: Final = 3
+_MEANING: Final = "If the name is mistyped, what you meant to revoke still works."
 
 
-def remarks_on(workspace: Workspace, connection: str, name: str) -> tuple[str, ...]:
-    """Return remarks if nothing shows that anybody signed under a name, and the names that may be meant.
+def remarks_on(
+    workspace: Workspace, connection: str, name: str, again: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the doubts if nothing shows that a name was used, and remarks with the names that may be meant.
 
     Only the log can show it: who holds the secret signs offline, under any name. `presign run --id NAME`
     signs under NAME and a random part, so NAME alone revokes nothing of it.
+
+    Args:
+        again: the options of the suggested commands.
     """
     names, where = _known(workspace, connection)
     if name in names:
-        return ()
+        return (), ()
     close = [one for one in names if one.startswith(f"{name}-")] or alike(name, names)
-    return (
-        f"Nothing shows that anybody has signed as {connection}/{name}: {where}.",
-        *_meant(connection, close),
-    )
+    doubt = f"Nothing shows that anybody has used {connection}/{name} so far: {where}."
+    return (doubt, _MEANING), tuple(_meant(connection, close, again))
 
 
 def _known(workspace: Workspace, connection: str) -> tuple[list[str], str]:
@@ -51,13 +55,27 @@ def _known(workspace: Workspace, connection: str) -> tuple[list[str], str]:
     return names, f"{log} has no request of that name"
 
 
-def _meant(connection: str, close: list[str]) -> Iterator[str]:
+def _meant(connection: str, close: list[str], again: tuple[str, ...]) -> Iterator[str]:
     """Yield the commands for similar names, one a line."""
     if close:
-        yield "It has requests of similar names. To revoke one of those, too:"
-        yield from (f"  {command('revoke', '--id', f'{connection}/{one}')}" for one in close[-_SHOWN:])
+        yield "The audit log has requests of similar names. To revoke one of those, too:"
+        for one in close[-_SHOWN:]:
+            yield f"  {command('revoke', '--id', f'{connection}/{one}', *again)}"
     if len(close) > _SHOWN:
         yield f"  … and {len(close) - _SHOWN} more"
+
+
+def owners_of(workspace: Workspace, name: str) -> list[str]:
+    """Return the connections that a presign of this name was used for, as far as the log can be read."""
+    settings = workspace.config.audit
+    if settings is None or settings.file == "-":
+        return []
+    try:
+        records, _ = _records(workspace.base / settings.file)
+    except OSError:
+        return []
+    owners = [record.get("connection") for record in records if record.get("id") == name]
+    return list(dict.fromkeys(one for one in owners if one in workspace.entries))
 
 
 def _names(path: Path, connection: str) -> tuple[list[str], bool]:
@@ -65,16 +83,22 @@ def _names(path: Path, connection: str) -> tuple[list[str], bool]:
 
     Raises OSError.
     """
+    records, is_whole = _records(path)
+    found: dict[str, None] = {}
+    for record in records:
+        name = record.get("id")
+        if record.get("connection") == connection and isinstance(name, str):
+            found.pop(name, None)
+            found[name] = None
+    return list(found), is_whole
+
+
+def _records(path: Path) -> tuple[Iterator[dict[str, Any]], bool]:
+    """Return the records with a name in the last part of the log, and whether that is all. Raises OSError."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - _READ))
         tail = io.BytesIO(file.read(_READ))
     if size > _READ:
         tail.readline()  # the rest of a line that began before
-    found: dict[str, None] = {}
-    for record in Lines(tail, containing=b'"id":"').records():
-        name = record.get("id")
-        if record.get("connection") == connection and isinstance(name, str):
-            found.pop(name, None)
-            found[name] = None
-    return list(found), size <= _READ
+    return iter(Lines(tail, containing=b'"id":"').records()), size <= _READ

@@ -9,14 +9,19 @@ import click
 
 from ..config.auth_types import AUTH_TYPES
 from ..config.presets.model import LABEL
+from ..config_problems import ConfigError
 from ..core.grants import GRANTS
+from ..similar_names import alike
 from . import prompts
 from .completion import complete_presets
 from .connection_settings import applied, setting_of
+from .credential import auth_of
 from .hints import no_preset, quoted
-from .setting_options import SettingsCommand, setting_options, settings_of
+from .methods import check_methods
+from .registry_entries import check, draft_of, new_secret
+from .setting_options import SettingsCommand, options_given, refuse_options, setting_options, settings_of
 from .setting_schema import keys_of
-from .values import listed
+from .values import listed, present
 from .workspace import Failure, Workspace
 
 _OPTIONS: Final = (
@@ -58,6 +63,10 @@ _OPTIONS: Final = (
 )
 
 
+_NAMES: Final = {"upstream": "--upstream", "allowed_origins": "--origin", "formats": "--format"}
+"""Keys of a connection that have an option above."""
+_UNKNOWN: Final = "not-yet-known-0123456789"
+"""The text in place of a secret that is not asked for yet."""
 _KEYS: Final = ("preset", "upstream", "origins", "formats", "variables")
 """Parameters above that are keys of a connection."""
 _OF_AUTH: Final = ("template", "grant", "scope", "token-url")
@@ -86,13 +95,21 @@ def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> 
     if options["origins"] or options["formats"]:
         _fit_a_source(options)
     elif preset is None and options["upstream"] is None:
-        raise click.UsageError("give --preset, or --upstream and --auth")
+        raise click.UsageError(_preset_meant(workspace, name) or "give --preset, or --upstream and --auth")
     _fit_the_auth(options)
     if options["variables"] and (preset is None or options["upstream"]):
         raise click.UsageError("--var needs --preset, and excludes --upstream")
     if name in workspace.entries:
         raise Failure(there_is(name))
     return name
+
+
+def _preset_meant(workspace: Workspace, name: str) -> str:
+    """Return a sentence if the name is that of a built-in provider, or similar; else nothing."""
+    known = workspace.presets.known
+    near = [name] if name in known else alike(name.removeprefix("conn_"), known)
+    commands = " or ".join(quoted("connections", "add", "--preset", one) for one in near)
+    return f"a provider is named by --preset: {commands}" if near else ""
 
 
 def _fit_the_auth(options: dict[str, Any]) -> None:
@@ -137,14 +154,28 @@ def described(workspace: Workspace, options: dict[str, Any]) -> dict[str, Any]:
     """
     data: dict[str, Any] = {}
     if options["origins"]:
-        origins, formats = listed(options["origins"]), listed(options["formats"])
+        origins, formats = listed(options["origins"], "--origin"), listed(options["formats"], "--format")
         data |= {"scheme": "source", "mode": "signed", "allowed_origins": origins, "formats": formats}
     given = dict(_variable(text) for text in options["variables"])
     data |= {key: options[key] for key in ("preset", "upstream") if options[key]}
     if variables := _variables(workspace, options, given):
         data["vars"] = variables
     settings = settings_of({name: value for name, value in options.items() if name not in _KEYS})
-    return applied(data, [setting_of(text, data.get("scheme", "presign")) for text in settings])
+    return applied(data, [setting_of(*one, data.get("scheme", "presign")) for one in settings])
+
+
+def check_described(workspace: Workspace, name: str, data: dict[str, Any], options: dict[str, Any]) -> None:
+    """Refuse options that would not load, before the user types the key. Raises UsageError."""
+    check_methods("--methods", data.get("allow", {}).get("methods", ()), options["methods"])
+    own = {"upstream": "upstream", "origins": "allowed_origins", "formats": "formats"}
+    given = {key: _NAMES[key] for parameter, key in own.items() if options[parameter]}
+    auth = auth_of(workspace, name, options, lambda _: _UNKNOWN)
+    tried = {**data, "auth": {**auth, **data.get("auth", {})}} if auth else dict(data)
+    tried["signing_keys"] = [{"id": "k1", "secret": new_secret(), "added": present()}]
+    try:
+        check(workspace, name, tried, draft_of(workspace))
+    except ConfigError as error:
+        refuse_options(error, name, options_given(options) | given)
 
 
 def _variable(text: str) -> tuple[str, str]:

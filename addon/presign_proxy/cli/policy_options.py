@@ -74,7 +74,7 @@ def terms_of(options: dict[str, Any], key: str | None) -> Terms:
     return Terms(
         not_before=_moment(options["not_before"]) if options["not_before"] is not None else None,
         max_uses=options["max_uses"],
-        clients=tuple(_network(text) for text in listed(options["clients"])),
+        clients=tuple(_network(text) for text in listed(options["clients"], "--client")),
         max_body=_bytes(options["max_body"]) if options["max_body"] is not None else None,
         key=key if options["bind_key"] else None,
         id=name,

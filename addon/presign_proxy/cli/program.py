@@ -60,9 +60,9 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            from ..similar_names import did_you_mean
+            from .usage_error import verb_meant
 
-            if hint := did_you_mean(name, self.list_commands(ctx)):
+            if hint := verb_meant(self, ctx, args):
                 ctx.fail(f"No such command {name!r}: {hint}")
         found = super().resolve_command(ctx, args)
         if found[1] is not None:

@@ -115,9 +115,10 @@ def rekey(workspace: Workspace, output: Output, drop_old: bool) -> None:
         )
         file = source.source.file if source and not source.passphrase else None
         kid = _with_key_file(workspace.base / file, draft, drop_old) if file else _with_first(draft)
-    said = f"{path.name} is now encrypted with {kid or 'the passphrase'}."
+    what = f"the key with the fingerprint {kid}" if kid else "the passphrase"
+    said = f"{path.name} is now encrypted with {what}."
     if file is not None and drop_old:
-        said = f"{file} now holds only the key of {path.name}, {kid}."
+        said = f"{file} now holds only the key of {path.name}, with the fingerprint {kid}."
     output.tell({"registry": str(path), "kid": kid}, said)
     if file is not None and not drop_old:
         output.note(f"{file} keeps the older keys, for running gateways and backups: --drop-old later.")

@@ -8,14 +8,14 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from ..config_problems import Foreseen
 from ..signing.signer import Signed
 from ..units import instant
-from .completion import complete_connections, complete_presets
+from .completion import PROGRAM, complete_presets, complete_run
 from .environment import CA
 from .grant_forms import base_option
 from .hints import no_preset, quoted
@@ -30,15 +30,14 @@ if TYPE_CHECKING:
     from ..config.values import SecretSource
     from .workspace import Workspace
 
-_PROGRAM: Final = "presign.program"
-
 
 class _BeforeProgram(click.Command):
     """A command whose arguments end at `--`. What follows is a program's, and is not parsed."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
-        ctx.meta[_PROGRAM] = args[at + 1 :]
+        if at < len(args):
+            ctx.meta[PROGRAM] = args[at + 1 :]
         return super().parse_args(ctx, args[:at])
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -62,7 +61,7 @@ class Job(NamedTuple):
 
 
 @click.command(cls=_BeforeProgram)
-@click.argument("connections", nargs=-1, metavar="[CONNECTION]...", shell_complete=complete_connections)
+@click.argument("connections", nargs=-1, metavar="[CONNECTION]...", shell_complete=complete_run)
 @click.option("--expires", metavar="1h", help="When the keys end, if the program has not.  [default: 1h]")
 @click.option("--methods", multiple=True, metavar="M,…", help="Default: all that the connection allows.")
 @click.option("--paths", multiple=True, metavar="P,…", help="Patterns. Default: all that it allows.")
@@ -98,7 +97,7 @@ def run(place: Place, output: Output, connections: tuple[str, ...], **options: A
     """
     if sys.platform == "win32":
         raise Failure("run needs the signals of Linux or macOS: on Windows, run it in WSL")
-    program = click.get_current_context().meta[_PROGRAM]
+    program = click.get_current_context().meta.get(PROGRAM)
     if not program:
         raise click.UsageError("put -- before the program: presign run CONNECTION -- python app.py")
     return _run(_prepared(place, output, program, connections, options), options)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import click
 
+from ..config_problems import ConfigError
 from .setting_schema import SCHEMES, Node, choices_of, keys_of, kinds_of, values_of
 
 _SHORT: Final = {
@@ -92,18 +93,53 @@ def _help(key: str, node: Node, scheme: str) -> str:
     return f"{said.removesuffix('.')}; {default} by default." if isinstance(default, str) else said
 
 
-def settings_of(given: dict[str, Any]) -> Iterator[str]:
-    """Yield KEY=VALUE for each option that was given. Raises UsageError."""
+class Typed(NamedTuple):
+    """A setting as it was typed: KEY=VALUE, and the option that stands for the key, if it was one."""
+
+    text: str
+    option: str = ""
+
+
+def options_given(given: dict[str, Any]) -> dict[str, str]:
+    """Return the option of each key that was given as an option."""
+    return {
+        key: option.opts[0]
+        for key, option in setting_options()
+        if given.get(option.name or "") not in (None, ())
+    }
+
+
+def settings_of(given: dict[str, Any]) -> Iterator[Typed]:
+    """Yield the setting of each option that was given. Raises UsageError."""
     for key, option in setting_options():
-        value = given.get(option.name or "")
+        value, name = given.get(option.name or ""), option.opts[0]
         if value is None or value == ():
             continue
         if isinstance(value, bool):
-            yield f"{key}={'true' if value else 'false'}"
+            yield Typed(f"{key}={'true' if value else 'false'}", name)
         elif option.metavar == "NAME=VALUE":
-            yield from (f"{key}.{_named(one, option)}" for one in value)
+            yield from (Typed(f"{key}.{_named(one, option)}", name) for one in value)
         else:
-            yield f"{key}={','.join(value) if isinstance(value, tuple) else value}"
+            yield Typed(f"{key}={','.join(value) if isinstance(value, tuple) else value}", name)
+
+
+def refuse_options(error: ConfigError, name: str, given: Mapping[str, str]) -> None:
+    """Raise UsageError for the problems of values that were typed as options, by the name of the option.
+
+    Args:
+        name: of the connection.
+        given: the option of each key that was given as one.
+    """
+    said = []
+    for problem in error.problems:
+        path = problem.path.removeprefix(f"connections.{name}.")
+        key = max((key for key in given if f"{path}.".startswith(f"{key}.")), key=len, default=None)
+        if key is not None:
+            at = path[len(key) + 1 :].partition(".")[0]
+            place = f"item {int(at) + 1}" if at.isdigit() else at
+            said.append(str(problem._replace(file=given[key], path=place, line=0)))
+    if said:
+        raise click.UsageError("\n".join(said))
 
 
 def _named(text: str, option: click.Option) -> str:

@@ -16,7 +16,7 @@ from .completion import complete_connections, complete_keys
 from .environment import CA
 from .grant_forms import BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
 from .hints import quoted
-from .methods import methods_of, slips
+from .methods import check_methods, methods_of
 from .output import Output, light_verb
 from .place import Failure, Place
 from .policy_options import policy_options, terms_of
@@ -118,9 +118,9 @@ def shape_of(known: KnownKey, shape: str | None) -> str:
 
 def granted(output: Output, known: KnownKey, path: str, expires_at: int, options: dict[str, Any]) -> Signed:
     """Sign what the options say. Raises UsageError; Failure if the gateway would refuse it."""
-    methods = methods_of(options["methods"]) or ["GET"]
-    _meant(output, known, methods)
-    paths = listed(options["paths"]) or [_exactly(path)]
+    methods = methods_of(options["methods"], "--methods") or ["GET"]
+    check_methods("--methods", methods, options["methods"], known.view.ceiling.methods if known.view else ())
+    paths = listed(options["paths"], "--paths") or [_exactly(path)]
     if paths == [""]:
         raise click.UsageError("no pattern matches the root alone: sign --paths '*', or a path below it")
     terms = terms_of(options, known.key)
@@ -132,18 +132,6 @@ def granted(output: Output, known: KnownKey, path: str, expires_at: int, options
     if known.view is not None and f"{known.id}/{terms.id}" in known.view.revoked_ids:
         raise Failure(f"the gateway would answer revoked: --id {terms.id} is revoked; choose another --id")
     return grant
-
-
-def _meant(output: Output, known: KnownKey, methods: list[str]) -> None:
-    """Refuse a method that looks like a misspelt common one. Raises UsageError.
-
-    An API may have its own methods, which its connection lists. A secret alone has no such list.
-    """
-    for question in slips(methods, known.view.ceiling.methods if known.view else ()):
-        if known.view is not None:
-            own = f"To sign a method of that name, list it in allow.methods of {known.id}."
-            raise click.UsageError(f"--methods {question} {own}")
-        output.note(f"It is signed as given, but --methods {question}")
 
 
 def _below(place: Place, known: KnownKey, path: str) -> str:

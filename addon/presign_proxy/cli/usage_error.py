@@ -11,10 +11,19 @@ import click
 from ..similar_names import did_you_mean
 from .colours import styled
 from .help_text import usage_of
+from .hints import quoted
 
 USAGE: Final = 2
 _NO_CHOICE: Final = re.compile(r"'(.*?)' is not one of ", re.DOTALL)
 _OF_EACH_VERB: Final = ("--json", "--config")
+_GROUPS: Final = ("connections",)
+"""Verbs that have verbs of their own."""
+_EXTRA: Final = "Got unexpected extra argument"
+_EXTRA_MEANS: Final = {
+    "sign": "for several paths, write --paths PATH,PATH",
+    "rotate": "a new key gets its name by itself, and --drop ID removes an older one",
+}
+"""What may be meant by an argument too many."""
 
 
 def tell(error: click.ClickException, *, as_json: bool) -> int:
@@ -50,6 +59,7 @@ def _options(context: click.Context | None) -> list[str]:
 def _sentence(error: click.ClickException) -> str:
     """Return what is wrong, with the nearest word where one was mistyped."""
     text = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
     if isinstance(error, click.NoSuchOption):
         near = did_you_mean(error.option_name, _options(error.ctx))
         if error.ctx is not None and error.ctx.parent is None and error.option_name in _OF_EACH_VERB:
@@ -59,4 +69,29 @@ def _sentence(error: click.ClickException) -> str:
     if choices and (match := _NO_CHOICE.match(error.message)):
         if near := did_you_mean(match[1], map(str, choices)):
             return f"{text.rstrip('.')}: {near}"
+    if context is not None and text.startswith(_EXTRA) and context.command.name in _EXTRA_MEANS:
+        return f"{text.rstrip('.')}: {_EXTRA_MEANS[context.command.name]}"
     return text
+
+
+def verb_meant(group: click.Group, context: click.Context, words: list[str]) -> str:
+    """Return which verb may be meant by words of which the first is none; empty if that would be a guess."""
+    name, *rest = words
+    if name == "help":
+        known = rest[:1] if rest and group.get_command(context, rest[0]) is not None else []
+        return f"write {quoted(*_path(context), *known, '--help')}"
+    for verb in _GROUPS if context.parent is None else ():
+        inner = group.get_command(context, verb)
+        if isinstance(inner, click.Group) and name in inner.list_commands(context):
+            return f"write {quoted(verb, name)}"
+    return did_you_mean(name, group.list_commands(context))
+
+
+def _path(context: click.Context) -> list[str]:
+    """Return the verbs on the way to a context."""
+    found: list[str] = []
+    at: click.Context | None = context
+    while at is not None and at.parent is not None:
+        found.insert(0, at.info_name or "")
+        at = at.parent
+    return found

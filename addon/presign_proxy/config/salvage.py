@@ -47,12 +47,25 @@ def with_the_rest(
     if not any(REST in one.message for one in problems) or (salvaged := _salvaged(raw)) is None:
         return problems
     rest, left_out, errors = salvaged
-    more = [syntax_problem(str(path), error) for error in errors[1:]]
+    more = [syntax_problem(str(path), error, raw.decode("utf-8-sig")) for error in errors[1:]]
     told = [one._replace(message=one.message.replace(REST, "")) for one in (*problems, *more)]
     document, wrong = parse_leniently(rest.encode(), str(path))
     told += _others(told, wrong)
     found = judged(document) if document is not None else []
-    return told + [one for one in _others(told, found) if one.line not in left_out]
+    emptied = _emptied(rest, left_out)
+    return told + [one for one in _others(told, found) if one.line not in left_out | emptied]
+
+
+def _emptied(rest: str, left_out: set[int]) -> set[int]:
+    """Return the numbers of the lines whose value was left out, so that it seems to be missing."""
+    found: set[int] = set()
+    above, ends = 0, False
+    for number, line in enumerate(rest.split("\n"), 1):
+        if number in left_out and ends:
+            found.add(above)
+        if line.strip():
+            above, ends = number, line.rstrip().endswith(":")
+    return found
 
 
 def _others(told: list[Problem], found: list[Problem], *, whole: bool = False) -> list[Problem]:

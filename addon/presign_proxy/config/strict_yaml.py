@@ -35,8 +35,16 @@ _WORDS: Final[dict[str | int, str]] = {
 _QUOTED = late(r"'([^']*)'|\"[^\"]*\"")
 _SIGN = late(r"[^\w\s]{1,3}")
 """Punctuation of YAML such as `,` and `}`. It reveals nothing about a value."""
+_VARIABLE: Final = late(r"(?:export )?[A-Za-z_][A-Za-z0-9_]*=")
+_TAB: Final = late(r" *\t")
+_VARIABLES: Final = (
+    "is a list of NAME=VALUE lines, and no configuration: is the path right? `presign connections import` "
+    "reads API keys from such a file"
+)
 _NO_START: Final = "did not find expected <document start>"
 """The parser's message for text behind a document."""
+_BELOW: Final = "this is below the end mark `...`: move it above that line"
+_BEHIND: Final = "is not valid YAML: nothing may follow the value above it"
 REST: Final = "; the text after it was not checked"
 
 
@@ -105,13 +113,16 @@ def parse_leniently(raw: bytes, file: str) -> tuple[Document | None, list[Proble
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         return None, [Problem(file, line, 1, "", "is not UTF-8")]
+    if line := _of_variables(text):
+        return None, [Problem(file, line, 1, "", _VARIABLES)]
     builder = _Builder(file)
     try:
         builder.build(text)
     except yaml.MarkedYAMLError as error:
-        problem = syntax_problem(file, error)
+        problem = syntax_problem(file, error, text)
         if error.problem == _NO_START and builder.document.marks:
-            problem = problem._replace(message="this is below the end mark `...`: move it above that line")
+            below = _ends_above(text, problem.line)
+            problem = problem._replace(message=_BELOW if below else _BEHIND)
         return None, [*builder.problems, problem]
     except _NotOurs as error:
         return None, [*builder.problems, Problem(file, *error.position, "", f"is not accepted: {error.why}")]
@@ -121,11 +132,26 @@ def parse_leniently(raw: bytes, file: str) -> tuple[Document | None, list[Proble
     return builder.document, builder.problems
 
 
-def syntax_problem(file: str, error: yaml.MarkedYAMLError) -> Problem:
+def _of_variables(text: str) -> int:
+    """Return the number of the first line, without comments, if it is NAME=VALUE as in a .env file; or 0."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            return number if _VARIABLE.match(line) else 0
+    return 0
+
+
+def _ends_above(text: str, line: int) -> bool:
+    """Return whether an end mark is above a line."""
+    return any(f"{one} ".startswith(("... ", "...\t")) for one in text.split("\n")[: line - 1])
+
+
+def syntax_problem(file: str, error: yaml.MarkedYAMLError, text: str) -> Problem:
     """Return an error of the parser. PyYAML's own text would print the wrong line, and a secret with it."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     why = _QUOTED.sub(_sign_or_nothing, error.problem or "it cannot be parsed") + _begun(error)
+    if _TAB.match("".join(text.split("\n")[line - 1 : line])):
+        why = "a tab indents this line: use blanks"
     return Problem(file, line, column, "", f"is not valid YAML: {why}{REST}")
 
 

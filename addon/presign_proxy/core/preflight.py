@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from ..errors import Denied
 from ..http.message import Head, Request, check_grammar, check_size
 from ..signing.carrier_names import API_PROXY
 from ..signing.grammar import ANY
@@ -36,6 +37,22 @@ def judge(registry: Registry, request: Request, head: Head, form: Form, facts: F
             check_grammar(request, head)
             return Preflight(facts, rules.preflight(request, head, methods))
     return None
+
+
+def named(denied: Denied, request: Request, head: Head, facts: Facts) -> Denied:
+    """Return the refusal with a detail that says, for the audit log, that a browser asked.
+
+    Only behind a valid signature. The client gets the same answer.
+    """
+    if not facts.verified or facts.known is None or not is_preflight(request, head):
+        return denied
+    rules = facts.known.conduct.cors
+    if denied.code != "method_not_allowed" or (rules and rules.admits(origin_of(head, request.fields))):
+        return denied
+    detail = f"{denied.detail}: it is a preflight of a page whose origin cors.origins does not list"
+    said = Denied(denied.code, detail, denied.status, sentence=denied.sentence, fields=denied.fields)
+    said.bare = denied.bare
+    return said
 
 
 def _rules(registry: Registry, request: Request, form: Form) -> Iterable[tuple[Cors, tuple[str, ...]]]:

@@ -82,3 +82,13 @@ ADVICE: Final[dict[str, str]] = {
     "unavailable": "Look at `presign status`, /readyz and the gateway's log.",
 }
 """For each code."""
+
+_SPENT: Final = (
+    "No use is left of this URL, and waiting does not help: sign a new one, with a larger `--max-uses` if "
+    "its holder needs more."
+)
+
+
+def advice_on(code: str, detail: str) -> str | None:
+    """Return what to do about a code; None if the code is unknown. `detail` is that of the audit log."""
+    return _SPENT if (code, detail) == ("limited", "uses") else ADVICE.get(code)

@@ -95,7 +95,7 @@ def _paths(case: Case, claim: Presign, known: Connection) -> Iterator[Finding]:
     if not reaching and known.upstream is not None:
         yield _of_another(known.upstream)
     for one in reaching:
-        yield from _pattern(one, unmarked(path), base)
+        yield from _blank(one, unmarked(path)) or _pattern(one, unmarked(path), base)
 
 
 def _is_for(one: Pattern, known: Connection) -> bool:
@@ -126,6 +126,15 @@ def _doubled_slash(claim: Presign) -> Iterator[Finding]:
         where = f'behind "{printable(path[:at][-_SHOWN:])}"' if at else "at its beginning"
         text = f"The path holds two slashes {where}: one of them is too many."
         yield Finding("doubled_slash", text)
+
+
+def _blank(one: Pattern, path: str) -> tuple[Finding, ...]:
+    """Return the finding for a pattern that only the blank of a list such as `a, b` keeps from matching."""
+    bare = one.text.strip()
+    if bare in ("", one.text) or not pattern(bare).matches(path):
+        return ()
+    text = f'"{one.text}" begins or ends with a blank, which counts: items are joined with a comma alone.'
+    return (Finding("blank_in_pattern", text),)
 
 
 def _pattern(one: Pattern, path: str, base: str) -> Iterator[Finding]:

@@ -24,8 +24,8 @@ def _connection(case: Case) -> Step:
     if known is None:
         return Step("connection", "note", _unknown(case, named))
     upstream = known.upstream
-    named = f"@{upstream.name}, " if upstream and upstream.name else ""
-    to = f", upstream {named}{upstream.url}" if upstream else ""
+    which = f"@{upstream.name}, " if upstream and upstream.name else ""
+    to = f", upstream {which}{upstream.url}" if upstream else ""
     how = "" if named else ", the only one whose upstream this URL reaches"
     lines = way_of(case.registry.destinations.way_out, known, upstream.origin) if upstream else ()
     return Step("connection", *_state(known, f'"{known.id}"{how}{to}'), lines)

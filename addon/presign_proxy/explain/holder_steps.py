@@ -185,7 +185,8 @@ def _unknown(case: Case) -> Iterator[str]:
         yield "whether the gateway has this project, and serves this source and format"
         yield "whether its key or the project is revoked"
         return
-    yield "whether the gateway has this connection, and whether the URL, its key or itself is revoked"
+    yield "whether the gateway has this connection"
+    yield "whether the URL, the key that signed it or the connection is revoked"
     yield "whether the connection itself allows this method, path and lifetime, and its limits another use"
     if isinstance(claim, Presign) and claim.written is not None and claim.written.max_uses:
         uses = claim.written.max_uses

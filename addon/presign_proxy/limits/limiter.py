@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from ..errors import Denied, Limited
+from ..errors import UNCOUNTED, Denied, Limited
 from .circuit_breaker import Breaker
 from .counter import Counter
 from .deadline import Deadline
@@ -51,6 +51,8 @@ class Limiter:
         self._breaker = Breaker()
         self._deadline = Deadline(DEADLINE)
         self._complained = float("-inf")
+        self._is_failing = False
+        """True from a logged failure of the store until it works again."""
         self._unchecked: Store | None = None
         """The store whose warnings could not be read yet."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,6 +72,7 @@ class Limiter:
             return
         before, self._store = self._store, choice.open()
         self._choice, self._breaker, self._unchecked = choice, Breaker(), None
+        self._is_failing, self._complained = False, float("-inf")
         self._do(self._leave(before))
         if needed:
             self._do(self._warn(self._store))
@@ -83,6 +86,10 @@ class Limiter:
     def kind(self) -> str:
         """The kind of the store: memory, sqlite, redis or rediss."""
         return self._choice.url.partition(":")[0] if self._choice else "memory"
+
+    @property
+    def _name(self) -> str:
+        return self._choice.name if self._choice else "memory"
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -105,7 +112,8 @@ class Limiter:
         except StoreError as error:
             if not all(counter.fail_open for counter in counters):
                 self.counts["failed"] += 1
-                raise Denied("unavailable", f"the limits cannot be counted: {error}") from None
+                why = f"the limits cannot be counted: {error}"
+                raise Denied("unavailable", why, sentence=UNCOUNTED) from None
             self.counts["opened"] += 1
             return None
         if not verdict.admitted:
@@ -146,7 +154,9 @@ class Limiter:
         return verdict
 
     def _has_worked(self, breaker: Breaker) -> None:
-        if breaker.succeeded():
+        breaker.succeeded()
+        if self._is_failing:
+            self._is_failing = False
             logger.warning("presign: the limit store works again")
         if self._unchecked is not None:
             store, self._unchecked = self._unchecked, None
@@ -156,12 +166,18 @@ class Limiter:
         """Log why this store refuses to count some requests, at most once a minute."""
         if now - self._complained > _BETWEEN:
             self._complained = now
-            logger.error("presign: some limits cannot be counted, their requests are answered 503: %s", why)
+            said = "presign: some limits cannot be counted, their requests are answered 503: %s: %s"
+            logger.error(said, self._name, why)
 
     def _has_failed(self, breaker: Breaker, why: str) -> None:
+        """Log the first failure, at most once a minute, or else the one that opens the breaker."""
         self.counts["store_failures"] += 1
-        if breaker.failed(self._clock()):
-            logger.error("presign: limits cannot be counted, their requests are answered 503: %s", why)
+        now = self._clock()
+        opens = breaker.failed(now)
+        if not self._is_failing and (opens or now - self._complained > _BETWEEN):
+            self._is_failing, self._complained = True, now
+            said = "presign: limits cannot be counted, their requests are answered 503: %s: %s"
+            logger.error(said, self._name, why)
 
     # -- the store ------------------------------------------------------------------------------------
 
@@ -185,7 +201,7 @@ class Limiter:
         # A warning, not an error: mitmproxy would not start after an error, and the store may start after us.
         # The warnings are read again once, when the store first works, and not with each request.
         self._unchecked = store
-        logger.warning("presign: the limit store cannot be used yet: %s", why)
+        logger.warning("presign: the limit store cannot be used yet: %s: %s", self._name, why)
 
     async def _leave(self, store: Store) -> None:
         """Close a store when nothing needs it any more."""

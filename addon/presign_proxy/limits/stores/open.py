@@ -54,6 +54,14 @@ class Choice:
         return parts.hostname or "localhost", parts.port or 6379
 
     @property
+    def name(self) -> str:
+        """The store in log lines: its kind and address, or its file. No user and no password."""
+        if self.address is not None:
+            host, port = self.address
+            return f"{self.url.partition(':')[0]} at {f'[{host}]' if ':' in host else host}:{port}"
+        return str(self.path or "memory")
+
+    @property
     def obstacle(self) -> str:
         """Why the file of sqlite cannot be used, for a warning at the start; empty otherwise.
 
