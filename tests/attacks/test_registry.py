@@ -429,7 +429,7 @@ def test_a_url_revoked_with_a_forged_expiry_is_not_forgotten_while_the_real_one_
     )  # no key made it as it stands; how to go on
     assert command(tmp_path, "revoke", mine).exit_code == 0
     assert command(tmp_path, "revoke", "0" * 32).exit_code == 0
-    assert mine in load(tmp_path / "config.yaml", ENVIRON).registry.revoked_urls
+    assert mine in load(tmp_path / "config.yaml", ENVIRON).registry.revoked.urls
 
 
 def test_an_expired_revoked_url_is_forgotten(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_an_expired_revoked_url_is_forgotten(tmp_path: Path) -> None:
     past = Grant("conn", expires=1600000000)
     assert command(tmp_path, "revoke", f"https://presign.local{past.target('v1/models')}").exit_code == 0
     assert command(tmp_path, "revoke", "0" * 32).exit_code == 0
-    assert load(tmp_path / "config.yaml", ENVIRON).registry.revoked_urls == {"0" * 32}
+    assert load(tmp_path / "config.yaml", ENVIRON).registry.revoked.urls == {"0" * 32}
 
 
 BROKEN = {

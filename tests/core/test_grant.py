@@ -15,6 +15,7 @@ from presign_proxy.core.connection import Connection, Upstream
 from presign_proxy.core.credentials import HeaderCredential, QueryCredential, bearer
 from presign_proxy.core.decision import Deny
 from presign_proxy.core.registry import Registry
+from presign_proxy.core.revocations import Revocations
 from presign_proxy.http.message import Origin, Request
 from presign_proxy.signing import keys
 from presign_proxy.signing.keys import KeyRing, SigningKey, signature_id
@@ -49,8 +50,11 @@ def without_url(asked: Request, known: Connection) -> Registry:
     signature = (
         asked.target[-64:] if b"Signature" in asked.target else asked.target.partition(b"sig=")[2][:64]
     )
+    revoked = Revocations(urls=frozenset({signature_id(signature.decode())}))
     return Registry(
-        {known.id: known}, frozenset({GATEWAY}), revoked_urls=frozenset({signature_id(signature.decode())})
+        {known.id: known},
+        frozenset({GATEWAY}),
+        revoked=revoked,
     )
 
 

@@ -18,6 +18,7 @@ from presign_proxy import Signer, Terms
 from presign_proxy.core.answers import refusal
 from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.core.registry import Registry
+from presign_proxy.core.revocations import Revocations
 from presign_proxy.http.message import Request
 from presign_proxy.http.networks import parse_network
 from presign_proxy.signing.keys import KeyRing, SigningKey
@@ -360,8 +361,11 @@ def test_what_is_invalid_for_its_key_is_answered_like_everything_invalid() -> No
 
 def test_a_revoked_id_is_revoked_for_its_connection_alone() -> None:
     one, other = connection(), connection("other")
+    revoked = Revocations(ids=frozenset({"conn/nightly"}))
     gone = Registry(
-        {"conn": one, "other": other}, frozenset({GATEWAY}), revoked_ids=frozenset({"conn/nightly"})
+        {"conn": one, "other": other},
+        frozenset({GATEWAY}),
+        revoked=revoked,
     )
 
     def told(terms: dict[str, str], name: str = "conn") -> str:

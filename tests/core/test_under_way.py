@@ -26,9 +26,7 @@ def keyed(*added: int | None) -> Connection:
 
 def under(now: Revocations, found: Connection | None = None) -> Registry:
     """A registry in which what is marked is revoked, too."""
-    return Registry(
-        now.applied({"conn": found or keyed(100, 200)}), revoked_urls=now.urls, revoked_ids=now.ids
-    )
+    return Registry(now.applied({"conn": found or keyed(100, 200)}), revoked=now)
 
 
 MARKS = {

@@ -22,6 +22,7 @@ from presign_proxy.core.connection import Conduct, Upstream
 from presign_proxy.core.credentials import CredentialSlots, QueryCredential
 from presign_proxy.core.decision import Deny, Forward
 from presign_proxy.core.registry import Registry
+from presign_proxy.core.revocations import Revocations
 from presign_proxy.explain.explain import explain
 from presign_proxy.explain.explanation import Explanation, render, shown
 from presign_proxy.explain.input.paste import UnreadableUrl, parse
@@ -517,7 +518,9 @@ def test_other_refusals_after_the_signature_are_told() -> None:
         explained(parse(BASE + signed()).request, known)
         explained(parse(f"https://api.example.com/v1/m?x={TOKEN}").request, known)
     revoked = Registry(
-        registry().connections, frozenset({GATEWAY}), revoked_urls=frozenset({signature_id(SIGNATURE)})
+        registry().connections,
+        frozenset({GATEWAY}),
+        revoked=Revocations(urls=frozenset({signature_id(SIGNATURE)})),
     )
     assert step(explained(parse(TOKEN).request, revoked), "revocation") == "This signature is revoked."
 

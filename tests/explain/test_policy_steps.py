@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from presign_proxy.core.registry import Registry
+from presign_proxy.core.revocations import Revocations
 from presign_proxy.explain.explain import explain
 from presign_proxy.explain.explanation import Explanation
 from presign_proxy.explain.input.paste import parse
@@ -92,7 +93,9 @@ def test_a_body_that_is_too_large_is_told_at_its_step() -> None:
 
 
 def test_a_revoked_name_is_told_at_revocation() -> None:
-    known = Registry({"conn": connection()}, frozenset({GATEWAY}), revoked_ids=frozenset({"conn/nightly"}))
+    known = Registry(
+        {"conn": connection()}, frozenset({GATEWAY}), revoked=Revocations(ids=frozenset({"conn/nightly"}))
+    )
     assert explained(url(EVERY), known).steps[-1].name == "revocation"
 
 

@@ -198,10 +198,10 @@ class Workspace(Place):
             found,
             self.hosts(),
             deny_unsigned=self.config.gateway.unsigned != "pass",
-            revoked_urls=self.revocations.urls,
-            revoked_ids=self.revocations.ids,
+            revoked=self.revocations,
             trusted_proxies=tuple(filter(None, map(parse_network, self.config.gateway.trusted_proxies))),
             way_out=self.way_out(),
+            tls_only=self.config.gateway.tls_only,
         )
         return registry, left_out
 

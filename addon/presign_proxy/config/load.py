@@ -143,10 +143,10 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
         revocations.applied(connections),
         hosts,
         deny_unsigned=wanted != "pass",  # any other value denies
-        revoked_urls=revocations.urls,
-        revoked_ids=revocations.ids,
+        revoked=revocations,
         trusted_proxies=trusted,
         way_out=out,
+        tls_only=config.gateway.tls_only,
     )
     record = seen.record()
     return Loaded(path, config, registry, tuple(warnings), record, memory.lent, store, front, revocations.now)

@@ -56,11 +56,11 @@ def verify(
 
 def check_revoked(registry: Registry, connection: Connection, key: SigningKey | None, facts: Facts) -> None:
     """Check that neither the URL, nor its id, key or connection is revoked. Raises Denied("revoked")."""
-    since = registry.since
-    if facts.signature in registry.revoked_urls or facts.signature in since.urls:
+    revoked, since = registry.revoked, registry.since
+    if facts.signature in revoked.urls or facts.signature in since.urls:
         raise Denied("revoked", "this signature is revoked")
     named = f"{connection.id}/{facts.id}" if facts.id is not None else ""
-    if named in registry.revoked_ids or named in since.ids:
+    if named in revoked.ids or named in since.ids:
         raise Denied("revoked", "this id is revoked")
     if key is not None and key.revoked:
         raise Denied("revoked", "the signing key is revoked")

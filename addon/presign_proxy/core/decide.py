@@ -17,7 +17,7 @@ from .aws_sigv4 import SigV4Credential
 from .confirmation import check_confirmed
 from .decision import PASS, Asked, Decision, Facts, Forward, Judged, denial
 from .grant import Grant, grant_presign, grant_source
-from .recognise import at_another_name, form_of, recognise
+from .recognise import at_another_name, check_encrypted, form_of, recognise
 from .refusal_message import sentence_for
 from .registry import Registry
 from .rewrite_request import check_meaning, check_wishes, outgoing
@@ -35,8 +35,7 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
     """
     facts = Facts(request_id, request.method[:32].decode("ascii", "replace"), request.client)
     known, head, claim = registry or _NO_REGISTRY, head_of(request), None
-    form = form_of(known, request)
-    gateway = form.gateway
+    gateway = (form := form_of(known, request)).gateway
     usual: Style = "page" if is_navigation(request.fields, head) else "json"
     style: Style = "bare" if form.source else usual
     try:
@@ -52,6 +51,7 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
             return PASS if may_pass else unsigned.judge(known, request, head)
         if may_pass:
             check_size(request, head)
+        check_encrypted(known, request, form, facts)
         check_grammar(request, head)
         if known.trusted_proxies:
             facts.client = str(facts.address(request, known.trusted_proxies) or request.client)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from ..errors import Denied, Malformed
-from ..http.hosts import is_loopback
+from ..http.hosts import is_loopback, parse_address
 from ..http.message import Head, Request
+from ..http.networks import is_in
 from ..signing import presign_scheme, source_scheme
 from ..signing.carrier_names import API_PROXY, TOKEN_PATH
 from ..signing.presign_scheme import Presign
 from ..signing.source_scheme import Source
 from ..signing.tokens import PREFIXES
 from .connection import Connection
+from .decision import Facts
 from .registry import Registry
 
 _OF_ADDRESS: Final = frozenset(("invalid", "malformed", "path_not_allowed", "host_mismatch"))
@@ -22,6 +24,12 @@ NOT_OUR_NAME: Final = (
     "address or localhost counts with the gateway's own port only."
 )
 _TOKEN_PATHS: Final = tuple(TOKEN_PATH + start for start in PREFIXES)
+
+
+_PLAIN: Final = (
+    "This gateway serves its URLs over TLS only: write https:// in place of http://. What was sent has "
+    "crossed the network unencrypted, so ask for a new URL or key."
+)
 
 
 class Form(NamedTuple):
@@ -51,6 +59,22 @@ def _is_gateway(registry: Registry, request: Request) -> bool:
     if request.listener is None or port != request.listener[1]:
         return False
     return is_loopback(host) or host == request.listener[0]
+
+
+def check_encrypted(registry: Registry, request: Request, form: Form, facts: Facts) -> None:
+    """Refuse a presign that came to the gateway unencrypted from another machine. Raises Denied.
+
+    A trusted proxy has ended TLS itself. In reverse mode, the origin is the target's.
+    """
+    if not registry.tls_only or not form.gateway or request.origin.scheme == "https" or request.reverse:
+        return
+    client = parse_address(request.client)
+    near = is_loopback(request.client or request.origin.host)  # an explanation may know no client
+    if near or (client is not None and is_in(client, registry.trusted_proxies)):
+        return
+    denied = Denied("host_mismatch", "it came over plain HTTP, and gateway.tls is set without plain_http")
+    denied.sentence, facts.step = _PLAIN, "address"
+    raise denied
 
 
 def has_gateway_form(request: Request) -> bool:

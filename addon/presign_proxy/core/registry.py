@@ -10,7 +10,7 @@ from ..http.message import Origin
 from ..http.networks import Network
 from .connection import Connection
 from .destinations import Destinations
-from .revocations import Revocations
+from .revocations import NONE_REVOKED, Revocations
 from .way_out import DIRECT, WayOut
 
 
@@ -21,10 +21,10 @@ class Registry:
         connections: by id.
         hosts: the gateway's own names, lower-case.
         deny_unsigned: whether requests without a presign are refused.
-        revoked_urls: signature ids.
-        revoked_ids: `{connection}/{id}` of presigns that have a name.
+        revoked: of it, URLs and ids count here. Connections and keys know themselves that they are revoked.
         trusted_proxies: networks of peers whose X-Forwarded-For is believed.
         way_out: the proxies that destinations are reached through.
+        tls_only: whether the gateway's own names are served over TLS only.
     """
 
     __slots__ = (
@@ -36,9 +36,9 @@ class Registry:
         "hosts",
         "macs",
         "mark",
-        "revoked_ids",
-        "revoked_urls",
+        "revoked",
         "since",
+        "tls_only",
         "trusted_proxies",
     )
 
@@ -48,10 +48,10 @@ class Registry:
         hosts: frozenset[str] = frozenset(),
         *,
         deny_unsigned: bool = False,
-        revoked_urls: frozenset[str] = frozenset(),
-        revoked_ids: frozenset[str] = frozenset(),
+        revoked: Revocations = NONE_REVOKED,
         trusted_proxies: tuple[Network, ...] = (),
         way_out: WayOut = DIRECT,
+        tls_only: bool = False,
     ) -> None:
         self.mark = object()
         """The identity of this registry, for objects that must not keep the registry alive."""
@@ -59,10 +59,10 @@ class Registry:
         self._of_scheme: dict[str, dict[str, Connection]] = {"presign": {}, "source": {}}
         self.hosts = hosts
         self.deny_unsigned = deny_unsigned
-        self.revoked_urls = revoked_urls
-        self.revoked_ids = revoked_ids
+        self.revoked = revoked
         self.trusted_proxies = trusted_proxies
-        self.since = Revocations()
+        self.tls_only = tls_only
+        self.since = NONE_REVOKED
         """The revocations since the registry was made; see `under`."""
         self.macs = max((len(connection.keys.keys) for connection in self.connections.values()), default=1)
         for connection in self.connections.values():

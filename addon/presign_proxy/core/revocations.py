@@ -81,3 +81,6 @@ class Revocations(NamedTuple):
         bound = max((self.added_before.get(name, 0) for name in (EVERY, connection)), default=0)
         # A key of unknown age may be as old as any.
         return bool(bound) and (added is None or added < bound)
+
+
+NONE_REVOKED: Final = Revocations()

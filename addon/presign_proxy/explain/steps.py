@@ -62,6 +62,8 @@ def _address_refused(case: Case) -> Step:
             f"{case.request.origin} is not one of the gateway's names, but the path has the gateway's form."
         )
         return Step("address", "refused", text, (_own_names(case),))
+    if case.facts.step == "address":
+        return Step("address", "refused", case.why)
     forms = ("/api/proxy/{connectionId}/{path}", "/p/{token}/{path}", "/v1/{projectKey}/{source}.{format}")
     return Step("address", "refused", f"{case.why} The forms are:", forms)
 

@@ -133,7 +133,7 @@ def test_what_is_revoked_is_read_from_either(tmp_path: Path, name: str) -> None:
     at = "2026-01-01T00:00:00Z"
     revoked = {"urls": {"0" * 32: {"at": at}}, "connections": {"conn": at}}
     loaded = read(tmp_path, name, json.dumps({"connections": {"conn": entry()}, "revoked": revoked}))
-    assert loaded.registry.revoked_urls == {"0" * 32}
+    assert loaded.registry.revoked.urls == {"0" * 32}
     assert loaded.registry.connections["conn"].revoked
     assert revocations_of(revoked, tmp_path).connections == {"conn"}
     with pytest.raises(ConfigError, match="revoked"):

@@ -47,8 +47,8 @@ def loaded(directory: Path, file: str, revoked: Any) -> Loaded:
 def test_what_stands_there_ends_what_is_under_way_and_revokes_nothing(tmp_path: Path, file: str) -> None:
     found = loaded(tmp_path, file, {"keys": {"conn/k2": AT}, "now": NOW})
     assert found.now == READ
-    assert found.registry.revoked_urls == frozenset()
-    assert found.registry.revoked_ids == frozenset()
+    assert found.registry.revoked.urls == frozenset()
+    assert found.registry.revoked.ids == frozenset()
 
 
 def test_without_it_nothing_is_ended(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class FrontConfig(Strict):
 
     cert: str = Field(min_length=1)
     key: str = Field(min_length=1)
+    plain_http: bool = False
 
 
 def _proxy_url(value: Any) -> str:
@@ -76,6 +77,11 @@ class GatewayConfig(Strict):
     upstream_proxy: UpstreamProxyChoice | None = None
     # In each process. A busy client takes three descriptors, and `presign serve` allows itself 65,536.
     max_clients: int = Field(default=1000, ge=1, le=30_000)
+
+    @property
+    def tls_only(self) -> bool:
+        """Whether URLs of the gateway are refused over plain HTTP."""
+        return self.tls is not None and not self.tls.plain_http
 
 
 class RegistryConfig(Strict):

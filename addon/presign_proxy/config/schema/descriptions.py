@@ -75,6 +75,7 @@ _OF_MODEL: Final[dict[str, dict[str, str]]] = {
     "FrontConfig": {
         "cert": "A file with the certificate and its chain.",
         "key": "A file with the private key.",
+        "plain_http": "Also answer URLs over plain HTTP from other machines.",
     },
     "ProxyConfig": {
         "url": "The proxy: http://, https:// or socks5://, with a user if it asks for one.",
