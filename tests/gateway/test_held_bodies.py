@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import pytest
 
@@ -18,6 +19,19 @@ def test_a_body_is_kept_with_its_hash() -> None:
     assert body.whole() == b"abcdefghij"
     assert body.digest() == hashlib.sha256(b"abcdefghij").hexdigest().encode()
     assert body.size == 10
+
+
+def test_a_body_that_comes_in_pieces_of_two_bytes_takes_little_more_than_its_bytes() -> None:
+    body = HeldBodies().begin(1 << 20, "one")
+    tracemalloc.start()
+    try:
+        for number in range(50_000):
+            body.add(number.to_bytes(2, "big"))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert body.size == 100_000
+    assert taken < 2 * body.size
 
 
 def test_one_byte_too_many_is_413_and_keeps_nothing() -> None:

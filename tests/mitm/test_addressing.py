@@ -393,6 +393,27 @@ def test_request_line_in_two_pieces_is_still_ours(place: str, front: Mitm, tls_u
     assert received.startswith(b"HTTP/1.1 200 ")
 
 
+# To mitmproxy a first segment is no HTTP without three letters, and a blank before the end of a line.
+METHODS = ["QUERY", "PURGE", "MKCALENDAR", "VERSION-CONTROL", "M-SEARCH", "X-RUN", "Q"]
+
+
+@pytest.mark.parametrize("first", [1, 2, 4, 100, 10_000], ids=lambda size: f"{size} bytes first")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_request_with_a_rare_method_in_a_tunnel_is_ours_however_it_comes(
+    method: str, first: int, front: Mitm, tls_upstream: Recorder
+) -> None:
+    plain = f"127.0.0.1:{tls_upstream.port}"
+    request = wire(f"/v1/models?{Grant('conn_plain').query}", host=plain, method=method)
+    with tunnel(front, plain) as sock:
+        sock.sendall(request[:first])
+        time.sleep(0.1 if first < len(request) else 0)
+        received = exchange(sock, request[first:], 3)
+    arrived = b"".join([*tls_upstream.fragments, *(one.raw for one in tls_upstream.requests)])
+    assert b"presign" not in arrived.lower()
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert parse_response(received).header("x-presign-request-id")
+
+
 LIES = [names for names in itertools.product(("api", "other"), repeat=3) if set(names) == {"api", "other"}]
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
-from ...http.message import MAX_HEAD
+from ...http.message import MAX_HEAD, TOKEN
 from .coalesce import Commands
 from .layer_stack import descendants
 
@@ -37,17 +37,21 @@ def is_raw(chosen: layer.Layer | None) -> bool:
     return chosen is not None and any(not isinstance(one, allowed) for one in descendants(chosen))
 
 
-_METHODS: Final = (
-    b"GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK REPORT SEARCH"
-).split()
+_MAX_METHOD: Final = 32
+"""Characters of a method; the longest one that is registered has 16."""
+_BEGUN: Final = re.compile(rb"[A-Z][A-Z0-9_-]*")
+"""What a method looks like whose end has not come. Those that are registered are in capitals."""
 _TARGET: Final = re.compile(rb"(?:[/*].*|h(?:t(?:t(?:p.*)?)?)?)?", re.IGNORECASE | re.DOTALL)
 
 
 def _begins_like_http(data: bytes) -> bool:
+    """Return whether a request line begins here, or may: with any method, as a grant may be for any."""
     method, space, target = data.partition(b" ")
+    if not method or len(method) > _MAX_METHOD:
+        return False
     if not space:
-        return bool(method) and any(one.startswith(method) for one in _METHODS)
-    return method in _METHODS and _TARGET.fullmatch(target) is not None
+        return _BEGUN.fullmatch(method) is not None
+    return not method.translate(None, TOKEN) and _TARGET.fullmatch(target) is not None
 
 
 def may_become_http(asked: layer.NextLayer) -> bool:
@@ -67,16 +71,17 @@ def may_become_http(asked: layer.NextLayer) -> bool:
 
 
 def chosen_by(asked: layer.NextLayer) -> layer.Layer | None:
-    """Return the layer that mitmproxy has chosen, but HTTP if a request line stands behind empty lines.
+    """Return the layer that mitmproxy has chosen, but HTTP if what has come is a request line.
 
-    mitmproxy takes such lines for something else, and would relay the request with its signature.
+    mitmproxy takes one behind empty lines, or with a method like `M-SEARCH`, for something else. It would
+    relay the request with its signature.
     """
     chosen = asked.layer
     if type(chosen) is not layers.TCPLayer or chosen.flow is None or asked.data_server():
         return chosen
     data = asked.data_client()
     begun = data[size_of_empty_lines(data) :]
-    if begun != data and b"\n" in begun and _begins_like_http(begun):
+    if b"\n" in begun and _begins_like_http(begun):
         asked.context.layers.remove(chosen)
         asked.layer = HttpLayer(asked.context, HTTPMode.transparent)
     return asked.layer
