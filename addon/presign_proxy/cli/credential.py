@@ -23,14 +23,13 @@ def auth_of(
     workspace: Workspace,
     name: str,
     options: dict[str, Any],
-    ask: Callable[[str], str] | None = None,
+    ask: Callable[[str], str] = lambda what: prompts.secret(what),  # noqa: PLW0108 - looked up at each call
 ) -> dict[str, Any]:
     """Return the member `auth` of a new connection; {} for sources that need none. Raises UsageError.
 
     Args:
-        ask: returns the secret that a question asks for; by default, it is prompted for.
+        ask: returns the secret that a question asks for.
     """
-    ask = ask or prompts.secret
     if options["origins"] and not options["kind"]:
         if options["places"] or _reference(options):
             raise click.UsageError(f"a key needs --auth: {_TYPES}")
