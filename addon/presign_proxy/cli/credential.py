@@ -23,7 +23,7 @@ def auth_of(
     workspace: Workspace,
     name: str,
     options: dict[str, Any],
-    ask: Callable[[str], str] = lambda what: prompts.secret(what),  # noqa: PLW0108 - looked up at each call
+    ask: Callable[[str], str] = lambda what: prompts.secret(what),
 ) -> dict[str, Any]:
     """Return the member `auth` of a new connection; {} for sources that need none. Raises UsageError.
 
