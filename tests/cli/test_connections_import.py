@@ -102,6 +102,19 @@ def test_what_makes_no_connection_is_named_with_its_reason(home: Shell) -> None:
     assert said["unknown"] == 2
 
 
+def test_a_key_is_known_by_how_it_begins_whatever_its_variable_is_called(home: Shell) -> None:
+    write(
+        home,
+        "BOT=xoxb-VALUE-0123456789abcdef\nSOMETHING=sk-ant-api03-VALUE-0123456789\nOTHER=glpat-VALUE-0123456789ab\n"
+        "MODELS=hf_VALUE0123456789abcdef\nWHICH=sk-VALUE-0123456789abcdef\nMAPS=AIzaVALUE0123456789abcdef\n"
+        "SHORT=xoxp-VALUE\nREFERS=xoxb-$VALUE_0123456789abcdef\n",
+    )
+    done = imported(home, "--yes")
+    assert set(entries(home)) == {"conn_slack", "conn_anthropic", "conn_gitlab", "conn_huggingface"}
+    for name in ("WHICH", "MAPS", "SHORT", "REFERS"):
+        assert name in done.all
+
+
 def test_it_is_shown_first_and_without_yes_nothing_is_written(home: Shell) -> None:
     before = (home.directory / "connections.enc").read_bytes()
     for options in ((), ("--json",)):

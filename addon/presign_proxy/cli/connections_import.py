@@ -1,4 +1,4 @@
-"""`presign connections import`: add a connection for each key of a file, presets guessed by name."""
+"""`presign connections import`: add a connection for each key of a file, presets guessed."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _NAME: Final = re.compile(r"[A-Z][A-Z_]{0,63}")
 def import_(workspace: Workspace, output: Output, source: Path, told: tuple[str, ...], yes: bool) -> None:
     """Add a connection for each API key in a file: shown first, then written after a question.
 
-    FILE is .env, .json or .yaml; - reads standard input. Providers are guessed by the names of the variables.
-    New signing secrets are shown once.
+    FILE is .env, .json or .yaml; - reads standard input. Providers are guessed by the names of the
+    variables, else by how the keys begin. New signing secrets are shown once.
     """
     variables = variables_of(source)
     found = guesses(variables, workspace.presets.known, _told(workspace, told, set(variables)))

@@ -1,4 +1,4 @@
-"""Presets guessed from the names of variables, and the connections that their values make."""
+"""Presets guessed from the names and values of variables, and the connections that these make."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ..config.secret_sources import SecretError, checked
 from .env_file import Variable
 
 _SUFFIX: Final = re.compile(r"_(API_KEY|API_TOKEN|ACCESS_TOKEN|AUTH_TOKEN|SECRET_KEY|TOKEN|KEY)")
+_SHORTEST: Final = 20
+"""Characters of the shortest value that is taken for a key by how it begins."""
 
 
 @dataclass(slots=True)
@@ -38,7 +40,7 @@ def guesses(
     found = Guesses()
     meant: dict[str, list[str]] = {}
     for name in variables:
-        preset = told[name] if name in told else _preset(name, presets)
+        preset = told[name] if name in told else _preset(name, presets) or _shaped(variables[name], presets)
         if preset:
             meant.setdefault(preset, []).append(name)
         elif name not in told:
@@ -58,6 +60,23 @@ def _preset(name: str, presets: Mapping[str, dict[str, Any]]) -> str:
     stem = _SUFFIX.search(name)
     word = name[: stem.start()].lower().replace("_", "-") if stem and stem.end() == len(name) else ""
     return word if word in presets else ""
+
+
+def _shaped(variable: Variable, presets: Mapping[str, dict[str, Any]]) -> str:
+    """Return the preset whose keys begin as a value does, or "" where several have keys like it."""
+    if variable.refers or len(variable.value) < _SHORTEST:
+        return ""
+    fitting = [
+        (shape, preset)
+        for preset, known in presets.items()
+        if known.get("env")
+        for shape in known.get("key_shapes", ())
+        if variable.value.startswith(shape)
+    ]
+    longest = max((len(shape) for shape, _ in fitting), default=0)
+    found = [preset for shape, preset in fitting if len(shape) == longest]
+    # Two presets may be of one provider, which has one variable for its key.
+    return found[0] if len({presets[preset]["env"][0] for preset in found}) == 1 else ""
 
 
 def _add(
