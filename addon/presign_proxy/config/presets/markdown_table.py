@@ -15,8 +15,10 @@ variable of the host. Upstreams besides the first one are addressed by their nam
 [Several hosts of one provider](several-hosts.md). Which programs and libraries were run through the gateway,
 and how, is listed in [Clients](clients.md).
 
-Tried against stand-ins only, not against the providers themselves: all presets with `oauth2` or
-`aws_sigv4`. The signatures for AWS are checked with the vectors that AWS publishes.
+**None of them was tried at the provider itself.** What they hold is from the documentation of each
+provider, to which the table links. Those that [Clients](clients.md) names, and all with `oauth2` or
+`aws_sigv4`, were run against stand-ins on one machine; the signatures for AWS agree with the vectors that
+AWS publishes. If one does not fit, override what differs, and tell us.
 
 | preset | provider | upstream | auth | vars |
 |---|---|---|---|---|
