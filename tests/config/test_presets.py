@@ -706,8 +706,8 @@ def test_a_file_of_presets_that_is_none_is_no_traceback(tmp_path: Path, named: A
 def test_the_page_of_presets_is_the_data() -> None:
     """Generated; write it again with:
 
-    PYTHONPATH=addon .venv/bin/python -c "from presign_proxy.config.presets import builtin, markdown_table as table; \
-print(table.markdown(builtin.providers()), end='')" > docs/presets.md
+    PYTHONPATH=addon .venv/bin/python -c "from presign_proxy.config.presets import builtin, \
+markdown_table as table; print(table.markdown(builtin.providers()), end='')" > docs/presets.md
     """
     written = (ROOT / "docs/presets.md").read_text("utf-8")
     assert written == markdown(providers())

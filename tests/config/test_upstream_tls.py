@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,16 @@ def test_good_files_are_read_and_watched(tmp_path: Path, good: dict[str, str]) -
     assert "PRIVATE KEY" in tls.key.reveal()
     assert "PRIVATE KEY" not in repr(found.registry.connections["conn"])
     assert {tmp_path / name for name in good.values()} <= found.lent.files.keys()
+
+
+SYSTEM = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@pytest.mark.skipif(not SYSTEM.exists(), reason="Debian's authorities are elsewhere")
+def test_the_systems_authorities_are_taken_without_a_warning_of_the_library(tmp_path: Path) -> None:
+    """Some have a serial number of zero: `presign check` printed a line of its own source."""
+    with warnings.catch_warnings(action="error"):
+        assert loaded(tmp_path, {"ca": str(SYSTEM)}).registry.connections["conn"].tls is not None
 
 
 def test_settings_are_the_same_after_a_reload_unless_their_files_change(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +41,8 @@ def _read(
         raw, found = read_at_most(path, MAX_BYTES)
         if what == "private key" and os.name == "posix" and found.st_mode & _OTHERS:
             wrong(f"is readable by everybody: chmod o-rwx {path}")
-        return raw, parse(raw)
+        with warnings.catch_warnings(action="ignore"):  # of old authorities, whose owners nobody here is
+            return raw, parse(raw)
     except OSError as error:
         why = (error.strerror or "cannot be read").lower()
     except TypeError:
