@@ -94,7 +94,6 @@ COLLECTIONS = {
     "mitm.room.Room._crowd": "clients of one address, found at the last look",
     "mitm.room.Room._places": "addresses of the clients that there are, counted at the last look",
     "gateway.held_bodies.HeldBodies._of": "presigns whose bodies are held, which have bytes there",
-    "gateway.held_bodies.HeldBody._pieces": "64 MiB of all bodies that are held",
     "mitm.deadlines.Deadlines._lost": "weak: granted exchanges whose upstream connection has ended",
     "config.live.LiveConfig.reloads": "two results",
     "mitm.lane.read_pacing.ReadPacing._late": "what TLS took when no more was read, for one turn",
