@@ -421,7 +421,7 @@ class Soak:
         template = Template(case["sign"], self.upstreams.trap.port)
         outcome = attack(case, "published", template, self.gateway)
         self.verdicts.answered("catalogue", f"{outcome.result} {outcome.code or ''}")
-        if not acceptable(outcome, case["expect"]["client"]):
+        if not acceptable(outcome, case["expect"]):
             self.verdicts.failed("an attack ends otherwise", (case["id"], outcome))
         self._search(outcome.received)
 
