@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from support.lab import SECRETS
-from support.signing import base64url, presign_canonical, sign
+from support.signing import base64url, presign_canonical, sign, token
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "hostile.json"
 LAB_PORT = "21001"
@@ -75,7 +75,12 @@ class Template:
         values = {name: quote(value, safe="") for name, value in (fields | {"CID": cid}).items()}
         names = {"Expires": "EXP", "Methods": "MET", "Paths": "PAT", "Signature": "SIG"}
         query = "&".join(f"X-Presign-{name}={values[key]}" for name, key in names.items())
-        return values | {"Q": query}
+        payload = base64url("\n".join((cid, expires, spec["methods"], spec["paths"])))
+        tokens = {
+            "TOKEN": f"ps1_{payload}.{signature}",
+            "OTHER": token(SECRETS[cid], cid, expires, "GET,HEAD,POST", "*"),
+        }
+        return values | tokens | {"Q": query}
 
     def _source(self, spec: Json) -> dict[str, str]:
         project, exp = spec["project"], self._moment(spec["exp"])
@@ -123,8 +128,14 @@ class Outcome:
 SPEC_REFUSALS = {"400": "malformed", "404": "not_found", "413": "too_large", "431": "too_large"}
 
 
-def acceptable(outcome: Outcome, expected: list[str]) -> bool:
-    """Whether the client's outcome is one of those listed, or one that the file's note allows for."""
+def acceptable(outcome: Outcome, expect: Json) -> bool:
+    """Whether the client's outcome is one of those listed, or one that the file's note allows for.
+
+    Where the case names the product's code, an answer of the gateway has to bear it.
+    """
+    expected = expect["client"]
+    if "code" in expect:
+        return outcome.result in expected and (outcome.result == "closed" or outcome.code == expect["code"])
     if outcome.result in expected:
         return True
     return (

@@ -6,7 +6,10 @@ REAL_SECRET = "REALSECRET-sk-lab-0123456789"
 LAB_SECRET = "sk_lab_signing_secret"
 TTL_SECRET = "sk_second_secret"
 SOURCE_SECRET = "sk_motion_secret"
+SPECIAL = ("conn_ws", "conn_page", "conn_many", "conn_aws", "conn_shape")
+"""Connections that allow what `conn_lab` does not: WebSocket, pages, a second upstream, AWS, a shape."""
 SECRETS = {"conn_lab": LAB_SECRET, "conn_ttl": TTL_SECRET, "pk_lab": SOURCE_SECRET}
+SECRETS |= dict.fromkeys(SPECIAL, LAB_SECRET)
 GATEWAY_HOSTS = ["presign.click", "presign.local", "motioness.com"]
 
 
@@ -34,7 +37,24 @@ def lab_config(port: int) -> dict[str, Any]:
             "conn_lab": bearer_connection(upstream, LAB_SECRET),
             "conn_ttl": bearer_connection(upstream, TTL_SECRET, allow_no_expiry=False, max_lifetime="2h"),
             "pk_lab": source,
+            **_special(upstream),
         },
+    }
+
+
+def _special(upstream: str) -> dict[str, Any]:
+    cors = {"origins": ["https://app.lab.test"]}
+    by_aws = {"type": "aws_sigv4", "access_key_id": "AKIALABLABLABLABLABL", "secret_access_key": REAL_SECRET}
+    changes: tuple[dict[str, Any], ...] = (
+        {"websocket": True, "key_slots": {"headers": ["Sec-WebSocket-Protocol"]}},
+        {"cors": cors, "allow": {"methods": ["GET", "OPTIONS", "POST"]}},
+        {"upstreams": {"up": f"{upstream}/second"}},
+        {"auth": by_aws | {"service": "s3", "region": "eu-west-1"}},
+        {"key_shapes": ["sk-ant-api03-"]},
+    )
+    return {
+        name: bearer_connection(upstream, LAB_SECRET) | change
+        for name, change in zip(SPECIAL, changes, strict=True)
     }
 
 

@@ -28,12 +28,25 @@ NOT_OVER = {
 # In reverse mode mitmproxy replaces `Host` before any hook: a strange one means nothing (SPEC §1.2), and the
 # request goes where every request goes, to the one target.
 _HOST_MEANS_NOTHING = {"client": ["200"], "forwarded": True, "upstream_absent": ["evil"]}
+
+# Upgrade, Connection and Transfer-Encoding are no fields of HTTP/2 (RFC 9113, 8.2.2): its connection ends.
+_NO_FIELD_OF_HTTP2 = {"client": ["closed"], "forwarded": False}
+_WITH_FIELDS_OF_HTTP1 = (
+    *(f"U{number:02}" for number in range(1, 30)),
+    *("K01", *(f"K{number:02}" for number in range(3, 15))),
+    "P04",
+)
+
+# At the API's own name the host decides which upstream it is, and a path of the default one may begin with @.
+_NO_NAME_IN_THE_PATH = {"client": ["200"], "forwarded": True, "upstream_absent": ["second", "ps1_"]}
+
 EXPECTED_OVER: dict[tuple[str, str], dict[str, Any]] = {
     ("C02", "reverse"): _HOST_MEANS_NOTHING,
     ("C05", "reverse"): _HOST_MEANS_NOTHING,
     ("C08", "reverse"): _HOST_MEANS_NOTHING,
     ("E08", "reverse"): _HOST_MEANS_NOTHING,
-}
+    ("N03", "reverse"): _NO_NAME_IN_THE_PATH,
+} | {(case, "h2"): _NO_FIELD_OF_HTTP2 for case in _WITH_FIELDS_OF_HTTP1}
 
 
 @dataclass(frozen=True)
