@@ -151,7 +151,7 @@ def test_curl_uploads_a_file(size: int, version: str, proxy: Mitm, api: Recorder
 @needs_curl
 def test_curl_uploads_a_pipe_of_unknown_length(proxy: Mitm, api: Recorder) -> None:
     done = subprocess.run(
-        ["curl", "-qsS", "--max-time", "20", "-T", "-", proxy.url + API.target("v1/files")],
+        ["curl", "-qsS", "--max-time", "20", "-T", "-", proxy.url + API.target("v1/pipes")],
         input=b"one two three",
         capture_output=True,
         check=True,

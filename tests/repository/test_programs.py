@@ -20,6 +20,8 @@ TABLE = TESTS / "support" / "programs.py"
 # What no package would bring: the system, its network, or the version of a program that is there.
 OTHER_REASONS = {
     "support/machine.py": 2,
+    "attacks/test_plain_http.py": 1,
+    "config/test_upstream_tls.py": 1,
     "config/test_load.py": 2,
     "repository/test_container_runs.py": 2,
     "attacks/test_differential.py": 1,
