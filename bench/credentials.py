@@ -1,8 +1,9 @@
 """What credentials cost that are made: a cached token of OAuth 2.0, a signature for AWS, a static bearer.
 
-One `presign serve` has a connection of each kind to one nginx; wrk asks them in turn, in alternating rounds.
-Only the ratios in one run mean something. A static credential is granted again within its second
-(`mitm/lane/grant_cache.py`), the others are not: so there are rounds with one URL, and with one for each.
+One `presign serve` has a connection of each kind to one nginx; wrk asks them in turn, in alternating rounds,
+and also bare mitmdump in reverse mode, and nginx directly. Only ratios in one run mean something. A static
+credential is granted again within its second (`mitm/lane/grant_cache.py`), the others are not: so there are
+rounds with one URL, and with one for each.
 
 Run: .venv/bin/python bench/credentials.py [--rounds 7] [--seconds 3]
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import peers
-from throughput import ROOT, SECRET, cpu_seconds, free_port
+from throughput import ROOT, SECRET, cpu_seconds, free_port, mitmdump
 
 from presign_proxy import Signer
 from support.token_endpoint import TokenEndpoint
@@ -52,13 +53,22 @@ wrk.method = "POST"
 wrk.body = string.rep("x", {size})
 """
 KINDS: Final = ("bearer", "oauth2", "sigv4")
+OTHERS: Final = ("bare", "direct")
+"""Ways without a gateway: bare mitmdump in reverse mode, and no proxy at all."""
 LOADS: Final = ("one URL", "every request another one", "POST of 1 KiB", "POST of 64 KiB")
+
+
+class Way(NamedTuple):
+    """Where requests go. `pids` are the processes of the proxy."""
+
+    base: str
+    pids: list[int]
 
 
 class Figures(NamedTuple):
     rate: float
     cpu: float
-    """Seconds of the gateway for one request."""
+    """Seconds of the proxy for one request."""
 
 
 @contextlib.contextmanager
@@ -84,9 +94,14 @@ def gateway(directory: Path, upstream: int, token_url: str) -> Iterator[tuple[in
         process.wait(10)
 
 
-def measure(directory: Path, port: int, pid: int, kind: str, load: str, seconds: float) -> Figures:
+def url_of(kind: str, base: str, path: str) -> str:
+    if kind in OTHERS:
+        return f"{base}/{path}"
     grant = Signer(f"conn_{kind}", SECRET).sign(["*"], ["v1/*"], expires_at=int(time.time()) + 86_400)
-    base = f"http://127.0.0.1:{port}"
+    return grant.url(path, base)
+
+
+def measure(directory: Path, way: Way, kind: str, load: str, seconds: float) -> Figures:
     path = "v1/sink" if load.startswith("POST") else "v1/models"
     options = []
     if load == LOADS[1]:
@@ -95,11 +110,10 @@ def measure(directory: Path, port: int, pid: int, kind: str, load: str, seconds:
         script = directory / "post.lua"
         script.write_text(_POST.format(size=1024 * int(load.split()[2])))
         options = ["-s", str(script)]
-    pids = peers.children(pid)
-    before = sum(map(cpu_seconds, pids))
-    command = ["wrk", "-t1", "-c16", f"-d{seconds:.0f}s", *options, grant.url(path, base)]
+    before = sum(map(cpu_seconds, way.pids))
+    command = ["wrk", "-t1", "-c16", f"-d{seconds:.0f}s", *options, url_of(kind, way.base, path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    spent = sum(map(cpu_seconds, pids)) - before
+    spent = sum(map(cpu_seconds, way.pids)) - before
     assert "Non-2xx" not in said, said
     count, rate = re.search(r"(\d+) requests in", said), re.search(r"Requests/sec: +([\d.]+)", said)
     assert count and rate and int(count[1]), said
@@ -122,11 +136,18 @@ def main() -> None:
         directory = Path(name)
         ports = stack.enter_context(peers.upstream(directory))
         port, pid = stack.enter_context(gateway(directory, ports.plain, endpoint.url))
+        reverse = ("--mode", f"reverse:http://127.0.0.1:{ports.plain}")
+        bare, bare_pid = stack.enter_context(mitmdump(name, *reverse))
+        served = Way(f"http://127.0.0.1:{port}", peers.children(pid))
+        ways = dict.fromkeys(KINDS, served) | {
+            "bare": Way(f"http://127.0.0.1:{bare}", [bare_pid]),
+            "direct": Way(f"http://127.0.0.1:{ports.plain}", []),
+        }
         for number in range(asked.rounds + 1):  # the first one warms up
             one = {
-                (kind, load): measure(directory, port, pid, kind, load, asked.seconds if number else 1)
+                (kind, load): measure(directory, way, kind, load, asked.seconds if number else 1)
                 for load in LOADS
-                for kind in KINDS
+                for kind, way in ways.items()
             }
             found += [one] if number else []
             print(f"round {number}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
@@ -136,6 +157,10 @@ def main() -> None:
         for kind in KINDS[1:]:
             ratios = [one[kind, load].cpu / one["bearer", load].cpu for one in found]
             printed(f"CPU time of one request, {kind} ÷ bearer, {load}", ratios)
+        for kind in KINDS[1:]:
+            for other in OTHERS:
+                rates = [one[kind, load].rate / one[other, load].rate for one in found]
+                printed(f"requests a second, {kind} ÷ {other}, {load}", rates)
         for kind in KINDS:
             printed(f"µs of CPU time, {kind}, {load}", [one[kind, load].cpu * 1e6 for one in found])
 

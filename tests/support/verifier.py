@@ -296,7 +296,7 @@ class Verifier:
                 raise No
         own = set(connection["auth"].get("params", {}))
         if query is not None and own:
-            kept = [piece for piece in query.split(b"&") if folded_name(piece) not in own]
+            kept = [piece for piece in query.split(b"&") if not _may_be_read_as(piece, own)]
             query = b"&".join(kept) if kept else None
         sent = (base + path).encode() + (b"" if query is None else b"?" + query)
         return self._granted(asked, name, host, port, scheme, sent, other)
@@ -614,6 +614,12 @@ def folded(text: bytes) -> str:
 
 def folded_name(piece: bytes) -> str:
     return re.sub(r"[\[].*|[ +\t\r\n\0]", "", folded(piece.partition(b"=")[0])).replace(".", "-")
+
+
+def _may_be_read_as(piece: bytes, names: set[str]) -> bool:
+    """Whether some server finds one of these names in a parameter, also behind `;`, `#`, `?` or `%26`."""
+    readings = {piece, unquote_to_bytes(piece), unquote_to_bytes(unquote_to_bytes(piece))}
+    return any(folded_name(part) in names for one in readings for part in re.split(rb"[;#?&]", one))
 
 
 def looks_like_a_field(piece: bytes) -> bool:
