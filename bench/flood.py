@@ -130,8 +130,9 @@ def over_h1(port: int, count: int, *, dearest: bool) -> None:
 
 
 def over_h2(port: int, count: int, *, dearest: bool) -> None:
-    """A segment of a hundred of the dearest heads for each connection, of which the gateway takes two; else two
-    ordinary ones, on as many connections. A new connection costs more than either.
+    """A segment of a hundred of the dearest heads for each connection, of which the gateway takes two.
+
+    Else two ordinary heads on as many connections: a new connection costs more than either.
     """
     for _ in range(-(-count // 100)):
         with contextlib.suppress(OSError), RawH2(port, 60) as client:
