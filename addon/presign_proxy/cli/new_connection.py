@@ -63,8 +63,12 @@ _OPTIONS: Final = (
 )
 
 
-_NAMES: Final = {"upstream": "--upstream", "allowed_origins": "--origin", "formats": "--format"}
-"""Keys of a connection that have an option above."""
+_KEY_OF: Final = {
+    "upstream": ("upstream", "--upstream"),
+    "origins": ("allowed_origins", "--origin"),
+    "formats": ("formats", "--format"),
+}
+"""For each parameter above that is a value of a connection, its key and its option."""
 _UNKNOWN: Final = "not-yet-known-0123456789"
 """The text in place of a secret that is not asked for yet."""
 _KEYS: Final = ("preset", "upstream", "origins", "formats", "variables")
@@ -167,8 +171,7 @@ def described(workspace: Workspace, options: dict[str, Any]) -> dict[str, Any]:
 def check_described(workspace: Workspace, name: str, data: dict[str, Any], options: dict[str, Any]) -> None:
     """Refuse options that would not load, before the user types the key. Raises UsageError."""
     check_methods("--methods", data.get("allow", {}).get("methods", ()), options["methods"])
-    own = {"upstream": "upstream", "origins": "allowed_origins", "formats": "formats"}
-    given = {key: _NAMES[key] for parameter, key in own.items() if options[parameter]}
+    given = dict(where for parameter, where in _KEY_OF.items() if options[parameter])
     auth = auth_of(workspace, name, options, lambda _: _UNKNOWN)
     tried = {**data, "auth": {**auth, **data.get("auth", {})}} if auth else dict(data)
     tried["signing_keys"] = [{"id": "k1", "secret": new_secret(), "added": present()}]

@@ -276,7 +276,7 @@ def _revocations(revoked: dict[str, Any]) -> Revocations:
     _only(revoked.keys() <= {*REVOCABLE, "now"})
     # `now` revokes nothing by itself: it says what else was ended.
     _only(_dict(revoked.get("now", {})).keys() <= REVOCABLE)
-    found = {what: _dict(revoked.get(what, {})) for what in ("keys", "ids", "connections", "added_before")}
+    found = {what: _dict(revoked.get(what, {})) for what in REVOCABLE - {"urls"}}
     instants = {what: {name: instant(at) for name, at in names.items()} for what, names in found.items()}
     return Revocations(
         keys=frozenset(instants["keys"]),

@@ -64,19 +64,19 @@ def decide(registry: Registry | None, request: Request, now: int, request_id: st
     except Denied as denied:
         if not gateway and not _reaches_its_upstream(request, facts):
             denied = at_another_name(request, denied)
-        denied = _for_pages(known, request, head, facts, denied)
+        _for_pages(known, request, head, facts, denied)
         return denial(denied, style, facts, sentence_for(denied, claim, facts, now))
 
 
-def _for_pages(known: Registry, request: Request, head: Head, facts: Facts, denied: Denied) -> Denied:
-    """Let a page read why it is refused, if any connection lists its origin. Return the refusal.
+def _for_pages(known: Registry, request: Request, head: Head, facts: Facts, denied: Denied) -> None:
+    """Let a page read why it is refused, if any connection lists its origin.
 
     For the audit log, its detail says if a browser asked for the page. The answer must not depend on the
     named connection: it would tell whether that exists.
     """
     if known.destinations.cors is not None and not facts.readable:
         facts.readable = known.destinations.cors.readable(head, request.fields)
-    return preflight.named(denied, request, head, facts)
+    preflight.name_it(denied, request, head, facts)
 
 
 def _reaches_its_upstream(request: Request, facts: Facts) -> bool:

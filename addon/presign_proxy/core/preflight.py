@@ -39,20 +39,17 @@ def judge(registry: Registry, request: Request, head: Head, form: Form, facts: F
     return None
 
 
-def named(denied: Denied, request: Request, head: Head, facts: Facts) -> Denied:
-    """Return the refusal with a detail that says, for the audit log, that a browser asked.
+def name_it(denied: Denied, request: Request, head: Head, facts: Facts) -> None:
+    """Let the detail of a refusal say, for the audit log, that a browser asked.
 
     Only behind a valid signature. The client gets the same answer.
     """
     if not facts.verified or facts.known is None or not is_preflight(request, head):
-        return denied
+        return
     rules = facts.known.conduct.cors
     if denied.code != "method_not_allowed" or (rules and rules.admits(origin_of(head, request.fields))):
-        return denied
-    detail = f"{denied.detail}: it is a preflight of a page whose origin cors.origins does not list"
-    said = Denied(denied.code, detail, denied.status, sentence=denied.sentence, fields=denied.fields)
-    said.bare = denied.bare
-    return said
+        return
+    denied.detail += ": it is a preflight of a page whose origin cors.origins does not list"
 
 
 def _rules(registry: Registry, request: Request, form: Form) -> Iterable[tuple[Cors, tuple[str, ...]]]:

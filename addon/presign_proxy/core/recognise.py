@@ -72,9 +72,9 @@ def check_encrypted(registry: Registry, request: Request, form: Form, facts: Fac
     near = is_loopback(request.client or request.origin.host)  # an explanation may know no client
     if near or (client is not None and is_in(client, registry.trusted_proxies)):
         return
-    denied = Denied("host_mismatch", "it came over plain HTTP, and gateway.tls is set without plain_http")
-    denied.sentence, facts.step = _PLAIN, "address"
-    raise denied
+    facts.step = "address"
+    why = "it came over plain HTTP, and gateway.tls is set without plain_http"
+    raise Denied("host_mismatch", why, sentence=_PLAIN)
 
 
 def has_gateway_form(request: Request) -> bool:
