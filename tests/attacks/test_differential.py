@@ -131,8 +131,7 @@ class Lab:
         assert not strays, f"after an earlier request: {strays}, which was {self._before!r}"
         self._before = sample.data
         found = read(sample.data)
-        heads = [asked.method == b"HEAD" for asked in found.requests]
-        clean = found.rest == "clean" and bool(heads) and not found.blank
+        heads, clean = found.heads, found.is_clean
         talk = self.client.talk(sample.way, self.upstreams[sample.connection], sample.data, heads, clean)
         if not clean:
             time.sleep(0.003)

@@ -91,8 +91,7 @@ class Lab:
         """Send one sample and judge what came of it."""
         self._judge(self._before)  # an upload that was cut off may arrive late
         found = read(sample.data)
-        heads = [asked.method == b"HEAD" for asked in found.requests]
-        clean = found.rest == "clean" and bool(heads) and not found.blank
+        heads, clean = found.heads, found.is_clean
         talk = self.client.talk(sample.way, self._at[sample.connection], sample.data, heads, clean)
         if not clean:
             time.sleep(0.003)

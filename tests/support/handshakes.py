@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
+from support.accepting import accepted
 from support.mutations import METHODS, MUTATIONS, Draw, Message, Samples
 from support.verifier import Asked
 from support.websocket import ACCEPT, KEYED, UPGRADE, VERSION, accept_of, frame, switching
@@ -189,11 +190,7 @@ class ScriptedUpstream:
         self._listener.close()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
+        for sock in accepted(self._listener):
             self._seen.append(seen := Seen())
             threading.Thread(target=self._serve, args=(sock, seen), daemon=True).start()
 

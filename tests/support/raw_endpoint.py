@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 
+from support.accepting import accepted
 from support.token_answers import TokenSample
 
 HOLD = 0.1
@@ -32,11 +33,7 @@ class RawEndpoint:
         self._listener.close()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
+        for sock in accepted(self._listener):
             self._asked.append(asked := bytearray())
             threading.Thread(target=self._serve, args=(sock, asked, self.answer), daemon=True).start()
 

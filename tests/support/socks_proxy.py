@@ -8,6 +8,8 @@ import threading
 from collections.abc import Mapping
 from typing import Self
 
+from support.accepting import accepted
+
 
 class SocksProxy:
     """Listens in threads. With a `user` it wants that and the `password`."""
@@ -27,10 +29,8 @@ class SocksProxy:
         self._listener.close()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        for client in accepted(self._listener):
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError, EOFError):

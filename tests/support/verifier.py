@@ -51,6 +51,16 @@ class Read:
     left: bytes = b""
     """What is no whole request."""
 
+    @property
+    def heads(self) -> list[bool]:
+        """For each request, whether its answer has no body because of its method."""
+        return [asked.method == b"HEAD" for asked in self.requests]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there are whole requests and nothing else."""
+        return self.rest == "clean" and bool(self.requests) and not self.blank
+
 
 class Broken(Exception):
     """Not HTTP."""

@@ -122,8 +122,7 @@ class Twins:
 
     def both(self, way: str, connection: str, data: bytes) -> tuple[Came, Came]:
         found = read(data)
-        heads = [asked.method == b"HEAD" for asked in found.requests]
-        clean = found.rest == "clean" and bool(heads) and not found.blank
+        heads, clean = found.heads, found.is_clean
         on, off = (self.one(lane, way, connection, data, heads, clean) for lane in ("on", "off"))
         if not clean and len(on.answers) == len(off.answers) + 1 and on.answers[-1][0] in MALFORMED:
             # A body that is not framed as HTTP has it is answered, where mitmproxy cuts the client off.
