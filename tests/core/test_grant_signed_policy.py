@@ -195,7 +195,7 @@ def test_no_token_reads_as_two_versions(values: list[str], version: str) -> None
     assert isinstance(decision, Deny)
     if decision.code != "malformed":
         lines = "\n".join(values).split("\n")
-        assert len(lines) == (4 if version == "1" else 10)
+        assert (len(lines) == 4) is (version == "1")
         fields = parse_token(whole.encode())
         assert bool(fields.keys() & {"not_before", "max_uses", "client", "max_body", "key", "id"}) == (
             version == "2"
@@ -204,7 +204,6 @@ def test_no_token_reads_as_two_versions(values: list[str], version: str) -> None
 
 def test_a_policy_of_nothing_cannot_be_made_or_presented() -> None:
     nothing = Policy(SECRET, {})
-    assert nothing.text.endswith("\n\n\n\n\n\n")
     assert code(request(f"/p/{nothing.token}/v1/models")) == "malformed"
     # Without any field it is version 1, which has another label.
     assert code(request(nothing.target("v1/models"))) == "invalid"
@@ -420,8 +419,7 @@ def test_the_terms_are_on_the_grant_and_the_id_in_the_facts() -> None:
 
 def test_the_canonical_string_is_the_one_of_the_document() -> None:
     text = Policy(SECRET, {"Client": "10.0.0.0/8"}).text
-    assert text == "PRESIGN-HMAC-SHA256-2\nconn\n0\nGET\nv1/*\n\n\n10.0.0.0/8\n\n\n"
-    assert text.count("\n") == 10
+    assert text == "PRESIGN-HMAC-SHA256-2\nconn\n0\nGET\nv1/*\nclient:10.0.0.0/8"
     written = Signer("conn", SECRET).sign(
         ["GET"], ["v1/*"], expires_at=0, terms=Terms(clients=(parse_network("10.0.0.0/8"),))
     )

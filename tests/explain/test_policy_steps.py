@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,8 @@ EVERY = {
     "Id": "nightly",
 }
 FOUR = ["conn", "0", "GET", "v1/*"]
-SIX = [EVERY.get(name, "") for name in ORDER]
+PRESENT = [name for name in ORDER if name in EVERY]
+LINES = [f"{name.lower()}:{EVERY[name]}" for name in PRESENT]
 LABEL = "PRESIGN-HMAC-SHA256-2"
 
 
@@ -56,7 +58,7 @@ def test_every_term_has_a_step_of_its_own() -> None:
         assert steps[name].outcome == "ok", name
     assert "X-Presign-Not-Before" in steps["policy"].text
     assert "nightly" in "\n".join(steps["policy"].lines)
-    assert len(steps["canonical"].lines) == 11
+    assert [line.rstrip("⏎") for line in steps["canonical"].lines[5:]] == LINES
     order = [step.name for step in found.steps]
     assert order.index("signature") < order.index("policy") < order.index("not_before")
     assert order.index("not_before") < order.index("expiry") < order.index("client") < order.index("methods")
@@ -108,20 +110,20 @@ def test_no_client_is_assumed_that_is_not_admitted() -> None:
 
 # What the signer did, and the finding that names it.
 MISTAKES = {
-    "trailing_newline": "\n".join([LABEL, *FOUR, *SIX]) + "\n",
-    "crlf": "\r\n".join([LABEL, *FOUR, *SIX]),
-    "other_label": "\n".join(["PRESIGN-HMAC-SHA256", *FOUR, *SIX]),
-    "no_label": "\n".join([*FOUR, *SIX]),
-    "fields_swapped": "\n".join([LABEL, "conn", "0", "v1/*", "GET", *SIX]),
+    "trailing_newline": "\n".join([LABEL, *FOUR, *LINES]) + "\n",
+    "crlf": "\r\n".join([LABEL, *FOUR, *LINES]),
+    "other_label": "\n".join(["PRESIGN-HMAC-SHA256", *FOUR, *LINES]),
+    "no_label": "\n".join([*FOUR, *LINES]),
+    "fields_swapped": "\n".join([LABEL, "conn", "0", "v1/*", "GET", *LINES]),
     "policy_not_signed": "\n".join(["PRESIGN-HMAC-SHA256", *FOUR]),
-    "policy_lines_left_out": "\n".join([LABEL, *FOUR, *filter(None, SIX)]),
-    "policy_order": "\n".join([LABEL, *FOUR, *(EVERY.get(name, "") for name in sorted(ORDER))]),
-    "policy_with_names": "\n".join(
-        [LABEL, *FOUR, *(f"X-Presign-{n}={EVERY[n]}" for n in ORDER if n in EVERY)]
+    "policy_empty_lines": "\n".join(
+        [LABEL, *FOUR, *(f"{name.lower()}:{EVERY.get(name, '')}" for name in ORDER)]
     ),
-    "policy_with_zeros": "\n".join([LABEL, *FOUR, *(one or "0" for one in SIX)]),
-    "changed_paths": "\n".join([LABEL, *FOUR[:3], "*", *SIX]),
-    "other_separator": ":".join([LABEL, *FOUR, *SIX]),
+    "policy_order": "\n".join([LABEL, *FOUR, *reversed(LINES)]),
+    "policy_without_names": "\n".join([LABEL, *FOUR, *(EVERY[name] for name in PRESENT)]),
+    "policy_names": "\n".join([LABEL, *FOUR, *(f"X-Presign-{name}={EVERY[name]}" for name in PRESENT)]),
+    "changed_paths": "\n".join([LABEL, *FOUR[:3], "*", *LINES]),
+    "other_separator": ":".join([LABEL, *FOUR, *LINES]),
 }
 
 
@@ -132,10 +134,11 @@ def test_a_mistake_of_a_signer_is_named(name: str) -> None:
     assert name in [finding.name for finding in found.findings]
 
 
-def test_an_empty_line_that_a_shell_took_off_is_named() -> None:
-    cut = "\n".join([LABEL, *FOUR, "", "", "203.0.113.0/24"])
-    found = explained(url({"Client": "203.0.113.0/24"}, cut))
-    assert [finding.name for finding in found.findings] == ["policy_lines_left_out"]
+@pytest.mark.parametrize("line", ["X-Presign-Id:nightly", "Id:nightly", "id: nightly", "id=nightly"])
+def test_a_name_that_a_signer_spelled_otherwise_is_told(line: str) -> None:
+    found = explained(url({"Id": "nightly"}, "\n".join([LABEL, *FOUR, line])))
+    assert [finding.name for finding in found.findings] == ["policy_names"]
+    assert "id:…" in found.findings[0].text
 
 
 def test_a_presign_of_version_1_that_was_signed_as_version_2_is_named() -> None:
@@ -144,8 +147,7 @@ def test_a_presign_of_version_1_that_was_signed_as_version_2_is_named() -> None:
         target = f"{BASE}/api/proxy/conn/v1/models?{fields}"
         return [finding.name for finding in explained(target).findings]
 
-    assert told(sign(SECRET, "\n".join([LABEL, *FOUR, *[""] * 6]))) == ["policy_of_nothing"]
-    assert told(sign(SECRET, "\n".join([LABEL, *FOUR]))) == ["other_label"]
+    assert told(sign(SECRET, "\n".join([LABEL, *FOUR]))) == ["policy_of_nothing"]
 
 
 def test_a_key_that_is_not_the_one_that_is_named_is_told() -> None:
@@ -177,9 +179,20 @@ def test_a_misspelled_term_is_named(terms: dict[str, str], name: str) -> None:
 
 
 def test_a_token_of_the_wrong_version_is_named() -> None:
-    ten = Policy(SECRET, EVERY).token
-    for text in (ten.replace("ps2_", "ps1_"), Policy(SECRET, {}).token):
+    two = Policy(SECRET, EVERY).token
+    for text in (two.replace("ps2_", "ps1_"), Policy(SECRET, {}).token):
         assert "token_version" in [finding.name for finding in explained(text).findings]
+
+
+@pytest.mark.parametrize(
+    "lines", [["key:k1", "id:a"], ["id:a", "id:a"], ["id:"], ["Id:a"], ["id:a", "max-bytes:1"]]
+)
+def test_a_token_whose_policy_is_not_in_its_form_is_named(lines: list[str]) -> None:
+    text = "\n".join([*FOUR, *lines])
+    encoded = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    found = explained(f"ps2_{encoded}.{sign(SECRET, f'{LABEL}{chr(10)}{text}')}")
+    assert found.verdict.code == "malformed"
+    assert "token_fields" in [finding.name for finding in found.findings]
 
 
 def test_a_term_that_was_changed_afterwards_is_not_explained_away() -> None:

@@ -279,7 +279,7 @@ def test_each_carrier_is_granted_and_nothing_of_it_is_forwarded(lab: Lab) -> Non
 def test_versions_that_are_mixed_over_carriers_are_malformed(lab: Lab) -> None:
     one, two = Grant("conn"), policy(id="a")
     port = lab.gateway.port
-    ten = two.token.replace("ps2_", "ps1_")
+    older = two.token.replace("ps2_", "ps1_")
     payload = base64.urlsafe_b64encode(f"conn\n{one.expires}\n*\n*".encode()).decode().rstrip("=")
     four = f"ps2_{payload}.{'0' * 64}"
     mixed = [
@@ -288,7 +288,7 @@ def test_versions_that_are_mixed_over_carriers_are_malformed(lab: Lab) -> None:
         ask(port, one.target("v1/a") + "&X-Presign-Id=a", {"X-Presign-Id": "a"}),
         ask(port, f"/p/{one.token}/v1/a", {"Authorization": f"Bearer {two.token}"}),
         ask(port, f"/p/{two.token}/v1/a", {"X-Presign-Id": "a"}),
-        ask(port, f"/p/{ten}/v1/a"),
+        ask(port, f"/p/{older}/v1/a"),
         ask(port, f"/p/{four}/v1/a"),
         ask(port, two.target("v1/a") + "&X-Presign-Id=a"),
         ask(port, two.target("v1/a"), [("X-Presign-Id", "a"), ("X-Presign-Id", "a")]),

@@ -4,8 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from presign_proxy.signing import canonical
+from presign_proxy.signing.signed_policy import PolicyText
 from support.deciding import NOW, ring
 from support.places import TESTS
 
@@ -32,3 +35,32 @@ def test_a_published_source_verifies(vector: dict[str, Any]) -> None:
 def test_the_canonical_strings_are_those_of_the_seeds() -> None:
     assert canonical.presign("c", "1", "GET", "ü") == "PRESIGN-HMAC-SHA256\nc\n1\nGET\nü".encode()
     assert canonical.source("pk", "https://a/ü", "1") == "pk:https://a/ü:1".encode()
+
+
+# Values as a signer under attack would be given them: what is a line elsewhere, and the names of all fields.
+TEXT = st.one_of(
+    st.text("abz019,/*:-", max_size=6),
+    st.sampled_from(
+        ["client:10.0.0.0/8", "id:a", "key:k1", "max-body:9", "PRESIGN-HMAC-SHA256", "conn", "GET"]
+    ),
+)
+GRANT = st.tuples(TEXT, TEXT, TEXT, TEXT)
+POLICY = st.builds(PolicyText, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT)
+
+
+@given(GRANT, POLICY, GRANT, POLICY)
+@settings(max_examples=1000)
+def test_two_grants_never_have_one_canonical_string(
+    one: tuple[str, ...], its: PolicyText, other: tuple[str, ...], others: PolicyText
+) -> None:
+    """No value holds a newline: that is refused before. So only a field makes a line."""
+    same = (one, its) == (other, others)
+    assert (canonical.policy(*one, its) == canonical.policy(*other, others)) is same
+    assert canonical.presign(*one) != canonical.policy(*other, others)
+
+
+def test_the_lines_of_a_policy_are_sorted_by_their_names() -> None:
+    every = PolicyText(client="10.0.0.0/8", id="a", key="k1", max_body="0", max_uses="2", not_before="3")
+    lines = canonical.policy("c", "1", "GET", "x", every).decode().split("\n")[5:]
+    assert lines == ["client:10.0.0.0/8", "id:a", "key:k1", "max-body:0", "max-uses:2", "not-before:3"]
+    assert lines == sorted(lines)

@@ -22,7 +22,7 @@ WRONG = {
     "key": ("a/b", "is not 1 to 64 of A-Z a-z 0-9 _ . -"),
     "id": ("a.b", "is not 1 to 64 of A-Z a-z 0-9 _ -"),
 }
-GOOD = PolicyText("1", "2", "10.0.0.0/8", "0", "k.1", "a")
+GOOD = PolicyText(client="10.0.0.0/8", id="a", key="k.1", max_body="0", max_uses="2", not_before="1")
 
 
 def refused(written: PolicyText) -> str:
@@ -47,7 +47,7 @@ def test_nothing_is_said_of_a_field_that_is_right(name: str) -> None:
 
 
 def test_a_policy_of_eight_kibibytes_is_read_and_one_byte_more_is_not() -> None:
-    longest = PolicyText(client="1" * (8192 - len("\n\n\n\n\n/8")) + "/8")
+    longest = PolicyText(client="1" * (8192 - len("client:/8\n")) + "/8")
     check_written(longest)
     more = longest._replace(client=f"1{longest.client}")
     assert refused(more) == "the signed policy is longer than 8192 bytes"

@@ -11,11 +11,11 @@ from support.signing import sign
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "policy_vectors.json").read_text("utf-8")
 )
-ORDER = ("Not-Before", "Max-Uses", "Client", "Max-Body", "Key", "Id")
+ORDER = ("Client", "Id", "Key", "Max-Body", "Max-Uses", "Not-Before")
 
 
 class Policy(NamedTuple):
-    """A grant of version 2: the four fields, and the six by the last part of their names."""
+    """A grant of version 2: the four fields, and those of the policy by the last part of their names."""
 
     secret: str
     terms: dict[str, str]
@@ -30,9 +30,12 @@ class Policy(NamedTuple):
     def text(self) -> str:
         if self.canonical is not None:
             return self.canonical
-        six = [self.terms.get(name, "") for name in ORDER]
+        return "\n".join(["PRESIGN-HMAC-SHA256-2", *self.lines])
+
+    @property
+    def lines(self) -> list[str]:
         four = [self.connection, str(self.expires), self.methods, self.paths]
-        return "\n".join(["PRESIGN-HMAC-SHA256-2", *four, *six])
+        return [*four, *(f"{name.lower()}:{self.terms[name]}" for name in ORDER if name in self.terms)]
 
     @property
     def signature(self) -> str:
@@ -44,7 +47,7 @@ class Policy(NamedTuple):
             "X-Presign-Expires": str(self.expires),
             "X-Presign-Methods": self.methods,
             "X-Presign-Paths": self.paths,
-            **{f"X-Presign-{name}": value for name, value in self.terms.items()},
+            **{f"X-Presign-{name}": value for name, value in sorted(self.terms.items())},
             "X-Presign-Signature": self.signature,
         }
 
@@ -54,9 +57,7 @@ class Policy(NamedTuple):
 
     @property
     def token(self) -> str:
-        four = [self.connection, str(self.expires), self.methods, self.paths]
-        payload = "\n".join([*four, *(self.terms.get(name, "") for name in ORDER)])
-        encoded = base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
+        encoded = base64.urlsafe_b64encode("\n".join(self.lines).encode()).decode().rstrip("=")
         return f"ps2_{encoded}.{self.signature}"
 
     def target(self, path: str) -> str:

@@ -11,13 +11,17 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
-ORDER = ("not_before", "max_uses", "client", "max_body", "key", "id")
+ORDER = ("client", "id", "key", "max_body", "max_uses", "not_before")
 NAMES = {name: "X-Presign-" + name.replace("_", "-").title() for name in ORDER}
 SECRETS = {"k1": "sk_policy_vectors_first_0123456789", "k2": "sk_policy_vectors_second_0123456789"}
 CONNECTION, PATH, NOW = "conn_vector", "v1/models", 1_800_000_000
 GRANT = {"connection": CONNECTION, "expires": str(NOW + 3600), "methods": "GET,POST", "paths": "v1/*"}
 
 LABEL_1, LABEL_2 = "PRESIGN-HMAC-SHA256", "PRESIGN-HMAC-SHA256-2"
+
+
+def lines_of(terms: dict[str, str]) -> list[str]:
+    return [f"{name.replace('_', '-')}:{terms[name]}" for name in ORDER if name in terms]
 
 
 def base64url(text: str) -> str:
@@ -29,8 +33,8 @@ def vector(about: str, terms: dict[str, str], outcome: str, **more: Any) -> dict
     what is asked; `fields` and `token`, in place of those that the grant makes.
     """
     four = [GRANT["connection"], GRANT["expires"], GRANT["methods"], GRANT["paths"]]
-    six = [terms.get(name, "") for name in ORDER]
-    canonical = more.get("canonical", "\n".join([LABEL_2, *four, *six]))
+    lines = lines_of(terms)
+    canonical = more.get("canonical", "\n".join([LABEL_2, *four, *lines]))
     key = more.get("key", "k1")
     signature = hmac.new(SECRETS[key].encode(), canonical.encode(), hashlib.sha256).hexdigest()
     fields = [(f"X-Presign-{name.title()}", GRANT[name]) for name in ("expires", "methods", "paths")]
@@ -38,7 +42,7 @@ def vector(about: str, terms: dict[str, str], outcome: str, **more: Any) -> dict
     fields += [("X-Presign-Signature", signature)]
     fields = [tuple(pair) for pair in more.get("fields", fields)]
     fields = [(name, signature if value == "{signature}" else value) for name, value in fields]
-    token = more.get("token", f"ps2_{base64url(chr(10).join([*four, *six]))}.{{signature}}")
+    token = more.get("token", f"ps2_{base64url(chr(10).join([*four, *lines]))}.{{signature}}")
     asked = {"method": "GET", "path": PATH, "client": "203.0.113.9", "now": NOW, "content_length": None}
     return {
         "about": about,
@@ -70,14 +74,15 @@ def fields_of(terms: dict[str, str]) -> list[tuple[str, str]]:
     return [*four, *named, ("X-Presign-Signature", "{signature}")]
 
 
-def swapped(*order: str) -> str:
-    values = GRANT | dict.fromkeys(ORDER, "") | ALL
-    return "\n".join([LABEL_2, *(values[name] for name in order)])
+FOUR = [GRANT[name] for name in ("connection", "expires", "methods", "paths")]
+V1 = "\n".join([LABEL_1, *FOUR])
+V2 = "\n".join([LABEL_2, *FOUR, *lines_of(ALL)])
 
 
-FOUR = ("connection", "expires", "methods", "paths")
-V1 = "\n".join([LABEL_1, *(GRANT[name] for name in FOUR)])
-V2 = swapped(*FOUR, *ORDER)
+def lined(*lines: str) -> str:
+    """A canonical string with these lines in place of the policy's."""
+    return "\n".join([LABEL_2, *FOUR, *lines])
+
 
 GOOD = [
     vector("all but max_uses", ALL, "forward"),
@@ -100,7 +105,7 @@ GOOD = [
 ]
 COUNTED = [
     vector("ten uses", {"max_uses": "10"}, "forward"),
-    vector("all six", ALL | {"max_uses": "3"}, "forward"),
+    vector("every field", ALL | {"max_uses": "3"}, "forward"),
 ]
 DENIED = [
     vector("one second too early", {"not_before": str(NOW + 1)}, "not_yet_valid"),
@@ -120,14 +125,24 @@ INVALID = [
     vector("the five lines of version 1", ALL, "invalid", canonical=V1),
     vector("a newline at the end", ALL, "invalid", canonical=V2 + "\n"),
     vector("CR LF", ALL, "invalid", canonical=V2.replace("\n", "\r\n")),
-    vector("the policy before the grant", ALL, "invalid", canonical=swapped(*ORDER, *FOUR)),
-    vector("the six by their names", ALL, "invalid", canonical=swapped(*FOUR, *sorted(ORDER))),
-    vector("no empty lines", ALL, "invalid", canonical="\n".join(filter(None, V2.split("\n")))),
-    vector("no last empty lines", {"client": "203.0.113.0/24"}, "invalid", canonical="\n".join(
-        [LABEL_2, *(GRANT[name] for name in FOUR), "", "", "203.0.113.0/24"])),
+    vector("the policy before the grant", ALL, "invalid", canonical="\n".join(
+        [LABEL_2, *lines_of(ALL), *FOUR])),
+    vector("the fields in reverse order", ALL, "invalid", canonical=lined(*reversed(lines_of(ALL)))),
+    vector("values without their names", ALL, "invalid", canonical=lined(
+        *(ALL[name] for name in ORDER if name in ALL))),
+    vector("a line for an absent field", ALL, "invalid", canonical=lined(
+        *lines_of(ALL | {"max_uses": ""}))),
+    vector("names as in the query", ALL, "invalid", canonical=lined(
+        *(f"{NAMES[name]}:{ALL[name]}" for name in ORDER if name in ALL))),
+    vector("names with a low line", ALL, "invalid", canonical=lined(
+        *(f"{name}:{ALL[name]}" for name in ORDER if name in ALL))),
+    vector("a blank behind the colon", ALL, "invalid", canonical=lined(
+        *(line.replace(":", ": ", 1) for line in lines_of(ALL)))),
+    vector("a value under another name", {"id": "a"}, "invalid", canonical=lined("key:a")),
     vector("a field added afterwards", {"id": "a"}, "invalid", canonical=V1),
-    vector("a wider network than was signed", {"client": "0.0.0.0/0"}, "invalid", canonical="\n".join(
-        [LABEL_2, *(GRANT[name] for name in FOUR), "", "", "203.0.113.0/24", "", "", ""])),
+    vector("a field taken off afterwards", {"id": "a"}, "invalid", canonical=lined("id:a", "max-uses:1")),
+    vector("a wider network than was signed", {"client": "0.0.0.0/0"}, "invalid", canonical=lined(
+        "client:203.0.113.0/24")),
 ]  # fmt: skip
 
 
@@ -150,9 +165,17 @@ UNGRAMMATICAL = [
     *(wrong("key", value) for value in ("a/b", "a b", "a,b", "\u00fc", "a" * 65)),
     *(wrong("id", value) for value in ("a.b", "a/b", "a b", "\u00fc", "a" * 65)),
 ]  # fmt: skip
-FOUR_FIELDS = base64url("\n".join(GRANT[name] for name in FOUR))
-TEN_FIELDS = base64url("\n".join([*(GRANT[name] for name in FOUR), *(ALL.get(name, "") for name in ORDER)]))
-NO_TERMS = base64url("\n".join([*(GRANT[name] for name in FOUR), *([""] * 6)]))
+FOUR_LINES = base64url("\n".join(FOUR))
+ALL_LINES = base64url("\n".join([*FOUR, *lines_of(ALL)]))
+
+
+def wrong_token(about: str, *lines: str) -> dict[str, Any]:
+    """A token with these lines behind the four, signed as it stands."""
+    payload = base64url("\n".join([*FOUR, *lines]))
+    token = f"ps2_{payload}.{{signature}}"
+    return vector(about, {}, "malformed", token=token, canonical=lined(*lines))
+
+
 CONFUSED = [
     vector("an empty field", {}, "malformed", fields=fields_of({"id": ""})),
     vector("an empty field beside others", {}, "malformed", fields=fields_of({"id": "a", "client": ""})),
@@ -161,10 +184,24 @@ CONFUSED = [
     vector("a field in other case", {}, "malformed", fields=fields_of({"X-Presign-ID": "a"})),
 ]
 TOKENS = [
-    vector("ps2_ with four fields", {}, "malformed", token=f"ps2_{FOUR_FIELDS}.{{signature}}", canonical=V1),
-    vector("ps1_ with ten fields", ALL, "malformed", token=f"ps1_{TEN_FIELDS}.{{signature}}"),
-    vector("ps2_ without any policy", {}, "malformed", token=f"ps2_{NO_TERMS}.{{signature}}"),
-    vector("ps2_ with padding", ALL, "malformed", token=f"ps2_{TEN_FIELDS}=.{{signature}}"),
+    vector("ps2_ with four lines", {}, "malformed", token=f"ps2_{FOUR_LINES}.{{signature}}", canonical=V1),
+    vector("ps1_ with a policy", ALL, "malformed", token=f"ps1_{ALL_LINES}.{{signature}}"),
+    vector("ps2_ with padding", ALL, "malformed", token=f"ps2_{ALL_LINES}=.{{signature}}"),
+    wrong_token("ps2_ with an empty line", ""),
+    wrong_token("ps2_ with an empty line at the end", "id:a", ""),
+    wrong_token("ps2_ with a field that is not known", "id:a", "max-bytes:1"),
+    wrong_token("ps2_ with a field of version 1", "expires:0"),
+    wrong_token("ps2_ with an empty value", "id:"),
+    wrong_token("ps2_ with a name alone", "id"),
+    wrong_token("ps2_ with a field twice", "id:a", "id:a"),
+    wrong_token("ps2_ with a field twice, and two values", "id:a", "id:b"),
+    wrong_token("ps2_ with fields that are not sorted", "key:k1", "id:a"),
+    wrong_token("ps2_ with a name in upper case", "Id:a"),
+    wrong_token("ps2_ with a name as in the query", "X-Presign-Id:a"),
+    wrong_token("ps2_ with a blank", "id: a"),
+    wrong_token("ps2_ with the values alone", "a"),
+    wrong_token("ps2_ with more lines than there are fields", *lines_of(ALL | {"max_uses": "1"}), "z:1"),
+    wrong_token("ps2_ with CR LF", "id:a\r", "key:k1"),
 ]
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from typing import Final, NamedTuple
 
 from ..core.decision import Deny, Forward
 from ..core.recognise import has_gateway_form, is_source_of_another_name
+from ..errors import Malformed
 from ..http.message import Request
 from ..signing.carrier_names import API_PROXY, MAX_LIST, TERMS
-from ..signing.signed_policy import PolicyText
+from ..signing.signed_policy import SIGNED_AS, PolicyText, read_lines
 from ..signing.source_scheme import Source
 from ..signing.tokens import has_start
 from . import misspellings
@@ -147,7 +148,7 @@ def _tokens(loose: Loose) -> Iterator[Finding]:
 
 def _token_fields(prefix: str, lines: list[str]) -> Iterator[Finding]:
     count = len(lines)
-    if prefix == "ps1_" and count == 10:
+    if prefix == "ps1_" and any(line.partition(":")[0] in SIGNED_AS.values() for line in lines[4:]):
         yield Finding("token_version", "The token holds a policy, so it begins with ps2_, not with ps1_.")
     elif prefix == "ps2_" and (count == 4 or not any(lines[4:])):
         text = "The token holds no policy, so it is one of version 1: four lines, and it begins with ps1_."
@@ -155,9 +156,18 @@ def _token_fields(prefix: str, lines: list[str]) -> Iterator[Finding]:
     elif prefix == "ps1_" and count != 4:
         text = f"The token holds {count} lines: id, expires, methods and paths, without a newline at the end."
         yield Finding("token_fields", text)
-    elif prefix == "ps2_" and count != 10:
-        text = f"The token holds {count} lines: a ps2_ token has ten, those of absent fields empty."
-        yield Finding("token_fields", text)
+    elif prefix == "ps2_" and (why := _wrong_with_lines(lines[4:])):
+        yield Finding("token_fields", f"The token's policy is not in its form: {why}.")
+
+
+def _wrong_with_lines(lines: list[str]) -> str:
+    """Return what is wrong with the lines of a policy in a token; empty if nothing is."""
+    try:
+        read_lines(lines)
+    except Malformed:
+        names = ", ".join(f"{name}:…" for name in SIGNED_AS.values())
+        return f"behind the paths comes one line for each field that is present, in this order: {names}"
+    return ""
 
 
 class _Spelled(NamedTuple):

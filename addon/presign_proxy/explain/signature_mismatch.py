@@ -9,7 +9,9 @@ from typing import Final, NamedTuple
 from ..core.connection import Connection
 from ..core.registry import Registry
 from ..signing import canonical
+from ..signing.carrier_names import TERMS
 from ..signing.keys import Try
+from ..signing.signed_policy import SIGNED_AS
 from ..units import instant
 from .explanation import Finding, printable
 from .signer_mistakes import ONLY_PLAIN, PLAIN, SECRETS, Signable, message
@@ -19,6 +21,8 @@ MAX_OTHERS: Final = 5000
 AS_SENT: Final = "as_sent"
 AS_REPAIRED: Final = "as_repaired"
 
+_FIELDS: Final = ", ".join(TERMS.values()).replace(", X-Presign", ", ")
+_LINES: Final = ", ".join(f"{name}:…" for name in SIGNED_AS.values())
 _MESSAGE_TEXTS: Final = {
     "trailing_newline": (
         "The signature was made over the canonical string with a newline at its end, as `echo` and "
@@ -34,8 +38,7 @@ _MESSAGE_TEXTS: Final = {
     ),
     "other_label": (
         f"The signature was made with another label in the first line: it must be {canonical.PRESIGN_LABEL}, "
-        f"and {canonical.POLICY_LABEL} where there is a policy (X-Presign-Not-Before, -Max-Uses, -Client, "
-        "-Max-Body, -Key, -Id)."
+        f"and {canonical.POLICY_LABEL} where there is a policy ({_FIELDS})."
     ),
     "no_label": "The signature was made without the first part of the canonical string.",
     "fields_swapped": "The signature was made over the right values in another order.",
@@ -44,19 +47,23 @@ _MESSAGE_TEXTS: Final = {
         f"sign five lines, the first of them {canonical.PRESIGN_LABEL}."
     ),
     "policy_not_signed": (
-        "The signature was made without the lines of the policy: X-Presign-Not-Before, -Max-Uses, -Client, "
-        "-Max-Body, -Key and -Id are signed too, and cannot be added afterwards."
+        f"The signature was made without the lines of the policy: each of {_FIELDS} that is there is signed "
+        "too, and cannot be added afterwards."
     ),
-    "policy_lines_left_out": (
-        "The signature was made without the empty lines of the policy: all six fields have a line, also "
-        "absent ones, and also at the end ($(…) in a shell removes empty lines there)."
+    "policy_empty_lines": (
+        "The signature was made with lines for fields that are absent: only a field that is present has one."
     ),
     "policy_order": (
-        "The signature was made over the policy in another order: not before, max uses, client, max body, "
-        "key, id, each on its line, behind the paths."
+        "The signature was made over the policy in another order: its lines come behind the paths, sorted by "
+        f"name ({_LINES})."
     ),
-    "policy_with_names": "The signature was made over names and values: the lines hold the values alone.",
-    "policy_with_zeros": "The signature was made with 0 for what is absent: such a line is empty.",
+    "policy_without_names": (
+        "The signature was made over the values of the policy alone: each line begins with the name of its "
+        f"field ({_LINES})."
+    ),
+    "policy_names": (
+        f"The signature was made over the policy with its names spelled otherwise: {_LINES}, without blanks."
+    ),
     "percent_encoded": (
         "The signature was made over percent-encoded values: sign the plain text, and encode it for the URL "
         "only."

@@ -12,10 +12,10 @@ from urllib.parse import quote, unquote_plus
 
 from ..signing.canonical import POLICY_LABEL, PRESIGN_LABEL
 from ..signing.carrier_names import TERMS
-from ..signing.signed_policy import PolicyText
+from ..signing.signed_policy import SIGNED_AS, PolicyText, lines_of
 
 _POLICY_ORDERS: Final = 720
-"""The number of all orders of the six fields of a policy."""
+"""Most orders of the lines of a policy that are tried: all orders of six."""
 _ORDERS: Final = 240
 """Most orders of the lists that are tried: enough for all orders of five items, or of four and three."""
 _LABELS: Final = (
@@ -39,7 +39,7 @@ class Signable(NamedTuple):
 
     @property
     def values(self) -> tuple[str, ...]:
-        return (*self[:4], *(self.written or ()))
+        return (*self[:4], *(lines_of(self.written) if self.written is not None else ()))
 
     def lines(self) -> tuple[str, ...]:
         return self.label, *self.values
@@ -73,12 +73,12 @@ def _messages(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator
     yield "literal_backslash_n", message(lines, "\\n")
     for separator in ("", ":", "|", " ", "&", ","):
         yield "other_separator", message(lines, separator)
+    yield from _of_policy(base)
     for label in _LABELS:
         yield "other_label", message((label, *base.values))
     yield "no_label", message(base.values)
     for at in ((0, 1, 3, 2), (0, 2, 3, 1)):
         yield "fields_swapped", message((base.label, *(base.values[one] for one in at), *base.values[4:]))
-    yield from _of_policy(base)
     for name, changed in _changed(base, asked, raw):
         yield name, message(changed.lines())
         yield name, message(changed.lines()) + b"\n"
@@ -87,29 +87,40 @@ def _messages(base: Signable, asked: tuple[str, str], raw: Signable) -> Iterator
 
 
 def _of_policy(base: Signable) -> Iterator[tuple[str, bytes]]:
-    """Yield mistakes with the six fields of version 2, or with their absence."""
+    """Yield mistakes with the lines of version 2, or with their absence."""
     plain = base._replace(written=None)
     if base.written is None:
-        yield "policy_of_nothing", message(base._replace(written=PolicyText()).lines())
+        yield "policy_of_nothing", message((POLICY_LABEL, *plain.values))
         return
-    terms = base.written
     yield "policy_not_signed", message(plain.lines())
     yield "policy_not_signed", message((POLICY_LABEL, *plain.values))
-    present = tuple(filter(None, terms))
-    yield "policy_lines_left_out", message((*plain._replace(written=terms).lines()[:5], *present))
-    yield "policy_lines_left_out", message(base.lines()).rstrip(b"\n")
-    by_name = tuple(value for _, value in sorted(terms._asdict().items()))
-    orders = [by_name, tuple(filter(None, by_name)), tuple(reversed(terms)), tuple(reversed(present))]
-    orders += list(islice(permutations(terms), _POLICY_ORDERS))
-    for order in orders:
+    lines = lines_of(base.written)
+    for order in islice(permutations(lines), _POLICY_ORDERS):
         yield "policy_order", message((POLICY_LABEL, *plain.values, *order))
-    yield "policy_order", message((POLICY_LABEL, *terms, *plain.values))
-    named = [f"{name}={value}" for name, value in zip(TERMS.values(), terms, strict=True) if value]
-    yield "policy_with_names", message((POLICY_LABEL, *plain.values, *named))
-    yield (
-        "policy_with_zeros",
-        message(base._replace(written=PolicyText(*(one or "0" for one in terms))).lines()),
-    )
+    yield "policy_order", message((POLICY_LABEL, *lines, *plain.values))
+    values = [value for value in base.written if value]
+    for order in islice(permutations(values), _POLICY_ORDERS):
+        yield "policy_without_names", message((POLICY_LABEL, *plain.values, *order))
+    for spelled in _policy_spellings(base.written):
+        yield "policy_names", message((POLICY_LABEL, *plain.values, *spelled))
+    every = [f"{name}:{value}" for name, value in zip(SIGNED_AS.values(), base.written, strict=True)]
+    yield "policy_empty_lines", message((POLICY_LABEL, *plain.values, *every))
+    bare = [line if value else "" for line, value in zip(every, base.written, strict=True)]
+    yield "policy_empty_lines", message((POLICY_LABEL, *plain.values, *bare))
+
+
+def _policy_spellings(written: PolicyText) -> Iterator[list[str]]:
+    """Yield the lines of a policy with names in other spellings, and with other separators."""
+    present = [(field, value) for field, value in written._asdict().items() if value]
+    for names in (
+        SIGNED_AS,
+        TERMS,
+        {field: name[10:] for field, name in TERMS.items()},
+        {field: field for field in TERMS},
+    ):
+        for separator in (":", ": ", "=", " "):
+            yield [f"{names[field]}{separator}{value}" for field, value in present]
+    yield [f"{name.lower()}:{value}" for name, value in ((TERMS[field], value) for field, value in present)]
 
 
 def _orders(text: str) -> Iterator[str]:

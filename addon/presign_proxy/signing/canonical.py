@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .signed_policy import PolicyText
+from .signed_policy import PolicyText, lines_of
 
 PRESIGN_LABEL: Final = "PRESIGN-HMAC-SHA256"
 POLICY_LABEL: Final = "PRESIGN-HMAC-SHA256-2"
@@ -20,12 +20,13 @@ def presign(connection_id: str, expires: str, methods: str, paths: str) -> bytes
 
 
 def policy(connection_id: str, expires: str, methods: str, paths: str, written: PolicyText) -> bytes:
-    """Return the canonical string of version 2: eleven lines, no newline at the end.
+    """Return the canonical string of version 2: five lines and one for each field of the policy.
 
-    The last six lines are the policy; the line of an absent field is empty. The first line differs from that
-    of version 1, so no signature is valid for both.
+    There is no newline at the end. The first line differs from that of version 1, so no signature is valid
+    for both. No value contains a newline, so no value can look like the line of a field.
     """
-    return "\n".join((POLICY_LABEL, connection_id, expires, methods, paths, *written)).encode("utf-8")
+    lines = (POLICY_LABEL, connection_id, expires, methods, paths, *lines_of(written))
+    return "\n".join(lines).encode("utf-8")
 
 
 def source(project_key: str, src_url: str, exp: str) -> bytes:

@@ -16,14 +16,14 @@ NAMES: Final = {
 }
 """The names of the fields of version 1, in query and header."""
 TERMS: Final = {
-    "not_before": "X-Presign-Not-Before",
-    "max_uses": "X-Presign-Max-Uses",
     "client": "X-Presign-Client",
-    "max_body": "X-Presign-Max-Body",
-    "key": "X-Presign-Key",
     "id": "X-Presign-Id",
+    "key": "X-Presign-Key",
+    "max_body": "X-Presign-Max-Body",
+    "max_uses": "X-Presign-Max-Uses",
+    "not_before": "X-Presign-Not-Before",
 }
-"""The names of the fields of a signed policy, in the order in which they are signed.
+"""The names of the fields of a signed policy, in the order in which they are signed: sorted by code point.
 
 A presign with any of them is of version 2.
 """

@@ -1,8 +1,11 @@
 """The signed policy: conditions that a signer may add to methods, paths and expiry (`PRESIGN-HMAC-SHA256-2`).
 
-It has six optional fields, and all of them are signed. A presign with at least one is of version 2, a presign
-with none is of version 1. No presign can be read as both: an empty field in a query or header is malformed,
-and so is a token of version 2 in which all six are empty.
+All of its fields are optional, and all that are present are signed, each as a line `name:value`. A presign
+with at least one is of version 2, a presign with none is of version 1. No presign can be read as both: an
+empty field is malformed, and so is a token of version 2 without any field.
+
+A field that is not known is malformed. So a field can be added without a third version: a gateway that does
+not know it refuses what it cannot check.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ..errors import Malformed
 from ..regexes import late
 from . import grammar
+from .carrier_names import TERMS
 
 if TYPE_CHECKING:
     from ..http.networks import Network
@@ -23,27 +27,31 @@ MAX_CLIENTS: Final = 64
 """Most networks of a list; the same limit as for methods and paths."""
 
 _GRAMMAR: Final = {
-    "not_before": (grammar.NUMBER, "is not a plain Unix time in seconds"),
-    "max_uses": (grammar.NUMBER, "is not a whole number from 1 on"),
     "client": (r"[0-9a-f:.]+/[0-9]+(?:,[0-9a-f:.]+/[0-9]+)*", "is not a comma-separated list of networks"),
-    "max_body": (grammar.UNIX_TIME, "is not a whole number of bytes"),
-    "key": (grammar.KEY_ID, "is not 1 to 64 of A-Z a-z 0-9 _ . -"),
     "id": (grammar.PRESIGN_ID, "is not 1 to 64 of A-Z a-z 0-9 _ -"),
+    "key": (grammar.KEY_ID, "is not 1 to 64 of A-Z a-z 0-9 _ . -"),
+    "max_body": (grammar.UNIX_TIME, "is not a whole number of bytes"),
+    "max_uses": (grammar.NUMBER, "is not a whole number from 1 on"),
+    "not_before": (grammar.NUMBER, "is not a plain Unix time in seconds"),
 }
-# One pattern for all six fields, joined by LF. No field may contain a LF, so each field matches its own line.
-_WRITTEN = late("\n".join(f"(?:{form})?" for form, _ in _GRAMMAR.values()))
+SIGNED_AS: Final = {field: name.removeprefix("X-Presign-").lower() for field, name in TERMS.items()}
+"""The name of each field in its signed line, in the order of the lines: sorted by code point."""
+_FIELDS: Final = {name: field for field, name in SIGNED_AS.items()}
+# One pattern for all lines, each ending in LF. No value may contain a LF, so each matches its own line.
+_WRITTEN = late("".join(rf"(?:{SIGNED_AS[field]}:(?:{form})\n)?" for field, (form, _) in _GRAMMAR.items()))
 _MAX_TEXT: Final = 8 * 1024
+"""Most bytes of all lines, with the newline of each."""
 
 
 class PolicyText(NamedTuple):
-    """The six fields as in the canonical string, in its order; empty if absent."""
+    """The values of the fields as they are signed, in the order of their lines; empty if absent."""
 
-    not_before: str = ""
-    max_uses: str = ""
     client: str = ""
-    max_body: str = ""
-    key: str = ""
     id: str = ""
+    key: str = ""
+    max_body: str = ""
+    max_uses: str = ""
+    not_before: str = ""
 
 
 class Terms(NamedTuple):
@@ -67,12 +75,36 @@ NO_TERMS: Final = Terms()
 """The terms of every presign of version 1."""
 
 
+def lines_of(written: PolicyText) -> list[str]:
+    """Return the signed lines of the present fields, `name:value`, sorted by name."""
+    return [f"{name}:{value}" for name, value in zip(_FIELDS, written, strict=True) if value]
+
+
+def read_lines(lines: list[str]) -> dict[str, str]:
+    """Return the fields that lines state, as `lines_of` writes them. Raises Malformed.
+
+    Strict: the names are known, sorted, each is there once, and no value is empty. So a policy has one form.
+    """
+    found: dict[str, str] = {}
+    before = ""
+    for line in lines:
+        name, _, value = line.partition(":")
+        field = _FIELDS.get(name)
+        if field is None or not value:
+            raise Malformed("the signed policy holds a line that is not a known field with a value")
+        if name <= before:
+            raise Malformed("the fields of the signed policy are not sorted by name, or one is given twice")
+        found[field] = value
+        before = name
+    return found
+
+
 def check_written(written: PolicyText) -> None:
     """Check the grammar of the fields. Raises Malformed.
 
     Nothing is verified yet, so this takes linear time and does not parse networks.
     """
-    text = "\n".join(written)
+    text = "".join(f"{line}\n" for line in lines_of(written))
     if len(text) <= _MAX_TEXT and _WRITTEN.fullmatch(text):
         return
     for name, value in written._asdict().items():
@@ -131,12 +163,12 @@ def write(terms: Terms) -> PolicyText | None:
     if terms == NO_TERMS:
         return None
     written = PolicyText(
-        not_before=_digits(terms.not_before),
-        max_uses=_digits(terms.max_uses),
         client=",".join(sorted({str(network) for network in terms.clients})),
-        max_body=_digits(terms.max_body),
-        key=terms.key or "",
         id=terms.id or "",
+        key=terms.key or "",
+        max_body=_digits(terms.max_body),
+        max_uses=_digits(terms.max_uses),
+        not_before=_digits(terms.not_before),
     )
     try:
         check_written(written)

@@ -8,54 +8,51 @@ from ..errors import Malformed
 from ..http.percent import decodings
 from ..regexes import late
 from . import base64url, grammar
-from .signed_policy import PolicyText
+from .signed_policy import SIGNED_AS, PolicyText, lines_of, read_lines
 
 PREFIXES: Final = (b"ps1_", b"ps2_")
 """The prefixes of version 1, and of version 2, which contains a signed policy."""
 _TOKEN = late(rf"ps([12])_([A-Za-z0-9_-]+)\.({grammar.SIGNATURE})".encode())
-# The ten fields of version 2 take at least nineteen characters.
+# The shortest grant with one field, such as `id:a`, takes twelve bytes: sixteen characters.
 _BEGINS = late(rb"ps1_|ps2_[A-Za-z0-9_-]{16}")
 _SIGNATURE = late(rf"\.{grammar.SIGNATURE}".encode())
 SHAPE: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,30}[A-Za-z0-9._-])?"
 """Text that programs expect at the beginning of a provider's keys, as `sk-ant-api03-`."""
 _SHAPE = late(SHAPE.encode())
 _LONGEST_SHAPE: Final = 32
-_POLICY: Final = ("connection_id", "expires", "methods", "paths", *PolicyText._fields)
+_GRANT: Final = ("connection_id", "expires", "methods", "paths")
 
 
 def parse_token(token: bytes) -> dict[str, str]:
     """Parse a token into its fields. Raises Malformed.
 
-    The form is `ps1_` base64url(id LF expires LF methods LF paths) `.` signature. After `ps2_`, the six
-    fields of a signed policy follow those four.
+    The form is `ps1_` base64url(id LF expires LF methods LF paths) `.` signature. After `ps2_`, the signed
+    lines of a policy follow those four.
 
-    Strict: the base64url is canonical, and there are exactly four or exactly ten fields. The six fields of
-    `ps2_` must not all be empty, because such a token would be a second form of version 1.
+    Strict: the base64url is canonical, and there are exactly four lines, or four and those of a policy in
+    their one form. The policy of `ps2_` must not be empty, because such a token would be a second form of
+    version 1.
     """
     match = _TOKEN.fullmatch(token)
     if not match:
         raise Malformed("the token is not of the form ps1_{base64url}.{signature}, or ps2_ with a policy")
     version, encoded, signature = match.groups()
-    values = base64url.decode(encoded, "the token").split("\n", len(_POLICY))
+    values = base64url.decode(encoded, "the token").split("\n", len(_GRANT) + len(SIGNED_AS))
+    if len(values) < len(_GRANT) or (version == b"1" and len(values) > len(_GRANT)):
+        raise Malformed("the token does not hold exactly four fields")
+    connection_id, expires, methods, paths = values[:4]
+    fields = {
+        "connection_id": connection_id,
+        "expires": expires,
+        "methods": methods,
+        "paths": paths,
+        "signature": signature.decode("ascii"),
+    }
     if version == b"1":
-        if len(values) != 4:
-            raise Malformed("the token does not hold exactly four fields")
-        connection_id, expires, methods, paths = values
-        return {
-            "connection_id": connection_id,
-            "expires": expires,
-            "methods": methods,
-            "paths": paths,
-            "signature": signature.decode("ascii"),
-        }
-    if len(values) != len(_POLICY):
-        raise Malformed("the token does not hold exactly ten fields")
-    fields = dict(zip(_POLICY, values, strict=True))
-    terms = {name: fields.pop(name) for name in PolicyText._fields}
-    if not any(terms.values()):
+        return fields
+    if len(values) == len(_GRANT):
         raise Malformed("the token is of version 2 but holds no policy")
-    present = {name: value for name, value in terms.items() if value}
-    return {**fields, **present, "signature": signature.decode("ascii")}
+    return fields | read_lines(values[4:])
 
 
 def format_token(
@@ -67,8 +64,8 @@ def format_token(
     written: PolicyText | None = None,
 ) -> str:
     """Return the token of a grant. The inverse of `parse_token`."""
-    version, terms = ("1", ()) if written is None else ("2", tuple(written))
-    payload = "\n".join((connection_id, expires, methods, paths, *terms))
+    version, lines = ("1", []) if written is None else ("2", lines_of(written))
+    payload = "\n".join((connection_id, expires, methods, paths, *lines))
     return f"ps{version}_{base64url.encode(payload)}.{signature}"
 
 

@@ -110,10 +110,14 @@ def _add_token(loose: Loose, token: bytes, carrier: str) -> None:
     payload = text_of(encoded)
     if payload is None:
         return
-    names = ("connection_id", "expires", "methods", "paths", *(TERMS if token.startswith(b"ps2_") else ()))
-    for field, text in zip(names, payload.replace("\r\n", "\n").split("\n"), strict=False):
-        if text or field not in TERMS:
-            _add(loose, field, text, text.encode("utf-8", "replace"), b"", carrier)
+    lines = payload.replace("\r\n", "\n").split("\n")
+    values = list(zip(("connection_id", "expires", "methods", "paths"), lines, strict=False))
+    for line in lines[4:]:
+        name, _, value = line.partition(":")
+        field = name.strip().lower().removeprefix("x-presign-").replace("-", "_")
+        values += [(field, value.strip())] if field in TERMS else []
+    for field, text in values:
+        _add(loose, field, text, text.encode("utf-8", "replace"), b"", carrier)
     if dot:
         _add(loose, "signature", signature.decode("utf-8", "replace"), signature, b"", carrier)
 
