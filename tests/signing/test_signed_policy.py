@@ -10,7 +10,9 @@ from presign_proxy.signing.signed_policy import (
     PolicyText,
     Terms,
     check_written,
+    lines_of,
     parse,
+    read_lines,
     wrong_with,
 )
 
@@ -44,6 +46,30 @@ def test_nothing_is_said_of_a_field_that_is_right(name: str) -> None:
     assert wrong_with(name, getattr(GOOD, name)) == ""
     check_written(GOOD)
     check_written(PolicyText(**{name: getattr(GOOD, name)}))
+
+
+def test_the_lines_of_a_policy_are_read_as_they_are_written() -> None:
+    for written in (GOOD, PolicyText(), *(PolicyText(**{name: "1"}) for name in PolicyText._fields)):
+        read = read_lines(lines_of(written))
+        assert PolicyText(**read) == written
+        assert all(read.values())
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["id:"], "not a known field with a value"),
+        (["id"], "not a known field with a value"),
+        ([""], "not a known field with a value"),
+        (["max_uses:1"], "not a known field with a value"),
+        (["id:a", "zone:1"], "not a known field with a value"),
+        (["key:a", "id:a"], "not sorted by name"),
+        (["id:a", "id:b"], "given twice"),
+    ],
+)
+def test_lines_in_any_other_form_are_refused(lines: list[str], why: str) -> None:
+    with pytest.raises(Malformed, match=why):
+        read_lines(lines)
 
 
 def test_a_policy_of_eight_kibibytes_is_read_and_one_byte_more_is_not() -> None:

@@ -85,18 +85,12 @@ def read_lines(lines: list[str]) -> dict[str, str]:
 
     Strict: the names are known, sorted, each is there once, and no value is empty. So a policy has one form.
     """
-    found: dict[str, str] = {}
-    before = ""
-    for line in lines:
-        name, _, value = line.partition(":")
-        field = _FIELDS.get(name)
-        if field is None or not value:
-            raise Malformed("the signed policy holds a line that is not a known field with a value")
-        if name <= before:
-            raise Malformed("the fields of the signed policy are not sorted by name, or one is given twice")
-        found[field] = value
-        before = name
-    return found
+    pairs = [(name, value) for name, _, value in (line.partition(":") for line in lines)]
+    if any(name not in _FIELDS or not value for name, value in pairs):
+        raise Malformed("the signed policy holds a line that is not a known field with a value")
+    if any(one[0] >= other[0] for one, other in pairwise(pairs)):
+        raise Malformed("the fields of the signed policy are not sorted by name, or one is given twice")
+    return {_FIELDS[name]: value for name, value in pairs}
 
 
 def check_written(written: PolicyText) -> None:

@@ -20,7 +20,8 @@ SHAPE: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,30}[A-Za-z0-9._-])?"
 """Text that programs expect at the beginning of a provider's keys, as `sk-ant-api03-`."""
 _SHAPE = late(SHAPE.encode())
 _LONGEST_SHAPE: Final = 32
-_GRANT: Final = ("connection_id", "expires", "methods", "paths")
+_LINES: Final = 4
+"""The lines of a grant: id, expires, methods and paths."""
 
 
 def parse_token(token: bytes) -> dict[str, str]:
@@ -37,10 +38,10 @@ def parse_token(token: bytes) -> dict[str, str]:
     if not match:
         raise Malformed("the token is not of the form ps1_{base64url}.{signature}, or ps2_ with a policy")
     version, encoded, signature = match.groups()
-    values = base64url.decode(encoded, "the token").split("\n", len(_GRANT) + len(SIGNED_AS))
-    if len(values) < len(_GRANT) or (version == b"1" and len(values) > len(_GRANT)):
+    values = base64url.decode(encoded, "the token").split("\n", _LINES + len(SIGNED_AS))
+    if len(values) < _LINES or (version == b"1" and len(values) > _LINES):
         raise Malformed("the token does not hold exactly four fields")
-    connection_id, expires, methods, paths = values[:4]
+    connection_id, expires, methods, paths = values[:_LINES]
     fields = {
         "connection_id": connection_id,
         "expires": expires,
@@ -50,9 +51,9 @@ def parse_token(token: bytes) -> dict[str, str]:
     }
     if version == b"1":
         return fields
-    if len(values) == len(_GRANT):
+    if len(values) == _LINES:
         raise Malformed("the token is of version 2 but holds no policy")
-    return fields | read_lines(values[4:])
+    return fields | read_lines(values[_LINES:])
 
 
 def format_token(
