@@ -72,7 +72,7 @@ def admission(limiter: Limiter, count: int) -> Call:
         request: Any = SimpleNamespace(counters=urls[number % 10], request_id=f"req_{number:024x}")
         while True:
             try:
-                slot = await limiter.admit(request)
+                slot = (await limiter.admit(request)).slot
                 break
             except Denied:  # somebody else had the disk for a quarter of a second
                 limiter.counts["late"] += 1

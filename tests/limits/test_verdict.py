@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from presign_proxy.limits.counter import SECOND, Counter, Weighed, weigh
 from presign_proxy.limits.rules import Concurrency, Quota, Rate, Requester, tallies_of
-from presign_proxy.limits.verdict import FOREVER, Verdict, fields, reached, sentence
+from presign_proxy.limits.verdict import FOREVER, Verdict, granted_fields, reached, refused_fields, sentence
 from support.deciding import NOW
 from support.structured_fields import parsed
 
@@ -17,7 +17,8 @@ WHO = Requester("conn", "0" * 32, "192.0.2.1", NOW + 60)
 
 def told(*pairs: tuple[Counter, Weighed]) -> dict[str, str]:
     verdict = Verdict(tuple(one for _, one in pairs))
-    return {name.decode(): value.decode() for name, value in fields([one for one, _ in pairs], verdict)}
+    found = refused_fields([one for one, _ in pairs], verdict)
+    return {name.decode(): value.decode() for name, value in found}
 
 
 RATE = Rate(60, 60, 10).counter(WHO, NOW)
@@ -50,6 +51,24 @@ def test_fields_of_a_refusal_are_structured_and_name_every_limit() -> None:
 def test_a_refused_request_is_told_what_is_left_without_it() -> None:
     answer = told((RATE, weigh(RATE, 0, NOW * SECOND)), (SLOTS, weigh(SLOTS, 20, NOW * SECOND)))
     assert parsed(answer["RateLimit"])["rate-60s-connection"] == {"r": 10}
+
+
+def test_a_granted_request_is_told_what_is_left_after_it() -> None:
+    counters = [RATE, DAY, SLOTS, USES, ETERNAL]
+    verdict = Verdict(
+        tuple(weigh(one, state, NOW * SECOND) for one, state in zip(counters, (0, 3, 19, 4, 0), strict=True))
+    )
+    answer = {name.decode(): value.decode() for name, value in granted_fields(counters, verdict)}
+    assert list(answer) == ["RateLimit-Policy", "RateLimit"]
+    state = answer["RateLimit"].split(", ")
+    assert [parsed(one) for one in state[:4]] == [
+        {"rate-60s-connection": {"r": 9}},
+        {"quota-day-connection": {"r": 996, "t": DAY.until - NOW}},
+        {"concurrency-url": {"r": 0}},
+        {"uses": {"r": 0}},
+    ]
+    assert parsed(state[4]) == {"uses": {"r": 4}}
+    assert parsed(answer["RateLimit-Policy"].rpartition(", ")[0])["uses"] == {"q": 5}
 
 
 @pytest.mark.parametrize(("counter", "after"), [(USES, 60), (ETERNAL, FOREVER)])

@@ -46,6 +46,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "url": {"limits": [{"quota": "5/month", "per": "url"}]},
     "all": {"limits": [{"rate": "60/minute", "burst": 2}, {"concurrency": 9, "per": "url"}], "max_uses": 5},
     "narrow": {"limits": [{"rate": "5/day"}], "max_uses": 2},
+    "none": {},
 }
 _expiries = itertools.count(int(time.time()) + 3600)
 
@@ -277,6 +278,29 @@ def test_a_refusal_says_which_limit_and_when_to_come_back(gateway: Mitm) -> None
     assert good(gateway, asked) == 200
 
 
+@pytest.mark.parametrize("lane", ["on", "off"])
+def test_a_granted_answer_says_what_is_left_and_not_what_is_left_of_the_owners_account(
+    upstream: Recorder, module_gateway: Any, monkeypatch: pytest.MonkeyPatch, lane: str
+) -> None:
+    owners = (("RateLimit", '"tier-4";r=9999'), ("ratelimit-policy", '"tier-4";q=10000'))
+    monkeypatch.setitem(BEHAVIOURS, "told", lambda _: Answer(headers=owners))
+    config = {"connections": connections(upstream), "limits": {"store": "memory://"}}
+    made = module_gateway(config, "--set", f"presign_lane={lane}")
+    asked, seen = grant("all"), []
+    for path in ("v1/told", "v1/models"):
+        response = ask(made.port, asked.target(path))
+        assert response.status == 200
+        names = [name.lower() for name, _ in response.headers]
+        assert names.count("ratelimit") == names.count("ratelimit-policy") == 1
+        policy, state = (parsed(response.header(name) or "") for name in ("RateLimit-Policy", "RateLimit"))
+        assert list(policy) == list(state) == ["rate-60s-connection", "concurrency-url", "uses"]
+        seen.append([one["r"] for one in state.values()])
+    assert seen == [[1, 8, 4], [0, 8, 3]]
+    # Without limits, the upstream's own pass: nothing of ours is in their place.
+    free = ask(made.port, grant("none").target("v1/told"))
+    assert (free.header("RateLimit"), free.header("RateLimit-Policy")) == (owners[0][1], owners[1][1])
+
+
 def test_source_urls_are_limited_one_by_one_and_told_nothing_but_when(
     gateway: Mitm, upstream: Recorder
 ) -> None:
@@ -287,12 +311,14 @@ def test_source_urls_are_limited_one_by_one_and_told_nothing_but_when(
         f"/v1/pk_open/img.lab.test:{upstream.port}/c.png",
         f"/v1/pk_open/img.lab.test:{upstream.port}/d.png",
     ):
-        assert [ask(gateway.port, target).status for _ in range(6)] == [200] * 5 + [429], target
+        answers = [ask(gateway.port, target) for _ in range(6)]
+        assert [answer.status for answer in answers] == [200] * 5 + [429], target
         refused = ask(gateway.port, target)
         assert refused.body == b"Too Many Requests"
         assert int(refused.header("Retry-After") or 0) > 0
-        names = {name.lower() for name, _ in refused.headers}
-        assert not {name for name in names if name.startswith(("x-presign", "ratelimit"))}
+        assert not {name for name, _ in refused.headers if name.lower().startswith("x-presign")}
+        for answer in (*answers, refused):
+            assert not {name for name, _ in answer.headers if name.lower().startswith("ratelimit")}
 
 
 def test_a_request_that_is_refused_for_another_reason_uses_up_nothing(gateway: Mitm) -> None:

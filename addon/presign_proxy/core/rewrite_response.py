@@ -84,46 +84,60 @@ def linked(fields: Fields, links: tuple[Led, ...]) -> Fields:
     return tuple([(name, sent.get(value, value)) for name, value in fields])
 
 
-def rewrite(reply: Reply, forward: Forward, mask: Mask) -> Reply:
-    """Return the rewritten head. Raises Denied("upstream") if the response must not be forwarded."""
+def rewrite(reply: Reply, forward: Forward, mask: Mask, limits: Fields = ()) -> Reply:
+    """Return the rewritten head. Raises Denied("upstream") if the response must not be forwarded.
+
+    Args:
+        limits: the fields that tell what is left of the request's limits. They replace the upstream's own of
+            the same names, which tell what is left of the owner's account. Scheme source tells neither.
+    """
     handshake = forward.handshake if reply.status == SWITCHING else None
     if not 200 <= reply.status <= 999 and handshake is None:
         raise Denied("upstream", "the upstream switches protocols, or sends an interim response as final")
     names, text = checked_head(reply.reason, reply.fields)
     _check_messages(reply.fields, names, mask)
     switch = switched(reply.fields, handshake) if handshake is not None else ()
-    conduct = forward.connection.conduct
-    gateway = forward.gateway_prefix is not None
-    gone = _GONE[gateway, conduct.cookies, conduct.cache]
+    limits = limits if forward.asked is not None else ()
+    gone = _gone(reply, names, forward, limits, switches=handshake is not None)
     empty = reply.status in UNFRAMED or handshake is not None
     encoded = b"content-encoding" in names and bool(mask) and _is_encoded(reply)
     encoded = encoded and not empty and forward.facts.method != "HEAD"
-    gone |= UNFRAMED.get(reply.status, frozenset())
-    if b"connection" in names:
-        gone |= _nominated(reply.fields)
-    if handshake is not None:
-        gone |= {b"connection", *[name for name in names if is_of_handshake(header_key(name))]}
     if encoded:
         gone |= {b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest", b"etag"}
     links: list[Led] = []
     fields = [*_kept(reply, names, gone, forward, mask, links), *switch]
-    if not conduct.cache:
+    if not forward.connection.conduct.cache:
         cached = b"cache-control" in names
         fields.append((b"Cache-Control", _private(reply.fields) if cached else b"private"))
     reason = mask.mask(reply.reason)
     sent = masked_fields(fields, text, mask)
     if sent is not fields:
         links = [Led(mask.mask(shown), mask.mask(sent)) for shown, sent in links]
-    fields = [*sent, *_added(forward, gateway=gateway)]
     return Reply(
         reply.status,
         reason,
-        tuple(fields),
+        (*sent, *limits, *_added(forward, gateway=forward.gateway_prefix is not None)),
         encoded,
         b"content-length" in names and b"content-length" not in gone,
         b"transfer-encoding" in names and b"transfer-encoding" not in gone,
         tuple(links),
     )
+
+
+def _gone(
+    reply: Reply, names: list[bytes], forward: Forward, limits: Fields, *, switches: bool
+) -> frozenset[bytes]:
+    """Return the lower-case names of the fields that are removed."""
+    conduct = forward.connection.conduct
+    gone = _GONE[forward.gateway_prefix is not None, conduct.cookies, conduct.cache]
+    gone |= UNFRAMED.get(reply.status, frozenset())
+    if limits:
+        gone |= {name.lower() for name, _ in limits}
+    if b"connection" in names:
+        gone |= _nominated(reply.fields)
+    if switches:
+        gone |= {b"connection", *[name for name in names if is_of_handshake(header_key(name))]}
+    return gone
 
 
 def _kept(

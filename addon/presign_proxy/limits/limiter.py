@@ -13,11 +13,11 @@ from ..errors import UNCOUNTED, Denied, Limited
 from .circuit_breaker import Breaker
 from .counter import Counter
 from .deadline import Deadline
-from .slots import Slot, Slots
+from .slots import Admitted, Slots
 from .stores.memory import MemoryStore
 from .stores.open import Choice
 from .stores.store import Declined, Lease, Store, StoreError
-from .verdict import Verdict, fields, reached, sentence
+from .verdict import Verdict, granted_fields, reached, refused_fields, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -96,14 +96,11 @@ class Limiter:
         """The network address of the store, if it has one. No request may go there."""
         return self._choice.address if self._choice else None
 
-    async def admit(self, forward: Counted) -> Slot | None:
-        """Count a request in all of its counters, or in none.
-
-        Returns its slot, if it takes one. Raises Limited, or Denied("unavailable").
-        """
+    async def admit(self, forward: Counted) -> Admitted:
+        """Count a request in all of its counters, or in none. Raises Limited, or Denied("unavailable")."""
         counters = forward.counters
         if not counters:
-            return None
+            return Admitted()
         begun, store = self._clock(), self._store
         holder = forward.request_id
         leases = tuple([(counter.key, holder) for counter in counters if counter.kind == "slots"])
@@ -115,17 +112,18 @@ class Limiter:
                 why = f"the limits cannot be counted: {error}"
                 raise Denied("unavailable", why, sentence=UNCOUNTED) from None
             self.counts["opened"] += 1
-            return None
+            return Admitted()
         if not verdict.admitted:
             self.counts["limited"] += 1
             name = reached(counters, verdict).name
-            raise Limited(name, fields(counters, verdict), sentence(counters, verdict))
+            raise Limited(name, refused_fields(counters, verdict), sentence(counters, verdict))
         self.counts["admitted"] += 1
+        told = granted_fields(counters, verdict)
         if not leases:
-            return None
+            return Admitted(fields=told)
         fail_open = all(counter.fail_open for counter in counters if counter.kind == "slots")
         # The lease begins here before the store was asked. So it never ends later here than in the store.
-        return self._slots.hold(store, leases, fail_open=fail_open, begun=begun)
+        return Admitted(self._slots.hold(store, leases, fail_open=fail_open, begun=begun), told)
 
     async def _ask(
         self, store: Store, counters: Sequence[Counter], holder: str, leases: Sequence[Lease], now: float

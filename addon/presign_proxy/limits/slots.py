@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import finalize
 
+from ..http.message import Fields
 from .counter import SECOND
 from .deadline import Deadline
 from .stores.store import Lease, Store, StoreError
@@ -67,22 +68,31 @@ class Slot:
         self._among.release_now(self)
 
 
+class Admitted(NamedTuple):
+    """A request that its limits admit: its slot, if it takes one, and fields for its answer."""
+
+    slot: Slot | None = None
+    fields: Fields = ()
+
+
 class LimitHold:
-    """The state of limits for one exchange: whether it was counted, and its slot.
+    """The state of limits for one exchange: whether it was counted, its slot, and fields for its answer.
 
     The slot is freed at the latest when this object is garbage-collected.
     """
 
-    __slots__ = ("__weakref__", "counted", "slot")
+    __slots__ = ("__weakref__", "counted", "fields", "slot")
 
     def __init__(self) -> None:
         self.counted = False
         self.slot: Slot | None = None
+        self.fields: Fields = ()
 
-    def hold(self, slot: Slot | None) -> None:
-        self.counted, self.slot = True, slot
-        if slot is not None:
-            finalize(self, slot.release)
+    def hold(self, admitted: Admitted) -> None:
+        self.counted = True
+        self.slot, self.fields = admitted
+        if self.slot is not None:
+            finalize(self, self.slot.release)
 
     def let_go(self) -> None:
         """Free the slot. Must be called in the event loop."""

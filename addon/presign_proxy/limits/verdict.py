@@ -50,18 +50,20 @@ def sentence(counters: Sequence[Counter], verdict: Verdict) -> str:
     return f"The limit is {requests} in {in_words(counter.window)}: {again}"
 
 
-def fields(counters: Sequence[Counter], verdict: Verdict) -> Fields:
-    """Return the fields of the answer: `Retry-After`, `RateLimit-Policy` and `RateLimit`.
+def granted_fields(counters: Sequence[Counter], verdict: Verdict) -> Fields:
+    """Return the fields of the answer to a request that was counted: what is left after it."""
+    left = [weighed.remaining for weighed in verdict.weighed]
+    return _fields(counters, left, [counter.window if counter.until else 0 for counter in counters])
 
-    The last two are those of draft-ietf-httpapi-ratelimit-headers-10.
-    """
+
+def refused_fields(counters: Sequence[Counter], verdict: Verdict) -> Fields:
+    """Return the fields of the answer to a request that was not counted, with `Retry-After`."""
     pairs = list(zip(counters, verdict.weighed, strict=True))
     wait = max(_wait(*pair) for pair in pairs if not pair[1].fits)
-    found: Fields = (
-        (b"Retry-After", str(wait).encode()),
-        (b"RateLimit-Policy", ", ".join(_policy(counter) for counter in counters).encode()),
-        (b"RateLimit", ", ".join(_state(*pair) for pair in pairs).encode()),
-    )
+    # `remaining` of a counter with room is what would be left after this request, so one more is left now.
+    left = [one.remaining + one.fits for one in verdict.weighed]
+    resets = [-(-one.wait // SECOND) if counter.window else 0 for counter, one in pairs]
+    found: Fields = ((b"Retry-After", str(wait).encode()), *_fields(counters, left, resets))
     if any(counter.name == "uses" and not one.fits for counter, one in pairs):
         # The SDKs of OpenAI and Anthropic retry after a 429, unless this field forbids it.
         found += ((b"X-Should-Retry", b"false"),)
@@ -73,14 +75,25 @@ def _wait(counter: Counter, weighed: Weighed) -> int:
     return max(1, -(-weighed.wait // SECOND)) if weighed.wait or counter.until else FOREVER
 
 
+def _fields(counters: Sequence[Counter], left: Sequence[int], resets: Sequence[int]) -> Fields:
+    """Return `RateLimit-Policy` and `RateLimit`, those of draft-ietf-httpapi-ratelimit-headers-10.
+
+    Args:
+        left: how many more requests fit, for each counter.
+        resets: seconds until more fit, for each counter; 0 where nothing is said about that.
+    """
+    states = map(_state, counters, left, resets)
+    return (
+        (b"RateLimit-Policy", ", ".join(map(_policy, counters)).encode()),
+        (b"RateLimit", ", ".join(states).encode()),
+    )
+
+
 def _policy(counter: Counter) -> str:
     unit = ';qu="concurrent-requests"' if counter.kind == "slots" else ""
     window = f";w={counter.window}" if counter.window else ""
     return f'"{counter.name}";q={counter.quota}{unit}{window}'
 
 
-def _state(counter: Counter, weighed: Weighed) -> str:
-    reset = f";t={-(-weighed.wait // SECOND)}" if weighed.wait and counter.window else ""
-    # This request was not counted. `remaining` of a counter with room is what would be left after it, so one
-    # more is left now.
-    return f'"{counter.name}";r={weighed.remaining + weighed.fits}{reset}'
+def _state(counter: Counter, left: int, reset: int) -> str:
+    return f'"{counter.name}";r={left}{f";t={reset}" if reset else ""}'

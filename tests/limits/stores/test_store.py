@@ -27,6 +27,7 @@ from presign_proxy.errors import Denied, Limited
 from presign_proxy.limits.counter import LEASE, SECOND, SLOT_WAIT, Counter
 from presign_proxy.limits.deadline import Deadline
 from presign_proxy.limits.limiter import DEADLINE, Limiter
+from presign_proxy.limits.slots import Admitted
 from presign_proxy.limits.stores.memory import MemoryStore
 from presign_proxy.limits.stores.open import Choice
 from presign_proxy.limits.stores.redis import RedisStore
@@ -354,7 +355,7 @@ def test_a_slot_that_is_given_back_is_free_for_the_next_request(kind: str, make_
         limiter = Limiter()
         limiter._store = make_store(kind)
         for _ in range(100):
-            slot = await limiter.admit(asked(counters))
+            slot = (await limiter.admit(asked(counters))).slot
             assert slot is not None
             with pytest.raises(Limited):
                 await limiter.admit(asked(counters))
@@ -381,10 +382,10 @@ def test_an_admission_that_nobody_waits_for_any_more_keeps_no_slot(kind: str, ma
                 await asyncio.sleep(0)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                if slot := await task:
+                if slot := (await task).slot:
                     slot.release()
             await asyncio.sleep(0.03)
-            held = await limiter.admit(asked(counters))
+            held = (await limiter.admit(asked(counters))).slot
             assert held is not None
             held.release()
             await asyncio.sleep(0)
@@ -406,7 +407,7 @@ def test_a_stream_longer_than_the_lease_keeps_its_slot(kind: str, make_store: Ma
     async def main() -> None:
         limiter = Limiter()
         limiter._store = make_store(kind, lease=SHORT)
-        slot = await limiter.admit(asked(counters))
+        slot = (await limiter.admit(asked(counters))).slot
         assert slot is not None
         for _ in range(15):
             await asyncio.sleep(0.08)
@@ -415,7 +416,7 @@ def test_a_stream_longer_than_the_lease_keeps_its_slot(kind: str, make_store: Ma
                 await limiter.admit(asked(counters))
         slot.release()
         await asyncio.sleep(0)
-        assert await limiter.admit(asked(counters)) is not None
+        assert (await limiter.admit(asked(counters))).slot is not None
         await limiter.close()
 
     run(main())
@@ -431,7 +432,7 @@ def test_the_slot_of_a_killed_worker_is_free_after_its_lease_and_not_before(
         killed, other = Limiter(), Limiter()
         killed._store, other._store = make_store(kind, lease=SHORT), make_store(kind, lease=SHORT)
         await other._store.warnings()
-        slot = await killed.admit(asked(counters))
+        slot = (await killed.admit(asked(counters))).slot
         begun = time.monotonic()
         assert slot is not None
         assert killed._slots._renewing is not None
@@ -462,11 +463,11 @@ def test_a_slot_that_was_lost_is_not_taken_back_from_its_new_holder(kind: str, m
         late = 0.0
         sleeper, other = Limiter(lambda: time.monotonic() + late), Limiter()
         sleeper._store, other._store = make_store(kind, lease=SHORT), make_store(kind, lease=SHORT)
-        slot = await sleeper.admit(asked(counters))
+        slot = (await sleeper.admit(asked(counters))).slot
         assert slot is not None
         sleeper._slots._renewing.cancel()  # type: ignore[union-attr]
         await asyncio.sleep(SHORT / SECOND + 0.05)
-        mine = await other.admit(asked(counters))
+        mine = (await other.admit(asked(counters))).slot
         assert mine is not None
         renewing = asyncio.create_task(sleeper._slots._renew())
         await asyncio.sleep(SHORT / SECOND)
@@ -474,7 +475,7 @@ def test_a_slot_that_was_lost_is_not_taken_back_from_its_new_holder(kind: str, m
         renewing.cancel()
         mine.release()
         await asyncio.sleep(0)
-        assert await other.admit(asked(counters)) is not None
+        assert (await other.admit(asked(counters))).slot is not None
         await sleeper.close()
         await other.close()
 
@@ -489,15 +490,15 @@ def test_slots_stay_where_they_were_taken_when_the_store_is_changed(tmp_path: Pa
         limiter, looking = Limiter(), Limiter()
         limiter.use(first, needed=True)
         looking.use(first, needed=True)
-        slot = await limiter.admit(asked(counters))
+        slot = (await limiter.admit(asked(counters))).slot
         assert slot is not None
         limiter.use(second, needed=True)
-        assert await limiter.admit(asked(counters)) is not None
+        assert (await limiter.admit(asked(counters))).slot is not None
         with pytest.raises(Limited):
             await looking.admit(asked(counters))
         slot.release()
         await asyncio.sleep(0.1)
-        assert await looking.admit(asked(counters)) is not None
+        assert (await looking.admit(asked(counters))).slot is not None
         await limiter.close()
         await looking.close()
 
@@ -627,7 +628,7 @@ def test_what_cannot_be_counted_passes_only_where_every_limit_says_so(
         limiter._store = Broken()
         for _ in range(8):  # also while the store is left alone
             if passes:
-                assert await limiter.admit(asked(counters)) is None
+                assert await limiter.admit(asked(counters)) == Admitted()
             else:
                 with pytest.raises(Denied, match="unavailable"):
                     await limiter.admit(asked(counters))
@@ -702,7 +703,7 @@ async def admitted(limiter: Limiter, counters: list[Counter]) -> bool | None:
     """None where it could not be counted; in any case soon."""
     begun = time.monotonic()
     try:
-        return (await limiter.admit(asked(counters))) is None
+        return (await limiter.admit(asked(counters))).slot is None
     except Limited:
         return False
     except Denied:

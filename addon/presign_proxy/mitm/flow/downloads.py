@@ -228,7 +228,8 @@ class DownloadingStream(EndingStream):
             flow_state.progress.upload.let_go()  # of a body that was held, the upstream has what it wants
             self.states.answered(grant, event.response.status_code)
             mask = flow_state.granted.mask if flow_state.granted is not None else Mask(())
-            reply = rewrite_response.rewrite(reply_of(event.response), grant, mask)
+            limits = flow_state.limit_hold.fields
+            reply = rewrite_response.rewrite(reply_of(event.response), grant, mask, limits)
             flow_state.progress.response.begin(Body(mask, encoded=reply.encoded), reply.links)
             put_reply(event, reply, client_version=self.flow.request.data.http_version)
             if grant.handshake is not None and event.response.status_code != SWITCHING:

@@ -9,6 +9,7 @@ from ...core.response_body import Body
 from ...core.rewrite_response import Reply, rewrite
 from ...errors import Denied
 from ...http.response_head import UNFRAMED
+from ...limits.slots import LimitHold
 from . import request_head
 from .granted_request import GrantedRequest
 
@@ -31,14 +32,15 @@ class ClientHead(NamedTuple):
     """True if the client's connection ends with the response."""
 
 
-def client_head(granted: GrantedRequest, reply: Reply, *, last: bool) -> ClientHead:
+def client_head(granted: GrantedRequest, reply: Reply, limits: LimitHold, *, last: bool) -> ClientHead:
     """Rewrite the head of an upstream's response. Raises Denied, and then nothing of it may be passed on.
 
     Args:
+        limits: what is left of them is told in the head.
         last: whether the client's connection ends with the response, however that is framed.
     """
     try:
-        found = rewrite(reply, granted.forward, granted.mask)
+        found = rewrite(reply, granted.forward, granted.mask, limits.fields)
         has_body = granted.head.method != b"HEAD" and reply.status not in UNFRAMED
         # Also if the upstream's answer ends with its connection: in chunks, the client sees a missing end.
         chunked = has_body and not found.sized

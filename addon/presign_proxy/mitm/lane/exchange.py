@@ -159,7 +159,7 @@ class Exchange:
         self.body.let_go()  # of one that was held, the upstream has what it wants
         self._shared.admission.answered(self.granted.forward, status)
         try:
-            head = client_head(self.granted, Reply(status, reason, fields), last=self._closes)
+            head = client_head(self.granted, Reply(status, reason, fields), self.limit_hold, last=self._ends)
         except Denied as denied:
             self.fail(denied.detail, denied.code)
             return False
@@ -171,7 +171,7 @@ class Exchange:
         return head.has_body
 
     @property
-    def _closes(self) -> bool:
+    def _ends(self) -> bool:
         """True if the client's connection ends with this response."""
         return self._last or self._shared.draining
 
@@ -194,7 +194,7 @@ class Exchange:
             return
         self._delivery.close()
         upstream = self._dispatch.upstream
-        if self.body.done or self._closes or upstream is None or upstream.odd:
+        if self.body.done or self._ends or upstream is None or upstream.odd:
             self._end()
         else:
             self.stage = "trailing"  # the upstream still reads
@@ -208,7 +208,7 @@ class Exchange:
         self._finish(End(self.record.status))
         if upstream is not None and place is not None and whole:
             self._shared.pool.give_back(place, upstream)
-        self._lane.over(self, close=self._closes or not whole)
+        self._lane.over(self, close=self._ends or not whole)
 
     def lost(self, why: str = "") -> None:
         if self.ended:
@@ -248,7 +248,7 @@ class Exchange:
         """End with an answer of ours."""
         self._dispatch.let_go()  # before the slot is free
         self._finish(end, refused)
-        close = self._closes or not self.body.done
+        close = self._ends or not self.body.done
         bodyless = self.granted.head.method == b"HEAD"
         self._lane.writer.send(request_head.answer(answer, close=close, bodyless=bodyless))
         self._lane.over(self, close=close)

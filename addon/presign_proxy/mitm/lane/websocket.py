@@ -85,7 +85,8 @@ class WebSocketExchange(Exchange):
             return super().head(status, reason, fields)
         self.record.begin_answer(status)
         try:
-            reply = rewrite(Reply(status, reason, fields), self.granted.forward, self.granted.mask)
+            came, granted = Reply(status, reason, fields), self.granted
+            reply = rewrite(came, granted.forward, granted.mask, self.limit_hold.fields)
         except Denied as denied:
             self.fail(denied.detail, denied.code)
             return False
