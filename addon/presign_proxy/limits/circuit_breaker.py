@@ -41,10 +41,9 @@ class Breaker:
         """Record that the request ended before the store answered. The state of the store stays unknown."""
         self._trying = False
 
-    def succeeded(self) -> bool:
-        """Record a success and close the breaker. Returns whether it was open."""
-        was_open, self._failures, self._trying = self.is_open, 0, False
-        return was_open
+    def succeeded(self) -> None:
+        """Record a success and close the breaker."""
+        self._failures, self._trying = 0, False
 
     def failed(self, now: float) -> bool:
         """Record a failure. Returns whether this failure opened the breaker."""
