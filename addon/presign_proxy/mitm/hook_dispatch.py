@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from mitmproxy import exceptions, hooks
 from mitmproxy.addonmanager import AddonManager, safecall
@@ -20,29 +20,49 @@ Begin = Callable[[Any], bool]
 """Runs a hook as far as no addon waits, and returns whether that was all."""
 
 
+class Hearer(NamedTuple):
+    """An addon that handles a hook, and whether that is one function to call."""
+
+    addon: Any
+    is_plain: bool | None
+
+
 class DirectAddonManager(AddonManager):
     """An addon manager that passes over the addons that do not handle a hook.
 
-    Which these are is looked up again whenever the addons have changed. A script is never passed over.
+    Which these are is looked up again whenever the addons have changed. A script is never passed over, and
+    is called by the stock code, like every addon that has others below it.
     """
 
     _seen: list[Any] | None = None
-    _hearing: dict[str, tuple[Any, ...]]
+    _hearing: dict[str, tuple[Hearer, ...]]
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        for addon in self._hearers(event.name):
+        name, told = event.name, None
+        for addon, is_plain in self._hearers(name):
             try:
-                with safecall():
-                    await self.invoke_addon(addon, event)
+                if is_plain:
+                    told = event.args() if told is None else told
+                    listen = getattr(addon, name, None)
+                    waits = listen(*told) if listen else None
+                    if waits is not None and inspect.isawaitable(waits):
+                        await waits
+                else:
+                    with safecall():
+                        await self.invoke_addon(addon, event)
             except exceptions.AddonHalt:
                 return
+            except Exception:
+                with safecall():  # reports it
+                    raise
 
-    def _hearers(self, name: str) -> tuple[Any, ...]:
+    def _hearers(self, name: str) -> tuple[Hearer, ...]:
         """Return the addons that a hook is triggered on, in order."""
         self._look_again()
         found = self._hearing.get(name)
         if found is None:
-            found = tuple([addon for addon in self.chain if not _is_deaf(addon, name)])
+            hearers = [Hearer(addon, _is_plain(addon, name)) for addon in self.chain]
+            found = tuple([one for one in hearers if one.is_plain is not None])
             self._hearing[name] = found
         return found
 
@@ -125,12 +145,18 @@ class PromptAddonManager(DirectAddonManager):
         self._updates = self._listening(hooks.UpdateHook([]))
 
 
-def _is_deaf(addon: Any, name: str) -> bool:
-    """Return whether an addon has neither this hook nor addons below it, as the stock manager sees it."""
+def _is_plain(addon: Any, name: str) -> bool | None:
+    """Return whether a hook of an addon is one function to call; None if there is nothing to call.
+
+    False if there are addons below it, or if the stock code has something to say about it.
+    """
     try:
-        return not getattr(addon, name, None) and not hasattr(addon, "addons")
+        func, has_others = getattr(addon, name, None), hasattr(addon, "addons")
+        if not func and not has_others:
+            return None
+        return callable(func) and not has_others
     except Exception:
-        return False  # the stock code below meets it, and reports it
+        return False  # the stock code meets it, and reports it
 
 
 def speed_up(addons: AddonManager) -> None:

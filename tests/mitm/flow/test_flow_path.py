@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,32 @@ class Updated(Listener):
         self.heard.append(f"{self.name} {len(flows)}")
 
 
+class Nested(Listener):
+    """An addon with others below it, as a script is. They change with each hook."""
+
+    def __init__(self, name: str, heard: list[str], outcome: BaseException | None = None) -> None:
+        super().__init__(name, heard)
+        self.addons: list[Listener] = [Listener(f"{name}.0", heard, outcome)]
+
+    def request(self, flow: http.HTTPFlow) -> Any:
+        super().request(flow)
+        self.addons.append(Listener(f"{self.name}.{len(self.addons)}", self.heard))
+
+
+class Broken(Listener):
+    """An addon whose hook cannot be called."""
+
+    request = "nothing"  # type: ignore[assignment]
+
+
+class Fleeting(Listener):
+    """An addon that listens once."""
+
+    def request(self, flow: http.HTTPFlow) -> Any:
+        super().request(flow)
+        vars(self)["request"] = None
+
+
 HALT = exceptions.AddonHalt
 CHAINS: dict[str, tuple[tuple[type[Listener], type[BaseException] | None], ...]] = {
     "all at once": ((Listener, None), (Listener, None), (Listener, None)),
@@ -143,6 +171,16 @@ CHAINS: dict[str, tuple[tuple[type[Listener], type[BaseException] | None], ...]]
 }
 
 
+# A served gateway knows its addons: there are no such ones among them.
+ODD: dict[str, tuple[tuple[type[Listener], type[BaseException] | None], ...]] = {
+    "one has others below it": ((Listener, None), (Nested, None), (Listener, None)),
+    "one below fails": ((Listener, None), (Nested, ValueError), (Listener, None)),
+    "one below halts": ((Listener, None), (Nested, HALT), (Listener, None)),
+    "one cannot be called": ((Listener, None), (Broken, None), (Listener, None)),
+    "one listens once": ((Listener, None), (Fleeting, None), (Listener, None)),
+}
+
+
 @contextlib.contextmanager
 def manager() -> Iterator[Any]:
     """The manager of a master that logs to nobody."""
@@ -153,34 +191,41 @@ def manager() -> Iterator[Any]:
         master._legacy_log_events.uninstall()
 
 
-async def called(chain: str, *, at_once: bool) -> tuple[list[str], bool]:
-    """Who was called, and whether all was over at once."""
-    with manager() as addons:
-        return await called_by(addons, chain, at_once=at_once)
-
-
-async def called_by(addons: Any, chain: str, *, at_once: bool) -> tuple[list[str], bool]:
+async def called(chain: str, manner: str) -> tuple[list[str], bool]:
+    """Who was called for two hooks: by stock code, directly, or at once. And whether all was over at once."""
     heard: list[str] = []
-    speed_up(addons)
-    begin = prompt(addons) if at_once else None
-    for number, (kind, outcome) in enumerate(CHAINS[chain]):
-        addons.add(kind(f"{number}", heard, outcome() if outcome else None))
-    hook = HttpRequestHook(tflow())
-    if begin is not None and begin(hook):
-        return heard, True
-    await addons.handle_lifecycle(hook)
-    return heard, False
+    with manager() as addons:
+        if manner != "stock":
+            speed_up(addons)
+        begin = prompt(addons) if manner == "at once" else None
+        for number, (kind, outcome) in enumerate((CHAINS | ODD)[chain]):
+            addons.add(kind(f"{number}", heard, outcome() if outcome else None))
+        over = True
+        for _ in range(2):
+            hook = HttpRequestHook(tflow())
+            if begin is None or not begin(hook):
+                over = False
+                await addons.handle_lifecycle(hook)
+            heard.append("–")
+    return heard, over
 
 
-@pytest.mark.parametrize("chain", CHAINS)
-def test_the_same_addons_are_called_in_the_same_order(chain: str, caplog: pytest.LogCaptureFixture) -> None:
-    stock, _ = asyncio.run(called(chain, at_once=False))
-    said = [record.message for record in caplog.records]
+@pytest.mark.parametrize(
+    ("chain", "manner"), [*product(CHAINS, ("direct", "at once")), *product(ODD, ("direct",))]
+)
+def test_the_same_addons_are_called_in_the_same_order(
+    chain: str, manner: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        return [re.sub(" at 0x[0-9a-f]+", "", record.message) for record in caplog.records]
+
+    stock, _ = asyncio.run(called(chain, "stock"))
+    told = said()
     caplog.clear()
-    heard, over = asyncio.run(called(chain, at_once=True))
+    heard, over = asyncio.run(called(chain, manner))
     assert heard == stock
-    assert over == (chain in ("all at once", "one fails", "one halts"))
-    assert [record.message for record in caplog.records] == said
+    assert over == (manner == "at once" and chain in ("all at once", "one fails", "one halts"))
+    assert said() == told
 
 
 @pytest.mark.parametrize("at_once", [True, False])
