@@ -273,7 +273,7 @@ class Followed:
             )
 
     def shows(self, *wanted: str) -> bool:
-        return eventually(lambda: self.ids() == list(wanted))
+        return eventually(lambda: self.ids() == list(wanted), 30)  # it has to start first
 
     def ids(self) -> list[str]:
         text = self._out.read_text()
