@@ -177,7 +177,8 @@ def test_a_shell_trusts_the_gateway_and_still_everything_else(
     ca.cert_pem.write_to_path(str(shell.directory / "company.pem"))
     if not named:
         (shell.home / ".mitmproxy").symlink_to(gateway.confdir)
-    more = f"--config {gateway.config} --base http://127.0.0.1:{gateway.port} {f'--ca {gateway.ca}' if named else ''}"
+    more = f"--config {gateway.config} --base http://127.0.0.1:{gateway.port}"
+    more += f" --ca {gateway.ca}" if named else ""
     asked = "curl -sS -o /dev/null -w '%{ssl_verify_result} %{http_code}\\n'"
     done = shell.bash(
         f"eval \"$(presign sign conn --paths 'v1/*' --as env {more})\" &&"
