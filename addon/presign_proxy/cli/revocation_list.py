@@ -49,14 +49,14 @@ def _shown(found: list[dict[str, Any]], width: int | None) -> list[str]:
         return table(rows)
     lines = []
     for one in found:
-        lines += wrapped(f"since {one['at'] or '-'}{_more(one, found)}:", width, 2)
+        lines += wrapped(f"since {one['at'] or '-'}{_more(one, found)}:", width, 4)
         lines += commands(one["undo"], width, 2)
     return lines
 
 
 def _more(one: dict[str, Any], found: list[dict[str, Any]]) -> str:
-    under_way = f", under way {_under_way(one)}" if any("now" in other for other in found) else ""
-    return under_way + (f", last seen as {_request(one)}" if "last_seen" in one else "")
+    under_way = f"; requests under way {_under_way(one)}" if any("now" in other for other in found) else ""
+    return under_way + (f"; last seen as {_request(one)}" if "last_seen" in one else "")
 
 
 def _under_way(one: dict[str, Any]) -> str:
