@@ -229,6 +229,8 @@ def test_a_bundle_is_exported_as_it_is(gateway: Serve, tmp_path: Path) -> None:
     path.write_text("-----BEGIN" + older[3], "ascii")
     done = shell.presign("sign", "conn", "v1/models", "--as", "env", "--ca", "all.pem")
     assert exported(done.out) == str(path)
+    assert "keytool" not in done.out  # it would take the first of them alone
+    assert "# Java reads no such file: use `presign run`" in done.out
     assert not (shell.home / ".local").exists()
 
 

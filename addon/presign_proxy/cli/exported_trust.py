@@ -27,12 +27,12 @@ class ExportedTrust(NamedTuple):
 
     Args:
         file: the authorities, for the variables that name such a file.
-        gateway: the file of the gateway's authority, which holds the system's only if the caller says so.
+        gateway: the file of the gateway's authority alone; None if only a bundle is known.
         store: the same as `file` for Java, if it is on this machine.
     """
 
     file: Path
-    gateway: Path
+    gateway: Path | None = None
     store: Path | None = None
     remarks: Sequence[str] = ()
 
@@ -50,12 +50,12 @@ def exported_trust(
     system = system_authorities(environ)
     if not _is_here(file):
         if ca != CA:
-            return ExportedTrust(file, file, None, [_elsewhere(ca)])
+            return ExportedTrust(file, remarks=[_elsewhere(ca)])
         gateway, remarks = [], [_not_yet(ca)]
     else:
         gateway, remarks = interception(file), []
         if _is_bundle(gateway, system):
-            return ExportedTrust(file, file, None, list(_of_tls(base, ca, OwnCertificate())))
+            return ExportedTrust(file, remarks=_of_tls(base, ca, OwnCertificate()))
     found = unique([*system, *gateway])
     own = OwnCertificate()
     if base.lower().startswith("https:"):

@@ -46,6 +46,10 @@ def _for_java(base: str, trust: ExportedTrust) -> Iterator[str]:
     if trust.store is not None:
         yield f"Java: java {java_proxy(base)} {trust_option(shlex.quote(str(trust.store)))}"
         return
+    if trust.gateway is None:  # keytool would take the first certificate of a bundle, and no other
+        yield "Java reads no such file: use `presign run`, or see `presign ca --instructions`."
+        yield f"      java {java_proxy(base)}"
+        return
     gateway = shlex.quote(str(trust.gateway))
     store = "-storetype PKCS12 -keystore presign.p12 -storepass presign"
     yield f"Java: keytool -importcert -noprompt -alias presign -file {gateway} {store}"
