@@ -138,7 +138,7 @@ def test_the_environment_that_a_shell_gets_is_all_that_a_client_needs(
     assert got["API_KEY"].startswith("ps1_")
     assert (got["HTTPS_PROXY"], got["HTTP_PROXY"], got["NODE_USE_ENV_PROXY"]) == (walked.url, walked.url, "1")
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
-        assert got[name] == str(walked.ca)
-        assert b"BEGIN CERTIFICATE" in Path(got[name]).read_bytes()
+        assert walked.ca.read_text() in Path(got[name]).read_text()
+        assert Path(got[name]).read_text().count("BEGIN CERTIFICATE") > 50
     assert done.out.splitlines()[-1] == "200"
     assert keys(upstream) == [f"Bearer {KEY}"]

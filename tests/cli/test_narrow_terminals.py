@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from presign_proxy.cli.width import hanging
+from presign_proxy.cli.width import commands, hanging
 from presign_proxy.units import instant
 from support.asking import SECRET
 from support.config import write_config
@@ -107,3 +107,26 @@ def test_a_preset_fits(preset: str, shell: Shell) -> None:
     narrow = shell.presign("presets", preset, COLUMNS="50").out
     assert max(map(len, narrow.splitlines())) <= 50 < max(map(len, wide.splitlines()))
     assert "".join(narrow.split()) == "".join(wide.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "presign sign conn v1/chat --methods POST --expires '2 hours'",
+            ["presign sign conn v1/chat --methods POST \\", "  --expires '2 hours'"],
+        ),
+        ("presign sign https://api.example.com/user --as curl --json", None),
+        ("presign revoke --undo --connection conn_a --added-before=2026-01-02T03:04:05Z --json", None),
+        ("presign run conn_a -- python3 agent.py --model gpt --verbose", None),
+    ],
+)
+def test_an_option_stays_with_its_value_where_a_command_is_too_long(
+    line: str, expected: list[str] | None
+) -> None:
+    found = commands(line, 50)
+    assert expected in (None, found)
+    assert len(found) == 2
+    assert all(len(one) <= 50 for one in found)
+    assert " ".join(one.removesuffix(" \\").strip() for one in found) == line
+    assert not found[0].endswith(("--as \\", "--expires \\", "--connection \\", "--model \\"))

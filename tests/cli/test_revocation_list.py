@@ -205,3 +205,66 @@ def test_now_ends_things_and_does_nothing_else(shell: Shell, more: list[str]) ->
     before = (shell.directory / "registry.json").read_bytes()
     assert shell.presign("revoke", "--now", *more).code == 2
     assert (shell.directory / "registry.json").read_bytes() == before
+
+
+def used(shell: Shell, *requests: dict[str, Any]) -> None:
+    """Let a gateway have written these to its audit log."""
+    config = {"registry": {"file": "registry.json"}, "audit": {"file": "audit.jsonl"}}
+    write_config(config, shell.directory)
+    usual = {"time": time.time(), "at": AT, "connection": "conn", "key": "k1", "id": None, "method": "GET"}
+    text = "".join(json.dumps(usual | one, separators=(",", ":")) + "\n" for one in requests)
+    (shell.directory / "audit.jsonl").write_text(text, "utf-8")
+
+
+def test_a_url_is_told_by_what_was_asked_with_it(shell: Shell) -> None:
+    """Nobody knows a URL by a hash."""
+    put(shell, {"urls": {SID: {"at": AT}, "f" * 32: {"at": AT}}, "keys": {"conn/k1": AT}})
+    used(
+        shell,
+        {"signature": SID, "path": "/v1/models", "id": "agent-1a2b"},
+        {"signature": SID, "path": "/v1/chat", "id": "agent-1a2b"},
+        {"signature": "e" * 32, "path": "/v1/other"},
+        {"signature": None, "path": None, "detail": f'"signature":"{SID}"'},
+    )
+    head, *rows = shell.presign("revoke", "--list").out.splitlines()
+    assert head.split("  ")[0] == "SINCE"
+    assert "LAST SEEN AS" in head
+    [seen] = [row for row in rows if SID in row]
+    assert "GET conn/v1/chat (id agent-1a2b)" in seen
+    [unseen] = [row for row in rows if "f" * 32 in row]
+    assert unseen.split()[1] == "-"
+    told = {one["id"]: one.get("last_seen") for one in listed(shell)}
+    assert told == {
+        SID: {
+            "request": "GET conn/v1/chat (id agent-1a2b)",
+            "at": AT,
+            "connection": "conn",
+            "key": "k1",
+            "id": "agent-1a2b",
+            "method": "GET",
+            "path": "/v1/chat",
+        },
+        "f" * 32: None,
+        "conn/k1": None,
+    }
+    narrow = shell.presign("revoke", "--list", COLUMNS="60").out
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "last seen as" in narrow
+
+
+def test_a_terminal_obeys_nothing_that_stands_in_the_log(shell: Shell) -> None:
+    put(shell, {"urls": {SID: {"at": AT}}})
+    used(shell, {"signature": SID, "path": "/\x1b[2J", "id": "\x1b]0;x\x07"})
+    done = shell.presign("revoke", "--list")
+    assert done.code == 0, done.all
+    assert "LAST SEEN AS" in done.out
+    assert "\x1b" not in done.all
+
+
+@pytest.mark.parametrize("text", ["", "half a line", '{"signature":"' + SID, "[]\n"])
+def test_a_log_that_says_nothing_of_it_changes_no_line(text: str, shell: Shell) -> None:
+    put(shell, {"urls": {SID: {"at": AT}}})
+    used(shell)
+    (shell.directory / "audit.jsonl").write_text(text)
+    done = shell.presign("revoke", "--list")
+    assert (done.code, done.out.splitlines()[0].split()) == (0, ["SINCE", "TO", "CANCEL", "IT"])

@@ -226,3 +226,31 @@ def test_a_key_that_holds_a_secret_takes_the_place_of_it_only(
             connection_settings.setting_of(f"tls.client_key={text}", "", "presign")
         assert SECRET not in str(refused.value)
     assert connection_settings.setting_of("tls.ca=a.pem", "", "presign").value == "a.pem"
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--max-duration", "1h"], "--max-duration needs --websocket"),
+    (["--max-duration", "1h", "--no-websocket"], "--max-duration needs --websocket"),
+    (["max_duration=1h"], "max_duration needs websocket=true"),
+])  # fmt: skip
+def test_a_limit_of_websockets_needs_websockets(words: list[str], said: str, shell: Shell) -> None:
+    before = entry(shell)
+    done = shell.presign("connections", "set", "conn_a", *words, "--yes")
+    assert (done.code, entry(shell)) == (2, before)
+    assert said in done.err
+    done = shell.presign("connections", "set", "conn_a", "--max-duration", "1h", "--websocket", "--yes")
+    assert done.code == 0, done.err
+    assert shell.presign("connections", "set", "conn_a", "--max-duration", "2h", "--yes").code == 0
+    assert shell.presign("connections", "set", "conn_a", "--no-websocket", "--yes").code == 0
+    assert shell.presign("connections", "set", "conn_a", "max_duration=", "--yes").code == 0
+
+
+def test_a_limit_of_websockets_is_refused_before_the_key_is_asked_for(shell: Shell) -> None:
+    more = ("--max-duration", "1h")
+    done = shell.presign("connections", "add", "conn_b", "--preset", "github", *more)
+    assert (done.code, "--max-duration needs --websocket" in done.err) == (2, True)
+    # This preset has WebSockets.
+    added = shell.presign(
+        "connections", "add", "conn_b", "--preset", "openai", *more, stdin="sk-0123456789ab\n"
+    )
+    assert added.code == 0, added.err

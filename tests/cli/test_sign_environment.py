@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from presign_proxy.config.presets.builtin import providers
+from support.asking import SECRET
 from support.config import write_config
+from support.recorder import Recorder
+from support.serving import Serve
 from support.shell import Shell
 
 KEYS = [{"secret": "sk_0123456789abcdef0123456789abcdef"}]
@@ -84,7 +90,8 @@ def test_an_api_on_this_machine_is_asked_through_the_proxy_too(tmp_path: Path) -
 
 
 @pytest.mark.needs("bash")
-def test_every_program_finds_its_authorities_from_any_directory(tmp_path: Path) -> None:
+def test_an_authority_of_another_machine_is_exported_by_an_absolute_path(tmp_path: Path) -> None:
+    """The file is not here, so nothing can be put into it."""
     found = environment(tmp_path, OPENAI, "--ca", "ca.pem")
     for name in [
         "SSL_CERT_FILE",
@@ -138,3 +145,135 @@ def test_what_no_variable_says_is_said_in_comments_behind_all_exports(tmp_path: 
     ):
         assert word in text
     assert "ps1_" not in text
+
+
+# -- the authorities that programs trust ------------------------------------------------------------------
+
+
+def count(path: str) -> int:
+    return Path(path).read_text("ascii").count("BEGIN CERTIFICATE")
+
+
+def exported(out: str) -> str:
+    """The file that the printed lines name."""
+    [line] = [line for line in out.splitlines() if line.startswith("export SSL_CERT_FILE=")]
+    return line.partition("=")[2].strip("'")
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    config = {"connections": {"conn": {"signing_keys": KEYS, **OPENAI}}}
+    with Serve(tmp_path_factory.mktemp("gateway"), config) as served:
+        yield served
+
+
+@pytest.mark.needs("bash", "curl")
+@pytest.mark.parametrize("named", [True, False])
+def test_a_shell_trusts_the_gateway_and_still_everything_else(
+    named: bool, gateway: Serve, tls_upstream: Recorder, ca: trustme.CA, tmp_path: Path
+) -> None:
+    """With the gateway's authority alone, each request that needs no proxy would fail."""
+    shell = Shell(tmp_path)
+    ca.cert_pem.write_to_path(str(shell.directory / "company.pem"))
+    if not named:
+        (shell.home / ".mitmproxy").symlink_to(gateway.confdir)
+    more = f"--config {gateway.config} --base http://127.0.0.1:{gateway.port}"
+    more += f" --ca {gateway.ca}" if named else ""
+    asked = "curl -sS -o /dev/null -w '%{ssl_verify_result} %{http_code}\\n'"
+    done = shell.bash(
+        f"eval \"$(presign sign conn --paths 'v1/*' --as env {more})\" &&"
+        f" {asked} https://localhost:{tls_upstream.tls_port}/ && {asked} https://api.openai.com/",
+        SSL_CERT_FILE="company.pem",
+    )
+    assert done.out.splitlines() == ["0 200", "0 403"], done.out
+
+
+def test_the_same_file_serves_every_shell_and_is_mended(gateway: Serve, tmp_path: Path) -> None:
+    shell = shell_with(tmp_path, OPENAI)
+    sign = ("sign", "conn", "v1/models", "--as", "env", "--ca", str(gateway.ca))
+    file = exported(shell.presign(*sign).out)
+    assert Path(file).is_relative_to(shell.home / ".local/share/presign")
+    assert Path(file).stat().st_mode & 0o777 == 0o644
+    whole = Path(file).read_text("ascii")
+    assert gateway.ca.read_text("ascii") in whole
+    assert count(file) > 50
+    Path(file).write_text("something else", "ascii")
+    # As a shell does that has read the exports already.
+    assert exported(shell.presign(*sign).out) == file
+    assert exported(shell.presign(*sign, SSL_CERT_FILE=file, REQUESTS_CA_BUNDLE=file).out) == file
+    assert Path(file).read_text("ascii") == whole
+    moved = exported(shell.presign(*sign, XDG_DATA_HOME=str(tmp_path / "data")).out)
+    assert Path(moved).is_relative_to(tmp_path / "data/presign")
+
+
+def test_what_a_shell_has_exported_stays_as_it_is(gateway: Serve, tmp_path: Path) -> None:
+    """Another shell has other authorities: the file of the first one is not changed under it."""
+    shell = shell_with(tmp_path, OPENAI)
+    sign = ("sign", "conn", "v1/models", "--as", "env", "--ca", str(gateway.ca))
+    first = exported(shell.presign(*sign).out)
+    before = Path(first).read_text("ascii")
+    company = shell.directory / "company.pem"
+    trustme.CA().cert_pem.write_to_path(str(company))
+    second = exported(shell.presign(*sign, SSL_CERT_FILE=str(company)).out)
+    assert (second != first, count(second)) == (True, 2)
+    assert Path(first).read_text("ascii") == before
+
+
+def test_a_bundle_is_exported_as_it_is(gateway: Serve, tmp_path: Path) -> None:
+    """Also one that was made before the system's authorities changed."""
+    shell = shell_with(tmp_path, OPENAI)
+    made = shell.presign("ca", "--ca", str(gateway.ca), "--bundle", "all.pem")
+    assert made.code == 0, made.all
+    path = shell.directory / "all.pem"
+    older = path.read_text("ascii").split("-----BEGIN", 3)
+    path.write_text("-----BEGIN" + older[3], "ascii")
+    done = shell.presign("sign", "conn", "v1/models", "--as", "env", "--ca", "all.pem")
+    assert exported(done.out) == str(path)
+    assert "keytool" not in done.out  # it would take the first of them alone
+    assert "# Java reads no such file: use `presign run`" in done.out
+    assert not (shell.home / ".local").exists()
+
+
+def test_a_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
+    shell = shell_with(tmp_path, OPENAI)
+    (shell.directory / "ca.pem").touch()
+    done = shell.presign("sign", "conn", "v1/models", "--as", "env", "--ca", "ca.pem")
+    assert (done.code, done.out) == (1, "")
+    assert "holds no certificate" in done.err
+
+
+def test_without_a_place_for_the_file_it_is_said_how_to_make_one(gateway: Serve, tmp_path: Path) -> None:
+    shell = shell_with(tmp_path, OPENAI)
+    (shell.home / ".local").touch()
+    done = shell.presign("sign", "conn", "v1/models", "--as", "env", "--ca", str(gateway.ca))
+    assert (done.code, done.out) == (1, "")
+    assert "presign ca --bundle FILE" in done.err
+    assert "ps1_" not in done.err
+
+
+def test_before_the_gateway_has_run_other_programs_still_work(tmp_path: Path) -> None:
+    """A file that does not exist would keep most programs from starting."""
+    shell = shell_with(tmp_path, OPENAI)
+    done = shell.presign("sign", "conn", "v1/models", "--as", "env")
+    assert count(exported(done.out)) > 50
+    assert "does not exist, so programs will not trust the gateway" in done.err
+
+
+def test_a_holder_without_a_configuration_gets_the_same(gateway: Serve, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    more = ("--ca", str(gateway.ca), "--as", "env")
+    signed = shell.presign("sign", "conn", "v1/models", "--secret-env", "MINE", *more, MINE=SECRET)
+    token = next(line for line in signed.out.splitlines() if "API_KEY" in line).partition("=")[2]
+    converted = shell.presign("convert", token, *more)
+    assert exported(signed.out) == exported(converted.out)
+    ssl.create_default_context(cafile=exported(signed.out))
+
+
+@pytest.mark.needs("javac")
+def test_java_finds_a_trust_store_with_all_of_them(gateway: Serve, tmp_path: Path) -> None:
+    shell = shell_with(tmp_path, OPENAI)
+    done = shell.presign("sign", "conn", "v1/models", "--as", "env", "--ca", str(gateway.ca))
+    [line] = [line for line in done.out.splitlines() if line.startswith("# Java: ")]
+    store = line.partition("-Djavax.net.ssl.trustStore=")[2].split()[0]
+    listed = shell.bash(f"keytool -list -keystore {store} -storepass presign")
+    assert listed.out.count("trustedCertEntry") == count(exported(done.out))

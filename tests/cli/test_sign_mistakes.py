@@ -34,12 +34,12 @@ def test_an_authority_that_is_not_there_is_said_beside_the_exports(shell: Shell)
     assert "~/.mitmproxy/mitmproxy-ca-cert.pem does not exist" in done.err
     assert "--ca PATH" in done.err
     assert "over TLS" not in done.err
-    (shell.directory / "ca.pem").touch()
     named = shell.presign("sign", "conn_a", "v1/a", "--as", "env", "--ca", "ca.pem")
-    assert "is not there" not in named.err
+    assert "ca.pem cannot be read here" in named.err
+    assert "presign ca --bundle FILE" in named.err
     private = shell.presign("sign", "conn_a", "v1/a", "--as", "env", "--base", "https://presign.corp")
     assert "https://presign.corp uses TLS" in private.err
-    assert "is not there" not in private.out
+    assert "does not exist" not in private.out
 
 
 def test_a_variable_that_no_preset_names_is_said_beside_the_exports(shell: Shell) -> None:

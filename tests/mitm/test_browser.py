@@ -69,6 +69,9 @@ def fits(browser: Browser, name: str) -> None:
     for width, dark in LOOKS:
         browser.look(width, dark=dark)
         assert browser.value("document.documentElement.scrollWidth") <= width
+        # An instant that goes on in the next line is hard to read.
+        boxes = "[...document.querySelectorAll('time')].map(one => one.getClientRects().length)"
+        assert set(browser.value(boxes)) <= {1}
         ink, ground = (
             browser.value(f"getComputedStyle(document.body).{what}") for what in ("color", "backgroundColor")
         )
@@ -126,6 +129,8 @@ def test_a_refused_link_is_a_page_that_a_person_can_read(
     browser.open(f"http://127.0.0.1:{gateway.port}{target}")
     assert browser.text.startswith(title)
     assert "\nRequest\nreq_" in browser.text
+    assert ("2023-11-14T22:13:20Z" in browser.text) == (name == "expired")
+    assert browser.value("document.querySelectorAll('time').length") == (name == "expired")
     fits(browser, name)
     asked = [url for url in browser.asked_for() if not url.startswith(f"http://127.0.0.1:{gateway.port}/")]
     assert [url for url in asked if url.startswith("http")] == []

@@ -119,11 +119,12 @@ def line_of(record: Record) -> str:
     else:
         sizes = f"{size(_number(record, 'bytes_out', int))} {took(_number(record, 'duration', float))}"
         end = f"{sizes} ({', '.join(known)})" + (f": {reason}" if reason else "")
-    head = f"{local_instant(record['time'])} {_text(record, 'client')}: {_asked(record)}"
+    head = f"{local_instant(record['time'])} {_text(record, 'client')}: {asked(record)}"
     return f"{head} {status} {end}{_missing(record)}"
 
 
-def _asked(record: Record) -> str:
+def asked(record: Record) -> str:
+    """Return the method, the connection and the path. A terminal obeys nothing of it."""
     between = " " if record.get("scheme") == "source" else ""
     texts = (_text(record, name) if record.get(name) else "" for name in ("connection", "path"))
     return f"{_text(record, 'method')} {between.join(texts)}".rstrip()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -64,6 +66,19 @@ def bundle(certificates: Iterable[str]) -> str:
 def unique(certificates: Iterable[str]) -> list[str]:
     """Return the certificates in their order, each once."""
     return list(dict.fromkeys(certificates))
+
+
+def write_public(path: Path, raw: bytes) -> None:
+    """Replace a file that everybody may read, in one step: a program may be reading it. Raises OSError."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
+            Path(draft).chmod(0o644)  # certificates are public, and programs of other users read them
+        Path(draft).replace(path)
+    except OSError:
+        Path(draft).unlink(missing_ok=True)
+        raise
 
 
 def authorities_of(chain: Sequence[str], known: Sequence[str]) -> tuple[list[str], bool]:

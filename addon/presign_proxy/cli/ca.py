@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,8 +59,10 @@ def ca(
     elif bundle == "-":
         output.tell(data | {"bundle": "-", "pem": whole}, whole.rstrip("\n"))
     elif bundle is not None:
+        from .authorities import write_public
+
         path = expanded(bundle).absolute()
-        _write(path, whole)
+        write_public(path, whole.encode("ascii"))
         both = f"{len(found.system)} authorities"
         output.tell(data | {"bundle": str(path)}, f"{path} holds {both} of the system and the gateway's.")
     else:
@@ -108,16 +108,3 @@ def _described(pem: str) -> dict[str, Any]:
         "expires_at": instant(found.not_valid_after_utc.timestamp()),
         "pem": pem,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step: a program may be reading it. Raises OSError."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            Path(draft).chmod(0o644)  # certificates are public, and programs of other users read them
-        Path(draft).replace(path)
-    except OSError:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -14,7 +14,7 @@ from .entry_changes import changes, lines_of
 from .methods import check_methods
 from .output import Output, verb
 from .registry_entries import changing_registry, check, draft_of, managed
-from .setting_options import SettingsCommand, Typed, options_given, refuse_options, settings_of
+from .setting_options import SettingsCommand, Typed, check_effect, options_given, refuse_options, settings_of
 from .upstream_option import check_upstream
 from .workspace import Failure, Workspace
 
@@ -54,10 +54,11 @@ def set_(
     check_upstream(options["upstream"], after)
     _check_methods(before, after, typed)
     try:
-        check(workspace, name, after, draft)
+        entry = check(workspace, name, after, draft)
     except ConfigError as error:
         refuse_options(error, name, options_given(options))
         raise
+    check_effect(workspace.filled(entry), typed)
     if not changes(before, after):
         output.tell({"id": name, "changed": {}}, f"{name} is like that already; nothing was changed.")
         return

@@ -10,7 +10,7 @@ import click
 from ..explain.convert import signed_from
 from ..explain.input.urls import UnreadableUrl
 from .environment import CA
-from .grant_forms import BASE, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
+from .grant_forms import BASE, FORMS, GrantForm, base_option, check_ca, described, remarks, shown, trust_for
 from .output import Output, light_verb
 from .paste import Pasted, presented_by
 from .place import Failure, Place
@@ -46,7 +46,9 @@ def convert(
     except UnreadableUrl as error:
         raise Failure(str(error)) from None
     wanted = options["path"] or path or _only_path(signed.paths)
-    how = GrantForm(wanted.removeprefix("/"), options["base"] or _gateway(place), options["ca"])
+    gateway = options["base"] or _gateway(place)
+    trust = trust_for(place, output, form, gateway, options["ca"], configured=place.exists)
+    how = GrantForm(wanted.removeprefix("/"), gateway, trust=trust)
     preset = _preset(place, signed.connection_id)
     output.tell(described(signed, how, preset), *(() if output.as_json else shown(signed, form, how, preset)))
     output.note(*remarks(signed, form, how, preset))

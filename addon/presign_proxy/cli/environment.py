@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
-
-from ..config.path import expanded
-from ..signing.signer import Signed
 
 CA: Final = "~/.mitmproxy/mitmproxy-ca-cert.pem"
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -99,26 +95,6 @@ def of_authorities(file: str) -> dict[str, str]:
     return dict.fromkeys(AUTHORITIES, file)
 
 
-def exports(grant: Signed, base: str, ca: str, preset: Mapping[str, Any], *, local: bool) -> list[str]:
-    """Return the exports as lines for a shell.
-
-    Args:
-        base: the gateway's URL.
-        ca: the file of the gateway's authority.
-        local: whether the API itself is on this machine.
-    """
-    names = key_variables(preset)
-    file = str(expanded(ca).absolute())
-    values = {
-        **of_key(grant.token, names),
-        **of_base_url(base, names),
-        **of_proxy(base, local=local),
-        **of_authorities(file),
-    }
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    return [*lines, *(f"# {line}" for line in _remarks(names.public, base, file))]
-
-
 def java_proxy(base: str) -> str:
     """Return the options with which Java uses the gateway as its proxy: it reads no variable for that."""
     host, port = _host_and_port(base)
@@ -131,17 +107,3 @@ def _host_and_port(base: str) -> tuple[str, str]:
     if not colon or "]" in port:
         return authority, "443" if base.lower().startswith("https") else "80"
     return host, port
-
-
-def _remarks(public: Sequence[str], base: str, ca: str) -> Iterator[str]:
-    """Yield what no variable can express. It follows all exports: a shell may read everything as one line."""
-    for name in public:
-        yield f"{name} is not secret: keep your own value in it."
-    yield "Requests that bypass the proxy also need the system's authorities:"
-    yield f"`presign ca --ca {shlex.quote(ca)} --bundle FILE` puts them and these into one file for --ca."
-    store = "-storetype PKCS12 -keystore presign.p12 -storepass presign"
-    yield f"Java: keytool -importcert -noprompt -alias presign -file {shlex.quote(ca)} {store}"
-    trust = "-Djavax.net.ssl.trustStore=presign.p12 -Djavax.net.ssl.trustStorePassword=presign"
-    yield f"      java {java_proxy(base)} {trust}"
-    yield f"PHP: php -d curl.cainfo={shlex.quote(ca)} -d openssl.cafile={shlex.quote(ca)}"
-    yield f"wget, aria2: --ca-certificate={shlex.quote(ca)}"

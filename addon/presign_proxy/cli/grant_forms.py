@@ -6,17 +6,21 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from ..config.path import expanded
 from ..regexes import late
 from ..signing.keys import signature_id
 from ..signing.signer import Signed
 from ..units import instant
-from .environment import CA, exports
+from .environment import CA
 from .policy_options import as_json
+
+if TYPE_CHECKING:
+    from .exported_trust import ExportedTrust
+    from .output import Output
+    from .place import Place
 
 BEGINS_URL = late(r"https?://[^/?#]+", re.IGNORECASE)
 FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
@@ -29,9 +33,10 @@ class GrantForm(NamedTuple):
 
     path: str
     base: str
-    ca: str
     local: bool = False
     """True if the API is on this machine."""
+    trust: ExportedTrust | None = None
+    """What `env` exports."""
 
 
 def _base(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
@@ -77,6 +82,23 @@ def check_ca(form: str, ca: str) -> None:
         raise click.UsageError("--ca needs --as env")
 
 
+def trust_for(
+    place: Place, output: Output, form: str, base: str, ca: str, *, configured: bool
+) -> ExportedTrust | None:
+    """Return the authorities that `env` exports; None for the other forms. Raises Failure, ConfigError.
+
+    Args:
+        configured: whether the gateway is that of the configuration here.
+    """
+    if form != "env" or output.as_json:  # JSON has no exports
+        return None
+    from .exported_trust import exported_trust
+    from .workspace import Workspace
+
+    workspace = Workspace(place.path, place.environ) if configured else None
+    return exported_trust(workspace, place.environ, base, ca)
+
+
 def described(grant: Signed, form: GrantForm, preset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the grant in all its forms, as JSON."""
     expires = int(grant.expires)
@@ -105,8 +127,10 @@ def shown(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) 
         return [f"{name}: {value}" for name, value in grant.headers.items()]
     if what == "base-url":
         return [_base_url(grant, form, preset)]
-    if what == "env":
-        return exports(grant, form.base, form.ca, preset, local=form.local)
+    if form.trust is not None:
+        from .shell_exports import exports
+
+        return exports(grant, form.base, form.trust, preset, local=form.local)
     url = _url(grant, form)
     if what == "url":
         return [url]
@@ -118,21 +142,11 @@ def remarks(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]
     """Return remarks for the user of the form, which are not part of the form."""
     if what == "headers":
         return [f"Send them with a request to {_send_to(grant, form)}"]
-    if what != "env":
+    if form.trust is None:
         return []
-    found = []
+    found = list(form.trust.remarks)
     if not preset.get("env"):
-        found.append("No preset says where the program reads its key: API_KEY holds it here; rename that.")
-    if not expanded(form.ca).is_file():
-        found.append(
-            f"{form.ca} does not exist, so programs will not trust the gateway. The gateway creates it at its"
-            " first start, in its --confdir: copy it from there, and give --ca PATH."
-        )
-    if form.base.lower().startswith("https:"):
-        found.append(
-            f"{form.base} uses TLS: if no public authority has signed its certificate, add the authority that"
-            f" has to {form.ca}."
-        )
+        found.insert(0, "No preset says where the program reads its key: API_KEY holds it here; rename that.")
     return found
 
 

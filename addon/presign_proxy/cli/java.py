@@ -21,8 +21,8 @@ def is_installed(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("JAVA_HOME")) or shutil.which("java", path=environ.get("PATH")) is not None
 
 
-def write_trust_store(path: Path, certificates: Sequence[str]) -> None:
-    """Write PEM texts as a trust store in the format PKCS #12, which Java has read since version 8."""
+def trust_store(certificates: Sequence[str]) -> bytes:
+    """Return PEM texts as a trust store in the format PKCS #12, which Java has read since version 8."""
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
     from cryptography.hazmat.primitives.serialization.pkcs12 import (
         PKCS12Certificate,
@@ -36,7 +36,12 @@ def write_trust_store(path: Path, certificates: Sequence[str]) -> None:
             with contextlib.suppress(ValueError):  # one that no library reads is trusted by nobody
                 certificate = load_pem_x509_certificate(pem.encode())
                 found.append(PKCS12Certificate(certificate, f"presign-{number}".encode()))
-    path.write_bytes(serialize_java_truststore(found, BestAvailableEncryption(_PASSWORD.encode())))
+    return serialize_java_truststore(found, BestAvailableEncryption(_PASSWORD.encode()))
+
+
+def trust_option(store: str) -> str:
+    """Return the options with which Java uses a trust store of this format and password."""
+    return f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={_PASSWORD}"
 
 
 def options(environ: Mapping[str, str], store: Path, base: str, *, proxied: bool, local: bool) -> str:
@@ -46,8 +51,7 @@ def options(environ: Mapping[str, str], store: Path, base: str, *, proxied: bool
         proxied: whether all requests go through the gateway.
         local: whether those to this machine do so too.
     """
-    found = [environ.get(OPTIONS, ""), f"-Djavax.net.ssl.trustStore={_quoted(store)}"]
-    found.append(f"-Djavax.net.ssl.trustStorePassword={_PASSWORD}")
+    found = [environ.get(OPTIONS, ""), trust_option(_quoted(store))]
     if proxied:
         found += [java_proxy(base), java_proxy(base).replace("-Dhttps.", "-Dhttp.")]
     if proxied and local:

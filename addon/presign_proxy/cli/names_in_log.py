@@ -1,20 +1,22 @@
-"""The names of presigns that the audit log has: a remark on one that it does not have."""
+"""What the audit log shows of presigns: the names that were used, and for what a signature was used last."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, Final
 
-from ..observe.audit_reader import Lines, opened
+from ..observe.audit_reader import Lines, opened, record_of
 from ..similar_names import alike
 from .hints import command
 from .workspace import Workspace
 
 _READ: Final = 16 << 20
 """Most bytes that are read, from the end of the log. A revocation must not wait for a large file."""
+_SIGNATURE: Final = re.compile(rb'"signature":"([0-9a-f]{32})"')
 _SHOWN: Final = 3
 _MEANING: Final = "If the name is mistyped, what you meant to revoke still works."
 
@@ -78,6 +80,25 @@ def owners_of(workspace: Workspace, name: str) -> list[str]:
     return list(dict.fromkeys(one for one in owners if one in workspace.entries))
 
 
+def last_uses(workspace: Workspace, signatures: Set[str]) -> dict[str, dict[str, Any]]:
+    """Return the last record of each signature id, as far as the log can be read."""
+    settings = workspace.config.audit
+    if settings is None or settings.file == "-" or not signatures:
+        return {}
+    try:
+        tail = _tail(workspace.base / settings.file)[0].read()
+    except OSError:
+        return {}
+    places = {found[1].decode(): found.start() for found in _SIGNATURE.finditer(tail)}
+    uses = {}
+    for one in places.keys() & signatures:
+        begin, end = tail.rfind(b"\n", 0, places[one]) + 1, tail.find(b"\n", places[one])
+        record = record_of(tail[begin : end if end >= 0 else None])
+        if record is not None and record.get("signature") == one:
+            uses[one] = record
+    return uses
+
+
 def _names(path: Path, connection: str) -> tuple[list[str], bool]:
     """Return the names in the last part of the log, the latest at the end, and whether that is all of it.
 
@@ -95,10 +116,16 @@ def _names(path: Path, connection: str) -> tuple[list[str], bool]:
 
 def _records(path: Path) -> tuple[Iterator[dict[str, Any]], bool]:
     """Return the records with a name in the last part of the log, and whether that is all. Raises OSError."""
+    tail, is_whole = _tail(path)
+    return iter(Lines(tail, containing=b'"id":"').records()), is_whole
+
+
+def _tail(path: Path) -> tuple[io.BytesIO, bool]:
+    """Return the whole lines in the last part of the log, and whether that is all. Raises OSError."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - _READ))
         tail = io.BytesIO(file.read(_READ))
     if size > _READ:
         tail.readline()  # the rest of a line that began before
-    return iter(Lines(tail, containing=b'"id":"').records()), size <= _READ
+    return tail, size <= _READ

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import click
@@ -19,7 +19,15 @@ from .credential import auth_of
 from .hints import no_preset, quoted
 from .methods import check_methods
 from .registry_entries import check, draft_of, new_secret
-from .setting_options import SettingsCommand, options_given, refuse_options, setting_options, settings_of
+from .setting_options import (
+    SettingsCommand,
+    Typed,
+    check_effect,
+    options_given,
+    refuse_options,
+    setting_options,
+    settings_of,
+)
 from .setting_schema import keys_of
 from .values import listed, present
 from .workspace import Failure, Workspace
@@ -164,8 +172,11 @@ def described(workspace: Workspace, options: dict[str, Any]) -> dict[str, Any]:
     data |= {key: options[key] for key in ("preset", "upstream") if options[key]}
     if variables := _variables(workspace, options, given):
         data["vars"] = variables
-    settings = settings_of({name: value for name, value in options.items() if name not in _KEYS})
-    return applied(data, [setting_of(*one, data.get("scheme", "presign")) for one in settings])
+    return applied(data, [setting_of(*one, data.get("scheme", "presign")) for one in _settings(options)])
+
+
+def _settings(options: dict[str, Any]) -> Iterator[Typed]:
+    return settings_of({name: value for name, value in options.items() if name not in _KEYS})
 
 
 def check_described(workspace: Workspace, name: str, data: dict[str, Any], options: dict[str, Any]) -> None:
@@ -176,9 +187,11 @@ def check_described(workspace: Workspace, name: str, data: dict[str, Any], optio
     tried = {**data, "auth": {**auth, **data.get("auth", {})}} if auth else dict(data)
     tried["signing_keys"] = [{"id": "k1", "secret": new_secret(), "added": present()}]
     try:
-        check(workspace, name, tried, draft_of(workspace))
+        entry = check(workspace, name, tried, draft_of(workspace))
     except ConfigError as error:
         refuse_options(error, name, options_given(options) | given)
+        return
+    check_effect(workspace.filled(entry), _settings(options))
 
 
 def _variable(text: str) -> tuple[str, str]:

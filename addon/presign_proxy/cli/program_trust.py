@@ -1,15 +1,15 @@
-"""What a program of `presign run` trusts: the system's authorities and the gateway's, in private files."""
+"""What a program has to trust: the system's authorities and the gateway's, in the files that it reads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config.path import expanded
 from . import java
-from .authorities import bundle, system_authorities, unique
+from .authorities import bundle, system_authorities, unique, write_public
 from .environment import CA, of_authorities
 from .place import Place
 
@@ -51,11 +51,23 @@ def trusting(
     """Write the authorities to a directory, and return the variables that name them; {} without any."""
     if not certificates:
         return {}
-    file = directory / "authorities.pem"
-    file.write_text(bundle(certificates), "ascii")
+    file, store = written(before, certificates, directory)
     found = of_authorities(os.fspath(file))
-    if java.is_installed(before):
-        store = directory / "authorities.p12"
-        java.write_trust_store(store, certificates)
+    if store is not None:
         found[java.OPTIONS] = java.options(before, store, base, proxied=proxied, local=local)
     return found
+
+
+def written(
+    environ: Mapping[str, str], certificates: Sequence[str], directory: Path
+) -> tuple[Path, Path | None]:
+    """Write the authorities to a directory. Return their file, and the trust store of Java if it is here.
+
+    Raises OSError.
+    """
+    file, store = directory / "authorities.pem", directory / "authorities.p12"
+    write_public(file, bundle(certificates).encode("ascii"))
+    if not java.is_installed(environ):
+        return file, None
+    write_public(store, java.trust_store(certificates))
+    return file, store

@@ -9,13 +9,15 @@ from ..config.registry_file.build import revocations_of
 from ..config.registry_file.edit import Draft
 from ..config.values import instant as parse_instant
 from ..core.revocations import EVERY
-from ..units import instant
+from ..units import instant, printable
+from .audit_query import asked
 from .hints import command
+from .names_in_log import last_uses
 from .output import Output, table
 from .registry_entries import draft_of
 from .revoked_now import is_marked
 from .values import YEAR_10000
-from .width import columns, commands
+from .width import columns, commands, wrapped
 from .workspace import Workspace
 
 _YEAR_1: Final = -62_135_596_800
@@ -27,7 +29,10 @@ def list_revocations(workspace: Workspace, output: Output) -> None:
     draft = draft_of(workspace)
     revocations_of(draft.content("revoked"), draft.path)  # reports errors in it
     found = [*_urls(draft), *_named(draft), *_by_age(draft)]
+    uses = last_uses(workspace, draft.revoked("urls").keys())
     for one in found:
+        if one["what"] == "urls" and one["id"] in uses:
+            one["last_seen"] = _seen(uses[one["id"]])
         if is_marked(draft, one["what"], one["id"]):
             one["now"] = True
     output.tell(found, *(_shown(found, columns()) if found else ["Nothing is revoked."]))
@@ -43,17 +48,42 @@ def _shown(found: list[dict[str, Any]], width: int | None) -> list[str]:
     if width is None or widest <= width:
         return table(rows)
     lines = []
-    for since, *under_way, undo in rows[1:]:
-        more = "".join(f", under way {one}" for one in under_way)
-        lines += [f"since {since}{more}:", *commands(undo, width, 2)]
+    for one in found:
+        lines += wrapped(f"since {one['at'] or '-'}{_more(one, found)}:", width, 4)
+        lines += commands(one["undo"], width, 2)
     return lines
 
 
+def _more(one: dict[str, Any], found: list[dict[str, Any]]) -> str:
+    under_way = f"; requests under way {_under_way(one)}" if any("now" in other for other in found) else ""
+    return under_way + (f"; last seen as {_request(one)}" if "last_seen" in one else "")
+
+
+def _under_way(one: dict[str, Any]) -> str:
+    return "ended" if "now" in one else "went on"
+
+
+def _request(one: dict[str, Any]) -> str:
+    found: str = one["last_seen"]["request"] if "last_seen" in one else "-"
+    return found
+
+
+def _seen(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what the audit log has of the last request with a URL, also if it was refused."""
+    names = ("at", "connection", "key", "id", "method", "path")
+    name = f" (id {printable(record['id'])})" if isinstance(record.get("id"), str) else ""
+    return {"request": f"{asked(record)}{name}"} | {name: record.get(name) for name in names}
+
+
 def _rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    if not any("now" in one for one in found):
-        return [("SINCE", "TO CANCEL IT"), *((one["at"] or "-", one["undo"]) for one in found)]
-    rows = [(one["at"] or "-", "ended" if "now" in one else "went on", one["undo"]) for one in found]
-    return [("SINCE", "UNDER WAY", "TO CANCEL IT"), *rows]
+    """Return the rows of the table. Columns that would be empty are left out."""
+    titles: list[tuple[str, Callable[[dict[str, Any]], str]]] = [("SINCE", lambda one: one["at"] or "-")]
+    if any("now" in one for one in found):
+        titles.append(("UNDER WAY", _under_way))
+    if any("last_seen" in one for one in found):
+        titles.append(("LAST SEEN AS", _request))
+    titles.append(("TO CANCEL IT", lambda one: one["undo"]))
+    return [tuple(title for title, _ in titles), *(tuple(of(one) for _, of in titles) for one in found)]
 
 
 def _urls(draft: Draft) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -140,6 +140,18 @@ def refuse_options(error: ConfigError, name: str, given: Mapping[str, str]) -> N
             said.append(str(problem._replace(file=given[key], path=place, line=0)))
     if said:
         raise click.UsageError("\n".join(said))
+
+
+def check_effect(entry: Mapping[str, Any], typed: Iterable[Typed]) -> None:
+    """Refuse a setting that would have no effect on the connection, filled in from its preset.
+
+    Raises UsageError.
+    """
+    for one in typed:
+        key, _, value = one.text.partition("=")
+        if key == "max_duration" and value and not entry.get("websocket"):
+            other = "--websocket" if one.option else "websocket=true"
+            raise click.UsageError(f"{one.option or key} needs {other}: it limits nothing but WebSockets")
 
 
 def _named(text: str, option: click.Option) -> str:

@@ -14,7 +14,17 @@ from ..signing.signer import Signed, Signer
 from ..signing.tokens import split_shape
 from .completion import complete_connections, complete_keys
 from .environment import CA
-from .grant_forms import BEGINS_URL, FORMS, GrantForm, base_option, check_ca, described, remarks, shown
+from .grant_forms import (
+    BEGINS_URL,
+    FORMS,
+    GrantForm,
+    base_option,
+    check_ca,
+    described,
+    remarks,
+    shown,
+    trust_for,
+)
 from .hints import quoted
 from .methods import check_methods, methods_of
 from .output import Output, light_verb
@@ -88,7 +98,9 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     grant = granted(output, known, path, expires_at, options)
     shape = shape_of(known, options["shape"])
     local = known.view is not None and known.view.local
-    form = GrantForm(path, known.base(options["base"]), options["ca"], local)
+    base = known.base(options["base"])
+    trust = trust_for(place, output, options["form"], base, options["ca"], configured=source is None)
+    form = GrantForm(path, base, local, trust)
     data = {**described(grant, form, known.preset), "key": known.key}
     if shape:
         data["shaped_key"] = f"{shape}{grant.token}"

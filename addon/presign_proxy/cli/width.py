@@ -75,11 +75,27 @@ def commands(line: str, width: int | None, indent: int = 0) -> list[str]:
     if width is None or indent + len(line) <= width:
         return [" " * indent + line]
     lines = [""]
-    for word in _words(line):
+    for word in _with_values(_words(line)):
         if lines[-1] and indent + len(lines[-1]) + len(word) + 3 > width:
             lines.append("  ")
         lines[-1] += word if not lines[-1].strip() else f" {word}"
     return [" " * indent + one + (" \\" if at < len(lines) - 1 else "") for at, one in enumerate(lines)]
+
+
+def _with_values(words: Iterable[str]) -> Iterator[str]:
+    """Yield the words, each option together with the value behind it."""
+    option = ""
+    for word in words:
+        if option and word.startswith("-"):
+            yield option
+            option = ""
+        if word.startswith("--") and "=" not in word and word != "--":
+            option = word
+            continue
+        yield f"{option} {word}" if option else word
+        option = ""
+    if option:
+        yield option
 
 
 def _words(line: str) -> Iterator[str]:

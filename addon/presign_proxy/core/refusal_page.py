@@ -7,11 +7,13 @@ of the page itself, so the page does not repeat the signature.
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from html import escape
 from typing import Final
 
 from ..http.message import Fields
+from ..regexes import late
 
 _TITLES: Final = {
     "malformed": "This link is damaged",
@@ -43,6 +45,8 @@ _LOOKED: Final = (
 )
 _CONTINUE: Final = '<p><a class="go" href="" rel="nofollow">Continue</a></p>\n'
 
+_INSTANT: Final = late(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5a5a60; --paper: #fbfbfa; --line: #d8d8d4; }
 @media (prefers-color-scheme: dark) {
@@ -56,6 +60,7 @@ body {
 main { max-width: 36rem; margin: 8vh auto 0; }
 h1 { margin: 0 0 1rem; font-size: 1.6rem; line-height: 1.25; }
 p { margin: 0 0 1rem; }
+time { white-space: nowrap; }
 .soft, dt { color: var(--soft); }
 .go {
   display: inline-block; padding: .55rem 1.4rem; border-radius: .4rem; font-weight: 600;
@@ -98,11 +103,15 @@ def page(status: int, code: str, message: str, request_id: str, limit: str | Non
     return _PAGE.format(
         title=escape(title),
         style=_STYLE,
-        message=escape(message),
+        message=_INSTANT.sub(_unbroken, escape(message)),
         go=_CONTINUE if code == _ASKING else "",
         advice=_LOOKED if code == _ASKING else _LATER if status >= 500 else _ASK,
         rows="\n".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text),
     ).encode("utf-8", "replace")
+
+
+def _unbroken(instant: re.Match[str]) -> str:
+    return f"<time>{instant[0]}</time>"
 
 
 _HASH: Final = b64encode(hashlib.sha256(_STYLE.encode()).digest())

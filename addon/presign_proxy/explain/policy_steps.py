@@ -27,8 +27,8 @@ def _policy(case: Case) -> Step:
     written = claim.written if isinstance(claim, Presign) else None
     named = [TERMS[name] for name, value in (written._asdict() if written else {}).items() if value]
     terms = terms_of(case)
-    lines = [f"only key {terms.key} may have signed it"] if terms.key else []
-    lines += [f"its signer named it {terms.id}"] if terms.id else []
+    lines = [f"Only key {terms.key} may have signed it."] if terms.key else []
+    lines += [f"Its signer named it {terms.id}."] if terms.id else []
     return Step("policy", "ok", f"Version 2, with {', '.join(named)}.", tuple(lines))
 
 

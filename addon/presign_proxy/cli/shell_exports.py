@@ -1,0 +1,56 @@
+"""The lines of `--as env`: exports for a shell, and comments with what no variable can express."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..signing.signer import Signed
+from .environment import java_proxy, key_variables, of_authorities, of_base_url, of_key, of_proxy
+from .exported_trust import ExportedTrust
+from .java import trust_option
+
+
+def exports(
+    grant: Signed, base: str, trust: ExportedTrust, preset: Mapping[str, Any], *, local: bool
+) -> list[str]:
+    """Return the exports as lines for a shell.
+
+    Args:
+        base: the gateway's URL.
+        local: whether the API itself is on this machine.
+    """
+    names = key_variables(preset)
+    values = {
+        **of_key(grant.token, names),
+        **of_base_url(base, names),
+        **of_proxy(base, local=local),
+        **of_authorities(str(trust.file)),
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    return [*lines, *(f"# {line}" for line in _remarks(names.public, base, trust))]
+
+
+def _remarks(public: Sequence[str], base: str, trust: ExportedTrust) -> Iterator[str]:
+    """Yield what no variable can express. It follows all exports: a shell may read everything as one line."""
+    ca = shlex.quote(str(trust.file))
+    for name in public:
+        yield f"{name} is not secret: keep your own value in it."
+    yield from _for_java(base, trust)
+    yield f"PHP: php -d curl.cainfo={ca} -d openssl.cafile={ca}"
+    yield f"wget, aria2: --ca-certificate={ca}"
+
+
+def _for_java(base: str, trust: ExportedTrust) -> Iterator[str]:
+    if trust.store is not None:
+        yield f"Java: java {java_proxy(base)} {trust_option(shlex.quote(str(trust.store)))}"
+        return
+    if trust.gateway is None:  # keytool would take the first certificate of a bundle, and no other
+        yield "Java reads no such file: use `presign run`, or see `presign ca --instructions`."
+        yield f"      java {java_proxy(base)}"
+        return
+    gateway = shlex.quote(str(trust.gateway))
+    store = "-storetype PKCS12 -keystore presign.p12 -storepass presign"
+    yield f"Java: keytool -importcert -noprompt -alias presign -file {gateway} {store}"
+    yield f"      java {java_proxy(base)} {trust_option('presign.p12')}"
