@@ -1,8 +1,12 @@
 """Where in a request its presign stood, and what is left of its path without it."""
 
+from typing import Any
+
 import pytest
 
-from support.deciding import NOW, SECRET, code, request, sent
+from presign_proxy.core.connection import Conduct
+from presign_proxy.core.decision import Deny
+from support.deciding import NOW, SECRET, ask, code, connection, registry, request, sent
 from support.signing import presign_target, token
 
 
@@ -27,3 +31,24 @@ def test_a_gateway_url_without_a_path_is_not_found(target: str) -> None:
     else:
         asked = request(f"{target}?{presign_target(SECRET, 'conn', '', NOW, 'GET', '*').partition('?')[2]}")
     assert code(asked) == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "expected"),
+    [
+        ({"conduct": Conduct(challenge=True)}, "/v2/", (401, "unsigned")),
+        ({"conduct": Conduct(challenge=True)}, "/v2/a/manifests/1", (401, "unsigned")),
+        ({"conduct": Conduct(challenge=True)}, "/v2", (404, "not_found")),
+        ({"conduct": Conduct(challenge=True)}, "/v1", (404, "not_found")),
+        ({"conduct": Conduct(challenge=True), "enabled": False}, "/v2/", (404, "not_found")),
+        ({}, "/v2/", (404, "not_found")),
+    ],
+)
+def test_a_client_of_registries_is_asked_for_its_key_if_there_is_a_registry(
+    changes: dict[str, Any], target: str, expected: tuple[int, str]
+) -> None:
+    denied = ask(request(target), registry(connection(**changes)))
+    assert isinstance(denied, Deny)
+    assert (denied.answer.status, denied.code) == expected
+    challenged = [name for name, _ in denied.fields if name == b"WWW-Authenticate"]
+    assert len(challenged) == (expected[0] == 401)

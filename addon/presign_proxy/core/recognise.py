@@ -24,6 +24,9 @@ NOT_OUR_NAME: Final = (
     "address or localhost counts with the gateway's own port only."
 )
 _TOKEN_PATHS: Final = tuple(TOKEN_PATH + start for start in PREFIXES)
+_OF_REGISTRIES: Final = b"/v2/"
+"""Where clients of container registries begin, without a credential: a registry is a host and no path."""
+_CHALLENGE: Final = ((b"WWW-Authenticate", b'Basic realm="presign"'),)
 
 
 _PLAIN: Final = (
@@ -130,22 +133,29 @@ def recognise(registry: Registry, request: Request, head: Head, form: Form) -> P
     if form.source:
         return _source_at_gateway(request, head)
     if form.gateway and not request.target.startswith((API_PROXY, TOKEN_PATH)):
-        return _key_at_gateway(request, head)
+        return _key_at_gateway(registry, request, head)
     presign = presign_scheme.recognise(request, head, gateway=form.gateway)
     if presign is not None or form.gateway:
         return presign
     return _intercepted_source(registry, request)
 
 
-def _key_at_gateway(request: Request, head: Head) -> Presign:
+def _key_at_gateway(registry: Registry, request: Request, head: Head) -> Presign:
     """Recognise a key token at the gateway, with a path of the API itself. Raises Denied.
 
     A key token names its connection, so the path need not. Some SDKs let users configure only a host.
     """
     presign = presign_scheme.recognise(request, head, gateway=True)
+    if presign is None and registry.destinations.challenges and request.path.startswith(_OF_REGISTRIES):
+        raise challenge()
     if presign is None or presign.carrier != "key":
         raise Denied("not_found", "no such form at a gateway host")
     return presign
+
+
+def challenge() -> Denied:
+    """Return the refusal that asks for a credential, because some clients send theirs only then."""
+    return Denied("unsigned", "the request carries no presign yet", 401, fields=_CHALLENGE)
 
 
 def _source_at_gateway(request: Request, head: Head) -> Presign | Source:
