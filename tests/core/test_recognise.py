@@ -1,12 +1,14 @@
 """Where in a request its presign stood, and what is left of its path without it."""
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
 from presign_proxy.core.connection import Conduct
 from presign_proxy.core.decision import Deny
-from support.deciding import NOW, SECRET, ask, code, connection, registry, request, sent
+from presign_proxy.core.registry import Registry
+from support.deciding import GATEWAY, NOW, SECRET, ask, code, connection, registry, request, sent
 from support.signing import presign_target, token
 
 
@@ -52,3 +54,19 @@ def test_a_client_of_registries_is_asked_for_its_key_if_there_is_a_registry(
     assert (denied.answer.status, denied.code) == expected
     challenged = [name for name, _ in denied.fields if name == b"WWW-Authenticate"]
     assert len(challenged) == (expected[0] == 401)
+
+
+@pytest.mark.parametrize(
+    ("client", "scheme", "expected"),
+    [
+        ("203.0.113.5", "http", "not_found"),
+        ("203.0.113.5", "https", "unsigned"),
+        ("127.0.0.1", "http", "unsigned"),
+        ("10.1.2.3", "http", "unsigned"),
+    ],
+)
+def test_nobody_is_asked_to_send_a_key_unencrypted(client: str, scheme: str, expected: str) -> None:
+    known = connection(conduct=Conduct(challenge=True))
+    networks = (ip_network("10.0.0.0/8"),)
+    tls_only = Registry({"conn": known}, frozenset({GATEWAY}), tls_only=True, trusted_proxies=networks)
+    assert code(request("/v2/", scheme=scheme, client=client), tls_only) == expected

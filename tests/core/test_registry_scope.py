@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from presign_proxy.core.ceiling import Ceiling
 from presign_proxy.core.connection import Reached, Upstream
 from presign_proxy.core.credentials import NoCredential, bearer
 from presign_proxy.core.decision import Forward
-from presign_proxy.core.oauth2 import MintedSecret
+from presign_proxy.core.oauth2 import MintedSecret, TokenRequest
 from presign_proxy.core.registry_scope import scope_of
 from presign_proxy.core.registry_token import RegistryTokenRequest
 from presign_proxy.http.message import Origin
-from presign_proxy.signing.secret import Secret
+from presign_proxy.signing.secret import LateSecret, Secret
 from support.deciding import connection, registry, request, sent, signed
 
 PULL, PUSH, DELETE = "repository:{}:pull", "repository:{}:pull,push", "repository:{}:delete"
@@ -41,6 +42,7 @@ UPSTREAM = Upstream(Origin("https", "registry.example.com", 443), b"/base")
         ("GET", "/v2/a/manifests/b/blobs/sha256:0", PULL.format("a/manifests/b")),
         ("GET", "/v2/blobs/blobs/blobs", PULL.format("blobs")),
         ("GET", "/v2/manifests/latest", ""),
+        ("GET", "/v2/blobs/uploads/0", ""),
         ("GET", "/v2/a/manifests", ""),
         ("GET", "/v2/a/other/latest", ""),
         ("GET", "/v2/a_b-c.d/manifests/1", PULL.format("a_b-c.d")),
@@ -71,6 +73,11 @@ def test_a_name_that_is_none_of_a_repository_asks_for_no_right(name: str) -> Non
     assert scope_of(b"GET", f"/v2/{name}/manifests/1".encode(), writes=False) == ""
 
 
+def test_the_longest_name_is_one() -> None:
+    name = "a/" * 127 + "b"
+    assert scope_of(b"GET", f"/v2/{name}/manifests/1".encode(), writes=False) == PULL.format(name)
+
+
 def test_a_push_reads_with_the_token_that_it_writes_with() -> None:
     """A repository that does not exist yet can be read only by an account that may create it."""
     assert scope_of(b"HEAD", b"/v2/a/blobs/sha256:0", writes=True) == "repository:a:pull,push"
@@ -82,10 +89,10 @@ def late() -> MintedSecret:
     return MintedSecret(asked, "mark")
 
 
-def granted(path: str, *, method: str = "GET", methods: str = "*") -> Forward:
-    token = late()
-    known = connection(upstream=UPSTREAM, injector=bearer(token), late=(token,))
-    return sent(request(signed(path, methods=methods, paths="*"), method=method), registry(known))
+def granted(path: str, *, methods: str = "*", allowed: tuple[str, ...] = ("*",)) -> Forward:
+    token, ceiling = late(), Ceiling(methods=allowed)
+    known = connection(upstream=UPSTREAM, injector=bearer(token), late=(token,), ceiling=ceiling)
+    return sent(request(signed(path, methods=methods, paths="*")), registry(known))
 
 
 def scope_in(forward: Forward) -> str:
@@ -102,6 +109,34 @@ def test_a_grant_has_a_token_for_its_own_request_alone() -> None:
     assert scope_in(granted("v2/a/manifests/1", methods="GET")) == "repository:a:pull"
     assert scope_in(granted("v2/b/manifests/1")) == "repository:b:pull,push"
     assert scope_in(granted("v2/")) == ""
+    assert scope_in(granted("base/v2/a/manifests/1")) == ""
+
+
+@pytest.mark.parametrize(
+    ("methods", "allowed", "scope"),
+    [
+        ("GET,PUT", ("*",), "repository:a:pull,push"),
+        ("GET,POST", ("*",), "repository:a:pull"),  # without a PUT, no push ends
+        ("*", ("GET", "PUT"), "repository:a:pull,push"),
+        ("*", ("GET", "HEAD"), "repository:a:pull"),
+        ("GET", ("GET", "PUT"), "repository:a:pull"),
+    ],
+)
+def test_a_read_asks_for_more_only_if_signature_and_connection_allow_a_push(
+    methods: str, allowed: tuple[str, ...], scope: str
+) -> None:
+    assert scope_in(granted("v2/a/manifests/1", methods=methods, allowed=allowed)) == scope
+
+
+def test_what_another_credential_needs_stays_as_it_is() -> None:
+    program = LateSecret(("vault", "read"), 60)
+    known = connection(upstream=UPSTREAM, injector=bearer(program), late=(program,))
+    forward = sent(request(signed("v2/a/manifests/1", paths="*")), registry(known))
+    assert forward.connection is known
+    minted = MintedSecret(TokenRequest(SERVICE, b"/", "client_credentials", Secret("me")), "mark")
+    other = connection(upstream=UPSTREAM, injector=bearer(minted), late=(minted,))
+    forward = sent(request(signed("v2/a/manifests/1", paths="*")), registry(other))
+    assert forward.connection is other
 
 
 def test_another_upstream_of_the_connection_that_gets_no_credential_gets_no_token() -> None:

@@ -69,15 +69,20 @@ def check_encrypted(registry: Registry, request: Request, form: Form, facts: Fac
 
     A trusted proxy has ended TLS itself. In reverse mode, the origin is the target's.
     """
-    if not registry.tls_only or not form.gateway or request.origin.scheme == "https" or request.reverse:
-        return
-    client = parse_address(request.client)
-    near = is_loopback(request.client or request.origin.host)  # an explanation may know no client
-    if near or (client is not None and is_in(client, registry.trusted_proxies)):
+    if not form.gateway or not _is_exposed(registry, request):
         return
     facts.step = "address"
     why = "it came over plain HTTP, and gateway.tls is set without plain_http"
     raise Denied("host_mismatch", why, sentence=_PLAIN)
+
+
+def _is_exposed(registry: Registry, request: Request) -> bool:
+    """Return whether a request to the gateway crossed a network unencrypted although it serves TLS only."""
+    if not registry.tls_only or request.origin.scheme == "https" or request.reverse:
+        return False
+    client = parse_address(request.client)
+    near = is_loopback(request.client or request.origin.host)  # an explanation may know no client
+    return not near and (client is None or not is_in(client, registry.trusted_proxies))
 
 
 def has_gateway_form(request: Request) -> bool:
@@ -146,8 +151,9 @@ def _key_at_gateway(registry: Registry, request: Request, head: Head) -> Presign
     A key token names its connection, so the path need not. Some SDKs let users configure only a host.
     """
     presign = presign_scheme.recognise(request, head, gateway=True)
-    if presign is None and registry.destinations.challenges and request.path.startswith(_OF_REGISTRIES):
-        raise challenge()
+    if presign is None and request.path.startswith(_OF_REGISTRIES) and registry.destinations.challenges:
+        if not _is_exposed(registry, request):  # the key would come unencrypted, too
+            raise challenge()
     if presign is None or presign.carrier != "key":
         raise Denied("not_found", "no such form at a gateway host")
     return presign

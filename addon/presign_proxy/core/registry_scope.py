@@ -40,9 +40,9 @@ def narrowed(connection: Connection, method: bytes, path: bytes, methods: tuple[
     """
     for late in connection.injector.secrets():  # another upstream of the connection may get no token
         if isinstance(late, MintedSecret) and isinstance(late.request, RegistryTokenRequest):
-            below = connection.upstream.relative(path) if connection.upstream is not None else None
+            base = connection.upstream.base if connection.upstream is not None else b""
             writes = all(some == ANY or "PUT" in some for some in (methods, connection.ceiling.methods))
-            token = late.at(scope_of(method, below or b"", writes=writes))
+            token = late.at(scope_of(method, path.removeprefix(base), writes=writes))
             return replace(connection, injector=bearer(token), late=(token,))
     return connection
 
