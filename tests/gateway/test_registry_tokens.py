@@ -177,6 +177,11 @@ def test_a_service_that_is_down_is_asked_for_one_repository_at_a_time(run: Run, 
         lab.now += 2.01
         await lab.token("c")
         await lab.token("a")
+        refusing(lab, status)
+        assert await lab.status("d") is None
+        lab.now += 1.01  # the pauses begin anew
+        lab.there.service.answer = lab.there._service
+        await lab.token("d")
 
     run(work)
 
