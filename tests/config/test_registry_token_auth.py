@@ -66,6 +66,16 @@ def test_the_host_of_a_public_registry_tells_its_token_service(
     assert where(asked(tmp_path, preset="oci", upstream=upstream, auth=PAIR)) == expected
 
 
+def test_a_token_service_is_reached_as_its_registry_is(tmp_path: Path) -> None:
+    assert not asked(tmp_path, preset="oci", auth=PAIR).direct
+    assert asked(tmp_path, preset="oci", auth=PAIR, upstream_proxy="none").direct
+
+
+def test_a_password_may_be_printed_by_a_program(tmp_path: Path) -> None:
+    found = asked(tmp_path, preset="oci", auth=PAIR | {"password": {"exec": ["/bin/echo", "printed"]}})
+    assert [one.argv for one in found.late] == [("/bin/echo", "printed")]
+
+
 def test_another_registry_needs_its_own_token_service(tmp_path: Path) -> None:
     """The password for one registry must not go to the service of another one."""
     entry: dict[str, Any] = {"preset": "oci", "upstream": "https://harbor.example"}
