@@ -377,6 +377,7 @@ def test_secrets_are_revealed_in_few_places() -> None:
         "core.credentials",
         "core.oauth2",
         "core.path_credential",
+        "core.registry_token",
         "gateway.http_tunnel",
         "gateway.socks5",
         "gateway.token_mint",

@@ -33,7 +33,7 @@ CLIENT_SECRET = "cl1ent-s3cret-R3AL-0123456789"
 SHARE = len(WAYS) * 40
 """Of forty requests of `make hostile`, one needs a token."""
 SIZE = max(40, REQUESTS // SHARE)
-MINTS = {"oauth2": min(SIZE, 250), "github_app": min(SIZE, 250) // 5}
+MINTS = {"oauth2": min(SIZE, 250), "github_app": min(SIZE, 250) // 5, "registry": min(SIZE, 250) // 5}
 """Connections of one gateway, by grant; each has one answer. After them there is another gateway."""
 
 
@@ -49,18 +49,17 @@ class Lab:
         self._number = 0
 
     def _connections(self) -> dict[str, Any]:
-        app = {"grant": "github_app", "private_key": pem(rsa_key())}
-        members = {"oauth2": {"client_secret": CLIENT_SECRET}, "github_app": app}
+        types: dict[str, dict[str, str]] = {
+            "oauth2": {"type": "oauth2", "client_secret": CLIENT_SECRET},
+            "github_app": {"type": "oauth2", "grant": "github_app", "private_key": pem(rsa_key())},
+            "registry": {"type": "registry_token", "username": "user", "password": CLIENT_SECRET},
+        }
         found: dict[str, Any] = {"conn_plain": bearer_connection(self.api.url, SECRET)}
-        for grant, more in members.items():
+        for grant, auth in types.items():
+            known_as = "service" if grant == "registry" else "client_id"
             for number in range(MINTS[grant]):
-                auth = {
-                    "type": "oauth2",
-                    "token_url": self.endpoint.url,
-                    "client_id": f"client-{number}",
-                    **more,
-                }
-                entry = {"upstream": self.api.url, "auth": auth, "signing_keys": [{"secret": SECRET}]}
+                own = auth | {"token_url": self.endpoint.url, known_as: f"client-{number}"}
+                entry = {"upstream": self.api.url, "auth": own, "signing_keys": [{"secret": SECRET}]}
                 found[f"conn_{grant}_{number}"] = entry
         return found
 
@@ -92,7 +91,7 @@ class Lab:
         sample = drawn.numbered(self._number)
         gateway, name = self._fresh_connection(sample.grant)
         self.endpoint.answer = sample
-        answer = ask(gateway.port, Grant(name).target("v1/x"))
+        answer = ask(gateway.port, Grant(name).target("v2/x/blobs/y"))
         token, why = issued(sample.grant, sample.data)
         (requests, fragments), asked = self.api.take(), self.endpoint.take()
         assert not fragments, fragments
@@ -104,10 +103,11 @@ class Lab:
             assert answer.status == 200, answer
             self.counts["minted"] += 1
         else:
-            assert code(answer) in ((502, "upstream"), (504, "upstream")), answer
+            refused = (403,) if sample.grant == "registry" else ()
+            assert code(answer) in [(status, "upstream") for status in (502, 504, *refused)], answer
             self.counts["good answers, not taken" if token else f"not minted: {why}"] += 1
         self._check_said(answer, token)
-        self._check_asked(sample, asked)
+        self._check_asked(sample, int(name.rpartition("_")[2]), asked)
         assert ask(gateway.port, Grant("conn_plain").target("next")).status == 200
         ((seen,), _) = self.api.take()
         assert seen.all("authorization") == [f"Bearer {REAL_SECRET}"]
@@ -118,15 +118,18 @@ class Lab:
         assert not token or token.encode() not in whole, whole
         assert b"_R3AL" not in whole, whole
 
-    def _check_asked(self, sample: TokenSample, connections: list[bytes]) -> None:
+    def _check_asked(self, sample: TokenSample, number: int, connections: list[bytes]) -> None:
         """Nobody was asked twice: neither another place, nor the same one on the same connection."""
         (asked,) = connections
         if sample.is_early:  # it may have closed before all of the request was there
             return
-        assert asked.startswith(b"POST /token HTTP/1.1\r\n"), asked
+        target = b"POST /token"
+        if sample.grant == "registry":
+            target = b"GET /token?service=client-%d&scope=repository%%3Ax%%3Apull%%2Cpush" % number
+        assert asked.startswith(target + b" HTTP/1.1\r\n"), asked
         assert asked.count(b" HTTP/1.1\r\n") == 1, asked
         pair = re.findall(rb"(?i)\r\nauthorization: Basic ([^\r]+)\r\n", asked)
-        if sample.grant == "oauth2":
+        if sample.grant != "github_app":
             assert [base64.b64decode(one).partition(b":")[2] for one in pair] == [CLIENT_SECRET.encode()]
 
 

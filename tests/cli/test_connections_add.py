@@ -321,6 +321,46 @@ def test_a_host_that_names_no_service_of_aws_needs_options(shell: Shell) -> None
     assert (done.code, "need --auth aws_sigv4" in done.err) == (2, True), done.all
 
 
+HARBOR = ("--token-url", "https://harbor.test/service/token", "--service", "harbor-registry")
+
+
+def test_a_registry_is_added_with_user_and_password(shell: Shell) -> None:
+    entry = added(shell, "--preset", "oci", stdin=f"me\n{KEY}\n")
+    assert entry == {
+        "preset": "oci",
+        "auth": {"type": "registry_token", "username": "me", "password": KEY},
+    }
+    url = shell.presign("sign", "conn_oci", "v2/team/app/manifests/1", "--paths", "v2/team/app/*").out.strip()
+    explained = shell.presign("explain", url)
+    assert "token: from https://auth.docker.io, for repository:team/app:pull" in explained.all
+    assert KEY not in explained.all
+    done = shell.presign(
+        "connections", "rotate", "conn_oci", "--credential", stdin="another-token-0123456789\n"
+    )
+    assert done.code == 0, done.all
+    auth = json.loads(shell.presign("decrypt").out)["connections"]["conn_oci"]["auth"]
+    assert (auth["username"], auth["password"]) == ("me", "another-token-0123456789")
+
+
+def test_another_registry_is_added_with_its_own_token_service(shell: Shell) -> None:
+    where = ("harbor", "--preset", "oci", "--upstream", "https://harbor.test")
+    done = shell.presign("connections", "add", *where, stdin=f"me\n{KEY}\n")
+    assert done.code != 0
+    assert "the token service of harbor.test is not known" in done.err, done.all
+    done = shell.presign("connections", "add", *where, *HARBOR[:2], stdin=f"me\n{KEY}\n")
+    assert (done.code, "--token-url and --service of a registry belong together" in done.err) == (2, True)
+    entry = added(shell, *where, *HARBOR, stdin=f"me\n{KEY}\n")
+    assert entry["auth"]["token_url"] == HARBOR[1]
+    assert entry["auth"]["service"] == HARBOR[3]
+    typed = ("other", "--upstream", "https://harbor.test", "--auth", "registry_token")
+    entry = added(shell, *typed, *HARBOR, stdin=f"me\n{KEY}\n")
+    assert entry["auth"]["password"] == KEY
+    known = added(shell, "hub", "--preset", "oci", "--upstream", "https://ghcr.io", stdin=f"me\n{KEY}\n")
+    assert "token_url" not in known["auth"]
+    done = shell.presign("connections", "add", "--preset", "openai", *HARBOR)
+    assert (done.code, "exclude --preset" in done.err) == (2, True)
+
+
 def test_a_refresh_token_is_asked_for_where_its_grant_is_said(shell: Shell) -> None:
     entry = added(
         shell, "conn_o", *WITH_TOKENS, "--grant", "refresh_token", stdin=f"my-client\n{KEY}\nrefresh-1\n"

@@ -243,7 +243,7 @@ def test_nobody_is_challenged_who_sends_something_else(gateway: Mitm, tls_upstre
             answer = parse_response(exchange(sock, wire(path, host=f"{host}:{port}")))
         assert code(answer) == (403, "unsigned")
         assert answer.header("www-authenticate") is None
-    assert code(ask(gateway.port, "/v2/")) == (404, "not_found")
+    assert code(ask(gateway.port, "/elsewhere")) == (404, "not_found")
     assert not tls_upstream.requests
 
 

@@ -157,7 +157,7 @@ def expected(name: str) -> Outgoing:
     elif auth["type"] == "header":
         secrets = dict(zip(asks, (KEY, SECOND), strict=True)) if asks else {auth["header"]: KEY}
         fields = [(header, auth.get("prefix", "") + secret) for header, secret in secrets.items()]
-    elif auth["type"] == "oauth2":
+    elif auth["type"] in ("oauth2", "registry_token"):
         fields = [("Authorization", f"Bearer {MINTED}")]
     elif auth["type"] == "path":
         path = auth["template"].replace("{token}", KEY).encode() + PLAIN.path
@@ -185,7 +185,7 @@ def test_a_provider_loads_and_its_key_goes_where_it_is_wanted(tmp_path: Path, na
         assert sent == expected(name)
         assert sent != PLAIN
     echoed = (SECOND if "asks" in preset["auth"] else KEY).encode()
-    echoed = MINTED.encode() if preset["auth"]["type"] == "oauth2" else echoed
+    echoed = MINTED.encode() if preset["auth"]["type"] in ("oauth2", "registry_token") else echoed
     assert echoed not in mask_for(injector).mask(b"your key " + echoed)
     defaults = {header.decode(): value.decode() for header, value in found.conduct.default_fields}
     assert defaults == preset.get("headers", {})

@@ -1,8 +1,14 @@
 """Where in a request its presign stood, and what is left of its path without it."""
 
+from ipaddress import ip_network
+from typing import Any
+
 import pytest
 
-from support.deciding import NOW, SECRET, code, request, sent
+from presign_proxy.core.connection import Conduct
+from presign_proxy.core.decision import Deny
+from presign_proxy.core.registry import Registry
+from support.deciding import GATEWAY, NOW, SECRET, ask, code, connection, registry, request, sent
 from support.signing import presign_target, token
 
 
@@ -27,3 +33,40 @@ def test_a_gateway_url_without_a_path_is_not_found(target: str) -> None:
     else:
         asked = request(f"{target}?{presign_target(SECRET, 'conn', '', NOW, 'GET', '*').partition('?')[2]}")
     assert code(asked) == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "expected"),
+    [
+        ({"conduct": Conduct(challenge=True)}, "/v2/", (401, "unsigned")),
+        ({"conduct": Conduct(challenge=True)}, "/v2/a/manifests/1", (401, "unsigned")),
+        ({"conduct": Conduct(challenge=True)}, "/v2", (404, "not_found")),
+        ({"conduct": Conduct(challenge=True)}, "/v1", (404, "not_found")),
+        ({"conduct": Conduct(challenge=True), "enabled": False}, "/v2/", (404, "not_found")),
+        ({}, "/v2/", (404, "not_found")),
+    ],
+)
+def test_a_client_of_registries_is_asked_for_its_key_if_there_is_a_registry(
+    changes: dict[str, Any], target: str, expected: tuple[int, str]
+) -> None:
+    denied = ask(request(target), registry(connection(**changes)))
+    assert isinstance(denied, Deny)
+    assert (denied.answer.status, denied.code) == expected
+    challenged = [name for name, _ in denied.fields if name == b"WWW-Authenticate"]
+    assert len(challenged) == (expected[0] == 401)
+
+
+@pytest.mark.parametrize(
+    ("client", "scheme", "expected"),
+    [
+        ("203.0.113.5", "http", "not_found"),
+        ("203.0.113.5", "https", "unsigned"),
+        ("127.0.0.1", "http", "unsigned"),
+        ("10.1.2.3", "http", "unsigned"),
+    ],
+)
+def test_nobody_is_asked_to_send_a_key_unencrypted(client: str, scheme: str, expected: str) -> None:
+    known = connection(conduct=Conduct(challenge=True))
+    networks = (ip_network("10.0.0.0/8"),)
+    tls_only = Registry({"conn": known}, frozenset({GATEWAY}), tls_only=True, trusted_proxies=networks)
+    assert code(request("/v2/", scheme=scheme, client=client), tls_only) == expected

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from presign_proxy.core.token_answer import LIFETIME, MAX_LIFETIME, Minted, issued
+from presign_proxy.core.token_answer import (
+    LIFETIME,
+    MAX_LIFETIME,
+    Minted,
+    ScopeRefused,
+    issued,
+    issued_for_registry,
+)
 from presign_proxy.errors import Denied
 
 JSON = b"application/json"
@@ -127,3 +134,66 @@ def test_only_what_github_documents_is_the_token_of_an_installation(
     with pytest.raises(Denied) as denied:
         of_app(status, **members)
     assert "Not Found" not in denied.value.detail
+
+
+def of_registry(status: int = 200, **members: Any) -> Minted:
+    return issued_for_registry(status, JSON, json.dumps(members).encode(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("members", "lifetime"),
+    [
+        ({"token": "abc"}, 60),
+        ({"access_token": "abc"}, 60),
+        ({"token": "abc", "access_token": "abc"}, 60),
+        ({"token": "abc", "access_token": None, "expires_in": None, "issued_at": None}, 60),
+        ({"token": "abc", "expires_in": 300}, 300),
+        ({"token": "abc", "expires_in": 10_000_000}, 86_400),
+        ({"token": "abc", "expires_in": 300, "issued_at": "2027-01-15T07:59:00Z"}, 240),
+        ({"token": "abc", "expires_in": 300, "issued_at": "2027-01-15T07:59:00.123456789+00:00"}, 240),
+        ({"token": "abc", "expires_in": 300, "issued_at": "2027-01-15T09:00:00Z"}, 300),  # another clock
+        ({"token": "abc", "refresh_token": "xyz", "token_type": 7}, 60),
+    ],
+)
+def test_the_token_of_a_registry_ends_when_its_service_says(members: dict[str, Any], lifetime: int) -> None:
+    found = of_registry(**members)
+    assert (found.token.reveal(), found.lifetime, found.refresh_token) == ("abc", lifetime, None)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"token": ""},
+        {"token": None},
+        {"token": ["abc"]},
+        {"token": "a b"},
+        {"token": "abc", "access_token": "def"},
+        {"token": "abc", "access_token": 7},
+        {"token": "abc", "expires_in": 0},
+        {"token": "abc", "expires_in": True},
+        {"token": "abc", "issued_at": "2027-01-15T07:58:59Z"},
+        {"token": "abc", "issued_at": "2027-01-15"},
+        {"token": "abc", "issued_at": 1_800_000_000},
+    ],
+)
+def test_an_odd_answer_of_a_registry_is_refused(members: dict[str, Any]) -> None:
+    with pytest.raises(Denied) as denied:
+        of_registry(**members)
+    assert not isinstance(denied.value, ScopeRefused)
+    assert "abc" not in denied.value.detail
+
+
+@pytest.mark.parametrize(("status", "told"), [(400, None), (401, None), (403, 403), (404, 403)])
+def test_a_refusal_of_a_registry_is_of_one_scope(status: int, told: int | None) -> None:
+    with pytest.raises(ScopeRefused) as denied:
+        of_registry(status, errors=[{"code": "DENIED", "message": "what it was sent"}])
+    assert (denied.value.code, denied.value.status) == ("upstream", told)
+    assert denied.value.detail == f"the token endpoint answers {status}"
+
+
+@pytest.mark.parametrize("status", [201, 204, 307, 405, 429, 500, 503])
+def test_any_other_failure_of_a_registry_is_of_its_whole_service(status: int) -> None:
+    with pytest.raises(Denied) as denied:
+        of_registry(status, token="abc")
+    assert not isinstance(denied.value, ScopeRefused)

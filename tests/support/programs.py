@@ -41,6 +41,9 @@ PROGRAMS = {
     "chromedriver": Program("chromium-driver", "the pages for people and the site, in a browser"),
     "curl": Program("curl", "a client of the gateway"),
     "debootstrap": Program("debootstrap", "the container image, built without a daemon (make container)"),
+    "docker": Program(
+        "docker.io", "signing in to a container registry", in_all=False, advice="not in make setup-all"
+    ),
     "fish": Program("fish", "completion in fish"),
     "git": Program("git", "cloning and pushing through the gateway"),
     "flock": Program("util-linux", "two set-ups of one tree at once"),
@@ -70,6 +73,7 @@ PROGRAMS = {
     "redis-server": Program("redis-server", "limits that several gateways share"),
     "ruby": Program("ruby", "the recipe for Ruby"),
     "man": Program("man-db", "the manual page"),
+    "skopeo": Program("skopeo", "pulling from a container registry and pushing to it"),
     "squid": Program("squid", "a proxy on the way to the upstream"),
     "wrk": Program("wrk", "bench/performance.py"),
     "zsh": Program("zsh", "completion in zsh"),

@@ -165,6 +165,8 @@ SHELLS: Final[dict[str, tuple[str, ...]]] = {
     "core.trailers": ("core/test_trailers.py",),
     "core.grpc_answer": ("core/test_grpc_answer.py",),
     "core.masked_fields": ("core/test_masked_fields.py",),
+    "core.registry_scope": ("core/test_registry_scope.py",),
+    "core.registry_token": ("core/test_registry_token.py",),
     "cli.revocation_target": (
         "cli/test_revoke.py",
         "cli/test_revoke_claims.py",

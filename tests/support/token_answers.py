@@ -56,7 +56,7 @@ TEXTS = (
     "none",
 )
 
-GOOD = {"oauth2": b"HTTP/1.1 200 OK", "github_app": b"HTTP/1.1 201 Created"}
+GOOD = {"oauth2": b"HTTP/1.1 200 OK", "github_app": b"HTTP/1.1 201 Created", "registry": b"HTTP/1.1 200 OK"}
 STARTS = (
     b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.0 200 OK", b"HTTP/1.0 201 OK", b"HTTP/1.2 200 OK", b"HTTP/1.9 201 OK", b"HTTP/2 200", b"HTTP/2.0 200 OK", b"HTTP/3.1 201 OK", b"HTTP/0.9 200 OK", b"HTTP/1.1  200 OK", b"http/1.1 200 OK",
     b"HTTP/1.1 0200 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 \xd9\xa2\xd9\xa0\xd9\xa0 OK", b"HTTP/1.1 200 OK", b"HTTP/1.1 201 Created", b"HTTP/1.1 202 Accepted", b"HTTP/1.1 203 X", b"HTTP/1.1 204 X", b"HTTP/1.1 205 X",
@@ -122,7 +122,7 @@ class TokenSample:
 @st.composite
 def token_answers(draw: Draw) -> TokenSample:
     """Answers to the grants of `GOOD`, most of them bent."""
-    grant = "oauth2" if draw(st.integers(0, 7)) else "github_app"
+    grant = draw(st.sampled_from(("oauth2",) * 6 + ("github_app", "registry")))
     bent = draw(st.sampled_from((0, 0, 1, 1, 1, 2, 2, 3)))
     ways = [
         draw(
@@ -159,6 +159,15 @@ def _members(draw: Draw, grant: str, bends: int) -> list[bytes]:
     if grant == "oauth2":
         names = {b'"access_token"': TOKENS, b'"token_type"': TYPES, b'"expires_in"': SECONDS}
         found = [b'"access_token": ' + TOKENS[0], b'"token_type": "Bearer"', b'"expires_in": 3600']
+    elif grant == "registry":
+        names = {b'"token"': TOKENS, b'"expires_in"': SECONDS, b'"issued_at"': INSTANTS}
+        found = [
+            b'"token": ' + TOKENS[0],
+            b'"expires_in": 3600',
+            b'"issued_at": "2099-01-01T00:00:00Z"',
+            b'"access_token": ' + TOKENS[0],
+        ]
+        found = found[: draw(st.integers(1, 4))]
     else:
         names = {b'"token"': TOKENS, b'"expires_at"': INSTANTS}
         found = [b'"token": ' + TOKENS[0], b'"expires_at": "2099-01-01T00:00:00Z"']

@@ -31,7 +31,8 @@ def issued(grant: str, data: bytes) -> Issued:
     try:
         status, fields, body = _message(data)
         found = _object(status, fields, body, 201 if grant == "github_app" else 200)
-        return Issued(_of_app(found) if grant == "github_app" else _of_client(found))
+        read = {"github_app": _of_app, "registry": _of_registry}.get(grant, _of_client)
+        return Issued(read(found))
     except NoToken as why:
         return Issued(why=str(why))
 
@@ -146,29 +147,47 @@ def _no_number(name: str) -> None:
 
 
 def _of_client(found: dict[str, Any]) -> str:
-    kind, seconds = found.get("token_type", "bearer"), found.get("expires_in", 300)
+    kind = found.get("token_type", "bearer")
     _require(isinstance(kind, str) and re.fullmatch("(?i:bearer)", kind, re.ASCII), "another type of token")
-    if isinstance(seconds, str) and re.fullmatch("[0-9]{1,12}", seconds):
-        seconds = int(seconds)
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    _require(seconds is None or (is_number and seconds >= 1), "no lifetime")
+    _lifetime(found)
     following = found.get("refresh_token")
     _require(following is None or _is_token(following), "an odd refresh token")
     return _token(found.get("access_token"))
 
 
+def _lifetime(found: dict[str, Any]) -> timedelta:
+    """At most a day, and a minute where none is told."""
+    seconds = found.get("expires_in")
+    if isinstance(seconds, str) and re.fullmatch("[0-9]{1,12}", seconds):
+        seconds = int(seconds)
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    _require(seconds is None or (is_number and seconds >= 1), "no lifetime")
+    return timedelta(seconds=60 if seconds is None else min(seconds, 86_400))
+
+
 def _of_app(found: dict[str, Any]) -> str:
-    end = found.get("expires_at")
+    _require(_instant(found.get("expires_at")) > datetime.now(UTC), "it is past")
+    return _token(found.get("token"))
+
+
+def _of_registry(found: dict[str, Any]) -> str:
+    tokens = [found[name] for name in ("token", "access_token") if found.get(name) is not None]
+    _require(tokens and tokens[0] == tokens[-1], "no token, or two")
+    left = _lifetime(found)
+    if found.get("issued_at") is not None:
+        _require(_instant(found["issued_at"]) > datetime.now(UTC) - left, "it is past")
+    return _token(tokens[0])
+
+
+def _instant(text: Any) -> datetime:
     form = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?(?:Z|([+-])([01]\d|2[0-3]):([0-5]\d))"
-    parts = re.fullmatch(form, end, re.ASCII | re.IGNORECASE) if isinstance(end, str) else None
+    parts = re.fullmatch(form, text, re.ASCII | re.IGNORECASE) if isinstance(text, str) else None
     _require(parts, "no instant")
     assert parts
     with contextlib.suppress(ValueError, OverflowError):
         at = datetime.strptime(parts[1].upper(), "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
         offset = timedelta(hours=int(parts[3] or 0), minutes=int(parts[4] or 0))
-        at += offset if parts[2] == "-" else -offset
-        _require(at > datetime.now(UTC), "it is past")
-        return _token(found.get("token"))
+        return at + (offset if parts[2] == "-" else -offset)
     raise NoToken("no instant")
 
 

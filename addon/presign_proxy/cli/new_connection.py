@@ -51,14 +51,22 @@ _OPTIONS: Final = (
         metavar="PATH",
         help="With --auth path: the path that contains the key, as in '/bot{token}'.",
     ),
-    click.option("--token-url", metavar="URL", help="With --auth oauth2: where tokens are issued."),
+    click.option(
+        "--token-url",
+        metavar="URL",
+        help="With --auth oauth2 or registry_token, or --preset oci: where tokens are issued.",
+    ),
     click.option(
         "--grant",
         type=click.Choice(list(GRANTS)),
         help="With --auth oauth2: how tokens are asked for.",
     ),
     click.option("--scope", metavar="TEXT", help="With --auth oauth2: the scopes, with blanks between them."),
-    click.option("--service", metavar="NAME", help="With --auth aws_sigv4: the service, if not by the host."),
+    click.option(
+        "--service",
+        metavar="NAME",
+        help="With --auth aws_sigv4: the service, if not by the host. With --token-url: the registry.",
+    ),
     click.option("--region", metavar="NAME", help="With --auth aws_sigv4: the region, if not by the host."),
     click.option(
         "--origin",
@@ -83,6 +91,8 @@ _KEYS: Final = ("preset", "upstream", "origins", "formats", "variables")
 """Parameters above that are keys of a connection."""
 _OF_AUTH: Final = ("template", "grant", "scope", "token-url")
 """Options above that set a key of `auth`."""
+_ALL_OF_AUTH: Final = ("kind", "places", "template", "token_url", "grant", "scope", "service", "region")
+"""Parameters above that say how the key is sent."""
 
 
 class AddCommand(SettingsCommand):
@@ -108,7 +118,8 @@ def name_of(workspace: Workspace, name: str | None, options: dict[str, Any]) -> 
         _fit_a_source(options)
     elif preset is None and options["upstream"] is None:
         raise click.UsageError(_preset_meant(workspace, name) or "give --preset, or --upstream and --auth")
-    _fit_the_auth(options)
+    known = workspace.presets.known.get(preset or "", {})
+    _fit_the_auth(options, known.get("auth", {}).get("type"))
     if options["variables"] and (preset is None or options["upstream"]):
         raise click.UsageError("--var needs --preset, and excludes --upstream")
     if name in workspace.entries:
@@ -124,16 +135,22 @@ def _preset_meant(workspace: Workspace, name: str) -> str:
     return f"a provider is named by --preset: {commands}" if near else ""
 
 
-def _fit_the_auth(options: dict[str, Any]) -> None:
-    kind, of_auth = options["kind"], ("kind", "places", "template", "token_url", "grant", "scope")
-    if options["preset"] is not None and any(options[one] for one in (*of_auth, "service", "region")):
+def _fit_the_auth(options: dict[str, Any], of_preset: str | None) -> None:
+    """Refuse options that do not belong to the type of `auth`. Args: of_preset: that of the preset."""
+    kind, given = options["kind"], {name for name in _ALL_OF_AUTH if options[name]}
+    if of_preset == "registry_token" and given <= {"token_url", "service"}:
+        kind = of_preset
+    elif options["preset"] is not None and given:
         said = "exclude --preset, which defines how its key is sent"
         raise click.UsageError(f"--auth, --name and the options of one --auth {said}")
-    if kind != "aws_sigv4" and (options["service"] or options["region"]):
+    if kind != "aws_sigv4" and (options["region"] or (options["service"] and kind != "registry_token")):
         raise click.UsageError("--service and --region need --auth aws_sigv4")
     if (kind == "path") != bool(options["template"]):
         raise click.UsageError("--auth path and --template belong together: give both, or neither")
-    if (kind == "oauth2") != bool(options["token_url"]):
+    if kind == "registry_token":
+        if bool(options["token_url"]) != bool(options["service"]):
+            raise click.UsageError("--token-url and --service of a registry belong together: give both")
+    elif (kind == "oauth2") != bool(options["token_url"]):
         raise click.UsageError("--auth oauth2 and --token-url belong together: give both, or neither")
     if kind != "oauth2" and (options["grant"] or options["scope"]):
         raise click.UsageError("--grant and --scope need --auth oauth2")

@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple, cast
 
 from ..core.grants import GRANTS, Grant
 
-AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2", "aws_sigv4"]
+AuthName = Literal["bearer", "basic", "header", "query", "path", "oauth2", "registry_token", "aws_sigv4"]
 
 
 class AuthType(NamedTuple):
@@ -48,6 +48,12 @@ AUTH_TYPES: Final[dict[AuthName, AuthType]] = {
         plain=("grant", "token_url", "scope", "extra", "client_auth", "audience", "subject"),
         replaced=("refresh_token", "client_secret", "private_key"),
         of_preset=frozenset(("grant", "token_url", "scope", "extra", "client_auth", "asks", "public")),
+    ),
+    "registry_token": AuthType(
+        places=("username", "password"),
+        plain=("token_url", "service"),
+        replaced=("password",),
+        of_preset=frozenset(("token_url", "service", "asks", "public")),
     ),
     "aws_sigv4": AuthType(
         places=("access_key_id", "secret_access_key", "session_token"),

@@ -31,12 +31,12 @@ from ..signing.source_url import SourceUrl, parse_url
 from .build_cors import cors_of
 from .build_credentials import FileSecrets
 from .build_key_forms import key_forms, key_slots
+from .build_registry_token import token_url_of
 from .build_upstreams import check_paths, reached_of, slots_of, with_upstreams
 from .schema.connections import (
     Auth,
     CommonConnection,
     ConnectionEntry,
-    OAuth2Auth,
     PresignConnection,
     SourceConnection,
 )
@@ -82,7 +82,7 @@ class Registrar:
     def _presign(self, name: str, entry: PresignConnection) -> Connection:
         at: Location = ("connections", name)
         upstream = self._upstream((*at, "upstream"), entry.upstream, entry)
-        self._check_token_url(at, entry, entry.auth)
+        self._check_token_url(at, entry, entry.auth, upstream)
         injector = self._secrets.injector((*at, "auth"), entry.auth, upstream or _NOWHERE)
         default = Reached(upstream or _NOWHERE, injector)
         upstreams = reached_of(
@@ -232,9 +232,11 @@ class Registrar:
                 at, "is not https: the network could read the credential (insecure_upstream: true allows it)"
             )
 
-    def _check_token_url(self, at: Location, entry: CommonConnection, auth: Auth | None) -> None:
-        if isinstance(auth, OAuth2Auth):
-            self._check_secure((*at, "auth", "token_url"), parse_url(auth.token_url).origin, entry)
+    def _check_token_url(
+        self, at: Location, entry: CommonConnection, auth: Auth | None, upstream: Upstream | None = None
+    ) -> None:
+        if url := token_url_of(auth, upstream):
+            self._check_secure((*at, "auth", "token_url"), parse_url(url).origin, entry)
 
     def _networks(self, at: Location, texts: list[str]) -> tuple[Network, ...]:
         found: list[Network] = []

@@ -8,20 +8,14 @@ from typing import Final, assert_never
 
 from ..config_problems import Location, Problem
 from ..core.connection import Upstream
-from ..core.credentials import (
-    BasicCredential,
-    HeaderCredential,
-    Injector,
-    QueryCredential,
-    bearer,
-)
+from ..core.credentials import BasicCredential, HeaderCredential, Injector, QueryCredential, bearer
 from ..core.jwt_assertion import read_client_key, read_key
 from ..core.oauth2 import MintedSecret, TokenRequest, mark_of
 from ..core.path_credential import NO_PATH, PathCredential, fits_a_path, path_credential
 from ..signing.keys import KeyRing
 from ..signing.secret import LateSecret, Secret
 from ..signing.source_url import parse_url
-from . import build_sigv4
+from . import build_registry_token, build_sigv4
 from .file_versions import state_of
 from .outside_secrets import Lent
 from .permissions import readable_by_others, writable_by_others
@@ -33,6 +27,7 @@ from .schema.connections import (
     OAuth2Auth,
     PathAuth,
     QueryAuth,
+    RegistryTokenAuth,
     SigV4Auth,
 )
 from .secret_programs import Missing
@@ -177,6 +172,10 @@ class FileSecrets:
                 return self._path(at, auth, upstream.base if upstream is not None else None)
             case OAuth2Auth():
                 return bearer(self._oauth2(at, auth))
+            case RegistryTokenAuth():
+                return build_registry_token.build(
+                    at, auth, upstream, pair=self._basic(at, auth), wrong=self.wrong, direct=self._direct
+                )
             case SigV4Auth():
                 return build_sigv4.build(
                     at,
@@ -265,7 +264,7 @@ class FileSecrets:
             self.wrong_secret(at, source, str(error))
         return _UNSET
 
-    def _basic(self, at: Location, auth: BasicAuth) -> BasicCredential:
+    def _basic(self, at: Location, auth: BasicAuth | RegistryTokenAuth) -> BasicCredential:
         if auth.username is None and auth.password is None:
             self.wrong(at, "needs a username or a password")
         name = self._credential((*at, "username"), auth.username) if auth.username else _UNSET

@@ -20,6 +20,7 @@ from .grant import Grant, grant_presign, grant_source
 from .recognise import at_another_name, check_encrypted, form_of, recognise
 from .refusal_message import sentence_for
 from .registry import Registry
+from .registry_scope import narrowed
 from .rewrite_request import check_meaning, check_wishes, outgoing
 from .upgrade import handshake_of
 
@@ -89,6 +90,8 @@ def _forward(
 ) -> Forward:
     """Return the whole outgoing request of a grant. Raises Denied."""
     connection = grant.connection
+    if connection.late:
+        connection = narrowed(connection, request.method, grant.path, grant.methods)
     if connection.conduct.cors is not None:
         facts.readable = connection.conduct.cors.readable(head, request.fields)
     handshake = handshake_of(request, head, connection)

@@ -21,7 +21,7 @@ class Destinations:
     A look-up costs the same, however many connections there are.
     """
 
-    __slots__ = ("_bases", "_known", "_leading", "cors", "intercepting", "way_out")
+    __slots__ = ("_bases", "_known", "_leading", "challenges", "cors", "intercepting", "way_out")
 
     def __init__(self, connections: Collection[Connection], way_out: WayOut = DIRECT) -> None:
         self.way_out = way_out
@@ -39,6 +39,8 @@ class Destinations:
         # The lengths of all base paths of an origin: the number of look-ups does not depend on the path.
         self._bases = {origin: (frozenset(map(len, found)), found) for origin, found in bases.items()}
         self.intercepting = {origin: tuple(found) for origin, found in intercepting.items()}
+        self.challenges = any(one.enabled and one.conduct.challenge for one in connections)
+        """True if a connection wants clients to be asked for their credential."""
         self.cors = merged([one.conduct.cors for one in connections if one.conduct.cors is not None])
         """What any connection permits pages of other origins; None if no connection permits anything."""
         self._known = frozenset((origin.host, origin.port) for origin in (*bases, *intercepting))

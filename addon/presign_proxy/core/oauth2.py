@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 from urllib.parse import quote_plus, urlencode
 
@@ -14,6 +14,7 @@ from ..signing.secret import LateSecret, Secret
 from .credentials import Fill
 from .grants import GRANTS, ClientAuth, Grant
 from .jwt_assertion import assertion, read_client_key, read_key
+from .registry_token import RegistryTokenRequest
 
 EARLY: Final = 60
 """Seconds before its end from which a token is renewed; of a short-lived token, half of its lifetime."""
@@ -61,7 +62,7 @@ class MintedSecret(LateSecret):
 
     __slots__ = ("mark", "request")
 
-    def __init__(self, request: TokenRequest, mark: str) -> None:
+    def __init__(self, request: TokenRequest | RegistryTokenRequest, mark: str) -> None:
         """Args: mark: equal for equal requests, also after a reload; reveals nothing."""
         super().__init__((), 0)
         self.request = request
@@ -69,11 +70,24 @@ class MintedSecret(LateSecret):
 
     @property
     def key(self) -> tuple[str, ...]:
+        if isinstance(self.request, RegistryTokenRequest):
+            return ("registry_token", self.mark, self.request.scope)
         return ("oauth2", self.mark)
+
+    @property
+    def family(self) -> tuple[str, ...]:
+        """Equal for the tokens of all scopes of one registry; of OAuth 2.0, each token is alone."""
+        return self.key[:2]
 
     @property
     def needs(self) -> tuple[LateSecret, ...]:
         return self.request.late
+
+    def at(self, scope: str) -> MintedSecret:
+        """Return the token of a registry for another scope. Only of a registry."""
+        if not isinstance(self.request, RegistryTokenRequest):
+            raise LookupError("only tokens of registries have a scope for each request")
+        return MintedSecret(replace(self.request, scope=scope), self.mark)
 
 
 def written(
@@ -159,7 +173,7 @@ def _assertion(request: TokenRequest, fill: Fill, key: Secret, now: int, unique:
     return assertion(found, issuer | {"aud": endpoint} | scope | dict(request.claims), now)
 
 
-def mark_of(request: TokenRequest) -> str:
+def mark_of(request: TokenRequest | RegistryTokenRequest) -> str:
     """Return a text that differs whenever a request for tokens does, in whatever field."""
     digest = hashlib.sha256()
     for one in fields(request):

@@ -24,6 +24,9 @@ NOT_OUR_NAME: Final = (
     "address or localhost counts with the gateway's own port only."
 )
 _TOKEN_PATHS: Final = tuple(TOKEN_PATH + start for start in PREFIXES)
+_OF_REGISTRIES: Final = b"/v2/"
+"""Where clients of container registries begin, without a credential: a registry is a host and no path."""
+_CHALLENGE: Final = ((b"WWW-Authenticate", b'Basic realm="presign"'),)
 
 
 _PLAIN: Final = (
@@ -66,15 +69,20 @@ def check_encrypted(registry: Registry, request: Request, form: Form, facts: Fac
 
     A trusted proxy has ended TLS itself. In reverse mode, the origin is the target's.
     """
-    if not registry.tls_only or not form.gateway or request.origin.scheme == "https" or request.reverse:
-        return
-    client = parse_address(request.client)
-    near = is_loopback(request.client or request.origin.host)  # an explanation may know no client
-    if near or (client is not None and is_in(client, registry.trusted_proxies)):
+    if not form.gateway or not _is_exposed(registry, request):
         return
     facts.step = "address"
     why = "it came over plain HTTP, and gateway.tls is set without plain_http"
     raise Denied("host_mismatch", why, sentence=_PLAIN)
+
+
+def _is_exposed(registry: Registry, request: Request) -> bool:
+    """Return whether a request to the gateway crossed a network unencrypted although it serves TLS only."""
+    if not registry.tls_only or request.origin.scheme == "https" or request.reverse:
+        return False
+    client = parse_address(request.client)
+    near = is_loopback(request.client or request.origin.host)  # an explanation may know no client
+    return not near and (client is None or not is_in(client, registry.trusted_proxies))
 
 
 def has_gateway_form(request: Request) -> bool:
@@ -130,22 +138,30 @@ def recognise(registry: Registry, request: Request, head: Head, form: Form) -> P
     if form.source:
         return _source_at_gateway(request, head)
     if form.gateway and not request.target.startswith((API_PROXY, TOKEN_PATH)):
-        return _key_at_gateway(request, head)
+        return _key_at_gateway(registry, request, head)
     presign = presign_scheme.recognise(request, head, gateway=form.gateway)
     if presign is not None or form.gateway:
         return presign
     return _intercepted_source(registry, request)
 
 
-def _key_at_gateway(request: Request, head: Head) -> Presign:
+def _key_at_gateway(registry: Registry, request: Request, head: Head) -> Presign:
     """Recognise a key token at the gateway, with a path of the API itself. Raises Denied.
 
     A key token names its connection, so the path need not. Some SDKs let users configure only a host.
     """
     presign = presign_scheme.recognise(request, head, gateway=True)
+    if presign is None and request.path.startswith(_OF_REGISTRIES) and registry.destinations.challenges:
+        if not _is_exposed(registry, request):  # the key would come unencrypted, too
+            raise challenge()
     if presign is None or presign.carrier != "key":
         raise Denied("not_found", "no such form at a gateway host")
     return presign
+
+
+def challenge() -> Denied:
+    """Return the refusal that asks for a credential, because some clients send theirs only then."""
+    return Denied("unsigned", "the request carries no presign yet", 401, fields=_CHALLENGE)
 
 
 def _source_at_gateway(request: Request, head: Head) -> Presign | Source:

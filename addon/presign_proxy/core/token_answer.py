@@ -1,4 +1,4 @@
-"""What counts as the answer of a token endpoint (RFC 6749, 5), or of GitHub for an app."""
+"""What counts as the answer of a token endpoint (RFC 6749, 5), of GitHub for an app, or of a registry's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ MAX_ANSWER: Final = 64 * 1024
 """Most bytes of an answer of a token endpoint. Tokens with many claims have about 10,000."""
 LIFETIME: Final = 300
 """Seconds for which a token is used if the endpoint does not say how long it is valid."""
+REGISTRY_LIFETIME: Final = 60
+"""The same for a token service of a registry, whose specification says so."""
 MAX_LIFETIME: Final = 86_400
 _TOKEN: Final = re.compile(r"[!-~]{1,32768}")
 """Characters that a header can carry (RFC 6750, 2.1, and what servers really send)."""
@@ -30,6 +32,13 @@ _ERRORS: Final = frozenset(
 )
 """The errors that are repeated in the log. Other text of an endpoint may contain what it was sent."""
 
+_OF_SCOPE: Final[dict[int, int | None]] = {400: None, 401: None, 403: 403, 404: 403}
+"""The statuses that concern one scope, each with what the client gets if it is not the usual 502.
+
+Some services say 401 also to a known account that lacks a right. So it does not hold for other scopes.
+"""
+_NO_ACCESS: Final = "The registry does not permit this request to the account of the connection."
+
 
 class Minted(NamedTuple):
     """What an endpoint issued: a token for `lifetime` seconds, and perhaps the next refresh token."""
@@ -39,19 +48,20 @@ class Minted(NamedTuple):
     refresh_token: Secret | None = None
 
 
+class ScopeRefused(Denied):
+    """A registry's token service refuses what one request needs. It may issue a token for another request."""
+
+    NO_ACCESS: Final = 403
+    """The status of an account that lacks the right."""
+
+
 def issued(grant: Grant, status: int, content_type: bytes, body: bytes, now: int) -> Minted:
     """Return what an answer issues. Raises Denied("upstream"), without any text of the answer.
 
     Args:
         now: Unix time, whole seconds.
     """
-    if 300 <= status < 400:
-        raise _refused("redirects, which is not followed")
-    if status != (201 if grant == "github_app" else 200):
-        raise _refused(f"answers {status}{_error_in(body)}")
-    if content_type.partition(b";")[0].strip().lower() != b"application/json":
-        raise _refused("answers with something else than JSON")
-    found = _object(body)
+    found = _read(201 if grant == "github_app" else 200, status, content_type, body)
     if grant == "github_app":
         return Minted(_token(found.get("token")), _time_until(found.get("expires_at"), now))
     token, kind = _token(found.get("access_token")), found.get("token_type", "bearer")
@@ -60,15 +70,48 @@ def issued(grant: Grant, status: int, content_type: bytes, body: bytes, now: int
     return Minted(token, _lifetime(found.get("expires_in")), _refresh_token(found))
 
 
+def issued_for_registry(status: int, content_type: bytes, body: bytes, now: int) -> Minted:
+    """Return what an answer of a registry's token service issues. Raises Denied("upstream"), ScopeRefused.
+
+    Such an answer has `token`, or `access_token`, or both with one value; perhaps `expires_in`, and
+    `issued_at` if it is an older one that the service hands out again.
+
+    Args:
+        now: Unix time, whole seconds.
+    """
+    if status in _OF_SCOPE:
+        refused = _refused(f"answers {status}")
+        raise ScopeRefused(refused.code, refused.detail, _OF_SCOPE[status], sentence=_NO_ACCESS)
+    found = _read(200, status, content_type, body)
+    names = [found[name] for name in ("token", "access_token") if found.get(name) is not None]
+    token = _token(names[0] if names else None)
+    if any(name != names[0] for name in names):
+        raise _refused("answers with two tokens that differ")
+    lifetime = _lifetime(found.get("expires_in"), REGISTRY_LIFETIME)
+    if found.get("issued_at") is not None:
+        lifetime = min(lifetime, _seconds_until(found["issued_at"], "issued_at", now - lifetime))
+    return Minted(token, lifetime)
+
+
+def _read(wanted: int, status: int, content_type: bytes, body: bytes) -> dict[str, Any]:
+    if 300 <= status < 400:
+        raise _refused("redirects, which is not followed")
+    if status != wanted:
+        raise _refused(f"answers {status}{_error_in(body)}")
+    if content_type.partition(b";")[0].strip().lower() != b"application/json":
+        raise _refused("answers with something else than JSON")
+    return _object(body)
+
+
 def _token(value: Any) -> Secret:
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise _refused("answers without an access token that a header can carry")
     return Secret(value)
 
 
-def _lifetime(value: Any) -> int:
+def _lifetime(value: Any, usual: int = LIFETIME) -> int:
     if value is None:
-        return LIFETIME
+        return usual
     if isinstance(value, str) and _SECONDS.fullmatch(value):
         value = int(value)
     # A bool is an int in Python. The comparison is false for NaN.
@@ -79,15 +122,20 @@ def _lifetime(value: Any) -> int:
 
 def _time_until(value: Any, now: int) -> int:
     """Return the seconds until an instant of GitHub's."""
+    return min(_seconds_until(value, "expires_at", now), MAX_LIFETIME)
+
+
+def _seconds_until(value: Any, member: str, now: int) -> int:
+    """Return the seconds from `now` until an instant (RFC 3339), which must not be past."""
     try:
         if not isinstance(value, str) or not _INSTANT.fullmatch(value):
             raise ValueError
         left = int(datetime.fromisoformat(value.upper()).timestamp()) - now
     except (ValueError, OverflowError):
-        raise _refused("says no valid expires_at") from None
+        raise _refused(f"says no valid {member}") from None
     if left < 1:
-        raise _refused("says an expires_at that is past: check the clock of this machine")
-    return min(left, MAX_LIFETIME)
+        raise _refused(f"issues a token that has ended, by its {member}: check the clock of this machine")
+    return left
 
 
 def _refresh_token(found: dict[str, Any]) -> Secret | None:

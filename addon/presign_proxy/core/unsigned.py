@@ -8,12 +8,11 @@ from ..errors import Denied, Malformed
 from ..http.message import Head, Request, check_grammar
 from .common_checks import check_names
 from .decision import SECOND, PassThrough
-from .recognise import why_unsigned
+from .recognise import challenge, why_unsigned
 from .registry import Registry
 
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"PUT"))
 """The methods that clients use with signed URLs of object stores."""
-_CHALLENGE: Final = ((b"WWW-Authenticate", b'Basic realm="presign"'),)
 
 
 def judge(registry: Registry, request: Request, head: Head) -> PassThrough:
@@ -41,5 +40,5 @@ def _unsigned(registry: Registry, request: Request) -> Denied:
     """Return the refusal. It may be a challenge, because some clients send credentials only after one."""
     connection = registry.addressed(request.origin, request.path)
     if connection is not None and connection.conduct.challenge:
-        return Denied("unsigned", "the request carries no presign yet", 401, fields=_CHALLENGE)
+        return challenge()
     return Denied("unsigned", why_unsigned(registry, request))

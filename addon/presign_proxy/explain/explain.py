@@ -11,7 +11,9 @@ from collections import Counter
 from ..core.answers import refusal
 from ..core.credentials import NoCredential, Outgoing
 from ..core.decision import Deny, Forward, Preflight
+from ..core.oauth2 import MintedSecret
 from ..core.registry import Registry
+from ..core.registry_token import RegistryTokenRequest
 from ..core.strip_list import nominated
 from ..errors import MESSAGE
 from ..http.message import Request
@@ -98,8 +100,22 @@ def _forward_step(case: Case, leaving: Leaving) -> Step:
         f"stripped: {', '.join(leaving.stripped) or 'nothing'}",
         *_taken_off(case),
         *(f"added: {one}" for one in leaving.added),
+        *_tokens(case),
     ]
     return Step("forward", "ok", f"{leaving.method} {leaving.url}", tuple(lines))
+
+
+def _tokens(case: Case) -> tuple[str, ...]:
+    """Return a line that says for what a registry's token service is asked."""
+    late = case.decision.connection.late if isinstance(case.decision, Forward) else ()
+    asked = [one.request for one in late if isinstance(one, MintedSecret)]
+    return tuple(
+        [
+            f"token: from {one.origin}, for {one.scope or 'no repository'}"
+            for one in asked
+            if isinstance(one, RegistryTokenRequest)
+        ]
+    )
 
 
 def _taken_off(case: Case) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from ..config.values import SecretSource
 from ..core.credentials import filling
 from ..core.decision import Forward
 from ..core.oauth2 import EARLY, MintedSecret
+from ..core.token_answer import ScopeRefused
 from ..errors import Denied
 from ..signing.secret import LateSecret, Secret
 from .token_endpoint import Endpoint, Unwanted
@@ -35,6 +36,8 @@ _PROMPT: Final = 0.5
 _THREADS: Final = 128
 """Most programs that run at a time. Those that hang must not keep the others from being started."""
 
+MAX_SCOPES: Final = 256
+"""Most tokens of one registry that are kept: a holder may ask for any number of repositories."""
 _AFTER_401: Final = 30.0
 """Seconds for which further answers 401 do not make a token be fetched again: a client may cause them."""
 
@@ -57,6 +60,8 @@ class _Kept:
     at: float = 0.0
     failures: int = 0
     rejected: float = -math.inf
+    refused: Denied | None = None
+    """What a registry's token service has refused for this scope, since its last success."""
 
     def wait_left(self, now: float) -> float:
         # The exponent is bounded first: 2.0**1024 overflows, after a night of failures.
@@ -81,6 +86,8 @@ class Fetcher:
         """Args: endpoint: sends requests to token endpoints; None if there are none."""
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
+        self._scopes: dict[Key, dict[Key, None]] = {}
+        """The keys in `_kept` of each registry, the one that was used last at the end."""
         self._flights: dict[Key, _Flight] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="presign-exec")
         self._starts = asyncio.Semaphore(_AT_ONCE)
@@ -94,7 +101,7 @@ class Fetcher:
             base: the directory that programs run in.
         """
         # Programs that are still running were started before; they fill only the dictionaries dropped here.
-        self._kept, self._flights = {}, {}
+        self._kept, self._scopes, self._flights = {}, {}, {}
         self._base = base
 
     def close(self) -> None:
@@ -133,15 +140,18 @@ class Fetcher:
 
     async def _get(self, late: LateSecret, needed: dict[str, Needs]) -> Secret:
         now = self._clock()
-        kept = self._kept.get(late.key)
-        if kept is not None:
-            waits = kept.wait_left(now) > 0
-            if kept.secret is not None and now < kept.until:
-                if now >= kept.due and not waits:
-                    self._flight(late, needed)  # what is still valid serves meanwhile, also if this fails
-                return kept.secret
-            if waits:
-                raise Denied("upstream", f"{_name(late)} failed and is not asked again yet")
+        kept, family = self._kept.get(late.key), self._kept.get(late.family)
+        waits = any(one is not None and one.wait_left(now) > 0 for one in (kept, family))
+        if kept is not None and kept.secret is not None and now < kept.until:
+            self._note_use(late)
+            if now >= kept.due and not waits:
+                self._flight(late, needed)  # what is still valid serves meanwhile, also if this fails
+            return kept.secret
+        if waits:
+            why, refused = f"{_name(late)} failed and is not asked again yet", kept.refused if kept else None
+            if refused is not None:
+                raise Denied("upstream", why, refused.status, sentence=refused.sentence)
+            raise Denied("upstream", why)
         # A client that leaves must not cancel what others wait for.
         return await asyncio.shield(self._flight(late, needed))
 
@@ -160,24 +170,42 @@ class Fetcher:
         secret.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return secret
 
+    def _note_use(self, late: LateSecret) -> None:
+        """Note that a token of a registry is used, and forget the one that was not used for longest."""
+        if late.family == late.key:
+            return
+        scopes = self._scopes.setdefault(late.family, {})
+        scopes.pop(late.key, None)
+        scopes[late.key] = None
+        if len(scopes) > MAX_SCOPES:
+            oldest = next(iter(scopes))
+            del scopes[oldest]
+            self._kept.pop(oldest, None)
+
     async def _fly(self, late: LateSecret, needed: dict[str, Needs]) -> Secret:
         kept, began = self._kept.setdefault(late.key, _Kept()), self._clock()
+        family = self._kept.setdefault(late.family, _Kept())
+        self._note_use(late)
         try:
             secret, lifetime, early = await self._fetch(late, needed)
         except Unwanted:
             raise  # nothing was sent, so nothing has failed
         except Exception as error:
-            why, status = _why(late, error)
-            if not kept.failures:
-                logger.error("presign: requests of its connections are answered 502: %s", why)
-            kept.failures += 1
-            kept.at = self._clock()
-            raise Denied("upstream", why, status=status) from None
-        if kept.failures:
+            # What is refused to one request says nothing of those for other repositories.
+            failed, denied = family, _denied(late, error)
+            if isinstance(error, ScopeRefused):
+                failed, kept.refused = kept, denied
+            # An account that lacks a right is no fault of the gateway's: the audit log has it.
+            if not failed.failures and denied.status != ScopeRefused.NO_ACCESS:
+                logger.error("presign: requests of its connections are answered 502: %s", denied.detail)
+            failed.failures += 1
+            failed.at = self._clock()
+            raise denied from None
+        if kept.failures or family.failures:
             logger.warning("presign: %s works again", _name(late))
         # A token ends after its time from when it was issued. That was not before it was asked for.
         at = began if isinstance(late, MintedSecret) else self._clock()
-        kept.secret, kept.failures = secret, 0
+        kept.secret, kept.refused, kept.failures, family.failures = secret, None, 0, 0
         kept.until, kept.due = at + lifetime, at + lifetime - early
         return secret
 
@@ -209,10 +237,11 @@ def _name(late: LateSecret) -> str:
     return name_of(SecretSource(exec=late.argv))
 
 
-def _why(late: LateSecret, error: Exception) -> tuple[str, int | None]:
-    """Return why a secret could not be fetched, without any text of others, and the status to answer with."""
+def _denied(late: LateSecret, error: Exception) -> Denied:
+    """Return the refusal if a secret could not be fetched, without any text of others."""
     if isinstance(error, Denied):
-        return f"{_name(late)}: {error.detail}", error.status
+        why = f"{_name(late)}: {error.detail}"
+        return Denied("upstream", why, status=error.status, sentence=error.sentence)
     if isinstance(error, SecretError):
-        return str(error), None
-    return f"{_name(late)}: {type(error).__name__}", None
+        return Denied("upstream", str(error))
+    return Denied("upstream", f"{_name(late)}: {type(error).__name__}")

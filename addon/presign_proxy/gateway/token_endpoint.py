@@ -1,4 +1,4 @@
-"""Token endpoints of OAuth 2.0: one request on a connection of its own, bounded in time and size."""
+"""Token endpoints, of OAuth 2.0 and of registries: one request on a connection of its own, with bounds."""
 
 from __future__ import annotations
 
@@ -51,12 +51,20 @@ Wanted = Callable[[], bool]
 class Endpoint(Protocol):
     """Sends requests to token endpoints."""
 
-    async def post(
-        self, origin: Origin, target: bytes, fields: Fields, body: bytes, wanted: Wanted, *, direct: bool
+    async def ask(
+        self,
+        origin: Origin,
+        target: bytes,
+        fields: Fields,
+        body: bytes | None,
+        wanted: Wanted,
+        *,
+        direct: bool,
     ) -> Answer:
         """Send a request, if it is wanted in the moment in which it leaves.
 
         Args:
+            body: of a POST; None for a GET.
             direct: without the gateway's proxy.
 
         Raises Denied("upstream"), Unwanted.
@@ -78,14 +86,21 @@ class HttpEndpoint:
         self._judge = judge
         self._context = context
 
-    async def post(
-        self, origin: Origin, target: bytes, fields: Fields, body: bytes, wanted: Wanted, *, direct: bool
+    async def ask(
+        self,
+        origin: Origin,
+        target: bytes,
+        fields: Fields,
+        body: bytes | None,
+        wanted: Wanted,
+        *,
+        direct: bool,
     ) -> Answer:
-        """Send a request, if it is wanted in the moment in which it leaves. Raises as `Endpoint.post`."""
+        """Send a request, if it is wanted in the moment in which it leaves. Raises as `Endpoint.ask`."""
         try:
             async with asyncio.timeout(TIMEOUT):
                 announce(await self._judge(origin, direct=direct))
-                return await self._post(origin, target, fields, body, wanted)
+                return await self._ask(origin, target, fields, body, wanted)
         except TimeoutError:
             raise Denied("upstream", "the token endpoint did not answer in time", status=504) from None
         except ssl.SSLCertVerificationError:
@@ -97,8 +112,8 @@ class HttpEndpoint:
         except h11.RemoteProtocolError:  # its text may quote the answer
             raise Denied("upstream", "the token endpoint does not answer with valid HTTP") from None
 
-    async def _post(
-        self, origin: Origin, target: bytes, fields: Fields, body: bytes, wanted: Wanted
+    async def _ask(
+        self, origin: Origin, target: bytes, fields: Fields, body: bytes | None, wanted: Wanted
     ) -> Answer:
         secure = origin.scheme == "https"
         reader, writer = await asyncio.open_connection(
@@ -110,11 +125,12 @@ class HttpEndpoint:
         try:
             speaker = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
             framing = ((b"Host", origin.authority.encode("ascii")), (b"Connection", b"close"))
-            length = ((b"Content-Length", str(len(body)).encode()),)
-            head = h11.Request(method="POST", target=target, headers=[*framing, *fields, *length])
+            length = ((b"Content-Length", str(len(body)).encode()),) if body is not None else ()
+            method = b"GET" if body is None else b"POST"
+            head = h11.Request(method=method, target=target, headers=[*framing, *fields, *length])
             if not wanted():  # a proxy, or TLS, may have taken its time
                 raise Unwanted
-            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            for event in (head, h11.Data(data=body or b""), h11.EndOfMessage()):
                 writer.write(speaker.send(event) or b"")
             # An endpoint may answer, and close, before it has read everything. Its answer counts.
             with contextlib.suppress(OSError):

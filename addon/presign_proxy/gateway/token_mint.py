@@ -17,7 +17,8 @@ from ..config.secret_sources import SecretError, resolve
 from ..config.values import SecretSource
 from ..core.credentials import Fill, filling
 from ..core.oauth2 import MintedSecret, TokenRequest, written
-from ..core.token_answer import Minted, issued
+from ..core.registry_token import RegistryTokenRequest, written_for_registry
+from ..core.token_answer import Minted, issued, issued_for_registry
 from ..errors import Denied
 from ..signing.secret import LateSecret, Secret
 from .token_endpoint import Endpoint, Wanted
@@ -53,40 +54,55 @@ class Mint:
         """
         request = late.request
         fill = filling({one.key: await get(one) for one in request.late})
+        if isinstance(request, RegistryTokenRequest):
+            return await self._ask_registry(request, fill, wanted)
         if request.refresh_file is not None:
-            return await self._of_file(late, fill, Path(request.refresh_file), wanted)
+            return await self._of_file(late.mark, request, fill, Path(request.refresh_file), wanted)
         if request.refresh_token is None:
             return await self._ask(request, fill, None, wanted)
-        return await self._refreshed(late, fill, fill(request.refresh_token), None, wanted)
+        return await self._refreshed(late.mark, request, fill, fill(request.refresh_token), None, wanted)
+
+    async def _ask_registry(self, request: RegistryTokenRequest, fill: Fill, wanted: Wanted) -> Minted:
+        target, fields = written_for_registry(request, fill)
+        answer = await self._endpoint.ask(request.origin, target, fields, None, wanted, direct=request.direct)
+        return issued_for_registry(*answer, int(time.time()))
 
     async def _refreshed(
-        self, late: MintedSecret, fill: Fill, given: Secret, path: Path | None, wanted: Wanted
+        self,
+        mark: str,
+        request: TokenRequest,
+        fill: Fill,
+        given: Secret,
+        path: Path | None,
+        wanted: Wanted,
     ) -> Minted:
         """Use a refresh token, or the one that has replaced it. Keep the next one."""
-        known = self._replaced.get(late.mark)
+        known = self._replaced.get(mark)
         # A token that somebody has put there since takes precedence over one from memory.
         sent = known.by if known is not None and known.given == given.reveal() else given
-        answer = await self._ask(late.request, fill, sent, wanted)
+        answer = await self._ask(request, fill, sent, wanted)
         new = answer.refresh_token
         if new is not None and new.reveal() != sent.reveal():
             if path is not None and await self._kept(path, new):
-                self._replaced.pop(late.mark, None)
+                self._replaced.pop(mark, None)
             else:
                 if path is None and known is None:
                     logger.warning("presign: %s", _NO_FILE)
-                self._replaced[late.mark] = _Replaced(given.reveal(), new)
+                self._replaced[mark] = _Replaced(given.reveal(), new)
         return answer
 
     async def _ask(
         self, request: TokenRequest, fill: Fill, refresh_token: Secret | None, wanted: Wanted
     ) -> Minted:
         fields, body = written(request, fill, refresh_token, int(time.time()), secrets.token_hex(16))
-        answer = await self._endpoint.post(
+        answer = await self._endpoint.ask(
             request.origin, request.target, fields, body, wanted, direct=request.direct
         )
         return issued(request.grant, *answer, int(time.time()))
 
-    async def _of_file(self, late: MintedSecret, fill: Fill, path: Path, wanted: Wanted) -> Minted:
+    async def _of_file(
+        self, mark: str, request: TokenRequest, fill: Fill, path: Path, wanted: Wanted
+    ) -> Minted:
         """Use the refresh token in a file, and replace it there if the endpoint does.
 
         All workers take turns. An endpoint that sees an old refresh token again may revoke all of its tokens.
@@ -96,7 +112,7 @@ class Mint:
                 given = await self._run(resolve, SecretSource(file=str(path)), path.parent, {})
             except SecretError as error:
                 raise Denied("upstream", str(error)) from None
-            return await self._refreshed(late, fill, given, path, wanted)
+            return await self._refreshed(mark, request, fill, given, path, wanted)
 
     async def _kept(self, path: Path, token: Secret) -> bool:
         """Write the new refresh token. Return whether it is written: the access token is good anyway."""

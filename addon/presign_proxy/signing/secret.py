@@ -46,6 +46,11 @@ class LateSecret(Secret):
         return (*self.argv, "\0lines") if self.lines else self.argv
 
     @property
+    def family(self) -> tuple[str, ...]:
+        """Equal for secrets that cannot be fetched for the same reasons."""
+        return self.key
+
+    @property
     def needs(self) -> tuple[LateSecret, ...]:
         """The secrets that programs print for it: itself, unless it is fetched in another way."""
         return (self,)

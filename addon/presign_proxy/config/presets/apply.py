@@ -19,7 +19,15 @@ from .model import LABEL, VARIABLE
 # is never used. Even if it were, no name under .invalid resolves (RFC 6761, 6.4).
 _NOWHERE: Final = "https://preset.invalid"
 _NOTHING: Final = "-"
-_CONDUCT: Final = ("allow_encoded_slash", "challenge", "key_shapes", "key_slots", "url_headers", "websocket")
+_CONDUCT: Final = (
+    "allow_encoded_slash",
+    "challenge",
+    "key_shapes",
+    "key_slots",
+    "redirects",
+    "url_headers",
+    "websocket",
+)
 """Members that a connection takes from its preset unless it has them itself."""
 
 
@@ -109,6 +117,8 @@ class _Filling:
         wanted, values = preset["auth"], entry.get("vars", {})
         if AUTH_TYPES[wanted["type"]].group:
             return auth
+        if wanted["type"] == "registry_token" and "upstream" in entry:
+            return auth  # the password for one registry must not go to the token service of another one
         fixed = {member: wanted[member] for member in AUTH_TYPES[wanted["type"]].plain if member in wanted}
         if "token_url" in fixed and isinstance(values, dict):
             usable = all(isinstance(values.get(name), str) for name in VARIABLE.findall(fixed["token_url"]))

@@ -10,7 +10,7 @@
 - `env`: the variables in which the provider's own SDK, command or documentation keeps the key, the usual one
   first; with `asks`, one for each value in the same order.
 - `base_env`: the variables in which the provider's own SDKs look for their base URL.
-- `allow_encoded_slash`, `also`, `challenge`, `upstreams`, `url_headers`, `websocket`: the same as in a
+- `allow_encoded_slash`, `also`, `challenge`, `redirects`, `upstreams`, `url_headers`, `websocket`: as in a
   connection. `also` and `upstreams` apply only with the preset's own upstream.
 - `key_shapes`, `key_slots`: as in a connection; `sniffed` if tools of the provider refuse keys without a
   shape.

@@ -16,9 +16,9 @@ variable of the host. Upstreams besides the first one are addressed by their nam
 and how, is listed in [Clients](clients.md).
 
 **None of them was tried at the provider itself.** What they hold is from the documentation of each
-provider, to which the table links. Those that [Clients](clients.md) names, and all with `oauth2` or
-`aws_sigv4`, were run against stand-ins on one machine; the signatures for AWS agree with the vectors that
-AWS publishes. If one does not fit, override what differs, and tell us.
+provider, to which the table links. Those that [Clients](clients.md) names, and all with `oauth2`,
+`registry_token` or `aws_sigv4`, were run against stand-ins on one machine; the signatures for AWS agree with
+the vectors that AWS publishes. If one does not fit, override what differs, and tell us.
 
 | preset | provider | upstream | auth | vars |
 |---|---|---|---|---|

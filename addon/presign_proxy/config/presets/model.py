@@ -47,6 +47,7 @@ _NAMES: Final[dict[str, TypeAdapter[str]]] = {
     "header": TypeAdapter(HeaderName),
     "query": TypeAdapter(ParamName),
     "aws_sigv4": TypeAdapter(Literal["access_key_id", "secret_access_key", "session_token"]),
+    "registry_token": TypeAdapter(Literal["username", "password"]),
     "oauth2": TypeAdapter(
         Literal["client_id", "client_secret", "refresh_token", "private_key", "certificate"]
     ),
@@ -84,7 +85,7 @@ class PresetAuth(Strict):
     scope: Scope | None = None
     extra: dict[ParamName, HeaderValue] = Field(default={})
     client_auth: ClientAuth | None = None
-    service: AwsName | None = None
+    service: Scope | None = None
     region: AwsName | None = None
     max_body: Annotated[int, Field(ge=0, le=MAX_HELD)] | None = None
     asks: dict[str, Text] = Field(default={}, min_length=2, max_length=8)
@@ -112,6 +113,8 @@ class PresetAuth(Strict):
             raise ValueError("needs a token_url, and asks for its secrets unless the grant needs only one")
         if self.type == "aws_sigv4" and not self.asks:
             raise ValueError("has to ask for access_key_id and secret_access_key")
+        if self.type == "registry_token" and self.asks.keys() != {"username", "password"}:
+            raise ValueError("has to ask for username and password")
         if (self.prefix or self.username or self.password) and self.asks:
             raise ValueError("asks cannot be combined with prefix, username or password")
         if not set(self.public) <= set(self.asks) or (self.asks and len(self.public) == len(self.asks)):
@@ -142,6 +145,7 @@ class Preset(Strict):
     also: list[AlsoHost] = Field(default=[], max_length=50)
     upstreams: dict[UpstreamName, UpstreamEntry] = Field(default={}, max_length=32)
     challenge: Literal["none", "basic"] = "none"
+    redirects: Literal["safe", "pass"] = "safe"
     url_headers: list[UrlHeader] = Field(default=[], max_length=20)
     websocket: bool = False
     key_shapes: list[KeyShape] = Field(default=[], max_length=16)

@@ -142,6 +142,20 @@ class OAuth2Auth(Strict):
         return self
 
 
+class RegistryTokenAuth(Strict):
+    type: Literal["registry_token"]
+    username: SecretValue
+    password: SecretValue
+    token_url: TokenUrl | None = None
+    service: Scope | None = None
+
+    @model_validator(mode="after")
+    def _names_both(self) -> Self:
+        if (self.token_url is None) != (self.service is None):
+            raise ValueError("token_url and service belong together: give both, or neither")
+        return self
+
+
 MAX_HELD: Final = 32 * 1024 * 1024
 
 
@@ -157,7 +171,7 @@ class SigV4Auth(Strict):
 
 
 Auth = Annotated[
-    BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth | OAuth2Auth | SigV4Auth,
+    BearerAuth | BasicAuth | HeaderAuth | QueryAuth | PathAuth | OAuth2Auth | RegistryTokenAuth | SigV4Auth,
     Field(discriminator="type"),
 ]
 

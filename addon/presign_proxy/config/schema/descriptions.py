@@ -135,6 +135,10 @@ _OF_MODEL: Final[dict[str, dict[str, str]]] = {
         "extra": "A further parameter of token requests; no secret.",
         "client_auth": "How the client proves who it is at the token endpoint.",
     },
+    "RegistryTokenAuth": {
+        "token_url": "The token service of the registry, if the gateway does not know it by the host.",
+        "service": "The name that the token service knows the registry by.",
+    },
     "SigV4Auth": {
         "service": "The service of AWS, if the host does not say it.",
         "region": "The region of AWS, if the host does not say it.",
