@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from support.forked_mitmdump import zygote
 from support.places import ROOT
 from support.process import Process, free_port
 
@@ -55,6 +57,7 @@ class Mitm(Process):
             argv += ["-s", script, "--set", f"presign_config={config}"]
         if config and binary == "mitmdump" and "AS_SERVED" in os.environ:  # all else as under `presign serve`
             argv += ["-s", PROMPTLY]
+        self._is_plain = binary == "mitmdump" and "PRESIGN_EXEC" not in os.environ
         super().__init__(
             [*argv, *args],
             port,
@@ -63,6 +66,17 @@ class Mitm(Process):
             cwd=directory,
             tty=binary == "mitmproxy",
         )
+
+    def _popen(self, stdin: int, stdout: int) -> Any:
+        if self._may_be_forked and zygote().can_start(self._env):
+            return zygote().start(self.argv, self._env, self._cwd, stdin, stdout)
+        return super()._popen(stdin, stdout)
+
+    @property
+    def _may_be_forked(self) -> bool:
+        """Whether no script runs before the addon, which might change what is imported."""
+        scripts = [self.argv[at + 1] for at, part in enumerate(self.argv) if part in ("-s", "--scripts")]
+        return self._is_plain and scripts[:1] == [str(SCRIPT)] and set(scripts[1:]) <= {str(PROMPTLY)}
 
     def lookups(self) -> list[str]:
         """Every name that the process has asked the resolver for."""
