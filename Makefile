@@ -52,7 +52,7 @@ test: setup
 	$(call each,$(LINT) pytest)
 
 slow: setup
-	@$(PYTEST) -m 'slow and not container'
+	@NO_FORK=1 $(PYTEST) -m 'slow and not container'
 
 hostile: setup
 	@.venv/bin/python bench/hostile.py --requests $(REQUESTS)

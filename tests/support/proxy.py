@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from support.forked_mitmdump import zygote
 from support.places import ROOT
+from support.preloaded.mitmdump import zygote
 from support.process import Process, free_port
 
 SCRIPT = ROOT / "addon" / "presign.py"
@@ -57,7 +57,7 @@ class Mitm(Process):
             argv += ["-s", script, "--set", f"presign_config={config}"]
         if config and binary == "mitmdump" and "AS_SERVED" in os.environ:  # all else as under `presign serve`
             argv += ["-s", PROMPTLY]
-        self._is_plain = binary == "mitmdump" and "PRESIGN_EXEC" not in os.environ
+        self._is_plain = binary == "mitmdump" and "NO_FORK" not in os.environ
         super().__init__(
             [*argv, *args],
             port,

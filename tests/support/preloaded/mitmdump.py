@@ -2,7 +2,8 @@
 
 Each is a process of its own, forked before anything has run, with the command line, directory, environment
 and files that it would have been started with. Only what was imported is shared, and nothing of that depends
-on these. To import it takes a second and a half, and the tests start hundreds of gateways.
+on these. To import it takes a second and a half, and the tests start hundreds of gateways. Those with a script
+before the addon, or an environment that changes how Python starts, are started as ever: see `Mitm`.
 
 Run as a program, it is the process that forks: it reads orders from a socket, one line of JSON each.
 """
@@ -23,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[3]
 _AT_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "MALLOC", "OPENSSL", "ASAN")
 """Beginnings of the names of variables that the interpreter or a library reads once, when it starts."""
 _LEFT_TO_US: Final = ("PYTHONPATH", "PYTHONUNBUFFERED")
@@ -188,7 +189,7 @@ def _serve(orders: socket.socket) -> None:
 
 def _main() -> None:
     _import_all()
-    sys.path[:] = [part for part in sys.path if Path(part) not in (ROOT / "addon", ROOT / "tests/support")]
+    sys.path[:] = [part for part in sys.path if Path(part) not in (ROOT / "addon", Path(__file__).parent)]
     _serve(socket.socket(fileno=int(sys.argv[1])))
     from mitmproxy.tools.main import mitmdump
 
