@@ -2,8 +2,8 @@
 
 Each is a process of its own, forked before anything has run, with the command line, directory, environment
 and files that it would have been started with. Only what was imported is shared, and nothing of that depends
-on these. To import it takes a second and a half, and the tests start hundreds of gateways. Those with a script
-before the addon, or an environment that changes how Python starts, are started as ever: see `Mitm`.
+on these. To import it takes a second and a half, and the tests start hundreds of gateways. One with a
+script before the addon, or an environment that changes how Python starts, is started as ever: see `Mitm`.
 
 Run as a program, it is the process that forks: it reads orders from a socket, one line of JSON each.
 """
