@@ -103,7 +103,7 @@ def test_a_head_that_is_granted_begins_an_exchange(story: Story) -> None:
     story(work)
 
 
-def test_what_is_not_granted_is_mitmproxys_for_good(story: Story) -> None:
+def test_what_is_not_granted_is_mitmproxys_until_it_is_answered(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(FOREIGN + b"more")
         assert lab.stock.heard == ["Start", FOREIGN + b"more"]
