@@ -23,7 +23,7 @@ def answer(text: str, *fields: str, status: str = "200 OK") -> bytes:
 
 
 @dataclass
-class Talk:
+class Alternating:
     """A client, and the upstream connections of the lane's pool and of mitmproxy."""
 
     lab: LaneLab
@@ -35,7 +35,7 @@ class Talk:
     """Those that mitmproxy has made for this client, by the kind of request."""
 
     @classmethod
-    def begin(cls, lab: LaneLab, way: str = "client") -> Talk:
+    def begin(cls, lab: LaneLab, way: str = "client") -> Alternating:
         api = lab.warm()
         if way != TUNNEL:
             return cls(lab, way, getattr(lab, way)(), api)
@@ -44,7 +44,7 @@ class Talk:
         assert client.read_head().startswith(b"HTTP/1.1 200 ")
         return cls(lab, way, client, api)
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> Alternating:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,10 +80,18 @@ class Talk:
         """The lane sends it, and the client gets its own answer."""
         assert f"/{path} ".encode() in self.api.read_head()
         self.api.send(answer(f"lane {path}"))
-        assert self.client.read_response().endswith(f"\r\n\r\nlane {path}".encode())
+        self.gets(f"lane {path}")
+
+    def gets(self, text: str, status: bytes = b"200") -> None:
+        """The client gets this answer, and nothing before it."""
+        received = self.client.read_response()
+        assert received.startswith(b"HTTP/1.1 %b " % status)
+        assert received.count(b"HTTP/1.") == 1
+        assert received.endswith(f"\r\n\r\n{text}".encode())
 
     def upstream(self, kind: str = "passed") -> Wire:
-        """mitmproxy's own connection for requests of this kind."""
+        """mitmproxy's own connection for requests of this kind: those that are granted share one."""
+        kind = kind.partition(" ")[0]
         if kind not in self.beside:
             self.beside[kind] = self.lab.hand.accept()
         return self.beside[kind]
@@ -115,4 +123,4 @@ class Talk:
         assert f"/{path} ".encode() in api.read_head()
         assert api.read_exactly(len(body)) == body
         api.send(answer(f"beside {path}"))
-        assert self.client.read_response().endswith(f"\r\n\r\nbeside {path}".encode())
+        self.gets(f"beside {path}")
