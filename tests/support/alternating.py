@@ -9,10 +9,10 @@ from support.asking import Grant
 from support.byhand import Wire
 from support.lanes import SIGNING, LaneLab
 from support.leaks import FOREVER, LONG_AGO
-from support.raw import connect, parse_response
+from support.raw import connect, connect_tls, parse_response
 
 PAGE = "https://app.example"
-TUNNEL = "tunnel"
+TUNNEL, TLS_TUNNEL = "tunnel", "tunnel to an upstream over TLS"
 WAYS = ("client", "direct_tls_client", "tls_client", TUNNEL)
 KINDS = ("refused", "preflight", "passed", "granted with TE", "granted with Expect")
 
@@ -37,6 +37,9 @@ class Alternating:
     @classmethod
     def begin(cls, lab: LaneLab, way: str = "client") -> Alternating:
         api = lab.warm()
+        if way == TLS_TUNNEL:
+            sock = connect_tls(lab.gateway.port, "localhost", lab.hand.port, cafile=lab.gateway.ca)
+            return cls(lab, way, Wire(sock), api)
         if way != TUNNEL:
             return cls(lab, way, getattr(lab, way)(), api)
         client = Wire(connect(lab.gateway.port))
@@ -54,7 +57,7 @@ class Alternating:
 
     def head(self, path: str, *fields: str, method: str = "GET", expires: int = FOREVER) -> bytes:
         """A presigned request, as this client addresses its upstream."""
-        if self.way != TUNNEL:
+        if self.way not in (TUNNEL, TLS_TUNNEL):
             return self.lab.head(*fields, method=method, path=path, expires=expires)
         given = Grant(self.lab.cid, expires=expires, secret=SIGNING).headers
         self.lab.issuer.issued.add(given["X-Presign-Signature"])
@@ -62,11 +65,11 @@ class Alternating:
 
     def foreign(self, path: str, *fields: str, method: str = "GET", version: str = "HTTP/1.1") -> bytes:
         """An unsigned request to the same upstream."""
-        origin = "" if self.way == TUNNEL else self.lab.hand.url
+        origin = "" if self.way in (TUNNEL, TLS_TUNNEL) else self.lab.hand.url
         return self._lines(f"{method} {origin}/{path}", fields, version)
 
     def _lines(self, begin: str, fields: Iterable[str], version: str = "HTTP/1.1") -> bytes:
-        host = f"Host: 127.0.0.1:{self.lab.hand.port}"
+        host = f"Host: {'localhost' if self.way == TLS_TUNNEL else '127.0.0.1'}:{self.lab.hand.port}"
         return "\r\n".join([f"{begin} {version}", host, *fields, "", ""]).encode()
 
     # -- exchanges ------------------------------------------------------------------------------------

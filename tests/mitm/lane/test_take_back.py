@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 
 import pytest
+import trustme
 
-from support.alternating import KINDS, PAGE, WAYS, Alternating, answer
+from support.alternating import KINDS, PAGE, TLS_TUNNEL, WAYS, Alternating, answer
 from support.byhand import ByHand
 from support.gateways import MakeGateway
 from support.lanes import LaneLab, config
@@ -69,6 +71,29 @@ def test_a_client_may_alternate_two_hundred_times(way: str, lab: LaneLab) -> Non
         for number in range(200):
             talk.ours(f"ours{number}")
             talk.other(next(kinds), f"other{number}")
+        talk.ours("last")
+
+
+@pytest.fixture(scope="module")
+def tls_lab(module_gateway: MakeGateway, ca: trustme.CA) -> Iterator[LaneLab]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    hand = ByHand(context)
+    settings = config(hand.url, cors={"origins": [PAGE]})
+    settings["gateway"]["unsigned"] = "pass"
+    yield LaneLab(module_gateway(settings), hand)
+    hand.stop()
+
+
+def test_through_tls_to_an_upstream_a_client_may_alternate_too(tls_lab: LaneLab) -> None:
+    with tls_lab.checked() as lab, Alternating.begin(lab, TLS_TUNNEL) as talk:
+        for number in range(10):
+            for kind in KINDS:
+                talk.ours(f"ours{number}")
+                talk.other(kind, f"other{number}")
+        evil = talk.head("evil")
+        talk.client.send(talk.foreign("outer", f"Content-Length: {len(evil)}", method="POST") + evil)
+        talk.answered("passed", "outer", evil)
         talk.ours("last")
 
 
