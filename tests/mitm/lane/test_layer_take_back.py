@@ -36,6 +36,7 @@ def test_what_is_granted_behind_what_mitmproxy_has_answered_is_served(count: int
             assert lab.clients.layer_of(lab.client) in (lab.stock, lab.lane)
             answered(lab)
         assert lab.clients.layer_of(lab.client) is lab.lane
+        assert lab.pipeline.phase == "open"
         lab.say(head())
         assert lab.judged == [FOREIGN] * count + [head()]
         assert lab.last.told == ["begin"]
@@ -103,13 +104,14 @@ def test_a_client_stays_with_mitmproxy_that(why: Any, story: Story) -> None:
     story(work)
 
 
-def test_a_look_that_fails_ends_the_client(story: Story) -> None:
+def test_a_look_that_fails_ends_the_client(story: Story, caplog: pytest.LogCaptureFixture) -> None:
     async def work(lab: Lab) -> None:
         lab.say(FOREIGN)
         lab.stock.fails = True
         answered(lab)
         assert lab.is_closed
         assert lab.pipeline.phase == "handed over"
+        assert "presign: failed in the lane (ZeroDivisionError)" in caplog.text
 
     story(work)
 
@@ -172,6 +174,16 @@ def test_a_client_that_was_granted_something_beside_the_lane_is_no_stranger(stor
     story(work)
 
 
+def test_a_client_that_mitmproxy_has_stays_there_whatever_ends_in_the_lane(story: Story) -> None:
+    async def work(lab: Lab) -> None:
+        lab.say(FOREIGN)
+        lab.lane.give_up()
+        lab.say(head())
+        assert lab.stock.heard == ["Start", FOREIGN, head()]
+
+    story(work)
+
+
 # -- what mitmproxy still has meanwhile -------------------------------------------------------------------
 
 
@@ -184,8 +196,9 @@ def test_the_end_of_an_upstream_connection_of_mitmproxys_is_told_to_it(story: St
         lab.handle(ended)
         assert lab.stock.told[-1] is not ended, "it does not know that one"
         lab.stock.waits_for.append(ended)
-        lab.stock.asks.append(commands.CloseConnection(SERVER))
-        assert [one.connection for one in lab.handle(ended)] == [SERVER]
+        asks = [commands.CloseConnection(SERVER), commands.RequestWakeup(1)]
+        lab.stock.asks.extend(asks)
+        assert lab.handle(ended) == asks
         assert lab.stock.told[-1] is ended
         assert not lab.is_closed
         assert lab.last.told == ["begin"]

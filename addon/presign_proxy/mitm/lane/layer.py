@@ -89,7 +89,7 @@ class Lane(layer.Layer):
                 yield commands.CloseConnection(self.client)
         elif isinstance(event, LaneEvent):
             yield from self._next()
-        elif self._stock_has_begun and self._stock.awaits(event):
+        elif self._stock.awaits(event):
             yield from self._beside(event)
         elif isinstance(event, events.Wakeup):
             yield commands.CloseConnection(self.client)
@@ -167,7 +167,7 @@ class Lane(layer.Layer):
         """
         for command in self._stock.handle_event(event):
             if isinstance(command, commands.ConnectionCommand) and command.connection is self.client:
-                raise RuntimeError("mitmproxy's layer speaks to a client that it does not have")
+                raise RuntimeError
             yield command
 
     # -- beside mitmproxy's calls ---------------------------------------------------------------------

@@ -198,7 +198,6 @@ class Pipeline:
 
     def take_back(self) -> None:
         """Have the client again. Nothing of its next head has come, which gets a deadline of its own."""
-        self.buffer.owes_head = False
         self.phase = "open"
 
     # -- what the exchange does -----------------------------------------------------------------------
