@@ -448,7 +448,7 @@ def test_a_worker_that_has_no_descriptors_left_serves_again_when_it_has(pair: Se
 def test_a_client_that_stays_is_served_on_the_lane_and_beside_it_in_order(
     pair: Serve, upstream: Recorder
 ) -> None:
-    """`TE` is not for the lane, which gives the connection back for good."""
+    """`TE` is not for the lane, which leaves the connection to mitmproxy for that request."""
     body = b"".join(b"%07d " % number for number in range(50_000))
     paths = [f"v1/models/{number}" for number in range(6)]
     with connect(pair.port, timeout=PATIENT) as sock:

@@ -4,6 +4,7 @@ import contextlib
 import re
 import select
 import socket
+import ssl
 import time
 from typing import Self
 
@@ -87,19 +88,23 @@ class Wire:
 class ByHand:
     """Listens; each connection is accepted when the test asks for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._accepted: list[Wire] = []
         self.port = int(self._listener.getsockname()[1])
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
 
     def accept(self, timeout: float = 5.0) -> Wire:
         self._listener.settimeout(timeout)
         wire = Wire(self._listener.accept()[0])
         self._accepted.append(wire)
+        if self._tls:
+            wire.sock.settimeout(timeout)
+            wire.sock = self._tls.wrap_socket(wire.sock, server_side=True)
         return wire
 
     def waits(self, timeout: float = 0.2) -> bool:

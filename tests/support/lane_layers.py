@@ -83,12 +83,28 @@ class Exchange:
 class Stock:
     """mitmproxy's own layer."""
 
+    quiet = False
+
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.asks: list[commands.Command] = []
+        """What it asks for at its next event."""
+        self.waits_for: list[events.Event] = []
+        self.has_answered = False
+        self.fails = False
 
     def handle_event(self, event: events.Event) -> Any:
         self.told.append(event)
-        return iter(())
+        asks, self.asks = self.asks, []
+        return iter(asks)
+
+    def is_between_requests(self) -> bool:
+        if self.fails:
+            raise ZeroDivisionError
+        return self.has_answered
+
+    def awaits(self, event: events.Event) -> bool:
+        return event in self.waits_for
 
     @property
     def heard(self) -> list[Any]:

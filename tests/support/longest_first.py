@@ -41,6 +41,7 @@ LONGEST_FIRST = (
     "mitm/test_refusals.py",
     "mitm/test_bodies.py",
     "mitm/lane/test_client_reader.py",
+    "mitm/lane/test_take_back.py",
     "clients/test_urls.py",
     "mitm/test_forwarding.py",
     "attacks/test_other_addons.py",

@@ -82,6 +82,7 @@ _LAYER: Final = (
     "mitm/lane/test_layer_order.py",
     "mitm/lane/test_layer_ends.py",
     "mitm/lane/test_layer_beside.py",
+    "mitm/lane/test_layer_take_back.py",
 )
 _INTAKE: Final = (
     "mitm/lane/test_client_reader.py::test_a_client_is_served_again_and_again_with_bodies_and_without",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from mitmproxy.connection import Connection
-from mitmproxy.proxy import events
+from mitmproxy.proxy import events, layer
 
 from .waker import Waker
+
+Commands = layer.CommandGenerator[None]
 
 
 class ClientConnection(Protocol):
@@ -46,3 +48,19 @@ class ClientConnection(Protocol):
 
     def departures(self) -> list[events.Event]:
         """Return the events that end each stream of a client that has gone."""
+
+
+class FlowPath(ClientConnection, Protocol):
+    """mitmproxy's HTTP layer with our guards (`mitm/flow/`), as the lane before it sees it."""
+
+    quiet: bool
+    """True if a credential has been sent from here."""
+
+    def handle_event(self, event: events.Event) -> Commands:
+        """Handle an event."""
+
+    def is_between_requests(self) -> bool:
+        """Return whether another parser may read what the client sends next."""
+
+    def awaits(self, event: events.Event) -> bool:
+        """Return whether an event is of an upstream connection that is kept here, or was asked for here."""

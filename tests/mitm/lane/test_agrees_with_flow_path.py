@@ -338,6 +338,38 @@ def test_a_request_byte_by_byte_ends_alike(name: str, twins: Twins) -> None:
     assert on == off
 
 
+def one_by_one(twins: Twins, lane: str, names: tuple[str, ...], cut: int) -> tuple[Any, Any]:
+    """What comes of requests of which each waits for the answer to the one before, on one connection."""
+    twins.recorder.clear()
+    answers: list[Any] = []
+    with connect(twins.ways[lane].gateway.port) as sock:
+        for name in names:
+            data = PIECES[name]
+            with contextlib.suppress(OSError):
+                for at in range(0, len(data), cut):
+                    sock.sendall(data[at : at + cut])
+                    time.sleep(0.001 if cut < len(data) else 0)
+            received = b""
+            with contextlib.suppress(OSError):
+                while not final(received) and (piece := sock.recv(65536)):
+                    received += piece
+            answers.append(final(received) or "closed")
+    return answers, tuple(seen_of(one) for one in twins.recorder.requests)
+
+
+STAYING = ("simple", "upload", "chunks", "expect", "absolute", "denied", "forbidden", "te")
+
+
+@pytest.mark.parametrize("number", range(max(40, REQUESTS // 10) if LONG else 40))
+def test_requests_one_after_the_other_on_one_connection_end_alike(number: int, twins: Twins) -> None:
+    """The lane and mitmproxy have the connection by turns, and change between any two of them."""
+    chance = random.Random(SEED + number)
+    names = (*chance.choices(STAYING, k=chance.randint(2, 10)), *chance.choices(list(PIECES), k=2), "simple")
+    cut = chance.choice([100_000, 100_000, 50, 7])
+    on, off = (one_by_one(twins, lane, names, cut) for lane in ("on", "off"))
+    assert on == off, names
+
+
 # -- what an upstream answers --------------------------------------------------------------------------
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -21,6 +21,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tools.dump import DumpMaster
 
+from presign_proxy.mitm.flow.http_layer import GuardedHttpLayer
 from presign_proxy.mitm.lane import upstream_tls
 from presign_proxy.mitm.lane.attach import with_lane
 from presign_proxy.mitm.lane.availability import CHOICES, hindrances, is_open, shows_flows
@@ -167,7 +168,7 @@ def context(mode: str = "regular", protocol: Any = "tcp", alpn: bytes | None = N
 
 
 def placed(mode: HTTPMode, around: Context) -> tuple[Any, Any]:
-    stock = HttpLayer(around, mode)
+    stock = GuardedHttpLayer(around, mode)
     shared: Any = object()
     return stock, with_lane(stock, shared)
 
@@ -206,16 +207,18 @@ def test_it_stands_behind_tls_that_is_spoken_to_the_gateway() -> None:
     shared: Any = object()
     around = context()
     outer = behind_tls(around)
-    stock = outer.child_layer = HttpLayer(around, HTTPMode.regular)
+    stock = outer.child_layer = GuardedHttpLayer(around, HTTPMode.regular)
     assert with_lane(outer, shared) is outer
     assert isinstance(outer.child_layer, Lane)
     assert outer.child_layer._stock is stock
 
 
-def test_what_is_no_http_stays_as_it_is() -> None:
+def test_what_is_no_http_or_not_guarded_stays_as_it_is() -> None:
     shared: Any = object()
     around = context()
     assert with_lane(None, shared) is None
+    unguarded = HttpLayer(around, HTTPMode.regular)
+    assert with_lane(unguarded, shared) is unguarded
     other = TCPLayer(around)
     assert with_lane(other, shared) is other
     outer = behind_tls(around)

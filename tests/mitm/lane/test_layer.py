@@ -103,7 +103,7 @@ def test_a_head_that_is_granted_begins_an_exchange(story: Story) -> None:
     story(work)
 
 
-def test_what_is_not_granted_is_mitmproxys_for_good(story: Story) -> None:
+def test_what_is_not_granted_is_mitmproxys_until_it_is_answered(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(FOREIGN + b"more")
         assert lab.stock.heard == ["Start", FOREIGN + b"more"]
@@ -127,8 +127,9 @@ def test_what_is_not_granted_is_mitmproxys_for_good(story: Story) -> None:
 def test_what_waited_when_it_was_handed_over_is_handed_over_too(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(FOREIGN)
-        list(lab.lane._handle_event(events.DataReceived(lab.client, b"late")))
-        assert lab.stock.heard == ["Start", FOREIGN, b"late"]
+        list(lab.lane._handle_event(events.DataReceived(lab.client, head("late"))))
+        assert lab.stock.heard == ["Start", FOREIGN, head("late")]
+        assert lab.judged == [FOREIGN]
 
     story(work)
 

@@ -211,6 +211,7 @@ def test_what_comes_after_the_end_is_for_nobody(story: Story) -> None:
         lab.take()
         lab.pipeline.phase = "closing"
         lab.pipeline.received(head("b"))
+        lab.say(head("c"))
         assert (lab.judged, len(lab.pipeline.buffer.data)) == ([head("first")], 0)
 
     story(work)

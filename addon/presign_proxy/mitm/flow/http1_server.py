@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
+from mitmproxy import http
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
@@ -86,6 +87,20 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
         """Bytes of the buffer in which no head ends."""
         self._empty_lines = 0
         """Empty lines that were passed over since the last head."""
+        self._stays = False
+        """True if a request has come after which only this parser may read on."""
+
+    @property
+    def is_between_requests(self) -> bool:
+        """True if each request was answered in full, and not a byte of the next one has come. Another parser
+        may read what comes then, except after a CONNECT or a handshake, behind which may be no HTTP.
+        """
+        return (
+            self.state == self.read_headers
+            and not (self.request_done or self.response_done or self.request or self.response)
+            and not (self._stays or self.buf or self._empty_lines or self._endless)
+            and not (self._paused or self._paused_event_queue)
+        )
 
     def read_body(self, event: events.Event) -> Commands:
         if type(self.body_reader) is ChunkedReader:
@@ -109,6 +124,8 @@ class GuardedHttp1Server(TamedHttp1, WaitingHttp1Server):
                 yield from self._keep_deadline()
                 return
         for command in super().read_headers(event):
+            if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestHeaders):
+                self._stays |= not _is_plain(command.event.request)
             if isinstance(command, commands.SendData):
                 # mitmproxy's page quotes the request line, with its signature, and its own version.
                 command = commands.SendData(self.conn, _page(refusal("malformed", new_request_id())))
@@ -187,6 +204,12 @@ def _is_of_another_version(command: commands.Command) -> bool:
     if not isinstance(command, ReceiveHttp) or not isinstance(command.event, RequestHeaders):
         return False
     return not is_h1(command.event.request.data.http_version)
+
+
+def _is_plain(request: http.Request) -> bool:
+    """Return whether what comes behind a request is certainly the next one, whatever the answer is."""
+    is_connect = request.data.method.upper() == b"CONNECT"
+    return request.is_http11 and not is_connect and "upgrade" not in request.headers
 
 
 def _page(answer: Answer) -> bytes:

@@ -138,6 +138,29 @@ class GuardedHttpLayer(BackloggedHttpLayer):
         server = self.connections.get(self.context.client)
         return not self.streams and not (isinstance(server, GuardedHttp2Server) and all_unsent(server))
 
+    def is_between_requests(self) -> bool:
+        """Return whether another parser may read what a client over HTTP/1 sends next.
+
+        All that it has asked for is answered in full, nothing more of it is here, and nothing that goes on
+        here can write to it: no stream, no hook, no connection that is being opened.
+        """
+        server = self.connections.get(self.context.client)
+        return (
+            isinstance(server, GuardedHttp1Server)
+            and server.is_between_requests
+            and not (self.broken or self.streams or self.waiting_for_establishment)
+            and not (self._paused or self._paused_event_queue)
+            and all(isinstance(one, commands.RequestWakeup) for one in self.command_sources)
+        )
+
+    def awaits(self, event: events.Event) -> bool:
+        """Return whether an event is of an upstream connection that is kept here, or was asked for here."""
+        if isinstance(event, events.CommandCompleted):
+            return event.command in self.command_sources
+        if not isinstance(event, events.ConnectionEvent) or event.connection is self.context.client:
+            return False
+        return event.connection in self.connections
+
     def is_idle_stranger(self) -> bool:
         """Return whether none was ever granted, and no request is under way but such as are refused.
 

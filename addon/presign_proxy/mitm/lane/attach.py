@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from mitmproxy.proxy import layer, mode_specs
 from mitmproxy.proxy.layers import ClientTLSLayer
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http import HTTPMode
 
+from ..flow.http_layer import GuardedHttpLayer
 from ..sockets import speaks_h1
 from .layer import Lane
 from .shared import LaneShared
@@ -18,12 +19,12 @@ def with_lane(chosen: layer.Layer | None, shared: LaneShared) -> layer.Layer | N
     """
     if isinstance(chosen, ClientTLSLayer):
         chosen.child_layer = with_lane(chosen.child_layer, shared) or chosen.child_layer
-    elif isinstance(chosen, HttpLayer) and _may_take(chosen):
+    elif isinstance(chosen, GuardedHttpLayer) and _may_take(chosen):
         return Lane(chosen.context, chosen, shared)
     return chosen
 
 
-def _may_take(stock: HttpLayer) -> bool:
+def _may_take(stock: GuardedHttpLayer) -> bool:
     """Return whether a lane can stand in for an HTTP layer: HTTP/1 over TCP, of a regular proxy."""
     client = stock.context.client
     return (

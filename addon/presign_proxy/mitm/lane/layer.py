@@ -9,6 +9,7 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
+from ..client_connection import FlowPath
 from ..sockets import handler_of, speaks_h1
 from ..waker import Waker
 from .client_gate import MAX_AHEAD
@@ -30,12 +31,16 @@ class LaneEvent(events.Event):
 
 
 class Lane(layer.Layer):
-    """Serves presigned requests itself, and hands everything else to mitmproxy's own layer, for good."""
+    """Serves presigned requests itself, and hands all others to mitmproxy's own layer, one at a time.
+
+    Once mitmproxy has answered in full, and holds no byte of the client's, the lane reads the next head. What
+    was sent ahead of that stays with mitmproxy, as does a client after a CONNECT or a handshake.
+    """
 
     waker: Waker | None = None
     """None: the answers to a client over HTTP/1 wait in its socket."""
 
-    def __init__(self, context: Context, stock: layer.Layer, shared: LaneShared) -> None:
+    def __init__(self, context: Context, stock: FlowPath, shared: LaneShared) -> None:
         """
         Args:
             stock: the guarded HTTP layer that would have been here, not yet started.
@@ -44,19 +49,20 @@ class Lane(layer.Layer):
         context.layers.remove(self)  # what looks at the stack shall find mitmproxy's own layer
         self.client = context.client
         self._stock = stock
+        self._stock_has_begun = False
         self._shared = shared
         self.pipeline = Pipeline(context.client, shared, self)
 
     def handle_event(self, event: events.Event) -> Commands:
-        if self.pipeline.phase == "over":
+        if self.pipeline.phase == "handed over":
             if not isinstance(event, LaneEvent) or event.lane is not self:  # of another one, in a tunnel
-                yield from self._stock.handle_event(event)
+                yield from self._to_stock(event)
             return
         yield from super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> Commands:
-        if self.pipeline.phase == "over":  # the event was waiting when the client was handed over
-            yield from self._stock.handle_event(event)
+        if self.pipeline.phase == "handed over":  # the event was waiting when the client was handed over
+            yield from self._to_stock(event)
             return
         try:
             yield from self._handle(event)
@@ -83,6 +89,8 @@ class Lane(layer.Layer):
                 yield commands.CloseConnection(self.client)
         elif isinstance(event, LaneEvent):
             yield from self._next()
+        elif self._stock.awaits(event):
+            yield from self._beside(event)
         elif isinstance(event, events.Wakeup):
             yield commands.CloseConnection(self.client)
         yield from pipeline.writer.commands()
@@ -116,14 +124,51 @@ class Lane(layer.Layer):
             yield from self._hand_over()
 
     def _hand_over(self) -> Commands:
-        """Leave the client to mitmproxy from here on."""
+        """Leave the client to mitmproxy, until that has answered it."""
         yield from self.pipeline.writer.commands()  # what was asked before comes before
         data = self.pipeline.hand_over()
-        yield from self._stock.handle_event(events.Start())
+        if self._stock_has_begun:
+            self._shared.clients.attach(self.client, self._stock)
+        else:
+            self._stock_has_begun = True
+            yield from self._stock.handle_event(events.Start())
         if data:
             yield from self._stock.handle_event(events.DataReceived(self.client, data))
         if self.pipeline.has_ended:
             yield from self._stock.handle_event(events.ConnectionClosed(self.client))
+        yield from self._take_back()
+
+    def _to_stock(self, event: events.Event) -> Commands:
+        """Lead an event to mitmproxy, which has the client, and look whether it has done its part."""
+        yield from self._stock.handle_event(event)
+        yield from self._take_back()
+
+    def _take_back(self) -> Commands:
+        """Have the client again, where the boundary between two requests is certain. If not, it stays."""
+        client, clients = self.client, self._shared.clients
+        try:
+            if (
+                self._shared.open
+                and client.state is ConnectionState.OPEN
+                and self._stock.is_between_requests()
+                and clients.awaits_head_since(client) is None
+                and not clients.has_departed(client)
+            ):
+                clients.attach(client, self)
+                self.pipeline.take_back()
+        except Exception as error:
+            log_failure(error)
+            yield commands.CloseConnection(client)
+
+    def _beside(self, event: events.Event) -> Commands:
+        """Lead an event to mitmproxy, which has the client no more, but still has upstream connections.
+
+        Raises RuntimeError where that writes to the client: its bytes would stand among those of the lane.
+        """
+        for command in self._stock.handle_event(event):
+            if isinstance(command, commands.ConnectionCommand) and command.connection is self.client:
+                raise RuntimeError
+            yield command
 
     # -- beside mitmproxy's calls ---------------------------------------------------------------------
 
@@ -135,7 +180,7 @@ class Lane(layer.Layer):
         """Call this layer as mitmproxy does. Where that fails, cut the client off."""
         try:
             handler = handler_of(self.client)
-            may = self.pipeline.phase != "over" and self.client.state is not ConnectionState.CLOSED
+            may = self.pipeline.phase != "handed over" and self.client.state is not ConnectionState.CLOSED
             if handler is not None and may:
                 await handler.server_event(LaneEvent(self))
         except Exception as error:
@@ -165,14 +210,14 @@ class Lane(layer.Layer):
         return self.pipeline.exchange is None
 
     def is_idle_stranger(self) -> bool:
-        """Return whether no request of the client was ever served."""
-        return not self.pipeline.buffer.served
+        """Return whether no request of the client was ever granted."""
+        return not (self.pipeline.buffer.served or self._stock.quiet)
 
     def holds_too_much(self) -> bool:
         """Return whether so much of the client is held that no more of it is to be read."""
         return len(self.pipeline.buffer.data) > MAX_AHEAD
 
-    def backlog_of(self, server: Any) -> int:  # noqa: ARG002 - a lane has none of mitmproxy's servers
+    def backlog_of(self, server: Any) -> int:  # noqa: ARG002 - none of mitmproxy's servers answers now
         """Return how many bytes of an upstream connection wait for the client."""
         return 0
 
@@ -181,5 +226,5 @@ class Lane(layer.Layer):
         return False
 
     def is_unanswered(self, server: Any) -> bool:  # noqa: ARG002
-        """Return whether an upstream's answer to this client has not begun: it has none of mitmproxy's."""
+        """Return whether an upstream's answer to this client has not begun: none of mitmproxy's was asked."""
         return False

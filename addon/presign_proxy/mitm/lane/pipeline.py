@@ -26,10 +26,9 @@ LINGER: Final = 1.0
 _ANSWERING: Final = ("receiving", "trailing")
 """Stages of an exchange whose client has been sent a part of its answer."""
 
-Phase = Literal["open", "foreign", "closing", "over"]
-"""Foreign: what comes next is for mitmproxy, which was not called yet. Closing: nothing more is taken. Over:
-mitmproxy has the client, for good.
-"""
+Phase = Literal["open", "foreign", "closing", "handed over"]
+"""Foreign: it is mitmproxy's turn, which was not called yet. Closing: nothing more is taken.
+Handed over: mitmproxy has the client."""
 
 
 class Pipeline:
@@ -173,14 +172,14 @@ class Pipeline:
 
     def take_over(self) -> None:
         """Read the client's socket in the place of mitmproxy, once a request of the client was served."""
-        if self.buffer.served and self.writer.direct and self.phase != "over":
+        if self.buffer.served and self.writer.direct and self.phase != "handed over":
             self._gate.take_over(self.writer.stream, self)
 
     def received(self, data: bytes) -> None:
         """Take what was read in the place of mitmproxy."""
         try:
             self.writer.watchdog.register_activity()
-            if self.phase in ("closing", "over"):
+            if self.phase in ("closing", "handed over"):
                 return
             self.take(data)
             if self.phase != "foreign" and not self.advance():
@@ -191,12 +190,15 @@ class Pipeline:
                 self.writer.abort()
 
     def hand_over(self) -> bytes:
-        """Leave the client to mitmproxy for good. Return what is in the buffer: nothing of it was sent."""
+        """Leave the client to mitmproxy. Return what is in the buffer: nothing of it was sent."""
         self.writer.flush()
-        self.phase = "over"
-        data = self.buffer.drop()
+        self.phase = "handed over"
         self._gate.give_back()
-        return data
+        return self.buffer.drop()
+
+    def take_back(self) -> None:
+        """Have the client again. Nothing of its next head has come, which gets a deadline of its own."""
+        self.phase = "open"
 
     # -- what the exchange does -----------------------------------------------------------------------
 
@@ -226,7 +228,7 @@ class Pipeline:
     def _stop(self) -> None:
         """Take nothing more."""
         self.buffer.drop()
-        if self.phase != "over":
+        if self.phase != "handed over":
             self.phase = "closing"
 
     def _end(self, linger: float = 0) -> None:
@@ -246,9 +248,7 @@ class Pipeline:
             self.writer.abort()
 
     def collapse(self, error: Exception) -> bool:
-        """Take nothing more after a failure of ours. Return whether there was an exchange, which ends the
-        connection when it has answered.
-        """
+        """Take nothing more after a failure of ours. Return whether an exchange answers, and ends all."""
         log_failure(error)
         exchange = self.exchange
         if exchange is not None:
