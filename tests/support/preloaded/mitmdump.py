@@ -11,8 +11,10 @@ Run as a program, it is the process that forks: it reads orders from a socket, o
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import resource
 import runpy
 import signal
 import socket
@@ -22,7 +24,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 _AT_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "MALLOC", "OPENSSL", "ASAN")
@@ -84,10 +86,11 @@ class Zygote:
             )
         self._socket = mine
         self._env = _environment()
+        self._limits = _limits()
 
     def can_start(self, env: Mapping[str, str]) -> bool:
-        """Return whether a process with this environment may be forked from here."""
-        return _of_start(env) == _of_start(self._env)
+        """Return whether a process with this environment, and this process's limits, may be forked there."""
+        return _of_start(env) == _of_start(self._env) and _limits() == self._limits
 
     def start(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: Path | None, stdin: int, stdout: int
@@ -110,6 +113,11 @@ def _environment() -> dict[str, str]:
     """The environment of the process that forks: this one's, without what is applied after the fork."""
     kept = {name: value for name, value in os.environ.items() if name not in _LEFT_TO_US}
     return kept | {"PYTHONPATH": str(ROOT / "addon")}
+
+
+def _limits() -> list[tuple[int, int]]:
+    """The limits of this process, which a child of its own would have."""
+    return [resource.getrlimit(one) for one in range(resource.RLIMIT_CPU, resource.RLIMIT_AS + 1)]
 
 
 def _of_start(env: Mapping[str, str]) -> dict[str, str]:
@@ -157,14 +165,19 @@ def _become(order: dict[str, Any], stdin: int, stdout: int) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     sys.argv[:] = order["argv"]
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(write_through="PYTHONUNBUFFERED" in os.environ)  # type: ignore[union-attr]
+    if "PYTHONUNBUFFERED" in os.environ:
+        sys.stdout, sys.stderr = _unbuffered(1, sys.stdout), _unbuffered(2, sys.stderr)
     given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = [str(Path(order["argv"][0]).parent), *given, *sys.path]
     for part in given:
         if (site := Path(part) / "sitecustomize.py").exists():
             runpy.run_path(str(site), run_name="sitecustomize")
             break
+
+
+def _unbuffered(file: int, usual: TextIO) -> TextIO:
+    raw = open(file, "wb", 0, closefd=False)  # noqa: SIM115 - a descriptor, open for as long as the process
+    return io.TextIOWrapper(raw, encoding=usual.encoding, errors=usual.errors, write_through=True)
 
 
 def _serve(orders: socket.socket) -> None:
