@@ -10,6 +10,7 @@ import pytest
 import trustme
 
 from support.config import write_config
+from support.machine import needs_root
 from support.shell import Shell
 
 KEYS = [{"secret": "sk_0123456789abcdef0123456789abcdef"}]
@@ -42,7 +43,7 @@ def test_no_other_user_can_replace_the_file_whatever_the_umask(shell: Shell) -> 
     assert "is writable by others" in done.all
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@needs_root  # to give a directory away
 def test_the_file_is_not_put_where_another_user_waits_for_it(shell: Shell, tmp_path: Path) -> None:
     """Its name can be foretold by whoever knows the gateway's authority."""
     nobody, shared = 65534, str(tmp_path / "shared")
