@@ -70,3 +70,26 @@ def test_nobody_is_asked_to_send_a_key_unencrypted(client: str, scheme: str, exp
     networks = (ip_network("10.0.0.0/8"),)
     tls_only = Registry({"conn": known}, frozenset({GATEWAY}), tls_only=True, trusted_proxies=networks)
     assert code(request("/v2/", scheme=scheme, client=client), tls_only) == expected
+
+
+@pytest.mark.parametrize("host", ["presign.local", "api.example.com"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        (b"Sec-Fetch-Mode", b"navigate"),
+        (b"sec-fetch-site", b"cross-site"),
+        (b"Accept", b"text/html,application/xhtml+xml,*/*;q=0.8"),
+    ],
+)
+def test_a_browser_is_not_asked_for_a_key_that_other_sites_could_then_use(
+    host: str, field: tuple[bytes, bytes]
+) -> None:
+    known = registry(connection(conduct=Conduct(challenge=True)), deny=True)
+    target = "/v2/" if host == "presign.local" else "/v2/a/manifests/1"
+    of_docker = ask(request(target, host=host, scheme="https"), known)
+    assert isinstance(of_docker, Deny)
+    assert (of_docker.answer.status, len(of_docker.fields)) == (401, 1)
+    of_browser = ask(request(target, field, host=host, scheme="https"), known)
+    assert isinstance(of_browser, Deny)
+    assert of_browser.answer.status in (403, 404)
+    assert of_browser.fields == ()

@@ -6,7 +6,7 @@ import pytest
 
 from presign_proxy.core.ceiling import Ceiling
 from presign_proxy.core.connection import Reached, Upstream
-from presign_proxy.core.credentials import NoCredential, bearer
+from presign_proxy.core.credentials import HeaderCredential, NoCredential, Outgoing, bearer, filling
 from presign_proxy.core.decision import Forward
 from presign_proxy.core.oauth2 import MintedSecret, TokenRequest
 from presign_proxy.core.registry_scope import scope_of
@@ -151,3 +151,21 @@ def test_another_upstream_of_the_connection_that_gets_no_credential_gets_no_toke
     forward = sent(request(signed(path, paths="@store/*")), registry(both))
     assert forward.origin == store.origin
     assert forward.connection.injector.secrets() == ()
+
+
+def test_another_upstream_has_the_token_in_its_own_place_and_hinders_no_other() -> None:
+    token = late()
+    api = Upstream(Origin("https", "api.example.com", 443), name="api")
+    in_header = HeaderCredential(((b"X-Token", b"", token),))
+    reached = {"": Reached(UPSTREAM, bearer(token)), "api": Reached(api, in_header)}
+    both = connection(upstream=None, injector=bearer(token), late=(token,), upstreams=reached).at(reached[""])
+    for path, name, value in (
+        ("v2/a/manifests/1", b"Authorization", b"Bearer a-token"),
+        ("@api/v2/a/manifests/1", b"X-Token", b"a-token"),
+    ):
+        forward = sent(request(signed(path, methods="GET", paths=path)), registry(both))
+        (needed,) = forward.connection.late
+        assert needed.key == ("registry_token", "mark", "repository:a:pull")
+        filled = forward.filled(filling({needed.key: Secret("a-token")}))
+        assert isinstance(filled.sent, Outgoing)
+        assert dict(filled.sent.fields)[name] == value

@@ -23,7 +23,7 @@ from presign_proxy.http.message import Origin
 from presign_proxy.signing.secret import Secret
 from presign_proxy.signing.source_url import parse_url
 from support.container_registry import PASSWORD, SERVICE, USER, Registry, Reply, running
-from support.deciding import connection, registry, request, sent, signed
+from support.deciding import NOW, connection, registry, request, sent, signed
 
 
 class Lab:
@@ -38,20 +38,23 @@ class Lab:
     async def _judge(self, origin: Origin, *, direct: bool) -> Outward:
         return Outward(origin.host, origin.port)
 
-    def granted(self, name: str) -> Forward:
+    def granted(self, name: str, holder: int = 0) -> Forward:
+        """Args: holder: each has a presign of their own."""
         url = parse_url(f"{self.there.service.url}/token")
         asked = RegistryTokenRequest(url.origin, url.target, SERVICE, Secret(USER), Secret(PASSWORD))
         late = MintedSecret(asked, "mark")
         known = connection(injector=bearer(late), late=(late,))
-        return sent(request(signed(f"v2/{name}/manifests/1", paths="*")), registry(known))
+        return sent(
+            request(signed(f"v2/{name}/manifests/1", paths="*", expires=NOW + holder)), registry(known)
+        )
 
-    async def token(self, name: str) -> str:
-        found = await self.fetcher.fill(self.granted(name), lambda _: True)
+    async def token(self, name: str, holder: int = 0) -> str:
+        found = await self.fetcher.fill(self.granted(name, holder), lambda _: True)
         return dict(found.sent.fields)[b"Authorization"].decode().removeprefix("Bearer ")  # type: ignore[union-attr]
 
-    async def status(self, name: str) -> int | None:
+    async def status(self, name: str, holder: int = 0) -> int | None:
         with pytest.raises(Denied) as denied:
-            await self.token(name)
+            await self.token(name, holder)
         assert denied.value.code == "upstream"
         return denied.value.status
 
@@ -182,6 +185,42 @@ def test_a_service_that_is_down_is_asked_for_one_repository_at_a_time(run: Run, 
         lab.now += 1.01  # the pauses begin anew
         lab.there.service.answer = lab.there._service
         await lab.token("d")
+
+    run(work)
+
+
+def test_a_holder_whose_names_the_service_fails_at_makes_no_other_holder_wait(run: Run) -> None:
+    async def work(lab: Lab) -> None:
+        refusing(lab, 500, *[f"odd{number}" for number in range(200)])
+        for number in range(100):
+            assert await lab.status(f"odd{number}", holder=1) is None
+            if number % 10 == 0:
+                await lab.token(f"mine{number}", holder=2)
+            lab.now += 0.5
+        odd = [one for one in lab.there.scopes if ":odd" in one]
+        assert len(odd) == 6  # after 1, 2, 4, 8 and 16 seconds, whatever others have succeeded with meanwhile
+        lab.now += 60
+        await lab.token("mine", holder=1)
+        assert await lab.status("odd150", holder=1) is None
+
+    run(work)
+
+
+def test_a_service_that_fails_for_many_holders_is_asked_by_few_of_them(run: Run) -> None:
+    async def work(lab: Lab) -> None:
+        refusing(lab, 503)
+        for holder in range(400):
+            assert await lab.status("a", holder) is None
+        assert lab.count == 8
+        lab.now += 1.01
+        for holder in range(400):
+            assert await lab.status(f"b{holder}", holder) is None
+        assert lab.count == 8 + 9  # the eight again, and one more
+        lab.there.service.answer = lab.there._service
+        lab.now += 2.01
+        for holder in range(400):
+            await lab.token("c", holder)
+        assert len(lab.fetcher._kept["registry_token", "mark"].blamed) <= 8
 
     run(work)
 

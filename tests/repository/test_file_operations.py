@@ -90,6 +90,8 @@ KNOWN: dict[str, tuple[str, set[str]]] = {
             "Path('/proc/sys/kernel/overflowuid').read_bytes",
             "current.lstat",
             "current.readlink",
+            "directory.lstat",
+            "directory.stat",
             "nearest.stat",
             "one.exists",
             "os.fstat",

@@ -74,7 +74,10 @@ def write_public(path: Path, raw: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(raw)
-            Path(draft).chmod(0o644)  # certificates are public, and programs of other users read them
+            # Certificates are public, and programs of other users read them. Not by name: in a directory of
+            # others, that may lead to another file by now.
+            if hasattr(os, "fchmod"):
+                os.fchmod(descriptor, 0o644)
         Path(draft).replace(path)
     except OSError:
         Path(draft).unlink(missing_ok=True)

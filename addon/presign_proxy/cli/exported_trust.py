@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..config.path import expanded
+from ..config.permissions import why_not_own
 from .authorities import bundle, system_authorities, unique
 from .environment import CA
 from .gateway_authorities import OwnCertificate, interception, own_certificate
@@ -89,7 +90,11 @@ def _kept(environ: Mapping[str, str], certificates: Sequence[str]) -> tuple[Path
         raise Failure(f"there is no home directory for the authorities: {_MAKE_ONE}")
     directory = top / "presign" / sha256(bundle(certificates).encode("ascii")).hexdigest()[:16]
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        top.mkdir(parents=True, exist_ok=True)
+        for one in (directory.parent, directory):
+            one.mkdir(0o755, exist_ok=True)  # whatever the umask
+            if why := why_not_own(one):  # who can replace the file chooses what programs trust
+                raise Failure(f"{one}: {why}: {_MAKE_ONE}")
         return written(environ, certificates, directory)
     except OSError as error:
         why = (error.strerror or "cannot be written").lower()

@@ -29,7 +29,8 @@ def exports(
         **of_authorities(str(trust.file)),
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    return [*lines, *(f"# {line}" for line in _remarks(names.public, base, trust))]
+    # A line break in the name of a file would end the comment, and a shell would run what follows it.
+    return [*lines, *(f"# {line}" for one in _remarks(names.public, base, trust) for line in one.split("\n"))]
 
 
 def _remarks(public: Sequence[str], base: str, trust: ExportedTrust) -> Iterator[str]:

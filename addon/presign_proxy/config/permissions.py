@@ -54,6 +54,23 @@ def writable_by_others(path: Path) -> list[Problem]:
     return found
 
 
+def why_not_own(directory: Path) -> str:
+    """Return why other users can replace the files in a directory; empty if none but root can.
+
+    A link counts as the directory that it leads to, and must not belong to another user either. The
+    directories above are not looked at: homes in a group's hands are common, and their users know that.
+
+    Raises OSError.
+    """
+    if os.name != "posix":
+        return ""
+    owners = {0, os.geteuid(), *_unmapped()}
+    for found in (directory.lstat(), directory.stat()):
+        if found.st_uid not in owners:
+            return f"belongs to {_name_of(found.st_uid)}"
+    return "is writable by others" if found.st_mode & _LOOSE else ""
+
+
 def _trusted(path: Path) -> frozenset[int]:
     """Return the users who may own a file and the directories above it: root and the user of this process.
 

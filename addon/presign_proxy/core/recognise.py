@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from ..errors import Denied, Malformed
 from ..http.hosts import is_loopback, parse_address
 from ..http.message import Head, Request
+from ..http.navigation import is_browser
 from ..http.networks import is_in
 from ..signing import presign_scheme, source_scheme
 from ..signing.carrier_names import API_PROXY, TOKEN_PATH
@@ -152,11 +153,19 @@ def _key_at_gateway(registry: Registry, request: Request, head: Head) -> Presign
     """
     presign = presign_scheme.recognise(request, head, gateway=True)
     if presign is None and request.path.startswith(_OF_REGISTRIES) and registry.destinations.challenges:
-        if not _is_exposed(registry, request):  # the key would come unencrypted, too
+        if not _is_exposed(registry, request) and may_challenge(request, head):  # or the key came unencrypted
             raise challenge()
     if presign is None or presign.carrier != "key":
         raise Denied("not_found", "no such form at a gateway host")
     return presign
+
+
+def may_challenge(request: Request, head: Head) -> bool:
+    """Return whether a client may be asked for a credential.
+
+    Not a browser. It would keep the key, and send it with what pages of any other site make it request.
+    """
+    return not is_browser(request.fields, head)
 
 
 def challenge() -> Denied:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Final
 
 from ..signing.grammar import ANY
+from ..signing.secret import LateSecret, Secret
 from .connection import Connection
-from .credentials import bearer
 from .oauth2 import MintedSecret
 from .registry_token import RegistryTokenRequest
 
@@ -43,8 +43,18 @@ def narrowed(connection: Connection, method: bytes, path: bytes, methods: tuple[
             base = connection.upstream.base if connection.upstream is not None else b""
             writes = all(some == ANY or "PUT" in some for some in (methods, connection.ceiling.methods))
             token = late.at(scope_of(method, path.removeprefix(base), writes=writes))
-            return replace(connection, injector=bearer(token), late=(token,))
+            return _with(token, late.key, connection)
     return connection
+
+
+def _with(token: MintedSecret, unscoped: tuple[str, ...], connection: Connection) -> Connection:
+    """Return the connection with this token at all of its upstreams, in the place that each has for it."""
+
+    def fill(secret: Secret) -> Secret:
+        return token if isinstance(secret, LateSecret) and secret.key == unscoped else secret
+
+    injector, others = connection.injector.filled(fill), [one.filled(fill) for one in connection.others]
+    return replace(connection, injector=injector, late=(token,), others=tuple(others))
 
 
 def scope_of(method: bytes, path: bytes, *, writes: bool) -> str:

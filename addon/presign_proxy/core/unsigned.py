@@ -8,7 +8,7 @@ from ..errors import Denied, Malformed
 from ..http.message import Head, Request, check_grammar
 from .common_checks import check_names
 from .decision import SECOND, PassThrough
-from .recognise import challenge, why_unsigned
+from .recognise import challenge, may_challenge, why_unsigned
 from .registry import Registry
 
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"PUT"))
@@ -21,7 +21,7 @@ def judge(registry: Registry, request: Request, head: Head) -> PassThrough:
     The gateway adds nothing to it, and checks the address before it connects.
     """
     if request.origin not in registry.also:
-        raise _unsigned(registry, request)
+        raise _unsigned(registry, request, head)
     if request.method not in _METHODS:
         raise Denied("unsigned", f"{request.origin} is for GET, HEAD and PUT without a presign")
     check_grammar(request, head)
@@ -36,9 +36,9 @@ def judge(registry: Registry, request: Request, head: Head) -> PassThrough:
     return SECOND
 
 
-def _unsigned(registry: Registry, request: Request) -> Denied:
+def _unsigned(registry: Registry, request: Request, head: Head) -> Denied:
     """Return the refusal. It may be a challenge, because some clients send credentials only after one."""
     connection = registry.addressed(request.origin, request.path)
-    if connection is not None and connection.conduct.challenge:
+    if connection is not None and connection.conduct.challenge and may_challenge(request, head):
         return challenge()
     return Denied("unsigned", why_unsigned(registry, request))

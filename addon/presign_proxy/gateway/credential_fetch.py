@@ -7,9 +7,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,8 @@ _THREADS: Final = 128
 
 MAX_SCOPES: Final = 256
 """Most tokens of one registry that are kept: a holder may ask for any number of repositories."""
+_DOUBT: Final = 8
+"""How many presigns have to fail in a row until a registry's token service counts as down for all others."""
 _AFTER_401: Final = 30.0
 """Seconds for which further answers 401 do not make a token be fetched again: a client may cause them."""
 
@@ -62,10 +64,35 @@ class _Kept:
     rejected: float = -math.inf
     refused: Denied | None = None
     """What a registry's token service has refused for this scope, since its last success."""
+    blamed: dict[str, _Kept] = field(default_factory=dict)
+    """Of a registry: the pauses of the presigns whose requests the token service has failed to answer.
 
-    def wait_left(self, now: float) -> float:
+    `failures` counts those that have joined since the last success.
+    """
+
+    def waits(self, now: float, doubt: int = 1) -> bool:
+        """Return whether it has to wait: after that many failures a second, and twice as long after each."""
         # The exponent is bounded first: 2.0**1024 overflows, after a night of failures.
-        return self.at + min(2.0 ** min(self.failures - 1, 16), MAX_BACKOFF) - now if self.failures else 0.0
+        pause = min(2.0 ** min(self.failures - doubt, 16), MAX_BACKOFF)
+        return self.failures >= doubt and self.at + pause > now
+
+    def fail(self, now: float) -> None:
+        self.failures += 1
+        self.at = now
+
+    def blame(self, presigns: Iterable[str], now: float) -> None:
+        """Note that a registry's token service has failed. A holder may cause that, by an odd name."""
+        for presign in presigns:
+            if presign not in self.blamed:
+                self.fail(now)
+                if len(self.blamed) >= MAX_SCOPES:
+                    del self.blamed[next(iter(self.blamed))]
+            self.blamed.setdefault(presign, _Kept()).fail(now)
+
+    def holds_back(self, presigns: Iterable[str], now: float) -> bool:
+        """Return whether requests with these presigns may not ask the token service of a registry now."""
+        own = [self.blamed.get(presign) for presign in presigns]
+        return self.waits(now, _DOUBT) or all(one is not None and one.waits(now) for one in own)
 
 
 @dataclass(slots=True)
@@ -141,7 +168,9 @@ class Fetcher:
     async def _get(self, late: LateSecret, needed: dict[str, Needs]) -> Secret:
         now = self._clock()
         kept, family = self._kept.get(late.key), self._kept.get(late.family)
-        waits = any(one is not None and one.wait_left(now) > 0 for one in (kept, family))
+        waits = kept is not None and kept.waits(now)
+        if family is not None and family is not kept:
+            waits = waits or family.holds_back(needed, now)
         if kept is not None and kept.secret is not None and now < kept.until:
             self._note_use(late)
             if now >= kept.due and not waits:
@@ -198,14 +227,18 @@ class Fetcher:
             # An account that lacks a right is no fault of the gateway's: the audit log has it.
             if not failed.failures and denied.status != ScopeRefused.NO_ACCESS:
                 logger.error("presign: requests of its connections are answered 502: %s", denied.detail)
-            failed.failures += 1
-            failed.at = self._clock()
+            if failed is kept:
+                failed.fail(self._clock())
+            else:
+                failed.blame(needed, self._clock())
             raise denied from None
         if kept.failures or family.failures:
             logger.warning("presign: %s works again", _name(late))
         # A token ends after its time from when it was issued. That was not before it was asked for.
         at = began if isinstance(late, MintedSecret) else self._clock()
         kept.secret, kept.refused, kept.failures, family.failures = secret, None, 0, 0
+        for presign in needed:
+            family.blamed.pop(presign, None)
         kept.until, kept.due = at + lifetime, at + lifetime - early
         return secret
 

@@ -38,6 +38,11 @@ def looks_ahead(fields: Fields, head: Head) -> bool:
     return any(agent.find(name) >= 0 for agent in agents for name in _PREVIEWS)
 
 
+def is_browser(fields: Fields, head: Head) -> bool:
+    """Return whether a browser sends a request, of a page or for its parts (Fetch Metadata)."""
+    return head.joined.find(b"sec-fetch-") >= 0 or is_navigation(fields, head)
+
+
 def is_navigation(fields: Fields, head: Head) -> bool:
     """Return whether a person reads the answer, in a browser.
 
