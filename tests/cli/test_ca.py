@@ -145,9 +145,9 @@ def with_certificate(directory: Path, chain: list[bytes], key: bytes) -> dict[st
     return {"gateway": {"hosts": ["localhost"], "tls": tls}, "connections": CONNECTIONS}
 
 
-def self_signed() -> tuple[bytes, bytes]:
+def self_signed(*more: str) -> tuple[bytes, bytes]:
     """As `openssl req -x509` makes one, for `localhost`."""
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    names = [*more, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     argv = [
         "openssl",
         "req",
@@ -215,6 +215,36 @@ def test_a_program_is_run_through_a_gateway_with_a_certificate_of_its_own(
     assert (refused.code, refused.out) == (1, "")
     assert f"the certificate of {base} is not trusted" in refused.err
     assert not (shell.directory / "started").exists()
+
+
+@pytest.mark.needs("bash", "curl", "openssl")
+def test_curl_reaches_a_gateway_with_tls_as_its_proxy_with_the_option_that_a_comment_names(
+    served: Serve, shell: Shell
+) -> None:
+    """curl uses CURL_CA_BUNDLE for servers, and no variable for the TLS of its proxy."""
+    base = f"https://localhost:{served.port}"
+    more = ("--config", str(served.config), "--base", base, "--ca", str(served.ca))
+    done = shell.presign("sign", "conn_openai", "--paths", "v1/*", "--as", "env", *more)
+    [remark] = [line for line in done.out.splitlines() if line.startswith("# curl: ")]
+    option = remark.removeprefix("# curl: ").partition(",")[0]
+    (shell.directory / "exports.sh").write_text(done.out)
+    asked = "curl -sS -o /dev/null -w '%{ssl_verify_result} %{http_code}' https://api.openai.com/"
+    assert shell.bash(f". ./exports.sh; {asked} {option}").out == "0 403"
+    assert shell.bash(f". ./exports.sh; {asked}").code == 60
+    (shell.home / ".curlrc").write_text(option.removeprefix("--"))
+    assert shell.bash(f". ./exports.sh; {asked}").out == "0 403"
+
+
+@pytest.mark.needs("openssl")
+def test_an_authority_of_the_system_with_a_serial_of_zero_brings_no_warning(tmp_path: Path) -> None:
+    """The library printed a line of its own source, also beside JSON."""
+    cert, key = self_signed("-set_serial", "0")
+    shell = Shell(tmp_path)
+    write_config(with_certificate(shell.directory, [cert], key), shell.directory)
+    (shell.directory / "system.pem").write_bytes(self_signed("-set_serial", "0")[0])
+    (shell.directory / "ca.pem").write_bytes(cert)
+    done = shell.presign("ca", "--ca", "ca.pem", "--json", SSL_CERT_FILE="system.pem")
+    assert (done.code, done.err) == (0, ""), done.err
 
 
 def test_an_authority_that_is_nowhere_is_said(shell: Shell, confdir: Path) -> None:

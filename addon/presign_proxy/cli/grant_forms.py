@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -26,6 +26,10 @@ BEGINS_URL = late(r"https?://[^/?#]+", re.IGNORECASE)
 FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
 BASE: Final = "http://127.0.0.1:8080"
 BASE_VARIABLE: Final = "PRESIGN_BASE"
+_UNKNOWN_VARIABLE: Final = (
+    "No preset says where the program reads its key: API_KEY holds it here; rename that, or sign with"
+    " --env NAME."
+)
 
 
 class GrantForm(NamedTuple):
@@ -37,6 +41,8 @@ class GrantForm(NamedTuple):
     """True if the API is on this machine."""
     trust: ExportedTrust | None = None
     """What `env` exports."""
+    variables: Sequence[str] = ()
+    """The variables that hold the key in `env`, instead of those of the preset."""
 
 
 def _base(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
@@ -130,7 +136,7 @@ def shown(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) 
     if form.trust is not None:
         from .shell_exports import exports
 
-        return exports(grant, form.base, form.trust, preset, local=form.local)
+        return exports(grant, form, form.trust, preset)
     url = _url(grant, form)
     if what == "url":
         return [url]
@@ -145,8 +151,8 @@ def remarks(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]
     if form.trust is None:
         return []
     found = list(form.trust.remarks)
-    if not preset.get("env"):
-        found.insert(0, "No preset says where the program reads its key: API_KEY holds it here; rename that.")
+    if not preset.get("env") and not form.variables:
+        found.insert(0, _UNKNOWN_VARIABLE)
     return found
 
 

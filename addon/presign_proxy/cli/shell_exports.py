@@ -9,23 +9,19 @@ from typing import Any
 from ..signing.signer import Signed
 from .environment import java_proxy, key_variables, of_authorities, of_base_url, of_key, of_proxy
 from .exported_trust import ExportedTrust
+from .grant_forms import GrantForm
 from .java import trust_option
 
 
-def exports(
-    grant: Signed, base: str, trust: ExportedTrust, preset: Mapping[str, Any], *, local: bool
-) -> list[str]:
-    """Return the exports as lines for a shell.
-
-    Args:
-        base: the gateway's URL.
-        local: whether the API itself is on this machine.
-    """
-    names = key_variables(preset)
+def exports(grant: Signed, form: GrantForm, trust: ExportedTrust, preset: Mapping[str, Any]) -> list[str]:
+    """Return the exports as lines for a shell."""
+    names, base = key_variables(preset), form.base
+    if form.variables:
+        names = names._replace(secret=form.variables)
     values = {
         **of_key(grant.token, names),
         **of_base_url(base, names),
-        **of_proxy(base, local=local),
+        **of_proxy(base, local=form.local),
         **of_authorities(str(trust.file)),
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
@@ -38,6 +34,9 @@ def _remarks(public: Sequence[str], base: str, trust: ExportedTrust) -> Iterator
     for name in public:
         yield f"{name} is not secret: keep your own value in it."
     yield from _for_java(base, trust)
+    if base.lower().startswith("https:"):
+        # curl uses CURL_CA_BUNDLE for servers, and no variable for the TLS of a proxy.
+        yield f"curl: --proxy-cacert {ca}, as an option or as a line of ~/.curlrc"
     yield f"PHP: php -d curl.cainfo={ca} -d openssl.cafile={ca}"
     yield f"wget, aria2: --ca-certificate={ca}"
 
