@@ -150,6 +150,17 @@ def test_an_admin_port_that_the_last_gateway_still_holds_is_waited_for(
     )
 
 
+def test_a_gateway_that_does_not_know_the_name_in_its_own_url_says_so_once(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """Only `presign check` said it; the gateway answered not_found to every URL."""
+    content = config_for(upstream, gateway={"hosts": ["presign.local"], "url": "https://presign.example.com"})
+    gateway = make_served(content, workers=2)
+    said = "gateway.url: names presign.example.com, which gateway.hosts does not list"
+    assert gateway.wait_for_log(said, PATIENT)
+    assert gateway.log().count(said) == 1
+
+
 @pytest.mark.slow
 def test_a_gateway_that_drains_is_waited_for_until_its_drain_could_have_ended(
     make_served: Callable[..., Serve], upstream: Recorder
@@ -757,4 +768,4 @@ def test_a_key_of_another_certificate_or_that_everybody_reads_is_refused(
     (tmp_path / "front.key").write_bytes(ca.issue_cert("x.example").private_key_pem.bytes())
     assert "gateway.tls.key: does not belong to the certificate" in said()
     (tmp_path / "front.key").unlink()
-    assert "gateway.tls.key: no such file" in said()
+    assert "front.key: no such file" in said()
