@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -15,6 +16,7 @@ import trustme
 
 from support.asking import SECRET
 from support.config import write_config
+from support.documents import DOCS, block
 from support.serving import Serve
 from support.shell import Shell
 
@@ -245,6 +247,49 @@ def test_an_authority_of_the_system_with_a_serial_of_zero_brings_no_warning(tmp_
     (shell.directory / "ca.pem").write_bytes(cert)
     done = shell.presign("ca", "--ca", "ca.pem", "--json", SSL_CERT_FILE="system.pem")
     assert (done.code, done.err) == (0, ""), done.err
+
+
+def of_the_page(directory: Path, without: str = "\0") -> list[bytes]:
+    """Make an authority, and a certificate for `localhost`, as the page about running shows it.
+
+    Args:
+        without: a part of the commands that is left out.
+    """
+    section = DOCS["running.md"].partition("\n## TLS\n")[2]
+    script = block(section, "sh").replace("presign.example.com", "localhost").replace("rsa:3072", "rsa:2048")
+    script = script.replace(without, "")
+    subprocess.run(["bash", "-ec", script], cwd=directory, check=True, capture_output=True)
+    return [(directory / name).read_bytes() for name in ("ca.pem", "cert.pem", "key.pem")]
+
+
+@pytest.mark.needs("bash", "openssl")
+def test_the_authority_of_the_page_is_accepted_where_all_is_checked(shell: Shell, tmp_path: Path) -> None:
+    authority, cert, key = of_the_page(shell.directory)
+    with Serve(tmp_path / "gateway", with_certificate(tmp_path / "gateway", [cert], key)) as gateway:
+        base = ("--base", f"https://localhost:{gateway.port}", "--ca", "ca.pem")
+        holder = ("conn_openai", "--secret-env", "MINE", "--preset", "openai", *base)
+        done = shell.presign("run", *holder, "--", "true", MINE=SECRET)
+        assert (done.code, "not trusted" in done.err) == (0, False), done.err
+        context = ssl.create_default_context(cadata=authority.decode())
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        HTTPSConnection("localhost", gateway.port, context=context, timeout=20).connect()
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python before 3.13 accepts it")
+def test_an_authority_without_a_key_usage_is_told_from_one_that_nobody_named(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """The user had named it, and was told to name it."""
+    _, cert, key = of_the_page(shell.directory, "-addext keyUsage=critical,keyCertSign,cRLSign")
+    with Serve(tmp_path / "gateway", with_certificate(tmp_path / "gateway", [cert], key)) as gateway:
+        base = ("--base", f"https://localhost:{gateway.port}", "--ca", "ca.pem")
+        holder = ("conn_openai", "--secret-env", "MINE", "--preset", "openai", *base)
+        done = shell.presign("run", *holder, "--", "true", MINE=SECRET)
+    assert done.code == 1
+    assert "name its authority" not in done.err
+    assert "RFC 5280 requires (CA cert does not include key usage extension)" in done.err
+    assert "keyUsage=critical,keyCertSign,cRLSign" in done.err
 
 
 def test_an_authority_that_is_nowhere_is_said(shell: Shell, confdir: Path) -> None:
