@@ -69,8 +69,8 @@ def _refused(base: str, authorities: str | None, why: str) -> str:
     if _is_known(base, authorities):
         return (
             f"the authority of the certificate of {base} is known, but Python 3.13 and later want all fields"
-            f" that RFC 5280 requires ({why}). An authority that all programs accept is made with `openssl req"
-            f" -x509 -addext keyUsage=critical,keyCertSign,cRLSign …`. {_SKIP}"
+            f" that RFC 5280 requires ({why}). An authority that all programs accept is made with"
+            f" `openssl req -x509 -addext keyUsage=critical,keyCertSign,cRLSign …`. {_SKIP}"
         )
     return f"the certificate of {base} is not trusted ({why}): name its authority with --ca"
 
