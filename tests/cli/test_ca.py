@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -276,7 +275,6 @@ def test_the_authority_of_the_page_is_accepted_where_all_is_checked(shell: Shell
 
 
 @pytest.mark.needs("openssl")
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python before 3.13 accepts it")
 def test_an_authority_without_a_key_usage_is_told_from_one_that_nobody_named(
     shell: Shell, tmp_path: Path
 ) -> None:
@@ -286,10 +284,12 @@ def test_an_authority_without_a_key_usage_is_told_from_one_that_nobody_named(
         base = ("--base", f"https://localhost:{gateway.port}", "--ca", "ca.pem")
         holder = ("conn_openai", "--secret-env", "MINE", "--preset", "openai", *base)
         done = shell.presign("run", *holder, "--", "true", MINE=SECRET)
-    assert done.code == 1
+    # Python before 3.13 accepts it.
+    strict = bool(ssl.create_default_context().verify_flags & ssl.VERIFY_X509_STRICT)
+    assert done.code == int(strict)
     assert "name its authority" not in done.err
-    assert "RFC 5280 requires (CA cert does not include key usage extension)" in done.err
-    assert "keyUsage=critical,keyCertSign,cRLSign" in done.err
+    for said in ("requires (CA cert does not include key usage extension)", "keyUsage=critical,keyCertSign"):
+        assert (said in done.err) is strict
 
 
 def test_an_authority_that_is_nowhere_is_said(shell: Shell, confdir: Path) -> None:

@@ -14,7 +14,7 @@ from ..regexes import late
 from ..signing.keys import signature_id
 from ..signing.signer import Signed
 from ..units import instant
-from .environment import CA
+from .environment import CA, key_variables
 from .policy_options import as_json
 
 if TYPE_CHECKING:
@@ -82,10 +82,14 @@ base_option = click.option(
 )
 
 
-def check_ca(form: str, ca: str) -> None:
-    """Refuse --ca with another form, so that no option is silently ignored. Raises UsageError."""
+def check_form(form: str, ca: str, variables: Sequence[str] = (), shape: str | None = None) -> None:
+    """Refuse options of another form, so that none is silently ignored. Raises UsageError."""
     if ca != CA and form != "env":
         raise click.UsageError("--ca needs --as env")
+    if variables and form != "env":
+        raise click.UsageError("--env needs --as env")
+    if shape is not None and form != "key":
+        raise click.UsageError("--shape needs --as key")
 
 
 def trust_for(
@@ -136,7 +140,9 @@ def shown(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) 
     if form.trust is not None:
         from .shell_exports import exports
 
-        return exports(grant, form, form.trust, preset)
+        names = key_variables(preset)
+        names = names._replace(secret=form.variables or names.secret)
+        return exports(grant, form.base, form.trust, names, local=form.local)
     url = _url(grant, form)
     if what == "url":
         return [url]

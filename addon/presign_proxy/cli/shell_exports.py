@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from ..signing.signer import Signed
-from .environment import java_proxy, key_variables, of_authorities, of_base_url, of_key, of_proxy
+from .environment import KeyVariables, java_proxy, of_authorities, of_base_url, of_key, of_proxy
 from .exported_trust import ExportedTrust
-from .grant_forms import GrantForm
 from .java import trust_option
 
 
-def exports(grant: Signed, form: GrantForm, trust: ExportedTrust, preset: Mapping[str, Any]) -> list[str]:
-    """Return the exports as lines for a shell."""
-    names, base = key_variables(preset), form.base
-    if form.variables:
-        names = names._replace(secret=form.variables)
+def exports(grant: Signed, base: str, trust: ExportedTrust, names: KeyVariables, *, local: bool) -> list[str]:
+    """Return the exports as lines for a shell.
+
+    Args:
+        base: the gateway's URL.
+        names: the variables that the program reads.
+        local: whether the API itself is on this machine.
+    """
     values = {
         **of_key(grant.token, names),
         **of_base_url(base, names),
-        **of_proxy(base, local=form.local),
+        **of_proxy(base, local=local),
         **of_authorities(str(trust.file)),
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]

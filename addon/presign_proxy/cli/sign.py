@@ -19,7 +19,7 @@ from .grant_forms import (
     FORMS,
     GrantForm,
     base_option,
-    check_ca,
+    check_form,
     described,
     remarks,
     shown,
@@ -80,11 +80,7 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     env prints the exports for that. For a connection of scheme source, PATH is the URL of the source.
     """
     source = secret_source_of(options["secret_env"], options["secret_file"])
-    check_ca(options["form"], options["ca"])
-    if options["env"] and options["form"] != "env":
-        raise click.UsageError("--env needs --as env")
-    if options["shape"] is not None and options["form"] != "key":
-        raise click.UsageError("--shape needs --as key")
+    check_form(options["form"], options["ca"], options["env"], options["shape"])
     if source is not None and options["key_id"]:
         raise click.UsageError("--key needs a connection of the configuration: a secret alone is one key")
     if BEGINS_URL.match(connection):
