@@ -15,6 +15,7 @@ import trustme
 
 from support.asking import SECRET
 from support.config import write_config
+from support.documents import DOCS, block
 from support.serving import Serve
 from support.shell import Shell
 
@@ -145,9 +146,9 @@ def with_certificate(directory: Path, chain: list[bytes], key: bytes) -> dict[st
     return {"gateway": {"hosts": ["localhost"], "tls": tls}, "connections": CONNECTIONS}
 
 
-def self_signed() -> tuple[bytes, bytes]:
+def self_signed(*more: str) -> tuple[bytes, bytes]:
     """As `openssl req -x509` makes one, for `localhost`."""
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    names = [*more, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     argv = [
         "openssl",
         "req",
@@ -215,6 +216,80 @@ def test_a_program_is_run_through_a_gateway_with_a_certificate_of_its_own(
     assert (refused.code, refused.out) == (1, "")
     assert f"the certificate of {base} is not trusted" in refused.err
     assert not (shell.directory / "started").exists()
+
+
+@pytest.mark.needs("bash", "curl", "openssl")
+def test_curl_reaches_a_gateway_with_tls_as_its_proxy_with_the_option_that_a_comment_names(
+    served: Serve, shell: Shell
+) -> None:
+    """curl uses CURL_CA_BUNDLE for servers, and no variable for the TLS of its proxy."""
+    base = f"https://localhost:{served.port}"
+    more = ("--config", str(served.config), "--base", base, "--ca", str(served.ca))
+    done = shell.presign("sign", "conn_openai", "--paths", "v1/*", "--as", "env", *more)
+    [remark] = [line for line in done.out.splitlines() if line.startswith("# curl: ")]
+    option = remark.removeprefix("# curl: ").partition(",")[0]
+    (shell.directory / "exports.sh").write_text(done.out)
+    asked = "curl -sS -o /dev/null -w '%{ssl_verify_result} %{http_code}' https://api.openai.com/"
+    assert shell.bash(f". ./exports.sh; {asked} {option}").out == "0 403"
+    assert shell.bash(f". ./exports.sh; {asked}").code == 60
+    (shell.home / ".curlrc").write_text(option.removeprefix("--"))
+    assert shell.bash(f". ./exports.sh; {asked}").out == "0 403"
+
+
+@pytest.mark.needs("openssl")
+def test_an_authority_of_the_system_with_a_serial_of_zero_brings_no_warning(tmp_path: Path) -> None:
+    """The library printed a line of its own source, also beside JSON."""
+    cert, key = self_signed("-set_serial", "0")
+    shell = Shell(tmp_path)
+    write_config(with_certificate(shell.directory, [cert], key), shell.directory)
+    (shell.directory / "system.pem").write_bytes(self_signed("-set_serial", "0")[0])
+    (shell.directory / "ca.pem").write_bytes(cert)
+    done = shell.presign("ca", "--ca", "ca.pem", "--json", SSL_CERT_FILE="system.pem")
+    assert (done.code, done.err) == (0, ""), done.err
+
+
+def of_the_page(directory: Path, without: str = "\0") -> list[bytes]:
+    """Make an authority, and a certificate for `localhost`, as the page about running shows it.
+
+    Args:
+        without: a part of the commands that is left out.
+    """
+    section = DOCS["running.md"].partition("\n## TLS\n")[2]
+    script = block(section, "sh").replace("presign.example.com", "localhost").replace("rsa:3072", "rsa:2048")
+    script = script.replace(without, "")
+    subprocess.run(["bash", "-ec", script], cwd=directory, check=True, capture_output=True)
+    return [(directory / name).read_bytes() for name in ("ca.pem", "cert.pem", "key.pem")]
+
+
+@pytest.mark.needs("bash", "openssl")
+def test_the_authority_of_the_page_is_accepted_where_all_is_checked(shell: Shell, tmp_path: Path) -> None:
+    authority, cert, key = of_the_page(shell.directory)
+    with Serve(tmp_path / "gateway", with_certificate(tmp_path / "gateway", [cert], key)) as gateway:
+        base = ("--base", f"https://localhost:{gateway.port}", "--ca", "ca.pem")
+        holder = ("conn_openai", "--secret-env", "MINE", "--preset", "openai", *base)
+        done = shell.presign("run", *holder, "--", "true", MINE=SECRET)
+        assert (done.code, "not trusted" in done.err) == (0, False), done.err
+        context = ssl.create_default_context(cadata=authority.decode())
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        HTTPSConnection("localhost", gateway.port, context=context, timeout=20).connect()
+
+
+@pytest.mark.needs("openssl")
+def test_an_authority_without_a_key_usage_is_told_from_one_that_nobody_named(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """The user had named it, and was told to name it."""
+    _, cert, key = of_the_page(shell.directory, "-addext keyUsage=critical,keyCertSign,cRLSign")
+    with Serve(tmp_path / "gateway", with_certificate(tmp_path / "gateway", [cert], key)) as gateway:
+        base = ("--base", f"https://localhost:{gateway.port}", "--ca", "ca.pem")
+        holder = ("conn_openai", "--secret-env", "MINE", "--preset", "openai", *base)
+        done = shell.presign("run", *holder, "--", "true", MINE=SECRET)
+    # Python before 3.13 accepts it.
+    strict = bool(ssl.create_default_context().verify_flags & ssl.VERIFY_X509_STRICT)
+    assert done.code == int(strict)
+    assert "name its authority" not in done.err
+    for said in ("requires (CA cert does not include key usage extension)", "keyUsage=critical,keyCertSign"):
+        assert (said in done.err) is strict
 
 
 def test_an_authority_that_is_nowhere_is_said(shell: Shell, confdir: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from support.asking import SECRET
 from support.config import write_config
@@ -167,6 +168,38 @@ def test_a_gateway_that_does_not_know_the_name_in_its_own_url_is_warned_of(
     said = "gateway.url: names presign.example.com, which gateway.hosts does not list"
     assert any(said in one for one in warnings) is warned
     assert any("gateway.url" in one for one in warnings) is warned
+
+
+@pytest.mark.parametrize(
+    ("url", "plain_http", "warned"),
+    [
+        ("http://presign.local:8443", False, True),
+        ("http://presign.local:8443", True, False),
+        ("https://presign.local:8443", False, False),
+        ("http://127.0.0.1:8080", False, False),
+    ],
+)
+def test_a_url_without_tls_of_a_gateway_that_refuses_plain_http_is_warned_of(
+    url: str, plain_http: bool, warned: bool, shell: Shell
+) -> None:
+    """URLs that were signed with it were refused on all other machines."""
+    leaf = trustme.CA().issue_cert("presign.local")
+    leaf.cert_chain_pems[0].write_to_path(str(shell.directory / "cert.pem"))
+    (shell.directory / "key.pem").touch(mode=0o600)
+    (shell.directory / "key.pem").write_bytes(leaf.private_key_pem.bytes())
+    tls = {"cert": "cert.pem", "key": "key.pem", "plain_http": plain_http}
+    configured(shell, gateway={"hosts": ["presign.local"], "url": url, "tls": tls})
+    answer = found(shell.presign("check", "--json"))
+    assert answer["errors"] == []
+    said = "gateway.url: begins with http://, and with gateway.tls the gateway refuses plain HTTP"
+    assert any(said in one for one in answer["warnings"]) is warned
+
+
+def test_a_certificate_that_is_not_there_is_named(shell: Shell) -> None:
+    configured(shell, gateway={"tls": {"cert": "tls/cert.pem", "key": "tls/key.pem"}})
+    errors = found(shell.presign("check", "--json"))["errors"]
+    missing = [shell.directory / "tls" / name for name in ("cert.pem", "key.pem")]
+    assert all(any(f"{path}: no such file or directory" in one for one in errors) for path in missing)
 
 
 def test_a_port_for_clients_that_is_in_use_is_warned_of(shell: Shell) -> None:

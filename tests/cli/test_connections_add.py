@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.private_keys import pem, rsa_key, service_account
-from support.shell import Shell
+from support.shell import MODULE, Shell
 
 KEY = "sk-KEY-0123456789"
 API = ("conn_a", "--upstream", "https://a.test", "--auth", "bearer")
@@ -418,3 +418,12 @@ def test_a_wrong_upstream_is_refused_before_the_key_is_asked_for(
 def test_an_upstream_without_tls_is_taken_where_it_is_allowed(shell: Shell) -> None:
     options = ("--upstream", "http://intranet.example", "--auth", "bearer", "--insecure-upstream")
     assert added(shell, "conn_a", *options)["insecure_upstream"] is True
+
+
+def test_a_value_typed_at_the_question_is_told_of_as_one_and_is_not_repeated(shell: Shell) -> None:
+    """The sentence named --var, which nobody had typed."""
+    argv = [*MODULE, "connections", "add", "--preset", "azure-openai"]
+    done = shell.terminal(argv, ["https://acme.openai.azure.com"])
+    assert done.code == 1
+    assert "that cannot be the resource: the value is a part of a host name" in done.out
+    assert "--var" not in done.out

@@ -268,3 +268,23 @@ def test_a_log_that_says_nothing_of_it_changes_no_line(text: str, shell: Shell) 
     (shell.directory / "audit.jsonl").write_text(text)
     done = shell.presign("revoke", "--list")
     assert (done.code, done.out.splitlines()[0].split()) == (0, ["SINCE", "TO", "CANCEL", "IT"])
+
+
+@pytest.mark.needs("bash")
+def test_what_the_old_registry_lists_is_repeated_in_a_restored_one_beside_it(shell: Shell) -> None:
+    """The page about backups lists it from the old directory: no line names the old configuration."""
+    put(shell, {"urls": {SID: {"at": AT}}, "ids": {"conn/nightly": AT}, "keys": {"conn/k1": AT}})
+    before = revoked(shell)
+    undone(shell, "mkdir -m 700 restored && cp -p config.yaml registry.json restored/")
+    restored = shell.directory / "restored/registry.json"
+    content = json.loads(restored.read_bytes())
+    write_private(restored, json.dumps(content | {"revoked": {}}).encode())
+    lines = undone(shell, "cd restored && (cd .. && presign revoke --list)").out.splitlines()[1:]
+    for line in lines:
+        command = line[line.index("presign revoke") :]
+        undone(shell, f"cd restored && {command.replace('--undo ', '')}")
+    assert revoked(shell) == before
+    after = json.loads(restored.read_bytes())["revoked"]
+    assert {what: set(names) for what, names in after.items()} == {
+        what: set(names) for what, names in before.items()
+    }

@@ -283,6 +283,12 @@ def test_a_connection_of_no_preset_asks_for_the_name_of_its_variable(tmp_path: P
     assert found["ACME_URL"] == "http://127.0.0.1:8080"
 
 
+def test_a_holder_of_a_secret_alone_is_told_of_both_ways_to_name_the_variable(tmp_path: Path) -> None:
+    done = run(Shell(tmp_path), "conn_openai", "--secret-env", "MINE", "--", "true", MINE=SECRET)
+    assert done.code == 2
+    assert "--env conn_openai=NAME, or name the provider with --preset" in done.err
+
+
 @pytest.mark.parametrize("text", ["conn_x=A", "A B", "conn_openai=", "=A"])
 def test_a_variable_that_is_none_is_refused(text: str, shell: Shell) -> None:
     done = run(shell, "--env", text, "--", "true")

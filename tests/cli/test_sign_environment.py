@@ -83,6 +83,24 @@ def test_each_spelling_of_a_key_holds_the_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("bash")
+def test_a_program_of_no_preset_finds_the_key_in_the_variables_that_are_named(tmp_path: Path) -> None:
+    crm = {"upstream": "https://crm.example.com", "auth": {"type": "bearer", "token": "k"}}
+    found = environment(tmp_path, crm, "--env", "CRM_KEY,CRM_TOKEN")
+    assert found["CRM_KEY"].startswith("ps1_")
+    assert found["CRM_KEY"] == found["CRM_TOKEN"]
+    assert "API_KEY" not in found
+
+
+def test_a_variable_for_another_form_or_that_is_none_is_refused(tmp_path: Path) -> None:
+    shell = shell_with(tmp_path, OPENAI)
+    for more, said in ((("--env", "A"), "--env needs --as env"), (("--env", "A B", "--as", "env"), "--env")):
+        done = shell.presign("sign", "conn", "v1/models", *more)
+        assert (done.code, said in done.err) == (2, True), done.all
+    done = shell.presign("sign", "conn", "v1/models", "--as", "env", "--env", "A")
+    assert "No preset says" not in done.err
+
+
+@pytest.mark.needs("bash")
 def test_an_api_on_this_machine_is_asked_through_the_proxy_too(tmp_path: Path) -> None:
     local = {"upstream": "http://127.0.0.1:9000", "auth": {"type": "bearer", "token": "k"}}
     found = environment(tmp_path, local, NO_PROXY="127.0.0.1")

@@ -75,6 +75,35 @@ def test_a_secret_that_could_be_guessed_signs_nothing(shell: Shell) -> None:
     assert "a gateway requires weak: true" in weak.err
 
 
+NEW = "sk_" + "Ab0-_" * 8 + "xyz"
+
+
+@pytest.mark.parametrize(
+    ("pasted", "said"),
+    [
+        (NEW, None),
+        ("c2VjcmV0IGFuZCBtb3JlIG9mIGl0IQ==", None),
+        (f"SIGNING_SECRET={NEW}", "the name of a variable"),
+        (f"export SIGNING_SECRET='{NEW}'", "the name of a variable"),
+        (f'"{NEW}"', "quotes"),
+        (f"{NEW} ", "a blank"),
+        (f"signing secret: {NEW}", "a blank"),
+        (f'{{"secret": "{NEW}"}}', "braces"),
+    ],
+)
+def test_what_was_copied_with_a_secret_is_told_where_it_signs_and_where_it_is_checked(
+    pasted: str, said: str | None, shell: Shell
+) -> None:
+    """The same wrong value signed a URL, and explained it as good; the gateway answered invalid."""
+    made = shell.presign("sign", "conn_a", "v1/a", "--secret-env", "S", "--base", "http://h", S=pasted)
+    explained = shell.presign("explain", made.out.strip(), "--secret-env", "S", S=pasted)
+    verified = shell.presign("verify", made.out.strip(), "--secret-env", "S", S=pasted)
+    for done in (made, explained, verified):
+        assert (done.code, NEW in done.all) == (0, False), done.all
+        assert ("the environment variable S has" in done.err) is (said is not None), done.err
+        assert said is None or f"S has {said} in it" in done.err
+
+
 def test_methods_are_taken_in_any_case(shell: Shell) -> None:
     found = json.loads(shell.presign("sign", "conn_a", "v1/a", "--methods", "post,Get", "--json").out)
     assert found["methods"] == ["GET", "POST"]

@@ -91,5 +91,5 @@ def test_the_settings_of_a_registered_connection_are_typed(shell: Shell) -> None
     assert (shown["upstream_proxy"], shown["tls"]) == ("none", {"ca": "ca.pem"})
     # The files are the gateway's: the user of the command need not be able to read them.
     assert shell.presign("connections", "set", "conn_a", "tls.ca=gone.pem", "--yes").code == 0
-    assert "connections.conn_a.tls.ca: no such file or directory" in shell.presign("check").all
+    assert "/here/gone.pem: no such file or directory" in shell.presign("check").all
     assert shell.presign("connections", "set", "conn_a", "upstream_proxy=", "tls.ca=", "--yes").code == 0

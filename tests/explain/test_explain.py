@@ -569,6 +569,11 @@ def test_a_connection_whose_credential_was_not_fetched_is_explained() -> None:
 def test_what_is_not_ours_is_told() -> None:
     asked = parse("https://elsewhere.example/").request
     assert explained(asked).verdict.decision == "pass"
+    [first, *_] = render(explained(asked))
+    assert "mitmdump passes it on" in first
+    assert (
+        "`presign serve` answers 403 unsigned, unless gateway.unsigned and --unsigned both say pass" in first
+    )
     assert explained(asked, registry(deny=True)).verdict.code == "unsigned"
     assert explained(parse(f"{BASE}/nothing").request).verdict.code == "not_found"
 

@@ -17,6 +17,7 @@ from support.h2client import H2Client
 from support.lab import REAL_SECRET, bearer_connection
 from support.process import free_port
 from support.proxy import SCRIPT, Mitm
+from support.puppet import eventually
 from support.raw import Response, connect_tls, exchange, parse_response, send_raw
 from support.recorder import Recorder
 from support.signing import sign, source_url
@@ -617,6 +618,31 @@ def test_audit_holds_no_path_of_a_source_before_a_good_signature(gateway: Mitm, 
     while len(found := audit_lines(gateway)[before:]) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert [(one["scheme"], one["decision"], one["status"]) for one in found] == [("source", "deny", 403)] * 2
+    assert "hidden" not in json.dumps(found)
+
+
+def test_the_audit_log_tells_a_source_without_a_signature_from_one_of_no_project(
+    gateway: Mitm, upstream: Recorder
+) -> None:
+    """Both answers are the same; the line said of both that there is no such project."""
+    before = len(audit_lines(gateway))
+    plain = f"127.0.0.1:{upstream.port}/hiddenpath.png.png"
+    answers = [
+        ask(gateway.port, target)
+        for target in (
+            f"/v1/pk_img/{plain}",
+            f"/v1/pk_nobody/{plain}",
+            re.sub("sig=[0-9a-f]{64}", "sig=" + "0" * 64, src(upstream)),
+        )
+    ]
+    assert len({(one.status, one.body) for one in answers}) == 1
+    assert eventually(lambda: len(audit_lines(gateway)[before:]) == 3, 20)
+    found = audit_lines(gateway)[before:]
+    assert [one["connection"] for one in found] == ["pk_img", None, "pk_img"]
+    assert [one["detail"] for one in found[:2]] == [
+        "the project is in signed mode, and the URL has no sig",
+        "there is no such project",
+    ]
     assert "hidden" not in json.dumps(found)
 
 

@@ -23,6 +23,7 @@ import trustme
 from click.testing import CliRunner
 
 from presign_proxy.cli.main import main
+from presign_proxy.observe.admin_server import PORT_PATIENCE
 from support.asking import SECRET, Grant, ask, code, wire
 from support.config import write_config
 from support.lab import REAL_SECRET, bearer_connection
@@ -127,7 +128,7 @@ def test_an_admin_port_that_stays_taken_is_told_and_nothing_ever_listens(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         admin = f"127.0.0.1:{port_of(taken)}"
-        gateway = make_served(config_for(upstream, admin={"listen": admin}), start=False)
+        gateway = make_served(config_for(upstream, admin={"listen": admin}), "--drain", "0s", start=False)
         status, log = gateway.run()
     assert status == 1
     assert f"presign: admin.listen: cannot listen on {admin}: address already in use" in log
@@ -147,6 +148,31 @@ def test_an_admin_port_that_the_last_gateway_still_holds_is_waited_for(
     assert exchange(connect(port_at(admin)), b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(
         b"HTTP/1.1 200"
     )
+
+
+def test_a_gateway_that_does_not_know_the_name_in_its_own_url_says_so_once(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """Only `presign check` said it; the gateway answered not_found to every URL."""
+    content = config_for(upstream, gateway={"hosts": ["presign.local"], "url": "https://presign.example.com"})
+    gateway = make_served(content, workers=2)
+    said = "gateway.url: names presign.example.com, which gateway.hosts does not list"
+    assert gateway.wait_for_log(said, PATIENT)
+    assert gateway.log().count(said) == 1
+
+
+@pytest.mark.slow
+def test_a_gateway_that_drains_is_waited_for_until_its_drain_could_have_ended(
+    make_served: Callable[..., Serve], upstream: Recorder
+) -> None:
+    """Ctrl-C and a start after it: the new gateway gave up after five seconds, and nothing served."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        admin = f"127.0.0.1:{port_of(taken)}"
+        gateway = make_served(config_for(upstream, admin={"listen": admin}), "--drain", "60s", start=False)
+        gateway._spawn()
+        assert gateway.wait_for_log("until it ends: waiting up to 65 s", PATIENT)
+        time.sleep(PORT_PATIENCE + 2)
+    assert gateway.wait_for_log("listening on 127.0.0.1", PATIENT)
 
 
 def test_an_admin_port_that_is_taken_at_a_reload_leaves_the_listener_where_it_was(
@@ -742,4 +768,4 @@ def test_a_key_of_another_certificate_or_that_everybody_reads_is_refused(
     (tmp_path / "front.key").write_bytes(ca.issue_cert("x.example").private_key_pem.bytes())
     assert "gateway.tls.key: does not belong to the certificate" in said()
     (tmp_path / "front.key").unlink()
-    assert "gateway.tls.key: no such file" in said()
+    assert "front.key: no such file" in said()

@@ -16,7 +16,6 @@ from ..config.values import SecretSource
 from ..config_problems import ConfigError, Problem
 from ..core.connection import Connection
 from ..core.credentials import slips
-from ..http.hosts import parse_address, parse_authority, parse_host
 from ..http.networks import parse_network
 from ..signing.grammar import ANY
 from .colours import styled
@@ -27,7 +26,6 @@ from .width import columns, hanging
 from .workspace import Workspace
 
 _SOON: Final = 14 * 86_400
-_UNKNOWN: Final = "URLs that `presign sign` prints are answered not_found or invalid"
 
 
 class Advice(NamedTuple):
@@ -134,8 +132,6 @@ def _of_all(workspace: Workspace, known: dict[str, Connection]) -> Iterator[Advi
     if config.gateway.unsigned == "pass" and "unsigned" in config.gateway.model_fields_set:
         text = "pass: fine on a laptop; `presign serve` refuses to start with it without --unsigned pass"
         yield Advice("gateway.unsigned", text)
-    if config.gateway.url is not None and (stranger := _stranger(config.gateway.url, config.gateway.hosts)):
-        yield Advice("gateway.url", f"names {stranger}, which gateway.hosts does not list: {_UNKNOWN}")
     if any(network is not None and network.prefixlen == 0 for network in map(parse_network, trusted)):
         yield Advice("gateway.trusted_proxies", "trusts every peer: any client can choose its own address")
     if config.audit is None:
@@ -145,18 +141,6 @@ def _of_all(workspace: Workspace, known: dict[str, Connection]) -> Iterator[Advi
     for where, count in upstreams.items():
         if count > 1:
             yield Advice(where, f"has {count} connections: requests to the upstream's own URL must name one")
-
-
-def _stranger(url: str, hosts: Iterable[str]) -> str | None:
-    """Return the name in the gateway's URL if a gateway would not take it for its own.
-
-    An address may be that of its socket, which it knows when a client connects.
-    """
-    scheme, _, rest = url.partition("://")
-    origin = parse_authority(rest.partition("/")[0], scheme)
-    if origin is None or origin.host == "localhost" or parse_address(origin.host):
-        return None
-    return None if origin.host in map(parse_host, hosts) else origin.host
 
 
 def _of_one(connection: Connection, now: float) -> Iterator[Advice]:

@@ -10,7 +10,7 @@ import click
 from ..explain.convert import signed_from
 from ..explain.input.urls import UnreadableUrl
 from .environment import CA
-from .grant_forms import BASE, FORMS, GrantForm, base_option, check_ca, described, remarks, shown, trust_for
+from .grant_forms import BASE, FORMS, GrantForm, base_option, check_form, described, remarks, shown, trust_for
 from .output import Output, light_verb
 from .paste import Pasted, presented_by
 from .place import Failure, Place
@@ -36,7 +36,7 @@ def convert(
 
     It needs no configuration and verifies nothing.
     """
-    check_ca(form, options["ca"])
+    check_form(form, options["ca"])
     if options["path"] and form not in OF_A_PATH and not output.as_json:
         raise click.UsageError(f"--path needs --as {', '.join(OF_A_PATH)}: {form} has no path")
     presented = presented_by(what)

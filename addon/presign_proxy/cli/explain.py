@@ -46,7 +46,7 @@ def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 
 
 def _judged(
-    place: Place, given: str, at: str | None, asked: dict[str, str | None]
+    place: Place, output: Output, given: str, at: str | None, asked: dict[str, str | None]
 ) -> tuple[Explanation, dict[str, Any], list[str]]:
     """Return the explanation, more of it for JSON, and more lines for people."""
     now = _at(at)
@@ -54,7 +54,7 @@ def _judged(
     if any(secret) or not place.is_configured:
         from .explained_to_holder import judged
 
-        return judged(place, given, now, *secret, wanted=asked)
+        return judged(place, output, given, now, *secret, wanted=asked)
     return _by_configuration(place, given, now, asked)
 
 
@@ -136,7 +136,7 @@ def explain(
         return _from_the_log(place, output, what.strip(), log, {"at": at, **asked})
     if log is not None:
         raise click.UsageError("--log needs a request id, req_…")
-    explanation, more, tail = _judged(place, what, at, asked)
+    explanation, more, tail = _judged(place, output, what, at, asked)
     lines = lines_of([*render(explanation), *tail], _MEANING[explanation.verdict.decision])
     output.tell(explanation.to_json() | more, *lines)
     return DONE if explanation.verdict.granted else REFUSED
@@ -159,7 +159,7 @@ def verify(place: Place, output: Output, what: str, at: str | None, **asked: str
     Without a configuration it needs the signing secret, and says whether the signature is right and covers
     the request.
     """
-    explanation, _, _ = _judged(place, what, at, asked)
+    explanation, _, _ = _judged(place, output, what, at, asked)
     data = {**explanation.verdict._asdict(), "claimed": explanation.claimed._asdict()}
     output.tell(data, *lines_of([headline(explanation.verdict)], _MEANING[explanation.verdict.decision]))
     return DONE if explanation.verdict.granted else REFUSED

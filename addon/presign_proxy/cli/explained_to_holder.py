@@ -11,14 +11,15 @@ from ..config.secret_sources import resolve
 from ..explain.explanation import Explanation
 from ..explain.holder import explain_to_holder
 from ..explain.input.urls import UnreadableUrl
-from .output import noted
+from .output import Output, noted
 from .paste import presented_by
 from .place import Failure, Place
-from .signing_key import secret_source_of
+from .signing_key import doubts_about, secret_source_of
 
 
 def judged(
     place: Place,
+    output: Output,
     given: str,
     now: int,
     secret_env: str | None,
@@ -32,6 +33,8 @@ def judged(
     if source is None and connection is not None:
         raise click.UsageError("--connection needs the signing secret: --secret-env or --secret-file")
     secret = resolve(source, Path.cwd(), place.environ) if source is not None else None
+    if source is not None and secret is not None:
+        output.note(*doubts_about(secret, source))
     presented = presented_by(given, **wanted)
     try:
         held = explain_to_holder(presented.request, now, secret, connection)

@@ -49,9 +49,7 @@ def _answered(base: str, authorities: str | None) -> str | None:
         finally:
             connection.close()
     except ssl.SSLCertVerificationError as error:
-        raise Failure(
-            f"the certificate of {base} is not trusted ({error.verify_message}): name its authority with --ca"
-        ) from None
+        raise Failure(_refused(base, authorities, error.verify_message)) from None
     except ssl.SSLError:
         raise Failure(f"{base} does not speak TLS: is it http://?") from None
     except ValueError:
@@ -64,6 +62,32 @@ def _answered(base: str, authorities: str | None) -> str | None:
             f"no gateway answers at {base} ({why}): start it with {quoted('serve')}, or name its URL with"
             f" --base. {_SKIP}"
         ) from None
+
+
+def _refused(base: str, authorities: str | None, why: str) -> str:
+    """Return what is wrong with the gateway's certificate: its authority is unknown, or lacks something."""
+    if _is_known(base, authorities):
+        return (
+            f"the authority of the certificate of {base} is known, but Python 3.13 and later want all fields"
+            f" that RFC 5280 requires ({why}). An authority that all programs accept is made with"
+            f" `openssl req -x509 -addext keyUsage=critical,keyCertSign,cRLSign …`. {_SKIP}"
+        )
+    return f"the certificate of {base} is not trusted ({why}): name its authority with --ca"
+
+
+def _is_known(base: str, authorities: str | None) -> bool:
+    """Return whether the certificate is trusted as soon as RFC 5280 is not taken to the letter."""
+    context = ssl.create_default_context(cadata=authorities)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    url = urlsplit(base)
+    connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=_PATIENCE, context=context)
+    try:
+        connection.connect()
+    except OSError:  # as every error of TLS is
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def _connection(

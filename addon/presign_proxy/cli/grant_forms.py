@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -14,7 +14,7 @@ from ..regexes import late
 from ..signing.keys import signature_id
 from ..signing.signer import Signed
 from ..units import instant
-from .environment import CA
+from .environment import CA, key_variables
 from .policy_options import as_json
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ BEGINS_URL = late(r"https?://[^/?#]+", re.IGNORECASE)
 FORMS: Final = ("url", "headers", "token", "base-url", "key", "curl", "env")
 BASE: Final = "http://127.0.0.1:8080"
 BASE_VARIABLE: Final = "PRESIGN_BASE"
+_UNKNOWN_VARIABLE: Final = (
+    "No preset says where the program reads its key: API_KEY holds it here; rename that, or sign with"
+    " --env NAME."
+)
 
 
 class GrantForm(NamedTuple):
@@ -37,6 +41,8 @@ class GrantForm(NamedTuple):
     """True if the API is on this machine."""
     trust: ExportedTrust | None = None
     """What `env` exports."""
+    variables: Sequence[str] = ()
+    """The variables that hold the key in `env`, instead of those of the preset."""
 
 
 def _base(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
@@ -76,10 +82,14 @@ base_option = click.option(
 )
 
 
-def check_ca(form: str, ca: str) -> None:
-    """Refuse --ca with another form, so that no option is silently ignored. Raises UsageError."""
+def check_form(form: str, ca: str, variables: Sequence[str] = (), shape: str | None = None) -> None:
+    """Refuse options of another form, so that none is silently ignored. Raises UsageError."""
     if ca != CA and form != "env":
         raise click.UsageError("--ca needs --as env")
+    if variables and form != "env":
+        raise click.UsageError("--env needs --as env")
+    if shape is not None and form != "key":
+        raise click.UsageError("--shape needs --as key")
 
 
 def trust_for(
@@ -130,7 +140,9 @@ def shown(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]) 
     if form.trust is not None:
         from .shell_exports import exports
 
-        return exports(grant, form.base, form.trust, preset, local=form.local)
+        names = key_variables(preset)
+        names = names._replace(secret=form.variables or names.secret)
+        return exports(grant, form.base, form.trust, names, local=form.local)
     url = _url(grant, form)
     if what == "url":
         return [url]
@@ -145,8 +157,8 @@ def remarks(grant: Signed, what: str, form: GrantForm, preset: Mapping[str, Any]
     if form.trust is None:
         return []
     found = list(form.trust.remarks)
-    if not preset.get("env"):
-        found.insert(0, "No preset says where the program reads its key: API_KEY holds it here; rename that.")
+    if not preset.get("env") and not form.variables:
+        found.insert(0, _UNKNOWN_VARIABLE)
     return found
 
 

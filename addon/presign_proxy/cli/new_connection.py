@@ -87,6 +87,7 @@ _KEY_OF: Final = {
 """For each parameter above that is a value of a connection, its key and its option."""
 _UNKNOWN: Final = "not-yet-known-0123456789"
 """The text in place of a secret that is not asked for yet."""
+_A_LABEL: Final = "the value is a part of a host name, of letters, digits and hyphens"
 _KEYS: Final = ("preset", "upstream", "origins", "formats", "variables")
 """Parameters above that are keys of a connection."""
 _OF_AUTH: Final = ("template", "grant", "scope", "token-url")
@@ -214,8 +215,16 @@ def check_described(workspace: Workspace, name: str, data: dict[str, Any], optio
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not LABEL.fullmatch(value):
-        raise click.UsageError("--var needs NAME=VALUE; the value is a part of a host name")
+        raise click.UsageError(f"--var needs NAME=VALUE; {_A_LABEL}")
     return name, value
+
+
+def _typed(name: str, about: str) -> str:
+    """Ask for the value of a variable. Raises Failure for one that no host name could hold."""
+    value: str = click.prompt(about, err=True)
+    if not LABEL.fullmatch(value):
+        raise Failure(f"that cannot be the {name}: {_A_LABEL}")
+    return value
 
 
 def _variables(workspace: Workspace, options: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
@@ -232,5 +241,5 @@ def _variables(workspace: Workspace, options: dict[str, Any], given: dict[str, s
             continue
         if not prompts.is_terminal():
             raise click.UsageError(f"--var {name}=VALUE is required: {variable['about']}")
-        given[name] = _variable(f"{name}={click.prompt(variable['about'], err=True)}")[1]
+        given[name] = _typed(name, variable["about"])
     return given

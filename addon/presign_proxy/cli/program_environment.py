@@ -68,16 +68,19 @@ def use_of(
     base: Sequence[str] | None,
     *,
     local: bool,
+    alone: bool,
 ) -> Use:
     """Return how the program uses a connection. Raises UsageError.
 
     Args:
         secret, base: variables for the token and for the base URL that replace those of the preset.
+        alone: whether a secret alone signs: then no connection names a preset.
     """
     if not preset.get("env") and not secret:
+        more = ", or name the provider with --preset" if alone and not preset else ""
         raise click.UsageError(
             f"no preset says in which variable a program looks for the key of {connection}: name it with"
-            f" --env {connection}=NAME"
+            f" --env {connection}=NAME{more}"
         )
     names = key_variables(preset)
     names = names._replace(secret=secret or names.secret, base=names.base if base is None else base)

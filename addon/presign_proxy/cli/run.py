@@ -93,7 +93,8 @@ def run(place: Place, output: Output, connections: tuple[str, ...], **options: A
     """Run a program with presigned keys for connections in its environment; revoke them when it ends.
 
     The program finds the key, and the base URL or the proxy, in the variables of the provider. It gets no
-    secret of the gateway. Without CONNECTION, the only one is meant.
+    secret of the gateway. Without CONNECTION, the only one is meant. With a signing secret alone, an API on
+    this machine needs --base-env: the program does not use the proxy for this machine.
     """
     if sys.platform == "win32":
         raise Failure("run needs the signals of Linux or macOS: on Windows, run it in WSL")
@@ -127,7 +128,7 @@ def _prepared(
         preset = _preset(options["preset"]) if source and options["preset"] else key.preset
         local = key.view is not None and key.view.local
         own = secret.get(key.id), base.get(key.id)
-        use = use_of(program[0], key.id, preset, options["via"], *own, local=local)
+        use = use_of(program[0], key.id, preset, options["via"], *own, local=local, alone=source is not None)
         uses.append(use._replace(shape=_shape(key, preset)))
     grants = [_grant(output, key, options) for key in keys]
     base_url = keys[0].base(options["base"])

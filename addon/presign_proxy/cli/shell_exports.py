@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from ..signing.signer import Signed
-from .environment import java_proxy, key_variables, of_authorities, of_base_url, of_key, of_proxy
+from .environment import KeyVariables, java_proxy, of_authorities, of_base_url, of_key, of_proxy
 from .exported_trust import ExportedTrust
 from .java import trust_option
 
 
-def exports(
-    grant: Signed, base: str, trust: ExportedTrust, preset: Mapping[str, Any], *, local: bool
-) -> list[str]:
+def exports(grant: Signed, base: str, trust: ExportedTrust, names: KeyVariables, *, local: bool) -> list[str]:
     """Return the exports as lines for a shell.
 
     Args:
         base: the gateway's URL.
+        names: the variables that the program reads.
         local: whether the API itself is on this machine.
     """
-    names = key_variables(preset)
     values = {
         **of_key(grant.token, names),
         **of_base_url(base, names),
@@ -39,6 +36,9 @@ def _remarks(public: Sequence[str], base: str, trust: ExportedTrust) -> Iterator
     for name in public:
         yield f"{name} is not secret: keep your own value in it."
     yield from _for_java(base, trust)
+    if base.lower().startswith("https:"):
+        # curl uses CURL_CA_BUNDLE for servers, and no variable for the TLS of a proxy.
+        yield f"curl: --proxy-cacert {ca}, as an option or as a line of ~/.curlrc"
     yield f"PHP: php -d curl.cainfo={ca} -d openssl.cafile={ca}"
     yield f"wget, aria2: --ca-certificate={ca}"
 

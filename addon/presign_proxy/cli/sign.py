@@ -19,7 +19,7 @@ from .grant_forms import (
     FORMS,
     GrantForm,
     base_option,
-    check_ca,
+    check_form,
     described,
     remarks,
     shown,
@@ -58,6 +58,9 @@ _EXAMPLE: Final = f"ps1_AAAA.{'0' * 64}"
 @click.option("--format", "extension", metavar="EXT", help="Scheme source: the file extension.")
 @click.option("--ca", default=CA, show_default=True, metavar="PATH", help="--as env: the gateway's CA.")
 @click.option(
+    "--env", multiple=True, metavar="NAME,…", help="--as env: the variables that hold the key instead."
+)
+@click.option(
     "--key",
     "key_id",
     metavar="ID",
@@ -77,9 +80,7 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     env prints the exports for that. For a connection of scheme source, PATH is the URL of the source.
     """
     source = secret_source_of(options["secret_env"], options["secret_file"])
-    check_ca(options["form"], options["ca"])
-    if options["shape"] is not None and options["form"] != "key":
-        raise click.UsageError("--shape needs --as key")
+    check_form(options["form"], options["ca"], options["env"], options["shape"])
     if source is not None and options["key_id"]:
         raise click.UsageError("--key needs a connection of the configuration: a secret alone is one key")
     if BEGINS_URL.match(connection):
@@ -100,7 +101,7 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     local = known.view is not None and known.view.local
     base = known.base(options["base"])
     trust = trust_for(place, output, options["form"], base, options["ca"], configured=source is None)
-    form = GrantForm(path, base, local, trust)
+    form = GrantForm(path, base, local, trust, _variables(known, options["env"]))
     data = {**described(grant, form, known.preset), "key": known.key}
     if shape:
         data["shaped_key"] = f"{shape}{grant.token}"
@@ -110,6 +111,15 @@ def sign(place: Place, output: Output, connection: str, path: str, **options: An
     if options["form"] not in ("token", "key"):
         output.note(*guessed_base(place, known, options["base"]))
     output.note(*remarks(grant, options["form"], form, known.preset))
+
+
+def _variables(known: KnownKey, given: Sequence[str]) -> Sequence[str]:
+    """Return the variables of `--env`; empty without it. Raises UsageError."""
+    if not given:
+        return ()
+    from .program_environment import named
+
+    return named("--env", given, [known.id])[known.id]
 
 
 def shape_of(known: KnownKey, shape: str | None) -> str:

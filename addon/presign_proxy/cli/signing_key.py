@@ -12,7 +12,7 @@ import click
 from ..config.path import expanded
 from ..config.secret_sources import name_of, resolve
 from ..config.values import SecretSource
-from ..signing.keys import WEAK_BYTES, SigningKey, is_guessable, is_weak
+from ..signing.keys import WEAK_BYTES, SigningKey, copied_with, is_guessable, is_weak
 from ..signing.secret import Secret
 from .grant_forms import BASE, BASE_VARIABLE
 from .hints import quoted
@@ -58,7 +58,18 @@ def _strong(output: Output, secret: Secret, source: SecretSource) -> Secret:
         output.note(
             f"{name_of(source)} has fewer than {WEAK_BYTES} bytes: a gateway requires weak: true for it"
         )
+    output.note(*doubts_about(secret, source))
     return secret
+
+
+def doubts_about(secret: Secret, source: SecretSource) -> tuple[str, ...]:
+    """Return a remark if something was probably copied with a secret: then every signature is wrong."""
+    if not (what := copied_with(secret)):
+        return ()
+    return (
+        f"{name_of(source)} has {what} in it, which counts as a part of the signing secret. One that presign"
+        " makes is sk_ and 43 letters, digits, - or _: if the gateway answers invalid, copy only that.",
+    )
 
 
 def secret_source_of(env: str | None, file: str | None) -> SecretSource | None:

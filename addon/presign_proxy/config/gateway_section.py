@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from ..config_problems import Problem
-from ..http.hosts import is_loopback, parse_host
+from ..http.hosts import is_loopback, parse_address, parse_authority, parse_host
 from ..http.networks import Network, parse_network
 from .schema.config import Config
 from .strict_yaml import Document
@@ -13,6 +14,12 @@ from .strict_yaml import Document
 _OPEN_PROXY: Final = (
     "is pass: for requests without a presign `presign serve` would be an open proxy, which reaches loopback "
     "and everything that this machine reaches; write deny here, or add --unsigned pass to the command"
+)
+
+_UNKNOWN: Final = "URLs that `presign sign` prints are answered not_found or invalid"
+_PLAIN: Final = (
+    "begins with http://, and with gateway.tls the gateway refuses plain HTTP of other machines"
+    " (host_mismatch): write https://, or set gateway.tls.plain_http: true"
 )
 
 
@@ -36,19 +43,43 @@ def unsigned_of(
     return config.gateway.unsigned if unsigned == "config" else unsigned
 
 
-def exposed(config: Config, document: Document) -> list[Problem]:
-    """Return a warning if the admin listener can be reached from other machines."""
+def doubtful(config: Config, hosts: frozenset[str], document: Document) -> Iterator[Problem]:
+    """Yield warnings about what works, but probably not as its owner expects.
+
+    Args:
+        hosts: the names of the gateway.
+    """
+    yield from _exposed(config, document)
+    yield from _unusable_url(config, hosts, document)
+
+
+def _exposed(config: Config, document: Document) -> Iterator[Problem]:
+    """Yield a warning if the admin listener can be reached from other machines."""
     if config.admin is None:
-        return []
+        return
     host = config.admin.listen.host
     # `is_loopback` judges destinations. As a *listening* address, 0.0.0.0 is open to everybody.
     if is_loopback(host) and host not in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
-        return []
+        return
     why = (
         "answers everybody who reaches this address, with the names of connections and the paths of requests "
         "under way: keep it internal"
     )
-    return [document.problem(("admin", "listen"), why)]
+    yield document.problem(("admin", "listen"), why)
+
+
+def _unusable_url(config: Config, hosts: frozenset[str], document: Document) -> Iterator[Problem]:
+    """Yield warnings if the gateway would refuse URLs that begin with `gateway.url`."""
+    scheme, _, rest = (config.gateway.url or "").partition("://")
+    origin = parse_authority(rest.partition("/")[0], scheme)
+    if origin is None:
+        return
+    at, host = ("gateway", "url"), origin.host
+    # An address may be that of its socket, which it knows when a client connects.
+    if host not in hosts and host != "localhost" and not parse_address(host):
+        yield document.problem(at, f"names {host}, which gateway.hosts does not list: {_UNKNOWN}")
+    if config.gateway.tls_only and scheme.lower() == "http" and not is_loopback(host):
+        yield document.problem(at, _PLAIN)
 
 
 def hosts_of(config: Config, document: Document, problems: list[Problem]) -> frozenset[str]:

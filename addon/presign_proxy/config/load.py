@@ -16,7 +16,7 @@ from ..core.revocations import Revocations
 from ..limits.stores.open import Choice, problem_of
 from .build_connections import Registrar
 from .build_credentials import FileSecrets
-from .gateway_section import exposed, hosts_of, trusted_of, unsigned_of
+from .gateway_section import doubtful, hosts_of, trusted_of, unsigned_of
 from .outside_secrets import Lent
 from .pasteable_command import presign
 from .permissions import readable_by_others, writable_by_others
@@ -138,7 +138,7 @@ def _built(seen: Seen, environ: Mapping[str, str], unsigned: str, memory: Memory
     wanted = unsigned_of(config, unsigned, document, problems, warnings)
     if problems:
         raise ConfigError(problems)
-    warnings = [*warnings, *exposed(config, document), *advice_on(front, hosts, document)]
+    warnings = [*warnings, *doubtful(config, hosts, document), *advice_on(front, hosts, document)]
     registry = Registry(
         revocations.applied(connections),
         hosts,

@@ -44,7 +44,7 @@ def _read(
         with warnings.catch_warnings(action="ignore"):  # of old authorities, whose owners nobody here is
             return raw, parse(raw)
     except OSError as error:
-        why = (error.strerror or "cannot be read").lower()
+        why = f"{path}: {(error.strerror or 'cannot be read').lower()}"
     except TypeError:
         why = "is encrypted: the gateway cannot ask for a password, so use a key without one"
     except Exception:  # any error of the parser

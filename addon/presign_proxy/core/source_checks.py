@@ -22,6 +22,7 @@ from .source_rules import Admitted
 
 # Stands in for a project that does not exist, and is checked in the very same steps.
 _NO_PROJECT: Final = Connection(id="", source=SourceRules())
+_WITHOUT_SIG: Final = "the project is in signed mode, and the URL has no sig"
 
 
 class SourceClaim:
@@ -60,9 +61,12 @@ class SourceClaim:
 def _project(claim: SourceClaim) -> None:
     """Find the project. Without a signature, one that is unknown or wants signatures is refused here."""
     claim.connection = claim.registry.get(claim.source.project, "source", _NO_PROJECT)
+    claim.facts.known = claim.connection
     rules = claim.connection.source
     if claim.source.signature is None and (rules is None or rules.signed):
-        raise Denied("invalid", "there is no such project in allowlist mode")
+        # The answer is the same for both: only the audit log tells them apart.
+        known = claim.connection is not _NO_PROJECT
+        raise Denied("invalid", _WITHOUT_SIG if known else "there is no such project")
 
 
 def _signature(claim: SourceClaim) -> None:
@@ -73,7 +77,7 @@ def _signature(claim: SourceClaim) -> None:
         claim.key = verify(claim.registry, ring, message, source.signature, claim.facts, claim.now)
     if rules is None:
         raise Denied("invalid", "there is no such project")
-    claim.rules, claim.facts.known = rules, claim.connection
+    claim.rules = rules
 
 
 def _expiry(claim: SourceClaim) -> None:

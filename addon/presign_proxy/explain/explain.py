@@ -7,10 +7,11 @@ findings only describe it.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 from ..core.answers import refusal
 from ..core.credentials import NoCredential, Outgoing
-from ..core.decision import Deny, Forward, Preflight
+from ..core.decision import PASS, Deny, Forward, Preflight
 from ..core.oauth2 import MintedSecret
 from ..core.registry import Registry
 from ..core.registry_token import RegistryTokenRequest
@@ -25,6 +26,11 @@ from .case import Case, open_case, refused_at
 from .diagnosis import diagnose
 from .explanation import Claimed, Conclusion, Explanation, Finding, Leaving, Step, shown
 from .steps import describe, describe_refusal
+
+_UNSIGNED: Final = (
+    "mitmdump passes it on as it is, without any credential (unsigned: pass); `presign serve` answers 403"
+    " unsigned, unless gateway.unsigned and --unsigned both say pass"
+)
 
 
 def explain(registry: Registry, request: Request, now: int) -> Explanation:
@@ -53,7 +59,7 @@ def conclusion_of(case: Case) -> Conclusion:
     if isinstance(decision, Preflight):
         return Conclusion("preflight")
     if not isinstance(decision, Deny):
-        return Conclusion("pass")
+        return Conclusion("pass", detail=_UNSIGNED if decision is PASS else None)
     status = refusal(decision.code, decision.request_id, decision.style, decision.status).status
     message = (decision.sentence or MESSAGE[decision.code]) if decision.style != "bare" else ""
     return Conclusion("deny", status, decision.code, shown(decision.detail), message)

@@ -35,7 +35,8 @@ class Conclusion(NamedTuple):
     """The decision of `core.decide`.
 
     For a holder without a configuration, "good" means that the signature is right and covers the request, and
-    "unknown" that only the signature could not be checked; `detail` says why. "preflight" means that the
+    "unknown" that only the signature could not be checked; `detail` says why. "pass" means that it carries no
+    presign; `detail` says under which setting it passes, unless it always does. "preflight" means that the
     gateway answers a browser's question about a page of another origin.
 
     `status` and `code` are None unless the request is refused. `detail` is the text for the audit log.
@@ -125,7 +126,8 @@ def headline(verdict: Conclusion) -> str:
     if verdict.decision == "preflight":
         return "A preflight: the gateway tells the browser that the page may send the request."
     if verdict.decision == "pass":
-        return "Not presigned: the gateway passes it on as it is, without any credential."
+        how = verdict.detail or "the gateway passes it on as it is, without any credential"
+        return f"Not presigned: {how}."
     return f"Refused: {verdict.status} {verdict.code}: {verdict.detail}."
 
 

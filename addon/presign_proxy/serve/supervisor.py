@@ -149,10 +149,13 @@ class Supervisor:
             await self._start_one()
 
     def _wait_for_admin(self, now: float) -> None:
-        """Wait for the admin listener's port: no client is served before readiness can be queried."""
+        """Wait for the admin listener's port, which the last gateway has until its drain ends."""
+        patience = self._plan.notice + self._plan.drain + PORT_PATIENCE
+        if not self._admin_wanted:
+            logger.info("a gateway that drains has this port until it ends: waiting up to %.0f s", patience)
         self._admin_wanted = self._admin_wanted or now
-        if now - self._admin_wanted > PORT_PATIENCE:
-            self.failed = [self._overseer.trouble]
+        if now - self._admin_wanted > patience:
+            self.failed = [f"{self._overseer.trouble}: end the gateway that has it, or name another port"]
 
     def _count_of_live(self) -> int:
         return len(self._of("starting", "spare", "called", "serving"))

@@ -75,6 +75,29 @@ def is_guessable(secret: Secret) -> bool:
     return len(secret.reveal().encode()) < _GUESSABLE_BYTES
 
 
+_BRACES: Final = frozenset("{}[]")
+_QUOTES: Final = frozenset("\"'`\u2018\u2019\u201c\u201d")
+
+
+def copied_with(secret: Secret) -> str:
+    """Return what was probably copied together with the secret; empty if nothing is conspicuous.
+
+    People copy it out of a file of variables or a JSON text. A secret may have any character, so this is no
+    error.
+    """
+    text = secret.reveal()
+    bare = text.strip()
+    ends = {bare[:1], bare[-1:]}
+    name, _, value = bare.partition("=")
+    if ends & _BRACES:
+        return "braces"
+    if name.split()[-1:] and name.split()[-1].isidentifier() and value.strip("="):
+        return "the name of a variable"
+    if ends & _QUOTES:
+        return "quotes"
+    return "a blank" if len(text.split()) > 1 or bare != text else ""
+
+
 class Try(NamedTuple):
     """A guess that matched: the key, the name of the message, and the name of the change to the secret."""
 
