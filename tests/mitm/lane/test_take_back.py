@@ -379,6 +379,24 @@ def test_a_client_that_wanted_another_protocol_stays_with_mitmproxy(field: str, 
         assert talk.api.is_silent(0.05)
 
 
+@pytest.mark.parametrize("fields", [[], ["Upgrade: x", "Connection: Upgrade"]])
+def test_an_upstream_that_switches_unasked_gets_no_request_that_comes_behind(
+    fields: list[str], lab: LaneLab
+) -> None:
+    """It would be sent every request that comes then as it came, with its signature, whoever it is for."""
+    with Alternating.begin(lab) as talk:
+        talk.client.send(talk.foreign("outer"))
+        api = talk.upstream()
+        api.read_head()
+        api.send("\r\n".join(["HTTP/1.1 101 Switching", *fields, "", ""]).encode())
+        assert parse_response(talk.client.read_response()).status == 502
+        talk.beside.clear()
+        assert api.read_to_end() == b""
+        talk.ours("next")
+        talk.other("passed", "again")
+        talk.ours("last")
+
+
 def test_frames_behind_a_foreign_handshake_are_no_requests(lab: LaneLab) -> None:
     with Alternating.begin(lab) as talk:
         talk.client.send(talk.foreign("outer", *HANDSHAKE))

@@ -88,6 +88,13 @@ class EndingStream(WaitingStream):
             yield SendHttp(_cancelled(self.stream_id), server)
             flow_state.progress.leave_server()
 
+    def _refuse_switch(self) -> Commands:
+        """Answer in the place of an upstream that leaves HTTP unasked. mitmproxy would relay to it all that
+        the client sends from now on: presigned requests for others, with their signatures.
+        """
+        yield SendHttp(_cancelled(self.stream_id), self.context.server)
+        yield from self._answer(self._refusal("upstream"))
+
     def _spare(self, command: commands.Command) -> Commands:
         """Close a connection that was opened for a request that is refused: no other request would use it."""
         if isinstance(command, SendHttp) and isinstance(command.event, RequestHeaders):

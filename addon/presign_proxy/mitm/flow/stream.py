@@ -41,6 +41,7 @@ from mitmproxy.proxy.layers.http._hooks import (
 from ...core.answers import Answer
 from ...core.decision import PassThrough
 from ...core.policy import body_too_large
+from ...core.upgrade import SWITCHING
 from ...errors import Denied
 from ...http.response_head import UNFRAMED
 from ..hook_dispatch import Begin
@@ -108,10 +109,12 @@ class GuardedStream(WebSocketStream):
             return self._refuse_body(event, flow_state)
         if flow_state is not None and flow_state.granted is not None:
             return self._granted(event, flow_state)
-        if isinstance(event, ResponseHeaders) and flow_state is not None and flow_state.is_second:
-            if event.response.status_code == 101:
-                return self._answer(self._refusal("upstream"))  # to a protocol that was not let through
-            event.response.stream = True
+        if isinstance(event, ResponseHeaders) and flow_state is not None:
+            asked = not flow_state.is_second and "upgrade" in self.flow.request.headers
+            if event.response.status_code == SWITCHING and not asked:
+                return self._refuse_switch()
+            if flow_state.is_second:
+                event.response.stream = True
         return self._guard(super()._handle_event(event))
 
     def _answer_late(self) -> Commands:
