@@ -54,7 +54,7 @@ class FlowPath(ClientConnection, Protocol):
     """mitmproxy's HTTP layer with our guards (`mitm/flow/`), as the lane before it sees it."""
 
     quiet: bool
-    """True if a credential has been sent from here."""
+    """True if a credential has been sent for this client, from here or from the lane."""
 
     def handle_event(self, event: events.Event) -> Commands:
         """Handle an event."""

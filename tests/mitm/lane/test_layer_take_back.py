@@ -174,6 +174,17 @@ def test_a_client_that_was_granted_something_beside_the_lane_is_no_stranger(stor
     story(work)
 
 
+def test_a_client_that_the_lane_has_served_is_no_stranger_to_mitmproxy(story: Story) -> None:
+    async def work(lab: Lab) -> None:
+        lab.say(head())
+        lab.over()
+        assert not lab.stock.quiet
+        lab.say(FOREIGN)
+        assert lab.stock.quiet
+
+    story(work)
+
+
 def test_a_client_that_mitmproxy_has_stays_there_whatever_ends_in_the_lane(story: Story) -> None:
     async def work(lab: Lab) -> None:
         lab.say(FOREIGN)

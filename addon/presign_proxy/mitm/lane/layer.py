@@ -127,6 +127,7 @@ class Lane(layer.Layer):
         """Leave the client to mitmproxy, until that has answered it."""
         yield from self.pipeline.writer.commands()  # what was asked before comes before
         data = self.pipeline.hand_over()
+        self._stock.quiet |= self.pipeline.buffer.served  # it is no stranger there either
         if self._stock_has_begun:
             self._shared.clients.attach(self.client, self._stock)
         else:
