@@ -125,6 +125,7 @@ COLLECTIONS = {
     ),
     "mitm.client_state.ClientStates.cut_off": "weak: one per client connection, until it is closed",
     "mitm.half_closed.HalfClosed._since": "weak: one per client connection, until it is closed",
+    "mitm.half_closed.HalfClosed._unread": "weak: one per client connection, until its end is read",
     "mitm.client_state.ClientStates._departed": "weak: one per client connection, until it is freed",
     "mitm.flow.state.FlowStates._trailing": "weak: one per granted exchange, until its body is whole",
     "mitm.client_state.ClientStates.gone": "weak: one per client connection, until it is closed",

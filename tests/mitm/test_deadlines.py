@@ -129,6 +129,19 @@ def test_a_client_that_has_closed_is_ended_and_one_that_only_waits_is_not(
     assert (client in lab.clients.paused) is not ends
 
 
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_client_that_has_ended_behind_what_is_not_read_counts_as_half_closed(
+    paused: bool, lab: Lab
+) -> None:
+    client, layer = lab.mute()
+    lab.clients.half_closed.discard(client)
+    lab.clients.pause(client, paused)
+    client.says_no_more = client.is_quiet = layer.answering = True
+    lab.deadlines._end_gone(NOW)
+    assert (client in lab.clients.gone) is paused
+    assert layer.given_up == paused
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_client_without_a_layer_is_ended_as_well(gone: bool, lab: Lab) -> None:
     client, _ = lab.mute()

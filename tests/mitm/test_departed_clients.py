@@ -28,6 +28,8 @@ PATIENT = 30.0
 """Seconds, of a machine that has much else to do."""
 LONG = "10m"
 """Of all deadlines of a request: none of them ends it here."""
+AHEAD = 90_000
+"""Bytes that a client sends ahead: more than is held of them, and less than its socket takes."""
 LEAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CONNECTIONS = 100
 WAYS = {
@@ -371,6 +373,45 @@ def test_a_client_that_has_gone_while_nothing_moved_ends_its_upstream(
     for lab.cid, api in gone:
         assert is_cut(api)
         lab.is_served(lab.next_one())
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["not answered yet", "in its answer"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_closes_behind_more_than_is_held_of_it_ends_its_upstream(
+    lab: Lab, way: str, begun: bool
+) -> None:
+    """It was not read from, nor was its end. It kept its slot for as long as its upstream liked."""
+    grant = lab.fresh("plain")
+    client = lab.asks(way, grant)
+    api = lab.hand.accept(PATIENT)
+    api.read_head(PATIENT)
+    if begun:
+        api.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegun")
+        client.read_until(b"begun", PATIENT)
+    ahead = wire(grant.target("ahead"))
+    client.send(ahead * (AHEAD // len(ahead)))
+    client.close()
+    assert api.read_to_end(PATIENT) == b""
+    lab.is_served(lab.next_one())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_says_no_more_behind_more_than_is_held_of_it_is_answered_in_full(
+    lab: Lab, way: str
+) -> None:
+    with lab.asks(way, lab.fresh("plain")) as client:
+        ahead = wire(Grant(lab.cid).target("ahead"))
+        client.send(ahead * (AHEAD // len(ahead)))
+        shut(client)
+        api = lab.hand.accept(PATIENT)
+        api.read_head(PATIENT)
+        time.sleep(1)  # its end is looked for twice meanwhile
+        for number in range(AHEAD // len(ahead) + 1):
+            api.send(LEAST)
+            if number < AHEAD // len(ahead):
+                api.read_head(PATIENT)
+        got = client.read_to_end(PATIENT)
+        assert got.count(b"HTTP/1.1 200 OK") == AHEAD // len(ahead) + 1
 
 
 # -- other addons ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from mitmproxy.connection import ConnectionState
 
 from presign_proxy.mitm import half_closed as module
-from presign_proxy.mitm.half_closed import PROBE, HalfClosed, has_gone, is_quiet, may_be_there
+from presign_proxy.mitm.half_closed import PROBE, HalfClosed, has_gone, is_quiet, may_be_there, says_no_more
 from support.handling import PATIENCE, Handled, with_client
 
 
@@ -106,6 +106,38 @@ def test_a_client_that_only_says_no_more_has_not_gone() -> None:
         assert not has_gone(lab.client)
 
     with_client(work)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_end_of_a_client_that_is_not_read_from_is_seen_behind_what_it_has_sent(ends: bool) -> None:
+    async def work(lab: Handled) -> None:
+        lab.transport.pause_reading()
+        lab.peer.sendall(b"the last")
+        if ends:
+            lab.peer.shutdown(socket.SHUT_WR)
+        await asyncio.sleep(0.05)
+        assert says_no_more(lab.client) is ends
+        assert not has_gone(lab.client)
+        lab.transport.abort()
+        assert not says_no_more(lab.client), "it is closed here"
+
+    with_client(work)
+
+
+def test_an_end_that_was_not_read_is_forgotten_once_the_client_is_read_from() -> None:
+    """What it has sent before is served first. An end that was read stays known."""
+    known, client, other = HalfClosed(), Somebody(), Somebody()
+    known.add_unread(client)
+    known.add(other)
+    known.add_unread(other)
+    assert set(known.all()) == {client, other}
+    known.read_on(client)
+    known.read_on(other)
+    assert known.all() == [other]
+    known.add_unread(client)
+    known.add(client)  # now it was read
+    known.read_on(client)
+    assert client in known
 
 
 async def found_gone(lab: Handled) -> bool:

@@ -39,7 +39,7 @@ class Client:
         self.awake = 0
         self.transports: dict[Any, Any] = {}
         self.is_there = True
-        self.has_gone = self.is_quiet = False
+        self.has_gone = self.is_quiet = self.says_no_more = False
         self.has_taken = True
 
     async def server_event(self, event: Any) -> None:
@@ -93,6 +93,7 @@ class Lab:
         patch.setattr(module, "keep_awake", self._keep_awake)
         patch.setattr(module, "has_gone", lambda client: client.has_gone)
         patch.setattr(module, "is_quiet", lambda client: client.is_quiet)
+        patch.setattr(module, "says_no_more", lambda client: client.says_no_more)
         patch.setattr(module, "is_taken", self._is_taken)
 
     async def _end_lapsed(self, _: float) -> None:

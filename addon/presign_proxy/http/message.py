@@ -173,6 +173,11 @@ def asks_for_websocket(fields: Fields) -> bool:
     return WEBSOCKET in listed(fields, b"upgrade")
 
 
+def asks_to_switch(fields: Fields) -> bool:
+    """Return whether a request asks for another protocol on its connection (RFC 9110, 7.8)."""
+    return bool(listed(fields, b"upgrade")) and b"upgrade" in listed(fields, b"connection")
+
+
 def with_length(fields: Fields, length: int) -> Fields:
     """Return header fields for a body of this length: one Content-Length, whatever was announced."""
     kept = [field for field in fields if field[0].lower() != b"content-length"]

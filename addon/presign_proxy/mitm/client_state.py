@@ -47,7 +47,7 @@ class ClientStates:
         self.gone: WeakSet[Client] = WeakSet()
         """Half-closed clients, and clients that are not read from, that were found to have gone."""
         self.paused: WeakSet[Client] = WeakSet()
-        """Clients on the lane that are not read from for now; so their end is not noticed either."""
+        """Clients on the lane that are not read from for now; so their end is not read either."""
         self.raw_tunnels: WeakSet[Client] = WeakSet()
         """Clients of tunnels that carry no HTTP. mitmproxy reports only an end of theirs, not a reset."""
         self.cut_off: WeakSet[Client] = WeakSet()
@@ -132,6 +132,8 @@ class ClientStates:
     def pause(self, client: Client, on: bool) -> None:
         """Note that a client on the lane is not read from for now, or is read from again."""
         (self.paused.add if on else self.paused.discard)(client)
+        if not on:
+            self.half_closed.read_on(client)
 
     # -- clients that have gone -----------------------------------------------------------------------
 

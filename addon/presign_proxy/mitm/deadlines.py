@@ -15,7 +15,7 @@ from mitmproxy.proxy.events import ConnectionClosed
 from ..observe.audit_record import GONE, Outcome
 from .flow.state import FlowState, FlowStates
 from .flow.stream_events import Expired, Overdue, Stalled
-from .half_closed import has_gone, is_quiet
+from .half_closed import has_gone, is_quiet, says_no_more
 from .room import Room
 from .sockets import cut, handler_of, hang_up, is_taken, keep_awake
 
@@ -114,6 +114,8 @@ class Deadlines:
     def _end_gone(self, _: float) -> None:
         """End clients that have closed their connections, where mitmproxy would not notice."""
         clients = self._clients
+        for client in filter(says_no_more, list(clients.paused)):
+            clients.half_closed.add_unread(client)
         for client in {*clients.silent(), *(one.client for one in self._states.uploads())}:
             layer, half_closed = clients.layer_of(client), client in clients.half_closed
             answering = layer is not None and layer.is_answering()

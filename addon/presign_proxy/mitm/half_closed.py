@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import select
 import time
-from typing import Final
-from weakref import WeakKeyDictionary
+from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
 
 from mitmproxy.connection import Client, ConnectionState
 
@@ -27,19 +27,36 @@ starts again.
 QUIET: Final = 2.0
 """Seconds in which more of an answer that has begun has to come: nothing else asks the client."""
 
+_ENDED: Final[int] = getattr(select, "POLLRDHUP", 0)
+
 
 class HalfClosed:
     """The half-closed clients, and when each is asked next."""
 
     def __init__(self) -> None:
         self._since: WeakKeyDictionary[Client, tuple[float, float]] = WeakKeyDictionary()
+        # Those whose end was not read yet: it waits behind what they have sent.
+        self._unread: WeakSet[Client] = WeakSet()
 
     def add(self, client: Client) -> None:
         now = time.monotonic()
         self._since[client] = (now, now + ASK_AFTER)
+        self._unread.discard(client)
+
+    def add_unread(self, client: Client) -> None:
+        """Note a client that is not read from, and whose end waits behind what it has sent."""
+        if client not in self._since:
+            self.add(client)
+            self._unread.add(client)
+
+    def read_on(self, client: Client) -> None:
+        """Forget an end that was not read: the client is read from again, and its end comes in its turn."""
+        if client in self._unread:
+            self.discard(client)
 
     def discard(self, client: Client) -> None:
         self._since.pop(client, None)
+        self._unread.discard(client)
 
     def __contains__(self, client: object) -> bool:
         return client in self._since
@@ -66,9 +83,23 @@ def has_gone(client: Client) -> bool:
     transport = transport_of(client, client)
     if transport is None or transport.is_closing():
         return True
+    return bool(_found(transport) & (select.POLLERR | select.POLLHUP))
+
+
+def says_no_more(client: Client) -> bool:
+    """Return whether a client that is not read from has ended, behind what it has sent.
+
+    Only Linux tells. Elsewhere it is noticed once the client is read from, or is sent something.
+    """
+    transport = transport_of(client, client)
+    return transport is not None and not transport.is_closing() and bool(_found(transport, _ENDED) & _ENDED)
+
+
+def _found(transport: Any, wanted: int = 0) -> int:
+    """Return what the system knows of a connection."""
     asked = select.poll()
-    asked.register(transport.get_extra_info("socket").fileno(), 0)
-    return any(found & (select.POLLERR | select.POLLHUP) for _, found in asked.poll(0))
+    asked.register(transport.get_extra_info("socket").fileno(), wanted)
+    return sum(found for _, found in asked.poll(0))
 
 
 def is_quiet(client: Client) -> bool:

@@ -397,6 +397,21 @@ def test_an_upstream_that_switches_unasked_gets_no_request_that_comes_behind(
         talk.ours("last")
 
 
+@pytest.mark.parametrize("asked", [["Upgrade: x"], ["Upgrade:", "Connection: Upgrade"]])
+def test_a_client_asks_for_another_protocol_only_if_it_names_one_and_says_so_in_connection(
+    asked: list[str], lab: LaneLab
+) -> None:
+    with Alternating.begin(lab) as talk:
+        talk.client.send(talk.foreign("outer", *asked))
+        api = talk.upstream()
+        api.read_head()
+        api.send(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+        assert parse_response(talk.client.read_response()).status == 502
+        assert api.read_to_end() == b""
+        talk.client.send(talk.head("next"))
+        talk.answered("granted", "next")
+
+
 def test_frames_behind_a_foreign_handshake_are_no_requests(lab: LaneLab) -> None:
     with Alternating.begin(lab) as talk:
         talk.client.send(talk.foreign("outer", *HANDSHAKE))

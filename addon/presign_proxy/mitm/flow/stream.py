@@ -43,6 +43,7 @@ from ...core.decision import PassThrough
 from ...core.policy import body_too_large
 from ...core.upgrade import SWITCHING
 from ...errors import Denied
+from ...http.message import asks_to_switch
 from ...http.response_head import UNFRAMED
 from ..hook_dispatch import Begin
 from .arrival import arrival_of
@@ -110,7 +111,7 @@ class GuardedStream(WebSocketStream):
         if flow_state is not None and flow_state.granted is not None:
             return self._granted(event, flow_state)
         if isinstance(event, ResponseHeaders) and flow_state is not None:
-            asked = not flow_state.is_second and "upgrade" in self.flow.request.headers
+            asked = not flow_state.is_second and asks_to_switch(self.flow.request.headers.fields)
             if event.response.status_code == SWITCHING and not asked:
                 return self._refuse_switch()
             if flow_state.is_second:

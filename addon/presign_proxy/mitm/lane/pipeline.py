@@ -276,7 +276,7 @@ class Pipeline:
 
     def keep_awake(self) -> None:
         """Keep a client that waits for its answer from being taken for idle, unless it is asked instead."""
-        if not self.has_ended:
+        if self.client not in self._shared.clients.half_closed:
             keep_awake(self.client)
 
     def is_answering(self) -> bool:
