@@ -181,6 +181,7 @@ def test_a_client_that_nobody_serves_any_more_has_gone_and_is_quiet() -> None:
     async def work(lab: Handled) -> None:
         lab.forget()
         assert has_gone(lab.client)
+        assert not says_no_more(lab.client), "there is nobody to ask"
         assert is_quiet(lab.client) is True
 
     with_client(work)
