@@ -15,12 +15,10 @@ from presign_proxy.core.credentials import bearer
 from presign_proxy.core.grants import GRANTS
 from presign_proxy.core.oauth2 import MintedSecret, TokenRequest
 from presign_proxy.errors import Denied
-from presign_proxy.gateway.credential_fetch import Fetcher
-from presign_proxy.gateway.outward import Outward
-from presign_proxy.gateway.token_endpoint import HttpEndpoint
 from presign_proxy.http.message import Origin
 from presign_proxy.signing.secret import Secret
 from support.deciding import connection, registry, request, sent, signed
+from support.fetching import FetchLab, at_work
 from support.private_keys import certificate, pem, rsa_key
 from support.token_endpoint import Reply, TokenEndpoint, installation, token
 
@@ -35,11 +33,11 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-class Lab:
+class Lab(FetchLab):
     """A fetcher with a clock that stands still, and an endpoint that counts."""
 
     def __init__(self, kind: str, endpoint: TokenEndpoint) -> None:
-        self.now = 1000.0
+        super().__init__()
         self.endpoint = endpoint
         grant: Any = "client_credentials" if kind == "assertion" else kind
         issue = installation if kind == "github_app" else token
@@ -51,18 +49,9 @@ class Lab:
         late = MintedSecret(asked, "mark")
         aws = connection(injector=bearer(late), late=(late,))
         self.forward = sent(request(signed()), registry(aws))
-        self.fetcher = Fetcher(lambda: self.now, HttpEndpoint(self._judge, lambda: None))  # type: ignore[arg-type, return-value]
-
-    async def _judge(self, origin: Origin, *, direct: bool) -> Outward:
-        return Outward(origin.host, origin.port)
 
     async def token(self) -> str:
-        found = await self.fetcher.fill(self.forward, lambda _: True)
-        return dict(found.sent.fields)[b"Authorization"].decode().removeprefix("Bearer ")  # type: ignore[union-attr]
-
-    async def settled(self) -> None:
-        """Wait for what was begun, whatever comes of it."""
-        await asyncio.gather(*[one.secret for one in self.fetcher._flights.values()], return_exceptions=True)
+        return await self.token_of(self.forward)
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +63,7 @@ def endpoint() -> Iterator[TokenEndpoint]:
 
 @pytest.fixture(params=KINDS)
 def run(request: Any, endpoint: TokenEndpoint) -> Callable[[Callable[[Lab], Awaitable[None]]], None]:
-    def go(work: Callable[[Lab], Awaitable[None]]) -> None:
-        async def all_of_it() -> None:
-            lab = Lab(request.param, endpoint)
-            try:
-                await work(lab)
-            finally:
-                lab.fetcher.close()
-
-        asyncio.run(all_of_it())
-
-    return go
+    return lambda work: at_work(lambda: Lab(request.param, endpoint), work)
 
 
 Run = Callable[[Callable[[Lab], Awaitable[None]]], None]

@@ -5,7 +5,6 @@ The token service is real; only the clock is the test's.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -16,27 +15,21 @@ from presign_proxy.core.decision import Forward
 from presign_proxy.core.oauth2 import MintedSecret
 from presign_proxy.core.registry_token import RegistryTokenRequest
 from presign_proxy.errors import Denied
-from presign_proxy.gateway.credential_fetch import MAX_SCOPES, Fetcher
-from presign_proxy.gateway.outward import Outward
-from presign_proxy.gateway.token_endpoint import HttpEndpoint
-from presign_proxy.http.message import Origin
+from presign_proxy.gateway.credential_fetch import MAX_SCOPES
 from presign_proxy.signing.secret import Secret
 from presign_proxy.signing.source_url import parse_url
 from support.container_registry import PASSWORD, SERVICE, USER, Registry, Reply, running
 from support.deciding import NOW, connection, registry, request, sent, signed
+from support.fetching import FetchLab, at_work
 
 
-class Lab:
+class Lab(FetchLab):
     """A fetcher with a clock that stands still."""
 
     def __init__(self, there: Registry) -> None:
-        self.now = 1000.0
+        super().__init__()
         self.there = there
         there.reset()
-        self.fetcher = Fetcher(lambda: self.now, HttpEndpoint(self._judge, lambda: None))  # type: ignore[arg-type, return-value]
-
-    async def _judge(self, origin: Origin, *, direct: bool) -> Outward:
-        return Outward(origin.host, origin.port)
 
     def granted(self, name: str, holder: int = 0) -> Forward:
         """Args: holder: each has a presign of their own."""
@@ -49,17 +42,13 @@ class Lab:
         )
 
     async def token(self, name: str, holder: int = 0) -> str:
-        found = await self.fetcher.fill(self.granted(name, holder), lambda _: True)
-        return dict(found.sent.fields)[b"Authorization"].decode().removeprefix("Bearer ")  # type: ignore[union-attr]
+        return await self.token_of(self.granted(name, holder))
 
     async def status(self, name: str, holder: int = 0) -> int | None:
         with pytest.raises(Denied) as denied:
             await self.token(name, holder)
         assert denied.value.code == "upstream"
         return denied.value.status
-
-    async def settled(self) -> None:
-        await asyncio.gather(*[one.secret for one in self.fetcher._flights.values()], return_exceptions=True)
 
     @property
     def count(self) -> int:
@@ -74,17 +63,7 @@ def there() -> Iterator[Registry]:
 
 @pytest.fixture
 def run(there: Registry) -> Callable[[Callable[[Lab], Awaitable[None]]], None]:
-    def go(work: Callable[[Lab], Awaitable[None]]) -> None:
-        async def all_of_it() -> None:
-            lab = Lab(there)
-            try:
-                await work(lab)
-            finally:
-                lab.fetcher.close()
-
-        asyncio.run(all_of_it())
-
-    return go
+    return lambda work: at_work(lambda: Lab(there), work)
 
 
 Run = Callable[[Callable[[Lab], Awaitable[None]]], None]
