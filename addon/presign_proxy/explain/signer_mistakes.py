@@ -115,12 +115,12 @@ def _policy_spellings(written: PolicyText) -> Iterator[list[str]]:
     for names in (
         SIGNED_AS,
         TERMS,
+        {field: name.lower() for field, name in TERMS.items()},
         {field: name[10:] for field, name in TERMS.items()},
         {field: field for field in TERMS},
     ):
         for separator in (":", ": ", "=", " "):
             yield [f"{names[field]}{separator}{value}" for field, value in present]
-    yield [f"{name.lower()}:{value}" for name, value in ((TERMS[field], value) for field, value in present)]
 
 
 def _orders(text: str) -> Iterator[str]:
