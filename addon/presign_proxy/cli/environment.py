@@ -95,6 +95,11 @@ def of_authorities(file: str) -> dict[str, str]:
     return dict.fromkeys(AUTHORITIES, file)
 
 
+def has_tls(base: str) -> bool:
+    """Return whether the gateway at this URL shows a certificate of its own."""
+    return base.lower().startswith("https:")
+
+
 def java_proxy(base: str) -> str:
     """Return the options with which Java uses the gateway as its proxy: it reads no variable for that."""
     host, port = _host_and_port(base)
@@ -105,5 +110,5 @@ def _host_and_port(base: str) -> tuple[str, str]:
     authority = base.partition("://")[2].partition("/")[0].rpartition("@")[2]
     host, colon, port = authority.rpartition(":")
     if not colon or "]" in port:
-        return authority, "443" if base.lower().startswith("https") else "80"
+        return authority, "443" if has_tls(base) else "80"
     return host, port

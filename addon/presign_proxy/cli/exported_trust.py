@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ..config.path import expanded
 from ..config.permissions import why_not_own
 from .authorities import bundle, system_authorities, unique
-from .environment import CA
+from .environment import CA, has_tls
 from .gateway_authorities import OwnCertificate, interception, own_certificate
 from .place import Failure
 from .program_trust import written
@@ -59,7 +59,7 @@ def exported_trust(
             return ExportedTrust(file, remarks=_of_tls(base, ca, OwnCertificate()))
     found = unique([*system, *gateway])
     own = OwnCertificate()
-    if base.lower().startswith("https:"):
+    if has_tls(base):
         own = own_certificate(workspace, found)
         found = unique([*found, *own.authorities])
     bundled, store = _kept(environ, found)
@@ -117,7 +117,7 @@ def _not_yet(ca: str) -> str:
 
 def _of_tls(base: str, ca: str, own: OwnCertificate) -> Sequence[str]:
     """Return a remark if nothing here says that programs will accept the gateway's own certificate."""
-    if not base.lower().startswith("https:") or (own.file is not None and own.complete):
+    if not has_tls(base) or (own.file is not None and own.complete):
         return ()
     return (
         f"{base} uses TLS: if no public authority has signed its certificate, put the one that has into a"

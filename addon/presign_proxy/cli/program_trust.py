@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..config.path import expanded
 from . import java
 from .authorities import bundle, system_authorities, unique, write_public
-from .environment import CA, of_authorities
+from .environment import CA, has_tls, of_authorities
 from .place import Place
 
 if TYPE_CHECKING:
@@ -26,15 +26,14 @@ def authorities_for(
     """
     from .gateway_authorities import interception, own_certificate
 
-    has_tls = base.lower().startswith("https:")
-    if not proxied and not has_tls:
+    if not proxied and not has_tls(base):
         return []
     found = system_authorities(place.environ)
     file = expanded(ca).absolute()
     # A gateway with a public certificate needs no authority of its own if it intercepts nothing.
     if proxied or ca != CA or file.exists():
         found += interception(file)
-    if has_tls:
+    if has_tls(base):
         found += own_certificate(workspace, found).authorities
     return unique(found)
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from ..signing.signer import Signed
-from .environment import KeyVariables, java_proxy, of_authorities, of_base_url, of_key, of_proxy
+from .environment import KeyVariables, has_tls, java_proxy, of_authorities, of_base_url, of_key, of_proxy
 from .exported_trust import ExportedTrust
 from .java import trust_option
 
@@ -36,7 +36,7 @@ def _remarks(public: Sequence[str], base: str, trust: ExportedTrust) -> Iterator
     for name in public:
         yield f"{name} is not secret: keep your own value in it."
     yield from _for_java(base, trust)
-    if base.lower().startswith("https:"):
+    if has_tls(base):
         # curl uses CURL_CA_BUNDLE for servers, and no variable for the TLS of a proxy.
         yield f"curl: --proxy-cacert {ca}, as an option or as a line of ~/.curlrc"
     yield f"PHP: php -d curl.cainfo={ca} -d openssl.cafile={ca}"
