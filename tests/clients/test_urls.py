@@ -14,6 +14,7 @@ import pytest
 
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Given, Grant, ask, code
+from support.audit_log import audit_lines
 from support.gateways import MakeGateway
 from support.h2client import H2Client
 from support.lab import bearer_connection
@@ -47,11 +48,9 @@ class Lab:
         found: list[dict[str, Any]] = []
 
         def is_there() -> bool:
-            lines = (self.gateway.directory / "audit.jsonl").read_text("utf-8").splitlines()
+            lines = audit_lines(self.gateway.directory / "audit.jsonl")
             found[:] = [
-                line
-                for line in map(json.loads, lines)
-                if line["request_id"] == response.header("x-presign-request-id")
+                line for line in lines if line["request_id"] == response.header("x-presign-request-id")
             ]
             return bool(found)
 

@@ -16,6 +16,7 @@ from presign_proxy.core.decision import Deny, PassThrough
 from presign_proxy.http.message import Origin
 from support.answers import BEHAVIOURS, Answer
 from support.asking import SECRET, Grant, code, wire
+from support.audit_log import audit_lines
 from support.byhand import Wire
 from support.deciding import ask, connection, registry, request
 from support.gateways import MakeGateway
@@ -220,8 +221,7 @@ def refused_at(egress: Mitm, response: Response) -> dict[str, Any]:
     log = egress.directory / "audit.jsonl"
 
     def lines() -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.exists() else []
-        return [one for one in found if one["request_id"] == said["error"]["request_id"]]
+        return [one for one in audit_lines(log) if one["request_id"] == said["error"]["request_id"]]
 
     assert eventually(lambda: len(lines()) == 1, 20)
     (line,) = lines()
@@ -275,12 +275,9 @@ def test_a_body_over_http2_that_has_no_length_does_not_become_the_next_request(
 
 def test_what_passes_is_counted_and_written_down_for_nobody(egress: Mitm, tls_upstream: Recorder) -> None:
     log = egress.directory / "audit.jsonl"
-    before = log.read_text("utf-8") if log.exists() else ""
+    before = len(audit_lines(log))
     assert asked(egress, tls_upstream, OBJECTS, head(tls_upstream)).status == 200
-    after = log.read_text("utf-8") if log.exists() else ""
-    assert [
-        line for line in map(json.loads, after[len(before) :].splitlines()) if line["status"] == 200
-    ] == []
+    assert [line for line in audit_lines(log)[before:] if line["status"] == 200] == []
 
 
 # -- the decision -----------------------------------------------------------------------------------------

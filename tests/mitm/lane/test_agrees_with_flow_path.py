@@ -103,6 +103,7 @@ class Way:
         with (self.gateway.directory / "audit.jsonl").open("rb") as file:
             file.seek(self.audited)
             new = file.read()
+        new = new[: new.rfind(b"\n") + 1]  # a line may be half written
         self.audited += len(new)
         return {
             line["request_id"]: line_of(line) for line in map(json.loads, new.splitlines()) if line["key"]
